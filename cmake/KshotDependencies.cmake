@@ -1,0 +1,17 @@
+# Libraries from the distribution (Debian 12, Ubuntu 24.04); ./kshot installs them where missing.
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PNG REQUIRED)
+find_package(JPEG REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
+find_path(KSHOT_TOMLPP_INCLUDE toml++/toml.h REQUIRED)
+find_path(KSHOT_STB_INCLUDE stb/stb_image_resize.h REQUIRED)
+
+add_library(kshot_deps INTERFACE)
+target_link_libraries(kshot_deps INTERFACE fmt::fmt nlohmann_json::nlohmann_json CLI11::CLI11
+                                           PNG::PNG JPEG::JPEG ZLIB::ZLIB PkgConfig::LIBZIP)
+target_include_directories(kshot_deps SYSTEM INTERFACE ${KSHOT_TOMLPP_INCLUDE} ${KSHOT_STB_INCLUDE})

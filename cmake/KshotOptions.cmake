@@ -1,0 +1,43 @@
+# Options, defaults and the warnings every target of ours is built with.
+option(KSHOT_BUILD_TESTS "Build the tests" ON)
+option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ON)
+option(KSHOT_WERROR "Treat warnings in our own code as errors" ON)
+set(KSHOT_SANITIZE "" CACHE STRING "Sanitizers, comma-separated (address,undefined or thread)")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
+endif()
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(KSHOT_CCACHE ccache)
+if(KSHOT_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${KSHOT_CCACHE})
+endif()
+
+add_library(kshot_warnings INTERFACE)
+target_compile_options(kshot_warnings INTERFACE -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi)
+if(KSHOT_WERROR)
+  target_compile_options(kshot_warnings INTERFACE -Werror)
+endif()
+if(KSHOT_SANITIZE)
+  add_compile_options(-fsanitize=${KSHOT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${KSHOT_SANITIZE})
+endif()
+
+# The CPU backend's numerics are one source compiled once per instruction set; the one to run is
+# chosen at run time. On other processors only the portable build exists.
+function(kshot_cpu_isa_flags)
+  set(dir ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cpu)
+  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+  set_source_files_properties(${dir}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${common}")
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    set_source_files_properties(${dir}/isa_avx2.cpp PROPERTIES
+      COMPILE_OPTIONS "${common};-mavx2;-mfma")
+    set_source_files_properties(${dir}/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS
+      "${common};-mavx512f;-mavx512dq;-mavx512vl;-mavx512bw;-mfma;-mprefer-vector-width=512")
+  endif()
+endfunction()

@@ -1,0 +1,26 @@
+# Every folder tests/NAME with *_test.cpp files becomes the program test_NAME; every gtest case
+# becomes one CTest test. tests/support holds what they share.
+find_package(GTest REQUIRED)
+include(GoogleTest)
+file(GLOB KSHOT_TEST_FOLDERS CONFIGURE_DEPENDS LIST_DIRECTORIES true tests/*)
+foreach(folder ${KSHOT_TEST_FOLDERS})
+  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cpp)
+  if(NOT sources)
+    continue()
+  endif()
+  get_filename_component(name ${folder} NAME)
+  add_executable(test_${name} ${sources})
+  target_include_directories(test_${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src
+                                                  ${CMAKE_CURRENT_SOURCE_DIR}/tests)
+  target_link_libraries(test_${name} PRIVATE kshot_lib kshot_warnings kshot_deps GTest::gtest
+                                             GTest::gmock GTest::gtest_main)
+  target_compile_definitions(test_${name} PRIVATE
+    KSHOT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}" KSHOT_BINARY_DIR="${CMAKE_BINARY_DIR}"
+    KSHOT_SHARED_DIR="${CMAKE_CURRENT_SOURCE_DIR}/../shared")
+  if(TARGET kshot_cli)
+    add_dependencies(test_${name} kshot_cli)
+    target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")
+  endif()
+  gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120
+                       PROPERTIES TIMEOUT 900)
+endforeach()
