@@ -1,0 +1,138 @@
+// The configuration of a run: every key of the TOML file, typed. The schema (names, types, ranges,
+// defaults, documentation) is written once, in src/engine/config_schema.cpp; reading, checking,
+// `--set`, writing back and docs/configuration.md all come from it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "kshot/network.h"
+
+namespace kshot {
+
+enum class AlgorithmKind { maml, meta_sgd, abml };
+enum class Order { first, second };
+enum class LossType { cross_entropy, mse, gaussian_nll };
+enum class RateKind { weight, layer };
+enum class OptimizerKind { adam, sgd };
+enum class ScheduleKind { constant, cosine, step };
+enum class DataKind { sinusoid, file };
+enum class Estimator { weight };
+enum class InnerData { support, all };
+
+/// Throughout: fields have the TOML keys' names, tables are nested structs.
+struct Config {
+  AlgorithmKind algorithm = AlgorithmKind::maml;
+  std::uint64_t seed = 1;
+
+  struct NetworkTable {
+    std::string type = "mlp";  ///< mlp | linear | conv4 | sequential
+    std::vector<int> layers = {1, 40, 40, 1};   ///< mlp, linear
+    std::string activation = "relu";             ///< mlp: relu | tanh
+    int in_channels = 1;                         ///< conv4
+    std::vector<int> image = {28, 28};           ///< conv4: height, width
+    int filters = 64;                            ///< conv4
+    int classes = 5;                             ///< conv4
+    std::string downsample = "stride";           ///< conv4: stride | pool
+    std::string norm = "batch";                  ///< conv4: batch | none
+    std::string head = "mean";                   ///< conv4: mean | flatten
+    std::vector<int> input;                      ///< sequential: [C, H, W] or [d]
+    std::vector<LayerSpec> sequential;           ///< sequential: key `layers`, a list of tables
+  } network;
+
+  struct LossTable {
+    LossType type = LossType::mse;
+    double noise_std = 1.0;
+  } loss;
+
+  struct InnerTable {
+    int steps = 1;
+    double learning_rate = 0.01;
+    Order order = Order::second;
+    std::vector<std::string> adapt = {"*"};
+  } inner;
+
+  struct MetaSgdTable {
+    RateKind rates = RateKind::weight;
+    bool per_step = false;
+  } meta_sgd;
+
+  struct AbmlTable {
+    double kl_weight_inner = 1.0;
+    double kl_weight_outer = 1.0;
+    bool differentiate_prior = true;
+    bool support_in_outer = true;
+    double gamma_shape = 2.0;  ///< a0
+    double gamma_rate = 0.2;   ///< b0
+    double hyper_prior_weight = 0.0;
+    int samples_inner = 5;     ///< S
+    int samples_outer = 5;     ///< S'
+    double log_sigma_init = -4.0;
+    Estimator estimator = Estimator::weight;
+    InnerData inner_data = InnerData::support;
+  } abml;
+
+  struct DataTable {
+    DataKind source = DataKind::sinusoid;
+    std::string path;          ///< file: what `kshot import` wrote
+    int ways = 5;              ///< classification
+    int shots = 1;             ///< support examples a class (classification), support rows (regression)
+    int queries = 15;          ///< query examples a class, query rows
+    bool variable_size = false;///< regression tables: use a task's own number of rows up to the limits
+    double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
+    double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
+    double noise_std = 0.0;                            ///< sinusoid
+  } data;
+
+  struct OptimizerTable {
+    OptimizerKind type = OptimizerKind::adam;
+    double learning_rate = 1e-3;
+    double momentum = 0.9;
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+    ScheduleKind schedule = ScheduleKind::constant;
+    double final_learning_rate = 0.0;  ///< cosine: reached at train.steps
+    int decay_every = 10000;           ///< step
+    double decay_factor = 0.5;         ///< step
+    double clip_value = 0.0;           ///< 0: off
+    double clip_norm = 0.0;            ///< 0: off; norm over all parameters
+  } optimizer;
+
+  struct TrainTable {
+    int steps = 10000;
+    int meta_batch = 32;
+    int validate_every = 500;   ///< 0: never
+    int validation_episodes = 200;
+    int patience = 0;           ///< validations without improvement before stopping; 0: off
+    double time_limit = 0.0;    ///< seconds of training; 0: none
+    double max_diverged = 0.5;  ///< largest share of diverged tasks in a step
+    int log_every = 50;
+    int checkpoint_every = 1000;
+  } train;
+
+  struct EvaluateTable {
+    int episodes = 600;
+    int steps = -1;             ///< inner steps; -1: as in training
+    int samples = -1;           ///< posterior samples; -1: as abml.samples_outer
+    std::uint64_t seed = 1000;
+    std::string norm_statistics = "batch";  ///< batch | support
+  } evaluate;
+
+  /// Reads a TOML file. `overrides` are "table.key=value" in TOML syntax (bare words are strings).
+  /// Throws Error naming file, key, what was expected and, for a misspelt key, what was meant.
+  static Config load(const std::filesystem::path& file,
+                     const std::vector<std::string>& overrides = {});
+  /// The same from text; `origin` stands for the file in messages.
+  static Config parse(const std::string& text, const std::string& origin = "configuration",
+                      const std::vector<std::string>& overrides = {});
+  /// Every key that applies, with its value, as TOML that `parse` reads back to the same Config.
+  std::string to_toml() const;
+  /// Network that [network] describes. Throws Error for layers that do not fit.
+  Network make_network() const;
+};
+
+/// docs/configuration.md, from the schema.
+std::string configuration_reference();
+
+}  // namespace kshot

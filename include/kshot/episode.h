@@ -1,0 +1,105 @@
+// Episodes: the few-shot tasks that training and evaluation draw. A task (episode) has a support
+// set, which the inner loop adapts to, and a query set, which judges the adapted weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kshot/network.h"
+
+namespace kshot {
+
+enum class TargetKind {
+  label,  ///< int32 class index in [0, outputs)
+  value,  ///< `outputs` real numbers per example
+};
+
+/// The part of the data a task is drawn from.
+enum class Split { train, validation, test };
+const char* split_name(Split split);
+
+/// What every task of a source looks like. `support` and `query` are the largest numbers of rows; a
+/// task may use fewer.
+struct TaskShape {
+  FeatureShape input;
+  int outputs = 0;  ///< ways, or length of a target
+  TargetKind target = TargetKind::label;
+  int support = 0;
+  int query = 0;
+};
+
+/// Which task. The same id is the same task, on any thread, in any order.
+struct TaskId {
+  std::uint64_t seed = 0;
+  Split split = Split::train;
+  std::uint64_t step = 0;   ///< meta-step (0 for evaluation episodes)
+  std::uint32_t task = 0;   ///< index within the meta-batch, or episode number
+};
+
+/// Where one task is written to: row-major, rows beyond support_n / query_n are left as they are and
+/// never read. Exactly one of (values, labels) is used, by TaskShape::target.
+struct TaskSlot {
+  std::span<float> support_x;             ///< [support, input.size()], NCHW per example
+  std::span<float> query_x;               ///< [query, input.size()]
+  std::span<float> support_value;         ///< [support, outputs]
+  std::span<float> query_value;           ///< [query, outputs]
+  std::span<std::int32_t> support_label;  ///< [support]
+  std::span<std::int32_t> query_label;    ///< [query]
+  std::int32_t* support_n = nullptr;      ///< valid rows; preset to TaskShape::support
+  std::int32_t* query_n = nullptr;        ///< valid rows; preset to TaskShape::query
+};
+
+/// A source of tasks. `fill` is called from several threads at once and must depend on `id` alone.
+class EpisodeSource {
+ public:
+  virtual ~EpisodeSource() = default;
+  virtual TaskShape shape() const = 0;
+  virtual void fill(const TaskId& id, const TaskSlot& slot) const = 0;
+  /// One line for logs and reports.
+  virtual std::string describe() const = 0;
+  /// Number of distinct training tasks where it is finite and known, else 0.
+  virtual std::uint64_t training_tasks() const { return 0; }
+};
+
+/// A batch of tasks in host memory, in float or (for verification) double: [T, n, ...] row-major.
+class TaskBatch {
+ public:
+  TaskBatch() = default;
+  TaskBatch(const TaskShape& shape, int tasks, bool double_precision = false);
+
+  const TaskShape& shape() const { return shape_; }
+  int tasks() const { return tasks_; }
+  bool is_double() const { return double_; }
+
+  /// Float batches only: task t as a slot to be filled.
+  TaskSlot slot(int t);
+  /// Draws tasks [first, first + count) of a step into slots [0, count).
+  void draw(const EpisodeSource& source, TaskId id, std::uint32_t first, int count);
+
+  std::vector<float> support_x, query_x, support_value, query_value;
+  std::vector<double> support_x64, query_x64, support_value64, query_value64;
+  std::vector<std::int32_t> support_label, query_label, support_n, query_n;
+
+ private:
+  TaskShape shape_;
+  int tasks_ = 0;
+  bool double_ = false;
+};
+
+/// Options of the built-in sinusoid regression (Finn et al. 2017, 5.1): y = a sin(x - p),
+/// a in [0.1, 5], p in [0, pi], x in [-5, 5].
+struct SinusoidOptions {
+  int support = 10;
+  int query = 10;
+  double amplitude_low = 0.1, amplitude_high = 5.0;
+  double phase_low = 0.0, phase_high = 3.14159265358979323846;
+  double x_low = -5.0, x_high = 5.0;
+  double noise_std = 0.0;  ///< added to the targets
+};
+std::unique_ptr<EpisodeSource> make_sinusoid(const SinusoidOptions& options);
+
+}  // namespace kshot

@@ -1,0 +1,180 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), keyed by what the number is
+// for, so that a number is the same on every backend, for any wave size, thread count and order.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace kshot {
+
+/// What a stream of numbers is for. Part of the counter: two purposes never share a number.
+enum class Purpose : std::uint32_t {
+  episode = 0,        ///< which classes, examples, rotations, amplitudes a task is made of
+  initialisation = 1, ///< initial weights
+  noise_inner = 2,    ///< samples of the inner loop
+  noise_outer = 3,    ///< samples of the outer loss
+  dropout = 4,
+  bootstrap = 5,
+  user = 15,
+};
+
+/// Philox4x32-10: four words from a 128-bit counter and a 64-bit key.
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c,
+                                                  std::array<std::uint32_t, 2> k) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = 0xD2511F53ull * c[0];
+    const std::uint64_t p1 = 0xCD9E8D57ull * c[2];
+    c = {static_cast<std::uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<std::uint32_t>(p1),
+         static_cast<std::uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<std::uint32_t>(p0)};
+    k[0] += 0x9E3779B9u;
+    k[1] += 0xBB67AE85u;
+  }
+  return c;
+}
+
+/// The address of a stream: everything but the element. Limits: step < 2^28, task < 2^32,
+/// inner_step and sample < 2^16 each.
+struct RandomKey {
+  std::uint64_t seed = 0;
+  Purpose purpose = Purpose::user;
+  std::uint64_t step = 0;        ///< meta-step
+  std::uint32_t task = 0;        ///< global index of the task in the meta-batch
+  std::uint32_t inner_step = 0;
+  std::uint32_t sample = 0;
+
+  constexpr std::array<std::uint32_t, 2> key() const {
+    return {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+  }
+  constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
+    return {quad, (inner_step << 16) | (sample & 0xffffu), task,
+            (static_cast<std::uint32_t>(step) << 4) | static_cast<std::uint32_t>(purpose)};
+  }
+};
+
+/// Element e of a noise vector is word (e >> 4) & 3 of the counter's quad 16 (e >> 6) + (e & 15):
+/// a run of 16 neighbouring quads gives 64 neighbouring elements, so that SIMD lanes and CUDA
+/// threads write contiguous runs.
+struct NoiseAddress {
+  std::uint32_t quad;
+  int word;
+};
+constexpr NoiseAddress noise_address(std::uint64_t element) {
+  return {static_cast<std::uint32_t>(((element >> 6) << 4) | (element & 15)),
+          static_cast<int>((element >> 4) & 3)};
+}
+
+/// Box-Muller on two words. Single precision, every operation an IEEE one (fused multiply-add,
+/// square root), so that all backends give the same bits; |z| <= 5.77.
+struct NormalPair {
+  float cosine, sine;
+};
+inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
+  // radius sqrt(-2 log u), u = (a >> 9 + 1/2) 2^-23 in (0, 1)
+  const float u = std::fma(static_cast<float>(a >> 9), 0x1p-23f, 0x1p-24f);
+  std::uint32_t bits;
+  static_assert(sizeof bits == sizeof u);
+  __builtin_memcpy(&bits, &u, sizeof bits);
+  std::int32_t exponent = static_cast<std::int32_t>(bits >> 23) - 126;
+  bits = (bits & 0x007fffffu) | 0x3f000000u;
+  float m;
+  __builtin_memcpy(&m, &bits, sizeof m);  // [1/2, 1)
+  if (m < 0.707106781186547524f) {
+    exponent -= 1;
+    m = m + m;
+  }
+  m -= 1.0f;
+  const float m2 = m * m;  // log(1 + m): Cephes logf
+  float p = 7.0376836292e-2f;
+  p = std::fma(p, m, -1.1514610310e-1f);
+  p = std::fma(p, m, 1.1676998740e-1f);
+  p = std::fma(p, m, -1.2420140846e-1f);
+  p = std::fma(p, m, 1.4249322787e-1f);
+  p = std::fma(p, m, -1.6668057665e-1f);
+  p = std::fma(p, m, 2.0000714765e-1f);
+  p = std::fma(p, m, -2.4999993993e-1f);
+  p = std::fma(p, m, 3.3333331174e-1f);
+  const float e = static_cast<float>(exponent);
+  float y = (p * m) * m2;
+  y = std::fma(e, -2.12194440e-4f, y);
+  y = std::fma(m2, -0.5f, y);
+  float log_u = m + y;
+  log_u = std::fma(e, 0.693359375f, log_u);
+  const float radius = std::sqrt(-2.0f * log_u);
+  // angle 2 pi t, t = b 2^-32 in [-1/2, 1/2); quadrant q = round(4 t), rest r in [-1/8, 1/8]
+  const float t = static_cast<float>(static_cast<std::int32_t>(b)) * 0x1p-32f;
+  const float shifted = std::fma(t, 4.0f, 12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  std::uint32_t q;
+  __builtin_memcpy(&q, &shifted, sizeof q);
+  const float r = std::fma(shifted - 12582912.0f, -0.25f, t) * 6.283185307179586f;
+  const float r2 = r * r;
+  float s = -1.9515295891e-4f;  // Cephes sinf, cosf on [-pi/4, pi/4]
+  s = std::fma(s, r2, 8.3321608736e-3f);
+  s = std::fma(s, r2, -1.6666654611e-1f);
+  s = std::fma(s * r2, r, r);
+  float c = 2.443315711809948e-5f;
+  c = std::fma(c, r2, -1.388731625493765e-3f);
+  c = std::fma(c, r2, 4.166664568298827e-2f);
+  c = std::fma(c * r2, r2, std::fma(r2, -0.5f, 1.0f));
+  float sine = (q & 1) ? c : s;
+  float cosine = (q & 1) ? s : c;
+  if (q & 2) sine = -sine;
+  if ((q + 1) & 2) cosine = -cosine;
+  return {radius * cosine, radius * sine};
+}
+
+/// Standard normal number of one element: words 0, 1 of a quad make the normals of words 0 (cosine)
+/// and 1 (sine), words 2, 3 likewise.
+inline float normal_element(const RandomKey& key, std::uint64_t element) {
+  const NoiseAddress at = noise_address(element);
+  const auto words = philox4x32(key.counter(at.quad), key.key());
+  const NormalPair pair = at.word < 2 ? box_muller(words[0], words[1]) : box_muller(words[2], words[3]);
+  return (at.word & 1) ? pair.sine : pair.cosine;
+}
+
+/// A sequential reader of one stream, for host code (episodes, initialisation).
+class RandomStream {
+ public:
+  explicit RandomStream(const RandomKey& key) : key_(key) {}
+  std::uint32_t word() {
+    if (next_ == 4) {
+      words_ = philox4x32(key_.counter(quad_++), key_.key());
+      next_ = 0;
+    }
+    return words_[static_cast<std::size_t>(next_++)];
+  }
+  /// Uniform in [0, 1), 24 bits.
+  float uniform() { return static_cast<float>(word() >> 8) * 0x1p-24f; }
+  float uniform(float low, float high) { return low + (high - low) * uniform(); }
+  /// Uniform integer in [0, n), n > 0, unbiased (Lemire 2019).
+  std::uint32_t below(std::uint32_t n) {
+    std::uint64_t m = static_cast<std::uint64_t>(word()) * n;
+    if (static_cast<std::uint32_t>(m) < n) {
+      const std::uint32_t threshold = (0u - n) % n;
+      while (static_cast<std::uint32_t>(m) < threshold) m = static_cast<std::uint64_t>(word()) * n;
+    }
+    return static_cast<std::uint32_t>(m >> 32);
+  }
+  /// Standard normal.
+  float normal() {
+    if (has_spare_) {
+      has_spare_ = false;
+      return spare_;
+    }
+    const std::uint32_t a = word();
+    const NormalPair pair = box_muller(a, word());
+    spare_ = pair.sine;
+    has_spare_ = true;
+    return pair.cosine;
+  }
+
+ private:
+  RandomKey key_;
+  std::uint32_t quad_ = 0;
+  std::array<std::uint32_t, 4> words_{};
+  int next_ = 4;
+  bool has_spare_ = false;
+  float spare_ = 0.0f;
+};
+
+}  // namespace kshot

@@ -1,0 +1,252 @@
+// The only door to a device.
+//
+// A Backend owns vectors that all tasks share (weights, gradients, optimiser state) and opens Waves.
+// A Wave holds a set of tasks in the backend's own layout and acts on all of them at once, in three
+// families: the network (value, gradient, Hessian-vector product), the algebra of per-task vectors,
+// and the door back (reduction over tasks, downloads). Algorithms are written on these operations
+// alone (src/algorithms), once for all backends.
+//
+//   reference   double, one task a wave, plain loops
+//   cpu         float, a SIMD group of tasks (small networks) or one task (others) a wave
+//
+// Shapes below: B tasks in the wave, D weights of one task's network, n rows of a data set. Every
+// per-task scalar factor that depends on the task's own number of rows is expressed by a Scale, so
+// that tasks of different size need no special case anywhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kshot/episode.h"
+#include "kshot/network.h"
+#include "kshot/random.h"
+
+namespace kshot::backend {
+
+enum class Precision { f32, f64 };
+
+/// A vector of n scalars that all tasks share, in the backend's memory and precision.
+class SharedVector {
+ public:
+  virtual ~SharedVector() = default;
+  virtual std::size_t size() const = 0;
+  virtual void upload(std::span<const double> values) = 0;
+  virtual void download(std::span<double> values) const = 0;
+};
+using Shared = std::shared_ptr<SharedVector>;
+
+/// A per-task vector [B, width] of a wave, named by number: only the wave knows where it lies.
+struct Block {
+  int id = -1;
+  explicit operator bool() const { return id >= 0; }
+};
+
+/// Rows of a task: its support set, its query set, or both as one set (support first).
+enum class Set { support, query, all };
+
+/// A per-task factor: `factor` divided by 1, by the number of rows of the set at hand, or by a named
+/// count of the task's rows.
+struct Scale {
+  enum class By { one, support, query, all };
+  double factor = 1.0;
+  By by = By::one;
+};
+
+/// Per-weight step sizes: a number for all weights, or a shared vector [D] (masks are zeros in it).
+struct Rate {
+  double value = 0.0;
+  const SharedVector* vector = nullptr;  ///< used where set; `value` is ignored then
+};
+
+/// Standard normal noise, [B, width] for one inner step and sample: drawn by key (task = the task's
+/// global index), or taken from the host where a case gives it (`host` = task 0 of the batch that the
+/// wave was loaded from; task t at host + t * stride).
+struct Noise {
+  RandomKey key;
+  const double* host = nullptr;
+  std::size_t stride = 0;
+};
+
+/// Which statistics a norm layer uses in a forward pass without gradient.
+enum class NormStatistics {
+  batch,    ///< of the set at hand (transductive)
+  support,  ///< of the support set under the same weights: queries can come one at a time
+};
+
+/// Operations on the tasks of one wave. Not thread-safe; different waves are independent.
+class Wave {
+ public:
+  virtual ~Wave() = default;
+
+  /// Largest number of tasks at once: a power of two up to 16, or a multiple of 16. Waves start at
+  /// multiples of their capacity, so that the reduction's order does not depend on it.
+  virtual int capacity() const = 0;
+
+  /// Takes tasks [first, first + count) of the batch; `global_first` is the meta-batch index of the
+  /// first. Lanes without a task compute on copies and are ignored by reduction and downloads.
+  /// `with_all` also prepares Set::all.
+  virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first,
+                    bool with_all) = 0;
+  int count() const { return count_; }
+  std::uint32_t global_first() const { return global_first_; }
+
+  /// A new per-task vector; lives as long as the wave. Contents are undefined.
+  virtual Block block(std::size_t width) = 0;
+
+  // ---- algebra of per-task vectors; all arguments of one operation have the same width ------------
+  virtual void broadcast(Block dst, const SharedVector& src) = 0;           // dst[b] = src
+  virtual void fill(Block dst, double value) = 0;                           // dst = value
+  virtual void copy(Block dst, Block src) = 0;                              // dst = src
+  virtual void axpy(Block y, double a, Block x) = 0;                        // y += a x
+  virtual void multiply_add(Block y, double a, Block x1, Block x2) = 0;     // y += a x1 * x2
+  virtual void exponential(Block dst, Block src) = 0;                       // dst = exp(src)
+  virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;     // dst = rate * x
+  virtual void rate_step(Block dst, Block src, const Rate& rate, Block grad) = 0;  // src - rate*grad
+  /// Task t's vector from host + t * stride of the batch the wave was loaded from.
+  virtual void upload(Block dst, const double* host, std::size_t stride) = 0;
+
+  // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p)) -----------------------
+  /// eps ~ N(0, 1); phi = mu + sigma * eps.
+  virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise& noise) = 0;
+  /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
+  virtual void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                               Block sigma) = 0;
+  /// Direction in weight space of a direction (v_mu, v_s): u = v_mu + sigma * eps * v_s.
+  virtual void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;
+  /// Hessian-vector product of the sampled term in (mu, s), from h = (d2 nll/dphi2) u and g:
+  /// r_mu += a h; r_s += a sigma eps (h + g v_s).
+  virtual void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
+                          Block v_s) = 0;
+  /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for the
+  /// prior. Blocks that are not wanted are left empty.
+  struct KlTerms {
+    Block mu, s;              ///< q
+    Block prior_mu, prior_s;  ///< p
+    Scale scale;
+  };
+  virtual void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                  Block gp_s) = 0;
+  /// Second derivatives of scale * KL (they are diagonal): (r_mu, r_s) += d2/dq2 v and, where wanted,
+  /// (rp_mu, rp_s) += (d2/dp dq) v.
+  virtual void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                      Block rp_mu, Block rp_s) = 0;
+
+  // ---- network -------------------------------------------------------------------------------------
+  /// One set of rows under one set of weights; nll summed over the set's rows, times `scale`.
+  struct Pass {
+    Set set = Set::support;
+    Block weights;
+    Scale scale;
+  };
+  /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.
+  virtual void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;
+  /// hv = or += scale * (d2 sum nll / dw2) direction; the gradient itself into `grad` where wanted
+  /// (overwritten). Forward over reverse (Pearlmutter 1994).
+  virtual void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                              Block grad) = 0;
+  /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
+  /// given; rows beyond the task's own are zero.
+  virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
+  /// Rows of a set in the layout of `outputs` (the largest number over tasks).
+  virtual int rows(Set set) const = 0;
+
+  // ---- the door back -------------------------------------------------------------------------------
+  /// values[t * width + i], t < count().
+  virtual void download(Block src, std::span<double> values) const = 0;
+
+ protected:
+  int count_ = 0;
+  std::uint32_t global_first_ = 0;
+};
+
+/// Sums over tasks. The order is fixed by the tasks' indices alone: a binary tree over each aligned
+/// run of 16 tasks, the runs then one after another in double precision. Waves are added from any
+/// thread; `ordinal` counts them from 0 and commits happen in its order. A task with a non-finite
+/// element in any block or in its loss counts as zero and as diverged.
+class Reduction {
+ public:
+  virtual ~Reduction() = default;
+  virtual void begin(std::size_t waves) = 0;
+  /// `gradients` in the order and widths given at creation; `loss` of width 1.
+  virtual void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
+                   Block loss) = 0;
+  /// After the last add: per block the mean over the tasks that did not diverge.
+  virtual void finish(std::span<const Shared> means) = 0;
+  virtual std::size_t diverged() const = 0;
+  virtual double mean_loss() const = 0;
+  /// Indices of the diverged tasks, ascending.
+  virtual std::vector<std::uint32_t> diverged_tasks() const = 0;
+};
+
+struct OptimizerStep {
+  enum class Kind { sgd, adam } kind = Kind::adam;
+  double learning_rate = 1e-3;
+  double momentum = 0.9;  ///< sgd
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam (Kingma & Ba 2015)
+  std::uint64_t step = 1;  ///< counts from 1, for the bias correction
+  double clip_value = 0.0; ///< 0: off; applied before gradient_factor
+  double gradient_factor = 1.0;  ///< from clipping by norm
+  double weight_decay = 0.0;
+};
+
+/// Largest sizes a wave must serve.
+struct WaveShape {
+  int support = 0, query = 0;  ///< rows
+  bool with_all = false;       ///< Set::all is used
+};
+
+enum class LossKind { cross_entropy, mse, gaussian_nll };
+struct Loss {
+  LossKind kind = LossKind::cross_entropy;
+  double noise_std = 1.0;  ///< gaussian_nll
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;         ///< "reference", "cpu", ...
+  virtual std::string description() const = 0;  ///< for logs: instruction set, lanes, device
+  virtual Precision precision() const = 0;
+  /// Waves that can run at once (threads or streams).
+  virtual int concurrency() const = 0;
+
+  virtual Shared shared(std::size_t size) = 0;
+  virtual std::unique_ptr<Wave> open(std::shared_ptr<const Network> network, const Loss& loss,
+                                     const WaveShape& shape) = 0;
+  virtual std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) = 0;
+
+  // ---- shared vectors --------------------------------------------------------------------------
+  /// dst += a src.
+  virtual void add(SharedVector& dst, double a, const SharedVector& src) = 0;
+  /// Sum of squares, in fixed order, in double precision.
+  virtual double squared_norm(const SharedVector& v) = 0;
+  /// dst[i] = src[index[i]] (rates a tensor to rates a weight), and its transpose: dst[index[i]] +=
+  /// src[i] after dst was set to zero.
+  virtual void gather(SharedVector& dst, const SharedVector& src,
+                      std::span<const std::uint32_t> index) = 0;
+  virtual void scatter_add(SharedVector& dst, const SharedVector& src,
+                           std::span<const std::uint32_t> index) = 0;
+  /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).
+  virtual void optimizer_step(SharedVector& parameters, const SharedVector& gradient,
+                              SharedVector& m, SharedVector* v, const OptimizerStep& step) = 0;
+};
+
+/// What a machine offers. `usable` false comes with the reason.
+struct DeviceInfo {
+  std::string name;         ///< what --device takes
+  std::string description;
+  bool usable = false;
+  std::string reason;
+};
+std::vector<DeviceInfo> list_devices();
+
+/// "reference", "cpu", "auto" (says in `description` what was picked). Throws DeviceError for a
+/// device this build or machine does not have, naming why. threads = 0: all cores.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+
+}  // namespace kshot::backend
