@@ -28,18 +28,18 @@ struct Config {
   std::uint64_t seed = 1;
 
   struct NetworkTable {
-    std::string type = "mlp";  ///< mlp | linear | conv4 | sequential
-    std::vector<int> layers = {1, 40, 40, 1};   ///< mlp, linear
-    std::string activation = "relu";             ///< mlp: relu | tanh
-    int in_channels = 1;                         ///< conv4
-    std::vector<int> image = {28, 28};           ///< conv4: height, width
-    int filters = 64;                            ///< conv4
-    int classes = 5;                             ///< conv4
-    std::string downsample = "stride";           ///< conv4: stride | pool
-    std::string norm = "batch";                  ///< conv4: batch | none
-    std::string head = "mean";                   ///< conv4: mean | flatten
-    std::vector<int> input;                      ///< sequential: [C, H, W] or [d]
-    std::vector<LayerSpec> sequential;           ///< sequential: key `layers`, a list of tables
+    std::string type = "mlp";                  ///< mlp | linear | conv4 | sequential
+    std::vector<int> layers = {1, 40, 40, 1};  ///< mlp, linear
+    std::string activation = "relu";           ///< mlp: relu | tanh
+    int in_channels = 1;                       ///< conv4
+    std::vector<int> image = {28, 28};         ///< conv4: height, width
+    int filters = 64;                          ///< conv4
+    int classes = 5;                           ///< conv4
+    std::string downsample = "stride";         ///< conv4: stride | pool
+    std::string norm = "batch";                ///< conv4: batch | none
+    std::string head = "mean";                 ///< conv4: mean | flatten
+    std::vector<int> input;                    ///< sequential: [C, H, W] or [d]
+    std::vector<LayerSpec> sequential;         ///< sequential: key `layers`, a list of tables
   } network;
 
   struct LossTable {
@@ -67,8 +67,8 @@ struct Config {
     double gamma_shape = 2.0;  ///< a0
     double gamma_rate = 0.2;   ///< b0
     double hyper_prior_weight = 0.0;
-    int samples_inner = 5;     ///< S
-    int samples_outer = 5;     ///< S'
+    int samples_inner = 5;  ///< S
+    int samples_outer = 5;  ///< S'
     double log_sigma_init = -4.0;
     Estimator estimator = Estimator::weight;
     InnerData inner_data = InnerData::support;
@@ -76,11 +76,12 @@ struct Config {
 
   struct DataTable {
     DataKind source = DataKind::sinusoid;
-    std::string path;          ///< file: what `kshot import` wrote
-    int ways = 5;              ///< classification
-    int shots = 1;             ///< support examples a class (classification), support rows (regression)
-    int queries = 15;          ///< query examples a class, query rows
-    bool variable_size = false;///< regression tables: use a task's own number of rows up to the limits
+    std::string path;  ///< file: what `kshot import` wrote
+    int ways = 5;      ///< classification
+    int shots = 1;     ///< support examples a class (classification), support rows (regression)
+    int queries = 15;  ///< query examples a class, query rows
+    bool variable_size =
+        false;  ///< regression tables: use a task's own number of rows up to the limits
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
     double noise_std = 0.0;                            ///< sinusoid
@@ -102,7 +103,7 @@ struct Config {
   struct TrainTable {
     int steps = 10000;
     int meta_batch = 32;
-    int validate_every = 500;   ///< 0: never
+    int validate_every = 500;  ///< 0: never
     int validation_episodes = 200;
     int patience = 0;           ///< validations without improvement before stopping; 0: off
     double time_limit = 0.0;    ///< seconds of training; 0: none
@@ -113,8 +114,8 @@ struct Config {
 
   struct EvaluateTable {
     int episodes = 600;
-    int steps = -1;             ///< inner steps; -1: as in training
-    int samples = -1;           ///< posterior samples; -1: as abml.samples_outer
+    int steps = -1;    ///< inner steps; -1: as in training
+    int samples = -1;  ///< posterior samples; -1: as abml.samples_outer
     std::uint64_t seed = 1000;
     std::string norm_statistics = "batch";  ///< batch | support
   } evaluate;

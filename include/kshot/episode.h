@@ -36,12 +36,12 @@ struct TaskShape {
 struct TaskId {
   std::uint64_t seed = 0;
   Split split = Split::train;
-  std::uint64_t step = 0;   ///< meta-step (0 for evaluation episodes)
-  std::uint32_t task = 0;   ///< index within the meta-batch, or episode number
+  std::uint64_t step = 0;  ///< meta-step (0 for evaluation episodes)
+  std::uint32_t task = 0;  ///< index within the meta-batch, or episode number
 };
 
-/// Where one task is written to: row-major, rows beyond support_n / query_n are left as they are and
-/// never read. Exactly one of (values, labels) is used, by TaskShape::target.
+/// Where one task is written to: row-major, rows beyond support_n / query_n are left as they are
+/// and never read. Exactly one of (values, labels) is used, by TaskShape::target.
 struct TaskSlot {
   std::span<float> support_x;             ///< [support, input.size()], NCHW per example
   std::span<float> query_x;               ///< [query, input.size()]

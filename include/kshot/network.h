@@ -29,12 +29,12 @@ inline constexpr double norm_epsilon = 1e-5;
 /// What a user writes: one entry of `sequential`'s list. Unused fields are ignored by type.
 struct LayerSpec {
   LayerType type = LayerType::linear;
-  int out = 0;      ///< conv: output channels; linear: outputs
-  int kernel = 3;   ///< conv
-  int stride = 1;   ///< conv
-  int padding = 0;  ///< conv
-  int size = 2;     ///< max_pool: window and stride
-  std::string name; ///< prefix of the parameter names; by position ("layers.3") where empty
+  int out = 0;       ///< conv: output channels; linear: outputs
+  int kernel = 3;    ///< conv
+  int stride = 1;    ///< conv
+  int padding = 0;   ///< conv
+  int size = 2;      ///< max_pool: window and stride
+  std::string name;  ///< prefix of the parameter names; by position ("layers.3") where empty
 };
 
 /// One tensor of the flat parameter vector.
@@ -71,7 +71,7 @@ class Network {
     int classes = 5;
     bool stride_downsample = true;  ///< else 2x2 max-pool
     bool batch_norm = true;
-    bool mean_head = true;          ///< else flatten
+    bool mean_head = true;  ///< else flatten
   };
   /// Four conv blocks and a linear head; "blocks.i.conv.weight" and so on, "head.weight".
   static Network conv4(const Conv4& options);

@@ -10,10 +10,10 @@ namespace kshot {
 
 /// What a stream of numbers is for. Part of the counter: two purposes never share a number.
 enum class Purpose : std::uint32_t {
-  episode = 0,        ///< which classes, examples, rotations, amplitudes a task is made of
-  initialisation = 1, ///< initial weights
-  noise_inner = 2,    ///< samples of the inner loop
-  noise_outer = 3,    ///< samples of the outer loss
+  episode = 0,         ///< which classes, examples, rotations, amplitudes a task is made of
+  initialisation = 1,  ///< initial weights
+  noise_inner = 2,     ///< samples of the inner loop
+  noise_outer = 3,     ///< samples of the outer loss
   dropout = 4,
   bootstrap = 5,
   user = 15,
@@ -38,8 +38,8 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
 struct RandomKey {
   std::uint64_t seed = 0;
   Purpose purpose = Purpose::user;
-  std::uint64_t step = 0;        ///< meta-step
-  std::uint32_t task = 0;        ///< global index of the task in the meta-batch
+  std::uint64_t step = 0;  ///< meta-step
+  std::uint32_t task = 0;  ///< global index of the task in the meta-batch
   std::uint32_t inner_step = 0;
   std::uint32_t sample = 0;
 
@@ -128,7 +128,8 @@ inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
 inline float normal_element(const RandomKey& key, std::uint64_t element) {
   const NoiseAddress at = noise_address(element);
   const auto words = philox4x32(key.counter(at.quad), key.key());
-  const NormalPair pair = at.word < 2 ? box_muller(words[0], words[1]) : box_muller(words[2], words[3]);
+  const NormalPair pair =
+      at.word < 2 ? box_muller(words[0], words[1]) : box_muller(words[2], words[3]);
   return (at.word & 1) ? pair.sine : pair.cosine;
 }
 

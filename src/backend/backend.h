@@ -1,10 +1,10 @@
 // The only door to a device.
 //
-// A Backend owns vectors that all tasks share (weights, gradients, optimiser state) and opens Waves.
-// A Wave holds a set of tasks in the backend's own layout and acts on all of them at once, in three
-// families: the network (value, gradient, Hessian-vector product), the algebra of per-task vectors,
-// and the door back (reduction over tasks, downloads). Algorithms are written on these operations
-// alone (src/algorithms), once for all backends.
+// A Backend owns vectors that all tasks share (weights, gradients, optimiser state) and opens
+// Waves. A Wave holds a set of tasks in the backend's own layout and acts on all of them at once,
+// in three families: the network (value, gradient, Hessian-vector product), the algebra of per-task
+// vectors, and the door back (reduction over tasks, downloads). Algorithms are written on these
+// operations alone (src/algorithms), once for all backends.
 //
 //   reference   double, one task a wave, plain loops
 //   cpu         float, a SIMD group of tasks (small networks) or one task (others) a wave
@@ -49,8 +49,8 @@ struct Block {
 /// Rows of a task: its support set, its query set, or both as one set (support first).
 enum class Set { support, query, all };
 
-/// A per-task factor: `factor` divided by 1, by the number of rows of the set at hand, or by a named
-/// count of the task's rows.
+/// A per-task factor: `factor` divided by 1, by the number of rows of the set at hand, or by a
+/// named count of the task's rows.
 struct Scale {
   enum class By { one, support, query, all };
   double factor = 1.0;
@@ -64,8 +64,8 @@ struct Rate {
 };
 
 /// Standard normal noise, [B, width] for one inner step and sample: drawn by key (task = the task's
-/// global index), or taken from the host where a case gives it (`host` = task 0 of the batch that the
-/// wave was loaded from; task t at host + t * stride).
+/// global index), or taken from the host where a case gives it (`host` = task 0 of the batch that
+/// the wave was loaded from; task t at host + t * stride).
 struct Noise {
   RandomKey key;
   const double* host = nullptr;
@@ -98,19 +98,22 @@ class Wave {
   /// A new per-task vector; lives as long as the wave. Contents are undefined.
   virtual Block block(std::size_t width) = 0;
 
-  // ---- algebra of per-task vectors; all arguments of one operation have the same width ------------
-  virtual void broadcast(Block dst, const SharedVector& src) = 0;           // dst[b] = src
-  virtual void fill(Block dst, double value) = 0;                           // dst = value
-  virtual void copy(Block dst, Block src) = 0;                              // dst = src
-  virtual void axpy(Block y, double a, Block x) = 0;                        // y += a x
-  virtual void multiply_add(Block y, double a, Block x1, Block x2) = 0;     // y += a x1 * x2
-  virtual void exponential(Block dst, Block src) = 0;                       // dst = exp(src)
-  virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;     // dst = rate * x
-  virtual void rate_step(Block dst, Block src, const Rate& rate, Block grad) = 0;  // src - rate*grad
+  // ---- algebra of per-task vectors; all arguments of one operation have the same width
+  // ------------
+  virtual void broadcast(Block dst, const SharedVector& src) = 0;        // dst[b] = src
+  virtual void fill(Block dst, double value) = 0;                        // dst = value
+  virtual void copy(Block dst, Block src) = 0;                           // dst = src
+  virtual void axpy(Block y, double a, Block x) = 0;                     // y += a x
+  virtual void multiply_add(Block y, double a, Block x1, Block x2) = 0;  // y += a x1 * x2
+  virtual void exponential(Block dst, Block src) = 0;                    // dst = exp(src)
+  virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;  // dst = rate * x
+  virtual void rate_step(Block dst, Block src, const Rate& rate,
+                         Block grad) = 0;  // src - rate*grad
   /// Task t's vector from host + t * stride of the batch the wave was loaded from.
   virtual void upload(Block dst, const double* host, std::size_t stride) = 0;
 
-  // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p)) -----------------------
+  // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p))
+  // -----------------------
   /// eps ~ N(0, 1); phi = mu + sigma * eps.
   virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise& noise) = 0;
   /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
@@ -122,8 +125,8 @@ class Wave {
   /// r_mu += a h; r_s += a sigma eps (h + g v_s).
   virtual void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
                           Block v_s) = 0;
-  /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for the
-  /// prior. Blocks that are not wanted are left empty.
+  /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for
+  /// the prior. Blocks that are not wanted are left empty.
   struct KlTerms {
     Block mu, s;              ///< q
     Block prior_mu, prior_s;  ///< p
@@ -131,12 +134,13 @@ class Wave {
   };
   virtual void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
                   Block gp_s) = 0;
-  /// Second derivatives of scale * KL (they are diagonal): (r_mu, r_s) += d2/dq2 v and, where wanted,
-  /// (rp_mu, rp_s) += (d2/dp dq) v.
+  /// Second derivatives of scale * KL (they are diagonal): (r_mu, r_s) += d2/dq2 v and, where
+  /// wanted, (rp_mu, rp_s) += (d2/dp dq) v.
   virtual void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
                       Block rp_mu, Block rp_s) = 0;
 
-  // ---- network -------------------------------------------------------------------------------------
+  // ---- network
+  // -------------------------------------------------------------------------------------
   /// One set of rows under one set of weights; nll summed over the set's rows, times `scale`.
   struct Pass {
     Set set = Set::support;
@@ -155,7 +159,8 @@ class Wave {
   /// Rows of a set in the layout of `outputs` (the largest number over tasks).
   virtual int rows(Set set) const = 0;
 
-  // ---- the door back -------------------------------------------------------------------------------
+  // ---- the door back
+  // -------------------------------------------------------------------------------
   /// values[t * width + i], t < count().
   virtual void download(Block src, std::span<double> values) const = 0;
 
@@ -186,11 +191,11 @@ class Reduction {
 struct OptimizerStep {
   enum class Kind { sgd, adam } kind = Kind::adam;
   double learning_rate = 1e-3;
-  double momentum = 0.9;  ///< sgd
+  double momentum = 0.9;                              ///< sgd
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam (Kingma & Ba 2015)
-  std::uint64_t step = 1;  ///< counts from 1, for the bias correction
-  double clip_value = 0.0; ///< 0: off; applied before gradient_factor
-  double gradient_factor = 1.0;  ///< from clipping by norm
+  std::uint64_t step = 1;                             ///< counts from 1, for the bias correction
+  double clip_value = 0.0;                            ///< 0: off; applied before gradient_factor
+  double gradient_factor = 1.0;                       ///< from clipping by norm
   double weight_decay = 0.0;
 };
 
@@ -238,7 +243,7 @@ class Backend {
 
 /// What a machine offers. `usable` false comes with the reason.
 struct DeviceInfo {
-  std::string name;         ///< what --device takes
+  std::string name;  ///< what --device takes
   std::string description;
   bool usable = false;
   std::string reason;
