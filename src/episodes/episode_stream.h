@@ -1,0 +1,30 @@
+// The random stream an episode is drawn from: a function of its TaskId alone.
+#pragma once
+
+#include "kshot/episode.h"
+#include "kshot/random.h"
+
+namespace kshot {
+
+/// Seed of a split's episodes: SplitMix64's finaliser (Steele et al. 2014) of seed and split, so
+/// that no two splits of a run, nor neighbouring seeds, share episodes.
+constexpr std::uint64_t episode_seed(std::uint64_t seed, Split split) {
+  std::uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<std::uint64_t>(split) + 1);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  return z ^ (z >> 31);
+}
+
+/// `part` < 2^16 separates what must not move when something else of the episode does: for example
+/// the query set stays the same for any number of shots.
+inline RandomStream episode_stream(const TaskId& id, std::uint32_t part = 0) {
+  RandomKey key;
+  key.seed = episode_seed(id.seed, id.split);
+  key.purpose = Purpose::episode;
+  key.step = id.step;
+  key.task = id.task;
+  key.sample = part;
+  return RandomStream(key);
+}
+
+}  // namespace kshot
