@@ -114,8 +114,9 @@ class Wave {
 
   // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p))
   // -----------------------
-  /// eps ~ N(0, 1); phi = mu + sigma * eps.
-  virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise& noise) = 0;
+  /// phi = mu + sigma * eps. With `noise` eps ~ N(0, 1) is drawn first; without, eps is taken as it
+  /// is (an earlier draw that was kept).
+  virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
   /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
   virtual void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
                                Block sigma) = 0;
@@ -236,6 +237,11 @@ class Backend {
                       std::span<const std::uint32_t> index) = 0;
   virtual void scatter_add(SharedVector& dst, const SharedVector& src,
                            std::span<const std::uint32_t> index) = 0;
+  /// Gamma-Gaussian hyper-prior of ABML (Ravi & Beatson 2019, 3.3) on (mu, s = log sigma),
+  /// tau = exp(-2 s): returns weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] and adds its
+  /// gradient to (g_mu, g_s).
+  virtual double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                             double weight, SharedVector& g_mu, SharedVector& g_s) = 0;
   /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).
   virtual void optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                               SharedVector& m, SharedVector* v, const OptimizerStep& step) = 0;

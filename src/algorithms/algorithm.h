@@ -1,0 +1,100 @@
+// What an algorithm is to the engine: named groups of meta-learned parameters, and a program that
+// takes one wave of tasks to its meta-gradient or to predictions. Device-free: everything numeric
+// goes through src/backend/backend.h.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "kshot/config.h"
+
+namespace kshot {
+
+/// A named vector of meta-learned parameters ("theta", "mu", "log_sigma", "alpha") and its tensors.
+struct ParameterGroup {
+  std::string name;
+  std::vector<ParameterTensor> tensors;
+  std::size_t size = 0;
+};
+
+/// What the random numbers of a step are keyed by, or explicit noise instead (kshot verify).
+struct StepContext {
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;
+  const double* noise_inner = nullptr;  ///< [K, T, S, D]
+  const double* noise_outer = nullptr;  ///< [T, S', D]
+  int batch_tasks = 0;                  ///< T of the explicit arrays
+};
+
+/// How to adapt for prediction; may differ from training.
+struct PredictOptions {
+  int steps = 0;    ///< inner steps
+  int samples = 1;  ///< posterior samples; point estimates give one, whatever is asked
+  backend::NormStatistics statistics = backend::NormStatistics::batch;
+  bool every_step = true;  ///< predictions after 0, 1, ..., steps inner steps; else after the last
+};
+
+/// One algorithm on one wave. Not thread-safe; owned by one worker.
+class TaskProgram {
+ public:
+  virtual ~TaskProgram() = default;
+  virtual backend::Wave& wave() = 0;
+  /// Meta-gradient of the loaded tasks, before the mean over tasks.
+  virtual void meta_gradient(const StepContext& context) = 0;
+  /// After meta_gradient: per-task gradients (widths: Algorithm::gradient_widths) and task losses
+  /// [1].
+  virtual std::span<const backend::Block> gradients() const = 0;
+  virtual backend::Block loss() const = 0;
+  /// Outputs for a set at the state of the last meta_gradient, sample by sample:
+  /// visit(sample, outputs [rows, outputs]). For kshot verify (`query_output`).
+  virtual void outputs_after_gradient(
+      const std::function<void(int sample, backend::Block outputs)>& visit) = 0;
+  /// Adapts the loaded tasks to their support sets and predicts the query sets:
+  /// visit(inner_step, sample, outputs [query rows, outputs]) for each.
+  virtual void predict(
+      const StepContext& context, const PredictOptions& options,
+      const std::function<void(int step, int sample, backend::Block outputs)>& visit) = 0;
+  /// After predict: the adapted state, e.g. {"theta", block} or {"mu", ...}, {"log_sigma", ...}.
+  struct NamedBlock {
+    std::string name;
+    backend::Block block;
+  };
+  virtual std::vector<NamedBlock> adapted() const = 0;
+};
+
+class Algorithm {
+ public:
+  virtual ~Algorithm() = default;
+  virtual std::string name() const = 0;
+  virtual const std::vector<ParameterGroup>& groups() const = 0;
+  /// Initial values, one vector a group.
+  virtual std::vector<std::vector<double>> initial(std::uint64_t seed) const = 0;
+  /// Posterior samples of training's outer loss (1 for point estimates).
+  virtual int samples() const { return 1; }
+  /// Widths of TaskProgram::gradients().
+  virtual std::vector<std::size_t> gradient_widths() const = 0;
+  /// Once a step, before any program runs: derives what all tasks share (expanded rates).
+  /// `parameters` in the order of groups(); they stay alive and unchanged until the step's end.
+  virtual void prepare(backend::Backend& backend, std::span<const backend::Shared> parameters) = 0;
+  virtual std::unique_ptr<TaskProgram> open(backend::Backend& backend,
+                                            const TaskShape& shape) const = 0;
+  /// Mean task gradients (gradient_widths) to the gradient of each group, with the terms that stand
+  /// outside the task mean added; returns the value of those terms.
+  virtual double finish(backend::Backend& backend, std::span<const backend::Shared> parameters,
+                        std::span<const backend::Shared> means,
+                        std::span<const backend::Shared> gradients) const = 0;
+  /// True where TaskProgram::predict gives several samples.
+  virtual bool bayesian() const { return false; }
+  /// The likely cause when many tasks diverge, for the error message.
+  virtual std::string divergence_hint() const = 0;
+};
+
+/// The algorithm a configuration names.
+std::unique_ptr<Algorithm> make_algorithm(const Config& config,
+                                          std::shared_ptr<const Network> network);
+
+}  // namespace kshot

@@ -1,0 +1,260 @@
+#include "backend/host.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace kshot::backend {
+namespace {
+
+void check_sizes(std::size_t a, std::size_t b) {
+  if (a != b) throw std::logic_error("shared vectors of different size");
+}
+
+}  // namespace
+
+template <typename T>
+void HostVector<T>::upload(std::span<const double> values) {
+  check_sizes(values.size(), values_.size());
+  std::transform(values.begin(), values.end(), values_.begin(),
+                 [](double x) { return static_cast<T>(x); });
+}
+
+template <typename T>
+void HostVector<T>::download(std::span<double> values) const {
+  check_sizes(values.size(), values_.size());
+  std::copy(values_.begin(), values_.end(), values.begin());
+}
+
+// ---- reduction
+// -------------------------------------------------------------------------------------
+
+template <typename T>
+HostReduction<T>::HostReduction(std::span<const std::size_t> widths)
+    : widths_(widths.begin(), widths.end()) {
+  for (const std::size_t w : widths_) width_ += w;
+}
+
+template <typename T>
+void HostReduction<T>::begin(std::size_t waves) {
+  next_ = 0;
+  waves_ = waves;
+  waiting_.clear();
+  stack_.clear();
+  total_.assign(width_, 0.0);
+  diverged_.clear();
+  loss_ = 0.0;
+  tasks_ = 0;
+}
+
+template <typename T>
+void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
+                           Block loss) {
+  auto& host_wave = dynamic_cast<HostWave<T>&>(wave);
+  Partial partial;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      partial = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  const auto count = static_cast<std::size_t>(wave.count());
+  partial.sums.resize(width_);
+  partial.losses.assign(count, 0.0);
+  partial.diverged.assign(count, 0);
+  partial.first = wave.global_first();
+  partial.capacity = wave.capacity();
+  static_assert(sizeof(bool) == 1);
+  host_wave.sum_tasks(gradients, loss, partial.sums.data(), partial.losses.data(),
+                      reinterpret_cast<bool*>(partial.diverged.data()));
+  std::unique_lock lock(mutex_);
+  // A worker far ahead of the slowest waits, so that memory does not grow with the meta-batch.
+  turn_.wait(lock, [&] { return ordinal < next_ + 64; });
+  waiting_.emplace(ordinal, std::move(partial));
+  for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
+    commit(it->second);
+    free_.push_back(std::move(it->second));
+    waiting_.erase(it);
+    ++next_;
+  }
+  turn_.notify_all();
+}
+
+template <typename T>
+void HostReduction<T>::commit(Partial& partial) {
+  for (std::size_t t = 0; t < partial.losses.size(); ++t) {
+    if (partial.diverged[t]) {
+      diverged_.push_back(partial.first + static_cast<std::uint32_t>(t));
+    } else {
+      loss_ += partial.losses[t];
+      ++tasks_;
+    }
+  }
+  if (partial.capacity >= 16) {
+    for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(partial.sums[i]);
+    return;
+  }
+  // Like a binary counter: two neighbouring subtrees of one size make one of twice the size.
+  int tasks = partial.capacity;
+  std::vector<T> sums = partial.sums;
+  while (!stack_.empty() && stack_.back().first == tasks) {
+    const std::vector<T>& left = stack_.back().second;
+    for (std::size_t i = 0; i < width_; ++i) sums[i] = left[i] + sums[i];
+    stack_.pop_back();
+    tasks *= 2;
+  }
+  stack_.emplace_back(tasks, std::move(sums));
+  if (tasks == 16) flush();
+}
+
+template <typename T>
+void HostReduction<T>::flush() {
+  // What is missing of a run is zero: the remaining subtrees join from the right.
+  while (stack_.size() > 1) {
+    std::vector<T>& left = stack_[stack_.size() - 2].second;
+    const std::vector<T>& right = stack_.back().second;
+    for (std::size_t i = 0; i < width_; ++i) left[i] = left[i] + right[i];
+    stack_.pop_back();
+  }
+  if (stack_.empty()) return;
+  const std::vector<T>& sums = stack_.back().second;
+  for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(sums[i]);
+  stack_.clear();
+}
+
+template <typename T>
+void HostReduction<T>::finish(std::span<const Shared> means) {
+  flush();
+  if (next_ != waves_) throw std::logic_error("reduction finished before all waves were added");
+  if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
+  const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
+  std::size_t offset = 0;
+  for (std::size_t g = 0; g < means.size(); ++g) {
+    auto& mean = host<T>(*means[g]);
+    check_sizes(mean.size(), widths_[g]);
+    for (std::size_t i = 0; i < widths_[g]; ++i) {
+      mean.data()[i] = static_cast<T>(total_[offset + i] * scale);
+    }
+    offset += widths_[g];
+  }
+}
+
+template <typename T>
+double HostReduction<T>::mean_loss() const {
+  return tasks_ > 0 ? loss_ / static_cast<double>(tasks_) : 0.0;
+}
+
+// ---- shared vectors
+// --------------------------------------------------------------------------------
+
+template <typename T>
+Shared HostBackend<T>::shared(std::size_t size) {
+  return std::make_shared<HostVector<T>>(size);
+}
+
+template <typename T>
+std::unique_ptr<Reduction> HostBackend<T>::reduction(std::span<const std::size_t> widths) {
+  return std::make_unique<HostReduction<T>>(widths);
+}
+
+template <typename T>
+void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
+  check_sizes(dst.size(), src.size());
+  T* d = host<T>(dst).data();
+  const T* s = host<T>(src).data();
+  for (std::size_t i = 0; i < dst.size(); ++i) d[i] += static_cast<T>(a) * s[i];
+}
+
+template <typename T>
+double HostBackend<T>::squared_norm(const SharedVector& v) {
+  const T* x = host<T>(v).data();
+  double sum = 0.0;
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  }
+  return sum;
+}
+
+template <typename T>
+void HostBackend<T>::gather(SharedVector& dst, const SharedVector& src,
+                            std::span<const std::uint32_t> index) {
+  check_sizes(dst.size(), index.size());
+  T* d = host<T>(dst).data();
+  const T* s = host<T>(src).data();
+  for (std::size_t i = 0; i < index.size(); ++i) d[i] = s[index[i]];
+}
+
+template <typename T>
+void HostBackend<T>::scatter_add(SharedVector& dst, const SharedVector& src,
+                                 std::span<const std::uint32_t> index) {
+  check_sizes(src.size(), index.size());
+  T* d = host<T>(dst).data();
+  const T* s = host<T>(src).data();
+  std::vector<double> sums(dst.size(), 0.0);
+  for (std::size_t i = 0; i < index.size(); ++i) sums[index[i]] += static_cast<double>(s[i]);
+  for (std::size_t i = 0; i < sums.size(); ++i) d[i] = static_cast<T>(sums[i]);
+}
+
+template <typename T>
+double HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s, double a0,
+                                   double b0, double weight, SharedVector& g_mu,
+                                   SharedVector& g_s) {
+  const T* m = host<T>(mu).data();
+  const T* ls = host<T>(s).data();
+  T* gm = host<T>(g_mu).data();
+  T* gs = host<T>(g_s).data();
+  double value = 0.0;
+  for (std::size_t i = 0; i < mu.size(); ++i) {
+    const double x = static_cast<double>(m[i]);
+    const double log_sigma = static_cast<double>(ls[i]);
+    const double tau = std::exp(-2.0 * log_sigma);
+    value += 0.5 * x * x - ((a0 - 1.0) * (-2.0 * log_sigma) - b0 * tau);
+    gm[i] += static_cast<T>(weight * x);
+    gs[i] += static_cast<T>(weight * (2.0 * (a0 - 1.0) - 2.0 * b0 * tau));
+  }
+  return weight * value;
+}
+
+template <typename T>
+void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector& gradient,
+                                    SharedVector& m, SharedVector* v, const OptimizerStep& step) {
+  T* p = host<T>(parameters).data();
+  const T* g = host<T>(gradient).data();
+  T* first = host<T>(m).data();
+  T* second = v ? host<T>(*v).data() : nullptr;
+  const auto n = static_cast<double>(step.step);
+  const double correction1 = 1.0 - std::pow(step.beta1, n);
+  const double correction2 = 1.0 - std::pow(step.beta2, n);
+  const T factor = static_cast<T>(step.gradient_factor);
+  const T clip = static_cast<T>(step.clip_value);
+  const T rate = static_cast<T>(step.learning_rate);
+  const T decay = static_cast<T>(step.weight_decay);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    T x = g[i];
+    if (clip > T(0)) x = std::clamp(x, -clip, clip);
+    x *= factor;
+    x += decay * p[i];
+    if (step.kind == OptimizerStep::Kind::sgd) {
+      first[i] = static_cast<T>(step.momentum) * first[i] + x;
+      p[i] -= rate * first[i];
+    } else {
+      const T b1 = static_cast<T>(step.beta1);
+      const T b2 = static_cast<T>(step.beta2);
+      first[i] = b1 * first[i] + (T(1) - b1) * x;
+      second[i] = b2 * second[i] + (T(1) - b2) * x * x;
+      const T m_hat = first[i] / static_cast<T>(correction1);
+      const T v_hat = second[i] / static_cast<T>(correction2);
+      p[i] -= rate * m_hat / (std::sqrt(v_hat) + static_cast<T>(step.epsilon));
+    }
+  }
+}
+
+template class HostVector<float>;
+template class HostVector<double>;
+template class HostReduction<float>;
+template class HostReduction<double>;
+template class HostBackend<float>;
+template class HostBackend<double>;
+
+}  // namespace kshot::backend

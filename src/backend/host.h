@@ -1,0 +1,108 @@
+// What backends whose memory is the host's share: vectors, the reduction over tasks, the optimiser.
+// Plain loops over contiguous memory, in T; sums over elements or tasks in double, in fixed order.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace kshot::backend {
+
+template <typename T>
+class HostVector final : public SharedVector {
+ public:
+  explicit HostVector(std::size_t size) : values_(size, T(0)) {}
+  std::size_t size() const override { return values_.size(); }
+  void upload(std::span<const double> values) override;
+  void download(std::span<double> values) const override;
+  T* data() { return values_.data(); }
+  const T* data() const { return values_.data(); }
+
+ private:
+  std::vector<T> values_;
+};
+
+template <typename T>
+HostVector<T>& host(SharedVector& v) {
+  return dynamic_cast<HostVector<T>&>(v);
+}
+template <typename T>
+const HostVector<T>& host(const SharedVector& v) {
+  return dynamic_cast<const HostVector<T>&>(v);
+}
+
+/// A wave in host memory, as the reduction sees it.
+template <typename T>
+class HostWave : public Wave {
+ public:
+  /// Binary-tree sums over the wave's tasks (capacity() a power of two; absent tasks count as
+  /// zero): the concatenated elements of `blocks` into out, losses [count()] into losses;
+  /// diverged[t] is set where any element or the loss of task t is not finite, and that task then
+  /// counts as zero.
+  virtual void sum_tasks(std::span<const Block> blocks, Block loss, T* out, double* losses,
+                         bool* diverged) = 0;
+};
+
+/// The fixed order of backend.h: trees over aligned runs of 16 tasks, runs one after another.
+template <typename T>
+class HostReduction final : public Reduction {
+ public:
+  explicit HostReduction(std::span<const std::size_t> widths);
+  void begin(std::size_t waves) override;
+  void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
+  void finish(std::span<const Shared> means) override;
+  std::size_t diverged() const override { return diverged_.size(); }
+  double mean_loss() const override;
+  std::vector<std::uint32_t> diverged_tasks() const override { return diverged_; }
+
+ private:
+  struct Partial {
+    std::vector<T> sums;
+    std::vector<double> losses;
+    std::vector<char> diverged;
+    std::uint32_t first = 0;
+    int capacity = 1;
+  };
+  void commit(Partial& partial);
+  void flush();
+
+  std::vector<std::size_t> widths_;
+  std::size_t width_ = 0;
+  std::mutex mutex_;
+  std::condition_variable turn_;
+  std::size_t next_ = 0, waves_ = 0;
+  std::vector<Partial> free_;
+  std::map<std::size_t, Partial> waiting_;
+  std::vector<std::pair<int, std::vector<T>>>
+      stack_;  ///< subtrees of the current run: (tasks, sums)
+  std::vector<double> total_;
+  std::vector<std::uint32_t> diverged_;
+  double loss_ = 0.0;
+  std::size_t tasks_ = 0;
+};
+
+/// The shared-vector half of a backend in host memory.
+template <typename T>
+class HostBackend : public Backend {
+ public:
+  Shared shared(std::size_t size) override;
+  std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) override;
+  void add(SharedVector& dst, double a, const SharedVector& src) override;
+  double squared_norm(const SharedVector& v) override;
+  void gather(SharedVector& dst, const SharedVector& src,
+              std::span<const std::uint32_t> index) override;
+  void scatter_add(SharedVector& dst, const SharedVector& src,
+                   std::span<const std::uint32_t> index) override;
+  double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                     double weight, SharedVector& g_mu, SharedVector& g_s) override;
+  void optimizer_step(SharedVector& parameters, const SharedVector& gradient, SharedVector& m,
+                      SharedVector* v, const OptimizerStep& step) override;
+};
+
+}  // namespace kshot::backend

@@ -1,0 +1,71 @@
+#include "base/thread_pool.h"
+
+namespace kshot {
+
+ThreadPool::ThreadPool(int workers) {
+  for (int i = 1; i < workers; ++i) {
+    threads_.emplace_back([this, i] { loop(static_cast<std::size_t>(i)); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  start_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, std::size_t)>& body) {
+  {
+    const std::lock_guard lock(mutex_);
+    body_ = &body;
+    items_ = items;
+    next_ = 0;
+    error_ = nullptr;
+    active_ = threads_.size();
+    ++generation_;
+  }
+  start_.notify_all();
+  drain(0);
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [this] { return active_ == 0; });
+  body_ = nullptr;
+  if (error_) std::rethrow_exception(error_);
+}
+
+void ThreadPool::loop(std::size_t worker) {
+  std::size_t seen = 0;
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (stop_) return;
+      seen = generation_;
+    }
+    drain(worker);
+    {
+      const std::lock_guard lock(mutex_);
+      --active_;
+    }
+    done_.notify_one();
+  }
+}
+
+void ThreadPool::drain(std::size_t worker) {
+  for (std::size_t item = next_++; item < items_; item = next_++) {
+    try {
+      (*body_)(worker, item);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!error_ || item < error_item_) {
+        error_ = std::current_exception();
+        error_item_ = item;
+      }
+      next_ = items_;  // the others stop after their current item
+    }
+  }
+}
+
+}  // namespace kshot

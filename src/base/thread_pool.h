@@ -1,0 +1,43 @@
+// A fixed set of threads for parallel loops. The calling thread works too, as worker 0.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace kshot {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int workers);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int workers() const { return static_cast<int>(threads_.size()) + 1; }
+  /// Calls body(worker, item) for items 0..items-1, taken in ascending order by whichever worker is
+  /// free. The first exception (by item) is rethrown after all workers stopped.
+  void run(std::size_t items,
+           const std::function<void(std::size_t worker, std::size_t item)>& body);
+
+ private:
+  void loop(std::size_t worker);
+  void drain(std::size_t worker);
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable start_, done_;
+  const std::function<void(std::size_t, std::size_t)>* body_ = nullptr;
+  std::size_t items_ = 0, generation_ = 0, active_ = 0;
+  std::atomic<std::size_t> next_{0};
+  std::exception_ptr error_;
+  std::size_t error_item_ = 0;
+  bool stop_ = false;
+};
+
+}  // namespace kshot

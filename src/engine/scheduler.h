@@ -1,0 +1,66 @@
+// The scheduler: cuts a meta-batch into waves, runs them on the backend's workers, and sums in an
+// order that depends on the tasks alone.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "backend/backend.h"
+#include "base/thread_pool.h"
+#include "kshot/episode.h"
+
+namespace kshot {
+
+/// One meta-gradient: its mean task loss and what happened on the way.
+struct StepResult {
+  double loss = 0.0;       ///< mean task loss + terms outside the mean
+  double task_loss = 0.0;  ///< mean over the tasks that did not diverge
+  std::size_t tasks = 0;
+  std::size_t diverged = 0;
+};
+
+/// Runs an algorithm over tasks on a backend. Owns the workers and their waves.
+class Scheduler {
+ public:
+  Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape);
+  ~Scheduler();
+
+  /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills
+  /// gradients(). `parameters` in the order of Algorithm::groups().
+  StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
+                  std::uint64_t seed, std::uint64_t step, int tasks);
+  /// The same for tasks given explicitly; visit (optional) sees each wave after its gradient, from
+  /// worker threads.
+  StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
+                  const StepContext& context,
+                  const std::function<void(TaskProgram&, int first_task)>& visit = {});
+  /// Gradient of each group after step().
+  std::span<const backend::Shared> gradients() const { return gradients_; }
+  std::vector<std::uint32_t> diverged_tasks() const;
+
+  /// Draws episodes [0, episodes) of a split and hands each loaded wave to `visit` on a worker
+  /// thread: first_task is the first episode's number, batch holds the drawn rows (task i of the
+  /// wave at slot i). Waves come in any order; what visit writes must be indexed by the episode.
+  void for_each_wave(std::span<const backend::Shared> parameters, const EpisodeSource& source,
+                     std::uint64_t seed, Split split, int episodes,
+                     const std::function<void(TaskProgram& program, const TaskBatch& batch,
+                                              int first_task, int count)>& visit);
+
+ private:
+  struct Worker;
+  Worker& worker(std::size_t index);
+
+  backend::Backend& backend_;
+  Algorithm& algorithm_;
+  TaskShape shape_;
+  ThreadPool pool_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<backend::Reduction> reduction_;
+  std::vector<backend::Shared> means_, gradients_;
+  int capacity_ = 0;
+};
+
+}  // namespace kshot
