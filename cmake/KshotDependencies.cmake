@@ -11,7 +11,12 @@ pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 find_path(KSHOT_TOMLPP_INCLUDE toml++/toml.h REQUIRED)
 find_path(KSHOT_STB_INCLUDE stb/stb_image_resize.h REQUIRED)
 
+# Headers alone stay inside (BUILD_INTERFACE); the others are linked by users of an installed kshot
+# too, so they are also found in cmake/kshotConfig.cmake.in.
 add_library(kshot_deps INTERFACE)
-target_link_libraries(kshot_deps INTERFACE fmt::fmt nlohmann_json::nlohmann_json CLI11::CLI11
-                                           PNG::PNG JPEG::JPEG ZLIB::ZLIB PkgConfig::LIBZIP)
-target_include_directories(kshot_deps SYSTEM INTERFACE ${KSHOT_TOMLPP_INCLUDE} ${KSHOT_STB_INCLUDE})
+set_target_properties(kshot_deps PROPERTIES EXPORT_NAME deps)
+target_link_libraries(kshot_deps INTERFACE
+  fmt::fmt PNG::PNG JPEG::JPEG ZLIB::ZLIB PkgConfig::LIBZIP
+  $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> $<BUILD_INTERFACE:CLI11::CLI11>)
+target_include_directories(kshot_deps SYSTEM INTERFACE
+  $<BUILD_INTERFACE:${KSHOT_TOMLPP_INCLUDE}> $<BUILD_INTERFACE:${KSHOT_STB_INCLUDE}>)
