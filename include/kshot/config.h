@@ -40,11 +40,13 @@ struct Config {
     std::string head = "mean";                 ///< conv4: mean | flatten
     std::vector<int> input;                    ///< sequential: [C, H, W] or [d]
     std::vector<LayerSpec> sequential;         ///< sequential: key `layers`, a list of tables
+    bool operator==(const NetworkTable&) const = default;
   } network;
 
   struct LossTable {
     LossType type = LossType::mse;
     double noise_std = 1.0;
+    bool operator==(const LossTable&) const = default;
   } loss;
 
   struct InnerTable {
@@ -52,11 +54,13 @@ struct Config {
     double learning_rate = 0.01;
     Order order = Order::second;
     std::vector<std::string> adapt = {"*"};
+    bool operator==(const InnerTable&) const = default;
   } inner;
 
   struct MetaSgdTable {
     RateKind rates = RateKind::weight;
     bool per_step = false;
+    bool operator==(const MetaSgdTable&) const = default;
   } meta_sgd;
 
   struct AbmlTable {
@@ -72,6 +76,7 @@ struct Config {
     double log_sigma_init = -4.0;
     Estimator estimator = Estimator::weight;
     InnerData inner_data = InnerData::support;
+    bool operator==(const AbmlTable&) const = default;
   } abml;
 
   struct DataTable {
@@ -85,6 +90,7 @@ struct Config {
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
     double noise_std = 0.0;                            ///< sinusoid
+    bool operator==(const DataTable&) const = default;
   } data;
 
   struct OptimizerTable {
@@ -98,6 +104,7 @@ struct Config {
     double decay_factor = 0.5;         ///< step
     double clip_value = 0.0;           ///< 0: off
     double clip_norm = 0.0;            ///< 0: off; norm over all parameters
+    bool operator==(const OptimizerTable&) const = default;
   } optimizer;
 
   struct TrainTable {
@@ -110,6 +117,7 @@ struct Config {
     double max_diverged = 0.5;  ///< largest share of diverged tasks in a step
     int log_every = 50;
     int checkpoint_every = 1000;
+    bool operator==(const TrainTable&) const = default;
   } train;
 
   struct EvaluateTable {
@@ -118,6 +126,7 @@ struct Config {
     int samples = -1;  ///< posterior samples; -1: as abml.samples_outer
     std::uint64_t seed = 1000;
     std::string norm_statistics = "batch";  ///< batch | support
+    bool operator==(const EvaluateTable&) const = default;
   } evaluate;
 
   /// Reads a TOML file. `overrides` are "table.key=value" in TOML syntax (bare words are strings).
@@ -131,9 +140,20 @@ struct Config {
   std::string to_toml() const;
   /// Network that [network] describes. Throws Error for layers that do not fit.
   Network make_network() const;
+  /// Ranges, required keys and how [network], [loss] and [inner] fit together; `load` and `parse`
+  /// have done it. For a Config that was filled in code. Throws Error beginning with `origin`.
+  void check(const std::string& origin = "configuration") const;
+  /// How [data] fits [network] and [loss], as far as it is known before the data are read. Not part
+  /// of `check`: a configuration for `kshot verify` or for an own episode source has no data.
+  void check_data(const std::string& origin = "configuration") const;
+
+  bool operator==(const Config&) const = default;
 };
 
 /// docs/configuration.md, from the schema.
 std::string configuration_reference();
+/// A commented starter file for an algorithm ("maml", "meta_sgd", "abml"): sinusoids, runs as it is.
+/// Throws Error for another name.
+std::string config_template(const std::string& algorithm);
 
 }  // namespace kshot

@@ -35,6 +35,7 @@ struct LayerSpec {
   int padding = 0;   ///< conv
   int size = 2;      ///< max_pool: window and stride
   std::string name;  ///< prefix of the parameter names; by position ("layers.3") where empty
+  bool operator==(const LayerSpec&) const = default;
 };
 
 /// One tensor of the flat parameter vector.
