@@ -89,9 +89,8 @@ class Wave {
 
   /// Takes tasks [first, first + count) of the batch; `global_first` is the meta-batch index of the
   /// first. Lanes without a task compute on copies and are ignored by reduction and downloads.
-  /// `with_all` also prepares Set::all.
-  virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first,
-                    bool with_all) = 0;
+  /// Set::all is prepared where the wave was opened with it.
+  virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) = 0;
   int count() const { return count_; }
   std::uint32_t global_first() const { return global_first_; }
 
@@ -157,6 +156,8 @@ class Wave {
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
+  /// The wave's own block for outputs of a set, [rows(set), outputs].
+  Block outputs(Set set);
   /// Rows of a set in the layout of `outputs` (the largest number over tasks).
   virtual int rows(Set set) const = 0;
 
@@ -168,7 +169,20 @@ class Wave {
  protected:
   int count_ = 0;
   std::uint32_t global_first_ = 0;
+  int network_outputs_ = 0;  ///< set by the backend
+
+ private:
+  Block output_blocks_[3];
 };
+
+inline Block Wave::outputs(Set set) {
+  Block& block = output_blocks_[static_cast<int>(set)];
+  if (!block) {
+    block = this->block(static_cast<std::size_t>(rows(set)) *
+                        static_cast<std::size_t>(network_outputs_));
+  }
+  return block;
+}
 
 /// Sums over tasks. The order is fixed by the tasks' indices alone: a binary tree over each aligned
 /// run of 16 tasks, the runs then one after another in double precision. Waves are added from any
@@ -227,6 +241,10 @@ class Backend {
   virtual std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) = 0;
 
   // ---- shared vectors --------------------------------------------------------------------------
+  /// dst = src.
+  virtual void assign(SharedVector& dst, const SharedVector& src) = 0;
+  /// dst *= src, element by element.
+  virtual void multiply(SharedVector& dst, const SharedVector& src) = 0;
   /// dst += a src.
   virtual void add(SharedVector& dst, double a, const SharedVector& src) = 0;
   /// Sum of squares, in fixed order, in double precision.

@@ -159,6 +159,20 @@ std::unique_ptr<Reduction> HostBackend<T>::reduction(std::span<const std::size_t
 }
 
 template <typename T>
+void HostBackend<T>::assign(SharedVector& dst, const SharedVector& src) {
+  check_sizes(dst.size(), src.size());
+  std::copy_n(host<T>(src).data(), src.size(), host<T>(dst).data());
+}
+
+template <typename T>
+void HostBackend<T>::multiply(SharedVector& dst, const SharedVector& src) {
+  check_sizes(dst.size(), src.size());
+  T* d = host<T>(dst).data();
+  const T* s = host<T>(src).data();
+  for (std::size_t i = 0; i < dst.size(); ++i) d[i] *= s[i];
+}
+
+template <typename T>
 void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
   check_sizes(dst.size(), src.size());
   T* d = host<T>(dst).data();

@@ -93,6 +93,8 @@ class HostBackend : public Backend {
  public:
   Shared shared(std::size_t size) override;
   std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) override;
+  void assign(SharedVector& dst, const SharedVector& src) override;
+  void multiply(SharedVector& dst, const SharedVector& src) override;
   void add(SharedVector& dst, double a, const SharedVector& src) override;
   double squared_norm(const SharedVector& v) override;
   void gather(SharedVector& dst, const SharedVector& src,

@@ -52,6 +52,9 @@ class Scheduler {
  private:
   struct Worker;
   Worker& worker(std::size_t index);
+  /// Waves of `tasks` tasks: body loads and computes one, run reduces and finishes.
+  StepResult run(std::span<const backend::Shared> parameters, int tasks,
+                 const std::function<void(Worker& worker, int first, int count)>& body);
 
   backend::Backend& backend_;
   Algorithm& algorithm_;

@@ -1,0 +1,188 @@
+// Amortized Bayesian meta-learning (Ravi & Beatson, ICLR 2019): the state of a task is a Gaussian
+// over the weights, lambda = (mu, s = log sigma); the meta-learned theta = (mu, log_sigma) is where
+// the inner loop starts and the prior it is held to. docs/mathematics.md has the objective.
+#include <utility>
+
+#include "algorithms/adaptation.h"
+#include "algorithms/common.h"
+#include "algorithms/factories.h"
+
+namespace kshot {
+namespace {
+
+using backend::Block;
+using backend::Scale;
+using backend::Set;
+using backend::Shared;
+using backend::Wave;
+
+struct AbmlShared {
+  Shared mu, s;
+  RatePlan rates;
+};
+
+struct AbmlSpec {
+  AdaptationSpec adaptation;
+  double kl_weight_outer = 1.0;
+  bool support_in_outer = true;
+  int samples_outer = 1;
+};
+
+class AbmlProgram final : public TaskProgram {
+ public:
+  AbmlProgram(std::unique_ptr<Wave> wave, std::size_t width, const AbmlSpec& spec,
+              const AbmlShared& shared)
+      : wave_(std::move(wave)),
+        adaptation_(*wave_, width, spec.adaptation),
+        spec_(spec),
+        shared_(shared) {
+    g_ = wave_->block(width);
+    v_ = {wave_->block(width), wave_->block(width)};
+    prior_ = {wave_->block(width), wave_->block(width)};
+    loss_ = wave_->block(1);
+    gradients_ = {prior_.mu, prior_.s};
+  }
+
+  Wave& wave() override { return *wave_; }
+
+  void meta_gradient(const StepContext& context) override {
+    context_ = context;
+    adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, spec_.adaptation.steps,
+                      true);
+    for (const Block b : {loss_, v_.mu, v_.s, prior_.mu, prior_.s}) wave_->fill(b, 0.0);
+    const Scale::By rows = spec_.support_in_outer ? Scale::By::all : Scale::By::query;
+    const Scale scale{1.0 / spec_.samples_outer, rows};
+    for (int s = 0; s < spec_.samples_outer; ++s) {
+      adaptation_.sample_outer(context, s, spec_.samples_outer);
+      // support and query each over their own set: their batch statistics differ
+      wave_->gradient({Set::query, adaptation_.phi(), scale}, g_, false, loss_);
+      if (spec_.support_in_outer) {
+        wave_->gradient({Set::support, adaptation_.phi(), scale}, g_, true, loss_);
+      }
+      adaptation_.pull_back(v_, 1.0, g_);
+    }
+    if (spec_.kl_weight_outer != 0.0) {
+      const StateBlocks& q = adaptation_.current();
+      const StateBlocks& p = adaptation_.prior();
+      wave_->kl({q.mu, q.s, p.mu, p.s, {spec_.kl_weight_outer, rows}}, loss_, v_.mu, v_.s,
+                prior_.mu, prior_.s);
+    }
+    adaptation_.adjoint(context, shared_.rates, v_, prior_, {});
+    wave_->axpy(prior_.mu, 1.0, v_.mu);
+    wave_->axpy(prior_.s, 1.0, v_.s);
+  }
+  std::span<const Block> gradients() const override { return gradients_; }
+  Block loss() const override { return loss_; }
+
+  void outputs_after_gradient(const std::function<void(int, Block)>& visit) override {
+    sample_outputs(context_, spec_.samples_outer, backend::NormStatistics::batch, visit);
+  }
+
+  void predict(const StepContext& context, const PredictOptions& options,
+               const std::function<void(int, int, Block)>& visit) override {
+    adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, options.steps, false,
+                      [&](int step) {
+                        if (!options.every_step && step != options.steps) return;
+                        sample_outputs(context, options.samples, options.statistics,
+                                       [&](int s, Block outputs) { visit(step, s, outputs); });
+                      });
+  }
+  std::vector<NamedBlock> adapted() const override {
+    return {{"mu", adaptation_.current().mu}, {"log_sigma", adaptation_.current().s}};
+  }
+
+ private:
+  void sample_outputs(const StepContext& context, int samples, backend::NormStatistics statistics,
+                      const std::function<void(int, Block)>& visit) {
+    outputs_ = wave_->outputs(Set::query);
+    for (int s = 0; s < samples; ++s) {
+      adaptation_.sample_outer(context, s, samples);
+      wave_->value({Set::query, adaptation_.phi(), {}}, {}, outputs_, statistics);
+      visit(s, outputs_);
+    }
+  }
+
+  std::unique_ptr<Wave> wave_;
+  Adaptation adaptation_;
+  AbmlSpec spec_;
+  const AbmlShared& shared_;
+  StepContext context_;
+  Block g_, loss_, outputs_;
+  StateBlocks v_, prior_;
+  std::vector<Block> gradients_;
+};
+
+class Abml final : public Algorithm {
+ public:
+  Abml(const Config& config, std::shared_ptr<const Network> network)
+      : network_(std::move(network)),
+        loss_(make_loss(config)),
+        rate_(config, *network_),
+        table_(config.abml) {
+    spec_.adaptation.steps = config.inner.steps;
+    spec_.adaptation.second_order = config.inner.order == Order::second;
+    spec_.adaptation.gaussian = true;
+    spec_.adaptation.samples = table_.samples_inner;
+    spec_.adaptation.kl_weight = table_.kl_weight_inner;
+    spec_.adaptation.differentiate_prior = table_.differentiate_prior;
+    spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
+    spec_.kl_weight_outer = table_.kl_weight_outer;
+    spec_.support_in_outer = table_.support_in_outer;
+    spec_.samples_outer = table_.samples_outer;
+    groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
+  }
+
+  std::string name() const override { return "abml"; }
+  const std::vector<ParameterGroup>& groups() const override { return groups_; }
+  std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
+    return {network_->initial_weights(seed),
+            std::vector<double>(network_->size(), table_.log_sigma_init)};
+  }
+  int samples() const override { return spec_.samples_outer; }
+  bool bayesian() const override { return true; }
+  std::vector<std::size_t> gradient_widths() const override {
+    return {network_->size(), network_->size()};
+  }
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+    rate_.prepare(backend);
+    shared_ = {parameters[0], parameters[1], rate_.plan()};
+  }
+  std::unique_ptr<TaskProgram> open(backend::Backend& backend,
+                                    const TaskShape& shape) const override {
+    const bool with_all = spec_.adaptation.inner_set == Set::all;
+    return std::make_unique<AbmlProgram>(
+        backend.open(network_, loss_, {shape.support, shape.query, with_all}), network_->size(),
+        spec_, shared_);
+  }
+  double finish(backend::Backend& backend, std::span<const Shared> parameters,
+                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+    backend.assign(*gradients[0], *means[0]);
+    backend.assign(*gradients[1], *means[1]);
+    if (table_.hyper_prior_weight == 0.0) return 0.0;
+    return backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape,
+                               table_.gamma_rate, table_.hyper_prior_weight, *gradients[0],
+                               *gradients[1]);
+  }
+  std::string divergence_hint() const override {
+    return "the inner learning rate is too large: the KL step is stable only while "
+           "inner.learning_rate * abml.kl_weight_inner / (n_S * sigma^2) < 2 (lower "
+           "inner.learning_rate or abml.kl_weight_inner, or raise abml.log_sigma_init)";
+  }
+
+ private:
+  std::shared_ptr<const Network> network_;
+  backend::Loss loss_;
+  FixedRate rate_;
+  Config::AbmlTable table_;
+  AbmlSpec spec_;
+  std::vector<ParameterGroup> groups_;
+  AbmlShared shared_;
+};
+
+}  // namespace
+
+std::unique_ptr<Algorithm> make_abml(const Config& config, std::shared_ptr<const Network> network) {
+  return std::make_unique<Abml>(config, std::move(network));
+}
+
+}  // namespace kshot

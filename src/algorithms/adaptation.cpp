@@ -1,0 +1,213 @@
+#include "algorithms/adaptation.h"
+
+#include <algorithm>
+
+namespace kshot {
+
+using backend::Block;
+using backend::Noise;
+using backend::Scale;
+using backend::Set;
+using backend::Wave;
+
+namespace {
+
+/// Noise of the inner loop is kept for the adjoint up to this size a wave (float); drawing it again
+/// costs about as much as the forward pass of a small network.
+constexpr std::size_t kept_noise_bytes = std::size_t{24} << 20;
+
+}  // namespace
+
+Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec)
+    : wave_(wave), width_(width), spec_(spec) {
+  gradient_.mu = wave_.block(width_);
+  product_.mu = gradient_.mu;  // never both at once
+  direction_.mu = wave_.block(width_);
+  h_ = spec_.gaussian ? wave_.block(width_) : gradient_.mu;
+  g_ = wave_.block(width_);
+  if (!spec_.gaussian) return;
+  gradient_.s = wave_.block(width_);
+  product_.s = gradient_.s;
+  direction_.s = wave_.block(width_);
+  sigma_ = wave_.block(width_);
+  phi_ = wave_.block(width_);
+  u_ = wave_.block(width_);
+  outer_eps_ = wave_.block(width_);
+  const auto draws =
+      static_cast<std::size_t>(spec_.steps) * static_cast<std::size_t>(spec_.samples);
+  const std::size_t bytes =
+      draws * width_ * static_cast<std::size_t>(wave_.capacity()) * sizeof(float);
+  if (bytes <= kept_noise_bytes) noise_.resize(draws);
+}
+
+StateBlocks Adaptation::iterate(std::size_t index) {
+  while (iterates_.size() <= index) {
+    StateBlocks next;
+    next.mu = wave_.block(width_);
+    if (spec_.gaussian) next.s = wave_.block(width_);
+    iterates_.push_back(next);
+  }
+  return iterates_[index];
+}
+
+Scale::By Adaptation::rows() const {
+  return spec_.inner_set == Set::all ? Scale::By::all : Scale::By::support;
+}
+
+Wave::Pass Adaptation::inner_pass(Block weights) const {
+  return {spec_.inner_set, weights, {1.0, rows()}};
+}
+
+Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
+  return {state.mu, state.s, prior().mu, prior().s, {spec_.kl_weight, rows()}};
+}
+
+void Adaptation::sample_inner(const StepContext& context, int k, int s, const StateBlocks& state) {
+  const auto draw = static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
+                    static_cast<std::size_t>(s);
+  const bool kept = draw < noise_.size();
+  if (kept && !noise_[draw].eps) noise_[draw].eps = wave_.block(width_);
+  eps_ = kept ? noise_[draw].eps : outer_eps_;
+  if (kept && noise_[draw].drawn) {
+    wave_.sample(phi_, eps_, state.mu, sigma_, nullptr);
+    return;
+  }
+  Noise noise;
+  noise.key = {context.seed,
+               Purpose::noise_inner,
+               context.step,
+               0,
+               static_cast<std::uint32_t>(k),
+               static_cast<std::uint32_t>(s)};
+  if (context.noise_inner != nullptr) {
+    noise.stride = static_cast<std::size_t>(spec_.samples) * width_;
+    noise.host =
+        context.noise_inner +
+        static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * noise.stride +
+        static_cast<std::size_t>(s) * width_;
+  }
+  wave_.sample(phi_, eps_, state.mu, sigma_, &noise);
+  if (kept) noise_[draw].drawn = true;
+}
+
+void Adaptation::sample_outer(const StepContext& context, int sample, int samples) {
+  Noise noise;
+  noise.key = {
+      context.seed, Purpose::noise_outer, context.step, 0, 0, static_cast<std::uint32_t>(sample)};
+  if (context.noise_outer != nullptr) {
+    noise.stride = static_cast<std::size_t>(samples) * width_;
+    noise.host = context.noise_outer + static_cast<std::size_t>(sample) * width_;
+  }
+  if (sample == 0) wave_.exponential(sigma_, current_.s);
+  wave_.sample(phi_, outer_eps_, current_.mu, sigma_, &noise);
+}
+
+void Adaptation::pull_back(const StateBlocks& g_state, double a, Block g) {
+  wave_.sample_pullback(g_state.mu, g_state.s, a, g, outer_eps_, sigma_);
+}
+
+void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state) {
+  if (!spec_.gaussian) {
+    wave_.gradient(inner_pass(state.mu), gradient_.mu, false, {});
+    return;
+  }
+  wave_.fill(gradient_.mu, 0.0);
+  wave_.fill(gradient_.s, 0.0);
+  wave_.exponential(sigma_, state.s);
+  for (int s = 0; s < spec_.samples; ++s) {
+    sample_inner(context, k, s, state);
+    wave_.gradient(inner_pass(phi_), g_, false, {});
+    wave_.sample_pullback(gradient_.mu, gradient_.s, 1.0 / spec_.samples, g_, eps_, sigma_);
+  }
+  if (spec_.kl_weight != 0.0) {
+    wave_.kl(kl_terms(state), {}, gradient_.mu, gradient_.s, {}, {});
+  }
+}
+
+void Adaptation::adapt(const StepContext& context, const backend::SharedVector& mu,
+                       const backend::SharedVector* s, const RatePlan& rates, int steps, bool keep,
+                       const std::function<void(int step)>& visit) {
+  for (SampleNoise& noise : noise_) noise.drawn = false;
+  current_ = iterate(0);
+  wave_.broadcast(current_.mu, mu);
+  if (spec_.gaussian) wave_.broadcast(current_.s, *s);
+  if (visit) visit(0);
+  for (int k = 0; k < steps; ++k) {
+    // iterate 0 is the prior, so without `keep` the others take turns in two slots
+    const auto slot = keep ? static_cast<std::size_t>(k) + 1 : 1 + static_cast<std::size_t>(k % 2);
+    const StateBlocks next = iterate(slot);
+    inner_gradient(context, k, current_);
+    wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
+    if (spec_.gaussian) wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
+    current_ = next;
+    if (visit) visit(k + 1);
+  }
+}
+
+void Adaptation::adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
+                         const StateBlocks& prior_gradient, std::span<const Block> rate_gradients) {
+  if (spec_.gaussian) {
+    if (spec_.second_order) adjoint_gaussian(context, rates, v, prior_gradient);
+  } else if (spec_.second_order || !rate_gradients.empty()) {
+    adjoint_point(rates, v.mu, rate_gradients);
+  }
+}
+
+void Adaptation::adjoint_point(const RatePlan& rates, Block v,
+                               std::span<const Block> rate_gradients) {
+  const bool learn_rates = !rate_gradients.empty();
+  for (int k = spec_.steps - 1; k >= 0; --k) {
+    const Wave::Pass pass = inner_pass(iterates_[static_cast<std::size_t>(k)].mu);
+    if (spec_.second_order) {
+      wave_.rate_multiply(direction_.mu, rates.at(k), v);
+      wave_.hessian_vector(pass, direction_.mu, h_, false, learn_rates ? g_ : Block{});
+    } else {
+      wave_.gradient(pass, g_, false, {});
+    }
+    if (learn_rates) {
+      const auto slot = std::min(static_cast<std::size_t>(k), rate_gradients.size() - 1);
+      wave_.multiply_add(rate_gradients[slot], -1.0, v, g_);
+    }
+    if (spec_.second_order) wave_.axpy(v, -1.0, h_);
+  }
+}
+
+void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& rates,
+                                  const StateBlocks& v, const StateBlocks& prior_gradient) {
+  const StateBlocks d = direction_;
+  for (int k = spec_.steps - 1; k >= 0; --k) {
+    const StateBlocks& state = iterates_[static_cast<std::size_t>(k)];
+    wave_.rate_multiply(d.mu, rates.at(k), v.mu);
+    wave_.rate_multiply(d.s, rates.at(k), v.s);
+    wave_.fill(product_.mu, 0.0);
+    wave_.fill(product_.s, 0.0);
+    wave_.exponential(sigma_, state.s);
+    for (int s = 0; s < spec_.samples; ++s) {
+      sample_inner(context, k, s, state);
+      wave_.sample_direction(u_, d.mu, d.s, eps_, sigma_);
+      wave_.hessian_vector(inner_pass(phi_), u_, h_, false, g_);
+      wave_.sample_hvp(product_.mu, product_.s, 1.0 / spec_.samples, h_, g_, eps_, sigma_, d.s);
+    }
+    if (spec_.kl_weight != 0.0) {
+      const bool path = spec_.differentiate_prior && prior_gradient.mu;
+      if (path) {
+        // the prior's path is subtracted, like everything that passes through the inner step
+        if (!prior_mu_) {
+          prior_mu_ = wave_.block(width_);
+          prior_s_ = wave_.block(width_);
+        }
+        wave_.fill(prior_mu_, 0.0);
+        wave_.fill(prior_s_, 0.0);
+        wave_.kl_hvp(kl_terms(state), d.mu, d.s, product_.mu, product_.s, prior_mu_, prior_s_);
+        wave_.axpy(prior_gradient.mu, -1.0, prior_mu_);
+        wave_.axpy(prior_gradient.s, -1.0, prior_s_);
+      } else {
+        wave_.kl_hvp(kl_terms(state), d.mu, d.s, product_.mu, product_.s, {}, {});
+      }
+    }
+    wave_.axpy(v.mu, -1.0, product_.mu);
+    wave_.axpy(v.s, -1.0, product_.s);
+  }
+}
+
+}  // namespace kshot

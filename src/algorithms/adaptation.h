@@ -1,0 +1,101 @@
+// The unrolled inner loop and its adjoint, written once on the operations of a wave.
+//
+// State: a point (weights) or a Gaussian over weights (mu, s = log sigma). One inner step is
+//   state_{k+1} = state_k - rate_k * grad L_S(state_k)
+// with L_S the mean support loss (for a Gaussian: its average over samples plus w KL(q ||
+// prior)/n). The adjoint takes v = dL_outer/dstate_K back to dL_outer/dstate_0 by
+//   v <- v - H_k (rate_k * v),  k = K-1 .. 0,
+// one Hessian-vector product a step and sample (forward over reverse), so that activations are
+// recomputed and only the iterates are kept. First order leaves v as it is.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "backend/backend.h"
+
+namespace kshot {
+
+struct AdaptationSpec {
+  int steps = 1;  ///< K
+  bool second_order = true;
+  backend::Set inner_set = backend::Set::support;
+  bool gaussian = false;
+  // Gaussian states alone:
+  int samples = 1;         ///< S
+  double kl_weight = 0.0;  ///< w in
+  bool differentiate_prior = true;
+};
+
+/// Inner step sizes: one for all steps or one a step (the last serves steps beyond).
+struct RatePlan {
+  std::vector<backend::Rate> steps;
+  const backend::Rate& at(int k) const {
+    return steps[std::min(static_cast<std::size_t>(k), steps.size() - 1)];
+  }
+};
+
+/// A point (mu alone) or a Gaussian (mu, s).
+struct StateBlocks {
+  backend::Block mu, s;
+};
+
+class Adaptation {
+ public:
+  Adaptation(backend::Wave& wave, std::size_t width, const AdaptationSpec& spec);
+
+  /// Starts at `initial` (broadcast to all tasks; it is the prior of a Gaussian too) and takes
+  /// `steps` inner steps. With `keep` all iterates stay for the adjoint. `visit(k)` (optional) sees
+  /// each iterate, 0 to steps, as current().
+  void adapt(const StepContext& context, const backend::SharedVector& mu,
+             const backend::SharedVector* s, const RatePlan& rates, int steps, bool keep,
+             const std::function<void(int step)>& visit = {});
+  const StateBlocks& current() const { return current_; }
+  const StateBlocks& prior() const { return iterates_[0]; }
+
+  /// After adapt(keep): takes v in place from dL/dstate_K to dL/dstate_0. Adds the path through the
+  /// inner KL's prior to `prior` (where its blocks are given), and dL/drate_k to rate_gradients[k]
+  /// (one for all steps, one a step, or none).
+  void adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
+               const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
+
+  /// phi = mu + exp(s) eps for one outer or predictive sample of the current state; eps stays in
+  /// eps() for the pull-back.
+  void sample_outer(const StepContext& context, int sample, int samples);
+  backend::Block phi() const { return phi_; }
+  /// g_state += a * pull-back of a weight gradient at the last outer sample.
+  void pull_back(const StateBlocks& g_state, double a, backend::Block g);
+
+ private:
+  struct SampleNoise {
+    backend::Block eps;
+    bool drawn = false;
+  };
+  backend::Wave::Pass inner_pass(backend::Block weights) const;
+  backend::Scale::By rows() const;
+  backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
+  StateBlocks iterate(std::size_t index);
+  void sample_inner(const StepContext& context, int k, int s, const StateBlocks& state);
+  void inner_gradient(const StepContext& context, int k, const StateBlocks& state);
+  void adjoint_point(const RatePlan& rates, backend::Block v,
+                     std::span<const backend::Block> rate_gradients);
+  void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
+                        const StateBlocks& prior);
+
+  backend::Wave& wave_;
+  std::size_t width_;
+  AdaptationSpec spec_;
+  std::vector<StateBlocks> iterates_;
+  StateBlocks current_;
+  StateBlocks gradient_, direction_, product_;
+  backend::Block g_, h_;
+  // Gaussian: exp(s) of the state at hand, the sampled weights, and the noise (kept for the adjoint
+  // where K * S of them are small, drawn again where not).
+  backend::Block sigma_, phi_, u_, prior_mu_, prior_s_;
+  std::vector<SampleNoise> noise_;
+  backend::Block eps_, outer_eps_;
+};
+
+}  // namespace kshot

@@ -1,0 +1,20 @@
+#include "algorithms/algorithm.h"
+
+#include "algorithms/factories.h"
+
+namespace kshot {
+
+std::unique_ptr<Algorithm> make_algorithm(const Config& config,
+                                          std::shared_ptr<const Network> network) {
+  switch (config.algorithm) {
+    case AlgorithmKind::maml:
+      return make_maml(config, std::move(network));
+    case AlgorithmKind::meta_sgd:
+      return make_meta_sgd(config, std::move(network));
+    case AlgorithmKind::abml:
+      return make_abml(config, std::move(network));
+  }
+  return nullptr;
+}
+
+}  // namespace kshot

@@ -1,0 +1,15 @@
+// One maker an algorithm; algorithm.cpp holds the table.
+#pragma once
+
+#include <memory>
+
+#include "algorithms/algorithm.h"
+
+namespace kshot {
+
+std::unique_ptr<Algorithm> make_maml(const Config& config, std::shared_ptr<const Network> network);
+std::unique_ptr<Algorithm> make_meta_sgd(const Config& config,
+                                         std::shared_ptr<const Network> network);
+std::unique_ptr<Algorithm> make_abml(const Config& config, std::shared_ptr<const Network> network);
+
+}  // namespace kshot
