@@ -24,3 +24,17 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120
                        PROPERTIES TIMEOUT 900)
 endforeach()
+
+# Each public header compiles alone, twice in one file, with nothing but include/ to look in.
+file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/include
+     ${CMAKE_CURRENT_SOURCE_DIR}/include/kshot/*.h)
+set(alone)
+foreach(header ${headers})
+  string(MAKE_C_IDENTIFIER ${header} name)
+  set(file ${CMAKE_CURRENT_BINARY_DIR}/header_alone/${name}.cpp)
+  file(CONFIGURE OUTPUT ${file} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
+  list(APPEND alone ${file})
+endforeach()
+add_library(kshot_headers_alone OBJECT ${alone})
+target_include_directories(kshot_headers_alone PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/include)
+target_link_libraries(kshot_headers_alone PRIVATE kshot_warnings)

@@ -1,0 +1,88 @@
+// A user's view of an installed kshot: cmake --install into an empty prefix, then an outside
+// program that knows nothing but that prefix is configured with find_package(kshot), built and run.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read(const fs::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
+
+/// The value of a key in this build's CMakeCache.txt.
+std::string cached(const std::string& key) {
+  std::istringstream lines(read(fs::path(KSHOT_BINARY_DIR) / "CMakeCache.txt"));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(key + ":")) return line.substr(line.find('=') + 1);
+  }
+  return "";
+}
+
+class Install : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "kshot_install_XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr) << name;
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  /// Runs cmake, or another program; true if it exits 0. What it printed is in output().
+  bool cmake(const std::vector<std::string>& arguments) {
+    return run(cached("CMAKE_COMMAND"), arguments);
+  }
+  bool run(const std::string& program, const std::vector<std::string>& arguments) {
+    std::string line = "'" + program + "'";
+    for (const std::string& argument : arguments) line += " '" + argument + "'";
+    line += " >'" + log().string() + "' 2>&1";
+    return std::system(line.c_str()) == 0;
+  }
+  std::string output() const { return read(log()); }
+  std::string prefix() const { return (folder_ / "prefix").string(); }
+  fs::path log() const { return folder_ / "log"; }
+
+  fs::path folder_;
+};
+
+TEST_F(Install, OutsideProgramBuildsAndRuns) {
+  ASSERT_TRUE(cmake({"--install", KSHOT_BINARY_DIR, "--prefix", prefix()})) << output();
+  EXPECT_TRUE(fs::exists(folder_ / "prefix/include/kshot/network.h"));
+
+  std::string flags = cached("CMAKE_CXX_FLAGS");
+  if (const std::string sanitizers = cached("KSHOT_SANITIZE"); !sanitizers.empty()) {
+    flags += " -fsanitize=" + sanitizers;  // the library brings the sanitizer's calls with it
+  }
+  const std::string build = (folder_ / "build").string();
+  ASSERT_TRUE(
+      cmake({"-S", KSHOT_SOURCE_DIR "/tests/install/outside", "-B", build, "-G",
+             cached("CMAKE_GENERATOR"), "-DCMAKE_PREFIX_PATH=" + prefix(),
+             "-DCMAKE_CXX_COMPILER=" + cached("CMAKE_CXX_COMPILER"), "-DCMAKE_CXX_FLAGS=" + flags}))
+      << output();
+  ASSERT_TRUE(cmake({"--build", build})) << output();
+  ASSERT_TRUE(run(build + "/outside", {})) << output();
+  // By hand: 1*40 + 40 + 40*40 + 40 + 40*1 + 1 weights.
+  EXPECT_EQ(output(), "weights 1761\n");
+}
+
+TEST_F(Install, PackageRefusesAnotherVersion) {
+  ASSERT_TRUE(cmake({"--install", KSHOT_BINARY_DIR, "--prefix", prefix()})) << output();
+  std::ofstream(folder_ / "CMakeLists.txt") << "cmake_minimum_required(VERSION 3.25)\n"
+                                               "project(other LANGUAGES NONE)\n"
+                                               "find_package(kshot 99.0 REQUIRED)\n";
+  EXPECT_FALSE(cmake({"-S", folder_.string(), "-B", (folder_ / "build").string(), "-G",
+                      cached("CMAKE_GENERATOR"), "-DCMAKE_PREFIX_PATH=" + prefix()}));
+  EXPECT_NE(output().find("considered but not accepted"), std::string::npos) << output();
+}
+
+}  // namespace
