@@ -1,0 +1,115 @@
+// The data file (.kshot): examples in groups, memory-mapped. A group is a class (few-shot
+// classification draws N classes a task) or a task of its own (tables: one subject, one sensor).
+//
+// Little-endian, every array aligned to 64 bytes:
+//   "KSHOTDAT", u32 version, u32 0, zeros to byte 64
+//   x       [rows, features] u8 or f32
+//   values  [rows, outputs] f32   or   labels [rows] i32   (tasks alone)
+//   header  JSON: kind, shapes, groups with their splits, preprocessing, provenance, array offsets
+//   u64 header offset, u64 header bytes, u32 CRC-32 of all bytes before it, u32 version, "KSHOTEND"
+// The header stands last so that an import of any size streams through.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/preprocessing.h"
+#include "kshot/episode.h"
+
+namespace kshot::io {
+
+enum class GroupKind { classes, tasks };
+enum class Element {
+  u8,  ///< images: 0..255 stands for [0, 1]
+  f32
+};
+
+/// A class or a task: rows [first, first + rows) of the file.
+struct Group {
+  std::string name;
+  Split split = Split::train;
+  std::uint64_t first = 0;
+  std::uint32_t rows = 0;
+};
+
+struct DatasetHeader {
+  GroupKind kind = GroupKind::classes;
+  FeatureShape input;
+  Element element = Element::f32;
+  TargetKind target = TargetKind::label;  ///< tasks
+  int outputs = 0;                        ///< tasks: length of a target, or number of labels
+  std::vector<Group> groups;
+  Preprocessing preprocessing;
+  /// Where it came from: {"source", "..."}, {"program", "kshot 0.1.0"}.
+  std::vector<std::pair<std::string, std::string>> provenance;
+
+  /// Indices of the groups of a split.
+  std::vector<std::uint32_t> split_groups(Split split) const;
+  std::uint64_t rows() const;
+};
+
+/// A data file, mapped and checked. Immutable and safe for any number of threads.
+class Dataset {
+ public:
+  /// Throws Error for a file that is missing, of another kind or version, cut short or corrupt.
+  static std::shared_ptr<const Dataset> open(const std::filesystem::path& path);
+  ~Dataset();
+  Dataset(const Dataset&) = delete;
+  Dataset& operator=(const Dataset&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  const DatasetHeader& header() const { return header_; }
+  std::uint32_t checksum() const { return checksum_; }
+  std::uint64_t file_bytes() const { return size_; }
+
+  /// Features of a row, `out` of input.size(); u8 scaled to [0, 1].
+  void read(std::uint64_t row, std::span<float> out) const;
+  /// Tasks with real targets: target of a row, [outputs].
+  std::span<const float> value(std::uint64_t row) const;
+  /// Tasks with labels.
+  std::int32_t label(std::uint64_t row) const;
+
+ private:
+  Dataset() = default;
+  void parse();
+
+  std::filesystem::path path_;
+  DatasetHeader header_;
+  const unsigned char* bytes_ = nullptr;
+  std::uint64_t size_ = 0;
+  std::uint32_t checksum_ = 0;
+  const unsigned char* x_ = nullptr;
+  const float* values_ = nullptr;
+  const std::int32_t* labels_ = nullptr;
+};
+
+/// Writes a data file as the rows come. Nothing is at `path` before `commit`.
+class DatasetWriter {
+ public:
+  /// `header.groups` is ignored: groups come from begin_group.
+  DatasetWriter(const std::filesystem::path& path, DatasetHeader header);
+  ~DatasetWriter();
+
+  void begin_group(const std::string& name, Split split);
+  /// One row of the group begun last, by the header's element type. Values must be finite (checked
+  /// by the caller, who can name the source).
+  void add(std::span<const std::uint8_t> x);
+  void add(std::span<const float> x);
+  /// Target of the row added last (tasks).
+  void add_value(std::span<const float> target);
+  void add_label(std::int32_t label);
+
+  /// Completes the file and moves it into place. Returns its header.
+  const DatasetHeader& commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kshot::io
