@@ -1,0 +1,432 @@
+#include "backend/reference/reference_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "backend/host.h"
+#include "backend/reference/layers.h"
+#include "kshot/error.h"
+
+namespace kshot::backend {
+namespace {
+
+using reference::DataSet;
+using reference::Dual;
+using reference::LayerRecord;
+
+class ReferenceWave final : public HostWave<double> {
+ public:
+  ReferenceWave(std::shared_ptr<const Network> network, const Loss& loss, const WaveShape& shape)
+      : network_(std::move(network)), loss_(loss), shape_(shape) {
+    network_outputs_ = network_->outputs();
+  }
+
+  int capacity() const override { return 1; }
+  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  Block block(std::size_t width) override {
+    blocks_.emplace_back(width, 0.0);
+    return {static_cast<int>(blocks_.size()) - 1};
+  }
+
+  void broadcast(Block dst, const SharedVector& src) override {
+    Values& d = at(dst, src.size());
+    std::copy_n(host<double>(src).data(), d.size(), d.begin());
+  }
+  void fill(Block dst, double value) override { std::ranges::fill(at(dst), value); }
+  void copy(Block dst, Block src) override { at(dst, at(src).size()) = at(src); }
+  void axpy(Block y, double a, Block x) override;
+  void multiply_add(Block y, double a, Block x1, Block x2) override;
+  void exponential(Block dst, Block src) override;
+  void rate_multiply(Block dst, const Rate& rate, Block x) override;
+  void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
+  void upload(Block dst, const double* host, std::size_t stride) override {
+    Values& d = at(dst);
+    std::copy_n(host + first_ * stride, d.size(), d.begin());
+  }
+
+  void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
+  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
+  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
+                  Block v_s) override;
+  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+          Block gp_s) override;
+  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+              Block rp_s) override;
+
+  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                      Block grad) override;
+  void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
+  int rows(Set set) const override {
+    switch (set) {
+      case Set::support:
+        return shape_.support;
+      case Set::query:
+        return shape_.query;
+      case Set::all:
+        break;
+    }
+    return shape_.support + shape_.query;
+  }
+
+  void download(Block src, std::span<double> values) const override {
+    const Values& s = at(src);
+    check_width(values.size(), s.size());
+    std::ranges::copy(s, values.begin());
+  }
+  void sum_tasks(std::span<const Block> blocks, Block loss, double* out, double* losses,
+                 bool* diverged) override;
+
+ private:
+  using Values = std::vector<double>;
+
+  static void check_width(std::size_t a, std::size_t b) {
+    if (a != b) throw std::logic_error(fmt::format("blocks of width {} and {}", a, b));
+  }
+  Values& at(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
+  const Values& at(Block block) const { return blocks_.at(static_cast<std::size_t>(block.id)); }
+  Values& at(Block block, std::size_t width) {
+    Values& values = at(block);
+    check_width(values.size(), width);
+    return values;
+  }
+  const DataSet& data(Set set) const {
+    if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
+    return set == Set::support ? support_ : set == Set::query ? query_ : all_;
+  }
+  double factor(const Scale& scale) const;
+  double rate_at(const Rate& rate, std::size_t i, std::size_t width) const {
+    if (!rate.vector) return rate.value;
+    check_width(rate.vector->size(), width);
+    return host<double>(*rate.vector).data()[i];
+  }
+
+  std::shared_ptr<const Network> network_;
+  Loss loss_;
+  WaveShape shape_;
+  std::vector<Values> blocks_;
+  DataSet support_, query_, all_;
+  std::size_t first_ = 0;  ///< index within the batch
+};
+
+/// Task t's valid rows of one set.
+template <typename T>
+DataSet read_rows(const TaskShape& shape, LossKind loss, int t, int largest, std::int32_t valid,
+                  const std::vector<T>& x, const std::vector<T>& values,
+                  const std::vector<std::int32_t>& labels) {
+  if (valid < 0 || valid > largest) {
+    throw std::logic_error(fmt::format("task with {} rows of at most {}", valid, largest));
+  }
+  DataSet set;
+  set.rows = static_cast<std::size_t>(valid);
+  const auto row0 = static_cast<std::size_t>(t) * static_cast<std::size_t>(largest);
+  const auto copy = [&](const auto& from, std::size_t width, auto& to) {
+    const auto* begin = from.data() + row0 * width;
+    to.assign(begin, begin + set.rows * width);
+  };
+  const auto outputs = static_cast<std::size_t>(shape.outputs);
+  copy(x, static_cast<std::size_t>(shape.input.size()), set.x);
+  if (loss != LossKind::cross_entropy) {
+    copy(values, outputs, set.values);
+    return set;
+  }
+  copy(labels, 1, set.labels);
+  for (const std::int32_t label : set.labels) {
+    if (label < 0 || label >= shape.outputs) {
+      throw Error(fmt::format("label {}: expected a class index in [0, {})", label, outputs));
+    }
+  }
+  return set;
+}
+
+void append(DataSet& to, const DataSet& from) {
+  to.rows += from.rows;
+  to.x.insert(to.x.end(), from.x.begin(), from.x.end());
+  to.labels.insert(to.labels.end(), from.labels.begin(), from.labels.end());
+  to.values.insert(to.values.end(), from.values.begin(), from.values.end());
+}
+
+void ReferenceWave::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+  const TaskShape& shape = batch.shape();
+  if (count != 1 || first < 0 || first >= batch.tasks()) {
+    throw std::logic_error("a reference wave holds one task of its batch");
+  }
+  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
+      (shape.target == TargetKind::label) != (loss_.kind == LossKind::cross_entropy) ||
+      shape.support > shape_.support || shape.query > shape_.query) {
+    throw std::logic_error("task batch does not fit the wave");
+  }
+  count_ = count;
+  global_first_ = global_first;
+  first_ = static_cast<std::size_t>(first);
+  const auto read = [&](int largest, const std::vector<std::int32_t>& valid, const auto& x,
+                        const auto& values, const std::vector<std::int32_t>& labels) {
+    return read_rows(shape, loss_.kind, first, largest, valid.at(first_), x, values, labels);
+  };
+  if (batch.is_double()) {
+    support_ = read(shape.support, batch.support_n, batch.support_x64, batch.support_value64,
+                    batch.support_label);
+    query_ =
+        read(shape.query, batch.query_n, batch.query_x64, batch.query_value64, batch.query_label);
+  } else {
+    support_ = read(shape.support, batch.support_n, batch.support_x, batch.support_value,
+                    batch.support_label);
+    query_ = read(shape.query, batch.query_n, batch.query_x, batch.query_value, batch.query_label);
+  }
+  if (shape_.with_all) {
+    all_ = support_;
+    append(all_, query_);
+  }
+}
+
+double ReferenceWave::factor(const Scale& scale) const {
+  switch (scale.by) {
+    case Scale::By::one:
+      break;
+    case Scale::By::support:
+      return scale.factor / static_cast<double>(support_.rows);
+    case Scale::By::query:
+      return scale.factor / static_cast<double>(query_.rows);
+    case Scale::By::all:
+      return scale.factor / static_cast<double>(support_.rows + query_.rows);
+  }
+  return scale.factor;
+}
+
+// ---- algebra -----------------------------------------------------------------------------------
+
+void ReferenceWave::axpy(Block y, double a, Block x) {
+  const Values& from = at(x);
+  Values& to = at(y, from.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] += a * from[i];
+}
+
+void ReferenceWave::multiply_add(Block y, double a, Block x1, Block x2) {
+  const Values& left = at(x1);
+  const Values& right = at(x2, left.size());
+  Values& to = at(y, left.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] += a * left[i] * right[i];
+}
+
+void ReferenceWave::exponential(Block dst, Block src) {
+  const Values& from = at(src);
+  Values& to = at(dst, from.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = std::exp(from[i]);
+}
+
+void ReferenceWave::rate_multiply(Block dst, const Rate& rate, Block x) {
+  const Values& from = at(x);
+  Values& to = at(dst, from.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = rate_at(rate, i, to.size()) * from[i];
+}
+
+void ReferenceWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
+  const Values& from = at(src);
+  const Values& g = at(grad, from.size());
+  Values& to = at(dst, from.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - rate_at(rate, i, to.size()) * g[i];
+}
+
+// ---- Gaussian over weights ---------------------------------------------------------------------
+
+void ReferenceWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
+  const Values& m = at(mu);
+  const Values& sd = at(sigma, m.size());
+  Values& e = at(eps, m.size());
+  Values& p = at(phi, m.size());
+  if (noise && noise->host) {
+    std::copy_n(noise->host + first_ * noise->stride, e.size(), e.begin());
+  } else if (noise) {
+    RandomKey key = noise->key;
+    key.task = global_first_;
+    for (std::size_t i = 0; i < e.size(); ++i) e[i] = normal_element(key, i);
+  }
+  for (std::size_t i = 0; i < p.size(); ++i) p[i] = m[i] + sd[i] * e[i];
+}
+
+void ReferenceWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                                    Block sigma) {
+  const Values& grad = at(g);
+  const Values& e = at(eps, grad.size());
+  const Values& sd = at(sigma, grad.size());
+  Values& to_mu = at(g_mu, grad.size());
+  Values& to_s = at(g_s, grad.size());
+  for (std::size_t i = 0; i < grad.size(); ++i) {
+    to_mu[i] += a * grad[i];
+    to_s[i] += a * grad[i] * e[i] * sd[i];
+  }
+}
+
+void ReferenceWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
+  const Values& vm = at(v_mu);
+  const Values& vs = at(v_s, vm.size());
+  const Values& e = at(eps, vm.size());
+  const Values& sd = at(sigma, vm.size());
+  Values& to = at(u, vm.size());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = vm[i] + sd[i] * e[i] * vs[i];
+}
+
+void ReferenceWave::sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps,
+                               Block sigma, Block v_s) {
+  const Values& hu = at(h);
+  const Values& grad = at(g, hu.size());
+  const Values& e = at(eps, hu.size());
+  const Values& sd = at(sigma, hu.size());
+  const Values& vs = at(v_s, hu.size());
+  Values& to_mu = at(r_mu, hu.size());
+  Values& to_s = at(r_s, hu.size());
+  for (std::size_t i = 0; i < hu.size(); ++i) {
+    to_mu[i] += a * hu[i];
+    to_s[i] += a * sd[i] * e[i] * (hu[i] + grad[i] * vs[i]);
+  }
+}
+
+// KL = sum s_p - s + (e^{2 s} + d^2) / (2 e^{2 s_p}) - 1/2, d = mu - mu_p.
+
+void ReferenceWave::kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                       Block gp_s) {
+  const Values& mu = at(terms.mu);
+  const Values& s = at(terms.s, mu.size());
+  const Values& mu_p = at(terms.prior_mu, mu.size());
+  const Values& s_p = at(terms.prior_s, mu.size());
+  const double scale = factor(terms.scale);
+  double sum = 0.0;
+  for (std::size_t i = 0; i < mu.size(); ++i) {
+    const double d = mu[i] - mu_p[i];
+    const double precision = std::exp(-2.0 * s_p[i]);
+    const double ratio = std::exp(2.0 * (s[i] - s_p[i]));  // of the variances
+    sum += s_p[i] - s[i] + 0.5 * (ratio + d * d * precision) - 0.5;
+    if (g_mu) at(g_mu, mu.size())[i] += scale * d * precision;
+    if (g_s) at(g_s, mu.size())[i] += scale * (ratio - 1.0);
+    if (gp_mu) at(gp_mu, mu.size())[i] -= scale * d * precision;
+    if (gp_s) at(gp_s, mu.size())[i] += scale * (1.0 - ratio - d * d * precision);
+  }
+  if (value) at(value, 1)[0] += scale * sum;
+}
+
+void ReferenceWave::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                           Block rp_mu, Block rp_s) {
+  const Values& mu = at(terms.mu);
+  const Values& s = at(terms.s, mu.size());
+  const Values& mu_p = at(terms.prior_mu, mu.size());
+  const Values& s_p = at(terms.prior_s, mu.size());
+  const Values& vm = at(v_mu, mu.size());
+  const Values& vs = at(v_s, mu.size());
+  const double scale = factor(terms.scale);
+  for (std::size_t i = 0; i < mu.size(); ++i) {
+    const double d = mu[i] - mu_p[i];
+    const double precision = std::exp(-2.0 * s_p[i]);
+    const double ratio = std::exp(2.0 * (s[i] - s_p[i]));
+    if (r_mu) at(r_mu, mu.size())[i] += scale * precision * vm[i];
+    if (r_s) at(r_s, mu.size())[i] += scale * 2.0 * ratio * vs[i];
+    if (rp_mu) at(rp_mu, mu.size())[i] -= scale * precision * vm[i];
+    if (rp_s) {
+      at(rp_s, mu.size())[i] -= scale * (2.0 * d * precision * vm[i] + 2.0 * ratio * vs[i]);
+    }
+  }
+}
+
+// ---- network -----------------------------------------------------------------------------------
+
+void ReferenceWave::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
+  const Values& weights = at(pass.weights, network_->size());
+  const double scale = factor(pass.scale);
+  Values g;
+  const double sum =
+      reference::network_gradient<double>(*network_, loss_, weights.data(), data(pass.set), g);
+  Values& to = at(grad, g.size());
+  for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + scale * g[i];
+  if (loss) at(loss, 1)[0] += scale * sum;
+}
+
+void ReferenceWave::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                                   Block grad) {
+  const Values& weights = at(pass.weights, network_->size());
+  const Values& v = at(direction, weights.size());
+  const double scale = factor(pass.scale);
+  std::vector<Dual> dual(weights.size()), g;
+  for (std::size_t i = 0; i < dual.size(); ++i) dual[i] = {weights[i], v[i]};
+  reference::network_gradient<Dual>(*network_, loss_, dual.data(), data(pass.set), g);
+  Values& to = at(hv, g.size());
+  for (std::size_t i = 0; i < g.size(); ++i) {
+    to[i] = (accumulate ? to[i] : 0.0) + scale * g[i].tangent;
+    if (grad) at(grad, g.size())[i] = scale * g[i].value;
+  }
+}
+
+void ReferenceWave::value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) {
+  const double* weights = at(pass.weights, network_->size()).data();
+  const DataSet& set = data(pass.set);
+  std::vector<LayerRecord<double>> records, of_support;
+  if (statistics == NormStatistics::support) {
+    reference::network_forward<double>(*network_, weights, support_, of_support, nullptr);
+  }
+  const Values out = reference::network_forward<double>(
+      *network_, weights, set, records,
+      statistics == NormStatistics::support ? &of_support : nullptr);
+  const auto width = static_cast<std::size_t>(network_outputs_);
+  if (loss) {
+    at(loss, 1)[0] +=
+        factor(pass.scale) * reference::loss_sum<double>(loss_, set, width, out, nullptr);
+  }
+  if (outputs) {
+    Values& to = at(outputs, static_cast<std::size_t>(rows(pass.set)) * width);
+    std::ranges::fill(to, 0.0);
+    std::ranges::copy(out, to.begin());
+  }
+}
+
+// ---- reduction ---------------------------------------------------------------------------------
+
+void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double* out,
+                              double* losses, bool* diverged) {
+  const auto finite = [](const Values& values) {
+    return std::ranges::all_of(values, [](double x) { return std::isfinite(x); });
+  };
+  losses[0] = at(loss, 1)[0];
+  diverged[0] = !finite(at(loss)) ||
+                !std::ranges::all_of(blocks, [&](Block block) { return finite(at(block)); });
+  for (const Block block : blocks) {
+    const Values& values = at(block);
+    if (diverged[0]) {
+      std::fill_n(out, values.size(), 0.0);
+    } else {
+      std::ranges::copy(values, out);
+    }
+    out += values.size();
+  }
+}
+
+class ReferenceBackend final : public HostBackend<double> {
+ public:
+  explicit ReferenceBackend(int threads) : threads_(threads) {}
+  std::string name() const override { return "reference"; }
+  std::string description() const override {
+    return fmt::format("double, one task a wave, plain loops, {} thread{}", threads_,
+                       threads_ == 1 ? "" : "s");
+  }
+  Precision precision() const override { return Precision::f64; }
+  int concurrency() const override { return threads_; }
+  std::unique_ptr<Wave> open(std::shared_ptr<const Network> network, const Loss& loss,
+                             const WaveShape& shape) override {
+    return std::make_unique<ReferenceWave>(std::move(network), loss, shape);
+  }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend(int threads) {
+  const int all = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return std::make_unique<ReferenceBackend>(threads > 0 ? threads : all);
+}
+
+}  // namespace kshot::backend
