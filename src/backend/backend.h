@@ -247,8 +247,9 @@ class Backend {
   virtual void multiply(SharedVector& dst, const SharedVector& src) = 0;
   /// dst += a src.
   virtual void add(SharedVector& dst, double a, const SharedVector& src) = 0;
-  /// Sum of squares, in fixed order, in double precision.
-  virtual double squared_norm(const SharedVector& v) = 0;
+  /// Sum of squares, in fixed order, in double precision; of elements first cut to +-clip where
+  /// clip > 0.
+  virtual double squared_norm(const SharedVector& v, double clip) = 0;
   /// dst[i] = src[index[i]] (rates a tensor to rates a weight), and its transpose: dst[index[i]] +=
   /// src[i] after dst was set to zero.
   virtual void gather(SharedVector& dst, const SharedVector& src,

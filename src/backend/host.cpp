@@ -181,11 +181,13 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
 }
 
 template <typename T>
-double HostBackend<T>::squared_norm(const SharedVector& v) {
+double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
   const T* x = host<T>(v).data();
+  const T limit = static_cast<T>(clip);
   double sum = 0.0;
   for (std::size_t i = 0; i < v.size(); ++i) {
-    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
+    sum += element * element;
   }
   return sum;
 }

@@ -96,7 +96,7 @@ class HostBackend : public Backend {
   void assign(SharedVector& dst, const SharedVector& src) override;
   void multiply(SharedVector& dst, const SharedVector& src) override;
   void add(SharedVector& dst, double a, const SharedVector& src) override;
-  double squared_norm(const SharedVector& v) override;
+  double squared_norm(const SharedVector& v, double clip) override;
   void gather(SharedVector& dst, const SharedVector& src,
               std::span<const std::uint32_t> index) override;
   void scatter_add(SharedVector& dst, const SharedVector& src,
