@@ -1,0 +1,136 @@
+#include "io/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include "io/input_file.h"
+#include "io/system_error.h"
+
+namespace kshot::io {
+namespace {
+
+constexpr std::size_t kBufferSize = std::size_t{1} << 20;
+
+/// A name in the same folder (rename does not cross file systems) that no other writer uses.
+std::filesystem::path temporary_name(const std::filesystem::path& path) {
+  static std::atomic<unsigned> counter{0};
+  return path.parent_path() / ("." + path.filename().string() + ".tmp-" +
+                               std::to_string(::getpid()) + "-" + std::to_string(counter++));
+}
+
+/// Makes the rename itself durable. Some file systems cannot sync folders: that is not a failure of
+/// the write.
+void sync_folder(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;  // A folder that may be written but not listed.
+  const int failure = ::fsync(descriptor) != 0 ? errno : 0;
+  ::close(descriptor);
+  if (failure != 0 && failure != EINVAL && failure != ENOTSUP) {
+    throw_system_error("cannot sync the folder of", path, failure);
+  }
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  if (!path_.has_filename()) throw Error("cannot write " + path_.string() + ": not a file name");
+  // Through a link, to the file it points at: a rename would put a file in the link's place.
+  std::error_code ignored;
+  if (std::filesystem::is_symlink(path_, ignored)) {
+    path_ = std::filesystem::weakly_canonical(path_, ignored);
+  }
+  struct stat existing {};
+  const bool exists = ::stat(path_.c_str(), &existing) == 0;
+  if (exists && S_ISDIR(existing.st_mode)) throw_system_error("cannot write", path_, EISDIR);
+  if (exists && !S_ISREG(existing.st_mode)) {
+    // Renaming over a device or a pipe would replace it.
+    throw Error("cannot write " + path_.string() + ": exists and is not a regular file");
+  }
+  do {
+    // A leftover of a killed process with the same id is stepped over.
+    temporary_ = temporary_name(path_);
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
+  if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
+  if (exists) (void)!::fchmod(descriptor_, existing.st_mode & 07777);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail() const {
+  throw_system_error("cannot write", path_, errno);
+}
+
+void AtomicFile::write(std::span<const std::byte> data) {
+  write(std::string_view(reinterpret_cast<const char*>(data.data()), data.size()));
+}
+
+void AtomicFile::write(std::string_view data) {
+  if (buffer_.size() + data.size() > kBufferSize) flush();
+  if (data.size() >= kBufferSize) {
+    write_through(data.data(), data.size());
+  } else {
+    buffer_.append(data);
+  }
+}
+
+void AtomicFile::flush() {
+  write_through(buffer_.data(), buffer_.size());
+  buffer_.clear();
+}
+
+void AtomicFile::write_through(const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t written =
+        ::write(descriptor_, data, std::min<std::size_t>(size, std::size_t{1} << 30));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail();
+    }
+    data += written;
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(descriptor_) != 0) fail();
+  // Network file systems report a full disk only here.
+  if (::close(std::exchange(descriptor_, -1)) != 0) fail();
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail();
+  temporary_.clear();
+  sync_folder(path_);
+}
+
+void write_file_atomic(const std::filesystem::path& path, std::string_view data) {
+  AtomicFile file(path);
+  file.write(data);
+  file.commit();
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  InputFile file(path);
+  std::string data;
+  // One byte more than the size, so that a regular file is read to its end in one call.
+  std::size_t step = static_cast<std::size_t>(file.size().value_or(0)) + 1;
+  for (;;) {
+    const std::size_t old_size = data.size();
+    data.resize(old_size + step);
+    const std::size_t got = file.read(data.data() + old_size, step);
+    data.resize(old_size + got);
+    if (got < step) return data;
+    step = std::size_t{1} << 16;
+  }
+}
+
+}  // namespace kshot::io

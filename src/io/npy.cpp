@@ -1,0 +1,491 @@
+#include "io/npy.h"
+
+#include <fmt/format.h>
+#include <zip.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "io/atomic_file.h"
+#include "io/input_file.h"
+#include "kshot/error.h"
+
+namespace kshot::io {
+namespace {
+
+using DType = Tensor::DType;
+
+constexpr std::string_view kMagic = "\x93NUMPY";
+/// Longest header that is read; NumPy itself refuses more than 10,000 unless told otherwise.
+constexpr std::size_t kLongestHeader = std::size_t{1} << 20;
+/// NumPy 2 allows 64 dimensions.
+constexpr std::size_t kMostDimensions = 64;
+
+struct Header {
+  DType dtype = DType::f64;
+  bool fortran_order = false;
+  std::vector<std::size_t> shape;
+};
+
+/// Parses the header, a Python dictionary of three known keys.
+class HeaderParser {
+ public:
+  HeaderParser(std::string_view text, const std::string& origin) : text_(text), origin_(origin) {}
+
+  Header parse() {
+    Header header;
+    bool seen_descr = false, seen_order = false, seen_shape = false;
+    expect('{');
+    while (!accept('}')) {
+      const std::string key = string();
+      expect(':');
+      if (key == "descr" && !std::exchange(seen_descr, true)) {
+        header.dtype = dtype();
+      } else if (key == "fortran_order" && !std::exchange(seen_order, true)) {
+        header.fortran_order = boolean();
+      } else if (key == "shape" && !std::exchange(seen_shape, true)) {
+        header.shape = shape();
+      } else {
+        damaged();
+      }
+      if (!accept(',')) {
+        expect('}');
+        break;
+      }
+    }
+    skip_space();
+    if (at_ != text_.size() || !seen_descr || !seen_order || !seen_shape) damaged();
+    return header;
+  }
+
+ private:
+  [[noreturn]] void damaged() const { throw Error(origin_ + ": the .npy header is damaged"); }
+
+  void skip_space() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
+  }
+  bool accept(char c) {
+    skip_space();
+    if (at_ == text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void expect(char c) {
+    if (!accept(c)) damaged();
+  }
+  bool accept_word(std::string_view word) {
+    skip_space();
+    if (text_.substr(at_, word.size()) != word) return false;
+    at_ += word.size();
+    return true;
+  }
+
+  std::string string() {
+    skip_space();
+    if (at_ == text_.size() || (text_[at_] != '\'' && text_[at_] != '"')) damaged();
+    const char quote = text_[at_];
+    const std::size_t end = text_.find(quote, at_ + 1);
+    if (end == std::string_view::npos) damaged();
+    const std::string value(text_.substr(at_ + 1, end - at_ - 1));
+    at_ = end + 1;
+    return value;
+  }
+
+  bool boolean() {
+    if (accept_word("True")) return true;
+    if (accept_word("False")) return false;
+    damaged();
+  }
+
+  std::vector<std::size_t> shape() {
+    std::vector<std::size_t> extents;
+    expect('(');
+    while (!accept(')')) {
+      skip_space();
+      std::size_t extent = 0;
+      const char* begin = text_.data() + at_;
+      const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), extent);
+      if (error != std::errc{} || extents.size() == kMostDimensions) damaged();
+      at_ += static_cast<std::size_t>(end - begin);
+      accept('L');  // Python 2 wrote its long integers so.
+      extents.push_back(extent);
+      if (!accept(',')) {
+        expect(')');
+        break;
+      }
+    }
+    return extents;
+  }
+
+  DType dtype() {
+    if (accept('[')) {
+      throw Error(origin_ + ": structured arrays are not supported: expected an array of numbers");
+    }
+    const std::string descr = string();
+    const auto reject = [&](const char* why) {
+      throw Error(fmt::format("{}: dtype '{}' is not supported: {}", origin_, descr, why));
+    };
+    static constexpr std::array<std::pair<std::string_view, DType>, 12> kKnown{{
+        {"f2", DType::f16},
+        {"f4", DType::f32},
+        {"f8", DType::f64},
+        {"i1", DType::i8},
+        {"u1", DType::u8},
+        {"i2", DType::i16},
+        {"i4", DType::i32},
+        {"i8", DType::i64},
+        {"u2", DType::u16},
+        {"u4", DType::u32},
+        {"u8", DType::u64},
+        {"b1", DType::boolean},
+    }};
+    if (descr.size() < 2) reject("expected numbers or booleans");
+    const std::string_view kind = std::string_view(descr).substr(1);
+    const auto known = std::find_if(kKnown.begin(), kKnown.end(),
+                                    [&](const auto& entry) { return entry.first == kind; });
+    if (known == kKnown.end()) {
+      const bool text = kind[0] == 'U' || kind[0] == 'S' || kind[0] == 'a';
+      reject(kind[0] == 'O'   ? "Python objects; expected numbers or booleans"
+             : text           ? "text; expected numbers or booleans"
+             : kind[0] == 'c' ? "complex numbers; expected real numbers or booleans"
+                              : "expected numbers of up to 64 bits or booleans");
+    }
+    const bool single_byte = item_size(known->second) == 1;
+    if (descr[0] == '>' && !single_byte) reject("big-endian; expected little-endian values");
+    if (std::string_view("<|=>").find(descr[0]) == std::string_view::npos) damaged();
+    return known->second;
+  }
+
+  std::string_view text_;
+  const std::string& origin_;
+  std::size_t at_ = 0;
+};
+
+[[noreturn]] void cut_short(const std::string& origin, std::size_t expected, std::size_t found) {
+  throw Error(fmt::format("{} is cut short: expected {} bytes, found {}", origin, expected, found));
+}
+
+/// Row-major copy of column-major `source`.
+void transpose(const std::vector<std::size_t>& shape, std::size_t item,
+               const std::vector<std::byte>& source, std::vector<std::byte>* target) {
+  target->resize(source.size());
+  std::vector<std::size_t> stride(shape.size());  // of the source, in bytes
+  std::size_t step = item;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+    stride[axis] = step;
+    step *= shape[axis];
+  }
+  std::vector<std::size_t> index(shape.size(), 0);
+  std::size_t from = 0;
+  for (std::size_t to = 0; to < target->size(); to += item) {
+    std::memcpy(target->data() + to, source.data() + from, item);
+    for (std::size_t axis = shape.size(); axis-- > 0;) {
+      from += stride[axis];
+      if (++index[axis] < shape[axis]) break;
+      from -= stride[axis] * shape[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+/// Reads `size` bytes, growing the memory as they come: a damaged header may ask for any amount.
+std::vector<std::byte> read_bytes(ByteSource& source, std::size_t size, const std::string& origin,
+                                  std::size_t before) {
+  constexpr std::size_t kStep = std::size_t{16} << 20;
+  std::vector<std::byte> bytes;
+  while (bytes.size() < size) {
+    const std::size_t done = bytes.size();
+    const std::size_t step = std::min(size - done, kStep);
+    bytes.resize(done + step);
+    const std::size_t got = source.read(bytes.data() + done, step);
+    if (got < step) cut_short(origin, before + size, before + done + got);
+  }
+  return bytes;
+}
+
+/// One array from the beginning of `source` to its end. `known_size`: bytes that the source has.
+NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
+               const std::string& origin) {
+  std::array<unsigned char, 12> prefix{};
+  const std::size_t got = source.read(prefix.data(), 8);
+  const std::string_view magic(reinterpret_cast<const char*>(prefix.data()),
+                               std::min(got, kMagic.size()));
+  if (got == 0) throw Error(origin + " is empty: expected a .npy array");
+  if (magic != kMagic.substr(0, magic.size())) {
+    throw Error(origin + ": not a .npy array (it does not begin with \"\\x93NUMPY\")");
+  }
+  if (got < 8) cut_short(origin, 10, got);
+  const int major = prefix[6];
+  const int minor = prefix[7];
+  if (major < 1 || major > 3 || minor != 0) {
+    throw Error(fmt::format("{}: .npy format version {}.{}: expected 1.0, 2.0 or 3.0", origin,
+                            major, minor));
+  }
+  const std::size_t length_size = major == 1 ? 2 : 4;
+  const std::size_t prefix_size = 8 + length_size;
+  const std::size_t got_length = source.read(prefix.data() + 8, length_size);
+  if (got_length < length_size) cut_short(origin, prefix_size, 8 + got_length);
+  std::size_t header_size = 0;
+  for (std::size_t i = length_size; i-- > 0;) header_size = header_size << 8 | prefix[8 + i];
+  if (header_size > kLongestHeader) throw Error(origin + ": the .npy header is damaged");
+  std::string text(header_size, '\0');
+  const std::size_t got_header = source.read(text.data(), text.size());
+  if (got_header < header_size) {
+    cut_short(origin, prefix_size + header_size, prefix_size + got_header);
+  }
+
+  Header header = HeaderParser(text, origin).parse();
+  std::size_t elements = 0;
+  std::size_t byte_count = 0;
+  if (!checked_size(header.shape, header.dtype, &elements, &byte_count)) {
+    throw Error(fmt::format("{}: impossible shape {}", origin, shape_text(header.shape)));
+  }
+  const std::size_t data_start = prefix_size + header_size;
+  if (known_size && *known_size < data_start + byte_count) {
+    cut_short(origin, data_start + byte_count, *known_size);
+  }
+
+  NpyArray array;
+  array.origin = origin;
+  array.dtype = header.dtype;
+  array.bytes = read_bytes(source, byte_count, origin, data_start);
+  // Reading on to the end also makes libzip compare the checksum.
+  char beyond = 0;
+  if (source.read(&beyond, 1) != 0) {
+    throw Error(fmt::format("{}: expected {} bytes, found more", origin, data_start + byte_count));
+  }
+  if (header.fortran_order && header.shape.size() > 1) {
+    std::vector<std::byte> row_major;
+    transpose(header.shape, item_size(header.dtype), array.bytes, &row_major);
+    array.bytes = std::move(row_major);
+  }
+  array.shape = std::move(header.shape);
+  return array;
+}
+
+const char* descr_of(DType dtype) {
+  switch (dtype) {
+    case DType::f16:
+      return "<f2";
+    case DType::f32:
+      return "<f4";
+    case DType::f64:
+      return "<f8";
+    case DType::i8:
+      return "|i1";
+    case DType::u8:
+      return "|u1";
+    case DType::i16:
+      return "<i2";
+    case DType::i32:
+      return "<i4";
+    case DType::i64:
+      return "<i8";
+    case DType::u16:
+      return "<u2";
+    case DType::u32:
+      return "<u4";
+    case DType::u64:
+      return "<u8";
+    case DType::boolean:
+      return "|b1";
+  }
+  throw std::logic_error("write_npy: no such dtype");
+}
+
+/// Magic, version 1.0, length and dictionary, padded so that the data begins at a multiple of 64.
+std::string header_of(const NpyArray& array) {
+  if (array.bytes.size() != array.size() * item_size(array.dtype)) {
+    throw std::logic_error("write_npy: bytes do not fit the shape");
+  }
+  std::string dictionary = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}",
+                                       descr_of(array.dtype), shape_text(array.shape));
+  constexpr std::size_t kPrefix = 10;
+  const std::size_t used = kPrefix + dictionary.size() + 1;
+  dictionary.append((64 - used % 64) % 64, ' ');
+  dictionary += '\n';
+  if (dictionary.size() > 0xffff) throw std::logic_error("write_npy: too many dimensions");
+  std::string header(kMagic);
+  header += '\x01';
+  header += '\x00';
+  header += static_cast<char>(dictionary.size() & 0xff);
+  header += static_cast<char>(dictionary.size() >> 8);
+  return header + dictionary;
+}
+
+// ---- zip
+// -------------------------------------------------------------------------------------------
+
+struct DiscardZip {
+  void operator()(zip_t* archive) const { zip_discard(archive); }
+};
+struct CloseEntry {
+  void operator()(zip_file_t* entry) const { zip_fclose(entry); }
+};
+struct FreeSource {
+  void operator()(zip_source_t* source) const { zip_source_free(source); }
+};
+using Archive = std::unique_ptr<zip_t, DiscardZip>;
+using Source = std::unique_ptr<zip_source_t, FreeSource>;
+
+class ZipError {
+ public:
+  ZipError() { zip_error_init(&error_); }
+  ~ZipError() { zip_error_fini(&error_); }
+  ZipError(const ZipError&) = delete;
+  ZipError& operator=(const ZipError&) = delete;
+  zip_error_t* get() { return &error_; }
+  const char* text() { return zip_error_strerror(&error_); }
+
+ private:
+  zip_error_t error_;
+};
+
+class ZipEntry final : public ByteSource {
+ public:
+  ZipEntry(zip_t* archive, zip_uint64_t index, const std::string& origin)
+      : entry_(zip_fopen_index(archive, index, 0)), origin_(origin) {
+    if (!entry_) throw Error(origin_ + ": cannot read: " + zip_strerror(archive));
+  }
+  std::size_t read(void* data, std::size_t size) override {
+    std::size_t done = 0;
+    while (done < size) {
+      const zip_int64_t got = zip_fread(entry_.get(), static_cast<char*>(data) + done, size - done);
+      if (got < 0) {
+        throw Error(origin_ +
+                    " is damaged: " + zip_error_strerror(zip_file_get_error(entry_.get())));
+      }
+      if (got == 0) break;
+      done += static_cast<std::size_t>(got);
+    }
+    return done;
+  }
+
+ private:
+  std::unique_ptr<zip_file_t, CloseEntry> entry_;
+  const std::string& origin_;
+};
+
+}  // namespace
+
+NpyArray read_npy(const std::filesystem::path& path) {
+  InputFile file(path);
+  return parse(file, file.size(), path.string());
+}
+
+void write_npy(const std::filesystem::path& path, const NpyArray& array) {
+  AtomicFile file(path);
+  file.write(header_of(array));
+  file.write(std::span(array.bytes));
+  file.commit();
+}
+
+std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path) {
+  // libzip's own message for a missing file would do, but not for a folder or a pipe.
+  if (!InputFile(path).size()) throw Error("cannot read " + path.string() + ": not a regular file");
+  int code = 0;
+  const Archive archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
+  if (!archive) {
+    ZipError error;
+    zip_error_init_with_code(error.get(), code);
+    throw Error(fmt::format("{}: not a whole .npz (zip) archive: {}", path.string(), error.text()));
+  }
+  std::map<std::string, NpyArray> entries;
+  const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
+  for (zip_int64_t i = 0; i < count; ++i) {
+    const auto index = static_cast<zip_uint64_t>(i);
+    zip_stat_t info;
+    zip_stat_init(&info);
+    if (zip_stat_index(archive.get(), index, 0, &info) != 0) {
+      throw Error(fmt::format("{}: entry {}: {}", path.string(), i, zip_strerror(archive.get())));
+    }
+    std::string name = info.name;
+    if (name.ends_with(".npy")) name.resize(name.size() - 4);
+    const std::string origin = path.string() + ": " + name;
+    ZipEntry entry(archive.get(), index, origin);
+    const bool has_size = (info.valid & ZIP_STAT_SIZE) != 0;
+    NpyArray array =
+        parse(entry, has_size ? std::optional<std::uint64_t>(info.size) : std::nullopt, origin);
+    if (!entries.emplace(name, std::move(array)).second) {
+      throw Error(origin + ": two entries of this name");
+    }
+  }
+  return entries;
+}
+
+void write_npz(const std::filesystem::path& path, const std::map<std::string, NpyArray>& entries,
+               Compression compression) {
+  ZipError error;
+  const auto fail = [&](const char* reason) {
+    throw Error(fmt::format("cannot write {}: {}", path.string(), reason));
+  };
+  // Fails early where the file cannot be written at all.
+  AtomicFile file(path);
+  if (entries.empty()) {
+    // libzip makes no archive without entries: it is the end record alone.
+    file.write(std::string("PK\x05\x06") + std::string(18, '\0'));
+    file.commit();
+    return;
+  }
+
+  const Source buffer(zip_source_buffer_create(nullptr, 0, 0, error.get()));
+  if (!buffer) fail(error.text());
+  zip_source_keep(buffer.get());  // The archive frees one reference, we the other.
+  Archive archive(zip_open_from_source(buffer.get(), ZIP_TRUNCATE, error.get()));
+  if (!archive) {
+    zip_source_free(buffer.get());
+    fail(error.text());
+  }
+  std::vector<std::string> headers;  // libzip reads the fragments when it closes the archive.
+  headers.reserve(entries.size());
+  for (const auto& [name, array] : entries) {
+    headers.push_back(header_of(array));
+    std::array<zip_buffer_fragment_t, 2> fragments{};
+    fragments[0] = {reinterpret_cast<zip_uint8_t*>(headers.back().data()), headers.back().size()};
+    // libzip only reads; its interface is not const.
+    fragments[1] = {reinterpret_cast<zip_uint8_t*>(const_cast<std::byte*>(array.bytes.data())),
+                    array.bytes.size()};
+    const zip_uint64_t used = array.bytes.empty() ? 1 : 2;
+    Source source(zip_source_buffer_fragment_create(fragments.data(), used, 0, error.get()));
+    if (!source) fail(error.text());
+    const zip_int64_t index =
+        zip_file_add(archive.get(), (name + ".npy").c_str(), source.get(), ZIP_FL_ENC_UTF_8);
+    if (index < 0) fail(zip_strerror(archive.get()));
+    source.release();  // The archive's now.
+    const auto at = static_cast<zip_uint64_t>(index);
+    const zip_int32_t method = compression == Compression::stored ? ZIP_CM_STORE : ZIP_CM_DEFLATE;
+    constexpr zip_uint16_t kFirstOfJanuary1980 =
+        1 << 5 | 1;  // As NumPy does: no clock in the bytes.
+    if (zip_set_file_compression(archive.get(), at, method, 0) != 0 ||
+        zip_file_set_dostime(archive.get(), at, 0, kFirstOfJanuary1980, 0) != 0) {
+      fail(zip_strerror(archive.get()));
+    }
+  }
+  if (zip_close(archive.get()) != 0) fail(zip_strerror(archive.get()));
+  archive.release();
+
+  zip_stat_t info;
+  zip_stat_init(&info);
+  if (zip_source_stat(buffer.get(), &info) != 0 || zip_source_open(buffer.get()) != 0) {
+    fail(zip_error_strerror(zip_source_error(buffer.get())));
+  }
+  std::vector<std::byte> chunk(std::size_t{1} << 20);
+  zip_uint64_t left = info.size;
+  while (left > 0) {
+    const zip_int64_t got = zip_source_read(buffer.get(), chunk.data(), chunk.size());
+    if (got <= 0) fail("the archive cannot be read back from memory");
+    file.write(std::span(chunk).first(static_cast<std::size_t>(got)));
+    left -= static_cast<zip_uint64_t>(got);
+  }
+  zip_source_close(buffer.get());
+  file.commit();
+}
+
+}  // namespace kshot::io

@@ -1,0 +1,30 @@
+// NumPy's .npy (format versions 1.0 to 3.0) and .npz files.
+// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "io/tensor.h"
+
+namespace kshot::io {
+
+using NpyArray = Tensor;
+
+/// Reads one array; column-major (Fortran) order is converted. Big-endian, text, object, complex
+/// and structured arrays, and cut or damaged files, are Errors that name the file.
+NpyArray read_npy(const std::filesystem::path& path);
+void write_npy(const std::filesystem::path& path, const NpyArray& array);
+
+/// All arrays of an archive, stored or deflated, by name (without ".npy"). Errors name the file and
+/// the entry.
+std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path);
+
+enum class Compression { stored, deflated };
+/// What numpy.savez (or savez_compressed) writes. The same entries give the same bytes. The archive
+/// is put together in memory and then written atomically.
+void write_npz(const std::filesystem::path& path, const std::map<std::string, NpyArray>& entries,
+               Compression compression = Compression::stored);
+
+}  // namespace kshot::io

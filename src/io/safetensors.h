@@ -1,0 +1,27 @@
+// The safetensors format (https://huggingface.co/docs/safetensors): named arrays and text metadata.
+// kshot's checkpoints are such files.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "io/tensor.h"
+
+namespace kshot::io {
+
+struct SafeTensors {
+  std::map<std::string, Tensor> tensors;
+  std::map<std::string, std::string> metadata;  ///< the header's `__metadata__`
+};
+
+/// Reads and validates a whole file: header, types, shapes, and that the tensors cover the data
+/// without holes or overlaps. A shorter file is an Error "checkpoint PATH is cut short: ...".
+SafeTensors read_safetensors(const std::filesystem::path& path);
+
+/// Writes atomically. Tensors lie in the file by falling element size and then by name, so that
+/// each is aligned to its elements (the data starts at a multiple of 8); the same content gives the
+/// same bytes.
+void write_safetensors(const std::filesystem::path& path, const SafeTensors& content);
+
+}  // namespace kshot::io

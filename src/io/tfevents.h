@@ -1,0 +1,42 @@
+// Scalars for TensorBoard: event files (TFRecord framing around the protocol buffer
+// tensorflow.Event).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace kshot::io {
+
+/// Writes one new event file into a folder; TensorBoard shows all files of a folder as one run.
+class EventWriter {
+ public:
+  /// Creates the folder if need be, and in it a file of a name not used before. A run that goes on
+  /// from a checkpoint passes its first step: TensorBoard then drops what earlier files say of that
+  /// step and later ones.
+  explicit EventWriter(const std::filesystem::path& folder,
+                       std::optional<std::int64_t> resume_step = std::nullopt);
+  ~EventWriter();
+  EventWriter(const EventWriter&) = delete;
+  EventWriter& operator=(const EventWriter&) = delete;
+
+  /// One point of the curve `tag`. `wall_time` in seconds since 1970; now, where not given. Points
+  /// are held back until flush() or until there are many.
+  void scalar(std::string_view tag, std::int64_t step, double value,
+              std::optional<double> wall_time = std::nullopt);
+  /// Hands everything to the system. Throws Error where it cannot be written.
+  void flush();
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  void add_record(std::string_view event);
+
+  std::filesystem::path path_;
+  std::string buffer_;
+  int descriptor_ = -1;
+};
+
+}  // namespace kshot::io
