@@ -63,6 +63,11 @@ class EpisodeSource {
   virtual std::string describe() const = 0;
   /// Number of distinct training tasks where it is finite and known, else 0.
   virtual std::uint64_t training_tasks() const { return 0; }
+  /// False where there are no episodes of a split to draw.
+  virtual bool has(Split /*split*/) const { return true; }
+  /// How raw inputs became features, for whoever adapts a checkpoint to new data: the JSON of
+  /// io::Preprocessing, or empty.
+  virtual std::string preprocessing() const { return {}; }
 };
 
 /// A batch of tasks in host memory, in float or (for verification) double: [T, n, ...] row-major.
