@@ -59,6 +59,7 @@ class Progress {
   Options options_;
   bool terminal_ = false;
   bool finished_ = false;
+  bool fresh_ = false;  ///< what was shown last is the state now
   bool shown_ = false;  ///< something is on the screen or was printed
   std::uint64_t done_ = 0;
   std::string text_;
