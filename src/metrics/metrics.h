@@ -85,8 +85,8 @@ class Calibration {
 /// Means of one episode's rows.
 struct ClassificationScore {
   double accuracy = 0.0;  ///< in [0, 1]; ties go to the lowest class
-  double nll = 0.0;       ///< -log p(label), nats; p is floored at 1e-12
-  double brier = 0.0;     ///< sum over classes of (p - 1[label])^2, in [0, 2]
+  double nll = 0.0;  ///< -log p(label), nats; p is floored at the smallest normal double (708 nats)
+  double brier = 0.0;  ///< sum over classes of (p - 1[label])^2, in [0, 2]
 };
 
 /// Classification over episodes.
@@ -118,7 +118,7 @@ double gaussian_nll(double y, double mean, double std);
 double mixture_nll(double y, std::span<const double> means, double std);
 
 /// Quantile of a standard normal, p in (0, 1) (Acklam's rational approximation with one Halley
-/// step; relative error below 1e-14 or so).
+/// step: as accurate as erfc).
 double normal_quantile(double p);
 double normal_cdf(double z);
 
@@ -134,10 +134,7 @@ Band central_band(std::span<const double> sorted, double level);
 /// The same of the mixture (1/S) sum_s N(means_s, std^2), by bisection; std = 0 gives the samples'.
 Band mixture_band(std::span<const double> sorted_means, double std, double level);
 
-/// The levels reports show.
-inline constexpr double coverage_levels[] = {0.5, 0.9, 0.95};
-
-/// Share of targets within central bands, by episode.
+/// Share of targets within central bands, by episode. The default levels are those reports show.
 class Coverage {
  public:
   explicit Coverage(std::vector<double> levels = {0.5, 0.9, 0.95});
@@ -154,6 +151,8 @@ class Coverage {
   Estimate observed(std::size_t level) const { return observed_[level].estimate(); }
 
  private:
+  void add_probability(double p);
+
   std::vector<double> levels_;
   std::vector<std::size_t> inside_;
   std::size_t targets_ = 0;

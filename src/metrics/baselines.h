@@ -1,0 +1,80 @@
+// What meta-learning is held against: predictors that see one task's support set and nothing else.
+// In double, deterministic, a task at a time. Features are [n, dim] row-major.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace kshot::metrics {
+
+/// One task's features.
+struct Features {
+  std::span<const float> support;  ///< [support_n, dim]
+  std::span<const float> query;    ///< [query_n, dim]
+  std::size_t dim = 0;
+};
+
+/// Nearest centroid on raw features: softmax of minus the squared distance to the class means, as
+/// in prototypical networks (Snell et al. 2017) with the identity for an embedding. A class without
+/// support examples has probability 0. Returns [query_n, classes].
+std::vector<double> nearest_centroid(const Features& features, std::span<const std::int32_t> labels,
+                                     std::size_t classes);
+
+/// Share of each class in the support set, for any query. Returns [classes].
+std::vector<double> class_prior(std::span<const std::int32_t> labels, std::size_t classes);
+
+/// Mean support target, for any query: values [support_n, outputs] -> [outputs].
+std::vector<double> support_mean(std::span<const float> values, std::size_t outputs);
+
+struct LogisticOptions {
+  /// Objective: sum over the support set of cross-entropy + l2 ||W||^2 / 2, biases free (as
+  /// scikit-learn's C = 1 / l2).
+  double l2 = 1.0;
+  int max_iterations = 200;
+  double tolerance = 1e-7;  ///< on the largest entry of the gradient, in the support's span
+};
+
+/// A linear softmax classifier on raw features: logits = W x + b.
+class LogisticRegression {
+ public:
+  /// Fits by L-BFGS. W's optimum lies in the span of the support examples, so the search runs there
+  /// (at most support_n of the dim directions): exact, and cheap for images.
+  /// Throws Error for sizes that do not fit, a label out of range or features that are not finite.
+  LogisticRegression(std::span<const float> support, std::size_t dim,
+                     std::span<const std::int32_t> labels, std::size_t classes,
+                     const LogisticOptions& options = {});
+  /// query [n, dim] -> probabilities [n, classes].
+  std::vector<double> predict(std::span<const float> query) const;
+
+  const std::vector<double>& weight() const { return weight_; }  ///< [classes, dim]
+  const std::vector<double>& bias() const { return bias_; }      ///< [classes]
+  bool converged() const { return converged_; }
+
+ private:
+  std::size_t dim_;
+  std::size_t classes_;
+  std::vector<double> weight_, bias_;
+  bool converged_ = false;
+};
+
+/// A linear model of values, in closed form: minimises sum ||y - W x - b||^2 + l2 ||W||^2, biases
+/// free. l2 > 0. Throws Error as LogisticRegression.
+class RidgeRegression {
+ public:
+  RidgeRegression(std::span<const float> support, std::size_t dim, std::span<const float> values,
+                  std::size_t outputs, double l2 = 1.0);
+  /// query [n, dim] -> values [n, outputs].
+  std::vector<double> predict(std::span<const float> query) const;
+
+  const std::vector<double>& weight() const { return weight_; }  ///< [outputs, dim]
+  const std::vector<double>& bias() const { return bias_; }      ///< [outputs]
+
+ private:
+  std::size_t dim_;
+  std::size_t outputs_;
+  std::vector<double> weight_, bias_;
+};
+
+}  // namespace kshot::metrics
