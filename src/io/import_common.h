@@ -1,0 +1,88 @@
+// What the imports share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/import.h"
+#include "io/tensor.h"
+
+namespace kshot::io {
+
+/// "train", "training", "val", "valid", "validation", "test" in any case.
+std::optional<Split> split_from_name(std::string_view name);
+
+/// A line of a split list.
+struct ListedName {
+  Split split;
+  std::string name;
+  std::string where;  ///< "FILE, line 3"
+};
+/// All names of all lists, in order. Throws Error for an empty list and for a name listed twice.
+std::vector<ListedName> read_split_lists(const SplitOptions& options);
+
+/// A row of SplitOptions::table.
+struct GroupRow {
+  std::string key, name, where;
+  std::optional<Split> split;  ///< none: the table has no column `split`
+};
+std::vector<GroupRow> read_group_table(const std::filesystem::path& path);
+
+/// The split of each of `names`, none for what is left out. Uses the lists, else the table (by
+/// key), else the fractions. `what`: "class" or "task", for messages.
+std::vector<std::optional<Split>> assign_splits(const SplitOptions& options,
+                                                const std::vector<std::string>& names,
+                                                const std::string& what,
+                                                std::vector<std::string>* notes);
+/// By shares of a seeded shuffle. Throws Error where a share above 0 gets nothing.
+std::vector<std::optional<Split>> fraction_splits(const SplitOptions& options, std::size_t count,
+                                                  const std::string& what);
+
+/// Throws Error unless there is a training group.
+void require_training(const std::vector<std::optional<Split>>& splits, const std::string& what,
+                      const std::string& source);
+
+/// "FILE.npz:NAME" or "FILE.npy:COLUMN" cut at its colon; `part` empty where there is none.
+struct ArrayReference {
+  std::filesystem::path file;
+  std::string part;
+};
+ArrayReference parse_array_reference(const std::string& text);
+bool is_array_file(const std::string& reference);
+/// Reads an array; of an archive the named entry, else the first of `usual_names` it holds, else
+/// its only one. A part of a .npy is not applied here.
+Tensor read_array(const ArrayReference& reference, const std::vector<std::string>& usual_names);
+/// As read_array, but nothing where an archive holds none of `usual_names`.
+std::optional<Tensor> find_array(const ArrayReference& reference,
+                                 const std::vector<std::string>& usual_names);
+
+/// Mean and deviation (population) by column, added up in double.
+class ColumnStatistics {
+ public:
+  explicit ColumnStatistics(std::size_t columns) : mean_(columns), square_(columns), n_(columns) {}
+  void add(std::size_t column, double value) {  // Welford 1962
+    const double delta = value - mean_[column];
+    mean_[column] += delta / static_cast<double>(++n_[column]);
+    square_[column] += delta * (value - mean_[column]);
+  }
+  double mean(std::size_t column) const { return mean_[column]; }
+  /// 1 for a constant column: it becomes 0 throughout.
+  double deviation(std::size_t column) const;
+  bool constant(std::size_t column) const;
+  std::size_t count(std::size_t column) const { return n_[column]; }
+
+ private:
+  std::vector<double> mean_, square_;
+  std::vector<std::size_t> n_;
+};
+
+std::vector<std::pair<std::string, std::string>> provenance_of(
+    const std::string& import, const std::vector<std::string>& sources, const SplitOptions& splits);
+
+/// Commits and describes.
+ImportSummary finish(DatasetWriter* writer, const ImportCommon& options,
+                     std::vector<std::string> notes);
+
+}  // namespace kshot::io

@@ -1,0 +1,480 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "io/csv.h"
+#include "io/import_common.h"
+#include "kshot/error.h"
+
+namespace kshot::io {
+namespace {
+
+/// One-hot columns of more categories are nearly always an identifier by mistake.
+constexpr std::size_t most_categories = 1000;
+
+std::vector<double> numbers_of(const Tensor& array) {
+  std::vector<double> out = array.to_f64();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (std::isinf(out[i])) {
+      throw Error(
+          fmt::format("{}: {} at element {}; expected finite numbers", array.origin, out[i], i));
+    }
+  }
+  return out;
+}
+
+/// Columns of an array [rows] or [rows, d], or the one that the reference names. `rows` 0: any.
+std::vector<Table::Column> array_columns(const std::string& text, const std::string& prefix,
+                                         std::size_t rows, std::string* origin = nullptr) {
+  const ArrayReference reference = parse_array_reference(text);
+  const Tensor array = read_array(reference, {"x", "X", "data", "features", "arr_0"});
+  if (array.shape.empty() || array.shape.size() > 2 || array.size() == 0 ||
+      (rows > 0 && array.shape[0] != rows)) {
+    throw Error(fmt::format(
+        "{}: shape {}; expected {}", array.origin, shape_text(array.shape),
+        rows > 0 ? fmt::format("[{0}] or [{0}, columns]", rows) : "[rows] or [rows, columns]"));
+  }
+  const std::size_t count = array.shape.size() == 2 ? array.shape[1] : 1;
+  const std::vector<double> numbers = numbers_of(array);
+  std::vector<Table::Column> out;
+  for (std::size_t c = 0; c < count; ++c) {
+    Table::Column column;
+    column.name = count == 1 ? prefix : fmt::format("{}{}", prefix, c);
+    column.numeric = true;
+    column.numbers.resize(array.shape[0]);
+    for (std::size_t row = 0; row < array.shape[0]; ++row) {
+      column.numbers[row] = numbers[row * count + c];
+    }
+    out.push_back(std::move(column));
+  }
+  if (reference.file.extension() == ".npy" && !reference.part.empty()) {
+    std::size_t index = count;
+    std::from_chars(reference.part.data(), reference.part.data() + reference.part.size(), index);
+    if (index >= count) {
+      throw Error(
+          fmt::format("{}: no column '{}'; expected 0 to {}", text, reference.part, count - 1));
+    }
+    out = {std::move(out[index])};
+  }
+  if (origin != nullptr) *origin = array.origin;
+  return out;
+}
+
+/// The source as a table, and the columns that are not features.
+struct Input {
+  Table table;
+  std::optional<std::size_t> task, split;
+  std::vector<std::size_t> targets;
+  std::set<std::size_t> categorical;
+  std::set<std::size_t> other;  ///< task, split, targets, ignored
+};
+
+/// A column of the table, or one that an array adds to it.
+std::vector<std::size_t> resolve(Table* table, const std::string& text, const std::string& prefix,
+                                 const std::string& key) {
+  if (!is_array_file(text)) return {table->require(text, key)};
+  std::vector<std::size_t> out;
+  for (Table::Column& column : array_columns(text, prefix, table->rows)) {
+    if (table->find(column.name)) {
+      throw Error(
+          fmt::format("{}: column name '{}' is taken by {}", text, column.name, table->origin));
+    }
+    out.push_back(table->columns.size());
+    table->columns.push_back(std::move(column));
+  }
+  return out;
+}
+
+Input read_input(const TableImport& options) {
+  Input in;
+  if (is_array_file(options.source)) {
+    in.table.columns = array_columns(options.source, "x", 0, &in.table.origin);
+    in.table.rows = in.table.columns.front().numbers.size();
+    if (!options.columns.empty()) {
+      const Table names = read_csv(options.columns);
+      const std::size_t name = names.require("name", "--columns");
+      if (names.rows != in.table.columns.size()) {
+        throw Error(fmt::format("{}: {} names; expected {}, one for each column of {}",
+                                options.columns.string(), names.rows, in.table.columns.size(),
+                                in.table.origin));
+      }
+      for (std::size_t c = 0; c < names.rows; ++c) {
+        in.table.columns[c].name = names.columns[name].text[c];
+      }
+    }
+  } else {
+    if (!options.columns.empty()) {
+      throw Error("--columns: a CSV table has its names in its first line");
+    }
+    in.table = read_csv(options.source, options.delimiter);
+  }
+  if (options.targets.empty()) {
+    throw Error("import table: no target; expected --target COLUMN or --target FILE.npy");
+  }
+  if (!options.task.empty()) {
+    const auto task = resolve(&in.table, options.task, "task", "--task");
+    if (task.size() != 1) {
+      throw Error(fmt::format("--task {}: {} columns; expected one", options.task, task.size()));
+    }
+    in.task = task.front();
+    in.other.insert(task.front());
+  }
+  for (const std::string& target : options.targets) {
+    const std::string prefix =
+        options.targets.size() == 1 ? std::string("y") : fmt::format("y{}_", in.targets.size());
+    for (const std::size_t column : resolve(&in.table, target, prefix, "--target")) {
+      if (!in.other.insert(column).second) {
+        throw Error(fmt::format("--target {}: given twice, or also the task", target));
+      }
+      in.targets.push_back(column);
+    }
+  }
+  if (options.classification && in.targets.size() != 1) {
+    throw Error(fmt::format("--classification: {} targets; expected one column of labels",
+                            in.targets.size()));
+  }
+  for (std::size_t k = 0; k < options.categorical_arrays.size(); ++k) {
+    const std::string prefix = fmt::format("c{}_", k);
+    for (const std::size_t column :
+         resolve(&in.table, options.categorical_arrays[k], prefix, "--categorical-array")) {
+      in.categorical.insert(column);
+    }
+  }
+  if (!options.split_column.empty()) {
+    if (!in.task) throw Error("--split-column: expected with --task");
+    in.split = in.table.require(options.split_column, "--split-column");
+    in.other.insert(*in.split);
+  }
+  for (const std::string& name : options.ignore) {
+    in.other.insert(in.table.require(name, "--ignore"));
+  }
+  for (const std::string& name : options.categorical) {
+    const std::size_t column = in.table.require(name, "--categorical");
+    if (in.other.contains(column)) {
+      throw Error(fmt::format("--categorical {}: it is the task, a target or ignored", name));
+    }
+    in.categorical.insert(column);
+  }
+  return in;
+}
+
+std::string cell(const Table::Column& column, std::size_t row) {
+  if (column.numeric) return fmt::format("{}", column.numbers[row]);
+  const std::string& text = column.text[row];
+  const auto first = text.find_first_not_of(" \t");
+  return first == std::string::npos ? std::string()
+                                    : text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+/// Tasks in order of their first row.
+struct Tasks {
+  std::vector<std::string> names;
+  std::vector<std::size_t> of_row;
+};
+
+constexpr std::size_t no_task = std::numeric_limits<std::size_t>::max();
+
+Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* notes) {
+  Tasks out;
+  out.of_row.assign(in.table.rows, 0);
+  if (!in.task) {
+    out.names = {std::filesystem::path(in.table.origin).stem().string()};
+    return out;
+  }
+  std::unordered_map<std::string, std::size_t> index;
+  std::size_t dropped = 0;
+  for (std::size_t row = 0; row < in.table.rows; ++row) {
+    if (in.table.missing(*in.task, row)) {
+      if (rule != MissingRule::drop) {
+        throw Error(
+            fmt::format("{}: task column '{}' has no value; expected one (--missing drop "
+                        "leaves such rows out)",
+                        in.table.where(row), in.table.columns[*in.task].name));
+      }
+      out.of_row[row] = no_task;
+      ++dropped;
+      continue;
+    }
+    std::string name = cell(in.table.columns[*in.task], row);
+    const auto [entry, fresh] = index.emplace(name, out.names.size());
+    if (fresh) out.names.push_back(std::move(name));
+    out.of_row[row] = entry->second;
+  }
+  if (dropped > 0) notes->push_back(fmt::format("{} rows without a task left out", dropped));
+  return out;
+}
+
+std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport& options,
+                                              const Tasks& tasks, std::vector<std::string>* notes) {
+  if (!in.task) return {Split::train};
+  if (!in.split) return assign_splits(options.splits, tasks.names, "tasks", notes);
+  std::vector<std::optional<Split>> out(tasks.names.size());
+  const Table::Column& column = in.table.columns[*in.split];
+  for (std::size_t row = 0; row < in.table.rows; ++row) {
+    if (tasks.of_row[row] == no_task) continue;
+    const auto split = split_from_name(cell(column, row));
+    if (!split) {
+      throw Error(
+          fmt::format("{}: column '{}' holds '{}'; expected train, validation (val) or test",
+                      in.table.where(row), column.name, cell(column, row)));
+    }
+    std::optional<Split>& have = out[tasks.of_row[row]];
+    if (have && *have != *split) {
+      throw Error(
+          fmt::format("{}: task '{}' is in {} here and in {} above; expected one split a "
+                      "task",
+                      in.table.where(row), tasks.names[tasks.of_row[row]], split_name(*split),
+                      split_name(*have)));
+    }
+    have = split;
+  }
+  return out;
+}
+
+/// The table without the rows that no split wants.
+Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
+  Table out;
+  out.origin = table.origin;
+  out.rows = rows.size();
+  for (const Table::Column& column : table.columns) {
+    Table::Column kept{column.name, column.numeric, {}, {}};
+    for (const std::size_t row : rows) {
+      if (column.numeric) {
+        kept.numbers.push_back(column.numbers[row]);
+      } else {
+        kept.text.push_back(column.text[row]);
+      }
+    }
+    out.columns.push_back(std::move(kept));
+  }
+  for (const std::size_t row : rows) {
+    out.lines.push_back(table.lines.empty() ? row : table.lines[row]);
+  }
+  return out;
+}
+
+/// A column is numeric where every value is a number, a category where none is. Anything between is
+/// more likely a slip of the pen than a category.
+bool is_categorical(const Input& in, std::size_t c) {
+  if (in.categorical.contains(c)) return true;
+  const Table::Column& column = in.table.columns[c];
+  if (column.numeric) return false;
+  std::size_t numbers = 0;
+  std::optional<std::size_t> number;
+  std::optional<std::size_t> text;
+  for (std::size_t row = 0; row < in.table.rows; ++row) {
+    if (in.table.missing(c, row)) continue;
+    if (parse_number(column.text[row])) {
+      ++numbers;
+      if (!number) number = row;
+    } else if (!text) {
+      text = row;
+    }
+  }
+  if (!number && !text) {
+    throw Error(fmt::format("{}: column '{}' has no values; expected some, or --ignore {}",
+                            in.table.origin, column.name, column.name));
+  }
+  if (number && text) {
+    throw Error(fmt::format(
+        "{}: column '{}' holds '{}', but numbers elsewhere ({} of {} rows); expected a number, or "
+        "--categorical {}",
+        in.table.where(*text), column.name, cell(column, *text), numbers, in.table.rows,
+        column.name));
+  }
+  return text.has_value();
+}
+
+/// Sorted by value where all are numbers, else by name.
+std::vector<std::string> sorted_names(const std::set<std::string>& names) {
+  std::vector<std::string> out(names.begin(), names.end());
+  const bool numeric =
+      std::ranges::all_of(out, [](const auto& name) { return parse_number(name).has_value(); });
+  if (numeric) {
+    std::ranges::stable_sort(out, {}, [](const auto& name) { return *parse_number(name); });
+  }
+  return out;
+}
+
+/// Categories, means and deviations from the training rows.
+Preprocessing fit(const Input& in, const TableImport& options, const std::vector<bool>& training,
+                  std::vector<std::string>* notes) {
+  const Table& table = in.table;
+  Preprocessing out;
+  out.kind = Preprocessing::Kind::table;
+  out.missing = options.missing;
+  // Under the rule "drop" an incomplete row counts nowhere.
+  std::vector<bool> counts = training;
+  if (options.missing == MissingRule::drop) {
+    for (std::size_t c = 0; c < table.columns.size(); ++c) {
+      const bool target = std::ranges::find(in.targets, c) != in.targets.end();
+      if (in.other.contains(c) && !target) continue;
+      for (std::size_t row = 0; row < table.rows; ++row) {
+        if (counts[row] && table.missing(c, row)) counts[row] = false;
+      }
+    }
+  }
+  const auto number = [&](std::size_t c, std::size_t row) -> std::optional<double> {
+    const Table::Column& column = table.columns[c];
+    if (table.missing(c, row)) return {};
+    if (column.numeric) return column.numbers[row];
+    return parse_number(column.text[row]);  // what is not a number is reported by encode_table
+  };
+  ColumnStatistics statistics(table.columns.size());
+  const auto measure = [&](std::size_t c) {
+    for (std::size_t row = 0; row < table.rows; ++row) {
+      if (!counts[row]) continue;
+      const auto value = number(c, row);
+      if (value && std::isfinite(*value)) statistics.add(c, *value);
+    }
+  };
+
+  for (std::size_t c = 0; c < table.columns.size(); ++c) {
+    if (in.other.contains(c)) continue;
+    Preprocessing::Column column;
+    column.name = table.columns[c].name;
+    if (is_categorical(in, c)) {
+      std::set<std::string> values;
+      for (std::size_t row = 0; row < table.rows; ++row) {
+        if (counts[row] && !table.missing(c, row)) values.insert(cell(table.columns[c], row));
+      }
+      if (values.size() > most_categories) {
+        throw Error(
+            fmt::format("{}: column '{}' has {} categories; expected at most {} (--ignore "
+                        "{} leaves it out)",
+                        table.origin, column.name, values.size(), most_categories, column.name));
+      }
+      column.categories = sorted_names(values);
+    } else {
+      measure(c);
+      column.mean = statistics.mean(c);
+      column.std = statistics.deviation(c);
+      if (statistics.count(c) > 0 && statistics.constant(c)) {
+        notes->push_back(fmt::format("column '{}' is constant in the training tasks", column.name));
+      }
+    }
+    if (column.categories.empty() && statistics.count(c) == 0) {
+      throw Error(
+          fmt::format("{}: column '{}' has no values in the training tasks; expected some, "
+                      "or --ignore {}",
+                      table.origin, column.name, column.name));
+    }
+    out.columns.push_back(std::move(column));
+  }
+  if (out.columns.empty()) {
+    throw Error(fmt::format("{}: no columns left as features", table.origin));
+  }
+  int features = 0;
+  for (const auto& column : out.columns) features += column.features();
+  out.input = {.channels = features};
+
+  if (options.classification) {
+    const std::size_t c = in.targets.front();
+    out.label_column = table.columns[c].name;
+    std::set<std::string> values;
+    for (std::size_t row = 0; row < table.rows; ++row) {
+      if (!table.missing(c, row)) values.insert(cell(table.columns[c], row));
+    }
+    if (values.size() < 2 || values.size() > most_categories) {
+      throw Error(fmt::format("{}: target column '{}' has {} labels; expected 2 to {}",
+                              table.origin, out.label_column, values.size(), most_categories));
+    }
+    out.labels = sorted_names(values);
+  } else {
+    for (const std::size_t c : in.targets) {
+      Preprocessing::Target target;
+      target.name = table.columns[c].name;
+      if (!options.raw_targets) {
+        measure(c);
+        target.mean = statistics.mean(c);
+        target.std = statistics.deviation(c);
+      }
+      out.targets.push_back(std::move(target));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+ImportSummary import_table(const TableImport& options) {
+  std::vector<std::string> notes;
+  Input in = read_input(options);
+  const Tasks tasks = find_tasks(in, options.missing, &notes);
+  const auto splits = task_splits(in, options, tasks, &notes);
+  require_training(splits, "task", in.table.origin);
+
+  std::vector<std::size_t> wanted;
+  std::vector<std::size_t> task_of;
+  std::vector<bool> training;
+  for (std::size_t row = 0; row < in.table.rows; ++row) {
+    const std::size_t task = tasks.of_row[row];
+    if (task == no_task || !splits[task]) continue;
+    wanted.push_back(row);
+    task_of.push_back(task);
+    training.push_back(splits[task] == Split::train);
+  }
+  // Numbers of rows in messages are those of the file, also where rows are left out.
+  const bool lines = !in.table.lines.empty();
+  in.table = select_rows(in.table, wanted);
+  if (!lines && wanted.size() == tasks.of_row.size()) in.table.lines.clear();
+
+  DatasetHeader header;
+  header.kind = GroupKind::tasks;
+  header.element = Element::f32;
+  header.preprocessing = fit(in, options, training, &notes);
+  header.input = header.preprocessing.input;
+  header.target = options.classification ? TargetKind::label : TargetKind::value;
+  header.outputs = static_cast<int>(options.classification ? header.preprocessing.labels.size()
+                                                           : header.preprocessing.targets.size());
+  std::vector<std::string> sources{options.source};
+  for (const std::string& target : options.targets) {
+    if (is_array_file(target)) sources.push_back(target);
+  }
+  header.provenance = provenance_of("table", sources, options.splits);
+
+  const EncodedTable encoded = encode_table(header.preprocessing, in.table, true);
+  if (encoded.rows < in.table.rows) {
+    notes.push_back(
+        fmt::format("{} rows with missing values left out", in.table.rows - encoded.rows));
+  }
+  if (encoded.unseen > 0) {
+    notes.push_back(fmt::format("{} values are of categories that no training task has: all zeros",
+                                encoded.unseen));
+  }
+  std::vector<std::vector<std::size_t>> rows_of(tasks.names.size());
+  for (std::size_t k = 0; k < encoded.rows; ++k) {
+    rows_of[task_of[encoded.source[k]]].push_back(k);
+  }
+
+  const auto d = static_cast<std::size_t>(header.input.size());
+  const auto outputs = static_cast<std::size_t>(header.outputs);
+  const bool values = header.target == TargetKind::value;
+  DatasetWriter writer(options.output, header);
+  for (std::size_t task = 0; task < tasks.names.size(); ++task) {
+    if (!splits[task]) continue;
+    if (rows_of[task].empty()) {
+      notes.push_back(fmt::format("task '{}' has no complete row: left out", tasks.names[task]));
+      continue;
+    }
+    writer.begin_group(tasks.names[task], *splits[task]);
+    for (const std::size_t k : rows_of[task]) {
+      writer.add(std::span<const float>(encoded.x.data() + k * d, d));
+      if (values) {
+        writer.add_value({encoded.values.data() + k * outputs, outputs});
+      } else {
+        writer.add_label(encoded.labels[k]);
+      }
+    }
+  }
+  return finish(&writer, options, std::move(notes));
+}
+
+}  // namespace kshot::io
