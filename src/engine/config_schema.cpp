@@ -1,0 +1,614 @@
+#include "config_schema.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+namespace kshot::schema {
+namespace {
+
+// ---- enums: the names of their values -----------------------------------------------------------
+// A new algorithm, estimator, ... is an enumerator in config.h and one line here.
+
+template <class E>
+struct Named {
+  const char* name;
+  E value;
+};
+
+template <class E>
+struct Names;
+
+template <>
+struct Names<AlgorithmKind> {
+  static constexpr Named<AlgorithmKind> list[] = {
+      {"maml", AlgorithmKind::maml},
+      {"meta_sgd", AlgorithmKind::meta_sgd},
+      {"abml", AlgorithmKind::abml},
+  };
+};
+
+template <>
+struct Names<Order> {
+  static constexpr Named<Order> list[] = {
+      {"first", Order::first},
+      {"second", Order::second},
+  };
+};
+
+template <>
+struct Names<LossType> {
+  static constexpr Named<LossType> list[] = {
+      {"cross_entropy", LossType::cross_entropy},
+      {"mse", LossType::mse},
+      {"gaussian_nll", LossType::gaussian_nll},
+  };
+};
+
+template <>
+struct Names<RateKind> {
+  static constexpr Named<RateKind> list[] = {
+      {"weight", RateKind::weight},
+      {"layer", RateKind::layer},
+  };
+};
+
+template <>
+struct Names<OptimizerKind> {
+  static constexpr Named<OptimizerKind> list[] = {
+      {"adam", OptimizerKind::adam},
+      {"sgd", OptimizerKind::sgd},
+  };
+};
+
+template <>
+struct Names<ScheduleKind> {
+  static constexpr Named<ScheduleKind> list[] = {
+      {"constant", ScheduleKind::constant},
+      {"cosine", ScheduleKind::cosine},
+      {"step", ScheduleKind::step},
+  };
+};
+
+template <>
+struct Names<DataKind> {
+  static constexpr Named<DataKind> list[] = {
+      {"sinusoid", DataKind::sinusoid},
+      {"file", DataKind::file},
+  };
+};
+
+template <>
+struct Names<Estimator> {
+  static constexpr Named<Estimator> list[] = {
+      {"weight", Estimator::weight},
+  };
+};
+
+template <>
+struct Names<InnerData> {
+  static constexpr Named<InnerData> list[] = {
+      {"support", InnerData::support},
+      {"all", InnerData::all},
+  };
+};
+
+template <class E>
+const char* get_name(const void* value) {
+  for (const auto& named : Names<E>::list) {
+    if (named.value == *static_cast<const E*>(value)) return named.name;
+  }
+  return "?";
+}
+
+template <class E>
+bool set_by_name(void* value, std::string_view name) {
+  for (const auto& named : Names<E>::list) {
+    if (named.name == name) {
+      *static_cast<E*>(value) = named.value;
+      return true;
+    }
+  }
+  return false;
+}
+
+template <class E>
+std::vector<std::string> all_names() {
+  std::vector<std::string> result;
+  for (const auto& named : Names<E>::list) result.emplace_back(named.name);
+  return result;
+}
+
+template <class T>
+Slot slot_of(T& field) {
+  if constexpr (std::is_enum_v<T>) {
+    return EnumField{&field, get_name<T>, set_by_name<T>, all_names<T>};
+  } else {
+    return &field;
+  }
+}
+
+Range at_least(double low) {
+  return {.low = low};
+}
+Range above(double low) {
+  return {.low = low, .open_low = true};
+}
+Range between(double low, double high) {
+  return {.low = low, .high = high};
+}
+
+// A field and its key have one name: these make it so.
+#define KSHOT_KEY(key) .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.key); }
+#define KSHOT_TABLE_KEY(tab, key) \
+  .table = #tab, .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.tab.key); }
+
+std::vector<Key> make_keys() {
+  const When conv4 = {{"network.type", {"conv4"}}};
+  const When sequential = {{"network.type", {"sequential"}}};
+  const When sinusoid = {{"data.source", {"sinusoid"}}};
+  const When file = {{"data.source", {"file"}}};
+  const When adam = {{"optimizer.type", {"adam"}}};
+  const When step = {{"optimizer.schedule", {"step"}}};
+  return {
+      {KSHOT_KEY(algorithm),
+       .doc = "What is meta-trained. First-order MAML is `maml` with `inner.order = \"first\"`; "
+              "ANIL is `maml` with `inner.adapt = [\"head.*\"]`."},
+      {KSHOT_KEY(seed), .range = at_least(0),
+       .doc = "Seed of everything random: initial weights, episodes, samples. The same seed gives "
+              "the same bits on the same backend, whatever the number of threads."},
+
+      // ---- network
+      {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},
+       .doc = "`mlp`: fully connected; `linear`: one linear layer, the softmax head on embeddings; "
+              "`conv4`: the four-block convolutional network of the few-shot literature; "
+              "`sequential`: any list of layers."},
+      {KSHOT_TABLE_KEY(network, layers), .range = at_least(1), .min_items = 2,
+       .when = {{"network.type", {"mlp"}}}, .unit = "units",
+       .doc = "Width of every layer, input and output included."},
+      {KSHOT_TABLE_KEY(network, layers), .range = at_least(1), .min_items = 2, .max_items = 2,
+       .required = true, .when = {{"network.type", {"linear"}}}, .unit = "units",
+       .doc = "`[inputs, outputs]`."},
+      {KSHOT_TABLE_KEY(network, activation), .choices = {"relu", "tanh"},
+       .when = {{"network.type", {"mlp"}}},
+       .doc = "Activation between layers; none after the last."},
+      {KSHOT_TABLE_KEY(network, in_channels), .range = at_least(1), .when = conv4,
+       .unit = "channels", .doc = "Channels of an image: 1 grey, 3 RGB."},
+      {KSHOT_TABLE_KEY(network, image), .range = at_least(1), .min_items = 2, .max_items = 2,
+       .when = conv4, .unit = "pixels",
+       .doc =
+           "`[height, width]`; four halvings, so at least 16 each with `downsample = \"pool\"`."},
+      {KSHOT_TABLE_KEY(network, filters), .range = at_least(1), .when = conv4, .unit = "channels",
+       .doc = "Channels of every block."},
+      {KSHOT_TABLE_KEY(network, classes), .range = at_least(1), .when = conv4, .unit = "classes",
+       .doc = "Outputs; for classification the ways of an episode."},
+      {KSHOT_TABLE_KEY(network, downsample), .choices = {"stride", "pool"}, .when = conv4,
+       .doc = "Convolution with stride 2, or stride 1 and a 2x2 max-pool at the block's end."},
+      {KSHOT_TABLE_KEY(network, norm), .choices = {"batch", "none"}, .when = conv4,
+       .doc = "Batch norm over the set at hand (biased variance, epsilon 1e-5, affine), or none."},
+      {KSHOT_TABLE_KEY(network, head), .choices = {"mean", "flatten"}, .when = conv4,
+       .doc = "What the linear head sees: the mean over the last map, or all of it."},
+      {KSHOT_TABLE_KEY(network, input), .range = at_least(1), .min_items = 1, .max_items = 3,
+       .required = true, .when = sequential, .unit = "features",
+       .doc = "`[channels, height, width]` of an image, or `[d]` of a vector."},
+      {.table = "network",
+       .name = "layers",
+       .slot = [](Config& c) -> Slot { return slot_of(c.network.sequential); },
+       .min_items = 1,
+       .required = true,
+       .when = sequential,
+       .doc = "The layers, first to last, each `{ type = ..., ... }`; see below."},
+
+      // ---- loss
+      {KSHOT_TABLE_KEY(loss, type),
+       .doc = "`cross_entropy` for classes; `mse`: mean over outputs of the squared error; "
+              "`gaussian_nll`: negative log density of the target under a Gaussian of standard "
+              "deviation `noise_std`, summed over outputs."},
+      {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
+       .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
+       .doc = "Standard deviation of the observation noise."},
+
+      // ---- inner
+      {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .unit = "inner steps",
+       .doc = "Gradient steps on the support set (K)."},
+      {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0),
+       .doc = "Step size (alpha); for `meta_sgd` the value that the learned rates start from."},
+      {KSHOT_TABLE_KEY(inner, order),
+       .doc = "`second` differentiates through the inner steps; `first` takes every inner gradient "
+              "as a constant."},
+      {KSHOT_TABLE_KEY(inner, adapt), .min_items = 1,
+       .doc =
+           "Globs (`*`, `?`) over parameter names: only these move in the inner loop, the others "
+           "are learned outside alone. `[\"*\"]`: all."},
+
+      // ---- meta_sgd
+      {KSHOT_TABLE_KEY(meta_sgd, rates), .doc = "One learned rate a weight, or one a tensor."},
+      {KSHOT_TABLE_KEY(meta_sgd, per_step), .doc = "Own rates for every inner step."},
+
+      // ---- abml
+      {KSHOT_TABLE_KEY(abml, kl_weight_inner), .range = at_least(0),
+       .doc = "Weight of KL(posterior || prior) in the inner objective. The inner loop is stable "
+              "only while `inner.learning_rate` x this / (support rows x prior variance) < 2."},
+      {KSHOT_TABLE_KEY(abml, kl_weight_outer), .range = at_least(0),
+       .doc = "Weight of KL(posterior || prior) in the outer objective."},
+      {KSHOT_TABLE_KEY(abml, differentiate_prior),
+       .doc = "Keep the path by which the meta-parameters enter the inner KL as prior; `false` "
+              "cuts it."},
+      {KSHOT_TABLE_KEY(abml, support_in_outer),
+       .doc = "Outer loss over support and query; `false`: query alone."},
+      {KSHOT_TABLE_KEY(abml, gamma_shape), .range = at_least(0),
+       .doc = "a0 of the Gamma hyper-prior on every weight's precision."},
+      {KSHOT_TABLE_KEY(abml, gamma_rate), .range = at_least(0),
+       .doc = "b0 of the Gamma hyper-prior."},
+      {KSHOT_TABLE_KEY(abml, hyper_prior_weight), .range = at_least(0),
+       .doc =
+           "Weight of the hyper-prior's negative log density; 1/(training tasks x rows of a task) "
+           "makes the objective the ELBO per example."},
+      {KSHOT_TABLE_KEY(abml, samples_inner), .range = at_least(1), .unit = "samples",
+       .doc = "Monte Carlo samples of every inner step (S)."},
+      {KSHOT_TABLE_KEY(abml, samples_outer), .range = at_least(1), .unit = "samples",
+       .doc = "Monte Carlo samples of the outer loss (S')."},
+      {KSHOT_TABLE_KEY(abml, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
+       .doc = "Initial log standard deviation of every weight."},
+      {KSHOT_TABLE_KEY(abml, estimator),
+       .doc = "How samples are drawn: `weight`, one draw a weight and sample."},
+      {KSHOT_TABLE_KEY(abml, inner_data),
+       .doc = "Rows the inner loop sees: the support set, or support and query together."},
+
+      // ---- data
+      {KSHOT_TABLE_KEY(data, source), .doc = "`sinusoid`: y = amplitude sin(x - phase), phase in "
+                                             "[0, pi], drawn as needed; `file`: what `kshot "
+                                             "import` wrote."},
+      {KSHOT_TABLE_KEY(data, path), .required = true, .when = file,
+       .doc = "The data file; a relative path starts at the working directory."},
+      {KSHOT_TABLE_KEY(data, ways), .range = at_least(2),
+       .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}}, .unit = "classes",
+       .doc = "Classes of an episode (N); the network's outputs."},
+      {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .unit = "examples",
+       .doc = "Support examples a class (classification), support rows (regression)."},
+      {KSHOT_TABLE_KEY(data, queries), .range = at_least(1), .unit = "examples",
+       .doc = "Query examples a class (classification), query rows (regression)."},
+      {KSHOT_TABLE_KEY(data, variable_size),
+       .when = {{"data.source", {"file"}}, {"loss.type", {"mse", "gaussian_nll"}}},
+       .doc = "Take as many rows as a task has, up to `shots` and `queries`; `false`: every task "
+              "must have that many."},
+      {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
+       .doc = "Amplitudes are uniform from here..."},
+      {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "...to here."},
+      {KSHOT_TABLE_KEY(data, x_low), .when = sinusoid, .doc = "Inputs are uniform from here..."},
+      {KSHOT_TABLE_KEY(data, x_high), .when = sinusoid, .doc = "...to here."},
+      {KSHOT_TABLE_KEY(data, noise_std), .range = at_least(0), .when = sinusoid,
+       .doc = "Standard deviation of Gaussian noise on the targets."},
+
+      // ---- optimizer
+      {KSHOT_TABLE_KEY(optimizer, type), .doc = "Rule of the meta-update."},
+      {KSHOT_TABLE_KEY(optimizer, learning_rate), .range = at_least(0),
+       .doc = "Step size of the meta-update, before the schedule."},
+      {KSHOT_TABLE_KEY(optimizer, momentum), .range = {.low = 0, .high = 1, .open_high = true},
+       .when = {{"optimizer.type", {"sgd"}}}, .doc = "Heavy-ball momentum; 0: plain SGD."},
+      {KSHOT_TABLE_KEY(optimizer, beta1), .range = {.low = 0, .high = 1, .open_high = true},
+       .when = adam, .doc = "Decay of the gradient's running mean."},
+      {KSHOT_TABLE_KEY(optimizer, beta2), .range = {.low = 0, .high = 1, .open_high = true},
+       .when = adam, .doc = "Decay of the squared gradient's running mean."},
+      {KSHOT_TABLE_KEY(optimizer, epsilon), .range = above(0), .when = adam,
+       .doc = "Added to the denominator."},
+      {KSHOT_TABLE_KEY(optimizer, schedule),
+       .doc =
+           "`constant`; `cosine` from `learning_rate` to `final_learning_rate` at `train.steps`; "
+           "`step`: times `decay_factor` every `decay_every` steps."},
+      {KSHOT_TABLE_KEY(optimizer, final_learning_rate), .range = at_least(0),
+       .when = {{"optimizer.schedule", {"cosine"}}}, .doc = "Where the cosine ends."},
+      {KSHOT_TABLE_KEY(optimizer, decay_every), .range = at_least(1), .when = step,
+       .unit = "meta-steps", .doc = "Steps between two decays."},
+      {KSHOT_TABLE_KEY(optimizer, decay_factor), .range = {.low = 0, .high = 1, .open_low = true},
+       .when = step, .doc = "Factor of each decay."},
+      {KSHOT_TABLE_KEY(optimizer, clip_value), .range = at_least(0),
+       .doc =
+           "Every entry of the meta-gradient is clipped to +- this; 0: off. Before `clip_norm`."},
+      {KSHOT_TABLE_KEY(optimizer, clip_norm), .range = at_least(0),
+       .doc = "The meta-gradient is scaled down to this norm over all parameters; 0: off."},
+
+      // ---- train
+      {KSHOT_TABLE_KEY(train, steps), .range = at_least(0), .unit = "meta-steps",
+       .doc = "Meta-updates in all."},
+      {KSHOT_TABLE_KEY(train, meta_batch), .range = at_least(1), .unit = "tasks",
+       .doc = "Tasks of one meta-update (T)."},
+      {KSHOT_TABLE_KEY(train, validate_every), .range = at_least(0), .unit = "meta-steps",
+       .doc = "Steps between validations; 0: never."},
+      {KSHOT_TABLE_KEY(train, validation_episodes), .range = at_least(1), .unit = "episodes",
+       .doc = "Episodes of one validation, the same every time."},
+      {KSHOT_TABLE_KEY(train, patience), .range = at_least(0), .unit = "validations",
+       .doc = "Stop after so many validations without a better one; 0: never."},
+      {KSHOT_TABLE_KEY(train, time_limit), .range = at_least(0), .unit = "seconds",
+       .doc = "Stop after so much training; 0: no limit."},
+      {KSHOT_TABLE_KEY(train, max_diverged), .range = between(0, 1), .unit = "share of tasks",
+       .doc = "Stop with an error when more tasks of a step leave the finite range; fewer are left "
+              "out, counted and reported."},
+      {KSHOT_TABLE_KEY(train, log_every), .range = at_least(1), .unit = "meta-steps",
+       .doc = "Steps between lines of the metrics log."},
+      {KSHOT_TABLE_KEY(train, checkpoint_every), .range = at_least(1), .unit = "meta-steps",
+       .doc = "Steps between checkpoints; one is also written at the end and on interruption."},
+
+      // ---- evaluate
+      {KSHOT_TABLE_KEY(evaluate, episodes), .range = at_least(1), .unit = "episodes",
+       .doc = "Test episodes."},
+      {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .unit = "inner steps",
+       .doc = "Inner steps of evaluation; -1: `inner.steps`."},
+      {KSHOT_TABLE_KEY(evaluate, samples), .range = at_least(-1), .when = {{"algorithm", {"abml"}}},
+       .unit = "samples", .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`."},
+      {KSHOT_TABLE_KEY(evaluate, seed), .range = at_least(0), .doc = "Seed of the test episodes."},
+      {KSHOT_TABLE_KEY(evaluate, norm_statistics), .choices = {"batch", "support"},
+       .doc = "Statistics of norm layers for queries: of the query set (transductive), or of the "
+              "support set, so that queries can come one at a time. Without norm layers both are "
+              "the same."},
+  };
+}
+
+#undef KSHOT_KEY
+#undef KSHOT_TABLE_KEY
+
+/// " from 0 to 1", " of at least 1", " above 0".
+std::string range_text(const Range& range) {
+  const bool low = std::isfinite(range.low);
+  const bool high = std::isfinite(range.high);
+  if (low && high && !range.open_low && !range.open_high) {
+    return fmt::format(" from {} to {}", range.low, range.high);
+  }
+  std::string text;
+  if (low) text += fmt::format(" {} {}", range.open_low ? "above" : "of at least", range.low);
+  if (low && high) text += " and";
+  if (high) text += fmt::format(" {} {}", range.open_high ? "below" : "at most", range.high);
+  return text;
+}
+
+/// "a list of 2 strings", "a list of one or more integers, each at least 1".
+std::string list_text(const Key& key, const char* items) {
+  std::string count;
+  if (key.min_items == key.max_items) {
+    count = fmt::format("{} ", key.min_items);
+  } else if (key.max_items != std::numeric_limits<int>::max()) {
+    count = fmt::format("{} to {} ", key.min_items, key.max_items);
+  } else if (key.min_items == 1) {
+    count = "one or more ";
+  } else if (key.min_items > 1) {
+    count = fmt::format("at least {} ", key.min_items);
+  }
+  std::string text = fmt::format("a list of {}{}", count, items);
+  if (std::isfinite(key.range.low)) text += fmt::format(", each at least {}", key.range.low);
+  return text;
+}
+
+template <class... F>
+struct Overloaded : F... {
+  using F::operator()...;
+};
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
+
+template <class T, class F>
+std::string join(const std::vector<T>& items, F&& text) {
+  std::string result = "[";
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (i > 0) result += ", ";
+    result += text(items[i]);
+  }
+  return result + "]";
+}
+
+}  // namespace
+
+bool Range::contains(double value) const {
+  if (std::isnan(value) || std::isinf(value)) return false;
+  return (open_low ? value > low : value >= low) && (open_high ? value < high : value <= high);
+}
+
+std::string Key::path() const {
+  return *table == '\0' ? std::string(name) : fmt::format("{}.{}", table, name);
+}
+
+const std::vector<Key>& keys() {
+  static const std::vector<Key> list = make_keys();
+  return list;
+}
+
+const std::vector<Table>& tables() {
+  static const std::vector<Table> list = {
+      {"", {}, "At the top of the file, before the first table."},
+      {"network", {}, "The network that is adapted to each task."},
+      {"loss", {}, "The loss of one example, inside and outside."},
+      {"inner", {}, "Adaptation to one task."},
+      {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
+      {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
+      {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
+      {"optimizer", {}, "The meta-update."},
+      {"train", {}, "The training run."},
+      {"evaluate", {}, "`kshot evaluate`."},
+  };
+  return list;
+}
+
+const std::vector<LayerType>& layer_types() {
+  static const std::vector<LayerType> list = {
+      LayerType::conv, LayerType::norm,    LayerType::max_pool,
+      LayerType::mean, LayerType::flatten, LayerType::linear,
+      LayerType::relu, LayerType::tanh,    LayerType::leaky_relu};
+  return list;
+}
+
+const std::vector<LayerKey>& layer_keys() {
+  static const std::vector<LayerKey> list = {
+      {"out",
+       &LayerSpec::out,
+       {LayerType::conv, LayerType::linear},
+       1,
+       true,
+       "Output channels, or outputs."},
+      {"kernel",
+       &LayerSpec::kernel,
+       {LayerType::conv},
+       1,
+       false,
+       "Height and width of the kernel."},
+      {"stride", &LayerSpec::stride, {LayerType::conv}, 1, false, "Step of the kernel."},
+      {"padding", &LayerSpec::padding, {LayerType::conv}, 0, false, "Zeros around the image."},
+      {"size",
+       &LayerSpec::size,
+       {LayerType::max_pool},
+       1,
+       false,
+       "Window and stride; what does not fill a window is dropped."},
+  };
+  return list;
+}
+
+const Table& table(std::string_view name) {
+  return *std::find_if(tables().begin(), tables().end(),
+                       [&](const Table& entry) { return entry.name == name; });
+}
+
+std::string selector(const Config& config, std::string_view path) {
+  const auto key = std::find_if(keys().begin(), keys().end(),
+                                [&](const Key& entry) { return entry.path() == path; });
+  Config copy = config;
+  const Slot slot = key->slot(copy);
+  if (const auto* field = std::get_if<EnumField>(&slot)) return field->get(field->value);
+  return *std::get<std::string*>(slot);
+}
+
+bool holds(const When& when, const Config& config) {
+  return std::all_of(when.begin(), when.end(), [&](const Condition& condition) {
+    const std::string value = selector(config, condition.key);
+    return std::find(condition.values.begin(), condition.values.end(), value) !=
+           condition.values.end();
+  });
+}
+
+bool applies(const Key& key, const Config& config) {
+  return holds(table(key.table).when, config) && holds(key.when, config);
+}
+
+std::vector<std::string> choices(const Key& key) {
+  Config config;
+  const Slot slot = key.slot(config);
+  const auto* field = std::get_if<EnumField>(&slot);
+  return field != nullptr ? field->names() : key.choices;
+}
+
+std::string alternatives(const std::vector<std::string>& words, const char* last) {
+  std::string text;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += i + 1 == words.size() ? last : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
+std::string expected(const Key& key) {
+  Config config;
+  const std::vector<std::string> words = choices(key);
+  if (words.size() == 1) return words.front();
+  if (!words.empty()) return alternatives(words);
+  const std::string range = range_text(key.range);
+  return std::visit(
+      Overloaded{
+          [&](int*) { return "an integer" + range; },
+          [&](std::uint64_t*) { return "an integer" + range; },
+          [&](double*) { return "a number" + range; },
+          [](bool*) { return std::string("true or false"); },
+          [](std::string*) { return std::string("a string"); },
+          [&](std::vector<int>*) { return list_text(key, "integers"); },
+          [&](std::vector<std::string>*) { return list_text(key, "strings"); },
+          [](std::vector<LayerSpec>*) {
+            return std::string("a list of tables such as { type = \"linear\", out = 5 }");
+          },
+          [](const EnumField&) { return std::string(); },
+      },
+      key.slot(config));
+}
+
+std::string expected_item(const Key& key) {
+  Config config;
+  return std::holds_alternative<std::vector<int>*>(key.slot(config))
+             ? "an integer" + range_text(key.range)
+             : "a string";
+}
+
+std::string describe(const When& when) {
+  std::vector<std::string> parts;
+  for (const Condition& condition : when) {
+    std::vector<std::string> values;
+    for (const auto& value : condition.values) values.push_back(quote(value));
+    parts.push_back(fmt::format("{} = {}", condition.key, alternatives(values)));
+  }
+  return alternatives(parts, " and ");
+}
+
+std::string number_text(double value) {
+  std::string text = fmt::format("{}", value);
+  // TOML tells floats from integers by these characters.
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string quote(std::string_view text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    switch (c) {
+      case '"':
+        result += "\\\"";
+        break;
+      case '\\':
+        result += "\\\\";
+        break;
+      case '\n':
+        result += "\\n";
+        break;
+      case '\t':
+        result += "\\t";
+        break;
+      case '\r':
+        result += "\\r";
+        break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+          result += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+        } else {
+          result += c;
+        }
+    }
+  }
+  return result + "\"";
+}
+
+std::string layer_text(const LayerSpec& layer) {
+  std::string text = fmt::format("{{ type = \"{}\"", layer_name(layer.type));
+  for (const LayerKey& key : layer_keys()) {
+    if (std::find(key.types.begin(), key.types.end(), layer.type) == key.types.end()) continue;
+    text += fmt::format(", {} = {}", key.name, layer.*key.field);
+  }
+  return text + " }";
+}
+
+std::string value_text(const Key& key, const Config& config) {
+  Config copy = config;
+  return std::visit(
+      Overloaded{
+          [](const int* value) { return fmt::format("{}", *value); },
+          [](const std::uint64_t* value) { return fmt::format("{}", *value); },
+          [](const double* value) { return number_text(*value); },
+          [](const bool* value) { return std::string(*value ? "true" : "false"); },
+          [](const std::string* value) { return quote(*value); },
+          [](const std::vector<int>* value) {
+            return join(*value, [](int item) { return fmt::format("{}", item); });
+          },
+          [](const std::vector<std::string>* value) { return join(*value, quote); },
+          [](const std::vector<LayerSpec>* value) { return join(*value, layer_text); },
+          [](const EnumField& field) { return quote(field.get(field.value)); },
+      },
+      key.slot(copy));
+}
+
+}  // namespace kshot::schema

@@ -1,0 +1,200 @@
+// What is written from the schema: a resolved configuration, the starter file, the reference.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config_schema.h"
+#include "kshot/error.h"
+
+namespace kshot {
+namespace {
+
+using schema::Key;
+
+std::string code(std::string_view text) {
+  return fmt::format("`{}`", text);
+}
+
+/// `"first"` or `"second"`; an integer of at least 1.
+std::string values_text(const Key& key) {
+  const auto words = schema::choices(key);
+  if (!words.empty()) {
+    std::vector<std::string> quoted;
+    for (const auto& word : words) quoted.push_back(code(schema::quote(word)));
+    return schema::alternatives(quoted);
+  }
+  return schema::expected(key);
+}
+
+/// Text for a cell of a Markdown table.
+std::string cell(std::string text) {
+  for (std::size_t i = 0; (i = text.find('|', i)) != std::string::npos; i += 2)
+    text.insert(i, "\\");
+  return text;
+}
+
+std::string applies_text(const schema::When& when) {
+  if (when.empty()) return "";
+  std::vector<std::string> parts;
+  for (const auto& condition : when) {
+    std::vector<std::string> values;
+    for (const auto& value : condition.values) values.push_back(schema::quote(value));
+    parts.push_back(code(fmt::format("{} = {}", condition.key, schema::alternatives(values))));
+  }
+  return schema::alternatives(parts, " and ");
+}
+
+/// Comment lines of at most 100 columns.
+std::string comment(const std::string& text) {
+  constexpr std::size_t width = 98;
+  std::string result, line;
+  const auto flush = [&] {
+    if (!line.empty()) result += "# " + line + "\n";
+    line.clear();
+  };
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t end = std::min(text.find(' ', i), text.size());
+    const std::string word = text.substr(i, end - i);
+    if (!line.empty() && line.size() + 1 + word.size() > width) flush();
+    line += (line.empty() ? "" : " ") + word;
+    i = end + 1;
+  }
+  flush();
+  return result;
+}
+
+/// Values that make a starter file for sinusoids learn; everything else is the schema's default.
+Config starter(const std::string& algorithm) {
+  Config config;
+  const Key& key = schema::keys().front();
+  const auto field = std::get<schema::EnumField>(key.slot(config));
+  if (!field.set(field.value, algorithm)) {
+    throw Error(fmt::format("algorithm: expected {}, got the string {}", schema::expected(key),
+                            schema::quote(algorithm)));
+  }
+  config.data.shots = 10;
+  config.data.queries = 10;
+  if (config.algorithm == AlgorithmKind::abml) {
+    // alpha w / (n sigma^2) = 0.001 * 0.1 / (10 * exp(-8)) = 0.03: far inside the stable range.
+    config.loss.type = LossType::gaussian_nll;
+    config.loss.noise_std = 0.3;
+    config.inner.steps = 5;
+    config.inner.learning_rate = 0.001;
+    config.abml.kl_weight_inner = 0.1;
+  }
+  return config;
+}
+
+}  // namespace
+
+std::string Config::to_toml() const {
+  std::string text;
+  for (const schema::Table& table : schema::tables()) {
+    if (!schema::holds(table.when, *this)) continue;
+    if (*table.name != '\0') text += fmt::format("\n[{}]\n", table.name);
+    for (const Key& key : schema::keys()) {
+      if (std::string_view(key.table) != table.name || !schema::applies(key, *this)) continue;
+      text += fmt::format("{} = {}\n", key.name, schema::value_text(key, *this));
+    }
+  }
+  return text;
+}
+
+std::string config_template(const std::string& algorithm) {
+  const Config config = starter(algorithm);
+  std::string text = comment(fmt::format(
+      "A starting point for {} on sinusoids. Every key that {} knows is here; a key behind a # "
+      "belongs to another choice, which the line above it names.",
+      algorithm, algorithm));
+  for (const schema::Table& table : schema::tables()) {
+    if (!schema::holds(table.when, config)) continue;
+    if (*table.name != '\0') text += fmt::format("\n{}[{}]\n", comment(table.doc), table.name);
+    for (const Key& key : schema::keys()) {
+      if (std::string_view(key.table) != table.name) continue;
+      const bool active = schema::applies(key, config);
+      // Keys of another algorithm have no place in this one's file.
+      const bool foreign =
+          std::any_of(key.when.begin(), key.when.end(), [&](const auto& condition) {
+            return std::string_view(condition.key) == "algorithm" &&
+                   !schema::holds({condition}, config);
+          });
+      if (foreign) continue;
+      std::string doc = key.doc;
+      if (!active) doc += fmt::format(" With {}.", schema::describe(key.when));
+      const std::string expected = schema::expected(key);
+      // "true or false" and "a string" say no more than the value does.
+      if (expected != "true or false" && expected != "a string" && expected != "a number") {
+        doc += fmt::format(" Expected: {}.", expected);
+      }
+      text += fmt::format("\n{}{}{} = {}\n", comment(doc), active ? "" : "# ", key.name,
+                          key.required ? "..." : schema::value_text(key, config));
+    }
+  }
+  return text;
+}
+
+std::string configuration_reference() {
+  const Config defaults;
+  std::string text =
+      "<!-- Written by `kshot config --reference` from src/engine/config_schema.cpp; edit that. "
+      "-->\n"
+      "# Configuration\n\n"
+      "A run is described by one TOML file. Every key has a default unless it says *required*; the "
+      "resolved file in the run folder holds all that apply. `kshot config --template maml` writes "
+      "a commented file to start from.\n\n"
+      "A key that is unknown, of the wrong type, out of range, or of another choice than the one "
+      "made (say `[abml]` under `algorithm = \"maml\"`) is an error that names file, line, key and "
+      "what was expected.\n\n"
+      "`--set table.key=value` on the command line goes over the file, as often as needed. Strings "
+      "need no quotes, lists no brackets:\n\n"
+      "```sh\n"
+      "kshot train run.toml --set inner.steps=3 --set algorithm=meta_sgd\n"
+      "kshot train run.toml --set network.layers=1,64,64,1 --set 'inner.adapt=head.*'\n"
+      "```\n\n"
+      "Where `--set` changes a choice (algorithm, network type, schedule, ...), what the file says "
+      "for its own choice is left aside.\n";
+  for (const schema::Table& table : schema::tables()) {
+    const bool top = *table.name == '\0';
+    text += fmt::format("\n## {}\n\n{}", top ? "Top level" : fmt::format("`[{}]`", table.name),
+                        table.doc);
+    if (!table.when.empty()) text += fmt::format(" With {}.", applies_text(table.when));
+    text +=
+        "\n\n| key | value | default | unit | with | meaning |\n"
+        "|---|---|---|---|---|---|\n";
+    for (const Key& key : schema::keys()) {
+      if (std::string_view(key.table) != table.name) continue;
+      text += fmt::format("| `{}` | {} | {} | {} | {} | {} |\n", key.name, values_text(key),
+                          key.required ? "*required*" : code(schema::value_text(key, defaults)),
+                          key.unit, applies_text(key.when), cell(key.doc));
+    }
+    if (std::string_view(table.name) != "network") continue;
+    text +=
+        "\n### Layers of a sequential network\n\n"
+        "Weights are named by position, `layers.3.weight`. `norm`, `mean`, `flatten`, `relu`, "
+        "`tanh` and `leaky_relu` (slope 0.01) take nothing but their `type`.\n\n"
+        "```toml\n"
+        "[network]\n"
+        "type = \"sequential\"\n"
+        "input = [1, 28, 28]\n"
+        "layers = [\n"
+        "  { type = \"conv\", out = 32, kernel = 3, padding = 1 }, { type = \"norm\" },\n"
+        "  { type = \"relu\" }, { type = \"max_pool\", size = 2 },\n"
+        "  { type = \"flatten\" }, { type = \"linear\", out = 5 },\n"
+        "]\n"
+        "```\n\n"
+        "| key | layers | value | default | meaning |\n"
+        "|---|---|---|---|---|\n";
+    for (const schema::LayerKey& key : schema::layer_keys()) {
+      std::vector<std::string> layers;
+      for (const LayerType type : key.types) layers.push_back(code(layer_name(type)));
+      const LayerSpec spec;
+      text += fmt::format("| `{}` | {} | an integer of at least {} | {} | {} |\n", key.name,
+                          schema::alternatives(layers), key.low,
+                          key.required ? "*required*" : code(fmt::format("{}", spec.*key.field)),
+                          key.doc);
+    }
+  }
+  return text;
+}
+
+}  // namespace kshot
