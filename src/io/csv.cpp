@@ -89,6 +89,7 @@ class Reader {
 Table parse_csv(std::string_view text, const std::string& origin, char delimiter) {
   Table table;
   table.origin = origin;
+  table.unit = "line";
   if (text.find('\0') != std::string_view::npos) {
     throw Error(fmt::format("{}: expected a text table, found binary data", origin));
   }

@@ -165,14 +165,6 @@ Input read_input(const TableImport& options) {
   return in;
 }
 
-std::string cell(const Table::Column& column, std::size_t row) {
-  if (column.numeric) return fmt::format("{}", column.numbers[row]);
-  const std::string& text = column.text[row];
-  const auto first = text.find_first_not_of(" \t");
-  return first == std::string::npos ? std::string()
-                                    : text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
-
 /// Tasks in order of their first row.
 struct Tasks {
   std::vector<std::string> names;
@@ -202,7 +194,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
       ++dropped;
       continue;
     }
-    std::string name = cell(in.table.columns[*in.task], row);
+    std::string name = in.table.cell(*in.task, row);
     const auto [entry, fresh] = index.emplace(name, out.names.size());
     if (fresh) out.names.push_back(std::move(name));
     out.of_row[row] = entry->second;
@@ -219,11 +211,11 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
   const Table::Column& column = in.table.columns[*in.split];
   for (std::size_t row = 0; row < in.table.rows; ++row) {
     if (tasks.of_row[row] == no_task) continue;
-    const auto split = split_from_name(cell(column, row));
+    const auto split = split_from_name(in.table.cell(*in.split, row));
     if (!split) {
       throw Error(
           fmt::format("{}: column '{}' holds '{}'; expected train, validation (val) or test",
-                      in.table.where(row), column.name, cell(column, row)));
+                      in.table.where(row), column.name, in.table.cell(*in.split, row)));
     }
     std::optional<Split>& have = out[tasks.of_row[row]];
     if (have && *have != *split) {
@@ -242,6 +234,7 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
 Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   Table out;
   out.origin = table.origin;
+  out.unit = table.unit;
   out.rows = rows.size();
   for (const Table::Column& column : table.columns) {
     Table::Column kept{column.name, column.numeric, {}, {}};
@@ -286,7 +279,7 @@ bool is_categorical(const Input& in, std::size_t c) {
     throw Error(fmt::format(
         "{}: column '{}' holds '{}', but numbers elsewhere ({} of {} rows); expected a number, or "
         "--categorical {}",
-        in.table.where(*text), column.name, cell(column, *text), numbers, in.table.rows,
+        in.table.where(*text), column.name, in.table.cell(c, *text), numbers, in.table.rows,
         column.name));
   }
   return text.has_value();
@@ -343,7 +336,7 @@ Preprocessing fit(const Input& in, const TableImport& options, const std::vector
     if (is_categorical(in, c)) {
       std::set<std::string> values;
       for (std::size_t row = 0; row < table.rows; ++row) {
-        if (counts[row] && !table.missing(c, row)) values.insert(cell(table.columns[c], row));
+        if (counts[row] && !table.missing(c, row)) values.insert(table.cell(c, row));
       }
       if (values.size() > most_categories) {
         throw Error(
@@ -380,7 +373,7 @@ Preprocessing fit(const Input& in, const TableImport& options, const std::vector
     out.label_column = table.columns[c].name;
     std::set<std::string> values;
     for (std::size_t row = 0; row < table.rows; ++row) {
-      if (!table.missing(c, row)) values.insert(cell(table.columns[c], row));
+      if (!table.missing(c, row)) values.insert(table.cell(c, row));
     }
     if (values.size() < 2 || values.size() > most_categories) {
       throw Error(fmt::format("{}: target column '{}' has {} labels; expected 2 to {}",
@@ -421,10 +414,7 @@ ImportSummary import_table(const TableImport& options) {
     task_of.push_back(task);
     training.push_back(splits[task] == Split::train);
   }
-  // Numbers of rows in messages are those of the file, also where rows are left out.
-  const bool lines = !in.table.lines.empty();
   in.table = select_rows(in.table, wanted);
-  if (!lines && wanted.size() == tasks.of_row.size()) in.table.lines.clear();
 
   DatasetHeader header;
   header.kind = GroupKind::tasks;
@@ -450,8 +440,13 @@ ImportSummary import_table(const TableImport& options) {
                                 encoded.unseen));
   }
   std::vector<std::vector<std::size_t>> rows_of(tasks.names.size());
+  bool trains = false;
   for (std::size_t k = 0; k < encoded.rows; ++k) {
     rows_of[task_of[encoded.source[k]]].push_back(k);
+    trains = trains || training[encoded.source[k]];
+  }
+  if (!trains) {
+    throw Error(fmt::format("{}: no complete row in any training task", in.table.origin));
   }
 
   const auto d = static_cast<std::size_t>(header.input.size());

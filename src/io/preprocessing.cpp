@@ -26,12 +26,6 @@ std::string_view trim(std::string_view text) {
 constexpr std::pair<MissingRule, const char*> missing_rules[] = {
     {MissingRule::error, "error"}, {MissingRule::mean, "mean"}, {MissingRule::drop, "drop"}};
 
-/// The value of a cell as the name of a category: a number as it would be written.
-std::string cell_text(const Table::Column& column, std::size_t row) {
-  return column.numeric ? fmt::format("{}", column.numbers[row])
-                        : std::string(trim(column.text[row]));
-}
-
 [[noreturn]] void missing_value(const Table& table, std::size_t column, std::size_t row) {
   throw Error(fmt::format(
       "{}: column '{}' has no value; expected one, or a rule for missing values (--missing "
@@ -115,8 +109,12 @@ std::size_t Table::require(std::string_view name, std::string_view key) const {
 }
 
 std::string Table::where(std::size_t row) const {
-  return lines.empty() ? fmt::format("{}, row {}", origin, row)
-                       : fmt::format("{}, line {}", origin, lines[row]);
+  return fmt::format("{}, {} {}", origin, unit, lines.empty() ? row : lines[row]);
+}
+
+std::string Table::cell(std::size_t column, std::size_t row) const {
+  const Column& cells = columns[column];
+  return cells.numeric ? fmt::format("{}", cells.numbers[row]) : std::string(trim(cells.text[row]));
 }
 
 bool Table::missing(std::size_t column, std::size_t row) const {
@@ -231,7 +229,7 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table
         const double value = cell_number(table, source.column, row);
         x[at] = static_cast<float>((value - column.mean) / column.std);
       } else {
-        const auto found = source.categories.find(cell_text(table.columns[source.column], row));
+        const auto found = source.categories.find(table.cell(source.column, row));
         if (found == source.categories.end()) {
           ++unseen;
         } else {
@@ -253,7 +251,7 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table
     }
     if (drop) continue;
     if (classification && !targets.empty()) {
-      const std::string label = cell_text(table.columns[targets[0]], row);
+      const std::string label = table.cell(targets[0], row);
       const auto found = labels.find(label);
       if (found == labels.end()) {
         throw Error(fmt::format("{}: column '{}' holds the label '{}'; expected one of {}",

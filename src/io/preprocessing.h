@@ -25,7 +25,8 @@ struct Table {
   std::string origin;  ///< file, for messages
   std::size_t rows = 0;
   std::vector<Column> columns;
-  std::vector<std::size_t> lines;  ///< line of each row in the file; empty: arrays
+  std::vector<std::size_t> lines;  ///< where each row stands in the file; empty: its own number
+  const char* unit = "row";        ///< what `lines` count, for messages
 
   /// Index of a column, or nothing.
   std::optional<std::size_t> find(std::string_view name) const;
@@ -33,6 +34,8 @@ struct Table {
   std::size_t require(std::string_view name, std::string_view key) const;
   /// "FILE, line 17" or "FILE, row 16".
   std::string where(std::size_t row) const;
+  /// A cell as the name of a category, label or task: text without blanks around it, 7.0 as "7".
+  std::string cell(std::size_t column, std::size_t row) const;
   /// True for NaN and for text that stands for a missing value.
   bool missing(std::size_t column, std::size_t row) const;
 };

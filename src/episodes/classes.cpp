@@ -1,0 +1,122 @@
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "episodes/episode_stream.h"
+#include "episodes/sample.h"
+#include "episodes/sources.h"
+#include "kshot/error.h"
+
+namespace kshot {
+namespace {
+
+constexpr std::array<Split, 3> all_splits = {Split::train, Split::validation, Split::test};
+
+class ClassSource final : public EpisodeSource {
+ public:
+  ClassSource(std::shared_ptr<const io::Dataset> data, const ClassEpisodes& episodes)
+      : data_(std::move(data)), episodes_(episodes) {
+    const std::string file = data_->path().string();
+    const io::DatasetHeader& header = data_->header();
+    if (header.kind != io::GroupKind::classes) {
+      throw Error(fmt::format("{}: holds tasks; expected classes to make episodes of", file));
+    }
+    if (episodes_.ways < 2 || episodes_.ways > most_ways || episodes_.shots < 1 ||
+        episodes_.queries < 1) {
+      throw Error(
+          fmt::format("data.ways = {}, data.shots = {}, data.queries = {}: expected 2 to {} "
+                      "ways, at least 1 shot and 1 query",
+                      episodes_.ways, episodes_.shots, episodes_.queries, most_ways));
+    }
+    const std::int64_t needed = std::int64_t{episodes_.shots} + episodes_.queries;
+    for (const Split split : all_splits) {
+      auto& groups = groups_[static_cast<std::size_t>(split)];
+      groups = header.split_groups(split);
+      if (groups.empty() && split != Split::train) continue;
+      if (groups.size() < static_cast<std::size_t>(episodes_.ways)) {
+        throw Error(fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
+                                groups.size(), split_name(split), episodes_.ways));
+      }
+      for (const std::uint32_t g : groups) {
+        if (header.groups[g].rows < needed) {
+          throw Error(fmt::format(
+              "{}: {} class '{}' has {} examples; data.shots = {} and data.queries = {} need {}",
+              file, split_name(split), header.groups[g].name, header.groups[g].rows,
+              episodes_.shots, episodes_.queries, needed));
+        }
+      }
+    }
+  }
+
+  TaskShape shape() const override {
+    return {.input = data_->header().input,
+            .outputs = episodes_.ways,
+            .target = TargetKind::label,
+            .support = episodes_.ways * episodes_.shots,
+            .query = episodes_.ways * episodes_.queries};
+  }
+
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    const auto& groups = groups_[static_cast<std::size_t>(id.split)];
+    if (groups.empty()) {
+      throw Error(
+          fmt::format("{}: has no {} classes", data_->path().string(), split_name(id.split)));
+    }
+    const auto ways = static_cast<std::size_t>(episodes_.ways);
+    const auto shots = static_cast<std::size_t>(episodes_.shots);
+    const auto queries = static_cast<std::size_t>(episodes_.queries);
+    const auto d = static_cast<std::size_t>(data_->header().input.size());
+    thread_local std::vector<std::uint32_t> chosen;
+    thread_local std::vector<std::uint32_t> rows;
+    chosen.resize(ways);
+    rows.resize(shots + queries);
+    RandomStream classes = episode_stream(id, 0);
+    sample_without_replacement(classes, static_cast<std::uint32_t>(groups.size()), chosen);
+    for (std::size_t n = 0; n < ways; ++n) {
+      const io::Group& group = data_->header().groups[groups[chosen[n]]];
+      // A stream for every class, query examples first: more shots leave all else as it is.
+      RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
+      sample_without_replacement(examples, group.rows, rows);
+      for (std::size_t k = 0; k < queries; ++k) {
+        const std::size_t at = n * queries + k;
+        data_->read(group.first + rows[k], slot.query_x.subspan(at * d, d));
+        slot.query_label[at] = static_cast<std::int32_t>(n);
+      }
+      for (std::size_t k = 0; k < shots; ++k) {
+        const std::size_t at = n * shots + k;
+        data_->read(group.first + rows[queries + k], slot.support_x.subspan(at * d, d));
+        slot.support_label[at] = static_cast<std::int32_t>(n);
+      }
+    }
+  }
+
+  std::string describe() const override {
+    return fmt::format(
+        "{}-way {}-shot, {} queries a class, from {}: {} train, {} validation, {} "
+        "test classes",
+        episodes_.ways, episodes_.shots, episodes_.queries, data_->path().filename().string(),
+        groups_[0].size(), groups_[1].size(), groups_[2].size());
+  }
+
+  bool has(Split split) const override { return !groups_[static_cast<std::size_t>(split)].empty(); }
+
+  std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
+
+ private:
+  static constexpr int most_ways = 65534;  // episode_stream's parts, less the one for the classes
+
+  std::shared_ptr<const io::Dataset> data_;
+  ClassEpisodes episodes_;
+  std::array<std::vector<std::uint32_t>, 3> groups_;
+};
+
+}  // namespace
+
+std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
+                                                 const ClassEpisodes& episodes) {
+  return std::make_unique<ClassSource>(std::move(data), episodes);
+}
+
+}  // namespace kshot

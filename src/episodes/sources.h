@@ -1,0 +1,39 @@
+// Episode sources made from a configuration or a data file.
+#pragma once
+
+#include <memory>
+
+#include "io/dataset.h"
+#include "kshot/config.h"
+#include "kshot/episode.h"
+
+namespace kshot {
+
+/// The source that [data] describes. Throws Error naming the key or the file for a data file that
+/// cannot be read, or that has too few classes, tasks or examples for the episodes asked for.
+std::unique_ptr<EpisodeSource> make_source(const Config& config);
+
+struct ClassEpisodes {
+  int ways = 5;
+  int shots = 1;     ///< support examples a class
+  int queries = 15;  ///< query examples a class
+};
+/// N-way K-shot episodes from a file of classes: classes, and examples of a class, are drawn
+/// without replacement. Rows stand class by class, in the order the classes were drawn: labels 0,
+/// ..., N - 1.
+std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
+                                                 const ClassEpisodes& episodes);
+
+struct TableEpisodes {
+  int shots = 10;    ///< support rows
+  int queries = 10;  ///< query rows
+  /// A task of n < shots + queries rows has min(shots, n - 1) support rows, and the others for
+  /// query; else every task must have shots + queries rows.
+  bool variable_size = false;
+};
+/// Episodes from a file of tasks: one of the tasks, its support and query rows drawn without
+/// replacement.
+std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
+                                                 const TableEpisodes& episodes);
+
+}  // namespace kshot
