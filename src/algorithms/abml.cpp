@@ -36,9 +36,9 @@ class AbmlProgram final : public TaskProgram {
         adaptation_(*wave_, width, spec.adaptation),
         spec_(spec),
         shared_(shared) {
-    g_ = wave_->block(width);
-    v_ = {wave_->block(width), wave_->block(width)};
-    prior_ = {wave_->block(width), wave_->block(width)};
+    g_ = wave_->weights();
+    v_ = {wave_->weights(), wave_->weights()};
+    prior_ = {wave_->weights(), wave_->weights()};
     loss_ = wave_->block(1);
     gradients_ = {prior_.mu, prior_.s};
   }

@@ -20,19 +20,19 @@ constexpr std::size_t kept_noise_bytes = std::size_t{24} << 20;
 
 Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec)
     : wave_(wave), width_(width), spec_(spec) {
-  gradient_.mu = wave_.block(width_);
+  gradient_.mu = wave_.weights();
   product_.mu = gradient_.mu;  // never both at once
-  direction_.mu = wave_.block(width_);
-  h_ = spec_.gaussian ? wave_.block(width_) : gradient_.mu;
-  g_ = wave_.block(width_);
+  direction_.mu = wave_.weights();
+  h_ = spec_.gaussian ? wave_.weights() : gradient_.mu;
+  g_ = wave_.weights();
   if (!spec_.gaussian) return;
-  gradient_.s = wave_.block(width_);
+  gradient_.s = wave_.weights();
   product_.s = gradient_.s;
-  direction_.s = wave_.block(width_);
-  sigma_ = wave_.block(width_);
-  phi_ = wave_.block(width_);
-  u_ = wave_.block(width_);
-  outer_eps_ = wave_.block(width_);
+  direction_.s = wave_.weights();
+  sigma_ = wave_.weights();
+  phi_ = wave_.weights();
+  u_ = wave_.weights();
+  outer_eps_ = wave_.weights();
   const auto draws =
       static_cast<std::size_t>(spec_.steps) * static_cast<std::size_t>(spec_.samples);
   const std::size_t bytes =
@@ -43,8 +43,8 @@ Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec
 StateBlocks Adaptation::iterate(std::size_t index) {
   while (iterates_.size() <= index) {
     StateBlocks next;
-    next.mu = wave_.block(width_);
-    if (spec_.gaussian) next.s = wave_.block(width_);
+    next.mu = wave_.weights();
+    if (spec_.gaussian) next.s = wave_.weights();
     iterates_.push_back(next);
   }
   return iterates_[index];
@@ -66,7 +66,7 @@ void Adaptation::sample_inner(const StepContext& context, int k, int s, const St
   const auto draw = static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
                     static_cast<std::size_t>(s);
   const bool kept = draw < noise_.size();
-  if (kept && !noise_[draw].eps) noise_[draw].eps = wave_.block(width_);
+  if (kept && !noise_[draw].eps) noise_[draw].eps = wave_.weights();
   eps_ = kept ? noise_[draw].eps : outer_eps_;
   if (kept && noise_[draw].drawn) {
     wave_.sample(phi_, eps_, state.mu, sigma_, nullptr);
@@ -193,8 +193,8 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
       if (path) {
         // the prior's path is subtracted, like everything that passes through the inner step
         if (!prior_mu_) {
-          prior_mu_ = wave_.block(width_);
-          prior_s_ = wave_.block(width_);
+          prior_mu_ = wave_.weights();
+          prior_s_ = wave_.weights();
         }
         wave_.fill(prior_mu_, 0.0);
         wave_.fill(prior_s_, 0.0);

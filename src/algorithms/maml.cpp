@@ -29,11 +29,11 @@ class PointProgram final : public TaskProgram {
   PointProgram(std::unique_ptr<Wave> wave, std::size_t width, const AdaptationSpec& spec,
                const PointShared& shared)
       : wave_(std::move(wave)), adaptation_(*wave_, width, spec), spec_(spec), shared_(shared) {
-    v_ = wave_->block(width);
+    v_ = wave_->weights();
     loss_ = wave_->block(1);
     gradients_.push_back(v_);
     for (std::size_t i = 0; i < shared_.rate_gradients; ++i) {
-      gradients_.push_back(wave_->block(width));
+      gradients_.push_back(wave_->weights());
     }
   }
 

@@ -28,6 +28,7 @@ class ReferenceWave final : public HostWave<double> {
 
   int capacity() const override { return 1; }
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  Block weights() override { return block(network_->size()); }
   Block block(std::size_t width) override {
     blocks_.emplace_back(width, 0.0);
     return {static_cast<int>(blocks_.size()) - 1};
