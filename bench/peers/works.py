@@ -1,0 +1,261 @@
+"""What the peers compute, and how they are timed: shared by jax_peer.py and torch_peer.py.
+
+A work is an objective (the tables of a kshot case or configuration) with the sizes of its tasks. One
+step is what a training step costs before the optimiser: the loss and its gradient with respect to
+the meta-parameters, averaged over the meta-batch. Random numbers that the algorithm needs are drawn
+inside the step; the peers' episodes are not (kshot's are), which favours the peers.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The objective of a case (docs/mathematics.md), as far as the peers know it."""
+
+    algorithm: str = "maml"  # maml | abml
+    network: str = "mlp"  # mlp | conv4 (stride, batch norm by batch statistics, mean head)
+    layers: tuple = (1, 40, 40, 1)
+    activation: str = "relu"
+    filters: int = 64
+    image: tuple = (28, 28)
+    in_channels: int = 1
+    classes: int = 5
+    loss: str = "mse"  # mse | cross_entropy | gaussian_nll
+    noise_std: float = 1.0
+    steps: int = 1
+    learning_rate: float = 0.01
+    first_order: bool = False
+    kl_weight_inner: float = 1.0
+    kl_weight_outer: float = 1.0
+    differentiate_prior: bool = True
+    support_in_outer: bool = True
+    hyper_prior_weight: float = 0.0
+    gamma_shape: float = 2.0
+    gamma_rate: float = 0.2
+
+    @staticmethod
+    def from_tables(tables):
+        """From a parsed case.toml. Raises NotImplementedError for what the peers do not compute."""
+        if tables["algorithm"] not in ("maml", "abml"):
+            raise NotImplementedError(f"algorithm {tables['algorithm']}")
+        network, inner = tables["network"], tables["inner"]
+        abml = dict(tables.get("abml", {}))
+        kind = network["type"]
+        fields = {}
+        if kind == "mlp":
+            fields.update(layers=tuple(network["layers"]), activation=network["activation"])
+        elif kind == "conv4":
+            form = (network["downsample"], network["norm"], network["head"])
+            if form != ("stride", "batch", "mean"):
+                raise NotImplementedError(f"conv4 {form}")
+            fields.update(filters=network["filters"], image=tuple(network["image"]),
+                          in_channels=network["in_channels"], classes=network["classes"])
+        else:
+            raise NotImplementedError(f"network {kind}")
+        if "adapt" in inner:
+            raise NotImplementedError("inner.adapt")
+        if abml.pop("estimator", "weight") != "weight" or \
+                abml.pop("inner_data", "support") != "support":
+            raise NotImplementedError("estimator, inner_data")
+        for unused in ("samples_inner", "samples_outer", "log_sigma_init"):
+            abml.pop(unused, None)
+        return Objective(algorithm=tables["algorithm"], network=kind, loss=tables["loss"]["type"],
+                         noise_std=tables["loss"].get("noise_std", 1.0), steps=inner["steps"],
+                         learning_rate=inner["learning_rate"],
+                         first_order=inner.get("order", "second") == "first", **fields, **abml)
+
+    def parameter_shapes(self):
+        """Name to shape, in network order."""
+        shapes = {}
+        if self.network == "mlp":
+            for i, (fan_in, out) in enumerate(zip(self.layers, self.layers[1:])):
+                shapes[f"layers.{i}.weight"] = (out, fan_in)
+                shapes[f"layers.{i}.bias"] = (out,)
+        else:
+            channels = self.in_channels
+            for i in range(4):
+                shapes[f"blocks.{i}.conv.weight"] = (self.filters, channels, 3, 3)
+                shapes[f"blocks.{i}.conv.bias"] = (self.filters,)
+                shapes[f"blocks.{i}.norm.weight"] = (self.filters,)
+                shapes[f"blocks.{i}.norm.bias"] = (self.filters,)
+                channels = self.filters
+            shapes["head.weight"] = (self.classes, self.filters)
+            shapes["head.bias"] = (self.classes,)
+        return shapes
+
+    def input_shape(self):
+        if self.network == "mlp":
+            return (self.layers[0],)
+        return (self.in_channels, *self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    objective: Objective
+    support: int
+    query: int
+    samples: int  # S = S' of ABML
+
+
+def _sinusoid(steps):
+    return Work(Objective(steps=steps), 10, 10, 0)
+
+
+def _conv4(steps, query):
+    return Work(Objective(network="conv4", loss="cross_entropy", steps=steps, learning_rate=0.4),
+                5, query, 0)
+
+
+WORKS = {
+    "sinusoid_maml_k1": _sinusoid(1),
+    "sinusoid_maml_k5": _sinusoid(5),
+    "sinusoid_abml_k5_s10": Work(
+        Objective(algorithm="abml", loss="gaussian_nll", noise_std=1.0, steps=5,
+                  kl_weight_inner=0.1), 10, 10, 10),
+    "conv4_maml_k1_q5": _conv4(1, 5),
+    "conv4_maml_k1_q75": _conv4(1, 75),
+    "conv4_maml_k5_q75": _conv4(5, 75),
+}
+
+LOG_SIGMA = -3.0  # initial log standard deviation of the ABML work
+
+
+def initial_weights(objective, rng):
+    """He-uniform weights, zero biases, norm scale 1; float32, by name."""
+    weights = {}
+    for name, shape in objective.parameter_shapes().items():
+        if name.endswith("norm.weight"):
+            weights[name] = rng.uniform(1.0, 1.0, shape)
+        elif name.endswith("bias"):
+            weights[name] = rng.uniform(0.0, 0.0, shape)
+        else:
+            fan_in = 1
+            for extent in shape[1:]:
+                fan_in *= extent
+            bound = (6.0 / fan_in) ** 0.5
+            weights[name] = rng.uniform(-bound, bound, shape)
+    return {name: value.astype("float32") for name, value in weights.items()}
+
+
+def episodes(work, tasks, rng):
+    """(support_x, support_y, query_x, query_y), each [tasks, n, ...]; float32, labels int64."""
+    objective = work.objective
+    parts = []
+    if objective.network == "mlp":
+        amplitude = rng.uniform(0.1, 5.0, (tasks, 1, 1))
+        phase = rng.uniform(0.0, 3.141592653589793, (tasks, 1, 1))
+        for n in (work.support, work.query):
+            x = rng.uniform(-5.0, 5.0, (tasks, n, 1))
+            y = amplitude * rng.sin(x + phase)
+            parts += [x.astype("float32"), y.astype("float32")]
+    else:
+        for n in (work.support, work.query):
+            x = rng.uniform(0.0, 1.0, (tasks, n, *objective.input_shape())) > 0.9
+            parts += [x.astype("float32"), rng.labels(tasks, n, objective.classes)]
+    return parts
+
+
+class Rng:
+    """What the functions above need of NumPy (imported late: threads are limited before)."""
+
+    def __init__(self, seed):
+        import numpy
+        self._numpy = numpy
+        self._generator = numpy.random.default_rng(seed)
+
+    def uniform(self, low, high, shape):
+        return self._generator.uniform(low, high, shape)
+
+    def sin(self, x):
+        return self._numpy.sin(x)
+
+    def labels(self, tasks, n, classes):
+        return self._numpy.broadcast_to(self._numpy.arange(n) % classes, (tasks, n)).copy()
+
+
+def status_bytes(key):
+    """VmRSS or VmHWM (peak) of this process, in bytes."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def limit_memory():
+    """Too large a meta-batch ends as an error of this process, not of the machine."""
+    with open("/proc/meminfo", encoding="ascii") as info:
+        available = next(int(line.split()[1]) * 1024 for line in info
+                         if line.startswith("MemAvailable"))
+    limit = int(0.9 * available)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def median_seconds(step, seconds):
+    """Median time of step(), repeated for `seconds` (at least 3 times, or once if that is over four
+    times the limit), after one call to warm up. Returns (median, repeats)."""
+    step()
+    times = []
+    begin = time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        step()
+        now = time.perf_counter()
+        times.append(now - start)
+        elapsed = now - begin
+        if (elapsed >= seconds and len(times) >= 3) or elapsed >= 4 * seconds:
+            return statistics.median(times), len(times)
+
+
+def run_peer(description, modes, load):
+    """Command line of a peer. load(mode, threads) is called once the process is confined to
+    `threads` cores and returns (versions, make_step); make_step(work, tasks) returns step(), which
+    runs one step to its end and returns the loss."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", required=True, choices=sorted(WORKS))
+    parser.add_argument("--tasks", default="64", help="meta-batch sizes, comma-separated")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=5.0, help="time limit for a size")
+    parser.add_argument("--inner-steps", type=int, help="instead of the work's own K")
+    parser.add_argument("--mode", choices=modes, default=modes[0])
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+
+    cores = sorted(os.sched_getaffinity(0))[:args.threads]
+    os.sched_setaffinity(0, cores)
+    limit_memory()
+    work = WORKS[args.work]
+    if args.inner_steps is not None:
+        work = dataclasses.replace(
+            work, objective=dataclasses.replace(work.objective, steps=args.inner_steps))
+    versions, make_step = load(args.mode, args.threads)
+    report = {"work": args.work, "mode": args.mode, "threads": args.threads,
+              "inner_steps": work.objective.steps, "versions": versions,
+              "baseline_rss_bytes": status_bytes("VmRSS"), "results": []}
+    for tasks in [int(size) for size in args.tasks.split(",")]:
+        result = {"tasks": tasks}
+        try:
+            step = make_step(work, tasks)
+            seconds, repeats = median_seconds(step, args.seconds)
+            loss = step()
+            if loss != loss or abs(loss) == float("inf"):
+                raise ArithmeticError(f"the loss is {loss}: timing what diverges measures nothing")
+            result.update(tasks_per_second=tasks / seconds, seconds_per_step=seconds,
+                          repeats=repeats, loss=loss)
+        except (MemoryError, RuntimeError) as error:  # XLA and PyTorch: out of memory
+            result["error"] = str(error).splitlines()[0][:200]
+        result["peak_rss_bytes"] = status_bytes("VmHWM")
+        report["results"].append(result)
+        if not args.json:
+            print(result, file=sys.stderr)
+    report["peak_rss_bytes"] = status_bytes("VmHWM")
+    if args.json:
+        print(json.dumps(report))
