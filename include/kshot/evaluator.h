@@ -1,0 +1,103 @@
+// Evaluation on test episodes: the adapted network per inner step, beside baselines that see the
+// same support and query rows.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kshot/config.h"
+#include "kshot/episode.h"
+
+namespace kshot {
+
+/// A mean over episodes and the half width of its 95 % confidence interval (1.96 s / sqrt(n)).
+struct Statistic {
+  double mean = 0.0;
+  double half_width = 0.0;  ///< NaN for a single episode
+  std::size_t episodes = 0;
+};
+
+/// How often targets fell into the central bands of the prediction.
+struct CoverageScore {
+  double level = 0.0;  ///< 0.9
+  Statistic observed;
+};
+
+/// One bin of a reliability diagram, over (low, high] of confidence.
+struct CalibrationBin {
+  double low = 0.0, high = 0.0;
+  std::size_t count = 0;
+  double confidence = 0.0, accuracy = 0.0;
+};
+
+/// One way to predict, judged on all episodes. What does not apply is absent.
+struct Score {
+  std::string name;                          ///< "maml", "nearest centroid"
+  int inner_steps = -1;                      ///< -1: a baseline
+  std::optional<Statistic> accuracy, brier;  ///< classification
+  std::optional<double> ece;                 ///< expected calibration error, 15 bins
+  std::vector<CalibrationBin> calibration;
+  std::optional<Statistic> mse;  ///< regression: mean over rows and outputs
+  std::optional<Statistic> nll;  ///< nats a row
+  std::vector<CoverageScore> coverage;
+};
+
+struct Evaluation {
+  std::string algorithm;
+  std::string checkpoint;  ///< file
+  std::uint64_t step = 0;  ///< meta-steps it was trained for
+  std::string source;      ///< the episodes, in words
+  Split split = Split::test;
+  TaskShape shape;
+  std::uint64_t seed = 0;
+  int episodes = 0;
+  int diverged = 0;  ///< episodes left out: their adapted network left the finite range
+  int samples = 1;
+  std::string norm_statistics;  ///< "batch", "support"; "none": no norm layers
+  std::string device;
+  double seconds = 0.0;
+  std::vector<Score> steps;      ///< after 0, 1, ... inner steps
+  std::vector<Score> baselines;  ///< the same episodes
+
+  const Score& last() const { return steps.back(); }
+  /// As a table for people.
+  std::string table() const;
+  std::string to_json() const;
+};
+
+struct EvaluatorOptions {
+  std::string device = "auto";
+  int threads = 0;
+  /// Changes to the checkpoint's configuration: "evaluate.steps=10", "data.shots=5".
+  std::vector<std::string> overrides;
+  Split split = Split::test;
+  bool baselines = true;
+  bool progress = false;
+};
+
+class Evaluator {
+ public:
+  /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint. Episodes from the
+  /// run's own [data] ...
+  explicit Evaluator(const std::filesystem::path& run, EvaluatorOptions options = {});
+  /// ... or from a source.
+  Evaluator(const std::filesystem::path& run, std::shared_ptr<const EpisodeSource> source,
+            EvaluatorOptions options = {});
+  ~Evaluator();
+  Evaluator(Evaluator&&) noexcept;
+  Evaluator& operator=(Evaluator&&) noexcept;
+
+  const Config& config() const;
+  /// The same episodes and the same numbers every time, whatever the number of threads.
+  Evaluation run();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kshot

@@ -1,0 +1,84 @@
+// One new task: adapts a trained checkpoint to its support rows and predicts its query rows.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kshot/config.h"
+#include "kshot/network.h"
+
+namespace kshot {
+
+struct LearnerOptions {
+  std::string device = "auto";
+  int threads = 0;
+  /// Changes to the checkpoint's configuration: "evaluate.steps=10", "evaluate.samples=100".
+  std::vector<std::string> overrides;
+};
+
+/// The rows of a task. x [rows, inputs] row-major (NCHW for images), in the units the network was
+/// trained on. Classification: labels [rows] in [0, outputs); regression: values [rows, outputs].
+struct SupportRows {
+  std::span<const float> x;
+  std::span<const std::int32_t> labels;
+  std::span<const float> values;
+};
+
+/// A named tensor of the adapted state, e.g. "theta.layers.0.weight".
+struct AdaptedTensor {
+  std::string name;
+  std::vector<int> shape;
+  std::vector<double> values;
+};
+
+struct Prediction {
+  int rows = 0, outputs = 0, samples = 1, inner_steps = 0;
+  bool classification = false;
+  /// What the network gives, [samples, rows, outputs].
+  std::vector<double> raw;
+  /// [rows, outputs]: probabilities (mean over samples), or the mean prediction.
+  std::vector<double> mean;
+  /// [rows, outputs]: spread over posterior samples (of the probabilities, or of the prediction
+  /// without observation noise). Zero for one sample.
+  std::vector<double> std;
+  /// Observation noise, where loss.type = "gaussian_nll"; else 0.
+  double noise_std = 0.0;
+  /// [rows], classification: entropy of `mean`, and the part of it that stems from not knowing the
+  /// weights (mutual information; zero for one sample), nats.
+  std::vector<double> entropy, mutual_information;
+  std::vector<AdaptedTensor> adapted;
+};
+
+class Learner {
+ public:
+  /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint.
+  explicit Learner(const std::filesystem::path& run, LearnerOptions options = {});
+  ~Learner();
+  Learner(Learner&&) noexcept;
+  Learner& operator=(Learner&&) noexcept;
+
+  const Config& config() const;
+  const Network& network() const;
+  /// How raw inputs became the network's (JSON), where the training data carried that; else empty.
+  const std::string& preprocessing() const;
+  std::string device() const;
+
+  /// Adapts to the support rows and predicts the query rows [rows, inputs] after evaluate.steps
+  /// inner steps. Networks with norm layers and norm_statistics "batch" see the query rows
+  /// together. Throws Error for rows that do not fit, and where the adapted weights leave the
+  /// finite range.
+  Prediction predict(const SupportRows& support, std::span<const float> query_x) const;
+  /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's.
+  std::vector<Prediction> predict_steps(const SupportRows& support,
+                                        std::span<const float> query_x) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kshot

@@ -1,0 +1,108 @@
+// Meta-training: from a configuration and a source of episodes to a checkpoint.
+//
+//   kshot::Config config = kshot::Config::load("sinusoid.toml");
+//   kshot::Trainer trainer(config, {.run_folder = "runs/first"});
+//   kshot::TrainResult result = trainer.run();
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kshot/config.h"
+#include "kshot/episode.h"
+
+namespace kshot {
+
+/// Training since the last report; losses are means over its steps.
+struct TrainReport {
+  std::uint64_t step = 0;      ///< steps done
+  double loss = 0.0;           ///< the meta-objective
+  double task_loss = 0.0;      ///< its mean over tasks, without the terms outside that mean
+  double learning_rate = 0.0;  ///< of the last step
+  double gradient_norm = 0.0;  ///< of the last step, before clipping
+  std::uint64_t tasks = 0, diverged = 0;
+  double seconds = 0.0;  ///< training time so far, over all sessions of the run
+  double tasks_per_second = 0.0;
+};
+
+/// Validation episodes, the same ones every time.
+struct ValidationReport {
+  std::uint64_t step = 0;
+  std::string metric;       ///< "accuracy", "mse" or "nll": what early stopping looks at
+  double value = 0.0;       ///< its mean over episodes
+  double half_width = 0.0;  ///< of the 95 % confidence interval
+  double nll = 0.0;         ///< nats a row; NaN where the loss is no likelihood
+  bool best = false;        ///< better than all before
+  std::uint64_t diverged = 0;
+  double seconds = 0.0;
+};
+
+struct TrainerOptions {
+  /// Where configuration, metrics and checkpoints go. Created; must not hold a run already, unless
+  /// resumed. Empty: nothing is written, the parameters stay with the Trainer.
+  std::filesystem::path run_folder;
+  /// Go on from run_folder's last checkpoint, bit for bit as if never stopped.
+  bool resume = false;
+  std::string device = "auto";  ///< auto | cpu | reference | cuda
+  int threads = 0;              ///< 0: all cores
+  bool progress = false;        ///< a progress line and messages on standard error
+  std::string command;          ///< recorded in run.json
+  std::function<void(const TrainReport&)> on_report;  ///< every train.log_every steps
+  std::function<void(const ValidationReport&)> on_validation;
+  /// Asked after every step; true: write a checkpoint and return.
+  std::function<bool()> stop;
+};
+
+enum class StopReason { steps, patience, time_limit, asked };
+
+struct TrainResult {
+  std::uint64_t step = 0;  ///< steps done, over all sessions of the run
+  StopReason reason = StopReason::steps;
+  double seconds = 0.0;  ///< training time, over all sessions of the run
+  double loss = 0.0;     ///< of the last step of this session; NaN where it made none
+  bool validated = false;
+  ValidationReport best;                  ///< where validated
+  std::uint64_t tasks = 0, diverged = 0;  ///< over all sessions of the run
+};
+
+class Trainer {
+ public:
+  /// Episodes from the configuration's [data].
+  explicit Trainer(const Config& config, TrainerOptions options = {});
+  /// Episodes from a source of one's own; [data] is not looked at.
+  Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
+          TrainerOptions options = {});
+  ~Trainer();
+  Trainer(Trainer&&) noexcept;
+  Trainer& operator=(Trainer&&) noexcept;
+
+  /// Trains until train.steps, a limit or `stop`. Throws Error where more than train.max_diverged
+  /// of a step's tasks diverge. May be called again after `stop` to go on.
+  TrainResult run();
+
+  const Config& config() const;
+  const Network& network() const;
+  /// "cpu (...)": what computes.
+  std::string device() const;
+  /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...) and their
+  /// values, flat in the network's order.
+  std::vector<std::string> groups() const;
+  std::vector<double> parameters(const std::string& group) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// The configuration a run goes on with: the run's own with `overrides` ("train.steps=20000")
+/// applied. Where `config` is given it takes the run's place; then, as for the overrides, only
+/// [train], [optimizer], [evaluate] and data.path may differ from the run. Throws Error naming the
+/// first key that may not.
+Config resumed_config(const std::filesystem::path& run_folder, const Config* config,
+                      const std::vector<std::string>& overrides);
+
+}  // namespace kshot

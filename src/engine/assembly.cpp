@@ -1,0 +1,103 @@
+#include "engine/assembly.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kshot/error.h"
+
+namespace kshot {
+namespace {
+
+std::string text(const FeatureShape& shape) {
+  return shape.spatial ? fmt::format("{} x {} x {}", shape.channels, shape.height, shape.width)
+                       : fmt::format("{}", shape.size());
+}
+
+}  // namespace
+
+Assembly assemble(const Config& config, const std::string& device, int threads) {
+  Assembly a;
+  a.config = config;
+  a.network = std::make_shared<const Network>(config.make_network());
+  a.algorithm = make_algorithm(config, a.network);
+  a.backend = backend::make_backend(device, threads);
+  for (const ParameterGroup& group : a.algorithm->groups()) {
+    a.parameters.push_back(a.backend->shared(group.size));
+  }
+  return a;
+}
+
+void load_parameters(Assembly& assembly, const Checkpoint& checkpoint) {
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    checkpoint.load("", groups[g], *assembly.parameters[g]);
+  }
+}
+
+std::string device_text(const backend::Backend& backend) {
+  return fmt::format("{} ({})", backend.name(), backend.description());
+}
+
+SourceInfo describe(const EpisodeSource& source) {
+  return {source.describe(), source.shape(), source.preprocessing()};
+}
+
+void check_fit(const Config& config, const Network& network, const EpisodeSource& source) {
+  const TaskShape shape = source.shape();
+  const FeatureShape& input = network.input();
+  if (input.size() != shape.input.size() ||
+      (input.spatial && shape.input.spatial && input != shape.input)) {
+    throw Error(fmt::format("[network] takes inputs of {}, but the episodes ({}) have {}",
+                            text(input), source.describe(), text(shape.input)));
+  }
+  const bool labels = shape.target == TargetKind::label;
+  if (labels != is_classification(config)) {
+    throw Error(fmt::format("loss.type: the episodes ({}) have {} for targets, expected {}",
+                            source.describe(), labels ? "classes" : "numbers",
+                            labels ? "cross_entropy" : "mse or gaussian_nll"));
+  }
+  if (network.outputs() != shape.outputs) {
+    throw Error(fmt::format("[network] gives {} outputs, but the episodes ({}) have {} {}",
+                            network.outputs(), source.describe(), shape.outputs,
+                            labels ? "classes" : "targets"));
+  }
+  if (shape.support < 1 || shape.query < 1) {
+    throw Error(
+        fmt::format("the episodes ({}) have {} support and {} query rows: expected at least "
+                    "1 of each",
+                    source.describe(), shape.support, shape.query));
+  }
+}
+
+Config prediction_config(Config config) {
+  config.abml.inner_data = InnerData::support;
+  return config;
+}
+
+PredictOptions predict_options(const Config& config, const Algorithm& algorithm) {
+  PredictOptions options;
+  options.steps = config.evaluate.steps >= 0 ? config.evaluate.steps : config.inner.steps;
+  options.samples = !algorithm.bayesian()         ? 1
+                    : config.evaluate.samples > 0 ? config.evaluate.samples
+                                                  : config.abml.samples_outer;
+  options.statistics = config.evaluate.norm_statistics == "support"
+                           ? backend::NormStatistics::support
+                           : backend::NormStatistics::batch;
+  return options;
+}
+
+bool is_classification(const Config& config) {
+  return config.loss.type == LossType::cross_entropy;
+}
+
+double predictive_noise(const Config& config, const Network& network, const Algorithm& algorithm) {
+  if (config.loss.type == LossType::gaussian_nll) return config.loss.noise_std;
+  if (config.loss.type == LossType::mse && algorithm.bayesian()) {
+    return std::sqrt(0.5 * network.outputs());
+  }
+  return 0.0;
+}
+
+}  // namespace kshot

@@ -1,0 +1,47 @@
+// What training, evaluation and adaptation are put together from.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "backend/backend.h"
+#include "engine/checkpoint.h"
+#include "kshot/config.h"
+#include "kshot/episode.h"
+
+namespace kshot {
+
+/// A configuration's network and algorithm on a backend, and room for the parameters.
+struct Assembly {
+  Config config;
+  std::shared_ptr<const Network> network;
+  std::unique_ptr<backend::Backend> backend;
+  std::unique_ptr<Algorithm> algorithm;
+  std::vector<backend::Shared> parameters;  ///< in the order of algorithm->groups()
+};
+
+/// Parameters are left zero.
+Assembly assemble(const Config& config, const std::string& device, int threads);
+void load_parameters(Assembly& assembly, const Checkpoint& checkpoint);
+
+/// "cpu (...)".
+std::string device_text(const backend::Backend& backend);
+SourceInfo describe(const EpisodeSource& source);
+/// Throws Error where the episodes do not fit the network or the loss.
+void check_fit(const Config& config, const Network& network, const EpisodeSource& source);
+
+/// For prediction: new tasks come without labels for their queries, so the inner loop of
+/// abml.inner_data = "all" runs on the support set alone.
+Config prediction_config(Config config);
+/// As [evaluate] says, with what it leaves to training filled in.
+PredictOptions predict_options(const Config& config, const Algorithm& algorithm);
+
+bool is_classification(const Config& config);
+/// Observation noise of the predictive distribution: the loss's own where it has one; for a
+/// Bayesian model with squared error, whose exponential is the density of N(o, outputs/2), that;
+/// else 0 (a point without a distribution).
+double predictive_noise(const Config& config, const Network& network, const Algorithm& algorithm);
+
+}  // namespace kshot

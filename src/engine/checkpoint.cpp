@@ -1,0 +1,214 @@
+#include "engine/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "io/safetensors.h"
+#include "kshot/error.h"
+#include "kshot/version.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* format_name = "kshot checkpoint";
+constexpr int format_version = 1;
+
+json to_json(const ValidationReport& v) {
+  return {{"step", v.step},      {"metric", v.metric},
+          {"value", v.value},    {"half_width", v.half_width},
+          {"nll", v.nll},        {"diverged", v.diverged},
+          {"seconds", v.seconds}};
+}
+
+/// JSON has no NaN: null stands for it.
+double number(const json& value) {
+  return value.is_null() ? std::nan("") : value.get<double>();
+}
+
+ValidationReport validation_from(const json& j) {
+  ValidationReport v;
+  v.step = j.at("step").get<std::uint64_t>();
+  v.metric = j.at("metric").get<std::string>();
+  v.value = number(j.at("value"));
+  v.half_width = number(j.at("half_width"));
+  v.nll = number(j.at("nll"));
+  v.diverged = j.at("diverged").get<std::uint64_t>();
+  v.seconds = number(j.at("seconds"));
+  v.best = true;
+  return v;
+}
+
+std::string state_text(const RunState& s) {
+  json j = {{"step", s.step},
+            {"seconds", s.seconds},
+            {"tasks", s.tasks},
+            {"diverged", s.diverged},
+            {"validations_since_best", s.validations_since_best},
+            {"window",
+             {{"steps", s.window.steps},
+              {"tasks", s.window.tasks},
+              {"diverged", s.window.diverged},
+              {"loss", s.window.loss},
+              {"task_loss", s.window.task_loss}}}};
+  if (s.validated) j["best"] = to_json(s.best);
+  return j.dump();
+}
+
+RunState state_from(const json& j) {
+  RunState s;
+  s.step = j.at("step").get<std::uint64_t>();
+  s.seconds = number(j.at("seconds"));
+  s.tasks = j.at("tasks").get<std::uint64_t>();
+  s.diverged = j.at("diverged").get<std::uint64_t>();
+  s.validations_since_best = j.at("validations_since_best").get<int>();
+  const json& w = j.at("window");
+  s.window = {.steps = w.at("steps").get<std::uint64_t>(),
+              .tasks = w.at("tasks").get<std::uint64_t>(),
+              .diverged = w.at("diverged").get<std::uint64_t>(),
+              .loss = number(w.at("loss")),
+              .task_loss = number(w.at("task_loss"))};
+  if (j.contains("best")) {
+    s.validated = true;
+    s.best = validation_from(j.at("best"));
+  }
+  return s;
+}
+
+std::string source_text(const SourceInfo& source) {
+  const TaskShape& shape = source.shape;
+  return json{{"description", source.description},
+              {"input", {shape.input.channels, shape.input.height, shape.input.width}},
+              {"spatial", shape.input.spatial},
+              {"outputs", shape.outputs},
+              {"target", shape.target == TargetKind::label ? "label" : "value"},
+              {"support", shape.support},
+              {"query", shape.query}}
+      .dump();
+}
+
+SourceInfo source_from(const json& j) {
+  SourceInfo source;
+  source.description = j.at("description").get<std::string>();
+  const auto input = j.at("input").get<std::vector<int>>();
+  source.shape.input = {input.at(0), input.at(1), input.at(2), j.at("spatial").get<bool>()};
+  source.shape.outputs = j.at("outputs").get<int>();
+  source.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
+  source.shape.support = j.at("support").get<int>();
+  source.shape.query = j.at("query").get<int>();
+  return source;
+}
+
+std::vector<std::size_t> tensor_shape(const ParameterTensor& tensor) {
+  return {tensor.shape.begin(), tensor.shape.end()};
+}
+
+}  // namespace
+
+Checkpoint Checkpoint::read(const fs::path& path) {
+  io::SafeTensors file = io::read_safetensors(path);
+  const auto entry = [&](const char* key) -> const std::string& {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end()) {
+      throw Error(fmt::format("{}: not a checkpoint of kshot: \"{}\" is missing from its metadata",
+                              path.string(), key));
+    }
+    return found->second;
+  };
+  if (entry("format") != format_name) {
+    throw Error(fmt::format("{}: not a checkpoint of kshot: format is \"{}\", expected \"{}\"",
+                            path.string(), entry("format"), format_name));
+  }
+  if (entry("version") != std::to_string(format_version)) {
+    throw Error(
+        fmt::format("{}: checkpoint of format version {}, expected {} (written by kshot {})",
+                    path.string(), entry("version"), format_version, entry("kshot")));
+  }
+  Checkpoint checkpoint;
+  checkpoint.path = path;
+  checkpoint.config = Config::parse(entry("config"), path.string());
+  try {
+    checkpoint.state = state_from(json::parse(entry("state")));
+    checkpoint.source = source_from(json::parse(entry("source")));
+  } catch (const json::exception& error) {
+    throw Error(fmt::format("{}: the metadata of the checkpoint are damaged: {}", path.string(),
+                            error.what()));
+  }
+  if (file.metadata.contains("preprocessing")) {
+    checkpoint.source.preprocessing = file.metadata.at("preprocessing");
+  }
+  checkpoint.tensors = std::move(file.tensors);
+  return checkpoint;
+}
+
+void Checkpoint::write(const fs::path& file) const {
+  io::SafeTensors content;
+  content.tensors = tensors;
+  content.metadata = {{"format", format_name},      {"version", std::to_string(format_version)},
+                      {"kshot", version()},         {"config", config.to_toml()},
+                      {"state", state_text(state)}, {"source", source_text(source)}};
+  if (!source.preprocessing.empty()) content.metadata["preprocessing"] = source.preprocessing;
+  io::write_safetensors(file, content);
+}
+
+void Checkpoint::store(const std::string& prefix, const ParameterGroup& group,
+                       const backend::SharedVector& values, backend::Precision precision) {
+  std::vector<double> flat(group.size);
+  values.download(flat);
+  const std::vector<float> single(flat.begin(), flat.end());
+  for (const ParameterTensor& tensor : group.tensors) {
+    const std::string name = prefix + group.name + "." + tensor.name;
+    tensors[name] =
+        precision == backend::Precision::f64
+            ? io::Tensor::from(std::span<const double>(flat).subspan(tensor.offset, tensor.size),
+                               tensor_shape(tensor))
+            : io::Tensor::from(std::span<const float>(single).subspan(tensor.offset, tensor.size),
+                               tensor_shape(tensor));
+  }
+}
+
+void Checkpoint::load(const std::string& prefix, const ParameterGroup& group,
+                      backend::SharedVector& values) const {
+  std::vector<double> flat(group.size);
+  for (const ParameterTensor& tensor : group.tensors) {
+    const std::string name = prefix + group.name + "." + tensor.name;
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) {
+      throw Error(fmt::format("checkpoint {} is of another network or algorithm: it has no \"{}\"",
+                              path.string(), name));
+    }
+    if (found->second.shape != tensor_shape(tensor)) {
+      throw Error(fmt::format(
+          "checkpoint {} is of another network: \"{}\" has shape {}, expected {}", path.string(),
+          name, io::shape_text(found->second.shape), io::shape_text(tensor_shape(tensor))));
+    }
+    const std::vector<double> part = found->second.to_f64();
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      if (!std::isfinite(part[i])) {
+        throw Error(fmt::format("checkpoint {}: \"{}\" holds a number that is not finite",
+                                path.string(), name));
+      }
+      flat[tensor.offset + i] = part[i];
+    }
+  }
+  values.upload(flat);
+}
+
+fs::path find_checkpoint(const fs::path& run, const std::string& which) {
+  std::error_code ignored;
+  if (!fs::exists(run, ignored)) {
+    throw Error(fmt::format("{}: no such run folder or checkpoint", run.string()));
+  }
+  if (!fs::is_directory(run, ignored)) return run;
+  if (which == "best" && fs::exists(run / best_checkpoint, ignored)) return run / best_checkpoint;
+  if (fs::exists(run / last_checkpoint, ignored)) return run / last_checkpoint;
+  throw Error(
+      fmt::format("{}: no checkpoint in this folder (expected {})", run.string(), last_checkpoint));
+}
+
+}  // namespace kshot

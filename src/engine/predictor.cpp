@@ -1,0 +1,121 @@
+#include "engine/predictor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <mutex>
+
+namespace kshot {
+namespace {
+
+/// Runs closures in the order of their numbers, whatever the order they come in.
+class InOrder {
+ public:
+  void put(int number, std::function<void()> action) {
+    const std::lock_guard lock(mutex_);
+    waiting_.emplace(number, std::move(action));
+    for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
+      const std::function<void()> run = std::move(it->second);
+      waiting_.erase(it);
+      ++next_;
+      if (run) run();
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, std::function<void()>> waiting_;
+  int next_ = 0;
+};
+
+/// The first `rows` rows of a task's part of an array over tasks.
+template <typename T>
+std::span<const T> rows_of(const std::vector<T>& all, int slot, int stride_rows, int rows,
+                           int width) {
+  const auto w = static_cast<std::size_t>(width);
+  return std::span<const T>(all).subspan(
+      static_cast<std::size_t>(slot) * static_cast<std::size_t>(stride_rows) * w,
+      static_cast<std::size_t>(rows) * w);
+}
+
+}  // namespace
+
+std::span<const float> EpisodePrediction::support_x() const {
+  const TaskShape& s = batch->shape();
+  return rows_of(batch->support_x, slot, s.support,
+                 batch->support_n[static_cast<std::size_t>(slot)], s.input.size());
+}
+std::span<const float> EpisodePrediction::query_x() const {
+  const TaskShape& s = batch->shape();
+  return rows_of(batch->query_x, slot, s.query, rows, s.input.size());
+}
+std::span<const std::int32_t> EpisodePrediction::support_labels() const {
+  return rows_of(batch->support_label, slot, batch->shape().support,
+                 batch->support_n[static_cast<std::size_t>(slot)], 1);
+}
+std::span<const std::int32_t> EpisodePrediction::query_labels() const {
+  return rows_of(batch->query_label, slot, batch->shape().query, rows, 1);
+}
+std::span<const float> EpisodePrediction::support_values() const {
+  const TaskShape& s = batch->shape();
+  return rows_of(batch->support_value, slot, s.support,
+                 batch->support_n[static_cast<std::size_t>(slot)], s.outputs);
+}
+std::span<const float> EpisodePrediction::query_values() const {
+  const TaskShape& s = batch->shape();
+  return rows_of(batch->query_value, slot, s.query, rows, s.outputs);
+}
+
+std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatch& batch, int first,
+                                            int count, const StepContext& context,
+                                            const PredictOptions& options) {
+  const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
+  std::vector<EpisodePrediction> predictions(static_cast<std::size_t>(count));
+  for (int t = 0; t < count; ++t) {
+    EpisodePrediction& p = predictions[static_cast<std::size_t>(t)];
+    p.episode = first + t;
+    p.batch = &batch;
+    p.slot = t;
+    p.rows = batch.query_n[static_cast<std::size_t>(t)];
+  }
+  std::vector<double> all;
+  const auto samples = static_cast<std::size_t>(options.samples);
+  program.predict(context, options, [&](int step, int sample, backend::Block block) {
+    const auto stride =
+        static_cast<std::size_t>(program.wave().rows(backend::Set::query)) * outputs;
+    all.resize(static_cast<std::size_t>(count) * stride);
+    program.wave().download(block, all);
+    const auto slot = static_cast<std::size_t>(options.every_step ? step : 0);
+    for (std::size_t t = 0; t < predictions.size(); ++t) {
+      EpisodePrediction& p = predictions[t];
+      const std::size_t size = static_cast<std::size_t>(p.rows) * outputs;
+      if (p.outputs.size() <= slot) p.outputs.resize(slot + 1);
+      p.outputs[slot].resize(samples * size);
+      const std::span<const double> values = std::span(all).subspan(t * stride, size);
+      std::ranges::copy(values,
+                        p.outputs[slot].begin() +
+                            static_cast<std::ptrdiff_t>(static_cast<std::size_t>(sample) * size));
+      p.diverged =
+          p.diverged || !std::ranges::all_of(values, [](double v) { return std::isfinite(v); });
+    }
+  });
+  return predictions;
+}
+
+void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> parameters,
+                      const EpisodeSource& source, std::uint64_t seed, Split split, int episodes,
+                      const PredictOptions& options,
+                      const std::function<std::function<void()>(const EpisodePrediction&)>& judge) {
+  StepContext context;
+  context.seed = seed;
+  InOrder order;
+  scheduler.for_each_wave(parameters, source, seed, split, episodes,
+                          [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
+                            for (const EpisodePrediction& prediction :
+                                 predict_wave(program, batch, first, count, context, options)) {
+                              order.put(prediction.episode, judge(prediction));
+                            }
+                          });
+}
+
+}  // namespace kshot

@@ -1,0 +1,577 @@
+#include "kshot/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <optional>
+
+#include "engine/assembly.h"
+#include "engine/checkpoint.h"
+#include "engine/config_facts.h"
+#include "engine/predictor.h"
+#include "engine/run_folder.h"
+#include "engine/scheduler.h"
+#include "episodes/sources.h"
+#include "io/atomic_file.h"
+#include "io/json_lines.h"
+#include "io/log.h"
+#include "io/tfevents.h"
+#include "kshot/error.h"
+#include "kshot/version.h"
+#include "metrics/metrics.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Of meta-step `step`, counted from 0.
+double learning_rate(const Config::OptimizerTable& optimizer, std::uint64_t step, int steps) {
+  const double rate = optimizer.learning_rate;
+  switch (optimizer.schedule) {
+    case ScheduleKind::constant:
+      return rate;
+    case ScheduleKind::cosine: {
+      const double done = std::min(1.0, static_cast<double>(step) / std::max(1, steps));
+      const double low = optimizer.final_learning_rate;
+      return low + 0.5 * (rate - low) * (1.0 + std::cos(std::numbers::pi * done));
+    }
+    case ScheduleKind::step: {
+      const auto decays = step / static_cast<std::uint64_t>(optimizer.decay_every);
+      return rate * std::pow(optimizer.decay_factor, static_cast<double>(decays));
+    }
+  }
+  return rate;
+}
+
+/// The optimiser of all groups: its state, and a step with clipping by value, then by norm.
+class Optimizer {
+ public:
+  Optimizer(const Config::OptimizerTable& table, backend::Backend& backend,
+            const std::vector<ParameterGroup>& groups)
+      : table_(table), backend_(backend), groups_(groups) {
+    for (const ParameterGroup& group : groups) {
+      m_.push_back(backend.shared(group.size));
+      v_.push_back(adam() ? backend.shared(group.size) : nullptr);
+    }
+  }
+
+  /// `step` counts from 0.
+  void apply(std::span<const backend::Shared> parameters,
+             std::span<const backend::Shared> gradients, std::uint64_t step, double rate) {
+    backend::OptimizerStep s;
+    s.kind = adam() ? backend::OptimizerStep::Kind::adam : backend::OptimizerStep::Kind::sgd;
+    s.learning_rate = rate;
+    s.momentum = table_.momentum;
+    s.beta1 = table_.beta1;
+    s.beta2 = table_.beta2;
+    s.epsilon = table_.epsilon;
+    s.step = step + 1;
+    s.clip_value = table_.clip_value;
+    if (table_.clip_norm > 0.0) {
+      const double length = norm(gradients, table_.clip_value);
+      if (length > table_.clip_norm) s.gradient_factor = table_.clip_norm / length;
+    }
+    for (std::size_t g = 0; g < parameters.size(); ++g) {
+      backend_.optimizer_step(*parameters[g], *gradients[g], *m_[g], v_[g].get(), s);
+    }
+  }
+  /// Over all groups, of elements cut to +-clip where clip > 0.
+  double norm(std::span<const backend::Shared> gradients, double clip) const {
+    double sum = 0.0;
+    for (const backend::Shared& gradient : gradients) sum += backend_.squared_norm(*gradient, clip);
+    return std::sqrt(sum);
+  }
+
+  void store(Checkpoint& checkpoint) const {
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      checkpoint.store("optimizer.m.", groups_[g], *m_[g], backend_.precision());
+      if (v_[g]) checkpoint.store("optimizer.v.", groups_[g], *v_[g], backend_.precision());
+    }
+  }
+  void load(const Checkpoint& checkpoint) {
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      checkpoint.load("optimizer.m.", groups_[g], *m_[g]);
+      if (v_[g]) checkpoint.load("optimizer.v.", groups_[g], *v_[g]);
+    }
+  }
+
+ private:
+  bool adam() const { return table_.type == OptimizerKind::adam; }
+
+  Config::OptimizerTable table_;
+  backend::Backend& backend_;
+  const std::vector<ParameterGroup>& groups_;
+  std::vector<backend::Shared> m_, v_;
+};
+
+/// What a validation measures, beyond what decides.
+struct ValidationDetail {
+  ValidationReport report;
+  std::optional<metrics::Estimate> accuracy, mse, nll;
+};
+
+/// Metrics as JSON lines and TensorBoard events.
+class RunLog {
+ public:
+  /// `resumed_at`: what was written of later steps is dropped.
+  RunLog(const fs::path& folder, std::optional<std::uint64_t> resumed_at)
+      : lines_(prepare(folder, resumed_at)),
+        events_(folder,
+                resumed_at ? std::optional<std::int64_t>(static_cast<std::int64_t>(*resumed_at) + 1)
+                           : std::nullopt) {}
+
+  void add(const TrainReport& r) {
+    lines_.append(nlohmann::ordered_json{{"kind", "train"},
+                                         {"step", r.step},
+                                         {"seconds", r.seconds},
+                                         {"loss", r.loss},
+                                         {"task_loss", r.task_loss},
+                                         {"tasks", r.tasks},
+                                         {"diverged", r.diverged},
+                                         {"learning_rate", r.learning_rate},
+                                         {"gradient_norm", r.gradient_norm},
+                                         {"tasks_per_second", r.tasks_per_second}});
+    const auto step = static_cast<std::int64_t>(r.step);
+    events_.scalar("train/loss", step, r.loss);
+    events_.scalar("train/task_loss", step, r.task_loss);
+    events_.scalar("train/diverged", step, static_cast<double>(r.diverged));
+    events_.scalar("train/learning_rate", step, r.learning_rate);
+    events_.scalar("train/gradient_norm", step, r.gradient_norm);
+    events_.scalar("train/tasks_per_second", step, r.tasks_per_second);
+    events_.flush();
+  }
+
+  void add(const ValidationDetail& v) {
+    nlohmann::ordered_json record{{"kind", "validation"},
+                                  {"step", v.report.step},
+                                  {"seconds", v.report.seconds},
+                                  {"metric", v.report.metric}};
+    const auto step = static_cast<std::int64_t>(v.report.step);
+    const auto put = [&](const char* name, const std::optional<metrics::Estimate>& e) {
+      if (!e || e->count == 0) return;
+      record[name] = e->mean;
+      record[std::string(name) + "_half_width"] = e->half_width;
+      events_.scalar(std::string("validation/") + name, step, e->mean);
+    };
+    put("accuracy", v.accuracy);
+    put("mse", v.mse);
+    put("nll", v.nll);
+    record["diverged"] = v.report.diverged;
+    record["best"] = v.report.best;
+    lines_.append(record);
+    events_.flush();
+  }
+
+ private:
+  static fs::path prepare(const fs::path& folder, std::optional<std::uint64_t> resumed_at) {
+    if (resumed_at) {
+      io::truncate_after(folder / metrics_file, static_cast<std::int64_t>(*resumed_at));
+    }
+    return folder / metrics_file;
+  }
+
+  io::JsonLinesWriter lines_;
+  io::EventWriter events_;
+};
+
+}  // namespace
+
+struct Trainer::State {
+  State(const Config& config, std::shared_ptr<const EpisodeSource> episodes, TrainerOptions opts)
+      : options(std::move(opts)),
+        source(std::move(episodes)),
+        assembly(assemble(config, options.device, options.threads)) {
+    check_fit(config, *assembly.network, *source);
+    validating = config.train.validate_every > 0 && source->has(Split::validation);
+    optimizer = std::make_unique<Optimizer>(config.optimizer, *assembly.backend,
+                                            assembly.algorithm->groups());
+    const std::vector<std::vector<double>> initial = assembly.algorithm->initial(config.seed);
+    for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
+    scheduler =
+        std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
+    if (validating && prediction_config(config) != config) {
+      predictor = make_algorithm(prediction_config(config), assembly.network);
+      predictor_scheduler =
+          std::make_unique<Scheduler>(*assembly.backend, *predictor, source->shape());
+    }
+    open_run();
+  }
+
+  /// The folder, the log and the state to begin with.
+  void open_run() {
+    const fs::path& folder = options.run_folder;
+    if (folder.empty()) {
+      if (options.resume) throw Error("to resume a run, its folder is needed");
+      return;
+    }
+    std::optional<std::uint64_t> resumed_at;
+    if (options.resume) {
+      const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
+      load_parameters(assembly, checkpoint);
+      optimizer->load(checkpoint);
+      run = checkpoint.state;
+      resumed_at = run.step;
+    } else {
+      create_run_folder(folder);
+    }
+    write_run_record(folder, assembly, describe(*source), options.command,
+                     resumed_at ? &*resumed_at : nullptr);
+    io::write_file_atomic(folder / config_file, assembly.config.to_toml());
+    log = std::make_unique<RunLog>(folder, resumed_at);
+    // Before any work: the disk can be written, and a run that is killed early can be resumed.
+    if (!options.resume) save(last_checkpoint);
+  }
+
+  void save(const char* name) {
+    if (options.run_folder.empty()) return;
+    Checkpoint checkpoint;
+    checkpoint.config = assembly.config;
+    checkpoint.state = run;
+    checkpoint.source = describe(*source);
+    const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      checkpoint.store("", groups[g], *assembly.parameters[g], assembly.backend->precision());
+    }
+    optimizer->store(checkpoint);
+    checkpoint.write(options.run_folder / name);
+  }
+
+  /// One meta-step.
+  StepResult step() {
+    const Config& config = assembly.config;
+    const StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
+                                              config.train.meta_batch);
+    check(result);
+    rate = learning_rate(config.optimizer, run.step, config.train.steps);
+    if ((run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
+        run.step + 1 == static_cast<std::uint64_t>(config.train.steps)) {
+      gradient_norm = optimizer->norm(scheduler->gradients(), 0.0);
+    }
+    optimizer->apply(assembly.parameters, scheduler->gradients(), run.step, rate);
+    ++run.step;
+    run.tasks += result.tasks;
+    run.diverged += result.diverged;
+    run.window.steps += 1;
+    run.window.tasks += result.tasks;
+    run.window.diverged += result.diverged;
+    run.window.loss += result.loss;
+    run.window.task_loss += result.task_loss;
+    return result;
+  }
+
+  void check(const StepResult& result) {
+    const double share = static_cast<double>(result.diverged) / static_cast<double>(result.tasks);
+    if (share > assembly.config.train.max_diverged || result.diverged == result.tasks) {
+      throw Error(fmt::format(
+          "step {}: {} of {} tasks diverged, more than train.max_diverged = {} allows; likely "
+          "cause: {}",
+          run.step + 1, result.diverged, result.tasks, assembly.config.train.max_diverged,
+          assembly.algorithm->divergence_hint()));
+    }
+    if (!std::isfinite(result.loss)) {
+      throw Error(
+          fmt::format("step {}: the loss is not finite; likely cause: "
+                      "optimizer.learning_rate is too large, or {}",
+                      run.step + 1, assembly.algorithm->divergence_hint()));
+    }
+    if (result.diverged > 0 && options.progress && !warned) {
+      warned = true;
+      io::log_warning(fmt::format(
+          "step {}: {} of {} tasks diverged and were left out (first: task {}); the progress and "
+          "the metrics count them from here on",
+          run.step + 1, result.diverged, result.tasks, scheduler->diverged_tasks().front()));
+    }
+  }
+
+  TrainReport report() {
+    const ReportWindow& w = run.window;
+    const auto n = static_cast<double>(w.steps);
+    TrainReport r;
+    r.step = run.step;
+    r.loss = w.loss / n;
+    r.task_loss = w.task_loss / n;
+    r.learning_rate = rate;
+    r.gradient_norm = gradient_norm;
+    r.tasks = w.tasks;
+    r.diverged = w.diverged;
+    r.seconds = run.seconds;
+    r.tasks_per_second = speed_seconds > 0.0 ? speed_tasks / speed_seconds : 0.0;
+    speed_tasks = speed_seconds = 0.0;
+    run.window = {};
+    if (log) log->add(r);
+    if (options.on_report) options.on_report(r);
+    return r;
+  }
+
+  /// The validation episodes: same seed, same episodes, every time.
+  ValidationDetail validate() {
+    const Config& config = assembly.config;
+    Scheduler& s = predictor_scheduler ? *predictor_scheduler : *scheduler;
+    PredictOptions predict;
+    predict.steps = config.inner.steps;
+    predict.samples = assembly.algorithm->samples();
+    predict.every_step = false;
+    const bool classify = is_classification(config);
+    const double noise = predictive_noise(config, *assembly.network, *assembly.algorithm);
+    metrics::ClassificationMetrics classification;
+    metrics::RegressionMetrics regression;
+    ValidationDetail detail;
+    predict_episodes(s, assembly.parameters, *source, config.seed, Split::validation,
+                     config.train.validation_episodes, predict,
+                     [&](const EpisodePrediction& p) -> std::function<void()> {
+                       if (p.diverged) return [&] { ++detail.report.diverged; };
+                       const std::vector<double>& raw = p.outputs.back();
+                       const auto samples = static_cast<std::size_t>(predict.samples);
+                       if (classify) {
+                         const auto classes = static_cast<std::size_t>(assembly.network->outputs());
+                         std::vector<double> probabilities(raw.size() / samples);
+                         metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows),
+                                               classes, probabilities);
+                         const auto labels = p.query_labels();
+                         return [&classification, probabilities = std::move(probabilities),
+                                 target = std::vector<std::int32_t>(labels.begin(), labels.end()),
+                                 classes] {
+                           classification.add_episode(probabilities, target, classes);
+                         };
+                       }
+                       const auto values = p.query_values();
+                       return [&regression, raw, samples, noise,
+                               target = std::vector<double>(values.begin(), values.end())] {
+                         regression.add_episode(raw, samples, target, noise);
+                       };
+                     });
+    ValidationReport& r = detail.report;
+    r.step = run.step;
+    metrics::Estimate decisive{};
+    if (classify) {
+      detail.accuracy = decisive = classification.accuracy();
+      detail.nll = classification.nll();
+      r.metric = "accuracy";
+    } else {
+      detail.mse = decisive = regression.mse();
+      if (noise > 0.0) detail.nll = regression.nll();
+      r.metric = "mse";
+      if (config.loss.type == LossType::gaussian_nll) {
+        decisive = regression.nll();
+        r.metric = "nll";
+      }
+    }
+    r.value = decisive.mean;
+    r.half_width = decisive.half_width;
+    r.nll = detail.nll ? detail.nll->mean : nan;
+    const bool higher = r.metric == "accuracy";
+    r.best = std::isfinite(r.value) &&
+             (!run.validated || (higher ? r.value > run.best.value : r.value < run.best.value));
+    return detail;
+  }
+
+  void take(ValidationDetail detail, double now) {
+    detail.report.seconds = now;
+    run.seconds = now;
+    validated_at = run.step;
+    if (detail.report.best) {
+      run.best = detail.report;
+      run.validated = true;
+      run.validations_since_best = 0;
+    } else {
+      ++run.validations_since_best;
+    }
+    last_validation = detail.report;
+    if (log) log->add(detail);
+    if (detail.report.best) {
+      // Both, so that the last one is never older than the best.
+      save(best_checkpoint);
+      save(last_checkpoint);
+    }
+    if (options.on_validation) options.on_validation(detail.report);
+  }
+
+  std::string progress_text(const StepResult& result) const {
+    std::string text = fmt::format("loss {:.4g}", result.loss);
+    if (last_validation) {
+      text += fmt::format("  val {} {:.4g} (best {:.4g})", last_validation->metric,
+                          last_validation->value, run.best.value);
+    }
+    if (shown_speed > 0.0) text += fmt::format("  {:.4g} tasks/s", shown_speed);
+    if (run.diverged > 0) text += fmt::format("  {} diverged", run.diverged);
+    return text;
+  }
+
+  TrainerOptions options;
+  std::shared_ptr<const EpisodeSource> source;
+  Assembly assembly;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Scheduler> scheduler;
+  /// Where the training algorithm's inner loop is not the one for new tasks.
+  std::unique_ptr<Algorithm> predictor;
+  std::unique_ptr<Scheduler> predictor_scheduler;
+  std::unique_ptr<RunLog> log;
+  RunState run;
+  bool validating = false;
+  bool warned = false;
+  double rate = 0.0, gradient_norm = 0.0;
+  double speed_tasks = 0.0, speed_seconds = 0.0, shown_speed = 0.0;
+  std::optional<std::uint64_t> validated_at;
+  std::optional<ValidationReport> last_validation;
+};
+
+namespace {
+
+std::shared_ptr<const EpisodeSource> source_from(const Config& config) {
+  config.check_data();
+  return make_source(config);
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config, TrainerOptions options)
+    : Trainer(config, source_from(config), std::move(options)) {}
+
+Trainer::Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
+                 TrainerOptions options) {
+  config.check();
+  state_ = std::make_unique<State>(config, std::move(source), std::move(options));
+}
+
+Trainer::~Trainer() = default;
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer& Trainer::operator=(Trainer&&) noexcept = default;
+
+TrainResult Trainer::run() {
+  State& s = *state_;
+  const Config& config = s.assembly.config;
+  const Config::TrainTable& train = config.train;
+  const auto steps = static_cast<std::uint64_t>(train.steps);
+  const auto every = [&s](int period) {
+    return period > 0 && s.run.step % static_cast<std::uint64_t>(period) == 0;
+  };
+  const double before = s.run.seconds;
+  const Clock::time_point start = Clock::now();
+  std::optional<io::Progress> progress;
+  if (s.options.progress) {
+    io::Progress::Options o;
+    o.start = s.run.step;
+    progress.emplace(steps, "steps", o);
+  }
+  TrainResult result;
+  result.loss = nan;
+  const auto exhausted = [&] {
+    return train.patience > 0 && s.run.validations_since_best >= train.patience;
+  };
+  const auto out_of_time = [&] {
+    return train.time_limit > 0.0 && s.run.seconds >= train.time_limit;
+  };
+  const auto validate = [&] { s.take(s.validate(), before + seconds_since(start)); };
+  while (true) {
+    if (s.run.step >= steps) {
+      result.reason = StopReason::steps;
+      break;
+    }
+    if (exhausted()) {
+      result.reason = StopReason::patience;
+      break;
+    }
+    if (out_of_time()) {
+      result.reason = StopReason::time_limit;
+      break;
+    }
+    if (s.options.stop && s.options.stop()) {
+      result.reason = StopReason::asked;
+      break;
+    }
+    const Clock::time_point step_start = Clock::now();
+    const StepResult step = s.step();
+    result.loss = step.loss;
+    s.run.seconds = before + seconds_since(start);
+    const double step_seconds = seconds_since(step_start);
+    s.speed_tasks += static_cast<double>(step.tasks);
+    s.speed_seconds += step_seconds;
+    if (s.speed_seconds > 0.0) s.shown_speed = s.speed_tasks / s.speed_seconds;
+    if (every(train.log_every)) s.report();
+    if (s.validating && every(train.validate_every)) validate();
+    if (every(train.checkpoint_every)) s.save(last_checkpoint);
+    if (progress) progress->update(s.run.step, s.progress_text(step));
+  }
+  if (result.reason != StopReason::asked) {
+    if (s.run.window.steps > 0) s.report();
+    const bool stepped = std::isfinite(result.loss);
+    if (s.validating && stepped && s.validated_at != s.run.step) validate();
+  }
+  s.save(last_checkpoint);
+  if (progress) progress->finish();
+  result.step = s.run.step;
+  result.seconds = s.run.seconds;
+  result.validated = s.run.validated;
+  result.best = s.run.best;
+  result.tasks = s.run.tasks;
+  result.diverged = s.run.diverged;
+  return result;
+}
+
+const Config& Trainer::config() const {
+  return state_->assembly.config;
+}
+const Network& Trainer::network() const {
+  return *state_->assembly.network;
+}
+std::string Trainer::device() const {
+  return device_text(*state_->assembly.backend);
+}
+
+std::vector<std::string> Trainer::groups() const {
+  std::vector<std::string> names;
+  for (const ParameterGroup& group : state_->assembly.algorithm->groups()) {
+    names.push_back(group.name);
+  }
+  return names;
+}
+
+std::vector<double> Trainer::parameters(const std::string& group) const {
+  const std::vector<ParameterGroup>& groups = state_->assembly.algorithm->groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].name != group) continue;
+    std::vector<double> values(groups[g].size);
+    state_->assembly.parameters[g]->download(values);
+    return values;
+  }
+  throw Error(fmt::format("no parameters \"{}\": {} has {}", group,
+                          state_->assembly.algorithm->name(), fmt::join(this->groups(), ", ")));
+}
+
+Config resumed_config(const fs::path& run_folder, const Config* config,
+                      const std::vector<std::string>& overrides) {
+  const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(run_folder, "last"));
+  const Config changed = Config::parse((config ? *config : checkpoint.config).to_toml(),
+                                       run_folder.string(), overrides);
+  const auto free = [](const std::string& key) {
+    return key == "data.path" || key.starts_with("train.") || key.starts_with("optimizer.") ||
+           key.starts_with("evaluate.");
+  };
+  for (const ConfigDifference& d : differences(checkpoint.config, changed)) {
+    if (free(d.key)) continue;
+    throw Error(fmt::format(
+        "{}: cannot resume with {} = {}: the run has {} (only [train], [optimizer], [evaluate] and "
+        "data.path may change)",
+        run_folder.string(), d.key, d.second, d.first));
+  }
+  if (changed.optimizer.type != checkpoint.config.optimizer.type) {
+    throw Error(fmt::format("{}: cannot resume with another optimizer.type than the run's",
+                            run_folder.string()));
+  }
+  return changed;
+}
+
+}  // namespace kshot

@@ -1,0 +1,280 @@
+#include "engine/verify.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <system_error>
+
+#include "engine/assembly.h"
+#include "engine/scheduler.h"
+#include "kshot/error.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using Arrays = std::map<std::string, io::NpyArray>;
+using Sizes = std::vector<std::size_t>;
+
+const char* precision_name(backend::Precision precision) {
+  return precision == backend::Precision::f64 ? "f64" : "f32";
+}
+
+/// The arrays of inputs.npz, asked for by name.
+class Inputs {
+ public:
+  explicit Inputs(const fs::path& path) : path_(path.string()), arrays_(io::read_npz(path)) {}
+
+  bool has(const std::string& key) const { return arrays_.contains(key); }
+  const io::NpyArray& at(const std::string& key) const {
+    const auto found = arrays_.find(key);
+    if (found == arrays_.end()) throw Error(fmt::format("{}: \"{}\" is missing", path_, key));
+    return found->second;
+  }
+  std::vector<double> numbers(const std::string& key, const Sizes& shape) const {
+    const io::NpyArray& array = at(key);
+    if (array.shape != shape) fail_shape(key, array.shape, io::shape_text(shape));
+    std::vector<double> values = array.to_f64();
+    if (!std::ranges::all_of(values, [](double v) { return std::isfinite(v); })) {
+      throw Error(fmt::format("{}: \"{}\": expected finite numbers", path_, key));
+    }
+    return values;
+  }
+  /// Whole numbers in [low, high].
+  std::vector<std::int32_t> integers(const std::string& key, const Sizes& shape, int low,
+                                     int high) const {
+    const io::NpyArray& array = at(key);
+    if (array.shape != shape) fail_shape(key, array.shape, io::shape_text(shape));
+    std::vector<std::int32_t> values;
+    for (const std::int64_t v : array.to_i64()) {
+      if (v < low || v > high) {
+        throw Error(fmt::format("{}: \"{}\": {} is out of range, expected {} to {}", path_, key, v,
+                                low, high));
+      }
+      values.push_back(static_cast<std::int32_t>(v));
+    }
+    return values;
+  }
+  [[noreturn]] void fail_shape(const std::string& key, const Sizes& shape,
+                               const std::string& expected) const {
+    throw Error(fmt::format("{}: \"{}\" has shape {}, expected {}", path_, key,
+                            io::shape_text(shape), expected));
+  }
+
+ private:
+  std::string path_;
+  Arrays arrays_;
+};
+
+/// Number of tasks and rows of "support_x" or "query_x", whose examples must fit the network.
+std::pair<std::size_t, std::size_t> tasks_and_rows(const Inputs& inputs, const std::string& key,
+                                                   const FeatureShape& input) {
+  const Sizes& shape = inputs.at(key).shape;
+  Sizes example;
+  if (input.spatial) {
+    example = {static_cast<std::size_t>(input.channels), static_cast<std::size_t>(input.height),
+               static_cast<std::size_t>(input.width)};
+  } else {
+    example = {static_cast<std::size_t>(input.size())};
+  }
+  const bool fits = shape.size() == 2 + example.size() && shape[0] > 0 && shape[1] > 0 &&
+                    std::equal(example.begin(), example.end(), shape.begin() + 2);
+  if (!fits) {
+    inputs.fail_shape(key, shape, fmt::format("(tasks, rows, {})", fmt::join(example, ", ")));
+  }
+  return {shape[0], shape[1]};
+}
+
+TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& network) {
+  const auto [tasks, support] = tasks_and_rows(inputs, "support_x", network.input());
+  const auto [query_tasks, query] = tasks_and_rows(inputs, "query_x", network.input());
+  if (query_tasks != tasks) {
+    inputs.fail_shape("query_x", inputs.at("query_x").shape, fmt::format("{} tasks", tasks));
+  }
+  TaskShape shape;
+  shape.input = network.input();
+  shape.outputs = network.outputs();
+  shape.target = is_classification(config) ? TargetKind::label : TargetKind::value;
+  shape.support = static_cast<int>(support);
+  shape.query = static_cast<int>(query);
+  TaskBatch batch(shape, static_cast<int>(tasks), true);
+  batch.support_x64 = inputs.numbers("support_x", inputs.at("support_x").shape);
+  batch.query_x64 = inputs.numbers("query_x", inputs.at("query_x").shape);
+  if (shape.target == TargetKind::label) {
+    batch.support_label = inputs.integers("support_y", {tasks, support}, 0, shape.outputs - 1);
+    batch.query_label = inputs.integers("query_y", {tasks, query}, 0, shape.outputs - 1);
+  } else {
+    const auto outputs = static_cast<std::size_t>(shape.outputs);
+    batch.support_value64 = inputs.numbers("support_y", {tasks, support, outputs});
+    batch.query_value64 = inputs.numbers("query_y", {tasks, query, outputs});
+  }
+  if (inputs.has("support_n")) {
+    batch.support_n = inputs.integers("support_n", {tasks}, 1, shape.support);
+  }
+  if (inputs.has("query_n")) batch.query_n = inputs.integers("query_n", {tasks}, 1, shape.query);
+  return batch;
+}
+
+Sizes tensor_shape(const ParameterTensor& tensor) {
+  return {tensor.shape.begin(), tensor.shape.end()};
+}
+
+void upload_parameters(const Inputs& inputs, const Assembly& assembly) {
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    std::vector<double> flat(groups[g].size);
+    for (const ParameterTensor& tensor : groups[g].tensors) {
+      const std::vector<double> values =
+          inputs.numbers(groups[g].name + "." + tensor.name, tensor_shape(tensor));
+      std::ranges::copy(values, flat.begin() + static_cast<std::ptrdiff_t>(tensor.offset));
+    }
+    assembly.parameters[g]->upload(flat);
+  }
+}
+
+/// A case says nothing of numbers of samples: they are those of its noise.
+void take_samples(const Inputs& inputs, Config& config) {
+  const auto samples = [&](const char* key, std::size_t dimensions, std::size_t axis) {
+    const Sizes& shape = inputs.at(key).shape;
+    if (shape.size() != dimensions || shape[axis] < 1) {
+      inputs.fail_shape(
+          key, shape,
+          dimensions == 4 ? "(inner steps, tasks, samples, weights)" : "(tasks, samples, weights)");
+    }
+    return static_cast<int>(shape[axis]);
+  };
+  if (config.inner.steps > 0) config.abml.samples_inner = samples("noise_inner", 4, 2);
+  config.abml.samples_outer = samples("noise_outer", 3, 1);
+}
+
+/// Largest |x|.
+double largest(const std::vector<double>& values) {
+  double m = 0.0;
+  for (const double v : values) m = std::max(m, std::abs(v));
+  return m;
+}
+
+std::vector<VerifyKey> compare(const Arrays& got, const fs::path& file) {
+  const Arrays want = io::read_npz(file);
+  const auto is_gradient = [](const std::string& key) { return key.starts_with("grad."); };
+  double gradients = 0.0;
+  for (const auto& [key, array] : want) {
+    if (is_gradient(key)) gradients = std::max(gradients, largest(array.to_f64()));
+  }
+  std::vector<VerifyKey> keys;
+  for (const auto& [key, array] : want) {
+    const auto found = got.find(key);
+    if (found == got.end()) {
+      throw Error(fmt::format("{}: \"{}\" is not a result of this objective", file.string(), key));
+    }
+    if (found->second.shape != array.shape) {
+      throw Error(fmt::format("{}: \"{}\" has shape {}, the result {}", file.string(), key,
+                              io::shape_text(array.shape), io::shape_text(found->second.shape)));
+    }
+    const std::vector<double> w = array.to_f64();
+    const std::vector<double> g = found->second.to_f64();
+    const double scale = largest(w) + (is_gradient(key) ? 0.1 * gradients : 0.0);
+    double error = 0.0;
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      const double e = std::abs(g[i] - w[i]) / (1e-8 + scale);
+      // NaN compares with nothing: it must not pass for small.
+      error = std::isnan(e) ? std::numeric_limits<double>::infinity() : std::max(error, e);
+    }
+    keys.push_back({key, error});
+  }
+  return keys;
+}
+
+}  // namespace
+
+bool VerifyResult::within() const {
+  return std::ranges::all_of(keys, [&](const VerifyKey& key) { return key.error <= tolerance; });
+}
+
+VerifyResult verify_case(const fs::path& folder, const std::string& device,
+                         std::optional<backend::Precision> precision, int threads) {
+  Config config = Config::load(folder / "case.toml");
+  const Inputs inputs(folder / "inputs.npz");
+  const bool sampled = config.algorithm == AlgorithmKind::abml;
+  if (sampled) take_samples(inputs, config);
+  if (device == "simt") {
+    throw DeviceError("device \"simt\": this build has no emulated CUDA backend");
+  }
+  Assembly assembly = assemble(config, device, threads);
+  backend::Backend& backend = *assembly.backend;
+  if (precision && *precision != backend.precision()) {
+    throw DeviceError(fmt::format("device \"{}\" computes in {}, not in {}", device,
+                                  precision_name(backend.precision()), precision_name(*precision)));
+  }
+  const TaskBatch batch = read_batch(inputs, config, *assembly.network);
+  upload_parameters(inputs, assembly);
+  const auto tasks = static_cast<std::size_t>(batch.tasks());
+  const std::size_t weights = assembly.network->size();
+
+  StepContext context;
+  std::vector<double> noise_inner, noise_outer;
+  const auto samples = static_cast<std::size_t>(assembly.algorithm->samples());
+  if (sampled) {
+    const auto steps = static_cast<std::size_t>(config.inner.steps);
+    if (steps > 0) {
+      const auto inner = static_cast<std::size_t>(config.abml.samples_inner);
+      noise_inner = inputs.numbers("noise_inner", {steps, tasks, inner, weights});
+      context.noise_inner = noise_inner.data();
+    }
+    noise_outer = inputs.numbers("noise_outer", {tasks, samples, weights});
+    context.noise_outer = noise_outer.data();
+    context.batch_tasks = batch.tasks();
+  }
+
+  const auto rows = static_cast<std::size_t>(batch.shape().query);
+  const std::size_t output = rows * static_cast<std::size_t>(batch.shape().outputs);
+  std::vector<double> task_loss(tasks), query_output(tasks * samples * output);
+  Scheduler scheduler(backend, *assembly.algorithm, batch.shape());
+  // Tasks are disjoint, so the workers write without a lock.
+  const auto visit = [&](TaskProgram& program, int first_task) {
+    const auto first = static_cast<std::size_t>(first_task);
+    backend::Wave& wave = program.wave();
+    const auto count = static_cast<std::size_t>(wave.count());
+    wave.download(program.loss(), std::span(task_loss).subspan(first, count));
+    std::vector<double> buffer(count * output);
+    program.outputs_after_gradient([&](int sample, backend::Block outputs) {
+      wave.download(outputs, buffer);
+      for (std::size_t t = 0; t < count; ++t) {
+        const auto to = ((first + t) * samples + static_cast<std::size_t>(sample)) * output;
+        std::ranges::copy(std::span(buffer).subspan(t * output, output),
+                          query_output.begin() + static_cast<std::ptrdiff_t>(to));
+      }
+    });
+  };
+  const StepResult step = scheduler.step(assembly.parameters, batch, context, visit);
+
+  VerifyResult result;
+  result.device = device_text(backend);
+  result.tolerance = backend.precision() == backend::Precision::f64 ? 1e-9 : 1e-4;
+  const auto put = [&](const std::string& key, std::span<const double> values, Sizes shape) {
+    result.values.insert_or_assign(key, io::NpyArray::from(values, std::move(shape)));
+  };
+  put("loss", std::span(&step.loss, 1), {});
+  put("task_loss", task_loss, {tasks});
+  const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
+  put("query_output", query_output,
+      sampled ? Sizes{tasks, samples, rows, outputs} : Sizes{tasks, rows, outputs});
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    std::vector<double> flat(groups[g].size);
+    scheduler.gradients()[g]->download(flat);
+    for (const ParameterTensor& tensor : groups[g].tensors) {
+      put("grad." + groups[g].name + "." + tensor.name,
+          std::span<const double>(flat).subspan(tensor.offset, tensor.size), tensor_shape(tensor));
+    }
+  }
+  std::error_code ignored;
+  const fs::path expected = folder / "expected.npz";
+  if (fs::exists(expected, ignored)) result.keys = compare(result.values, expected);
+  return result;
+}
+
+}  // namespace kshot

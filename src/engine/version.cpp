@@ -1,0 +1,9 @@
+#include "kshot/version.h"
+
+namespace kshot {
+
+const char* version() {
+  return KSHOT_VERSION;
+}
+
+}  // namespace kshot
