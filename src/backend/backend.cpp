@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "kshot/error.h"
 
@@ -17,7 +18,8 @@ bool names_cuda(const std::string& device) {
 }  // namespace
 
 std::vector<DeviceInfo> list_devices() {
-  return {{"reference", make_reference_backend(0)->description(), true, ""},
+  return {{"cpu", make_cpu_backend(0)->description(), true, ""},
+          {"reference", make_reference_backend(0)->description(), true, ""},
           {"cuda", "NVIDIA GPU", false, no_cuda}};
 }
 
@@ -25,6 +27,7 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
   if (threads < 0) {
     throw Error(fmt::format("threads = {}: expected 0 (all cores) or a positive number", threads));
   }
+  if (device == "cpu" || device == "auto") return make_cpu_backend(threads);
   if (device == "reference") return make_reference_backend(threads);
   if (names_cuda(device)) {
     throw DeviceError(

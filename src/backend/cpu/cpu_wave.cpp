@@ -1,0 +1,161 @@
+#include "backend/cpu/cpu_wave.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <numbers>
+
+namespace kshot::backend::cpu {
+
+AlignedFloats::AlignedFloats(std::size_t size)
+    : data_(static_cast<float*>(::operator new[](size * sizeof(float), std::align_val_t{64}))),
+      size_(size) {
+  std::fill_n(data_.get(), size, 0.0f);
+}
+
+void AlignedFloats::Free::operator()(float* p) const {
+  ::operator delete[](p, std::align_val_t{64});
+}
+
+CpuWave::CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
+                 const WaveShape& shape)
+    : kernels_(kernels), network_(std::move(network)), loss_(loss), shape_(shape) {
+  network_outputs_ = network_->outputs();
+}
+
+Block CpuWave::store(std::size_t floats, std::size_t width, bool weights) {
+  const auto lanes = static_cast<std::size_t>(kernels_.lanes);
+  blocks_.push_back({AlignedFloats((floats + lanes - 1) / lanes * lanes), width, weights});
+  return {static_cast<int>(blocks_.size()) - 1};
+}
+
+float* CpuWave::at(Block block) {
+  return block ? blocks_[static_cast<std::size_t>(block.id)].values.data() : nullptr;
+}
+const float* CpuWave::at(Block block) const {
+  return block ? blocks_[static_cast<std::size_t>(block.id)].values.data() : nullptr;
+}
+std::size_t CpuWave::vectors(Block block) const {
+  return storage(block).values.size() / static_cast<std::size_t>(kernels_.lanes);
+}
+
+int CpuWave::task_rows(Set set, int task) const {
+  const int s = support_n_[static_cast<std::size_t>(task)];
+  const int q = query_n_[static_cast<std::size_t>(task)];
+  return set == Set::support ? s : set == Set::query ? q : s + q;
+}
+
+float CpuWave::factor(const Scale& scale, int task) const {
+  double by = 1.0;
+  switch (scale.by) {
+    case Scale::By::one:
+      break;
+    case Scale::By::support:
+      by = task_rows(Set::support, task);
+      break;
+    case Scale::By::query:
+      by = task_rows(Set::query, task);
+      break;
+    case Scale::By::all:
+      by = task_rows(Set::all, task);
+      break;
+  }
+  return static_cast<float>(scale.factor / by);
+}
+
+int CpuWave::rows(Set set) const {
+  return set == Set::support ? shape_.support
+         : set == Set::query ? shape_.query
+                             : shape_.support + shape_.query;
+}
+
+NoiseKey CpuWave::noise_key(const RandomKey& key, std::uint32_t task) {
+  const auto k = key.key();
+  const auto c = key.counter(0);
+  return {{k[0], k[1]}, c[1], task, c[3]};
+}
+
+LossType CpuWave::loss_type() const {
+  return loss_.kind == LossKind::cross_entropy ? LossType::cross_entropy : LossType::squared;
+}
+float CpuWave::loss_coefficient() const {
+  if (loss_.kind == LossKind::mse) return static_cast<float>(1.0 / network_outputs_);
+  return static_cast<float>(0.5 / (loss_.noise_std * loss_.noise_std));
+}
+float CpuWave::loss_constant() const {
+  if (loss_.kind != LossKind::gaussian_nll) return 0.0f;
+  return static_cast<float>(network_outputs_ *
+                            (std::log(loss_.noise_std) + 0.5 * std::log(2.0 * std::numbers::pi)));
+}
+
+// ---- algebra
+// ---------------------------------------------------------------------------------------
+
+void CpuWave::fill(Block dst, double value) {
+  // pads of weights stay zero: only zero may be written to them
+  if (value == 0.0 || !storage(dst).weights || kernels_.lanes == capacity()) {
+    kernels_.fill(at(dst), static_cast<float>(value), vectors(dst));
+    return;
+  }
+  const std::vector<double> values(storage(dst).width, value);
+  upload(dst, values.data(), 0);
+}
+void CpuWave::copy(Block dst, Block src) {
+  std::memcpy(at(dst), at(src), storage(src).values.size() * sizeof(float));
+}
+void CpuWave::axpy(Block y, double a, Block x) {
+  kernels_.axpy(at(y), static_cast<float>(a), at(x), vectors(y));
+}
+void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
+  kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), vectors(y));
+}
+void CpuWave::exponential(Block dst, Block src) {
+  kernels_.exponential(at(dst), at(src), vectors(dst));
+}
+void CpuWave::rate_multiply(Block dst, const Rate& rate, Block x) {
+  bool splat = false;
+  const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
+  kernels_.rate_step(at(dst), nullptr, static_cast<float>(rate.value), rates, splat, at(x),
+                     vectors(dst));
+}
+void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
+  bool splat = false;
+  const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
+  kernels_.rate_step(at(dst), at(src), static_cast<float>(rate.value), rates, splat, at(grad),
+                     vectors(dst));
+}
+
+void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
+  if (noise != nullptr) draw(eps, *noise);
+  kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
+}
+void CpuWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {
+  kernels_.sample_pullback(at(g_mu), at(g_s), static_cast<float>(a), at(g), at(eps), at(sigma),
+                           vectors(g));
+}
+void CpuWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
+  kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), vectors(u));
+}
+void CpuWave::sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
+                         Block v_s) {
+  kernels_.sample_hvp(at(r_mu), at(r_s), static_cast<float>(a), at(h), at(g), at(eps), at(sigma),
+                      at(v_s), vectors(r_mu));
+}
+void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
+  float scale[max_lanes] = {};
+  float sums[max_lanes] = {};
+  pattern(t.scale, scale);
+  kernels_.kl(at(t.mu), at(t.s), at(t.prior_mu), at(t.prior_s), scale, value ? sums : nullptr,
+              at(g_mu), at(g_s), at(gp_mu), at(gp_s), vectors(t.mu));
+  if (value) add_value(value, sums);
+}
+void CpuWave::kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+                     Block rp_s) {
+  float scale[max_lanes] = {};
+  pattern(t.scale, scale);
+  kernels_.kl_hvp(at(t.mu), at(t.s), at(t.prior_mu), at(t.prior_s), scale, at(v_mu), at(v_s),
+                  at(r_mu), at(r_s), at(rp_mu), at(rp_s), vectors(t.mu));
+}
+
+}  // namespace kshot::backend::cpu

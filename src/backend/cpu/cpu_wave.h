@@ -1,0 +1,108 @@
+// What the cpu backend's two layouts share: block storage, and the algebra of per-task vectors,
+// which is element-wise and does not care which of the two lies underneath.
+//
+//   lanes   [element][W], W tasks side by side in the lanes of a vector: small multi-layer
+//           perceptrons, whose whole inner loop stays in the second-level cache (lane_wave.cpp)
+//   single  one task, channels last, channels padded to a multiple of W (single_wave.cpp)
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/cpu/kernels.h"
+#include "backend/host.h"
+
+namespace kshot::backend::cpu {
+
+/// Zero-initialised floats on a cache-line boundary.
+class AlignedFloats {
+ public:
+  AlignedFloats() = default;
+  explicit AlignedFloats(std::size_t size);
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(float* p) const;
+  };
+  std::unique_ptr<float[], Free> data_;
+  std::size_t size_ = 0;
+};
+
+class CpuWave : public HostWave<float> {
+ public:
+  CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
+          const WaveShape& shape);
+
+  void fill(Block dst, double value) override;
+  void copy(Block dst, Block src) override;
+  void axpy(Block y, double a, Block x) override;
+  void multiply_add(Block y, double a, Block x1, Block x2) override;
+  void exponential(Block dst, Block src) override;
+  void rate_multiply(Block dst, const Rate& rate, Block x) override;
+  void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
+  void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
+  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
+  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
+                  Block v_s) override;
+  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+          Block gp_s) override;
+  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+              Block rp_s) override;
+  int rows(Set set) const override;
+
+ protected:
+  struct Storage {
+    AlignedFloats values;
+    std::size_t width = 0;  ///< as asked for
+    bool weights = false;   ///< in the layout of weights
+  };
+  Block store(std::size_t floats, std::size_t width, bool weights);
+  float* at(Block block);
+  const float* at(Block block) const;
+  std::size_t vectors(Block block) const;
+  const Storage& storage(Block block) const { return blocks_[static_cast<std::size_t>(block.id)]; }
+
+  /// Valid rows of a set for a task of the wave.
+  int task_rows(Set set, int task) const;
+  /// The per-task factor of a Scale.
+  float factor(const Scale& scale, int task) const;
+  /// Factors as a pattern of W floats.
+  virtual void pattern(const Scale& scale, float* out) const = 0;
+  /// Draws or uploads noise into eps.
+  virtual void draw(Block eps, const Noise& noise) = 0;
+  /// Shared rates in the layout of weights; true if one float an element is to be spread over
+  /// lanes.
+  virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
+  /// KL's per-lane sums [W] into the value block.
+  virtual void add_value(Block value, const float* sums) = 0;
+
+  static NoiseKey noise_key(const RandomKey& key, std::uint32_t task);
+  LossType loss_type() const;
+  /// Squared losses: coefficient * sum (z - y)^2 + constant.
+  float loss_coefficient() const;
+  float loss_constant() const;
+
+  const Kernels& kernels_;
+  std::shared_ptr<const Network> network_;
+  Loss loss_;
+  WaveShape shape_;
+  std::vector<int> support_n_, query_n_;  ///< of the tasks at hand
+  int batch_first_ = 0;                   ///< the wave's first task within its batch
+
+ private:
+  std::vector<Storage> blocks_;
+};
+
+std::unique_ptr<Wave> make_lane_wave(const Kernels& kernels, std::shared_ptr<const Network> network,
+                                     const Loss& loss, const WaveShape& shape);
+std::unique_ptr<Wave> make_single_wave(const Kernels& kernels,
+                                       std::shared_ptr<const Network> network, const Loss& loss,
+                                       const WaveShape& shape);
+
+}  // namespace kshot::backend::cpu

@@ -1,0 +1,216 @@
+// The table of numeric kernels that the cpu backend runs on: one source (kernels_impl.h), compiled
+// once per instruction set (isa_*.cpp), one table each, chosen at run time. Plain pointers and
+// sizes only, so that no inline function of the standard library is compiled for a processor that
+// may not be the one it runs on.
+//
+// Two layouts (cpu_wave.h): *lanes*, W tasks side by side ([element][W]), and *single*, one task,
+// channels last. Element-wise kernels serve both: they see `vectors` of W floats, and a per-task
+// factor as a pattern of W floats (all equal in the single layout). Shared vectors are one float an
+// element: splat in lanes, loaded as they lie in single (`splat`).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kshot::backend::cpu {
+
+inline constexpr int max_lanes = 16;
+
+enum class Activation { relu, tanh, leaky_relu };
+
+/// C[m][n] (+)= sum_p sum_k A_p[m][k] B_p[k][n], every element W tasks side by side. Strides in
+/// elements. Without `accumulate` C starts at bias[m] or zero.
+struct LaneGemm {
+  int m = 0, n = 0, k = 0;
+  int products = 1;
+  const float* a[2] = {};
+  const float* b[2] = {};
+  std::ptrdiff_t a_row = 0, a_col = 0, b_row = 0, b_col = 0;
+  float* c = nullptr;
+  std::ptrdiff_t c_row = 0, c_col = 0;
+  const float* bias = nullptr;  ///< [m]
+  bool accumulate = false;
+};
+
+/// What gather_gemm reads in step k: x at +a, row of B at +b (floats).
+struct GatherIndex {
+  std::int32_t a, b;
+};
+
+/// C[c_offset[m]][0:n] (+)= sum_k x[m_offset[m] + k.a] B[k.b][0:n], n a multiple of W. Convolution,
+/// its transpose, its weight gradient and linear layers are all this with other tables. Without
+/// `accumulate` C starts at init[0:n] or zero.
+struct GatherGemm {
+  int m = 0, n = 0, k = 0;
+  const float* x = nullptr;
+  const std::int32_t* m_offset = nullptr;
+  const GatherIndex* index = nullptr;
+  const float* b = nullptr;
+  float* c = nullptr;
+  const std::int32_t* c_offset = nullptr;
+  const float* init = nullptr;
+  bool accumulate = false;
+};
+
+enum class LossType { cross_entropy, squared };
+
+/// Loss over [outputs][rows] in the lanes layout. `weight` [rows][W] is the task's factor, zero for
+/// rows beyond its own. squared: coefficient * sum (z - y)^2 + constant a row.
+struct LaneLoss {
+  LossType type;
+  int outputs, rows;
+  float coefficient, constant;
+  const float* z;       ///< [outputs][rows][W]
+  const float* target;  ///< [outputs][rows][W]; one-hot for cross_entropy
+  const float* weight;  ///< [rows][W]
+  float* loss;          ///< [W], added to; may be null
+  float* delta;         ///< [outputs][rows][W], overwritten; may be null
+  const float* z_dot;   ///< with delta_dot: tangent of z
+  float* delta_dot;
+};
+
+/// The same in the single layout: z [rows][stride], target likewise.
+struct RowLoss {
+  LossType type;
+  int outputs, rows, stride;
+  float coefficient, constant, weight;
+  const float* z;
+  const float* target;
+  double* loss;
+  float* delta;
+  const float* z_dot;
+  float* delta_dot;
+};
+
+/// Batch norm over `pixels` rows of `channels` (multiple of W) floats at offsets.
+struct NormArgs {
+  int channels, pixels;
+  const std::int32_t* offset;  ///< [pixels], the same for all buffers below
+  const float* x;
+  const float* x_dot;
+  const float* gamma;
+  const float* beta;
+  const float* gamma_dot;
+  const float* beta_dot;
+  float* x_hat;
+  float* x_hat_dot;
+  float* y;
+  float* y_dot;
+  // saved statistics [channels]: mean, 1/std, and of the tangent mean(x_hat x_dot)
+  float* mean;
+  float* inverse;
+  float* slope;
+  // backward
+  const float* dy;
+  const float* dy_dot;
+  float* dx;
+  float* dx_dot;
+  float* d_gamma;  ///< gradient (plain) or its tangent
+  float* d_beta;
+  float* scratch;  ///< [4 * channels]
+  float epsilon;
+  bool accumulate;  ///< d_gamma, d_beta
+  bool given;       ///< forward: mean and inverse are inputs
+};
+
+struct NoiseKey {
+  std::uint32_t key[2];
+  std::uint32_t counter1, task, counter3;
+};
+
+struct Kernels {
+  const char* name;
+  int lanes;
+
+  // ---- element-wise
+  // ------------------------------------------------------------------------------
+  void (*fill)(float* y, float a, std::size_t vectors);
+  void (*axpy)(float* y, float a, const float* x, std::size_t vectors);
+  void (*multiply_add)(float* y, float a, const float* x1, const float* x2, std::size_t vectors);
+  void (*exponential)(float* y, const float* x, std::size_t vectors);
+  /// dst = src - rate * g (src null: rate * g). rate: number, or vector where `rates` is given.
+  void (*rate_step)(float* dst, const float* src, float rate, const float* rates, bool splat,
+                    const float* g, std::size_t vectors);
+  void (*broadcast)(float* dst, const float* src, std::size_t elements);  // lanes
+  void (*reparameterise)(float* phi, const float* mu, const float* sigma, const float* eps,
+                         std::size_t vectors);
+  void (*sample_pullback)(float* g_mu, float* g_s, float a, const float* g, const float* eps,
+                          const float* sigma, std::size_t vectors);
+  void (*sample_direction)(float* u, const float* v_mu, const float* v_s, const float* eps,
+                           const float* sigma, std::size_t vectors);
+  void (*sample_hvp)(float* r_mu, float* r_s, float a, const float* h, const float* g,
+                     const float* eps, const float* sigma, const float* v_s, std::size_t vectors);
+  /// Any output may be null (mu and s in pairs); value [W] gets per-lane sums.
+  void (*kl)(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
+             float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors);
+  void (*kl_hvp)(const float* mu, const float* s, const float* pmu, const float* ps,
+                 const float* scale, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
+                 float* rp_mu, float* rp_s, std::size_t vectors);
+  /// Standard normals: lanes, element e of task + lane at eps[e * W + lane]; single, at eps[e]
+  /// (eps has room for elements rounded up to 64).
+  void (*noise_lanes)(const NoiseKey& key, float* eps, std::size_t elements);
+  void (*noise_single)(const NoiseKey& key, float* eps, std::size_t elements);
+
+  // ---- activations, contiguous
+  // ---------------------------------------------------------------------
+  void (*act)(Activation a, float* y, const float* x, std::size_t n);
+  /// y_dot = a'(x) x_dot, from y.
+  void (*act_tangent)(Activation a, float* y_dot, const float* y, const float* x_dot,
+                      std::size_t n);
+  void (*act_backward)(Activation a, float* dx, const float* y, const float* dy, std::size_t n);
+  /// dx_dot = a'(x) dy_dot + a''(x) x_dot dy; y_dot is the tangent of y.
+  void (*act_backward_tangent)(Activation a, float* dx_dot, const float* y, const float* y_dot,
+                               const float* dy, const float* dy_dot, std::size_t n);
+
+  // ---- lanes
+  // ------------------------------------------------------------------------------------------
+  void (*lane_gemm)(const LaneGemm& args);
+  /// y[i] (+)= sum_j x[i][j]
+  void (*lane_row_sum)(float* y, const float* x, int rows, int columns, bool accumulate);
+  void (*lane_loss)(const LaneLoss& args);
+  /// Tree sums over lanes (neighbours first) of [elements][W] into out [elements].
+  void (*lane_tree_sum)(float* out, const float* x, std::size_t elements);
+  /// finite[W] &= every element of the lane is finite (as 1.0 / 0.0 factors: pattern *= that).
+  void (*lane_finite)(const float* x, std::size_t elements, float* finite);
+  /// x[e][lane] = 0 where keep[lane] is 0 (not a multiplication: NaN goes too).
+  void (*lane_mask)(float* x, const float* keep, std::size_t elements);
+
+  // ---- single
+  // ------------------------------------------------------------------------------------------
+  void (*gather_gemm)(const GatherGemm& args);
+  /// y[c][r] = x[r][c] for a rows x columns matrix, row strides in floats; pads are not touched.
+  void (*transpose)(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_row, int rows,
+                    int columns);
+  /// y[0:channels] (+)= sum over pixels of x at offsets.
+  void (*channel_sum)(float* y, const float* x, const std::int32_t* offset, int pixels,
+                      int channels, bool accumulate);
+  void (*row_loss)(const RowLoss& args);
+  void (*norm_forward)(const NormArgs& args);
+  void (*norm_backward)(const NormArgs& args);
+  void (*norm_backward_tangent)(const NormArgs& args);
+  /// Max over windows of size x size: corner [outputs] offsets of a window's first element, window
+  /// offsets [size * size] within; winner gets the window position per channel (as int bits).
+  void (*pool_forward)(float* y, std::int32_t* winner, const float* x, const std::int32_t* y_offset,
+                       const std::int32_t* corner, const std::int32_t* window, int window_size,
+                       int outputs, int channels);
+  /// y = x at the winners (tangent).
+  void (*pool_gather)(float* y, const std::int32_t* winner, const float* x,
+                      const std::int32_t* y_offset, const std::int32_t* corner,
+                      const std::int32_t* window, int window_size, int outputs, int channels);
+  /// dx at all window positions: dy at the winner, zero elsewhere.
+  void (*pool_scatter)(float* dx, const std::int32_t* winner, const float* dy,
+                       const std::int32_t* y_offset, const std::int32_t* corner,
+                       const std::int32_t* window, int window_size, int outputs, int channels);
+};
+
+/// The tables this binary holds, best first; the run-time choice is the first the processor runs.
+const Kernels& kernels_portable();
+#if defined(__x86_64__)
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+#endif
+/// The best table for this processor; KSHOT_ISA=portable|avx2|avx512 in the environment picks one
+/// (Error where the processor lacks it).
+const Kernels& select_kernels();
+
+}  // namespace kshot::backend::cpu

@@ -1,0 +1,1070 @@
+// The cpu backend's kernels, compiled once per instruction set: KSHOT_ISA names the namespace,
+// KSHOT_LANES is W, the number of floats in a vector. Vectors are GCC's vector extensions; the few
+// operations these do not reach (square root, 32 x 32 -> 64 bit products) have an intrinsic where
+// the target has one and a plain loop where not. No function of the standard library is called
+// (see kernels.h).
+//
+// Order of operations never depends on W except through the layout itself: a lane (a task, or a
+// channel) sees the same operations on every instruction set that fuses multiply and add.
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "backend/cpu/kernels.h"
+
+// GCC 12's own intrinsics start from an undefined register, on purpose.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+
+namespace kshot::backend::cpu {
+namespace KSHOT_ISA {
+namespace {
+
+constexpr int W = KSHOT_LANES;
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef float vf_unaligned __attribute__((vector_size(4 * W), aligned(4)));
+typedef std::int32_t vi __attribute__((vector_size(4 * W)));
+typedef std::int32_t vi_unaligned __attribute__((vector_size(4 * W), aligned(4)));
+typedef std::uint32_t vu __attribute__((vector_size(4 * W)));
+
+#define KSHOT_INLINE inline __attribute__((always_inline))
+
+KSHOT_INLINE vf load(const float* p) {
+  return *reinterpret_cast<const vf_unaligned*>(p);
+}
+KSHOT_INLINE void store(float* p, vf v) {
+  *reinterpret_cast<vf_unaligned*>(p) = v;
+}
+KSHOT_INLINE vi load_int(const std::int32_t* p) {
+  return *reinterpret_cast<const vi_unaligned*>(p);
+}
+KSHOT_INLINE void store_int(std::int32_t* p, vi v) {
+  *reinterpret_cast<vi_unaligned*>(p) = v;
+}
+KSHOT_INLINE vf splat(float x) {
+  return x - vf{};
+}
+KSHOT_INLINE vi splat_int(std::int32_t x) {
+  return x - vi{};
+}
+KSHOT_INLINE vf as_float(vi x) {
+  return reinterpret_cast<vf>(x);
+}
+KSHOT_INLINE vi as_int(vf x) {
+  return reinterpret_cast<vi>(x);
+}
+KSHOT_INLINE vf select(vi mask, vf a, vf b) {
+  return mask ? a : b;
+}
+KSHOT_INLINE vf vmax(vf a, vf b) {
+  return a > b ? a : b;
+}
+KSHOT_INLINE vf vmin(vf a, vf b) {
+  return a < b ? a : b;
+}
+
+KSHOT_INLINE vf vsqrt(vf x) {
+#if defined(__AVX512F__) && KSHOT_LANES == 16
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__) && KSHOT_LANES == 8
+  return _mm256_sqrt_ps(x);
+#else
+  vf y;
+  for (int i = 0; i < W; ++i) y[i] = __builtin_sqrtf(x[i]);
+  return y;
+#endif
+}
+
+/// Fused multiply-add wherever the number must be the same on all backends (random.h).
+KSHOT_INLINE vf fma_exact(vf a, vf b, vf c) {
+#if defined(__AVX512F__) && KSHOT_LANES == 16
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__) && KSHOT_LANES == 8
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  vf y;
+  for (int i = 0; i < W; ++i) y[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return y;
+#endif
+}
+
+// ---- exp, log, tanh (Cephes polynomials, a few units in the last place)
+// ----------------------------
+
+KSHOT_INLINE vf vexp(vf x) {
+  const vf clamped = vmin(vmax(x, splat(-87.3f)), splat(88.3f));
+  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  const vf shifted = clamped * 1.44269504088896341f + magic;
+  const vf n = shifted - magic;
+  vf r = clamped - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  vf p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + (r + 1.0f);
+  const vi exponent = (as_int(shifted) - as_int(magic) + 127) << 23;
+  vf y = p * as_float(exponent);
+  y = select(x < -87.3f, splat(0.0f), y);
+  y = select(x > 88.3f, splat(__builtin_inff()), y);
+  return select(x == x, y, x);
+}
+
+KSHOT_INLINE vf vlog(vf x) {  // x > 0, normal
+  vi bits = as_int(x);
+  vi exponent = ((bits >> 23) & 0xff) - 126;
+  vf m = as_float((bits & 0x007fffff) | 0x3f000000);
+  const vi small = m < 0.707106781186547524f;
+  exponent = exponent + small;  // small is -1 where true
+  m = select(small, m + m, m) - 1.0f;
+  const vf m2 = m * m;
+  vf p = splat(7.0376836292e-2f);
+  p = p * m + -1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m + -1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m + -1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m + -2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  const vf e = __builtin_convertvector(exponent, vf);
+  vf y = p * m * m2;
+  y = e * -2.12194440e-4f + y;
+  y = m2 * -0.5f + y;
+  return e * 0.693359375f + (m + y);
+}
+
+KSHOT_INLINE vf vtanh(vf x) {
+  const vf a = vmax(x, -x);
+  const vf z = x * x;
+  vf p = splat(-5.70498872745e-3f);
+  p = p * z + 2.06390887954e-2f;
+  p = p * z + -5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z + -3.33332819422e-1f;
+  const vf near = p * z * x + x;
+  const vf far_abs = 1.0f - 2.0f / (vexp(a + a) + 1.0f);
+  const vf far = select(x < 0.0f, -far_abs, far_abs);
+  return select(a < 0.625f, near, far);
+}
+
+KSHOT_INLINE float horizontal_sum(vf v) {
+  float sum = 0.0f;
+  for (int width = W / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) v[i] += v[i + width];
+  }
+  sum = v[0];
+  return sum;
+}
+
+// ---- element-wise
+// ----------------------------------------------------------------------------------
+
+void fill(float* y, float a, std::size_t vectors) {
+  const vf v = splat(a);
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, v);
+}
+
+void axpy(float* y, float a, const float* x, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, load(y + i * W) + a * load(x + i * W));
+}
+
+void multiply_add(float* y, float a, const float* x1, const float* x2, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    store(y + i * W, load(y + i * W) + a * load(x1 + i * W) * load(x2 + i * W));
+  }
+}
+
+void exponential(float* y, const float* x, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, vexp(load(x + i * W)));
+}
+
+void rate_step(float* dst, const float* src, float rate, const float* rates, bool spread,
+               const float* g, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf r = rates == nullptr ? splat(rate) : spread ? splat(rates[i]) : load(rates + i * W);
+    const vf step = r * load(g + i * W);
+    store(dst + i * W, src == nullptr ? step : load(src + i * W) - step);
+  }
+}
+
+void broadcast(float* dst, const float* src, std::size_t elements) {
+  for (std::size_t i = 0; i < elements; ++i) store(dst + i * W, splat(src[i]));
+}
+
+void reparameterise(float* phi, const float* mu, const float* sigma, const float* eps,
+                    std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    store(phi + i * W, load(mu + i * W) + load(sigma + i * W) * load(eps + i * W));
+  }
+}
+
+void sample_pullback(float* g_mu, float* g_s, float a, const float* g, const float* eps,
+                     const float* sigma, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf ag = a * load(g + i * W);
+    store(g_mu + i * W, load(g_mu + i * W) + ag);
+    store(g_s + i * W, load(g_s + i * W) + ag * (load(eps + i * W) * load(sigma + i * W)));
+  }
+}
+
+void sample_direction(float* u, const float* v_mu, const float* v_s, const float* eps,
+                      const float* sigma, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    store(u + i * W,
+          load(v_mu + i * W) + load(sigma + i * W) * load(eps + i * W) * load(v_s + i * W));
+  }
+}
+
+void sample_hvp(float* r_mu, float* r_s, float a, const float* h, const float* g, const float* eps,
+                const float* sigma, const float* v_s, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf hv = load(h + i * W);
+    const vf se = a * (load(sigma + i * W) * load(eps + i * W));
+    store(r_mu + i * W, load(r_mu + i * W) + a * hv);
+    store(r_s + i * W, load(r_s + i * W) + se * (hv + load(g + i * W) * load(v_s + i * W)));
+  }
+}
+
+void kl(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
+        float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors) {
+  const vf c = load(scale);
+  vf sum = splat(0.0f);
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf sl = load(s + i * W);
+    const vf st = load(ps + i * W);
+    const vf d = load(mu + i * W) - load(pmu + i * W);
+    const vf precision = vexp(-2.0f * st);
+    const vf ratio = vexp(2.0f * (sl - st));
+    const vf dp = d * precision;
+    if (value != nullptr) sum = sum + ((st - sl) + 0.5f * (ratio + d * dp) - 0.5f);
+    if (g_mu != nullptr) {
+      store(g_mu + i * W, load(g_mu + i * W) + c * dp);
+      store(g_s + i * W, load(g_s + i * W) + c * (ratio - 1.0f));
+    }
+    if (gp_mu != nullptr) {
+      store(gp_mu + i * W, load(gp_mu + i * W) - c * dp);
+      store(gp_s + i * W, load(gp_s + i * W) + c * (1.0f - ratio - d * dp));
+    }
+  }
+  if (value != nullptr) store(value, load(value) + c * sum);
+}
+
+void kl_hvp(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
+            const float* v_mu, const float* v_s, float* r_mu, float* r_s, float* rp_mu, float* rp_s,
+            std::size_t vectors) {
+  const vf c = load(scale);
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf st = load(ps + i * W);
+    const vf d = load(mu + i * W) - load(pmu + i * W);
+    const vf precision = c * vexp(-2.0f * st);
+    const vf ratio = 2.0f * c * vexp(2.0f * (load(s + i * W) - st));
+    const vf vm = load(v_mu + i * W);
+    const vf vs = load(v_s + i * W);
+    store(r_mu + i * W, load(r_mu + i * W) + precision * vm);
+    store(r_s + i * W, load(r_s + i * W) + ratio * vs);
+    if (rp_mu != nullptr) {
+      store(rp_mu + i * W, load(rp_mu + i * W) - precision * vm);
+      store(rp_s + i * W, load(rp_s + i * W) - (2.0f * d * precision * vm + ratio * vs));
+    }
+  }
+}
+
+// ---- noise: random.h's Philox and Box-Muller, W at a time
+// -------------------------------------------
+
+struct Words {
+  vu w[4];
+};
+
+/// 32 x 32 -> 64 bit products: low and high words.
+KSHOT_INLINE void multiply_wide(vu a, std::uint32_t b, vu& low, vu& high) {
+#if defined(__AVX512F__) && KSHOT_LANES == 16
+  const __m512i x = reinterpret_cast<__m512i>(a);
+  const __m512i m = _mm512_set1_epi64(static_cast<long long>(b));
+  const __m512i even = _mm512_mul_epu32(x, m);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), m);
+  low = reinterpret_cast<vu>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+  high = reinterpret_cast<vu>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
+#elif defined(__AVX2__) && KSHOT_LANES == 8
+  const __m256i x = reinterpret_cast<__m256i>(a);
+  const __m256i m = _mm256_set1_epi64x(static_cast<long long>(b));
+  const __m256i even = _mm256_mul_epu32(x, m);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), m);
+  low = reinterpret_cast<vu>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
+  high = reinterpret_cast<vu>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
+#else
+  for (int i = 0; i < W; ++i) {
+    const std::uint64_t p = static_cast<std::uint64_t>(a[i]) * b;
+    low[i] = static_cast<std::uint32_t>(p);
+    high[i] = static_cast<std::uint32_t>(p >> 32);
+  }
+#endif
+}
+
+KSHOT_INLINE Words philox(vu c0, vu c1, vu c2, vu c3, std::uint32_t k0, std::uint32_t k1) {
+  for (int round = 0; round < 10; ++round) {
+    vu low0, high0, low1, high1;
+    multiply_wide(c0, 0xD2511F53u, low0, high0);
+    multiply_wide(c2, 0xCD9E8D57u, low1, high1);
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+KSHOT_INLINE void box_muller_vector(vu a, vu b, vf& out_cos, vf& out_sin) {
+  const vf u = fma_exact(__builtin_convertvector(reinterpret_cast<vi>(a >> 9), vf), splat(0x1p-23f),
+                         splat(0x1p-24f));
+  const vi bits = as_int(u);
+  vi exponent = (bits >> 23) - 126;
+  vf m = as_float((bits & 0x007fffff) | 0x3f000000);
+  const vi small = m < 0.707106781186547524f;
+  exponent = exponent + small;
+  m = select(small, m + m, m) - 1.0f;
+  const vf m2 = m * m;
+  vf p = splat(7.0376836292e-2f);
+  p = fma_exact(p, m, splat(-1.1514610310e-1f));
+  p = fma_exact(p, m, splat(1.1676998740e-1f));
+  p = fma_exact(p, m, splat(-1.2420140846e-1f));
+  p = fma_exact(p, m, splat(1.4249322787e-1f));
+  p = fma_exact(p, m, splat(-1.6668057665e-1f));
+  p = fma_exact(p, m, splat(2.0000714765e-1f));
+  p = fma_exact(p, m, splat(-2.4999993993e-1f));
+  p = fma_exact(p, m, splat(3.3333331174e-1f));
+  const vf e = __builtin_convertvector(exponent, vf);
+  vf y = (p * m) * m2;
+  y = fma_exact(e, splat(-2.12194440e-4f), y);
+  y = fma_exact(m2, splat(-0.5f), y);
+  vf log_u = m + y;
+  log_u = fma_exact(e, splat(0.693359375f), log_u);
+  const vf radius = vsqrt(-2.0f * log_u);
+  const vf t = __builtin_convertvector(reinterpret_cast<vi>(b), vf) * 0x1p-32f;
+  const vf shifted = fma_exact(t, splat(4.0f), splat(12582912.0f));
+  const vi q = as_int(shifted);
+  const vf r = fma_exact(shifted - 12582912.0f, splat(-0.25f), t) * 6.283185307179586f;
+  const vf r2 = r * r;
+  vf s = splat(-1.9515295891e-4f);
+  s = fma_exact(s, r2, splat(8.3321608736e-3f));
+  s = fma_exact(s, r2, splat(-1.6666654611e-1f));
+  s = fma_exact(s * r2, r, r);
+  vf c = splat(2.443315711809948e-5f);
+  c = fma_exact(c, r2, splat(-1.388731625493765e-3f));
+  c = fma_exact(c, r2, splat(4.166664568298827e-2f));
+  c = fma_exact(c * r2, r2, fma_exact(r2, splat(-0.5f), splat(1.0f)));
+  const vi swap = (q & 1) != 0;
+  vf sine = select(swap, c, s);
+  vf cosine = select(swap, s, c);
+  sine = as_float(as_int(sine) ^ ((q & 2) << 30));
+  cosine = as_float(as_int(cosine) ^ (((q + 1) & 2) << 30));
+  out_cos = radius * cosine;
+  out_sin = radius * sine;
+}
+
+KSHOT_INLINE vu iota() {
+  vu v;
+  for (int i = 0; i < W; ++i) v[i] = static_cast<std::uint32_t>(i);
+  return v;
+}
+
+void noise_lanes(const NoiseKey& key, float* eps, std::size_t elements) {
+  const vu zero{};
+  const vu task = key.task + iota();
+  for (std::size_t block = 0; block < elements; block += 64) {
+    const std::size_t left = elements - block;
+    for (std::uint32_t j = 0; j < 16 && j < left; ++j) {
+      const auto quad = static_cast<std::uint32_t>(block / 4) + j;
+      const Words words = philox(quad + zero, key.counter1 + zero, task, key.counter3 + zero,
+                                 key.key[0], key.key[1]);
+      vf z[4];
+      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
+      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      for (std::size_t r = 0; r < 4; ++r) {
+        const std::size_t element = r * 16 + j;
+        if (element < left) store(eps + (block + element) * W, z[r]);
+      }
+    }
+  }
+}
+
+void noise_single(const NoiseKey& key, float* eps, std::size_t elements) {
+  const vu zero{};
+  for (std::size_t block = 0; block < elements; block += 64) {
+    for (std::uint32_t j = 0; j < 16; j += W) {
+      const vu quad = static_cast<std::uint32_t>(block / 4) + j + iota();
+      const Words words = philox(quad, key.counter1 + zero, key.task + zero, key.counter3 + zero,
+                                 key.key[0], key.key[1]);
+      vf z[4];
+      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
+      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      for (std::size_t r = 0; r < 4; ++r) store(eps + block + r * 16 + j, z[r]);
+    }
+  }
+}
+
+// ---- activations
+// ---------------------------------------------------------------------------------------
+
+/// Applies a vector function to contiguous floats, the tail through a padded copy.
+template <typename F, typename... In>
+KSHOT_INLINE void map(F&& f, float* out, std::size_t n, const In*... in) {
+  std::size_t i = 0;
+  for (; i + W <= n; i += W) store(out + i, f(load(in + i)...));
+  if (i < n) {
+    const auto tail = [&](const float* p) {
+      vf v{};
+      for (std::size_t j = 0; i + j < n; ++j) v[j] = p[i + j];
+      return v;
+    };
+    const vf y = f(tail(in)...);
+    for (std::size_t j = 0; i + j < n; ++j) out[i + j] = y[j];
+  }
+}
+
+constexpr float leak = 0.01f;
+
+void act(Activation a, float* y, const float* x, std::size_t n) {
+  switch (a) {
+    case Activation::relu:
+      // NaN stays NaN: a diverged task must be seen
+      return map([](vf v) { return select(v < 0.0f, splat(0.0f), v); }, y, n, x);
+    case Activation::tanh:
+      return map([](vf v) { return vtanh(v); }, y, n, x);
+    case Activation::leaky_relu:
+      return map([](vf v) { return select(v < 0.0f, v * leak, v); }, y, n, x);
+  }
+}
+
+void act_tangent(Activation a, float* y_dot, const float* y, const float* x_dot, std::size_t n) {
+  switch (a) {
+    case Activation::relu:
+      return map([](vf v, vf d) { return select(v > 0.0f, d, splat(0.0f)); }, y_dot, n, y, x_dot);
+    case Activation::tanh:
+      return map([](vf v, vf d) { return d - v * v * d; }, y_dot, n, y, x_dot);
+    case Activation::leaky_relu:
+      return map([](vf v, vf d) { return select(v > 0.0f, d, leak * d); }, y_dot, n, y, x_dot);
+  }
+}
+
+void act_backward_tangent(Activation a, float* dx_dot, const float* y, const float* y_dot,
+                          const float* dy, const float* dy_dot, std::size_t n) {
+  if (a != Activation::tanh) return act_tangent(a, dx_dot, y, dy_dot, n);
+  map([](vf v, vf v_dot, vf d, vf d_dot) { return d_dot - v * (v * d_dot + 2.0f * v_dot * d); },
+      dx_dot, n, y, y_dot, dy, dy_dot);
+}
+
+// ---- lanes
+// -----------------------------------------------------------------------------------------
+
+// Register tile: accumulators plus one column of A and one element of B fit the register file.
+#if KSHOT_LANES == 16
+constexpr int lane_m = 4, lane_n = 6;
+#else
+constexpr int lane_m = 2, lane_n = 5;
+#endif
+
+template <int M, int N>
+void lane_tile(const LaneGemm& g, int m0, int n0) {
+  vf acc[M][N];
+  float* const c = g.c + (m0 * g.c_row + n0 * g.c_col) * W;
+  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) {
+      acc[i][j] = g.accumulate        ? load(c + (i * g.c_row + j * g.c_col) * W)
+                  : g.bias != nullptr ? load(g.bias + (m0 + i) * W)
+                                      : splat(0.0f);
+    }
+  }
+  const std::ptrdiff_t a_row = g.a_row * W, a_col = g.a_col * W;
+  const std::ptrdiff_t b_row = g.b_row * W, b_col = g.b_col * W;
+  for (int p = 0; p < g.products; ++p) {
+    const float* a = g.a[p] + m0 * a_row;
+    const float* b = g.b[p] + n0 * b_col;
+    for (int k = 0; k < g.k; ++k) {
+      vf left[M];
+#pragma GCC unroll 8
+      for (int i = 0; i < M; ++i) left[i] = load(a + i * a_row);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        const vf right = load(b + j * b_col);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) acc[i][j] += left[i] * right;
+      }
+      a += a_col;
+      b += b_row;
+    }
+  }
+  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) store(c + (i * g.c_row + j * g.c_col) * W, acc[i][j]);
+  }
+}
+
+template <int N>
+void lane_column(const LaneGemm& g, int n0) {
+  int m = 0;
+  for (; m + lane_m <= g.m; m += lane_m) lane_tile<lane_m, N>(g, m, n0);
+  const int left = g.m - m;
+  if constexpr (lane_m > 3) {
+    if (left == 3) return lane_tile<3, N>(g, m, n0);
+    if (left == 2) return lane_tile<2, N>(g, m, n0);
+  }
+  if (left == 1) lane_tile<1, N>(g, m, n0);
+}
+
+void lane_gemm(const LaneGemm& g) {
+  // Columns in nearly equal panels: 10 is 5 + 5, not 6 + 4. A panel of B stays in the first cache
+  // while the rows of A stream past it.
+  const int panels = (g.n + lane_n - 1) / lane_n;
+  int n = 0;
+  for (int p = 0; p < panels; ++p) {
+    const int width = (g.n - n + panels - p - 1) / (panels - p);
+    switch (width) {
+      case 1:
+        lane_column<1>(g, n);
+        break;
+      case 2:
+        lane_column<2>(g, n);
+        break;
+      case 3:
+        lane_column<3>(g, n);
+        break;
+      case 4:
+        lane_column<4>(g, n);
+        break;
+      case 5:
+        lane_column<5>(g, n);
+        break;
+      default:
+        lane_column<lane_n>(g, n);
+        break;
+    }
+    n += width;
+  }
+}
+
+void lane_row_sum(float* y, const float* x, int rows, int columns, bool accumulate) {
+  for (int i = 0; i < rows; ++i) {
+    vf sum = accumulate ? load(y + i * W) : splat(0.0f);
+    const float* p = x + static_cast<std::ptrdiff_t>(i) * columns * W;
+    for (int j = 0; j < columns; ++j) sum += load(p + j * W);
+    store(y + i * W, sum);
+  }
+}
+
+void lane_loss(const LaneLoss& g) {
+  const std::ptrdiff_t row_stride = static_cast<std::ptrdiff_t>(g.rows) * W;
+  vf total = splat(0.0f);
+  for (int r = 0; r < g.rows; ++r) {
+    const vf weight = load(g.weight + r * W);
+    const vi valid = weight != 0.0f;
+    const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * W;
+    vf row = splat(0.0f);
+    if (g.type == LossType::squared) {
+      for (int o = 0; o < g.outputs; ++o) {
+        const std::ptrdiff_t e = at + o * row_stride;
+        const vf d = load(g.z + e) - load(g.target + e);
+        row += d * d;
+        if (g.delta != nullptr) {
+          store(g.delta + e, select(valid, (2.0f * g.coefficient) * weight * d, splat(0.0f)));
+        }
+        if (g.delta_dot != nullptr) {
+          store(g.delta_dot + e,
+                select(valid, (2.0f * g.coefficient) * weight * load(g.z_dot + e), splat(0.0f)));
+        }
+      }
+      row = g.coefficient * row + g.constant;
+    } else {
+      vf top = load(g.z + at);
+      for (int o = 1; o < g.outputs; ++o) top = vmax(top, load(g.z + at + o * row_stride));
+      vf sum = splat(0.0f), picked = splat(0.0f), dot = splat(0.0f);
+      for (int o = 0; o < g.outputs; ++o) {
+        const std::ptrdiff_t e = at + o * row_stride;
+        const vf shifted = load(g.z + e) - top;
+        const vf power = vexp(shifted);
+        sum += power;
+        picked += load(g.target + e) * shifted;
+        if (g.delta_dot != nullptr) dot += power * load(g.z_dot + e);
+      }
+      row = vlog(sum) - picked;
+      row = select(sum == sum, row, sum);
+      const vf inverse = 1.0f / sum;
+      dot *= inverse;
+      if (g.delta != nullptr || g.delta_dot != nullptr) {
+        for (int o = 0; o < g.outputs; ++o) {
+          const std::ptrdiff_t e = at + o * row_stride;
+          const vf p = vexp(load(g.z + e) - top) * inverse;
+          if (g.delta != nullptr) {
+            store(g.delta + e, select(valid, weight * (p - load(g.target + e)), splat(0.0f)));
+          }
+          if (g.delta_dot != nullptr) {
+            store(g.delta_dot + e,
+                  select(valid, weight * p * (load(g.z_dot + e) - dot), splat(0.0f)));
+          }
+        }
+      }
+    }
+    total += select(valid, weight * row, splat(0.0f));
+  }
+  if (g.loss != nullptr) store(g.loss, load(g.loss) + total);
+}
+
+/// Sums of neighbouring lanes of a, then of b.
+KSHOT_INLINE vf pair_sums(vf a, vf b) {
+  vi even, odd;
+  for (int i = 0; i < W; ++i) {
+    even[i] = 2 * i;
+    odd[i] = 2 * i + 1;
+  }
+  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+}
+
+void lane_tree_sum(float* out, const float* x, std::size_t elements) {
+  std::size_t e = 0;
+  for (; e < elements; e += W) {
+    vf v[W];
+    for (int i = 0; i < W; ++i) {
+      v[i] = e + static_cast<std::size_t>(i) < elements
+                 ? load(x + (e + static_cast<std::size_t>(i)) * W)
+                 : splat(0.0f);
+    }
+    for (int width = W; width > 1; width /= 2) {
+      for (int i = 0; i < width / 2; ++i) v[i] = pair_sums(v[2 * i], v[2 * i + 1]);
+    }
+    for (int i = 0; i < W && e + static_cast<std::size_t>(i) < elements; ++i) {
+      out[e + static_cast<std::size_t>(i)] = v[0][i];
+    }
+  }
+}
+
+void lane_finite(const float* x, std::size_t elements, float* finite) {
+  vf bad = splat(0.0f);  // 0 * x is 0 for finite x, NaN for others
+  for (std::size_t i = 0; i < elements; ++i) bad += 0.0f * load(x + i * W);
+  for (int i = 0; i < W; ++i) {
+    if (!(bad[i] == 0.0f)) finite[i] = 0.0f;
+  }
+}
+
+void lane_mask(float* x, const float* keep, std::size_t elements) {
+  const vi kept = load(keep) != 0.0f;
+  for (std::size_t i = 0; i < elements; ++i) {
+    store(x + i * W, select(kept, load(x + i * W), splat(0.0f)));
+  }
+}
+
+// ---- single
+// ----------------------------------------------------------------------------------------
+
+#if KSHOT_LANES == 16
+constexpr int gather_m = 6, gather_v = 4;
+#else
+constexpr int gather_m = 4, gather_v = 3;
+#endif
+
+template <int M, int V>
+void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1, bool accumulate) {
+  vf acc[M][V];
+  const float* x[M];
+  float* c[M];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+    x[i] = g.x + g.m_offset[m0 + i];
+    c[i] = g.c + g.c_offset[m0 + i] + n0;
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) {
+      acc[i][j] = accumulate          ? load(c[i] + j * W)
+                  : g.init != nullptr ? load(g.init + n0 + j * W)
+                                      : splat(0.0f);
+    }
+  }
+  const float* const b0 = g.b + n0;
+  for (int k = k0; k < k1; ++k) {
+    const std::ptrdiff_t ka = g.index[k].a;
+    const float* const b = b0 + g.index[k].b;
+    vf right[V];
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) right[j] = load(b + j * W);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      const vf left = splat(x[i][ka]);
+#pragma GCC unroll 8
+      for (int j = 0; j < V; ++j) acc[i][j] += left * right[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < V; ++j) store(c[i] + j * W, acc[i][j]);
+  }
+}
+
+template <int V>
+void gather_rows(const GatherGemm& g, int n0, int k0, int k1, bool accumulate) {
+  const int panels = (g.m + gather_m - 1) / gather_m;
+  int m = 0;
+  for (int p = 0; p < panels; ++p) {
+    const int height = (g.m - m + panels - p - 1) / (panels - p);
+    switch (height) {
+      case 1:
+        gather_tile<1, V>(g, m, n0, k0, k1, accumulate);
+        break;
+      case 2:
+        gather_tile<2, V>(g, m, n0, k0, k1, accumulate);
+        break;
+      case 3:
+        gather_tile<3, V>(g, m, n0, k0, k1, accumulate);
+        break;
+      case 4:
+        gather_tile<4, V>(g, m, n0, k0, k1, accumulate);
+        break;
+      case 5:
+        gather_tile<5 <= gather_m ? 5 : 1, V>(g, m, n0, k0, k1, accumulate);
+        break;
+      default:
+        gather_tile<gather_m, V>(g, m, n0, k0, k1, accumulate);
+        break;
+    }
+    m += height;
+  }
+}
+
+void gather_gemm(const GatherGemm& g) {
+  // A chunk of B's rows stays in the first cache while all rows of x pass.
+  constexpr int chunk = 64;
+  for (int n0 = 0; n0 < g.n; n0 += gather_v * W) {
+    const int vectors = (g.n - n0) / W < gather_v ? (g.n - n0) / W : gather_v;
+    int k0 = 0;
+    do {
+      const int k1 = g.k - k0 < chunk + chunk / 2 ? g.k : k0 + chunk;
+      const bool accumulate = g.accumulate || k0 > 0;
+      switch (vectors) {
+        case 1:
+          gather_rows<1>(g, n0, k0, k1, accumulate);
+          break;
+        case 2:
+          gather_rows<2>(g, n0, k0, k1, accumulate);
+          break;
+        case 3:
+          gather_rows<3>(g, n0, k0, k1, accumulate);
+          break;
+        default:
+          gather_rows<gather_v>(g, n0, k0, k1, accumulate);
+          break;
+      }
+      k0 = k1;
+    } while (k0 < g.k);
+  }
+}
+
+void transpose(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_row, int rows,
+               int columns) {
+  // Tiles of 16 x 16 keep both sides in the first cache.
+  for (int r0 = 0; r0 < rows; r0 += 16) {
+    const int r1 = r0 + 16 < rows ? r0 + 16 : rows;
+    for (int c0 = 0; c0 < columns; c0 += 16) {
+      const int c1 = c0 + 16 < columns ? c0 + 16 : columns;
+#if KSHOT_LANES == 16
+      if (r1 - r0 == 16 && c1 - c0 == 16) {
+        vf v[16];
+        for (int i = 0; i < 16; ++i) v[i] = load(x + (r0 + i) * x_row + c0);
+        // four rounds of interleaving rows i and i + 8
+        constexpr vi low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+        constexpr vi high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        for (int round = 0; round < 4; ++round) {
+          vf t[16];
+          for (int i = 0; i < 8; ++i) {
+            t[2 * i] = __builtin_shuffle(v[i], v[i + 8], low);
+            t[2 * i + 1] = __builtin_shuffle(v[i], v[i + 8], high);
+          }
+          for (int i = 0; i < 16; ++i) v[i] = t[i];
+        }
+        for (int i = 0; i < 16; ++i) store(y + (c0 + i) * y_row + r0, v[i]);
+        continue;
+      }
+#endif
+      for (int c = c0; c < c1; ++c) {
+        for (int r = r0; r < r1; ++r) y[c * y_row + r] = x[r * x_row + c];
+      }
+    }
+  }
+}
+
+void channel_sum(float* y, const float* x, const std::int32_t* offset, int pixels, int channels,
+                 bool accumulate) {
+  for (int c = 0; c < channels; c += W) {
+    vf sum = accumulate ? load(y + c) : splat(0.0f);
+    for (int p = 0; p < pixels; ++p) sum += load(x + offset[p] + c);
+    store(y + c, sum);
+  }
+}
+
+void row_loss(const RowLoss& g) {
+  double total = 0.0;
+  for (int r = 0; r < g.rows; ++r) {
+    const float* z = g.z + static_cast<std::ptrdiff_t>(r) * g.stride;
+    const float* y = g.target + static_cast<std::ptrdiff_t>(r) * g.stride;
+    const float* z_dot =
+        g.z_dot == nullptr ? nullptr : g.z_dot + static_cast<std::ptrdiff_t>(r) * g.stride;
+    float* delta =
+        g.delta == nullptr ? nullptr : g.delta + static_cast<std::ptrdiff_t>(r) * g.stride;
+    float* delta_dot =
+        g.delta_dot == nullptr ? nullptr : g.delta_dot + static_cast<std::ptrdiff_t>(r) * g.stride;
+    if (g.type == LossType::squared) {
+      float sum = 0.0f;
+      for (int o = 0; o < g.outputs; ++o) {
+        const float d = z[o] - y[o];
+        sum += d * d;
+        if (delta != nullptr) delta[o] = 2.0f * g.coefficient * g.weight * d;
+        if (delta_dot != nullptr) delta_dot[o] = 2.0f * g.coefficient * g.weight * z_dot[o];
+      }
+      total += static_cast<double>(g.coefficient * sum + g.constant);
+      continue;
+    }
+    float top = z[0];
+    for (int o = 1; o < g.outputs; ++o) top = z[o] > top ? z[o] : top;
+    float sum = 0.0f, picked = 0.0f, dot = 0.0f;
+    for (int o = 0; o < g.outputs; ++o) {
+      const float power = __builtin_expf(z[o] - top);
+      sum += power;
+      picked += y[o] * (z[o] - top);
+      if (delta_dot != nullptr) dot += power * z_dot[o];
+    }
+    total += static_cast<double>(__builtin_logf(sum) - picked);
+    dot /= sum;
+    for (int o = 0; o < g.outputs; ++o) {
+      const float p = __builtin_expf(z[o] - top) / sum;
+      if (delta != nullptr) delta[o] = g.weight * (p - y[o]);
+      if (delta_dot != nullptr) delta_dot[o] = g.weight * p * (z_dot[o] - dot);
+    }
+  }
+  if (g.loss != nullptr) *g.loss += static_cast<double>(g.weight) * total;
+}
+
+/// Sum over pixels of f(offset), one vector of channels at a time, in four interleaved partial
+/// sums.
+template <typename F>
+KSHOT_INLINE vf pixel_sum(const NormArgs& g, F&& f) {
+  vf sum[4] = {};
+  int p = 0;
+  for (; p + 4 <= g.pixels; p += 4) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) sum[i] += f(g.offset[p + i]);
+  }
+  for (; p < g.pixels; ++p) sum[0] += f(g.offset[p]);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+void norm_forward(const NormArgs& g) {
+  const float per_pixel = 1.0f / static_cast<float>(g.pixels);
+  for (int c = 0; c < g.channels; c += W) {
+    vf mean, inverse;
+    if (g.given) {
+      mean = load(g.mean + c);
+      inverse = load(g.inverse + c);
+    } else {
+      mean = pixel_sum(g, [&](std::int32_t at) { return load(g.x + at + c); }) * per_pixel;
+      const vf variance = pixel_sum(g,
+                                    [&](std::int32_t at) {
+                                      const vf d = load(g.x + at + c) - mean;
+                                      return d * d;
+                                    }) *
+                          per_pixel;
+      inverse = 1.0f / vsqrt(variance + g.epsilon);
+      store(g.mean + c, mean);
+      store(g.inverse + c, inverse);
+    }
+    const vf gamma = load(g.gamma + c);
+    const vf beta = load(g.beta + c);
+    for (int p = 0; p < g.pixels; ++p) {
+      const std::ptrdiff_t at = g.offset[p] + c;
+      const vf x_hat = (load(g.x + at) - mean) * inverse;
+      store(g.x_hat + at, x_hat);
+      store(g.y + at, gamma * x_hat + beta);
+    }
+    if (g.y_dot == nullptr) continue;
+    // x_hat' = inverse (x' - mean(x') - x_hat mean(x_hat x'))
+    const vf mean_dot =
+        pixel_sum(g, [&](std::int32_t at) { return load(g.x_dot + at + c); }) * per_pixel;
+    const vf slope =
+        pixel_sum(
+            g, [&](std::int32_t at) { return load(g.x_hat + at + c) * load(g.x_dot + at + c); }) *
+        per_pixel;
+    store(g.slope + c, slope);
+    const vf gamma_dot = load(g.gamma_dot + c);
+    const vf beta_dot = load(g.beta_dot + c);
+    for (int p = 0; p < g.pixels; ++p) {
+      const std::ptrdiff_t at = g.offset[p] + c;
+      const vf x_hat = load(g.x_hat + at);
+      const vf x_hat_dot = inverse * (load(g.x_dot + at) - mean_dot - x_hat * slope);
+      store(g.x_hat_dot + at, x_hat_dot);
+      store(g.y_dot + at, gamma_dot * x_hat + gamma * x_hat_dot + beta_dot);
+    }
+  }
+}
+
+/// dx = gamma inverse q, q = dy - mean(dy) - x_hat mean(dy x_hat)
+void norm_backward(const NormArgs& g) {
+  const float per_pixel = 1.0f / static_cast<float>(g.pixels);
+  for (int c = 0; c < g.channels; c += W) {
+    const vf sum = pixel_sum(g, [&](std::int32_t at) { return load(g.dy + at + c); });
+    const vf product =
+        pixel_sum(g, [&](std::int32_t at) { return load(g.dy + at + c) * load(g.x_hat + at + c); });
+    if (g.d_gamma != nullptr) {
+      store(g.d_gamma + c, g.accumulate ? load(g.d_gamma + c) + product : product);
+      store(g.d_beta + c, g.accumulate ? load(g.d_beta + c) + sum : sum);
+    }
+    if (g.dx == nullptr) continue;
+    const vf scale = load(g.gamma + c) * load(g.inverse + c);
+    const vf mean1 = sum * per_pixel;
+    const vf mean2 = product * per_pixel;
+    for (int p = 0; p < g.pixels; ++p) {
+      const std::ptrdiff_t at = g.offset[p] + c;
+      store(g.dx + at, scale * (load(g.dy + at) - mean1 - load(g.x_hat + at) * mean2));
+    }
+  }
+}
+
+/// dx and its tangent; d_gamma, d_beta get the tangents. dy is overwritten last, so dx may be dy.
+void norm_backward_tangent(const NormArgs& g) {
+  const float per_pixel = 1.0f / static_cast<float>(g.pixels);
+  for (int c = 0; c < g.channels; c += W) {
+    const vf sum = pixel_sum(g, [&](std::int32_t at) { return load(g.dy + at + c); });
+    const vf product =
+        pixel_sum(g, [&](std::int32_t at) { return load(g.dy + at + c) * load(g.x_hat + at + c); });
+    const vf sum_dot = pixel_sum(g, [&](std::int32_t at) { return load(g.dy_dot + at + c); });
+    const vf product_dot = pixel_sum(g, [&](std::int32_t at) {
+      return load(g.dy_dot + at + c) * load(g.x_hat + at + c) +
+             load(g.dy + at + c) * load(g.x_hat_dot + at + c);
+    });
+    store(g.d_gamma + c, g.accumulate ? load(g.d_gamma + c) + product_dot : product_dot);
+    store(g.d_beta + c, g.accumulate ? load(g.d_beta + c) + sum_dot : sum_dot);
+    const vf inverse = load(g.inverse + c);
+    const vf gamma = load(g.gamma + c);
+    const vf scale = gamma * inverse;
+    // (gamma inverse)' with inverse' = -inverse^2 mean(x_hat x')
+    const vf scale_dot =
+        load(g.gamma_dot + c) * inverse - gamma * inverse * inverse * load(g.slope + c);
+    const vf mean1 = sum * per_pixel;
+    const vf mean2 = product * per_pixel;
+    const vf mean1_dot = sum_dot * per_pixel;
+    const vf mean2_dot = product_dot * per_pixel;
+    for (int p = 0; p < g.pixels; ++p) {
+      const std::ptrdiff_t at = g.offset[p] + c;
+      const vf x_hat = load(g.x_hat + at);
+      const vf q = load(g.dy + at) - mean1 - x_hat * mean2;
+      const vf q_dot =
+          load(g.dy_dot + at) - mean1_dot - load(g.x_hat_dot + at) * mean2 - x_hat * mean2_dot;
+      store(g.dx_dot + at, scale_dot * q + scale * q_dot);
+      store(g.dx + at, scale * q);
+    }
+  }
+}
+
+void pool_forward(float* y, std::int32_t* winner, const float* x, const std::int32_t* y_offset,
+                  const std::int32_t* corner, const std::int32_t* window, int window_size,
+                  int outputs, int channels) {
+  for (int o = 0; o < outputs; ++o) {
+    for (int c = 0; c < channels; c += W) {
+      vf best = load(x + corner[o] + window[0] + c);
+      vi who = splat_int(0);
+      for (int w = 1; w < window_size; ++w) {
+        const vf v = load(x + corner[o] + window[w] + c);
+        // a NaN wins, so that a diverged task is seen
+        const vi better = (v > best) | (v != v);
+        best = select(better, v, best);
+        who = better ? splat_int(w) : who;
+      }
+      store(y + y_offset[o] + c, best);
+      store_int(winner + static_cast<std::ptrdiff_t>(o) * channels + c, who);
+    }
+  }
+}
+
+void pool_gather(float* y, const std::int32_t* winner, const float* x, const std::int32_t* y_offset,
+                 const std::int32_t* corner, const std::int32_t* window, int window_size,
+                 int outputs, int channels) {
+  for (int o = 0; o < outputs; ++o) {
+    for (int c = 0; c < channels; c += W) {
+      const vi who = load_int(winner + static_cast<std::ptrdiff_t>(o) * channels + c);
+      vf v = splat(0.0f);
+      for (int w = 0; w < window_size; ++w) {
+        v = select(who == w, load(x + corner[o] + window[w] + c), v);
+      }
+      store(y + y_offset[o] + c, v);
+    }
+  }
+}
+
+void pool_scatter(float* dx, const std::int32_t* winner, const float* dy,
+                  const std::int32_t* y_offset, const std::int32_t* corner,
+                  const std::int32_t* window, int window_size, int outputs, int channels) {
+  for (int o = 0; o < outputs; ++o) {
+    for (int c = 0; c < channels; c += W) {
+      const vi who = load_int(winner + static_cast<std::ptrdiff_t>(o) * channels + c);
+      const vf v = load(dy + y_offset[o] + c);
+      for (int w = 0; w < window_size; ++w) {
+        store(dx + corner[o] + window[w] + c, select(who == w, v, splat(0.0f)));
+      }
+    }
+  }
+}
+
+#define KSHOT_STRINGIFY_(x) #x
+#define KSHOT_STRINGIFY(x) KSHOT_STRINGIFY_(x)
+
+constexpr Kernels table = {
+    KSHOT_STRINGIFY(KSHOT_ISA),
+    W,
+    fill,
+    axpy,
+    multiply_add,
+    exponential,
+    rate_step,
+    broadcast,
+    reparameterise,
+    sample_pullback,
+    sample_direction,
+    sample_hvp,
+    kl,
+    kl_hvp,
+    noise_lanes,
+    noise_single,
+    act,
+    act_tangent,
+    /*act_backward=*/act_tangent,  // the same product with the derivative
+    act_backward_tangent,
+    lane_gemm,
+    lane_row_sum,
+    lane_loss,
+    lane_tree_sum,
+    lane_finite,
+    lane_mask,
+    gather_gemm,
+    transpose,
+    channel_sum,
+    row_loss,
+    norm_forward,
+    norm_backward,
+    norm_backward_tangent,
+    pool_forward,
+    pool_gather,
+    pool_scatter,
+};
+
+}  // namespace
+}  // namespace KSHOT_ISA
+
+#define KSHOT_CONCAT_(a, b) a##b
+#define KSHOT_CONCAT(a, b) KSHOT_CONCAT_(a, b)
+const Kernels& KSHOT_CONCAT(kernels_, KSHOT_ISA)() {
+  return KSHOT_ISA::table;
+}
+
+}  // namespace kshot::backend::cpu

@@ -1,0 +1,437 @@
+// Plain multi-layer perceptrons, W tasks in the lanes of a vector. Every number is a vector of W,
+// so a transpose is a change of strides, tasks of different size are a mask in the loss, and all of
+// forward, backward and their tangents are one small matrix product (lane_gemm).
+//
+// Activations are [feature][row][W], weights [out][in][W] in the flat order.
+#include <algorithm>
+#include <utility>
+
+#include "backend/cpu/cpu_wave.h"
+
+namespace kshot::backend::cpu {
+namespace {
+
+class LaneWave final : public CpuWave {
+ public:
+  LaneWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
+           const WaveShape& shape)
+      : CpuWave(kernels, std::move(network), loss, shape), lanes_(kernels.lanes) {
+    int widest_rows = std::max(shape.support, shape.query);
+    if (shape.with_all) widest_rows = shape.support + shape.query;
+    for (std::size_t i = 0; i < network_->layers().size(); ++i) {
+      const Layer& layer = network_->layers()[i];
+      if (layer.type == LayerType::flatten) continue;  // vectors are flat already
+      if (layer.type == LayerType::linear) {
+        Step step;
+        step.in = layer.in.size();
+        step.out = layer.out.size();
+        step.weight = network_->parameters()[static_cast<std::size_t>(layer.weight)].offset;
+        step.bias = network_->parameters()[static_cast<std::size_t>(layer.bias)].offset;
+        steps_.push_back(std::move(step));
+      } else {
+        Step step;
+        step.activation = layer.type == LayerType::relu   ? Activation::relu
+                          : layer.type == LayerType::tanh ? Activation::tanh
+                                                          : Activation::leaky_relu;
+        step.is_activation = true;
+        step.in = step.out = layer.in.size();
+        steps_.push_back(std::move(step));
+      }
+    }
+    std::size_t widest = 0;
+    for (Step& step : steps_) {
+      const std::size_t floats = size(step.out, widest_rows);
+      step.y = AlignedFloats(floats);
+      step.y_dot = AlignedFloats(floats);
+      widest = std::max({widest, floats, size(step.in, widest_rows)});
+    }
+    for (AlignedFloats* b : {&delta_[0], &delta_[1], &delta_dot_[0], &delta_dot_[1]}) {
+      *b = AlignedFloats(widest);
+    }
+    const int inputs = network_->input().size();
+    for (int s = 0; s < 3; ++s) {
+      if (s == 2 && !shape.with_all) continue;
+      const int n = rows(static_cast<Set>(s));
+      Data& data = data_[s];
+      data.x = AlignedFloats(size(inputs, n));
+      data.target = AlignedFloats(size(network_outputs_, n));
+      data.valid = AlignedFloats(size(1, n));
+    }
+    weight_ = AlignedFloats(size(1, widest_rows));
+  }
+
+  int capacity() const override { return lanes_; }
+  Block block(std::size_t width) override {
+    return store(width * static_cast<std::size_t>(lanes_), width, false);
+  }
+  Block weights() override {
+    return store(network_->size() * static_cast<std::size_t>(lanes_), network_->size(), true);
+  }
+
+  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
+    count_ = count;
+    global_first_ = global_first;
+    batch_first_ = first;
+    support_n_.assign(static_cast<std::size_t>(lanes_), 0);
+    query_n_.assign(static_cast<std::size_t>(lanes_), 0);
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const auto task = static_cast<std::size_t>(first + std::min(lane, count - 1));
+      support_n_[static_cast<std::size_t>(lane)] = batch.support_n[task];
+      query_n_[static_cast<std::size_t>(lane)] = batch.query_n[task];
+    }
+    const int s = batch.shape().support;
+    const int q = batch.shape().query;
+    load_rows(batch, true, s, data_[0], 0);
+    load_rows(batch, false, q, data_[1], 0);
+    if (shape_.with_all) {
+      // each task's query rows follow its own support rows
+      clear(data_[2]);
+      load_rows(batch, true, s, data_[2], 0);
+      load_rows(batch, false, q, data_[2], 1);
+    }
+  }
+
+  void broadcast(Block dst, const SharedVector& src) override {
+    kernels_.broadcast(at(dst), host<float>(src).data(), src.size());
+  }
+  void upload(Block dst, const double* source, std::size_t stride) override {
+    float* out = at(dst);
+    const std::size_t width = storage(dst).width;
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const double* from = source + task_of(lane) * stride;
+      for (std::size_t e = 0; e < width; ++e) {
+        out[e * static_cast<std::size_t>(lanes_) + static_cast<std::size_t>(lane)] =
+            static_cast<float>(from[e]);
+      }
+    }
+  }
+  void download(Block src, std::span<double> values) const override {
+    const float* from = at(src);
+    const std::size_t width = storage(src).width;
+    for (std::size_t lane = 0; lane < static_cast<std::size_t>(count_); ++lane) {
+      for (std::size_t e = 0; e < width; ++e) {
+        values[lane * width + e] = from[e * static_cast<std::size_t>(lanes_) + lane];
+      }
+    }
+  }
+
+  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
+    const Data& data = data_[static_cast<int>(pass.set)];
+    const int n = rows(pass.set);
+    forward(data, n, at(pass.weights), nullptr);
+    loss_and_delta(pass, data, n, at(loss), true, false);
+    backward(data, n, at(pass.weights), nullptr, at(grad), nullptr, accumulate);
+  }
+
+  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                      Block grad) override {
+    const Data& data = data_[static_cast<int>(pass.set)];
+    const int n = rows(pass.set);
+    forward(data, n, at(pass.weights), at(direction));
+    loss_and_delta(pass, data, n, nullptr, true, true);
+    backward(data, n, at(pass.weights), at(direction), at(grad), at(hv), accumulate);
+  }
+
+  void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
+    const Data& data = data_[static_cast<int>(pass.set)];
+    const int n = rows(pass.set);
+    forward(data, n, at(pass.weights), nullptr);
+    if (loss) loss_and_delta(pass, data, n, at(loss), false, false);
+    if (!outputs) return;
+    // [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows
+    const float* z = steps_.back().y.data();
+    float* out = at(outputs);
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    for (int r = 0; r < n; ++r) {
+      for (int o = 0; o < network_outputs_; ++o) {
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          const bool valid = r < task_rows(pass.set, static_cast<int>(lane));
+          out[(static_cast<std::size_t>(r * network_outputs_ + o)) * lanes + lane] =
+              valid ? z[static_cast<std::size_t>(o * n + r) * lanes + lane] : 0.0f;
+        }
+      }
+    }
+  }
+
+  void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
+                 bool* diverged) override {
+    float keep[max_lanes];
+    for (int lane = 0; lane < lanes_; ++lane) keep[lane] = lane < count_ ? 1.0f : 0.0f;
+    for (const Block b : blocks) kernels_.lane_finite(at(b), storage(b).width, keep);
+    kernels_.lane_finite(at(loss), 1, keep);
+    bool all = true;
+    for (int lane = 0; lane < lanes_; ++lane) {
+      all = all && keep[lane] != 0.0f;
+      if (lane >= count_) continue;
+      diverged[lane] = keep[lane] == 0.0f;
+      losses[lane] = diverged[lane] ? 0.0 : static_cast<double>(at(loss)[lane]);
+    }
+    for (const Block b : blocks) {
+      const std::size_t width = storage(b).width;
+      if (!all) kernels_.lane_mask(at(b), keep, width);
+      kernels_.lane_tree_sum(out, at(b), width);
+      out += width;
+    }
+  }
+
+ protected:
+  void pattern(const Scale& scale, float* out) const override {
+    for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
+  }
+  void draw(Block eps, const Noise& noise) override {
+    if (noise.host != nullptr) {
+      upload(eps, noise.host, noise.stride);
+      return;
+    }
+    kernels_.noise_lanes(noise_key(noise.key, global_first_), at(eps), storage(eps).width);
+  }
+  const float* shared_rates(const SharedVector& rates, bool& splat) override {
+    splat = true;
+    return host<float>(rates).data();
+  }
+  void add_value(Block value, const float* sums) override {
+    float* v = at(value);
+    for (int lane = 0; lane < lanes_; ++lane) v[lane] += sums[lane];
+  }
+
+ private:
+  struct Step {
+    bool is_activation = false;
+    Activation activation = Activation::relu;
+    int in = 0, out = 0;
+    std::size_t weight = 0, bias = 0;
+    AlignedFloats y, y_dot;
+  };
+  struct Data {
+    AlignedFloats x;       ///< [inputs][rows][W]
+    AlignedFloats target;  ///< [outputs][rows][W]
+    AlignedFloats valid;   ///< [rows][W], 1 or 0
+  };
+
+  std::size_t size(int features, int n) const {
+    return static_cast<std::size_t>(features) * static_cast<std::size_t>(n) *
+           static_cast<std::size_t>(lanes_);
+  }
+  /// The batch's task in a lane; lanes beyond the last task repeat it.
+  std::size_t task_of(int lane) const {
+    return static_cast<std::size_t>(batch_first_ + std::min(lane, count_ - 1));
+  }
+
+  static void clear(Data& data) {
+    for (AlignedFloats* a : {&data.x, &data.target, &data.valid}) {
+      std::fill_n(a->data(), a->size(), 0.0f);
+    }
+  }
+
+  /// Rows of the support or query set; with `offset` 1 they follow the task's support rows.
+  void load_rows(const TaskBatch& batch, bool support, int batch_rows, Data& data, int offset) {
+    if (offset == 0) clear(data);
+    const auto& x = support ? batch.support_x : batch.query_x;
+    const auto& x64 = support ? batch.support_x64 : batch.query_x64;
+    const auto& value = support ? batch.support_value : batch.query_value;
+    const auto& value64 = support ? batch.support_value64 : batch.query_value64;
+    const auto& label = support ? batch.support_label : batch.query_label;
+    const int inputs = network_->input().size();
+    const auto n = data.valid.size() / static_cast<std::size_t>(lanes_);
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const std::size_t task = task_of(lane);
+      const auto at = static_cast<std::size_t>(lane);
+      const int valid = support ? support_n_[at] : query_n_[at];
+      const int start = offset == 0 ? 0 : support_n_[at];
+      for (int row = 0; row < valid; ++row) {
+        const std::size_t r = static_cast<std::size_t>(start + row);
+        const std::size_t from =
+            task * static_cast<std::size_t>(batch_rows) + static_cast<std::size_t>(row);
+        for (int i = 0; i < inputs; ++i) {
+          const std::size_t e =
+              from * static_cast<std::size_t>(inputs) + static_cast<std::size_t>(i);
+          data.x.data()[(static_cast<std::size_t>(i) * n + r) * lanes + at] =
+              batch.is_double() ? static_cast<float>(x64[e]) : x[e];
+        }
+        for (int o = 0; o < network_outputs_; ++o) {
+          float target = 0.0f;
+          if (loss_.kind == LossKind::cross_entropy) {
+            target = label[from] == o ? 1.0f : 0.0f;
+          } else {
+            const std::size_t e =
+                from * static_cast<std::size_t>(network_outputs_) + static_cast<std::size_t>(o);
+            target = batch.is_double() ? static_cast<float>(value64[e]) : value[e];
+          }
+          data.target.data()[(static_cast<std::size_t>(o) * n + r) * lanes + at] = target;
+        }
+        data.valid.data()[r * lanes + at] = 1.0f;
+      }
+    }
+  }
+
+  void forward(const Data& data, int n, const float* w, const float* w_dot) {
+    const float* x = data.x.data();
+    const float* x_dot = nullptr;  // the data have no tangent
+    for (Step& step : steps_) {
+      if (step.is_activation) {
+        const std::size_t count = size(step.out, n);
+        kernels_.act(step.activation, step.y.data(), x, count);
+        if (x_dot != nullptr) {
+          kernels_.act_tangent(step.activation, step.y_dot.data(), step.y.data(), x_dot, count);
+        }
+      } else {
+        LaneGemm g;
+        g.m = step.out;
+        g.n = n;
+        g.k = step.in;
+        g.a[0] = w + step.weight * static_cast<std::size_t>(lanes_);
+        g.a_row = step.in;
+        g.a_col = 1;
+        g.b[0] = x;
+        g.b_row = n;
+        g.b_col = 1;
+        g.c = step.y.data();
+        g.c_row = n;
+        g.c_col = 1;
+        g.bias = w + step.bias * static_cast<std::size_t>(lanes_);
+        kernels_.lane_gemm(g);
+        if (w_dot != nullptr) {
+          g.a[0] = w_dot + step.weight * static_cast<std::size_t>(lanes_);
+          g.bias = w_dot + step.bias * static_cast<std::size_t>(lanes_);
+          g.c = step.y_dot.data();
+          if (x_dot != nullptr) {
+            g.products = 2;
+            g.a[1] = w + step.weight * static_cast<std::size_t>(lanes_);
+            g.b[1] = x_dot;
+          }
+          kernels_.lane_gemm(g);
+        }
+      }
+      x = step.y.data();
+      if (w_dot != nullptr) x_dot = step.y_dot.data();
+    }
+  }
+
+  /// Losses of the last forward pass, and delta (and its tangent) at the output into delta_[0].
+  void loss_and_delta(const Pass& pass, const Data& data, int n, float* loss, bool delta,
+                      bool tangent) {
+    float scale[max_lanes];
+    pattern(pass.scale, scale);
+    for (int r = 0; r < n; ++r) {
+      for (int lane = 0; lane < lanes_; ++lane) {
+        const std::ptrdiff_t e = static_cast<std::ptrdiff_t>(r) * lanes_ + lane;
+        weight_.data()[e] = data.valid.data()[e] * scale[lane];
+      }
+    }
+    LaneLoss g{};
+    g.type = loss_type();
+    g.outputs = network_outputs_;
+    g.rows = n;
+    g.coefficient = loss_coefficient();
+    g.constant = loss_constant();
+    g.z = steps_.back().y.data();
+    g.target = data.target.data();
+    g.weight = weight_.data();
+    g.loss = loss;
+    if (delta) g.delta = delta_[0].data();
+    if (tangent) {
+      g.z_dot = steps_.back().y_dot.data();
+      g.delta_dot = delta_dot_[0].data();
+    }
+    kernels_.lane_loss(g);
+  }
+
+  /// From delta at the output. Plain: grad. With w_dot: hv, and grad where wanted.
+  void backward(const Data& data, int n, const float* w, const float* w_dot, float* grad, float* hv,
+                bool accumulate) {
+    int now = 0;
+    const bool tangent = w_dot != nullptr;
+    for (std::size_t i = steps_.size(); i-- > 0;) {
+      Step& step = steps_[i];
+      const bool first = i == 0;
+      const float* x = first ? data.x.data() : steps_[i - 1].y.data();
+      const float* x_dot = first ? nullptr : steps_[i - 1].y_dot.data();
+      float* const delta = delta_[now].data();
+      float* const delta_dot = delta_dot_[now].data();
+      if (step.is_activation) {
+        if (first) break;
+        const std::size_t count = size(step.out, n);
+        if (tangent) {
+          kernels_.act_backward_tangent(step.activation, delta_dot, step.y.data(),
+                                        step.y_dot.data(), delta, delta_dot, count);
+        }
+        kernels_.act_backward(step.activation, delta, step.y.data(), delta, count);
+        continue;
+      }
+      const std::size_t lanes = static_cast<std::size_t>(lanes_);
+      // dW[out][in] = sum_rows delta[out][row] x[in][row]
+      LaneGemm g;
+      g.m = step.out;
+      g.n = step.in;
+      g.k = n;
+      g.a_row = n;
+      g.a_col = 1;
+      g.b_row = 1;
+      g.b_col = n;
+      g.c_row = step.in;
+      g.c_col = 1;
+      if (grad != nullptr) {
+        g.a[0] = delta;
+        g.b[0] = x;
+        g.c = grad + step.weight * lanes;
+        g.accumulate = accumulate && !tangent;  // beside a tangent the gradient is overwritten
+        kernels_.lane_gemm(g);
+        kernels_.lane_row_sum(grad + step.bias * lanes, delta, step.out, n, g.accumulate);
+      }
+      if (tangent) {
+        g.a[0] = delta_dot;
+        g.b[0] = x;
+        g.c = hv + step.weight * lanes;
+        g.accumulate = accumulate;
+        if (x_dot != nullptr) {
+          g.products = 2;
+          g.a[1] = delta;
+          g.b[1] = x_dot;
+        }
+        kernels_.lane_gemm(g);
+        kernels_.lane_row_sum(hv + step.bias * lanes, delta_dot, step.out, n, accumulate);
+      }
+      if (first) break;
+      // dx[in][row] = sum_out W[out][in] delta[out][row]
+      LaneGemm back;
+      back.m = step.in;
+      back.n = n;
+      back.k = step.out;
+      back.a_row = 1;
+      back.a_col = step.in;
+      back.b_row = n;
+      back.b_col = 1;
+      back.c_row = n;
+      back.c_col = 1;
+      back.a[0] = w + step.weight * lanes;
+      back.b[0] = delta;
+      back.c = delta_[1 - now].data();
+      kernels_.lane_gemm(back);
+      if (tangent) {
+        back.b[0] = delta_dot;
+        back.products = 2;
+        back.a[1] = w_dot + step.weight * lanes;
+        back.b[1] = delta;
+        back.c = delta_dot_[1 - now].data();
+        kernels_.lane_gemm(back);
+      }
+      now = 1 - now;
+    }
+  }
+
+  int lanes_;
+  std::vector<Step> steps_;
+  Data data_[3];
+  AlignedFloats weight_;
+  AlignedFloats delta_[2], delta_dot_[2];
+};
+
+}  // namespace
+
+std::unique_ptr<Wave> make_lane_wave(const Kernels& kernels, std::shared_ptr<const Network> network,
+                                     const Loss& loss, const WaveShape& shape) {
+  return std::make_unique<LaneWave>(kernels, std::move(network), loss, shape);
+}
+
+}  // namespace kshot::backend::cpu
