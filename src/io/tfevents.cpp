@@ -91,8 +91,7 @@ std::int64_t newest_file(const std::filesystem::path& folder) {
 
 }  // namespace
 
-EventWriter::EventWriter(const std::filesystem::path& folder,
-                         std::optional<std::int64_t> resume_step) {
+EventWriter::EventWriter(const std::filesystem::path& folder, std::int64_t first_step) {
   std::error_code failure;
   std::filesystem::create_directories(folder, failure);
   if (failure) throw_system_error("cannot create the folder", folder, failure.value());
@@ -110,15 +109,14 @@ EventWriter::EventWriter(const std::filesystem::path& folder,
   std::string version = event(now, 0);
   put_bytes(&version, 3, "brain.Event:2");
   add_record(version);
-  if (resume_step) {
-    // SessionLog{status = 1: START}: earlier points of this step and later ones are void.
-    std::string session;
-    put_key(&session, 1, Wire::varint);
-    put_varint(&session, 1);
-    std::string restart = event(now, *resume_step);
-    put_bytes(&restart, 7, session);
-    add_record(restart);
-  }
+  // SessionLog{status = 1: START}. The first of a run goes by; each later one voids the points of
+  // its step and after.
+  std::string session;
+  put_key(&session, 1, Wire::varint);
+  put_varint(&session, 1);
+  std::string start = event(now, first_step);
+  put_bytes(&start, 7, session);
+  add_record(start);
   try {
     flush();
   } catch (...) {

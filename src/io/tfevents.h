@@ -13,11 +13,10 @@ namespace kshot::io {
 /// Writes one new event file into a folder; TensorBoard shows all files of a folder as one run.
 class EventWriter {
  public:
-  /// Creates the folder if need be, and in it a file of a name not used before. A run that goes on
-  /// from a checkpoint passes its first step: TensorBoard then drops what earlier files say of that
-  /// step and later ones.
-  explicit EventWriter(const std::filesystem::path& folder,
-                       std::optional<std::int64_t> resume_step = std::nullopt);
+  /// Creates the folder if need be, and in it a file of a name not used before. `first_step` is the
+  /// step where a run begins or, from a checkpoint, goes on: TensorBoard then drops what earlier
+  /// files of the folder say of that step and later ones.
+  explicit EventWriter(const std::filesystem::path& folder, std::int64_t first_step = 0);
   ~EventWriter();
   EventWriter(const EventWriter&) = delete;
   EventWriter& operator=(const EventWriter&) = delete;
