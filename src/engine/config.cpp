@@ -286,7 +286,7 @@ class ValueReader {
       if (!takes) continue;
       taken.insert(key.name);
       const toml::node* node = table.get(key.name);
-      const std::string expected = fmt::format("an integer of at least {}", key.low);
+      const std::string expected = schema::expected(key);
       if (node == nullptr) {
         if (key.required) {
           fail(line_of(table), fmt::format("{}.{}", path, key.name),
@@ -295,7 +295,7 @@ class ValueReader {
         continue;
       }
       const auto number = as_int(*node);
-      if (!number || *number < key.low) {
+      if (!number || *number < key.low || *number > key.high) {
         mismatch(fmt::format("{}.{}", path, key.name), expected, *node);
       }
       result.*key.field = *number;
@@ -316,8 +316,7 @@ class ValueReader {
   std::string where_, file_;
 };
 
-// ---- the file and what --set changes in it
-// -------------------------------------------------------
+// ---- the file and what --set changes in it ------------------------------------------------------
 
 std::string one_line(std::string_view text) {
   std::string result(trim(text));
@@ -711,7 +710,7 @@ Config Config::parse(const std::string& text, const std::string& origin,
                      const std::vector<std::string>& overrides) {
   Document document(text, origin);
   for (const std::string& assignment : overrides) document.set(assignment);
-  const Config config = document.read(true);
+  Config config = document.read(true);
   document.check_applicable(config);
   document.check_required(config);
   check_config(config, [&](std::string_view path) { return document.locate(path); });

@@ -11,6 +11,7 @@ namespace kshot::schema {
 namespace {
 
 // ---- enums: the names of their values -----------------------------------------------------------
+
 // A new algorithm, estimator, ... is an enumerator in config.h and one line here.
 
 template <class E>
@@ -146,6 +147,10 @@ Range between(double low, double high) {
 #define KSHOT_TABLE_KEY(tab, key) \
   .table = #tab, .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.tab.key); }
 
+// Far beyond any network that trains, and small enough that products of sizes do not overflow.
+constexpr int largest_size = 1 << 20;
+constexpr int largest_kernel = 1 << 10;
+
 std::vector<Key> make_keys() {
   const When conv4 = {{"network.type", {"conv4"}}};
   const When sequential = {{"network.type", {"sequential"}}};
@@ -166,33 +171,33 @@ std::vector<Key> make_keys() {
        .doc = "`mlp`: fully connected; `linear`: one linear layer, the softmax head on embeddings; "
               "`conv4`: the four-block convolutional network of the few-shot literature; "
               "`sequential`: any list of layers."},
-      {KSHOT_TABLE_KEY(network, layers), .range = at_least(1), .min_items = 2,
+      {KSHOT_TABLE_KEY(network, layers), .range = between(1, largest_size), .min_items = 2,
        .when = {{"network.type", {"mlp"}}}, .unit = "units",
        .doc = "Width of every layer, input and output included."},
-      {KSHOT_TABLE_KEY(network, layers), .range = at_least(1), .min_items = 2, .max_items = 2,
-       .required = true, .when = {{"network.type", {"linear"}}}, .unit = "units",
+      {KSHOT_TABLE_KEY(network, layers), .range = between(1, largest_size), .min_items = 2,
+       .max_items = 2, .required = true, .when = {{"network.type", {"linear"}}}, .unit = "units",
        .doc = "`[inputs, outputs]`."},
       {KSHOT_TABLE_KEY(network, activation), .choices = {"relu", "tanh"},
        .when = {{"network.type", {"mlp"}}},
        .doc = "Activation between layers; none after the last."},
-      {KSHOT_TABLE_KEY(network, in_channels), .range = at_least(1), .when = conv4,
+      {KSHOT_TABLE_KEY(network, in_channels), .range = between(1, largest_size), .when = conv4,
        .unit = "channels", .doc = "Channels of an image: 1 grey, 3 RGB."},
-      {KSHOT_TABLE_KEY(network, image), .range = at_least(1), .min_items = 2, .max_items = 2,
-       .when = conv4, .unit = "pixels",
+      {KSHOT_TABLE_KEY(network, image), .range = between(1, largest_size), .min_items = 2,
+       .max_items = 2, .when = conv4, .unit = "pixels",
        .doc =
            "`[height, width]`; four halvings, so at least 16 each with `downsample = \"pool\"`."},
-      {KSHOT_TABLE_KEY(network, filters), .range = at_least(1), .when = conv4, .unit = "channels",
-       .doc = "Channels of every block."},
-      {KSHOT_TABLE_KEY(network, classes), .range = at_least(1), .when = conv4, .unit = "classes",
-       .doc = "Outputs; for classification the ways of an episode."},
+      {KSHOT_TABLE_KEY(network, filters), .range = between(1, largest_size), .when = conv4,
+       .unit = "channels", .doc = "Channels of every block."},
+      {KSHOT_TABLE_KEY(network, classes), .range = between(1, largest_size), .when = conv4,
+       .unit = "classes", .doc = "Outputs; for classification the ways of an episode."},
       {KSHOT_TABLE_KEY(network, downsample), .choices = {"stride", "pool"}, .when = conv4,
        .doc = "Convolution with stride 2, or stride 1 and a 2x2 max-pool at the block's end."},
       {KSHOT_TABLE_KEY(network, norm), .choices = {"batch", "none"}, .when = conv4,
        .doc = "Batch norm over the set at hand (biased variance, epsilon 1e-5, affine), or none."},
       {KSHOT_TABLE_KEY(network, head), .choices = {"mean", "flatten"}, .when = conv4,
        .doc = "What the linear head sees: the mean over the last map, or all of it."},
-      {KSHOT_TABLE_KEY(network, input), .range = at_least(1), .min_items = 1, .max_items = 3,
-       .required = true, .when = sequential, .unit = "features",
+      {KSHOT_TABLE_KEY(network, input), .range = between(1, largest_size), .min_items = 1,
+       .max_items = 3, .required = true, .when = sequential, .unit = "features",
        .doc = "`[channels, height, width]` of an image, or `[d]` of a vector."},
       {.table = "network",
        .name = "layers",
@@ -364,7 +369,7 @@ std::string range_text(const Range& range) {
   return text;
 }
 
-/// "a list of 2 strings", "a list of one or more integers, each at least 1".
+/// "a list of one or more strings", "a list of 2 integers, each from 1 to 9".
 std::string list_text(const Key& key, const char* items) {
   std::string count;
   if (key.min_items == key.max_items) {
@@ -377,7 +382,7 @@ std::string list_text(const Key& key, const char* items) {
     count = fmt::format("at least {} ", key.min_items);
   }
   std::string text = fmt::format("a list of {}{}", count, items);
-  if (std::isfinite(key.range.low)) text += fmt::format(", each at least {}", key.range.low);
+  if (std::isfinite(key.range.low)) text += ", each" + range_text(key.range);
   return text;
 }
 
@@ -444,20 +449,35 @@ const std::vector<LayerKey>& layer_keys() {
        &LayerSpec::out,
        {LayerType::conv, LayerType::linear},
        1,
+       largest_size,
        true,
        "Output channels, or outputs."},
       {"kernel",
        &LayerSpec::kernel,
        {LayerType::conv},
        1,
+       largest_kernel,
        false,
        "Height and width of the kernel."},
-      {"stride", &LayerSpec::stride, {LayerType::conv}, 1, false, "Step of the kernel."},
-      {"padding", &LayerSpec::padding, {LayerType::conv}, 0, false, "Zeros around the image."},
+      {"stride",
+       &LayerSpec::stride,
+       {LayerType::conv},
+       1,
+       largest_kernel,
+       false,
+       "Step of the kernel."},
+      {"padding",
+       &LayerSpec::padding,
+       {LayerType::conv},
+       0,
+       largest_kernel,
+       false,
+       "Zeros around the image."},
       {"size",
        &LayerSpec::size,
        {LayerType::max_pool},
        1,
+       largest_kernel,
        false,
        "Window and stride; what does not fill a window is dropped."},
   };
@@ -527,6 +547,10 @@ std::string expected(const Key& key) {
           [](const EnumField&) { return std::string(); },
       },
       key.slot(config));
+}
+
+std::string expected(const LayerKey& key) {
+  return "an integer" + range_text(between(key.low, key.high));
 }
 
 std::string expected_item(const Key& key) {

@@ -71,7 +71,7 @@ struct LayerKey {
   const char* name;
   int LayerSpec::*field;
   std::vector<LayerType> types;  ///< layers that take it
-  int low;
+  int low, high;
   bool required;
   const char* doc;
 };
@@ -106,5 +106,7 @@ std::string number_text(double value);
 /// A TOML basic string; also how messages show strings, as it never breaks the line.
 std::string quote(std::string_view text);
 std::string layer_text(const LayerSpec& layer);
+/// "an integer from 1 to 1024".
+std::string expected(const LayerKey& key);
 
 }  // namespace kshot::schema

@@ -20,6 +20,7 @@ std::string values_text(const Key& key) {
   const auto words = schema::choices(key);
   if (!words.empty()) {
     std::vector<std::string> quoted;
+    quoted.reserve(words.size());
     for (const auto& word : words) quoted.push_back(code(schema::quote(word)));
     return schema::alternatives(quoted);
   }
@@ -28,8 +29,9 @@ std::string values_text(const Key& key) {
 
 /// Text for a cell of a Markdown table.
 std::string cell(std::string text) {
-  for (std::size_t i = 0; (i = text.find('|', i)) != std::string::npos; i += 2)
+  for (std::size_t i = 0; (i = text.find('|', i)) != std::string::npos; i += 2) {
     text.insert(i, "\\");
+  }
   return text;
 }
 
@@ -188,8 +190,8 @@ std::string configuration_reference() {
       std::vector<std::string> layers;
       for (const LayerType type : key.types) layers.push_back(code(layer_name(type)));
       const LayerSpec spec;
-      text += fmt::format("| `{}` | {} | an integer of at least {} | {} | {} |\n", key.name,
-                          schema::alternatives(layers), key.low,
+      text += fmt::format("| `{}` | {} | {} | {} | {} |\n", key.name, schema::alternatives(layers),
+                          schema::expected(key),
                           key.required ? "*required*" : code(fmt::format("{}", spec.*key.field)),
                           key.doc);
     }

@@ -233,13 +233,14 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.toml:2: network.type: expected mlp, linear, conv4 or sequential, got the "
                 "string \"re\\nsnet\""},
         Message{"[network]\nlayers = 4",
-                "run.toml:2: network.layers: expected a list of at least 2 integers, each at least "
-                "1, got 4"},
+                "run.toml:2: network.layers: expected a list of at least 2 integers, each from 1 "
+                "to 1048576, got 4"},
         Message{"[network]\nlayers = [1, 'a']",
-                "run.toml:2: network.layers[1]: expected an integer of at least 1, got the string "
-                "\"a\""},
-        Message{"[network]\nlayers = [{type = 'relu'}]",
-                "run.toml:2: network.layers[0]: expected an integer of at least 1, got a table"},
+                "run.toml:2: network.layers[1]: expected an integer from 1 to 1048576, got the "
+                "string \"a\""},
+        Message{
+            "[network]\nlayers = [{type = 'relu'}]",
+            "run.toml:2: network.layers[0]: expected an integer from 1 to 1048576, got a table"},
         Message{"[inner]\nadapt = 'head.*'",
                 "run.toml:2: inner.adapt: expected a list of one or more strings, got the string "
                 "\"head.*\""},
@@ -264,10 +265,10 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"[train]\nmax_diverged = 1.5",
                 "run.toml:2: train.max_diverged: expected a number from 0 to 1, got 1.5"},
         Message{"[network]\nlayers = [5]",
-                "run.toml:2: network.layers: expected a list of at least 2 integers, each at least "
-                "1, got [5]"},
+                "run.toml:2: network.layers: expected a list of at least 2 integers, each from 1 "
+                "to 1048576, got [5]"},
         Message{"[network]\nlayers = [5, 0, 1]",
-                "run.toml:2: network.layers[1]: expected an integer of at least 1, got 0"},
+                "run.toml:2: network.layers[1]: expected an integer from 1 to 1048576, got 0"},
         Message{"[inner]\nadapt = []",
                 "run.toml:2: inner.adapt: expected a list of one or more strings, got []"},
         Message{"algorithm = 'abml'\n[evaluate]\nsamples = 0",
@@ -278,22 +279,22 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Message{"[network]\ntype = 'linear'",
                 "run.toml:1: network.layers: required with network.type = \"linear\": expected a "
-                "list of 2 integers, each at least 1"},
+                "list of 2 integers, each from 1 to 1048576"},
         Message{"[network]\ntype = 'linear'\nlayers = [3, 4, 5]",
-                "run.toml:3: network.layers: expected a list of 2 integers, each at least 1, got "
-                "[3, 4, 5]"},
+                "run.toml:3: network.layers: expected a list of 2 integers, each from 1 to "
+                "1048576, got [3, 4, 5]"},
         Message{"[network]\ntype = 'sequential'\nlayers = [{type = 'linear', out = 5}]",
                 "run.toml:1: network.input: required with network.type = \"sequential\": expected "
-                "a list of 1 to 3 integers, each at least 1"},
+                "a list of 1 to 3 integers, each from 1 to 1048576"},
         Message{"[network]\ntype = 'sequential'\ninput = [3, 4]\nlayers = [{type = 'norm'}]",
                 "run.toml:3: network.input: expected [channels, height, width] or [features], got "
                 "[3, 4]"},
         Message{"[network]\ntype = 'sequential'\ninput = [60000, 60000, 60000]\nlayers = [{type = "
                 "'mean'}]",
                 "run.toml:3: network.input: too large: expected less than 2^31 numbers"},
-        Message{
-            "[network]\ntype = 'conv4'\nimage = [28]",
-            "run.toml:3: network.image: expected a list of 2 integers, each at least 1, got [28]"},
+        Message{"[network]\ntype = 'conv4'\nimage = [28]",
+                "run.toml:3: network.image: expected a list of 2 integers, each from 1 to 1048576, "
+                "got [28]"},
         Message{
             "[network]\ntype = 'conv4'\nimage = [15, 28]\ndownsample = 'pool'",
             "run.toml:3: network.image: expected a height and width of at least 16 with "
@@ -344,9 +345,9 @@ TEST(ConfigLayers, Messages) {
             "run.toml:4: network.layers[0].kernel: unknown key; a linear layer takes out and type");
   EXPECT_EQ(
       error_of(sequential("[{type = 'conv'}]")),
-      "run.toml:4: network.layers[0].out: required in a conv layer: an integer of at least 1");
+      "run.toml:4: network.layers[0].out: required in a conv layer: an integer from 1 to 1048576");
   EXPECT_EQ(error_of(sequential("[{type = 'conv', out = 3, stride = 0}]")),
-            "run.toml:4: network.layers[0].stride: expected an integer of at least 1, got 0");
+            "run.toml:4: network.layers[0].stride: expected an integer from 1 to 1024, got 0");
   EXPECT_EQ(error_of(sequential("[]")),
             "run.toml:4: network.layers: expected a list of tables such as { type = \"linear\", "
             "out = 5 }, got []");
@@ -359,13 +360,17 @@ TEST(ConfigLayers, LayersThatDoNotFitNameTheLine) {
               StartsWith("run.toml:4: network.layers: the last layer"));
 }
 
+TEST(ConfigChecks, ANetworkThatFitsNowhere) {
+  EXPECT_EQ(error_of("[network]\nlayers = [1048576, 1048576, 2]"),
+            "run.toml:1: network: 1099514773506 weights, expected at most 2147483647");
+}
+
 TEST(ConfigChecks, AGlobThatMatchesNothing) {
   EXPECT_THAT(error_of("[inner]\nadapt = [\"*\", \"head.*\"]"),
               StartsWith("run.toml:2: inner.adapt: \"head.*\" matches no parameter"));
 }
 
-// ---- --set
-// ---------------------------------------------------------------------------------------
+// ---- --set --------------------------------------------------------------------------------------
 
 TEST(Override, GoesOverTheFileAndTheLastWins) {
   const Config config = Config::parse("[inner]\nsteps = 3", "run.toml",
@@ -441,8 +446,9 @@ TEST(Override, Messages) {
   EXPECT_EQ(error_of("", {"abml.samples_inner=3"}),
             "--set: abml.samples_inner: applies to algorithm = \"abml\" alone; here algorithm = "
             "\"maml\"");
-  EXPECT_EQ(error_of("", {"network.layers=1,x,1"}),
-            "--set: network.layers[1]: expected an integer of at least 1, got the string \"x\"");
+  EXPECT_EQ(
+      error_of("", {"network.layers=1,x,1"}),
+      "--set: network.layers[1]: expected an integer from 1 to 1048576, got the string \"x\"");
   EXPECT_THAT(error_of("", {"network.layers=[1,2"}),
               StartsWith("--set: network.layers: not a TOML value: \"[1,2\""));
   EXPECT_THAT(error_of("", {"inner.adapt=head.*"}),
