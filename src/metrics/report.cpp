@@ -56,7 +56,8 @@ figure { margin: 0 0 14px; max-width: 100%; }
 .plot .axis { fill: none; stroke: var(--soft); stroke-width: 1; }
 .plot .ticks { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
 .plot .title { font-weight: 600; font-size: 13px; }
-.plot .note { font-size: 11px; fill: var(--soft); }
+.plot .note { font-size: 11px; paint-order: stroke; stroke: var(--bg); stroke-width: 3;
+  stroke-linejoin: round; font-variant-numeric: tabular-nums; }
 .plot .points path { stroke: var(--bg); stroke-width: 0.8; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 13px; margin: 4px 0 8px; }
 .legend span { display: inline-flex; align-items: center; gap: 6px; }
@@ -388,7 +389,7 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
   if (!task.truth.empty()) {
     check_length(task.truth.size(), task.x.size(), task.title + ", true function");
   }
-  // One range for all panels, from the curves: a wide prior band does not flatten them.
+  // One range for all panels, from the curves, so that a wide prior band does not flatten them.
   double low = std::numeric_limits<double>::infinity();
   double high = -low;
   std::size_t columns = 1;
@@ -406,7 +407,20 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
       }
     }
   }
-  const double pad = std::max(0.18 * (high - low), 1e-9);
+  // The bands may widen it, to twice its size at most.
+  double wide_low = low, wide_high = high;
+  for (const MethodFits& method : task.methods) {
+    for (const Fit& fit : method.fits) {
+      for (const FitBand& band : fit.bands) {
+        see(band.low, wide_low, wide_high);
+        see(band.high, wide_low, wide_high);
+      }
+    }
+  }
+  const double reach = 0.5 * (high - low);
+  low = std::max(wide_low, low - reach);
+  high = std::min(wide_high, high + reach);
+  const double pad = std::max(0.08 * (high - low), 1e-9);
   svg::Grid grid;
   grid.description = task.title;
   grid.panel_height = 140.0;
@@ -557,7 +571,7 @@ std::string coverage_section(const std::vector<BandCoverage>& coverage, const st
   const std::vector<double> groups(levels.begin(), levels.end());
   const double width = 0.84 / static_cast<double>(coverage.size());
   svg::Plot plot;
-  plot.x.label = "nominal";
+  plot.x.label = "nominal level of the band";
   plot.y.label = "targets within the band";
   plot.x.low = -0.55;
   plot.x.high = static_cast<double>(groups.size()) - 0.45;
@@ -595,10 +609,6 @@ std::string coverage_section(const std::vector<BandCoverage>& coverage, const st
                  .opacity = 0.85 * looks[i].opacity(),
                  .tooltip = coverage[i].name});
       plot.error_bars(middle, heights, half, {.width = 1.2});
-      if (room) {
-        plot.text(middle[0], e.mean + (std::isfinite(e.half_width) ? e.half_width : 0.0),
-                  fmt::format("{:.0f}", 100.0 * e.mean));
-      }
       row.push_back(format_percent(e));
     }
     numbers.rows.push_back(std::move(row));
@@ -612,6 +622,18 @@ std::string coverage_section(const std::vector<BandCoverage>& coverage, const st
     const double ends[] = {middle - 0.46, middle + 0.46};
     const double level[] = {groups[g], groups[g]};
     plot.line(ends, level, {.width = 1.6, .dash = "4 3"});
+  }
+  if (room) {
+    for (std::size_t i = 0; i < coverage.size(); ++i) {
+      for (std::size_t n = 0; n < coverage[i].nominal.size(); ++n) {
+        const auto group = std::find(groups.begin(), groups.end(), coverage[i].nominal[n]);
+        const Estimate e = coverage[i].observed[n];
+        plot.text(static_cast<double>(group - groups.begin()) - 0.42 +
+                      width * (static_cast<double>(i) + 0.5),
+                  e.mean + (std::isfinite(e.half_width) ? e.half_width : 0.0),
+                  fmt::format("{:.0f}", 100.0 * e.mean));
+      }
+    }
   }
   entries.push_back({.label = "nominal", .color = "currentColor", .dash = "4 3", .width = 1.6});
   svg::Grid grid;
@@ -635,11 +657,20 @@ std::string reliability_section(const std::vector<Reliability>& all, Palette& pa
     svg::Grid grid;
     grid.description = "Reliability diagrams";
     grid.panel_width = 205.0;
-    grid.panel_height = 190.0;
-    svg::Grid counts = grid;
-    counts.panel_height = 52.0;
-    grid.rows.emplace_back();
-    counts.rows.emplace_back();
+    grid.row_heights = {190.0, 52.0};
+    grid.rows.resize(2);
+    double largest = 0.0;  // share of a bin in this row of diagrams
+    for (std::size_t i = first; i < std::min(all.size(), first + columns); ++i) {
+      std::size_t total = 0, most = 0;
+      for (const auto& bin : all[i].bins) {
+        total += bin.count;
+        most = std::max(most, bin.count);
+      }
+      if (total > 0) {
+        largest = std::max(largest, static_cast<double>(most) / static_cast<double>(total));
+      }
+    }
+    const double top = std::max(0.1, std::ceil(10.0 * largest) / 10.0);
     for (std::size_t i = first; i < std::min(all.size(), first + columns); ++i) {
       const Reliability& r = all[i];
       svg::Plot plot, histogram;
@@ -666,7 +697,8 @@ std::string reliability_section(const std::vector<Reliability>& all, Palette& pa
         p->y.tick_labels = i == first;
       }
       plot.y.ticks = {{0.0, "0"}, {0.25, ""}, {0.5, "0.5"}, {0.75, ""}, {1.0, "1"}};
-      histogram.y.ticks = {{0.0, "0"}, {1.0, "1"}};
+      histogram.y.high = top;
+      histogram.y.ticks = {{0.0, "0"}, {top, svg::number(top)}};
       plot.x.tick_labels = false;
       histogram.x.label = "confidence";
       if (i == first) {
@@ -674,9 +706,9 @@ std::string reliability_section(const std::vector<Reliability>& all, Palette& pa
         histogram.y.label = "share";
       }
       grid.rows[0].push_back(std::move(plot));
-      counts.rows[0].push_back(std::move(histogram));
+      grid.rows[1].push_back(std::move(histogram));
     }
-    out += figure(svg::render(grid) + svg::render(counts));
+    out += figure(svg::render(grid));
   }
   return out;
 }

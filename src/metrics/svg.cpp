@@ -125,13 +125,8 @@ std::vector<Tick> linear_ticks(double low, double high, int count, bool integers
   if (!(high > low) || !std::isfinite(high - low)) return ticks;
   const double raw = (high - low) / std::max(1, count);
   const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  double step = 10.0 * power;
-  for (double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= raw * (1.0 - 1e-9)) {
-      step = factor * power;
-      break;
-    }
-  }
+  const double part = raw / power;  // in [1, 10); the round number nearest by ratio
+  double step = (part < 1.5 ? 1.0 : part < 3.5 ? 2.0 : part < 7.5 ? 5.0 : 10.0) * power;
   if (integers) step = std::max(step, 1.0);
   const double slack = 1e-9 * (high - low);
   const double largest = std::max(std::abs(low), std::abs(high));
@@ -240,6 +235,7 @@ class Renderer {
         if (bars) {
           x_.see(layer.c[i]);
           y_.see(0.0);
+          y_.stands = true;
         }
       }
     }
@@ -296,6 +292,7 @@ class Renderer {
     const Axis& axis;
     double from, to;  // pixels
     double low = kInfinity, high = -kInfinity;
+    bool stands = false;  // holds bars, which stand on the axis
     std::vector<Tick> ticks = {};
 
     bool usable(double value) const { return std::isfinite(value) && (!axis.log || value > 0.0); }
@@ -320,7 +317,7 @@ class Renderer {
         } else {
           double pad = (0.5 * high - 0.5 * low) * 2.0 * axis.pad;
           if (low == high) pad = std::max(0.5, 0.1 * std::abs(low));
-          if (low != 0.0 || low == high) low -= pad;  // bars stand on the axis
+          if (!stands || low != 0.0) low -= pad;
           high += pad;
         }
       }
@@ -534,7 +531,7 @@ std::string render(const Grid& grid) {
     bottom.push_back(0.0);
     for (std::size_t c = 0; c < grid.rows[r].size(); ++c) {
       const Renderer& panel =
-          panels[r].emplace_back(grid.rows[r][c], grid.panel_width, grid.panel_height);
+          panels[r].emplace_back(grid.rows[r][c], grid.panel_width, grid.height(r));
       if (c == left.size()) left.push_back(0.0);
       left[c] = std::max(left[c], panel.left_margin());
       top[r] = std::max(top[r], panel.top_margin());
@@ -546,7 +543,7 @@ std::string render(const Grid& grid) {
   double width = title;
   for (double margin : left) width += margin + grid.panel_width + gap;
   double height = 0.0;
-  for (std::size_t r = 0; r < top.size(); ++r) height += top[r] + grid.panel_height + bottom[r];
+  for (std::size_t r = 0; r < top.size(); ++r) height += top[r] + grid.height(r) + bottom[r];
 
   std::string out = fmt::format(
       "<svg class=\"plot\" role=\"img\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" "
@@ -561,14 +558,14 @@ std::string render(const Grid& grid) {
       out += fmt::format(
           "<text class=\"title\" transform=\"translate(14,{}) rotate(-90)\" "
           "text-anchor=\"middle\">{}</text>\n",
-          at(y + 0.5 * grid.panel_height), escape(grid.row_titles[r]));
+          at(y + 0.5 * grid.height(r)), escape(grid.row_titles[r]));
     }
     for (std::size_t c = 0; c < panels[r].size(); ++c) {
       x += left[c];
       panels[r][c].draw(out, x, y);
       x += grid.panel_width + gap;
     }
-    y += grid.panel_height + bottom[r];
+    y += grid.height(r) + bottom[r];
   }
   return out + "</svg>\n";
 }

@@ -87,8 +87,13 @@ struct Grid {
   std::vector<std::vector<Plot>> rows;
   double panel_width = 420.0;  ///< plot area, pixels
   double panel_height = 240.0;
-  std::vector<std::string> row_titles;  ///< at the left, or none
-  std::string description;              ///< for screen readers
+  std::vector<double> row_heights = {};  ///< of the first rows, instead of panel_height
+  std::vector<std::string> row_titles;   ///< at the left, or none
+  std::string description;               ///< for screen readers
+
+  double height(std::size_t row) const {
+    return row < row_heights.size() ? row_heights[row] : panel_height;
+  }
 };
 std::string render(const Grid& grid);
 
