@@ -19,7 +19,9 @@ if(KSHOT_CCACHE)
 endif()
 
 add_library(kshot_warnings INTERFACE)
-target_compile_options(kshot_warnings INTERFACE -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi)
+# GCC 12 reports -Wrestrict in std::string itself (GCC bug 105651).
+target_compile_options(kshot_warnings INTERFACE -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi
+                                                $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 if(KSHOT_WERROR)
   target_compile_options(kshot_warnings INTERFACE -Werror)
 endif()
