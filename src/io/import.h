@@ -29,8 +29,8 @@ struct SplitOptions {
 struct ImportCommon {
   std::filesystem::path output;
   SplitOptions splits;
-  /// Called now and then with the share done, in [0, 1].
-  std::function<void(double)> progress;
+  /// Called after every class that a long import has done.
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
 };
 
 struct ImportSummary {

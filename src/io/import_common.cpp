@@ -284,7 +284,6 @@ ImportSummary finish(DatasetWriter* writer, const ImportCommon& options,
   summary.header = writer->commit();
   summary.bytes = std::filesystem::file_size(options.output);
   summary.notes = std::move(notes);
-  if (options.progress) options.progress(1.0);
   return summary;
 }
 

@@ -135,9 +135,7 @@ ImportSummary import_images(const ImagesImport& options) {
       begun = true;
       writer->add(std::span<const std::uint8_t>(image.pixels));
     }
-    if (options.progress) {
-      options.progress(static_cast<double>(c) / static_cast<double>(classes.size()));
-    }
+    if (options.progress) options.progress(c + 1, classes.size());
   }
   return finish(writer.get(), options, std::move(notes));
 }

@@ -117,9 +117,7 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
     for (const Image& image : drawings) {
       writer.add(std::span<const std::uint8_t>(rotate_image(image, quarters).pixels));
     }
-    if (options.progress && k % 64 == 0) {
-      options.progress(static_cast<double>(k) / static_cast<double>(listed.size()));
-    }
+    if (options.progress) options.progress(k + 1, listed.size());
   }
   if (!training) throw Error("import omniglot: no list for training; expected --split train=FILE");
   return finish(&writer, options, {});

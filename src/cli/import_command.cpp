@@ -1,0 +1,360 @@
+#include "cli/import_command.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/import.h"
+#include "io/log.h"
+#include "kshot/error.h"
+
+namespace kshot::cli {
+namespace {
+
+constexpr const char* overview = R"(Examples:
+  kshot import omniglot images_background.zip images_evaluation.zip -o omniglot.kshot \
+      --split train=vinyals_trainval.txt --split test=vinyals_test.txt
+  kshot import images photos/ -o photos.kshot --size 84 --fractions 0.6,0.2,0.2
+  kshot import arrays leaves100.npy -o leaves.kshot --classes classes.tsv
+  kshot import table patients.csv -o patients.kshot --task patient --target score
+
+`kshot import KIND --help` says more. The data file is then named by data.path of a configuration.)";
+
+constexpr const char* omniglot_examples = R"(Examples:
+  kshot import omniglot images_background.zip images_evaluation.zip -o omniglot.kshot \
+      --split train=vinyals_train.txt --split validation=vinyals_val.txt \
+      --split test=vinyals_test.txt
+  kshot import omniglot images_background/ images_evaluation/ -o omniglot.kshot \
+      --split train=train.txt --split test=test.txt --size 84
+
+A split list has a line for every class: Alphabet/characterNN/rotDDD, turned counter-clockwise by
+DDD = 000, 090, 180 or 270 degrees. Strokes become 1, paper 0.)";
+
+constexpr const char* images_examples = R"(Examples:
+  kshot import images birds/ -o birds.kshot --size 84
+  kshot import images birds.zip -o birds.kshot --size 64x48 --crop --grey \
+      --split train=train_classes.txt --split test=test_classes.txt
+  kshot import images birds/ -o birds.kshot --size 84 --fractions 0.7,0.1,0.2 --seed 3
+
+The source has a folder of PNG or JPEG images for every class: birds/robin/0001.jpg. Folders
+train, val and test above the class folders are the splits, unless --split or --fractions says
+otherwise. A split list has the name of a class folder on every line.)";
+
+constexpr const char* arrays_examples = R"(Examples:
+  kshot import arrays leaves100.npy -o leaves.kshot --classes classes.tsv --standardise
+  kshot import arrays faces.npy --labels ids.npy -o faces.kshot --fractions 0.6,0.2,0.2
+  kshot import arrays cifar.npz:images --labels cifar.npz:fine -o cifar.kshot --layout hwc
+
+Without labels the array is [classes, examples, ...], with labels it is [N, ...] and the labels are
+whole numbers [N]. An example is a vector [d] or an image [H, W], [H, W, C] or [C, H, W]; images of
+bytes become numbers in [0, 1]. The table --classes has a first column of indices of classes, from
+0, and columns `name` or `class`, and `split` (train, val, test).)";
+
+constexpr const char* table_examples = R"(Examples:
+  kshot import table patients.csv -o patients.kshot --task patient --target score
+  kshot import table visits.csv -o visits.kshot --task clinic --target outcome --classification \
+      --categorical ward,day --missing drop --split-column part
+  kshot import table x.npy -o parkinsons.kshot --task subject.npy --target y_motor_total.npy:0 \
+      --columns columns.tsv --tasks tasks.tsv
+
+Every value of the task column is a few-shot task of its own; tasks may differ in size. Numeric
+columns and numeric targets are standardised with mean and deviation over the training tasks, which
+the data file and every checkpoint keep; columns of text become one-hot. The table --tasks has a
+first column of task names and a column `split` (train, val, test).)";
+
+/// Options that every kind has.
+struct Common {
+  std::string output;
+  std::vector<std::string> split_lists;
+  std::string fractions;
+  std::uint64_t seed = 1;
+};
+
+void add_common(CLI::App& command, Common& common, bool fractions) {
+  command.add_option("-o,--output", common.output, "Data file to write")
+      ->required()
+      ->type_name("FILE");
+  command
+      .add_option("--split", common.split_lists,
+                  "List of names for train, validation or test; may be repeated")
+      ->type_name("SPLIT=FILE")
+      ->allow_extra_args(false);
+  if (fractions) {
+    command
+        .add_option("--fractions", common.fractions,
+                    "Shares of train, validation, test in a random division (0.64,0.16,0.2 where "
+                    "nothing divides)")
+        ->type_name("A,B,C");
+    command.add_option("--seed", common.seed, "Of the random division")->capture_default_str();
+  }
+}
+
+Split parse_split(const std::string& text, const std::string& name) {
+  if (name == "train") return Split::train;
+  if (name == "validation" || name == "val") return Split::validation;
+  if (name == "test") return Split::test;
+  throw Error(fmt::format("--split {}: expected train=FILE, validation=FILE or test=FILE", text));
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> out;
+  std::size_t at = 0;
+  while (at <= text.size()) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    if (end > at) out.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return out;
+}
+
+void apply(const Common& common, io::ImportCommon* options) {
+  options->output = common.output;
+  options->progress = [bar = std::shared_ptr<io::Progress>()](std::uint64_t done,
+                                                              std::uint64_t total) mutable {
+    if (!bar) bar = std::make_shared<io::Progress>(total, "classes");
+    bar->update(done);
+    if (done == total) bar->finish();
+  };
+  for (const std::string& text : common.split_lists) {
+    const auto equals = text.find('=');
+    const Split split = parse_split(text, text.substr(0, equals));
+    if (equals == std::string::npos || equals + 1 == text.size()) parse_split(text, "");
+    options->splits.lists.emplace_back(split, text.substr(equals + 1));
+  }
+  if (!common.fractions.empty()) {
+    if (!options->splits.lists.empty()) {
+      throw Error("--fractions: expected without --split");
+    }
+    for (const std::string& part : split_commas(common.fractions)) {
+      const auto share = io::parse_number(part);
+      if (!share) {
+        throw Error(fmt::format("--fractions {}: expected three numbers", common.fractions));
+      }
+      options->splits.fractions.push_back(*share);
+    }
+  }
+  options->splits.seed = common.seed;
+}
+
+/// "84" or "64x48" (width x height).
+void parse_size(const std::string& text, int* height, int* width) {
+  const auto cross = text.find('x');
+  const auto w = io::parse_number(text.substr(0, cross));
+  const auto h = cross == std::string::npos ? w : io::parse_number(text.substr(cross + 1));
+  const auto whole = [](std::optional<double> v) {
+    return v && *v >= 1 && *v <= 4096 && *v == static_cast<int>(*v);
+  };
+  if (!whole(w) || !whole(h)) {
+    throw Error(fmt::format("--size {}: expected PIXELS or WIDTHxHEIGHT, 1 to 4096", text));
+  }
+  *height = static_cast<int>(*h);
+  *width = static_cast<int>(*w);
+}
+
+std::string shape_text(const FeatureShape& shape) {
+  return shape.spatial ? fmt::format("images of {} x {} x {} (channels, height, width)",
+                                     shape.channels, shape.height, shape.width)
+                       : fmt::format("vectors of {}", shape.size());
+}
+
+void print_summary(const io::ImportSummary& summary) {
+  const io::DatasetHeader& header = summary.header;
+  const bool tasks = header.kind == io::GroupKind::tasks;
+  fmt::print("{}: {}{}, {:.1f} MB\n", summary.output.string(), shape_text(header.input),
+             !tasks ? std::string()
+             : header.target == TargetKind::value
+                 ? fmt::format(", {} target{}", header.outputs, header.outputs == 1 ? "" : "s")
+                 : fmt::format(", {} labels", header.outputs),
+             static_cast<double>(summary.bytes) * 1e-6);
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    const auto groups = header.split_groups(split);
+    if (groups.empty()) continue;
+    std::uint64_t rows = 0;
+    std::uint32_t fewest = header.groups[groups.front()].rows;
+    std::uint32_t most = fewest;
+    for (const std::uint32_t g : groups) {
+      rows += header.groups[g].rows;
+      fewest = std::min(fewest, header.groups[g].rows);
+      most = std::max(most, header.groups[g].rows);
+    }
+    fmt::print("  {:<10} {:>6} {}, {:>8} {} ({} a {})\n", split_name(split), groups.size(),
+               tasks ? "tasks" : "classes", rows, tasks ? "rows" : "examples",
+               fewest == most ? fmt::format("{}", fewest) : fmt::format("{} to {}", fewest, most),
+               tasks ? "task" : "class");
+  }
+  for (const std::string& note : summary.notes) fmt::print("  note: {}\n", note);
+}
+
+template <typename Options>
+struct Request {
+  Common common;
+  Options options;
+};
+
+void add_omniglot(CLI::App& import) {
+  auto request = std::make_shared<Request<io::OmniglotImport>>();
+  CLI::App* command = import.add_subcommand("omniglot", "Omniglot's official archives or folders");
+  command->footer(omniglot_examples);
+  command->add_option("sources", request->options.sources, "Zip archives or folders")
+      ->required()
+      ->type_name("SOURCE");
+  command->add_option("--size", request->options.size, "Height and width in pixels")
+      ->capture_default_str();
+  add_common(*command, request->common, false);
+  command->callback([request] {
+    apply(request->common, &request->options);
+    print_summary(io::import_omniglot(request->options));
+  });
+}
+
+void add_images(CLI::App& import) {
+  struct Images : Request<io::ImagesImport> {
+    std::string size;
+  };
+  auto request = std::make_shared<Images>();
+  CLI::App* command = import.add_subcommand("images", "A folder (or zip) of folders of images");
+  command->footer(images_examples);
+  command->add_option("source", request->options.source, "Folder or zip archive")->required();
+  command
+      ->add_option("--size", request->size,
+                   "Resize to this many pixels (PIXELS or WIDTHxHEIGHT); else images must be equal")
+      ->type_name("SIZE");
+  command->add_flag("--grey,--gray", request->options.grey, "One channel; else RGB");
+  command->add_flag("--crop", request->options.crop,
+                    "Take the centre of the wanted aspect ratio; else squeeze");
+  command->add_flag("--invert", request->options.invert, "Black becomes 1, white 0");
+  add_common(*command, request->common, true);
+  command->callback([request] {
+    apply(request->common, &request->options);
+    if (!request->size.empty()) {
+      parse_size(request->size, &request->options.height, &request->options.width);
+    }
+    print_summary(io::import_images(request->options));
+  });
+}
+
+void add_arrays(CLI::App& import) {
+  auto request = std::make_shared<Request<io::ArraysImport>>();
+  CLI::App* command = import.add_subcommand("arrays", "Classes from NumPy arrays (.npy, .npz)");
+  command->footer(arrays_examples);
+  command
+      ->add_option("source", request->options.source,
+                   "Examples; of a .npz the array x (or FILE.npz:NAME)")
+      ->required();
+  command
+      ->add_option("--labels", request->options.labels,
+                   "Labels of the examples; by default the array y of a .npz")
+      ->type_name("ARRAY");
+  command
+      ->add_option("--classes", request->options.splits.table,
+                   "Table of the classes' names, splits")
+      ->type_name("FILE.tsv");
+  command->add_option("--layout", request->options.layout, "Where the channels of images are")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, io::ArrayLayout>{{"auto", io::ArrayLayout::automatic},
+                                                 {"hwc", io::ArrayLayout::hwc},
+                                                 {"chw", io::ArrayLayout::chw}},
+          CLI::ignore_case))
+      ->type_name("auto|hwc|chw")
+      ->option_text("auto|hwc|chw [auto]");
+  command->add_flag("--standardise", request->options.standardise,
+                    "Vectors: to mean 0 and deviation 1 over the training classes");
+  add_common(*command, request->common, true);
+  command->callback([request] {
+    apply(request->common, &request->options);
+    print_summary(io::import_arrays(request->options));
+  });
+}
+
+void add_table(CLI::App& import) {
+  struct Tables : Request<io::TableImport> {
+    std::string delimiter;
+  };
+  auto request = std::make_shared<Tables>();
+  io::TableImport& options = request->options;
+  CLI::App* command = import.add_subcommand("table", "Tasks from a CSV table or arrays of rows");
+  command->footer(table_examples);
+  command->add_option("source", options.source, "CSV or TSV file, or array [rows, columns]")
+      ->required();
+  command
+      ->add_option("--task", options.task,
+                   "Column, or array, that tells the tasks apart; without it all rows are one task")
+      ->type_name("COLUMN");
+  command->add_option("--target", options.targets, "Columns, or arrays, of the targets (a,b,...)")
+      ->required()
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("COLUMN");
+  command->add_flag("--classification", options.classification,
+                    "The target's values are labels; else numbers");
+  command->add_option("--tasks", options.splits.table, "Table of the tasks' splits")
+      ->type_name("FILE.tsv");
+  command
+      ->add_option("--split-column", options.split_column, "Column with train, validation or test")
+      ->type_name("COLUMN");
+  command
+      ->add_option("--categorical", options.categorical,
+                   "Numeric columns that are categories (a,b,...)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("COLUMN");
+  command
+      ->add_option("--categorical-array", options.categorical_arrays,
+                   "Array [rows, columns] of category codes, beside the source")
+      ->allow_extra_args(false)
+      ->type_name("ARRAY");
+  command->add_option("--ignore", options.ignore, "Columns to leave out (a,b,...)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("COLUMN");
+  command
+      ->add_option("--columns", options.columns,
+                   "Arrays: table whose column `name` names the source's columns")
+      ->type_name("FILE.tsv");
+  command
+      ->add_option("--missing", options.missing,
+                   "What a missing value is: an error, the training mean (a category: none), or a "
+                   "reason to drop the row")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, io::MissingRule>{{"error", io::MissingRule::error},
+                                                 {"mean", io::MissingRule::mean},
+                                                 {"drop", io::MissingRule::drop}},
+          CLI::ignore_case))
+      ->option_text("error|mean|drop [error]");
+  command->add_flag("--raw-targets", options.raw_targets, "Do not standardise the targets");
+  command->add_option("--delimiter", request->delimiter, "Between fields [, or tab for .tsv]")
+      ->type_name("CHARACTER");
+  add_common(*command, request->common, true);
+  command->callback([request] {
+    apply(request->common, &request->options);
+    const std::string& delimiter = request->delimiter;
+    if (delimiter == "tab" || delimiter == "\\t") {
+      request->options.delimiter = '\t';
+    } else if (delimiter.size() == 1 && delimiter != "\"" && delimiter != "\n") {
+      request->options.delimiter = delimiter.front();
+    } else if (!delimiter.empty()) {
+      throw Error(fmt::format("--delimiter {}: expected one character, or tab", delimiter));
+    }
+    print_summary(io::import_table(request->options));
+  });
+}
+
+}  // namespace
+
+void add_import_command(CLI::App& app) {
+  CLI::App* import = app.add_subcommand("import", "Bring data into the file that training reads");
+  import->require_subcommand(1);
+  import->footer(overview);
+  add_omniglot(*import);
+  add_images(*import);
+  add_arrays(*import);
+  add_table(*import);
+}
+
+}  // namespace kshot::cli
