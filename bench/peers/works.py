@@ -1,8 +1,8 @@
 """What the peers compute, and how they are timed: shared by jax_peer.py and torch_peer.py.
 
-A work is an objective (the tables of a kshot case or configuration) with the sizes of its tasks. One
-step is what a training step costs before the optimiser: the loss and its gradient with respect to
-the meta-parameters, averaged over the meta-batch. Random numbers that the algorithm needs are drawn
+A work is an objective (the tables of a kshot case or configuration) with its tasks' sizes. One step
+is what a training step costs before the optimiser: the loss and its gradient with respect to the
+meta-parameters, averaged over the meta-batch. Random numbers that the algorithm needs are drawn
 inside the step; the peers' episodes are not (kshot's are), which favours the peers.
 """
 
@@ -129,7 +129,8 @@ LOG_SIGMA = -3.0  # initial log standard deviation of the ABML work
 
 
 def initial_weights(objective, rng):
-    """He-uniform weights, zero biases, norm scale 1; float32, by name."""
+    """He-uniform weights (half of that in an mlp, so that no task diverges), zero biases, norm scale
+    1; float32, by name."""
     weights = {}
     for name, shape in objective.parameter_shapes().items():
         if name.endswith("norm.weight"):
@@ -140,7 +141,7 @@ def initial_weights(objective, rng):
             fan_in = 1
             for extent in shape[1:]:
                 fan_in *= extent
-            bound = (6.0 / fan_in) ** 0.5
+            bound = (6.0 / fan_in) ** 0.5 * (0.5 if objective.network == "mlp" else 1.0)
             weights[name] = rng.uniform(-bound, bound, shape)
     return {name: value.astype("float32") for name, value in weights.items()}
 

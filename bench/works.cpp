@@ -1,0 +1,138 @@
+#include "works.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
+
+#include "kshot/random.h"
+
+namespace kshot::bench {
+namespace {
+
+constexpr int ways = 5;
+
+Work sinusoid_maml(int steps) {
+  Work work;
+  work.name = fmt::format("sinusoid_maml_k{}", steps);
+  work.config.inner.steps = steps;
+  work.config.inner.learning_rate = 0.01;
+  work.support = work.query = 10;
+  work.tasks = {64, 256, 1024, 4096, 16384, 65536};
+  return work;
+}
+
+Work sinusoid_abml() {
+  Work work = sinusoid_maml(5);
+  work.name = "sinusoid_abml_k5_s10";
+  work.config.algorithm = AlgorithmKind::abml;
+  work.config.loss.type = LossType::gaussian_nll;
+  work.config.loss.noise_std = 1.0;
+  work.config.abml.kl_weight_inner = 0.1;
+  work.config.abml.samples_inner = work.config.abml.samples_outer = 10;
+  work.config.abml.log_sigma_init = -3.0;
+  work.tasks = {16, 64, 256, 1024, 4096};
+  return work;
+}
+
+Work conv4_maml(int steps, int query) {
+  Work work;
+  work.name = fmt::format("conv4_maml_k{}_q{}", steps, query);
+  work.config.network.type = "conv4";
+  work.config.loss.type = LossType::cross_entropy;
+  work.config.inner.steps = steps;
+  work.config.inner.learning_rate = 0.4;
+  work.config.data.ways = ways;
+  work.config.data.shots = 1;
+  work.config.data.queries = query / ways;
+  work.support = ways;
+  work.query = query;
+  work.tasks = {4, 16, 32, 64};
+  return work;
+}
+
+/// Five of 64 random binary 28x28 images as classes; an example is its class's image. For timing:
+/// what an image shows does not matter, how it comes to the task does.
+class GlyphSource final : public EpisodeSource {
+ public:
+  GlyphSource(int support, int query) : support_(support), query_(query) {
+    images_.resize(classes * pixels);
+    RandomStream random({.seed = 1, .purpose = Purpose::user});
+    for (float& pixel : images_) pixel = random.below(10) == 0 ? 1.0f : 0.0f;
+  }
+
+  TaskShape shape() const override {
+    return {.input = {.channels = 1, .height = 28, .width = 28, .spatial = true},
+            .outputs = ways,
+            .target = TargetKind::label,
+            .support = support_,
+            .query = query_};
+  }
+
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    RandomStream random(
+        {.seed = id.seed, .purpose = Purpose::episode, .step = id.step, .task = id.task});
+    std::array<std::size_t, ways> chosen{};
+    for (std::size_t way = 0; way < ways; ++way) {
+      const auto end = chosen.begin() + static_cast<std::ptrdiff_t>(way);
+      do {
+        chosen[way] = random.below(classes);
+      } while (std::find(chosen.begin(), end, chosen[way]) != end);
+    }
+    copy(chosen, support_, slot.support_x, slot.support_label);
+    copy(chosen, query_, slot.query_x, slot.query_label);
+  }
+
+  std::string describe() const override { return "random images"; }
+
+ private:
+  static constexpr std::size_t classes = 64, pixels = 28 * 28;
+
+  void copy(const std::array<std::size_t, ways>& chosen, int rows, std::span<float> x,
+            std::span<std::int32_t> labels) const {
+    for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
+      const std::size_t way = row % ways;
+      std::copy_n(images_.begin() + static_cast<std::ptrdiff_t>(chosen[way] * pixels), pixels,
+                  x.begin() + static_cast<std::ptrdiff_t>(row * pixels));
+      labels[row] = static_cast<std::int32_t>(way);
+    }
+  }
+
+  int support_, query_;
+  std::vector<float> images_;
+};
+
+}  // namespace
+
+std::vector<Work> works() {
+  std::vector<Work> all;
+  for (int steps : {1, 2, 5, 10, 20, 50}) all.push_back(sinusoid_maml(steps));
+  all.push_back(sinusoid_abml());
+  for (auto [steps, query] : {std::pair{1, 5}, {1, 75}, {5, 75}}) {
+    all.push_back(conv4_maml(steps, query));
+  }
+  return all;
+}
+
+std::unique_ptr<EpisodeSource> make_source(const Work& work) {
+  if (work.config.network.type == "conv4") {
+    return std::make_unique<GlyphSource>(work.support, work.query);
+  }
+  return make_sinusoid({.support = work.support, .query = work.query});
+}
+
+double floor_flops(const Work& work) {
+  const Config& config = work.config;
+  const bool bayesian = config.algorithm == AlgorithmKind::abml;
+  const double inner_samples = bayesian ? config.abml.samples_inner : 1;
+  const double outer_samples = bayesian ? config.abml.samples_outer : 1;
+  const double outer_rows =
+      work.query + (bayesian && config.abml.support_in_outer ? work.support : 0);
+  const double forward = 2.0 * config.make_network().forward_macs();
+  return forward * (config.inner.steps * inner_samples * work.support * (3.0 + 6.0) +
+                    outer_samples * outer_rows * 3.0);
+}
+
+}  // namespace kshot::bench
