@@ -9,7 +9,9 @@
 namespace kshot::test {
 
 inline void put_file(const std::filesystem::path& path, const std::string& contents) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  // Some file systems sync a file that is cut to nothing and written anew, too.
+  std::filesystem::remove(path);
+  std::ofstream file(path, std::ios::binary);
   file << contents;
   file.close();
   if (!file) throw std::runtime_error("cannot write " + path.string());
