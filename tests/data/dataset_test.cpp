@@ -1,0 +1,173 @@
+// The data file: what is written is read back, and damage is noticed.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "data/files.h"
+#include "io/dataset.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot::io {
+namespace {
+
+using test::error_text;
+using test::TempFolder;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+DatasetHeader class_header() {
+  DatasetHeader header;
+  header.kind = GroupKind::classes;
+  header.input = {1, 2, 3, true};
+  header.element = Element::u8;
+  header.preprocessing.kind = Preprocessing::Kind::image;
+  header.preprocessing.input = header.input;
+  header.preprocessing.inverted = true;
+  header.provenance = {{"program", "a test"}};
+  return header;
+}
+
+void write_classes(const std::filesystem::path& path) {
+  DatasetWriter writer(path, class_header());
+  std::uint8_t next = 0;
+  const auto add = [&](int rows) {
+    for (int r = 0; r < rows; ++r) {
+      std::vector<std::uint8_t> row(6);
+      for (auto& pixel : row) pixel = next++;
+      writer.add(std::span<const std::uint8_t>(row));
+    }
+  };
+  writer.begin_group("first", Split::train);
+  add(3);
+  writer.begin_group("zwölf", Split::test);
+  add(2);
+  writer.commit();
+}
+
+TEST(Dataset, ClassesOfBytesComeBackScaled) {
+  TempFolder folder;
+  write_classes(folder / "a.kshot");
+  const auto data = Dataset::open(folder / "a.kshot");
+  const DatasetHeader& header = data->header();
+  EXPECT_EQ(header.kind, GroupKind::classes);
+  EXPECT_EQ(header.input, (FeatureShape{1, 2, 3, true}));
+  EXPECT_EQ(header.rows(), 5u);
+  ASSERT_EQ(header.groups.size(), 2u);
+  EXPECT_EQ(header.groups[1].name, "zwölf");
+  EXPECT_EQ(header.groups[1].first, 3u);
+  EXPECT_EQ(header.groups[1].rows, 2u);
+  EXPECT_EQ(header.split_groups(Split::test), std::vector<std::uint32_t>{1});
+  EXPECT_TRUE(header.split_groups(Split::validation).empty());
+  EXPECT_TRUE(header.preprocessing.inverted);
+  EXPECT_EQ(header.provenance.at(0).second, "a test");
+  std::vector<float> row(6);
+  data->read(4, row);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_FLOAT_EQ(row[static_cast<std::size_t>(i)], static_cast<float>(24 + i) / 255.0f);
+  }
+}
+
+TEST(Dataset, TasksKeepTargetsLabelsAndPreprocessing) {
+  TempFolder folder;
+  DatasetHeader header;
+  header.kind = GroupKind::tasks;
+  header.input = {.channels = 2};
+  header.target = TargetKind::value;
+  header.outputs = 2;
+  header.preprocessing.kind = Preprocessing::Kind::table;
+  header.preprocessing.input = header.input;
+  header.preprocessing.missing = MissingRule::drop;
+  header.preprocessing.columns = {{"age", {}, 0.1, 3.0}, {"ward", {"a", "b"}, 0.0, 1.0}};
+  header.preprocessing.targets = {{"y0", 1.5, 2.5}, {"y1", 0.0, 1.0}};
+  {
+    DatasetWriter writer(folder / "v.kshot", header);
+    writer.begin_group("7", Split::validation);
+    writer.add(std::vector<float>{1.0f, 2.0f});
+    writer.add_value(std::vector<float>{-1.0f, 0.25f});
+    writer.commit();
+  }
+  const auto values = Dataset::open(folder / "v.kshot");
+  EXPECT_EQ(values->value(0)[1], 0.25f);
+  const Preprocessing& back = values->header().preprocessing;
+  EXPECT_EQ(back.missing, MissingRule::drop);
+  ASSERT_EQ(back.columns.size(), 2u);
+  EXPECT_EQ(back.columns[0].mean, 0.1);  // to the last bit
+  EXPECT_EQ(back.columns[1].categories, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(back.targets[0].std, 2.5);
+
+  header.target = TargetKind::label;
+  header.preprocessing.targets.clear();
+  header.preprocessing.labels = {"no", "yes"};
+  header.preprocessing.label_column = "answer";
+  {
+    DatasetWriter writer(folder / "l.kshot", header);
+    writer.begin_group("7", Split::train);
+    writer.add(std::vector<float>{1.0f, 2.0f});
+    writer.add_label(1);
+    writer.commit();
+  }
+  const auto labels = Dataset::open(folder / "l.kshot");
+  EXPECT_EQ(labels->label(0), 1);
+  EXPECT_EQ(labels->header().preprocessing.labels[1], "yes");
+}
+
+TEST(Dataset, TheSameRowsGiveTheSameBytes) {
+  TempFolder folder;
+  write_classes(folder / "a.kshot");
+  write_classes(folder / "b.kshot");
+  EXPECT_EQ(test::read_text(folder / "a.kshot"), test::read_text(folder / "b.kshot"));
+}
+
+TEST(Dataset, EveryCutIsNoticed) {
+  TempFolder folder;
+  write_classes(folder / "a.kshot");
+  const std::string bytes = test::read_text(folder / "a.kshot");
+  for (std::size_t size = 0; size < bytes.size(); ++size) {
+    test::write_text(folder / "cut.kshot", bytes.substr(0, size));
+    EXPECT_THAT(error_text([&] { Dataset::open(folder / "cut.kshot"); }),
+                AllOf(HasSubstr("cut.kshot"),
+                      HasSubstr(size < 8 ? "expected one written by `kshot import`" : "cut short")))
+        << size;
+  }
+}
+
+TEST(Dataset, EveryChangedByteIsNoticed) {
+  TempFolder folder;
+  write_classes(folder / "a.kshot");
+  const std::string bytes = test::read_text(folder / "a.kshot");
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    std::string changed = bytes;
+    changed[at] = static_cast<char>(changed[at] ^ 0x10);
+    test::write_text(folder / "bad.kshot", changed);
+    EXPECT_THAT(error_text([&] { Dataset::open(folder / "bad.kshot"); }), HasSubstr("bad.kshot"))
+        << "byte " << at;
+  }
+}
+
+TEST(Dataset, OtherFilesAreRefusedByName) {
+  TempFolder folder;
+  EXPECT_THAT(error_text([&] { Dataset::open(folder / "none.kshot"); }),
+              AllOf(HasSubstr("none.kshot"), HasSubstr("No such file")));
+  EXPECT_THAT(error_text([&] { Dataset::open(folder.path()); }),
+              HasSubstr("expected a data file written by `kshot import`"));
+  test::write_text(folder / "x.csv", std::string(500, 'a'));
+  EXPECT_THAT(error_text([&] { Dataset::open(folder / "x.csv"); }),
+              HasSubstr("not a kshot data file"));
+}
+
+TEST(Dataset, NothingIsThereBeforeCommit) {
+  TempFolder folder;
+  {
+    DatasetWriter writer(folder / "a.kshot", class_header());
+    writer.begin_group("a", Split::train);
+    writer.add(std::vector<std::uint8_t>(6));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  EXPECT_THAT(error_text([&] { DatasetWriter(folder.path() / "no" / "a.kshot", class_header()); }),
+              HasSubstr("a.kshot"));
+}
+
+}  // namespace
+}  // namespace kshot::io

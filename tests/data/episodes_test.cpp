@@ -1,0 +1,403 @@
+// Episodes are functions of their TaskId, honour the splits, and hold what they promise.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "episodes/episode_stream.h"
+#include "episodes/sample.h"
+#include "episodes/sources.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot {
+namespace {
+
+using io::Dataset;
+using io::DatasetHeader;
+using io::DatasetWriter;
+using test::error_text;
+using test::TempFolder;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// ---- sinusoids
+// -----------------------------------------------------------------------------------
+
+TEST(Sinusoid, PointsLieOnASinusoidOfTheRanges) {
+  const auto source = make_sinusoid({.support = 10, .query = 15});
+  TaskBatch batch(source->shape(), 2000);
+  batch.draw(*source, {.seed = 3}, 0, 2000);
+  double largest = 0.0;
+  double smallest_phase = 10.0;
+  double largest_phase = -10.0;
+  for (int t = 0; t < 2000; ++t) {
+    const TaskSlot slot = batch.slot(t);
+    EXPECT_EQ(*slot.support_n, 10);
+    EXPECT_EQ(*slot.query_n, 15);
+    // y = u sin x + v cos x: two points give u, v; the others must agree
+    const auto x = [&](std::size_t i) { return static_cast<double>(slot.query_x[i]); };
+    const auto y = [&](std::size_t i) { return static_cast<double>(slot.query_value[i]); };
+    std::size_t j = 1;
+    while (std::abs(std::sin(x(j) - x(0))) < 0.2 && j + 1 < 15) ++j;
+    const double determinant = std::sin(x(0) - x(j));
+    if (std::abs(determinant) < 0.2) continue;
+    const double u = (y(0) * std::cos(x(j)) - y(j) * std::cos(x(0))) / determinant;
+    const double v = (std::sin(x(0)) * y(j) - std::sin(x(j)) * y(0)) / determinant;
+    for (std::size_t i = 0; i < 10; ++i) {
+      const double at = slot.support_x[i];
+      ASSERT_NEAR(slot.support_value[i], u * std::sin(at) + v * std::cos(at), 2e-4) << t;
+      ASSERT_GE(at, -5.0);
+      ASSERT_LE(at, 5.0);
+    }
+    const double amplitude = std::hypot(u, v);
+    const double phase = std::atan2(-v, u);
+    EXPECT_GT(amplitude, 0.1 - 1e-3);
+    EXPECT_LT(amplitude, 5.0 + 1e-3);
+    largest = std::max(largest, amplitude);
+    smallest_phase = std::min(smallest_phase, phase);
+    largest_phase = std::max(largest_phase, phase);
+  }
+  EXPECT_GT(largest, 4.9);
+  EXPECT_LT(smallest_phase, 0.05);
+  EXPECT_GT(largest_phase, 3.09);
+}
+
+TEST(Sinusoid, SineIsAccurateOverTheAllowedRange) {
+  SinusoidOptions options{.support = 1, .query = 100000};
+  options.amplitude_low = options.amplitude_high = 1.0;
+  options.phase_low = options.phase_high = 0.0;
+  for (const double reach : {5.0, 8000.0}) {
+    options.x_low = -reach;
+    options.x_high = reach;
+    const auto source = make_sinusoid(options);
+    TaskBatch batch(source->shape(), 1);
+    batch.draw(*source, {}, 0, 1);
+    double worst = 0.0;
+    for (std::size_t i = 0; i < 100000; ++i) {
+      const double want = std::sin(static_cast<double>(batch.query_x[i]));
+      worst = std::max(worst, std::abs(batch.query_value[i] - want));
+    }
+    EXPECT_LT(worst, 2e-7) << reach;
+  }
+}
+
+TEST(Sinusoid, MoreShotsLeaveQueryAndEarlierShotsAlone) {
+  const auto few = make_sinusoid({.support = 5, .query = 7});
+  const auto many = make_sinusoid({.support = 10, .query = 7});
+  TaskBatch a(few->shape(), 1);
+  TaskBatch b(many->shape(), 1);
+  a.draw(*few, {.seed = 1, .split = Split::test}, 4, 1);
+  b.draw(*many, {.seed = 1, .split = Split::test}, 4, 1);
+  EXPECT_EQ(a.query_x, b.query_x);
+  EXPECT_EQ(a.query_value, b.query_value);
+  b.support_x.resize(5);
+  EXPECT_EQ(a.support_x, b.support_x);
+}
+
+TEST(Sinusoid, NoiseHasTheAskedDeviation) {
+  const auto clean = make_sinusoid({.support = 1, .query = 20000});
+  const auto noisy = make_sinusoid({.support = 1, .query = 20000, .noise_std = 0.5});
+  TaskBatch a(clean->shape(), 1);
+  TaskBatch b(noisy->shape(), 1);
+  a.draw(*clean, {}, 0, 1);
+  b.draw(*noisy, {}, 0, 1);
+  EXPECT_EQ(a.query_x, b.query_x);
+  double sum = 0.0;
+  double square = 0.0;
+  for (std::size_t i = 0; i < 20000; ++i) {
+    const double noise = b.query_value[i] - a.query_value[i];
+    sum += noise;
+    square += noise * noise;
+  }
+  EXPECT_NEAR(sum / 20000, 0.0, 4 * 0.5 / std::sqrt(20000.0));
+  EXPECT_NEAR(std::sqrt(square / 20000), 0.5, 4 * 0.5 / std::sqrt(40000.0));
+}
+
+TEST(Sinusoid, BadOptionsNameTheKey) {
+  EXPECT_THAT(error_text([] { make_sinusoid({.support = 0}); }), HasSubstr("data.shots"));
+  EXPECT_THAT(error_text([] { make_sinusoid({.x_low = 2, .x_high = 1}); }),
+              HasSubstr("data.x_low"));
+  EXPECT_THAT(error_text([] { make_sinusoid({.x_high = 1e6}); }), HasSubstr("8192"));
+  EXPECT_THAT(error_text([] { make_sinusoid({.noise_std = -1}); }), HasSubstr("data.noise_std"));
+}
+
+// ---- streams and samples
+// -------------------------------------------------------------------------
+
+TEST(EpisodeStream, IdsDoNotShareNumbers) {
+  std::set<std::vector<std::uint32_t>> seen;
+  int count = 0;
+  for (const std::uint64_t seed : {0, 1, 2, 1000}) {
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+      for (std::uint64_t step = 0; step < 3; ++step) {
+        for (std::uint32_t task = 0; task < 3; ++task) {
+          for (std::uint32_t part = 0; part < 2; ++part) {
+            RandomStream stream = episode_stream({seed, split, step, task}, part);
+            seen.insert({stream.word(), stream.word(), stream.word(), stream.word()});
+            ++count;
+          }
+        }
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), static_cast<std::size_t>(count));
+}
+
+TEST(Sample, WithoutReplacementAndUniform) {
+  constexpr int draws = 30000;
+  std::map<std::vector<std::uint32_t>, int> counts;
+  for (std::uint32_t t = 0; t < draws; ++t) {
+    RandomStream stream = episode_stream({.seed = 9, .task = t});
+    std::vector<std::uint32_t> out(2);
+    sample_without_replacement(stream, 4, out);
+    ++counts[out];
+  }
+  ASSERT_EQ(counts.size(), 12u);  // ordered pairs of 4
+  double chi = 0.0;
+  for (const auto& [pair, count] : counts) {
+    const double want = draws / 12.0;
+    chi += (count - want) * (count - want) / want;
+  }
+  EXPECT_LT(chi, 31.3);  // 99.9 % of chi-square with 11 degrees of freedom
+}
+
+// ---- classes
+// -------------------------------------------------------------------------------------
+
+/// 12 training, 6 validation, 5 test classes; feature 0 of a row is its class, feature 1 its number
+/// in the class.
+std::shared_ptr<const Dataset> class_file(const std::filesystem::path& path, int rows = 20) {
+  DatasetHeader header;
+  header.kind = io::GroupKind::classes;
+  header.input = {.channels = 2};
+  header.preprocessing.kind = io::Preprocessing::Kind::table;
+  DatasetWriter writer(path, header);
+  for (int c = 0; c < 23; ++c) {
+    writer.begin_group("class " + std::to_string(c), c < 12   ? Split::train
+                                                     : c < 18 ? Split::validation
+                                                              : Split::test);
+    for (int r = 0; r < rows + c % 3; ++r) {
+      writer.add(std::vector<float>{static_cast<float>(c), static_cast<float>(r)});
+    }
+  }
+  writer.commit();
+  return Dataset::open(path);
+}
+
+TEST(ClassEpisodes, LabelsFollowClassesAndNothingRepeats) {
+  TempFolder folder;
+  const auto source =
+      make_class_source(class_file(folder / "c.kshot"), {.ways = 5, .shots = 2, .queries = 3});
+  const TaskShape shape = source->shape();
+  EXPECT_EQ(shape.support, 10);
+  EXPECT_EQ(shape.query, 15);
+  EXPECT_EQ(shape.outputs, 5);
+  EXPECT_TRUE(source->has(Split::test));
+  TaskBatch batch(shape, 300);
+  std::map<int, int> uses;
+  for (const auto& [split, low, high] :
+       {std::tuple{Split::train, 0, 12}, std::tuple{Split::validation, 12, 18},
+        std::tuple{Split::test, 18, 23}}) {
+    batch.draw(*source, {.seed = 2, .split = split, .step = 7}, 0, 300);
+    for (int t = 0; t < 300; ++t) {
+      const TaskSlot slot = batch.slot(t);
+      std::map<int, int> label_of;
+      std::set<std::pair<int, int>> rows;
+      for (std::size_t n = 0; n < 5; ++n) {
+        const int cls = static_cast<int>(slot.support_x[n * 2 * 2]);
+        EXPECT_GE(cls, low);
+        EXPECT_LT(cls, high);
+        EXPECT_TRUE(label_of.emplace(cls, static_cast<int>(n)).second) << "class drawn twice";
+        ++uses[cls];
+        for (std::size_t k = 0; k < 2; ++k) {
+          const std::size_t at = n * 2 + k;
+          EXPECT_EQ(static_cast<int>(slot.support_x[at * 2]), cls);
+          EXPECT_EQ(slot.support_label[at], static_cast<int>(n));
+          rows.emplace(cls, static_cast<int>(slot.support_x[at * 2 + 1]));
+        }
+        for (std::size_t k = 0; k < 3; ++k) {
+          const std::size_t at = n * 3 + k;
+          EXPECT_EQ(static_cast<int>(slot.query_x[at * 2]), cls);
+          EXPECT_EQ(slot.query_label[at], static_cast<int>(n));
+          rows.emplace(cls, static_cast<int>(slot.query_x[at * 2 + 1]));
+        }
+      }
+      EXPECT_EQ(rows.size(), 25u) << "an example is in the episode twice";
+    }
+  }
+  // 300 x 5 of 12: 125 a class, deviation 8.5
+  for (int c = 0; c < 12; ++c) EXPECT_NEAR(uses[c], 125, 43) << c;
+}
+
+TEST(ClassEpisodes, TheSameIdIsTheSameEpisodeInAnyBatchAndThread) {
+  TempFolder folder;
+  const auto source =
+      make_class_source(class_file(folder / "c.kshot"), {.ways = 3, .shots = 1, .queries = 4});
+  TaskBatch whole(source->shape(), 64);
+  whole.draw(*source, {.seed = 5, .step = 11}, 0, 64);
+  std::vector<TaskBatch> single(64);
+  std::vector<std::thread> threads;
+  for (int w = 0; w < 4; ++w) {
+    threads.emplace_back([&, w] {
+      for (int t = 63 - w; t >= 0; t -= 4) {
+        auto& batch = single[static_cast<std::size_t>(t)];
+        batch = TaskBatch(source->shape(), 1);
+        batch.draw(*source, {.seed = 5, .step = 11}, static_cast<std::uint32_t>(t), 1);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (int t = 0; t < 64; ++t) {
+    const TaskSlot slot = whole.slot(t);
+    const auto& one = single[static_cast<std::size_t>(t)];
+    EXPECT_TRUE(std::ranges::equal(slot.support_x, one.support_x));
+    EXPECT_TRUE(std::ranges::equal(slot.query_x, one.query_x));
+  }
+  TaskBatch wide(source->shape(), 2, true);
+  wide.draw(*source, {.seed = 5, .step = 11}, 6, 2);
+  EXPECT_TRUE(std::ranges::equal(whole.slot(7).query_x, std::span(wide.query_x64).subspan(24)));
+  EXPECT_TRUE(
+      std::ranges::equal(whole.slot(7).query_label, std::span(wide.query_label).subspan(12)));
+}
+
+TEST(ClassEpisodes, TooFewNamesSplitAndCounts) {
+  TempFolder folder;
+  const auto data = class_file(folder / "c.kshot");
+  EXPECT_THAT(error_text([&] { make_class_source(data, {.ways = 6, .shots = 1, .queries = 1}); }),
+              AllOf(HasSubstr("c.kshot"), HasSubstr("5 test classes"), HasSubstr("data.ways = 6")));
+  EXPECT_THAT(error_text([&] { make_class_source(data, {.ways = 5, .shots = 6, .queries = 15}); }),
+              AllOf(HasSubstr("train class 'class 0' has 20 examples"), HasSubstr("need 21")));
+  EXPECT_THAT(error_text([&] { make_table_source(data, {}); }), HasSubstr("expected tasks"));
+}
+
+// ---- tables
+// --------------------------------------------------------------------------------------
+
+/// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
+/// r.
+std::shared_ptr<const Dataset> task_file(const std::filesystem::path& path, bool labels = false) {
+  DatasetHeader header;
+  header.kind = io::GroupKind::tasks;
+  header.input = {.channels = 2};
+  header.target = labels ? TargetKind::label : TargetKind::value;
+  header.outputs = labels ? 3 : 1;
+  DatasetWriter writer(path, header);
+  const std::vector<int> sizes = {30, 12, 4, 9};
+  for (int t = 0; t < 4; ++t) {
+    writer.begin_group("t" + std::to_string(t), t < 3 ? Split::train : Split::validation);
+    for (int r = 0; r < sizes[static_cast<std::size_t>(t)]; ++r) {
+      writer.add(std::vector<float>{static_cast<float>(t), static_cast<float>(r)});
+      if (labels) {
+        writer.add_label(r % 3);
+      } else {
+        writer.add_value(std::vector<float>{static_cast<float>(100 * t + r)});
+      }
+    }
+  }
+  writer.commit();
+  return Dataset::open(path);
+}
+
+TEST(TableEpisodes, TasksOfDifferentSize) {
+  TempFolder folder;
+  const auto source = make_table_source(task_file(folder / "t.kshot"),
+                                        {.shots = 8, .queries = 6, .variable_size = true});
+  EXPECT_EQ(source->training_tasks(), 3u);
+  EXPECT_FALSE(source->has(Split::test));
+  TaskBatch batch(source->shape(), 200);
+  batch.draw(*source, {.seed = 1}, 0, 200);
+  std::map<int, int> uses;
+  const std::vector<std::pair<int, int>> want = {{8, 6}, {8, 4}, {3, 1}};
+  for (int t = 0; t < 200; ++t) {
+    const TaskSlot slot = batch.slot(t);
+    const int task = static_cast<int>(slot.support_x[0]);
+    ASSERT_LT(task, 3);
+    ++uses[task];
+    EXPECT_EQ(*slot.support_n, want[static_cast<std::size_t>(task)].first);
+    EXPECT_EQ(*slot.query_n, want[static_cast<std::size_t>(task)].second);
+    std::set<int> rows;
+    const auto check = [&](std::span<float> x, std::span<float> y, int n) {
+      for (std::size_t k = 0; k < static_cast<std::size_t>(n); ++k) {
+        EXPECT_EQ(static_cast<int>(x[2 * k]), task);
+        EXPECT_EQ(y[k], static_cast<float>(100 * task) + x[2 * k + 1]);
+        EXPECT_TRUE(rows.insert(static_cast<int>(x[2 * k + 1])).second) << "a row twice";
+      }
+    };
+    check(slot.support_x, slot.support_value, *slot.support_n);
+    check(slot.query_x, slot.query_value, *slot.query_n);
+  }
+  for (int t = 0; t < 3; ++t) EXPECT_NEAR(uses[t], 66.7, 27) << t;
+  batch.draw(*source, {.seed = 1, .split = Split::validation}, 0, 1);
+  EXPECT_EQ(batch.support_x[0], 3.0f);
+  EXPECT_THAT(error_text([&] { batch.draw(*source, {.split = Split::test}, 0, 1); }),
+              AllOf(HasSubstr("t.kshot"), HasSubstr("no test tasks")));
+}
+
+TEST(TableEpisodes, SmallTasksAreErrorsUnlessAllowed) {
+  TempFolder folder;
+  const auto data = task_file(folder / "t.kshot");
+  EXPECT_THAT(error_text([&] { make_table_source(data, {.shots = 3, .queries = 2}); }),
+              AllOf(HasSubstr("train task 't2' has 4 rows"), HasSubstr("data.shots = 3"),
+                    HasSubstr("data.variable_size = true")));
+  const auto source = make_table_source(data, {.shots = 3, .queries = 1});
+  TaskBatch batch(source->shape(), 50);
+  batch.draw(*source, {}, 0, 50);
+  for (int t = 0; t < 50; ++t) EXPECT_EQ(*batch.slot(t).support_n, 3);
+}
+
+TEST(TableEpisodes, Labels) {
+  TempFolder folder;
+  const auto source =
+      make_table_source(task_file(folder / "t.kshot", true), {.shots = 2, .queries = 2});
+  EXPECT_EQ(source->shape().target, TargetKind::label);
+  TaskBatch batch(source->shape(), 20);
+  batch.draw(*source, {}, 0, 20);
+  for (int t = 0; t < 20; ++t) {
+    const TaskSlot slot = batch.slot(t);
+    for (std::size_t k = 0; k < 2; ++k) {
+      EXPECT_EQ(slot.query_label[k], static_cast<int>(slot.query_x[2 * k + 1]) % 3);
+    }
+  }
+}
+
+// ---- from a configuration
+// ------------------------------------------------------------------------
+
+TEST(MakeSource, MismatchesNameTheKey) {
+  TempFolder folder;
+  class_file(folder / "c.kshot");
+  task_file(folder / "t.kshot");
+  task_file(folder / "l.kshot", true);
+  Config config;
+  const auto fault = [&] { return error_text([&] { make_source(config); }); };
+  EXPECT_EQ(make_source(config)->shape().support, config.data.shots);
+
+  config.data.source = DataKind::file;
+  EXPECT_THAT(fault(), HasSubstr("data.path"));
+  config.data.path = (folder / "none.kshot").string();
+  EXPECT_THAT(fault(), AllOf(HasSubstr("none.kshot"), HasSubstr("No such file")));
+  config.data.path = (folder / "c.kshot").string();
+  config.data.queries = 3;
+  EXPECT_THAT(fault(), AllOf(HasSubstr("loss.type"), HasSubstr("expected cross_entropy")));
+  config.loss.type = LossType::cross_entropy;
+  EXPECT_EQ(make_source(config)->shape().outputs, 5);
+  config.data.variable_size = true;
+  EXPECT_THAT(fault(), HasSubstr("data.variable_size"));
+  config.data.path = (folder / "t.kshot").string();
+  EXPECT_THAT(fault(), AllOf(HasSubstr("loss.type"), HasSubstr("expected mse")));
+  config.loss.type = LossType::mse;
+  EXPECT_EQ(make_source(config)->shape().target, TargetKind::value);
+  config.data.path = (folder / "l.kshot").string();
+  config.loss.type = LossType::cross_entropy;
+  EXPECT_THAT(fault(), AllOf(HasSubstr("data.ways = 5"), HasSubstr("has 3 labels")));
+}
+
+}  // namespace
+}  // namespace kshot

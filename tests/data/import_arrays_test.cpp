@@ -1,0 +1,176 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "data/files.h"
+#include "io/import.h"
+#include "io/npy.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot::io {
+namespace {
+
+using test::error_text;
+using test::TempFolder;
+using test::write_text;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+template <typename T>
+Tensor counting(std::vector<std::size_t> shape) {
+  std::size_t size = 1;
+  for (const std::size_t dim : shape) size *= dim;
+  std::vector<T> values(size);
+  std::iota(values.begin(), values.end(), T{0});
+  return Tensor::from(std::span<const T>(values), std::move(shape));
+}
+
+Tensor labels_of(std::vector<std::int64_t> values) {
+  return Tensor::from(std::span<const std::int64_t>(values), {values.size()});
+}
+
+class Arrays : public ::testing::Test {
+ protected:
+  Arrays() {
+    options_.output = folder_ / "out.kshot";
+    options_.source = (folder_ / "x.npy").string();
+  }
+  std::shared_ptr<const Dataset> import() {
+    summary_ = import_arrays(options_);
+    return Dataset::open(options_.output);
+  }
+  std::string fault() {
+    const std::string text = error_text([&] { import_arrays(options_); });
+    EXPECT_FALSE(std::filesystem::exists(options_.output));
+    return text;
+  }
+  static std::vector<float> row(const Dataset& data, std::uint64_t at) {
+    std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
+    data.read(at, out);
+    return out;
+  }
+  TempFolder folder_;
+  ArraysImport options_;
+  ImportSummary summary_;
+};
+
+TEST_F(Arrays, FirstAxisIsTheClassAndATableNamesIt) {
+  write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
+  write_text(folder_ / "classes.tsv",
+             "index\tclass\tsplit\n0\tash\ttrain\n2\telm\tval\n1\toak\ttest\n3\tyew\ttrain\n");
+  options_.splits.table = folder_ / "classes.tsv";
+  const auto data = import();
+  const DatasetHeader& header = data->header();
+  EXPECT_EQ(header.input, (FeatureShape{.channels = 3}));
+  ASSERT_EQ(header.groups.size(), 4u);
+  EXPECT_EQ(header.groups[1].name, "oak");
+  EXPECT_EQ(header.groups[1].split, Split::test);
+  EXPECT_EQ(header.groups[2].split, Split::validation);
+  EXPECT_THAT(row(*data, 3), ElementsAre(9, 10, 11));
+}
+
+TEST_F(Arrays, StandardisedWithTheTrainingClassesAlone) {
+  const std::vector<double> values = {1, 5, 3, 5, 100, 9, -100, 7};  // [2, 2, 2]
+  write_npy(folder_ / "x.npy", Tensor::from(std::span<const double>(values), {2, 2, 2}));
+  write_text(folder_ / "c.csv", "index,split\n0,train\n1,test\n");
+  options_.splits.table = folder_ / "c.csv";
+  options_.standardise = true;
+  const auto data = import();
+  // column 0: mean 2, deviation 1; column 1: constant 5
+  EXPECT_THAT(row(*data, 0), ElementsAre(-1, 0));
+  EXPECT_THAT(row(*data, 1), ElementsAre(1, 0));
+  EXPECT_THAT(row(*data, 2), ElementsAre(98, 4));
+  const auto& columns = data->header().preprocessing.columns;
+  EXPECT_EQ(columns[0].mean, 2.0);
+  EXPECT_EQ(columns[0].std, 1.0);
+  EXPECT_EQ(columns[1].std, 1.0);
+}
+
+TEST_F(Arrays, LabelsGroupTheRows) {
+  write_npy(folder_ / "x.npy", counting<double>({5, 2}));
+  write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 3, 7}));
+  options_.labels = (folder_ / "y.npy").string();
+  options_.splits.fractions = {1, 0, 0};
+  const auto data = import();
+  ASSERT_EQ(data->header().groups.size(), 2u);
+  EXPECT_EQ(data->header().groups[0].name, "3");
+  EXPECT_EQ(data->header().groups[1].rows, 3u);
+  EXPECT_THAT(row(*data, 0), ElementsAre(2, 3));
+  EXPECT_THAT(row(*data, 4), ElementsAre(8, 9));
+}
+
+TEST_F(Arrays, ArchivesHoldBoth) {
+  write_npz(folder_ / "set.npz", {{"x", counting<float>({4, 2})},
+                                  {"y", labels_of({0, 0, 1, 1})},
+                                  {"fine", labels_of({0, 1, 2, 3})}});
+  options_.source = (folder_ / "set.npz").string();
+  options_.splits.fractions = {0.5, 0, 0.5};
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+  options_.labels = options_.source + ":fine";
+  EXPECT_EQ(import()->header().groups.size(), 4u);
+  std::filesystem::remove(options_.output);
+  options_.labels = options_.source + ":coarse";
+  EXPECT_THAT(fault(), AllOf(HasSubstr("set.npz"), HasSubstr("'coarse'"), HasSubstr("fine, x, y")));
+}
+
+TEST_F(Arrays, BytesOfImagesAreScaledAndChannelsComeFirst) {
+  write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 2, 2, 3}));  // [N, H, W, C]
+  write_npy(folder_ / "y.npy", labels_of({0, 1}));
+  options_.labels = (folder_ / "y.npy").string();
+  options_.splits.fractions = {0.5, 0, 0.5};
+  const auto data = import();
+  EXPECT_EQ(data->header().input, (FeatureShape{3, 2, 2, true}));
+  EXPECT_EQ(data->header().element, Element::u8);
+  std::vector<float> want;
+  for (const int value : {12, 15, 18, 21, 13, 16, 19, 22, 14, 17, 20, 23}) {
+    want.push_back(static_cast<float>(value) * (1.0f / 255.0f));
+  }
+  EXPECT_EQ(row(*data, 1), want);
+  options_.layout = ArrayLayout::chw;  // [N, C, H, W] by decree
+  EXPECT_EQ(import()->header().input, (FeatureShape{2, 2, 3, true}));
+}
+
+TEST_F(Arrays, AmbiguousChannelsAreAsked) {
+  write_npy(folder_ / "x.npy", counting<float>({2, 4, 3, 5, 3}));
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("--layout")));
+}
+
+TEST_F(Arrays, FaultsNameFileAndRow) {
+  std::vector<float> values(12, 1.0f);
+  values[7] = std::numeric_limits<float>::quiet_NaN();
+  write_npy(folder_ / "x.npy", Tensor::from(std::span<const float>(values), {3, 2, 2}));
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("row 3, element 1")));
+
+  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  EXPECT_THAT(fault(), AllOf(HasSubstr("(4, 2)"), HasSubstr("--labels")));
+  options_.labels = (folder_ / "y.npy").string();
+  write_npy(folder_ / "y.npy", labels_of({0, 1, 2}));
+  EXPECT_THAT(fault(), AllOf(HasSubstr("y.npy"), HasSubstr("each of the 4 rows")));
+  write_npy(folder_ / "y.npy", labels_of({0, 1, -2, 0}));
+  EXPECT_THAT(fault(), HasSubstr("label -2 at row 2; expected 0 or more"));
+  const std::vector<double> halves = {0, 0.5, 1, 1};
+  write_npy(folder_ / "y.npy", Tensor::from(std::span<const double>(halves), {4}));
+  EXPECT_THAT(fault(), HasSubstr("y.npy"));
+
+  write_npy(folder_ / "y.npy", labels_of({0, 5, 1, 1}));
+  write_text(folder_ / "c.tsv", "index\tsplit\n0\ttrain\n1\ttest\n");
+  options_.splits.table = folder_ / "c.tsv";
+  EXPECT_THAT(fault(), AllOf(HasSubstr("c.tsv"), HasSubstr("no row for class 5")));
+  write_text(folder_ / "c.tsv", "index\tsplit\n0\ttrain\n1\ttest\n5\ttrial\n");
+  EXPECT_THAT(fault(), AllOf(HasSubstr("c.tsv, line 4"), HasSubstr("'trial'")));
+  write_text(folder_ / "c.tsv", "index\tsplit\n0\ttrain\n1\ttest\n5\ttest\n6\ttest\n");
+  EXPECT_THAT(fault(), HasSubstr("4 classes; expected the 3"));
+  options_.splits.fractions.clear();
+  write_text(folder_ / "c.tsv", "index\tsplit\n0\tval\n1\ttest\n5\ttest\n");
+  EXPECT_THAT(fault(), HasSubstr("no class for training"));
+}
+
+}  // namespace
+}  // namespace kshot::io
