@@ -1,0 +1,118 @@
+// Gradients and Hessian-vector products of every layer, loss and set on every backend, against
+// central differences.
+#include "support/backend_problems.h"
+
+namespace kshot::testing {
+namespace {
+
+using backend::LossKind;
+using backend::NormStatistics;
+using backend::Scale;
+using backend::Set;
+
+constexpr std::uint64_t random_networks = 24;
+
+/// Small networks run in SIMD groups of tasks: a full one and a part of one. Others run alone.
+int task_count(const Network& network) {
+  return network.is_plain_mlp() && network.size() < 500 ? 19 : 3;
+}
+
+std::vector<NamedNetwork> all_networks() {
+  std::vector<NamedNetwork> list = chosen_networks();
+  for (std::uint64_t seed = 0; seed < random_networks; ++seed) list.push_back(random_network(seed));
+  return list;
+}
+
+class NetworkTest : public ::testing::TestWithParam<std::tuple<std::string, NamedNetwork>> {
+ protected:
+  void SetUp() override {
+    backend_ = open_backend(std::get<0>(GetParam()));
+    reference_ = open_backend("reference");
+  }
+
+  /// body(problem, runner, reference runner, set, scale) for every loss and every set, in three
+  /// pairs that differ between networks.
+  template <typename Body>
+  void for_each_case(const Body& body) {
+    const std::shared_ptr<const Network> network = std::get<1>(GetParam()).network;
+    const struct {
+      Set set;
+      Scale scale;
+    } sets[] = {{Set::support, {0.7, Scale::By::support}},
+                {Set::query, {1.0, Scale::By::query}},
+                {Set::all, {1.5, Scale::By::all}}};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const LossKind loss = all_losses[i];
+      const auto& [set, scale] = sets[(i + network->size()) % 3];
+      SCOPED_TRACE(std::string(loss_name(loss)) + ", set " + std::to_string(static_cast<int>(set)));
+      const Problem problem = make_problem(network, loss, task_count(*network), 11);
+      Runner runner(*backend_, problem);
+      Runner reference(*reference_, problem);
+      body(problem, runner, reference, set, scale);
+    }
+  }
+
+  std::unique_ptr<backend::Backend> backend_, reference_;
+};
+
+TEST_P(NetworkTest, GradientIsTheCentralDifferenceOfTheLoss) {
+  for_each_case(
+      [&](const Problem& problem, Runner& runner, Runner& reference, Set set, Scale scale) {
+        Numbers loss;
+        const Numbers got = runner.gradient(problem.weights, set, scale, &loss);
+        const auto tasks = static_cast<std::size_t>(problem.tasks);
+        const auto coordinates = chosen_coordinates(problem.width());
+        const Numbers want =
+            central_differences([&](const Numbers& w) { return reference.value(w, set, scale); },
+                                problem.weights, tasks, coordinates, difference_step);
+        EXPECT_TRUE(close_rows(select(got, tasks, coordinates), want, coordinates.size(),
+                               difference_tolerance(*backend_)));
+        EXPECT_TRUE(close_rows(loss, reference.value(problem.weights, set, scale), 1,
+                               difference_tolerance(*backend_)));
+      });
+}
+
+TEST_P(NetworkTest, HessianVectorIsTheCentralDifferenceOfTheGradient) {
+  for_each_case([&](const Problem& problem, Runner& runner, Runner& reference, Set set,
+                    Scale scale) {
+    RandomStream random = stream(3, 3);
+    const Numbers direction = normals(random, problem.weights.size());
+    Numbers gradient;
+    const Numbers got = runner.hessian_vector(problem.weights, direction, set, scale, &gradient);
+    // the reference's gradient, which the test above holds against its loss
+    const Numbers want = central_difference_along(
+        [&](const Numbers& w) { return reference.gradient(w, set, scale); }, problem.weights,
+        direction, difference_step);
+    EXPECT_TRUE(close_rows(got, want, problem.width(), difference_tolerance(*backend_)));
+    EXPECT_TRUE(close_rows(gradient, reference.gradient(problem.weights, set, scale),
+                           problem.width(), difference_tolerance(*backend_)));
+  });
+}
+
+TEST_P(NetworkTest, ValueGivesTheLossAndOutputsOfTheReference) {
+  for_each_case(
+      [&](const Problem& problem, Runner& runner, Runner& reference, Set set, Scale scale) {
+        for (const auto statistics : {NormStatistics::batch, NormStatistics::support}) {
+          Numbers outputs, expected_outputs;
+          const Numbers got = runner.value(problem.weights, set, scale, statistics, &outputs);
+          const Numbers want =
+              reference.value(problem.weights, set, scale, statistics, &expected_outputs);
+          EXPECT_TRUE(close_rows(got, want, 1, difference_tolerance(*backend_)));
+          EXPECT_TRUE(close_rows(outputs, expected_outputs,
+                                 expected_outputs.size() / static_cast<std::size_t>(problem.tasks),
+                                 difference_tolerance(*backend_)));
+        }
+      });
+}
+
+std::string test_name(const ::testing::TestParamInfo<NetworkTest::ParamType>& param) {
+  return std::get<0>(param.param) + "_" + std::get<1>(param.param).name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, NetworkTest,
+                         ::testing::Combine(::testing::ValuesIn(backend_names()),
+                                            ::testing::ValuesIn(all_networks())),
+                         test_name);
+
+}  // namespace
+}  // namespace kshot::testing
