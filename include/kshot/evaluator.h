@@ -67,6 +67,8 @@ struct Evaluation {
   /// As a table for people.
   std::string table() const;
   std::string to_json() const;
+  /// The inverse (of the episodes' shape only what is written). Throws Error naming `origin`.
+  static Evaluation from_json(const std::string& text, const std::string& origin = "evaluation");
 };
 
 struct EvaluatorOptions {

@@ -191,6 +191,41 @@ nlohmann::ordered_json to_json(const Score& s) {
   return j;
 }
 
+double number(const nlohmann::json& value) {
+  return value.is_null() ? std::nan("") : value.get<double>();
+}
+
+Statistic statistic_from(const nlohmann::json& j) {
+  return {number(j.at("mean")), number(j.at("half_width")), j.at("episodes").get<std::size_t>()};
+}
+
+Score score_from(const nlohmann::json& j) {
+  Score s;
+  s.name = j.at("name").get<std::string>();
+  s.inner_steps = j.value("inner_steps", -1);
+  const auto take = [&](const char* key, std::optional<Statistic>& value) {
+    if (j.contains(key)) value = statistic_from(j.at(key));
+  };
+  take("accuracy", s.accuracy);
+  take("mse", s.mse);
+  take("nll", s.nll);
+  take("brier", s.brier);
+  if (j.contains("ece")) s.ece = number(j.at("ece"));
+  if (j.contains("coverage")) {
+    for (const auto& c : j.at("coverage")) {
+      s.coverage.push_back({c.at("level").get<double>(), statistic_from(c)});
+    }
+  }
+  if (j.contains("calibration")) {
+    for (const auto& b : j.at("calibration")) {
+      s.calibration.push_back({b.at("low").get<double>(), b.at("high").get<double>(),
+                               b.at("count").get<std::size_t>(), b.at("confidence").get<double>(),
+                               b.at("accuracy").get<double>()});
+    }
+  }
+  return s;
+}
+
 }  // namespace
 
 std::string Evaluation::table() const {
@@ -241,6 +276,37 @@ std::string Evaluation::to_json() const {
   for (const Score& s : steps) j["steps"].push_back(kshot::to_json(s));
   for (const Score& s : baselines) j["baselines"].push_back(kshot::to_json(s));
   return j.dump(2) + "\n";
+}
+
+Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
+  try {
+    const auto j = nlohmann::json::parse(text);
+    Evaluation e;
+    e.algorithm = j.at("algorithm").get<std::string>();
+    e.checkpoint = j.at("checkpoint").get<std::string>();
+    e.step = j.at("step").get<std::uint64_t>();
+    e.source = j.at("source").get<std::string>();
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+      if (j.at("split") == split_name(split)) e.split = split;
+    }
+    e.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
+    e.shape.outputs = j.at("outputs").get<int>();
+    e.shape.support = j.at("support_rows").get<int>();
+    e.shape.query = j.at("query_rows").get<int>();
+    e.seed = j.at("seed").get<std::uint64_t>();
+    e.episodes = j.at("episodes").get<int>();
+    e.diverged = j.at("diverged").get<int>();
+    e.samples = j.at("samples").get<int>();
+    e.norm_statistics = j.at("norm_statistics").get<std::string>();
+    e.device = j.at("device").get<std::string>();
+    e.seconds = j.at("seconds").get<double>();
+    for (const auto& entry : j.at("steps")) e.steps.push_back(score_from(entry));
+    for (const auto& entry : j.at("baselines")) e.baselines.push_back(score_from(entry));
+    if (e.steps.empty()) throw Error(fmt::format("{}: \"steps\" is empty", origin));
+    return e;
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
+  }
 }
 
 struct Evaluator::State {

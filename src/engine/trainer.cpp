@@ -129,9 +129,7 @@ class RunLog {
   /// `resumed_at`: what was written of later steps is dropped.
   RunLog(const fs::path& folder, std::optional<std::uint64_t> resumed_at)
       : lines_(prepare(folder, resumed_at)),
-        events_(folder,
-                resumed_at ? std::optional<std::int64_t>(static_cast<std::int64_t>(*resumed_at) + 1)
-                           : std::nullopt) {}
+        events_(folder, resumed_at ? static_cast<std::int64_t>(*resumed_at) + 1 : 0) {}
 
   void add(const TrainReport& r) {
     lines_.append(nlohmann::ordered_json{{"kind", "train"},

@@ -1,0 +1,216 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+#include "cli/commands.h"
+#include "cli/task_files.h"
+#include "io/atomic_file.h"
+#include "io/npy.h"
+#include "io/safetensors.h"
+#include "kshot/error.h"
+#include "kshot/learner.h"
+#include "kshot/version.h"
+#include "metrics/metrics.h"
+
+namespace kshot::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+std::size_t best_class(std::span<const double> p) {
+  return static_cast<std::size_t>(std::ranges::max_element(p) - p.begin());
+}
+
+std::string classification_csv(const Prediction& p, const TaskFiles& task) {
+  const auto outputs = static_cast<std::size_t>(p.outputs);
+  const bool uncertain = p.samples > 1;
+  std::string text = "row,prediction,probability";
+  for (const std::string& name : task.label_names) text += "," + csv_field("p(" + name + ")");
+  text += ",entropy";
+  if (uncertain) {
+    text += ",mutual_information";
+    for (const std::string& name : task.label_names) text += "," + csv_field("std(" + name + ")");
+  }
+  if (task.query_has_targets) text += ",label";
+  text += "\n";
+  for (std::size_t row = 0; row < static_cast<std::size_t>(p.rows); ++row) {
+    const auto mean = std::span(p.mean).subspan(row * outputs, outputs);
+    const std::size_t best = best_class(mean);
+    text += fmt::format("{},{},{:.6g}", row, csv_field(task.label_names[best]), mean[best]);
+    for (const double v : mean) text += fmt::format(",{:.6g}", v);
+    text += fmt::format(",{:.6g}", p.entropy[row]);
+    if (uncertain) {
+      text += fmt::format(",{:.6g}", p.mutual_information[row]);
+      for (std::size_t i = 0; i < outputs; ++i) {
+        text += fmt::format(",{:.6g}", p.std[row * outputs + i]);
+      }
+    }
+    if (task.query_has_targets) {
+      text += "," + csv_field(task.label_names[static_cast<std::size_t>(task.query_labels[row])]);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+/// In the units of the user's targets: the mean; what the samples spread; with observation noise
+/// where the loss has one; and the central 90 % band where there is any spread.
+std::string regression_csv(const Prediction& p, const TaskFiles& task) {
+  const auto outputs = static_cast<std::size_t>(p.outputs);
+  const auto samples = static_cast<std::size_t>(p.samples);
+  const bool banded = samples > 1 || p.noise_std > 0.0;
+  std::string text = "row";
+  for (const std::string& name : task.target_names) {
+    text += "," + csv_field(name);
+    if (samples > 1) text += "," + csv_field(name + "_model_std");
+    if (banded) {
+      text += "," + csv_field(name + "_std") + "," + csv_field(name + "_low90") + "," +
+              csv_field(name + "_high90");
+    }
+    if (task.query_has_targets) text += "," + csv_field(name + "_true");
+  }
+  text += "\n";
+  std::vector<double> means(samples);
+  for (std::size_t row = 0; row < static_cast<std::size_t>(p.rows); ++row) {
+    text += std::to_string(row);
+    for (std::size_t i = 0; i < outputs; ++i) {
+      const std::size_t at = row * outputs + i;
+      const double scale = task.target_scale[i];
+      const double shift = task.target_shift[i];
+      text += fmt::format(",{:.7g}", p.mean[at] * scale + shift);
+      if (samples > 1) text += fmt::format(",{:.6g}", p.std[at] * scale);
+      if (banded) {
+        for (std::size_t s = 0; s < samples; ++s) means[s] = p.raw[s * p.mean.size() + at];
+        std::ranges::sort(means);
+        const metrics::Band band = metrics::mixture_band(means, p.noise_std, 0.9);
+        text += fmt::format(",{:.6g},{:.7g},{:.7g}", std::hypot(p.std[at], p.noise_std) * scale,
+                            band.low * scale + shift, band.high * scale + shift);
+      }
+      if (task.query_has_targets) {
+        text += fmt::format(",{:.7g}", static_cast<double>(task.query_values[at]) * scale + shift);
+      }
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& task) {
+  const auto rows = static_cast<std::size_t>(p.rows);
+  const auto outputs = static_cast<std::size_t>(p.outputs);
+  const auto samples = static_cast<std::size_t>(p.samples);
+  std::map<std::string, io::NpyArray> arrays;
+  const auto put = [&](const char* name, std::span<const double> values,
+                       std::vector<std::size_t> shape) {
+    arrays.insert_or_assign(name, io::NpyArray::from(values, std::move(shape)));
+  };
+  if (p.classification) {
+    put("probabilities", p.mean, {rows, outputs});
+    put("logits", p.raw, {samples, rows, outputs});
+    put("entropy", p.entropy, {rows});
+    if (samples > 1) {
+      put("probabilities_std", p.std, {rows, outputs});
+      put("mutual_information", p.mutual_information, {rows});
+    }
+    std::vector<std::int64_t> best;
+    for (std::size_t row = 0; row < rows; ++row) {
+      best.push_back(
+          static_cast<std::int64_t>(best_class(std::span(p.mean).subspan(row * outputs, outputs))));
+    }
+    arrays.insert_or_assign("prediction",
+                            io::NpyArray::from(std::span<const std::int64_t>(best), {rows}));
+  } else {
+    const auto scaled = [&](const std::vector<double>& values, bool shifted) {
+      std::vector<double> out = values;
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        out[i] = out[i] * task.target_scale[i % outputs] +
+                 (shifted ? task.target_shift[i % outputs] : 0.0);
+      }
+      return out;
+    };
+    put("prediction", scaled(p.mean, true), {rows, outputs});
+    put("samples", scaled(p.raw, true), {samples, rows, outputs});
+    if (samples > 1) put("model_std", scaled(p.std, false), {rows, outputs});
+    if (p.noise_std > 0.0) {
+      put("noise_std", scaled(std::vector<double>(outputs, p.noise_std), false), {outputs});
+    }
+  }
+  io::write_npz(file, arrays);
+}
+
+void write_weights(const fs::path& file, const Prediction& p, const std::string& run) {
+  io::SafeTensors content;
+  for (const AdaptedTensor& tensor : p.adapted) {
+    content.tensors[tensor.name] = io::Tensor::from(std::span<const double>(tensor.values),
+                                                    {tensor.shape.begin(), tensor.shape.end()});
+  }
+  content.metadata = {{"format", "kshot adapted weights"},
+                      {"kshot", version()},
+                      {"run", run},
+                      {"inner_steps", std::to_string(p.inner_steps)}};
+  io::write_safetensors(file, content);
+}
+
+/// How good the predictions are, where the query file has targets.
+void print_score(const Prediction& p, const TaskFiles& task) {
+  if (!task.query_has_targets) return;
+  if (p.classification) {
+    metrics::ClassificationMetrics m;
+    const metrics::ClassificationScore s =
+        m.add_episode(p.mean, task.query_labels, static_cast<std::size_t>(p.outputs));
+    fmt::print("accuracy {:.2f} %, NLL {:.4f}, Brier {:.4f}\n", 100.0 * s.accuracy, s.nll, s.brier);
+    return;
+  }
+  double squares = 0.0;
+  for (std::size_t i = 0; i < p.mean.size(); ++i) {
+    const double d = (p.mean[i] - static_cast<double>(task.query_values[i])) *
+                     task.target_scale[i % static_cast<std::size_t>(p.outputs)];
+    squares += d * d;
+  }
+  const double mse = squares / static_cast<double>(p.mean.size());
+  fmt::print("mean squared error {:.6g} (root {:.6g})\n", mse, std::sqrt(mse));
+}
+
+}  // namespace
+
+int run_adapt(const AdaptArguments& a) {
+  LearnerOptions options;
+  options.device = a.machine.device;
+  options.threads = a.machine.threads;
+  options.overrides = a.set;
+  if (a.steps >= 0) options.overrides.push_back(fmt::format("evaluate.steps={}", a.steps));
+  if (a.samples >= 1) options.overrides.push_back(fmt::format("evaluate.samples={}", a.samples));
+  const Learner learner(a.run, options);
+  const TaskFiles task = read_task_files(learner, a.support, a.query);
+  const Prediction prediction =
+      learner.predict({task.support_x, task.support_labels, task.support_values}, task.query_x);
+  const fs::path out = a.out;
+  std::error_code error;
+  fs::create_directories(out, error);
+  if (error) throw Error(fmt::format("cannot create folder {}: {}", a.out, error.message()));
+  io::write_file_atomic(out / "predictions.csv", prediction.classification
+                                                     ? classification_csv(prediction, task)
+                                                     : regression_csv(prediction, task));
+  write_arrays(out / "predictions.npz", prediction, task);
+  write_weights(out / "adapted.safetensors", prediction, a.run);
+  fmt::print("adapted in {} inner steps, {} rows predicted{}; written to {}\n",
+             prediction.inner_steps, prediction.rows,
+             prediction.samples > 1 ? fmt::format(" with {} samples", prediction.samples) : "",
+             out.string());
+  print_score(prediction, task);
+  return 0;
+}
+
+}  // namespace kshot::cli

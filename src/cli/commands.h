@@ -1,0 +1,91 @@
+// The commands behind the command line, free of its parser. Each throws kshot::Error, or returns
+// the exit status.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace kshot::cli {
+
+/// Exit statuses: 0 done, 1 a verification out of tolerance, 2 an error, 128 + n stopped by
+/// signal n.
+inline constexpr int error_status = 2;
+
+struct Machine {
+  std::string device = "auto";
+  int threads = 0;  ///< 0: all cores
+};
+
+struct TrainArguments {
+  std::string config, resume, out;
+  std::vector<std::string> set;
+  Machine machine;
+  bool quiet = false;
+  std::string command;  ///< as typed, for the record
+};
+int run_train(const TrainArguments& arguments);
+
+struct EvaluateArguments {
+  std::string run, split = "test", out;
+  std::vector<std::string> set;
+  int episodes = -1, steps = -2, samples = -1, shots = -1;  ///< below their range: as configured
+  long long seed = -1;
+  std::string norm;
+  bool no_baselines = false, quiet = false;
+  Machine machine;
+};
+int run_evaluate(const EvaluateArguments& arguments);
+
+struct AdaptArguments {
+  std::string run, support, query, out = "adapted";
+  std::vector<std::string> set;
+  int steps = -2, samples = -1;
+  Machine machine;
+};
+int run_adapt(const AdaptArguments& arguments);
+
+struct ReportArguments {
+  std::string run, out;
+  bool quick = false;  ///< only what the run folder holds
+  Machine machine;
+};
+int run_report(const ReportArguments& arguments);
+
+struct CompareArguments {
+  std::vector<std::string> runs;
+  std::string out;
+};
+int run_compare(const CompareArguments& arguments);
+
+struct PlanArguments {
+  std::string config;
+  std::vector<std::string> set;
+  double gflops = 0.0;  ///< assumed rate of all cores; 0: measured in a short probe
+  Machine machine;
+};
+int run_plan(const PlanArguments& arguments);
+
+int run_inspect(const std::string& file, bool values);
+int run_devices();
+
+struct ConfigArguments {
+  std::string config, starter;
+  std::vector<std::string> set;
+  bool reference = false;
+};
+int run_config(const ConfigArguments& arguments);
+
+struct DemoArguments {
+  std::string out = "demo";
+  double seconds = 110.0;  ///< of training, both methods together
+  Machine machine;
+};
+int run_demo(const DemoArguments& arguments);
+
+struct VerifyArguments {
+  std::string folder, precision, out;
+  Machine machine{.device = "reference"};
+};
+int run_verify(const VerifyArguments& arguments);
+
+}  // namespace kshot::cli

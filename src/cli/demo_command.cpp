@@ -1,0 +1,119 @@
+// The main job on an embedded default: ABML and, beside it, MAML on sinusoids.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+
+#include "cli/commands.h"
+#include "cli/report_page.h"
+#include "cli/run_pieces.h"
+#include "io/atomic_file.h"
+#include "io/log.h"
+#include "kshot/config.h"
+#include "kshot/error.h"
+#include "kshot/trainer.h"
+
+namespace kshot::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Both learn the same tasks with the same likelihood.
+constexpr const char* common = R"(
+[network]
+type = "mlp"
+layers = [1, 40, 40, 1]
+activation = "relu"
+
+[loss]
+type = "gaussian_nll"
+noise_std = 0.3
+
+[data]
+source = "sinusoid"
+shots = 5
+queries = 10
+noise_std = 0.3
+
+[train]
+meta_batch = 64
+validate_every = 500
+validation_episodes = 400
+log_every = 100
+checkpoint_every = 1000
+
+[evaluate]
+episodes = 1000
+)";
+
+constexpr const char* abml = R"(
+[inner]
+steps = 5
+learning_rate = 0.001
+
+[abml]
+kl_weight_inner = 0.1
+kl_weight_outer = 1.0
+samples_inner = 2
+samples_outer = 2
+log_sigma_init = -4.0
+)";
+
+constexpr const char* maml = R"(
+[inner]
+steps = 5
+learning_rate = 0.001
+)";
+
+struct Method {
+  const char* name;  ///< of the algorithm, and of its folder
+  const char* tables;
+  double share;  ///< of the time
+  int steps;
+};
+
+Config configuration(const Method& method, double seconds) {
+  return Config::parse(
+      fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}", method.name, common, method.tables), "demo",
+      {fmt::format("train.time_limit={}", seconds * method.share),
+       fmt::format("train.steps={}", method.steps)});
+}
+
+}  // namespace
+
+int run_demo(const DemoArguments& a) {
+  const fs::path folder = a.out;
+  std::vector<RunPieces> runs;
+  for (const Method& method :
+       {Method{"abml", abml, 0.75, 20000}, Method{"maml", maml, 0.25, 40000}}) {
+    TrainerOptions options;
+    options.run_folder = folder / method.name;
+    options.device = a.machine.device;
+    options.threads = a.machine.threads;
+    options.progress = true;
+    options.command = "kshot demo";
+    Trainer trainer(configuration(method, a.seconds), options);
+    io::log_info(fmt::format("{} on sinusoids, 5 noisy points a task, device {}",
+                             method_name(method.name), trainer.device()));
+    trainer.run();
+  }
+  std::vector<const RunPieces*> pieces;
+  for (const char* name : {"abml", "maml"}) {
+    runs.push_back(read_run(folder / name));
+    study_run(runs.back(), a.machine);
+  }
+  for (const RunPieces& run : runs) pieces.push_back(&run);
+  report::Report page = report_page(pieces, task_figures(pieces, 4, a.machine));
+  page.title = "Bayesian few-shot regression";
+  page.subtitle = "ABML, and MAML beside it, on sinusoids: every task is a new amplitude and phase";
+  const fs::path out = folder / "report.html";
+  io::write_file_atomic(out, report::render(page));
+  for (const RunPieces& run : runs) std::fputs((run.evaluation->table() + "\n").c_str(), stdout);
+  fmt::print("Open {}: learning curves, what is predicted from 1, 5 and 10 points, calibration.\n",
+             out.string());
+  fmt::print("Next: kshot config --template abml > my.toml, kshot train my.toml\n");
+  return 0;
+}
+
+}  // namespace kshot::cli

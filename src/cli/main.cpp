@@ -1,0 +1,336 @@
+// The command line: what can be asked for, with examples; the work is behind cli/commands.h.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/import_command.h"
+#include "kshot/error.h"
+#include "kshot/version.h"
+
+namespace kshot::cli {
+namespace {
+
+/// The command as typed, quoted where a shell would need it.
+std::string command_text(int argc, char** argv) {
+  std::string text;
+  for (int i = 0; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool plain =
+        !word.empty() && word.find_first_of(" \t\n\"'\\$&|;<>()[]{}*?!#~`") == std::string::npos;
+    text += (i > 0 ? " " : "") + (plain ? word : "'" + word + "'");
+  }
+  return text;
+}
+
+class CommandLine {
+ public:
+  explicit CommandLine(std::string command) : command_(std::move(command)) {
+    app_.description("kshot " + std::string(version()) +
+                     ": meta-training on thousands of few-shot tasks at once");
+    app_.footer(R"(Begin with:
+  kshot demo                                 Bayesian few-shot learning, with a report, in minutes
+  kshot config --template abml > my.toml     a commented configuration to start from
+  kshot train my.toml --out runs/first
+  kshot evaluate runs/first
+
+`kshot COMMAND --help` has examples of each.
+Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on standard error),
+130 or 143 stopped by SIGINT or SIGTERM after a checkpoint was written.)");
+    app_.set_version_flag("--version", std::string("kshot ") + version());
+    app_.require_subcommand(1);
+    add_train();
+    add_evaluate();
+    add_adapt();
+    add_report();
+    add_compare();
+    add_plan();
+    add_import_command(app_);
+    add_inspect();
+    add_config();
+    add_devices();
+    add_verify();
+    add_demo();
+  }
+
+  int run(int argc, char** argv) {
+    try {
+      app_.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
+      std::fprintf(stderr, "kshot: %s (see kshot --help)\n", one_line(error.what()).c_str());
+      return error_status;
+    }
+    return status_;
+  }
+
+ private:
+  static std::string one_line(std::string text) {
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    for (char& c : text) {
+      if (c == '\n') c = ' ';
+    }
+    return text;
+  }
+
+  CLI::App* command(const std::string& name, const std::string& what, const std::string& examples) {
+    CLI::App* sub = app_.add_subcommand(name, what);
+    sub->footer(examples);
+    return sub;
+  }
+  static void add_machine(CLI::App* sub, Machine& machine) {
+    sub->add_option("--device", machine.device,
+                    "What computes: auto, cpu (single precision, SIMD), reference (double, plain "
+                    "loops) or cuda; never another one than asked for")
+        ->capture_default_str();
+    sub->add_option("--threads", machine.threads, "Worker threads; 0: all cores")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+  }
+  static void add_set(CLI::App* sub, std::vector<std::string>& set) {
+    sub->add_option("--set", set,
+                    "Change a key of the configuration: table.key=value; may be given again")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+  }
+
+  void add_train() {
+    CLI::App* sub = command("train", "Meta-train from a configuration",
+                            R"(Examples:
+  kshot train my.toml
+  kshot train my.toml --set inner.steps=5 --set train.steps=20000 --out runs/five-steps
+  kshot train --resume runs/five-steps
+  kshot train --resume runs/five-steps --set train.steps=40000
+
+The run folder gets config.toml (as resolved), run.json (versions, seed, device, command),
+metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors.
+SIGINT or SIGTERM: the step is finished, a checkpoint written, exit status 130 or 143; --resume goes
+on bit for bit as if never stopped.)");
+    sub->add_option("config", train_.config, "Configuration (TOML); with --resume the run's own");
+    add_set(sub, train_.set);
+    sub->add_option("--resume", train_.resume, "Run folder to go on with")->type_name("RUN");
+    sub->add_option("--out", train_.out, "Run folder; default: runs/NAME, the configuration's name")
+        ->type_name("DIR");
+    sub->add_flag("--quiet", train_.quiet, "No progress, no messages");
+    add_machine(sub, train_.machine);
+    sub->callback([this] {
+      train_.command = command_;
+      status_ = run_train(train_);
+    });
+  }
+
+  void add_evaluate() {
+    CLI::App* sub = command("evaluate", "Test episodes of a run, beside baselines",
+                            R"(Examples:
+  kshot evaluate runs/first
+  kshot evaluate runs/first --episodes 2000 --steps 10 --samples 50
+  kshot evaluate runs/first/last.safetensors --split validation --out validation.json
+  kshot evaluate runs/first --shots 5 --set data.queries=10
+
+RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
+output, the numbers to evaluation.json in the run folder (or --out).)");
+    sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
+    sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")
+        ->check(CLI::PositiveNumber);
+    sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(CLI::NonNegativeNumber);
+    sub->add_option("--samples", evaluate_.samples, "Posterior samples")
+        ->check(CLI::PositiveNumber);
+    sub->add_option("--shots", evaluate_.shots, "Support examples (a class)")
+        ->check(CLI::PositiveNumber);
+    sub->add_option("--seed", evaluate_.seed, "Seed of the episodes")
+        ->check(CLI::NonNegativeNumber);
+    sub->add_option("--norm", evaluate_.norm, "Statistics of norm layers: batch or support")
+        ->check(CLI::IsMember({"batch", "support"}));
+    sub->add_option("--split", evaluate_.split, "test, validation or train")
+        ->check(CLI::IsMember({"test", "validation", "train"}))
+        ->capture_default_str();
+    sub->add_flag("--no-baselines", evaluate_.no_baselines, "Leave the baselines out");
+    sub->add_flag("--quiet", evaluate_.quiet, "No progress");
+    sub->add_option("--out", evaluate_.out, "JSON file")->type_name("FILE");
+    add_set(sub, evaluate_.set);
+    add_machine(sub, evaluate_.machine);
+    sub->callback([this] { status_ = run_evaluate(evaluate_); });
+  }
+
+  void add_adapt() {
+    CLI::App* sub = command("adapt", "Adapt a run to one new task of your own",
+                            R"(Examples:
+  kshot adapt runs/first --support mine.csv --query new.csv
+  kshot adapt runs/first --support support.npz --query query.npz --out prediction --samples 100
+  kshot adapt runs/omniglot --support drawings.csv --query unknown.csv
+
+Files, by what the run was trained on:
+  tables   CSV with the columns of the training table; the support file with the target or label
+           column, the query file with or without
+  vectors  CSV, a column a feature in their order, support with `y` (or y0, y1, ..., or `label`);
+           npz with x [n, d] and y
+  images   CSV with the columns `file` (paths, relative to the CSV) and `label`; npz with x [n, H, W]
+           or [n, C, H, W] (bytes are treated like picture files, floats taken as they are) and y
+Written to --out: predictions.csv, predictions.npz (probabilities, uncertainty, samples) and
+adapted.safetensors (the adapted weights).)");
+    sub->add_option("run", adapt_.run, "Run folder or checkpoint")->required();
+    sub->add_option("--support", adapt_.support, "Rows with targets (CSV, npz)")
+        ->type_name("FILE")
+        ->required();
+    sub->add_option("--query", adapt_.query, "Rows to predict (CSV, npz)")
+        ->type_name("FILE")
+        ->required();
+    sub->add_option("--steps", adapt_.steps, "Inner steps")->check(CLI::NonNegativeNumber);
+    sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(CLI::PositiveNumber);
+    sub->add_option("--out", adapt_.out, "Folder for the results")
+        ->type_name("DIR")
+        ->capture_default_str();
+    add_set(sub, adapt_.set);
+    add_machine(sub, adapt_.machine);
+    sub->callback([this] { status_ = run_adapt(adapt_); });
+  }
+
+  void add_report() {
+    CLI::App* sub = command("report", "A run as one HTML page",
+                            R"(Examples:
+  kshot report runs/first
+  kshot report runs/first --out first.html
+  kshot report runs/first --quick
+
+Learning curves, evaluation (made if there is none yet), error against shots and inner steps,
+calibration; for one-dimensional regression also the predictions of some new tasks. --quick shows
+what the folder holds and computes nothing. Written to report.html in the run folder.)");
+    sub->add_option("run", report_.run, "Run folder")->required();
+    sub->add_option("--out", report_.out, "HTML file")->type_name("FILE");
+    sub->add_flag("--quick", report_.quick, "Compute nothing");
+    add_machine(sub, report_.machine);
+    sub->callback([this] { status_ = run_report(report_); });
+  }
+
+  void add_compare() {
+    CLI::App* sub = command("compare", "Several runs side by side",
+                            R"(Examples:
+  kshot compare runs/maml runs/abml
+  kshot compare runs/* --out comparison.html
+
+A table of results and of the settings that differ goes to standard output, the same with curves to
+an HTML page. Runs that were evaluated (kshot evaluate) show their test results.)");
+    sub->add_option("runs", compare_.runs, "Run folders")->required()->expected(2, 1000);
+    sub->add_option("--out", compare_.out, "HTML file; default: comparison.html")
+        ->type_name("FILE");
+    sub->callback([this] { status_ = run_compare(compare_); });
+  }
+
+  void add_plan() {
+    CLI::App* sub = command("plan", "Memory, work and time of a configuration before it is run",
+                            R"(Examples:
+  kshot plan my.toml
+  kshot plan my.toml --set train.meta_batch=4096 --set inner.steps=10
+  kshot plan my.toml --gflops 200
+
+Counts what a meta-step asks of the network, task by task, without doing it. The time comes from a
+probe of about a second, or with --gflops from an assumed rate.)");
+    sub->add_option("config", plan_.config, "Configuration (TOML)")->required();
+    sub->add_option("--gflops", plan_.gflops, "Assumed rate of all threads, GFLOP/s; no probe")
+        ->check(CLI::PositiveNumber);
+    add_set(sub, plan_.set);
+    add_machine(sub, plan_.machine);
+    sub->callback([this] { status_ = run_plan(plan_); });
+  }
+
+  void add_inspect() {
+    CLI::App* sub = command("inspect", "What is in a checkpoint, data file, npz or npy",
+                            R"(Examples:
+  kshot inspect runs/first/best.safetensors
+  kshot inspect omniglot.kshot
+  kshot inspect adapted/predictions.npz --values)");
+    sub->add_option("file", inspect_file_, "File, or run folder (its best checkpoint)")->required();
+    sub->add_flag("--values", inspect_values_, "Show the first values of each array");
+    sub->callback([this] { status_ = run_inspect(inspect_file_, inspect_values_); });
+  }
+
+  void add_config() {
+    CLI::App* sub = command("config", "Starter configurations, checks, all keys",
+                            R"(Examples:
+  kshot config --template abml > my.toml
+  kshot config my.toml --set inner.steps=5
+  kshot config --reference > configuration.md
+
+With a file: checks it and prints it with every default filled in.)");
+    sub->add_option("config", config_.config, "Configuration (TOML) to check and resolve");
+    sub->add_option("--template", config_.starter, "Starter file: maml, meta_sgd or abml")
+        ->type_name("ALGORITHM");
+    sub->add_flag("--reference", config_.reference, "Every key, as a document");
+    add_set(sub, config_.set);
+    sub->callback([this] { status_ = run_config(config_); });
+  }
+
+  void add_devices() {
+    CLI::App* sub = command("devices", "What can compute on this machine", R"(Example:
+  kshot devices)");
+    sub->callback([this] { status_ = run_devices(); });
+  }
+
+  void add_verify() {
+    CLI::App* sub = command("verify", "Hold the engine against numbers from elsewhere",
+                            R"(Examples:
+  kshot verify case/
+  kshot verify case/ --device cpu --out result.npz
+
+A case has case.toml (the objective), inputs.npz (weights, data, noise) and expected.npz (losses,
+gradients, outputs). Prints per result the largest error relative to the array's scale. Exit status 0:
+all within tolerance (1e-9 in double, 1e-4 in single precision), 1: not, 2: not a case. Without
+expected.npz it only computes.)");
+    sub->add_option("case", verify_.folder, "Folder of the case")->required();
+    sub->add_option("--precision", verify_.precision, "f32 or f64; default: the device's own")
+        ->check(CLI::IsMember({"f32", "f64"}));
+    sub->add_option("--out", verify_.out, "Write the results to this npz")->type_name("FILE");
+    add_machine(sub, verify_.machine);
+    sub->callback([this] { status_ = run_verify(verify_); });
+  }
+
+  void add_demo() {
+    CLI::App* sub = command("demo", "Bayesian few-shot regression, with a report, in two minutes",
+                            R"(Examples:
+  kshot demo
+  kshot demo --out my-demo --seconds 60
+
+Trains ABML and, beside it, MAML on sinusoids and writes both run folders and report.html.)");
+    sub->add_option("--out", demo_.out, "Folder")->type_name("DIR")->capture_default_str();
+    sub->add_option("--seconds", demo_.seconds, "Limit for the training of both together")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    add_machine(sub, demo_.machine);
+    sub->callback([this] { status_ = run_demo(demo_); });
+  }
+
+  CLI::App app_{"", "kshot"};
+  std::string command_;
+  int status_ = 0;
+  TrainArguments train_;
+  EvaluateArguments evaluate_;
+  AdaptArguments adapt_;
+  ReportArguments report_;
+  CompareArguments compare_;
+  PlanArguments plan_;
+  std::string inspect_file_;
+  bool inspect_values_ = false;
+  ConfigArguments config_;
+  VerifyArguments verify_;
+  DemoArguments demo_;
+};
+
+}  // namespace
+}  // namespace kshot::cli
+
+int main(int argc, char** argv) {
+  try {
+    kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
+    return line.run(argc, argv);
+  } catch (const kshot::Error& error) {
+    std::fprintf(stderr, "kshot: %s\n", error.what());
+    return kshot::cli::error_status;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "kshot: out of memory (kshot plan shows what a configuration needs)\n");
+    return kshot::cli::error_status;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "kshot: internal error, please report it: %s\n", error.what());
+    return 70;  // EX_SOFTWARE
+  }
+}

@@ -1,0 +1,129 @@
+// `report` and `compare`: run folders as HTML pages.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "cli/commands.h"
+#include "cli/report_page.h"
+#include "cli/run_pieces.h"
+#include "engine/config_facts.h"
+#include "io/atomic_file.h"
+#include "io/log.h"
+#include "kshot/error.h"
+#include "metrics/report.h"
+
+namespace kshot::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The shortest endings of the paths that tell the runs apart.
+std::vector<std::string> run_names(const std::vector<std::string>& folders) {
+  std::vector<fs::path> paths;
+  for (const std::string& folder : folders) {
+    fs::path path = fs::path(folder).lexically_normal();
+    if (!path.has_filename()) path = path.parent_path();
+    paths.push_back(path);
+  }
+  std::vector<std::string> names;
+  for (const fs::path& path : paths) names.push_back(path.filename().string());
+  if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
+  for (std::size_t i = 0; i < paths.size(); ++i) names[i] = paths[i].string();
+  if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) {
+    throw Error("compare: the same run folder is given twice");
+  }
+  return names;
+}
+
+void print_table(const report::Comparison& comparison) {
+  std::vector<std::string> columns;
+  for (const report::ComparedRun& run : comparison.runs) {
+    for (const auto& [key, value] : run.numbers) {
+      if (std::ranges::find(columns, key) == columns.end()) columns.push_back(key);
+    }
+  }
+  for (const report::ComparedRun& run : comparison.runs) {
+    fmt::print("{}\n", run.name);
+    for (const std::string& column : columns) {
+      for (const auto& [key, value] : run.numbers) {
+        if (key == column) fmt::print("  {:<26}  {}\n", key, value);
+      }
+    }
+  }
+  std::map<std::string, std::map<std::string, std::string>> keys;
+  for (const report::ComparedRun& run : comparison.runs) {
+    for (const auto& [key, value] : run.configuration) keys[key][run.name] = value;
+  }
+  bool first = true;
+  for (const auto& [key, values] : keys) {
+    std::set<std::string> distinct;
+    for (const auto& [name, value] : values) distinct.insert(value);
+    if (distinct.size() == 1 && values.size() == comparison.runs.size()) continue;
+    if (first) fmt::print("\nsettings that differ\n");
+    first = false;
+    fmt::print("  {}:", key);
+    for (const report::ComparedRun& run : comparison.runs) {
+      const auto found = values.find(run.name);
+      fmt::print("  {} = {}", run.name, found == values.end() ? "(absent)" : found->second);
+    }
+    fmt::print("\n");
+  }
+}
+
+}  // namespace
+
+int run_report(const ReportArguments& a) {
+  RunPieces run = read_run(a.run);
+  std::vector<report::TaskFigure> figures;
+  if (!a.quick) {
+    study_run(run, a.machine);
+    figures = task_figures({&run}, 3, a.machine);
+  }
+  const report::Report page = report_page({&run}, std::move(figures));
+  const fs::path out = a.out.empty() ? fs::path(a.run) / "report.html" : fs::path(a.out);
+  io::write_file_atomic(out, report::render(page));
+  fmt::print("{}\n", out.string());
+  return 0;
+}
+
+int run_compare(const CompareArguments& a) {
+  const std::vector<std::string> names = run_names(a.runs);
+  report::Comparison comparison;
+  comparison.title = "Comparison";
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const RunPieces run = read_run(a.runs[i]);
+    if (!run.evaluation) {
+      io::log_info(
+          fmt::format("{} has not been evaluated: kshot evaluate {}", a.runs[i], a.runs[i]));
+    }
+    report::ComparedRun entry;
+    entry.name = names[i];
+    entry.numbers = numbers(run);
+    entry.training = run.training;
+    for (report::TrainingCurve& curve : entry.training) curve.name = names[i];
+    entry.charts = charts(run);
+    for (report::Chart& chart : entry.charts) {
+      for (report::Curve& curve : chart.curves) curve.name = names[i];
+    }
+    entry.coverage = coverage(run);
+    for (report::BandCoverage& c : entry.coverage) c.name = names[i];
+    entry.reliability = reliability(run);
+    for (report::Reliability& r : entry.reliability) r.name = names[i];
+    entry.diverged = diverged(run);
+    entry.configuration = config_facts(run.checkpoint.config);
+    entry.environment = run.environment;
+    comparison.runs.push_back(std::move(entry));
+  }
+  comparison.subtitle = fmt::format("{} runs", comparison.runs.size());
+  print_table(comparison);
+  const fs::path out = a.out.empty() ? fs::path("comparison.html") : fs::path(a.out);
+  io::write_file_atomic(out, report::render(comparison));
+  fmt::print("\n{}\n", out.string());
+  return 0;
+}
+
+}  // namespace kshot::cli

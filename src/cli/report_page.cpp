@@ -1,0 +1,92 @@
+#include "cli/report_page.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+namespace kshot::cli {
+namespace {
+
+/// Charts of the same title become one; a curve that is there already (a baseline that all runs
+/// share) is not repeated.
+void merge(std::vector<report::Chart>& all, std::vector<report::Chart> more) {
+  for (report::Chart& chart : more) {
+    const auto same = std::ranges::find(all, chart.title, &report::Chart::title);
+    if (same == all.end()) {
+      all.push_back(std::move(chart));
+      continue;
+    }
+    for (report::Curve& curve : chart.curves) {
+      if (std::ranges::find(same->curves, curve.name, &report::Curve::name) == same->curves.end()) {
+        same->curves.push_back(std::move(curve));
+      }
+    }
+  }
+}
+
+template <typename T>
+void append(std::vector<T>& all, std::vector<T> more) {
+  std::ranges::move(more, std::back_inserter(all));
+}
+
+void add_cards(report::Report& page, const RunPieces& run) {
+  if (!run.evaluation) return;
+  const Score& s = run.evaluation->last();
+  const std::string note =
+      fmt::format("{}, {} episodes", run.name, run.evaluation->episodes - run.evaluation->diverged);
+  if (s.accuracy) {
+    page.cards.push_back({"accuracy", report::format_percent(estimate(*s.accuracy)), note});
+    if (s.ece) page.cards.push_back({"calibration error", fmt::format("{:.3f}", *s.ece), note});
+    return;
+  }
+  page.cards.push_back({"mean squared error", report::format(estimate(*s.mse)), note});
+  for (const CoverageScore& c : s.coverage) {
+    if (c.level == 0.9) {
+      page.cards.push_back(
+          {"in the 90 % band", report::format_percent(estimate(c.observed)), note});
+    }
+  }
+}
+
+}  // namespace
+
+report::Report report_page(const std::vector<const RunPieces*>& runs,
+                           std::vector<report::TaskFigure> figures) {
+  const RunPieces& subject = *runs.front();
+  report::Report page;
+  std::string names;
+  for (const RunPieces* run : runs) names += (names.empty() ? "" : " and ") + run->name;
+  page.title = names;
+  page.subtitle = subject.checkpoint.source.description;
+  for (const RunPieces* run : runs) {
+    add_cards(page, *run);
+    append(page.training, run->training);
+    merge(page.charts, charts(*run));
+    append(page.coverage, coverage(*run));
+    append(page.reliability, reliability(*run));
+    append(page.diverged, diverged(*run));
+    append(page.tables, tables(*run));
+    const RunState& state = run->checkpoint.state;
+    page.cards.push_back(
+        {"training", fmt::format("{:.0f} s", state.seconds),
+         fmt::format("{}, {} steps, {} tasks", run->name, state.step, state.tasks)});
+    for (const auto& [key, value] : run->environment) {
+      page.environment.emplace_back(runs.size() > 1 ? run->name + ": " + key : key, value);
+    }
+    page.configuration += (runs.size() > 1 ? "# ---- " + run->name + " ----\n" : "") +
+                          run->checkpoint.config.to_toml() + "\n";
+  }
+  page.tasks = std::move(figures);
+  page.tasks_caption =
+      "New tasks: the true function, the support points, and what is predicted before and after "
+      "adapting to them. Bands hold 50, 90 and 95 % of the predictive distribution.";
+  page.tasks_x_label = "x";
+  page.tasks_y_label = "y";
+  if (!page.coverage.empty()) {
+    page.coverage_caption = "Share of query targets within the central bands, over test episodes.";
+  }
+  return page;
+}
+
+}  // namespace kshot::cli

@@ -1,0 +1,437 @@
+#include "cli/run_pieces.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "engine/assembly.h"
+#include "episodes/sources.h"
+#include "io/atomic_file.h"
+#include "io/json_lines.h"
+#include "io/log.h"
+#include "kshot/error.h"
+#include "kshot/learner.h"
+#include "metrics/metrics.h"
+
+namespace kshot::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr std::array shots_shown = {1, 2, 5, 10, 20};
+constexpr std::array shots_drawn = {1, 5, 10};
+constexpr int shots_episodes = 300;
+constexpr int figure_samples = 100;
+
+double number(const json& record, const char* key) {
+  const auto found = record.find(key);
+  return found == record.end() || found->is_null() ? std::nan("") : found->get<double>();
+}
+
+/// A curve for every quantity of the metrics file.
+std::vector<report::TrainingCurve> training_curves(const fs::path& file, const std::string& name) {
+  std::vector<report::TrainingCurve> curves;
+  const auto curve = [&](const char* quantity, bool validation) -> report::TrainingCurve& {
+    for (report::TrainingCurve& c : curves) {
+      if (c.quantity == quantity && c.validation == validation) return c;
+    }
+    curves.push_back({.name = name, .quantity = quantity, .validation = validation});
+    return curves.back();
+  };
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) return curves;
+  const auto add = [&](const json& record, const char* key, const char* quantity, bool validation) {
+    if (!record.contains(key)) return;
+    report::TrainingCurve& c = curve(quantity, validation);
+    c.step.push_back(number(record, "step"));
+    c.seconds.push_back(number(record, "seconds"));
+    c.value.push_back(number(record, key));
+    if (validation)
+      c.half_width.push_back(number(record, (std::string(key) + "_half_width").c_str()));
+  };
+  for (const json& record : io::read_json_lines(file)) {
+    const std::string kind = record.value("kind", "");
+    if (kind == "train") {
+      add(record, "task_loss", "task loss", false);
+    } else if (kind == "validation") {
+      add(record, "accuracy", "accuracy", true);
+      add(record, "mse", "mean squared error", true);
+      add(record, "nll", "negative log-likelihood", true);
+    }
+  }
+  return curves;
+}
+
+report::Facts environment(const fs::path& folder) {
+  report::Facts facts;
+  std::error_code ignored;
+  if (!fs::exists(folder / run_file, ignored)) return facts;
+  try {
+    const auto record = nlohmann::ordered_json::parse(io::read_file(folder / run_file));
+    const auto put = [&](const nlohmann::ordered_json& j, const char* key, const char* shown) {
+      const auto found = j.find(key);
+      if (found == j.end()) return;
+      facts.emplace_back(shown, found->is_string() ? found->get<std::string>() : found->dump());
+    };
+    put(record, "seed", "seed");
+    put(record, "network_weights", "weights of the network");
+    put(record, "meta_parameters", "meta-learned parameters");
+    put(record, "episodes", "episodes");
+    const auto& sessions = record.at("sessions");
+    if (!sessions.empty()) {
+      const auto& last = sessions.back();
+      put(last, "kshot", "kshot");
+      put(last, "compiler", "compiler");
+      put(last, "device", "device");
+      put(last, "threads", "threads");
+      put(last, "processor", "processor");
+      put(sessions.front(), "start", "start");
+      put(sessions.front(), "command", "command");
+      if (sessions.size() > 1) facts.emplace_back("sessions", std::to_string(sessions.size()));
+    }
+  } catch (const json::exception& error) {
+    throw Error(fmt::format("{}: not a run record of kshot: {}", (folder / run_file).string(),
+                            error.what()));
+  }
+  return facts;
+}
+
+/// Of a score: accuracy, or the mean squared error.
+const Statistic& error_of(const Score& score) {
+  return score.accuracy ? *score.accuracy : *score.mse;
+}
+
+Evaluation evaluate(const RunPieces& run, const Machine& machine,
+                    std::vector<std::string> overrides) {
+  EvaluatorOptions options;
+  options.device = machine.device;
+  options.threads = machine.threads;
+  options.overrides = std::move(overrides);
+  return Evaluator(run.folder, options).run();
+}
+
+std::string band_name(const RunPieces& run, int shots) {
+  return fmt::format("{}, {} shot{}", run.name, shots, shots == 1 ? "" : "s");
+}
+
+report::BandCoverage band_coverage(std::string name, const Score& score) {
+  report::BandCoverage bands;
+  bands.name = std::move(name);
+  for (const CoverageScore& c : score.coverage) {
+    bands.nominal.push_back(c.level);
+    bands.observed.push_back(estimate(c.observed));
+  }
+  return bands;
+}
+
+}  // namespace
+
+std::string method_name(const std::string& algorithm) {
+  if (algorithm == "meta_sgd") return "Meta-SGD";
+  std::string name = algorithm;
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+report::Estimate estimate(const Statistic& s) {
+  return {s.mean, s.half_width, s.episodes};
+}
+
+RunPieces read_run(const fs::path& folder) {
+  std::error_code ignored;
+  if (!fs::is_directory(folder, ignored)) {
+    throw Error(fmt::format("{}: no such run folder", folder.string()));
+  }
+  RunPieces run;
+  run.folder = folder;
+  // Of the last one the state, of whichever is evaluated the configuration: they agree on it.
+  run.checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
+  run.name = method_name(
+      make_algorithm(run.checkpoint.config,
+                     std::make_shared<const Network>(run.checkpoint.config.make_network()))
+          ->name());
+  run.training = training_curves(folder / metrics_file, run.name);
+  run.environment = environment(folder);
+  if (const fs::path file = folder / "evaluation.json"; fs::exists(file, ignored)) {
+    run.evaluation = Evaluation::from_json(io::read_file(file), file.string());
+  }
+  return run;
+}
+
+void study_run(RunPieces& run, const Machine& machine) {
+  if (!run.evaluation) {
+    io::log_info(fmt::format("{}: evaluating", run.folder.string()));
+    run.evaluation = evaluate(run, machine, {});
+    io::write_file_atomic(run.folder / "evaluation.json", run.evaluation->to_json());
+  }
+  io::log_info(fmt::format("{}: error against shots", run.folder.string()));
+  const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
+  for (const int shots : shots_shown) {
+    try {
+      run.by_shots.emplace_back(shots, evaluate(run, machine,
+                                                {fmt::format("data.shots={}", shots),
+                                                 fmt::format("evaluate.episodes={}", episodes)}));
+    } catch (const Error& error) {
+      // The data have no room for so many; the report shows what there is.
+      io::log_warning(fmt::format("{} shots are left out: {}", shots, error.what()));
+      break;
+    }
+  }
+}
+
+std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>& runs, int tasks,
+                                             const Machine& machine) {
+  std::vector<report::TaskFigure> figures;
+  const Config& first = runs.front()->checkpoint.config;
+  for (const RunPieces* run : runs) {
+    const Config& config = run->checkpoint.config;
+    const Network network = config.make_network();
+    if (config.data.source != DataKind::sinusoid || network.input().size() != 1 ||
+        network.outputs() != 1) {
+      return figures;
+    }
+  }
+  // Support points as in training; a dense query set without noise shows the true function.
+  Config drawing = first;
+  drawing.data.shots = *std::ranges::max_element(shots_drawn);
+  drawing.data.queries = 400;
+  drawing.data.noise_std = 0.0;
+  const std::unique_ptr<EpisodeSource> dense = make_source(drawing);
+  drawing.data.noise_std = first.data.noise_std;
+  const std::unique_ptr<EpisodeSource> source = make_source(drawing);
+  TaskBatch truth(dense->shape(), tasks), support(source->shape(), tasks);
+  const TaskId id{first.evaluate.seed, Split::test, 0, 0};
+  truth.draw(*dense, id, 0, tasks);
+  support.draw(*source, id, 0, tasks);
+  const auto query_rows = static_cast<std::size_t>(drawing.data.queries);
+  const auto support_rows = static_cast<std::size_t>(drawing.data.shots);
+  std::vector<std::vector<float>> grids;
+  for (int t = 0; t < tasks; ++t) {
+    std::vector<std::pair<float, float>> points;
+    for (std::size_t i = 0; i < query_rows; ++i) {
+      const std::size_t at = static_cast<std::size_t>(t) * query_rows + i;
+      points.emplace_back(truth.query_x[at], truth.query_value[at]);
+    }
+    std::ranges::sort(points);
+    report::TaskFigure figure;
+    figure.title = fmt::format("Task {}", t + 1);
+    grids.emplace_back();
+    for (const auto& [x, y] : points) {
+      if (!grids.back().empty() && x == grids.back().back()) continue;
+      figure.x.push_back(static_cast<double>(x));
+      figure.truth.push_back(static_cast<double>(y));
+      grids.back().push_back(x);
+    }
+    figures.push_back(std::move(figure));
+  }
+  for (const RunPieces* run : runs) {
+    LearnerOptions options;
+    options.device = machine.device;
+    options.threads = machine.threads;
+    if (run->checkpoint.config.algorithm == AlgorithmKind::abml) {
+      options.overrides.push_back(fmt::format("evaluate.samples={}", figure_samples));
+    }
+    const Learner learner(run->folder, options);
+    const auto fit = [&](const Prediction& p, std::string label) {
+      report::Fit f;
+      f.label = std::move(label);
+      f.mean = p.mean;
+      if (p.samples == 1 && p.noise_std == 0.0) return f;
+      for (const double level : {0.5, 0.9, 0.95}) f.bands.push_back({.level = level});
+      std::vector<double> means(static_cast<std::size_t>(p.samples));
+      for (std::size_t i = 0; i < p.mean.size(); ++i) {
+        for (std::size_t s = 0; s < means.size(); ++s) means[s] = p.raw[s * p.mean.size() + i];
+        std::ranges::sort(means);
+        for (report::FitBand& band : f.bands) {
+          const metrics::Band b = metrics::mixture_band(means, p.noise_std, band.level);
+          band.low.push_back(b.low);
+          band.high.push_back(b.high);
+        }
+      }
+      return f;
+    };
+    for (std::size_t t = 0; t < figures.size(); ++t) {
+      report::MethodFits method;
+      method.method = run->name;
+      for (const int shots : shots_drawn) {
+        const auto k = static_cast<std::size_t>(shots);
+        const auto x = std::span<const float>(support.support_x).subspan(t * support_rows, k);
+        const auto y = std::span<const float>(support.support_value).subspan(t * support_rows, k);
+        const std::vector<Prediction> steps = learner.predict_steps({x, {}, y}, grids[t]);
+        if (method.fits.empty()) method.fits.push_back(fit(steps.front(), "prior"));
+        report::Fit adapted =
+            fit(steps.back(), fmt::format("{} shot{}", shots, shots == 1 ? "" : "s"));
+        adapted.support_x.assign(x.begin(), x.end());
+        adapted.support_y.assign(y.begin(), y.end());
+        method.fits.push_back(std::move(adapted));
+      }
+      figures[t].methods.push_back(std::move(method));
+    }
+  }
+  return figures;
+}
+
+std::vector<report::Chart> charts(const RunPieces& run) {
+  std::vector<report::Chart> all;
+  if (run.evaluation) {
+    const Evaluation& e = *run.evaluation;
+    const bool classify = e.last().accuracy.has_value();
+    const std::string error = classify ? "accuracy" : "mean squared error";
+    report::Chart chart;
+    chart.title = classify ? "Accuracy against inner steps" : "Error against inner steps";
+    chart.caption = fmt::format("Mean over {} {} episodes with 95 % intervals",
+                                e.episodes - e.diverged, split_name(e.split));
+    chart.x_label = "inner steps";
+    chart.y_label = error;
+    report::Curve curve{.name = run.name};
+    for (const Score& s : e.steps) {
+      curve.x.push_back(s.inner_steps);
+      curve.y.push_back(estimate(error_of(s)));
+    }
+    chart.curves.push_back(std::move(curve));
+    all.push_back(std::move(chart));
+  }
+  if (run.by_shots.size() > 1) {
+    const Evaluation& e = run.by_shots.front().second;
+    const bool classify = e.last().accuracy.has_value();
+    report::Chart chart;
+    chart.title = classify ? "Accuracy against shots" : "Error against shots";
+    chart.caption = fmt::format("Mean over {} episodes with 95 % intervals", e.episodes);
+    chart.x_label = classify ? "support examples a class" : "support points";
+    chart.y_label = classify ? "accuracy" : "mean squared error";
+    chart.log_x = true;
+    report::Curve curve{.name = run.name};
+    std::vector<report::Curve> baselines;
+    for (const auto& [shots, evaluation] : run.by_shots) {
+      curve.x.push_back(shots);
+      curve.y.push_back(estimate(error_of(evaluation.last())));
+      for (std::size_t b = 0; b < evaluation.baselines.size(); ++b) {
+        if (baselines.size() <= b) baselines.push_back({.name = evaluation.baselines[b].name});
+        baselines[b].x.push_back(shots);
+        baselines[b].y.push_back(estimate(error_of(evaluation.baselines[b])));
+      }
+    }
+    chart.curves.push_back(std::move(curve));
+    for (report::Curve& b : baselines) chart.curves.push_back(std::move(b));
+    all.push_back(std::move(chart));
+  }
+  return all;
+}
+
+std::vector<report::BandCoverage> coverage(const RunPieces& run) {
+  std::vector<report::BandCoverage> all;
+  for (const auto& [shots, evaluation] : run.by_shots) {
+    if (std::ranges::find(shots_drawn, shots) == shots_drawn.end()) continue;
+    report::BandCoverage bands = band_coverage(band_name(run, shots), evaluation.last());
+    if (!bands.nominal.empty()) all.push_back(std::move(bands));
+  }
+  if (all.empty() && run.evaluation && !run.evaluation->last().coverage.empty()) {
+    all.push_back(band_coverage(run.name, run.evaluation->last()));
+  }
+  return all;
+}
+
+std::vector<report::Reliability> reliability(const RunPieces& run) {
+  if (!run.evaluation || !run.evaluation->last().ece) return {};
+  const Score& score = run.evaluation->last();
+  report::Reliability r;
+  r.name = run.name;
+  r.ece = *score.ece;
+  for (const CalibrationBin& b : score.calibration) {
+    r.bins.push_back({b.low, b.high, b.count, b.confidence, b.accuracy});
+  }
+  return {r};
+}
+
+std::vector<report::Diverged> diverged(const RunPieces& run) {
+  std::vector<report::Diverged> all;
+  const RunState& state = run.checkpoint.state;
+  all.push_back({run.name + ", training", state.diverged, state.tasks, ""});
+  if (run.evaluation) {
+    all.push_back({run.name + ", test episodes",
+                   static_cast<std::uint64_t>(run.evaluation->diverged),
+                   static_cast<std::uint64_t>(run.evaluation->episodes), ""});
+  }
+  return all;
+}
+
+std::vector<report::Table> tables(const RunPieces& run) {
+  if (!run.evaluation) return {};
+  const Evaluation& e = *run.evaluation;
+  const bool classify = e.last().accuracy.has_value();
+  report::Table table;
+  table.title = run.name + " on test episodes";
+  table.caption = fmt::format(
+      "{} episodes of {}, {} support and {} query rows{}{}", e.episodes, e.source, e.shape.support,
+      e.shape.query, e.samples > 1 ? fmt::format(", {} samples", e.samples) : "",
+      e.norm_statistics == "none" ? "" : ", norm statistics: " + e.norm_statistics);
+  table.columns = classify ? std::vector<std::string>{"", "accuracy", "NLL", "Brier", "ECE"}
+                           : std::vector<std::string>{"", "MSE", "NLL"};
+  if (!classify) {
+    for (const CoverageScore& c : e.last().coverage) {
+      table.columns.push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
+    }
+  }
+  const auto row = [&](const Score& s) {
+    std::vector<std::string> cells = {
+        s.inner_steps < 0 ? s.name
+                          : fmt::format("{}, {} inner step{}", run.name, s.inner_steps,
+                                        s.inner_steps == 1 ? "" : "s")};
+    const auto put = [&](const std::optional<Statistic>& v) {
+      cells.push_back(v ? report::format(estimate(*v)) : "");
+    };
+    if (classify) {
+      cells.push_back(report::format_percent(estimate(*s.accuracy)));
+      put(s.nll);
+      put(s.brier);
+      cells.push_back(s.ece ? fmt::format("{:.3f}", *s.ece) : "");
+    } else {
+      put(s.mse);
+      put(s.nll);
+      for (const CoverageScore& c : s.coverage) {
+        cells.push_back(report::format_percent(estimate(c.observed)));
+      }
+    }
+    cells.resize(table.columns.size());
+    return cells;
+  };
+  for (const Score& s : e.steps) table.rows.push_back(row(s));
+  table.strong.push_back(table.rows.size() - 1);
+  for (const Score& s : e.baselines) table.rows.push_back(row(s));
+  return {table};
+}
+
+report::Facts numbers(const RunPieces& run) {
+  report::Facts facts;
+  if (run.evaluation) {
+    const Score& s = run.evaluation->last();
+    if (s.accuracy)
+      facts.emplace_back("test accuracy", report::format_percent(estimate(*s.accuracy)));
+    if (s.mse) facts.emplace_back("test MSE", report::format(estimate(*s.mse)));
+    if (s.nll) facts.emplace_back("test NLL", report::format(estimate(*s.nll)));
+    if (s.brier) facts.emplace_back("test Brier", report::format(estimate(*s.brier)));
+    if (s.ece) facts.emplace_back("test ECE", fmt::format("{:.3f}", *s.ece));
+    for (const CoverageScore& c : s.coverage) {
+      facts.emplace_back(fmt::format("in {:.0f} % band", 100.0 * c.level),
+                         report::format_percent(estimate(c.observed)));
+    }
+  }
+  const RunState& state = run.checkpoint.state;
+  if (state.validated) {
+    const report::Estimate best{state.best.value, state.best.half_width, 0};
+    facts.emplace_back("best validation " + state.best.metric, state.best.metric == "accuracy"
+                                                                   ? report::format_percent(best)
+                                                                   : report::format(best));
+  }
+  facts.emplace_back("steps", std::to_string(state.step));
+  facts.emplace_back("training time", fmt::format("{:.1f} s", state.seconds));
+  return facts;
+}
+
+}  // namespace kshot::cli

@@ -1,0 +1,50 @@
+// What reports are made of, gathered from run folders.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/commands.h"
+#include "engine/checkpoint.h"
+#include "kshot/evaluator.h"
+#include "metrics/report.h"
+
+namespace kshot::cli {
+
+/// A run folder, and what was computed from it for a report.
+struct RunPieces {
+  std::filesystem::path folder;
+  std::string name;  ///< how reports call it
+  Checkpoint checkpoint;
+  std::vector<report::TrainingCurve> training;
+  report::Facts environment;
+  std::optional<Evaluation> evaluation;
+  std::vector<std::pair<int, Evaluation>> by_shots;  ///< shots and what they gave
+};
+
+/// Reads the folder; evaluation.json only where it is there.
+RunPieces read_run(const std::filesystem::path& folder);
+/// "ABML": how reports call an algorithm.
+std::string method_name(const std::string& algorithm);
+
+/// Fills what `evaluation` and `by_shots` lack.
+void study_run(RunPieces& run, const Machine& machine);
+/// New one-dimensional tasks and every run's predictions for them: the prior, then after 1, 5 and
+/// 10 support points. Empty for other sources than sinusoids.
+std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>& runs, int tasks,
+                                             const Machine& machine);
+
+// Parts of a report.
+report::Estimate estimate(const Statistic& s);
+std::vector<report::Chart> charts(const RunPieces& run);
+std::vector<report::BandCoverage> coverage(const RunPieces& run);
+std::vector<report::Reliability> reliability(const RunPieces& run);
+std::vector<report::Diverged> diverged(const RunPieces& run);
+std::vector<report::Table> tables(const RunPieces& run);
+/// Headline numbers of the test episodes and the validation.
+report::Facts numbers(const RunPieces& run);
+
+}  // namespace kshot::cli

@@ -1,0 +1,132 @@
+#include <fmt/format.h>
+
+#include <csignal>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+
+#include "cli/commands.h"
+#include "io/log.h"
+#include "kshot/error.h"
+#include "kshot/trainer.h"
+#include "kshot/version.h"
+
+namespace kshot::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+volatile std::sig_atomic_t caught_signal = 0;
+
+extern "C" void on_signal(int signal) {
+  caught_signal = signal;
+}
+
+/// Notes SIGINT and SIGTERM while it lives; a second one of a kind ends the process at once.
+class SignalScope {
+ public:
+  SignalScope() {
+    caught_signal = 0;
+    for (std::size_t i = 0; i < 2; ++i) {
+      struct sigaction action {};
+      action.sa_handler = on_signal;
+      action.sa_flags = static_cast<int>(SA_RESETHAND);
+      sigemptyset(&action.sa_mask);
+      sigaction(signals[i], &action, &before_[i]);
+    }
+  }
+  ~SignalScope() {
+    for (std::size_t i = 0; i < 2; ++i) sigaction(signals[i], &before_[i], nullptr);
+  }
+  SignalScope(const SignalScope&) = delete;
+  SignalScope& operator=(const SignalScope&) = delete;
+
+ private:
+  static constexpr int signals[] = {SIGINT, SIGTERM};
+  struct sigaction before_[2];
+};
+
+/// runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that is free.
+fs::path default_folder(const fs::path& config) {
+  const fs::path base = fs::path("runs") / config.stem();
+  std::error_code ignored;
+  fs::path folder = base;
+  for (int i = 2; fs::exists(folder, ignored); ++i) {
+    folder = fs::path(base.string() + fmt::format("-{}", i));
+  }
+  return folder;
+}
+
+std::string value_text(const ValidationReport& v) {
+  return v.metric == "accuracy"
+             ? fmt::format("accuracy {:.2f} ± {:.2f} %", 100.0 * v.value, 100.0 * v.half_width)
+             : fmt::format("{} {:.4g} ± {:.2g}", v.metric, v.value, v.half_width);
+}
+
+const char* reason_text(StopReason reason) {
+  switch (reason) {
+    case StopReason::steps:
+      return "all steps done";
+    case StopReason::patience:
+      return "no improvement within train.patience validations";
+    case StopReason::time_limit:
+      return "train.time_limit reached";
+    case StopReason::asked:
+      return "stopped by a signal";
+  }
+  return "";
+}
+
+}  // namespace
+
+int run_train(const TrainArguments& arguments) {
+  const bool resume = !arguments.resume.empty();
+  if (arguments.config.empty() && !resume) {
+    throw Error("train: expected a configuration, or --resume RUN");
+  }
+  if (resume && !arguments.out.empty()) {
+    throw Error("train: --resume goes on in the run's own folder; expected no --out");
+  }
+  std::optional<Config> given;
+  if (!arguments.config.empty()) given = Config::load(arguments.config, arguments.set);
+  const Config config = resume ? resumed_config(arguments.resume, given ? &*given : nullptr,
+                                                given ? std::vector<std::string>{} : arguments.set)
+                               : *given;
+  TrainerOptions options;
+  options.resume = resume;
+  options.run_folder = resume                   ? fs::path(arguments.resume)
+                       : !arguments.out.empty() ? fs::path(arguments.out)
+                                                : default_folder(arguments.config);
+  options.device = arguments.machine.device;
+  options.threads = arguments.machine.threads;
+  options.progress = !arguments.quiet;
+  options.command = arguments.command;
+  options.stop = [] { return caught_signal != 0; };
+  const std::string folder = options.run_folder.string();
+  const SignalScope signals;
+  Trainer trainer(config, options);
+  if (!arguments.quiet) {
+    io::log_info(fmt::format("kshot {}: {} parameters of the network, device {}", version(),
+                             trainer.network().size(), trainer.device()));
+    io::log_info(fmt::format("run folder {}", folder));
+  }
+  const TrainResult result = trainer.run();
+  if (!arguments.quiet) {
+    io::log_info(fmt::format(
+        "{} after {} steps, {:.1f} s of training, {} tasks{}", reason_text(result.reason),
+        result.step, result.seconds, result.tasks,
+        result.diverged > 0 ? fmt::format(", {} of them diverged", result.diverged) : ""));
+    if (result.validated) {
+      io::log_info(
+          fmt::format("best validation: {} at step {}", value_text(result.best), result.best.step));
+    }
+  }
+  if (result.reason == StopReason::asked && caught_signal != 0) {
+    if (!arguments.quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
+    return 128 + static_cast<int>(caught_signal);
+  }
+  if (!arguments.quiet) io::log_info(fmt::format("next: kshot evaluate {}", folder));
+  return 0;
+}
+
+}  // namespace kshot::cli

@@ -1,0 +1,41 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "cli/commands.h"
+#include "engine/verify.h"
+#include "io/npy.h"
+
+namespace kshot::cli {
+
+int run_verify(const VerifyArguments& a) {
+  std::optional<backend::Precision> precision;
+  if (!a.precision.empty()) {
+    precision = a.precision == "f64" ? backend::Precision::f64 : backend::Precision::f32;
+  }
+  const VerifyResult result = verify_case(a.folder, a.machine.device, precision, a.machine.threads);
+  if (!a.out.empty()) io::write_npz(a.out, result.values);
+  fmt::print("{}: {}\n", std::filesystem::path(a.folder).string(), result.device);
+  std::size_t width = 0;
+  for (const VerifyKey& key : result.keys) width = std::max(width, key.name.size());
+  std::size_t bad = 0;
+  for (const VerifyKey& key : result.keys) {
+    const bool good = key.error <= result.tolerance;
+    bad += !good;
+    fmt::print("  {:<{}}  {:.3e}{}\n", key.name, width, key.error,
+               good ? "" : "  OUT OF TOLERANCE");
+  }
+  if (result.keys.empty()) {
+    fmt::print("  no expected.npz: {} results computed, none compared\n", result.values.size());
+  } else if (bad == 0) {
+    fmt::print("  all {} results within {:.0e}\n", result.keys.size(), result.tolerance);
+  } else {
+    fmt::print("  {} of {} results out of tolerance {:.0e}\n", bad, result.keys.size(),
+               result.tolerance);
+  }
+  return result.within() ? 0 : 1;
+}
+
+}  // namespace kshot::cli

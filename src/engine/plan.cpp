@@ -1,0 +1,129 @@
+#include "engine/plan.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "backend/host.h"
+
+namespace kshot {
+namespace {
+
+using backend::Block;
+using backend::NormStatistics;
+using backend::Set;
+using backend::SharedVector;
+
+/// A wave of one task that computes nothing and notes what it was asked for.
+class Ledger final : public backend::Wave {
+ public:
+  Ledger(const Network& network, const backend::WaveShape& shape, TaskCost& cost)
+      : network_(network), shape_(shape), cost_(cost) {
+    count_ = 1;
+    network_outputs_ = network.outputs();
+  }
+
+  int capacity() const override { return 1; }
+  void load(const TaskBatch&, int, int, std::uint32_t) override {}
+  Block block(std::size_t width) override {
+    cost_.vector_scalars += width;
+    return {next_++};
+  }
+  Block weights() override { return block(network_.size()); }
+
+  void broadcast(Block, const SharedVector&) override {}
+  void fill(Block, double) override {}
+  void copy(Block, Block) override {}
+  void axpy(Block, double, Block) override {}
+  void multiply_add(Block, double, Block, Block) override {}
+  void exponential(Block, Block) override {}
+  void rate_multiply(Block, const backend::Rate&, Block) override {}
+  void rate_step(Block, Block, const backend::Rate&, Block) override {}
+  void upload(Block, const double*, std::size_t) override {}
+  void sample(Block, Block, Block, Block, const backend::Noise*) override {}
+  void sample_pullback(Block, Block, double, Block, Block, Block) override {}
+  void sample_direction(Block, Block, Block, Block, Block) override {}
+  void sample_hvp(Block, Block, double, Block, Block, Block, Block, Block) override {}
+  void kl(const KlTerms&, Block, Block, Block, Block, Block) override {}
+  void kl_hvp(const KlTerms&, Block, Block, Block, Block, Block, Block) override {}
+
+  void gradient(const Pass& pass, Block, bool, Block) override {
+    ++cost_.gradients;
+    note(pass.set, 3.0, 2);
+  }
+  void hessian_vector(const Pass& pass, Block, Block, bool, Block) override {
+    ++cost_.hessian_products;
+    note(pass.set, 6.0, 4);
+  }
+  void value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
+  int rows(Set set) const override {
+    switch (set) {
+      case Set::support:
+        return shape_.support;
+      case Set::query:
+        return shape_.query;
+      case Set::all:
+        return shape_.support + shape_.query;
+    }
+    return 0;
+  }
+  void download(Block, std::span<double>) const override {}
+
+ private:
+  void note(Set set, double forwards, std::size_t copies) {
+    const int n = rows(set);
+    cost_.operations += forwards * 2.0 * network_.forward_macs() * n;
+    std::size_t outputs = 0;
+    for (const Layer& layer : network_.layers()) {
+      outputs += static_cast<std::size_t>(layer.out.size());
+    }
+    cost_.activation_scalars =
+        std::max(cost_.activation_scalars, copies * outputs * static_cast<std::size_t>(n));
+  }
+
+  const Network& network_;
+  backend::WaveShape shape_;
+  TaskCost& cost_;
+  int next_ = 0;
+};
+
+class LedgerBackend final : public backend::HostBackend<float> {
+ public:
+  explicit LedgerBackend(TaskCost& cost) : cost_(cost) {}
+  std::string name() const override { return "ledger"; }
+  std::string description() const override { return "counts and does not compute"; }
+  backend::Precision precision() const override { return backend::Precision::f32; }
+  int concurrency() const override { return 1; }
+  std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network, const backend::Loss&,
+                                      const backend::WaveShape& shape) override {
+    network_ = std::move(network);
+    return std::make_unique<Ledger>(*network_, shape, cost_);
+  }
+
+ private:
+  TaskCost& cost_;
+  std::shared_ptr<const Network> network_;
+};
+
+}  // namespace
+
+TaskCost count_task(const Config& config, const TaskShape& shape) {
+  TaskCost cost;
+  LedgerBackend backend(cost);
+  const auto network = std::make_shared<const Network>(config.make_network());
+  const std::unique_ptr<Algorithm> algorithm = make_algorithm(config, network);
+  std::vector<backend::Shared> parameters;
+  for (const ParameterGroup& group : algorithm->groups()) {
+    parameters.push_back(backend.shared(group.size));
+  }
+  algorithm->prepare(backend, parameters);
+  algorithm->open(backend, shape)->meta_gradient({});
+  const auto targets =
+      static_cast<std::size_t>(shape.target == TargetKind::label ? 1 : shape.outputs);
+  cost.row_scalars = static_cast<std::size_t>(shape.support + shape.query) *
+                     (static_cast<std::size_t>(shape.input.size()) + targets);
+  return cost;
+}
+
+}  // namespace kshot
