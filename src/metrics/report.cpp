@@ -20,6 +20,7 @@ using svg::escape;
 
 constexpr double kPageWidth = 1080.0;  // of the text column, pixels
 constexpr std::size_t kColors = 7;
+constexpr std::size_t kSmoothFrom = 40;  // logged points of a training curve
 
 // Colours keep a contrast of at least 3:1 to their background and differ in lightness too.
 constexpr const char* kStyle = R"(
@@ -44,9 +45,9 @@ p { margin: 6px 0 12px; max-width: 78ch; }
 .caption { font-size: 13.5px; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0; }
 .card { background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
-  padding: 12px 16px; min-width: 150px; flex: 1 1 150px; max-width: 340px; }
+  padding: 12px 16px; min-width: 165px; flex: 1 1 165px; max-width: 340px; }
 .card .label, .card .note { font-size: 13px; }
-.card .value { font-size: 21px; font-weight: 600; line-height: 1.35;
+.card .value { font-size: 19px; white-space: nowrap; font-weight: 600; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 .row { display: flex; flex-wrap: wrap; gap: 8px 28px; }
 figure { margin: 0 0 14px; max-width: 100%; }
@@ -282,6 +283,14 @@ bool wants_log(const std::vector<const TrainingCurve*>& curves) {
   return low > 0.0 && high > 20.0 * low;
 }
 
+void see(const std::vector<double>& values, double& low, double& high) {
+  for (double value : values) {
+    if (!std::isfinite(value)) continue;
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
+}
+
 svg::Plot training_plot(const std::vector<const TrainingCurve*>& curves, bool against_time,
                         Palette& palette) {
   svg::Plot plot;
@@ -307,12 +316,12 @@ svg::Plot training_plot(const std::vector<const TrainingCurve*>& curves, bool ag
         continue;
       }
       thin(x, y, 500);
-      if (y.size() > 40) {
+      if (y.size() > kSmoothFrom) {
         svg::Style faint = style;
         faint.width = 1.0;
         faint.opacity = 0.3;
         plot.line(x, y, faint);
-        y = running_mean(y, y.size() / 40);
+        y = running_mean(y, y.size() / kSmoothFrom);
       }
       plot.line(x, y, style);
     }
@@ -356,6 +365,30 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
     }
   }
   grid.panel_width = timed ? 445.0 : 760.0;
+  // Quantities stand below each other: one range of steps, and of seconds, for all.
+  for (std::size_t column = 0; column < 2; ++column) {
+    double low = std::numeric_limits<double>::infinity();
+    double high = -low;
+    for (const TrainingCurve& curve : curves)
+      see(column == 0 ? curve.step : curve.seconds, low, high);
+    const double pad = 0.01 * (high - low);
+    for (auto& row : grid.rows) {
+      if (column >= row.size() || !(low < high)) continue;
+      row[column].x.low = low - pad;
+      row[column].x.high = high + pad;
+    }
+  }
+  std::string about;
+  const auto smoothed = [](const TrainingCurve& c) {
+    return !c.validation && c.value.size() > kSmoothFrom;
+  };
+  if (std::any_of(curves.begin(), curves.end(), smoothed)) {
+    about += "Faint lines are as logged, strong ones their running mean. ";
+  }
+  if (std::any_of(curves.begin(), curves.end(),
+                  [](const TrainingCurve& c) { return !c.half_width.empty(); })) {
+    about += "Bars are 95 % confidence intervals over validation episodes.";
+  }
   std::vector<LegendEntry> entries;
   std::vector<std::string> names;
   for (const TrainingCurve& curve : curves) {
@@ -368,22 +401,11 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
   if (validation) {
     entries.push_back({.label = "validation", .color = "currentColor", .dash = "5 3"});
   }
-  return heading("Learning curves") + legend(entries) + figure(svg::render(grid)) +
-         caption(
-             "Faint lines are as logged, strong ones their running mean; bars are 95 % "
-             "confidence intervals over validation episodes.");
+  return heading("Learning curves") + legend(entries) + figure(svg::render(grid)) + caption(about);
 }
 
 // ---- fits to tasks
 // -------------------------------------------------------------------------------
-
-void see(const std::vector<double>& values, double& low, double& high) {
-  for (double value : values) {
-    if (!std::isfinite(value)) continue;
-    low = std::min(low, value);
-    high = std::max(high, value);
-  }
-}
 
 std::string task_figure(const TaskFigure& task, const Report& report, Palette& palette) {
   if (!task.truth.empty()) {

@@ -21,6 +21,11 @@ std::string at(double value) {
   return text == "-0" ? "0" : text;
 }
 
+/// Of long curves: a tenth of a pixel.
+std::string px(double value) {
+  return fmt::format("{:.1f}", value);
+}
+
 std::size_t characters(std::string_view utf8) {
   return static_cast<std::size_t>(
       std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
@@ -256,10 +261,11 @@ class Renderer {
     return (plot_.x.tick_labels ? 20.0 : 5.0) + (plot_.x.label.empty() ? 2.0 : 20.0);
   }
 
-  /// The panel with the upper left corner of its plot area at (left, top).
-  void draw(std::string& out, double left, double top) const {
+  /// The panel with the upper left corner of its plot area at (left, top), its labels within
+  /// `margin` at the left.
+  void draw(std::string& out, double left, double top, double margin) const {
     out += fmt::format("<g transform=\"translate({},{})\">\n", at(left), at(top));
-    axes(out);
+    axes(out, margin);
     // A nested <svg> clips without the need for ids.
     out += fmt::format("<svg width=\"{}\" height=\"{}\">\n", at(width_), at(height_));
     for (const auto& layer : plot_.layers_) {
@@ -342,7 +348,7 @@ class Renderer {
     }
   };
 
-  void axes(std::string& out) const {
+  void axes(std::string& out, double margin) const {
     out += "<g class=\"grid\">";
     for (const Tick& tick : y_.ticks) {
       out += fmt::format("<line x1=\"0\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>", at(width_),
@@ -380,7 +386,7 @@ class Renderer {
     if (!plot_.y.label.empty()) {
       out += fmt::format(
           "<text transform=\"translate({},{}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-          at(-left_margin() + 13.0), at(0.5 * height_), escape(plot_.y.label));
+          at(13.0 - margin), at(0.5 * height_), escape(plot_.y.label));
     }
     if (!plot_.title.empty()) {
       out +=
@@ -400,8 +406,8 @@ class Renderer {
         pen = false;
         continue;
       }
-      path += fmt::format("{}{} {}", pen ? 'L' : 'M', at(x_(layer.a[i]) + layer.style.shift),
-                          at(y_(layer.b[i])));
+      path += fmt::format("{}{} {}", pen ? 'L' : 'M', px(x_(layer.a[i]) + layer.style.shift),
+                          px(y_(layer.b[i])));
       pen = true;
     }
     if (path.empty()) return;
@@ -426,9 +432,9 @@ class Renderer {
       for (; j < layer.a.size() && usable(j); ++j) {
         // Where a logarithmic axis has no place for the lower edge, it lies below the plot.
         const double low = y_.usable(layer.b[j]) ? y_(layer.b[j]) : height_ + 10.0;
-        const std::string px = at(x_(layer.a[j]));
-        path += fmt::format("{}{} {}", j == i ? 'M' : 'L', px, at(y_(layer.c[j])));
-        back.insert(0, fmt::format("L{} {}", px, at(low)));
+        const std::string x = px(x_(layer.a[j]));
+        path += fmt::format("{}{} {}", j == i ? 'M' : 'L', x, px(y_(layer.c[j])));
+        back.insert(0, fmt::format("L{} {}", x, px(low)));
       }
       if (j > i) path += back + "Z";
       i = std::max(j, i + 1);
@@ -562,7 +568,7 @@ std::string render(const Grid& grid) {
     }
     for (std::size_t c = 0; c < panels[r].size(); ++c) {
       x += left[c];
-      panels[r][c].draw(out, x, y);
+      panels[r][c].draw(out, x, y, left[c]);
       x += grid.panel_width + gap;
     }
     y += grid.height(r) + bottom[r];
