@@ -34,7 +34,9 @@ endif()
 # chosen at run time. On other processors only the portable build exists.
 function(kshot_cpu_isa_flags)
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cpu)
-  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+  # one loop for every stride: versions of it would fight for registers
+  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+             -fno-version-loops-for-strides)
   set_source_files_properties(${dir}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${common}")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set_source_files_properties(${dir}/isa_avx2.cpp PROPERTIES

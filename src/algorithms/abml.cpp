@@ -67,7 +67,7 @@ class AbmlProgram final : public TaskProgram {
       wave_->kl({q.mu, q.s, p.mu, p.s, {spec_.kl_weight_outer, rows}}, loss_, v_.mu, v_.s,
                 prior_.mu, prior_.s);
     }
-    adaptation_.adjoint(context, shared_.rates, v_, prior_, {});
+    v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, {});
     wave_->axpy(prior_.mu, 1.0, v_.mu);
     wave_->axpy(prior_.s, 1.0, v_.s);
   }

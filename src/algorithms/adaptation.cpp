@@ -1,6 +1,7 @@
 #include "algorithms/adaptation.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace kshot {
 
@@ -20,14 +21,12 @@ constexpr std::size_t kept_noise_bytes = std::size_t{24} << 20;
 
 Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec)
     : wave_(wave), width_(width), spec_(spec) {
-  gradient_.mu = wave_.weights();
-  product_.mu = gradient_.mu;  // never both at once
   direction_.mu = wave_.weights();
-  h_ = spec_.gaussian ? wave_.weights() : gradient_.mu;
+  h_ = wave_.weights();
   g_ = wave_.weights();
   if (!spec_.gaussian) return;
-  gradient_.s = wave_.weights();
-  product_.s = gradient_.s;
+  gradient_ = {wave_.weights(), wave_.weights()};
+  product_ = gradient_;  // never both at once
   direction_.s = wave_.weights();
   sigma_ = wave_.weights();
   phi_ = wave_.weights();
@@ -107,10 +106,6 @@ void Adaptation::pull_back(const StateBlocks& g_state, double a, Block g) {
 }
 
 void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state) {
-  if (!spec_.gaussian) {
-    wave_.gradient(inner_pass(state.mu), gradient_.mu, false, {});
-    return;
-  }
   wave_.fill(gradient_.mu, 0.0);
   wave_.fill(gradient_.s, 0.0);
   wave_.exponential(sigma_, state.s);
@@ -136,31 +131,34 @@ void Adaptation::adapt(const StepContext& context, const backend::SharedVector& 
     // iterate 0 is the prior, so without `keep` the others take turns in two slots
     const auto slot = keep ? static_cast<std::size_t>(k) + 1 : 1 + static_cast<std::size_t>(k % 2);
     const StateBlocks next = iterate(slot);
-    inner_gradient(context, k, current_);
-    wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
-    if (spec_.gaussian) wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
+    if (spec_.gaussian) {
+      inner_gradient(context, k, current_);
+      wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
+      wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
+    } else {
+      wave_.gradient_step(inner_pass(current_.mu), next.mu, current_.mu, rates.at(k), g_);
+    }
     current_ = next;
     if (visit) visit(k + 1);
   }
 }
 
-void Adaptation::adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
-                         const StateBlocks& prior_gradient, std::span<const Block> rate_gradients) {
-  if (spec_.gaussian) {
-    if (spec_.second_order) adjoint_gaussian(context, rates, v, prior_gradient);
-  } else if (spec_.second_order || !rate_gradients.empty()) {
-    adjoint_point(rates, v.mu, rate_gradients);
-  }
+StateBlocks Adaptation::adjoint(const StepContext& context, const RatePlan& rates,
+                                const StateBlocks& v, const StateBlocks& prior_gradient,
+                                std::span<const Block> rate_gradients) {
+  if (!spec_.second_order && rate_gradients.empty()) return v;
+  if (!spec_.gaussian) return {adjoint_point(rates, v.mu, rate_gradients), {}};
+  adjoint_gaussian(context, rates, v, prior_gradient);
+  return v;
 }
 
-void Adaptation::adjoint_point(const RatePlan& rates, Block v,
-                               std::span<const Block> rate_gradients) {
+Block Adaptation::adjoint_point(const RatePlan& rates, Block v,
+                                std::span<const Block> rate_gradients) {
   const bool learn_rates = !rate_gradients.empty();
   for (int k = spec_.steps - 1; k >= 0; --k) {
     const Wave::Pass pass = inner_pass(iterates_[static_cast<std::size_t>(k)].mu);
     if (spec_.second_order) {
-      wave_.rate_multiply(direction_.mu, rates.at(k), v);
-      wave_.hessian_vector(pass, direction_.mu, h_, false, learn_rates ? g_ : Block{});
+      wave_.hessian_step(pass, h_, v, rates.at(k), learn_rates ? g_ : Block{}, direction_.mu);
     } else {
       wave_.gradient(pass, g_, false, {});
     }
@@ -168,8 +166,9 @@ void Adaptation::adjoint_point(const RatePlan& rates, Block v,
       const auto slot = std::min(static_cast<std::size_t>(k), rate_gradients.size() - 1);
       wave_.multiply_add(rate_gradients[slot], -1.0, v, g_);
     }
-    if (spec_.second_order) wave_.axpy(v, -1.0, h_);
+    if (spec_.second_order) std::swap(v, h_);
   }
+  return v;
 }
 
 void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& rates,

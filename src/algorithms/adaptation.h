@@ -55,11 +55,12 @@ class Adaptation {
   const StateBlocks& current() const { return current_; }
   const StateBlocks& prior() const { return iterates_[0]; }
 
-  /// After adapt(keep): takes v in place from dL/dstate_K to dL/dstate_0. Adds the path through the
-  /// inner KL's prior to `prior` (where its blocks are given), and dL/drate_k to rate_gradients[k]
-  /// (one for all steps, one a step, or none).
-  void adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
-               const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
+  /// After adapt(keep): takes v = dL/dstate_K to dL/dstate_0, which it returns (v's own blocks or
+  /// others; v is used up: own it by taking what comes back in its place). Adds the path through
+  /// the inner KL's prior to `prior` (where its blocks are given), and dL/drate_k to
+  /// rate_gradients[k] (one for all steps, one a step, or none).
+  StateBlocks adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
+                      const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
   /// phi = mu + exp(s) eps for one outer or predictive sample of the current state; eps stays in
   /// eps() for the pull-back.
@@ -79,8 +80,8 @@ class Adaptation {
   StateBlocks iterate(std::size_t index);
   void sample_inner(const StepContext& context, int k, int s, const StateBlocks& state);
   void inner_gradient(const StepContext& context, int k, const StateBlocks& state);
-  void adjoint_point(const RatePlan& rates, backend::Block v,
-                     std::span<const backend::Block> rate_gradients);
+  backend::Block adjoint_point(const RatePlan& rates, backend::Block v,
+                               std::span<const backend::Block> rate_gradients);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                         const StateBlocks& prior);
 

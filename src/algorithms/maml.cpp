@@ -46,7 +46,8 @@ class PointProgram final : public TaskProgram {
                     loss_);
     const std::span<const Block> rates = std::span(gradients_).subspan(1);
     for (const Block& block : rates) wave_->fill(block, 0.0);
-    adaptation_.adjoint(context, shared_.rates, {v_, {}}, {}, rates);
+    v_ = adaptation_.adjoint(context, shared_.rates, {v_, {}}, {}, rates).mu;
+    gradients_[0] = v_;
   }
   std::span<const Block> gradients() const override { return gradients_; }
   Block loss() const override { return loss_; }

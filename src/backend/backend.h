@@ -96,8 +96,9 @@ class Wave {
 
   /// A new per-task vector; lives as long as the wave. Contents are undefined.
   virtual Block block(std::size_t width) = 0;
-  /// The same for a vector of D network weights (or gradients, noise, ... of them), in whatever order
-  /// the backend keeps weights; uploads, downloads, shared vectors and reduction use the flat order.
+  /// The same for a vector of D network weights (or gradients, noise, ... of them), in whatever
+  /// order the backend keeps weights; uploads, downloads, shared vectors and reduction use the flat
+  /// order.
   virtual Block weights() = 0;
 
   // ---- algebra of per-task vectors; all arguments of one operation have the same width
@@ -156,6 +157,24 @@ class Wave {
   /// (overwritten). Forward over reverse (Pearlmutter 1994).
   virtual void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                               Block grad) = 0;
+  /// dst = src - rate * gradient: an inner step. A backend may fuse the two; here they are
+  /// composed.
+  virtual void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
+                             Block scratch) {
+    gradient(pass, scratch, false, {});
+    rate_step(dst, src, rate, scratch);
+  }
+  /// dst = v - H (rate * v): an adjoint step, likewise; dst is not v. The gradient into `grad`
+  /// where wanted.
+  virtual void hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
+                            Block scratch) {
+    rate_multiply(scratch, rate, v);
+    hessian_vector(pass, scratch, dst, false, grad);
+    fill(scratch, 0.0);
+    axpy(scratch, 1.0, v);
+    axpy(scratch, -1.0, dst);
+    copy(dst, scratch);
+  }
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;

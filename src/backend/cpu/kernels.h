@@ -18,8 +18,8 @@ inline constexpr int max_lanes = 16;
 
 enum class Activation { relu, tanh, leaky_relu };
 
-/// C[m][n] (+)= sum_p sum_k A_p[m][k] B_p[k][n], every element W tasks side by side. Strides in
-/// elements. Without `accumulate` C starts at bias[m] or zero.
+/// P[m][n] = bias[m] (or 0) + sum_p sum_k A_p[m][k] B_p[k][n], every element W tasks side by side;
+/// C = P, or C = base + scale P where `base` (strides of C) is given. Strides in elements.
 struct LaneGemm {
   int m = 0, n = 0, k = 0;
   int products = 1;
@@ -29,7 +29,8 @@ struct LaneGemm {
   float* c = nullptr;
   std::ptrdiff_t c_row = 0, c_col = 0;
   const float* bias = nullptr;  ///< [m]
-  bool accumulate = false;
+  const float* base = nullptr;
+  float scale = 1.0f;
 };
 
 /// What gather_gemm reads in step k: x at +a, row of B at +b (floats).
@@ -165,8 +166,9 @@ struct Kernels {
   // ---- lanes
   // ------------------------------------------------------------------------------------------
   void (*lane_gemm)(const LaneGemm& args);
-  /// y[i] (+)= sum_j x[i][j]
-  void (*lane_row_sum)(float* y, const float* x, int rows, int columns, bool accumulate);
+  /// y[i] = sum_j x[i][j], or base[i] + scale * that.
+  void (*lane_row_sum)(float* y, const float* base, float scale, const float* x, int rows,
+                       int columns);
   void (*lane_loss)(const LaneLoss& args);
   /// Tree sums over lanes (neighbours first) of [elements][W] into out [elements].
   void (*lane_tree_sum)(float* out, const float* x, std::size_t elements);

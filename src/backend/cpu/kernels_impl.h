@@ -466,7 +466,7 @@ void act_backward_tangent(Activation a, float* dx_dot, const float* y, const flo
 // -----------------------------------------------------------------------------------------
 
 // Register tile: accumulators plus one column of A and one element of B fit the register file.
-#if KSHOT_LANES == 16
+#if defined(__AVX512F__)  // 32 registers
 constexpr int lane_m = 4, lane_n = 6;
 #else
 constexpr int lane_m = 2, lane_n = 5;
@@ -475,13 +475,12 @@ constexpr int lane_m = 2, lane_n = 5;
 template <int M, int N>
 void lane_tile(const LaneGemm& g, int m0, int n0) {
   vf acc[M][N];
-  float* const c = g.c + (m0 * g.c_row + n0 * g.c_col) * W;
+#pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) {
-      acc[i][j] = g.accumulate        ? load(c + (i * g.c_row + j * g.c_col) * W)
-                  : g.bias != nullptr ? load(g.bias + (m0 + i) * W)
-                                      : splat(0.0f);
-    }
+    vf start = splat(0.0f);
+    if (g.bias != nullptr) start = load(g.bias + (m0 + i) * W);
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) acc[i][j] = start;
   }
   const std::ptrdiff_t a_row = g.a_row * W, a_col = g.a_col * W;
   const std::ptrdiff_t b_row = g.b_row * W, b_col = g.b_col * W;
@@ -502,8 +501,26 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
       b += b_row;
     }
   }
+  const std::ptrdiff_t c_row = g.c_row * W, c_col = g.c_col * W;
+  const std::ptrdiff_t at = m0 * c_row + n0 * c_col;
+  float* const c = g.c + at;
+  if (g.base == nullptr) {
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) store(c + i * c_row + j * c_col, acc[i][j]);
+    }
+    return;
+  }
+  const float* const base = g.base + at;
+  const vf scale = splat(g.scale);
+#pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) store(c + (i * g.c_row + j * g.c_col) * W, acc[i][j]);
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      const std::ptrdiff_t e = i * c_row + j * c_col;
+      store(c + e, load(base + e) + scale * acc[i][j]);
+    }
   }
 }
 
@@ -550,12 +567,12 @@ void lane_gemm(const LaneGemm& g) {
   }
 }
 
-void lane_row_sum(float* y, const float* x, int rows, int columns, bool accumulate) {
+void lane_row_sum(float* y, const float* base, float scale, const float* x, int rows, int columns) {
   for (int i = 0; i < rows; ++i) {
-    vf sum = accumulate ? load(y + i * W) : splat(0.0f);
+    vf sum = splat(0.0f);
     const float* p = x + static_cast<std::ptrdiff_t>(i) * columns * W;
     for (int j = 0; j < columns; ++j) sum += load(p + j * W);
-    store(y + i * W, sum);
+    store(y + i * W, base == nullptr ? sum : load(base + i * W) + scale * sum);
   }
 }
 
@@ -662,27 +679,21 @@ void lane_mask(float* x, const float* keep, std::size_t elements) {
 // ---- single
 // ----------------------------------------------------------------------------------------
 
-#if KSHOT_LANES == 16
+#if defined(__AVX512F__)
 constexpr int gather_m = 6, gather_v = 4;
 #else
 constexpr int gather_m = 4, gather_v = 3;
 #endif
 
-template <int M, int V>
-void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1, bool accumulate) {
+template <int M, int V, bool accumulate>
+void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1) {
   vf acc[M][V];
   const float* x[M];
-  float* c[M];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
     x[i] = g.x + g.m_offset[m0 + i];
-    c[i] = g.c + g.c_offset[m0 + i] + n0;
 #pragma GCC unroll 8
-    for (int j = 0; j < V; ++j) {
-      acc[i][j] = accumulate          ? load(c[i] + j * W)
-                  : g.init != nullptr ? load(g.init + n0 + j * W)
-                                      : splat(0.0f);
-    }
+    for (int j = 0; j < V; ++j) acc[i][j] = splat(0.0f);
   }
   const float* const b0 = g.b + n0;
   for (int k = k0; k < k1; ++k) {
@@ -698,40 +709,54 @@ void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1, bool accum
       for (int j = 0; j < V; ++j) acc[i][j] += left * right[j];
     }
   }
+  // The start (what was there, a bias, or nothing) joins at the end: fewer registers are alive.
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
+    float* const c = g.c + g.c_offset[m0 + i] + n0;
+    const float* const start = accumulate ? c : g.init != nullptr ? g.init + n0 : nullptr;
 #pragma GCC unroll 8
-    for (int j = 0; j < V; ++j) store(c[i] + j * W, acc[i][j]);
+    for (int j = 0; j < V; ++j) {
+      store(c + j * W, start == nullptr ? acc[i][j] : acc[i][j] + load(start + j * W));
+    }
   }
 }
 
-template <int V>
-void gather_rows(const GatherGemm& g, int n0, int k0, int k1, bool accumulate) {
+template <int V, bool accumulate>
+void gather_rows(const GatherGemm& g, int n0, int k0, int k1) {
   const int panels = (g.m + gather_m - 1) / gather_m;
   int m = 0;
   for (int p = 0; p < panels; ++p) {
     const int height = (g.m - m + panels - p - 1) / (panels - p);
     switch (height) {
       case 1:
-        gather_tile<1, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<1, V, accumulate>(g, m, n0, k0, k1);
         break;
       case 2:
-        gather_tile<2, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<2, V, accumulate>(g, m, n0, k0, k1);
         break;
       case 3:
-        gather_tile<3, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<3, V, accumulate>(g, m, n0, k0, k1);
         break;
       case 4:
-        gather_tile<4, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<4, V, accumulate>(g, m, n0, k0, k1);
         break;
       case 5:
-        gather_tile<5 <= gather_m ? 5 : 1, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<(gather_m > 4 ? 5 : 1), V, accumulate>(g, m, n0, k0, k1);
         break;
       default:
-        gather_tile<gather_m, V>(g, m, n0, k0, k1, accumulate);
+        gather_tile<gather_m, V, accumulate>(g, m, n0, k0, k1);
         break;
     }
     m += height;
+  }
+}
+
+template <int V>
+void gather_panel(const GatherGemm& g, int n0, int k0, int k1, bool accumulate) {
+  if (accumulate) {
+    gather_rows<V, true>(g, n0, k0, k1);
+  } else {
+    gather_rows<V, false>(g, n0, k0, k1);
   }
 }
 
@@ -746,16 +771,16 @@ void gather_gemm(const GatherGemm& g) {
       const bool accumulate = g.accumulate || k0 > 0;
       switch (vectors) {
         case 1:
-          gather_rows<1>(g, n0, k0, k1, accumulate);
+          gather_panel<1>(g, n0, k0, k1, accumulate);
           break;
         case 2:
-          gather_rows<2>(g, n0, k0, k1, accumulate);
+          gather_panel<2>(g, n0, k0, k1, accumulate);
           break;
         case 3:
-          gather_rows<3>(g, n0, k0, k1, accumulate);
+          gather_panel<3>(g, n0, k0, k1, accumulate);
           break;
         default:
-          gather_rows<gather_v>(g, n0, k0, k1, accumulate);
+          gather_panel<gather_v>(g, n0, k0, k1, accumulate);
           break;
       }
       k0 = k1;

@@ -120,7 +120,30 @@ class LaneWave final : public CpuWave {
     const int n = rows(pass.set);
     forward(data, n, at(pass.weights), nullptr);
     loss_and_delta(pass, data, n, at(loss), true, false);
-    backward(data, n, at(pass.weights), nullptr, at(grad), nullptr, accumulate);
+    backward(data, n, at(pass.weights), nullptr, {at(grad), accumulate ? at(grad) : nullptr, 1.0f},
+             {});
+  }
+
+  void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
+                     Block scratch) override {
+    if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
+    const Data& data = data_[static_cast<int>(pass.set)];
+    const int n = rows(pass.set);
+    forward(data, n, at(pass.weights), nullptr);
+    loss_and_delta(pass, data, n, nullptr, true, false);
+    backward(data, n, at(pass.weights), nullptr,
+             {at(dst), at(src), -static_cast<float>(rate.value)}, {});
+  }
+
+  void hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
+                    Block scratch) override {
+    if (rate.vector != nullptr) return Wave::hessian_step(pass, dst, v, rate, grad, scratch);
+    const Data& data = data_[static_cast<int>(pass.set)];
+    const int n = rows(pass.set);
+    forward(data, n, at(pass.weights), at(v));
+    loss_and_delta(pass, data, n, nullptr, true, true);
+    backward(data, n, at(pass.weights), at(v), {at(grad), nullptr, 1.0f},
+             {at(dst), at(v), -static_cast<float>(rate.value)});
   }
 
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
@@ -129,7 +152,8 @@ class LaneWave final : public CpuWave {
     const int n = rows(pass.set);
     forward(data, n, at(pass.weights), at(direction));
     loss_and_delta(pass, data, n, nullptr, true, true);
-    backward(data, n, at(pass.weights), at(direction), at(grad), at(hv), accumulate);
+    backward(data, n, at(pass.weights), at(direction), {at(grad), nullptr, 1.0f},
+             {at(hv), accumulate ? at(hv) : nullptr, 1.0f});
   }
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
@@ -337,9 +361,16 @@ class LaneWave final : public CpuWave {
     kernels_.lane_loss(g);
   }
 
-  /// From delta at the output. Plain: grad. With w_dot: hv, and grad where wanted.
-  void backward(const Data& data, int n, const float* w, const float* w_dot, float* grad, float* hv,
-                bool accumulate) {
+  /// Where a gradient goes: out = P, or base + scale * P; nowhere without `out`.
+  struct Target {
+    float* out = nullptr;
+    const float* base = nullptr;
+    float scale = 1.0f;
+  };
+
+  /// From delta at the output: the gradient into `grad`, and with w_dot its tangent into `hv`.
+  void backward(const Data& data, int n, const float* w, const float* w_dot, const Target& grad,
+                const Target& hv) {
     int now = 0;
     const bool tangent = w_dot != nullptr;
     for (std::size_t i = steps_.size(); i-- > 0;) {
@@ -371,26 +402,30 @@ class LaneWave final : public CpuWave {
       g.b_col = n;
       g.c_row = step.in;
       g.c_col = 1;
-      if (grad != nullptr) {
-        g.a[0] = delta;
-        g.b[0] = x;
-        g.c = grad + step.weight * lanes;
-        g.accumulate = accumulate && !tangent;  // beside a tangent the gradient is overwritten
+      const auto product = [&](const Target& target, const float* bias_delta) {
+        const std::size_t weight = step.weight * lanes;
+        const std::size_t bias = step.bias * lanes;
+        g.c = target.out + weight;
+        g.base = target.base == nullptr ? nullptr : target.base + weight;
+        g.scale = target.scale;
         kernels_.lane_gemm(g);
-        kernels_.lane_row_sum(grad + step.bias * lanes, delta, step.out, n, g.accumulate);
+        kernels_.lane_row_sum(target.out + bias,
+                              target.base == nullptr ? nullptr : target.base + bias, target.scale,
+                              bias_delta, step.out, n);
+      };
+      g.b[0] = x;
+      if (grad.out != nullptr) {
+        g.a[0] = delta;
+        product(grad, delta);
       }
       if (tangent) {
         g.a[0] = delta_dot;
-        g.b[0] = x;
-        g.c = hv + step.weight * lanes;
-        g.accumulate = accumulate;
         if (x_dot != nullptr) {
           g.products = 2;
           g.a[1] = delta;
           g.b[1] = x_dot;
         }
-        kernels_.lane_gemm(g);
-        kernels_.lane_row_sum(hv + step.bias * lanes, delta_dot, step.out, n, accumulate);
+        product(hv, delta_dot);
       }
       if (first) break;
       // dx[in][row] = sum_out W[out][in] delta[out][row]
