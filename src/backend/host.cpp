@@ -1,6 +1,7 @@
 #include "backend/host.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
 
@@ -13,9 +14,15 @@ void check_sizes(std::size_t a, std::size_t b) {
 
 }  // namespace
 
+std::uint64_t next_version() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
 template <typename T>
 void HostVector<T>::upload(std::span<const double> values) {
   check_sizes(values.size(), values_.size());
+  version_ = next_version();
   std::transform(values.begin(), values.end(), values_.begin(),
                  [](double x) { return static_cast<T>(x); });
 }
@@ -131,10 +138,10 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); ++g) {
-    auto& mean = host<T>(*means[g]);
-    check_sizes(mean.size(), widths_[g]);
+    check_sizes(means[g]->size(), widths_[g]);
+    T* mean = host<T>(*means[g]).data();
     for (std::size_t i = 0; i < widths_[g]; ++i) {
-      mean.data()[i] = static_cast<T>(total_[offset + i] * scale);
+      mean[i] = static_cast<T>(total_[offset + i] * scale);
     }
     offset += widths_[g];
   }

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,9 @@
 
 namespace kshot::backend {
 
+/// A number that no earlier call in this process gave.
+std::uint64_t next_version();
+
 template <typename T>
 class HostVector final : public SharedVector {
  public:
@@ -21,11 +25,18 @@ class HostVector final : public SharedVector {
   std::size_t size() const override { return values_.size(); }
   void upload(std::span<const double> values) override;
   void download(std::span<double> values) const override;
-  T* data() { return values_.data(); }
+  T* data() {
+    version_ = next_version();
+    return values_.data();
+  }
   const T* data() const { return values_.data(); }
+  /// Changes whenever the values may have, and is never another vector's: what is derived from the
+  /// values can be kept until then.
+  std::uint64_t version() const { return version_; }
 
  private:
   std::vector<T> values_;
+  std::uint64_t version_ = next_version();
 };
 
 template <typename T>

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <utility>
 
 #include "backend/cpu/cpu_wave.h"
@@ -104,7 +105,8 @@ class SingleWave final : public CpuWave {
   }
 
   void broadcast(Block dst, const SharedVector& src) override {
-    scatter(at(dst), host<float>(src).data());
+    const AlignedFloats& values = placed(src);
+    std::copy_n(values.data(), values.size(), at(dst));
   }
   void upload(Block dst, const double* source, std::size_t stride) override {
     const double* from = source + static_cast<std::size_t>(batch_first_) * stride;
@@ -150,14 +152,11 @@ class SingleWave final : public CpuWave {
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
                  bool* diverged) override {
-    // finite: 0 * x is 0 for finite x alone; pads are zero
-    float bad = 0.0f;
-    for (const Block b : blocks) {
-      const AlignedFloats& v = storage(b).values;
-      for (std::size_t i = 0; i < v.size(); ++i) bad += 0.0f * v.data()[i];
-    }
-    bad += 0.0f * at(loss)[0];
-    diverged[0] = !(bad == 0.0f);
+    float keep[max_lanes];
+    std::fill_n(keep, max_lanes, 1.0f);
+    for (const Block b : blocks) kernels_.lane_finite(at(b), vectors(b), keep);
+    diverged[0] = !std::isfinite(at(loss)[0]) ||
+                  std::any_of(keep, keep + kernels_.lanes, [](float k) { return k == 0.0f; });
     losses[0] = diverged[0] ? 0.0 : static_cast<double>(at(loss)[0]);
     for (const Block b : blocks) {
       const std::size_t width = storage(b).width;
@@ -185,9 +184,7 @@ class SingleWave final : public CpuWave {
   }
   const float* shared_rates(const SharedVector& rates, bool& splat) override {
     splat = false;
-    if (rates_.size() == 0) rates_ = AlignedFloats(layout_size_);
-    scatter(rates_.data(), host<float>(rates).data());
-    return rates_.data();
+    return placed(rates).data();
   }
   void add_value(Block value, const float* sums) override {
     for (int i = 0; i < kernels_.lanes; ++i) at(value)[0] += sums[i];
@@ -197,9 +194,26 @@ class SingleWave final : public CpuWave {
   struct Data {
     AlignedFloats x, target;
   };
+  struct Placed {
+    AlignedFloats values;
+    std::uint64_t version = 0;
+    bool valid = false;
+  };
 
   int pad(int channels) const {
     return (channels + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes;
+  }
+  /// A shared vector in the layout of weights, kept while the vector does not change.
+  const AlignedFloats& placed(const SharedVector& shared) {
+    const auto& vector = host<float>(shared);
+    Placed& entry = placed_[&shared];
+    if (entry.values.size() == 0) entry.values = AlignedFloats(layout_size_);
+    if (!entry.valid || entry.version != vector.version()) {
+      scatter(entry.values.data(), vector.data());
+      entry.version = vector.version();
+      entry.valid = true;
+    }
+    return entry.values;
   }
   void scatter(float* dst, const float* flat) const {
     for (std::size_t e = 0; e < place_.size(); ++e) dst[place_[e]] = flat[e];
@@ -892,7 +906,8 @@ class SingleWave final : public CpuWave {
   std::vector<Step> steps_;
   std::vector<AlignedFloats> values_, values_dot_;
   Data data_[3];
-  AlignedFloats canonical_, rates_;
+  AlignedFloats canonical_;
+  std::map<const SharedVector*, Placed> placed_;
   std::vector<float> zero_;
 };
 
