@@ -61,16 +61,21 @@ Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
   return {state.mu, state.s, prior().mu, prior().s, {spec_.kl_weight, rows()}};
 }
 
+std::size_t Adaptation::draw_index(int k, int s) const {
+  return static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
+         static_cast<std::size_t>(s);
+}
+
+bool Adaptation::noise_kept(int k, int s) const {
+  const std::size_t draw = draw_index(k, s);
+  return draw < noise_.size() && noise_[draw].drawn;
+}
+
 void Adaptation::sample_inner(const StepContext& context, int k, int s, const StateBlocks& state) {
-  const auto draw = static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
-                    static_cast<std::size_t>(s);
+  const std::size_t draw = draw_index(k, s);
   const bool kept = draw < noise_.size();
   if (kept && !noise_[draw].eps) noise_[draw].eps = wave_.weights();
   eps_ = kept ? noise_[draw].eps : outer_eps_;
-  if (kept && noise_[draw].drawn) {
-    wave_.sample(phi_, eps_, state.mu, sigma_, nullptr);
-    return;
-  }
   Noise noise;
   noise.key = {context.seed,
                Purpose::noise_inner,
@@ -182,8 +187,13 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
     wave_.fill(product_.s, 0.0);
     wave_.exponential(sigma_, state.s);
     for (int s = 0; s < spec_.samples; ++s) {
-      sample_inner(context, k, s, state);
-      wave_.sample_direction(u_, d.mu, d.s, eps_, sigma_);
+      if (!noise_kept(k, s)) {
+        sample_inner(context, k, s, state);
+        wave_.sample_direction(u_, d.mu, d.s, eps_, sigma_);
+      } else {
+        eps_ = noise_[draw_index(k, s)].eps;
+        wave_.sample_with_direction(phi_, u_, state.mu, d.mu, d.s, eps_, sigma_);
+      }
       wave_.hessian_vector(inner_pass(phi_), u_, h_, false, g_);
       wave_.sample_hvp(product_.mu, product_.s, 1.0 / spec_.samples, h_, g_, eps_, sigma_, d.s);
     }

@@ -78,6 +78,8 @@ class Adaptation {
   backend::Scale::By rows() const;
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
+  std::size_t draw_index(int k, int s) const;
+  bool noise_kept(int k, int s) const;
   void sample_inner(const StepContext& context, int k, int s, const StateBlocks& state);
   void inner_gradient(const StepContext& context, int k, const StateBlocks& state);
   backend::Block adjoint_point(const RatePlan& rates, backend::Block v,

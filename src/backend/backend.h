@@ -125,6 +125,12 @@ class Wave {
                                Block sigma) = 0;
   /// Direction in weight space of a direction (v_mu, v_s): u = v_mu + sigma * eps * v_s.
   virtual void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;
+  /// Both for noise that is there: phi = mu + sigma * eps and u. A backend may fuse them.
+  virtual void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                                     Block sigma) {
+    sample(phi, eps, mu, sigma, nullptr);
+    sample_direction(u, v_mu, v_s, eps, sigma);
+  }
   /// Hessian-vector product of the sampled term in (mu, s), from h = (d2 nll/dphi2) u and g:
   /// r_mu += a h; r_s += a sigma eps (h + g v_s).
   virtual void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,

@@ -127,7 +127,8 @@ void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
 }
 
 void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
-  if (noise != nullptr) draw(eps, *noise);
+  if (noise != nullptr && noise->host == nullptr) return draw(phi, eps, mu, sigma, noise->key);
+  if (noise != nullptr) upload(eps, noise->host, noise->stride);
   kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
 }
 void CpuWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {
@@ -135,7 +136,13 @@ void CpuWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block ep
                            vectors(g));
 }
 void CpuWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
-  kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), vectors(u));
+  kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), nullptr, nullptr,
+                            vectors(u));
+}
+void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                                    Block sigma) {
+  kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
+                            vectors(u));
 }
 void CpuWave::sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
                          Block v_s) {

@@ -48,6 +48,8 @@ class CpuWave : public HostWave<float> {
   void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
   void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
   void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                             Block sigma) override;
   void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
                   Block v_s) override;
   void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
@@ -74,8 +76,8 @@ class CpuWave : public HostWave<float> {
   float factor(const Scale& scale, int task) const;
   /// Factors as a pattern of W floats.
   virtual void pattern(const Scale& scale, float* out) const = 0;
-  /// Draws or uploads noise into eps.
-  virtual void draw(Block eps, const Noise& noise) = 0;
+  /// Draws eps; phi = mu + sigma eps.
+  virtual void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) = 0;
   /// Shared rates in the layout of weights; true if one float an element is to be spread over
   /// lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;

@@ -137,8 +137,9 @@ struct Kernels {
                          std::size_t vectors);
   void (*sample_pullback)(float* g_mu, float* g_s, float a, const float* g, const float* eps,
                           const float* sigma, std::size_t vectors);
+  /// u = v_mu + sigma eps v_s and, where phi is given, phi = mu + sigma eps in the same pass.
   void (*sample_direction)(float* u, const float* v_mu, const float* v_s, const float* eps,
-                           const float* sigma, std::size_t vectors);
+                           const float* sigma, float* phi, const float* mu, std::size_t vectors);
   void (*sample_hvp)(float* r_mu, float* r_s, float a, const float* h, const float* g,
                      const float* eps, const float* sigma, const float* v_s, std::size_t vectors);
   /// Any output may be null (mu and s in pairs); value [W] gets per-lane sums.
@@ -147,9 +148,10 @@ struct Kernels {
   void (*kl_hvp)(const float* mu, const float* s, const float* pmu, const float* ps,
                  const float* scale, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
                  float* rp_mu, float* rp_s, std::size_t vectors);
-  /// Standard normals: lanes, element e of task + lane at eps[e * W + lane]; single, at eps[e]
-  /// (eps has room for elements rounded up to 64).
-  void (*noise_lanes)(const NoiseKey& key, float* eps, std::size_t elements);
+  /// Standard normals. Lanes: element e of task + lane at eps[e * W + lane], and phi = mu + sigma
+  /// eps in the same pass. Single: at eps[e] (eps has room for elements rounded up to 64).
+  void (*noise_lanes)(const NoiseKey& key, float* eps, float* phi, const float* mu,
+                      const float* sigma, std::size_t elements);
   void (*noise_single)(const NoiseKey& key, float* eps, std::size_t elements);
 
   // ---- activations, contiguous

@@ -214,10 +214,11 @@ void sample_pullback(float* g_mu, float* g_s, float a, const float* g, const flo
 }
 
 void sample_direction(float* u, const float* v_mu, const float* v_s, const float* eps,
-                      const float* sigma, std::size_t vectors) {
+                      const float* sigma, float* phi, const float* mu, std::size_t vectors) {
   for (std::size_t i = 0; i < vectors; ++i) {
-    store(u + i * W,
-          load(v_mu + i * W) + load(sigma + i * W) * load(eps + i * W) * load(v_s + i * W));
+    const vf se = load(sigma + i * W) * load(eps + i * W);
+    store(u + i * W, load(v_mu + i * W) + se * load(v_s + i * W));
+    if (phi != nullptr) store(phi + i * W, load(mu + i * W) + se);
   }
 }
 
@@ -376,7 +377,8 @@ KSHOT_INLINE vu iota() {
   return v;
 }
 
-void noise_lanes(const NoiseKey& key, float* eps, std::size_t elements) {
+void noise_lanes(const NoiseKey& key, float* eps, float* phi, const float* mu, const float* sigma,
+                 std::size_t elements) {
   const vu zero{};
   const vu task = key.task + iota();
   for (std::size_t block = 0; block < elements; block += 64) {
@@ -390,7 +392,10 @@ void noise_lanes(const NoiseKey& key, float* eps, std::size_t elements) {
       box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
       for (std::size_t r = 0; r < 4; ++r) {
         const std::size_t element = r * 16 + j;
-        if (element < left) store(eps + (block + element) * W, z[r]);
+        if (element >= left) continue;
+        const std::size_t at = (block + element) * W;
+        store(eps + at, z[r]);
+        store(phi + at, load(mu + at) + load(sigma + at) * z[r]);
       }
     }
   }

@@ -202,12 +202,9 @@ class LaneWave final : public CpuWave {
   void pattern(const Scale& scale, float* out) const override {
     for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
   }
-  void draw(Block eps, const Noise& noise) override {
-    if (noise.host != nullptr) {
-      upload(eps, noise.host, noise.stride);
-      return;
-    }
-    kernels_.noise_lanes(noise_key(noise.key, global_first_), at(eps), storage(eps).width);
+  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
+    kernels_.noise_lanes(noise_key(key, global_first_), at(eps), at(phi), at(mu), at(sigma),
+                         storage(eps).width);
   }
   const float* shared_rates(const SharedVector& rates, bool& splat) override {
     splat = true;

@@ -174,13 +174,10 @@ class SingleWave final : public CpuWave {
   void pattern(const Scale& scale, float* out) const override {
     std::fill_n(out, kernels_.lanes, factor(scale, 0));
   }
-  void draw(Block eps, const Noise& noise) override {
-    if (noise.host != nullptr) {
-      upload(eps, noise.host, noise.stride);
-      return;
-    }
-    kernels_.noise_single(noise_key(noise.key, global_first_), canonical_.data(), network_->size());
+  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
+    kernels_.noise_single(noise_key(key, global_first_), canonical_.data(), network_->size());
     scatter(at(eps), canonical_.data());
+    kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
   }
   const float* shared_rates(const SharedVector& rates, bool& splat) override {
     splat = false;
