@@ -75,7 +75,7 @@ struct EvaluatorOptions {
   std::string device = "auto";
   int threads = 0;
   /// Changes to the checkpoint's configuration: "evaluate.steps=10", "data.shots=5".
-  std::vector<std::string> overrides;
+  std::vector<std::string> overrides = {};
   Split split = Split::test;
   bool baselines = true;
   bool progress = false;

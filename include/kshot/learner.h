@@ -17,15 +17,15 @@ struct LearnerOptions {
   std::string device = "auto";
   int threads = 0;
   /// Changes to the checkpoint's configuration: "evaluate.steps=10", "evaluate.samples=100".
-  std::vector<std::string> overrides;
+  std::vector<std::string> overrides = {};
 };
 
 /// The rows of a task. x [rows, inputs] row-major (NCHW for images), in the units the network was
 /// trained on. Classification: labels [rows] in [0, outputs); regression: values [rows, outputs].
 struct SupportRows {
   std::span<const float> x;
-  std::span<const std::int32_t> labels;
-  std::span<const float> values;
+  std::span<const std::int32_t> labels = {};
+  std::span<const float> values = {};
 };
 
 /// A named tensor of the adapted state, e.g. "theta.layers.0.weight".

@@ -44,17 +44,17 @@ struct ValidationReport {
 struct TrainerOptions {
   /// Where configuration, metrics and checkpoints go. Created; must not hold a run already, unless
   /// resumed. Empty: nothing is written, the parameters stay with the Trainer.
-  std::filesystem::path run_folder;
+  std::filesystem::path run_folder = {};
   /// Go on from run_folder's last checkpoint, bit for bit as if never stopped.
   bool resume = false;
   std::string device = "auto";  ///< auto | cpu | reference | cuda
   int threads = 0;              ///< 0: all cores
   bool progress = false;        ///< a progress line and messages on standard error
-  std::string command;          ///< recorded in run.json
-  std::function<void(const TrainReport&)> on_report;  ///< every train.log_every steps
-  std::function<void(const ValidationReport&)> on_validation;
+  std::string command = {};     ///< recorded in run.json
+  std::function<void(const TrainReport&)> on_report = {};  ///< every train.log_every steps
+  std::function<void(const ValidationReport&)> on_validation = {};
   /// Asked after every step; true: write a checkpoint and return.
-  std::function<bool()> stop;
+  std::function<bool()> stop = {};
 };
 
 enum class StopReason { steps, patience, time_limit, asked };

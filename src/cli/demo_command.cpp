@@ -36,8 +36,13 @@ shots = 5
 queries = 10
 noise_std = 0.3
 
+[optimizer]
+learning_rate = 0.003
+schedule = "cosine"
+clip_norm = 10.0
+
 [train]
-meta_batch = 64
+meta_batch = 32
 validate_every = 500
 validation_episodes = 400
 log_every = 100
@@ -86,7 +91,7 @@ int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
   std::vector<RunPieces> runs;
   for (const Method& method :
-       {Method{"abml", abml, 0.75, 20000}, Method{"maml", maml, 0.25, 40000}}) {
+       {Method{"abml", abml, 0.75, 6000}, Method{"maml", maml, 0.25, 12000}}) {
     TrainerOptions options;
     options.run_folder = folder / method.name;
     options.device = a.machine.device;

@@ -37,7 +37,9 @@ void load_parameters(Assembly& assembly, const Checkpoint& checkpoint) {
 }
 
 std::string device_text(const backend::Backend& backend) {
-  return fmt::format("{} ({})", backend.name(), backend.description());
+  const std::string name = backend.name();
+  const std::string description = backend.description();
+  return description.starts_with(name) ? description : fmt::format("{} ({})", name, description);
 }
 
 SourceInfo describe(const EpisodeSource& source) {

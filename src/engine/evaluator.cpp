@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <mutex>
@@ -118,6 +119,16 @@ std::size_t width(const std::string& text) {
   std::size_t n = 0;
   for (const char c : text) n += (static_cast<unsigned char>(c) & 0xC0u) != 0x80u;
   return n;
+}
+
+/// Columns with nothing below their title.
+void drop_empty_columns(std::vector<std::vector<std::string>>& rows) {
+  for (std::size_t c = rows.front().size(); c-- > 1;) {
+    const bool empty =
+        std::all_of(rows.begin() + 1, rows.end(), [c](const auto& row) { return row[c].empty(); });
+    if (!empty) continue;
+    for (auto& row : rows) row.erase(row.begin() + static_cast<std::ptrdiff_t>(c));
+  }
 }
 
 std::string layout(const std::vector<std::vector<std::string>>& rows) {
@@ -242,6 +253,7 @@ std::string Evaluation::table() const {
   for (const Score& s : steps) rows.push_back(cells(s, classify));
   for (const Score& s : baselines) rows.push_back(cells(s, classify));
   for (auto& row : rows) row.resize(rows.front().size());
+  drop_empty_columns(rows);
   std::string text = fmt::format(
       "{}, {} meta-steps; {}\n{} {} episodes (seed {}), {} support and {} query rows{}{}{}\n\n",
       algorithm, step, source, episodes, split_name(split), seed, shape.support, shape.query,
