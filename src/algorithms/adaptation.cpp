@@ -161,7 +161,9 @@ Block Adaptation::adjoint_point(const RatePlan& rates, Block v,
                                 std::span<const Block> rate_gradients) {
   const bool learn_rates = !rate_gradients.empty();
   for (int k = spec_.steps - 1; k >= 0; --k) {
-    const Wave::Pass pass = inner_pass(iterates_[static_cast<std::size_t>(k)].mu);
+    Wave::Pass pass = inner_pass(iterates_[static_cast<std::size_t>(k)].mu);
+    // the last inner step's gradient is the last on this set: the outer loss is the query's
+    pass.again = k == spec_.steps - 1 && spec_.inner_set == Set::support;
     if (spec_.second_order) {
       wave_.hessian_step(pass, h_, v, rates.at(k), learn_rates ? g_ : Block{}, direction_.mu);
     } else {

@@ -156,6 +156,8 @@ class Wave {
     Set set = Set::support;
     Block weights;
     Scale scale;
+    /// The last gradient on this set was at these weights: its activations may serve again.
+    bool again = false;
   };
   /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.
   virtual void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;

@@ -41,13 +41,14 @@ class LaneWave final : public CpuWave {
     std::size_t widest = 0;
     for (Step& step : steps_) {
       const std::size_t floats = size(step.out, widest_rows);
-      step.y = AlignedFloats(floats);
+      for (int s = 0; s < (shape.with_all ? 3 : 2); ++s) {
+        step.y[s] = AlignedFloats(size(step.out, rows(static_cast<Set>(s))));
+        step.delta[s] = AlignedFloats(size(step.out, rows(static_cast<Set>(s))));
+      }
       step.y_dot = AlignedFloats(floats);
       widest = std::max({widest, floats, size(step.in, widest_rows)});
     }
-    for (AlignedFloats* b : {&delta_[0], &delta_[1], &delta_dot_[0], &delta_dot_[1]}) {
-      *b = AlignedFloats(widest);
-    }
+    for (AlignedFloats& b : delta_dot_) b = AlignedFloats(widest);
     const int inputs = network_->input().size();
     for (int s = 0; s < 3; ++s) {
       if (s == 2 && !shape.with_all) continue;
@@ -116,54 +117,41 @@ class LaneWave final : public CpuWave {
   }
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
-    const Data& data = data_[static_cast<int>(pass.set)];
-    const int n = rows(pass.set);
-    forward(data, n, at(pass.weights), nullptr);
-    loss_and_delta(pass, data, n, at(loss), true, false);
-    backward(data, n, at(pass.weights), nullptr, {at(grad), accumulate ? at(grad) : nullptr, 1.0f},
-             {});
+    forward(pass.set, at(pass.weights), nullptr, true);
+    loss_and_delta(pass, at(loss), true, false);
+    backward(pass.set, at(pass.weights), nullptr, true,
+             {at(grad), accumulate ? at(grad) : nullptr, 1.0f}, {});
   }
 
   void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
                      Block scratch) override {
     if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
-    const Data& data = data_[static_cast<int>(pass.set)];
-    const int n = rows(pass.set);
-    forward(data, n, at(pass.weights), nullptr);
-    loss_and_delta(pass, data, n, nullptr, true, false);
-    backward(data, n, at(pass.weights), nullptr,
+    forward(pass.set, at(pass.weights), nullptr, true);
+    loss_and_delta(pass, nullptr, true, false);
+    backward(pass.set, at(pass.weights), nullptr, true,
              {at(dst), at(src), -static_cast<float>(rate.value)}, {});
   }
 
   void hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
                     Block scratch) override {
     if (rate.vector != nullptr) return Wave::hessian_step(pass, dst, v, rate, grad, scratch);
-    const Data& data = data_[static_cast<int>(pass.set)];
-    const int n = rows(pass.set);
-    forward(data, n, at(pass.weights), at(v));
-    loss_and_delta(pass, data, n, nullptr, true, true);
-    backward(data, n, at(pass.weights), at(v), {at(grad), nullptr, 1.0f},
-             {at(dst), at(v), -static_cast<float>(rate.value)});
+    tangent_pass(pass, at(v), {at(grad), nullptr, 1.0f},
+                 {at(dst), at(v), -static_cast<float>(rate.value)});
   }
 
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override {
-    const Data& data = data_[static_cast<int>(pass.set)];
-    const int n = rows(pass.set);
-    forward(data, n, at(pass.weights), at(direction));
-    loss_and_delta(pass, data, n, nullptr, true, true);
-    backward(data, n, at(pass.weights), at(direction), {at(grad), nullptr, 1.0f},
-             {at(hv), accumulate ? at(hv) : nullptr, 1.0f});
+    tangent_pass(pass, at(direction), {at(grad), nullptr, 1.0f},
+                 {at(hv), accumulate ? at(hv) : nullptr, 1.0f});
   }
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
-    const Data& data = data_[static_cast<int>(pass.set)];
     const int n = rows(pass.set);
-    forward(data, n, at(pass.weights), nullptr);
-    if (loss) loss_and_delta(pass, data, n, at(loss), false, false);
+    forward(pass.set, at(pass.weights), nullptr, true);
+    if (loss) loss_and_delta(pass, at(loss), false, false);
     if (!outputs) return;
     // [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows
-    const float* z = steps_.back().y.data();
+    const float* z = steps_.back().y[static_cast<int>(pass.set)].data();
     float* out = at(outputs);
     const auto lanes = static_cast<std::size_t>(lanes_);
     for (int r = 0; r < n; ++r) {
@@ -221,7 +209,9 @@ class LaneWave final : public CpuWave {
     Activation activation = Activation::relu;
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
-    AlignedFloats y, y_dot;
+    // Of the last pass on each set; delta is the loss's derivative by y.
+    AlignedFloats y[3], delta[3];
+    AlignedFloats y_dot;
   };
   struct Data {
     AlignedFloats x;       ///< [inputs][rows][W]
@@ -286,78 +276,6 @@ class LaneWave final : public CpuWave {
     }
   }
 
-  void forward(const Data& data, int n, const float* w, const float* w_dot) {
-    const float* x = data.x.data();
-    const float* x_dot = nullptr;  // the data have no tangent
-    for (Step& step : steps_) {
-      if (step.is_activation) {
-        const std::size_t count = size(step.out, n);
-        kernels_.act(step.activation, step.y.data(), x, count);
-        if (x_dot != nullptr) {
-          kernels_.act_tangent(step.activation, step.y_dot.data(), step.y.data(), x_dot, count);
-        }
-      } else {
-        LaneGemm g;
-        g.m = step.out;
-        g.n = n;
-        g.k = step.in;
-        g.a[0] = w + step.weight * static_cast<std::size_t>(lanes_);
-        g.a_row = step.in;
-        g.a_col = 1;
-        g.b[0] = x;
-        g.b_row = n;
-        g.b_col = 1;
-        g.c = step.y.data();
-        g.c_row = n;
-        g.c_col = 1;
-        g.bias = w + step.bias * static_cast<std::size_t>(lanes_);
-        kernels_.lane_gemm(g);
-        if (w_dot != nullptr) {
-          g.a[0] = w_dot + step.weight * static_cast<std::size_t>(lanes_);
-          g.bias = w_dot + step.bias * static_cast<std::size_t>(lanes_);
-          g.c = step.y_dot.data();
-          if (x_dot != nullptr) {
-            g.products = 2;
-            g.a[1] = w + step.weight * static_cast<std::size_t>(lanes_);
-            g.b[1] = x_dot;
-          }
-          kernels_.lane_gemm(g);
-        }
-      }
-      x = step.y.data();
-      if (w_dot != nullptr) x_dot = step.y_dot.data();
-    }
-  }
-
-  /// Losses of the last forward pass, and delta (and its tangent) at the output into delta_[0].
-  void loss_and_delta(const Pass& pass, const Data& data, int n, float* loss, bool delta,
-                      bool tangent) {
-    float scale[max_lanes];
-    pattern(pass.scale, scale);
-    for (int r = 0; r < n; ++r) {
-      for (int lane = 0; lane < lanes_; ++lane) {
-        const std::ptrdiff_t e = static_cast<std::ptrdiff_t>(r) * lanes_ + lane;
-        weight_.data()[e] = data.valid.data()[e] * scale[lane];
-      }
-    }
-    LaneLoss g{};
-    g.type = loss_type();
-    g.outputs = network_outputs_;
-    g.rows = n;
-    g.coefficient = loss_coefficient();
-    g.constant = loss_constant();
-    g.z = steps_.back().y.data();
-    g.target = data.target.data();
-    g.weight = weight_.data();
-    g.loss = loss;
-    if (delta) g.delta = delta_[0].data();
-    if (tangent) {
-      g.z_dot = steps_.back().y_dot.data();
-      g.delta_dot = delta_dot_[0].data();
-    }
-    kernels_.lane_loss(g);
-  }
-
   /// Where a gradient goes: out = P, or base + scale * P; nowhere without `out`.
   struct Target {
     float* out = nullptr;
@@ -365,29 +283,123 @@ class LaneWave final : public CpuWave {
     float scale = 1.0f;
   };
 
+  void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv) {
+    const bool fresh = !pass.again;
+    forward(pass.set, at(pass.weights), w_dot, fresh);
+    loss_and_delta(pass, nullptr, fresh, true);
+    backward(pass.set, at(pass.weights), w_dot, fresh, grad, hv);
+  }
+
+  /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
+  void forward(Set set, const float* w, const float* w_dot, bool fresh) {
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    const int s = static_cast<int>(set);
+    const int n = rows(set);
+    const float* x = data_[s].x.data();
+    const float* x_dot = nullptr;  // the data have no tangent
+    for (Step& step : steps_) {
+      float* const y = step.y[s].data();
+      if (step.is_activation) {
+        const std::size_t count = size(step.out, n);
+        if (fresh) kernels_.act(step.activation, y, x, count);
+        if (x_dot != nullptr) {
+          kernels_.act_tangent(step.activation, step.y_dot.data(), y, x_dot, count);
+        }
+      } else {
+        LaneGemm g;
+        g.m = step.out;
+        g.n = n;
+        g.k = step.in;
+        g.a_row = step.in;
+        g.a_col = 1;
+        g.b[0] = x;
+        g.b_row = n;
+        g.b_col = 1;
+        g.c_row = n;
+        g.c_col = 1;
+        if (fresh) {
+          g.a[0] = w + step.weight * lanes;
+          g.c = y;
+          g.bias = w + step.bias * lanes;
+          kernels_.lane_gemm(g);
+        }
+        if (w_dot != nullptr) {
+          g.a[0] = w_dot + step.weight * lanes;
+          g.bias = w_dot + step.bias * lanes;
+          g.c = step.y_dot.data();
+          if (x_dot != nullptr) {
+            g.products = 2;
+            g.a[1] = w + step.weight * lanes;
+            g.b[1] = x_dot;
+          }
+          kernels_.lane_gemm(g);
+        }
+      }
+      x = y;
+      if (w_dot != nullptr) x_dot = step.y_dot.data();
+    }
+  }
+
+  /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
+  void loss_and_delta(const Pass& pass, float* loss, bool delta, bool tangent) {
+    const int s = static_cast<int>(pass.set);
+    const int n = rows(pass.set);
+    float scale[max_lanes];
+    pattern(pass.scale, scale);
+    const float* valid = data_[s].valid.data();
+    for (int r = 0; r < n; ++r) {
+      for (int lane = 0; lane < lanes_; ++lane) {
+        const std::ptrdiff_t e = static_cast<std::ptrdiff_t>(r) * lanes_ + lane;
+        weight_.data()[e] = valid[e] * scale[lane];
+      }
+    }
+    Step& last = steps_.back();
+    LaneLoss g{};
+    g.type = loss_type();
+    g.outputs = network_outputs_;
+    g.rows = n;
+    g.coefficient = loss_coefficient();
+    g.constant = loss_constant();
+    g.z = last.y[s].data();
+    g.target = data_[s].target.data();
+    g.weight = weight_.data();
+    g.loss = loss;
+    if (delta) g.delta = last.delta[s].data();
+    if (tangent) {
+      g.z_dot = last.y_dot.data();
+      g.delta_dot = delta_dot_[0].data();
+    }
+    kernels_.lane_loss(g);
+  }
+
   /// From delta at the output: the gradient into `grad`, and with w_dot its tangent into `hv`.
-  void backward(const Data& data, int n, const float* w, const float* w_dot, const Target& grad,
+  void backward(Set set, const float* w, const float* w_dot, bool fresh, const Target& grad,
                 const Target& hv) {
-    int now = 0;
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    const int s = static_cast<int>(set);
+    const int n = rows(set);
     const bool tangent = w_dot != nullptr;
+    int now = 0;  // which of delta_dot_ is the current one
     for (std::size_t i = steps_.size(); i-- > 0;) {
       Step& step = steps_[i];
       const bool first = i == 0;
-      const float* x = first ? data.x.data() : steps_[i - 1].y.data();
+      const float* x = first ? data_[s].x.data() : steps_[i - 1].y[s].data();
       const float* x_dot = first ? nullptr : steps_[i - 1].y_dot.data();
-      float* const delta = delta_[now].data();
+      const float* const delta = step.delta[s].data();
+      float* const delta_in = first ? nullptr : steps_[i - 1].delta[s].data();
       float* const delta_dot = delta_dot_[now].data();
       if (step.is_activation) {
         if (first) break;
         const std::size_t count = size(step.out, n);
         if (tangent) {
-          kernels_.act_backward_tangent(step.activation, delta_dot, step.y.data(),
+          kernels_.act_backward_tangent(step.activation, delta_dot, step.y[s].data(),
                                         step.y_dot.data(), delta, delta_dot, count);
         }
-        kernels_.act_backward(step.activation, delta, step.y.data(), delta, count);
+        if (fresh) {
+          kernels_.act_backward(step.activation, delta_in, step.y[s].data(), delta, count);
+        }
         continue;
       }
-      const std::size_t lanes = static_cast<std::size_t>(lanes_);
       // dW[out][in] = sum_rows delta[out][row] x[in][row]
       LaneGemm g;
       g.m = step.out;
@@ -437,9 +449,11 @@ class LaneWave final : public CpuWave {
       back.c_row = n;
       back.c_col = 1;
       back.a[0] = w + step.weight * lanes;
-      back.b[0] = delta;
-      back.c = delta_[1 - now].data();
-      kernels_.lane_gemm(back);
+      if (fresh) {
+        back.b[0] = delta;
+        back.c = delta_in;
+        kernels_.lane_gemm(back);
+      }
       if (tangent) {
         back.b[0] = delta_dot;
         back.products = 2;
@@ -447,8 +461,8 @@ class LaneWave final : public CpuWave {
         back.b[1] = delta;
         back.c = delta_dot_[1 - now].data();
         kernels_.lane_gemm(back);
+        now = 1 - now;
       }
-      now = 1 - now;
     }
   }
 
@@ -456,7 +470,7 @@ class LaneWave final : public CpuWave {
   std::vector<Step> steps_;
   Data data_[3];
   AlignedFloats weight_;
-  AlignedFloats delta_[2], delta_dot_[2];
+  AlignedFloats delta_dot_[2];
 };
 
 }  // namespace
