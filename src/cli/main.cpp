@@ -322,7 +322,11 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
 int main(int argc, char** argv) {
   try {
     kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
-    return line.run(argc, argv);
+    const int status = line.run(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
+      throw kshot::Error("cannot write to standard output");
+    }
+    return status;
   } catch (const kshot::Error& error) {
     std::fprintf(stderr, "kshot: %s\n", error.what());
     return kshot::cli::error_status;

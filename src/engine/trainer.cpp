@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
+#include <system_error>
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
@@ -224,13 +225,19 @@ struct Trainer::State {
       resumed_at = run.step;
     } else {
       create_run_folder(folder);
+      try {
+        // Before all else: the disk can be written, and a run that is killed early can be resumed.
+        save(last_checkpoint);
+      } catch (...) {
+        std::error_code ignored;
+        fs::remove(folder, ignored);  // only where it is empty
+        throw;
+      }
     }
     write_run_record(folder, assembly, describe(*source), options.command,
                      resumed_at ? &*resumed_at : nullptr);
     io::write_file_atomic(folder / config_file, assembly.config.to_toml());
     log = std::make_unique<RunLog>(folder, resumed_at);
-    // Before any work: the disk can be written, and a run that is killed early can be resumed.
-    if (!options.resume) save(last_checkpoint);
   }
 
   void save(const char* name) {
