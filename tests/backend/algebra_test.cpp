@@ -170,6 +170,20 @@ TEST_P(AlgebraTest, SamplesAndTheirPullBacks) {
       }));
 }
 
+TEST_P(AlgebraTest, SampleAndDirectionTogether) {
+  const Numbers r0 = random(7), mu = random(0), s = random(1, 0.3), eps = random(2), vm = random(5),
+                vs = random(6);
+  const Numbers sigma = map([&](std::size_t i) { return static_cast<float>(std::exp(s[i])); });
+  expect_close(
+      run({r0, r0, mu, vm, vs, eps, sigma},
+          [&](auto& x) { wave().sample_with_direction(x[0], x[1], x[2], x[3], x[4], x[5], x[6]); }),
+      map([&](std::size_t i) { return mu[i] + sigma[i] * eps[i]; }));
+  expect_close(
+      run({r0, r0, mu, vm, vs, eps, sigma},
+          [&](auto& x) { wave().sample_with_direction(x[1], x[0], x[2], x[3], x[4], x[5], x[6]); }),
+      map([&](std::size_t i) { return vm[i] + sigma[i] * eps[i] * vs[i]; }));
+}
+
 TEST_P(AlgebraTest, SampledLossHasTheDerivativesOfThePullBacks) {
   // f(mu, s) = sum (mu + e^s eps)^3 / 3: g = phi^2, h = 2 phi u; everything by differences of f
   const Numbers mu = random(0), s = random(1, 0.3), eps = random(2), vm = random(5), vs = random(6),

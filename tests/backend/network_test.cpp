@@ -89,6 +89,58 @@ TEST_P(NetworkTest, HessianVectorIsTheCentralDifferenceOfTheGradient) {
   });
 }
 
+TEST_P(NetworkTest, StepsAreTheirComposition) {
+  // inner step src - rate * g and adjoint step v - H (rate * v), which a backend may fuse; g and H
+  // v of the reference, which the tests above hold against differences
+  for_each_case(
+      [&](const Problem& problem, Runner& runner, Runner& reference, Set set, Scale scale) {
+        const std::size_t width = problem.width();
+        RandomStream random = stream(4, 3);
+        const Numbers src = normals(random, problem.weights.size());
+        const Numbers v = normals(random, problem.weights.size());
+        Numbers rates = normals(random, width, 0.1);
+        for (std::size_t i = 0; i < width; i += 3) rates[i] = 0.0;  // masked
+        const backend::Shared shared = backend_->shared(width);
+        shared->upload(rates);
+        const Numbers g = reference.gradient(problem.weights, set, scale);
+        backend::Wave& wave = runner.wave();
+        const backend::Block weights = wave.weights(), from = wave.weights(), to = wave.weights(),
+                             scratch = wave.weights(), grad = wave.weights();
+        const double number = 0.0625;
+        for (const backend::Rate& rate :
+             {backend::Rate{number, nullptr}, backend::Rate{99.0, shared.get()}}) {
+          const auto at = [&](std::size_t i) { return rate.vector ? rates[i % width] : number; };
+          Numbers want_step = src, scaled = v, want_adjoint = v;
+          for (std::size_t i = 0; i < v.size(); ++i) {
+            want_step[i] -= at(i) * g[i];
+            scaled[i] *= at(i);
+          }
+          const Numbers hv = reference.hessian_vector(problem.weights, scaled, set, scale);
+          for (std::size_t i = 0; i < v.size(); ++i) want_adjoint[i] -= hv[i];
+          for (const bool with_gradient : {false, true}) {
+            Numbers step, adjoint, gradient;
+            runner.for_each_wave([&](int) {
+              runner.put(weights, problem.weights);
+              runner.put(from, src);
+              wave.gradient_step({set, weights, scale}, to, from, rate, scratch);
+              runner.take(to, width, step);
+              runner.put(from, v);
+              wave.hessian_step({set, weights, scale}, to, from, rate,
+                                with_gradient ? grad : backend::Block{}, scratch);
+              runner.take(to, width, adjoint);
+              if (with_gradient) runner.take(grad, width, gradient);
+            });
+            const double tolerance = difference_tolerance(*backend_);
+            EXPECT_TRUE(close_rows(step, want_step, width, tolerance));
+            EXPECT_TRUE(close_rows(adjoint, want_adjoint, width, tolerance));
+            if (with_gradient) {
+              EXPECT_TRUE(close_rows(gradient, g, width, tolerance));
+            }
+          }
+        }
+      });
+}
+
 TEST_P(NetworkTest, ValueGivesTheLossAndOutputsOfTheReference) {
   for_each_case(
       [&](const Problem& problem, Runner& runner, Runner& reference, Set set, Scale scale) {

@@ -1,0 +1,194 @@
+// Vectors that all tasks share: algebra, the hyper-prior and one step of each optimiser, on every
+// backend; and the names of backends.
+#include <gmock/gmock.h>
+
+#include "support/backend_problems.h"
+
+namespace kshot::testing {
+namespace {
+
+using backend::OptimizerStep;
+using backend::Shared;
+using ::testing::HasSubstr;
+
+class SharedVectorTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { backend_ = open_backend(GetParam()); }
+  Shared vector(const Numbers& values) {
+    const Shared v = backend_->shared(values.size());
+    v->upload(values);
+    return v;
+  }
+  static Numbers values(const Shared& v) {
+    Numbers x(v->size());
+    v->download(x);
+    return x;
+  }
+  void expect_close(const Shared& got, const Numbers& want) {
+    EXPECT_TRUE(close_rows(values(got), want, want.size(), closed_form_tolerance(*backend_)));
+  }
+  std::unique_ptr<backend::Backend> backend_;
+};
+
+TEST_P(SharedVectorTest, Algebra) {
+  const Shared a = vector({1, -2, 3.5}), b = vector({4, 0.5, -1});
+  EXPECT_EQ(a->size(), 3u);
+  EXPECT_EQ(values(a), (Numbers{1, -2, 3.5}));
+  EXPECT_EQ(values(backend_->shared(2)), Numbers(2, 0.0));
+  backend_->add(*a, 0.5, *b);
+  expect_close(a, {3, -1.75, 3});
+  backend_->multiply(*a, *b);
+  expect_close(a, {12, -0.875, -3});
+  backend_->assign(*a, *b);
+  expect_close(a, {4, 0.5, -1});
+  EXPECT_NEAR(backend_->squared_norm(*a, 0.0), 17.25, 1e-6);
+  EXPECT_NEAR(backend_->squared_norm(*a, 0.75), 0.5625 + 0.25 + 0.5625, 1e-6);
+}
+
+TEST_P(SharedVectorTest, GatherAndItsTranspose) {
+  const std::vector<std::uint32_t> index = {2, 0, 2, 1};
+  const Shared wide = backend_->shared(4);
+  backend_->gather(*wide, *vector({10, 20, 30}), index);
+  expect_close(wide, {30, 10, 30, 20});
+  const Shared narrow = vector({7, 7, 7});
+  backend_->scatter_add(*narrow, *vector({1, 2, 4, 8}), index);
+  expect_close(narrow, {2, 8, 5});
+}
+
+TEST_P(SharedVectorTest, HyperPriorAndItsGradient) {
+  const double a0 = 2.5, b0 = 0.2, weight = 0.3;
+  const Numbers mu = {0.5, -1.25}, s = {-1, 0.25};
+  const auto value = [&](const Numbers& m, const Numbers& l) {
+    double sum = 0.0;
+    for (std::size_t i = 0; i < m.size(); ++i) {
+      const double tau = std::exp(-2.0 * l[i]);
+      sum += m[i] * m[i] / 2.0 - ((a0 - 1.0) * std::log(tau) - b0 * tau);
+    }
+    return weight * sum;
+  };
+  const Shared g_mu = vector({1, 2}), g_s = vector({3, 4});
+  const double got = backend_->hyper_prior(*vector(mu), *vector(s), a0, b0, weight, *g_mu, *g_s);
+  EXPECT_NEAR(got, value(mu, s), 1e-6);
+  Numbers want_mu = {1, 2}, want_s = {3, 4};
+  const double h = 1e-5;
+  for (std::size_t i = 0; i < 2; ++i) {
+    Numbers up = mu, down = mu;
+    up[i] += h;
+    down[i] -= h;
+    want_mu[i] += (value(up, s) - value(down, s)) / (2 * h);
+    up = down = s;
+    up[i] += h;
+    down[i] -= h;
+    want_s[i] += (value(mu, up) - value(mu, down)) / (2 * h);
+  }
+  EXPECT_TRUE(close_rows(values(g_mu), want_mu, 2, 1e-6));
+  EXPECT_TRUE(close_rows(values(g_s), want_s, 2, 1e-6));
+}
+
+TEST_P(SharedVectorTest, SgdWithMomentum) {
+  const Shared p = vector({1, -1}), m = vector({0, 0});
+  OptimizerStep step;
+  step.kind = OptimizerStep::Kind::sgd;
+  step.learning_rate = 0.5;
+  step.momentum = 0.75;
+  backend_->optimizer_step(*p, *vector({2, 4}), *m, nullptr, step);
+  expect_close(p, {0, -3});
+  backend_->optimizer_step(*p, *vector({1, 0}), *m, nullptr, step);
+  expect_close(m, {2.5, 3});  // 0.75 * (2, 4) + (1, 0)
+  expect_close(p, {-1.25, -4.5});
+}
+
+TEST_P(SharedVectorTest, Adam) {
+  // Kingma & Ba, algorithm 1, over three steps
+  OptimizerStep step;
+  step.learning_rate = 0.01;
+  const std::vector<Numbers> gradients = {{0.5, -3}, {-0.25, 1}, {2, 0.125}};
+  Numbers want = {1, 2};
+  double m1[2] = {}, m2[2] = {};
+  const Shared p = vector(want), m = vector({0, 0}), v = vector({0, 0});
+  for (std::size_t t = 1; t <= gradients.size(); ++t) {
+    step.step = t;
+    backend_->optimizer_step(*p, *vector(gradients[t - 1]), *m, v.get(), step);
+    for (std::size_t i = 0; i < 2; ++i) {
+      const double g = gradients[t - 1][i];
+      m1[i] = 0.9 * m1[i] + 0.1 * g;
+      m2[i] = 0.999 * m2[i] + 0.001 * g * g;
+      want[i] -= 0.01 * (m1[i] / (1 - std::pow(0.9, t))) /
+                 (std::sqrt(m2[i] / (1 - std::pow(0.999, t))) + 1e-8);
+    }
+    expect_close(p, want);
+  }
+  expect_close(m, {m1[0], m1[1]});
+}
+
+TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
+  // the value clip comes first, then the factor, then decay: x = 0.5 clip(g) + 0.25 p
+  OptimizerStep step;
+  step.kind = OptimizerStep::Kind::sgd;
+  step.momentum = 0.0;
+  step.learning_rate = 1.0;
+  step.clip_value = 3.0;
+  step.gradient_factor = 0.5;
+  step.weight_decay = 0.25;
+  const Shared p = vector({4, 4, -4}), m = vector({0, 0, 0});
+  backend_->optimizer_step(*p, *vector({10, 2, -10}), *m, nullptr, step);
+  expect_close(p, {4 - 1.5 - 1, 4 - 1 - 1, -4 + 1.5 + 1});
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, SharedVectorTest, ::testing::ValuesIn(backend_names()),
+                         [](const auto& param) { return param.param; });
+
+// ---- names -------------------------------------------------------------------------------------
+
+std::string message_of(const std::string& device, int threads = 1) {
+  try {
+    backend::make_backend(device, threads);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Devices, EveryUsableDeviceOpensUnderItsName) {
+  int usable = 0;
+  for (const backend::DeviceInfo& device : backend::list_devices()) {
+    EXPECT_FALSE(device.description.empty());
+    if (device.usable) {
+      EXPECT_EQ(backend::make_backend(device.name, 1)->name(), device.name);
+      ++usable;
+    } else {
+      EXPECT_FALSE(device.reason.empty());
+      EXPECT_THROW(backend::make_backend(device.name, 1), DeviceError);
+      EXPECT_THAT(message_of(device.name), HasSubstr(device.reason));
+    }
+  }
+  EXPECT_GE(usable, 2);  // reference and cpu
+}
+
+TEST(Devices, PrecisionAndThreads) {
+  const auto reference = backend::make_backend("reference", 3);
+  EXPECT_EQ(reference->precision(), backend::Precision::f64);
+  EXPECT_EQ(reference->concurrency(), 3);
+  const auto cpu = backend::make_backend("cpu", 2);
+  EXPECT_EQ(cpu->precision(), backend::Precision::f32);
+  EXPECT_EQ(cpu->concurrency(), 2);
+  EXPECT_GE(backend::make_backend("cpu", 0)->concurrency(), 1);
+  EXPECT_GE(backend::make_backend("reference", 0)->concurrency(), 1);
+}
+
+TEST(Devices, AutoSaysWhatItPicked) {
+  const auto chosen = backend::make_backend("auto", 1);
+  EXPECT_NE(chosen->name(), "auto");
+  EXPECT_THAT(chosen->description(), HasSubstr(chosen->name()));
+}
+
+TEST(Devices, AWrongNameIsAnErrorThatHelps) {
+  EXPECT_THAT(message_of("gpu"), HasSubstr("device \"gpu\" is unknown"));
+  EXPECT_THAT(message_of("gpu"), HasSubstr("\"reference\""));
+  EXPECT_THAT(message_of("cudagpu"), HasSubstr("unknown"));
+  EXPECT_THAT(message_of(""), HasSubstr("unknown"));
+  EXPECT_THAT(message_of("cpu", -1), HasSubstr("threads = -1"));
+}
+
+}  // namespace
+}  // namespace kshot::testing
