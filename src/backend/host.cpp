@@ -245,7 +245,10 @@ void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   T* p = host<T>(parameters).data();
   const T* g = host<T>(gradient).data();
   T* first = host<T>(m).data();
-  T* second = v ? host<T>(*v).data() : nullptr;
+  if (step.kind == OptimizerStep::Kind::adam && v == nullptr) {
+    throw std::logic_error("adam without its second moment");
+  }
+  T* second = v != nullptr ? host<T>(*v).data() : nullptr;
   const auto n = static_cast<double>(step.step);
   const double correction1 = 1.0 - std::pow(step.beta1, n);
   const double correction2 = 1.0 - std::pow(step.beta2, n);

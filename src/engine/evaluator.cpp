@@ -110,8 +110,13 @@ std::string percent(const Statistic& s) {
              : fmt::format("{:.2f} %", 100.0 * s.mean);
 }
 std::string plain(const Statistic& s) {
-  return std::isfinite(s.half_width) ? fmt::format("{:.4f} ± {:.4f}", s.mean, s.half_width)
-                                     : fmt::format("{:.4f}", s.mean);
+  // beyond a thousand (a few steps too many, say) digits after the point say nothing
+  const bool large = std::abs(s.mean) >= 1e3 || std::abs(s.half_width) >= 1e3;
+  const auto number = [large](double v) {
+    return large ? fmt::format("{:.3g}", v) : fmt::format("{:.4f}", v);
+  };
+  return std::isfinite(s.half_width) ? number(s.mean) + " ± " + number(s.half_width)
+                                     : number(s.mean);
 }
 
 /// Width on the screen: "±" is two bytes.
