@@ -101,8 +101,7 @@ class Wave {
   /// order.
   virtual Block weights() = 0;
 
-  // ---- algebra of per-task vectors; all arguments of one operation have the same width
-  // ------------
+  // ---- algebra of per-task vectors; all arguments of one operation have the same width ----
   virtual void broadcast(Block dst, const SharedVector& src) = 0;        // dst[b] = src
   virtual void fill(Block dst, double value) = 0;                        // dst = value
   virtual void copy(Block dst, Block src) = 0;                           // dst = src
@@ -115,8 +114,7 @@ class Wave {
   /// Task t's vector from host + t * stride of the batch the wave was loaded from.
   virtual void upload(Block dst, const double* host, std::size_t stride) = 0;
 
-  // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p))
-  // -----------------------
+  // ---- Gaussian over weights: q = N(mu, exp(2 s)), prior N(mu_p, exp(2 s_p)) ----
   /// phi = mu + sigma * eps. With `noise` eps ~ N(0, 1) is drawn first; without, eps is taken as it
   /// is (an earlier draw that was kept).
   virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
@@ -149,8 +147,7 @@ class Wave {
   virtual void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
                       Block rp_mu, Block rp_s) = 0;
 
-  // ---- network
-  // -------------------------------------------------------------------------------------
+  // ---- network ----
   /// One set of rows under one set of weights; nll summed over the set's rows, times `scale`.
   struct Pass {
     Set set = Set::support;
@@ -191,8 +188,7 @@ class Wave {
   /// Rows of a set in the layout of `outputs` (the largest number over tasks).
   virtual int rows(Set set) const = 0;
 
-  // ---- the door back
-  // -------------------------------------------------------------------------------
+  // ---- the door back ----
   /// values[t * width + i], t < count().
   virtual void download(Block src, std::span<double> values) const = 0;
 
@@ -270,7 +266,7 @@ class Backend {
                                      const WaveShape& shape) = 0;
   virtual std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) = 0;
 
-  // ---- shared vectors --------------------------------------------------------------------------
+  // ---- shared vectors ----
   /// dst = src.
   virtual void assign(SharedVector& dst, const SharedVector& src) = 0;
   /// dst *= src, element by element.

@@ -33,8 +33,7 @@ void HostVector<T>::download(std::span<double> values) const {
   std::copy(values_.begin(), values_.end(), values.begin());
 }
 
-// ---- reduction
-// -------------------------------------------------------------------------------------
+// ---- reduction ----
 
 template <typename T>
 HostReduction<T>::HostReduction(std::span<const std::size_t> widths)
@@ -152,8 +151,7 @@ double HostReduction<T>::mean_loss() const {
   return tasks_ > 0 ? loss_ / static_cast<double>(tasks_) : 0.0;
 }
 
-// ---- shared vectors
-// --------------------------------------------------------------------------------
+// ---- shared vectors ----
 
 template <typename T>
 Shared HostBackend<T>::shared(std::size_t size) {

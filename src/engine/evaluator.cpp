@@ -101,8 +101,7 @@ bool has_norm(const Network& network) {
   return false;
 }
 
-// ---- as text
-// -------------------------------------------------------------------------------------
+// ---- as text ----
 
 std::string percent(const Statistic& s) {
   return std::isfinite(s.half_width)

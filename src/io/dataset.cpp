@@ -142,8 +142,7 @@ std::uint64_t DatasetHeader::rows() const {
   return groups.empty() ? 0 : groups.back().first + groups.back().rows;
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------
+// ---- reading ----
 
 std::shared_ptr<const Dataset> Dataset::open(const std::filesystem::path& path) {
   std::shared_ptr<Dataset> dataset(new Dataset);
@@ -258,8 +257,7 @@ std::int32_t Dataset::label(std::uint64_t row) const {
   return labels_[row];
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------
+// ---- writing ----
 
 struct DatasetWriter::State {
   State(const std::filesystem::path& path, DatasetHeader given)

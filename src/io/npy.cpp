@@ -320,8 +320,7 @@ std::string header_of(const NpyArray& array) {
   return header + dictionary;
 }
 
-// ---- zip
-// -------------------------------------------------------------------------------------------
+// ---- zip ----
 
 struct DiscardZip {
   void operator()(zip_t* archive) const { zip_discard(archive); }

@@ -25,7 +25,7 @@ double seconds_now() {
   return std::chrono::duration<double>(since_1970).count();
 }
 
-// ---- protocol buffers: the wire format of the few fields used ----------------------------------
+// ---- protocol buffers: the wire format of the few fields used ----
 // Field numbers from tensorflow/core/util/event.proto and framework/summary.proto.
 
 enum class Wire { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
@@ -61,16 +61,14 @@ std::string event(double wall_time, std::int64_t step) {
   return out;
 }
 
-// ---- TFRecord
-// ------------------------------------------------------------------------------------
+// ---- TFRecord ----
 
 /// Checksums are masked, since a checksum of data that holds checksums is weak.
 std::uint32_t masked_crc(std::string_view data) {
   return std::rotr(crc32c(data), 15) + 0xa282ead8u;
 }
 
-// ---- file names
-// ----------------------------------------------------------------------------------
+// ---- file names ----
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
 

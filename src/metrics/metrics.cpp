@@ -51,8 +51,7 @@ Estimate estimate(std::span<const double> values) {
   return mean.estimate();
 }
 
-// ---- classification
-// ------------------------------------------------------------------------------
+// ---- classification ----
 
 double log_sum_exp(std::span<const double> x) {
   double largest = -kInfinity;
@@ -174,8 +173,7 @@ ClassificationScore ClassificationMetrics::add_episode(std::span<const double> p
   return score;
 }
 
-// ---- regression
-// ----------------------------------------------------------------------------------
+// ---- regression ----
 
 double gaussian_nll(double y, double mean, double std) {
   const double z = (y - mean) / std;

@@ -39,8 +39,7 @@ class Mean {
 
 Estimate estimate(std::span<const double> values);
 
-// ---- classification
-// ------------------------------------------------------------------------------
+// ---- classification ----
 
 /// log(sum_i exp(x_i)) without overflow; -infinity where empty.
 double log_sum_exp(std::span<const double> x);
@@ -108,8 +107,7 @@ class ClassificationMetrics {
   Calibration calibration_;
 };
 
-// ---- regression
-// ----------------------------------------------------------------------------------
+// ---- regression ----
 
 /// -log N(y; mean, std^2), nats. std > 0.
 double gaussian_nll(double y, double mean, double std);

@@ -131,8 +131,7 @@ class Palette {
   std::vector<std::string> bases_;
 };
 
-// ---- pieces of HTML
-// ------------------------------------------------------------------------------
+// ---- pieces of HTML ----
 
 std::string heading(const std::string& text) {
   return "<h2>" + escape(text) + "</h2>\n";
@@ -226,8 +225,7 @@ void check_length(std::size_t found, std::size_t expected, const std::string& wh
   }
 }
 
-// ---- learning curves
-// -----------------------------------------------------------------------------
+// ---- learning curves ----
 
 /// At most `limit` points: means of neighbouring ones; a group without finite values is a gap.
 void thin(std::vector<double>& x, std::vector<double>& y, std::size_t limit) {
@@ -404,8 +402,7 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
   return heading("Learning curves") + legend(entries) + figure(svg::render(grid)) + caption(about);
 }
 
-// ---- fits to tasks
-// -------------------------------------------------------------------------------
+// ---- fits to tasks ----
 
 std::string task_figure(const TaskFigure& task, const Report& report, Palette& palette) {
   if (!task.truth.empty()) {
@@ -520,8 +517,7 @@ std::string tasks_section(const Report& report, Palette& palette) {
   return out;
 }
 
-// ---- charts
-// --------------------------------------------------------------------------------------
+// ---- charts ----
 
 std::string chart(const Chart& c, double width, Palette& palette) {
   svg::Plot plot;
@@ -577,8 +573,7 @@ std::string charts_section(const std::vector<Chart>& charts, Palette& palette) {
   return out + "</div>\n";
 }
 
-// ---- calibration
-// ---------------------------------------------------------------------------------
+// ---- calibration ----
 
 std::string coverage_section(const std::vector<BandCoverage>& coverage, const std::string& text,
                              Palette& palette) {
@@ -735,8 +730,7 @@ std::string reliability_section(const std::vector<Reliability>& all, Palette& pa
   return out;
 }
 
-// ---- the rest
-// ------------------------------------------------------------------------------------
+// ---- the rest ----
 
 std::string cards_block(const std::vector<Card>& cards) {
   if (cards.empty()) return {};

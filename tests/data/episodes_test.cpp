@@ -27,8 +27,7 @@ using test::TempFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// ---- sinusoids
-// -----------------------------------------------------------------------------------
+// ---- sinusoids ----
 
 TEST(Sinusoid, PointsLieOnASinusoidOfTheRanges) {
   const auto source = make_sinusoid({.support = 10, .query = 15});
@@ -128,8 +127,7 @@ TEST(Sinusoid, BadOptionsNameTheKey) {
   EXPECT_THAT(error_text([] { make_sinusoid({.noise_std = -1}); }), HasSubstr("data.noise_std"));
 }
 
-// ---- streams and samples
-// -------------------------------------------------------------------------
+// ---- streams and samples ----
 
 TEST(EpisodeStream, IdsDoNotShareNumbers) {
   std::set<std::vector<std::uint32_t>> seen;
@@ -168,8 +166,7 @@ TEST(Sample, WithoutReplacementAndUniform) {
   EXPECT_LT(chi, 31.3);  // 99.9 % of chi-square with 11 degrees of freedom
 }
 
-// ---- classes
-// -------------------------------------------------------------------------------------
+// ---- classes ----
 
 /// 12 training, 6 validation, 5 test classes; feature 0 of a row is its class, feature 1 its number
 /// in the class.
@@ -277,8 +274,7 @@ TEST(ClassEpisodes, TooFewNamesSplitAndCounts) {
   EXPECT_THAT(error_text([&] { make_table_source(data, {}); }), HasSubstr("expected tasks"));
 }
 
-// ---- tables
-// --------------------------------------------------------------------------------------
+// ---- tables ----
 
 /// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
 /// r.
@@ -367,8 +363,7 @@ TEST(TableEpisodes, Labels) {
   }
 }
 
-// ---- from a configuration
-// ------------------------------------------------------------------------
+// ---- from a configuration ----
 
 TEST(MakeSource, MismatchesNameTheKey) {
   TempFolder folder;

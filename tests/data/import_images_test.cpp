@@ -37,8 +37,7 @@ std::vector<std::string> names(const Dataset& data, Split split) {
   return out;
 }
 
-// ---- Omniglot
-// ------------------------------------------------------------------------------------
+// ---- Omniglot ----
 
 /// White paper with a black stroke in the top left quarter, 105 x 105.
 Picture drawing() {
@@ -171,8 +170,7 @@ TEST_F(Omniglot, AListForTrainingIsNeeded) {
   EXPECT_THAT(fault(), HasSubstr("--split train=FILE"));
 }
 
-// ---- folders of images
-// ---------------------------------------------------------------------------
+// ---- folders of images ----
 
 class Images : public ::testing::Test {
  protected:

@@ -98,7 +98,7 @@ inline int pick(RandomStream& random, int low, int high) {
   return low + static_cast<int>(random.below(static_cast<std::uint32_t>(high - low + 1)));
 }
 
-// ---- problems ----------------------------------------------------------------------------------
+// ---- problems ----
 
 struct NamedNetwork {
   std::string name;
@@ -337,7 +337,7 @@ inline Problem make_problem(std::shared_ptr<const Network> network, backend::Los
   return p;
 }
 
-// ---- one operation over all tasks --------------------------------------------------------------
+// ---- one operation over all tasks ----
 
 /// A wave of a backend, taken over all tasks of a problem; per-task vectors are [tasks, width].
 class Runner {
@@ -422,7 +422,7 @@ class Runner {
   backend::Block blocks_[4], loss_;
 };
 
-// ---- expected values ---------------------------------------------------------------------------
+// ---- expected values ----
 
 /// Coordinates whose derivatives are taken: all of a small network's, a seeded choice of a larger
 /// one's (every coordinate costs two losses).

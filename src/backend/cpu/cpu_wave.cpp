@@ -89,8 +89,7 @@ float CpuWave::loss_constant() const {
                             (std::log(loss_.noise_std) + 0.5 * std::log(2.0 * std::numbers::pi)));
 }
 
-// ---- algebra
-// ---------------------------------------------------------------------------------------
+// ---- algebra ----
 
 void CpuWave::fill(Block dst, double value) {
   // pads of weights stay zero: only zero may be written to them

@@ -123,8 +123,7 @@ struct Kernels {
   const char* name;
   int lanes;
 
-  // ---- element-wise
-  // ------------------------------------------------------------------------------
+  // ---- element-wise ----
   void (*fill)(float* y, float a, std::size_t vectors);
   void (*axpy)(float* y, float a, const float* x, std::size_t vectors);
   void (*multiply_add)(float* y, float a, const float* x1, const float* x2, std::size_t vectors);
@@ -154,8 +153,7 @@ struct Kernels {
                       const float* sigma, std::size_t elements);
   void (*noise_single)(const NoiseKey& key, float* eps, std::size_t elements);
 
-  // ---- activations, contiguous
-  // ---------------------------------------------------------------------
+  // ---- activations, contiguous ----
   void (*act)(Activation a, float* y, const float* x, std::size_t n);
   /// y_dot = a'(x) x_dot, from y.
   void (*act_tangent)(Activation a, float* y_dot, const float* y, const float* x_dot,
@@ -165,8 +163,7 @@ struct Kernels {
   void (*act_backward_tangent)(Activation a, float* dx_dot, const float* y, const float* y_dot,
                                const float* dy, const float* dy_dot, std::size_t n);
 
-  // ---- lanes
-  // ------------------------------------------------------------------------------------------
+  // ---- lanes ----
   void (*lane_gemm)(const LaneGemm& args);
   /// y[i] = sum_j x[i][j], or base[i] + scale * that.
   void (*lane_row_sum)(float* y, const float* base, float scale, const float* x, int rows,
@@ -179,8 +176,7 @@ struct Kernels {
   /// x[e][lane] = 0 where keep[lane] is 0 (not a multiplication: NaN goes too).
   void (*lane_mask)(float* x, const float* keep, std::size_t elements);
 
-  // ---- single
-  // ------------------------------------------------------------------------------------------
+  // ---- single ----
   void (*gather_gemm)(const GatherGemm& args);
   /// y[c][r] = x[r][c] for a rows x columns matrix, row strides in floats; pads are not touched.
   void (*transpose)(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_row, int rows,

@@ -91,8 +91,7 @@ KSHOT_INLINE vf fma_exact(vf a, vf b, vf c) {
 #endif
 }
 
-// ---- exp, log, tanh (Cephes polynomials, a few units in the last place)
-// ----------------------------
+// ---- exp, log, tanh (Cephes polynomials, a few units in the last place) ----
 
 KSHOT_INLINE vf vexp(vf x) {
   const vf clamped = vmin(vmax(x, splat(-87.3f)), splat(88.3f));
@@ -162,8 +161,7 @@ KSHOT_INLINE float horizontal_sum(vf v) {
   return sum;
 }
 
-// ---- element-wise
-// ----------------------------------------------------------------------------------
+// ---- element-wise ----
 
 void fill(float* y, float a, std::size_t vectors) {
   const vf v = splat(a);
@@ -276,8 +274,7 @@ void kl_hvp(const float* mu, const float* s, const float* pmu, const float* ps, 
   }
 }
 
-// ---- noise: random.h's Philox and Box-Muller, W at a time
-// -------------------------------------------
+// ---- noise: random.h's Philox and Box-Muller, W at a time ----
 
 struct Words {
   vu w[4];
@@ -416,8 +413,7 @@ void noise_single(const NoiseKey& key, float* eps, std::size_t elements) {
   }
 }
 
-// ---- activations
-// ---------------------------------------------------------------------------------------
+// ---- activations ----
 
 /// Applies a vector function to contiguous floats, the tail through a padded copy.
 template <typename F, typename... In>
@@ -467,8 +463,7 @@ void act_backward_tangent(Activation a, float* dx_dot, const float* y, const flo
       dx_dot, n, y, y_dot, dy, dy_dot);
 }
 
-// ---- lanes
-// -----------------------------------------------------------------------------------------
+// ---- lanes ----
 
 // Register tile: accumulators plus one column of A and one element of B fit the register file.
 #if defined(__AVX512F__)  // 32 registers
@@ -681,8 +676,7 @@ void lane_mask(float* x, const float* keep, std::size_t elements) {
   }
 }
 
-// ---- single
-// ----------------------------------------------------------------------------------------
+// ---- single ----
 
 #if defined(__AVX512F__)
 constexpr int gather_m = 6, gather_v = 4;

@@ -164,7 +164,8 @@ class SingleWave final : public CpuWave {
         std::fill_n(out, width, 0.0f);
       } else {
         const float* from = at(b);
-        for (std::size_t e = 0; e < width; ++e) out[e] = from[place_[e]];
+        const bool weights = storage(b).weights;
+        for (std::size_t e = 0; e < width; ++e) out[e] = from[weights ? place_[e] : e];
       }
       out += width;
     }
@@ -216,8 +217,7 @@ class SingleWave final : public CpuWave {
     for (std::size_t e = 0; e < place_.size(); ++e) dst[place_[e]] = flat[e];
   }
 
-  // ---- plan
-  // ----------------------------------------------------------------------------------------
+  // ---- plan ----
 
   /// Where each weight of the flat order lies: [tap][in][out padded], biases and norms padded.
   void plan_weights() {
@@ -473,8 +473,7 @@ class SingleWave final : public CpuWave {
     step.winner.resize(step.corner.size() * static_cast<std::size_t>(out.geometry.stride));
   }
 
-  // ---- data
-  // ----------------------------------------------------------------------------------------
+  // ---- data ----
 
   void load_rows(const TaskBatch& batch, bool support, Data& data, int start) {
     const auto& x = support ? batch.support_x : batch.query_x;
@@ -513,8 +512,7 @@ class SingleWave final : public CpuWave {
     }
   }
 
-  // ---- passes
-  // --------------------------------------------------------------------------------------
+  // ---- passes ----
 
   /// The contiguous runs of n rows of a geometry: body(offset, floats).
   template <typename F>

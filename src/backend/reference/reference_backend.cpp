@@ -200,7 +200,7 @@ double ReferenceWave::factor(const Scale& scale) const {
   return scale.factor;
 }
 
-// ---- algebra -----------------------------------------------------------------------------------
+// ---- algebra ----
 
 void ReferenceWave::axpy(Block y, double a, Block x) {
   const Values& from = at(x);
@@ -234,7 +234,7 @@ void ReferenceWave::rate_step(Block dst, Block src, const Rate& rate, Block grad
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - rate_at(rate, i, to.size()) * g[i];
 }
 
-// ---- Gaussian over weights ---------------------------------------------------------------------
+// ---- Gaussian over weights ----
 
 void ReferenceWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
   const Values& m = at(mu);
@@ -333,7 +333,7 @@ void ReferenceWave::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_
   }
 }
 
-// ---- network -----------------------------------------------------------------------------------
+// ---- network ----
 
 void ReferenceWave::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   const Values& weights = at(pass.weights, network_->size());
@@ -383,7 +383,7 @@ void ReferenceWave::value(const Pass& pass, Block loss, Block outputs, NormStati
   }
 }
 
-// ---- reduction ---------------------------------------------------------------------------------
+// ---- reduction ----
 
 void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double* out,
                               double* losses, bool* diverged) {
