@@ -83,10 +83,9 @@ struct Config {
     DataKind source = DataKind::sinusoid;
     std::string path;  ///< file: what `kshot import` wrote
     int ways = 5;      ///< classification
-    int shots = 1;     ///< support examples a class (classification), support rows (regression)
+    int shots = 1;     ///< support examples a class (file of classes), support rows (else)
     int queries = 15;  ///< query examples a class, query rows
-    bool variable_size =
-        false;  ///< regression tables: use a task's own number of rows up to the limits
+    bool variable_size = false;  ///< file of tasks: a task's own number of rows up to the limits
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
     double noise_std = 0.0;                            ///< sinusoid
@@ -152,8 +151,8 @@ struct Config {
 
 /// docs/configuration.md, from the schema.
 std::string configuration_reference();
-/// A commented starter file for an algorithm ("maml", "meta_sgd", "abml"): sinusoids, runs as it is.
-/// Throws Error for another name.
+/// A commented starter file for an algorithm ("maml", "meta_sgd", "abml"): sinusoids, runs as it
+/// is. Throws Error for another name.
 std::string config_template(const std::string& algorithm);
 
 }  // namespace kshot

@@ -10,7 +10,7 @@
 namespace kshot::schema {
 namespace {
 
-// ---- enums: the names of their values -----------------------------------------------------------
+// ---- enums: the names of their values ----
 
 // A new algorithm, estimator, ... is an enumerator in config.h and one line here.
 
@@ -273,13 +273,13 @@ std::vector<Key> make_keys() {
        .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}}, .unit = "classes",
        .doc = "Classes of an episode (N); the network's outputs."},
       {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .unit = "examples",
-       .doc = "Support examples a class (classification), support rows (regression)."},
+       .doc =
+           "Support examples a class (file of classes), support rows (file of tasks, sinusoid)."},
       {KSHOT_TABLE_KEY(data, queries), .range = at_least(1), .unit = "examples",
-       .doc = "Query examples a class (classification), query rows (regression)."},
-      {KSHOT_TABLE_KEY(data, variable_size),
-       .when = {{"data.source", {"file"}}, {"loss.type", {"mse", "gaussian_nll"}}},
-       .doc = "Take as many rows as a task has, up to `shots` and `queries`; `false`: every task "
-              "must have that many."},
+       .doc = "Query examples a class (file of classes), query rows (file of tasks, sinusoid)."},
+      {KSHOT_TABLE_KEY(data, variable_size), .when = file,
+       .doc = "File of tasks: take as many rows as a task has, up to `shots` and `queries`; "
+              "`false`: every task must have that many."},
       {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
        .doc = "Amplitudes are uniform from here..."},
       {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "...to here."},
