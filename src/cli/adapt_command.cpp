@@ -205,8 +205,8 @@ int run_adapt(const AdaptArguments& a) {
                                                      : regression_csv(prediction, task));
   write_arrays(out / "predictions.npz", prediction, task);
   write_weights(out / "adapted.safetensors", prediction, a.run);
-  fmt::print("adapted in {} inner steps, {} rows predicted{}; written to {}\n",
-             prediction.inner_steps, prediction.rows,
+  fmt::print("adapted in {} inner step{}, {} rows predicted{}; written to {}\n",
+             prediction.inner_steps, prediction.inner_steps == 1 ? "" : "s", prediction.rows,
              prediction.samples > 1 ? fmt::format(" with {} samples", prediction.samples) : "",
              out.string());
   print_score(prediction, task);

@@ -160,6 +160,14 @@ RunPieces read_run(const fs::path& folder) {
   run.environment = environment(folder);
   if (const fs::path file = folder / "evaluation.json"; fs::exists(file, ignored)) {
     run.evaluation = Evaluation::from_json(io::read_file(file), file.string());
+    const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
+    if (run.evaluation->step != now) {
+      io::log_warning(fmt::format(
+          "{} is of meta-step {}, the run's best checkpoint of {} by now: it is left out (kshot "
+          "evaluate {})",
+          file.string(), run.evaluation->step, now, folder.string()));
+      run.evaluation.reset();
+    }
   }
   return run;
 }

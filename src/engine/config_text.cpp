@@ -76,6 +76,7 @@ Config starter(const std::string& algorithm) {
   }
   config.data.shots = 10;
   config.data.queries = 10;
+  config.optimizer.clip_norm = 10.0;  // the first meta-gradients of several inner steps are wild
   if (config.algorithm == AlgorithmKind::abml) {
     // alpha w / (n sigma^2) = 0.001 * 0.1 / (10 * exp(-8)) = 0.03: far inside the stable range.
     config.loss.type = LossType::gaussian_nll;
