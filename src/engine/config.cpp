@@ -39,7 +39,7 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(blanks) - first + 1);
 }
 
-// ---- did you mean -------------------------------------------------------------------------------
+// ---- did you mean ----
 
 /// Edit distance with swapped neighbours counted once (optimal string alignment).
 int edit_distance(std::string_view a, std::string_view b) {
@@ -139,7 +139,7 @@ std::string unknown_table(std::string_view name) {
   return fmt::format("unknown table; expected one of {}", schema::alternatives(listed));
 }
 
-// ---- one value ----------------------------------------------------------------------------------
+// ---- one value ----
 
 std::string got(const toml::node& node) {
   switch (node.type()) {
@@ -316,7 +316,7 @@ class ValueReader {
   std::string where_, file_;
 };
 
-// ---- the file and what --set changes in it ------------------------------------------------------
+// ---- the file and what --set changes in it ----
 
 std::string one_line(std::string_view text) {
   std::string result(trim(text));
@@ -562,7 +562,7 @@ class Document {
   std::map<std::uint32_t, std::string> unknown_;  // messages by line
 };
 
-// ---- checks of a whole Config -------------------------------------------------------------------
+// ---- checks of a whole Config ----
 
 void check_key(const Key& key, Config& config, const Locate& locate) {
   const std::string path = key.path();

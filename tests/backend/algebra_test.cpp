@@ -232,7 +232,7 @@ TEST_P(AlgebraTest, SampledLossHasTheDerivativesOfThePullBacks) {
   EXPECT_TRUE(close_rows(got_hs, want_hs, width, 2e-5));
 }
 
-// ---- KL ----------------------------------------------------------------------------------------
+// ---- KL ----
 
 class KlTest : public AlgebraTest {
  protected:

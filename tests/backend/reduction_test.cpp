@@ -209,50 +209,50 @@ INSTANTIATE_TEST_SUITE_P(Backends, ReductionTest,
                                   (std::get<1>(param.param) == 0 ? "_mlp" : "_conv");
                          });
 
-// ---- a task that leaves the finite range, through a whole network ------------------------------
+// ---- a task that leaves the finite range, through a whole network ----
 
-class DivergenceTest : public ::testing::TestWithParam<std::tuple<std::string, NamedNetwork>> {};
+class DivergenceTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(DivergenceTest, OneTaskDivergesAndTheOthersDoNotNotice) {
-  const auto backend = open_backend(std::get<0>(GetParam()));
-  const std::shared_ptr<const Network> network = std::get<1>(GetParam()).network;
-  const std::size_t width = network->size();
-  const std::size_t bad = 4;
-  const bool saturates = std::any_of(network->layers().begin(), network->layers().end(),
-                                     [](const Layer& l) { return l.type == LayerType::tanh; });
-  for (const backend::LossKind kind : all_losses) {
-    SCOPED_TRACE(loss_name(kind));
-    Problem problem = make_problem(network, kind, 7, 21);
-    Runner runner(*backend, problem);
-    const Numbers healthy = runner.gradient(problem.weights, Set::support, {});
-    for (const double poison :
-         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-      // the first layer alone: an activation must not swallow what is not a number (tanh rightly
-      // takes an infinite input to 1)
-      if (std::isinf(poison) && saturates) continue;
-      const ParameterTensor& first = network->parameters()[0];
-      Numbers weights = problem.weights;
-      for (std::size_t i = 0; i < first.size; ++i) weights[bad * width + i] = poison;
-      Numbers loss;
-      const Numbers got = runner.gradient(weights, Set::support, {}, &loss);
-      bool finite = std::isfinite(loss[bad]);
-      for (std::size_t i = 0; i < width; ++i)
-        finite = finite && std::isfinite(got[bad * width + i]);
-      EXPECT_FALSE(finite) << "weights " << poison;
-      for (std::size_t i = 0; i < got.size(); ++i) {
-        if (i / width == bad) continue;
-        ASSERT_EQ(got[i], healthy[i]) << "task " << i / width;
+  const auto backend = open_backend(GetParam());
+  for (const NamedNetwork& named : chosen_networks()) {
+    SCOPED_TRACE(named.name);
+    const std::shared_ptr<const Network> network = named.network;
+    const std::size_t width = network->size();
+    const std::size_t bad = 4;
+    const bool saturates = std::any_of(network->layers().begin(), network->layers().end(),
+                                       [](const Layer& l) { return l.type == LayerType::tanh; });
+    for (const backend::LossKind kind : all_losses) {
+      SCOPED_TRACE(loss_name(kind));
+      Problem problem = make_problem(network, kind, 7, 21);
+      Runner runner(*backend, problem);
+      const Numbers healthy = runner.gradient(problem.weights, Set::support, {});
+      for (const double poison :
+           {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+        // the first layer alone: an activation must not swallow what is not a number (tanh rightly
+        // takes an infinite input to 1)
+        if (std::isinf(poison) && saturates) continue;
+        const ParameterTensor& first = network->parameters()[0];
+        Numbers weights = problem.weights;
+        for (std::size_t i = 0; i < first.size; ++i) weights[bad * width + i] = poison;
+        Numbers loss;
+        const Numbers got = runner.gradient(weights, Set::support, {}, &loss);
+        bool finite = std::isfinite(loss[bad]);
+        for (std::size_t i = 0; i < width; ++i) {
+          finite = finite && std::isfinite(got[bad * width + i]);
+        }
+        EXPECT_FALSE(finite) << "weights " << poison;
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          if (i / width == bad) continue;
+          ASSERT_EQ(got[i], healthy[i]) << "task " << i / width;
+        }
       }
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, DivergenceTest,
-                         ::testing::Combine(::testing::ValuesIn(backend_names()),
-                                            ::testing::ValuesIn(chosen_networks())),
-                         [](const auto& param) {
-                           return std::get<0>(param.param) + "_" + std::get<1>(param.param).name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Backends, DivergenceTest, ::testing::ValuesIn(backend_names()),
+                         [](const auto& param) { return param.param; });
 
 }  // namespace
 }  // namespace kshot::testing

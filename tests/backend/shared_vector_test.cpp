@@ -138,7 +138,7 @@ TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
 INSTANTIATE_TEST_SUITE_P(Backends, SharedVectorTest, ::testing::ValuesIn(backend_names()),
                          [](const auto& param) { return param.param; });
 
-// ---- names -------------------------------------------------------------------------------------
+// ---- names ----
 
 std::string message_of(const std::string& device, int threads = 1) {
   try {

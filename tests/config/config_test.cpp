@@ -34,7 +34,7 @@ std::string slurp(const std::filesystem::path& path) {
   return text.str();
 }
 
-// ---- reading ------------------------------------------------------------------------------------
+// ---- reading ----
 
 TEST(Config, EmptyTextGivesTheDefaults) {
   EXPECT_EQ(Config::parse(""), Config());
@@ -144,7 +144,7 @@ TEST(Config, LoadReadsAFileAndNamesIt) {
   EXPECT_THROW(Config::load(::testing::TempDir()), Error);
 }
 
-// ---- messages -----------------------------------------------------------------------------------
+// ---- messages ----
 
 struct Message {
   const char* text;
@@ -370,7 +370,7 @@ TEST(ConfigChecks, AGlobThatMatchesNothing) {
               StartsWith("run.toml:2: inner.adapt: \"head.*\" matches no parameter"));
 }
 
-// ---- --set --------------------------------------------------------------------------------------
+// ---- --set ----
 
 TEST(Override, GoesOverTheFileAndTheLastWins) {
   const Config config = Config::parse("[inner]\nsteps = 3", "run.toml",
@@ -482,7 +482,7 @@ samples = 20
               StartsWith("run.toml:2: optimizer.momentum: applies to"));
 }
 
-// ---- writing ------------------------------------------------------------------------------------
+// ---- writing ----
 
 TEST(ToToml, ReadsBackToTheSame) {
   const char* texts[] = {
@@ -579,7 +579,7 @@ TEST(Schema, DefaultsAreInRange) {
   }
 }
 
-// ---- checks of a Config made in code ------------------------------------------------------------
+// ---- checks of a Config made in code ----
 
 TEST(Check, FindsWhatCodePutIn) {
   Config config;
@@ -624,7 +624,7 @@ TEST(CheckData, HoldsDataAgainstNetworkAndLoss) {
             "run.toml: data.ways: expected the network's number of outputs, 5, got 20");
 }
 
-// ---- what is written for readers ----------------------------------------------------------------
+// ---- what is written for readers ----
 
 TEST(Template, ReadsAndRunsForEveryAlgorithm) {
   for (const std::string& algorithm : schema::choices(schema::keys().front())) {
@@ -652,7 +652,7 @@ TEST(Reference, DocumentIsUpToDate) {
       << "write it anew: kshot config --reference > docs/configuration.md";
 }
 
-// ---- files of others ----------------------------------------------------------------------------
+// ---- files of others ----
 
 TEST(Cases, EveryCaseIsReadOrRefusedForItsAlgorithm) {
   const auto folder = std::filesystem::path(KSHOT_SHARED_DIR) / "cases";

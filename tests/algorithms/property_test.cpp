@@ -1,0 +1,398 @@
+// The whole meta-gradient of every algorithm, on every backend, for random networks, tasks, flags,
+// K and S, against central differences of the meta-objective.
+//
+// The objective is written here once more, plainly: one task at a time in double, from the formulas
+// (docs/mathematics.md), with nothing of src/algorithms in it. Only a task's summed loss and its
+// gradient come from the reference backend (held against closed forms and differences in
+// tests/backend). What an objective takes as constant (inner gradients in first order, the prior of
+// the inner KL where its path is cut) is recorded at the point of differentiation.
+#include <fmt/format.h>
+
+#include "algorithms/algorithm.h"
+#include "engine/scheduler.h"
+#include "support/backend_problems.h"
+
+namespace kshot::testing {
+namespace {
+
+using backend::LossKind;
+using backend::Scale;
+using backend::Set;
+
+/// Parameters, one vector a group in the order of Algorithm::groups().
+using Parameters = std::vector<Numbers>;
+
+struct Setting {
+  std::string name;
+  Config config;
+  Problem problem;
+  Parameters parameters;
+  StepContext context;
+};
+
+LossType loss_type(LossKind kind) {
+  return kind == LossKind::cross_entropy ? LossType::cross_entropy
+         : kind == LossKind::mse         ? LossType::mse
+                                         : LossType::gaussian_nll;
+}
+
+/// A random setting of an algorithm; `seed` decides everything.
+Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
+  RandomStream random = stream(seed, 50);
+  Setting s;
+  Config& c = s.config;
+  c.algorithm = algorithm;
+  c.inner.steps = pick(random, 0, 3);
+  c.inner.learning_rate = static_cast<float>(0.02 + 0.1 * random.uniform());
+  c.inner.order = random.below(4) == 0 ? Order::first : Order::second;
+  c.meta_sgd.rates = random.below(2) == 0 ? RateKind::weight : RateKind::layer;
+  c.meta_sgd.per_step = random.below(2) == 0;
+  if (c.meta_sgd.per_step) c.inner.steps = std::max(c.inner.steps, 1);
+  const double weights[] = {0.0, 0.25, 1.0};
+  c.abml.kl_weight_inner = weights[random.below(3)];
+  c.abml.kl_weight_outer = weights[random.below(3)];
+  c.abml.differentiate_prior = random.below(2) == 0;
+  c.abml.support_in_outer = random.below(2) == 0;
+  c.abml.hyper_prior_weight = random.below(2) == 0 ? 0.0 : 0.125;
+  c.abml.samples_inner = pick(random, 1, 3);
+  c.abml.samples_outer = pick(random, 1, 3);
+  c.abml.inner_data = random.below(3) == 0 ? InnerData::all : InnerData::support;
+  const LossKind loss = all_losses[random.below(3)];
+  c.loss.type = loss_type(loss);
+  c.loss.noise_std = 0.75;
+
+  const NamedNetwork named = random_network(1000 + seed);
+  // 18 tasks fill a SIMD group and begin the next
+  s.problem = make_problem(named.network, loss, named.network->is_plain_mlp() ? 18 : 3, seed);
+  if (random.below(3) == 0) {  // ANIL and the like: some tensors alone adapt
+    const auto& tensors = named.network->parameters();
+    c.inner.adapt = {tensors[random.below(static_cast<std::uint32_t>(tensors.size()))].name};
+    if (random.below(2) == 0) c.inner.adapt.push_back("*.bias");
+  }
+  s.context.seed = seed;
+  s.context.step = 12;
+  const auto made = make_algorithm(c, named.network);
+  for (const ParameterGroup& group : made->groups()) {
+    Numbers values;
+    if (group.name == "alpha") {
+      for (std::size_t i = 0; i < group.size; ++i) {
+        values.push_back(static_cast<float>(0.01 + 0.1 * random.uniform()));
+      }
+    } else if (group.name == "log_sigma") {
+      // sigma near 0.2: the inner KL's step stays stable (docs/mathematics.md)
+      values = normals(random, group.size, 0.2);
+      for (double& x : values) x = static_cast<float>(x - 1.5);
+    } else {
+      values.assign(s.problem.weights.begin(),
+                    s.problem.weights.begin() + static_cast<std::ptrdiff_t>(group.size));
+    }
+    s.parameters.push_back(std::move(values));
+  }
+  s.name = fmt::format("{} seed {}: {}, {}, K {}, {} order, adapt {}", made->name(), seed,
+                       named.name, loss_name(loss), c.inner.steps,
+                       c.inner.order == Order::first ? "first" : "second", c.inner.adapt[0]);
+  return s;
+}
+
+/// The meta-objective of a setting and what differentiating it holds constant.
+class Objective {
+ public:
+  explicit Objective(const Setting& setting)
+      : setting_(setting), config_(setting.config), reference_(open_backend("reference")) {
+    const Problem& p = setting.problem;
+    const TaskShape& shape = p.twice.shape();
+    for (int t = 0; t < p.tasks; ++t) {
+      Task task;
+      task.wave = reference_->open(p.network, p.loss, {shape.support, shape.query, true});
+      task.wave->load(p.twice, t, 1, static_cast<std::uint32_t>(t));
+      task.weights = task.wave->weights();
+      task.gradient = task.wave->weights();
+      task.loss = task.wave->block(1);
+      task.support = p.twice.support_n[static_cast<std::size_t>(t)];
+      task.query = p.twice.query_n[static_cast<std::size_t>(t)];
+      tasks_.push_back(std::move(task));
+    }
+    base_ = setting.parameters;
+    recording_ = true;
+    task_loss_ = 0.0;
+    value_ = (*this)(base_, &task_loss_);
+    recording_ = false;
+  }
+
+  double value() const { return value_; }
+  double task_loss() const { return task_loss_; }
+
+  double operator()(const Parameters& at, double* mean_task_loss = nullptr) {
+    double sum = 0.0;
+    for (std::size_t t = 0; t < tasks_.size(); ++t) {
+      sum += config_.algorithm == AlgorithmKind::abml ? bayesian_task(t, at) : point_task(t, at);
+    }
+    const double mean = sum / static_cast<double>(tasks_.size());
+    if (mean_task_loss) *mean_task_loss = mean;
+    double extra = 0.0;
+    if (config_.algorithm == AlgorithmKind::abml) {
+      for (std::size_t i = 0; i < at[0].size(); ++i) {
+        const double tau = std::exp(-2.0 * at[1][i]);
+        extra += at[0][i] * at[0][i] / 2.0 -
+                 ((config_.abml.gamma_shape - 1.0) * std::log(tau) - config_.abml.gamma_rate * tau);
+      }
+      extra *= config_.abml.hyper_prior_weight;
+    }
+    return mean + extra;
+  }
+
+ private:
+  struct Task {
+    std::unique_ptr<backend::Wave> wave;
+    backend::Block weights, gradient, loss;
+    int support = 0, query = 0;
+    std::vector<Parameters> inner;  ///< recorded inner gradients, [K][mu, s]
+  };
+
+  int rows(const Task& task, Set set) const {
+    return set == Set::support ? task.support
+           : set == Set::query ? task.query
+                               : task.support + task.query;
+  }
+  /// Sum of the losses over a set's rows, and its gradient where wanted. `weights` [D].
+  static double summed_loss(Task& task, Set set, const Numbers& weights, Numbers* gradient) {
+    backend::Wave& wave = *task.wave;
+    // upload reads from the batch's task 0
+    wave.upload(task.weights, weights.data(), 0);
+    wave.fill(task.loss, 0.0);
+    double loss = 0.0;
+    if (gradient) {
+      wave.gradient({set, task.weights, {}}, task.gradient, false, task.loss);
+      gradient->resize(weights.size());
+      wave.download(task.gradient, *gradient);
+    } else {
+      wave.value({set, task.weights, {}}, task.loss, {}, backend::NormStatistics::batch);
+    }
+    wave.download(task.loss, std::span(&loss, 1));
+    return loss;
+  }
+  bool adapts(const std::string& tensor) const {
+    const auto& network = *setting_.problem.network;
+    for (const int i : network.match(config_.inner.adapt)) {
+      if (network.parameters()[static_cast<std::size_t>(i)].name == tensor) return true;
+    }
+    return false;
+  }
+  /// Step size of every weight at inner step k.
+  Numbers rates(const Parameters& at, int k) const {
+    Numbers result;
+    std::size_t next = 0;  // alpha lies tensor by tensor, [K] x [shape or 1]
+    const auto step = static_cast<std::size_t>(k);
+    const auto steps =
+        static_cast<std::size_t>(config_.meta_sgd.per_step ? config_.inner.steps : 1);
+    for (const ParameterTensor& tensor : setting_.problem.network->parameters()) {
+      const bool on = adapts(tensor.name);
+      const bool layer = config_.meta_sgd.rates == RateKind::layer;
+      const std::size_t each = layer ? 1 : tensor.size;
+      for (std::size_t i = 0; i < tensor.size; ++i) {
+        double rate = config_.inner.learning_rate;
+        if (config_.algorithm == AlgorithmKind::meta_sgd) {
+          rate = at[1][next + (config_.meta_sgd.per_step ? step : 0) * each + (layer ? 0 : i)];
+        }
+        result.push_back(on ? rate : 0.0);
+      }
+      next += steps * each;
+    }
+    return result;
+  }
+
+  double point_task(std::size_t t, const Parameters& at) {
+    Task& task = tasks_[t];
+    Numbers theta = at[0], g;
+    for (int k = 0; k < config_.inner.steps; ++k) {
+      inner_gradient(task, k, [&](Parameters& gradient) {
+        gradient.resize(1);
+        summed_loss(task, Set::support, theta, &gradient[0]);
+        for (double& x : gradient[0]) x /= task.support;
+      });
+      const Numbers rate = rates(at, k);
+      for (std::size_t i = 0; i < theta.size(); ++i) theta[i] -= rate[i] * now_[0][i];
+    }
+    return summed_loss(task, Set::query, theta, nullptr) / task.query;
+  }
+
+  double bayesian_task(std::size_t t, const Parameters& at) {
+    Task& task = tasks_[t];
+    const std::size_t width = at[0].size();
+    Numbers mu = at[0], s = at[1];
+    const Set set = config_.abml.inner_data == InnerData::all ? Set::all : Set::support;
+    // the prior as the inner loop sees it
+    const Parameters& prior = config_.abml.differentiate_prior ? at : base_;
+    for (int k = 0; k < config_.inner.steps; ++k) {
+      inner_gradient(task, k, [&](Parameters& gradient) {
+        gradient.assign(2, Numbers(width, 0.0));
+        Numbers g;
+        for (int sample = 0; sample < config_.abml.samples_inner; ++sample) {
+          const Numbers eps = noise(t, Purpose::noise_inner, k, sample, width);
+          summed_loss(task, set, reparameterise(mu, s, eps), &g);
+          for (std::size_t i = 0; i < width; ++i) {
+            gradient[0][i] += g[i] / config_.abml.samples_inner;
+            gradient[1][i] += g[i] * std::exp(s[i]) * eps[i] / config_.abml.samples_inner;
+          }
+        }
+        for (std::size_t i = 0; i < width; ++i) {
+          const double var = std::exp(2.0 * prior[1][i]);
+          gradient[0][i] += config_.abml.kl_weight_inner * (mu[i] - prior[0][i]) / var;
+          gradient[1][i] += config_.abml.kl_weight_inner * (std::exp(2.0 * s[i]) / var - 1.0);
+        }
+        for (Numbers& part : gradient) {
+          for (double& x : part) x /= rows(task, set);
+        }
+      });
+      const Numbers rate = rates(at, k);
+      for (std::size_t i = 0; i < width; ++i) {
+        mu[i] -= rate[i] * now_[0][i];
+        s[i] -= rate[i] * now_[1][i];
+      }
+    }
+    double loss = 0.0;
+    for (int sample = 0; sample < config_.abml.samples_outer; ++sample) {
+      const Numbers phi = reparameterise(mu, s, noise(t, Purpose::noise_outer, 0, sample, width));
+      loss += summed_loss(task, Set::query, phi, nullptr);
+      if (config_.abml.support_in_outer) loss += summed_loss(task, Set::support, phi, nullptr);
+    }
+    loss /= config_.abml.samples_outer;
+    double kl = 0.0;
+    for (std::size_t i = 0; i < width; ++i) {
+      const double d = mu[i] - at[0][i];
+      kl +=
+          at[1][i] - s[i] + (std::exp(2.0 * s[i]) + d * d) / (2.0 * std::exp(2.0 * at[1][i])) - 0.5;
+    }
+    return (loss + config_.abml.kl_weight_outer * kl) /
+           (config_.abml.support_in_outer ? task.support + task.query : task.query);
+  }
+
+  /// The inner gradient into now_: computed, or in first order the recorded one.
+  template <typename F>
+  void inner_gradient(Task& task, int k, const F& compute) {
+    const auto step = static_cast<std::size_t>(k);
+    if (config_.inner.order == Order::first && !recording_) {
+      now_ = task.inner[step];
+      return;
+    }
+    compute(now_);
+    if (recording_) task.inner.push_back(now_);
+  }
+  Numbers noise(std::size_t t, Purpose purpose, int k, int sample, std::size_t width) const {
+    const RandomKey key{setting_.context.seed,         purpose,
+                        setting_.context.step,         static_cast<std::uint32_t>(t),
+                        static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(sample)};
+    Numbers eps(width);
+    for (std::size_t i = 0; i < width; ++i) eps[i] = normal_element(key, i);
+    return eps;
+  }
+  static Numbers reparameterise(const Numbers& mu, const Numbers& s, const Numbers& eps) {
+    Numbers phi = mu;
+    for (std::size_t i = 0; i < phi.size(); ++i) phi[i] += std::exp(s[i]) * eps[i];
+    return phi;
+  }
+
+  const Setting& setting_;
+  const Config& config_;
+  std::unique_ptr<backend::Backend> reference_;
+  std::vector<Task> tasks_;
+  Parameters base_;
+  Parameters now_;
+  bool recording_ = false;
+  double value_ = 0.0, task_loss_ = 0.0;
+};
+
+struct MetaGradient {
+  double loss = 0.0, task_loss = 0.0;
+  Parameters gradients;
+  bool operator==(const MetaGradient&) const = default;
+};
+
+MetaGradient run(backend::Backend& backend, const Setting& setting) {
+  const auto algorithm = make_algorithm(setting.config, setting.problem.network);
+  std::vector<backend::Shared> parameters;
+  for (const Numbers& values : setting.parameters) {
+    parameters.push_back(backend.shared(values.size()));
+    parameters.back()->upload(values);
+  }
+  const TaskBatch& batch = setting.problem.batch(backend);
+  Scheduler scheduler(backend, *algorithm, batch.shape());
+  const StepResult step = scheduler.step(parameters, batch, setting.context);
+  EXPECT_EQ(step.diverged, 0u);
+  EXPECT_EQ(step.tasks, static_cast<std::size_t>(setting.problem.tasks));
+  MetaGradient result{step.loss, step.task_loss, {}};
+  for (const backend::Shared& g : scheduler.gradients()) {
+    result.gradients.emplace_back(g->size());
+    g->download(result.gradients.back());
+  }
+  return result;
+}
+
+class PropertyTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void hold_against_differences(AlgorithmKind algorithm, int settings) {
+    const auto backend = open_backend(GetParam());
+    // Differences: rounding 1e-16 * 10 / 1e-6; truncation as in tests/backend, through K steps. In
+    // float the product of K Hessians multiplies the tolerance of one.
+    const double tolerance = backend->precision() == backend::Precision::f64 ? 2e-6 : 2e-4;
+    for (int seed = 0; seed < settings; ++seed) {
+      const Setting setting = random_setting(algorithm, static_cast<std::uint64_t>(seed));
+      SCOPED_TRACE(setting.name);
+      Objective objective(setting);
+      const MetaGradient got = run(*backend, setting);
+      const double loss_tolerance = backend->precision() == backend::Precision::f64 ? 1e-11 : 1e-5;
+      EXPECT_NEAR(got.loss, objective.value(),
+                  loss_tolerance * (1.0 + std::abs(objective.value())));
+      EXPECT_NEAR(got.task_loss, objective.task_loss(),
+                  loss_tolerance * (1.0 + std::abs(objective.task_loss())));
+      ASSERT_EQ(got.gradients.size(), setting.parameters.size());
+      // errors are relative to the largest gradient of all groups: a group may be near zero
+      Numbers all_got, all_want;
+      for (std::size_t g = 0; g < setting.parameters.size(); ++g) {
+        const auto coordinates = chosen_coordinates(setting.parameters[g].size(), 24);
+        const Numbers want = central_differences(
+            [&](const Numbers& x) {
+              Parameters at = setting.parameters;
+              at[g] = x;
+              return Numbers{objective(at)};
+            },
+            setting.parameters[g], 1, coordinates, difference_step);
+        const Numbers mine = select(got.gradients[g], 1, coordinates);
+        all_got.insert(all_got.end(), mine.begin(), mine.end());
+        all_want.insert(all_want.end(), want.begin(), want.end());
+      }
+      EXPECT_TRUE(close_rows(all_got, all_want, all_want.size(), tolerance));
+    }
+  }
+};
+
+TEST_P(PropertyTest, Maml) {
+  hold_against_differences(AlgorithmKind::maml, 24);
+}
+TEST_P(PropertyTest, MetaSgd) {
+  hold_against_differences(AlgorithmKind::meta_sgd, 24);
+}
+TEST_P(PropertyTest, Abml) {
+  hold_against_differences(AlgorithmKind::abml, 32);
+}
+
+TEST_P(PropertyTest, ThreadsDoNotChangeABit) {
+  for (const AlgorithmKind algorithm :
+       {AlgorithmKind::maml, AlgorithmKind::meta_sgd, AlgorithmKind::abml}) {
+    for (const std::uint64_t seed : {3, 4, 5}) {
+      Setting setting = random_setting(algorithm, seed);
+      SCOPED_TRACE(setting.name);
+      setting.problem = make_problem(setting.problem.network, setting.problem.loss.kind, 37, 2);
+      const MetaGradient want = run(*open_backend(GetParam(), 1), setting);
+      for (const int threads : {2, 3}) {
+        EXPECT_EQ(run(*open_backend(GetParam(), threads), setting), want) << threads << " threads";
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, PropertyTest, ::testing::ValuesIn(backend_names()),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace kshot::testing

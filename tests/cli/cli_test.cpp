@@ -1,0 +1,387 @@
+// The program from outside: what it prints, what it writes, how it ends.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "cli/program.h"
+#include "io/npy.h"
+#include "io/safetensors.h"
+#include "support/put_file.h"
+#include "support/temp_folder.h"
+
+namespace kshot::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr const char* maml = R"(algorithm = "maml"
+network.layers = [1, 12, 1]
+inner = { steps = 2, learning_rate = 0.005 }
+data = { shots = 4, queries = 5 }
+optimizer.clip_norm = 5.0
+evaluate.episodes = 30
+[train]
+steps = 12
+meta_batch = 16
+validate_every = 6
+validation_episodes = 16
+log_every = 2
+)";
+
+class Cli : public testing::Test {
+ protected:
+  void SetUp() override { put_file(folder_ / "c.toml", maml); }
+  Outcome kshot(const std::vector<std::string>& arguments) const {
+    return run(folder_.path(), arguments);
+  }
+  /// Everything in the folder but what the harness itself writes.
+  std::set<std::string> files() const {
+    std::set<std::string> all;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_.path())) {
+      const std::string name = fs::relative(entry.path(), folder_.path()).string();
+      if (name != "stdout.txt" && name != "stderr.txt") all.insert(name);
+    }
+    return all;
+  }
+  std::map<std::string, io::Tensor> tensors(const std::string& file) const {
+    return io::read_safetensors(folder_ / file).tensors;
+  }
+  TempFolder folder_;
+};
+
+void expect_one_line(const Outcome& outcome, const std::string& what) {
+  EXPECT_EQ(outcome.status, 2) << what;
+  EXPECT_THAT(outcome.error, StartsWith("kshot: ")) << what;
+  EXPECT_EQ(std::ranges::count(outcome.error, '\n'), 1) << what << "\n" << outcome.error;
+}
+
+TEST_F(Cli, EveryCommandHasHelpWithExamples) {
+  const Outcome all = kshot({"--help"});
+  EXPECT_EQ(all.status, 0);
+  for (const char* command : {"train", "evaluate", "adapt", "report", "compare", "plan", "inspect",
+                              "devices", "config", "verify", "demo", "import"}) {
+    EXPECT_THAT(all.out, HasSubstr(command));
+    const Outcome help = kshot({command, "--help"});
+    EXPECT_EQ(help.status, 0) << command;
+    EXPECT_THAT(help.out, HasSubstr("Example"));
+    EXPECT_THAT(help.out, HasSubstr("kshot " + std::string(command)));
+  }
+  EXPECT_THAT(kshot({"--version"}).out, StartsWith("kshot "));
+}
+
+TEST_F(Cli, WrongUsageIsOneLineAndStatus2) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{},
+                                             {"trian", "c.toml"},
+                                             {"train"},
+                                             {"train", "c.toml", "--treads", "2"},
+                                             {"train", "c.toml", "--threads", "-1"},
+                                             {"train", "c.toml", "--threads", "two"},
+                                             {"train", "--resume", "run", "--out", "other"},
+                                             {"evaluate"},
+                                             {"evaluate", "run", "--norm", "layer"},
+                                             {"verify", "case", "--precision", "f16"},
+                                             {"config"},
+                                             {"config", "c.toml", "--reference"},
+                                             {"compare", "one"}}) {
+    expect_one_line(kshot(arguments), testing::PrintToString(arguments));
+  }
+  EXPECT_EQ(files(), std::set<std::string>{"c.toml"});
+}
+
+TEST_F(Cli, BadInputIsOneLineThatNamesIt) {
+  put_file(folder_ / "key.toml", std::string(maml) + "lerning_rate = 1\n");
+  put_file(folder_ / "broken.toml", "algorithm = \n");
+  put_file(folder_ / "file", "not a folder");
+  put_file(folder_ / "nan.csv", "x,y\n1,nan\n");
+  const std::set<std::string> before = files();
+  struct Bad {
+    std::vector<std::string> arguments;
+    std::string expected;
+  };
+  for (const Bad& bad :
+       std::vector<Bad>{{{"train", "missing.toml"}, "missing.toml"},
+                        {{"train", "key.toml"}, "lerning_rate"},
+                        {{"train", "broken.toml"}, "broken.toml"},
+                        {{"train", "c.toml", "--set", "inner.stepps=3"}, "inner.steps"},
+                        {{"train", "c.toml", "--set", "inner.steps=many"}, "inner.steps"},
+                        {{"train", "c.toml", "--set", "train.meta_batch=0"}, "train.meta_batch"},
+                        {{"train", "c.toml", "--set", "loss.type=cross_entropy"}, "loss"},
+                        {{"train", "c.toml", "--set", "network.layers=2,8,1"}, "2"},
+                        {{"train", "c.toml", "--set", "inner.adapt=head.*"}, "head.*"},
+                        {{"train", "c.toml", "--device", "cuda"}, "cuda"},
+                        {{"train", "c.toml", "--device", "gpu"}, "gpu"},
+                        {{"train", "c.toml", "--out", "file/run"}, "file/run"},
+                        {{"train", "c.toml", "--out", "file"}, "file"},
+                        {{"train", "--resume", "nowhere"}, "nowhere"},
+                        {{"evaluate", "nowhere"}, "nowhere"},
+                        {{"evaluate", "c.toml"}, "c.toml"},
+                        {{"adapt", "nowhere", "--support", "a", "--query", "b"}, "nowhere"},
+                        {{"report", "nowhere"}, "nowhere"},
+                        {{"compare", "nowhere", "either"}, "nowhere"},
+                        {{"plan", "missing.toml"}, "missing.toml"},
+                        {{"inspect", "nothing.npz"}, "nothing.npz"},
+                        {{"inspect", "c.toml"}, "c.toml"},
+                        {{"config", "--template", "mamll"}, "mamll"},
+                        {{"verify", "nowhere"}, "case.toml"},
+                        {{"verify", "nowhere", "--device", "simt"}, "case.toml"}}) {
+    const Outcome outcome = kshot(bad.arguments);
+    expect_one_line(outcome, testing::PrintToString(bad.arguments));
+    EXPECT_THAT(outcome.error, HasSubstr(bad.expected));
+  }
+  EXPECT_EQ(files(), before) << "something was left behind";
+}
+
+TEST_F(Cli, AnUnwritableFolderIsSaidBeforeAnyWork) {
+  if (::geteuid() == 0) GTEST_SKIP() << "root may write anywhere";
+  fs::create_directory(folder_ / "locked");
+  fs::permissions(folder_ / "locked", fs::perms::owner_read | fs::perms::owner_exec);
+  const Outcome outcome = kshot({"train", "c.toml", "--out", "locked/run"});
+  fs::permissions(folder_ / "locked", fs::perms::owner_all);
+  expect_one_line(outcome, "locked");
+  EXPECT_THAT(outcome.error, HasSubstr("locked/run"));
+}
+
+TEST_F(Cli, AFullDiskIsOneLineAndLeavesNoHalfFile) {
+  Program program(folder_.path(), {"config", "--template", "maml"}, "/dev/full");
+  EXPECT_EQ(program.wait(), 2);
+  EXPECT_THAT(program.error(), HasSubstr("standard output"));
+
+  // Files may not grow beyond 2 kB (of the shell's units): the checkpoint does not fit.
+  put_file(folder_ / "limited.sh", "trap '' XFSZ\nulimit -f 2\nexec " KSHOT_CLI
+                                   " train c.toml --out run >stdout.txt 2>stderr.txt\n");
+  const std::string command = "cd '" + folder_.path().string() + "' && sh limited.sh";
+  const int status = std::system(command.c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 2);
+  const std::string error = slurp(folder_ / "stderr.txt");
+  EXPECT_THAT(error, HasSubstr("last.safetensors"));
+  EXPECT_FALSE(fs::exists(folder_ / "run")) << "so that the same command works once there is room";
+}
+
+TEST_F(Cli, ConfigurationsPrintAsTheyAreRead) {
+  const Outcome resolved = kshot({"config", "c.toml", "--set", "inner.steps=7"});
+  EXPECT_EQ(resolved.status, 0) << resolved.error;
+  EXPECT_THAT(resolved.out, HasSubstr("steps = 7"));
+  put_file(folder_ / "resolved.toml", resolved.out);
+  EXPECT_EQ(kshot({"config", "resolved.toml"}).out, resolved.out);
+  for (const char* algorithm : {"maml", "meta_sgd", "abml"}) {
+    put_file(folder_ / "starter.toml", kshot({"config", "--template", algorithm}).out);
+    EXPECT_EQ(kshot({"config", "starter.toml"}).status, 0) << algorithm;
+  }
+}
+
+TEST_F(Cli, FromTrainingToComparison) {
+  const Outcome train = kshot({"train", "c.toml", "--out", "a", "--threads", "2"});
+  ASSERT_EQ(train.status, 0) << train.error;
+  EXPECT_THAT(train.error, HasSubstr("kshot evaluate a"));
+  EXPECT_EQ(train.error.find('\r'), std::string::npos) << "plain lines in a pipe";
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "b", "--set", "inner.steps=1", "--quiet"}).status,
+            0);
+  expect_one_line(kshot({"train", "c.toml", "--out", "a", "--quiet"}), "a run is not overwritten");
+
+  const Outcome evaluate = kshot({"evaluate", "a", "--steps", "3", "--episodes", "20"});
+  ASSERT_EQ(evaluate.status, 0) << evaluate.error;
+  EXPECT_THAT(evaluate.out, HasSubstr("maml, 3 steps"));
+  EXPECT_THAT(evaluate.out, HasSubstr("support mean"));
+  const auto json = nlohmann::json::parse(slurp(folder_ / "a" / "evaluation.json"));
+  EXPECT_EQ(json.at("episodes"), 20);
+  EXPECT_EQ(json.at("steps").size(), 4u);
+  const Outcome one_thread =
+      kshot({"evaluate", "a", "--steps", "3", "--episodes", "20", "--threads", "1"});
+  EXPECT_EQ(one_thread.out, evaluate.out);
+
+  const Outcome report = kshot({"report", "a", "--quick"});
+  ASSERT_EQ(report.status, 0) << report.error;
+  EXPECT_THAT(slurp(folder_ / "a" / "report.html"), HasSubstr("<svg"));
+  const Outcome compare = kshot({"compare", "a", "b"});
+  ASSERT_EQ(compare.status, 0) << compare.error;
+  EXPECT_THAT(compare.out, HasSubstr("inner.steps:  a = 2  b = 1"));
+  EXPECT_THAT(slurp(folder_ / "comparison.html"), HasSubstr("<svg"));
+  const Outcome inspect = kshot({"inspect", "a"});
+  EXPECT_EQ(inspect.status, 0) << inspect.error;
+  EXPECT_THAT(inspect.out, HasSubstr("theta.layers.0.weight"));
+}
+
+TEST_F(Cli, AFullReportShowsNewTasks) {
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "run", "--quiet"}).status, 0);
+  const Outcome report = kshot({"report", "run", "--out", "r.html"});
+  ASSERT_EQ(report.status, 0) << report.error;
+  const std::string html = slurp(folder_ / "r.html");
+  for (const char* part :
+       {"Task 3", "prior", "10 shots", "Error against shots", "Error against inner steps"}) {
+    EXPECT_THAT(html, HasSubstr(part));
+  }
+}
+
+TEST_F(Cli, AdaptsToATaskFromFiles) {
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "run", "--quiet"}).status, 0);
+  put_file(folder_ / "support.csv", "x,y\n-1,0.5\n0.5,1.5\n2,-1\n");
+  put_file(folder_ / "query.csv", "x,y\n0,1\n1,0.25\n");
+  const Outcome outcome =
+      kshot({"adapt", "run", "--support", "support.csv", "--query", "query.csv"});
+  ASSERT_EQ(outcome.status, 0) << outcome.error;
+  EXPECT_THAT(outcome.out, HasSubstr("mean squared error"));
+  const auto arrays = io::read_npz(folder_ / "adapted" / "predictions.npz");
+  const std::vector<double> p = arrays.at("prediction").to_f64();
+  ASSERT_EQ(p.size(), 2u);
+  // The CSV says the same, and so does a network made of the adapted weights.
+  std::istringstream csv(slurp(folder_ / "adapted" / "predictions.csv"));
+  std::string line;
+  std::getline(csv, line);
+  EXPECT_EQ(line, "row,y,y_true");
+  const auto w = tensors("adapted/adapted.safetensors");
+  const auto w0 = w.at("theta.layers.0.weight").to_f64(), b0 = w.at("theta.layers.0.bias").to_f64();
+  const auto w1 = w.at("theta.layers.1.weight").to_f64(), b1 = w.at("theta.layers.1.bias").to_f64();
+  for (std::size_t i = 0; i < 2; ++i) {
+    std::getline(csv, line);
+    EXPECT_NEAR(std::stod(line.substr(line.find(',') + 1)), p[i], 1e-5);
+    double expected = b1[0];
+    for (std::size_t h = 0; h < 12; ++h) {
+      expected += w1[h] * std::max(0.0, w0[h] * static_cast<double>(i) + b0[h]);
+    }
+    EXPECT_NEAR(p[i], expected, 1e-4);
+  }
+  // The same rows as arrays.
+  const std::vector<double> x = {-1, 0.5, 2}, y = {0.5, 1.5, -1}, q = {0, 1};
+  using Doubles = std::span<const double>;
+  io::write_npz(folder_ / "support.npz", {{"x", io::NpyArray::from(Doubles(x), {3, 1})},
+                                          {"y", io::NpyArray::from(Doubles(y), {3})}});
+  io::write_npz(folder_ / "query.npz", {{"x", io::NpyArray::from(Doubles(q), {2, 1})}});
+  ASSERT_EQ(
+      kshot({"adapt", "run", "--support", "support.npz", "--query", "query.npz", "--out", "again"})
+          .status,
+      0);
+  EXPECT_EQ(io::read_npz(folder_ / "again" / "predictions.npz").at("prediction").to_f64(), p);
+
+  for (const auto& [text, expected] :
+       std::map<std::string, std::string>{{"x\n1\n", "no targets"},
+                                          {"x,y\n1,apple\n", "apple"},
+                                          {"x,y\n", ""},
+                                          {"x,z,y\n1,2,3\n", "features"}}) {
+    put_file(folder_ / "bad.csv", text);
+    const Outcome bad =
+        kshot({"adapt", "run", "--support", "bad.csv", "--query", "query.csv", "--out", "bad"});
+    expect_one_line(bad, text);
+    EXPECT_THAT(bad.error, HasSubstr("bad.csv"));
+    EXPECT_THAT(bad.error, HasSubstr(expected));
+    EXPECT_FALSE(fs::exists(folder_ / "bad"));
+  }
+}
+
+/// Waits until training has written metrics; false where it ends before.
+bool wait_for_metrics(const fs::path& run) {
+  for (int i = 0; i < 6000; ++i) {
+    if (fs::exists(run / "metrics.jsonl") && fs::file_size(run / "metrics.jsonl") > 0) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+std::uint64_t step_of(const fs::path& checkpoint) {
+  const io::SafeTensors content = io::read_safetensors(checkpoint);
+  return nlohmann::json::parse(content.metadata.at("state")).at("step").get<std::uint64_t>();
+}
+
+/// Stopped by a signal somewhere, resumed to a step beyond: as a run that never stopped.
+class CliSignal : public Cli, public testing::WithParamInterface<int> {};
+
+TEST_P(CliSignal, StoppedRunGoesOnBitForBit) {
+  const int signal = GetParam();
+  const std::vector<std::string> settings = {"--quiet", "--set", "train.checkpoint_every=50",
+                                             "--set", "train.validate_every=0"};
+  std::vector<std::string> arguments = {"train",   "c.toml", "--out",
+                                        "stopped", "--set",  "train.steps=1000000000"};
+  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  Program program(folder_.path(), arguments);
+  ASSERT_TRUE(wait_for_metrics(folder_ / "stopped")) << program.error();
+  program.signal(signal);
+  EXPECT_EQ(program.wait(), signal == SIGKILL ? -SIGKILL : 128 + signal);
+  const fs::path checkpoint = folder_ / "stopped" / "last.safetensors";
+  const std::uint64_t stopped_at = step_of(checkpoint);
+  if (signal != SIGKILL) {
+    EXPECT_GT(stopped_at, 0u);
+  }
+  const std::string steps = "train.steps=" + std::to_string(stopped_at + 30);
+  const Outcome resumed = kshot({"train", "--resume", "stopped", "--set", steps, "--quiet"});
+  ASSERT_EQ(resumed.status, 0) << resumed.error;
+  EXPECT_EQ(step_of(checkpoint), stopped_at + 30);
+  arguments = {"train", "c.toml", "--out", "straight", "--set", steps};
+  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  ASSERT_EQ(kshot(arguments).status, 0);
+  EXPECT_EQ(tensors("stopped/last.safetensors"), tensors("straight/last.safetensors"));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CliSignal, testing::Values(SIGINT, SIGTERM, SIGKILL),
+                         [](const auto& parameter) {
+                           return parameter.param == SIGINT    ? "Interrupt"
+                                  : parameter.param == SIGTERM ? "Terminate"
+                                                               : "Kill";
+                         });
+
+TEST_F(Cli, VerifyExitsByTheResult) {
+  const fs::path shared = fs::path(KSHOT_SHARED_DIR) / "cases" / "maml_mlp_relu_1step";
+  if (!fs::exists(shared)) GTEST_SKIP() << "the shared cases are not here: " << shared;
+  fs::create_directory(folder_ / "case");
+  for (const char* name : {"case.toml", "inputs.npz", "expected.npz"}) {
+    fs::copy_file(shared / name, folder_ / "case" / name);
+  }
+  const Outcome good = kshot({"verify", "case"});
+  EXPECT_EQ(good.status, 0) << good.error;
+  EXPECT_THAT(good.out, HasSubstr("grad.theta.layers.2.bias"));
+  EXPECT_EQ(kshot({"verify", "case", "--device", "cpu", "--precision", "f32"}).status, 0);
+  for (const char* device : {"cuda", "simt"}) {
+    expect_one_line(kshot({"verify", "case", "--device", device}), device);
+  }
+  expect_one_line(kshot({"verify", "case", "--precision", "f32"}), "reference in f32");
+  // What it writes is a case's expected.npz.
+  EXPECT_EQ(kshot({"verify", "case", "--out", "case/expected.npz"}).status, 0);
+  EXPECT_EQ(kshot({"verify", "case"}).status, 0);
+  auto arrays = io::read_npz(folder_ / "case" / "expected.npz");
+  const double loss = arrays.at("loss").to_f64()[0] * 1.001;
+  arrays.insert_or_assign("loss", io::NpyArray::from(std::span<const double>(&loss, 1), {}));
+  io::write_npz(folder_ / "case" / "expected.npz", arrays);
+  const Outcome bad = kshot({"verify", "case"});
+  EXPECT_EQ(bad.status, 1);
+  EXPECT_THAT(bad.out, HasSubstr("OUT OF TOLERANCE"));
+  put_file(folder_ / "case" / "inputs.npz", "no zip");
+  expect_one_line(kshot({"verify", "case"}), "damaged inputs");
+}
+
+TEST_F(Cli, PlanAndDevices) {
+  const Outcome plan = kshot({"plan", "c.toml", "--gflops", "10"});
+  EXPECT_EQ(plan.status, 0) << plan.error;
+  // 24 multiply-adds an example; inner gradients and Hessian-vector products on 4 rows, 2 steps of
+  // each, the outer gradient on 5: 48 * (2 * 4 * 9 + 5 * 3) = 4176.
+  EXPECT_THAT(plan.out, HasSubstr("4.18 kFLOP"));
+  EXPECT_EQ(kshot({"plan", "c.toml"}).status, 0);
+  const Outcome devices = kshot({"devices"});
+  EXPECT_THAT(devices.out, HasSubstr("reference"));
+  EXPECT_THAT(devices.out, HasSubstr("cuda"));
+}
+
+TEST_F(Cli, DemoWritesItsReport) {
+  const Outcome demo = kshot({"demo", "--seconds", "2", "--out", "d"});
+  ASSERT_EQ(demo.status, 0) << demo.error;
+  EXPECT_THAT(demo.out, HasSubstr("d/report.html"));
+  const std::string html = slurp(folder_ / "d" / "report.html");
+  for (const char* part : {"ABML", "MAML", "10 shots", "coverage", "Error against shots"}) {
+    EXPECT_THAT(html, HasSubstr(part));
+  }
+  EXPECT_EQ(
+      html.find("http://") == std::string::npos || html.find("src=\"http") == std::string::npos,
+      true)
+      << "self-contained";
+}
+
+}  // namespace
+}  // namespace kshot::test

@@ -1,0 +1,65 @@
+// Configurations and sources that the engine's tests share: small, so that a step takes no time.
+#pragma once
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "kshot/kshot.h"
+
+namespace kshot::test {
+
+inline Config small_config(const std::string& algorithm,
+                           const std::vector<std::string>& overrides = {}) {
+  std::string text = "algorithm = \"" + algorithm + R"("
+seed = 3
+network.layers = [1, 12, 1]
+inner = { steps = 2, learning_rate = 0.005 }
+data = { shots = 4, queries = 5 }
+optimizer.clip_norm = 5.0
+evaluate.episodes = 40
+[train]
+steps = 14
+meta_batch = 20
+validate_every = 4
+validation_episodes = 19
+log_every = 3
+)";
+  if (algorithm == "abml") text += "[abml]\nsamples_inner = 2\nsamples_outer = 3\n";
+  return Config::parse(text, "test", overrides);
+}
+
+inline std::map<std::string, io::Tensor> tensors(const std::filesystem::path& checkpoint) {
+  return io::read_safetensors(checkpoint).tensors;
+}
+
+/// Sinusoids whose task number `bad` of every step of `split` has a target that is not finite.
+class Spoilt final : public EpisodeSource {
+ public:
+  Spoilt(Split split, std::uint32_t bad) : split_(split), bad_(bad) {
+    SinusoidOptions options;
+    options.support = 4;
+    options.query = 5;
+    good_ = make_sinusoid(options);
+  }
+  TaskShape shape() const override { return good_->shape(); }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    good_->fill(id, slot);
+    if (id.split == split_ && id.task == bad_) {
+      slot.support_value[0] = std::numeric_limits<float>::infinity();
+    }
+  }
+  std::string describe() const override { return "spoilt sinusoids"; }
+
+ private:
+  std::unique_ptr<EpisodeSource> good_;
+  Split split_;
+  std::uint32_t bad_;
+};
+
+}  // namespace kshot::test

@@ -1,0 +1,272 @@
+// Evaluation and adaptation, against numbers worked out from the checkpoint's own weights.
+#include "kshot/evaluator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+
+#include "engine/engine_cases.h"
+#include "kshot/learner.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_text;
+using test::small_config;
+using test::TempFolder;
+using testing::HasSubstr;
+
+fs::path train(const TempFolder& folder, const Config& config) {
+  TrainerOptions options{.run_folder = folder / "run", .device = "cpu", .threads = 1};
+  Trainer(config, options).run();
+  return folder / "run";
+}
+
+std::unique_ptr<EpisodeSource> sinusoids(const Config& config) {
+  SinusoidOptions options;
+  options.support = config.data.shots;
+  options.query = config.data.queries;
+  return make_sinusoid(options);
+}
+
+/// Mean squared error of y = w x + b after `steps` of gradient descent on the support set.
+double line_error(const TaskBatch& batch, double w, double b, double rate, int steps) {
+  const int n = batch.shape().support, m = batch.shape().query;
+  double total = 0.0;
+  for (int t = 0; t < batch.tasks(); ++t) {
+    double tw = w, tb = b;
+    for (int k = 0; k < steps; ++k) {
+      double gw = 0.0, gb = 0.0;
+      for (int i = 0; i < n; ++i) {
+        const auto at = static_cast<std::size_t>(t * n + i);
+        const double x = static_cast<double>(batch.support_x[at]);
+        const double d = tw * x + tb - static_cast<double>(batch.support_value[at]);
+        gw += 2.0 * d * x / n;
+        gb += 2.0 * d / n;
+      }
+      tw -= rate * gw;
+      tb -= rate * gb;
+    }
+    for (int i = 0; i < m; ++i) {
+      const auto at = static_cast<std::size_t>(t * m + i);
+      const double d = tw * static_cast<double>(batch.query_x[at]) + tb -
+                       static_cast<double>(batch.query_value[at]);
+      total += d * d / m;
+    }
+  }
+  return total / batch.tasks();
+}
+
+TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
+  const TempFolder folder;
+  const Config config =
+      small_config("maml", {"network.layers=1,1", "train.steps=3", "evaluate.steps=4"});
+  const fs::path run = train(folder, config);
+  const auto tensors = test::tensors(run / "best.safetensors");
+  const double w = tensors.at("theta.layers.0.weight").to_f64()[0];
+  const double b = tensors.at("theta.layers.0.bias").to_f64()[0];
+  const std::unique_ptr<EpisodeSource> source = sinusoids(config);
+  TaskBatch batch(source->shape(), config.evaluate.episodes);
+  batch.draw(*source, {config.evaluate.seed, Split::test, 0, 0}, 0, config.evaluate.episodes);
+  for (const char* device : {"cpu", "reference"}) {
+    EvaluatorOptions options;
+    options.device = device;
+    const Evaluation e = Evaluator(run, options).run();
+    EXPECT_THAT(e.device, testing::StartsWith(device));
+    ASSERT_EQ(e.steps.size(), 5u);
+    for (int k = 0; k <= 4; ++k) {
+      const double expected = line_error(batch, w, b, config.inner.learning_rate, k);
+      const Score& score = e.steps[static_cast<std::size_t>(k)];
+      EXPECT_EQ(score.inner_steps, k);
+      EXPECT_NEAR(score.mse->mean, expected, 1e-4 * expected) << device << " after " << k;
+    }
+    // The support mean, worked out here; the other baselines have tests of their own.
+    double mean_error = 0.0;
+    for (int t = 0; t < batch.tasks(); ++t) {
+      const auto support =
+          std::span(batch.support_value).subspan(static_cast<std::size_t>(t) * 4, 4);
+      const double mean = std::accumulate(support.begin(), support.end(), 0.0) / 4.0;
+      for (int i = 0; i < 5; ++i) {
+        const double d =
+            mean - static_cast<double>(batch.query_value[static_cast<std::size_t>(t * 5 + i)]);
+        mean_error += d * d / 5.0 / batch.tasks();
+      }
+    }
+    ASSERT_EQ(e.baselines.size(), 2u);
+    EXPECT_EQ(e.baselines[0].name, "support mean");
+    EXPECT_NEAR(e.baselines[0].mse->mean, mean_error, 1e-9 * mean_error);
+    EXPECT_FALSE(e.last().nll) << "squared error of a point estimate is no likelihood";
+  }
+}
+
+TEST(Evaluator, ThreadsDoNotMatter) {
+  for (const char* algorithm : {"maml", "abml"}) {
+    const TempFolder folder;
+    const fs::path run = train(folder, small_config(algorithm, {"train.steps=2"}));
+    std::vector<Evaluation> seen;
+    for (const int threads : {1, 2}) {
+      EvaluatorOptions options;
+      options.device = "cpu";
+      options.threads = threads;
+      options.overrides = {"evaluate.episodes=70"};
+      seen.push_back(Evaluator(run, options).run());
+      seen.back().seconds = 0.0;
+      seen.back().device = "";
+    }
+    EXPECT_EQ(seen[0].to_json(), seen[1].to_json());
+  }
+}
+
+TEST(Evaluator, StepsSamplesAndShotsAreSetApart) {
+  const TempFolder folder;
+  const fs::path run = train(folder, small_config("abml", {"train.steps=2"}));
+  EvaluatorOptions options;
+  options.overrides = {"evaluate.steps=4", "evaluate.samples=7", "data.shots=9"};
+  const Evaluation e = Evaluator(run, options).run();
+  EXPECT_EQ(e.steps.size(), 5u);
+  EXPECT_EQ(e.samples, 7);
+  EXPECT_EQ(e.shape.support, 9);
+  ASSERT_EQ(e.last().coverage.size(), 3u);
+  EXPECT_TRUE(e.last().nll);
+  EXPECT_THAT(e.table(), HasSubstr("in 90 % band"));
+}
+
+TEST(Evaluator, JsonComesBackTheSame) {
+  const TempFolder folder;
+  const fs::path run = train(folder, small_config("abml", {"train.steps=1"}));
+  const Evaluation e = Evaluator(run).run();
+  EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
+  EXPECT_THAT(error_text([] { Evaluation::from_json("{}", "e.json"); }), HasSubstr("e.json"));
+}
+
+TEST(Evaluator, DivergedEpisodesAreLeftOutAndCounted) {
+  const TempFolder folder;
+  const fs::path run = train(folder, small_config("maml", {"train.steps=1"}));
+  EvaluatorOptions options;
+  options.threads = 2;
+  const Evaluation e =
+      Evaluator(run, std::make_shared<test::Spoilt>(Split::test, 21), options).run();
+  EXPECT_EQ(e.diverged, 1);
+  EXPECT_EQ(e.last().mse->episodes, 39u);
+  EXPECT_TRUE(std::isfinite(e.last().mse->mean));
+  EXPECT_THAT(e.table(), HasSubstr("1 diverged"));
+}
+
+TEST(Learner, AgreesWithTheEvaluatorTaskByTask) {
+  // One task in a wave of its own against the same task among others.
+  const TempFolder folder;
+  const Config config = small_config("maml", {"train.steps=3"});
+  const fs::path run = train(folder, config);
+  const std::unique_ptr<EpisodeSource> source = sinusoids(config);
+  TaskBatch batch(source->shape(), 40);
+  batch.draw(*source, {config.evaluate.seed, Split::test, 0, 0}, 0, 40);
+  const Learner learner(run);
+  double mean = 0.0;
+  for (std::size_t t = 0; t < 40; ++t) {
+    const auto x = std::span<const float>(batch.support_x).subspan(t * 4, 4);
+    const auto y = std::span<const float>(batch.support_value).subspan(t * 4, 4);
+    const auto q = std::span<const float>(batch.query_x).subspan(t * 5, 5);
+    const Prediction p = learner.predict({.x = x, .values = y}, q);
+    ASSERT_EQ(p.mean.size(), 5u);
+    EXPECT_EQ(p.inner_steps, 2);
+    for (std::size_t i = 0; i < 5; ++i) {
+      const double d = p.mean[i] - static_cast<double>(batch.query_value[t * 5 + i]);
+      mean += d * d / 5.0 / 40.0;
+    }
+    EXPECT_EQ(p.std, std::vector<double>(5, 0.0));
+  }
+  EXPECT_NEAR(Evaluator(run).run().last().mse->mean, mean, 1e-5 * mean);
+}
+
+TEST(Learner, AdaptedWeightsGiveTheSamePredictions) {
+  const TempFolder folder;
+  const fs::path run = train(folder, small_config("maml", {"network.layers=1,1", "train.steps=3"}));
+  const float x[] = {-1.0f, 0.5f, 2.0f}, y[] = {0.3f, -1.0f, 2.5f}, query[] = {1.5f, -3.0f};
+  const Prediction p = Learner(run).predict({.x = x, .values = y}, query);
+  ASSERT_EQ(p.adapted.size(), 2u);
+  EXPECT_EQ(p.adapted[0].name, "theta.layers.0.weight");
+  for (std::size_t i = 0; i < 2; ++i) {
+    const double expected =
+        p.adapted[0].values[0] * static_cast<double>(query[i]) + p.adapted[1].values[0];
+    EXPECT_NEAR(p.mean[i], expected, 1e-5);
+  }
+}
+
+TEST(Learner, ProbabilitiesAndUncertaintyOfABayesianClassifier) {
+  const TempFolder folder;
+  /// Two classes of numbers, apart by their sign.
+  class Signs final : public EpisodeSource {
+   public:
+    TaskShape shape() const override {
+      return {.input = {.channels = 1}, .outputs = 2, .support = 4, .query = 4};
+    }
+    void fill(const TaskId& id, const TaskSlot& slot) const override {
+      RandomStream random({.seed = id.seed, .step = id.step, .task = id.task});
+      for (std::size_t i = 0; i < 4; ++i) {
+        slot.support_x[i] = random.normal();
+        slot.query_x[i] = random.normal();
+        slot.support_label[i] = slot.support_x[i] > 0.0f;
+        slot.query_label[i] = slot.query_x[i] > 0.0f;
+      }
+    }
+    std::string describe() const override { return "signs"; }
+  };
+  const Config config =
+      small_config("abml", {"network.layers=1,8,2", "loss.type=cross_entropy", "train.steps=2",
+                            "abml.log_sigma_init=-1", "evaluate.samples=30"});
+  const auto signs = std::make_shared<Signs>();
+  Trainer(config, signs, {.run_folder = folder / "run", .device = "cpu", .threads = 1}).run();
+  const float x[] = {-1.0f, 1.0f, -0.5f, 0.5f}, query[] = {-2.0f, 0.1f, 2.0f};
+  const std::int32_t labels[] = {0, 1, 0, 1};
+  const Learner learner(folder / "run");
+  const std::vector<Prediction> steps = learner.predict_steps({x, labels}, query);
+  ASSERT_EQ(steps.size(), 3u);
+  const Prediction& p = steps.back();
+  EXPECT_EQ(p.samples, 30);
+  EXPECT_TRUE(p.classification);
+  for (std::size_t row = 0; row < 3; ++row) {
+    const double a = p.mean[2 * row], b = p.mean[2 * row + 1];
+    EXPECT_NEAR(a + b, 1.0, 1e-12);
+    EXPECT_NEAR(p.entropy[row], -a * std::log(a) - b * std::log(b), 1e-12);
+    EXPECT_GT(p.mutual_information[row], 0.0);
+    EXPECT_LT(p.mutual_information[row], p.entropy[row]);
+    EXPECT_GT(p.std[2 * row], 0.0);
+    // By hand, the mean over samples of the softmax of two logits.
+    double expected = 0.0;
+    for (std::size_t s = 0; s < 30; ++s) {
+      const double margin = p.raw[s * 6 + 2 * row + 1] - p.raw[s * 6 + 2 * row];
+      expected += 1.0 / (1.0 + std::exp(margin)) / 30.0;
+    }
+    EXPECT_NEAR(a, expected, 1e-9);
+  }
+  ASSERT_EQ(p.adapted.size(), 8u);
+  EXPECT_EQ(p.adapted[4].name, "log_sigma.layers.0.weight");
+  EXPECT_EQ(learner.predict({x, labels}, query).mean, p.mean) << "the same every time";
+
+  const Evaluation e = Evaluator(folder / "run", signs).run();
+  EXPECT_TRUE(e.last().accuracy && e.last().brier && e.last().ece);
+  EXPECT_EQ(e.baselines[0].name, "nearest centroid");
+}
+
+TEST(Learner, SaysWhatDoesNotFit) {
+  const TempFolder folder;
+  const Learner learner(train(folder, small_config("maml", {"train.steps=1"})));
+  const float x[] = {1.0f, 2.0f}, y[] = {1.0f}, nan[] = {std::nanf(""), 1.0f};
+  EXPECT_THAT(error_text([&] { learner.predict({.x = x, .values = y}, x); }),
+              HasSubstr("expected 2 for 2 rows"));
+  EXPECT_THAT(error_text([&] { learner.predict({.x = {}, .values = {}}, x); }),
+              HasSubstr("support rows"));
+  EXPECT_THAT(error_text([&] { learner.predict({.x = x, .values = x}, {}); }),
+              HasSubstr("query rows"));
+  EXPECT_THAT(error_text([&] { learner.predict({.x = nan, .values = x}, x); }),
+              HasSubstr("finite"));
+}
+
+}  // namespace
+}  // namespace kshot

@@ -1,0 +1,380 @@
+// Training: what a run leaves, that it can be stopped anywhere, and that nothing but seed and
+// configuration decides its bits.
+#include "kshot/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/engine_cases.h"
+#include "io/atomic_file.h"
+#include "io/json_lines.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using test::error_text;
+using test::small_config;
+using test::TempFolder;
+using test::tensors;
+using testing::HasSubstr;
+
+TrainerOptions in_folder(const fs::path& folder, const std::string& device, int threads = 1) {
+  TrainerOptions options;
+  options.run_folder = folder;
+  options.device = device;
+  options.threads = threads;
+  return options;
+}
+
+/// Stops after `steps` steps of this session.
+std::function<bool()> stop_after(int steps) {
+  return [left = steps]() mutable { return left-- == 0; };
+}
+
+/// Metrics without what hangs on the clock.
+std::vector<nlohmann::json> metrics(const fs::path& run) {
+  std::vector<nlohmann::json> records = io::read_json_lines(run / "metrics.jsonl");
+  for (nlohmann::json& record : records) {
+    record.erase("seconds");
+    record.erase("tasks_per_second");
+  }
+  return records;
+}
+
+struct Case {
+  const char* algorithm;
+  const char* device;
+};
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.algorithm << " on " << c.device;
+}
+
+class TrainerTest : public testing::TestWithParam<Case> {};
+
+TEST_P(TrainerTest, ResumesBitForBit) {
+  const TempFolder folder;
+  const Config config = small_config(GetParam().algorithm);
+  Trainer straight(config, in_folder(folder / "straight", GetParam().device));
+  ASSERT_EQ(straight.run().reason, StopReason::steps);
+  // 5: neither a step of the log nor of the validation. Then again, on other numbers of threads.
+  TrainerOptions options = in_folder(folder / "stopped", GetParam().device, 2);
+  options.stop = stop_after(5);
+  EXPECT_EQ(Trainer(config, options).run().reason, StopReason::asked);
+  options.resume = true;
+  options.threads = 1;
+  options.stop = stop_after(2);
+  EXPECT_EQ(Trainer(config, options).run().step, 7u);
+  options.threads = 2;
+  options.stop = nullptr;
+  const TrainResult result = Trainer(config, options).run();
+  EXPECT_EQ(result.reason, StopReason::steps);
+  EXPECT_EQ(result.step, 14u);
+  EXPECT_EQ(result.tasks, 14u * 20u);
+  EXPECT_EQ(tensors(folder / "stopped" / "last.safetensors"),
+            tensors(folder / "straight" / "last.safetensors"));
+  EXPECT_EQ(tensors(folder / "stopped" / "best.safetensors"),
+            tensors(folder / "straight" / "best.safetensors"));
+  EXPECT_EQ(metrics(folder / "stopped"), metrics(folder / "straight"));
+}
+
+TEST_P(TrainerTest, ThreadsDoNotMatter) {
+  const Config config = small_config(GetParam().algorithm, {"train.validate_every=0"});
+  std::vector<std::vector<double>> seen;
+  for (const int threads : {1, 2, 3}) {
+    TrainerOptions options;
+    options.device = GetParam().device;
+    options.threads = threads;
+    Trainer trainer(config, options);
+    trainer.run();
+    std::vector<double> all;
+    for (const std::string& group : trainer.groups()) {
+      const std::vector<double> values = trainer.parameters(group);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    seen.push_back(std::move(all));
+  }
+  EXPECT_EQ(seen[0], seen[1]);
+  EXPECT_EQ(seen[0], seen[2]);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TrainerTest,
+                         testing::Values(Case{"maml", "cpu"}, Case{"maml", "reference"},
+                                         Case{"meta_sgd", "cpu"}, Case{"abml", "cpu"},
+                                         Case{"abml", "reference"}),
+                         [](const auto& parameter) {
+                           return std::string(parameter.param.algorithm) + "_" +
+                                  parameter.param.device;
+                         });
+
+TEST(Trainer, WorkAfterTheCheckpointIsDroppedAndDoneAgain) {
+  // As after a kill: metrics are ahead of the checkpoint, with a cut line at their end.
+  const TempFolder folder;
+  const Config config = small_config("maml");
+  Trainer(config, in_folder(folder / "straight", "cpu")).run();
+  TrainerOptions options = in_folder(folder / "killed", "cpu");
+  options.stop = stop_after(6);
+  Trainer(config, options).run();
+  const std::string checkpoint = io::read_file(folder / "killed" / "last.safetensors");
+  options.resume = true;
+  options.stop = stop_after(4);
+  Trainer(config, options).run();
+  io::write_file_atomic(folder / "killed" / "last.safetensors", checkpoint);
+  io::write_file_atomic(folder / "killed" / "metrics.jsonl",
+                        io::read_file(folder / "killed" / "metrics.jsonl") + "{\"kind\":\"tr");
+  options.stop = nullptr;
+  Trainer(config, options).run();
+  EXPECT_EQ(tensors(folder / "killed" / "last.safetensors"),
+            tensors(folder / "straight" / "last.safetensors"));
+  EXPECT_EQ(metrics(folder / "killed"), metrics(folder / "straight"));
+}
+
+TEST(Trainer, RunFolderHoldsWhatTheDocumentsSay) {
+  const TempFolder folder;
+  const Config config = small_config("maml");
+  TrainerOptions options = in_folder(folder / "run", "cpu");
+  options.command = "kshot train x.toml";
+  Trainer(config, options).run();
+  EXPECT_EQ(Config::load(folder / "run" / "config.toml"), config);
+  const auto record = nlohmann::json::parse(io::read_file(folder / "run" / "run.json"));
+  EXPECT_EQ(record.at("seed"), 3);
+  EXPECT_EQ(record.at("sessions").at(0).at("kshot"), version());
+  EXPECT_EQ(record.at("sessions").at(0).at("command"), "kshot train x.toml");
+  EXPECT_THAT(record.at("sessions").at(0).at("device").get<std::string>(),
+              testing::StartsWith("cpu"));
+  const auto records = metrics(folder / "run");
+  const auto count = [&](const char* kind) {
+    return std::ranges::count_if(records, [&](const auto& r) { return r.at("kind") == kind; });
+  };
+  EXPECT_EQ(count("train"), 5);       // steps 3, 6, 9, 12 and the rest at 14
+  EXPECT_EQ(count("validation"), 4);  // steps 4, 8, 12 and the last
+  // The optimiser's state has the shape of what it optimises.
+  const auto all = tensors(folder / "run" / "last.safetensors");
+  EXPECT_EQ(all.size(), 3u * 4u);
+  EXPECT_EQ(all.at("theta.layers.0.weight").shape, (std::vector<std::size_t>{12, 1}));
+  EXPECT_EQ(all.at("optimizer.m.theta.layers.0.weight").shape, (std::vector<std::size_t>{12, 1}));
+  EXPECT_EQ(all.at("optimizer.v.theta.layers.1.bias").shape, (std::vector<std::size_t>{1}));
+}
+
+TEST(Trainer, WithoutAFolderNothingIsWritten) {
+  const TempFolder folder;
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  Trainer(small_config("maml"), TrainerOptions{.device = "cpu", .threads = 1}).run();
+  fs::current_path(before);
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
+TEST(Trainer, AFolderThatHoldsARunIsLeftAlone) {
+  const TempFolder folder;
+  const Config config = small_config("maml", {"train.steps=1"});
+  Trainer(config, in_folder(folder / "run", "cpu")).run();
+  const std::string before = io::read_file(folder / "run" / "last.safetensors");
+  EXPECT_THAT(error_text([&] { Trainer(config, in_folder(folder / "run", "cpu")); }),
+              HasSubstr("already holds a run"));
+  EXPECT_EQ(io::read_file(folder / "run" / "last.safetensors"), before);
+}
+
+TEST(Trainer, AFolderThatCannotBeMadeLeavesNothing) {
+  const TempFolder folder;
+  io::write_file_atomic(folder / "file", "x");
+  EXPECT_THAT(
+      error_text([&] { Trainer(small_config("maml"), in_folder(folder / "file" / "run", "cpu")); }),
+      HasSubstr("cannot create run folder"));
+}
+
+TEST(Trainer, LearningRatesFollowTheSchedule) {
+  const auto rates = [](const std::vector<std::string>& overrides) {
+    std::vector<double> seen;
+    TrainerOptions options{.device = "cpu", .threads = 1};
+    options.on_report = [&](const TrainReport& r) { seen.push_back(r.learning_rate); };
+    std::vector<std::string> all = {"train.log_every=1", "train.steps=4", "train.validate_every=0",
+                                    "optimizer.learning_rate=0.8"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    Trainer(small_config("maml", all), options).run();
+    return seen;
+  };
+  using testing::DoubleNear;
+  using testing::ElementsAre;
+  EXPECT_THAT(rates({}), ElementsAre(0.8, 0.8, 0.8, 0.8));
+  // cos at 0, 45, 90 and 135 degrees, between 0.8 and 0.2.
+  EXPECT_THAT(rates({"optimizer.schedule=cosine", "optimizer.final_learning_rate=0.2"}),
+              ElementsAre(DoubleNear(0.8, 1e-12), DoubleNear(0.5 + 0.3 * std::sqrt(0.5), 1e-12),
+                          DoubleNear(0.5, 1e-12), DoubleNear(0.5 - 0.3 * std::sqrt(0.5), 1e-12)));
+  EXPECT_THAT(
+      rates({"optimizer.schedule=step", "optimizer.decay_every=2", "optimizer.decay_factor=0.25"}),
+      ElementsAre(0.8, 0.8, 0.2, 0.2));
+}
+
+/// What one step of plain gradient descent with rate 1 moves: the clipped gradient.
+std::vector<double> one_step(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all = {"optimizer.type=sgd",     "optimizer.momentum=0",
+                                  "optimizer.clip_norm=0",  "optimizer.learning_rate=1",
+                                  "train.validate_every=0", "train.log_every=1"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  const TrainerOptions options{.device = "reference", .threads = 1};
+  auto with_steps = all;
+  with_steps.push_back("train.steps=0");
+  Trainer before(small_config("maml", with_steps), options);
+  with_steps.back() = "train.steps=1";
+  Trainer after(small_config("maml", with_steps), options);
+  before.run();
+  after.run();
+  std::vector<double> from = before.parameters("theta"), to = after.parameters("theta");
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] -= to[i];
+  return from;
+}
+
+double norm(const std::vector<double>& x) {
+  double sum = 0.0;
+  for (const double v : x) sum += v * v;
+  return std::sqrt(sum);
+}
+
+TEST(Trainer, ClipsByValueThenByNorm) {
+  const std::vector<double> gradient = one_step({});
+  const double largest =
+      std::abs(*std::ranges::max_element(gradient, {}, [](double v) { return std::abs(v); }));
+  ASSERT_GT(largest, 0.0);
+  const double limit = 0.3 * largest;
+  std::vector<double> cut = gradient;
+  for (double& v : cut) v = std::clamp(v, -limit, limit);
+  ASSERT_LT(norm(cut), norm(gradient));
+
+  const std::vector<double> by_value = one_step({"optimizer.clip_value=" + std::to_string(limit)});
+  for (std::size_t i = 0; i < cut.size(); ++i) EXPECT_NEAR(by_value[i], cut[i], 2e-6);
+
+  const double length = 0.5 * norm(cut);
+  const std::vector<double> by_norm = one_step({"optimizer.clip_norm=" + std::to_string(length)});
+  EXPECT_NEAR(norm(by_norm), length, 2e-6);
+  for (std::size_t i = 0; i < cut.size(); ++i) {
+    EXPECT_NEAR(by_norm[i], gradient[i] * length / norm(gradient), 2e-6);
+  }
+  const std::vector<double> by_both = one_step({"optimizer.clip_value=" + std::to_string(limit),
+                                                "optimizer.clip_norm=" + std::to_string(length)});
+  for (std::size_t i = 0; i < cut.size(); ++i) {
+    EXPECT_NEAR(by_both[i], cut[i] * length / norm(cut), 4e-6);
+  }
+}
+
+TEST(Trainer, StopsWhenValidationsNoLongerImprove) {
+  // A rate too small to change a float: every validation sees the same weights and gives the same
+  // value, which also shows that its episodes are the same ones.
+  std::vector<ValidationReport> seen;
+  TrainerOptions options{.device = "cpu", .threads = 1};
+  options.on_validation = [&](const ValidationReport& v) { seen.push_back(v); };
+  const TrainResult result =
+      Trainer(small_config("maml", {"train.steps=100", "train.patience=3", "train.validate_every=2",
+                                    "optimizer.learning_rate=1e-30"}),
+              options)
+          .run();
+  EXPECT_EQ(result.reason, StopReason::patience);
+  EXPECT_EQ(result.step, 8u);
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_TRUE(seen[0].best);
+  for (std::size_t i = 1; i < seen.size(); ++i) {
+    EXPECT_EQ(seen[i].value, seen[0].value);
+    EXPECT_FALSE(seen[i].best);
+  }
+  EXPECT_EQ(result.best.step, 2u);
+}
+
+TEST(Trainer, TimeLimitCountsOverSessions) {
+  const TempFolder folder;
+  const Config config = small_config("maml", {"train.steps=100000000", "train.time_limit=0.3"});
+  TrainerOptions options = in_folder(folder / "run", "cpu");
+  const TrainResult first = Trainer(config, options).run();
+  EXPECT_EQ(first.reason, StopReason::time_limit);
+  EXPECT_GE(first.seconds, 0.3);
+  options.resume = true;
+  const TrainResult second = Trainer(config, options).run();
+  EXPECT_EQ(second.reason, StopReason::time_limit);
+  EXPECT_EQ(second.step, first.step) << "its time was spent before";
+}
+
+TEST(Trainer, ADivergedTaskIsLeftOutAndCounted) {
+  for (const char* device : {"cpu", "reference"}) {
+    std::vector<TrainReport> seen;
+    TrainerOptions options{.device = device, .threads = 2};
+    options.on_report = [&](const TrainReport& r) { seen.push_back(r); };
+    Trainer trainer(small_config("maml", {"train.steps=3"}),
+                    std::make_shared<test::Spoilt>(Split::train, 7), options);
+    const TrainResult result = trainer.run();
+    EXPECT_EQ(result.diverged, 3u);
+    ASSERT_FALSE(seen.empty());
+    EXPECT_EQ(seen[0].diverged, 3u);
+    EXPECT_EQ(seen[0].tasks, 60u);
+    EXPECT_TRUE(std::isfinite(seen[0].loss));
+    for (const double v : trainer.parameters("theta")) EXPECT_TRUE(std::isfinite(v));
+  }
+}
+
+TEST(Trainer, TooManyDivergedTasksStopWithTheLikelyCause) {
+  const auto spoilt = std::make_shared<test::Spoilt>(Split::train, 7);
+  const TrainerOptions options{.device = "cpu", .threads = 1};
+  const std::string message = error_text(
+      [&] { Trainer(small_config("maml", {"train.max_diverged=0.04"}), spoilt, options).run(); });
+  EXPECT_THAT(message, HasSubstr("1 of 20 tasks diverged"));
+  EXPECT_THAT(message, HasSubstr("train.max_diverged"));
+  EXPECT_THAT(message, HasSubstr("inner.learning_rate"));
+  // And a whole batch that blows up.
+  EXPECT_THAT(error_text([&] {
+                Trainer(small_config("abml", {"inner.learning_rate=1e20"}), options).run();
+              }),
+              HasSubstr("sigma"));
+}
+
+TEST(Trainer, ADivergedValidationEpisodeIsLeftOutAndCounted) {
+  std::vector<ValidationReport> seen;
+  TrainerOptions options{.device = "cpu", .threads = 2};
+  options.on_validation = [&](const ValidationReport& v) { seen.push_back(v); };
+  Trainer(small_config("maml"), std::make_shared<test::Spoilt>(Split::validation, 3), options)
+      .run();
+  ASSERT_FALSE(seen.empty());
+  EXPECT_EQ(seen[0].diverged, 1u);
+  EXPECT_TRUE(std::isfinite(seen[0].value));
+}
+
+TEST(Trainer, EpisodesMustFitTheNetwork) {
+  const TrainerOptions options{.device = "cpu", .threads = 1};
+  const auto source = std::make_shared<test::Spoilt>(Split::test, 0);
+  EXPECT_THAT(error_text([&] {
+                Trainer(small_config("maml", {"network.layers=2,12,1"}), source, options);
+              }),
+              HasSubstr("takes inputs of 2"));
+  EXPECT_THAT(error_text([&] {
+                Trainer(small_config("maml", {"network.layers=1,12,3"}), source, options);
+              }),
+              HasSubstr("3 outputs"));
+  EXPECT_THAT(error_text([&] {
+                Trainer(small_config("maml", {"loss.type=cross_entropy"}), source, options);
+              }),
+              HasSubstr("loss.type"));
+}
+
+TEST(ResumedConfig, MayGoOnForLongerButNotElsewhere) {
+  const TempFolder folder;
+  const Config config = small_config("maml", {"train.steps=1"});
+  Trainer(config, in_folder(folder / "run", "cpu")).run();
+  const fs::path run = folder / "run";
+  EXPECT_EQ(resumed_config(run, nullptr, {}), config);
+  EXPECT_EQ(resumed_config(run, nullptr, {"train.steps=9"}).train.steps, 9);
+  const Config changed = small_config("maml", {"train.steps=7"});
+  EXPECT_EQ(resumed_config(run, &changed, {}).train.steps, 7);
+  EXPECT_THAT(error_text([&] { resumed_config(run, nullptr, {"inner.steps=9"}); }),
+              HasSubstr("inner.steps = 9: the run has 2"));
+  EXPECT_THAT(error_text([&] { resumed_config(run, nullptr, {"optimizer.type=sgd"}); }),
+              HasSubstr("optimizer.type"));
+  EXPECT_THAT(error_text([&] { resumed_config(folder / "nothing", nullptr, {}); }),
+              HasSubstr("no such run folder"));
+}
+
+}  // namespace
+}  // namespace kshot

@@ -1,0 +1,209 @@
+// `kshot verify`: a case whose gradient is worked out here by hand, the shared cases, and cases
+// that cannot be read.
+#include "engine/verify.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <filesystem>
+
+#include "io/atomic_file.h"
+#include "kshot/error.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot {
+namespace {
+
+namespace fs = std::filesystem;
+using io::NpyArray;
+using test::error_text;
+using test::TempFolder;
+using testing::HasSubstr;
+using Arrays = std::map<std::string, NpyArray>;
+
+NpyArray array(std::vector<double> values, std::vector<std::size_t> shape) {
+  return NpyArray::from(std::span<const double>(values), std::move(shape));
+}
+
+constexpr double rate = 0.07;
+
+/// Two tasks of a line y = w x + b with three support and two query points each.
+Arrays line_inputs() {
+  return {{"theta.layers.0.weight", array({0.4}, {1, 1})},
+          {"theta.layers.0.bias", array({-0.3}, {1})},
+          {"support_x", array({1.0, -0.5, 2.0, 0.3, 0.9, -1.2}, {2, 3, 1})},
+          {"support_y", array({0.2, 1.1, -0.7, 2.0, 0.1, 0.4}, {2, 3, 1})},
+          {"query_x", array({-1.0, 0.6, 1.7, 0.2}, {2, 2, 1})},
+          {"query_y", array({0.5, 0.3, -0.9, 1.3}, {2, 2, 1})}};
+}
+
+/// MAML on a quadratic loss in closed form: with L(u) = u'Au/2 - c'u + const, u' = u - rate (A u -
+/// c), the meta-gradient is (1 - rate A_support) (A_query u' - c_query).
+Arrays line_expected() {
+  const Arrays in = line_inputs();
+  const std::array<double, 2> u = {0.4, -0.3};
+  std::array<double, 2> gradient = {0.0, 0.0};
+  std::vector<double> losses, outputs;
+  struct Quadratic {
+    double a[2][2] = {{0.0, 0.0}, {0.0, 0.0}};
+    double c[2] = {0.0, 0.0};
+  };
+  const auto quadratic = [&](const char* set, std::size_t task, std::size_t rows) {
+    const std::vector<double> x = in.at(std::string(set) + "_x").to_f64();
+    const std::vector<double> y = in.at(std::string(set) + "_y").to_f64();
+    Quadratic q;
+    for (std::size_t i = task * rows; i < (task + 1) * rows; ++i) {
+      const double z[2] = {x[i], 1.0};
+      for (int r = 0; r < 2; ++r) {
+        for (int s = 0; s < 2; ++s) q.a[r][s] += 2.0 * z[r] * z[s] / static_cast<double>(rows);
+        q.c[r] += 2.0 * z[r] * y[i] / static_cast<double>(rows);
+      }
+    }
+    return q;
+  };
+  for (std::size_t task = 0; task < 2; ++task) {
+    const Quadratic s = quadratic("support", task, 3), q = quadratic("query", task, 2);
+    double adapted[2], g[2];
+    for (int r = 0; r < 2; ++r) {
+      adapted[r] =
+          u[static_cast<std::size_t>(r)] - rate * (s.a[r][0] * u[0] + s.a[r][1] * u[1] - s.c[r]);
+    }
+    for (int r = 0; r < 2; ++r) g[r] = q.a[r][0] * adapted[0] + q.a[r][1] * adapted[1] - q.c[r];
+    for (int r = 0; r < 2; ++r) {
+      gradient[static_cast<std::size_t>(r)] +=
+          0.5 * (g[r] - rate * (s.a[r][0] * g[0] + s.a[r][1] * g[1]));
+    }
+    double loss = 0.0;
+    for (std::size_t i = 2 * task; i < 2 * task + 2; ++i) {
+      const double o = adapted[0] * in.at("query_x").to_f64()[i] + adapted[1];
+      const double d = o - in.at("query_y").to_f64()[i];
+      loss += 0.5 * d * d;
+      outputs.push_back(o);
+    }
+    losses.push_back(loss);
+  }
+  return {{"loss", array({0.5 * (losses[0] + losses[1])}, {})},
+          {"task_loss", array(losses, {2})},
+          {"query_output", array(outputs, {2, 2, 1})},
+          {"grad.theta.layers.0.weight", array({gradient[0]}, {1, 1})},
+          {"grad.theta.layers.0.bias", array({gradient[1]}, {1})}};
+}
+
+class VerifyTest : public testing::Test {
+ protected:
+  void write(const Arrays& inputs, const Arrays& expected) {
+    io::write_file_atomic(folder_ / "case.toml",
+                          "algorithm = \"maml\"\n[network]\ntype = \"linear\"\nlayers = [1, 1]\n"
+                          "[loss]\ntype = \"mse\"\n[inner]\nsteps = 1\nlearning_rate = 0.07\n");
+    io::write_npz(folder_ / "inputs.npz", inputs);
+    if (!expected.empty()) io::write_npz(folder_ / "expected.npz", expected);
+  }
+  VerifyResult verify(const std::string& device = "reference") const {
+    return verify_case(folder_.path(), device, {});
+  }
+  TempFolder folder_;
+};
+
+TEST_F(VerifyTest, GradientsByHand) {
+  write(line_inputs(), line_expected());
+  for (const char* device : {"reference", "cpu"}) {
+    const VerifyResult result = verify(device);
+    EXPECT_THAT(result.device, testing::StartsWith(device == std::string("cpu") ? "cpu" : "ref"));
+    EXPECT_EQ(result.keys.size(), 5u);
+    EXPECT_TRUE(result.within()) << device;
+  }
+  EXPECT_EQ(verify("reference").tolerance, 1e-9);
+  EXPECT_EQ(verify("cpu").tolerance, 1e-4);
+}
+
+TEST_F(VerifyTest, SeesWrongNumbers) {
+  for (const char* key : {"loss", "task_loss", "query_output", "grad.theta.layers.0.bias"}) {
+    Arrays expected = line_expected();
+    std::vector<double> values = expected.at(key).to_f64();
+    values.back() *= 1.0 + 1e-6;
+    expected.insert_or_assign(key, array(values, expected.at(key).shape));
+    write(line_inputs(), expected);
+    const VerifyResult result = verify();
+    EXPECT_FALSE(result.within()) << key;
+    for (const VerifyKey& k : result.keys) {
+      if (k.name != key && !k.name.starts_with("grad.")) {
+        EXPECT_LE(k.error, 1e-9) << k.name;
+      }
+    }
+  }
+  Arrays expected = line_expected();
+  expected.insert_or_assign("loss", array({std::nan("")}, {}));
+  write(line_inputs(), expected);
+  EXPECT_FALSE(verify().within()) << "NaN is not within anything";
+}
+
+TEST_F(VerifyTest, WithoutExpectedValuesItOnlyComputes) {
+  write(line_inputs(), {});
+  const VerifyResult result = verify();
+  EXPECT_TRUE(result.keys.empty());
+  EXPECT_TRUE(result.within());
+  EXPECT_NEAR(result.values.at("loss").to_f64()[0], line_expected().at("loss").to_f64()[0], 1e-12);
+}
+
+TEST_F(VerifyTest, SaysWhatIsWrongWithACase) {
+  const auto message = [&](const std::string& key, std::optional<NpyArray> value) {
+    Arrays inputs = line_inputs();
+    inputs.erase(key);
+    if (value) inputs.insert_or_assign(key, *value);
+    write(inputs, line_expected());
+    return error_text([&] { verify(); });
+  };
+  EXPECT_THAT(message("query_x", {}), HasSubstr("\"query_x\" is missing"));
+  EXPECT_THAT(message("theta.layers.0.bias", {}), HasSubstr("\"theta.layers.0.bias\" is missing"));
+  EXPECT_THAT(message("support_x", array({1, 2}, {2, 1, 1})), HasSubstr("support_y"));
+  EXPECT_THAT(message("support_x", array({1, 2, 3, 4}, {2, 1, 2})), HasSubstr("(tasks, rows, 1)"));
+  EXPECT_THAT(message("support_n", array({3, 4}, {2})), HasSubstr("4 is out of range"));
+  EXPECT_THAT(message("support_y", array({0, 0, std::nan(""), 0, 0, 0}, {2, 3, 1})),
+              HasSubstr("finite"));
+  Arrays expected = line_expected();
+  expected.insert_or_assign("grad.alpha.x", array({1}, {1}));
+  write(line_inputs(), expected);
+  EXPECT_THAT(error_text([&] { verify(); }), HasSubstr("\"grad.alpha.x\" is not a result"));
+  EXPECT_THAT(error_text([&] { verify_case(folder_ / "none", "reference", {}); }),
+              HasSubstr("case.toml"));
+}
+
+TEST_F(VerifyTest, DevicesAndPrecisionsThatDoNotExist) {
+  write(line_inputs(), line_expected());
+  const auto verify_as = [&](const char* device, backend::Precision precision) {
+    return error_text([&] { verify_case(folder_.path(), device, precision); });
+  };
+  EXPECT_THAT(verify_as("reference", backend::Precision::f32), HasSubstr("computes in f64"));
+  EXPECT_THAT(verify_as("cpu", backend::Precision::f64), HasSubstr("computes in f32"));
+  EXPECT_EQ(verify_as("cpu", backend::Precision::f32), "(no error)");
+  EXPECT_THROW(verify_case(folder_.path(), "cuda", {}), DeviceError);
+  EXPECT_THROW(verify_case(folder_.path(), "simt", {}), DeviceError);
+}
+
+class SharedCase : public testing::TestWithParam<const char*> {};
+
+TEST_P(SharedCase, Agrees) {
+  const fs::path folder = fs::path(KSHOT_SHARED_DIR) / "cases" / GetParam();
+  if (!fs::exists(folder)) GTEST_SKIP() << "the shared cases are not here: " << folder;
+  for (const char* device : {"reference", "cpu"}) {
+    const VerifyResult result = verify_case(folder, device, {});
+    EXPECT_FALSE(result.keys.empty());
+    for (const VerifyKey& key : result.keys) {
+      EXPECT_LE(key.error, result.tolerance) << device << ": " << key.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SharedCase,
+    testing::Values("abml_conv4", "abml_mlp_classify_fixed_prior", "abml_mlp_regression",
+                    "abml_query_only_first_order", "abml_ragged_all_data", "maml_conv4_head_only",
+                    "maml_conv4_pool_nonorm", "maml_conv4_stride_bn", "maml_mlp_first_order",
+                    "maml_mlp_relu_1step", "maml_mlp_tanh_5step", "maml_ragged_regression",
+                    "maml_sequential", "metasgd_layer_rates_per_step", "metasgd_mlp"),
+    [](const auto& parameter) { return std::string(parameter.param); });
+
+}  // namespace
+}  // namespace kshot
