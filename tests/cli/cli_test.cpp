@@ -278,18 +278,19 @@ TEST_F(Cli, AdaptsToATaskFromFiles) {
   }
 }
 
-/// Waits until training has written metrics; false where it ends before.
-bool wait_for_metrics(const fs::path& run) {
-  for (int i = 0; i < 6000; ++i) {
-    if (fs::exists(run / "metrics.jsonl") && fs::file_size(run / "metrics.jsonl") > 0) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 std::uint64_t step_of(const fs::path& checkpoint) {
   const io::SafeTensors content = io::read_safetensors(checkpoint);
   return nlohmann::json::parse(content.metadata.at("state")).at("step").get<std::uint64_t>();
+}
+
+/// Waits until training has written a checkpoint of some step; false where it takes too long.
+bool wait_for_steps(const fs::path& run) {
+  for (int i = 0; i < 6000; ++i) {
+    const fs::path checkpoint = run / "last.safetensors";
+    if (fs::exists(checkpoint) && step_of(checkpoint) > 0) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
 }
 
 /// Stopped by a signal somewhere, resumed to a step beyond: as a run that never stopped.
@@ -303,14 +304,12 @@ TEST_P(CliSignal, StoppedRunGoesOnBitForBit) {
                                         "stopped", "--set",  "train.steps=1000000000"};
   arguments.insert(arguments.end(), settings.begin(), settings.end());
   Program program(folder_.path(), arguments);
-  ASSERT_TRUE(wait_for_metrics(folder_ / "stopped")) << program.error();
+  ASSERT_TRUE(wait_for_steps(folder_ / "stopped")) << program.error();
   program.signal(signal);
   EXPECT_EQ(program.wait(), signal == SIGKILL ? -SIGKILL : 128 + signal);
   const fs::path checkpoint = folder_ / "stopped" / "last.safetensors";
   const std::uint64_t stopped_at = step_of(checkpoint);
-  if (signal != SIGKILL) {
-    EXPECT_GT(stopped_at, 0u);
-  }
+  EXPECT_GT(stopped_at, 0u);
   const std::string steps = "train.steps=" + std::to_string(stopped_at + 30);
   const Outcome resumed = kshot({"train", "--resume", "stopped", "--set", steps, "--quiet"});
   ASSERT_EQ(resumed.status, 0) << resumed.error;
@@ -374,7 +373,7 @@ TEST_F(Cli, DemoWritesItsReport) {
   ASSERT_EQ(demo.status, 0) << demo.error;
   EXPECT_THAT(demo.out, HasSubstr("d/report.html"));
   const std::string html = slurp(folder_ / "d" / "report.html");
-  for (const char* part : {"ABML", "MAML", "10 shots", "coverage", "Error against shots"}) {
+  for (const char* part : {"ABML", "MAML", "10 shots", "Coverage", "Error against shots"}) {
     EXPECT_THAT(html, HasSubstr(part));
   }
   EXPECT_EQ(
