@@ -32,24 +32,22 @@ noise_std = 0.3
 
 [data]
 source = "sinusoid"
-shots = 5
+shots = 10
 queries = 10
 noise_std = 0.3
 
 [optimizer]
-learning_rate = 0.003
+learning_rate = 0.002
+final_learning_rate = 1e-5
 schedule = "cosine"
 clip_norm = 10.0
 
 [train]
-meta_batch = 32
+meta_batch = 64
 validate_every = 500
 validation_episodes = 400
 log_every = 100
 checkpoint_every = 1000
-
-[evaluate]
-episodes = 1000
 )";
 
 constexpr const char* abml = R"(
@@ -60,15 +58,25 @@ learning_rate = 0.001
 [abml]
 kl_weight_inner = 0.1
 kl_weight_outer = 1.0
-samples_inner = 2
-samples_outer = 2
-log_sigma_init = -4.0
+samples_inner = 5
+samples_outer = 5
+log_sigma_init = -3.0
+gamma_shape = 2.0
+gamma_rate = 0.2
+hyper_prior_weight = 1e-6
+
+[evaluate]
+episodes = 1000
+samples = 20
 )";
 
 constexpr const char* maml = R"(
 [inner]
 steps = 5
 learning_rate = 0.001
+
+[evaluate]
+episodes = 1000
 )";
 
 struct Method {
@@ -91,7 +99,7 @@ int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
   std::vector<RunPieces> runs;
   for (const Method& method :
-       {Method{"abml", abml, 0.75, 6000}, Method{"maml", maml, 0.25, 12000}}) {
+       {Method{"abml", abml, 0.8, 5000}, Method{"maml", maml, 0.2, 6000}}) {
     TrainerOptions options;
     options.run_folder = folder / method.name;
     options.device = a.machine.device;
@@ -99,7 +107,7 @@ int run_demo(const DemoArguments& a) {
     options.progress = true;
     options.command = "kshot demo";
     Trainer trainer(configuration(method, a.seconds), options);
-    io::log_info(fmt::format("{} on sinusoids, 5 noisy points a task, device {}",
+    io::log_info(fmt::format("{} on sinusoids, 10 noisy points a task, device {}",
                              method_name(method.name), trainer.device()));
     trainer.run();
   }
