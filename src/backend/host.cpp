@@ -45,6 +45,7 @@ template <typename T>
 void HostReduction<T>::begin(std::size_t waves) {
   next_ = 0;
   waves_ = waves;
+  cancelled_ = false;
   waiting_.clear();
   stack_.clear();
   total_.assign(width_, 0.0);
@@ -76,13 +77,23 @@ void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Bloc
                       reinterpret_cast<bool*>(partial.diverged.data()));
   std::unique_lock lock(mutex_);
   // A worker far ahead of the slowest waits, so that memory does not grow with the meta-batch.
-  turn_.wait(lock, [&] { return ordinal < next_ + 64; });
+  turn_.wait(lock, [&] { return cancelled_ || ordinal < next_ + 64; });
+  if (cancelled_) return;
   waiting_.emplace(ordinal, std::move(partial));
   for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
     commit(it->second);
     free_.push_back(std::move(it->second));
     waiting_.erase(it);
     ++next_;
+  }
+  turn_.notify_all();
+}
+
+template <typename T>
+void HostReduction<T>::cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
   }
   turn_.notify_all();
 }
@@ -132,7 +143,8 @@ void HostReduction<T>::flush() {
 template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
   flush();
-  if (next_ != waves_) throw std::logic_error("reduction finished before all waves were added");
+  if (cancelled_ || next_ != waves_)
+    throw std::logic_error("reduction finished before all waves were added");
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   std::size_t offset = 0;

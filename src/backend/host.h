@@ -67,6 +67,7 @@ class HostReduction final : public Reduction {
   explicit HostReduction(std::span<const std::size_t> widths);
   void begin(std::size_t waves) override;
   void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
+  void cancel() override;
   void finish(std::span<const Shared> means) override;
   std::size_t diverged() const override { return diverged_.size(); }
   double mean_loss() const override;
@@ -88,6 +89,7 @@ class HostReduction final : public Reduction {
   std::mutex mutex_;
   std::condition_variable turn_;
   std::size_t next_ = 0, waves_ = 0;
+  bool cancelled_ = false;
   std::vector<Partial> free_;
   std::map<std::size_t, Partial> waiting_;
   std::vector<std::pair<int, std::vector<T>>>

@@ -63,10 +63,15 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   const auto waves = static_cast<std::size_t>((tasks + capacity_ - 1) / capacity_);
   reduction_->begin(waves);
   pool_.run(waves, [&](std::size_t index, std::size_t wave) {
-    Worker& w = worker(index);
     const int first = static_cast<int>(wave) * capacity_;
-    body(w, first, std::min(capacity_, tasks - first));
-    reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
+    try {
+      Worker& w = worker(index);
+      body(w, first, std::min(capacity_, tasks - first));
+      reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
+    } catch (...) {
+      reduction_->cancel();  // waves after this one may be waiting for it
+      throw;
+    }
   });
   reduction_->finish(means_);
   StepResult result;
