@@ -9,13 +9,19 @@
 class Rings final : public kshot::EpisodeSource {
  public:
   kshot::TaskShape shape() const override {
-    return {.input = {.channels = 2}, .outputs = 3, .target = kshot::TargetKind::label,
-            .support = 15, .query = 30};
+    return {.input = {.channels = 2},
+            .outputs = 3,
+            .target = kshot::TargetKind::label,
+            .support = 15,
+            .query = 30};
   }
   // Called from several threads at once: all a task is made of must follow from its id.
   void fill(const kshot::TaskId& id, const kshot::TaskSlot& slot) const override {
-    kshot::RandomStream random({.seed = id.seed, .purpose = kshot::Purpose::user, .step = id.step,
-                                .task = id.task, .sample = static_cast<std::uint32_t>(id.split)});
+    kshot::RandomStream random({.seed = id.seed,
+                                .purpose = kshot::Purpose::user,
+                                .step = id.step,
+                                .task = id.task,
+                                .sample = static_cast<std::uint32_t>(id.split)});
     const float gap = random.uniform(0.5f, 1.5f), x0 = random.normal(), y0 = random.normal();
     // 6 to 15 support rows; what lies beyond is never looked at.
     const int rows = 6 + static_cast<int>(random.below(10));

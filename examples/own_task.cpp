@@ -5,8 +5,11 @@
 
 struct Lines final : kshot::EpisodeSource {
   kshot::TaskShape shape() const override {
-    return {.input = {.channels = 1}, .outputs = 1, .target = kshot::TargetKind::value,
-            .support = 5, .query = 10};
+    return {.input = {.channels = 1},
+            .outputs = 1,
+            .target = kshot::TargetKind::value,
+            .support = 5,
+            .query = 10};
   }
   void fill(const kshot::TaskId& id, const kshot::TaskSlot& slot) const override {
     const auto part = static_cast<std::uint32_t>(id.split);  // no split sees another's tasks
