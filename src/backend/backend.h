@@ -221,8 +221,8 @@ class Reduction {
   /// `gradients` in the order and widths given at creation; `loss` of width 1.
   virtual void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
                    Block loss) = 0;
-  /// A wave will never come (its worker threw): nobody waits for it any more, later adds do nothing,
-  /// and finish must not be called before the next begin.
+  /// A wave will never come (its worker threw): nobody waits for it any more, later adds do
+  /// nothing, and finish must not be called before the next begin.
   virtual void cancel() = 0;
   /// After the last add: per block the mean over the tasks that did not diverge.
   virtual void finish(std::span<const Shared> means) = 0;

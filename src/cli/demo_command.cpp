@@ -98,8 +98,7 @@ Config configuration(const Method& method, double seconds) {
 int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
   std::vector<RunPieces> runs;
-  for (const Method& method :
-       {Method{"abml", abml, 0.8, 5000}, Method{"maml", maml, 0.2, 6000}}) {
+  for (const Method& method : {Method{"abml", abml, 0.8, 5000}, Method{"maml", maml, 0.2, 6000}}) {
     TrainerOptions options;
     options.run_folder = folder / method.name;
     options.device = a.machine.device;
