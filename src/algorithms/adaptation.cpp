@@ -110,7 +110,8 @@ void Adaptation::pull_back(const StateBlocks& g_state, double a, Block g) {
   wave_.sample_pullback(g_state.mu, g_state.s, a, g, outer_eps_, sigma_);
 }
 
-void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state) {
+void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state,
+                                bool keep) {
   wave_.fill(gradient_.mu, 0.0);
   wave_.fill(gradient_.s, 0.0);
   wave_.exponential(sigma_, state.s);
@@ -118,6 +119,11 @@ void Adaptation::inner_gradient(const StepContext& context, int k, const StateBl
     sample_inner(context, k, s, state);
     wave_.gradient(inner_pass(phi_), g_, false, {});
     wave_.sample_pullback(gradient_.mu, gradient_.s, 1.0 / spec_.samples, g_, eps_, sigma_);
+  }
+  if (keep && spec_.second_order) {
+    const auto step = static_cast<std::size_t>(k);
+    if (likelihood_s_.size() <= step) likelihood_s_.push_back(wave_.weights());
+    wave_.copy(likelihood_s_[step], gradient_.s);
   }
   if (spec_.kl_weight != 0.0) {
     wave_.kl(kl_terms(state), {}, gradient_.mu, gradient_.s, {}, {});
@@ -137,7 +143,7 @@ void Adaptation::adapt(const StepContext& context, const backend::SharedVector& 
     const auto slot = keep ? static_cast<std::size_t>(k) + 1 : 1 + static_cast<std::size_t>(k % 2);
     const StateBlocks next = iterate(slot);
     if (spec_.gaussian) {
-      inner_gradient(context, k, current_);
+      inner_gradient(context, k, current_, keep);
       wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
       wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
     } else {
@@ -196,9 +202,12 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
         eps_ = noise_[draw_index(k, s)].eps;
         wave_.sample_with_direction(phi_, u_, state.mu, d.mu, d.s, eps_, sigma_);
       }
-      wave_.hessian_vector(inner_pass(phi_), u_, h_, false, g_);
-      wave_.sample_hvp(product_.mu, product_.s, 1.0 / spec_.samples, h_, g_, eps_, sigma_, d.s);
+      wave_.hessian_vector(inner_pass(phi_), u_, h_, false, {});
+      wave_.sample_pullback(product_.mu, product_.s, 1.0 / spec_.samples, h_, eps_, sigma_);
     }
+    // The curvature of phi in s itself: sigma eps g v_s, summed over samples, is the inner step's
+    // own likelihood gradient in s, times v_s.
+    wave_.multiply_add(product_.s, 1.0, likelihood_s_[static_cast<std::size_t>(k)], d.s);
     if (spec_.kl_weight != 0.0) {
       const bool path = spec_.differentiate_prior && prior_gradient.mu;
       if (path) {

@@ -81,7 +81,7 @@ class Adaptation {
   std::size_t draw_index(int k, int s) const;
   bool noise_kept(int k, int s) const;
   void sample_inner(const StepContext& context, int k, int s, const StateBlocks& state);
-  void inner_gradient(const StepContext& context, int k, const StateBlocks& state);
+  void inner_gradient(const StepContext& context, int k, const StateBlocks& state, bool keep);
   backend::Block adjoint_point(const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
@@ -98,6 +98,7 @@ class Adaptation {
   // where K * S of them are small, drawn again where not).
   backend::Block sigma_, phi_, u_, prior_mu_, prior_s_;
   std::vector<SampleNoise> noise_;
+  std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
   backend::Block eps_, outer_eps_;
 };
 

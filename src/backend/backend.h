@@ -129,10 +129,6 @@ class Wave {
     sample(phi, eps, mu, sigma, nullptr);
     sample_direction(u, v_mu, v_s, eps, sigma);
   }
-  /// Hessian-vector product of the sampled term in (mu, s), from h = (d2 nll/dphi2) u and g:
-  /// r_mu += a h; r_s += a sigma eps (h + g v_s).
-  virtual void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
-                          Block v_s) = 0;
   /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for
   /// the prior. Blocks that are not wanted are left empty.
   struct KlTerms {

@@ -44,7 +44,6 @@ class Ledger final : public backend::Wave {
   void sample(Block, Block, Block, Block, const backend::Noise*) override {}
   void sample_pullback(Block, Block, double, Block, Block, Block) override {}
   void sample_direction(Block, Block, Block, Block, Block) override {}
-  void sample_hvp(Block, Block, double, Block, Block, Block, Block, Block) override {}
   void kl(const KlTerms&, Block, Block, Block, Block, Block) override {}
   void kl_hvp(const KlTerms&, Block, Block, Block, Block, Block, Block) override {}
 

@@ -143,11 +143,6 @@ void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Bl
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
                             vectors(u));
 }
-void CpuWave::sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
-                         Block v_s) {
-  kernels_.sample_hvp(at(r_mu), at(r_s), static_cast<float>(a), at(h), at(g), at(eps), at(sigma),
-                      at(v_s), vectors(r_mu));
-}
 void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
   float scale[max_lanes] = {};
   float sums[max_lanes] = {};

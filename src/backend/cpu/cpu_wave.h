@@ -50,8 +50,6 @@ class CpuWave : public HostWave<float> {
   void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
   void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
                              Block sigma) override;
-  void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
-                  Block v_s) override;
   void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
           Block gp_s) override;
   void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,

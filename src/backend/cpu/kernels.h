@@ -139,8 +139,6 @@ struct Kernels {
   /// u = v_mu + sigma eps v_s and, where phi is given, phi = mu + sigma eps in the same pass.
   void (*sample_direction)(float* u, const float* v_mu, const float* v_s, const float* eps,
                            const float* sigma, float* phi, const float* mu, std::size_t vectors);
-  void (*sample_hvp)(float* r_mu, float* r_s, float a, const float* h, const float* g,
-                     const float* eps, const float* sigma, const float* v_s, std::size_t vectors);
   /// Any output may be null (mu and s in pairs); value [W] gets per-lane sums.
   void (*kl)(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
              float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors);

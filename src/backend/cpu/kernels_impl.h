@@ -220,16 +220,6 @@ void sample_direction(float* u, const float* v_mu, const float* v_s, const float
   }
 }
 
-void sample_hvp(float* r_mu, float* r_s, float a, const float* h, const float* g, const float* eps,
-                const float* sigma, const float* v_s, std::size_t vectors) {
-  for (std::size_t i = 0; i < vectors; ++i) {
-    const vf hv = load(h + i * W);
-    const vf se = a * (load(sigma + i * W) * load(eps + i * W));
-    store(r_mu + i * W, load(r_mu + i * W) + a * hv);
-    store(r_s + i * W, load(r_s + i * W) + se * (hv + load(g + i * W) * load(v_s + i * W)));
-  }
-}
-
 void kl(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
         float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors) {
   const vf c = load(scale);
@@ -1055,7 +1045,6 @@ constexpr Kernels table = {
     reparameterise,
     sample_pullback,
     sample_direction,
-    sample_hvp,
     kl,
     kl_hvp,
     noise_lanes,

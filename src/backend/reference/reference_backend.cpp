@@ -53,8 +53,6 @@ class ReferenceWave final : public HostWave<double> {
   void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
   void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
   void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
-  void sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps, Block sigma,
-                  Block v_s) override;
   void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
           Block gp_s) override;
   void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
@@ -271,21 +269,6 @@ void ReferenceWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, 
   const Values& sd = at(sigma, vm.size());
   Values& to = at(u, vm.size());
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = vm[i] + sd[i] * e[i] * vs[i];
-}
-
-void ReferenceWave::sample_hvp(Block r_mu, Block r_s, double a, Block h, Block g, Block eps,
-                               Block sigma, Block v_s) {
-  const Values& hu = at(h);
-  const Values& grad = at(g, hu.size());
-  const Values& e = at(eps, hu.size());
-  const Values& sd = at(sigma, hu.size());
-  const Values& vs = at(v_s, hu.size());
-  Values& to_mu = at(r_mu, hu.size());
-  Values& to_s = at(r_s, hu.size());
-  for (std::size_t i = 0; i < hu.size(); ++i) {
-    to_mu[i] += a * hu[i];
-    to_s[i] += a * sd[i] * e[i] * (hu[i] + grad[i] * vs[i]);
-  }
 }
 
 // KL = sum s_p - s + (e^{2 s} + d^2) / (2 e^{2 s_p}) - 1/2, d = mu - mu_p.
