@@ -111,6 +111,7 @@ int run_demo(const DemoArguments& a) {
     trainer.run();
   }
   std::vector<const RunPieces*> pieces;
+  pieces.reserve(2);
   for (const char* name : {"abml", "maml"}) {
     runs.push_back(read_run(folder / name));
     study_run(runs.back(), a.machine);

@@ -30,6 +30,7 @@ std::vector<std::string> run_names(const std::vector<std::string>& folders) {
     paths.push_back(path);
   }
   std::vector<std::string> names;
+  names.reserve(paths.size());
   for (const fs::path& path : paths) names.push_back(path.filename().string());
   if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
   for (std::size_t i = 0; i < paths.size(); ++i) names[i] = paths[i].string();
