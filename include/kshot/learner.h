@@ -56,7 +56,7 @@ struct Prediction {
 class Learner {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint.
-  explicit Learner(const std::filesystem::path& run, LearnerOptions options = {});
+  explicit Learner(const std::filesystem::path& run, const LearnerOptions& options = {});
   ~Learner();
   Learner(Learner&&) noexcept;
   Learner& operator=(Learner&&) noexcept;

@@ -174,7 +174,7 @@ struct Learner::State {
   Assembly assembly;
 };
 
-Learner::Learner(const std::filesystem::path& run, LearnerOptions options)
+Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)
     : state_(std::make_unique<State>(run, options)) {}
 Learner::~Learner() = default;
 Learner::Learner(Learner&&) noexcept = default;
