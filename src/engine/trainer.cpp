@@ -559,8 +559,8 @@ std::vector<double> Trainer::parameters(const std::string& group) const {
 Config resumed_config(const fs::path& run_folder, const Config* config,
                       const std::vector<std::string>& overrides) {
   const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(run_folder, "last"));
-  const Config changed = Config::parse((config ? *config : checkpoint.config).to_toml(),
-                                       run_folder.string(), overrides);
+  Config changed = Config::parse((config ? *config : checkpoint.config).to_toml(),
+                                 run_folder.string(), overrides);
   const auto free = [](const std::string& key) {
     return key == "data.path" || key.starts_with("train.") || key.starts_with("optimizer.") ||
            key.starts_with("evaluate.");
