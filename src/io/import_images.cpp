@@ -84,7 +84,7 @@ ImportSummary import_images(const ImagesImport& options) {
   if (used.lists.empty() && used.table.empty() && used.fractions.empty() &&
       classes.front().split.has_value()) {
     for (const ClassFolder& entry : classes) splits.push_back(entry.split);
-    notes.push_back("splits by the folders train, val and test");
+    notes.emplace_back("splits by the folders train, val and test");
   } else {
     std::vector<std::string> names;
     for (const ClassFolder& entry : classes) names.push_back(entry.name);
