@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -31,7 +32,7 @@ void write_all(int descriptor, std::string_view data) {
 
 /// "0:07", "12:34", "3:05:00".
 std::string duration_text(double seconds) {
-  const auto whole = static_cast<long long>(std::clamp(seconds, 0.0, 3.6e9) + 0.5);
+  const auto whole = std::llround(std::clamp(seconds, 0.0, 3.6e9));
   const long long hours = whole / 3600;
   const long long minutes = whole / 60 % 60;
   if (hours > 0) return fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60);

@@ -93,7 +93,7 @@ class HeaderParser {
     const char quote = text_[at_];
     const std::size_t end = text_.find(quote, at_ + 1);
     if (end == std::string_view::npos) damaged();
-    const std::string value(text_.substr(at_ + 1, end - at_ - 1));
+    std::string value(text_.substr(at_ + 1, end - at_ - 1));
     at_ = end + 1;
     return value;
   }
@@ -457,7 +457,7 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
     const zip_int64_t index =
         zip_file_add(archive.get(), (name + ".npy").c_str(), source.get(), ZIP_FL_ENC_UTF_8);
     if (index < 0) fail(zip_strerror(archive.get()));
-    source.release();  // The archive's now.
+    static_cast<void>(source.release());  // The archive's now.
     const auto at = static_cast<zip_uint64_t>(index);
     const zip_int32_t method = compression == Compression::stored ? ZIP_CM_STORE : ZIP_CM_DEFLATE;
     constexpr zip_uint16_t kFirstOfJanuary1980 =
@@ -468,7 +468,7 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
     }
   }
   if (zip_close(archive.get()) != 0) fail(zip_strerror(archive.get()));
-  archive.release();
+  static_cast<void>(archive.release());
 
   zip_stat_t info;
   zip_stat_init(&info);
