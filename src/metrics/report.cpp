@@ -613,7 +613,7 @@ std::string coverage_section(const std::vector<BandCoverage>& coverage, const st
       const auto& nominal = coverage[i].nominal;
       const auto found = std::find(nominal.begin(), nominal.end(), groups[g]);
       if (found == nominal.end()) {
-        row.push_back("–");
+        row.emplace_back("–");
         continue;
       }
       const Estimate e = coverage[i].observed[static_cast<std::size_t>(found - nominal.begin())];
