@@ -171,10 +171,7 @@ class Wave {
                             Block scratch) {
     rate_multiply(scratch, rate, v);
     hessian_vector(pass, scratch, dst, false, grad);
-    fill(scratch, 0.0);
-    axpy(scratch, 1.0, v);
-    axpy(scratch, -1.0, dst);
-    copy(dst, scratch);
+    rate_step(dst, v, {1.0}, dst);
   }
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.

@@ -86,7 +86,6 @@ class LaneWave final : public CpuWave {
     load_rows(batch, false, q, data_[1], 0);
     if (shape_.with_all) {
       // each task's query rows follow its own support rows
-      clear(data_[2]);
       load_rows(batch, true, s, data_[2], 0);
       load_rows(batch, false, q, data_[2], 1);
     }
