@@ -36,7 +36,6 @@ class AbmlProgram final : public TaskProgram {
         adaptation_(*wave_, width, spec.adaptation),
         spec_(spec),
         shared_(shared) {
-    g_ = wave_->weights();
     v_ = {wave_->weights(), wave_->weights()};
     prior_ = {wave_->weights(), wave_->weights()};
     loss_ = wave_->block(1);
@@ -53,13 +52,11 @@ class AbmlProgram final : public TaskProgram {
     const Scale::By rows = spec_.support_in_outer ? Scale::By::all : Scale::By::query;
     const Scale scale{1.0 / spec_.samples_outer, rows};
     for (int s = 0; s < spec_.samples_outer; ++s) {
-      adaptation_.sample_outer(context, s, spec_.samples_outer);
-      // support and query each over their own set: their batch statistics differ
-      wave_->gradient({Set::query, adaptation_.phi(), scale}, g_, false, loss_);
-      if (spec_.support_in_outer) {
-        wave_->gradient({Set::support, adaptation_.phi(), scale}, g_, true, loss_);
-      }
-      adaptation_.pull_back(v_, 1.0, g_);
+      backend::GaussianPass pass = adaptation_.outer_sample(context, s, spec_.samples_outer);
+      pass.set = Set::query;
+      pass.and_support = spec_.support_in_outer;
+      pass.scale = scale;
+      wave_->gaussian_gradient(pass, 1.0, v_.mu, v_.s, loss_);
     }
     if (spec_.kl_weight_outer != 0.0) {
       const StateBlocks& q = adaptation_.current();
@@ -96,8 +93,9 @@ class AbmlProgram final : public TaskProgram {
                       const std::function<void(int, Block)>& visit) {
     outputs_ = wave_->outputs(Set::query);
     for (int s = 0; s < samples; ++s) {
-      adaptation_.sample_outer(context, s, samples);
-      wave_->value({Set::query, adaptation_.phi(), {}}, {}, outputs_, statistics);
+      backend::GaussianPass pass = adaptation_.outer_sample(context, s, samples);
+      pass.set = Set::query;
+      wave_->gaussian_value(pass, {}, outputs_, statistics);
       visit(s, outputs_);
     }
   }
@@ -107,7 +105,7 @@ class AbmlProgram final : public TaskProgram {
   AbmlSpec spec_;
   const AbmlShared& shared_;
   StepContext context_;
-  Block g_, loss_, outputs_;
+  Block loss_, outputs_;
   StateBlocks v_, prior_;
   std::vector<Block> gradients_;
 };

@@ -6,37 +6,36 @@
 namespace kshot {
 
 using backend::Block;
-using backend::Noise;
+using backend::GaussianPass;
 using backend::Scale;
 using backend::Set;
 using backend::Wave;
 
 namespace {
 
-/// Noise of the inner loop is kept for the adjoint up to this size a wave (float); drawing it again
+/// Draws of the inner loop are kept for the adjoint up to this size a wave (float); drawing again
 /// costs about as much as the forward pass of a small network.
-constexpr std::size_t kept_noise_bytes = std::size_t{24} << 20;
+constexpr std::size_t kept_draw_bytes = std::size_t{24} << 20;
 
 }  // namespace
 
 Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec)
     : wave_(wave), width_(width), spec_(spec) {
   direction_.mu = wave_.weights();
-  h_ = wave_.weights();
-  g_ = wave_.weights();
-  if (!spec_.gaussian) return;
+  if (!spec_.gaussian) {
+    h_ = wave_.weights();
+    g_ = wave_.weights();
+    return;
+  }
   gradient_ = {wave_.weights(), wave_.weights()};
   product_ = gradient_;  // never both at once
   direction_.s = wave_.weights();
   sigma_ = wave_.weights();
-  phi_ = wave_.weights();
-  u_ = wave_.weights();
-  outer_eps_ = wave_.weights();
   const auto draws =
       static_cast<std::size_t>(spec_.steps) * static_cast<std::size_t>(spec_.samples);
   const std::size_t bytes =
       draws * width_ * static_cast<std::size_t>(wave_.capacity()) * sizeof(float);
-  if (bytes <= kept_noise_bytes) noise_.resize(draws);
+  if (bytes <= kept_draw_bytes) draws_.resize(draws);
 }
 
 StateBlocks Adaptation::iterate(std::size_t index) {
@@ -61,53 +60,53 @@ Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
   return {state.mu, state.s, prior().mu, prior().s, {spec_.kl_weight, rows()}};
 }
 
-std::size_t Adaptation::draw_index(int k, int s) const {
-  return static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
-         static_cast<std::size_t>(s);
-}
-
-bool Adaptation::noise_kept(int k, int s) const {
-  const std::size_t draw = draw_index(k, s);
-  return draw < noise_.size() && noise_[draw].drawn;
-}
-
-void Adaptation::sample_inner(const StepContext& context, int k, int s, const StateBlocks& state) {
-  const std::size_t draw = draw_index(k, s);
-  const bool kept = draw < noise_.size();
-  if (kept && !noise_[draw].eps) noise_[draw].eps = wave_.weights();
-  eps_ = kept ? noise_[draw].eps : outer_eps_;
-  Noise noise;
-  noise.key = {context.seed,
-               Purpose::noise_inner,
-               context.step,
-               0,
-               static_cast<std::uint32_t>(k),
-               static_cast<std::uint32_t>(s)};
+GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
+                                      const StateBlocks& state) {
+  GaussianPass pass;
+  pass.set = spec_.inner_set;
+  pass.scale = {1.0, rows()};
+  pass.estimator = spec_.estimator;
+  pass.mu = state.mu;
+  pass.sigma = sigma_;
+  pass.noise.key = {context.seed,
+                    Purpose::noise_inner,
+                    context.step,
+                    0,
+                    static_cast<std::uint32_t>(k),
+                    static_cast<std::uint32_t>(s)};
   if (context.noise_inner != nullptr) {
-    noise.stride = static_cast<std::size_t>(spec_.samples) * width_;
-    noise.host =
+    const std::size_t stride = static_cast<std::size_t>(spec_.samples) * width_;
+    pass.noise.weights_stride = stride;
+    pass.noise.weights =
         context.noise_inner +
-        static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * noise.stride +
+        static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * stride +
         static_cast<std::size_t>(s) * width_;
   }
-  wave_.sample(phi_, eps_, state.mu, sigma_, &noise);
-  if (kept) noise_[draw].drawn = true;
+  const std::size_t draw = static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
+                           static_cast<std::size_t>(s);
+  if (draw < draws_.size()) {
+    KeptDraw& kept = draws_[draw];
+    if (!kept.memory) kept.memory = wave_.draw_memory(spec_.estimator);
+    pass.kept = kept.memory;
+    pass.drawn = kept.drawn;
+    kept.drawn = true;  // by the pass that this one is for
+  }
+  return pass;
 }
 
-void Adaptation::sample_outer(const StepContext& context, int sample, int samples) {
-  Noise noise;
-  noise.key = {
+GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, int samples) {
+  if (sample == 0) wave_.exponential(sigma_, current_.s);
+  GaussianPass pass;
+  pass.estimator = spec_.estimator;
+  pass.mu = current_.mu;
+  pass.sigma = sigma_;
+  pass.noise.key = {
       context.seed, Purpose::noise_outer, context.step, 0, 0, static_cast<std::uint32_t>(sample)};
   if (context.noise_outer != nullptr) {
-    noise.stride = static_cast<std::size_t>(samples) * width_;
-    noise.host = context.noise_outer + static_cast<std::size_t>(sample) * width_;
+    pass.noise.weights_stride = static_cast<std::size_t>(samples) * width_;
+    pass.noise.weights = context.noise_outer + static_cast<std::size_t>(sample) * width_;
   }
-  if (sample == 0) wave_.exponential(sigma_, current_.s);
-  wave_.sample(phi_, outer_eps_, current_.mu, sigma_, &noise);
-}
-
-void Adaptation::pull_back(const StateBlocks& g_state, double a, Block g) {
-  wave_.sample_pullback(g_state.mu, g_state.s, a, g, outer_eps_, sigma_);
+  return pass;
 }
 
 void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state,
@@ -116,9 +115,8 @@ void Adaptation::inner_gradient(const StepContext& context, int k, const StateBl
   wave_.fill(gradient_.s, 0.0);
   wave_.exponential(sigma_, state.s);
   for (int s = 0; s < spec_.samples; ++s) {
-    sample_inner(context, k, s, state);
-    wave_.gradient(inner_pass(phi_), g_, false, {});
-    wave_.sample_pullback(gradient_.mu, gradient_.s, 1.0 / spec_.samples, g_, eps_, sigma_);
+    wave_.gaussian_gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, gradient_.mu,
+                            gradient_.s, {});
   }
   if (keep && spec_.second_order) {
     const auto step = static_cast<std::size_t>(k);
@@ -133,7 +131,7 @@ void Adaptation::inner_gradient(const StepContext& context, int k, const StateBl
 void Adaptation::adapt(const StepContext& context, const backend::SharedVector& mu,
                        const backend::SharedVector* s, const RatePlan& rates, int steps, bool keep,
                        const std::function<void(int step)>& visit) {
-  for (SampleNoise& noise : noise_) noise.drawn = false;
+  for (KeptDraw& draw : draws_) draw.drawn = false;
   current_ = iterate(0);
   wave_.broadcast(current_.mu, mu);
   if (spec_.gaussian) wave_.broadcast(current_.s, *s);
@@ -195,19 +193,11 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
     wave_.fill(product_.s, 0.0);
     wave_.exponential(sigma_, state.s);
     for (int s = 0; s < spec_.samples; ++s) {
-      if (!noise_kept(k, s)) {
-        sample_inner(context, k, s, state);
-        wave_.sample_direction(u_, d.mu, d.s, eps_, sigma_);
-      } else {
-        eps_ = noise_[draw_index(k, s)].eps;
-        wave_.sample_with_direction(phi_, u_, state.mu, d.mu, d.s, eps_, sigma_);
-      }
-      wave_.hessian_vector(inner_pass(phi_), u_, h_, false, {});
-      wave_.sample_pullback(product_.mu, product_.s, 1.0 / spec_.samples, h_, eps_, sigma_);
+      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), 1.0 / spec_.samples, d.mu,
+                                    d.s, product_.mu, product_.s);
     }
-    // The curvature of phi in s itself: sigma eps g v_s, summed over samples, is the inner step's
-    // own likelihood gradient in s, times v_s.
-    wave_.multiply_add(product_.s, 1.0, likelihood_s_[static_cast<std::size_t>(k)], d.s);
+    wave_.gaussian_curvature(spec_.estimator, product_.s,
+                             likelihood_s_[static_cast<std::size_t>(k)], d.s);
     if (spec_.kl_weight != 0.0) {
       const bool path = spec_.differentiate_prior && prior_gradient.mu;
       if (path) {

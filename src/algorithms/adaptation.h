@@ -24,6 +24,7 @@ struct AdaptationSpec {
   backend::Set inner_set = backend::Set::support;
   bool gaussian = false;
   // Gaussian states alone:
+  backend::Estimator estimator = backend::Estimator::weight;
   int samples = 1;         ///< S
   double kl_weight = 0.0;  ///< w in
   bool differentiate_prior = true;
@@ -62,25 +63,21 @@ class Adaptation {
   StateBlocks adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                       const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
-  /// phi = mu + exp(s) eps for one outer or predictive sample of the current state; eps stays in
-  /// eps() for the pull-back.
-  void sample_outer(const StepContext& context, int sample, int samples);
-  backend::Block phi() const { return phi_; }
-  /// g_state += a * pull-back of a weight gradient at the last outer sample.
-  void pull_back(const StateBlocks& g_state, double a, backend::Block g);
+  /// One outer or predictive sample at the current state; the set and its scale are the caller's to
+  /// fill in. To be used before the next call.
+  backend::GaussianPass outer_sample(const StepContext& context, int sample, int samples);
 
  private:
-  struct SampleNoise {
-    backend::Block eps;
+  struct KeptDraw {
+    backend::Block memory;
     bool drawn = false;
   };
   backend::Wave::Pass inner_pass(backend::Block weights) const;
   backend::Scale::By rows() const;
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
-  std::size_t draw_index(int k, int s) const;
-  bool noise_kept(int k, int s) const;
-  void sample_inner(const StepContext& context, int k, int s, const StateBlocks& state);
+  backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
+                                     const StateBlocks& state);
   void inner_gradient(const StepContext& context, int k, const StateBlocks& state, bool keep);
   backend::Block adjoint_point(const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
@@ -94,12 +91,11 @@ class Adaptation {
   StateBlocks current_;
   StateBlocks gradient_, direction_, product_;
   backend::Block g_, h_;
-  // Gaussian: exp(s) of the state at hand, the sampled weights, and the noise (kept for the adjoint
-  // where K * S of them are small, drawn again where not).
-  backend::Block sigma_, phi_, u_, prior_mu_, prior_s_;
-  std::vector<SampleNoise> noise_;
+  // Gaussian: exp(s) of the state at hand, and the draws (kept for the adjoint where K * S of them
+  // are small, drawn again where not).
+  backend::Block sigma_, prior_mu_, prior_s_;
+  std::vector<KeptDraw> draws_;
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
-  backend::Block eps_, outer_eps_;
 };
 
 }  // namespace kshot

@@ -78,6 +78,51 @@ enum class NormStatistics {
   support,  ///< of the support set under the same weights: queries can come one at a time
 };
 
+/// How a network is evaluated under Gaussian weights, N(mu, sigma^2) each
+/// (docs/mathematics.md, "Estimators").
+enum class Estimator {
+  weight,   ///< one draw of the weights for all rows
+  flipout,  ///< one draw, decorrelated between rows by random signs (Wen et al. 2018)
+  local,    ///< a draw of each row's pre-activations (Kingma et al. 2015)
+};
+
+/// The noise of one Monte Carlo sample under Gaussian weights: drawn by key, or a case's own
+/// arrays.
+struct GaussianNoise {
+  /// One layer's noise by rows, of task 0; task t at + t * stride. `in` and `out` are flipout's
+  /// signs [rows, input features or channels] and [rows, output features or channels], `out` is
+  /// local's noise [rows, output elements].
+  struct Layer {
+    const double* in = nullptr;
+    const double* out = nullptr;
+    std::size_t in_stride = 0, out_stride = 0;
+  };
+  RandomKey key;
+  const double* weights = nullptr;  ///< as Noise::host; standard normal, one a weight
+  std::size_t weights_stride = 0;
+  /// One entry a layer of the network, or none: rows are drawn by key.
+  std::span<const Layer> layers;
+  /// In `layers` the rows of a query set follow the task's own support rows (those of Set::all do
+  /// anyway).
+  bool support_first = false;
+};
+
+/// One Monte Carlo sample of the network under Gaussian weights, on one set of rows (or two, each
+/// with its own batch statistics). mu and sigma are blocks of weights; gradients and directions are
+/// in (mu, s = log sigma).
+struct GaussianPass {
+  Set set = Set::support;
+  bool and_support = false;  ///< gradient: the support set too, as a set of its own, after `set`
+  Scale scale;
+  Estimator estimator = Estimator::weight;
+  Block mu, sigma;
+  GaussianNoise noise;
+  /// Where the draw may stay (Wave::draw_memory), and whether it is there already, from an earlier
+  /// pass at the same mu and sigma. Its contents are the backend's own business.
+  Block kept = {};
+  bool drawn = false;
+};
+
 /// Operations on the tasks of one wave. Not thread-safe; different waves are independent.
 class Wave {
  public:
@@ -176,6 +221,25 @@ class Wave {
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
+
+  // ---- network under Gaussian weights; here composed of the operations above ----
+  /// A block for GaussianPass::kept.
+  virtual Block draw_memory(Estimator estimator);
+  /// (g_mu, g_s) += a * the gradient of scale * sum nll at the sample; loss[b] += scale * sum nll
+  /// (where `loss` is given).
+  virtual void gaussian_gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s,
+                                 Block loss);
+  /// (r_mu, r_s) += a * the derivative of that gradient along (v_mu, v_s), but for the part that
+  /// gaussian_curvature adds.
+  virtual void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
+                                       Block r_mu, Block r_s);
+  /// That part, which needs no pass over the rows: r_s += c * g_s * v_s, where g_s is the gradient
+  /// in s (of any number of samples at once) and c comes from the curvature of the sampled weights
+  /// (c = 1) or variances (c = 2) in s itself.
+  virtual void gaussian_curvature(Estimator estimator, Block r_s, Block g_s, Block v_s);
+  /// Forward only, as value().
+  virtual void gaussian_value(const GaussianPass& pass, Block loss, Block outputs,
+                              NormStatistics statistics);
   /// The wave's own block for outputs of a set, [rows(set), outputs].
   Block outputs(Set set);
   /// Rows of a set in the layout of `outputs` (the largest number over tasks).
@@ -191,7 +255,12 @@ class Wave {
   int network_outputs_ = 0;  ///< set by the backend
 
  private:
+  /// Block `i` of the composed operations, made when first asked for.
+  Block scratch(std::size_t i);
+  Block draw(const GaussianPass& pass);
+
   Block output_blocks_[3];
+  std::vector<Block> scratch_;
 };
 
 inline Block Wave::outputs(Set set) {
