@@ -19,7 +19,7 @@ enum class RateKind { weight, layer };
 enum class OptimizerKind { adam, sgd };
 enum class ScheduleKind { constant, cosine, step };
 enum class DataKind { sinusoid, file };
-enum class Estimator { weight };
+enum class Estimator { weight, flipout, local };
 enum class InnerData { support, all };
 
 /// Throughout: fields have the TOML keys' names, tables are nested structs.

@@ -16,6 +16,12 @@ enum class Purpose : std::uint32_t {
   noise_outer = 3,     ///< samples of the outer loss
   dropout = 4,
   bootstrap = 5,
+  // Noise by rows under Gaussian weights (flipout's signs, local's normals): support and query rows
+  // each have their own stream, so that a row's noise does not depend on other rows' number.
+  rows_inner_support = 8,
+  rows_inner_query = 9,
+  rows_outer_support = 10,
+  rows_outer_query = 11,
   user = 15,
 };
 
@@ -131,6 +137,13 @@ inline float normal_element(const RandomKey& key, std::uint64_t element) {
   const NormalPair pair =
       at.word < 2 ? box_muller(words[0], words[1]) : box_muller(words[2], words[3]);
   return (at.word & 1) ? pair.sine : pair.cosine;
+}
+
+/// Random sign of one element: bit e & 31 of word (e >> 5) & 3 of the counter's quad e >> 7; set
+/// means -1.
+inline float sign_element(const RandomKey& key, std::uint64_t element) {
+  const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(element >> 7)), key.key());
+  return ((words[(element >> 5) & 3] >> (element & 31)) & 1u) != 0 ? -1.0f : 1.0f;
 }
 
 /// A sequential reader of one stream, for host code (episodes, initialisation).

@@ -16,6 +16,18 @@ using backend::Set;
 using backend::Shared;
 using backend::Wave;
 
+backend::Estimator estimator_of(Estimator estimator) {
+  switch (estimator) {
+    case Estimator::flipout:
+      return backend::Estimator::flipout;
+    case Estimator::local:
+      return backend::Estimator::local;
+    case Estimator::weight:
+      break;
+  }
+  return backend::Estimator::weight;
+}
+
 struct AbmlShared {
   Shared mu, s;
   RatePlan rates;
@@ -55,6 +67,7 @@ class AbmlProgram final : public TaskProgram {
       backend::GaussianPass pass = adaptation_.outer_sample(context, s, spec_.samples_outer);
       pass.set = Set::query;
       pass.and_support = spec_.support_in_outer;
+      pass.noise.support_first = spec_.support_in_outer;
       pass.scale = scale;
       wave_->gaussian_gradient(pass, 1.0, v_.mu, v_.s, loss_);
     }
@@ -95,6 +108,7 @@ class AbmlProgram final : public TaskProgram {
     for (int s = 0; s < samples; ++s) {
       backend::GaussianPass pass = adaptation_.outer_sample(context, s, samples);
       pass.set = Set::query;
+      pass.noise.support_first = spec_.support_in_outer;
       wave_->gaussian_value(pass, {}, outputs_, statistics);
       visit(s, outputs_);
     }
@@ -120,6 +134,7 @@ class Abml final : public Algorithm {
     spec_.adaptation.steps = config.inner.steps;
     spec_.adaptation.second_order = config.inner.order == Order::second;
     spec_.adaptation.gaussian = true;
+    spec_.adaptation.estimator = estimator_of(table_.estimator);
     spec_.adaptation.samples = table_.samples_inner;
     spec_.adaptation.kl_weight = table_.kl_weight_inner;
     spec_.adaptation.differentiate_prior = table_.differentiate_prior;

@@ -60,6 +60,21 @@ Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
   return {state.mu, state.s, prior().mu, prior().s, {spec_.kl_weight, rows()}};
 }
 
+/// Explicit noise by rows for one sample of all tasks, the first of them `first` samples from the
+/// arrays' beginning, `samples` a task.
+void Adaptation::take_layers(std::span<const StepContext::LayerNoise> from, std::size_t first,
+                             std::size_t samples, backend::GaussianNoise& noise) {
+  layer_noise_.clear();
+  for (const StepContext::LayerNoise& layer : from) {
+    const auto at = [&](const double* values, std::size_t size) {
+      return values == nullptr ? nullptr : values + first * size;
+    };
+    layer_noise_.push_back({at(layer.in, layer.in_size), at(layer.out, layer.out_size),
+                            samples * layer.in_size, samples * layer.out_size});
+  }
+  noise.layers = layer_noise_;
+}
+
 GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
                                       const StateBlocks& state) {
   GaussianPass pass;
@@ -74,16 +89,17 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
                     0,
                     static_cast<std::uint32_t>(k),
                     static_cast<std::uint32_t>(s)};
+  const auto samples = static_cast<std::size_t>(spec_.samples);
+  // of the arrays [K, T, S, ...]: the first task's sample
+  const std::size_t first =
+      static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * samples +
+      static_cast<std::size_t>(s);
   if (context.noise_inner != nullptr) {
-    const std::size_t stride = static_cast<std::size_t>(spec_.samples) * width_;
-    pass.noise.weights_stride = stride;
-    pass.noise.weights =
-        context.noise_inner +
-        static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * stride +
-        static_cast<std::size_t>(s) * width_;
+    pass.noise.weights = context.noise_inner + first * width_;
+    pass.noise.weights_stride = samples * width_;
   }
-  const std::size_t draw = static_cast<std::size_t>(k) * static_cast<std::size_t>(spec_.samples) +
-                           static_cast<std::size_t>(s);
+  take_layers(context.layers_inner, first, samples, pass.noise);
+  const std::size_t draw = static_cast<std::size_t>(k) * samples + static_cast<std::size_t>(s);
   if (draw < draws_.size()) {
     KeptDraw& kept = draws_[draw];
     if (!kept.memory) kept.memory = wave_.draw_memory(spec_.estimator);
@@ -106,6 +122,8 @@ GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, in
     pass.noise.weights_stride = static_cast<std::size_t>(samples) * width_;
     pass.noise.weights = context.noise_outer + static_cast<std::size_t>(sample) * width_;
   }
+  take_layers(context.layers_outer, static_cast<std::size_t>(sample),
+              static_cast<std::size_t>(samples), pass.noise);
   return pass;
 }
 

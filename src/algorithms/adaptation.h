@@ -76,6 +76,8 @@ class Adaptation {
   backend::Scale::By rows() const;
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
+  void take_layers(std::span<const StepContext::LayerNoise> from, std::size_t first,
+                   std::size_t samples, backend::GaussianNoise& noise);
   backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
                                      const StateBlocks& state);
   void inner_gradient(const StepContext& context, int k, const StateBlocks& state, bool keep);
@@ -95,6 +97,7 @@ class Adaptation {
   // are small, drawn again where not).
   backend::Block sigma_, prior_mu_, prior_s_;
   std::vector<KeptDraw> draws_;
+  std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
 };
 

@@ -23,11 +23,19 @@ struct ParameterGroup {
 
 /// What the random numbers of a step are keyed by, or explicit noise instead (kshot verify).
 struct StepContext {
+  /// One layer's explicit noise by rows (backend::GaussianNoise::Layer), [K, T, S, in or out]
+  /// inside and [T, S', in or out] outside; the sizes are those of one sample, rows included.
+  struct LayerNoise {
+    const double* in = nullptr;
+    const double* out = nullptr;
+    std::size_t in_size = 0, out_size = 0;
+  };
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
-  const double* noise_inner = nullptr;  ///< [K, T, S, D]
-  const double* noise_outer = nullptr;  ///< [T, S', D]
-  int batch_tasks = 0;                  ///< T of the explicit arrays
+  const double* noise_inner = nullptr;                     ///< [K, T, S, D]
+  const double* noise_outer = nullptr;                     ///< [T, S', D]
+  std::span<const LayerNoise> layers_inner, layers_outer;  ///< one a layer, or none
+  int batch_tasks = 0;                                     ///< T of the explicit arrays
 };
 
 /// How to adapt for prediction; may differ from training.

@@ -223,7 +223,7 @@ class Wave {
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
 
   // ---- network under Gaussian weights; here composed of the operations above ----
-  /// A block for GaussianPass::kept.
+  /// A block for GaussianPass::kept; none where there is nothing to keep.
   virtual Block draw_memory(Estimator estimator);
   /// (g_mu, g_s) += a * the gradient of scale * sum nll at the sample; loss[b] += scale * sum nll
   /// (where `loss` is given).
@@ -245,6 +245,31 @@ class Wave {
   /// Rows of a set in the layout of `outputs` (the largest number over tasks).
   virtual int rows(Set set) const = 0;
 
+  // ---- what flipout and local are composed of ----
+  /// The network with two vectors of weights, `mean` and `spread` (s), and noise by rows. A linear
+  /// or convolution layer f gives
+  ///   flipout  f(x; mean) + bias + r_out * f(r_in * x; s),  s = sigma * eps
+  ///   local    f(x; mean) + bias + sqrt(f(x^2; s) + s_bias) * zeta,  s = sigma^2
+  /// and every other parameter (norm; flipout's biases) is taken from `mean` as it stands.
+  struct SplitPass {
+    Set set = Set::support;
+    Estimator estimator = Estimator::flipout;
+    Block mean, spread;
+    Scale scale;
+    const GaussianNoise* noise = nullptr;
+  };
+  /// g_mean and g_spread = or += gradients; where a parameter is taken from `mean` alone, g_spread
+  /// gets the same as g_mean. loss[b] += scale * sum nll where given. Throws DeviceError where the
+  /// backend has only the estimator `weight`, as the next two.
+  virtual void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                              Block loss);
+  /// Their derivatives along (u_mean, u_spread), overwriting h_mean and h_spread; those of a
+  /// parameter taken from `mean` alone likewise in both.
+  virtual void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
+                                    Block h_mean, Block h_spread);
+  virtual void split_value(const SplitPass& pass, Block loss, Block outputs,
+                           NormStatistics statistics);
+
   // ---- the door back ----
   /// values[t * width + i], t < count().
   virtual void download(Block src, std::span<double> values) const = 0;
@@ -252,15 +277,34 @@ class Wave {
  protected:
   int count_ = 0;
   std::uint32_t global_first_ = 0;
-  int network_outputs_ = 0;  ///< set by the backend
+  int network_outputs_ = 0;                 ///< set by the backend
+  std::shared_ptr<const Network> network_;  ///< likewise; for all but the estimator `weight`
 
  private:
   /// Block `i` of the composed operations, made when first asked for.
   Block scratch(std::size_t i);
-  Block draw(const GaussianPass& pass);
+  /// phi and eps of the estimator `weight`.
+  struct Sampled {
+    Block phi, eps;
+  };
+  Sampled draw_weights(const GaussianPass& pass);
+  /// Means and spreads of the others; d spread / ds = factor * slope.
+  struct Split {
+    Block mean, spread, slope;
+    double factor = 1.0;
+  };
+  Split draw_split(const GaussianPass& pass);
+  static SplitPass split_pass(const GaussianPass& pass, const Split& split, Set set);
+  /// 1 for parameters that the estimator draws, 0 for those it splits; none where it splits all.
+  Block drawn_mask(Estimator estimator);
 
   Block output_blocks_[3];
   std::vector<Block> scratch_;
+  struct Mask {
+    Block block;
+    bool made = false;
+  };
+  Mask drawn_masks_[3];
 };
 
 inline Block Wave::outputs(Set set) {

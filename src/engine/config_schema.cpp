@@ -86,6 +86,8 @@ template <>
 struct Names<Estimator> {
   static constexpr Named<Estimator> list[] = {
       {"weight", Estimator::weight},
+      {"flipout", Estimator::flipout},
+      {"local", Estimator::local},
   };
 };
 
@@ -259,7 +261,11 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(abml, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
        .doc = "Initial log standard deviation of every weight."},
       {KSHOT_TABLE_KEY(abml, estimator),
-       .doc = "How samples are drawn: `weight`, one draw a weight and sample."},
+       .doc =
+           "How samples are drawn: `weight`, one draw a weight and sample; `flipout`, the same "
+           "draw decorrelated between examples by random signs (Wen et al. 2018); `local`, a "
+           "draw of every example's pre-activations (Kingma et al. 2015; exact for linear layers, "
+           "for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
        .doc = "Rows the inner loop sees: the support set, or support and query together."},
 

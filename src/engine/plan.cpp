@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.h"
@@ -18,10 +19,11 @@ using backend::SharedVector;
 /// A wave of one task that computes nothing and notes what it was asked for.
 class Ledger final : public backend::Wave {
  public:
-  Ledger(const Network& network, const backend::WaveShape& shape, TaskCost& cost)
-      : network_(network), shape_(shape), cost_(cost) {
+  Ledger(std::shared_ptr<const Network> network, const backend::WaveShape& shape, TaskCost& cost)
+      : shape_(shape), cost_(cost) {
+    network_ = std::move(network);
     count_ = 1;
-    network_outputs_ = network.outputs();
+    network_outputs_ = network_->outputs();
   }
 
   int capacity() const override { return 1; }
@@ -30,7 +32,7 @@ class Ledger final : public backend::Wave {
     cost_.vector_scalars += width;
     return {next_++};
   }
-  Block weights() override { return block(network_.size()); }
+  Block weights() override { return block(network_->size()); }
 
   void broadcast(Block, const SharedVector&) override {}
   void fill(Block, double) override {}
@@ -56,6 +58,18 @@ class Ledger final : public backend::Wave {
     note(pass.set, 6.0, 4);
   }
   void value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
+  // every product is taken twice, at the mean and at the spread
+  void split_gradient(const SplitPass& pass, Block, Block, bool, Block) override {
+    ++cost_.gradients;
+    note(pass.set, 6.0, 4);
+  }
+  void split_hessian_vector(const SplitPass& pass, Block, Block, Block, Block) override {
+    ++cost_.hessian_products;
+    note(pass.set, 12.0, 8);
+  }
+  void split_value(const SplitPass& pass, Block, Block, NormStatistics) override {
+    note(pass.set, 2.0, 2);
+  }
   int rows(Set set) const override {
     switch (set) {
       case Set::support:
@@ -72,16 +86,15 @@ class Ledger final : public backend::Wave {
  private:
   void note(Set set, double forwards, std::size_t copies) {
     const int n = rows(set);
-    cost_.operations += forwards * 2.0 * network_.forward_macs() * n;
+    cost_.operations += forwards * 2.0 * network_->forward_macs() * n;
     std::size_t outputs = 0;
-    for (const Layer& layer : network_.layers()) {
+    for (const Layer& layer : network_->layers()) {
       outputs += static_cast<std::size_t>(layer.out.size());
     }
     cost_.activation_scalars =
         std::max(cost_.activation_scalars, copies * outputs * static_cast<std::size_t>(n));
   }
 
-  const Network& network_;
   backend::WaveShape shape_;
   TaskCost& cost_;
   int next_ = 0;
@@ -96,13 +109,11 @@ class LedgerBackend final : public backend::HostBackend<float> {
   int concurrency() const override { return 1; }
   std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network, const backend::Loss&,
                                       const backend::WaveShape& shape) override {
-    network_ = std::move(network);
-    return std::make_unique<Ledger>(*network_, shape, cost_);
+    return std::make_unique<Ledger>(std::move(network), shape, cost_);
   }
 
  private:
   TaskCost& cost_;
-  std::shared_ptr<const Network> network_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <system_error>
 
@@ -135,20 +136,99 @@ void upload_parameters(const Inputs& inputs, const Assembly& assembly) {
   }
 }
 
-/// A case says nothing of numbers of samples: they are those of its noise.
-void take_samples(const Inputs& inputs, Config& config) {
-  const auto samples = [&](const char* key, std::size_t dimensions, std::size_t axis) {
-    const Sizes& shape = inputs.at(key).shape;
+/// Name of a layer's noise: that of its weights without the last part.
+std::string layer_key(const Network& network, const Layer& layer) {
+  const std::string& name = network.parameters()[static_cast<std::size_t>(layer.weight)].name;
+  return name.substr(0, name.rfind('.'));
+}
+
+/// Explicit noise of an ABML case: per weight and, by the estimator, per row of every linear and
+/// convolution layer. `inner` names one of the two sets of arrays, "inner" or "outer".
+class CaseNoise {
+ public:
+  CaseNoise(const Inputs& inputs, const Network& network, Estimator estimator, std::string which)
+      : inputs_(inputs), network_(network), estimator_(estimator), which_(std::move(which)) {}
+
+  /// A case says nothing of numbers of samples: they are those of its noise.
+  int samples() const {
+    const std::size_t axis = which_ == "inner" ? 2 : 1;
+    std::string key = "noise_" + which_;
+    std::size_t dimensions = axis + 2;
+    if (!inputs_.has(key) && estimator_ == Estimator::local) {
+      const Layer& first = *std::ranges::find_if(network_.layers(), splits);
+      key += "." + layer_key(network_, first);
+      dimensions = axis + 2 + output_shape(first).size();
+    }
+    const Sizes& shape = inputs_.at(key).shape;
     if (shape.size() != dimensions || shape[axis] < 1) {
-      inputs.fail_shape(
-          key, shape,
-          dimensions == 4 ? "(inner steps, tasks, samples, weights)" : "(tasks, samples, weights)");
+      inputs_.fail_shape(key, shape,
+                         fmt::format("({}tasks, samples, {})", axis == 2 ? "inner steps, " : "",
+                                     dimensions == axis + 2 ? "weights" : "rows, outputs"));
     }
     return static_cast<int>(shape[axis]);
+  }
+
+  /// `leading` are the dimensions up to the samples.
+  void read(const Sizes& leading, std::size_t rows) {
+    const auto array = [&](const std::string& key, Sizes rest) {
+      Sizes shape = leading;
+      shape.insert(shape.end(), rest.begin(), rest.end());
+      return inputs_.numbers(key, shape);
+    };
+    const bool norm = std::ranges::any_of(
+        network_.layers(), [](const Layer& layer) { return layer.type == LayerType::norm; });
+    if (estimator_ != Estimator::local || norm) {
+      weights_ = array("noise_" + which_, {network_.size()});
+    }
+    if (estimator_ == Estimator::weight) return;
+    for (const Layer& layer : network_.layers()) {
+      Rows& at = rows_.emplace_back();
+      if (!splits(layer)) continue;
+      const std::string name = layer_key(network_, layer);
+      if (estimator_ == Estimator::flipout) {
+        const bool conv = layer.type == LayerType::conv;
+        const auto in = static_cast<std::size_t>(conv ? layer.in.channels : layer.in.size());
+        const auto out = static_cast<std::size_t>(layer.out.channels);
+        at.in = array("sign_" + which_ + "." + name + ".in", {rows, in});
+        at.out = array("sign_" + which_ + "." + name + ".out", {rows, out});
+      } else {
+        Sizes shape = {rows};
+        std::ranges::copy(output_shape(layer), std::back_inserter(shape));
+        at.out = array("noise_" + which_ + "." + name, shape);
+      }
+    }
+    std::size_t samples = 1;
+    for (const std::size_t size : leading) samples *= size;
+    for (const Rows& at : rows_) {
+      layers_.push_back({at.in.empty() ? nullptr : at.in.data(),
+                         at.out.empty() ? nullptr : at.out.data(), at.in.size() / samples,
+                         at.out.size() / samples});
+    }
+  }
+  const double* weights() const { return weights_.empty() ? nullptr : weights_.data(); }
+  std::span<const StepContext::LayerNoise> layers() const { return layers_; }
+
+ private:
+  struct Rows {
+    std::vector<double> in, out;
   };
-  if (config.inner.steps > 0) config.abml.samples_inner = samples("noise_inner", 4, 2);
-  config.abml.samples_outer = samples("noise_outer", 3, 1);
-}
+  static bool splits(const Layer& layer) {
+    return layer.type == LayerType::conv || layer.type == LayerType::linear;
+  }
+  static Sizes output_shape(const Layer& layer) {
+    if (!layer.out.spatial) return {static_cast<std::size_t>(layer.out.size())};
+    return {static_cast<std::size_t>(layer.out.channels),
+            static_cast<std::size_t>(layer.out.height), static_cast<std::size_t>(layer.out.width)};
+  }
+
+  const Inputs& inputs_;
+  const Network& network_;
+  Estimator estimator_;
+  std::string which_;
+  std::vector<double> weights_;
+  std::vector<Rows> rows_;
+  std::vector<StepContext::LayerNoise> layers_;
+};
 
 /// Largest |x|.
 double largest(const std::vector<double>& values) {
@@ -199,7 +279,13 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   Config config = Config::load(folder / "case.toml");
   const Inputs inputs(folder / "inputs.npz");
   const bool sampled = config.algorithm == AlgorithmKind::abml;
-  if (sampled) take_samples(inputs, config);
+  const Network network = config.make_network();
+  CaseNoise inner(inputs, network, config.abml.estimator, "inner");
+  CaseNoise outer(inputs, network, config.abml.estimator, "outer");
+  if (sampled) {
+    if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
+    config.abml.samples_outer = outer.samples();
+  }
   if (device == "simt") {
     throw DeviceError("device \"simt\": this build has no emulated CUDA backend");
   }
@@ -212,20 +298,22 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   const TaskBatch batch = read_batch(inputs, config, *assembly.network);
   upload_parameters(inputs, assembly);
   const auto tasks = static_cast<std::size_t>(batch.tasks());
-  const std::size_t weights = assembly.network->size();
 
   StepContext context;
-  std::vector<double> noise_inner, noise_outer;
   const auto samples = static_cast<std::size_t>(assembly.algorithm->samples());
   if (sampled) {
     const auto steps = static_cast<std::size_t>(config.inner.steps);
+    const auto support = static_cast<std::size_t>(batch.shape().support);
+    const auto query = static_cast<std::size_t>(batch.shape().query);
     if (steps > 0) {
-      const auto inner = static_cast<std::size_t>(config.abml.samples_inner);
-      noise_inner = inputs.numbers("noise_inner", {steps, tasks, inner, weights});
-      context.noise_inner = noise_inner.data();
+      inner.read({steps, tasks, static_cast<std::size_t>(config.abml.samples_inner)},
+                 config.abml.inner_data == InnerData::all ? support + query : support);
     }
-    noise_outer = inputs.numbers("noise_outer", {tasks, samples, weights});
-    context.noise_outer = noise_outer.data();
+    outer.read({tasks, samples}, config.abml.support_in_outer ? support + query : query);
+    context.noise_inner = inner.weights();
+    context.noise_outer = outer.weights();
+    context.layers_inner = inner.layers();
+    context.layers_outer = outer.layers();
     context.batch_tasks = batch.tasks();
   }
 

@@ -20,7 +20,8 @@ void AlignedFloats::Free::operator()(float* p) const {
 
 CpuWave::CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
                  const WaveShape& shape)
-    : kernels_(kernels), network_(std::move(network)), loss_(loss), shape_(shape) {
+    : kernels_(kernels), loss_(loss), shape_(shape) {
+  network_ = std::move(network);
   network_outputs_ = network_->outputs();
 }
 

@@ -89,7 +89,6 @@ class CpuWave : public HostWave<float> {
   float loss_constant() const;
 
   const Kernels& kernels_;
-  std::shared_ptr<const Network> network_;
   Loss loss_;
   WaveShape shape_;
   std::vector<int> support_n_, query_n_;  ///< of the tasks at hand

@@ -10,6 +10,8 @@
 
 #include "backend/host.h"
 #include "backend/reference/layers.h"
+#include "backend/reference/split_layers.h"
+#include "backend/row_noise.h"
 #include "kshot/error.h"
 
 namespace kshot::backend {
@@ -22,7 +24,8 @@ using reference::LayerRecord;
 class ReferenceWave final : public HostWave<double> {
  public:
   ReferenceWave(std::shared_ptr<const Network> network, const Loss& loss, const WaveShape& shape)
-      : network_(std::move(network)), loss_(loss), shape_(shape) {
+      : loss_(loss), shape_(shape) {
+    network_ = std::move(network);
     network_outputs_ = network_->outputs();
   }
 
@@ -62,6 +65,12 @@ class ReferenceWave final : public HostWave<double> {
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
+  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                      Block loss) override;
+  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                            Block h_spread) override;
+  void split_value(const SplitPass& pass, Block loss, Block outputs,
+                   NormStatistics statistics) override;
   int rows(Set set) const override {
     switch (set) {
       case Set::support:
@@ -100,13 +109,14 @@ class ReferenceWave final : public HostWave<double> {
     return set == Set::support ? support_ : set == Set::query ? query_ : all_;
   }
   double factor(const Scale& scale) const;
+  std::vector<reference::LayerNoise> row_noise(const SplitPass& pass, Set set) const;
+  void put_value(const Pass& pass, const Values& out, Block loss, Block outputs);
   double rate_at(const Rate& rate, std::size_t i, std::size_t width) const {
     if (!rate.vector) return rate.value;
     check_width(rate.vector->size(), width);
     return host<double>(*rate.vector).data()[i];
   }
 
-  std::shared_ptr<const Network> network_;
   Loss loss_;
   WaveShape shape_;
   std::vector<Values> blocks_;
@@ -346,24 +356,133 @@ void ReferenceWave::hessian_vector(const Pass& pass, Block direction, Block hv, 
 
 void ReferenceWave::value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) {
   const double* weights = at(pass.weights, network_->size()).data();
-  const DataSet& set = data(pass.set);
   std::vector<LayerRecord<double>> records, of_support;
-  if (statistics == NormStatistics::support) {
+  const bool given = statistics == NormStatistics::support;
+  if (given) {
     reference::network_forward<double>(*network_, weights, support_, of_support, nullptr);
   }
-  const Values out = reference::network_forward<double>(
-      *network_, weights, set, records,
-      statistics == NormStatistics::support ? &of_support : nullptr);
+  const Values out = reference::network_forward<double>(*network_, weights, data(pass.set), records,
+                                                        given ? &of_support : nullptr);
+  put_value(pass, out, loss, outputs);
+}
+
+void ReferenceWave::put_value(const Pass& pass, const Values& out, Block loss, Block outputs) {
   const auto width = static_cast<std::size_t>(network_outputs_);
   if (loss) {
-    at(loss, 1)[0] +=
-        factor(pass.scale) * reference::loss_sum<double>(loss_, set, width, out, nullptr);
+    at(loss, 1)[0] += factor(pass.scale) *
+                      reference::loss_sum<double>(loss_, data(pass.set), width, out, nullptr);
   }
   if (outputs) {
     Values& to = at(outputs, static_cast<std::size_t>(rows(pass.set)) * width);
     std::ranges::fill(to, 0.0);
     std::ranges::copy(out, to.begin());
   }
+}
+
+// ---- network under Gaussian weights ----
+
+/// The noise of a set's rows, spread to elements: a channel's sign to all its positions.
+std::vector<reference::LayerNoise> ReferenceWave::row_noise(const SplitPass& pass, Set set) const {
+  const GaussianNoise& noise = *pass.noise;
+  const RowNoiseLayout layout = row_noise_layout(*network_, pass.estimator);
+  const std::size_t rows = data(set).rows;
+  const std::size_t support_rows = set == Set::query ? 0 : support_.rows;  // of `rows`
+  const auto number = [&](std::size_t row, std::size_t element) {
+    const bool query = row >= support_rows;
+    RandomKey key = row_key(noise.key, query);
+    key.task = global_first_;
+    const std::size_t at = (row - (query ? support_rows : 0)) * layout.width + element;
+    return static_cast<double>(pass.estimator == Estimator::flipout ? sign_element(key, at)
+                                                                    : normal_element(key, at));
+  };
+  // a query set's rows within arrays that hold the support's too
+  const std::size_t skipped = set == Set::query && noise.support_first ? support_.rows : 0;
+  std::vector<reference::LayerNoise> layers(layout.layers.size());
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto spread = [&](const FeatureShape& shape, std::size_t width, std::size_t offset,
+                            const double* host, std::size_t stride, std::vector<double>& to) {
+      if (width == 0) return;
+      const std::size_t elements = reference::features(shape);
+      to.resize(rows * elements);
+      for (std::size_t row = 0; row < rows; ++row) {
+        for (std::size_t w = 0; w < width; ++w) {
+          const double value = noise.layers.empty()
+                                   ? number(row, offset + w)
+                                   : host[first_ * stride + (skipped + row) * width + w];
+          const auto first =
+              to.begin() + static_cast<std::ptrdiff_t>(row * elements + w * (elements / width));
+          std::fill_n(first, elements / width, value);
+        }
+      }
+    };
+    const RowNoiseLayout::Part& part = layout.layers[i];
+    const GaussianNoise::Layer host =
+        noise.layers.empty() ? GaussianNoise::Layer{} : noise.layers[i];
+    const Layer& layer = network_->layers()[i];
+    spread(layer.in, part.in_width, part.in, host.in, host.in_stride, layers[i].in);
+    spread(layer.out, part.out_width, part.out, host.out, host.out_stride, layers[i].out);
+  }
+  return layers;
+}
+
+void ReferenceWave::split_gradient(const SplitPass& pass, Block g_mean, Block g_spread,
+                                   bool accumulate, Block loss) {
+  const std::vector<reference::LayerNoise> noise = row_noise(pass, pass.set);
+  const std::size_t width = network_->size();
+  const double scale = factor(pass.scale);
+  Values gm, gs;
+  const double sum = reference::split_gradient<double>(
+      *network_, loss_,
+      {pass.estimator, at(pass.mean, width).data(), at(pass.spread, width).data(), &noise},
+      data(pass.set), gm, gs);
+  Values& to_mean = at(g_mean, width);
+  Values& to_spread = at(g_spread, width);
+  for (std::size_t i = 0; i < width; ++i) {
+    to_mean[i] = (accumulate ? to_mean[i] : 0.0) + scale * gm[i];
+    to_spread[i] = (accumulate ? to_spread[i] : 0.0) + scale * gs[i];
+  }
+  if (loss) at(loss, 1)[0] += scale * sum;
+}
+
+void ReferenceWave::split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
+                                         Block h_mean, Block h_spread) {
+  const std::vector<reference::LayerNoise> noise = row_noise(pass, pass.set);
+  const std::size_t width = network_->size();
+  const double scale = factor(pass.scale);
+  const auto dual = [&](Block value, Block tangent) {
+    const Values& v = at(value, width);
+    const Values& u = at(tangent, width);
+    std::vector<Dual> d(width);
+    for (std::size_t i = 0; i < width; ++i) d[i] = {v[i], u[i]};
+    return d;
+  };
+  const std::vector<Dual> mean = dual(pass.mean, u_mean), spread = dual(pass.spread, u_spread);
+  std::vector<Dual> gm, gs;
+  reference::split_gradient<Dual>(*network_, loss_,
+                                  {pass.estimator, mean.data(), spread.data(), &noise},
+                                  data(pass.set), gm, gs);
+  for (std::size_t i = 0; i < width; ++i) {
+    at(h_mean, width)[i] = scale * gm[i].tangent;
+    at(h_spread, width)[i] = scale * gs[i].tangent;
+  }
+}
+
+void ReferenceWave::split_value(const SplitPass& pass, Block loss, Block outputs,
+                                NormStatistics statistics) {
+  const double* mean = at(pass.mean, network_->size()).data();
+  const double* spread = at(pass.spread, network_->size()).data();
+  const bool given = statistics == NormStatistics::support;
+  std::vector<reference::SplitRecord<double>> records, of_support;
+  if (given) {
+    const std::vector<reference::LayerNoise> noise = row_noise(pass, Set::support);
+    reference::split_forward<double>(*network_, {pass.estimator, mean, spread, &noise}, support_,
+                                     of_support, nullptr);
+  }
+  const std::vector<reference::LayerNoise> noise = row_noise(pass, pass.set);
+  const Values out =
+      reference::split_forward<double>(*network_, {pass.estimator, mean, spread, &noise},
+                                       data(pass.set), records, given ? &of_support : nullptr);
+  put_value({pass.set, {}, pass.scale}, out, loss, outputs);
 }
 
 // ---- reduction ----
