@@ -19,7 +19,10 @@ inline constexpr int max_lanes = 16;
 enum class Activation { relu, tanh, leaky_relu };
 
 /// P[m][n] = bias[m] (or 0) + sum_p sum_k A_p[m][k] B_p[k][n], every element W tasks side by side;
-/// C = P, or C = base + scale P where `base` (strides of C) is given. Strides in elements.
+/// C = P, or C = base + scale P where `base` (strides of C) is given; or C = P with P multiplied by
+/// `slope` where the gate is negative (`rectify`: the gate is P itself, whose NaN stays) or not
+/// positive (`gate`, strides of C): a piecewise linear activation and its derivative. Strides in
+/// elements.
 struct LaneGemm {
   int m = 0, n = 0, k = 0;
   int products = 1;
@@ -31,6 +34,9 @@ struct LaneGemm {
   const float* bias = nullptr;  ///< [m]
   const float* base = nullptr;
   float scale = 1.0f;
+  bool rectify = false;
+  const float* gate = nullptr;
+  float slope = 0.0f;
 };
 
 /// What gather_gemm reads in step k: x at +a, row of B at +b (floats).

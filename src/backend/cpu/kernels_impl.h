@@ -266,117 +266,142 @@ void kl_hvp(const float* mu, const float* s, const float* pmu, const float* ps, 
 
 // ---- noise: random.h's Philox and Box-Muller, W at a time ----
 
+typedef std::uint64_t vl __attribute__((vector_size(4 * W)));
+
+/// W 32-bit words, each in the low half of a 64-bit lane (the high halves hold anything), so that a
+/// 32 x 32 -> 64 bit product needs no shuffle.
+struct WideWords {
+  vl half[2];
+};
+
+KSHOT_INLINE vl multiply_low(vl a, std::uint32_t b) {
+#if defined(__AVX512F__) && KSHOT_LANES == 16
+  return reinterpret_cast<vl>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(static_cast<long long>(b))));
+#elif defined(__AVX2__) && KSHOT_LANES == 8
+  return reinterpret_cast<vl>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a),
+                                               _mm256_set1_epi64x(static_cast<long long>(b))));
+#else
+  return (a & 0xffffffffu) * static_cast<std::uint64_t>(b);
+#endif
+}
+
+KSHOT_INLINE WideWords wide(std::uint32_t x) {
+  const vl all = x - vl{};
+  return {{all, all}};
+}
+
+/// first, first + 1, ...
+KSHOT_INLINE WideWords wide_from(std::uint32_t first) {
+  vl low;
+  for (int i = 0; i < W / 2; ++i) low[i] = first + static_cast<std::uint64_t>(i);
+  return {{low, low + W / 2}};
+}
+
+KSHOT_INLINE vu narrow(const WideWords& x) {
+  vu even;
+  for (int i = 0; i < W; ++i) even[i] = 2 * static_cast<std::uint32_t>(i);
+  return __builtin_shuffle(reinterpret_cast<vu>(x.half[0]), reinterpret_cast<vu>(x.half[1]), even);
+}
+
 struct Words {
   vu w[4];
 };
 
-/// 32 x 32 -> 64 bit products: low and high words.
-KSHOT_INLINE void multiply_wide(vu a, std::uint32_t b, vu& low, vu& high) {
-#if defined(__AVX512F__) && KSHOT_LANES == 16
-  const __m512i x = reinterpret_cast<__m512i>(a);
-  const __m512i m = _mm512_set1_epi64(static_cast<long long>(b));
-  const __m512i even = _mm512_mul_epu32(x, m);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), m);
-  low = reinterpret_cast<vu>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
-  high = reinterpret_cast<vu>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
-#elif defined(__AVX2__) && KSHOT_LANES == 8
-  const __m256i x = reinterpret_cast<__m256i>(a);
-  const __m256i m = _mm256_set1_epi64x(static_cast<long long>(b));
-  const __m256i even = _mm256_mul_epu32(x, m);
-  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), m);
-  low = reinterpret_cast<vu>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
-  high = reinterpret_cast<vu>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
-#else
-  for (int i = 0; i < W; ++i) {
-    const std::uint64_t p = static_cast<std::uint64_t>(a[i]) * b;
-    low[i] = static_cast<std::uint32_t>(p);
-    high[i] = static_cast<std::uint32_t>(p >> 32);
-  }
-#endif
-}
-
-KSHOT_INLINE Words philox(vu c0, vu c1, vu c2, vu c3, std::uint32_t k0, std::uint32_t k1) {
+KSHOT_INLINE Words philox(WideWords c0, WideWords c1, WideWords c2, WideWords c3, std::uint32_t k0,
+                          std::uint32_t k1) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    vu low0, high0, low1, high1;
-    multiply_wide(c0, 0xD2511F53u, low0, high0);
-    multiply_wide(c2, 0xCD9E8D57u, low1, high1);
-    c0 = high1 ^ c1 ^ k0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ k1;
-    c3 = low0;
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const vl p0 = multiply_low(c0.half[h], 0xD2511F53u);
+      const vl p1 = multiply_low(c2.half[h], 0xCD9E8D57u);
+      c0.half[h] = (p1 >> 32) ^ c1.half[h] ^ static_cast<std::uint64_t>(k0);
+      c2.half[h] = (p0 >> 32) ^ c3.half[h] ^ static_cast<std::uint64_t>(k1);
+      c1.half[h] = p1;
+      c3.half[h] = p0;
+    }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return {{c0, c1, c2, c3}};
+  return {{narrow(c0), narrow(c1), narrow(c2), narrow(c3)}};
 }
 
-KSHOT_INLINE void box_muller_vector(vu a, vu b, vf& out_cos, vf& out_sin) {
-  const vf u = fma_exact(__builtin_convertvector(reinterpret_cast<vi>(a >> 9), vf), splat(0x1p-23f),
-                         splat(0x1p-24f));
-  const vi bits = as_int(u);
-  vi exponent = (bits >> 23) - 126;
-  vf m = as_float((bits & 0x007fffff) | 0x3f000000);
-  const vi small = m < 0.707106781186547524f;
-  exponent = exponent + small;
-  m = select(small, m + m, m) - 1.0f;
-  const vf m2 = m * m;
-  vf p = splat(7.0376836292e-2f);
-  p = fma_exact(p, m, splat(-1.1514610310e-1f));
-  p = fma_exact(p, m, splat(1.1676998740e-1f));
-  p = fma_exact(p, m, splat(-1.2420140846e-1f));
-  p = fma_exact(p, m, splat(1.4249322787e-1f));
-  p = fma_exact(p, m, splat(-1.6668057665e-1f));
-  p = fma_exact(p, m, splat(2.0000714765e-1f));
-  p = fma_exact(p, m, splat(-2.4999993993e-1f));
-  p = fma_exact(p, m, splat(3.3333331174e-1f));
-  const vf e = __builtin_convertvector(exponent, vf);
-  vf y = (p * m) * m2;
-  y = fma_exact(e, splat(-2.12194440e-4f), y);
-  y = fma_exact(m2, splat(-0.5f), y);
-  vf log_u = m + y;
-  log_u = fma_exact(e, splat(0.693359375f), log_u);
-  const vf radius = vsqrt(-2.0f * log_u);
-  const vf t = __builtin_convertvector(reinterpret_cast<vi>(b), vf) * 0x1p-32f;
-  const vf shifted = fma_exact(t, splat(4.0f), splat(12582912.0f));
-  const vi q = as_int(shifted);
-  const vf r = fma_exact(shifted - 12582912.0f, splat(-0.25f), t) * 6.283185307179586f;
-  const vf r2 = r * r;
-  vf s = splat(-1.9515295891e-4f);
-  s = fma_exact(s, r2, splat(8.3321608736e-3f));
-  s = fma_exact(s, r2, splat(-1.6666654611e-1f));
-  s = fma_exact(s * r2, r, r);
-  vf c = splat(2.443315711809948e-5f);
-  c = fma_exact(c, r2, splat(-1.388731625493765e-3f));
-  c = fma_exact(c, r2, splat(4.166664568298827e-2f));
-  c = fma_exact(c * r2, r2, fma_exact(r2, splat(-0.5f), splat(1.0f)));
-  const vi swap = (q & 1) != 0;
-  vf sine = select(swap, c, s);
-  vf cosine = select(swap, s, c);
-  sine = as_float(as_int(sine) ^ ((q & 2) << 30));
-  cosine = as_float(as_int(cosine) ^ (((q + 1) & 2) << 30));
-  out_cos = radius * cosine;
-  out_sin = radius * sine;
-}
-
-KSHOT_INLINE vu iota() {
-  vu v;
-  for (int i = 0; i < W; ++i) v[i] = static_cast<std::uint32_t>(i);
-  return v;
+/// Box-Muller on words 0, 1 and 2, 3 of W quads: z[r] is the normal of word r. Both pairs step by
+/// step together, since one alone is a long chain of dependent operations.
+KSHOT_INLINE void normals(const Words& words, vf* z) {
+  vf m[2], m2[2], e[2], p[2], radius[2], t[2], r[2], r2[2], s[2], c[2];
+  vi q[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const vf u = fma_exact(__builtin_convertvector(reinterpret_cast<vi>(words.w[2 * i] >> 9), vf),
+                           splat(0x1p-23f), splat(0x1p-24f));
+    const vi bits = as_int(u);
+    vi exponent = (bits >> 23) - 126;
+    m[i] = as_float((bits & 0x007fffff) | 0x3f000000);
+    const vi small = m[i] < 0.707106781186547524f;
+    exponent = exponent + small;
+    e[i] = __builtin_convertvector(exponent, vf);
+    m[i] = select(small, m[i] + m[i], m[i]) - 1.0f;
+    m2[i] = m[i] * m[i];
+    t[i] = __builtin_convertvector(reinterpret_cast<vi>(words.w[2 * i + 1]), vf) * 0x1p-32f;
+    const vf shifted = fma_exact(t[i], splat(4.0f), splat(12582912.0f));
+    q[i] = as_int(shifted);
+    r[i] = fma_exact(shifted - 12582912.0f, splat(-0.25f), t[i]) * 6.283185307179586f;
+    r2[i] = r[i] * r[i];
+    p[i] = splat(7.0376836292e-2f);
+    s[i] = splat(-1.9515295891e-4f);
+    c[i] = splat(2.443315711809948e-5f);
+  }
+  const auto step = [](vf* sum, const vf* x, float coefficient) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) sum[i] = fma_exact(sum[i], x[i], splat(coefficient));
+  };
+  step(p, m, -1.1514610310e-1f);
+  step(s, r2, 8.3321608736e-3f);
+  step(p, m, 1.1676998740e-1f);
+  step(c, r2, -1.388731625493765e-3f);
+  step(p, m, -1.2420140846e-1f);
+  step(s, r2, -1.6666654611e-1f);
+  step(p, m, 1.4249322787e-1f);
+  step(c, r2, 4.166664568298827e-2f);
+  step(p, m, -1.6668057665e-1f);
+  step(p, m, 2.0000714765e-1f);
+  step(p, m, -2.4999993993e-1f);
+  step(p, m, 3.3333331174e-1f);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    vf y = (p[i] * m[i]) * m2[i];
+    y = fma_exact(e[i], splat(-2.12194440e-4f), y);
+    y = fma_exact(m2[i], splat(-0.5f), y);
+    const vf log_u = fma_exact(e[i], splat(0.693359375f), m[i] + y);
+    radius[i] = vsqrt(-2.0f * log_u);
+    s[i] = fma_exact(s[i] * r2[i], r[i], r[i]);
+    c[i] = fma_exact(c[i] * r2[i], r2[i], fma_exact(r2[i], splat(-0.5f), splat(1.0f)));
+    const vi swap = (q[i] & 1) != 0;
+    const vf sine = select(swap, c[i], s[i]);
+    const vf cosine = select(swap, s[i], c[i]);
+    z[2 * i] = radius[i] * as_float(as_int(cosine) ^ (((q[i] + 1) & 2) << 30));
+    z[2 * i + 1] = radius[i] * as_float(as_int(sine) ^ ((q[i] & 2) << 30));
+  }
 }
 
 void noise_lanes(const NoiseKey& key, float* eps, float* phi, const float* mu, const float* sigma,
                  std::size_t elements) {
-  const vu zero{};
-  const vu task = key.task + iota();
+  const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
+                  counter3 = wide(key.counter3);
+  Words words[16];
   for (std::size_t block = 0; block < elements; block += 64) {
     const std::size_t left = elements - block;
-    for (std::uint32_t j = 0; j < 16 && j < left; ++j) {
-      const auto quad = static_cast<std::uint32_t>(block / 4) + j;
-      const Words words = philox(quad + zero, key.counter1 + zero, task, key.counter3 + zero,
-                                 key.key[0], key.key[1]);
+    const std::size_t quads = left < 16 ? left : 16;
+    // in two turns, so that neither's constants drive the other's from the registers
+    for (std::size_t j = 0; j < quads; ++j) {
+      words[j] = philox(wide(static_cast<std::uint32_t>(block / 4 + j)), counter1, task, counter3,
+                        key.key[0], key.key[1]);
+    }
+    for (std::size_t j = 0; j < quads; ++j) {
       vf z[4];
-      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
-      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      normals(words[j], z);
       for (std::size_t r = 0; r < 4; ++r) {
         const std::size_t element = r * 16 + j;
         if (element >= left) continue;
@@ -389,15 +414,14 @@ void noise_lanes(const NoiseKey& key, float* eps, float* phi, const float* mu, c
 }
 
 void noise_single(const NoiseKey& key, float* eps, std::size_t elements) {
-  const vu zero{};
+  const WideWords counter1 = wide(key.counter1), task = wide(key.task),
+                  counter3 = wide(key.counter3);
   for (std::size_t block = 0; block < elements; block += 64) {
-    for (std::uint32_t j = 0; j < 16; j += W) {
-      const vu quad = static_cast<std::uint32_t>(block / 4) + j + iota();
-      const Words words = philox(quad, key.counter1 + zero, key.task + zero, key.counter3 + zero,
-                                 key.key[0], key.key[1]);
+    for (std::size_t j = 0; j < 16; j += W) {
       vf z[4];
-      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
-      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      normals(philox(wide_from(static_cast<std::uint32_t>(block / 4 + j)), counter1, task, counter3,
+                     key.key[0], key.key[1]),
+              z);
       for (std::size_t r = 0; r < 4; ++r) store(eps + block + r * 16 + j, z[r]);
     }
   }
@@ -494,6 +518,31 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
   const std::ptrdiff_t c_row = g.c_row * W, c_col = g.c_col * W;
   const std::ptrdiff_t at = m0 * c_row + n0 * c_col;
   float* const c = g.c + at;
+  if (g.rectify) {
+    const vf slope = splat(g.slope);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        const vf v = acc[i][j];
+        store(c + i * c_row + j * c_col, select(v < 0.0f, slope * v, v));
+      }
+    }
+    return;
+  }
+  if (g.gate != nullptr) {
+    const float* const gate = g.gate + at;
+    const vf slope = splat(g.slope);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        const std::ptrdiff_t e = i * c_row + j * c_col;
+        store(c + e, select(load(gate + e) > 0.0f, acc[i][j], slope * acc[i][j]));
+      }
+    }
+    return;
+  }
   if (g.base == nullptr) {
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {

@@ -21,7 +21,11 @@ class LaneWave final : public CpuWave {
     for (std::size_t i = 0; i < network_->layers().size(); ++i) {
       const Layer& layer = network_->layers()[i];
       if (layer.type == LayerType::flatten) continue;  // vectors are flat already
-      if (layer.type == LayerType::linear) {
+      if (gates(i)) {
+        steps_.back().gated = true;
+        steps_.back().slope =
+            layer.type == LayerType::relu ? 0.0f : static_cast<float>(leaky_slope);
+      } else if (layer.type == LayerType::linear) {
         Step step;
         step.in = layer.in.size();
         step.out = layer.out.size();
@@ -206,6 +210,8 @@ class LaneWave final : public CpuWave {
   struct Step {
     bool is_activation = false;
     Activation activation = Activation::relu;
+    bool gated = false;  ///< a linear layer with the piecewise linear activation that follows it
+    float slope = 0.0f;  ///< of that activation, where its argument is negative
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
     // Of the last pass on each set; delta is the loss's derivative by y.
@@ -225,6 +231,15 @@ class LaneWave final : public CpuWave {
   /// The batch's task in a lane; lanes beyond the last task repeat it.
   std::size_t task_of(int lane) const {
     return static_cast<std::size_t>(batch_first_ + std::min(lane, count_ - 1));
+  }
+
+  /// True where layer i is a piecewise linear activation between two linear layers: the products
+  /// around it apply it and its derivative to what they write.
+  bool gates(std::size_t i) const {
+    const auto& layers = network_->layers();
+    return (layers[i].type == LayerType::relu || layers[i].type == LayerType::leaky_relu) &&
+           i > 0 && layers[i - 1].type == LayerType::linear && i + 1 < layers.size() &&
+           layers[i + 1].type == LayerType::linear;
   }
 
   static void clear(Data& data) {
@@ -316,13 +331,17 @@ class LaneWave final : public CpuWave {
         g.b_col = 1;
         g.c_row = n;
         g.c_col = 1;
+        g.slope = step.slope;
         if (fresh) {
           g.a[0] = w + step.weight * lanes;
           g.c = y;
           g.bias = w + step.bias * lanes;
+          g.rectify = step.gated;
           kernels_.lane_gemm(g);
         }
         if (w_dot != nullptr) {
+          g.rectify = false;
+          g.gate = step.gated ? y : nullptr;
           g.a[0] = w_dot + step.weight * lanes;
           g.bias = w_dot + step.bias * lanes;
           g.c = step.y_dot.data();
@@ -448,6 +467,10 @@ class LaneWave final : public CpuWave {
       back.c_row = n;
       back.c_col = 1;
       back.a[0] = w + step.weight * lanes;
+      if (const Step& below = steps_[i - 1]; below.gated) {
+        back.gate = below.y[s].data();
+        back.slope = below.slope;
+      }
       if (fresh) {
         back.b[0] = delta;
         back.c = delta_in;
