@@ -21,8 +21,9 @@ enum class Activation { relu, tanh, leaky_relu };
 /// P[m][n] = bias[m] (or 0) + sum_p sum_k A_p[m][k] B_p[k][n], every element W tasks side by side;
 /// C = P, or C = base + scale P where `base` (strides of C) is given; or C = P with P multiplied by
 /// `slope` where the gate is negative (`rectify`: the gate is P itself, whose NaN stays) or not
-/// positive (`gate`, strides of C): a piecewise linear activation and its derivative. Strides in
-/// elements.
+/// positive (`gate`, strides of C): a piecewise linear activation and its derivative; or, with
+/// `shift`, C += scale P and c_s += scale P * shift (strides of C): the pull-back of a weight
+/// gradient through weights mu + sigma eps, shift = sigma eps. Strides in elements.
 struct LaneGemm {
   int m = 0, n = 0, k = 0;
   int products = 1;
@@ -37,6 +38,8 @@ struct LaneGemm {
   bool rectify = false;
   const float* gate = nullptr;
   float slope = 0.0f;
+  const float* shift = nullptr;
+  float* c_s = nullptr;
 };
 
 /// What gather_gemm reads in step k: x at +a, row of B at +b (floats).
@@ -133,6 +136,7 @@ struct Kernels {
   void (*fill)(float* y, float a, std::size_t vectors);
   void (*axpy)(float* y, float a, const float* x, std::size_t vectors);
   void (*multiply_add)(float* y, float a, const float* x1, const float* x2, std::size_t vectors);
+  void (*multiply)(float* y, const float* x, std::size_t vectors);  // y *= x
   void (*exponential)(float* y, const float* x, std::size_t vectors);
   /// dst = src - rate * g (src null: rate * g). rate: number, or vector where `rates` is given.
   void (*rate_step)(float* dst, const float* src, float rate, const float* rates, bool splat,
@@ -151,9 +155,13 @@ struct Kernels {
   void (*kl_hvp)(const float* mu, const float* s, const float* pmu, const float* ps,
                  const float* scale, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
                  float* rp_mu, float* rp_s, std::size_t vectors);
+  /// phi = mu + shift and u = v_mu + shift * v_s (where u is given), shift = sigma eps.
+  void (*shifted)(float* phi, float* u, const float* mu, const float* v_mu, const float* v_s,
+                  const float* shift, std::size_t vectors);
   /// Standard normals. Lanes: element e of task + lane at eps[e * W + lane], and phi = mu + sigma
-  /// eps in the same pass. Single: at eps[e] (eps has room for elements rounded up to 64).
-  void (*noise_lanes)(const NoiseKey& key, float* eps, float* phi, const float* mu,
+  /// eps in the same pass; without `eps`, sigma eps goes to `shift`. Single: at eps[e] (eps has
+  /// room for elements rounded up to 64).
+  void (*noise_lanes)(const NoiseKey& key, float* eps, float* shift, float* phi, const float* mu,
                       const float* sigma, std::size_t elements);
   void (*noise_single)(const NoiseKey& key, float* eps, std::size_t elements);
 
@@ -169,9 +177,10 @@ struct Kernels {
 
   // ---- lanes ----
   void (*lane_gemm)(const LaneGemm& args);
-  /// y[i] = sum_j x[i][j], or base[i] + scale * that.
-  void (*lane_row_sum)(float* y, const float* base, float scale, const float* x, int rows,
-                       int columns);
+  /// y[i] = sum_j x[i][j], or base[i] + scale * that; with `shift`, y_s[i] += scale * sum *
+  /// shift[i].
+  void (*lane_row_sum)(float* y, const float* base, float scale, float* y_s, const float* shift,
+                       const float* x, int rows, int columns);
   void (*lane_loss)(const LaneLoss& args);
   /// Tree sums over lanes (neighbours first) of [elements][W] into out [elements].
   void (*lane_tree_sum)(float* out, const float* x, std::size_t elements);

@@ -178,6 +178,10 @@ void multiply_add(float* y, float a, const float* x1, const float* x2, std::size
   }
 }
 
+void multiply(float* y, const float* x, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, load(y + i * W) * load(x + i * W));
+}
+
 void exponential(float* y, const float* x, std::size_t vectors) {
   for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, vexp(load(x + i * W)));
 }
@@ -217,6 +221,15 @@ void sample_direction(float* u, const float* v_mu, const float* v_s, const float
     const vf se = load(sigma + i * W) * load(eps + i * W);
     store(u + i * W, load(v_mu + i * W) + se * load(v_s + i * W));
     if (phi != nullptr) store(phi + i * W, load(mu + i * W) + se);
+  }
+}
+
+void shifted(float* phi, float* u, const float* mu, const float* v_mu, const float* v_s,
+             const float* shift, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf d = load(shift + i * W);
+    store(phi + i * W, load(mu + i * W) + d);
+    if (u != nullptr) store(u + i * W, load(v_mu + i * W) + d * load(v_s + i * W));
   }
 }
 
@@ -386,8 +399,8 @@ KSHOT_INLINE void normals(const Words& words, vf* z) {
   }
 }
 
-void noise_lanes(const NoiseKey& key, float* eps, float* phi, const float* mu, const float* sigma,
-                 std::size_t elements) {
+void noise_lanes(const NoiseKey& key, float* eps, float* shift, float* phi, const float* mu,
+                 const float* sigma, std::size_t elements) {
   const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
                   counter3 = wide(key.counter3);
   Words words[16];
@@ -406,8 +419,9 @@ void noise_lanes(const NoiseKey& key, float* eps, float* phi, const float* mu, c
         const std::size_t element = r * 16 + j;
         if (element >= left) continue;
         const std::size_t at = (block + element) * W;
-        store(eps + at, z[r]);
-        store(phi + at, load(mu + at) + load(sigma + at) * z[r]);
+        const vf d = load(sigma + at) * z[r];
+        store(eps != nullptr ? eps + at : shift + at, eps != nullptr ? z[r] : d);
+        store(phi + at, load(mu + at) + d);
       }
     }
   }
@@ -543,6 +557,20 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
     }
     return;
   }
+  if (g.shift != nullptr) {
+    const vf scale = splat(g.scale);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        const std::ptrdiff_t e = at + i * c_row + j * c_col;
+        const vf v = scale * acc[i][j];
+        store(g.c + e, load(g.c + e) + v);
+        store(g.c_s + e, load(g.c_s + e) + v * load(g.shift + e));
+      }
+    }
+    return;
+  }
   if (g.base == nullptr) {
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
@@ -606,12 +634,16 @@ void lane_gemm(const LaneGemm& g) {
   }
 }
 
-void lane_row_sum(float* y, const float* base, float scale, const float* x, int rows, int columns) {
+void lane_row_sum(float* y, const float* base, float scale, float* y_s, const float* shift,
+                  const float* x, int rows, int columns) {
   for (int i = 0; i < rows; ++i) {
     vf sum = splat(0.0f);
     const float* p = x + static_cast<std::ptrdiff_t>(i) * columns * W;
     for (int j = 0; j < columns; ++j) sum += load(p + j * W);
     store(y + i * W, base == nullptr ? sum : load(base + i * W) + scale * sum);
+    if (shift != nullptr) {
+      store(y_s + i * W, load(y_s + i * W) + scale * sum * load(shift + i * W));
+    }
   }
 }
 
@@ -1088,6 +1120,7 @@ constexpr Kernels table = {
     fill,
     axpy,
     multiply_add,
+    multiply,
     exponential,
     rate_step,
     broadcast,
@@ -1096,6 +1129,7 @@ constexpr Kernels table = {
     sample_direction,
     kl,
     kl_hvp,
+    shifted,
     noise_lanes,
     noise_single,
     act,

@@ -99,8 +99,9 @@ class LaneWave final : public CpuWave {
     kernels_.broadcast(at(dst), host<float>(src).data(), src.size());
   }
   void upload(Block dst, const double* source, std::size_t stride) override {
-    float* out = at(dst);
-    const std::size_t width = storage(dst).width;
+    upload(at(dst), storage(dst).width, source, stride);
+  }
+  void upload(float* out, std::size_t width, const double* source, std::size_t stride) const {
     for (int lane = 0; lane < lanes_; ++lane) {
       const double* from = source + task_of(lane) * stride;
       for (std::size_t e = 0; e < width; ++e) {
@@ -121,7 +122,7 @@ class LaneWave final : public CpuWave {
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
     forward(pass.set, at(pass.weights), nullptr, true);
-    loss_and_delta(pass, at(loss), true, false);
+    loss_and_delta(pass.set, pass.scale, at(loss), true, false);
     backward(pass.set, at(pass.weights), nullptr, true,
              {at(grad), accumulate ? at(grad) : nullptr, 1.0f}, {});
   }
@@ -130,7 +131,7 @@ class LaneWave final : public CpuWave {
                      Block scratch) override {
     if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
     forward(pass.set, at(pass.weights), nullptr, true);
-    loss_and_delta(pass, nullptr, true, false);
+    loss_and_delta(pass.set, pass.scale, nullptr, true, false);
     backward(pass.set, at(pass.weights), nullptr, true,
              {at(dst), at(src), -static_cast<float>(rate.value)}, {});
   }
@@ -148,10 +149,41 @@ class LaneWave final : public CpuWave {
                  {at(hv), accumulate ? at(hv) : nullptr, 1.0f});
   }
 
+  // The weight estimator keeps sigma eps of a draw rather than eps: that is all its sample, its
+  // direction and its pull-back need, and the pull-back is applied where the products that make
+  // the weight gradient write.
+  void gaussian_gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s,
+                         Block loss) override {
+    if (pass.estimator != Estimator::weight) {
+      return CpuWave::gaussian_gradient(pass, a, g_mu, g_s, loss);
+    }
+    const float* const shift = draw_shift(pass, {}, {});
+    const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
+    const auto add = [&](Set set) {
+      forward(set, phi_.data(), nullptr, true);
+      loss_and_delta(set, pass.scale, at(loss), true, false);
+      backward(set, phi_.data(), nullptr, true, target, {});
+    };
+    add(pass.set);
+    if (pass.and_support) add(Set::support);
+  }
+
+  void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
+                               Block r_mu, Block r_s) override {
+    if (pass.estimator != Estimator::weight) {
+      return CpuWave::gaussian_hessian_vector(pass, a, v_mu, v_s, r_mu, r_s);
+    }
+    const float* const shift = draw_shift(pass, v_mu, v_s);
+    forward(pass.set, phi_.data(), u_.data(), true);
+    loss_and_delta(pass.set, pass.scale, nullptr, true, true);
+    backward(pass.set, phi_.data(), u_.data(), true, {},
+             {at(r_mu), at(r_mu), static_cast<float>(a), at(r_s), shift});
+  }
+
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
     const int n = rows(pass.set);
     forward(pass.set, at(pass.weights), nullptr, true);
-    if (loss) loss_and_delta(pass, at(loss), false, false);
+    if (loss) loss_and_delta(pass.set, pass.scale, at(loss), false, false);
     if (!outputs) return;
     // [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows
     const float* z = steps_.back().y[static_cast<int>(pass.set)].data();
@@ -194,8 +226,8 @@ class LaneWave final : public CpuWave {
     for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
   }
   void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
-    kernels_.noise_lanes(noise_key(key, global_first_), at(eps), at(phi), at(mu), at(sigma),
-                         storage(eps).width);
+    kernels_.noise_lanes(noise_key(key, global_first_), at(eps), nullptr, at(phi), at(mu),
+                         at(sigma), storage(eps).width);
   }
   const float* shared_rates(const SharedVector& rates, bool& splat) override {
     splat = true;
@@ -290,17 +322,47 @@ class LaneWave final : public CpuWave {
     }
   }
 
-  /// Where a gradient goes: out = P, or base + scale * P; nowhere without `out`.
+  /// Where a gradient goes: out = P, or base + scale * P; nowhere without `out`. With `shift` (base
+  /// is `out` then) out_s += scale * P * shift as well.
   struct Target {
     float* out = nullptr;
     const float* base = nullptr;
     float scale = 1.0f;
+    float* out_s = nullptr;
+    const float* shift = nullptr;
   };
+
+  /// Sampled weights into phi_ and, where given, the direction of (v_mu, v_s) into u_; returns
+  /// sigma eps, as drawn now or kept from an earlier pass.
+  const float* draw_shift(const GaussianPass& pass, Block v_mu, Block v_s) {
+    const std::size_t width = network_->size();
+    const std::size_t floats = width * static_cast<std::size_t>(lanes_);
+    if (phi_.size() == 0) phi_ = AlignedFloats(floats);
+    if (v_mu && u_.size() == 0) u_ = AlignedFloats(floats);
+    if (!pass.kept && shift_.size() == 0) shift_ = AlignedFloats(floats);
+    float* const shift = pass.kept ? at(pass.kept) : shift_.data();
+    bool sampled = false;
+    if (!pass.kept || !pass.drawn) {
+      if (pass.noise.weights == nullptr) {
+        kernels_.noise_lanes(noise_key(pass.noise.key, global_first_), nullptr, shift, phi_.data(),
+                             at(pass.mu), at(pass.sigma), width);
+        sampled = true;
+      } else {
+        upload(shift, width, pass.noise.weights, pass.noise.weights_stride);
+        kernels_.multiply(shift, at(pass.sigma), width);
+      }
+    }
+    if (!sampled || v_mu) {
+      kernels_.shifted(phi_.data(), v_mu ? u_.data() : nullptr, at(pass.mu), at(v_mu), at(v_s),
+                       shift, width);
+    }
+    return shift;
+  }
 
   void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv) {
     const bool fresh = !pass.again;
     forward(pass.set, at(pass.weights), w_dot, fresh);
-    loss_and_delta(pass, nullptr, fresh, true);
+    loss_and_delta(pass.set, pass.scale, nullptr, fresh, true);
     backward(pass.set, at(pass.weights), w_dot, fresh, grad, hv);
   }
 
@@ -359,11 +421,11 @@ class LaneWave final : public CpuWave {
   }
 
   /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
-  void loss_and_delta(const Pass& pass, float* loss, bool delta, bool tangent) {
-    const int s = static_cast<int>(pass.set);
-    const int n = rows(pass.set);
+  void loss_and_delta(Set set, const Scale& factors, float* loss, bool delta, bool tangent) {
+    const int s = static_cast<int>(set);
+    const int n = rows(set);
     float scale[max_lanes];
-    pattern(pass.scale, scale);
+    pattern(factors, scale);
     const float* valid = data_[s].valid.data();
     for (int r = 0; r < n; ++r) {
       for (int lane = 0; lane < lanes_; ++lane) {
@@ -435,10 +497,14 @@ class LaneWave final : public CpuWave {
         g.c = target.out + weight;
         g.base = target.base == nullptr ? nullptr : target.base + weight;
         g.scale = target.scale;
+        const bool shifted = target.shift != nullptr;
+        g.shift = shifted ? target.shift + weight : nullptr;
+        g.c_s = shifted ? target.out_s + weight : nullptr;
         kernels_.lane_gemm(g);
         kernels_.lane_row_sum(target.out + bias,
                               target.base == nullptr ? nullptr : target.base + bias, target.scale,
-                              bias_delta, step.out, n);
+                              shifted ? target.out_s + bias : nullptr,
+                              shifted ? target.shift + bias : nullptr, bias_delta, step.out, n);
       };
       g.b[0] = x;
       if (grad.out != nullptr) {
@@ -493,6 +559,7 @@ class LaneWave final : public CpuWave {
   Data data_[3];
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
+  AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
 };
 
 }  // namespace
