@@ -1,21 +1,60 @@
 #include "backend/cpu/cpu_wave.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <new>
 #include <numbers>
 
 namespace kshot::backend::cpu {
 
-AlignedFloats::AlignedFloats(std::size_t size)
-    : data_(static_cast<float*>(::operator new[](size * sizeof(float), std::align_val_t{64}))),
-      size_(size) {
-  std::fill_n(data_.get(), size, 0.0f);
+namespace {
+
+constexpr std::size_t huge_page = std::size_t{2} << 20;
+constexpr std::size_t cache_line = 64;
+
+std::shared_ptr<std::byte> pages(std::size_t bytes, std::size_t alignment) {
+  auto* const p = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment}));
+  const auto release = [alignment](std::byte* q) {
+    ::operator delete (q, std::align_val_t{alignment});
+  };
+#if defined(MADV_HUGEPAGE)
+  if (alignment >= huge_page) ::madvise(p, bytes, MADV_HUGEPAGE);  // a wish: failure is harmless
+#endif
+  return {p, release};
 }
 
-void AlignedFloats::Free::operator()(float* p) const {
-  ::operator delete[](p, std::align_val_t{64});
+std::shared_ptr<std::byte> take(std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return pages(bytes, cache_line);  // one by one, so that leaving one is seen
+#else
+  if (bytes > huge_page / 2) {
+    return pages((bytes + huge_page - 1) / huge_page * huge_page, huge_page);
+  }
+  struct Run {
+    std::shared_ptr<std::byte> memory;
+    std::size_t used = huge_page;
+  };
+  thread_local Run run;
+  if (run.used + bytes > huge_page) run = {pages(huge_page, huge_page), 0};
+  std::byte* const p = run.memory.get() + run.used;
+  run.used += bytes;
+  return {run.memory, p};
+#endif
+}
+
+}  // namespace
+
+AlignedFloats::AlignedFloats(std::size_t size) : size_(size) {
+  const std::size_t bytes = (size * sizeof(float) + cache_line - 1) / cache_line * cache_line;
+  const std::shared_ptr<std::byte> memory = take(std::max(bytes, cache_line));
+  data_ = {memory, reinterpret_cast<float*>(memory.get())};
+  std::fill_n(data_.get(), size, 0.0f);
 }
 
 CpuWave::CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
