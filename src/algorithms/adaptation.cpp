@@ -57,7 +57,8 @@ Wave::Pass Adaptation::inner_pass(Block weights) const {
 }
 
 Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
-  return {state.mu, state.s, prior().mu, prior().s, {spec_.kl_weight, rows()}};
+  return {state.mu, state.s,         prior().mu, prior().s, {spec_.kl_weight, rows()},
+          sigma_,   prior_precision_};
 }
 
 /// Explicit noise by rows for one sample of all tasks, the first of them `first` samples from the
@@ -152,7 +153,13 @@ void Adaptation::adapt(const StepContext& context, const backend::SharedVector& 
   for (KeptDraw& draw : draws_) draw.drawn = false;
   current_ = iterate(0);
   wave_.broadcast(current_.mu, mu);
-  if (spec_.gaussian) wave_.broadcast(current_.s, *s);
+  if (spec_.gaussian) {
+    wave_.broadcast(current_.s, *s);
+    if (!prior_precision_) prior_precision_ = wave_.weights();
+    wave_.fill(prior_precision_, 0.0);
+    wave_.axpy(prior_precision_, -2.0, current_.s);
+    wave_.exponential(prior_precision_, prior_precision_);
+  }
   if (visit) visit(0);
   for (int k = 0; k < steps; ++k) {
     // iterate 0 is the prior, so without `keep` the others take turns in two slots

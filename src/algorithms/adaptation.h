@@ -74,6 +74,7 @@ class Adaptation {
   };
   backend::Wave::Pass inner_pass(backend::Block weights) const;
   backend::Scale::By rows() const;
+  /// At a state whose exp(s) is in sigma_.
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
   void take_layers(std::span<const StepContext::LayerNoise> from, std::size_t first,
@@ -95,7 +96,7 @@ class Adaptation {
   backend::Block g_, h_;
   // Gaussian: exp(s) of the state at hand, and the draws (kept for the adjoint where K * S of them
   // are small, drawn again where not).
-  backend::Block sigma_, prior_mu_, prior_s_;
+  backend::Block sigma_, prior_precision_, prior_mu_, prior_s_;
   std::vector<KeptDraw> draws_;
   std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s

@@ -180,6 +180,9 @@ class Wave {
     Block mu, s;              ///< q
     Block prior_mu, prior_s;  ///< p
     Scale scale;
+    /// exp(s) and exp(-2 prior_s), where the caller has both: a backend may read them instead of
+    /// computing them again.
+    Block sigma = {}, prior_precision = {};
   };
   virtual void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
                   Block gp_s) = 0;

@@ -183,20 +183,30 @@ void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Bl
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
                             vectors(u));
 }
+KlArgs CpuWave::kl_args(const KlTerms& t, const float* scale) const {
+  const bool both = t.sigma && t.prior_precision;
+  return {at(t.mu),
+          at(t.s),
+          at(t.prior_mu),
+          at(t.prior_s),
+          scale,
+          both ? at(t.sigma) : nullptr,
+          both ? at(t.prior_precision) : nullptr};
+}
 void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
   float scale[max_lanes] = {};
   float sums[max_lanes] = {};
   pattern(t.scale, scale);
-  kernels_.kl(at(t.mu), at(t.s), at(t.prior_mu), at(t.prior_s), scale, value ? sums : nullptr,
-              at(g_mu), at(g_s), at(gp_mu), at(gp_s), vectors(t.mu));
+  kernels_.kl(kl_args(t, scale), value ? sums : nullptr, at(g_mu), at(g_s), at(gp_mu), at(gp_s),
+              vectors(t.mu));
   if (value) add_value(value, sums);
 }
 void CpuWave::kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
                      Block rp_s) {
   float scale[max_lanes] = {};
   pattern(t.scale, scale);
-  kernels_.kl_hvp(at(t.mu), at(t.s), at(t.prior_mu), at(t.prior_s), scale, at(v_mu), at(v_s),
-                  at(r_mu), at(r_s), at(rp_mu), at(rp_s), vectors(t.mu));
+  kernels_.kl_hvp(kl_args(t, scale), at(v_mu), at(v_s), at(r_mu), at(r_s), at(rp_mu), at(rp_s),
+                  vectors(t.mu));
 }
 
 }  // namespace kshot::backend::cpu

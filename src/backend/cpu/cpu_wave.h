@@ -81,6 +81,7 @@ class CpuWave : public HostWave<float> {
   /// KL's per-lane sums [W] into the value block.
   virtual void add_value(Block value, const float* sums) = 0;
 
+  KlArgs kl_args(const KlTerms& terms, const float* scale) const;
   static NoiseKey noise_key(const RandomKey& key, std::uint32_t task);
   LossType loss_type() const;
   /// Squared losses: coefficient * sum (z - y)^2 + constant.

@@ -123,6 +123,12 @@ struct NormArgs {
   bool given;       ///< forward: mean and inverse are inputs
 };
 
+/// q = N(mu, exp(2 s)) against p = N(pmu, exp(2 ps)); sigma = exp(s) and precision = exp(-2 ps) are
+/// both given or both null. scale [W].
+struct KlArgs {
+  const float *mu, *s, *pmu, *ps, *scale, *sigma, *precision;
+};
+
 struct NoiseKey {
   std::uint32_t key[2];
   std::uint32_t counter1, task, counter3;
@@ -150,10 +156,9 @@ struct Kernels {
   void (*sample_direction)(float* u, const float* v_mu, const float* v_s, const float* eps,
                            const float* sigma, float* phi, const float* mu, std::size_t vectors);
   /// Any output may be null (mu and s in pairs); value [W] gets per-lane sums.
-  void (*kl)(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
-             float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors);
-  void (*kl_hvp)(const float* mu, const float* s, const float* pmu, const float* ps,
-                 const float* scale, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
+  void (*kl)(const KlArgs& q, float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s,
+             std::size_t vectors);
+  void (*kl_hvp)(const KlArgs& q, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
                  float* rp_mu, float* rp_s, std::size_t vectors);
   /// phi = mu + shift and u = v_mu + shift * v_s (where u is given), shift = sigma eps.
   void (*shifted)(float* phi, float* u, const float* mu, const float* v_mu, const float* v_s,

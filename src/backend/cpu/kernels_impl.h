@@ -233,18 +233,31 @@ void shifted(float* phi, float* u, const float* mu, const float* v_mu, const flo
   }
 }
 
-void kl(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
-        float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s, std::size_t vectors) {
-  const vf c = load(scale);
+/// exp(-2 ps) and exp(2 (s - ps)).
+struct KlFactors {
+  vf precision, ratio;
+};
+KSHOT_INLINE KlFactors kl_factors(const KlArgs& q, std::size_t i) {
+  if (q.sigma != nullptr) {
+    const vf sigma = load(q.sigma + i * W);
+    const vf precision = load(q.precision + i * W);
+    return {precision, sigma * sigma * precision};
+  }
+  const vf ps = load(q.ps + i * W);
+  return {vexp(-2.0f * ps), vexp(2.0f * (load(q.s + i * W) - ps))};
+}
+
+void kl(const KlArgs& q, float* value, float* g_mu, float* g_s, float* gp_mu, float* gp_s,
+        std::size_t vectors) {
+  const vf c = load(q.scale);
   vf sum = splat(0.0f);
   for (std::size_t i = 0; i < vectors; ++i) {
-    const vf sl = load(s + i * W);
-    const vf st = load(ps + i * W);
-    const vf d = load(mu + i * W) - load(pmu + i * W);
-    const vf precision = vexp(-2.0f * st);
-    const vf ratio = vexp(2.0f * (sl - st));
+    const vf d = load(q.mu + i * W) - load(q.pmu + i * W);
+    const auto [precision, ratio] = kl_factors(q, i);
     const vf dp = d * precision;
-    if (value != nullptr) sum = sum + ((st - sl) + 0.5f * (ratio + d * dp) - 0.5f);
+    if (value != nullptr) {
+      sum = sum + ((load(q.ps + i * W) - load(q.s + i * W)) + 0.5f * (ratio + d * dp) - 0.5f);
+    }
     if (g_mu != nullptr) {
       store(g_mu + i * W, load(g_mu + i * W) + c * dp);
       store(g_s + i * W, load(g_s + i * W) + c * (ratio - 1.0f));
@@ -257,20 +270,19 @@ void kl(const float* mu, const float* s, const float* pmu, const float* ps, cons
   if (value != nullptr) store(value, load(value) + c * sum);
 }
 
-void kl_hvp(const float* mu, const float* s, const float* pmu, const float* ps, const float* scale,
-            const float* v_mu, const float* v_s, float* r_mu, float* r_s, float* rp_mu, float* rp_s,
-            std::size_t vectors) {
-  const vf c = load(scale);
+void kl_hvp(const KlArgs& q, const float* v_mu, const float* v_s, float* r_mu, float* r_s,
+            float* rp_mu, float* rp_s, std::size_t vectors) {
+  const vf c = load(q.scale);
   for (std::size_t i = 0; i < vectors; ++i) {
-    const vf st = load(ps + i * W);
-    const vf d = load(mu + i * W) - load(pmu + i * W);
-    const vf precision = c * vexp(-2.0f * st);
-    const vf ratio = 2.0f * c * vexp(2.0f * (load(s + i * W) - st));
+    const KlFactors factors = kl_factors(q, i);
+    const vf precision = c * factors.precision;
+    const vf ratio = 2.0f * c * factors.ratio;
     const vf vm = load(v_mu + i * W);
     const vf vs = load(v_s + i * W);
     store(r_mu + i * W, load(r_mu + i * W) + precision * vm);
     store(r_s + i * W, load(r_s + i * W) + ratio * vs);
     if (rp_mu != nullptr) {
+      const vf d = load(q.mu + i * W) - load(q.pmu + i * W);
       store(rp_mu + i * W, load(rp_mu + i * W) - precision * vm);
       store(rp_s + i * W, load(rp_s + i * W) - (2.0f * d * precision * vm + ratio * vs));
     }
