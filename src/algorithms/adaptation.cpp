@@ -28,7 +28,6 @@ Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec
     return;
   }
   gradient_ = {wave_.weights(), wave_.weights()};
-  product_ = gradient_;  // never both at once
   direction_.s = wave_.weights();
   sigma_ = wave_.weights();
   const auto draws =
@@ -210,38 +209,24 @@ Block Adaptation::adjoint_point(const RatePlan& rates, Block v,
 void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& rates,
                                   const StateBlocks& v, const StateBlocks& prior_gradient) {
   const StateBlocks d = direction_;
+  // d is rate * v, so that all of H d can be taken from v in place
   for (int k = spec_.steps - 1; k >= 0; --k) {
     const StateBlocks& state = iterates_[static_cast<std::size_t>(k)];
     wave_.rate_multiply(d.mu, rates.at(k), v.mu);
     wave_.rate_multiply(d.s, rates.at(k), v.s);
-    wave_.fill(product_.mu, 0.0);
-    wave_.fill(product_.s, 0.0);
     wave_.exponential(sigma_, state.s);
     for (int s = 0; s < spec_.samples; ++s) {
-      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), 1.0 / spec_.samples, d.mu,
-                                    d.s, product_.mu, product_.s);
+      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), -1.0 / spec_.samples, d.mu,
+                                    d.s, v.mu, v.s);
     }
-    wave_.gaussian_curvature(spec_.estimator, product_.s,
-                             likelihood_s_[static_cast<std::size_t>(k)], d.s);
+    wave_.gaussian_curvature(spec_.estimator, -1.0, v.s, likelihood_s_[static_cast<std::size_t>(k)],
+                             d.s);
     if (spec_.kl_weight != 0.0) {
-      const bool path = spec_.differentiate_prior && prior_gradient.mu;
-      if (path) {
-        // the prior's path is subtracted, like everything that passes through the inner step
-        if (!prior_mu_) {
-          prior_mu_ = wave_.weights();
-          prior_s_ = wave_.weights();
-        }
-        wave_.fill(prior_mu_, 0.0);
-        wave_.fill(prior_s_, 0.0);
-        wave_.kl_hvp(kl_terms(state), d.mu, d.s, product_.mu, product_.s, prior_mu_, prior_s_);
-        wave_.axpy(prior_gradient.mu, -1.0, prior_mu_);
-        wave_.axpy(prior_gradient.s, -1.0, prior_s_);
-      } else {
-        wave_.kl_hvp(kl_terms(state), d.mu, d.s, product_.mu, product_.s, {}, {});
-      }
+      Wave::KlTerms terms = kl_terms(state);
+      terms.scale.factor = -terms.scale.factor;
+      const StateBlocks path = spec_.differentiate_prior ? prior_gradient : StateBlocks{};
+      wave_.kl_hvp(terms, d.mu, d.s, v.mu, v.s, path.mu, path.s);
     }
-    wave_.axpy(v.mu, -1.0, product_.mu);
-    wave_.axpy(v.s, -1.0, product_.s);
   }
 }
 

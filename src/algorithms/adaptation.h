@@ -92,11 +92,11 @@ class Adaptation {
   AdaptationSpec spec_;
   std::vector<StateBlocks> iterates_;
   StateBlocks current_;
-  StateBlocks gradient_, direction_, product_;
+  StateBlocks gradient_, direction_;
   backend::Block g_, h_;
   // Gaussian: exp(s) of the state at hand, and the draws (kept for the adjoint where K * S of them
   // are small, drawn again where not).
-  backend::Block sigma_, prior_precision_, prior_mu_, prior_s_;
+  backend::Block sigma_, prior_precision_;
   std::vector<KeptDraw> draws_;
   std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s

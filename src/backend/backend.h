@@ -236,10 +236,10 @@ class Wave {
   /// gaussian_curvature adds.
   virtual void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
                                        Block r_mu, Block r_s);
-  /// That part, which needs no pass over the rows: r_s += c * g_s * v_s, where g_s is the gradient
-  /// in s (of any number of samples at once) and c comes from the curvature of the sampled weights
-  /// (c = 1) or variances (c = 2) in s itself.
-  virtual void gaussian_curvature(Estimator estimator, Block r_s, Block g_s, Block v_s);
+  /// That part, which needs no pass over the rows: r_s += a c * g_s * v_s, where g_s is the
+  /// gradient in s (of any number of samples at once) and c comes from the curvature of the sampled
+  /// weights (c = 1) or variances (c = 2) in s itself.
+  virtual void gaussian_curvature(Estimator estimator, double a, Block r_s, Block g_s, Block v_s);
   /// Forward only, as value().
   virtual void gaussian_value(const GaussianPass& pass, Block loss, Block outputs,
                               NormStatistics statistics);

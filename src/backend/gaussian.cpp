@@ -191,14 +191,14 @@ void Wave::gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_m
   multiply_add(r_s, a * split.factor, split.slope, h_spread);
 }
 
-void Wave::gaussian_curvature(Estimator estimator, Block r_s, Block g_s, Block v_s) {
-  multiply_add(r_s, estimator == Estimator::local ? 2.0 : 1.0, g_s, v_s);
+void Wave::gaussian_curvature(Estimator estimator, double a, Block r_s, Block g_s, Block v_s) {
+  multiply_add(r_s, estimator == Estimator::local ? 2.0 * a : a, g_s, v_s);
   const Block drawn = estimator == Estimator::local ? drawn_mask(estimator) : Block{};
   if (!drawn) return;
   const Block of_drawn = scratch(split_slope);
   fill(of_drawn, 0.0);
   multiply_add(of_drawn, 1.0, drawn, g_s);
-  multiply_add(r_s, -1.0, of_drawn, v_s);
+  multiply_add(r_s, -a, of_drawn, v_s);
 }
 
 void Wave::gaussian_value(const GaussianPass& pass, Block loss, Block outputs,
