@@ -11,6 +11,10 @@
 namespace kshot::backend::cpu {
 namespace {
 
+/// The rows of the support set, padding and all, then those of the query set: where no layer mixes
+/// rows, one pass over both does the work of two with half the traffic of weights.
+constexpr Set both = static_cast<Set>(3);
+
 class LaneWave final : public CpuWave {
  public:
   LaneWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -45,24 +49,14 @@ class LaneWave final : public CpuWave {
     std::size_t widest = 0;
     for (Step& step : steps_) {
       const std::size_t floats = size(step.out, widest_rows);
-      for (int s = 0; s < (shape.with_all ? 3 : 2); ++s) {
-        step.y[s] = AlignedFloats(size(step.out, rows(static_cast<Set>(s))));
-        step.delta[s] = AlignedFloats(size(step.out, rows(static_cast<Set>(s))));
-      }
       step.y_dot = AlignedFloats(floats);
       widest = std::max({widest, floats, size(step.in, widest_rows)});
     }
     for (AlignedFloats& b : delta_dot_) b = AlignedFloats(widest);
-    const int inputs = network_->input().size();
-    for (int s = 0; s < 3; ++s) {
-      if (s == 2 && !shape.with_all) continue;
-      const int n = rows(static_cast<Set>(s));
-      Data& data = data_[s];
-      data.x = AlignedFloats(size(inputs, n));
-      data.target = AlignedFloats(size(network_outputs_, n));
-      data.valid = AlignedFloats(size(1, n));
-    }
-    weight_ = AlignedFloats(size(1, widest_rows));
+    make_room(Set::support);
+    make_room(Set::query);
+    if (shape.with_all) make_room(Set::all);
+    weight_ = AlignedFloats(size(1, shape.support + shape.query));
   }
 
   int capacity() const override { return lanes_; }
@@ -93,6 +87,7 @@ class LaneWave final : public CpuWave {
       load_rows(batch, true, s, data_[2], 0);
       load_rows(batch, false, q, data_[2], 1);
     }
+    joined_ = false;
   }
 
   void broadcast(Block dst, const SharedVector& src) override {
@@ -159,13 +154,11 @@ class LaneWave final : public CpuWave {
     }
     const float* const shift = draw_shift(pass, {}, {});
     const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
-    const auto add = [&](Set set) {
-      forward(set, phi_.data(), nullptr, true);
-      loss_and_delta(set, pass.scale, at(loss), true, false);
-      backward(set, phi_.data(), nullptr, true, target, {});
-    };
-    add(pass.set);
-    if (pass.and_support) add(Set::support);
+    const Set set = pass.and_support ? both : pass.set;  // the other set is the query
+    if (pass.and_support) join_sets();
+    forward(set, phi_.data(), nullptr, true);
+    loss_and_delta(set, pass.scale, at(loss), true, false);
+    backward(set, phi_.data(), nullptr, true, target, {});
   }
 
   void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
@@ -247,7 +240,7 @@ class LaneWave final : public CpuWave {
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
     // Of the last pass on each set; delta is the loss's derivative by y.
-    AlignedFloats y[3], delta[3];
+    AlignedFloats y[4], delta[4];
     AlignedFloats y_dot;
   };
   struct Data {
@@ -272,6 +265,40 @@ class LaneWave final : public CpuWave {
     return (layers[i].type == LayerType::relu || layers[i].type == LayerType::leaky_relu) &&
            i > 0 && layers[i - 1].type == LayerType::linear && i + 1 < layers.size() &&
            layers[i + 1].type == LayerType::linear;
+  }
+
+  /// Buffers of a set's rows, without tangents.
+  void make_room(Set set) {
+    const int n = rows(set);
+    for (Step& step : steps_) {
+      step.y[static_cast<int>(set)] = AlignedFloats(size(step.out, n));
+      step.delta[static_cast<int>(set)] = AlignedFloats(size(step.out, n));
+    }
+    Data& data = data_[static_cast<int>(set)];
+    data.x = AlignedFloats(size(network_->input().size(), n));
+    data.target = AlignedFloats(size(network_outputs_, n));
+    data.valid = AlignedFloats(size(1, n));
+  }
+
+  void join_sets() {
+    if (joined_) return;
+    joined_ = true;
+    Data& joint = data_[static_cast<int>(both)];
+    if (joint.x.size() == 0) make_room(both);
+    const auto join = [&](AlignedFloats Data::*part, int features) {
+      float* out = (joint.*part).data();
+      for (int f = 0; f < features; ++f) {
+        for (const Set set : {Set::support, Set::query}) {
+          const std::size_t row_floats = size(1, rows(set));
+          const float* from = (data_[static_cast<int>(set)].*part).data();
+          std::copy_n(from + static_cast<std::size_t>(f) * row_floats, row_floats, out);
+          out += row_floats;
+        }
+      }
+    };
+    join(&Data::x, network_->input().size());
+    join(&Data::target, network_outputs_);
+    join(&Data::valid, 1);
   }
 
   static void clear(Data& data) {
@@ -556,7 +583,8 @@ class LaneWave final : public CpuWave {
 
   int lanes_;
   std::vector<Step> steps_;
-  Data data_[3];
+  Data data_[4];
+  bool joined_ = false;  ///< data_[both] is of the tasks at hand
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
   AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
