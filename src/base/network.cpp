@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kshot/error.h"
@@ -63,8 +64,9 @@ const char* layer_name(LayerType type) {
 }
 
 Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : input_(input) {
-  if (input.size() <= 0 || input.channels <= 0 || input.height <= 0 || input.width <= 0) {
-    throw Error(fmt::format("network.input = {}: expected positive sizes", describe(input)));
+  if (input.channels <= 0 || input.height <= 0 || input.width <= 0) {
+    throw Error(fmt::format("network.input = [{}, {}, {}]: expected positive sizes", input.channels,
+                            input.height, input.width));
   }
   if (layers.empty()) throw Error("network.layers is empty: expected at least one layer");
   FeatureShape shape = input;
@@ -75,6 +77,15 @@ Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : inp
     parameters_.push_back(std::move(t));
     return static_cast<int>(parameters_.size()) - 1;
   };
+  const auto check_size = [](const FeatureShape& features, const std::string& where) {
+    const double size = static_cast<double>(features.channels) * features.height * features.width;
+    if (size > std::numeric_limits<int>::max()) {
+      throw Error(fmt::format("{}: {} x {} x {} features, expected at most {}", where,
+                              features.channels, features.height, features.width,
+                              std::numeric_limits<int>::max()));
+    }
+  };
+  check_size(input, "network.input");
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const LayerSpec& spec = layers[i];
     const std::string name = spec.name.empty() ? fmt::format("layers.{}", i) : spec.name;
@@ -131,6 +142,7 @@ Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : inp
       case LayerType::leaky_relu:
         break;
     }
+    check_size(layer.out, fmt::format("network.layers[{}] ({})", i, layer_name(spec.type)));
     shape = layer.out;
     layers_.push_back(layer);
   }

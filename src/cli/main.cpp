@@ -55,6 +55,19 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
   }
 
   int run(int argc, char** argv) {
+    if (argc > 1 && argv[1][0] != '-') {
+      std::string commands;
+      bool known = false;
+      for (const CLI::App* sub : app_.get_subcommands([](const CLI::App*) { return true; })) {
+        known = known || sub->get_name() == argv[1];
+        commands += (commands.empty() ? "" : ", ") + sub->get_name();
+      }
+      if (!known) {
+        std::fprintf(stderr, "kshot: unknown command '%s', expected one of %s\n", argv[1],
+                     commands.c_str());
+        return error_status;
+      }
+    }
     try {
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "io/csv.h"
+#include "io/log.h"
 #include "io/npy.h"
 #include "kshot/error.h"
 
@@ -123,7 +124,7 @@ class Reader {
     if (inputs_alone.missing == io::MissingRule::drop) {
       inputs_alone.missing = io::MissingRule::error;
     }
-    io::EncodedTable encoded = io::encode_table(inputs_alone, table, targets);
+    io::EncodedTable encoded = encode(inputs_alone, table, targets);
     rows.x = std::move(encoded.x);
     if (targets) {
       rows.has_targets = true;
@@ -241,7 +242,18 @@ class Reader {
     inputs.labels.clear();
     inputs.label_column.clear();
     if (inputs.missing == io::MissingRule::drop) inputs.missing = io::MissingRule::error;
-    return io::encode_table(inputs, table, false).x;
+    return encode(inputs, table, false).x;
+  }
+
+  static io::EncodedTable encode(const Preprocessing& inputs, const io::Table& table,
+                                 bool targets) {
+    io::EncodedTable encoded = io::encode_table(inputs, table, targets);
+    if (encoded.unseen > 0) {
+      io::log_warning(
+          fmt::format("{}: {} values are of categories that no training task has: all zeros",
+                      table.origin, encoded.unseen));
+    }
+    return encoded;
   }
 
   void read_targets(const fs::path& file, const io::NpyArray& y, Rows& rows) const {

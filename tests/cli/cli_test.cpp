@@ -96,6 +96,8 @@ TEST_F(Cli, WrongUsageIsOneLineAndStatus2) {
                                              {"compare", "one"}}) {
     expect_one_line(kshot(arguments), testing::PrintToString(arguments));
   }
+  EXPECT_THAT(kshot({"trian", "c.toml"}).error,
+              testing::AllOf(HasSubstr("unknown command 'trian'"), HasSubstr("train")));
   EXPECT_EQ(files(), std::set<std::string>{"c.toml"});
 }
 
