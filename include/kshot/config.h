@@ -12,7 +12,7 @@
 
 namespace kshot {
 
-enum class AlgorithmKind { maml, meta_sgd, abml };
+enum class AlgorithmKind { maml, meta_sgd, abml, leo };
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
@@ -21,6 +21,9 @@ enum class ScheduleKind { constant, cosine, step };
 enum class DataKind { sinusoid, file };
 enum class Estimator { weight, flipout, local };
 enum class InnerData { support, all };
+enum class Latents { per_example, one };
+enum class LatentKl { sampled, analytic };
+enum class ClipNormOf { all, tensor };
 
 /// Throughout: fields have the TOML keys' names, tables are nested structs.
 struct Config {
@@ -79,6 +82,31 @@ struct Config {
     bool operator==(const AbmlTable&) const = default;
   } abml;
 
+  /// With loss.type = cross_entropy the softmax head on features is generated (no [network]), else
+  /// all weights of [network].
+  struct LeoTable {
+    int ways = 5;     ///< head: N
+    int dim = 640;    ///< head: features of a row
+    int latent = 64;  ///< L
+    int latent_steps = 5;
+    int finetune_steps = 5;
+    Latents latents = Latents::per_example;  ///< head
+    bool relation = true;
+    std::vector<int> encoder_layers = {32};  ///< [network]: hidden units of the encoder ...
+    std::vector<int> decoder_layers = {32};  ///< ... and of the decoder
+    bool deterministic = false;
+    LatentKl kl = LatentKl::sampled;
+    double kl_weight = 0.001;
+    double encoder_penalty = 1e-9;
+    double l2_weight = 1e-8;
+    double orthogonality_weight = 1e-3;
+    double dropout_rate = 0.0;     ///< share that is dropped; head
+    double decoder_offset = -1.0;  ///< negative: sqrt(2 / (fan in + fan out))
+    double latent_lr_init = 1.0;
+    double finetune_lr_init = 0.001;
+    bool operator==(const LeoTable&) const = default;
+  } leo;
+
   struct DataTable {
     DataKind source = DataKind::sinusoid;
     std::string path;  ///< file: what `kshot import` wrote
@@ -102,7 +130,9 @@ struct Config {
     int decay_every = 10000;           ///< step
     double decay_factor = 0.5;         ///< step
     double clip_value = 0.0;           ///< 0: off
-    double clip_norm = 0.0;            ///< 0: off; norm over all parameters
+    double clip_norm = 0.0;            ///< 0: off
+    ClipNormOf clip_norm_of = ClipNormOf::all;
+    bool nan_guard = false;
     bool operator==(const OptimizerTable&) const = default;
   } optimizer;
 
@@ -122,7 +152,7 @@ struct Config {
   struct EvaluateTable {
     int episodes = 600;
     int steps = -1;    ///< inner steps; -1: as in training
-    int samples = -1;  ///< posterior samples; -1: as abml.samples_outer
+    int samples = -1;  ///< posterior samples; -1: as in training
     std::uint64_t seed = 1000;
     std::string norm_statistics = "batch";  ///< batch | support
     bool operator==(const EvaluateTable&) const = default;
@@ -151,8 +181,8 @@ struct Config {
 
 /// docs/configuration.md, from the schema.
 std::string configuration_reference();
-/// A commented starter file for an algorithm ("maml", "meta_sgd", "abml"): sinusoids, runs as it
-/// is. Throws Error for another name.
+/// A commented starter file for an algorithm ("maml", "meta_sgd", "abml", "leo"): sinusoids, runs
+/// as it is. Throws Error for another name.
 std::string config_template(const std::string& algorithm);
 
 }  // namespace kshot

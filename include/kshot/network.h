@@ -34,6 +34,7 @@ struct LayerSpec {
   int stride = 1;    ///< conv
   int padding = 0;   ///< conv
   int size = 2;      ///< max_pool: window and stride
+  bool bias = true;  ///< linear
   std::string name;  ///< prefix of the parameter names; by position ("layers.3") where empty
   bool operator==(const LayerSpec&) const = default;
 };

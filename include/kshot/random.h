@@ -22,6 +22,8 @@ enum class Purpose : std::uint32_t {
   rows_inner_query = 9,
   rows_outer_support = 10,
   rows_outer_query = 11,
+  noise_latent = 12,   ///< the draw of a generator's latents
+  noise_decoder = 13,  ///< the draw of weights from latents, one an inner step
   user = 15,
 };
 
@@ -144,6 +146,13 @@ inline float normal_element(const RandomKey& key, std::uint64_t element) {
 inline float sign_element(const RandomKey& key, std::uint64_t element) {
   const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(element >> 7)), key.key());
   return ((words[(element >> 5) & 3] >> (element & 31)) & 1u) != 0 ? -1.0f : 1.0f;
+}
+
+/// Uniform number in [0, 1) of one element, 24 bits, in the order of noise_address.
+inline float uniform_element(const RandomKey& key, std::uint64_t element) {
+  const NoiseAddress at = noise_address(element);
+  const auto words = philox4x32(key.counter(at.quad), key.key());
+  return static_cast<float>(words[static_cast<std::size_t>(at.word)] >> 8) * 0x1p-24f;
 }
 
 /// A sequential reader of one stream, for host code (episodes, initialisation).

@@ -147,6 +147,7 @@ class Abml final : public Algorithm {
 
   std::string name() const override { return "abml"; }
   const std::vector<ParameterGroup>& groups() const override { return groups_; }
+  int steps() const override { return spec_.adaptation.steps; }
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
     return {network_->initial_weights(seed),
             std::vector<double>(network_->size(), table_.log_sigma_init)};

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "algorithms/common.h"
+
 namespace kshot {
 
 using backend::Block;
@@ -51,8 +53,11 @@ Scale::By Adaptation::rows() const {
   return spec_.inner_set == Set::all ? Scale::By::all : Scale::By::support;
 }
 
-Wave::Pass Adaptation::inner_pass(Block weights) const {
-  return {spec_.inner_set, weights, {1.0, rows()}};
+Wave::Pass Adaptation::inner_pass(const StepContext& context, int k, Block weights) const {
+  Wave::Pass pass{spec_.inner_set, weights, spec_.scale.value_or(Scale{1.0, rows()})};
+  pass.dropout =
+      dropout(context, spec_.dropout_rate, spec_.first_key + static_cast<std::uint32_t>(k));
+  return pass;
 }
 
 Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
@@ -159,6 +164,17 @@ void Adaptation::adapt(const StepContext& context, const backend::SharedVector& 
     wave_.axpy(prior_precision_, -2.0, current_.s);
     wave_.exponential(prior_precision_, prior_precision_);
   }
+  run(context, rates, steps, keep, visit);
+}
+
+void Adaptation::adapt_from_start(const StepContext& context, const RatePlan& rates, int steps,
+                                  bool keep, const std::function<void(int step)>& visit) {
+  current_ = iterate(0);
+  run(context, rates, steps, keep, visit);
+}
+
+void Adaptation::run(const StepContext& context, const RatePlan& rates, int steps, bool keep,
+                     const std::function<void(int step)>& visit) {
   if (visit) visit(0);
   for (int k = 0; k < steps; ++k) {
     // iterate 0 is the prior, so without `keep` the others take turns in two slots
@@ -169,7 +185,8 @@ void Adaptation::adapt(const StepContext& context, const backend::SharedVector& 
       wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
       wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
     } else {
-      wave_.gradient_step(inner_pass(current_.mu), next.mu, current_.mu, rates.at(k), g_);
+      wave_.gradient_step(inner_pass(context, k, current_.mu), next.mu, current_.mu, rates.at(k),
+                          g_);
     }
     current_ = next;
     if (visit) visit(k + 1);
@@ -180,16 +197,16 @@ StateBlocks Adaptation::adjoint(const StepContext& context, const RatePlan& rate
                                 const StateBlocks& v, const StateBlocks& prior_gradient,
                                 std::span<const Block> rate_gradients) {
   if (!spec_.second_order && rate_gradients.empty()) return v;
-  if (!spec_.gaussian) return {adjoint_point(rates, v.mu, rate_gradients), {}};
+  if (!spec_.gaussian) return {adjoint_point(context, rates, v.mu, rate_gradients), {}};
   adjoint_gaussian(context, rates, v, prior_gradient);
   return v;
 }
 
-Block Adaptation::adjoint_point(const RatePlan& rates, Block v,
+Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rates, Block v,
                                 std::span<const Block> rate_gradients) {
   const bool learn_rates = !rate_gradients.empty();
   for (int k = spec_.steps - 1; k >= 0; --k) {
-    Wave::Pass pass = inner_pass(iterates_[static_cast<std::size_t>(k)].mu);
+    Wave::Pass pass = inner_pass(context, k, iterates_[static_cast<std::size_t>(k)].mu);
     // the last inner step's gradient is the last on this set: the outer loss is the query's
     pass.again = k == spec_.steps - 1 && spec_.inner_set == Set::support;
     if (spec_.second_order) {

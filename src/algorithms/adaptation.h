@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct AdaptationSpec {
   int steps = 1;  ///< K
   bool second_order = true;
   backend::Set inner_set = backend::Set::support;
+  /// Of the summed loss of the inner steps; by default the mean over the set's rows.
+  std::optional<backend::Scale> scale = {};
+  double dropout_rate = 0.0;    ///< of the inner steps' inputs
+  std::uint32_t first_key = 0;  ///< inner_step that step 0's dropout is keyed by
   bool gaussian = false;
   // Gaussian states alone:
   backend::Estimator estimator = backend::Estimator::weight;
@@ -53,6 +58,10 @@ class Adaptation {
   void adapt(const StepContext& context, const backend::SharedVector& mu,
              const backend::SharedVector* s, const RatePlan& rates, int steps, bool keep,
              const std::function<void(int step)>& visit = {});
+  /// For points that start elsewhere, each task at its own: fill start(), then call this.
+  backend::Block start() { return iterate(0).mu; }
+  void adapt_from_start(const StepContext& context, const RatePlan& rates, int steps, bool keep,
+                        const std::function<void(int step)>& visit = {});
   const StateBlocks& current() const { return current_; }
   const StateBlocks& prior() const { return iterates_[0]; }
 
@@ -72,7 +81,9 @@ class Adaptation {
     backend::Block memory;
     bool drawn = false;
   };
-  backend::Wave::Pass inner_pass(backend::Block weights) const;
+  backend::Wave::Pass inner_pass(const StepContext& context, int k, backend::Block weights) const;
+  void run(const StepContext& context, const RatePlan& rates, int steps, bool keep,
+           const std::function<void(int step)>& visit);
   backend::Scale::By rows() const;
   /// At a state whose exp(s) is in sigma_.
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
@@ -82,7 +93,7 @@ class Adaptation {
   backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
                                      const StateBlocks& state);
   void inner_gradient(const StepContext& context, int k, const StateBlocks& state, bool keep);
-  backend::Block adjoint_point(const RatePlan& rates, backend::Block v,
+  backend::Block adjoint_point(const StepContext& context, const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                         const StateBlocks& prior);

@@ -13,6 +13,8 @@ std::unique_ptr<Algorithm> make_algorithm(const Config& config,
       return make_meta_sgd(config, std::move(network));
     case AlgorithmKind::abml:
       return make_abml(config, std::move(network));
+    case AlgorithmKind::leo:
+      return make_leo(config, std::move(network));
   }
   return nullptr;
 }

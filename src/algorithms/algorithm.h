@@ -35,6 +35,8 @@ struct StepContext {
   const double* noise_inner = nullptr;                     ///< [K, T, S, D]
   const double* noise_outer = nullptr;                     ///< [T, S', D]
   std::span<const LayerNoise> layers_inner, layers_outer;  ///< one a layer, or none
+  const double* noise_latent = nullptr;                    ///< [T, N, C, L]
+  const double* noise_decoder = nullptr;                   ///< [T, decodes, N, C, P]
   int batch_tasks = 0;                                     ///< T of the explicit arrays
 };
 
@@ -81,6 +83,8 @@ class Algorithm {
   virtual const std::vector<ParameterGroup>& groups() const = 0;
   /// Initial values, one vector a group.
   virtual std::vector<std::vector<double>> initial(std::uint64_t seed) const = 0;
+  /// Inner steps of training.
+  virtual int steps() const = 0;
   /// Posterior samples of training's outer loss (1 for point estimates).
   virtual int samples() const { return 1; }
   /// Widths of TaskProgram::gradients().

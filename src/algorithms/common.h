@@ -31,6 +31,11 @@ inline ParameterGroup network_group(std::string name, const Network& network) {
   return {std::move(name), network.parameters(), network.size()};
 }
 
+/// Keyed by the step and by which pass of the step it is for.
+inline backend::Dropout dropout(const StepContext& context, double rate, std::uint32_t pass) {
+  return {rate, {context.seed, Purpose::dropout, context.step, 0, pass, 0}};
+}
+
 /// 1 for the weights that `inner.adapt` names, 0 for the others.
 std::vector<double> adapt_mask(const Network& network, const std::vector<std::string>& globs);
 

@@ -92,6 +92,7 @@ class PointAlgorithm : public Algorithm {
   }
 
   const std::vector<ParameterGroup>& groups() const override { return groups_; }
+  int steps() const override { return spec_.steps; }
 
   std::vector<std::size_t> gradient_widths() const override {
     return std::vector<std::size_t>(1 + shared_.rate_gradients, network_->size());

@@ -58,9 +58,19 @@ struct Scale {
 };
 
 /// Per-weight step sizes: a number for all weights, or a shared vector [D] (masks are zeros in it).
+/// For a block that is not of weights the vector's length may divide its width: it is repeated.
 struct Rate {
   double value = 0.0;
   const SharedVector* vector = nullptr;  ///< used where set; `value` is ignored then
+};
+
+/// Inputs of a pass are dropped out: an element is zero with probability `rate`, else divided by
+/// 1 - rate. Drawn by key (task = the task's global index), element by element of the set's rows,
+/// so that the same key is the same mask.
+struct Dropout {
+  double rate = 0.0;
+  RandomKey key;
+  explicit operator bool() const { return rate > 0.0; }
 };
 
 /// Standard normal noise, [B, width] for one inner step and sample: drawn by key (task = the task's
@@ -123,6 +133,9 @@ struct GaussianPass {
   bool drawn = false;
 };
 
+class Generator;
+struct GeneratorSpec;
+
 /// Operations on the tasks of one wave. Not thread-safe; different waves are independent.
 class Wave {
  public:
@@ -152,7 +165,12 @@ class Wave {
   virtual void copy(Block dst, Block src) = 0;                           // dst = src
   virtual void axpy(Block y, double a, Block x) = 0;                     // y += a x
   virtual void multiply_add(Block y, double a, Block x1, Block x2) = 0;  // y += a x1 * x2
-  virtual void exponential(Block dst, Block src) = 0;                    // dst = exp(src)
+  virtual void multiply_fold(Block y, double a, Block x1,
+                             Block x2) = 0;  // y[i mod n] += a x1[i] * x2[i], y of width n
+  virtual void exponential(Block dst, Block src) = 0;      // dst = exp(src)
+  virtual void normal(Block dst, const Noise& noise) = 0;  // dst ~ N(0, 1); not for weights
+  /// With d = a - b over n elements: value += weight * mean(d^2), g_b -= 2 weight d / n.
+  virtual void mean_square(Block value, double weight, Block a, Block b, Block g_b) = 0;
   virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;  // dst = rate * x
   virtual void rate_step(Block dst, Block src, const Rate& rate,
                          Block grad) = 0;  // src - rate*grad
@@ -199,6 +217,7 @@ class Wave {
     Scale scale;
     /// The last gradient on this set was at these weights: its activations may serve again.
     bool again = false;
+    Dropout dropout = {};
   };
   /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.
   virtual void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;
@@ -272,6 +291,10 @@ class Wave {
                                     Block h_mean, Block h_spread);
   virtual void split_value(const SplitPass& pass, Block loss, Block outputs,
                            NormStatistics statistics);
+
+  /// Networks that all tasks share and that make this wave's weights (generator.h); on blocks of
+  /// this wave, which must outlive it.
+  virtual std::unique_ptr<Generator> generator(const GeneratorSpec& spec) = 0;
 
   // ---- the door back ----
   /// values[t * width + i], t < count().
@@ -399,6 +422,19 @@ class Backend {
   /// gradient to (g_mu, g_s).
   virtual double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
                              double weight, SharedVector& g_mu, SharedVector& g_s) = 0;
+  /// A run of a vector's elements.
+  struct Segment {
+    std::size_t offset = 0, size = 0;
+  };
+  /// Each element cut to +-value where value > 0; then each segment scaled down to a norm of at
+  /// most `norm`.
+  virtual void clip(SharedVector& v, double value, double norm,
+                    std::span<const Segment> segments) = 0;
+  /// With d_a the columns of the matrix [rows, columns] at `offset` of v: returns weight *
+  /// mean over (a, b) of (cos(d_a, d_b) - [a = b])^2 and adds its gradient to g, at the same
+  /// offset.
+  virtual double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                                      std::size_t columns, double weight, SharedVector& g) = 0;
   /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).
   virtual void optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                               SharedVector& m, SharedVector* v, const OptimizerStep& step) = 0;

@@ -19,6 +19,24 @@ std::uint64_t next_version() {
   return ++last;
 }
 
+void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float> factors) {
+  RandomKey key = dropout.key;
+  key.task = task;
+  const auto kept = static_cast<float>(1.0 / (1.0 - dropout.rate));
+  const auto rate = static_cast<float>(dropout.rate);
+  // four elements a call of the generator, as noise_address lays them out
+  for (std::size_t block = 0; block < factors.size(); block += 64) {
+    for (std::size_t j = 0; j < 16; ++j) {
+      const auto words = philox4x32(key.counter(noise_address(block + j).quad), key.key());
+      for (std::size_t r = 0; r < 4; ++r) {
+        const std::size_t e = block + r * 16 + j;
+        if (e >= factors.size()) continue;
+        factors[e] = static_cast<float>(words[r] >> 8) * 0x1p-24f < rate ? 0.0f : kept;
+      }
+    }
+  }
+}
+
 template <typename T>
 void HostVector<T>::upload(std::span<const double> values) {
   check_sizes(values.size(), values_.size());
@@ -247,6 +265,75 @@ double HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s
     gs[i] += static_cast<T>(weight * (2.0 * (a0 - 1.0) - 2.0 * b0 * tau));
   }
   return weight * value;
+}
+
+template <typename T>
+void HostBackend<T>::clip(SharedVector& v, double value, double norm,
+                          std::span<const Backend::Segment> segments) {
+  T* x = host<T>(v).data();
+  const T limit = static_cast<T>(value);
+  for (const Backend::Segment& segment : segments) {
+    T* const begin = x + segment.offset;
+    double sum = 0.0;
+    for (std::size_t i = 0; i < segment.size; ++i) {
+      if (value > 0.0) begin[i] = std::clamp(begin[i], -limit, limit);
+      sum += static_cast<double>(begin[i]) * static_cast<double>(begin[i]);
+    }
+    const double length = std::sqrt(sum);
+    if (length <= norm) continue;
+    const T factor = static_cast<T>(norm / length);
+    for (std::size_t i = 0; i < segment.size; ++i) begin[i] *= factor;
+  }
+}
+
+// With unit columns n_a, C = n^T n: the gradient by n_a is 4 weight / columns^2 * sum_b
+// (C_ab - I_ab) n_b, of which d_a sees the part across n_a, divided by |d_a|.
+template <typename T>
+double HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t offset,
+                                            std::size_t rows, std::size_t columns, double weight,
+                                            SharedVector& g) {
+  const T* d = host<T>(v).data() + offset;
+  T* to = host<T>(g).data() + offset;
+  std::vector<double> length(columns, 0.0), unit(rows * columns), cosine(columns * columns, 0.0);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t a = 0; a < columns; ++a) {
+      const auto x = static_cast<double>(d[r * columns + a]);
+      length[a] += x * x;
+    }
+  }
+  for (double& l : length) l = std::sqrt(l);
+  for (std::size_t i = 0; i < unit.size(); ++i) {
+    unit[i] = static_cast<double>(d[i]) / length[i % columns];
+  }
+  for (std::size_t r = 0; r < rows; ++r) {
+    const double* row = unit.data() + r * columns;
+    for (std::size_t a = 0; a < columns; ++a) {
+      for (std::size_t b = 0; b < columns; ++b) cosine[a * columns + b] += row[a] * row[b];
+    }
+  }
+  const double share = weight / static_cast<double>(columns * columns);
+  double value = 0.0;
+  // cosine becomes what stands before n_b in the part across n_a
+  for (std::size_t a = 0; a < columns; ++a) {
+    double along = 0.0;
+    for (std::size_t b = 0; b < columns; ++b) {
+      const double c = cosine[a * columns + b];
+      const double off = c - (a == b ? 1.0 : 0.0);
+      value += share * off * off;
+      along += off * c;
+      cosine[a * columns + b] = off;
+    }
+    cosine[a * columns + a] -= along;
+  }
+  for (std::size_t r = 0; r < rows; ++r) {
+    const double* row = unit.data() + r * columns;
+    for (std::size_t a = 0; a < columns; ++a) {
+      double sum = 0.0;
+      for (std::size_t b = 0; b < columns; ++b) sum += cosine[a * columns + b] * row[b];
+      to[r * columns + a] += static_cast<T>(4.0 * share * sum / length[a]);
+    }
+  }
+  return value;
 }
 
 template <typename T>

@@ -48,6 +48,9 @@ const HostVector<T>& host(const SharedVector& v) {
   return dynamic_cast<const HostVector<T>&>(v);
 }
 
+/// The factors of a task's elements under dropout: 0, or 1 / (1 - rate).
+void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float> factors);
+
 /// A wave in host memory, as the reduction sees it.
 template <typename T>
 class HostWave : public Wave {
@@ -116,6 +119,10 @@ class HostBackend : public Backend {
                    std::span<const std::uint32_t> index) override;
   double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
                      double weight, SharedVector& g_mu, SharedVector& g_s) override;
+  void clip(SharedVector& v, double value, double norm,
+            std::span<const Backend::Segment> segments) override;
+  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                              std::size_t columns, double weight, SharedVector& g) override;
   void optimizer_step(SharedVector& parameters, const SharedVector& gradient, SharedVector& m,
                       SharedVector* v, const OptimizerStep& step) override;
 };

@@ -135,7 +135,7 @@ Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : inp
         if (shape.spatial) misfit(i, spec.type, shape, "a vector (put flatten or mean before)");
         layer.out = vector_shape(positive(i, spec.type, "out", spec.out));
         layer.weight = tensor(name + ".weight", {spec.out, shape.size()});
-        layer.bias = tensor(name + ".bias", {spec.out});
+        if (spec.bias) layer.bias = tensor(name + ".bias", {spec.out});
         break;
       case LayerType::relu:
       case LayerType::tanh:

@@ -80,10 +80,10 @@ Config prediction_config(Config config) {
 
 PredictOptions predict_options(const Config& config, const Algorithm& algorithm) {
   PredictOptions options;
-  options.steps = config.evaluate.steps >= 0 ? config.evaluate.steps : config.inner.steps;
+  options.steps = config.evaluate.steps >= 0 ? config.evaluate.steps : algorithm.steps();
   options.samples = !algorithm.bayesian()         ? 1
                     : config.evaluate.samples > 0 ? config.evaluate.samples
-                                                  : config.abml.samples_outer;
+                                                  : algorithm.samples();
   options.statistics = config.evaluate.norm_statistics == "support"
                            ? backend::NormStatistics::support
                            : backend::NormStatistics::batch;

@@ -454,6 +454,7 @@ class Document {
     // The algorithm comes first: an unknown one explains an unknown table.
     const auto& keys = schema::keys();
     read_key(keys.front());
+    schema::set_defaults(config);
     if (!unknown_.empty()) throw Error(unknown_.begin()->second);
     std::for_each(keys.begin() + 1, keys.end(), read_key);
     return config;
@@ -465,15 +466,17 @@ class Document {
   void check_applicable(const Config& config) const {
     const Config from_file = sets_.empty() ? config : read(false);
     for (const auto& [name, where] : tables_) {
-      const schema::When& when = schema::table(name).when;
-      if (!schema::holds(when, config) && !schema::holds(when, from_file)) {
-        throw Error(fmt::format("{}: [{}]: applies to {} alone; {}", where, name, describe(when),
-                                here(when, config)));
+      const schema::Table& table = schema::table(name);
+      if (!schema::applies(table, config) && !schema::applies(table, from_file)) {
+        throw Error(fmt::format("{}: [{}]: {}", where, name, misplaced(table, config)));
       }
     }
     for (const auto& [path, entry] : entries_) {
       const Config& base = entry.overridden ? config : from_file;
       if (applies_somehow(path, config) || applies_somehow(path, base)) continue;
+      const auto dot = path.find('.');
+      const schema::Table& table = schema::table(dot == std::string::npos ? "" : path.substr(0, dot));
+      if (!schema::applies(table, config)) fail(locate(path), path, misplaced(table, config));
       const auto [text, now] = explain(path, config);
       fail(locate(path), path, fmt::format("applies to {} alone; {}", text, now));
     }
@@ -500,6 +503,14 @@ class Document {
   static std::uint32_t line(const toml::node& node) { return node.source().begin.line; }
 
   static std::string describe(const schema::When& when) { return schema::describe(when); }
+
+  /// Why a table does not apply.
+  static std::string misplaced(const schema::Table& table, const Config& config) {
+    if (schema::holds(table.when, config)) {
+      return fmt::format("does not apply with {}", describe(table.unless));
+    }
+    return fmt::format("applies to {} alone; {}", describe(table.when), here(table.when, config));
+  }
 
   /// "here algorithm = "maml"", for the first condition that does not hold.
   static std::string here(const schema::When& when, const Config& config) {
@@ -653,7 +664,7 @@ void check_network(const Config& config, const Locate& locate) {
                      std::numeric_limits<int>::max()));
   }
   try {
-    network->match(config.inner.adapt);
+    if (config.algorithm != AlgorithmKind::leo) network->match(config.inner.adapt);
   } catch (const Error& error) {
     fail(locate("inner.adapt"), "inner.adapt", error.what());
   }
@@ -668,6 +679,11 @@ void check_config(Config config, const Locate& locate) {
     if (schema::applies(key, config)) check_key(key, config, locate);
   }
   check_network(config, locate);
+
+  if (config.algorithm == AlgorithmKind::leo && config.make_network().input().spatial) {
+    fail(locate("network.type"), "network.type",
+         "leo generates networks that act on vectors, got one that acts on images");
+  }
 
   const auto ordered = [&](const char* low_path, double low, const char* high_path, double high) {
     if (low <= high) return;
@@ -743,6 +759,13 @@ void Config::check_data(const std::string& origin) const {
 }
 
 Network Config::make_network() const {
+  if (algorithm == AlgorithmKind::leo && loss.type == LossType::cross_entropy) {
+    LayerSpec head;
+    head.out = leo.ways;
+    head.name = "head";
+    head.bias = false;
+    return Network({leo.dim, 1, 1, false}, {head});
+  }
   if (network.type == "conv4") {
     return Network::conv4({.in_channels = network.in_channels,
                            .height = network.image.at(0),

@@ -29,6 +29,7 @@ struct Names<AlgorithmKind> {
       {"maml", AlgorithmKind::maml},
       {"meta_sgd", AlgorithmKind::meta_sgd},
       {"abml", AlgorithmKind::abml},
+      {"leo", AlgorithmKind::leo},
   };
 };
 
@@ -99,6 +100,30 @@ struct Names<InnerData> {
   };
 };
 
+template <>
+struct Names<Latents> {
+  static constexpr Named<Latents> list[] = {
+      {"per_example", Latents::per_example},
+      {"one", Latents::one},
+  };
+};
+
+template <>
+struct Names<LatentKl> {
+  static constexpr Named<LatentKl> list[] = {
+      {"sampled", LatentKl::sampled},
+      {"analytic", LatentKl::analytic},
+  };
+};
+
+template <>
+struct Names<ClipNormOf> {
+  static constexpr Named<ClipNormOf> list[] = {
+      {"all", ClipNormOf::all},
+      {"tensor", ClipNormOf::tensor},
+  };
+};
+
 template <class E>
 const char* get_name(const void* value) {
   for (const auto& named : Names<E>::list) {
@@ -156,6 +181,9 @@ constexpr int largest_kernel = 1 << 10;
 std::vector<Key> make_keys() {
   const When conv4 = {{"network.type", {"conv4"}}};
   const When sequential = {{"network.type", {"sequential"}}};
+  const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml"}}};
+  const When head = {{"loss.type", {"cross_entropy"}}};
+  const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
   const When sinusoid = {{"data.source", {"sinusoid"}}};
   const When file = {{"data.source", {"file"}}};
   const When adam = {{"optimizer.type", {"adam"}}};
@@ -167,6 +195,15 @@ std::vector<Key> make_keys() {
       {KSHOT_KEY(seed), .range = at_least(0),
        .doc = "Seed of everything random: initial weights, episodes, samples. The same seed gives "
               "the same bits on the same backend, whatever the number of threads."},
+
+      // ---- loss
+      {KSHOT_TABLE_KEY(loss, type),
+       .doc = "`cross_entropy` for classes (the default of `leo`); `mse`: mean over outputs of the "
+              "squared error; `gaussian_nll`: negative log density of the target under a Gaussian "
+              "of standard deviation `noise_std`, summed over outputs."},
+      {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
+       .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
+       .doc = "Standard deviation of the observation noise."},
 
       // ---- network
       {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},
@@ -209,24 +246,16 @@ std::vector<Key> make_keys() {
        .when = sequential,
        .doc = "The layers, first to last, each `{ type = ..., ... }`; see below."},
 
-      // ---- loss
-      {KSHOT_TABLE_KEY(loss, type),
-       .doc = "`cross_entropy` for classes; `mse`: mean over outputs of the squared error; "
-              "`gaussian_nll`: negative log density of the target under a Gaussian of standard "
-              "deviation `noise_std`, summed over outputs."},
-      {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
-       .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
-       .doc = "Standard deviation of the observation noise."},
-
       // ---- inner
-      {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .unit = "inner steps",
+      {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .when = own_loop,
+       .unit = "inner steps",
        .doc = "Gradient steps on the support set (K)."},
-      {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0),
+      {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0), .when = own_loop,
        .doc = "Step size (alpha); for `meta_sgd` the value that the learned rates start from."},
       {KSHOT_TABLE_KEY(inner, order),
        .doc = "`second` differentiates through the inner steps; `first` takes every inner gradient "
               "as a constant."},
-      {KSHOT_TABLE_KEY(inner, adapt), .min_items = 1,
+      {KSHOT_TABLE_KEY(inner, adapt), .min_items = 1, .when = own_loop,
        .doc =
            "Globs (`*`, `?`) over parameter names: only these move in the inner loop, the others "
            "are learned outside alone. `[\"*\"]`: all."},
@@ -268,6 +297,53 @@ std::vector<Key> make_keys() {
            "for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
        .doc = "Rows the inner loop sees: the support set, or support and query together."},
+
+      // ---- leo
+      {KSHOT_TABLE_KEY(leo, ways), .range = between(2, largest_size), .when = head,
+       .unit = "classes", .doc = "Classes of an episode (N): outputs of the generated head."},
+      {KSHOT_TABLE_KEY(leo, dim), .range = between(1, largest_size), .when = head,
+       .unit = "features", .doc = "Features of a row: inputs of the generated head."},
+      {KSHOT_TABLE_KEY(leo, latent), .range = between(1, 1 << 14), .unit = "numbers",
+       .doc = "Length of a latent (L)."},
+      {KSHOT_TABLE_KEY(leo, latent_steps), .range = between(0, 100000), .unit = "inner steps",
+       .doc = "Gradient steps in the latents; with 0 and `finetune_steps = 0` the generator alone "
+              "is left."},
+      {KSHOT_TABLE_KEY(leo, finetune_steps), .range = between(0, 100000), .unit = "inner steps",
+       .doc = "Gradient steps in the weights, after those in the latents."},
+      {KSHOT_TABLE_KEY(leo, latents), .when = head,
+       .doc = "Latents of a class: as many as it has support examples, whose heads are averaged "
+              "(the authors' code), or `one` (the paper)."},
+      {KSHOT_TABLE_KEY(leo, relation),
+       .doc = "Relate every pair of support rows; `false`: the encoder gives the latents' "
+              "statistics by itself."},
+      {KSHOT_TABLE_KEY(leo, encoder_layers), .range = between(1, 1 << 14), .when = generated_network,
+       .unit = "units", .doc = "Hidden layers of the encoder of (x, y) pairs."},
+      {KSHOT_TABLE_KEY(leo, decoder_layers), .range = between(1, 1 << 14), .when = generated_network,
+       .unit = "units", .doc = "Hidden layers of the decoder to the network's weights."},
+      {KSHOT_TABLE_KEY(leo, deterministic),
+       .doc = "Train without noise in latents and weights, and without KL."},
+      {KSHOT_TABLE_KEY(leo, kl),
+       .doc = "KL of the latents from N(0, 1): log ratio at the drawn latents, or closed form."},
+      {KSHOT_TABLE_KEY(leo, kl_weight), .range = at_least(0), .doc = "Weight of that KL."},
+      {KSHOT_TABLE_KEY(leo, encoder_penalty), .range = at_least(0),
+       .doc = "Weight of the mean squared distance of the latents from where the latent steps took "
+              "them."},
+      {KSHOT_TABLE_KEY(leo, l2_weight), .range = at_least(0),
+       .doc = "Weight of half the squared norm of all matrices."},
+      {KSHOT_TABLE_KEY(leo, orthogonality_weight), .range = at_least(0),
+       .doc = "Weight of the mean squared difference of the cosines between the columns of the "
+              "decoder's last matrix from those of orthogonal ones."},
+      {KSHOT_TABLE_KEY(leo, dropout_rate), .range = {.low = 0, .high = 1, .open_high = true},
+       .when = head,
+       .doc = "Share of the features that is dropped in training (1 - keep probability), afresh for "
+              "the encoder and for every classification."},
+      {KSHOT_TABLE_KEY(leo, decoder_offset),
+       .doc = "Standard deviation of the weights where the decoder gives 0; negative: sqrt(2 / (fan "
+              "in + fan out)) of the weight's tensor."},
+      {KSHOT_TABLE_KEY(leo, latent_lr_init), .range = at_least(0),
+       .doc = "Start of the learned step sizes in the latents."},
+      {KSHOT_TABLE_KEY(leo, finetune_lr_init), .range = at_least(0),
+       .doc = "Start of the learned step sizes in the weights."},
 
       // ---- data
       {KSHOT_TABLE_KEY(data, source), .doc = "`sinusoid`: y = amplitude sin(x - phase), phase in "
@@ -320,7 +396,12 @@ std::vector<Key> make_keys() {
        .doc =
            "Every entry of the meta-gradient is clipped to +- this; 0: off. Before `clip_norm`."},
       {KSHOT_TABLE_KEY(optimizer, clip_norm), .range = at_least(0),
-       .doc = "The meta-gradient is scaled down to this norm over all parameters; 0: off."},
+       .doc = "The meta-gradient is scaled down to this norm; 0: off."},
+      {KSHOT_TABLE_KEY(optimizer, clip_norm_of),
+       .doc = "What that norm is taken of: all parameters together, or each tensor by itself."},
+      {KSHOT_TABLE_KEY(optimizer, nan_guard),
+       .doc = "A step with diverged tasks takes 1e-4 times the parameters for its gradient, is "
+              "counted and logged, and never stops the run (as the code of LEO's authors)."},
 
       // ---- train
       {KSHOT_TABLE_KEY(train, steps), .range = at_least(0), .unit = "meta-steps",
@@ -347,9 +428,12 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(evaluate, episodes), .range = at_least(1), .unit = "episodes",
        .doc = "Test episodes."},
       {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .unit = "inner steps",
-       .doc = "Inner steps of evaluation; -1: `inner.steps`."},
-      {KSHOT_TABLE_KEY(evaluate, samples), .range = at_least(-1), .when = {{"algorithm", {"abml"}}},
-       .unit = "samples", .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`."},
+       .doc = "Inner steps of evaluation; -1: as in training. For `leo` steps in the latents come "
+              "first, then those in the weights."},
+      {KSHOT_TABLE_KEY(evaluate, samples), .range = at_least(-1),
+       .when = {{"algorithm", {"abml", "leo"}}}, .unit = "samples",
+       .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`, for `leo` 1. For `leo` "
+              "1 is the prediction without noise; more are drawn where a network is generated."},
       {KSHOT_TABLE_KEY(evaluate, seed), .range = at_least(0), .doc = "Seed of the test episodes."},
       {KSHOT_TABLE_KEY(evaluate, norm_statistics), .choices = {"batch", "support"},
        .doc = "Statistics of norm layers for queries: of the query set (transductive), or of the "
@@ -428,11 +512,19 @@ const std::vector<Key>& keys() {
 const std::vector<Table>& tables() {
   static const std::vector<Table> list = {
       {"", {}, "At the top of the file, before the first table."},
-      {"network", {}, "The network that is adapted to each task."},
+      {"network",
+       {},
+       "The network that is adapted to each task.",
+       {{"algorithm", {"leo"}}, {"loss.type", {"cross_entropy"}}}},
       {"loss", {}, "The loss of one example, inside and outside."},
       {"inner", {}, "Adaptation to one task."},
       {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
       {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
+      {"leo",
+       {{"algorithm", {"leo"}}},
+       "Latent embedding optimisation: shared networks generate each task's weights, from latents "
+       "that the inner loop moves. With `loss.type = \"cross_entropy\"` the weights are a softmax head "
+       "on features, else all those of `[network]`."},
       {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
       {"optimizer", {}, "The meta-update."},
       {"train", {}, "The training run."},
@@ -512,8 +604,16 @@ bool holds(const When& when, const Config& config) {
   });
 }
 
+bool applies(const Table& table, const Config& config) {
+  return holds(table.when, config) && (table.unless.empty() || !holds(table.unless, config));
+}
+
 bool applies(const Key& key, const Config& config) {
-  return holds(table(key.table).when, config) && holds(key.when, config);
+  return applies(table(key.table), config) && holds(key.when, config);
+}
+
+void set_defaults(Config& config) {
+  if (config.algorithm == AlgorithmKind::leo) config.loss.type = LossType::cross_entropy;
 }
 
 std::vector<std::string> choices(const Key& key) {

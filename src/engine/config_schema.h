@@ -64,6 +64,7 @@ struct Table {
   const char* name;
   When when;
   const char* doc;
+  When unless = {};  ///< where all of these hold it does not apply either
 };
 
 /// A key of one entry of a sequential network's `layers`.
@@ -87,8 +88,11 @@ const Table& table(std::string_view name);
 /// Value of the enum or string key `path`, which conditions ask for.
 std::string selector(const Config& config, std::string_view path);
 bool holds(const When& when, const Config& config);
-/// The table's condition and the key's own.
+bool applies(const Table& table, const Config& config);
+/// The table's conditions and the key's own.
 bool applies(const Key& key, const Config& config);
+/// Defaults that hang on config.algorithm.
+void set_defaults(Config& config);
 std::vector<std::string> choices(const Key& key);
 
 /// "an integer of at least 1", "maml, meta_sgd or abml": completes "expected ...".

@@ -85,6 +85,10 @@ Config starter(const std::string& algorithm) {
     config.inner.learning_rate = 0.001;
     config.abml.kl_weight_inner = 0.1;
   }
+  if (config.algorithm == AlgorithmKind::leo) {
+    config.leo.latent = 16;
+    config.leo.latent_lr_init = 0.1;
+  }
   return config;
 }
 
@@ -93,7 +97,7 @@ Config starter(const std::string& algorithm) {
 std::string Config::to_toml() const {
   std::string text;
   for (const schema::Table& table : schema::tables()) {
-    if (!schema::holds(table.when, *this)) continue;
+    if (!schema::applies(table, *this)) continue;
     if (*table.name != '\0') text += fmt::format("\n[{}]\n", table.name);
     for (const Key& key : schema::keys()) {
       if (std::string_view(key.table) != table.name || !schema::applies(key, *this)) continue;
@@ -110,7 +114,7 @@ std::string config_template(const std::string& algorithm) {
       "belongs to another choice, which the line above it names.",
       algorithm, algorithm));
   for (const schema::Table& table : schema::tables()) {
-    if (!schema::holds(table.when, config)) continue;
+    if (!schema::applies(table, config)) continue;
     if (*table.name != '\0') text += fmt::format("\n{}[{}]\n", comment(table.doc), table.name);
     for (const Key& key : schema::keys()) {
       if (std::string_view(key.table) != table.name) continue;
@@ -161,6 +165,7 @@ std::string configuration_reference() {
     text += fmt::format("\n## {}\n\n{}", top ? "Top level" : fmt::format("`[{}]`", table.name),
                         table.doc);
     if (!table.when.empty()) text += fmt::format(" With {}.", applies_text(table.when));
+    if (!table.unless.empty()) text += fmt::format(" Not with {}.", applies_text(table.unless));
     text +=
         "\n\n| key | value | default | unit | with | meaning |\n"
         "|---|---|---|---|---|---|\n";

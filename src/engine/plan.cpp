@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.h"
+#include "backend/generator.h"
 #include "backend/host.h"
 
 namespace kshot {
@@ -39,7 +40,10 @@ class Ledger final : public backend::Wave {
   void copy(Block, Block) override {}
   void axpy(Block, double, Block) override {}
   void multiply_add(Block, double, Block, Block) override {}
+  void multiply_fold(Block, double, Block, Block) override {}
   void exponential(Block, Block) override {}
+  void normal(Block, const backend::Noise&) override {}
+  void mean_square(Block, double, Block, Block, Block) override {}
   void rate_multiply(Block, const backend::Rate&, Block) override {}
   void rate_step(Block, Block, const backend::Rate&, Block) override {}
   void upload(Block, const double*, std::size_t) override {}
@@ -81,9 +85,12 @@ class Ledger final : public backend::Wave {
     }
     return 0;
   }
+  std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block, std::span<double>) const override {}
 
  private:
+  friend class GeneratorLedger;
+
   void note(Set set, double forwards, std::size_t copies) {
     const int n = rows(set);
     cost_.operations += forwards * 2.0 * network_->forward_macs() * n;
@@ -99,6 +106,52 @@ class Ledger final : public backend::Wave {
   TaskCost& cost_;
   int next_ = 0;
 };
+
+/// The same for generated weights.
+class GeneratorLedger final : public backend::Generator {
+ public:
+  GeneratorLedger(const backend::GeneratorSpec& spec, const backend::WaveShape& shape, int outputs,
+                  TaskCost& cost)
+      : spec_(spec), cost_(cost), rows_(shape.support) {
+    latents_ = static_cast<double>((spec.by_label ? outputs : 1) * spec.latents);
+  }
+
+  void encode(const SharedVector&, const backend::Dropout&, Block) override { encoding(1.0); }
+  void encode_pullback(const SharedVector&, const backend::Dropout&, Block, Block) override {
+    encoding(2.0);
+  }
+  void sample(Block, Block, Block) override {}
+  void sample_pullback(Block, Block, Block, Block) override {}
+  void kl(Kl, double, Block, Block, Block, Block, Block) override {}
+  void decode(const SharedVector&, const Latents&, Block) override { decoding(1.0); }
+  void decode_pullback(const SharedVector&, const Latents&, Block, Block, Block g_theta) override {
+    decoding(g_theta ? 2.0 : 1.0);
+  }
+  void decode_tangent(const SharedVector&, const Latents&, Block, Block) override { decoding(1.0); }
+  void decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
+                               Block, double, Block) override {
+    decoding(4.0);
+  }
+
+ private:
+  void encoding(double forwards) {
+    double macs = rows_ * spec_.encoder->forward_macs();
+    if (spec_.relation) macs += rows_ * static_cast<double>(rows_) * spec_.relation->forward_macs();
+    cost_.operations += forwards * 2.0 * macs;
+  }
+  void decoding(double forwards) {
+    cost_.operations += forwards * 2.0 * latents_ * spec_.decoder->forward_macs();
+  }
+
+  backend::GeneratorSpec spec_;
+  TaskCost& cost_;
+  int rows_;
+  double latents_;
+};
+
+std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
+  return std::make_unique<GeneratorLedger>(spec, shape_, network_.outputs(), cost_);
+}
 
 class LedgerBackend final : public backend::HostBackend<float> {
  public:

@@ -81,7 +81,13 @@ class Optimizer {
     s.epsilon = table_.epsilon;
     s.step = step + 1;
     s.clip_value = table_.clip_value;
-    if (table_.clip_norm > 0.0) {
+    if (table_.clip_norm > 0.0 && table_.clip_norm_of == ClipNormOf::tensor) {
+      for (std::size_t g = 0; g < gradients.size(); ++g) {
+        std::vector<backend::Backend::Segment> tensors;
+        for (const ParameterTensor& t : groups_[g].tensors) tensors.push_back({t.offset, t.size});
+        backend_.clip(*gradients[g], table_.clip_value, table_.clip_norm, tensors);
+      }
+    } else if (table_.clip_norm > 0.0) {
       const double length = norm(gradients, table_.clip_value);
       if (length > table_.clip_norm) s.gradient_factor = table_.clip_norm / length;
     }
@@ -326,7 +332,7 @@ struct Trainer::State {
     const Config& config = assembly.config;
     Scheduler& s = predictor_scheduler ? *predictor_scheduler : *scheduler;
     PredictOptions predict;
-    predict.steps = config.inner.steps;
+    predict.steps = assembly.algorithm->steps();
     predict.samples = assembly.algorithm->samples();
     predict.every_step = false;
     const bool classify = is_classification(config);

@@ -317,6 +317,23 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     context.batch_tasks = batch.tasks();
   }
 
+  std::vector<double> noise_latent, noise_decoder;
+  if (config.algorithm == AlgorithmKind::leo && !config.leo.deterministic) {
+    const bool head = is_classification(config);
+    const auto count = [](int n) { return static_cast<std::size_t>(n); };
+    const std::size_t groups = head ? count(config.leo.ways) : 1;
+    const std::size_t latents = head && config.leo.latents == Latents::per_example
+                                    ? count(batch.shape().support) / groups
+                                    : 1;
+    noise_latent =
+        inputs.numbers("noise_encoder", {tasks, groups, latents, count(config.leo.latent)});
+    noise_decoder = inputs.numbers("noise_decoder", {tasks, count(config.leo.latent_steps) + 1,
+                                                     groups, latents, weights / groups});
+    context.noise_latent = noise_latent.data();
+    context.noise_decoder = noise_decoder.data();
+    context.batch_tasks = batch.tasks();
+  }
+
   const auto rows = static_cast<std::size_t>(batch.shape().query);
   const std::size_t output = rows * static_cast<std::size_t>(batch.shape().outputs);
   std::vector<double> task_loss(tasks), query_output(tasks * samples * output);

@@ -11,6 +11,8 @@
 #include <new>
 #include <numbers>
 
+#include "backend/cpu/generator.h"
+
 namespace kshot::backend::cpu {
 
 namespace {
@@ -66,8 +68,20 @@ CpuWave::CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network,
 
 Block CpuWave::store(std::size_t floats, std::size_t width, bool weights) {
   const auto lanes = static_cast<std::size_t>(kernels_.lanes);
-  blocks_.push_back({AlignedFloats((floats + lanes - 1) / lanes * lanes), width, weights});
+  blocks_.push_back({AlignedFloats((floats + lanes - 1) / lanes * lanes), width, weights,
+                     weights ? Layout::weights : Layout::elements});
   return {static_cast<int>(blocks_.size()) - 1};
+}
+
+Block CpuWave::store_by_task(std::size_t width) {
+  const Block block = store(width * static_cast<std::size_t>(capacity()), width, false);
+  blocks_.back().layout = Layout::tasks;
+  return block;
+}
+
+float* CpuWave::task_run(Block block, int task) {
+  if (capacity() > 1 && storage(block).layout != Layout::tasks) return nullptr;
+  return at(block) + static_cast<std::size_t>(task) * storage(block).width;
 }
 
 float* CpuWave::at(Block block) {
@@ -149,16 +163,69 @@ void CpuWave::axpy(Block y, double a, Block x) {
 void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
   kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), vectors(y));
 }
+void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
+  const std::size_t n = storage(y).width;
+  const auto tasks = static_cast<std::size_t>(capacity());
+  const auto factor = static_cast<float>(a);
+  const float* left = at(x1);
+  const float* right = at(x2);
+  float* to = at(y);
+  for (std::size_t e = 0; e < storage(x1).width; ++e) {
+    for (std::size_t t = 0; t < tasks; ++t) {
+      to[e % n * tasks + t] += factor * left[e * tasks + t] * right[e * tasks + t];
+    }
+  }
+}
+void CpuWave::normal(Block dst, const Noise& noise) {
+  if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
+  const std::size_t width = storage(dst).width;
+  AlignedFloats values((width + 63) / 64 * 64);
+  for (int task = 0; task < count_; ++task) {
+    kernels_.noise_single(noise_key(noise.key, global_first_ + static_cast<std::uint32_t>(task)),
+                          values.data(), width);
+    write(dst, task, values.data());
+  }
+}
+void CpuWave::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
+  const std::size_t n = storage(a).width;
+  const auto tasks = static_cast<std::size_t>(capacity());
+  const auto scale = static_cast<float>(weight / static_cast<double>(n));
+  const float* left = at(a);
+  const float* right = at(b);
+  for (std::size_t t = 0; t < tasks; ++t) {
+    float sum = 0.0f;
+    for (std::size_t e = t; e < n * tasks; e += tasks) {
+      const float d = left[e] - right[e];
+      sum += d * d;
+      at(g_b)[e] -= 2.0f * scale * d;
+    }
+    at(value)[t] += scale * sum;
+  }
+}
 void CpuWave::exponential(Block dst, Block src) {
   kernels_.exponential(at(dst), at(src), vectors(dst));
 }
+void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) {
+  const auto& rates = host<float>(*rate.vector);
+  const auto tasks = static_cast<std::size_t>(capacity());
+  for (std::size_t e = 0; e < storage(dst).width; ++e) {
+    const float r = rates.data()[e % rates.size()];
+    for (std::size_t t = e * tasks; t < (e + 1) * tasks; ++t) {
+      at(dst)[t] = src ? at(src)[t] - r * at(grad)[t] : r * at(grad)[t];
+    }
+  }
+}
 void CpuWave::rate_multiply(Block dst, const Rate& rate, Block x) {
+  if (rate.vector != nullptr && !storage(dst).weights) return repeated_rate(dst, {}, rate, x);
   bool splat = false;
   const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
   kernels_.rate_step(at(dst), nullptr, static_cast<float>(rate.value), rates, splat, at(x),
                      vectors(dst));
 }
 void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
+  if (rate.vector != nullptr && !storage(dst).weights) {
+    return repeated_rate(dst, src, rate, grad);
+  }
   bool splat = false;
   const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
   kernels_.rate_step(at(dst), at(src), static_cast<float>(rate.value), rates, splat, at(grad),
@@ -207,6 +274,10 @@ void CpuWave::kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block 
   pattern(t.scale, scale);
   kernels_.kl_hvp(kl_args(t, scale), at(v_mu), at(v_s), at(r_mu), at(r_s), at(rp_mu), at(rp_s),
                   vectors(t.mu));
+}
+
+std::unique_ptr<Generator> CpuWave::generator(const GeneratorSpec& spec) {
+  return make_generator(*this, spec);
 }
 
 }  // namespace kshot::backend::cpu

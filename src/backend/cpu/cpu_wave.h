@@ -41,7 +41,10 @@ class CpuWave : public HostWave<float> {
   void copy(Block dst, Block src) override;
   void axpy(Block y, double a, Block x) override;
   void multiply_add(Block y, double a, Block x1, Block x2) override;
+  void multiply_fold(Block y, double a, Block x1, Block x2) override;
   void exponential(Block dst, Block src) override;
+  void normal(Block dst, const Noise& noise) override;
+  void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void rate_multiply(Block dst, const Rate& rate, Block x) override;
   void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
   void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
@@ -54,14 +57,38 @@ class CpuWave : public HostWave<float> {
   void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
               Block rp_s) override;
   int rows(Set set) const override;
+  std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+
+  // ---- what generators see of a wave: vectors of one task as they are in flat order ----
+  virtual void read(Block src, int task, float* to) const = 0;
+  virtual void write(Block dst, int task, const float* from) = 0;
+  /// A block that is one run a task; null for others.
+  float* task_run(Block block, int task);
+  /// Row of the support set, and its target.
+  virtual void read_support(int task, int row, float* x, float* target) const = 0;
+  int support_rows(int task) const { return task_rows(Set::support, task); }
+  std::size_t width(Block block) const { return storage(block).width; }
+  const Network& network() const { return *network_; }
+  const Kernels& kernels() const { return kernels_; }
+  bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
+  int largest_support() const { return shape_.support; }
 
  protected:
+  enum class Layout {
+    elements,  ///< element by element, each of all tasks
+    weights,   ///< as the network has its weights
+    tasks,     ///< task after task
+  };
   struct Storage {
     AlignedFloats values;
     std::size_t width = 0;  ///< as asked for
     bool weights = false;   ///< in the layout of weights
+    Layout layout = Layout::elements;
   };
   Block store(std::size_t floats, std::size_t width, bool weights);
+  /// Blocks from this width on are kept task after task: they are what generators pull back to.
+  static constexpr std::size_t wide = 8192;
+  Block store_by_task(std::size_t width);
   float* at(Block block);
   const float* at(Block block) const;
   std::size_t vectors(Block block) const;
@@ -95,6 +122,9 @@ class CpuWave : public HostWave<float> {
   int batch_first_ = 0;                   ///< the wave's first task within its batch
 
  private:
+  /// Rates of a block that is not of weights; src empty: rate * grad.
+  void repeated_rate(Block dst, Block src, const Rate& rate, Block grad);
+
   std::vector<Storage> blocks_;
 };
 

@@ -4,6 +4,7 @@
 //
 // Activations are [feature][row][W], weights [out][in][W] in the flat order.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "backend/cpu/cpu_wave.h"
@@ -34,7 +35,10 @@ class LaneWave final : public CpuWave {
         step.in = layer.in.size();
         step.out = layer.out.size();
         step.weight = network_->parameters()[static_cast<std::size_t>(layer.weight)].offset;
-        step.bias = network_->parameters()[static_cast<std::size_t>(layer.bias)].offset;
+        step.has_bias = layer.bias >= 0;
+        if (step.has_bias) {
+          step.bias = network_->parameters()[static_cast<std::size_t>(layer.bias)].offset;
+        }
         steps_.push_back(std::move(step));
       } else {
         Step step;
@@ -61,6 +65,7 @@ class LaneWave final : public CpuWave {
 
   int capacity() const override { return lanes_; }
   Block block(std::size_t width) override {
+    if (width >= wide) return store_by_task(width);
     return store(width * static_cast<std::size_t>(lanes_), width, false);
   }
   Block weights() override {
@@ -99,23 +104,47 @@ class LaneWave final : public CpuWave {
   void upload(float* out, std::size_t width, const double* source, std::size_t stride) const {
     for (int lane = 0; lane < lanes_; ++lane) {
       const double* from = source + task_of(lane) * stride;
+      const Strides s = strides(dst, lane);
       for (std::size_t e = 0; e < width; ++e) {
-        out[e * static_cast<std::size_t>(lanes_) + static_cast<std::size_t>(lane)] =
-            static_cast<float>(from[e]);
+        out[s.first + e * s.step] = static_cast<float>(from[e]);
       }
     }
   }
   void download(Block src, std::span<double> values) const override {
     const float* from = at(src);
     const std::size_t width = storage(src).width;
-    for (std::size_t lane = 0; lane < static_cast<std::size_t>(count_); ++lane) {
-      for (std::size_t e = 0; e < width; ++e) {
-        values[lane * width + e] = from[e * static_cast<std::size_t>(lanes_) + lane];
-      }
+    for (int lane = 0; lane < count_; ++lane) {
+      const Strides s = strides(src, lane);
+      double* to = values.data() + static_cast<std::size_t>(lane) * width;
+      for (std::size_t e = 0; e < width; ++e) to[e] = from[s.first + e * s.step];
+    }
+  }
+  void read(Block src, int task, float* to) const override {
+    const Strides s = strides(src, task);
+    const float* from = at(src) + s.first;
+    for (std::size_t e = 0; e < storage(src).width; ++e) to[e] = from[e * s.step];
+  }
+  void write(Block dst, int task, const float* from) override {
+    const Strides s = strides(dst, task);
+    float* to = at(dst) + s.first;
+    for (std::size_t e = 0; e < storage(dst).width; ++e) to[e * s.step] = from[e];
+  }
+  void read_support(int task, int row, float* x, float* target) const override {
+    const auto n = static_cast<std::size_t>(rows(Set::support));
+    const auto at = [&](std::size_t i) {
+      return (i * n + static_cast<std::size_t>(row)) * static_cast<std::size_t>(lanes_) +
+             static_cast<std::size_t>(task);
+    };
+    for (std::size_t i = 0; i < static_cast<std::size_t>(network_->input().size()); ++i) {
+      x[i] = data_[0].x.data()[at(i)];
+    }
+    for (std::size_t o = 0; o < static_cast<std::size_t>(network_outputs_); ++o) {
+      target[o] = data_[0].target.data()[at(o)];
     }
   }
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
+    take_input(pass);
     forward(pass.set, at(pass.weights), nullptr, true);
     loss_and_delta(pass.set, pass.scale, at(loss), true, false);
     backward(pass.set, at(pass.weights), nullptr, true,
@@ -125,6 +154,7 @@ class LaneWave final : public CpuWave {
   void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
                      Block scratch) override {
     if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
+    take_input(pass);
     forward(pass.set, at(pass.weights), nullptr, true);
     loss_and_delta(pass.set, pass.scale, nullptr, true, false);
     backward(pass.set, at(pass.weights), nullptr, true,
@@ -156,6 +186,7 @@ class LaneWave final : public CpuWave {
     const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
     const Set set = pass.and_support ? both : pass.set;  // the other set is the query
     if (pass.and_support) join_sets();
+    take_input({set, {}, {}});
     forward(set, phi_.data(), nullptr, true);
     loss_and_delta(set, pass.scale, at(loss), true, false);
     backward(set, phi_.data(), nullptr, true, target, {});
@@ -167,6 +198,7 @@ class LaneWave final : public CpuWave {
       return CpuWave::gaussian_hessian_vector(pass, a, v_mu, v_s, r_mu, r_s);
     }
     const float* const shift = draw_shift(pass, v_mu, v_s);
+    take_input({pass.set, {}, {}});
     forward(pass.set, phi_.data(), u_.data(), true);
     loss_and_delta(pass.set, pass.scale, nullptr, true, true);
     backward(pass.set, phi_.data(), u_.data(), true, {},
@@ -175,6 +207,7 @@ class LaneWave final : public CpuWave {
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
     const int n = rows(pass.set);
+    take_input(pass);
     forward(pass.set, at(pass.weights), nullptr, true);
     if (loss) loss_and_delta(pass.set, pass.scale, at(loss), false, false);
     if (!outputs) return;
@@ -197,7 +230,17 @@ class LaneWave final : public CpuWave {
                  bool* diverged) override {
     float keep[max_lanes];
     for (int lane = 0; lane < lanes_; ++lane) keep[lane] = lane < count_ ? 1.0f : 0.0f;
-    for (const Block b : blocks) kernels_.lane_finite(at(b), storage(b).width, keep);
+    for (const Block b : blocks) {
+      if (storage(b).layout != Layout::tasks) {
+        kernels_.lane_finite(at(b), storage(b).width, keep);
+        continue;
+      }
+      for (int lane = 0; lane < count_; ++lane) {
+        const float* run = task_run(b, lane);
+        const auto finite = [](float x) { return std::isfinite(x); };
+        if (!std::all_of(run, run + storage(b).width, finite)) keep[lane] = 0.0f;
+      }
+    }
     kernels_.lane_finite(at(loss), 1, keep);
     bool all = true;
     for (int lane = 0; lane < lanes_; ++lane) {
@@ -208,6 +251,11 @@ class LaneWave final : public CpuWave {
     }
     for (const Block b : blocks) {
       const std::size_t width = storage(b).width;
+      if (storage(b).layout == Layout::tasks) {
+        sum_runs(b, keep, out);
+        out += width;
+        continue;
+      }
       if (!all) kernels_.lane_mask(at(b), keep, width);
       kernels_.lane_tree_sum(out, at(b), width);
       out += width;
@@ -239,6 +287,7 @@ class LaneWave final : public CpuWave {
     float slope = 0.0f;  ///< of that activation, where its argument is negative
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
+    bool has_bias = false;
     // Of the last pass on each set; delta is the loss's derivative by y.
     AlignedFloats y[4], delta[4];
     AlignedFloats y_dot;
@@ -248,6 +297,32 @@ class LaneWave final : public CpuWave {
     AlignedFloats target;  ///< [outputs][rows][W]
     AlignedFloats valid;   ///< [rows][W], 1 or 0
   };
+
+  /// Where a task's element e lies: first + e * step.
+  struct Strides {
+    std::size_t first, step;
+  };
+  Strides strides(Block block, int task) const {
+    const auto t = static_cast<std::size_t>(task);
+    if (storage(block).layout == Layout::tasks) return {t * storage(block).width, 1};
+    return {t, static_cast<std::size_t>(lanes_)};
+  }
+
+  /// The tree of lane_tree_sum over runs; those that are not kept count as zero.
+  void sum_runs(Block block, const float* keep, float* out) {
+    const std::size_t width = storage(block).width;
+    for (int lane = 0; lane < lanes_; ++lane) {
+      if (keep[lane] == 0.0f) std::fill_n(task_run(block, lane), width, 0.0f);
+    }
+    for (int apart = 1; apart < lanes_; apart *= 2) {
+      for (int lane = 0; lane < count_; lane += 2 * apart) {
+        float* left = task_run(block, lane);
+        const float* right = task_run(block, lane + apart);
+        for (std::size_t e = 0; e < width; ++e) left[e] += right[e];
+      }
+    }
+    std::copy_n(task_run(block, 0), width, out);
+  }
 
   std::size_t size(int features, int n) const {
     return static_cast<std::size_t>(features) * static_cast<std::size_t>(n) *
@@ -388,9 +463,32 @@ class LaneWave final : public CpuWave {
 
   void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv) {
     const bool fresh = !pass.again;
+    take_input(pass);
     forward(pass.set, at(pass.weights), w_dot, fresh);
     loss_and_delta(pass.set, pass.scale, nullptr, fresh, true);
     backward(pass.set, at(pass.weights), w_dot, fresh, grad, hv);
+  }
+
+  /// The rows that a pass reads: the set's own, or a copy of them under dropout.
+  void take_input(const Pass& pass) {
+    const AlignedFloats& x = data_[static_cast<int>(pass.set)].x;
+    input_ = x.data();
+    if (!pass.dropout) return;
+    if (dropped_.size() < x.size()) dropped_ = AlignedFloats(x.size());
+    const auto inputs = static_cast<std::size_t>(network_->input().size());
+    const auto n = static_cast<std::size_t>(rows(pass.set));
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    std::vector<float> factors(n * inputs);
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      dropout_factors(pass.dropout, global_first_ + static_cast<std::uint32_t>(lane), factors);
+      for (std::size_t i = 0; i < inputs; ++i) {
+        for (std::size_t r = 0; r < n; ++r) {
+          const std::size_t e = (i * n + r) * lanes + lane;
+          dropped_.data()[e] = x.data()[e] * factors[r * inputs + i];
+        }
+      }
+    }
+    input_ = dropped_.data();
   }
 
   /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
@@ -398,7 +496,7 @@ class LaneWave final : public CpuWave {
     const auto lanes = static_cast<std::size_t>(lanes_);
     const int s = static_cast<int>(set);
     const int n = rows(set);
-    const float* x = data_[s].x.data();
+    const float* x = input_;
     const float* x_dot = nullptr;  // the data have no tangent
     for (Step& step : steps_) {
       float* const y = step.y[s].data();
@@ -424,7 +522,7 @@ class LaneWave final : public CpuWave {
         if (fresh) {
           g.a[0] = w + step.weight * lanes;
           g.c = y;
-          g.bias = w + step.bias * lanes;
+          g.bias = step.has_bias ? w + step.bias * lanes : nullptr;
           g.rectify = step.gated;
           kernels_.lane_gemm(g);
         }
@@ -432,7 +530,7 @@ class LaneWave final : public CpuWave {
           g.rectify = false;
           g.gate = step.gated ? y : nullptr;
           g.a[0] = w_dot + step.weight * lanes;
-          g.bias = w_dot + step.bias * lanes;
+          g.bias = step.has_bias ? w_dot + step.bias * lanes : nullptr;
           g.c = step.y_dot.data();
           if (x_dot != nullptr) {
             g.products = 2;
@@ -490,7 +588,7 @@ class LaneWave final : public CpuWave {
     for (std::size_t i = steps_.size(); i-- > 0;) {
       Step& step = steps_[i];
       const bool first = i == 0;
-      const float* x = first ? data_[s].x.data() : steps_[i - 1].y[s].data();
+      const float* x = first ? input_ : steps_[i - 1].y[s].data();
       const float* x_dot = first ? nullptr : steps_[i - 1].y_dot.data();
       const float* const delta = step.delta[s].data();
       float* const delta_in = first ? nullptr : steps_[i - 1].delta[s].data();
@@ -528,6 +626,7 @@ class LaneWave final : public CpuWave {
         g.shift = shifted ? target.shift + weight : nullptr;
         g.c_s = shifted ? target.out_s + weight : nullptr;
         kernels_.lane_gemm(g);
+        if (!step.has_bias) return;
         kernels_.lane_row_sum(target.out + bias,
                               target.base == nullptr ? nullptr : target.base + bias, target.scale,
                               shifted ? target.out_s + bias : nullptr,
@@ -588,6 +687,8 @@ class LaneWave final : public CpuWave {
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
   AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
+  const float* input_ = nullptr;  ///< of the pass at hand
+  AlignedFloats dropped_;
 };
 
 }  // namespace

@@ -54,6 +54,7 @@ struct Step {
   int group_in = 0, group_out = 0;
   int value_in = 0, value_out = 0;   ///< buffers
   std::size_t weight = 0, bias = 0;  ///< offsets in the layout of weights
+  bool has_bias = false;
   int taps = 1, in = 0, out = 0, in_stride = 0, out_stride = 0;
   Product forward;
   std::vector<Product> backward;  ///< a class of input pixels each (conv: by phase of the stride)
@@ -122,19 +123,38 @@ class SingleWave final : public CpuWave {
     for (std::size_t e = 0; e < s.width; ++e) values[e] = from[s.weights ? place_[e] : e];
   }
 
+  void read(Block src, int /*task*/, float* to) const override {
+    const Storage& s = storage(src);
+    for (std::size_t e = 0; e < s.width; ++e) to[e] = at(src)[s.weights ? place_[e] : e];
+  }
+  void write(Block dst, int /*task*/, const float* from) override {
+    const Storage& s = storage(dst);
+    for (std::size_t e = 0; e < s.width; ++e) at(dst)[s.weights ? place_[e] : e] = from[e];
+  }
+  void read_support(int /*task*/, int row, float* x, float* target) const override {
+    const Geometry& g = groups_.front().geometry;
+    for (int c = 0; c < g.channels; ++c) x[c] = data_[0].x.data()[g.offset(row, 0, 0) + c];
+    const auto stride = static_cast<std::size_t>(groups_.back().geometry.stride);
+    std::copy_n(data_[0].target.data() + static_cast<std::size_t>(row) * stride, network_outputs_,
+                target);
+  }
+
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
+    take_input(pass);
     forward(pass.set, at(pass.weights), nullptr, false);
     loss_and_delta(pass, at(loss), true, false);
     backward(pass.set, at(pass.weights), nullptr, at(grad), nullptr, accumulate);
   }
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override {
+    take_input(pass);
     forward(pass.set, at(pass.weights), at(direction), false);
     loss_and_delta(pass, nullptr, true, true);
     backward(pass.set, at(pass.weights), at(direction), at(grad), at(hv), accumulate);
   }
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override {
     const bool given = statistics == NormStatistics::support && pass.set != Set::support;
+    take_input(pass);
     if (given) forward(Set::support, at(pass.weights), nullptr, false);
     forward(pass.set, at(pass.weights), nullptr, given);
     if (loss) loss_and_delta(pass, at(loss), false, false);
@@ -330,7 +350,8 @@ class SingleWave final : public CpuWave {
       Group& out = groups_[static_cast<std::size_t>(step.group_out)];
       if (layer.weight >= 0) {
         step.weight = tensor_at_[static_cast<std::size_t>(layer.weight)];
-        step.bias = tensor_at_[static_cast<std::size_t>(layer.bias)];
+        step.has_bias = layer.bias >= 0;
+        if (step.has_bias) step.bias = tensor_at_[static_cast<std::size_t>(layer.bias)];
       }
       const bool in_place = stays(layer) && !needed;
       step.value_out = in_place ? value : new_value(group);
@@ -529,8 +550,31 @@ class SingleWave final : public CpuWave {
     }
   }
 
+  /// Under dropout a pass reads a copy of the set's rows.
+  void take_input(const Pass& pass) {
+    dropping_ = static_cast<bool>(pass.dropout);
+    if (!dropping_) return;
+    const AlignedFloats& x = data_[static_cast<int>(pass.set)].x;
+    if (dropped_.size() < x.size()) dropped_ = AlignedFloats(x.size());
+    const Geometry& g = groups_.front().geometry;
+    const auto n = static_cast<std::size_t>(task_rows(pass.set, 0));
+    factors_.resize(n * static_cast<std::size_t>(network_->input().size()));
+    dropout_factors(pass.dropout, global_first_, factors_);
+    std::size_t e = 0;
+    for (std::size_t row = 0; row < n; ++row) {
+      for (int c = 0; c < g.channels; ++c) {
+        for (int y = 0; y < g.height; ++y) {
+          for (int i = 0; i < g.width; ++i, ++e) {
+            const std::int32_t at = g.offset(static_cast<int>(row), y, i) + c;
+            dropped_.data()[at] = x.data()[at] * factors_[e];
+          }
+        }
+      }
+    }
+  }
+
   const float* value_of(int value, Set set) const {
-    return value < 0 ? data_[static_cast<int>(set)].x.data()
+    return value < 0 ? (dropping_ ? dropped_.data() : data_[static_cast<int>(set)].x.data())
                      : values_[static_cast<std::size_t>(value)].data();
   }
   const float* tangent_of(int value) const {
@@ -581,12 +625,12 @@ class SingleWave final : public CpuWave {
           g.b = w + step.weight;
           g.c = y;
           g.c_offset = step.forward.c_offset.data();
-          g.init = w + step.bias;
+          g.init = step.has_bias ? w + step.bias : nullptr;
           kernels_.gather_gemm(g);
           if (!tangent) break;
           g.b = w_dot + step.weight;
           g.c = y_dot;
-          g.init = w_dot + step.bias;
+          g.init = step.has_bias ? w_dot + step.bias : nullptr;
           kernels_.gather_gemm(g);
           if (x_dot == nullptr) break;
           g.x = x_dot;
@@ -809,14 +853,16 @@ class SingleWave final : public CpuWave {
           const int pixels = n * out.geometry.pixels();
           if (grad != nullptr) {
             product_gradient(step, n, x, dy, grad, grad_accumulate);
-            kernels_.channel_sum(grad + step.bias, dy, out.pixel.data(), pixels, step.out_stride,
-                                 grad_accumulate);
+            if (step.has_bias)
+              kernels_.channel_sum(grad + step.bias, dy, out.pixel.data(), pixels, step.out_stride,
+                                   grad_accumulate);
           }
           if (tangent) {
             product_gradient(step, n, x, dy_dot, hv, accumulate);
             if (x_dot != nullptr) product_gradient(step, n, x_dot, dy, hv, true);
-            kernels_.channel_sum(hv + step.bias, dy_dot, out.pixel.data(), pixels, step.out_stride,
-                                 accumulate);
+            if (step.has_bias)
+              kernels_.channel_sum(hv + step.bias, dy_dot, out.pixel.data(), pixels,
+                                   step.out_stride, accumulate);
           }
           if (!wanted) break;
           transpose_weights(step, w, step.transposed);
@@ -904,6 +950,9 @@ class SingleWave final : public CpuWave {
   AlignedFloats canonical_;
   std::map<const SharedVector*, Placed> placed_;
   std::vector<float> zero_;
+  bool dropping_ = false;  ///< the pass at hand
+  AlignedFloats dropped_;
+  std::vector<float> factors_;
 };
 
 }  // namespace

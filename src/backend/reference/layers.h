@@ -186,7 +186,7 @@ std::vector<T> forward(const Layer& layer, LayerWeights<const T> w, std::size_t 
       const std::size_t inputs = features(layer.in), outputs = features(layer.out);
       for (std::size_t row = 0; row < rows; ++row) {
         for (std::size_t o = 0; o < outputs; ++o) {
-          T sum = w.bias[o];
+          T sum = w.bias ? w.bias[o] : T(0.0);
           for (std::size_t i = 0; i < inputs; ++i) {
             sum += w.weight[o * inputs + i] * in[row * inputs + i];
           }
@@ -271,7 +271,7 @@ std::vector<T> backward(const Layer& layer, LayerWeights<const T> w, std::size_t
       for (std::size_t row = 0; row < rows; ++row) {
         for (std::size_t o = 0; o < outputs; ++o) {
           const T g = g_out[row * outputs + o];
-          g_w.bias[o] += g;
+          if (g_w.bias) g_w.bias[o] += g;
           for (std::size_t i = 0; i < inputs; ++i) {
             g_w.weight[o * inputs + i] += g * in[row * inputs + i];
             g_in[row * inputs + i] += g * w.weight[o * inputs + i];

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "backend/host.h"
+#include "backend/reference/generator.h"
 #include "backend/reference/layers.h"
 #include "backend/reference/split_layers.h"
 #include "backend/row_noise.h"
@@ -16,6 +17,8 @@
 
 namespace kshot::backend {
 namespace {
+
+class ReferenceGenerator;
 
 using reference::DataSet;
 using reference::Dual;
@@ -45,7 +48,10 @@ class ReferenceWave final : public HostWave<double> {
   void copy(Block dst, Block src) override { at(dst, at(src).size()) = at(src); }
   void axpy(Block y, double a, Block x) override;
   void multiply_add(Block y, double a, Block x1, Block x2) override;
+  void multiply_fold(Block y, double a, Block x1, Block x2) override;
   void exponential(Block dst, Block src) override;
+  void normal(Block dst, const Noise& noise) override;
+  void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void rate_multiply(Block dst, const Rate& rate, Block x) override;
   void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
   void upload(Block dst, const double* host, std::size_t stride) override {
@@ -83,6 +89,8 @@ class ReferenceWave final : public HostWave<double> {
     return shape_.support + shape_.query;
   }
 
+  std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+
   void download(Block src, std::span<double> values) const override {
     const Values& s = at(src);
     check_width(values.size(), s.size());
@@ -92,6 +100,7 @@ class ReferenceWave final : public HostWave<double> {
                  bool* diverged) override;
 
  private:
+  friend class ReferenceGenerator;
   using Values = std::vector<double>;
 
   static void check_width(std::size_t a, std::size_t b) {
@@ -108,19 +117,35 @@ class ReferenceWave final : public HostWave<double> {
     if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
     return set == Set::support ? support_ : set == Set::query ? query_ : all_;
   }
+  /// The rows that a pass sees.
+  const DataSet& data(const Pass& pass) {
+    if (!pass.dropout) return data(pass.set);
+    dropped_ = data(pass.set);
+    drop(pass.dropout, dropped_.x);
+    return dropped_;
+  }
+  void drop(const Dropout& dropout, Values& x) const {
+    if (!dropout) return;
+    RandomKey key = dropout.key;
+    key.task = global_first_;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      x[i] = uniform_element(key, i) < dropout.rate ? 0.0 : x[i] / (1.0 - dropout.rate);
+    }
+  }
   double factor(const Scale& scale) const;
   std::vector<reference::LayerNoise> row_noise(const SplitPass& pass, Set set) const;
   void put_value(const Pass& pass, const Values& out, Block loss, Block outputs);
   double rate_at(const Rate& rate, std::size_t i, std::size_t width) const {
     if (!rate.vector) return rate.value;
-    check_width(rate.vector->size(), width);
-    return host<double>(*rate.vector).data()[i];
+    const std::size_t n = rate.vector->size();
+    if (width % n != 0) check_width(n, width);
+    return host<double>(*rate.vector).data()[i % n];
   }
 
   Loss loss_;
   WaveShape shape_;
   std::vector<Values> blocks_;
-  DataSet support_, query_, all_;
+  DataSet support_, query_, all_, dropped_;
   std::size_t first_ = 0;  ///< index within the batch
 };
 
@@ -221,6 +246,34 @@ void ReferenceWave::multiply_add(Block y, double a, Block x1, Block x2) {
   const Values& right = at(x2, left.size());
   Values& to = at(y, left.size());
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += a * left[i] * right[i];
+}
+
+void ReferenceWave::multiply_fold(Block y, double a, Block x1, Block x2) {
+  const Values& left = at(x1);
+  const Values& right = at(x2, left.size());
+  Values& to = at(y);
+  if (left.size() % to.size() != 0) check_width(left.size(), to.size());
+  for (std::size_t i = 0; i < left.size(); ++i) to[i % to.size()] += a * left[i] * right[i];
+}
+
+void ReferenceWave::normal(Block dst, const Noise& noise) {
+  if (noise.host) return upload(dst, noise.host, noise.stride);
+  RandomKey key = noise.key;
+  key.task = global_first_;
+  Values& to = at(dst);
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = normal_element(key, i);
+}
+
+void ReferenceWave::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
+  const Values& left = at(a);
+  const Values& right = at(b, left.size());
+  Values& g = at(g_b, left.size());
+  const double scale = weight / static_cast<double>(left.size());
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    const double d = left[i] - right[i];
+    at(value, 1)[0] += scale * d * d;
+    g[i] -= 2.0 * scale * d;
+  }
 }
 
 void ReferenceWave::exponential(Block dst, Block src) {
@@ -333,7 +386,7 @@ void ReferenceWave::gradient(const Pass& pass, Block grad, bool accumulate, Bloc
   const double scale = factor(pass.scale);
   Values g;
   const double sum =
-      reference::network_gradient<double>(*network_, loss_, weights.data(), data(pass.set), g);
+      reference::network_gradient<double>(*network_, loss_, weights.data(), data(pass), g);
   Values& to = at(grad, g.size());
   for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + scale * g[i];
   if (loss) at(loss, 1)[0] += scale * sum;
@@ -346,7 +399,7 @@ void ReferenceWave::hessian_vector(const Pass& pass, Block direction, Block hv, 
   const double scale = factor(pass.scale);
   std::vector<Dual> dual(weights.size()), g;
   for (std::size_t i = 0; i < dual.size(); ++i) dual[i] = {weights[i], v[i]};
-  reference::network_gradient<Dual>(*network_, loss_, dual.data(), data(pass.set), g);
+  reference::network_gradient<Dual>(*network_, loss_, dual.data(), data(pass), g);
   Values& to = at(hv, g.size());
   for (std::size_t i = 0; i < g.size(); ++i) {
     to[i] = (accumulate ? to[i] : 0.0) + scale * g[i].tangent;
@@ -361,7 +414,7 @@ void ReferenceWave::value(const Pass& pass, Block loss, Block outputs, NormStati
   if (given) {
     reference::network_forward<double>(*network_, weights, support_, of_support, nullptr);
   }
-  const Values out = reference::network_forward<double>(*network_, weights, data(pass.set), records,
+  const Values out = reference::network_forward<double>(*network_, weights, data(pass), records,
                                                         given ? &of_support : nullptr);
   put_value(pass, out, loss, outputs);
 }
@@ -504,6 +557,101 @@ void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double*
     }
     out += values.size();
   }
+}
+
+// ---- generated weights ----
+
+/// reference::GeneratorMath on the blocks of a wave.
+class ReferenceGenerator final : public Generator {
+ public:
+  ReferenceGenerator(ReferenceWave& wave, const GeneratorSpec& spec)
+      : wave_(wave), spec_(spec), math_(spec_, wave.network_outputs_) {}
+
+  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+    at(statistics) = math_.encode(weights(theta), rows(dropout));
+  }
+  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                       Block g_theta) override {
+    math_.encode_pullback(weights(theta), rows(dropout), at(g_statistics), at(g_theta));
+  }
+
+  void sample(Block z, Block statistics, Block eps) override {
+    at(z) = math_.sample(at(statistics), noise(eps));
+  }
+  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
+    math_.sample_pullback(at(statistics), noise(eps), at(g_z), at(g_statistics));
+  }
+  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+          Block g_statistics) override {
+    at(value)[0] += kind == Kl::sampled
+                        ? math_.sampled_kl(weight, at(statistics), at(z), at(eps), at(g_statistics))
+                        : math_.analytic_kl(weight, at(statistics), at(g_statistics));
+  }
+
+  void decode(const SharedVector& theta, const Latents& l, Block to) override {
+    at(to) = math_.decode<double>(weights(theta), at(l.z), noise(l.eps));
+  }
+  void decode_pullback(const SharedVector& theta, const Latents& l, Block g_weights, Block g_z,
+                       Block g_theta) override {
+    const auto g =
+        math_.decode_pullback<double>(weights(theta), at(l.z), noise(l.eps), at(g_weights));
+    if (g_z) at(g_z) = g.z;
+    if (!g_theta) return;
+    for (std::size_t i = 0; i < g.decoder.size(); ++i) {
+      at(g_theta)[spec_.decoder_at() + i] += g.decoder[i];
+    }
+  }
+  void decode_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
+                      Block weights_dot) override {
+    const auto w =
+        math_.decode<Dual>(constants(weights(theta)), dual(at(l.z), at(z_dot)), noise(l.eps));
+    for (std::size_t i = 0; i < w.size(); ++i) at(weights_dot)[i] = w[i].tangent;
+  }
+  void decode_pullback_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
+                               Block g_weights, Block g_weights_dot, Block g_z, Block h_z, double a,
+                               Block h_theta) override {
+    const auto g =
+        math_.decode_pullback<Dual>(constants(weights(theta)), dual(at(l.z), at(z_dot)),
+                                    noise(l.eps), dual(at(g_weights), at(g_weights_dot)));
+    for (std::size_t i = 0; i < g.z.size(); ++i) {
+      at(h_z)[i] = g.z[i].tangent;
+      if (g_z) at(g_z)[i] = g.z[i].value;
+    }
+    for (std::size_t i = 0; i < g.decoder.size(); ++i) {
+      at(h_theta)[spec_.decoder_at() + i] += a * g.decoder[i].tangent;
+    }
+  }
+
+ private:
+  using Values = std::vector<double>;
+
+  Values& at(Block block) { return wave_.at(block); }
+  const Values* noise(Block eps) { return eps ? &at(eps) : nullptr; }
+  static const double* weights(const SharedVector& theta) { return host<double>(theta).data(); }
+  /// The shared networks' weights, without tangent.
+  const Dual* constants(const double* theta) {
+    constants_.assign(theta, theta + spec_.size());
+    return constants_.data();
+  }
+  static std::vector<Dual> dual(const Values& value, const Values& tangent) {
+    std::vector<Dual> result(value.size());
+    for (std::size_t i = 0; i < value.size(); ++i) result[i] = {value[i], tangent[i]};
+    return result;
+  }
+  DataSet rows(const Dropout& dropout) {
+    DataSet set = wave_.support_;
+    wave_.drop(dropout, set.x);
+    return set;
+  }
+
+  ReferenceWave& wave_;
+  GeneratorSpec spec_;
+  reference::GeneratorMath math_;
+  std::vector<Dual> constants_;
+};
+
+std::unique_ptr<Generator> ReferenceWave::generator(const GeneratorSpec& spec) {
+  return std::make_unique<ReferenceGenerator>(*this, spec);
 }
 
 class ReferenceBackend final : public HostBackend<double> {

@@ -1,0 +1,475 @@
+// Latent embedding optimisation (Rusu et al., ICLR 2019): networks that all tasks share encode the
+// support rows to latents z and decode these to the task's weights; the inner loop moves z, then
+// for a few steps the weights. docs/mathematics.md has the objective.
+//
+//   z_0 ~ q(z | support),  w_k = decode(z_k),  z_{k+1} = z_k - latent_lr * J_k^T g_k,
+// g_k the support loss's gradient at w_k and J_k = dw_k/dz_k. Its adjoint, with v = dL/dz_{k+1} and
+// u = latent_lr * v, differentiates S = <u, J_k^T g_k>, the loss's derivative along u:
+//   v <- v - dS/dz_k,  dL/dtheta -= dS/dtheta,  dL/dlatent_lr -= v * J_k^T g_k,
+// the tangent of (gradient, pull-back) along u: forward over reverse, so that of the loop only z_k,
+// w_k and the noise are kept. Fine-tuning is Adaptation's loop, started at the decoded weights.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "algorithms/adaptation.h"
+#include "algorithms/common.h"
+#include "algorithms/factories.h"
+#include "backend/generator.h"
+#include "kshot/random.h"
+
+namespace kshot {
+namespace {
+
+using backend::Block;
+using backend::Dropout;
+using backend::Generator;
+using backend::GeneratorSpec;
+using backend::Scale;
+using backend::Set;
+using backend::Shared;
+using backend::Wave;
+
+/// What a program reads of its algorithm, set by prepare().
+struct LeoShared {
+  Shared theta;        ///< the shared networks, then latent_lr [L], finetune_lr [P]
+  Shared latent_lr;    ///< [L]
+  Shared finetune_lr;  ///< [D]: a rate a weight
+};
+
+struct LeoSpec {
+  GeneratorSpec generator;
+  Config::LeoTable table;
+  bool second_order = true;
+  bool head = true;
+  std::size_t width = 0;  ///< of the vector of all meta-learned parameters
+};
+
+class LeoProgram final : public TaskProgram {
+ public:
+  LeoProgram(std::unique_ptr<Wave> wave, const GeneratorSpec& generator, std::size_t groups,
+             const LeoSpec& spec, const LeoShared& shared)
+      : wave_(std::move(wave)),
+        generator_(wave_->generator(generator)),
+        spec_(spec),
+        shared_(shared),
+        latents_(static_cast<std::size_t>(generator.latents)),
+        z_width_(groups * latents_ * generator.latent()),
+        eps_width_(groups * latents_ * generator.weights()),
+        finetune_(*wave_, groups * generator.weights(), finetune_spec()) {
+    const std::size_t statistics = groups * 2 * generator.latent();
+    statistics_ = wave_->block(statistics);
+    g_statistics_ = wave_->block(statistics);
+    eps_latent_ = wave_->block(z_width_);
+    for (Block* b : {&v_z_, &u_z_, &g_z_, &h_z_}) *b = wave_->block(z_width_);
+    for (Block* b : {&v_, &g_w_, &w_dot_, &h_w_}) *b = wave_->weights();
+    loss_ = wave_->block(1);
+    g_theta_ = wave_->block(spec_.width);
+    g_latent_lr_ = wave_->block(generator.latent());
+    g_finetune_lr_ = wave_->weights();
+    gradients_ = {g_theta_, g_latent_lr_, g_finetune_lr_};
+  }
+
+  Wave& wave() override { return *wave_; }
+
+  void meta_gradient(const StepContext& context) override {
+    const Config::LeoTable& t = spec_.table;
+    const bool noise = !t.deterministic;
+    for (const Block b : {loss_, g_statistics_, g_theta_, g_latent_lr_, g_finetune_lr_}) {
+      wave_->fill(b, 0.0);
+    }
+    encode(context, noise, 0, t.dropout_rate);
+    for (int k = 0; k < t.latent_steps; ++k) latent_step(context, k, k, noise, 0, t.dropout_rate);
+    const auto last = static_cast<std::size_t>(t.latent_steps);
+    decode(context, t.latent_steps, last, noise, 0, finetune_.start());
+    finetune_.adapt_from_start(context, finetune_rates(), t.finetune_steps, true);
+
+    Wave::Pass query{Set::query, finetune_.current().mu, {1.0, Scale::By::query}};
+    query.dropout = dropout(context, t.dropout_rate, pass_key(t.latent_steps + t.finetune_steps));
+    wave_->gradient(query, v_, false, loss_);
+    v_ = finetune_.adjoint(context, finetune_rates(), {v_, {}}, {}, {&g_finetune_lr_, 1}).mu;
+    generator_->decode_pullback(*shared_.theta, latents(last), v_, v_z_, g_theta_);
+    for (int k = t.latent_steps - 1; k >= 0; --k) adjoint_step(context, k);
+
+    if (t.encoder_penalty > 0.0) {
+      wave_->mean_square(loss_, t.encoder_penalty, iterates_[last].z, iterates_[0].z, v_z_);
+    }
+    if (noise && t.kl_weight > 0.0) {
+      generator_->kl(t.kl == LatentKl::sampled ? Generator::Kl::sampled : Generator::Kl::analytic,
+                     t.kl_weight, statistics_, iterates_[0].z, eps_latent_, loss_, g_statistics_);
+    }
+    generator_->sample_pullback(g_statistics_, statistics_, noise ? eps_latent_ : Block{}, v_z_);
+    generator_->encode_pullback(*shared_.theta, dropout(context, t.dropout_rate, 0), g_statistics_,
+                                g_theta_);
+  }
+  std::span<const Block> gradients() const override { return gradients_; }
+  Block loss() const override { return loss_; }
+
+  void outputs_after_gradient(const std::function<void(int, Block)>& visit) override {
+    outputs(backend::NormStatistics::batch);
+    visit(0, outputs_);
+  }
+
+  void predict(const StepContext& context, const PredictOptions& options,
+               const std::function<void(int, int, Block)>& visit) override {
+    // the latent steps come first; one sample is the mean of latents and weights
+    const int in_latents = std::min(options.steps, spec_.table.latent_steps);
+    const bool noise = options.samples > 1;
+    for (int sample = 0; sample < options.samples; ++sample) {
+      const auto s = static_cast<std::uint32_t>(sample);
+      const auto see = [&](int step) {
+        if (!options.every_step && step != options.steps) return;
+        outputs(options.statistics);
+        visit(step, sample, outputs_);
+      };
+      encode(context, noise, s, 0.0);
+      for (int k = 0; k <= in_latents; ++k) {
+        // two iterates take turns
+        const auto slot = static_cast<std::size_t>(k % 2);
+        if (k < in_latents) latent_step(context, k, k % 2, noise, s, 0.0);
+        if (k < in_latents && !options.every_step) continue;
+        decode(context, k, slot, noise, s, finetune_.start());
+        finetune_.adapt_from_start(context, finetune_rates(), 0, false);
+        if (k < in_latents) see(k);
+      }
+      finetune_.adapt_from_start(context, finetune_rates(), options.steps - in_latents, false,
+                                 [&](int step) { see(in_latents + step); });
+    }
+  }
+  std::vector<NamedBlock> adapted() const override { return {{"theta", finetune_.current().mu}}; }
+
+ private:
+  /// The state after k latent steps, and the noise and weights of its decode.
+  struct Iterate {
+    Block z, eps, weights;
+  };
+
+  AdaptationSpec finetune_spec() const {
+    AdaptationSpec s;
+    s.steps = spec_.table.finetune_steps;
+    s.second_order = spec_.second_order;
+    // a weight is the mean of C decoded ones, which all move by the same step
+    s.scale = inner_scale();
+    s.scale->factor /= static_cast<double>(latents_);
+    s.dropout_rate = spec_.table.dropout_rate;
+    s.first_key = pass_key(spec_.table.latent_steps);
+    return s;
+  }
+  /// A head's inner loss is summed over the support set, a network's is its mean.
+  Scale inner_scale() const { return spec_.head ? Scale{} : Scale{1.0, Scale::By::support}; }
+  /// What dropout of a classification is keyed by; 0 is the encoder's.
+  static std::uint32_t pass_key(int pass) { return static_cast<std::uint32_t>(pass) + 1; }
+
+  RatePlan finetune_rates() const { return {{{0.0, shared_.finetune_lr.get()}}}; }
+  backend::Rate latent_rate() const { return {0.0, shared_.latent_lr.get()}; }
+  Iterate& iterate(std::size_t index) {
+    while (iterates_.size() <= index) {
+      iterates_.push_back({wave_->block(z_width_), wave_->block(eps_width_), wave_->weights()});
+    }
+    return iterates_[index];
+  }
+  Generator::Latents latents(std::size_t slot) const {
+    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}};
+  }
+
+  void encode(const StepContext& context, bool noise, std::uint32_t sample, double dropout_rate) {
+    noise_ = noise;
+    generator_->encode(*shared_.theta, dropout(context, dropout_rate, 0), statistics_);
+    if (noise) {
+      backend::Noise n;
+      n.key = {context.seed, Purpose::noise_latent, context.step, 0, 0, sample};
+      n.host = context.noise_latent;
+      n.stride = z_width_;
+      wave_->normal(eps_latent_, n);
+    }
+    generator_->sample(iterate(0).z, statistics_, noise ? eps_latent_ : Block{});
+  }
+
+  /// The weights of iterate `slot`, with the noise of decode k.
+  void decode(const StepContext& context, int k, std::size_t slot, bool noise, std::uint32_t sample,
+              Block weights) {
+    const Iterate& at = iterate(slot);
+    if (noise) {
+      backend::Noise n;
+      const auto step = static_cast<std::size_t>(k);
+      n.key = {context.seed, Purpose::noise_decoder, context.step, 0, static_cast<std::uint32_t>(k),
+               sample};
+      if (context.noise_decoder != nullptr) {
+        n.host = context.noise_decoder + step * eps_width_;
+        n.stride = (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_;
+      }
+      wave_->normal(at.eps, n);
+    }
+    generator_->decode(*shared_.theta, latents(slot), weights);
+  }
+
+  Wave::Pass support_pass(const StepContext& context, int k, Block weights, double rate) const {
+    Wave::Pass pass{Set::support, weights, inner_scale()};
+    pass.dropout = dropout(context, rate, pass_key(k));
+    return pass;
+  }
+
+  /// Step k, from iterate `slot` to the next (of two, where slot is 0 or 1 by turns: the other).
+  void latent_step(const StepContext& context, int k, int slot, bool noise, std::uint32_t sample,
+                   double dropout_rate) {
+    const auto from = static_cast<std::size_t>(slot);
+    const auto to = k == slot ? from + 1 : 1 - from;
+    const Iterate next = iterate(to);
+    const Iterate at = iterate(from);
+    decode(context, k, from, noise, sample, at.weights);
+    wave_->gradient(support_pass(context, k, at.weights, dropout_rate), g_w_, false, {});
+    generator_->decode_pullback(*shared_.theta, latents(from), g_w_, g_z_, {});
+    wave_->rate_step(next.z, at.z, latent_rate(), g_z_);
+  }
+
+  /// v_z_ = dL/dz_{k+1} to dL/dz_k.
+  void adjoint_step(const StepContext& context, int k) {
+    const auto slot = static_cast<std::size_t>(k);
+    const Iterate& at = iterates_[slot];
+    const Wave::Pass pass = support_pass(context, k, at.weights, spec_.table.dropout_rate);
+    if (!spec_.second_order) {
+      wave_->gradient(pass, g_w_, false, {});
+      generator_->decode_pullback(*shared_.theta, latents(slot), g_w_, g_z_, {});
+      wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, g_z_);
+      return;
+    }
+    wave_->rate_multiply(u_z_, latent_rate(), v_z_);
+    generator_->decode_tangent(*shared_.theta, latents(slot), u_z_, w_dot_);
+    wave_->hessian_vector(pass, w_dot_, h_w_, false, g_w_);
+    generator_->decode_pullback_tangent(*shared_.theta, latents(slot), u_z_, g_w_, h_w_, g_z_, h_z_,
+                                        -1.0, g_theta_);
+    wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, g_z_);
+    wave_->axpy(v_z_, -1.0, h_z_);
+  }
+
+  void outputs(backend::NormStatistics statistics) {
+    outputs_ = wave_->outputs(Set::query);
+    wave_->value({Set::query, finetune_.current().mu, {}}, {}, outputs_, statistics);
+  }
+
+  std::unique_ptr<Wave> wave_;
+  std::unique_ptr<Generator> generator_;
+  const LeoSpec& spec_;
+  const LeoShared& shared_;
+  std::size_t latents_, z_width_, eps_width_;
+  Adaptation finetune_;
+  bool noise_ = false;  ///< of the adaptation at hand
+  std::vector<Iterate> iterates_;
+  Block statistics_, g_statistics_, eps_latent_;
+  Block v_z_, u_z_, g_z_, h_z_;
+  Block v_, g_w_, w_dot_, h_w_;
+  Block loss_, outputs_;
+  Block g_theta_, g_latent_lr_, g_finetune_lr_;
+  std::vector<Block> gradients_;
+};
+
+LayerSpec linear(std::string name, int out, bool bias) {
+  LayerSpec spec;
+  spec.name = std::move(name);
+  spec.out = out;
+  spec.bias = bias;
+  return spec;
+}
+
+/// ReLU between layers, none last. A single layer has the bare name, several are numbered.
+std::shared_ptr<const Network> perceptron(const std::string& name, int inputs,
+                                          const std::vector<int>& outputs, bool bias) {
+  std::vector<LayerSpec> layers;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (i > 0) layers.emplace_back().type = LayerType::relu;
+    layers.push_back(
+        linear(outputs.size() > 1 ? fmt::format("{}.{}", name, i) : name, outputs[i], bias));
+  }
+  return std::make_shared<const Network>(FeatureShape{inputs, 1, 1, false}, layers);
+}
+
+class Leo final : public Algorithm {
+ public:
+  Leo(const Config& config, std::shared_ptr<const Network> network)
+      : network_(std::move(network)), loss_(make_loss(config)) {
+    const Config::LeoTable& t = config.leo;
+    spec_.table = t;
+    spec_.second_order = config.inner.order == Order::second;
+    spec_.head = config.loss.type == LossType::cross_entropy;
+    groups_count_ = spec_.head ? static_cast<std::size_t>(t.ways) : 1;
+    const std::size_t weights = network_->size() / groups_count_;
+    GeneratorSpec& g = spec_.generator;
+    const int statistics = 2 * t.latent;
+    const int code = t.relation ? t.latent : statistics;
+    // The authors' networks for a head have no biases; perceptrons on (x, y) pairs need them.
+    const bool bias = !spec_.head;
+    std::vector<int> encoder = {code}, decoder = {2 * static_cast<int>(weights)};
+    int inputs = network_->input().size();
+    if (!spec_.head) {
+      inputs += network_->outputs();
+      encoder.insert(encoder.begin(), t.encoder_layers.begin(), t.encoder_layers.end());
+      decoder.insert(decoder.begin(), t.decoder_layers.begin(), t.decoder_layers.end());
+    }
+    g.encoder = perceptron("encoder", inputs, encoder, bias);
+    if (t.relation) {
+      g.relation = perceptron("relation", statistics, {statistics, statistics, statistics}, bias);
+    }
+    g.decoder = perceptron("decoder", t.latent, decoder, bias);
+    g.by_label = spec_.head;
+    set_offsets();
+    set_group();
+  }
+
+  std::string name() const override { return "leo"; }
+  const std::vector<ParameterGroup>& groups() const override { return groups_; }
+  int steps() const override { return spec_.table.latent_steps + spec_.table.finetune_steps; }
+  /// A generated head is predicted from the means, a network by samples where they are asked for.
+  bool bayesian() const override { return !spec_.head; }
+
+  /// Glorot-uniform matrices (as the authors'), zero biases.
+  std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
+    std::vector<double> values(groups_[0].size, 0.0);
+    for (std::size_t i = 0; i < groups_[0].tensors.size(); ++i) {
+      const ParameterTensor& t = groups_[0].tensors[i];
+      const bool rates = i + 2 >= groups_[0].tensors.size();
+      const double rate = i + 2 == groups_[0].tensors.size() ? spec_.table.latent_lr_init
+                                                             : spec_.table.finetune_lr_init;
+      RandomStream stream({seed, Purpose::initialisation, 0, static_cast<std::uint32_t>(i), 0, 0});
+      for (std::size_t e = 0; e < t.size; ++e) {
+        if (rates) {
+          values[t.offset + e] = rate;
+        } else if (t.shape.size() == 2) {
+          const double bound = std::sqrt(6.0 / (t.shape[0] + t.shape[1]));
+          values[t.offset + e] = bound * (2.0 * stream.uniform() - 1.0);
+        }
+      }
+    }
+    return {values};
+  }
+
+  std::vector<std::size_t> gradient_widths() const override {
+    return {groups_[0].size, spec_.generator.latent(), network_->size()};
+  }
+
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+    shared_.theta = parameters[0];
+    if (!shared_.latent_lr) {
+      shared_.latent_lr = backend.shared(latent_index_.size());
+      shared_.finetune_lr = backend.shared(finetune_index_.size());
+      scratch_ = backend.shared(groups_[0].size);
+      matrices_ = backend.shared(groups_[0].size);
+      matrices_->upload(matrix_mask_);
+    }
+    backend.gather(*shared_.latent_lr, *shared_.theta, latent_index_);
+    backend.gather(*shared_.finetune_lr, *shared_.theta, finetune_index_);
+  }
+
+  std::unique_ptr<TaskProgram> open(backend::Backend& backend,
+                                    const TaskShape& shape) const override {
+    GeneratorSpec generator = spec_.generator;
+    if (spec_.head && spec_.table.latents == Latents::per_example) {
+      generator.latent_per_row = true;
+      generator.latents = std::max(1, shape.support / spec_.table.ways);
+    }
+    return std::make_unique<LeoProgram>(
+        backend.open(network_, loss_, {shape.support, shape.query, false}), generator,
+        groups_count_, spec_, shared_);
+  }
+
+  double finish(backend::Backend& backend, std::span<const Shared> parameters,
+                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+    backend::SharedVector& g = *gradients[0];
+    backend.assign(g, *means[0]);
+    backend.scatter_add(*scratch_, *means[1], latent_index_);
+    backend.add(g, 1.0, *scratch_);
+    backend.scatter_add(*scratch_, *means[2], finetune_index_);
+    backend.add(g, 1.0, *scratch_);
+    double value = 0.0;
+    if (spec_.table.l2_weight > 0.0) {
+      backend.assign(*scratch_, *parameters[0]);
+      backend.multiply(*scratch_, *matrices_);
+      value += 0.5 * spec_.table.l2_weight * backend.squared_norm(*scratch_, 0.0);
+      backend.add(g, spec_.table.l2_weight, *scratch_);
+    }
+    if (spec_.table.orthogonality_weight > 0.0) {
+      const ParameterTensor& last = decoder_matrix();
+      value += backend.column_orthogonality(
+          *parameters[0], last.offset, static_cast<std::size_t>(last.shape[0]),
+          static_cast<std::size_t>(last.shape[1]), spec_.table.orthogonality_weight, g);
+    }
+    return value;
+  }
+
+  std::string divergence_hint() const override {
+    return "the learned step sizes are too large for this loss (lower leo.latent_lr_init, "
+           "leo.finetune_lr_init or optimizer.learning_rate, or clip the gradients)";
+  }
+
+ private:
+  /// The decoder's last matrix.
+  const ParameterTensor& decoder_matrix() const { return groups_[0].tensors[decoder_matrix_]; }
+
+  /// Where the decoder gives u = 0, a weight's deviation is that of Glorot's initialisation.
+  void set_offsets() {
+    const double given = spec_.table.decoder_offset;
+    const std::size_t weights = network_->size() / groups_count_;
+    spec_.generator.offset.assign(weights, given);
+    if (given >= 0.0) return;
+    for (const ParameterTensor& t : network_->parameters()) {
+      // a bias has its layer's
+      const ParameterTensor& w = t.shape.size() > 1 ? t : *(&t - 1);
+      double fans = w.shape[0];
+      for (std::size_t d = 1; d < w.shape.size(); ++d) fans += w.shape[d];
+      for (std::size_t e = 0; e < t.size && t.offset + e < weights; ++e) {
+        spec_.generator.offset[t.offset + e] = std::sqrt(2.0 / fans);
+      }
+    }
+  }
+
+  void set_group() {
+    ParameterGroup group;
+    group.name = "theta";
+    const auto add = [&](const std::string& name, std::vector<int> shape, std::size_t size) {
+      group.tensors.push_back({name, std::move(shape), group.size, size});
+      group.size += size;
+    };
+    const GeneratorSpec& g = spec_.generator;
+    for (const Network* network : {g.encoder.get(), g.relation.get(), g.decoder.get()}) {
+      if (network == nullptr) continue;
+      for (const ParameterTensor& t : network->parameters()) {
+        if (t.shape.size() == 2) decoder_matrix_ = group.tensors.size();
+        add(t.name, t.shape, t.size);
+        matrix_mask_.insert(matrix_mask_.end(), t.size, t.shape.size() == 2 ? 1.0 : 0.0);
+      }
+    }
+    const auto index = [&](std::vector<std::uint32_t>& to, std::size_t width, std::size_t period) {
+      for (std::size_t i = 0; i < width; ++i) {
+        to.push_back(static_cast<std::uint32_t>(group.size + i % period));
+      }
+    };
+    index(latent_index_, g.latent(), g.latent());
+    add("latent_lr", {static_cast<int>(g.latent())}, g.latent());
+    index(finetune_index_, network_->size(), g.weights());
+    add("finetune_lr", {static_cast<int>(g.weights())}, g.weights());
+    matrix_mask_.resize(group.size, 0.0);
+    spec_.width = group.size;
+    groups_.push_back(std::move(group));
+  }
+
+  std::shared_ptr<const Network> network_;
+  backend::Loss loss_;
+  LeoSpec spec_;
+  std::size_t groups_count_ = 1;
+  std::vector<ParameterGroup> groups_;
+  std::size_t decoder_matrix_ = 0;
+  std::vector<std::uint32_t> latent_index_, finetune_index_;  ///< where an element's rate lies
+  std::vector<double> matrix_mask_;                           ///< 1 for elements of matrices
+  LeoShared shared_;
+  Shared scratch_, matrices_;
+};
+
+}  // namespace
+
+std::unique_ptr<Algorithm> make_leo(const Config& config, std::shared_ptr<const Network> network) {
+  return std::make_unique<Leo>(config, std::move(network));
+}
+
+}  // namespace kshot

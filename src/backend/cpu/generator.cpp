@@ -1,0 +1,362 @@
+#include "backend/cpu/generator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "backend/cpu/row_encoder.h"
+#include "backend/cpu/shared_network.h"
+
+namespace kshot::backend::cpu {
+
+Deviation deviation(float u, float offset) {
+  // expm1, as exp(u) - 1 loses all where the offset is nothing and u is small
+  const float std = std::expm1(u) + offset;
+  if (std < static_cast<float>(least_std)) return {static_cast<float>(least_std), 0.0f};
+  return {std, std::exp(u)};
+}
+
+namespace {
+
+class CpuGenerator final : public Generator {
+ public:
+  CpuGenerator(CpuWave& wave, const GeneratorSpec& spec)
+      : wave_(wave),
+        spec_(spec),
+        products_(wave.kernels()),
+        groups_(spec.by_label ? static_cast<std::size_t>(wave.network().outputs()) : 1),
+        latents_(static_cast<std::size_t>(spec.latents)),
+        latent_(spec.latent()),
+        weights_(spec.weights()),
+        encoder_(products_, spec_, 1, static_cast<int>(groups_), wave.largest_support()),
+        decoder_(products_, spec.decoder, wave.capacity() * static_cast<int>(groups_ * latents_)) {
+    const std::size_t rows = static_cast<std::size_t>(wave.capacity()) * groups_ * latents_;
+    const auto z = static_cast<std::size_t>(decoder_.in_stride());
+    const auto out = static_cast<std::size_t>(decoder_.out_stride());
+    for (AlignedFloats* a : {&z_, &z_dot_}) *a = AlignedFloats(rows * z);
+    for (AlignedFloats* a : {&g_out_, &g_out_dot_}) *a = AlignedFloats(rows * out);
+    eps_.resize(rows * weights_);
+    x_ = AlignedFloats(static_cast<std::size_t>(wave.largest_support()) *
+                       static_cast<std::size_t>(encoder_.in_stride()));
+  }
+
+  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+    pack(theta);
+    const auto stride = static_cast<std::size_t>(encoder_.out_stride());
+    std::vector<float> flat(groups_ * 2 * latent_);
+    for (int task = 0; task < wave_.count(); ++task) {
+      const float* s = encode_task(task, dropout);
+      for (std::size_t g = 0; g < groups_; ++g) {
+        std::copy_n(s + g * stride, 2 * latent_, flat.data() + g * 2 * latent_);
+      }
+      wave_.write(statistics, task, flat.data());
+    }
+  }
+
+  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                       Block g_theta) override {
+    pack(theta);
+    const auto stride = static_cast<std::size_t>(encoder_.out_stride());
+    std::vector<float> flat(groups_ * 2 * latent_);
+    AlignedFloats padded(groups_ * stride);
+    for (int task = 0; task < wave_.count(); ++task) {
+      encode_task(task, dropout);
+      wave_.read(g_statistics, task, flat.data());
+      for (std::size_t g = 0; g < groups_; ++g) {
+        std::copy_n(flat.data() + g * 2 * latent_, 2 * latent_, padded.data() + g * stride);
+      }
+      add_to(g_theta, task, [&](float* to) { encoder_.pullback(padded.data(), to); });
+    }
+  }
+
+  void sample(Block z, Block statistics, Block eps) override {
+    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+      Values to(groups_ * latents_ * latent_);
+      for (std::size_t i = 0; i < to.size(); ++i) {
+        const std::size_t m = mean_of(i);
+        to[i] = s[m] + (eps ? deviation(s[m + latent_], 0.0f).value * e[i] : 0.0f);
+      }
+      wave_.write(z, task, to.data());
+    });
+  }
+
+  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
+    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+      const Values g = vector(g_z, task);
+      Values to = vector(g_statistics, task);
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        const std::size_t m = mean_of(i);
+        to[m] += g[i];
+        if (eps) to[m + latent_] += deviation(s[m + latent_], 0.0f).slope * g[i] * e[i];
+      }
+      wave_.write(g_statistics, task, to.data());
+    });
+  }
+
+  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+          Block g_statistics) override {
+    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+      Values to = vector(g_statistics, task);
+      const Values at = vector(z, task);
+      const bool sampled = kind == Kl::sampled;
+      const std::size_t terms = sampled ? at.size() : groups_ * latent_;
+      const auto scale = static_cast<float>(weight / static_cast<double>(terms));
+      float sum = 0.0f;
+      for (std::size_t i = 0; i < terms; ++i) {
+        const std::size_t m = sampled ? mean_of(i) : i / latent_ * 2 * latent_ + i % latent_;
+        const Deviation d = deviation(s[m + latent_], 0.0f);
+        if (sampled) {
+          sum += -std::log(d.value) - 0.5f * e[i] * e[i] + 0.5f * at[i] * at[i];
+          to[m] += scale * at[i];
+          to[m + latent_] += scale * (at[i] * e[i] - 1.0f / d.value) * d.slope;
+        } else {
+          sum += -std::log(d.value) + 0.5f * (d.value * d.value + s[m] * s[m] - 1.0f);
+          to[m] += scale * s[m];
+          to[m + latent_] += scale * (d.value - 1.0f / d.value) * d.slope;
+        }
+      }
+      wave_.write(g_statistics, task, to.data());
+      Values total = vector(value, task);
+      total[0] += scale * sum;
+      wave_.write(value, task, total.data());
+    });
+  }
+
+  void decode(const SharedVector& theta, const Latents& at, Block to) override {
+    pack(theta);
+    const float* out = forward(at);
+    put_weights(to, [&](std::size_t row, std::size_t p) {
+      const float* o = out + row * out_stride();
+      float w = o[p];
+      if (at.eps) w += std(o[weights_ + p], p).value * eps_[row * weights_ + p];
+      return w;
+    });
+  }
+
+  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                       Block g_theta) override {
+    pack(theta);
+    const float* out = forward(at);
+    take_weights(g_weights, g_out_, [&](std::size_t row, std::size_t p) {
+      return at.eps
+                 ? eps_[row * weights_ + p] * std(out[row * out_stride() + weights_ + p], p).slope
+                 : 0.0f;
+    });
+    const float* g = decoder_.backward(g_out_.data(), static_cast<bool>(g_z));
+    if (g_z) put_latents(g_z, g);
+    if (!g_theta) return;
+    for (int task = 0; task < wave_.count(); ++task) {
+      add_to(g_theta, task, [&](float* flat) {
+        decoder_.add_gradient(flat + spec_.decoder_at(), task * rows_of_task(), rows_of_task());
+      });
+    }
+  }
+
+  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                      Block weights_dot) override {
+    pack(theta);
+    const float* out = forward(at);
+    const float* out_dot = tangent(z_dot);
+    put_weights(weights_dot, [&](std::size_t row, std::size_t p) {
+      const std::size_t o = row * out_stride() + p;
+      float w = out_dot[o];
+      if (at.eps) {
+        w += std(out[o + weights_], p).slope * out_dot[o + weights_] * eps_[row * weights_ + p];
+      }
+      return w;
+    });
+  }
+
+  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                               Block g_weights, Block g_weights_dot, Block g_z, Block h_z, double a,
+                               Block h_theta) override {
+    pack(theta);
+    const float* out = forward(at);
+    const float* out_dot = tangent(z_dot);
+    const auto slope = [&](std::size_t row, std::size_t p) {
+      return at.eps
+                 ? eps_[row * weights_ + p] * std(out[row * out_stride() + weights_ + p], p).slope
+                 : 0.0f;
+    };
+    take_weights(g_weights, g_out_, slope);
+    take_weights(g_weights_dot, g_out_dot_, slope);
+    // the slope is exp(u) where it is not zero, and so its own derivative
+    const std::size_t rows = count_rows();
+    for (std::size_t row = 0; row < rows; ++row) {
+      for (std::size_t u = row * out_stride() + weights_; u < row * out_stride() + 2 * weights_;
+           ++u) {
+        g_out_dot_.data()[u] += g_out_.data()[u] * out_dot[u];
+      }
+    }
+    const float* g = decoder_.backward(g_out_.data());
+    if (g_z) put_latents(g_z, g);
+    put_latents(h_z, decoder_.backward_tangent(g_out_dot_.data()));
+    for (int task = 0; task < wave_.count(); ++task) {
+      add_to(h_theta, task, [&](float* flat) {
+        decoder_.add_gradient_tangent(flat + spec_.decoder_at(), a, task * rows_of_task(),
+                                      rows_of_task());
+      });
+    }
+  }
+
+ private:
+  using Values = std::vector<float>;
+
+  int rows_of_task() const { return static_cast<int>(groups_ * latents_); }
+  std::size_t count_rows() const {
+    return static_cast<std::size_t>(wave_.count()) * groups_ * latents_;
+  }
+  std::size_t out_stride() const { return static_cast<std::size_t>(decoder_.out_stride()); }
+  Deviation std(float u, std::size_t p) const {
+    return deviation(u, static_cast<float>(spec_.offset[p]));
+  }
+  /// Where the mean of latent element i lies in the statistics; its u is L further.
+  std::size_t mean_of(std::size_t i) const {
+    return i / (latents_ * latent_) * 2 * latent_ + i % latent_;
+  }
+
+  void pack(const SharedVector& theta) {
+    const auto& vector = host<float>(theta);
+    if (version_ == vector.version()) return;
+    version_ = vector.version();
+    encoder_.pack(vector.data());
+    decoder_.pack(vector.data() + spec_.decoder_at());
+  }
+
+  Values vector(Block block, int task) const {
+    Values values(wave_.width(block));
+    wave_.read(block, task, values.data());
+    return values;
+  }
+  template <typename F>
+  void for_latents(Block statistics, Block eps, const F& body) {
+    for (int task = 0; task < wave_.count(); ++task) {
+      body(task, vector(statistics, task), eps ? vector(eps, task) : Values{});
+    }
+  }
+  /// Lets body add to a task's vector.
+  template <typename F>
+  void add_to(Block block, int task, const F& body) {
+    if (float* run = wave_.task_run(block, task)) return body(run);
+    Values values = vector(block, task);
+    body(values.data());
+    wave_.write(block, task, values.data());
+  }
+
+  const float* encode_task(int task, const Dropout& dropout) {
+    const auto rows = static_cast<std::size_t>(wave_.support_rows(task));
+    const auto inputs = static_cast<std::size_t>(wave_.network().input().size());
+    const auto outputs = static_cast<std::size_t>(wave_.network().outputs());
+    const auto stride = static_cast<std::size_t>(encoder_.in_stride());
+    Values factors;
+    if (dropout) {
+      factors.resize(rows * inputs);
+      dropout_factors(dropout, wave_.global_first() + static_cast<std::uint32_t>(task), factors);
+    }
+    Values target(outputs);
+    std::vector<int> group(rows, 0);
+    std::vector<std::size_t> members(groups_, 0);
+    for (std::size_t row = 0; row < rows; ++row) {
+      float* x = x_.data() + row * stride;
+      wave_.read_support(task, static_cast<int>(row), x, target.data());
+      if (dropout) {
+        for (std::size_t i = 0; i < inputs; ++i) x[i] *= factors[row * inputs + i];
+      }
+      if (spec_.by_label) {
+        group[row] = static_cast<int>(std::ranges::max_element(target) - target.begin());
+      } else {
+        std::ranges::copy(target, x + inputs);
+      }
+      ++members[static_cast<std::size_t>(group[row])];
+    }
+    for (std::size_t g = 0; g < groups_; ++g) spec_.check_group(g, members[g]);
+    return encoder_.forward(x_.data(), {static_cast<int>(rows)}, group);
+  }
+
+  void take_latents(Block z, AlignedFloats& to) {
+    const auto stride = static_cast<std::size_t>(decoder_.in_stride());
+    for (int task = 0; task < wave_.count(); ++task) {
+      const Values flat = vector(z, task);
+      float* rows = to.data() + static_cast<std::size_t>(task * rows_of_task()) * stride;
+      for (std::size_t r = 0; r < groups_ * latents_; ++r) {
+        std::copy_n(flat.data() + r * latent_, latent_, rows + r * stride);
+      }
+    }
+  }
+  void put_latents(Block z, const float* from) {
+    const auto stride = static_cast<std::size_t>(decoder_.in_stride());
+    Values flat(groups_ * latents_ * latent_);
+    for (int task = 0; task < wave_.count(); ++task) {
+      const float* rows = from + static_cast<std::size_t>(task * rows_of_task()) * stride;
+      for (std::size_t r = 0; r < groups_ * latents_; ++r) {
+        std::copy_n(rows + r * stride, latent_, flat.data() + r * latent_);
+      }
+      wave_.write(z, task, flat.data());
+    }
+  }
+  /// The decoder's outputs for all tasks' latents; reads the noise too.
+  const float* forward(const Latents& at) {
+    take_latents(at.z, z_);
+    if (at.eps) {
+      for (int task = 0; task < wave_.count(); ++task) {
+        wave_.read(at.eps, task,
+                   eps_.data() + static_cast<std::size_t>(task * rows_of_task()) * weights_);
+      }
+    }
+    return decoder_.forward(z_.data(), static_cast<int>(count_rows()));
+  }
+  const float* tangent(Block z_dot) {
+    take_latents(z_dot, z_dot_);
+    return decoder_.tangent(z_dot_.data());
+  }
+  /// Weights: the mean over a group's latents of value(row, p).
+  template <typename F>
+  void put_weights(Block to, const F& value) {
+    const float share = 1.0f / static_cast<float>(latents_);
+    Values flat(groups_ * weights_);
+    for (int task = 0; task < wave_.count(); ++task) {
+      std::ranges::fill(flat, 0.0f);
+      for (std::size_t r = 0; r < groups_ * latents_; ++r) {
+        const std::size_t row = static_cast<std::size_t>(task) * groups_ * latents_ + r;
+        float* w = flat.data() + r / latents_ * weights_;
+        for (std::size_t p = 0; p < weights_; ++p) w[p] += share * value(row, p);
+      }
+      wave_.write(to, task, flat.data());
+    }
+  }
+  /// The gradient of the decoder's outputs from that of the weights: (g, slope(row, p) g) / C.
+  template <typename F>
+  void take_weights(Block g_weights, AlignedFloats& to, const F& slope) {
+    const float share = 1.0f / static_cast<float>(latents_);
+    for (int task = 0; task < wave_.count(); ++task) {
+      const Values flat = vector(g_weights, task);
+      for (std::size_t r = 0; r < groups_ * latents_; ++r) {
+        const std::size_t row = static_cast<std::size_t>(task) * groups_ * latents_ + r;
+        const float* g = flat.data() + r / latents_ * weights_;
+        float* out = to.data() + row * out_stride();
+        for (std::size_t p = 0; p < weights_; ++p) {
+          out[p] = share * g[p];
+          out[weights_ + p] = slope(row, p) * out[p];
+        }
+      }
+    }
+  }
+
+  CpuWave& wave_;
+  GeneratorSpec spec_;
+  Products products_;
+  std::size_t groups_, latents_, latent_, weights_;  ///< N, C, L, P
+  RowEncoder encoder_;
+  SharedNetwork decoder_;
+  std::uint64_t version_ = 0;  ///< of what is packed
+  AlignedFloats x_, z_, z_dot_, g_out_, g_out_dot_;
+  Values eps_;
+};
+
+}  // namespace
+
+std::unique_ptr<Generator> make_generator(CpuWave& wave, const GeneratorSpec& spec) {
+  return std::make_unique<CpuGenerator>(wave, spec);
+}
+
+}  // namespace kshot::backend::cpu

@@ -1,0 +1,205 @@
+#include "backend/cpu/shared_network.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kshot::backend::cpu {
+
+const std::int32_t* Products::offsets(std::size_t stride, int count) {
+  std::vector<std::int32_t>& table = offsets_[stride];
+  while (table.size() < static_cast<std::size_t>(count)) {
+    table.push_back(static_cast<std::int32_t>(table.size() * stride));
+  }
+  return table.data();
+}
+
+void Products::multiply(int m, int n, int k, const float* a, std::size_t a_row, std::size_t a_col,
+                        const float* b, std::size_t b_row, float* c, std::size_t c_row,
+                        bool accumulate) {
+  if (m == 0) return;
+  std::vector<GatherIndex>& index = index_[{a_col, b_row}];
+  while (index.size() < static_cast<std::size_t>(k)) {
+    index.push_back({static_cast<std::int32_t>(index.size() * a_col),
+                     static_cast<std::int32_t>(index.size() * b_row)});
+  }
+  GatherGemm g;
+  g.m = m;
+  g.n = n;
+  g.k = k;
+  g.x = a;
+  g.m_offset = offsets(a_row, m);
+  g.index = index.data();
+  g.b = b;
+  g.c = c;
+  g.c_offset = offsets(c_row, m);
+  g.accumulate = accumulate;
+  kernels_.gather_gemm(g);
+}
+
+SharedNetwork::SharedNetwork(Products& products, std::shared_ptr<const Network> network, int rows)
+    : products_(products), network_(std::move(network)) {
+  const auto floats = [rows](int stride) {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride);
+  };
+  std::size_t largest = 0;
+  for (const kshot::Layer& from : network_->layers()) {
+    Layer layer;
+    layer.in = from.in.size();
+    layer.out = from.out.size();
+    layer.in_stride = products_.pad(layer.in);
+    layer.out_stride = products_.pad(layer.out);
+    layer.linear = from.type == LayerType::linear;
+    if (layer.linear) {
+      const auto offset = [&](int tensor) {
+        return network_->parameters()[static_cast<std::size_t>(tensor)].offset;
+      };
+      layer.weight = offset(from.weight);
+      layer.has_bias = from.bias >= 0;
+      if (layer.has_bias) layer.bias = offset(from.bias);
+      const auto in = static_cast<std::size_t>(layer.in);
+      const auto out = static_cast<std::size_t>(layer.out);
+      layer.packed = AlignedFloats(in * static_cast<std::size_t>(layer.out_stride));
+      layer.transposed = AlignedFloats(out * static_cast<std::size_t>(layer.in_stride));
+      layer.bias_row = AlignedFloats(static_cast<std::size_t>(layer.out_stride));
+      largest = std::max(largest, layer.transposed.size());
+    } else {
+      layer.activation = from.type == LayerType::relu   ? Activation::relu
+                         : from.type == LayerType::tanh ? Activation::tanh
+                                                        : Activation::leaky_relu;
+    }
+    for (AlignedFloats* a : {&layer.y, &layer.y_dot}) *a = AlignedFloats(floats(layer.out_stride));
+    for (AlignedFloats* a : {&layer.g, &layer.g_dot}) *a = AlignedFloats(floats(layer.in_stride));
+    layers_.push_back(std::move(layer));
+  }
+  scratch_ = AlignedFloats(largest);
+}
+
+void SharedNetwork::pack(const float* weights) {
+  const Kernels& kernels = products_.kernels();
+  for (Layer& layer : layers_) {
+    if (!layer.linear) continue;
+    const float* w = weights + layer.weight;
+    kernels.transpose(layer.packed.data(), layer.out_stride, w, layer.in, layer.out, layer.in);
+    for (int o = 0; o < layer.out; ++o) {
+      std::copy_n(w + static_cast<std::ptrdiff_t>(o) * layer.in, layer.in,
+                  layer.transposed.data() + static_cast<std::ptrdiff_t>(o) * layer.in_stride);
+    }
+    if (layer.has_bias) std::copy_n(weights + layer.bias, layer.out, layer.bias_row.data());
+  }
+}
+
+const float* SharedNetwork::forward(const float* x, int rows) {
+  rows_ = rows;
+  const auto n = static_cast<std::size_t>(rows);
+  for (Layer& layer : layers_) {
+    layer.x = x;
+    const auto out = static_cast<std::size_t>(layer.out_stride);
+    if (layer.linear) {
+      if (layer.has_bias) {
+        for (std::size_t r = 0; r < n; ++r) {
+          std::copy_n(layer.bias_row.data(), out, layer.y.data() + r * out);
+        }
+      }
+      products_.multiply(rows, layer.out_stride, layer.in, x,
+                         static_cast<std::size_t>(layer.in_stride), 1, layer.packed.data(), out,
+                         layer.y.data(), out, layer.has_bias);
+    } else {
+      products_.kernels().act(layer.activation, layer.y.data(), x, n * out);
+    }
+    x = layer.y.data();
+  }
+  return x;
+}
+
+const float* SharedNetwork::tangent(const float* x_dot) {
+  const auto n = static_cast<std::size_t>(rows_);
+  for (Layer& layer : layers_) {
+    layer.x_dot = x_dot;
+    const auto out = static_cast<std::size_t>(layer.out_stride);
+    if (layer.linear) {
+      products_.multiply(rows_, layer.out_stride, layer.in, x_dot,
+                         static_cast<std::size_t>(layer.in_stride), 1, layer.packed.data(), out,
+                         layer.y_dot.data(), out, false);
+    } else {
+      products_.kernels().act_tangent(layer.activation, layer.y_dot.data(), layer.y.data(), x_dot,
+                                      n * out);
+    }
+    x_dot = layer.y_dot.data();
+  }
+  return x_dot;
+}
+
+const float* SharedNetwork::backward(const float* g, bool inputs) {
+  const auto n = static_cast<std::size_t>(rows_);
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    Layer& layer = layers_[i];
+    layer.g_out = g;
+    if (i == 0 && !inputs) return nullptr;
+    const auto in = static_cast<std::size_t>(layer.in_stride);
+    if (layer.linear) {
+      products_.multiply(rows_, layer.in_stride, layer.out, g,
+                         static_cast<std::size_t>(layer.out_stride), 1, layer.transposed.data(), in,
+                         layer.g.data(), in, false);
+    } else {
+      products_.kernels().act_backward(layer.activation, layer.g.data(), layer.y.data(), g, n * in);
+    }
+    g = layer.g.data();
+  }
+  return g;
+}
+
+const float* SharedNetwork::backward_tangent(const float* g_dot) {
+  const auto n = static_cast<std::size_t>(rows_);
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    Layer& layer = layers_[i];
+    layer.g_out_dot = g_dot;
+    const auto in = static_cast<std::size_t>(layer.in_stride);
+    if (layer.linear) {
+      products_.multiply(rows_, layer.in_stride, layer.out, g_dot,
+                         static_cast<std::size_t>(layer.out_stride), 1, layer.transposed.data(), in,
+                         layer.g_dot.data(), in, false);
+    } else {
+      products_.kernels().act_backward_tangent(layer.activation, layer.g_dot.data(), layer.y.data(),
+                                               layer.y_dot.data(), layer.g_out, g_dot, n * in);
+    }
+    g_dot = layer.g_dot.data();
+  }
+  return g_dot;
+}
+
+void SharedNetwork::outer(const Layer& layer, const float* g, const float* x, float* flat, float a,
+                          int first, int rows, bool bias) {
+  const auto in = static_cast<std::size_t>(layer.in_stride);
+  const auto out = static_cast<std::size_t>(layer.out_stride);
+  const auto at = static_cast<std::size_t>(first);
+  products_.multiply(layer.out, layer.in_stride, rows, g + at * out, 1, out, x + at * in, in,
+                     scratch_.data(), in, false);
+  for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) {
+    float* to = flat + layer.weight + o * static_cast<std::size_t>(layer.in);
+    const float* from = scratch_.data() + o * in;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(layer.in); ++i) to[i] += a * from[i];
+  }
+  if (!layer.has_bias || !bias) return;
+  for (std::size_t r = at; r < at + static_cast<std::size_t>(rows); ++r) {
+    for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) {
+      flat[layer.bias + o] += a * g[r * out + o];
+    }
+  }
+}
+
+void SharedNetwork::add_gradient(float* flat, int first, int rows) {
+  for (const Layer& layer : layers_) {
+    if (layer.linear) outer(layer, layer.g_out, layer.x, flat, 1.0f, first, rows, true);
+  }
+}
+
+void SharedNetwork::add_gradient_tangent(float* flat, double a, int first, int rows) {
+  const auto factor = static_cast<float>(a);
+  for (const Layer& layer : layers_) {
+    if (!layer.linear) continue;
+    outer(layer, layer.g_out_dot, layer.x, flat, factor, first, rows, true);
+    outer(layer, layer.g_out, layer.x_dot, flat, factor, first, rows, false);
+  }
+}
+
+}  // namespace kshot::backend::cpu
