@@ -49,6 +49,7 @@ std::string state_text(const RunState& s) {
             {"seconds", s.seconds},
             {"tasks", s.tasks},
             {"diverged", s.diverged},
+            {"guarded", s.guarded},
             {"validations_since_best", s.validations_since_best},
             {"window",
              {{"steps", s.window.steps},
@@ -66,6 +67,7 @@ RunState state_from(const json& j) {
   s.seconds = number(j.at("seconds"));
   s.tasks = j.at("tasks").get<std::uint64_t>();
   s.diverged = j.at("diverged").get<std::uint64_t>();
+  s.guarded = j.value("guarded", std::uint64_t{0});
   s.validations_since_best = j.at("validations_since_best").get<int>();
   const json& w = j.at("window");
   s.window = {.steps = w.at("steps").get<std::uint64_t>(),

@@ -30,6 +30,7 @@ struct RunState {
   std::uint64_t step = 0;
   double seconds = 0.0;
   std::uint64_t tasks = 0, diverged = 0;
+  std::uint64_t guarded = 0;  ///< steps that optimizer.nan_guard took over
   bool validated = false;
   ValidationReport best;
   int validations_since_best = 0;

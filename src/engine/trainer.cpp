@@ -146,6 +146,7 @@ class RunLog {
                                          {"task_loss", r.task_loss},
                                          {"tasks", r.tasks},
                                          {"diverged", r.diverged},
+                                         {"guarded", r.guarded},
                                          {"learning_rate", r.learning_rate},
                                          {"gradient_norm", r.gradient_norm},
                                          {"tasks_per_second", r.tasks_per_second}});
@@ -153,6 +154,7 @@ class RunLog {
     events_.scalar("train/loss", step, r.loss);
     events_.scalar("train/task_loss", step, r.task_loss);
     events_.scalar("train/diverged", step, static_cast<double>(r.diverged));
+    events_.scalar("train/guarded", step, static_cast<double>(r.guarded));
     events_.scalar("train/learning_rate", step, r.learning_rate);
     events_.scalar("train/gradient_norm", step, r.gradient_norm);
     events_.scalar("train/tasks_per_second", step, r.tasks_per_second);
@@ -265,7 +267,11 @@ struct Trainer::State {
     const Config& config = assembly.config;
     const StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
                                               config.train.meta_batch);
-    check(result);
+    if (config.optimizer.nan_guard && (result.diverged > 0 || !std::isfinite(result.loss))) {
+      guard();
+    } else {
+      check(result);
+    }
     rate = learning_rate(config.optimizer, run.step, config.train.steps);
     if ((run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps)) {
@@ -281,6 +287,16 @@ struct Trainer::State {
     run.window.loss += result.loss;
     run.window.task_loss += result.task_loss;
     return result;
+  }
+
+  /// For a step with diverged tasks: a gradient that pulls all parameters towards zero.
+  void guard() {
+    const std::span<const backend::Shared> gradients = scheduler->gradients();
+    for (std::size_t g = 0; g < gradients.size(); ++g) {
+      gradients[g]->upload(std::vector<double>(gradients[g]->size(), 0.0));
+      assembly.backend->add(*gradients[g], 1e-4, *assembly.parameters[g]);
+    }
+    ++run.guarded;
   }
 
   void check(const StepResult& result) {
@@ -318,6 +334,7 @@ struct Trainer::State {
     r.gradient_norm = gradient_norm;
     r.tasks = w.tasks;
     r.diverged = w.diverged;
+    r.guarded = run.guarded;
     r.seconds = run.seconds;
     r.tasks_per_second = speed_seconds > 0.0 ? speed_tasks / speed_seconds : 0.0;
     speed_tasks = speed_seconds = 0.0;
@@ -418,6 +435,7 @@ struct Trainer::State {
     }
     if (shown_speed > 0.0) text += fmt::format("  {:.4g} tasks/s", shown_speed);
     if (run.diverged > 0) text += fmt::format("  {} diverged", run.diverged);
+    if (run.guarded > 0) text += fmt::format(", {} steps guarded", run.guarded);
     return text;
   }
 
