@@ -26,7 +26,7 @@ struct TrainReport {
   double gradient_norm = 0.0;  ///< of the last step, before clipping
   std::uint64_t tasks = 0, diverged = 0;
   std::uint64_t guarded = 0;  ///< steps so far that optimizer.nan_guard took over
-  double seconds = 0.0;  ///< training time so far, over all sessions of the run
+  double seconds = 0.0;       ///< training time so far, over all sessions of the run
   double tasks_per_second = 0.0;
 };
 

@@ -475,7 +475,8 @@ class Document {
       const Config& base = entry.overridden ? config : from_file;
       if (applies_somehow(path, config) || applies_somehow(path, base)) continue;
       const auto dot = path.find('.');
-      const schema::Table& table = schema::table(dot == std::string::npos ? "" : path.substr(0, dot));
+      const schema::Table& table =
+          schema::table(dot == std::string::npos ? "" : path.substr(0, dot));
       if (!schema::applies(table, config)) fail(locate(path), path, misplaced(table, config));
       const auto [text, now] = explain(path, config);
       fail(locate(path), path, fmt::format("applies to {} alone; {}", text, now));

@@ -248,8 +248,7 @@ std::vector<Key> make_keys() {
 
       // ---- inner
       {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .when = own_loop,
-       .unit = "inner steps",
-       .doc = "Gradient steps on the support set (K)."},
+       .unit = "inner steps", .doc = "Gradient steps on the support set (K)."},
       {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0), .when = own_loop,
        .doc = "Step size (alpha); for `meta_sgd` the value that the learned rates start from."},
       {KSHOT_TABLE_KEY(inner, order),
@@ -316,10 +315,12 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(leo, relation),
        .doc = "Relate every pair of support rows; `false`: the encoder gives the latents' "
               "statistics by itself."},
-      {KSHOT_TABLE_KEY(leo, encoder_layers), .range = between(1, 1 << 14), .when = generated_network,
-       .unit = "units", .doc = "Hidden layers of the encoder of (x, y) pairs."},
-      {KSHOT_TABLE_KEY(leo, decoder_layers), .range = between(1, 1 << 14), .when = generated_network,
-       .unit = "units", .doc = "Hidden layers of the decoder to the network's weights."},
+      {KSHOT_TABLE_KEY(leo, encoder_layers), .range = between(1, 1 << 14),
+       .when = generated_network, .unit = "units",
+       .doc = "Hidden layers of the encoder of (x, y) pairs."},
+      {KSHOT_TABLE_KEY(leo, decoder_layers), .range = between(1, 1 << 14),
+       .when = generated_network, .unit = "units",
+       .doc = "Hidden layers of the decoder to the network's weights."},
       {KSHOT_TABLE_KEY(leo, deterministic),
        .doc = "Train without noise in latents and weights, and without KL."},
       {KSHOT_TABLE_KEY(leo, kl),
@@ -335,11 +336,13 @@ std::vector<Key> make_keys() {
               "decoder's last matrix from those of orthogonal ones."},
       {KSHOT_TABLE_KEY(leo, dropout_rate), .range = {.low = 0, .high = 1, .open_high = true},
        .when = head,
-       .doc = "Share of the features that is dropped in training (1 - keep probability), afresh for "
-              "the encoder and for every classification."},
+       .doc =
+           "Share of the features that is dropped in training (1 - keep probability), afresh for "
+           "the encoder and for every classification."},
       {KSHOT_TABLE_KEY(leo, decoder_offset),
-       .doc = "Standard deviation of the weights where the decoder gives 0; negative: sqrt(2 / (fan "
-              "in + fan out)) of the weight's tensor."},
+       .doc =
+           "Standard deviation of the weights where the decoder gives 0; negative: sqrt(2 / (fan "
+           "in + fan out)) of the weight's tensor."},
       {KSHOT_TABLE_KEY(leo, latent_lr_init), .range = at_least(0),
        .doc = "Start of the learned step sizes in the latents."},
       {KSHOT_TABLE_KEY(leo, finetune_lr_init), .range = at_least(0),
@@ -523,7 +526,8 @@ const std::vector<Table>& tables() {
       {"leo",
        {{"algorithm", {"leo"}}},
        "Latent embedding optimisation: shared networks generate each task's weights, from latents "
-       "that the inner loop moves. With `loss.type = \"cross_entropy\"` the weights are a softmax head "
+       "that the inner loop moves. With `loss.type = \"cross_entropy\"` the weights are a softmax "
+       "head "
        "on features, else all those of `[network]`."},
       {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
       {"optimizer", {}, "The meta-update."},

@@ -150,7 +150,7 @@ class GeneratorLedger final : public backend::Generator {
 };
 
 std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
-  return std::make_unique<GeneratorLedger>(spec, shape_, network_.outputs(), cost_);
+  return std::make_unique<GeneratorLedger>(spec, shape_, network_->outputs(), cost_);
 }
 
 class LedgerBackend final : public backend::HostBackend<float> {

@@ -327,8 +327,9 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
                                     : 1;
     noise_latent =
         inputs.numbers("noise_encoder", {tasks, groups, latents, count(config.leo.latent)});
-    noise_decoder = inputs.numbers("noise_decoder", {tasks, count(config.leo.latent_steps) + 1,
-                                                     groups, latents, weights / groups});
+    noise_decoder =
+        inputs.numbers("noise_decoder", {tasks, count(config.leo.latent_steps) + 1, groups, latents,
+                                         assembly.network->size() / groups});
     context.noise_latent = noise_latent.data();
     context.noise_decoder = noise_decoder.data();
     context.batch_tasks = batch.tasks();

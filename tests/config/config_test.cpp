@@ -178,22 +178,24 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.toml:1: [optimiser]: unknown table; did you mean [optimizer]?"},
         Message{"[qqqqqq]",
                 "run.toml:1: [qqqqqq]: unknown table; expected one of [network], [loss], [inner], "
-                "[meta_sgd], [abml], [data], [optimizer], [train] or [evaluate]"},
+                "[meta_sgd], [abml], [leo], [data], [optimizer], [train] or [evaluate]"},
         Message{"inner = 3", "run.toml:1: inner: expected a table, [inner], got 3"},
         // The first line with an unknown name is reported, not the first in the alphabet.
         Message{"[train]\nstep = 1\n[data]\nshot = 1",
                 "run.toml:2: train.step: unknown key; did you mean train.steps?"},
-        Message{"algorithm = \"hvi\"\n[hvi]\nbound = \"vb\"",
-                "run.toml:1: algorithm: expected maml, meta_sgd or abml, got the string \"hvi\""},
+        Message{
+            "algorithm = \"hvi\"\n[hvi]\nbound = \"vb\"",
+            "run.toml:1: algorithm: expected maml, meta_sgd, abml or leo, got the string \"hvi\""},
         Message{"algorithm = \"abml\"\n[abml]\nestimator = \"flip\"",
                 "run.toml:3: abml.estimator: expected weight, flipout or local, got the string "
                 "\"flip\""},
         Message{
             "algorithm = \"maml\"\n\n[abml]\nsamples_inner = 5",
             "run.toml:3: [abml]: applies to algorithm = \"abml\" alone; here algorithm = \"maml\""},
-        Message{"[evaluate]\nsamples = 5",
-                "run.toml:2: evaluate.samples: applies to algorithm = \"abml\" alone; here "
-                "algorithm = \"maml\""},
+        Message{
+            "[evaluate]\nsamples = 5",
+            "run.toml:2: evaluate.samples: applies to algorithm = \"abml\" or \"leo\" alone; here "
+            "algorithm = \"maml\""},
         Message{"[network]\nfilters = 32",
                 "run.toml:2: network.filters: applies to network.type = \"conv4\" alone; here "
                 "network.type = \"mlp\""},
@@ -227,7 +229,7 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'abml'\n[abml]\nsupport_in_outer = 1",
                 "run.toml:3: abml.support_in_outer: expected true or false, got 1"},
         Message{"algorithm = true",
-                "run.toml:1: algorithm: expected maml, meta_sgd or abml, got true"},
+                "run.toml:1: algorithm: expected maml, meta_sgd, abml or leo, got true"},
         Message{"[network]\ntype = 5",
                 "run.toml:2: network.type: expected mlp, linear, conv4 or sequential, got 5"},
         Message{"[network]\ntype = \"re\\nsnet\"",
@@ -373,6 +375,27 @@ TEST(ConfigChecks, AGlobThatMatchesNothing) {
 
 // ---- --set ----
 
+TEST(Leo, HeadOrNetwork) {
+  const Config head = Config::parse("algorithm = 'leo'\n[leo]\nways = 7\ndim = 30");
+  EXPECT_EQ(head.loss.type, LossType::cross_entropy) << "the default of leo";
+  EXPECT_EQ(head.make_network().size(), 7u * 30u) << "no biases";
+  EXPECT_EQ(Config::parse(head.to_toml()), head);
+  EXPECT_EQ(head.to_toml().find("[network]"), std::string::npos);
+  const Config network = Config::parse("algorithm = 'leo'\nloss.type = 'mse'\nleo.latent = 8");
+  EXPECT_EQ(network.make_network().size(), 1761u);
+  EXPECT_EQ(Config::parse(network.to_toml()), network);
+  EXPECT_EQ(error_of("algorithm = 'leo'\n[network]\nlayers = [1, 1]"),
+            "run.toml:2: [network]: does not apply with algorithm = \"leo\" and loss.type = "
+            "\"cross_entropy\"");
+  EXPECT_EQ(error_of("algorithm = 'leo'\n[inner]\nsteps = 3"),
+            "run.toml:3: inner.steps: applies to algorithm = \"maml\", \"meta_sgd\" or \"abml\" "
+            "alone; here algorithm = \"leo\"");
+  EXPECT_THAT(error_of("algorithm = 'leo'\nloss.type = 'mse'\nleo.ways = 5"),
+              HasSubstr("leo.ways: applies to"));
+  EXPECT_THAT(error_of("algorithm = 'leo'\nleo.dropout_rate = 1"),
+              HasSubstr("leo.dropout_rate: expected a number of at least 0 and below 1, got 1"));
+}
+
 TEST(Override, GoesOverTheFileAndTheLastWins) {
   const Config config = Config::parse("[inner]\nsteps = 3", "run.toml",
                                       {"inner.steps=4", "seed = 12 ", "inner.steps=5"});
@@ -442,8 +465,8 @@ TEST(Override, Messages) {
   EXPECT_EQ(
       error_of("", {"inner.steps=3\nseed = 4"}),
       "--set: inner.steps: expected an integer from 0 to 100000, got the string \"3\\nseed = 4\"");
-  EXPECT_EQ(error_of("", {"algorithm=leo"}),
-            "--set: algorithm: expected maml, meta_sgd or abml, got the string \"leo\"");
+  EXPECT_EQ(error_of("", {"algorithm=hvi"}),
+            "--set: algorithm: expected maml, meta_sgd, abml or leo, got the string \"hvi\"");
   EXPECT_EQ(error_of("", {"abml.samples_inner=3"}),
             "--set: abml.samples_inner: applies to algorithm = \"abml\" alone; here algorithm = "
             "\"maml\"");
@@ -665,8 +688,7 @@ TEST(Cases, EveryCaseIsReadOrRefusedForItsAlgorithm) {
     if (!std::filesystem::exists(file)) continue;
     SCOPED_TRACE(file.string());
     const std::string text = slurp(file);
-    const bool later = text.find("algorithm = \"leo\"") != std::string::npos ||
-                       text.find("algorithm = \"hvi\"") != std::string::npos;
+    const bool later = text.find("algorithm = \"hvi\"") != std::string::npos;
     if (later) {
       EXPECT_THAT(error_of(text), ::testing::ContainsRegex("algorithm: expected maml, "));
       continue;

@@ -199,7 +199,8 @@ TEST_P(SharedCase, Agrees) {
 INSTANTIATE_TEST_SUITE_P(
     All, SharedCase,
     testing::Values("abml_conv4", "abml_mlp_classify_fixed_prior", "abml_mlp_regression",
-                    "abml_query_only_first_order", "abml_ragged_all_data", "maml_conv4_head_only",
+                    "abml_query_only_first_order", "abml_ragged_all_data",
+                    "leo_3way_4shot_one_latent", "leo_5way_1shot", "maml_conv4_head_only",
                     "maml_conv4_pool_nonorm", "maml_conv4_stride_bn", "maml_mlp_first_order",
                     "maml_mlp_relu_1step", "maml_mlp_tanh_5step", "maml_ragged_regression",
                     "maml_sequential", "metasgd_layer_rates_per_step", "metasgd_mlp"),

@@ -99,14 +99,21 @@ class LaneWave final : public CpuWave {
     kernels_.broadcast(at(dst), host<float>(src).data(), src.size());
   }
   void upload(Block dst, const double* source, std::size_t stride) override {
-    upload(at(dst), storage(dst).width, source, stride);
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const double* from = source + task_of(lane) * stride;
+      const Strides s = strides(dst, lane);
+      float* out = at(dst) + s.first;
+      for (std::size_t e = 0; e < storage(dst).width; ++e) {
+        out[e * s.step] = static_cast<float>(from[e]);
+      }
+    }
   }
   void upload(float* out, std::size_t width, const double* source, std::size_t stride) const {
     for (int lane = 0; lane < lanes_; ++lane) {
       const double* from = source + task_of(lane) * stride;
-      const Strides s = strides(dst, lane);
       for (std::size_t e = 0; e < width; ++e) {
-        out[s.first + e * s.step] = static_cast<float>(from[e]);
+        out[e * static_cast<std::size_t>(lanes_) + static_cast<std::size_t>(lane)] =
+            static_cast<float>(from[e]);
       }
     }
   }
@@ -687,7 +694,7 @@ class LaneWave final : public CpuWave {
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
   AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
-  const float* input_ = nullptr;  ///< of the pass at hand
+  const float* input_ = nullptr;   ///< of the pass at hand
   AlignedFloats dropped_;
 };
 

@@ -59,7 +59,7 @@ class RowEncoder {
     AlignedFloats half[2] = {};        ///< of each row
     AlignedFloats g_half[2] = {};
     AlignedFloats pair = {}, g_pair = {};  ///< [pairs of a chunk, hidden_stride]
-    AlignedFloats mean = {};          ///< of each group
+    AlignedFloats mean = {};               ///< of each group
     AlignedFloats scratch = {};
   };
   std::optional<Relation> relation_;
