@@ -20,10 +20,10 @@ endif()
 
 add_library(kshot_warnings INTERFACE)
 # GCC 12 reports -Wrestrict in std::string itself (GCC bug 105651).
-target_compile_options(kshot_warnings INTERFACE -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi
-                                                $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+target_compile_options(kshot_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
+  -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>>)
 if(KSHOT_WERROR)
-  target_compile_options(kshot_warnings INTERFACE -Werror)
+  target_compile_options(kshot_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(KSHOT_SANITIZE)
   add_compile_options(-fsanitize=${KSHOT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

@@ -6,6 +6,13 @@
 #include <cmath>
 #include <cstdint>
 
+/// On the functions that device code calls too.
+#ifdef __CUDACC__
+#define KSHOT_HOST_DEVICE __host__ __device__
+#else
+#define KSHOT_HOST_DEVICE
+#endif
+
 namespace kshot {
 
 /// What a stream of numbers is for. Part of the counter: two purposes never share a number.
@@ -28,8 +35,8 @@ enum class Purpose : std::uint32_t {
 };
 
 /// Philox4x32-10: four words from a 128-bit counter and a 64-bit key.
-constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c,
-                                                  std::array<std::uint32_t, 2> k) {
+KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox4x32(
+    std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = 0xD2511F53ull * c[0];
     const std::uint64_t p1 = 0xCD9E8D57ull * c[2];
@@ -51,10 +58,10 @@ struct RandomKey {
   std::uint32_t inner_step = 0;
   std::uint32_t sample = 0;
 
-  constexpr std::array<std::uint32_t, 2> key() const {
+  KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 2> key() const {
     return {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   }
-  constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
+  KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
     return {quad, (inner_step << 16) | (sample & 0xffffu), task,
             (static_cast<std::uint32_t>(step) << 4) | static_cast<std::uint32_t>(purpose)};
   }
@@ -67,7 +74,7 @@ struct NoiseAddress {
   std::uint32_t quad;
   int word;
 };
-constexpr NoiseAddress noise_address(std::uint64_t element) {
+KSHOT_HOST_DEVICE constexpr NoiseAddress noise_address(std::uint64_t element) {
   return {static_cast<std::uint32_t>(((element >> 6) << 4) | (element & 15)),
           static_cast<int>((element >> 4) & 3)};
 }
@@ -77,7 +84,7 @@ constexpr NoiseAddress noise_address(std::uint64_t element) {
 struct NormalPair {
   float cosine, sine;
 };
-inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
+KSHOT_HOST_DEVICE inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
   // radius sqrt(-2 log u), u = (a >> 9 + 1/2) 2^-23 in (0, 1)
   const float u = std::fma(static_cast<float>(a >> 9), 0x1p-23f, 0x1p-24f);
   std::uint32_t bits;
@@ -133,7 +140,7 @@ inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
 
 /// Standard normal number of one element: words 0, 1 of a quad make the normals of words 0 (cosine)
 /// and 1 (sine), words 2, 3 likewise.
-inline float normal_element(const RandomKey& key, std::uint64_t element) {
+KSHOT_HOST_DEVICE inline float normal_element(const RandomKey& key, std::uint64_t element) {
   const NoiseAddress at = noise_address(element);
   const auto words = philox4x32(key.counter(at.quad), key.key());
   const NormalPair pair =

@@ -1,0 +1,106 @@
+# Device code (kernels/*.cu), twice: by nvcc for GPUs where the toolkit is found, and by the host's
+# compiler for the emulator of tests/simt, which needs none.
+set(KSHOT_CUDA AUTO CACHE STRING "Build for NVIDIA GPUs: ON, OFF, or AUTO (where nvcc is found)")
+set_property(CACHE KSHOT_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+# ---- GPU -----------------------------------------------------------------------------------------
+set(KSHOT_HAS_CUDA OFF)
+if(KSHOT_CUDA STREQUAL "AUTO" AND KSHOT_SANITIZE)
+  message(STATUS "CUDA: left out, the sanitizers are for host code")
+elseif(KSHOT_CUDA)
+  find_program(KSHOT_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda/bin)
+  if(KSHOT_NVCC)
+    if(NOT CMAKE_CUDA_COMPILER)
+      set(CMAKE_CUDA_COMPILER ${KSHOT_NVCC})
+    endif()
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      # binaries for these, PTX for what is newer
+      set(CMAKE_CUDA_ARCHITECTURES "80;90" CACHE STRING "Compute capabilities to build for")
+    endif()
+    set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG -lineinfo")
+    enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has it
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    if(KSHOT_CCACHE)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${KSHOT_CCACHE})
+    endif()
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)
+      message(FATAL_ERROR "CUDA 13.0 or newer is needed; ${CMAKE_CUDA_COMPILER} is "
+                          "${CMAKE_CUDA_COMPILER_VERSION}. KSHOT_CUDA=OFF builds for the CPU.")
+    endif()
+    find_package(CUDAToolkit REQUIRED)
+    set(KSHOT_HAS_CUDA ON)
+    message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
+  elseif(KSHOT_CUDA STREQUAL "AUTO")
+    message(STATUS "CUDA: no toolkit found (nvcc), building for the CPU")
+  else()
+    message(FATAL_ERROR "KSHOT_CUDA=ON, but nvcc was not found in PATH, CUDA_PATH or "
+                        "/usr/local/cuda/bin")
+  endif()
+endif()
+
+# A library of .cu files compiled by nvcc.
+function(kshot_device_library name)
+  add_library(${name} STATIC ${ARGN})
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
+                                             ${PROJECT_SOURCE_DIR}/tests)
+  # --expt-relaxed-constexpr: constexpr functions of the host, std::array's among them
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr
+    -Xcompiler=-Wall,-Wextra,-Wshadow>)
+  if(KSHOT_WERROR)
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings
+      -Xcompiler=-Werror>)
+  endif()
+  target_link_libraries(${name} PUBLIC CUDA::cudart_static CUDA::cublas)
+endfunction()
+
+file(GLOB KSHOT_KERNELS CONFIGURE_DEPENDS kernels/*.cu)
+file(GLOB KSHOT_EXAMPLE_KERNELS CONFIGURE_DEPENDS tests/simt/kernels/*.cu)
+if(KSHOT_HAS_CUDA)
+  kshot_device_library(kshot_kernels ${KSHOT_KERNELS})
+  if(KSHOT_BUILD_TESTS)
+    # The emulator's examples, the broken ones too, are CUDA: they compile, and are not run.
+    kshot_device_library(kshot_example_kernels ${KSHOT_EXAMPLE_KERNELS})
+  endif()
+endif()
+
+# ---- emulator ------------------------------------------------------------------------------------
+if(KSHOT_SANITIZE MATCHES "thread")
+  message(STATUS "Emulator: left out, it takes the thread sanitizer's place in kernels")
+  set(KSHOT_HAS_SIMT OFF)
+else()
+  set(KSHOT_HAS_SIMT ON)
+endif()
+
+# A library of .cu files for the emulator: every access to memory and every index calls it.
+function(kshot_emulated_library name)
+  set(sources)
+  foreach(file ${ARGN})
+    get_filename_component(base ${file} NAME_WE)
+    set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${name}/${base}.cpp)
+    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${file}\"\n")
+    list(APPEND sources ${wrapper})
+  endforeach()
+  add_library(${name} STATIC EXCLUDE_FROM_ALL ${sources})
+  # The address sanitizer cannot be combined with these calls, which check every address anyhow.
+  target_compile_options(${name} PRIVATE -fno-sanitize=address -fsanitize=thread,bounds,alignment
+    -Wno-unknown-pragmas  # unroll
+    $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>)
+  target_link_libraries(${name} PUBLIC kshot_simt PRIVATE kshot_warnings)
+endfunction()
+
+if(KSHOT_HAS_SIMT)
+  file(GLOB sources CONFIGURE_DEPENDS tests/simt/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
+  add_library(kshot_simt STATIC EXCLUDE_FROM_ALL ${sources})
+  target_include_directories(kshot_simt PUBLIC
+    ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests
+    ${PROJECT_SOURCE_DIR}/tests/simt/include)
+  target_compile_definitions(kshot_simt PUBLIC KSHOT_SIMT)
+  target_link_libraries(kshot_simt PUBLIC Threads::Threads PRIVATE kshot_warnings kshot_deps ${CMAKE_DL_LIBS})
+  kshot_emulated_library(kshot_emulated_kernels ${KSHOT_KERNELS})
+  kshot_emulated_library(kshot_emulated_examples ${KSHOT_EXAMPLE_KERNELS})
+endif()

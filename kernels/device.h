@@ -1,0 +1,162 @@
+// What a kernel file (*.cu) includes, and nothing else of CUDA. It is compiled twice: by nvcc for a
+// GPU, and by the host's compiler for the emulator in tests/simt. What that asks of a kernel:
+//
+//   - it is launched by launch<kernel>(...), never by <<<>>>
+//   - static shared memory is declared by KSHOT_SHARED, dynamic by DynamicShared
+//   - a store of one value by several threads says so: store_uniform
+//   - blocks of one launch do not talk to each other; floating-point atomics are not used
+//   - tensor cores and asynchronous copies stand behind #ifndef KSHOT_SIMT, with a plain twin
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+#include "kernels/runtime.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+/// Lanes of a warp, and the mask that names them all.
+constexpr int warp_lanes = 32;
+constexpr unsigned all_lanes = 0xffffffffu;
+
+// ---- shared memory ----
+
+/// KSHOT_SHARED(float, tile, [32][33]); declares `tile` in shared memory. The dimensions are
+/// constants, and are left out for a single number.
+#ifdef KSHOT_SIMT
+#define KSHOT_SHARED(type, name, ...)                                            \
+  static char name##_key;                                                        \
+  using name##_type = type __VA_ARGS__;                                          \
+  name##_type& name = *static_cast<name##_type*>(::kshot::simt::shared_variable( \
+      &name##_key, #name, sizeof(name##_type), alignof(name##_type)))
+#else
+#define KSHOT_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
+#endif
+
+/// Cuts a launch's dynamic shared memory into arrays, the same way on the host, which must know
+/// how much to ask for, and in the kernel:
+///
+///   host     const auto bytes = SharedSize().add<float>(n).add<double>(m).bytes();
+///   kernel   DynamicShared shared; float* x = shared.take<float>(n); ...
+class SharedSize {
+ public:
+  template <class T>
+  constexpr SharedSize& add(std::size_t count) {
+    bytes_ = (bytes_ + alignof(T) - 1) / alignof(T) * alignof(T) + count * sizeof(T);
+    return *this;
+  }
+  constexpr std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t bytes_ = 0;
+};
+
+#if defined(KSHOT_SIMT) || defined(__CUDACC__)
+#ifndef KSHOT_SIMT
+extern __shared__ __align__(16) unsigned char kshot_dynamic_shared[];
+#endif
+
+class DynamicShared {
+ public:
+  template <class T>
+  __device__ T* take(unsigned count) {
+    constexpr unsigned alignment = alignof(T);
+    static_assert(alignment <= 16);
+    const unsigned offset = (end_ + alignment - 1) / alignment * alignment;
+    end_ = offset + count * static_cast<unsigned>(sizeof(T));
+#ifdef KSHOT_SIMT
+    return static_cast<T*>(simt::dynamic_shared(offset, count * sizeof(T)));
+#else
+    return reinterpret_cast<T*>(kshot_dynamic_shared + offset);
+#endif
+  }
+
+ private:
+  unsigned end_ = 0;
+};
+
+// ---- declared sameness ----
+
+/// Several threads store the same value: not a race, and the emulator checks that it is the same.
+template <class T>
+__device__ inline void store_uniform(T* address, T value) {
+#ifdef KSHOT_SIMT
+  simt::store_uniform(address, &value, sizeof value);
+#else
+  *address = value;
+#endif
+}
+#endif
+
+// ---- launch ----
+
+struct Launch {
+  dim3 grid = 1;
+  dim3 block = 1;
+  std::size_t shared_bytes = 0;  ///< dynamic
+  cudaStream_t stream = nullptr;
+};
+
+namespace detail {
+
+/// "axpy_kernel<float>" of __PRETTY_FUNCTION__ "... [with auto kernel = ns::axpy_kernel<float>;
+/// ...".
+inline std::string kernel_name(std::string_view pretty) {
+  if (const auto at = pretty.find("kernel = "); at != pretty.npos) pretty.remove_prefix(at + 9);
+  std::size_t depth = 0, begin = 0, end = 0;
+  for (; end < pretty.size(); ++end) {
+    const char c = pretty[end];
+    if (c == '<') ++depth;
+    if (c == '>') --depth;
+    if (depth == 0 && (c == ';' || c == ']')) break;
+    if (depth == 0 && c == ':') begin = end + 1;
+  }
+  return std::string(pretty.substr(begin, end - begin));
+}
+
+template <class Function>
+struct Launcher;
+
+template <class... Parameters>
+struct Launcher<void (*)(Parameters...)> {
+  /// By value: each argument is converted to the parameter's type here.
+  template <auto kernel>
+  static void run(const Launch& shape, Parameters... arguments) {
+    const char* pretty = __PRETTY_FUNCTION__;
+#ifdef KSHOT_SIMT
+    using Arguments = std::tuple<Parameters...>;
+    const cudaError_t error = simt::launch(
+        kernel_name(pretty), shape.grid, shape.block, shape.shared_bytes, shape.stream,
+        [](const void* tuple) { std::apply(kernel, *static_cast<const Arguments*>(tuple)); },
+        std::make_shared<const Arguments>(arguments...), sizeof(Arguments));
+#else
+    cudaError_t error = cudaSuccess;
+    if (shape.shared_bytes > (48 << 10)) {  // more than the default must be asked for
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shape.shared_bytes));
+    }
+    void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+    if (error == cudaSuccess) {
+      error = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), shape.grid, shape.block,
+                               addresses, shape.shared_bytes, shape.stream);
+    }
+#endif
+    if (error != cudaSuccess) throw_device_error(error, "kernel " + kernel_name(pretty));
+  }
+};
+
+}  // namespace detail
+
+/// Puts a kernel on a stream: launch<axpy_kernel<float>>({.grid = g, .block = 256, .stream = s},
+/// y, a, x). Throws DeviceError naming the kernel where it cannot be launched.
+template <auto kernel, class... Arguments>
+void launch(const Launch& shape, const Arguments&... arguments) {
+  detail::Launcher<decltype(kernel)>::template run<kernel>(shape, arguments...);
+}
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,387 @@
+// Algebra of per-task vectors and of Gaussians over weights (elementwise.h).
+//
+// Mathematics   q = N(mu, e^{2s}), p = N(mu_p, e^{2s_p}), d = mu - mu_p, w = e^{-2 s_p},
+//               r = e^{2 (s - s_p)}, everything element by element:
+//                 KL          = sum s_p - s + (r + d^2 w - 1) / 2
+//                 dKL/d(...)  : mu: d w     s: r - 1     mu_p: -d w     s_p: 1 - r - d^2 w
+//                 d2KL/dq2 v  : mu: w v_mu  s: 2 r v_s
+//                 d2KL/dpdq v : mu_p: -w v_mu            s_p: -(2 d w v_mu + 2 r v_s)
+//               The rest is in the header as it is computed here.
+// Layout        per-task vectors [tasks, width], shared ones [width].
+// Who does what Flat passes: a thread takes every (grid size)-th element. Passes that need the task
+//               or the weight's index: a block takes `chunk` elements of one task, neighbouring
+//               threads neighbouring elements. draw_sample: a thread takes one Philox quad, which
+//               is four elements 16 apart, so that 16 threads fill 64 neighbours. kl: a block takes
+//               a task; its sum goes over threads' strides, then lanes, then warps: a fixed order.
+// Outputs       overwritten, unless the header says +=.
+// Bytes, and operations (multiply-adds count two), per element of each pass, in scalars of T:
+//                 broadcast 1 (+ src once, from L2)  0     rate_step        3 (+ rate)       2
+//                 fill      1                        0     draw_sample      3, 4 with eps    ~65
+//                 axpy      3                        2     sample           4                2
+//                 multiply_add 4                     3     sample_pullback  7                5
+//                 exponential 2                      ~10   sample_direction 5                3
+//                 rate_multiply 2 (+ rate)           1     kl, all wanted   12               ~40
+//                                                          kl_hvp, all      14               ~40
+//               (draw_sample: Philox is 10 rounds of 6 integer operations a quad, that is 15 an
+//               element, Box-Muller ~100 a pair.) All of them are bound by memory: 4 TB/s over the
+//               bytes is the floor on an H200. They are for what the fused kernels do not take.
+#include "kernels/elementwise.h"
+
+#include <algorithm>
+
+#include "kernels/device.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace {
+
+constexpr int threads = 256;
+constexpr int per_thread = 4;  // independent loads in flight
+constexpr int chunk = threads * per_thread;
+
+// ---- flat ----
+
+template <class T>
+struct Fill {
+  T* dst;
+  T value;
+  __device__ void operator()(std::size_t i) const { dst[i] = value; }
+};
+
+template <class T>
+struct Axpy {
+  T* y;
+  T a;
+  const T* x;
+  __device__ void operator()(std::size_t i) const { y[i] += a * x[i]; }
+};
+
+template <class T>
+struct MultiplyAdd {
+  T* y;
+  T a;
+  const T* x1;
+  const T* x2;
+  __device__ void operator()(std::size_t i) const { y[i] += a * x1[i] * x2[i]; }
+};
+
+template <class T>
+struct Exponential {
+  T* dst;
+  const T* src;
+  __device__ void operator()(std::size_t i) const { dst[i] = exp(src[i]); }
+};
+
+template <class T>
+struct Sample {
+  T* phi;
+  const T* eps;
+  const T* mu;
+  const T* sigma;
+  __device__ void operator()(std::size_t i) const { phi[i] = mu[i] + sigma[i] * eps[i]; }
+};
+
+template <class T>
+struct SamplePullback {
+  T* g_mu;
+  T* g_s;
+  T a;
+  const T* g;
+  const T* eps;
+  const T* sigma;
+  __device__ void operator()(std::size_t i) const {
+    const T scaled = a * g[i];
+    g_mu[i] += scaled;
+    g_s[i] += scaled * eps[i] * sigma[i];
+  }
+};
+
+template <class T>
+struct SampleDirection {
+  T* u;
+  const T* v_mu;
+  const T* v_s;
+  const T* eps;
+  const T* sigma;
+  __device__ void operator()(std::size_t i) const { u[i] = v_mu[i] + sigma[i] * eps[i] * v_s[i]; }
+};
+
+template <class Pass>
+__global__ void __launch_bounds__(threads) flat_kernel(Pass pass, std::size_t count) {
+  const std::size_t step = std::size_t{gridDim.x} * threads;
+  for (std::size_t i = std::size_t{blockIdx.x} * threads + threadIdx.x; i < count; i += step) {
+    pass(i);
+  }
+}
+
+template <class Pass>
+void flat(const Pass& pass, std::size_t count, cudaStream_t stream) {
+  if (count == 0) return;
+  const std::size_t blocks = (count + chunk - 1) / chunk;
+  launch<flat_kernel<Pass>>({.grid = static_cast<unsigned>(std::min<std::size_t>(blocks, 1u << 30)),
+                             .block = threads,
+                             .stream = stream},
+                            pass, count);
+}
+
+// ---- by task: pass(task, element, index of both) ----
+
+template <class T>
+struct Broadcast {
+  T* dst;
+  const T* src;
+  __device__ void operator()(int, int i, std::size_t at) const { dst[at] = src[i]; }
+};
+
+template <class T>
+__device__ T rate_of(const RateArgument<T>& rate, int i) {
+  return rate.vector ? rate.vector[i] : rate.value;
+}
+
+template <class T>
+struct RateMultiply {
+  T* dst;
+  RateArgument<T> rate;
+  const T* x;
+  __device__ void operator()(int, int i, std::size_t at) const {
+    dst[at] = rate_of(rate, i) * x[at];
+  }
+};
+
+template <class T>
+struct RateStep {
+  T* dst;
+  const T* src;
+  RateArgument<T> rate;
+  const T* grad;
+  __device__ void operator()(int, int i, std::size_t at) const {
+    dst[at] = src[at] - rate_of(rate, i) * grad[at];
+  }
+};
+
+template <class T>
+__device__ T scale_of(const TaskScale<T>& scale, int task) {
+  return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
+}
+
+template <class T>
+struct KlHvp {
+  GaussianPair<T> pair;
+  const T* v_mu;
+  const T* v_s;
+  T* r_mu;
+  T* r_s;
+  T* rp_mu;
+  T* rp_s;
+  __device__ void operator()(int task, int, std::size_t at) const {
+    const T scale = scale_of(pair.scale, task);
+    const T d = pair.mu[at] - pair.prior_mu[at];
+    const T s_p = pair.prior_s[at];
+    const T along_mu = scale * exp(T(-2) * s_p) * v_mu[at];
+    const T along_s = scale * T(2) * exp(T(2) * (pair.s[at] - s_p)) * v_s[at];
+    if (r_mu) r_mu[at] += along_mu;
+    if (r_s) r_s[at] += along_s;
+    if (rp_mu) rp_mu[at] -= along_mu;
+    if (rp_s) rp_s[at] -= T(2) * d * along_mu + along_s;
+  }
+};
+
+template <class Pass>
+__global__ void __launch_bounds__(threads) by_task_kernel(Pass pass, int width, int chunks) {
+  const int task = static_cast<int>(blockIdx.x) / chunks;
+  const int first = (static_cast<int>(blockIdx.x) - task * chunks) * chunk;
+  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
+#pragma unroll
+  for (int k = 0; k < per_thread; ++k) {
+    const int i = first + k * threads + static_cast<int>(threadIdx.x);
+    if (i < width) pass(task, i, row + static_cast<std::size_t>(i));
+  }
+}
+
+template <class Pass>
+void by_task(const Pass& pass, Extent extent, cudaStream_t stream) {
+  if (extent.count() == 0) return;
+  const int chunks = (extent.width + chunk - 1) / chunk;
+  launch<by_task_kernel<Pass>>(
+      {.grid = static_cast<unsigned>(extent.tasks) * static_cast<unsigned>(chunks),
+       .block = threads,
+       .stream = stream},
+      pass, extent.width, chunks);
+}
+
+// ---- noise ----
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    draw_sample_kernel(T* phi, T* eps, const T* mu, const T* sigma, RandomKey key, int width,
+                       int chunks) {
+  const int task = static_cast<int>(blockIdx.x) / chunks;
+  const int quad =
+      (static_cast<int>(blockIdx.x) - task * chunks) * threads + static_cast<int>(threadIdx.x);
+  const int first = (quad >> 4) * 64 + (quad & 15);  // kshot::noise_address, inverted
+  if (first >= width) return;
+  key.task += static_cast<std::uint32_t>(task);
+  const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(quad)), key.key());
+  const NormalPair low = box_muller(words[0], words[1]), high = box_muller(words[2], words[3]);
+  const float normals[4] = {low.cosine, low.sine, high.cosine, high.sine};
+  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
+#pragma unroll
+  for (int word = 0; word < 4; ++word) {
+    const int i = first + 16 * word;
+    if (i < width) {
+      const std::size_t at = row + static_cast<std::size_t>(i);
+      const T e = static_cast<T>(normals[word]);
+      if (eps) eps[at] = e;
+      phi[at] = mu[at] + sigma[at] * e;
+    }
+  }
+}
+
+// ---- KL: a block a task ----
+
+template <class T>
+__device__ T warp_sum(T value) {
+#pragma unroll
+  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
+    value += __shfl_xor_sync(all_lanes, value, lanes);
+  }
+  return value;
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    kl_kernel(GaussianPair<T> pair, T* value, T* g_mu, T* g_s, T* gp_mu, T* gp_s, int width) {
+  KSHOT_SHARED(T, of_warp, [threads / warp_lanes]);
+  const int task = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
+  const T scale = scale_of(pair.scale, task);
+  T sum = 0;
+  for (int i = thread; i < width; i += threads) {
+    const std::size_t at = row + static_cast<std::size_t>(i);
+    const T s = pair.s[at], s_p = pair.prior_s[at];
+    const T d = pair.mu[at] - pair.prior_mu[at];
+    const T pull = d * exp(T(-2) * s_p);
+    const T ratio = exp(T(2) * (s - s_p));  // of the variances
+    sum += s_p - s + T(0.5) * (ratio + d * pull - T(1));
+    if (g_mu) g_mu[at] += scale * pull;
+    if (g_s) g_s[at] += scale * (ratio - T(1));
+    if (gp_mu) gp_mu[at] -= scale * pull;
+    if (gp_s) gp_s[at] += scale * (T(1) - ratio - d * pull);
+  }
+  if (!value) return;  // the whole block: no barrier was passed
+  sum = warp_sum(sum);
+  if (thread % warp_lanes == 0) of_warp[thread / warp_lanes] = sum;
+  __syncthreads();
+  if (thread == 0) {
+    T total = 0;
+    for (int w = 0; w < threads / warp_lanes; ++w) total += of_warp[w];
+    value[task] += scale * total;
+  }
+}
+
+}  // namespace
+
+// ---- launchers ----
+
+template <class T>
+void broadcast(T* dst, const T* src, Extent extent, cudaStream_t stream) {
+  by_task(Broadcast<T>{dst, src}, extent, stream);
+}
+
+template <class T>
+void fill(T* dst, T value, std::size_t count, cudaStream_t stream) {
+  flat(Fill<T>{dst, value}, count, stream);
+}
+
+template <class T>
+void axpy(T* y, T a, const T* x, std::size_t count, cudaStream_t stream) {
+  flat(Axpy<T>{y, a, x}, count, stream);
+}
+
+template <class T>
+void multiply_add(T* y, T a, const T* x1, const T* x2, std::size_t count, cudaStream_t stream) {
+  flat(MultiplyAdd<T>{y, a, x1, x2}, count, stream);
+}
+
+template <class T>
+void exponential(T* dst, const T* src, std::size_t count, cudaStream_t stream) {
+  flat(Exponential<T>{dst, src}, count, stream);
+}
+
+template <class T>
+void rate_multiply(T* dst, RateArgument<T> rate, const T* x, Extent extent, cudaStream_t stream) {
+  by_task(RateMultiply<T>{dst, rate, x}, extent, stream);
+}
+
+template <class T>
+void rate_step(T* dst, const T* src, RateArgument<T> rate, const T* grad, Extent extent,
+               cudaStream_t stream) {
+  by_task(RateStep<T>{dst, src, rate, grad}, extent, stream);
+}
+
+template <class T>
+void draw_sample(T* phi, T* eps, const T* mu, const T* sigma, const RandomKey& key, Extent extent,
+                 cudaStream_t stream) {
+  if (extent.count() == 0) return;
+  const int quads = (extent.width + 63) / 64 * 16, chunks = (quads + threads - 1) / threads;
+  launch<draw_sample_kernel<T>>(
+      {.grid = static_cast<unsigned>(extent.tasks) * static_cast<unsigned>(chunks),
+       .block = threads,
+       .stream = stream},
+      phi, eps, mu, sigma, key, extent.width, chunks);
+}
+
+template <class T>
+void sample(T* phi, const T* eps, const T* mu, const T* sigma, std::size_t count,
+            cudaStream_t stream) {
+  flat(Sample<T>{phi, eps, mu, sigma}, count, stream);
+}
+
+template <class T>
+void sample_pullback(T* g_mu, T* g_s, T a, const T* g, const T* eps, const T* sigma,
+                     std::size_t count, cudaStream_t stream) {
+  flat(SamplePullback<T>{g_mu, g_s, a, g, eps, sigma}, count, stream);
+}
+
+template <class T>
+void sample_direction(T* u, const T* v_mu, const T* v_s, const T* eps, const T* sigma,
+                      std::size_t count, cudaStream_t stream) {
+  flat(SampleDirection<T>{u, v_mu, v_s, eps, sigma}, count, stream);
+}
+
+template <class T>
+void kl(const GaussianPair<T>& pair, T* value, T* g_mu, T* g_s, T* gp_mu, T* gp_s, Extent extent,
+        cudaStream_t stream) {
+  if (extent.count() == 0) return;
+  launch<kl_kernel<T>>(
+      {.grid = static_cast<unsigned>(extent.tasks), .block = threads, .stream = stream}, pair,
+      value, g_mu, g_s, gp_mu, gp_s, extent.width);
+}
+
+template <class T>
+void kl_hvp(const GaussianPair<T>& pair, const T* v_mu, const T* v_s, T* r_mu, T* r_s, T* rp_mu,
+            T* rp_s, Extent extent, cudaStream_t stream) {
+  by_task(KlHvp<T>{pair, v_mu, v_s, r_mu, r_s, rp_mu, rp_s}, extent, stream);
+}
+
+#define KSHOT_INSTANTIATE(T)                                                                     \
+  template void broadcast(T*, const T*, Extent, cudaStream_t);                                   \
+  template void fill(T*, T, std::size_t, cudaStream_t);                                          \
+  template void axpy(T*, T, const T*, std::size_t, cudaStream_t);                                \
+  template void multiply_add(T*, T, const T*, const T*, std::size_t, cudaStream_t);              \
+  template void exponential(T*, const T*, std::size_t, cudaStream_t);                            \
+  template void rate_multiply(T*, RateArgument<T>, const T*, Extent, cudaStream_t);              \
+  template void rate_step(T*, const T*, RateArgument<T>, const T*, Extent, cudaStream_t);        \
+  template void draw_sample(T*, T*, const T*, const T*, const RandomKey&, Extent, cudaStream_t); \
+  template void sample(T*, const T*, const T*, const T*, std::size_t, cudaStream_t);             \
+  template void sample_pullback(T*, T*, T, const T*, const T*, const T*, std::size_t,            \
+                                cudaStream_t);                                                   \
+  template void sample_direction(T*, const T*, const T*, const T*, const T*, std::size_t,        \
+                                 cudaStream_t);                                                  \
+  template void kl(const GaussianPair<T>&, T*, T*, T*, T*, T*, Extent, cudaStream_t);            \
+  template void kl_hvp(const GaussianPair<T>&, const T*, const T*, T*, T*, T*, T*, Extent,       \
+                       cudaStream_t)
+KSHOT_INSTANTIATE(float);
+KSHOT_INSTANTIATE(double);
+#undef KSHOT_INSTANTIATE
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,36 @@
+// Launchers of the correct kernels that the emulator is proven on.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/runtime.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+/// c[m, n] = a[m, k] b[k, n], row-major, in tiles through shared memory.
+template <class T>
+void matrix_product(T* c, const T* a, const T* b, int m, int n, int k, cudaStream_t stream);
+
+/// sums[i] = sum of x[i * width ... ), one block of 128 threads a row.
+template <class T>
+void row_sums(T* sums, const T* x, int rows, int width, cudaStream_t stream);
+
+/// to[cols, rows] = from[rows, cols]^T, row-major.
+void transpose(float* to, const float* from, int rows, int cols, cudaStream_t stream);
+
+/// y[i] = x[0] + ... + x[i] within each run of 32.
+void warp_scan(int* y, const int* x, int n, cudaStream_t stream);
+
+/// bins[v] = how many x are v (0 <= v < 16), through shared counters and integer atomics.
+void histogram(unsigned* bins, const int* x, int n, cudaStream_t stream);
+
+/// y += a x.
+void axpy(float* y, float a, const float* x, int n, cudaStream_t stream);
+
+/// y[i] = x[n - 1 - i] for n <= 1024 through two arrays in dynamic shared memory.
+void reverse(double* y, const double* x, int n, cudaStream_t stream);
+
+/// *flag = 1 if any x is negative, else unchanged; every thread that finds one says so.
+void any_negative(int* flag, const float* x, int n, cudaStream_t stream);
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

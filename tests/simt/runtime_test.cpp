@@ -1,0 +1,290 @@
+// The stand-ins for CUDA's runtime and cuBLAS: memory, streams, events, graphs, errors.
+#include <cublas_v2.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "kernels/blas.h"
+#include "kshot/error.h"
+#include "simt/device_array.h"
+#include "simt/kernels/good.h"
+#include "simt/orders.h"
+
+namespace kshot::cuda {
+namespace {
+
+using simt::With;
+using testing::Each;
+using testing::HasSubstr;
+
+template <class Action>
+std::string failure_of(Action action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::vector<float> ones(std::size_t n) {
+  return std::vector<float>(n, 1.0f);
+}
+
+class Stream {
+ public:
+  Stream() { KSHOT_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~Stream() { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event() { KSHOT_CUDA_CHECK(cudaEventCreate(&event_)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  operator cudaEvent_t() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+TEST(Errors, NameCallAndDevice) {
+  const With with({.memory = 1 << 20});
+  void* pointer = nullptr;
+  EXPECT_EQ(failure_of([&] { KSHOT_CUDA_CHECK(cudaMalloc(&pointer, 2 << 20)); }),
+            "CUDA device 0 (emulated device): cudaMalloc: out of memory "
+            "(cudaErrorMemoryAllocation)");
+  EXPECT_THROW(KSHOT_CUDA_CHECK(cudaSetDevice(1)), DeviceError);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "the error was taken";
+}
+
+TEST(Errors, LostDeviceMissingDeviceOldDriver) {
+  DeviceArray<float> x(ones(64));
+  {
+    const With with({.sticky_error = cudaErrorIllegalAddress});
+    EXPECT_THAT(failure_of([&] { axpy(x.data(), 1.0f, x.data(), 64, nullptr); }),
+                HasSubstr("kernel axpy_kernel: an illegal memory access was encountered"));
+    EXPECT_EQ(cudaGetLastError(), cudaErrorIllegalAddress);
+  }
+  int count = -1;
+  {
+    const With with({.devices = 0});
+    EXPECT_EQ(cudaGetDeviceCount(&count), cudaErrorNoDevice);
+    EXPECT_EQ(count, 0);
+  }
+  const With with({.driver_version = 12040});
+  EXPECT_EQ(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
+}
+
+TEST(Memory, LimitCountAndRelease) {
+  const With with({.memory = 1000});
+  const std::size_t before = simt::live_allocations();
+  std::size_t free = 0, total = 0;
+  {
+    DeviceArray<char> x(600);
+    EXPECT_EQ(simt::live_allocations(), before + 1);
+    KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    EXPECT_EQ(free, 400u);
+    EXPECT_EQ(total, 1000u);
+    EXPECT_THROW(DeviceArray<char>(401), DeviceError);
+    EXPECT_NO_THROW(DeviceArray<char>(400));
+  }
+  EXPECT_EQ(simt::live_allocations(), before);
+  float* gone = nullptr;
+  KSHOT_CUDA_CHECK(cudaMalloc(&gone, 256));
+  KSHOT_CUDA_CHECK(cudaMemset(gone, 0, 256));
+  KSHOT_CUDA_CHECK(cudaFree(gone));
+  EXPECT_EQ(cudaFree(gone), cudaErrorInvalidValue);
+  DeviceArray<float> x(ones(64));
+  EXPECT_THAT(failure_of([&] { axpy(x.data(), 1.0f, gone, 64, nullptr); }),
+              HasSubstr("freed memory"));
+}
+
+TEST(Memory, CopiesAreChecked) {
+  DeviceArray<float> x(ones(64));
+  std::vector<float> host(65);
+  EXPECT_THAT(failure_of([&] {
+                cudaMemcpy(host.data(), x.data(), 65 * sizeof(float), cudaMemcpyDeviceToHost);
+              }),
+              HasSubstr("260 bytes, out of bounds: byte 0 of device allocation"));
+  EXPECT_THAT(
+      failure_of([&] { cudaMemcpy(host.data(), x.data(), sizeof(float), cudaMemcpyHostToDevice); }),
+      HasSubstr("not the kind that was said"));
+}
+
+TEST(Memory, CopyCarriesWhatWasNeverWritten) {
+  DeviceArray<float> x(64), y(64), z(ones(64));
+  KSHOT_CUDA_CHECK(cudaMemset(x.data(), 0, 32 * sizeof(float)));
+  KSHOT_CUDA_CHECK(cudaMemcpy(y.data(), x.data(), 64 * sizeof(float), cudaMemcpyDeviceToDevice));
+  EXPECT_NO_THROW(axpy(z.data(), 1.0f, y.data(), 32, nullptr));
+  EXPECT_THAT(failure_of([&] { axpy(z.data(), 1.0f, y.data(), 33, nullptr); }),
+              HasSubstr("never written: byte 128 of device allocation"));
+}
+
+// Pinned memory is read when the copy runs, not when it is asked for.
+TEST(Streams, LazyShowsBufferOverwrittenTooEarly) {
+  const With with({.lazy = true});
+  float* pinned = nullptr;
+  KSHOT_CUDA_CHECK(cudaMallocHost(&pinned, 64 * sizeof(float)));
+  DeviceArray<float> x(64);
+  const Stream stream;
+  const auto fill_and_send = [&](float value) {
+    std::fill_n(pinned, 64, value);
+    KSHOT_CUDA_CHECK(
+        cudaMemcpyAsync(x.data(), pinned, 64 * sizeof(float), cudaMemcpyHostToDevice, stream));
+  };
+  fill_and_send(1.0f);
+  std::fill_n(pinned, 64, 2.0f);  // too early
+  KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  EXPECT_THAT(x.host(), Each(2.0f));
+  fill_and_send(3.0f);
+  KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  std::fill_n(pinned, 64, 4.0f);
+  EXPECT_THAT(x.host(), Each(3.0f));
+  KSHOT_CUDA_CHECK(cudaFreeHost(pinned));
+}
+
+TEST(Streams, LazyShowsMissingWaitBetweenStreams) {
+  const With with({.lazy = true});
+  for (const bool waits : {true, false}) {
+    const Stream first, second;
+    const Event filled;
+    DeviceArray<float> x(64), y(ones(64));
+    KSHOT_CUDA_CHECK(cudaMemsetAsync(x.data(), 0, 64 * sizeof(float), first));
+    KSHOT_CUDA_CHECK(cudaEventRecord(filled, first));
+    EXPECT_EQ(cudaEventQuery(filled), cudaErrorNotReady);
+    if (waits) KSHOT_CUDA_CHECK(cudaStreamWaitEvent(second, filled));
+    axpy(y.data(), 1.0f, x.data(), 64, second);
+    const std::string failure =
+        failure_of([&] { KSHOT_CUDA_CHECK(cudaStreamSynchronize(second)); });
+    EXPECT_EQ(failure.empty(), waits);
+    if (!waits) {
+      EXPECT_THAT(failure, HasSubstr("never written"));
+    }
+  }
+}
+
+TEST(Streams, EventsTellTime) {
+  const Stream stream;
+  const Event start, stop;
+  DeviceArray<float> x(ones(4096)), y(ones(4096));
+  KSHOT_CUDA_CHECK(cudaEventRecord(start, stream));
+  axpy(y.data(), 1.0f, x.data(), 4096, stream);
+  KSHOT_CUDA_CHECK(cudaEventRecord(stop, stream));
+  KSHOT_CUDA_CHECK(cudaEventSynchronize(stop));
+  float milliseconds = -1.0f;
+  KSHOT_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start, stop));
+  EXPECT_GT(milliseconds, 0.0f);
+}
+
+TEST(Graphs, ReplayWhatWasCaptured) {
+  for (const bool lazy : {false, true}) {
+    const With with({.lazy = lazy});
+    const Stream stream, side;
+    const Event fork, join;
+    DeviceArray<float> x(ones(64)), y(ones(64)), z(ones(64));
+    const std::uint64_t kernels = simt::counters().kernels;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    axpy(y.data(), 1.0f, x.data(), 64, stream);  // y += x
+    KSHOT_CUDA_CHECK(cudaEventRecord(fork, stream));
+    KSHOT_CUDA_CHECK(cudaStreamWaitEvent(side, fork));
+    axpy(z.data(), 2.0f, y.data(), 64, side);  // z += 2 y
+    KSHOT_CUDA_CHECK(cudaEventRecord(join, side));
+    KSHOT_CUDA_CHECK(cudaStreamWaitEvent(stream, join));
+    KSHOT_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    EXPECT_EQ(simt::counters().kernels, kernels) << "capture does not run";
+    KSHOT_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
+    KSHOT_CUDA_CHECK(cudaGraphDestroy(graph));
+    for (int i = 0; i < 3; ++i) KSHOT_CUDA_CHECK(cudaGraphLaunch(executable, stream));
+    KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+    EXPECT_EQ(simt::counters().kernels, kernels + 6);
+    EXPECT_THAT(y.host(), Each(4.0f));  // 2, 3, 4
+    EXPECT_THAT(z.host(), Each(1.0f + 2.0f * (2.0f + 3.0f + 4.0f)));
+    KSHOT_CUDA_CHECK(cudaGraphExecDestroy(executable));
+  }
+}
+
+TEST(Graphs, CaptureRefusesWhatTheDeviceRefuses) {
+  const Stream stream, side;
+  const Event fork;
+  DeviceArray<float> x(ones(64));
+  cudaGraph_t graph = nullptr;
+  void* pointer = nullptr;
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  EXPECT_EQ(cudaMalloc(&pointer, 64), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  KSHOT_CUDA_CHECK(cudaEventRecord(fork, stream));
+  KSHOT_CUDA_CHECK(cudaStreamWaitEvent(side, fork));
+  axpy(x.data(), 1.0f, x.data(), 64, side);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureUnjoined);
+  cudaGetLastError();
+}
+
+// C = alpha op(A) op(B) + beta C for whole numbers, against the definition written out.
+TEST(Blas, StridedBatchedProductsOfAllTransposes) {
+  const int m = 3, n = 4, k = 5, batch = 2;
+  cublasHandle_t handle = nullptr;
+  KSHOT_CUBLAS_CHECK(cublasCreate(&handle));
+  std::vector<double> a(static_cast<std::size_t>(m * k * batch)), b(k * n * batch),
+      c(m * n * batch);
+  std::iota(a.begin(), a.end(), 1.0);
+  std::iota(b.begin(), b.end(), -7.0);
+  std::iota(c.begin(), c.end(), 3.0);
+  for (const bool ta : {false, true}) {
+    for (const bool tb : {false, true}) {
+      DeviceArray<double> da(a), db(b), dc(c);
+      const double alpha = 2.0, beta = -1.0;
+      KSHOT_CUBLAS_CHECK(cublasDgemmStridedBatched(
+          handle, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, m, n, k, &alpha,
+          da.data(), ta ? k : m, m * k, db.data(), tb ? n : k, k * n, &beta, dc.data(), m, m * n,
+          batch));
+      const std::vector<double> got = dc.host();
+      for (int t = 0; t < batch; ++t) {
+        for (int j = 0; j < n; ++j) {
+          for (int i = 0; i < m; ++i) {
+            double sum = 0;
+            for (int p = 0; p < k; ++p) {
+              const int ia = t * m * k + (ta ? p + k * i : i + m * p);
+              const int ib = t * k * n + (tb ? j + n * p : p + k * j);
+              sum += a[static_cast<std::size_t>(ia)] * b[static_cast<std::size_t>(ib)];
+            }
+            const auto at = static_cast<std::size_t>(t * m * n + j * m + i);
+            EXPECT_EQ(got[at], 2.0 * sum - c[at]);
+          }
+        }
+      }
+    }
+  }
+  DeviceArray<float> small(ones(16));
+  const float one = 1.0f, zero = 0.0f;
+  EXPECT_THAT(failure_of([&] {
+                cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 5, &one, small.data(), 4,
+                            small.data(), 5, &zero, small.data(), 4);
+              }),
+              HasSubstr("cuBLAS, matrix A: 16 bytes, out of bounds"));
+  EXPECT_THROW(
+      KSHOT_CUBLAS_CHECK(cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, small.data(),
+                                     3, small.data(), 4, &zero, small.data(), 4)),
+      DeviceError);
+  KSHOT_CUBLAS_CHECK(cublasDestroy(handle));
+}
+
+}  // namespace
+}  // namespace kshot::cuda
