@@ -185,8 +185,9 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
       wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
       wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
     } else {
-      wave_.gradient_step(inner_pass(context, k, current_.mu), next.mu, current_.mu, rates.at(k),
-                          g_);
+      Wave::Pass pass = inner_pass(context, k, current_.mu);
+      if (keep && spec_.second_order) pass.activations = k;
+      wave_.gradient_step(pass, next.mu, current_.mu, rates.at(k), g_);
     }
     current_ = next;
     if (visit) visit(k + 1);
@@ -207,8 +208,7 @@ Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rate
   const bool learn_rates = !rate_gradients.empty();
   for (int k = spec_.steps - 1; k >= 0; --k) {
     Wave::Pass pass = inner_pass(context, k, iterates_[static_cast<std::size_t>(k)].mu);
-    // the last inner step's gradient is the last on this set: the outer loss is the query's
-    pass.again = k == spec_.steps - 1 && spec_.inner_set == Set::support;
+    pass.activations = k;
     if (spec_.second_order) {
       wave_.hessian_step(pass, h_, v, rates.at(k), learn_rates ? g_ : Block{}, direction_.mu);
     } else {

@@ -215,8 +215,11 @@ class Wave {
     Set set = Set::support;
     Block weights;
     Scale scale;
-    /// The last gradient on this set was at these weights: its activations may serve again.
-    bool again = false;
+    /// A number >= 0 a gradient's activations may be kept under, for the Hessian-vector product
+    /// that names it too: same tasks, set, weights, scale and dropout. A backend keeps as many as
+    /// it sees fit, within a fixed size: what grows with the number of inner steps are the
+    /// iterates.
+    int activations = -1;
     Dropout dropout = {};
   };
   /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.

@@ -16,6 +16,12 @@ namespace {
 /// rows, one pass over both does the work of two with half the traffic of weights.
 constexpr Set both = static_cast<Set>(3);
 
+/// Activations of the last inner steps are kept for the adjoint, up to this size a wave: about what
+/// reading them back costs less than computing them again, next to the iterates in the cache.
+constexpr std::size_t kept_activation_bytes = std::size_t{768} << 10;
+constexpr int most_slots = 16;
+constexpr int places = 4 + most_slots;
+
 class LaneWave final : public CpuWave {
  public:
   LaneWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -57,6 +63,10 @@ class LaneWave final : public CpuWave {
       widest = std::max({widest, floats, size(step.in, widest_rows)});
     }
     for (AlignedFloats& b : delta_dot_) b = AlignedFloats(widest);
+    std::size_t slot_bytes = 0;
+    for (const Step& step : steps_) slot_bytes += 2 * sizeof(float) * size(step.out, shape.support);
+    slots_ =
+        static_cast<int>(std::min<std::size_t>(kept_activation_bytes / slot_bytes, most_slots));
     make_room(Set::support);
     make_room(Set::query);
     if (shape.with_all) make_room(Set::all);
@@ -93,6 +103,7 @@ class LaneWave final : public CpuWave {
       load_rows(batch, false, q, data_[2], 1);
     }
     joined_ = false;
+    std::fill_n(kept_, places, -1);
   }
 
   void broadcast(Block dst, const SharedVector& src) override {
@@ -152,9 +163,11 @@ class LaneWave final : public CpuWave {
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
     take_input(pass);
-    forward(pass.set, at(pass.weights), nullptr, true);
-    loss_and_delta(pass.set, pass.scale, at(loss), true, false);
-    backward(pass.set, at(pass.weights), nullptr, true,
+    const Place place = place_of(pass);
+    keep(place, pass.activations);
+    forward(place, at(pass.weights), nullptr, true);
+    loss_and_delta(place, pass.scale, at(loss), true, false);
+    backward(place, at(pass.weights), nullptr, true,
              {at(grad), accumulate ? at(grad) : nullptr, 1.0f}, {});
   }
 
@@ -162,9 +175,11 @@ class LaneWave final : public CpuWave {
                      Block scratch) override {
     if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
     take_input(pass);
-    forward(pass.set, at(pass.weights), nullptr, true);
-    loss_and_delta(pass.set, pass.scale, nullptr, true, false);
-    backward(pass.set, at(pass.weights), nullptr, true,
+    const Place place = place_of(pass);
+    keep(place, pass.activations);
+    forward(place, at(pass.weights), nullptr, true);
+    loss_and_delta(place, pass.scale, nullptr, true, false);
+    backward(place, at(pass.weights), nullptr, true,
              {at(dst), at(src), -static_cast<float>(rate.value)}, {});
   }
 
@@ -194,9 +209,10 @@ class LaneWave final : public CpuWave {
     const Set set = pass.and_support ? both : pass.set;  // the other set is the query
     if (pass.and_support) join_sets();
     take_input({set, {}, {}});
-    forward(set, phi_.data(), nullptr, true);
-    loss_and_delta(set, pass.scale, at(loss), true, false);
-    backward(set, phi_.data(), nullptr, true, target, {});
+    const Place place = own_place(set);
+    forward(place, phi_.data(), nullptr, true);
+    loss_and_delta(place, pass.scale, at(loss), true, false);
+    backward(place, phi_.data(), nullptr, true, target, {});
   }
 
   void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
@@ -206,20 +222,22 @@ class LaneWave final : public CpuWave {
     }
     const float* const shift = draw_shift(pass, v_mu, v_s);
     take_input({pass.set, {}, {}});
-    forward(pass.set, phi_.data(), u_.data(), true);
-    loss_and_delta(pass.set, pass.scale, nullptr, true, true);
-    backward(pass.set, phi_.data(), u_.data(), true, {},
+    const Place place = own_place(pass.set);
+    forward(place, phi_.data(), u_.data(), true);
+    loss_and_delta(place, pass.scale, nullptr, true, true);
+    backward(place, phi_.data(), u_.data(), true, {},
              {at(r_mu), at(r_mu), static_cast<float>(a), at(r_s), shift});
   }
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
     const int n = rows(pass.set);
     take_input(pass);
-    forward(pass.set, at(pass.weights), nullptr, true);
-    if (loss) loss_and_delta(pass.set, pass.scale, at(loss), false, false);
+    const Place place = own_place(pass.set);
+    forward(place, at(pass.weights), nullptr, true);
+    if (loss) loss_and_delta(place, pass.scale, at(loss), false, false);
     if (!outputs) return;
     // [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows
-    const float* z = steps_.back().y[static_cast<int>(pass.set)].data();
+    const float* z = steps_.back().y[place.store].data();
     float* out = at(outputs);
     const auto lanes = static_cast<std::size_t>(lanes_);
     for (int r = 0; r < n; ++r) {
@@ -296,7 +314,7 @@ class LaneWave final : public CpuWave {
     std::size_t weight = 0, bias = 0;
     bool has_bias = false;
     // Of the last pass on each set; delta is the loss's derivative by y.
-    AlignedFloats y[4], delta[4];
+    AlignedFloats y[places], delta[places];
     AlignedFloats y_dot;
   };
   struct Data {
@@ -361,6 +379,24 @@ class LaneWave final : public CpuWave {
     data.target = AlignedFloats(size(network_outputs_, n));
     data.valid = AlignedFloats(size(1, n));
   }
+
+  /// Where a pass's activations lie: a set's own store, or one of those kept for the adjoint.
+  struct Place {
+    Set set;
+    int store;
+  };
+  static Place own_place(Set set) { return {set, static_cast<int>(set)}; }
+  Place place_of(const Pass& pass) {
+    if (pass.set != Set::support || pass.activations < 0 || slots_ == 0) return own_place(pass.set);
+    const Place place{pass.set, 4 + pass.activations % slots_};
+    for (Step& step : steps_) {
+      if (step.y[place.store].size() != 0) break;
+      step.y[place.store] = AlignedFloats(size(step.out, rows(pass.set)));
+      step.delta[place.store] = AlignedFloats(size(step.out, rows(pass.set)));
+    }
+    return place;
+  }
+  void keep(const Place& place, int number) { kept_[place.store] = place.store < 4 ? -1 : number; }
 
   void join_sets() {
     if (joined_) return;
@@ -469,11 +505,13 @@ class LaneWave final : public CpuWave {
   }
 
   void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv) {
-    const bool fresh = !pass.again;
     take_input(pass);
-    forward(pass.set, at(pass.weights), w_dot, fresh);
-    loss_and_delta(pass.set, pass.scale, nullptr, fresh, true);
-    backward(pass.set, at(pass.weights), w_dot, fresh, grad, hv);
+    const Place place = place_of(pass);
+    const bool fresh = kept_[place.store] != pass.activations || pass.activations < 0;
+    forward(place, at(pass.weights), w_dot, fresh);
+    loss_and_delta(place, pass.scale, nullptr, fresh, true);
+    backward(place, at(pass.weights), w_dot, fresh, grad, hv);
+    keep(place, pass.activations);
   }
 
   /// The rows that a pass reads: the set's own, or a copy of them under dropout.
@@ -499,14 +537,14 @@ class LaneWave final : public CpuWave {
   }
 
   /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
-  void forward(Set set, const float* w, const float* w_dot, bool fresh) {
+  void forward(const Place& place, const float* w, const float* w_dot, bool fresh) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int s = static_cast<int>(set);
-    const int n = rows(set);
-    const float* x = input_;
+    const int s = static_cast<int>(place.set);
+    const int n = rows(place.set);
+    const float* x = data_[s].x.data();
     const float* x_dot = nullptr;  // the data have no tangent
     for (Step& step : steps_) {
-      float* const y = step.y[s].data();
+      float* const y = step.y[place.store].data();
       if (step.is_activation) {
         const std::size_t count = size(step.out, n);
         if (fresh) kernels_.act(step.activation, y, x, count);
@@ -553,9 +591,10 @@ class LaneWave final : public CpuWave {
   }
 
   /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
-  void loss_and_delta(Set set, const Scale& factors, float* loss, bool delta, bool tangent) {
-    const int s = static_cast<int>(set);
-    const int n = rows(set);
+  void loss_and_delta(const Place& place, const Scale& factors, float* loss, bool delta,
+                      bool tangent) {
+    const int s = static_cast<int>(place.set);
+    const int n = rows(place.set);
     float scale[max_lanes];
     pattern(factors, scale);
     const float* valid = data_[s].valid.data();
@@ -572,11 +611,11 @@ class LaneWave final : public CpuWave {
     g.rows = n;
     g.coefficient = loss_coefficient();
     g.constant = loss_constant();
-    g.z = last.y[s].data();
+    g.z = last.y[place.store].data();
     g.target = data_[s].target.data();
     g.weight = weight_.data();
     g.loss = loss;
-    if (delta) g.delta = last.delta[s].data();
+    if (delta) g.delta = last.delta[place.store].data();
     if (tangent) {
       g.z_dot = last.y_dot.data();
       g.delta_dot = delta_dot_[0].data();
@@ -585,30 +624,31 @@ class LaneWave final : public CpuWave {
   }
 
   /// From delta at the output: the gradient into `grad`, and with w_dot its tangent into `hv`.
-  void backward(Set set, const float* w, const float* w_dot, bool fresh, const Target& grad,
-                const Target& hv) {
+  void backward(const Place& place, const float* w, const float* w_dot, bool fresh,
+                const Target& grad, const Target& hv) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int s = static_cast<int>(set);
-    const int n = rows(set);
+    const int s = static_cast<int>(place.set);
+    const int n = rows(place.set);
     const bool tangent = w_dot != nullptr;
     int now = 0;  // which of delta_dot_ is the current one
     for (std::size_t i = steps_.size(); i-- > 0;) {
       Step& step = steps_[i];
       const bool first = i == 0;
-      const float* x = first ? input_ : steps_[i - 1].y[s].data();
+      const float* x = first ? data_[s].x.data() : steps_[i - 1].y[place.store].data();
       const float* x_dot = first ? nullptr : steps_[i - 1].y_dot.data();
-      const float* const delta = step.delta[s].data();
-      float* const delta_in = first ? nullptr : steps_[i - 1].delta[s].data();
+      const float* const delta = step.delta[place.store].data();
+      float* const delta_in = first ? nullptr : steps_[i - 1].delta[place.store].data();
       float* const delta_dot = delta_dot_[now].data();
       if (step.is_activation) {
         if (first) break;
         const std::size_t count = size(step.out, n);
         if (tangent) {
-          kernels_.act_backward_tangent(step.activation, delta_dot, step.y[s].data(),
+          kernels_.act_backward_tangent(step.activation, delta_dot, step.y[place.store].data(),
                                         step.y_dot.data(), delta, delta_dot, count);
         }
         if (fresh) {
-          kernels_.act_backward(step.activation, delta_in, step.y[s].data(), delta, count);
+          kernels_.act_backward(step.activation, delta_in, step.y[place.store].data(), delta,
+                                count);
         }
         continue;
       }
@@ -667,7 +707,7 @@ class LaneWave final : public CpuWave {
       back.c_col = 1;
       back.a[0] = w + step.weight * lanes;
       if (const Step& below = steps_[i - 1]; below.gated) {
-        back.gate = below.y[s].data();
+        back.gate = below.y[place.store].data();
         back.slope = below.slope;
       }
       if (fresh) {
@@ -690,7 +730,9 @@ class LaneWave final : public CpuWave {
   int lanes_;
   std::vector<Step> steps_;
   Data data_[4];
-  bool joined_ = false;  ///< data_[both] is of the tasks at hand
+  int slots_ = 0;
+  int kept_[places] = {};  ///< the number whose activations a place holds, or -1
+  bool joined_ = false;    ///< data_[both] is of the tasks at hand
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
   AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
