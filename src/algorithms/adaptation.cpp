@@ -60,6 +60,11 @@ Wave::Pass Adaptation::inner_pass(const StepContext& context, int k, Block weigh
   return pass;
 }
 
+/// Not one of another adaptation on the same wave, whose first key differs.
+int Adaptation::activations_number(int k) const {
+  return static_cast<int>(spec_.first_key) + k;
+}
+
 Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
   return {state.mu, state.s,         prior().mu, prior().s, {spec_.kl_weight, rows()},
           sigma_,   prior_precision_};
@@ -186,7 +191,7 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
       wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
     } else {
       Wave::Pass pass = inner_pass(context, k, current_.mu);
-      if (keep && spec_.second_order) pass.activations = k;
+      if (keep && spec_.second_order) pass.activations = activations_number(k);
       wave_.gradient_step(pass, next.mu, current_.mu, rates.at(k), g_);
     }
     current_ = next;
@@ -208,7 +213,7 @@ Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rate
   const bool learn_rates = !rate_gradients.empty();
   for (int k = spec_.steps - 1; k >= 0; --k) {
     Wave::Pass pass = inner_pass(context, k, iterates_[static_cast<std::size_t>(k)].mu);
-    pass.activations = k;
+    pass.activations = activations_number(k);
     if (spec_.second_order) {
       wave_.hessian_step(pass, h_, v, rates.at(k), learn_rates ? g_ : Block{}, direction_.mu);
     } else {

@@ -25,8 +25,9 @@ struct AdaptationSpec {
   backend::Set inner_set = backend::Set::support;
   /// Of the summed loss of the inner steps; by default the mean over the set's rows.
   std::optional<backend::Scale> scale = {};
-  double dropout_rate = 0.0;    ///< of the inner steps' inputs
-  std::uint32_t first_key = 0;  ///< inner_step that step 0's dropout is keyed by
+  double dropout_rate = 0.0;  ///< of the inner steps' inputs
+  /// Number of step 0 among all inner steps on the wave: keys its dropout and its activations.
+  std::uint32_t first_key = 0;
   bool gaussian = false;
   // Gaussian states alone:
   backend::Estimator estimator = backend::Estimator::weight;
@@ -82,6 +83,7 @@ class Adaptation {
     bool drawn = false;
   };
   backend::Wave::Pass inner_pass(const StepContext& context, int k, backend::Block weights) const;
+  int activations_number(int k) const;
   void run(const StepContext& context, const RatePlan& rates, int steps, bool keep,
            const std::function<void(int step)>& visit);
   backend::Scale::By rows() const;
