@@ -23,7 +23,9 @@ enum class Activation { relu, tanh, leaky_relu };
 /// `slope` where the gate is negative (`rectify`: the gate is P itself, whose NaN stays) or not
 /// positive (`gate`, strides of C): a piecewise linear activation and its derivative; or, with
 /// `shift`, C += scale P and c_s += scale P * shift (strides of C): the pull-back of a weight
-/// gradient through weights mu + sigma eps, shift = sigma eps. Strides in elements.
+/// gradient through weights mu + sigma eps, shift = sigma eps. With `rows` the sums
+/// R[m] = sum_k A_0[m][k] (a bias's gradient beside its weights') are written in the same way, to
+/// elements of one column. Strides in elements.
 struct LaneGemm {
   int m = 0, n = 0, k = 0;
   int products = 1;
@@ -40,6 +42,12 @@ struct LaneGemm {
   float slope = 0.0f;
   const float* shift = nullptr;
   float* c_s = nullptr;
+  struct Rows {  ///< as c, base, shift and c_s, [m]; not with `rectify` or `gate`
+    float* c = nullptr;
+    const float* base = nullptr;
+    const float* shift = nullptr;
+    float* c_s = nullptr;
+  } rows;
 };
 
 /// What gather_gemm reads in step k: x at +a, row of B at +b (floats).
@@ -182,10 +190,6 @@ struct Kernels {
 
   // ---- lanes ----
   void (*lane_gemm)(const LaneGemm& args);
-  /// y[i] = sum_j x[i][j], or base[i] + scale * that; with `shift`, y_s[i] += scale * sum *
-  /// shift[i].
-  void (*lane_row_sum)(float* y, const float* base, float scale, float* y_s, const float* shift,
-                       const float* x, int rows, int columns);
   void (*lane_loss)(const LaneLoss& args);
   /// Tree sums over lanes (neighbours first) of [elements][W] into out [elements].
   void (*lane_tree_sum)(float* out, const float* x, std::size_t elements);

@@ -512,9 +512,22 @@ constexpr int lane_m = 4, lane_n = 6;
 constexpr int lane_m = 2, lane_n = 5;
 #endif
 
-template <int M, int N>
+template <int M>
+KSHOT_INLINE void lane_rows(const LaneGemm& g, int m0, const vf* sum) {
+  const vf scale = splat(g.scale);
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+    const std::ptrdiff_t e = (m0 + i) * W;
+    store(g.rows.c + e, g.rows.base == nullptr ? sum[i] : load(g.rows.base + e) + scale * sum[i]);
+    if (g.rows.shift == nullptr) continue;
+    store(g.rows.c_s + e, load(g.rows.c_s + e) + scale * sum[i] * load(g.rows.shift + e));
+  }
+}
+
+template <int M, int N, bool with_rows>
 void lane_tile(const LaneGemm& g, int m0, int n0) {
   vf acc[M][N];
+  vf sum[M] = {};
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
     vf start = splat(0.0f);
@@ -530,7 +543,10 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
     for (int k = 0; k < g.k; ++k) {
       vf left[M];
 #pragma GCC unroll 8
-      for (int i = 0; i < M; ++i) left[i] = load(a + i * a_row);
+      for (int i = 0; i < M; ++i) {
+        left[i] = load(a + i * a_row);
+        if (with_rows && p == 0) sum[i] += left[i];
+      }
 #pragma GCC unroll 8
       for (int j = 0; j < N; ++j) {
         const vf right = load(b + j * b_col);
@@ -541,6 +557,7 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
       b += b_row;
     }
   }
+  if (with_rows) lane_rows<M>(g, m0, sum);
   const std::ptrdiff_t c_row = g.c_row * W, c_col = g.c_col * W;
   const std::ptrdiff_t at = m0 * c_row + n0 * c_col;
   float* const c = g.c + at;
@@ -603,16 +620,22 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
   }
 }
 
-template <int N>
+template <int N, bool with_rows>
 void lane_column(const LaneGemm& g, int n0) {
   int m = 0;
-  for (; m + lane_m <= g.m; m += lane_m) lane_tile<lane_m, N>(g, m, n0);
+  for (; m + lane_m <= g.m; m += lane_m) lane_tile<lane_m, N, with_rows>(g, m, n0);
   const int left = g.m - m;
   if constexpr (lane_m > 3) {
-    if (left == 3) return lane_tile<3, N>(g, m, n0);
-    if (left == 2) return lane_tile<2, N>(g, m, n0);
+    if (left == 3) return lane_tile<3, N, with_rows>(g, m, n0);
+    if (left == 2) return lane_tile<2, N, with_rows>(g, m, n0);
   }
-  if (left == 1) lane_tile<1, N>(g, m, n0);
+  if (left == 1) lane_tile<1, N, with_rows>(g, m, n0);
+}
+
+/// Row sums go with the last panel of columns: one of the narrowest, which leaves registers.
+template <int N>
+void lane_panel(const LaneGemm& g, int n0) {
+  g.rows.c != nullptr&& n0 + N == g.n ? lane_column<N, true>(g, n0) : lane_column<N, false>(g, n0);
 }
 
 void lane_gemm(const LaneGemm& g) {
@@ -624,38 +647,25 @@ void lane_gemm(const LaneGemm& g) {
     const int width = (g.n - n + panels - p - 1) / (panels - p);
     switch (width) {
       case 1:
-        lane_column<1>(g, n);
+        lane_panel<1>(g, n);
         break;
       case 2:
-        lane_column<2>(g, n);
+        lane_panel<2>(g, n);
         break;
       case 3:
-        lane_column<3>(g, n);
+        lane_panel<3>(g, n);
         break;
       case 4:
-        lane_column<4>(g, n);
+        lane_panel<4>(g, n);
         break;
       case 5:
-        lane_column<5>(g, n);
+        lane_panel<5>(g, n);
         break;
       default:
-        lane_column<lane_n>(g, n);
+        lane_panel<lane_n>(g, n);
         break;
     }
     n += width;
-  }
-}
-
-void lane_row_sum(float* y, const float* base, float scale, float* y_s, const float* shift,
-                  const float* x, int rows, int columns) {
-  for (int i = 0; i < rows; ++i) {
-    vf sum = splat(0.0f);
-    const float* p = x + static_cast<std::ptrdiff_t>(i) * columns * W;
-    for (int j = 0; j < columns; ++j) sum += load(p + j * W);
-    store(y + i * W, base == nullptr ? sum : load(base + i * W) + scale * sum);
-    if (shift != nullptr) {
-      store(y_s + i * W, load(y_s + i * W) + scale * sum * load(shift + i * W));
-    }
   }
 }
 
@@ -1149,7 +1159,6 @@ constexpr Kernels table = {
     /*act_backward=*/act_tangent,  // the same product with the derivative
     act_backward_tangent,
     lane_gemm,
-    lane_row_sum,
     lane_loss,
     lane_tree_sum,
     lane_finite,

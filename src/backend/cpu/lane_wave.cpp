@@ -663,26 +663,28 @@ class LaneWave final : public CpuWave {
       g.b_col = n;
       g.c_row = step.in;
       g.c_col = 1;
-      const auto product = [&](const Target& target, const float* bias_delta) {
+      const auto product = [&](const Target& target) {
         const std::size_t weight = step.weight * lanes;
-        const std::size_t bias = step.bias * lanes;
         g.c = target.out + weight;
         g.base = target.base == nullptr ? nullptr : target.base + weight;
         g.scale = target.scale;
         const bool shifted = target.shift != nullptr;
         g.shift = shifted ? target.shift + weight : nullptr;
         g.c_s = shifted ? target.out_s + weight : nullptr;
+        g.rows = {};
+        if (step.has_bias) {
+          const std::size_t bias = step.bias * lanes;
+          g.rows.c = target.out + bias;
+          g.rows.base = target.base == nullptr ? nullptr : target.base + bias;
+          g.rows.shift = shifted ? target.shift + bias : nullptr;
+          g.rows.c_s = shifted ? target.out_s + bias : nullptr;
+        }
         kernels_.lane_gemm(g);
-        if (!step.has_bias) return;
-        kernels_.lane_row_sum(target.out + bias,
-                              target.base == nullptr ? nullptr : target.base + bias, target.scale,
-                              shifted ? target.out_s + bias : nullptr,
-                              shifted ? target.shift + bias : nullptr, bias_delta, step.out, n);
       };
       g.b[0] = x;
       if (grad.out != nullptr) {
         g.a[0] = delta;
-        product(grad, delta);
+        product(grad);
       }
       if (tangent) {
         g.a[0] = delta_dot;
@@ -691,7 +693,7 @@ class LaneWave final : public CpuWave {
           g.a[1] = delta;
           g.b[1] = x_dot;
         }
-        product(hv, delta_dot);
+        product(hv);
       }
       if (first) break;
       // dx[in][row] = sum_out W[out][in] delta[out][row]
