@@ -6,7 +6,6 @@
 // plain pointers, and cost nothing on a device.
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "simt/machine.h"
 
@@ -112,9 +111,8 @@ struct UbsanOutOfBounds {
   const UbsanType* index;
 };
 void __ubsan_handle_out_of_bounds(UbsanOutOfBounds* data, std::uintptr_t index) {
-  kshot::simt::on_undefined(data->location.file, data->location.line,
-                            "index " + std::to_string(static_cast<std::ptrdiff_t>(index)) +
-                                " out of bounds of " + data->array->name);
+  kshot::simt::on_undefined(data->location.file, data->location.line, "out of bounds: index",
+                            static_cast<std::ptrdiff_t>(index), data->array->name);
 }
 void __ubsan_handle_out_of_bounds_abort(UbsanOutOfBounds* data, std::uintptr_t index) {
   __ubsan_handle_out_of_bounds(data, index);
@@ -130,10 +128,10 @@ struct UbsanTypeMismatch {
 void __ubsan_handle_type_mismatch_v1(UbsanTypeMismatch* data, std::uintptr_t pointer) {
   const bool aligned = pointer % (std::uintptr_t{1} << data->log_alignment) == 0;
   kshot::simt::on_undefined(data->location.file, data->location.line,
-                            std::string(pointer == 0 ? "null pointer"
-                                        : aligned    ? "object too small"
-                                                     : "misaligned address") +
-                                " for " + data->type->name);
+                            pointer == 0 ? "null pointer:"
+                            : aligned    ? "out of bounds: address"
+                                         : "misaligned address",
+                            static_cast<std::ptrdiff_t>(pointer), data->type->name);
 }
 void __ubsan_handle_type_mismatch_v1_abort(UbsanTypeMismatch* data, std::uintptr_t pointer) {
   __ubsan_handle_type_mismatch_v1(data, pointer);

@@ -173,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "broken.cu:"}},
         Broken{"shared_row_past_end",
                broken::shared_row_past_end,
-               {"index 8 out of bounds of 'float [8]' (broken.cu:"}},
+               {"out of bounds: index 8 for 'float [8]' (broken.cu:"}},
         Broken{"dynamic_past_end",
                broken::dynamic_past_end,
                {"out of bounds: byte ", "of dynamic shared memory at "}},
@@ -189,7 +189,7 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"host_pointer", broken::host_pointer, {"reads 4 bytes, not device memory"}},
         Broken{"misaligned",
                broken::misaligned,
-               {"misaligned address for 'struct float2' (broken.cu:"}},
+               {"misaligned address", "for 'struct float2' (broken.cu:"}},
         Broken{"shuffle_mask_lacks_caller",
                broken::shuffle_mask_lacks_caller,
                {"wrong mask: thread (",
@@ -238,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"block_reads_other", broken::block_reads_other, {"of device allocation"}},
         Broken{"local_past_end",
                broken::local_past_end,
-               {"index 4 out of bounds of 'float [4]' (broken.cu:"}}),
+               {"out of bounds: ", " for 'float", "(broken.cu:"}}),
     [](const auto& broken) { return std::string(broken.param.name); });
 
 }  // namespace

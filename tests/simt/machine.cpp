@@ -167,7 +167,7 @@ class Machine {
   void access(Thread& thread, std::uintptr_t address, std::size_t bytes, Access kind,
               const void* code, const void* value);
   /// Ends the kernel with this report; the thread's code is never resumed.
-  [[noreturn]] void fail(Thread& thread, const std::string& what);
+  [[noreturn]] void fail(const std::string& what);
 
   Thread* active = nullptr;  // whose code runs; null in the emulator's own code
   const Kernel* kernel = nullptr;
@@ -199,18 +199,29 @@ Machine& machine() {
   return instance;
 }
 
-// The emulator's own code on a fiber: its memory is not the kernel's business.
-class Inside {
- public:
-  Inside() : thread_(std::exchange(machine().active, nullptr)) {}
-  ~Inside() { machine().active = thread_; }
-  Inside(const Inside&) = delete;
-  Inside& operator=(const Inside&) = delete;
-  Thread& operator*() const { return *thread_; }
+// Thrown by fail() through the emulator's own frames on a fiber, never through the kernel's.
+struct Stop {};
 
- private:
-  Thread* thread_;
-};
+// Where kernel code calls the emulator: act(thread), whose memory is not the kernel's business.
+// After fail() nothing of the emulator is left on the fiber, and the kernel is not resumed.
+template <class Act>
+auto enter(Act act) -> decltype(act(std::declval<Thread&>())) {
+  Machine& m = machine();
+  Thread& thread = *std::exchange(m.active, nullptr);
+  struct Back {
+    Machine& machine;
+    Thread& thread;
+    ~Back() { machine.active = &thread; }
+  };
+  try {
+    const Back back{m, thread};
+    return act(thread);
+  } catch (const Stop&) {
+  }
+  m.active = nullptr;
+  thread.fiber->leave(true);
+  std::abort();  // not resumed
+}
 
 }  // namespace
 
@@ -363,11 +374,9 @@ void Machine::report(const std::string& what) {
   throw Failure(message);
 }
 
-void Machine::fail(Thread& thread, const std::string& what) {
+void Machine::fail(const std::string& what) {
   failure_ = what;
-  active = nullptr;
-  thread.fiber->leave(true);
-  std::abort();  // not resumed
+  throw Stop();
 }
 
 // ---- barriers ----
@@ -386,7 +395,7 @@ void Machine::release_barrier(Thread& last) {
   int count = 0;
   for (const Thread& thread : threads_) {
     if (!same_site(thread.where, last.where) || thread.barrier != last.barrier) {
-      fail(last, fmt::format("divergent barrier: {}, {}", whereabouts(last), whereabouts(thread)));
+      fail(fmt::format("divergent barrier: {}, {}", whereabouts(last), whereabouts(thread)));
     }
     count += thread.predicate != 0 ? 1 : 0;
   }
@@ -454,14 +463,16 @@ std::uint64_t Machine::warp_exchange(Thread& thread, WarpOp op, std::uint32_t ma
   thread.argument = argument;
   thread.width = width;
   if (!(mask >> thread.lane() & 1)) {
-    fail(thread, fmt::format("wrong mask: thread {} (lane {}) calls {} with mask {:#010x}, which "
-                             "does not name it ({})",
-                             text(thread.index), thread.lane(), name_of(op), mask, site(where)));
+    fail(
+        fmt::format("wrong mask: thread {} (lane {}) calls {} with mask {:#010x}, which "
+                    "does not name it ({})",
+                    text(thread.index), thread.lane(), name_of(op), mask, site(where)));
   }
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
-    fail(thread, fmt::format("thread {} calls {} with width {}; a power of two up to 32 is "
-                             "expected ({})",
-                             text(thread.index), name_of(op), width, site(where)));
+    fail(
+        fmt::format("thread {} calls {} with width {}; a power of two up to 32 is "
+                    "expected ({})",
+                    text(thread.index), name_of(op), width, site(where)));
   }
   thread.state = State::at_warp;
   warps_[thread.warp()].waiting |= 1u << thread.lane();
@@ -481,7 +492,7 @@ void Machine::try_release_warp(Thread& last) {
   for (std::uint32_t mask = last.mask; mask; mask &= mask - 1) {
     const Thread& other = lanes[std::countr_zero(mask)];
     if (other.op != last.op || !same_site(other.where, last.where)) {
-      fail(last, fmt::format("divergent warp: {}, {}", whereabouts(last), whereabouts(other)));
+      fail(fmt::format("divergent warp: {}, {}", whereabouts(last), whereabouts(other)));
     }
   }
   exchange(last);
@@ -537,10 +548,10 @@ void Machine::exchange(Thread& last) {
         return;
     }
     if (source < 0 || !(mask >> source & 1)) {
-      fail(last, fmt::format("wrong mask: thread {} (lane {}) reads lane {} by {} with mask "
-                             "{:#010x}, which does not name that lane ({})",
-                             text(thread.index), lane, source, name_of(thread.op), mask,
-                             site(thread.where)));
+      fail(fmt::format(
+          "wrong mask: thread {} (lane {}) reads lane {} by {} with mask "
+          "{:#010x}, which does not name that lane ({})",
+          text(thread.index), lane, source, name_of(thread.op), mask, site(thread.where)));
     }
     thread.value = in[static_cast<std::size_t>(source)];
   });
@@ -594,8 +605,7 @@ void Machine::access(Thread& thread, std::uintptr_t address, std::size_t bytes, 
   } else {
     wrong = fmt::format("not device memory: {:#x}", address);
   }
-  fail(thread,
-       fmt::format("thread {} {} {} bytes, {}{}", text(thread.index),
+  fail(fmt::format("thread {} {} {} bytes, {}{}", text(thread.index),
                    kind == Access::read ? "reads" : "writes", bytes, wrong, source_line(code)));
 }
 
@@ -619,96 +629,113 @@ uint3 grid_size() {
 }
 
 int block_barrier(BarrierKind kind, int predicate, Location where) {
-  const Inside thread;
-  return machine().block_barrier(*thread, kind, predicate, where);
+  return enter(
+      [&](Thread& thread) { return machine().block_barrier(thread, kind, predicate, where); });
 }
 
 std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, int argument,
                             int width, Location where) {
-  const Inside thread;
-  return machine().warp_exchange(*thread, op, mask, value, argument, width, where);
+  return enter([&](Thread& thread) {
+    return machine().warp_exchange(thread, op, mask, value, argument, width, where);
+  });
 }
 
 void* shared_variable(const void* key, const char* name, std::size_t bytes, std::size_t alignment) {
-  const Inside thread;
-  std::string why;
-  void* at = memory().shared_variable(key, name, bytes, alignment, why);
-  if (!at) machine().fail(*thread, why);
-  return at;
+  return enter([&](Thread&) {
+    std::string why;
+    void* at = memory().shared_variable(key, name, bytes, alignment, why);
+    if (!at) machine().fail(why);
+    return at;
+  });
 }
 
 void* dynamic_shared(std::size_t offset, std::size_t bytes) {
-  const Inside thread;
-  std::string why;
-  void* at = memory().dynamic_shared(offset, bytes, why);
-  if (!at) machine().fail(*thread, fmt::format("thread {} {}", text((*thread).index), why));
-  return at;
+  return enter([&](Thread& thread) {
+    std::string why;
+    void* at = memory().dynamic_shared(offset, bytes, why);
+    if (!at) machine().fail(fmt::format("thread {} {}", text(thread.index), why));
+    return at;
+  });
 }
+
+namespace {
+
+template <class T>
+T next_value(AtomicOp op, T old, T value, T compare) {
+  switch (op) {
+    case AtomicOp::add:
+      return static_cast<T>(static_cast<std::uint64_t>(old) + static_cast<std::uint64_t>(value));
+    case AtomicOp::exchange:
+      return value;
+    case AtomicOp::minimum:
+      return std::min(old, value);
+    case AtomicOp::maximum:
+      return std::max(old, value);
+    case AtomicOp::bit_and:
+      return old & value;
+    case AtomicOp::bit_or:
+      return old | value;
+    case AtomicOp::compare_exchange:
+      break;
+  }
+  return old == compare ? value : old;
+}
+
+template <class T>
+std::uint64_t act_atomically(AtomicOp op, void* address, std::uint64_t value,
+                             std::uint64_t compare) {
+  T old;
+  raw_copy(&old, address, sizeof old);
+  const T next = next_value(op, old, static_cast<T>(value), static_cast<T>(compare));
+  raw_copy(address, &next, sizeof next);
+  return static_cast<std::uint64_t>(old);
+}
+
+}  // namespace
 
 std::uint64_t atomic(AtomicOp op, void* address, std::size_t bytes, bool is_signed,
                      std::uint64_t value, std::uint64_t compare) {
-  const Inside thread;
-  machine().access(*thread, reinterpret_cast<std::uintptr_t>(address), bytes, Access::atomic,
-                   __builtin_return_address(0), nullptr);
-  const auto act = [&]<class T>(T) -> std::uint64_t {
-    T old;
-    raw_copy(&old, address, sizeof old);
-    const T operand = static_cast<T>(value);
-    T next = old;
-    switch (op) {
-      case AtomicOp::add:
-        next = static_cast<T>(static_cast<std::uint64_t>(old) + value);
-        break;
-      case AtomicOp::exchange:
-        next = operand;
-        break;
-      case AtomicOp::minimum:
-        next = std::min(old, operand);
-        break;
-      case AtomicOp::maximum:
-        next = std::max(old, operand);
-        break;
-      case AtomicOp::bit_and:
-        next = old & operand;
-        break;
-      case AtomicOp::bit_or:
-        next = old | operand;
-        break;
-      case AtomicOp::compare_exchange:
-        if (old == static_cast<T>(compare)) next = operand;
-        break;
-    }
-    raw_copy(address, &next, sizeof next);
-    return static_cast<std::uint64_t>(old);
-  };
-  if (bytes == 8) return act(std::uint64_t{});
-  return is_signed ? act(std::int32_t{}) : act(std::uint32_t{});
+  const void* code = __builtin_return_address(0);
+  return enter([&](Thread& thread) {
+    machine().access(thread, reinterpret_cast<std::uintptr_t>(address), bytes, Access::atomic, code,
+                     nullptr);
+    if (bytes == 8) return act_atomically<std::uint64_t>(op, address, value, compare);
+    return is_signed ? act_atomically<std::int32_t>(op, address, value, compare)
+                     : act_atomically<std::uint32_t>(op, address, value, compare);
+  });
 }
 
 void store_uniform(void* address, const void* value, std::size_t bytes) {
-  const Inside thread;
-  machine().access(*thread, reinterpret_cast<std::uintptr_t>(address), bytes, Access::uniform,
-                   __builtin_return_address(0), value);
-  raw_copy(address, value, bytes);
+  const void* code = __builtin_return_address(0);
+  enter([&](Thread& thread) {
+    machine().access(thread, reinterpret_cast<std::uintptr_t>(address), bytes, Access::uniform,
+                     code, value);
+    raw_copy(address, value, bytes);
+  });
 }
 
 // ---- what instrumented code reports ----
 
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code) {
   if (!machine().active) return;
-  const Inside thread;
-  machine().access(*thread, reinterpret_cast<std::uintptr_t>(address), bytes, kind, code, nullptr);
+  enter([&](Thread& thread) {
+    machine().access(thread, reinterpret_cast<std::uintptr_t>(address), bytes, kind, code, nullptr);
+  });
 }
 
-void on_undefined(const char* file, unsigned line, const std::string& what) {
+void on_undefined(const char* file, unsigned line, const char* what, std::ptrdiff_t value,
+                  const char* type) {
   const char* slash = std::strrchr(file, '/');
-  const std::string said = fmt::format("{} ({}:{})", what, slash ? slash + 1 : file, line);
+  const auto said = [&] {
+    return fmt::format("{} {} for {} ({}:{})", what, value, type, slash ? slash + 1 : file, line);
+  };
   if (!machine().active) {  // host code: as the sanitizer would
-    fmt::print(stderr, "undefined behaviour: {}\n", said);
+    fmt::print(stderr, "undefined behaviour: {}\n", said());
     std::abort();
   }
-  const Inside thread;
-  machine().fail(*thread, fmt::format("thread {}: {}", text((*thread).index), said));
+  enter([&](Thread& thread) {
+    machine().fail(fmt::format("thread {}: {}", text(thread.index), said()));
+  });
 }
 
 void run(const Kernel& kernel) {

@@ -26,6 +26,7 @@ void run(const Kernel& kernel);
 
 /// What instrumented code reports (hooks.cpp). Nothing happens outside of kernels.
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code);
-void on_undefined(const char* file, unsigned line, const std::string& what);
+void on_undefined(const char* file, unsigned line, const char* what, std::ptrdiff_t value,
+                  const char* type);
 
 }  // namespace kshot::simt
