@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <set>
@@ -69,6 +70,7 @@ struct Runtime {
   cudaError_t last = cudaSuccess;
   int device = 0;
   MemPool pool;
+  std::exception_ptr pending;  // a report that came up where destructors may not throw
 };
 
 Runtime& runtime() {
@@ -85,6 +87,7 @@ cudaError_t note(cudaError_t error) {
 
 // Every call begins here: a device that is lost, missing or too new for the driver.
 cudaError_t ready() {
+  if (runtime().pending) std::rethrow_exception(std::exchange(runtime().pending, nullptr));
   const Settings& s = settings();
   if (s.sticky_error) return static_cast<cudaError_t>(s.sticky_error);
   if (s.driver_version < 13000) return cudaErrorInsufficientDriver;
@@ -119,7 +122,15 @@ void drain(Stream& stream, std::uint64_t ticket) {
     const Work work = std::move(stream.queue.front());
     stream.queue.pop_front();
     ++stream.finished;
-    work();
+    try {
+      work();
+    } catch (...) {  // reported once: nothing that was to follow runs
+      for (Stream* each : runtime().streams) {
+        each->queue.clear();
+        each->finished = each->enqueued;
+      }
+      throw;
+    }
   }
 }
 
@@ -131,6 +142,17 @@ void drain_all(bool blocking_only) {
   for (Stream* stream : runtime().streams) {
     if (stream->blocking || !blocking_only) drain(*stream);
   }
+}
+
+// For what destructors call: waits; a report is kept for the next call that may throw.
+cudaError_t drain_quietly() {
+  try {
+    drain_all(false);
+  } catch (const Failure&) {
+    runtime().pending = std::current_exception();
+    return note(cudaErrorLaunchFailure);
+  }
+  return cudaSuccess;
 }
 
 cudaError_t submit(Stream& stream, Work work) {
@@ -408,9 +430,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const Lock lock(runtime().mutex);
   if (!stream || !runtime().streams.contains(stream)) return note(cudaErrorInvalidResourceHandle);
   const std::unique_ptr<Stream> owned(stream);
-  drain(*stream);
+  const cudaError_t error = drain_quietly();
   runtime().streams.erase(stream);
-  return ready();
+  return error;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -453,7 +475,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
   const std::unique_ptr<Event> owned(event);
-  return ready();
+  return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -582,6 +604,18 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 // ---- memory ----
 
+namespace {
+
+cudaError_t release(void* pointer, bool host) {
+  const Lock lock(runtime().mutex);
+  if (const cudaError_t error = not_while_capturing(); error != cudaSuccess) return note(error);
+  const cudaError_t error = drain_quietly();  // as the real one, it waits
+  if (pointer && !memory().release(pointer, host)) return note(cudaErrorInvalidValue);
+  return settings().sticky_error ? note(static_cast<cudaError_t>(settings().sticky_error)) : error;
+}
+
+}  // namespace
+
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   KSHOT_READY_NOT_CAPTURING();
   *pointer = nullptr;
@@ -591,10 +625,7 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
 }
 
 cudaError_t cudaFree(void* pointer) {
-  KSHOT_READY_NOT_CAPTURING();
-  drain_all(false);  // as the real one, it waits
-  if (pointer && !memory().release(pointer, false)) return note(cudaErrorInvalidValue);
-  return cudaSuccess;
+  return release(pointer, false);
 }
 
 cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t stream) {
@@ -631,10 +662,7 @@ cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
-  KSHOT_READY_NOT_CAPTURING();
-  drain_all(false);
-  if (pointer && !memory().release(pointer, true)) return note(cudaErrorInvalidValue);
-  return cudaSuccess;
+  return release(pointer, true);
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {

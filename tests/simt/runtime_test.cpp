@@ -175,6 +175,19 @@ TEST(Streams, LazyShowsMissingWaitBetweenStreams) {
   }
 }
 
+// Work that nothing waited for runs when its memory is freed, in a destructor: the report comes
+// with the next call.
+TEST(Streams, LazyReportsWhatDestructorsFind) {
+  const With with({.lazy = true});
+  {
+    DeviceArray<float> x(64);
+    axpy(x.data(), 1.0f, x.data(), 64, nullptr);
+  }
+  EXPECT_THAT(failure_of([] { cudaDeviceSynchronize(); }), HasSubstr("never written"));
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  cudaGetLastError();
+}
+
 TEST(Streams, EventsTellTime) {
   const Stream stream;
   const Event start, stop;
@@ -284,6 +297,23 @@ TEST(Blas, StridedBatchedProductsOfAllTransposes) {
                                      3, small.data(), 4, &zero, small.data(), 4)),
       DeviceError);
   KSHOT_CUBLAS_CHECK(cublasDestroy(handle));
+}
+
+TEST(Thrust, ScanAndCompaction) {
+  for (const bool lazy : {false, true}) {
+    const With with({.lazy = lazy});
+    const Stream stream;
+    DeviceArray<int> counts(std::vector<int>{3, 0, 1, 0, 5}), starts(5), kept(3);
+    EXPECT_EQ(starts_and_kept(starts.data(), kept.data(), counts.data(), 5, stream), 3);
+    KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+    EXPECT_THAT(starts.host(), testing::ElementsAre(0, 3, 3, 4, 4));
+    EXPECT_THAT(kept.host(), testing::ElementsAre(0, 2, 4));
+    EXPECT_THAT(failure_of([&] {
+                  starts_and_kept(starts.data(), kept.data(), counts.data(), 6, stream);
+                  KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+                }),
+                HasSubstr("Thrust: 24 bytes, out of bounds: byte 0 of device allocation"));
+  }
 }
 
 }  // namespace

@@ -1,5 +1,10 @@
 #include "simt/kernels/good.h"
 
+#include <thrust/copy.h>
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/scan.h>
+#include <thrust/system/cuda/execution_policy.h>
+
 #include "kernels/device.h"
 
 namespace kshot::cuda::inline KSHOT_PLATFORM {
@@ -154,6 +159,20 @@ void reverse(double* y, const double* x, int n, cudaStream_t stream) {
 
 void any_negative(int* flag, const float* x, int n, cudaStream_t stream) {
   launch<any_negative_kernel>({.block = static_cast<unsigned>(n), .stream = stream}, flag, x, n);
+}
+
+namespace {
+struct NotZero {
+  __host__ __device__ bool operator()(int count) const { return count != 0; }
+};
+}  // namespace
+
+int starts_and_kept(int* starts, int* kept, const int* counts, int n, cudaStream_t stream) {
+  const auto policy = thrust::cuda::par_nosync.on(stream);
+  thrust::exclusive_scan(policy, counts, counts + n, starts, 0);
+  const auto index = thrust::make_counting_iterator(0);
+  return static_cast<int>(thrust::copy_if(policy, index, index + n, counts, kept, NotZero()) -
+                          kept);
 }
 
 }  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -33,4 +33,8 @@ void reverse(double* y, const double* x, int n, cudaStream_t stream);
 /// *flag = 1 if any x is negative, else unchanged; every thread that finds one says so.
 void any_negative(int* flag, const float* x, int n, cudaStream_t stream);
 
+/// Thrust: starts[i] = counts[0] + ... + counts[i - 1]; kept = the i whose count is not 0, in
+/// order. Returns how many were kept.
+int starts_and_kept(int* starts, int* kept, const int* counts, int n, cudaStream_t stream);
+
 }  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,33 @@
+// Stand-in for Thrust's header of this name.
+#pragma once
+
+#include <stdexcept>
+
+#include "thrust/execution_policy.h"
+
+namespace thrust {
+inline namespace emulated {
+
+/// Copies in[i] where predicate(stencil[i]), in order; the end of what was written. Waits for the
+/// stream, as the real one does to know that.
+template <class In, class Stencil, class T, class Predicate>
+T* copy_if(const cuda::Policy& policy, In first, In last, Stencil stencil, T* out,
+           Predicate predicate) {
+  const std::ptrdiff_t count = last - first;
+  std::ptrdiff_t kept = 0;
+  if (cudaStreamSynchronize(policy.stream) != cudaSuccess) {
+    throw std::runtime_error("thrust::copy_if: the stream cannot be waited for");
+  }
+  detail::require(first, count, true);
+  detail::require(stencil, count, true);
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    if (!predicate(detail::load(stencil + i))) continue;
+    detail::require(out + kept, 1, false);
+    detail::store(out + kept, detail::load(first + i));
+    ++kept;
+  }
+  return out + kept;
+}
+
+}  // namespace emulated
+}  // namespace thrust
