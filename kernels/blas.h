@@ -7,7 +7,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 inline void check(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -18,6 +19,7 @@ inline void check(cublasStatus_t status, const char* call) {
                     text.substr(0, text.find('(')) + ": " + cublasGetStatusString(status));
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
 
 #define KSHOT_CUBLAS_CHECK(call) ::kshot::cuda::check((call), #call)

@@ -18,7 +18,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// Lanes of a warp, and the mask that names them all.
 constexpr int warp_lanes = 32;
@@ -159,4 +160,5 @@ void launch(const Launch& shape, const Arguments&... arguments) {
   detail::Launcher<decltype(kernel)>::template run<kernel>(shape, arguments...);
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

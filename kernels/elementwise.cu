@@ -31,7 +31,8 @@
 
 #include "kernels/device.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 constexpr int threads = 256;
@@ -384,4 +385,5 @@ KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -12,7 +12,8 @@
 #include "kernels/runtime.h"
 #include "kshot/random.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// Sizes of a per-task vector.
 struct Extent {
@@ -103,4 +104,5 @@ template <class T>
 void kl_hvp(const GaussianPair<T>& pair, const T* v_mu, const T* v_s, T* r_mu, T* r_s, T* rp_mu,
             T* rp_s, Extent extent, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -1,7 +1,7 @@
 // The host side of CUDA, real or emulated (tests/simt), and how its errors become ours.
 //
-// Everything that touches a device lives in namespace kshot::cuda::inline KSHOT_PLATFORM, so that
-// one program can hold both: on a GPU and emulated.
+// Everything that touches a device lives in namespace kshot::cuda, there in inline namespace
+// KSHOT_PLATFORM, so that one program can hold both: on a GPU and emulated.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,7 +16,8 @@
 #define KSHOT_PLATFORM gpu
 #endif
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// "CUDA device 0 (NVIDIA H200): cudaMalloc: out of memory (cudaErrorMemoryAllocation)". `call` is
 /// the call's text; from its first parenthesis on it is left out. Clears the runtime's last error.
@@ -40,7 +41,8 @@ inline void check(cudaError_t error, const char* call) {
   if (error != cudaSuccess) throw_device_error(error, call);
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
 
 /// Every call of the CUDA runtime goes through this: throws kshot::DeviceError where it fails.
 #define KSHOT_CUDA_CHECK(call) ::kshot::cuda::check((call), #call)

@@ -6,7 +6,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 template <class T>
 class DeviceArray {
@@ -34,4 +35,5 @@ class DeviceArray {
   std::size_t size_ = 0;
 };
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

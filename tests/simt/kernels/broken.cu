@@ -2,7 +2,9 @@
 
 #include "kernels/device.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM::broken {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace broken {
 namespace {
 
 constexpr int threads = 64;
@@ -248,4 +250,6 @@ void local_past_end(float* y, const float* x) {
   run<local_past_end_kernel>(y, x);
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM::broken
+}  // namespace broken
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -4,7 +4,9 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM::broken {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace broken {
 
 /// y and x hold 64 numbers each; one or two blocks of 64 threads.
 using Run = void(float* y, const float* x);
@@ -35,4 +37,6 @@ Run blocks_write_same;           // two blocks write one element of y
 Run block_reads_other;           // block 1 reads what block 0 wrote in the same launch
 Run local_past_end;              // an array of the thread's own
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM::broken
+}  // namespace broken
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

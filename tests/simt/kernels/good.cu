@@ -7,7 +7,8 @@
 
 #include "kernels/device.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 constexpr int tile_size = 16;
@@ -175,4 +176,5 @@ int starts_and_kept(int* starts, int* kept, const int* counts, int n, cudaStream
                           kept);
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

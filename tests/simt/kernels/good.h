@@ -5,7 +5,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// c[m, n] = a[m, k] b[k, n], row-major, in tiles through shared memory.
 template <class T>
@@ -37,4 +38,5 @@ void any_negative(int* flag, const float* x, int n, cudaStream_t stream);
 /// order. Returns how many were kept.
 int starts_and_kept(int* starts, int* kept, const int* counts, int n, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
