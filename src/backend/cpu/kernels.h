@@ -223,6 +223,24 @@ struct Kernels {
   void (*pool_scatter)(float* dx, const std::int32_t* winner, const float* dy,
                        const std::int32_t* y_offset, const std::int32_t* corner,
                        const std::int32_t* window, int window_size, int outputs, int channels);
+
+  // ---- flipout and local ----
+  /// Noise by rows (row_noise.h): element e of task + lane at out[e * W + lane], or of one task at
+  /// out[e]. Normals of one task: noise_single.
+  void (*row_normals_lanes)(const NoiseKey& key, float* out, std::size_t elements);
+  void (*row_signs_lanes)(const NoiseKey& key, float* out, std::size_t elements);
+  void (*row_signs_single)(const NoiseKey& key, float* out, std::size_t elements);
+  /// y = a x1 x2, n floats.
+  void (*product)(float* y, float a, const float* x1, const float* x2, std::size_t n);
+  /// y += sqrt(variance) zeta; inverse = 1 / sqrt(variance). Both zero at no variance.
+  void (*deviation)(float* y, float* inverse, const float* variance, const float* zeta,
+                    std::size_t vectors);
+  void (*deviation_tangent)(float* y_dot, const float* variance_dot, const float* inverse,
+                            const float* zeta, std::size_t vectors);
+  /// Gradient of the variance from that of y, and its tangent where wanted.
+  void (*deviation_backward)(float* dv, float* dv_dot, const float* dy, const float* dy_dot,
+                             const float* variance_dot, const float* inverse, const float* zeta,
+                             std::size_t vectors);
 };
 
 /// The tables this binary holds, best first; the run-time choice is the first the processor runs.

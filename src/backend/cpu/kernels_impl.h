@@ -1133,6 +1133,8 @@ void pool_scatter(float* dx, const std::int32_t* winner, const float* dy,
   }
 }
 
+#include "backend/cpu/split_kernels_impl.h"
+
 #define KSHOT_STRINGIFY_(x) #x
 #define KSHOT_STRINGIFY(x) KSHOT_STRINGIFY_(x)
 
@@ -1173,6 +1175,13 @@ constexpr Kernels table = {
     pool_forward,
     pool_gather,
     pool_scatter,
+    row_normals_lanes,
+    row_signs_lanes,
+    row_signs_single,
+    product,
+    deviation,
+    deviation_tangent,
+    deviation_backward,
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/lane_split.h"
 
 namespace kshot::backend::cpu {
 namespace {
@@ -230,25 +231,37 @@ class LaneWave final : public CpuWave {
   }
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
-    const int n = rows(pass.set);
     take_input(pass);
     const Place place = own_place(pass.set);
     forward(place, at(pass.weights), nullptr, true);
     if (loss) loss_and_delta(place, pass.scale, at(loss), false, false);
     if (!outputs) return;
-    // [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows
-    const float* z = steps_.back().y[place.store].data();
-    float* out = at(outputs);
-    const auto lanes = static_cast<std::size_t>(lanes_);
-    for (int r = 0; r < n; ++r) {
-      for (int o = 0; o < network_outputs_; ++o) {
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          const bool valid = r < task_rows(pass.set, static_cast<int>(lane));
-          out[(static_cast<std::size_t>(r * network_outputs_ + o)) * lanes + lane] =
-              valid ? z[static_cast<std::size_t>(o * n + r) * lanes + lane] : 0.0f;
-        }
-      }
+    put_outputs(pass.set, steps_.back().y[place.store].data(), at(outputs));
+  }
+
+  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                      Block loss) override {
+    const LaneSplit::Rows rows = split_rows(pass);
+    split_->gradient(rows, {at(pass.mean), at(pass.spread)}, {at(g_mean), at(g_spread)}, accumulate,
+                     at(loss));
+  }
+  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                            Block h_spread) override {
+    const LaneSplit::Rows rows = split_rows(pass);
+    split_->hessian_vector(rows, {at(pass.mean), at(pass.spread)}, {at(u_mean), at(u_spread)},
+                           {at(h_mean), at(h_spread)});
+  }
+  void split_value(const SplitPass& pass, Block loss, Block outputs,
+                   NormStatistics /*statistics*/) override {
+    const LaneSplit::Rows rows = split_rows(pass);
+    const float* z = split_->forward(rows, {at(pass.mean), at(pass.spread)}, nullptr);
+    if (loss) {
+      LaneLoss g = rows.loss;
+      g.z = z;
+      g.loss = at(loss);
+      kernels_.lane_loss(g);
     }
+    if (outputs) put_outputs(pass.set, z, at(outputs));
   }
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
@@ -590,11 +603,48 @@ class LaneWave final : public CpuWave {
     }
   }
 
-  /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
-  void loss_and_delta(const Place& place, const Scale& factors, float* loss, bool delta,
-                      bool tangent) {
-    const int s = static_cast<int>(place.set);
-    const int n = rows(place.set);
+  /// [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows.
+  void put_outputs(Set set, const float* z, float* out) const {
+    const int n = rows(set);
+    const auto lanes = static_cast<std::size_t>(lanes_);
+    for (int r = 0; r < n; ++r) {
+      for (int o = 0; o < network_outputs_; ++o) {
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          const bool valid = r < task_rows(set, static_cast<int>(lane));
+          out[(static_cast<std::size_t>(r * network_outputs_ + o)) * lanes + lane] =
+              valid ? z[static_cast<std::size_t>(o * n + r) * lanes + lane] : 0.0f;
+        }
+      }
+    }
+  }
+
+  /// The rows of a split pass, and their noise.
+  LaneSplit::Rows split_rows(const SplitPass& pass) {
+    if (!split_) {
+      const int most = std::max(shape_.support, shape_.query);
+      split_ = std::make_unique<LaneSplit>(kernels_, *network_,
+                                           shape_.with_all ? shape_.support + shape_.query : most);
+    }
+    LaneSplit::Rows r;
+    r.set = pass.set;
+    r.rows = rows(pass.set);
+    r.x = data_[static_cast<int>(pass.set)].x.data();
+    r.loss = loss_args(pass.set, pass.scale);
+    r.support = shape_.support;
+    r.query = shape_.query;
+    std::copy(support_n_.begin(), support_n_.end(), r.support_n.begin());
+    std::copy(query_n_.begin(), query_n_.end(), r.query_n.begin());
+    for (int lane = 0; lane < lanes_; ++lane) {
+      r.task[static_cast<std::size_t>(lane)] = task_of(lane);
+    }
+    split_->take_noise(pass.estimator, *pass.noise, global_first_, r);
+    return r;
+  }
+
+  /// Targets and weights of a set's rows.
+  LaneLoss loss_args(Set set, const Scale& factors) {
+    const int s = static_cast<int>(set);
+    const int n = rows(set);
     float scale[max_lanes];
     pattern(factors, scale);
     const float* valid = data_[s].valid.data();
@@ -604,16 +654,23 @@ class LaneWave final : public CpuWave {
         weight_.data()[e] = valid[e] * scale[lane];
       }
     }
-    Step& last = steps_.back();
     LaneLoss g{};
     g.type = loss_type();
     g.outputs = network_outputs_;
     g.rows = n;
     g.coefficient = loss_coefficient();
     g.constant = loss_constant();
-    g.z = last.y[place.store].data();
     g.target = data_[s].target.data();
     g.weight = weight_.data();
+    return g;
+  }
+
+  /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
+  void loss_and_delta(const Place& place, const Scale& factors, float* loss, bool delta,
+                      bool tangent) {
+    Step& last = steps_.back();
+    LaneLoss g = loss_args(place.set, factors);
+    g.z = last.y[place.store].data();
     g.loss = loss;
     if (delta) g.delta = last.delta[place.store].data();
     if (tangent) {
@@ -740,6 +797,7 @@ class LaneWave final : public CpuWave {
   AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
   const float* input_ = nullptr;   ///< of the pass at hand
   AlignedFloats dropped_;
+  std::unique_ptr<LaneSplit> split_;  ///< where an estimator asks for it
 };
 
 }  // namespace

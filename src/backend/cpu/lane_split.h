@@ -1,0 +1,86 @@
+// Multi-layer perceptrons under Gaussian weights by flipout and local, W tasks in lanes: the split
+// pass of backend.h in the layout of lane_wave.cpp.
+//
+// Beside the product with the mean, M x, every linear layer has one with the spread, S xs, and both
+// estimators differ only in what goes in and out of it: flipout has xs = r_in x, y += r_out t;
+// local has xs = x^2, y += sqrt(t) zeta.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/kernels.h"
+#include "backend/row_noise.h"
+
+namespace kshot::backend::cpu {
+
+class LaneSplit {
+ public:
+  LaneSplit(const Kernels& kernels, const Network& network, int most_rows);
+
+  /// One set of rows of the wave's tasks.
+  struct Rows {
+    Set set = Set::support;
+    int rows = 0;              ///< largest over tasks
+    const float* x = nullptr;  ///< [inputs][rows][W]
+    LaneLoss loss = {};        ///< its targets, weights and constants
+    // the tasks' own numbers of rows, and the largest
+    std::array<int, max_lanes> support_n = {}, query_n = {};
+    int support = 0, query = 0;
+    std::array<std::size_t, max_lanes> task = {};  ///< index within the batch, for explicit noise
+  };
+  struct Weights {
+    const float* mean = nullptr;
+    const float* spread = nullptr;
+  };
+  struct Gradients {
+    float* mean = nullptr;
+    float* spread = nullptr;
+  };
+
+  /// Draws or takes the rows' noise for the passes that follow; `first_task` is the key's task of
+  /// lane 0.
+  void take_noise(Estimator estimator, const GaussianNoise& noise, std::uint32_t first_task,
+                  const Rows& rows);
+  /// Outputs [outputs][rows][W]; tangents of them (output_dot) with `dot`.
+  const float* forward(const Rows& rows, const Weights& w, const Weights* dot);
+  void gradient(const Rows& rows, const Weights& w, const Gradients& to, bool accumulate,
+                float* loss);
+  void hessian_vector(const Rows& rows, const Weights& w, const Weights& dot, const Gradients& to);
+
+ private:
+  struct Step {
+    bool linear = false;
+    Activation activation = Activation::relu;
+    int in = 0, out = 0;
+    std::size_t weight = 0, bias = 0;
+    std::size_t layer = 0;  ///< of the network
+    AlignedFloats y, y_dot, delta, delta_dot;
+    // linear: the spread's side
+    AlignedFloats xs, xs_dot, t, t_dot, inverse, delta_s, delta_s_dot, back, back_dot;
+    AlignedFloats noise_in, noise_out;  ///< [in or out][rows][W]
+  };
+  std::size_t floats(int features, int rows) const {
+    return static_cast<std::size_t>(features) * static_cast<std::size_t>(rows) *
+           static_cast<std::size_t>(lanes_);
+  }
+  void backward(const Rows& rows, const Weights& w, const Weights* dot, const Gradients& to,
+                bool accumulate);
+  void weight_gradient(const Step& step, int rows, const float* delta, const float* delta2,
+                       const float* x, const float* x2, const float* bias_delta, float* to,
+                       bool accumulate) const;
+  void place(const Rows& rows, const float* support, const float* query);
+  void upload(const GaussianNoise& noise, const Rows& rows);
+
+  const Kernels& kernels_;
+  int lanes_;
+  Estimator estimator_ = Estimator::flipout;
+  const Network& network_;
+  RowNoiseLayout layouts_[3];
+  std::vector<Step> steps_;
+  AlignedFloats drawn_[2];  ///< [rows][width][W]
+};
+
+}  // namespace kshot::backend::cpu

@@ -1,0 +1,98 @@
+// Kernels of the estimators flipout and local, included by kernels_impl.h: noise by rows
+// (row_noise.h) and the element-wise steps around the products with the spread.
+
+// ---- noise by rows ----
+
+void row_normals_lanes(const NoiseKey& key, float* out, std::size_t elements) {
+  const vu zero{};
+  const vu task = key.task + iota();
+  for (std::size_t block = 0; block < elements; block += 64) {
+    const std::size_t left = elements - block;
+    for (std::uint32_t j = 0; j < 16 && j < left; ++j) {
+      const auto quad = static_cast<std::uint32_t>(block / 4) + j;
+      const Words words = philox(quad + zero, key.counter1 + zero, task, key.counter3 + zero,
+                                 key.key[0], key.key[1]);
+      vf z[4];
+      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
+      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      for (std::size_t r = 0; r < 4; ++r) {
+        const std::size_t element = r * 16 + j;
+        if (element < left) store(out + (block + element) * W, z[r]);
+      }
+    }
+  }
+}
+
+/// +-1 from the lowest bit: the sign bit of a float.
+KSHOT_INLINE vf sign_of(vu bits) {
+  return reinterpret_cast<vf>(((bits & 1u) << 31) | 0x3f800000u);
+}
+
+void row_signs_lanes(const NoiseKey& key, float* out, std::size_t elements) {
+  const vu zero{};
+  const vu task = key.task + iota();
+  for (std::size_t block = 0; block < elements; block += 128) {
+    const Words words = philox(static_cast<std::uint32_t>(block / 128) + zero, key.counter1 + zero,
+                               task, key.counter3 + zero, key.key[0], key.key[1]);
+    for (std::size_t i = 0; i < 128 && block + i < elements; ++i) {
+      store(out + (block + i) * W, sign_of(words.w[i / 32] >> static_cast<std::uint32_t>(i & 31)));
+    }
+  }
+}
+
+void row_signs_single(const NoiseKey& key, float* out, std::size_t elements) {
+  const vu zero{};
+  for (std::size_t block = 0; block < elements; block += std::size_t{128} * W) {
+    const Words words =
+        philox(static_cast<std::uint32_t>(block / 128) + iota(), key.counter1 + zero,
+               key.task + zero, key.counter3 + zero, key.key[0], key.key[1]);
+    for (std::size_t i = 0; i < std::size_t{128} * W && block + i < elements; ++i) {
+      const std::uint32_t word = words.w[(i / 32) & 3][i / 128];
+      out[block + i] = ((word >> (i & 31)) & 1u) != 0 ? -1.0f : 1.0f;
+    }
+  }
+}
+
+// ---- element-wise ----
+
+void product(float* y, float a, const float* x1, const float* x2, std::size_t n) {
+  map([a](vf p, vf q) { return a * p * q; }, y, n, x1, x2);
+}
+
+/// Below this a variance counts as zero, and so does its derivative by it: cubes of 1 / deviation
+/// stay finite.
+constexpr float least_variance = 1e-20f;
+
+void deviation(float* y, float* inverse, const float* variance, const float* zeta,
+               std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf v = load(variance + i * W);
+    const vi none = v < least_variance;
+    const vf d = vsqrt(v);
+    store(inverse + i * W, select(none, splat(0.0f), 1.0f / d));
+    store(y + i * W, load(y + i * W) + select(none, splat(0.0f), d) * load(zeta + i * W));
+  }
+}
+
+void deviation_tangent(float* y_dot, const float* variance_dot, const float* inverse,
+                       const float* zeta, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf d_dot = 0.5f * load(inverse + i * W) * load(variance_dot + i * W);
+    store(y_dot + i * W, load(y_dot + i * W) + d_dot * load(zeta + i * W));
+  }
+}
+
+void deviation_backward(float* dv, float* dv_dot, const float* dy, const float* dy_dot,
+                        const float* variance_dot, const float* inverse, const float* zeta,
+                        std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf r = load(inverse + i * W);
+    const vf half = 0.5f * load(zeta + i * W);
+    const vf d = load(dy + i * W);
+    if (dv_dot != nullptr) {
+      const vf r_dot = -0.5f * (r * r) * r * load(variance_dot + i * W);
+      store(dv_dot + i * W, half * (load(dy_dot + i * W) * r + d * r_dot));
+    }
+    store(dv + i * W, half * d * r);
+  }
+}
