@@ -24,7 +24,10 @@ LaneSplit::LaneSplit(const Kernels& kernels, const Network& network, int most_ro
     step.linear = layer.type == LayerType::linear;
     if (step.linear) {
       step.weight = network.parameters()[static_cast<std::size_t>(layer.weight)].offset;
-      step.bias = network.parameters()[static_cast<std::size_t>(layer.bias)].offset;
+      step.has_bias = layer.bias >= 0;
+      if (step.has_bias) {
+        step.bias = network.parameters()[static_cast<std::size_t>(layer.bias)].offset;
+      }
       for (AlignedFloats* a :
            {&step.xs, &step.xs_dot, &step.back, &step.back_dot, &step.noise_in}) {
         *a = AlignedFloats(floats(step.in, most_rows));
@@ -171,7 +174,7 @@ const float* LaneSplit::forward(const Rows& rows, const Weights& w, const Weight
         g.b[0] = b1;
         g.a[1] = b2 == nullptr ? nullptr : a2 + step.weight * lanes;
         g.b[1] = b2;
-        g.bias = bias == nullptr ? nullptr : bias + step.bias * lanes;
+        g.bias = bias == nullptr || !step.has_bias ? nullptr : bias + step.bias * lanes;
         g.c = c;
         kernels_.lane_gemm(g);
       };
@@ -251,8 +254,10 @@ void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, 
   g.c = to + step.weight * lanes;
   g.base = accumulate ? g.c : nullptr;
   kernels_.lane_gemm(g);
+  if (!step.has_bias) return;
   float* const bias = to + step.bias * lanes;
-  kernels_.lane_row_sum(bias, accumulate ? bias : nullptr, 1.0f, bias_delta, step.out, rows);
+  kernels_.lane_row_sum(bias, accumulate ? bias : nullptr, 1.0f, nullptr, nullptr, bias_delta,
+                        step.out, rows);
 }
 
 /// From delta (and delta_dot) at the output: gradients, or with `dot` their tangents.

@@ -52,7 +52,7 @@ class LaneSplit {
 
  private:
   struct Step {
-    bool linear = false;
+    bool linear = false, has_bias = false;
     Activation activation = Activation::relu;
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;

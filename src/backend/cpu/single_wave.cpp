@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "backend/cpu/cpu_wave.h"
+#include "backend/row_noise.h"
 #include "kshot/error.h"
 
 namespace kshot::backend::cpu {
@@ -63,6 +64,14 @@ struct Step {
   AlignedFloats transposed, transposed_dot;              ///< [tap][out][in_stride]
   AlignedFloats x_hat, x_hat_dot, mean, inverse, slope;  // norm
   std::vector<std::int32_t> winner, corner, window;      // max_pool
+  /// Products under Gaussian weights by flipout or local, made when first asked for: what goes into
+  /// the product with the spread and what comes out, in the geometries of the step's sides.
+  /// flipout: xs = r_in x, y += r_out t; local: xs = x^2, y += sqrt(t) zeta.
+  struct Split {
+    AlignedFloats xs, xs_dot, back, back_dot, noise_in;
+    AlignedFloats t, t_dot, inverse, delta, delta_dot, noise_out;
+    AlignedFloats transposed, transposed_dot;
+  } split;
 };
 
 class SingleWave final : public CpuWave {
@@ -158,16 +167,37 @@ class SingleWave final : public CpuWave {
     if (given) forward(Set::support, at(pass.weights), nullptr, false);
     forward(pass.set, at(pass.weights), nullptr, given);
     if (loss) loss_and_delta(pass, at(loss), false, false);
-    if (!outputs) return;
-    const int n = task_rows(pass.set, 0);
-    const int stride = groups_.back().geometry.stride;
-    const float* z = values_[static_cast<std::size_t>(steps_.back().value_out)].data();
-    float* out = at(outputs);
-    for (int r = 0; r < rows(pass.set); ++r) {
-      for (int o = 0; o < network_outputs_; ++o) {
-        *out++ = r < n ? z[static_cast<std::ptrdiff_t>(r) * stride + o] : 0.0f;
-      }
+    if (outputs) put_outputs(pass.set, at(outputs));
+  }
+
+  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                      Block loss) override {
+    take_input({pass.set, {}, {}});
+    const Spread spread = take_noise(pass, pass.set, {}, g_spread);
+    forward(pass.set, at(pass.mean), nullptr, false, &spread);
+    loss_and_delta({pass.set, {}, pass.scale}, at(loss), true, false);
+    backward(pass.set, at(pass.mean), nullptr, at(g_mean), nullptr, accumulate, &spread);
+  }
+  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                            Block h_spread) override {
+    take_input({pass.set, {}, {}});
+    const Spread spread = take_noise(pass, pass.set, u_spread, h_spread);
+    forward(pass.set, at(pass.mean), at(u_mean), false, &spread);
+    loss_and_delta({pass.set, {}, pass.scale}, nullptr, true, true);
+    backward(pass.set, at(pass.mean), at(u_mean), nullptr, at(h_mean), false, &spread);
+  }
+  void split_value(const SplitPass& pass, Block loss, Block outputs,
+                   NormStatistics statistics) override {
+    const bool given = statistics == NormStatistics::support && pass.set != Set::support;
+    take_input({pass.set, {}, {}});
+    if (given) {
+      const Spread spread = take_noise(pass, Set::support, {}, {});
+      forward(Set::support, at(pass.mean), nullptr, false, &spread);
     }
+    const Spread spread = take_noise(pass, pass.set, {}, {});
+    forward(pass.set, at(pass.mean), nullptr, given, &spread);
+    if (loss) loss_and_delta({pass.set, {}, pass.scale}, at(loss), false, false);
+    if (outputs) put_outputs(pass.set, at(outputs));
   }
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
@@ -533,7 +563,213 @@ class SingleWave final : public CpuWave {
     }
   }
 
+  // ---- Gaussian weights ----
+
+  /// The second vector of weights of a split pass (backend.h).
+  struct Spread {
+    bool local = false;
+    const float* w = nullptr;
+    const float* w_dot = nullptr;
+    float* gradient = nullptr;  ///< or its tangent, as that of the mean
+  };
+
+  void make_split_buffers() {
+    for (Step& step : steps_) {
+      if (!step.product || step.split.xs.size() != 0) continue;
+      const auto floats = [&](int group) {
+        return static_cast<std::size_t>(max_rows_) *
+               groups_[static_cast<std::size_t>(group)].geometry.row_floats();
+      };
+      Step::Split& s = step.split;
+      const std::size_t in = floats(step.group_in), out = floats(step.group_out);
+      for (AlignedFloats* a : {&s.xs, &s.xs_dot, &s.noise_in}) *a = AlignedFloats(in);
+      for (AlignedFloats* a : {&s.t, &s.t_dot, &s.inverse, &s.delta, &s.delta_dot, &s.noise_out}) {
+        *a = AlignedFloats(out);
+      }
+      if (step.value_in < 0) continue;  // the data want no gradient
+      for (AlignedFloats* a : {&s.back, &s.back_dot}) *a = AlignedFloats(in);
+      for (AlignedFloats* a : {&s.transposed, &s.transposed_dot}) {
+        *a = AlignedFloats(step.transposed.size());
+      }
+    }
+  }
+
+  /// Noise of a set's rows [rows][width], drawn by key.
+  const float* draw_rows(const SplitPass& pass, Set set, std::size_t width) {
+    const auto draw = [&](bool query, int n, std::size_t first) {
+      const RandomKey key = row_key(pass.noise->key, query);
+      const std::size_t elements = static_cast<std::size_t>(n) * width;
+      const NoiseKey at = noise_key(key, global_first_);
+      AlignedFloats& own = drawn_[query ? 1 : 0];
+      const std::size_t whole = (elements + 63) / 64 * 64;
+      if (own.size() < whole) own = AlignedFloats(whole);
+      if (pass.estimator == Estimator::flipout) {
+        kernels_.row_signs_single(at, own.data(), elements);
+      } else {
+        kernels_.noise_single(at, own.data(), elements);
+      }
+      rows_noise_.resize(first + elements);
+      std::copy_n(own.data(), elements, rows_noise_.data() + first);
+      return first + elements;
+    };
+    std::size_t next = 0;
+    if (set != Set::query) next = draw(false, support_n_[0], next);
+    if (set != Set::support) draw(true, query_n_[0], next);
+    return rows_noise_.data();
+  }
+
+  /// Puts the rows' noise beside the activations that it multiplies.
+  Spread take_noise(const SplitPass& pass, Set set, Block u_spread, Block gradient) {
+    make_split_buffers();
+    const RowNoiseLayout layout = row_noise_layout(*network_, pass.estimator);
+    const GaussianNoise& noise = *pass.noise;
+    const bool local = pass.estimator == Estimator::local;
+    const float* drawn = noise.layers.empty() ? draw_rows(pass, set, layout.width) : nullptr;
+    const int skip = set == Set::query && noise.support_first ? support_n_[0] : 0;
+    const int n = task_rows(set, 0);
+    // one number a channel and row, or one an element
+    const auto place = [&](const Geometry& g, bool elements, std::size_t offset, std::size_t width,
+                           const double* host, std::size_t stride, float* to) {
+      if (width == 0) return;
+      for (int r = 0; r < n; ++r) {
+        const auto number = [&](int e) {
+          const auto at = static_cast<std::size_t>(e);
+          if (drawn != nullptr) {
+            return drawn[static_cast<std::size_t>(r) * layout.width + offset + at];
+          }
+          return static_cast<float>(host[static_cast<std::size_t>(batch_first_) * stride +
+                                         static_cast<std::size_t>(skip + r) * width + at]);
+        };
+        for (int y = 0; y < g.height; ++y) {
+          for (int x = 0; x < g.width; ++x) {
+            float* const pixel = to + g.offset(r, y, x);
+            for (int c = 0; c < g.channels; ++c) {
+              pixel[c] = number(elements ? (c * g.height + y) * g.width + x : c);
+            }
+          }
+        }
+      }
+    };
+    std::size_t i = 0;
+    for (Step& step : steps_) {
+      if (!step.product) continue;
+      while (layout.layers[i].out_width == 0) ++i;
+      const RowNoiseLayout::Part& part = layout.layers[i];
+      const GaussianNoise::Layer host = drawn != nullptr ? GaussianNoise::Layer{} : noise.layers[i];
+      place(groups_[static_cast<std::size_t>(step.group_in)].geometry, false, part.in,
+            part.in_width, host.in, host.in_stride, step.split.noise_in.data());
+      place(groups_[static_cast<std::size_t>(step.group_out)].geometry, local, part.out,
+            part.out_width, host.out, host.out_stride, step.split.noise_out.data());
+      ++i;
+    }
+    return {local, at(pass.spread), at(u_spread), at(gradient)};
+  }
+
+  /// y += what the spread gives, and the tangent where wanted; `g` is the product with the mean.
+  void split_forward(Step& step, GatherGemm g, int n, const Spread& spread, const float* x,
+                     const float* x_dot, bool tangent) {
+    Step::Split& s = step.split;
+    const Geometry& gi = groups_[static_cast<std::size_t>(step.group_in)].geometry;
+    const Geometry& go = groups_[static_cast<std::size_t>(step.group_out)].geometry;
+    const std::size_t in = static_cast<std::size_t>(n) * gi.row_floats();
+    const std::size_t vectors =
+        static_cast<std::size_t>(n) * go.row_floats() / static_cast<std::size_t>(kernels_.lanes);
+    float* y = values_[static_cast<std::size_t>(step.value_out)].data();
+    float* y_dot = values_dot_[static_cast<std::size_t>(step.value_out)].data();
+    const float* const into = spread.local ? x : s.noise_in.data();
+    kernels_.product(s.xs.data(), 1.0f, x, into, in);
+    g.x = s.xs.data();
+    g.b = spread.w + step.weight;
+    g.c = s.t.data();
+    g.init = spread.local && step.has_bias ? spread.w + step.bias : nullptr;
+    g.accumulate = false;
+    kernels_.gather_gemm(g);
+    const float* const noise = s.noise_out.data();
+    if (spread.local) {
+      kernels_.deviation(y, s.inverse.data(), s.t.data(), noise, vectors);
+    } else {
+      kernels_.multiply_add(y, 1.0f, noise, s.t.data(), vectors);
+    }
+    if (!tangent) return;
+    g.b = spread.w_dot + step.weight;
+    g.c = s.t_dot.data();
+    g.init = spread.local && step.has_bias ? spread.w_dot + step.bias : nullptr;
+    kernels_.gather_gemm(g);
+    if (x_dot != nullptr) {
+      kernels_.product(s.xs_dot.data(), spread.local ? 2.0f : 1.0f, x_dot, into, in);
+      g.x = s.xs_dot.data();
+      g.b = spread.w + step.weight;
+      g.accumulate = true;
+      kernels_.gather_gemm(g);
+    }
+    if (spread.local) {
+      kernels_.deviation_tangent(y_dot, s.t_dot.data(), s.inverse.data(), noise, vectors);
+    } else {
+      kernels_.multiply_add(y_dot, 1.0f, noise, s.t_dot.data(), vectors);
+    }
+  }
+
+  /// The spread's gradient (or its tangent), and its part of the input's; before the mean's part is
+  /// written to dx, `back` holds it.
+  void split_backward(Step& step, int n, const Spread& spread, const float* x_dot, const float* dy,
+                      const float* dy_dot, bool tangent, bool accumulate) {
+    Step::Split& s = step.split;
+    const Group& out = groups_[static_cast<std::size_t>(step.group_out)];
+    const std::size_t floats = static_cast<std::size_t>(n) * out.geometry.row_floats();
+    if (spread.local) {
+      kernels_.deviation_backward(s.delta.data(), tangent ? s.delta_dot.data() : nullptr, dy,
+                                  dy_dot, s.t_dot.data(), s.inverse.data(), s.noise_out.data(),
+                                  floats / static_cast<std::size_t>(kernels_.lanes));
+    } else {
+      kernels_.product(s.delta.data(), 1.0f, dy, s.noise_out.data(), floats);
+      if (tangent) kernels_.product(s.delta_dot.data(), 1.0f, dy_dot, s.noise_out.data(), floats);
+    }
+    product_gradient(step, n, s.xs.data(), tangent ? s.delta_dot.data() : s.delta.data(),
+                     spread.gradient, accumulate);
+    if (tangent && x_dot != nullptr) {
+      product_gradient(step, n, s.xs_dot.data(), s.delta.data(), spread.gradient, true);
+    }
+    if (spread.local && step.has_bias) {
+      kernels_.channel_sum(spread.gradient + step.bias,
+                           tangent ? s.delta_dot.data() : s.delta.data(), out.pixel.data(),
+                           n * out.geometry.pixels(), step.out_stride, accumulate);
+    }
+    if (step.value_in < 0) return;
+    transpose_weights(step, spread.w, s.transposed);
+    product_backward(step, n, s.delta.data(), s.transposed, s.back.data(), false);
+    if (!tangent) return;
+    transpose_weights(step, spread.w_dot, s.transposed_dot);
+    product_backward(step, n, s.delta_dot.data(), s.transposed, s.back_dot.data(), false);
+    product_backward(step, n, s.delta.data(), s.transposed_dot, s.back_dot.data(), true);
+  }
+
+  /// dx += dxs/dx * back, and its tangent.
+  void split_input_gradient(const Step& step, int n, const Spread& spread, const float* x,
+                            const float* x_dot, float* dx, float* dx_dot, bool tangent) {
+    const Step::Split& s = step.split;
+    const Geometry& g = groups_[static_cast<std::size_t>(step.group_in)].geometry;
+    const std::size_t vectors =
+        static_cast<std::size_t>(n) * g.row_floats() / static_cast<std::size_t>(kernels_.lanes);
+    const float* const into = spread.local ? x : s.noise_in.data();
+    const float factor = spread.local ? 2.0f : 1.0f;
+    kernels_.multiply_add(dx, factor, into, s.back.data(), vectors);
+    if (!tangent) return;
+    kernels_.multiply_add(dx_dot, factor, into, s.back_dot.data(), vectors);
+    if (spread.local) kernels_.multiply_add(dx_dot, factor, x_dot, s.back.data(), vectors);
+  }
+
   // ---- passes ----
+
+  void put_outputs(Set set, float* out) const {
+    const int n = task_rows(set, 0);
+    const int stride = groups_.back().geometry.stride;
+    const float* z = values_[static_cast<std::size_t>(steps_.back().value_out)].data();
+    for (int r = 0; r < rows(set); ++r) {
+      for (int o = 0; o < network_outputs_; ++o) {
+        *out++ = r < n ? z[static_cast<std::ptrdiff_t>(r) * stride + o] : 0.0f;
+      }
+    }
+  }
 
   /// The contiguous runs of n rows of a geometry: body(offset, floats).
   template <typename F>
@@ -602,7 +838,8 @@ class SingleWave final : public CpuWave {
     return g;
   }
 
-  void forward(Set set, const float* w, const float* w_dot, bool given_statistics) {
+  void forward(Set set, const float* w, const float* w_dot, bool given_statistics,
+               const Spread* spread = nullptr) {
     const int n = task_rows(set, 0);
     const bool tangent = w_dot != nullptr;
     for (Step& step : steps_) {
@@ -627,16 +864,19 @@ class SingleWave final : public CpuWave {
           g.c_offset = step.forward.c_offset.data();
           g.init = step.has_bias ? w + step.bias : nullptr;
           kernels_.gather_gemm(g);
-          if (!tangent) break;
-          g.b = w_dot + step.weight;
-          g.c = y_dot;
-          g.init = step.has_bias ? w_dot + step.bias : nullptr;
-          kernels_.gather_gemm(g);
-          if (x_dot == nullptr) break;
-          g.x = x_dot;
-          g.b = w + step.weight;
-          g.accumulate = true;
-          kernels_.gather_gemm(g);
+          if (tangent) {
+            g.b = w_dot + step.weight;
+            g.c = y_dot;
+            g.init = step.has_bias ? w_dot + step.bias : nullptr;
+            kernels_.gather_gemm(g);
+            if (x_dot != nullptr) {
+              g.x = x_dot;
+              g.b = w + step.weight;
+              g.accumulate = true;
+              kernels_.gather_gemm(g);
+            }
+          }
+          if (spread != nullptr) split_forward(step, g, n, *spread, x, x_dot, tangent);
           break;
         }
         case LayerType::norm: {
@@ -830,7 +1070,7 @@ class SingleWave final : public CpuWave {
 
   /// From delta at the output. Plain: grad. With w_dot: hv, and grad where wanted (overwritten).
   void backward(Set set, const float* w, const float* w_dot, float* grad, float* hv,
-                bool accumulate) {
+                bool accumulate, const Spread* spread = nullptr) {
     const int n = task_rows(set, 0);
     const bool tangent = w_dot != nullptr;
     const bool grad_accumulate = accumulate && !tangent;
@@ -864,6 +1104,14 @@ class SingleWave final : public CpuWave {
               kernels_.channel_sum(hv + step.bias, dy_dot, out.pixel.data(), pixels,
                                    step.out_stride, accumulate);
           }
+          if (spread != nullptr) {
+            split_backward(step, n, *spread, x_dot, dy, dy_dot, tangent, accumulate);
+            // a drawn bias has the same gradient in both
+            const float* const of_mean = tangent ? hv : grad;
+            if (!spread->local && step.has_bias) {
+              std::copy_n(of_mean + step.bias, step.out_stride, spread->gradient + step.bias);
+            }
+          }
           if (!wanted) break;
           transpose_weights(step, w, step.transposed);
           if (tangent) {
@@ -872,6 +1120,9 @@ class SingleWave final : public CpuWave {
             product_backward(step, n, dy, step.transposed_dot, dx_dot, true);
           }
           product_backward(step, n, dy, step.transposed, dx, false);
+          if (spread != nullptr) {
+            split_input_gradient(step, n, *spread, x, x_dot, dx, dx_dot, tangent);
+          }
           break;
         }
         case LayerType::norm: {
@@ -897,6 +1148,11 @@ class SingleWave final : public CpuWave {
             g.d_beta = grad + step.bias;
             g.accumulate = accumulate;
             kernels_.norm_backward(g);
+          }
+          if (spread != nullptr) {
+            const float* const of_mean = tangent ? hv : grad;
+            std::copy_n(of_mean + step.weight, g.channels, spread->gradient + step.weight);
+            std::copy_n(of_mean + step.bias, g.channels, spread->gradient + step.bias);
           }
           break;
         }
@@ -953,6 +1209,8 @@ class SingleWave final : public CpuWave {
   bool dropping_ = false;  ///< the pass at hand
   AlignedFloats dropped_;
   std::vector<float> factors_;
+  AlignedFloats drawn_[2];  ///< noise by rows, of support and query
+  std::vector<float> rows_noise_;
 };
 
 }  // namespace

@@ -4,17 +4,19 @@
 // ---- noise by rows ----
 
 void row_normals_lanes(const NoiseKey& key, float* out, std::size_t elements) {
-  const vu zero{};
-  const vu task = key.task + iota();
+  const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
+                  counter3 = wide(key.counter3);
+  Words words[16];
   for (std::size_t block = 0; block < elements; block += 64) {
     const std::size_t left = elements - block;
-    for (std::uint32_t j = 0; j < 16 && j < left; ++j) {
-      const auto quad = static_cast<std::uint32_t>(block / 4) + j;
-      const Words words = philox(quad + zero, key.counter1 + zero, task, key.counter3 + zero,
-                                 key.key[0], key.key[1]);
+    const std::size_t quads = left < 16 ? left : 16;
+    for (std::size_t j = 0; j < quads; ++j) {
+      words[j] = philox(wide(static_cast<std::uint32_t>(block / 4 + j)), counter1, task, counter3,
+                        key.key[0], key.key[1]);
+    }
+    for (std::size_t j = 0; j < quads; ++j) {
       vf z[4];
-      box_muller_vector(words.w[0], words.w[1], z[0], z[1]);
-      box_muller_vector(words.w[2], words.w[3], z[2], z[3]);
+      normals(words[j], z);
       for (std::size_t r = 0; r < 4; ++r) {
         const std::size_t element = r * 16 + j;
         if (element < left) store(out + (block + element) * W, z[r]);
@@ -23,17 +25,17 @@ void row_normals_lanes(const NoiseKey& key, float* out, std::size_t elements) {
   }
 }
 
-/// +-1 from the lowest bit: the sign bit of a float.
+/// A set lowest bit to -1, another to +1.
 KSHOT_INLINE vf sign_of(vu bits) {
   return reinterpret_cast<vf>(((bits & 1u) << 31) | 0x3f800000u);
 }
 
 void row_signs_lanes(const NoiseKey& key, float* out, std::size_t elements) {
-  const vu zero{};
-  const vu task = key.task + iota();
+  const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
+                  counter3 = wide(key.counter3);
   for (std::size_t block = 0; block < elements; block += 128) {
-    const Words words = philox(static_cast<std::uint32_t>(block / 128) + zero, key.counter1 + zero,
-                               task, key.counter3 + zero, key.key[0], key.key[1]);
+    const Words words = philox(wide(static_cast<std::uint32_t>(block / 128)), counter1, task,
+                               counter3, key.key[0], key.key[1]);
     for (std::size_t i = 0; i < 128 && block + i < elements; ++i) {
       store(out + (block + i) * W, sign_of(words.w[i / 32] >> static_cast<std::uint32_t>(i & 31)));
     }
@@ -41,12 +43,13 @@ void row_signs_lanes(const NoiseKey& key, float* out, std::size_t elements) {
 }
 
 void row_signs_single(const NoiseKey& key, float* out, std::size_t elements) {
-  const vu zero{};
-  for (std::size_t block = 0; block < elements; block += std::size_t{128} * W) {
-    const Words words =
-        philox(static_cast<std::uint32_t>(block / 128) + iota(), key.counter1 + zero,
-               key.task + zero, key.counter3 + zero, key.key[0], key.key[1]);
-    for (std::size_t i = 0; i < std::size_t{128} * W && block + i < elements; ++i) {
+  constexpr std::size_t turn = std::size_t{128} * W;
+  const WideWords counter1 = wide(key.counter1), task = wide(key.task),
+                  counter3 = wide(key.counter3);
+  for (std::size_t block = 0; block < elements; block += turn) {
+    const Words words = philox(wide_from(static_cast<std::uint32_t>(block / 128)), counter1, task,
+                               counter3, key.key[0], key.key[1]);
+    for (std::size_t i = 0; i < turn && block + i < elements; ++i) {
       const std::uint32_t word = words.w[(i / 32) & 3][i / 128];
       out[block + i] = ((word >> (i & 31)) & 1u) != 0 ? -1.0f : 1.0f;
     }

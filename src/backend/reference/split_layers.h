@@ -120,6 +120,7 @@ T split_gradient(const Network& network, const Loss& loss, const SplitWeights<T>
     std::vector<T> g_in =
         backward(layer, layer_weights(network, layer, at.mean), data.rows, record.mean, g, to_mean);
     const auto same = [&](int parameter, T* to, const T* from) {
+      if (parameter < 0) return;
       const auto size = network.parameters()[static_cast<std::size_t>(parameter)].size;
       std::copy_n(from, size, to);
     };
