@@ -424,7 +424,7 @@ TEST_P(PropertyTest, MetaSgd) {
   hold_against_differences(AlgorithmKind::meta_sgd, 24);
 }
 TEST_P(PropertyTest, Abml) {
-  hold_against_differences(AlgorithmKind::abml, 48);
+  hold_against_differences(AlgorithmKind::abml, 42);
 }
 
 TEST_P(PropertyTest, ThreadsDoNotChangeABit) {
