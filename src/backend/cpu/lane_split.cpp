@@ -231,9 +231,10 @@ void LaneSplit::hessian_vector(const Rows& rows, const Weights& w, const Weights
   backward(rows, w, &dot, to, false);
 }
 
-/// One layer's dW[out][in] = sum over rows of delta x (+ delta2 x2), and its bias's sum over rows.
+/// One layer's dW[out][in] = sum over rows of delta x (+ delta2 x2), and with `bias` its bias's
+/// sum of delta.
 void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, const float* delta2,
-                                const float* x, const float* x2, const float* bias_delta, float* to,
+                                const float* x, const float* x2, float* to, bool bias,
                                 bool accumulate) const {
   const auto lanes = static_cast<std::size_t>(lanes_);
   LaneGemm g;
@@ -253,11 +254,11 @@ void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, 
   g.b[1] = x2;
   g.c = to + step.weight * lanes;
   g.base = accumulate ? g.c : nullptr;
+  if (bias && step.has_bias) {
+    g.rows.c = to + step.bias * lanes;
+    g.rows.base = accumulate ? g.rows.c : nullptr;
+  }
   kernels_.lane_gemm(g);
-  if (!step.has_bias) return;
-  float* const bias = to + step.bias * lanes;
-  kernels_.lane_row_sum(bias, accumulate ? bias : nullptr, 1.0f, nullptr, nullptr, bias_delta,
-                        step.out, rows);
 }
 
 /// From delta (and delta_dot) at the output: gradients, or with `dot` their tangents.
@@ -296,15 +297,16 @@ void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
       kernels_.product(delta_s, 1.0f, delta, noise, out);
       if (dot != nullptr) kernels_.product(delta_s_dot, 1.0f, delta_dot, noise, out);
     }
-    // a drawn bias has the same gradient in both
     if (dot == nullptr) {
-      weight_gradient(step, n, delta, nullptr, x, nullptr, delta, to.mean, accumulate);
-      weight_gradient(step, n, delta_s, nullptr, xs, nullptr, local ? delta_s : delta, to.spread,
-                      accumulate);
+      weight_gradient(step, n, delta, nullptr, x, nullptr, to.mean, true, accumulate);
+      weight_gradient(step, n, delta_s, nullptr, xs, nullptr, to.spread, local, accumulate);
     } else {
-      weight_gradient(step, n, delta_dot, delta, x, x_dot, delta_dot, to.mean, false);
-      weight_gradient(step, n, delta_s_dot, delta_s, xs, xs_dot, local ? delta_s_dot : delta_dot,
-                      to.spread, false);
+      weight_gradient(step, n, delta_dot, delta, x, x_dot, to.mean, true, false);
+      weight_gradient(step, n, delta_s_dot, delta_s, xs, xs_dot, to.spread, local, false);
+    }
+    if (!local && step.has_bias) {  // a drawn bias has the same gradient in both
+      std::memcpy(to.spread + step.bias * lanes, to.mean + step.bias * lanes,
+                  static_cast<std::size_t>(step.out) * lanes * sizeof(float));
     }
     if (before == nullptr) break;
     // c[in][row] = sum_out a1[out][in] b1[out][row] (+ a2 b2)

@@ -69,7 +69,7 @@ class LaneSplit {
   void backward(const Rows& rows, const Weights& w, const Weights* dot, const Gradients& to,
                 bool accumulate);
   void weight_gradient(const Step& step, int rows, const float* delta, const float* delta2,
-                       const float* x, const float* x2, const float* bias_delta, float* to,
+                       const float* x, const float* x2, float* to, bool bias,
                        bool accumulate) const;
   void place(const Rows& rows, const float* support, const float* query);
   void upload(const GaussianNoise& noise, const Rows& rows);
