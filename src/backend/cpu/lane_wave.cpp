@@ -552,9 +552,8 @@ class LaneWave final : public CpuWave {
   /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
   void forward(const Place& place, const float* w, const float* w_dot, bool fresh) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int s = static_cast<int>(place.set);
     const int n = rows(place.set);
-    const float* x = data_[s].x.data();
+    const float* x = input_;
     const float* x_dot = nullptr;  // the data have no tangent
     for (Step& step : steps_) {
       float* const y = step.y[place.store].data();
@@ -684,14 +683,13 @@ class LaneWave final : public CpuWave {
   void backward(const Place& place, const float* w, const float* w_dot, bool fresh,
                 const Target& grad, const Target& hv) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int s = static_cast<int>(place.set);
     const int n = rows(place.set);
     const bool tangent = w_dot != nullptr;
     int now = 0;  // which of delta_dot_ is the current one
     for (std::size_t i = steps_.size(); i-- > 0;) {
       Step& step = steps_[i];
       const bool first = i == 0;
-      const float* x = first ? data_[s].x.data() : steps_[i - 1].y[place.store].data();
+      const float* x = first ? input_ : steps_[i - 1].y[place.store].data();
       const float* x_dot = first ? nullptr : steps_[i - 1].y_dot.data();
       const float* const delta = step.delta[place.store].data();
       float* const delta_in = first ? nullptr : steps_[i - 1].delta[place.store].data();
