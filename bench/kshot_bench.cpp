@@ -50,7 +50,7 @@ double peak_rss() {
 void load_initial(Assembly& assembly, const Config& config) {
   std::vector<std::vector<double>> values = assembly.algorithm->initial(config.seed);
   // As drawn, a few tasks of the small network diverge within five steps; the halves do not.
-  if (config.network.type == "mlp") {
+  if (config.network.type == "mlp" && config.algorithm != AlgorithmKind::leo) {
     for (double& weight : values.front()) weight *= 0.5;
   }
   for (std::size_t g = 0; g < values.size(); ++g) assembly.parameters[g]->upload(values[g]);

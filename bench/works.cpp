@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -52,6 +53,68 @@ Work conv4_maml(int steps, int query) {
   work.tasks = {4, 16, 32, 64};
   return work;
 }
+
+Work leo(int shots, int tasks) {
+  Work work;
+  work.name = fmt::format("leo_5w{}s_t{}", shots, tasks);
+  work.config.algorithm = AlgorithmKind::leo;
+  work.config.loss.type = LossType::cross_entropy;
+  work.support = ways * shots;
+  work.query = 75;
+  work.tasks = {tasks};
+  return work;
+}
+
+/// Rows of unit length with labels in the order of classes; which task it is decides them. Few
+/// enough rows that drawing one is a copy, as from a file of features.
+class FeatureSource final : public EpisodeSource {
+ public:
+  FeatureSource(int dim, int support, int query) : dim_(dim), support_(support), query_(query) {
+    const auto d = static_cast<std::size_t>(dim);
+    features_.resize(stored * d);
+    RandomStream random({.seed = 1, .purpose = Purpose::user});
+    for (std::size_t row = 0; row < stored; ++row) {
+      float sum = 0.0f;
+      for (std::size_t i = row * d; i < (row + 1) * d; ++i) {
+        features_[i] = random.uniform(-1.0f, 1.0f);
+        sum += features_[i] * features_[i];
+      }
+      for (std::size_t i = row * d; i < (row + 1) * d; ++i) features_[i] /= std::sqrt(sum);
+    }
+  }
+
+  TaskShape shape() const override {
+    return {.input = {.channels = dim_},
+            .outputs = ways,
+            .target = TargetKind::label,
+            .support = support_,
+            .query = query_};
+  }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    RandomStream random(
+        {.seed = id.seed, .purpose = Purpose::episode, .step = id.step, .task = id.task});
+    copy(random, support_, slot.support_x, slot.support_label);
+    copy(random, query_, slot.query_x, slot.query_label);
+  }
+  std::string describe() const override { return "random features"; }
+
+ private:
+  static constexpr std::size_t stored = 4096;
+
+  void copy(RandomStream& random, int rows, std::span<float> x,
+            std::span<std::int32_t> labels) const {
+    const auto d = static_cast<std::size_t>(dim_);
+    for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
+      const std::size_t from = random.below(stored);
+      std::copy_n(features_.begin() + static_cast<std::ptrdiff_t>(from * d), d,
+                  x.begin() + static_cast<std::ptrdiff_t>(row * d));
+      labels[row] = static_cast<std::int32_t>(static_cast<int>(row) / (rows / ways));
+    }
+  }
+
+  int dim_, support_, query_;
+  std::vector<float> features_;
+};
 
 /// Five of 64 random binary 28x28 images as classes; an example is its class's image. For timing:
 /// what an image shows does not matter, how it comes to the task does.
@@ -113,6 +176,8 @@ std::vector<Work> works() {
   for (auto [steps, query] : {std::pair{1, 5}, {1, 75}, {5, 75}}) {
     all.push_back(conv4_maml(steps, query));
   }
+  all.push_back(leo(1, 12));
+  all.push_back(leo(5, 48));
   return all;
 }
 
@@ -120,11 +185,27 @@ std::unique_ptr<EpisodeSource> make_source(const Work& work) {
   if (work.config.network.type == "conv4") {
     return std::make_unique<GlyphSource>(work.support, work.query);
   }
+  if (work.config.algorithm == AlgorithmKind::leo) {
+    return std::make_unique<FeatureSource>(work.config.leo.dim, work.support, work.query);
+  }
   return make_sinusoid({.support = work.support, .query = work.query});
 }
 
 double floor_flops(const Work& work) {
   const Config& config = work.config;
+  if (config.algorithm == AlgorithmKind::leo) {
+    // Per latent and decode the deviations' half of the decoder alone is unavoidable (x times the
+    // means' half is taken once): forward, pull-back, their tangents and two products for the
+    // weights in a second-order step; of a relation network's pairs the middle layer.
+    const Config::LeoTable& t = config.leo;
+    const double half = static_cast<double>(t.dim) * t.latent;
+    const double square = 4.0 * t.latent * t.latent;
+    const double rows = work.support;
+    const double decoder = rows * half * (6.0 * t.latent_steps + 3.0) + 3.0 * rows * half;
+    const double encoder = rows * half * 2.0 + square * 3.0 * (rows * rows + rows + ways);
+    const double query = work.query * static_cast<double>(t.dim) * ways * 2.0;
+    return 2.0 * (decoder + encoder + query);
+  }
   const bool bayesian = config.algorithm == AlgorithmKind::abml;
   const double inner_samples = bayesian ? config.abml.samples_inner : 1;
   const double outer_samples = bayesian ? config.abml.samples_outer : 1;

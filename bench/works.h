@@ -18,7 +18,7 @@ struct Work {
   std::vector<int> tasks;      ///< meta-batch sizes it is registered with
 };
 
-/// sinusoid_maml_k*, sinusoid_abml_k5_s10, conv4_maml_k*_q*.
+/// sinusoid_maml_k*, sinusoid_abml_k5_s10, conv4_maml_k*_q*, leo_5w*s_t*.
 std::vector<Work> works();
 
 std::unique_ptr<EpisodeSource> make_source(const Work& work);

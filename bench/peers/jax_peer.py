@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+import leo
 import works
 
 UNROLL = 5  # inner loops up to this many steps are unrolled, longer ones are a scan
@@ -134,6 +135,8 @@ def hyper_prior(objective, theta):
 def meta_loss(objective, theta, batch, noise=None, mode="vmap"):
     """Mean over the tasks of batch (support_x, support_y, query_x, query_y, each [T, ...]). theta is
     a dict (MAML) or (mu, log_sigma); noise is (inner [T, K, S, D], outer [T, S', D])."""
+    if objective.algorithm == "leo":
+        return leo.meta_loss(objective, theta, batch, noise, mode)
     if objective.algorithm == "maml":
         task = lambda episode: maml_task(objective, theta, episode)
         data = (tuple(batch),)
@@ -147,6 +150,19 @@ def meta_loss(objective, theta, batch, noise=None, mode="vmap"):
     return loss
 
 
+def leo_weights(objective, rng):
+    """Glorot-uniform matrices and the authors' initial rates; float32, by name."""
+    weights = {}
+    for name, shape in objective.parameter_shapes().items():
+        if name.endswith("weight"):
+            bound = (6.0 / sum(shape)) ** 0.5
+            weights[name] = rng.uniform(-bound, bound, shape)
+        else:
+            rate = 1.0 if name == "latent_lr" else 0.001
+            weights[name] = rng.uniform(rate, rate, shape)
+    return {name: value.astype("float32") for name, value in weights.items()}
+
+
 def load(mode, threads):
     del threads  # XLA takes the cores that the process may run on
     # XLA's own generator: several times as fast on a CPU as JAX's default threefry.
@@ -155,9 +171,18 @@ def load(mode, threads):
     def make_step(work, tasks):
         objective = work.objective
         rng = works.Rng(1)
-        weights = {k: jnp.asarray(v) for k, v in works.initial_weights(objective, rng).items()}
+        if objective.algorithm != "leo":
+            weights = {k: jnp.asarray(v)
+                       for k, v in works.initial_weights(objective, rng).items()}
         batch = [jnp.asarray(part) for part in works.episodes(work, tasks, rng)]
-        if objective.algorithm == "maml":
+        if objective.algorithm == "leo":
+            theta = {k: jnp.asarray(v) for k, v in leo_weights(objective, rng).items()}
+            shapes = objective.noise_shapes(tasks, work.support)
+
+            def loss(parameters, data, key):
+                noise = [jax.random.normal(k, s) for k, s in zip(jax.random.split(key), shapes)]
+                return meta_loss(objective, parameters, data, noise, mode)
+        elif objective.algorithm == "maml":
             theta = weights
 
             def loss(parameters, data, key):
@@ -177,7 +202,7 @@ def load(mode, threads):
         keys = iter(jax.random.split(jax.random.key(1), 100000))
 
         def step():
-            key = next(keys) if objective.algorithm == "abml" else None
+            key = None if objective.algorithm == "maml" else next(keys)
             value, gradient = compiled(theta, batch, key)
             jax.block_until_ready(gradient)
             return float(value)

@@ -44,6 +44,9 @@ class Objective:
     @staticmethod
     def from_tables(tables):
         """From a parsed case.toml. Raises NotImplementedError for what the peers do not compute."""
+        if tables["algorithm"] == "leo":
+            from leo import LeoObjective  # JAX alone computes it
+            return LeoObjective.from_tables(tables)
         if tables["algorithm"] not in ("maml", "abml"):
             raise NotImplementedError(f"algorithm {tables['algorithm']}")
         network, inner = tables["network"], tables["inner"]
@@ -114,7 +117,13 @@ def _conv4(steps, query):
                 5, query, 0)
 
 
+def _leo(shots):
+    return Work("leo", 5 * shots, 75, 0)  # an objective of leo.py, which needs JAX
+
+
 WORKS = {
+    "leo_5w1s_t12": _leo(1),
+    "leo_5w5s_t48": _leo(5),
     "sinusoid_maml_k1": _sinusoid(1),
     "sinusoid_maml_k5": _sinusoid(5),
     "sinusoid_abml_k5_s10": Work(
@@ -150,6 +159,14 @@ def episodes(work, tasks, rng):
     """(support_x, support_y, query_x, query_y), each [tasks, n, ...]; float32, labels int64."""
     objective = work.objective
     parts = []
+    if objective.algorithm == "leo":
+        for n in (work.support, work.query):
+            x = rng.uniform(-1.0, 1.0, (tasks, n, objective.dim))
+            x /= (x ** 2).sum(-1, keepdims=True) ** 0.5
+            # ordered by class
+            labels = rng.labels(tasks, n, n) // (n // objective.ways)
+            parts += [x.astype("float32"), labels]
+        return parts
     if objective.network == "mlp":
         amplitude = rng.uniform(0.1, 5.0, (tasks, 1, 1))
         phase = rng.uniform(0.0, 3.141592653589793, (tasks, 1, 1))
@@ -216,6 +233,11 @@ def median_seconds(step, seconds):
             return statistics.median(times), len(times)
 
 
+def load_leo():
+    from leo import LeoObjective
+    return LeoObjective()
+
+
 def run_peer(description, modes, load):
     """Command line of a peer. load(mode, threads) is called once the process is confined to
     `threads` cores and returns (versions, make_step); make_step(work, tasks) returns step(), which
@@ -234,6 +256,8 @@ def run_peer(description, modes, load):
     os.sched_setaffinity(0, cores)
     limit_memory()
     work = WORKS[args.work]
+    if work.objective == "leo":
+        work = dataclasses.replace(work, objective=load_leo())
     if args.inner_steps is not None:
         work = dataclasses.replace(
             work, objective=dataclasses.replace(work.objective, steps=args.inner_steps))

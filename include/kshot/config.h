@@ -18,7 +18,7 @@ enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
 enum class OptimizerKind { adam, sgd };
 enum class ScheduleKind { constant, cosine, step };
-enum class DataKind { sinusoid, file };
+enum class DataKind { sinusoid, sine_line, file };
 enum class Estimator { weight, flipout, local };
 enum class InnerData { support, all };
 enum class Latents { per_example, one };
@@ -109,12 +109,14 @@ struct Config {
 
   struct DataTable {
     DataKind source = DataKind::sinusoid;
-    std::string path;  ///< file: what `kshot import` wrote
-    int ways = 5;      ///< classification
-    int shots = 1;     ///< support examples a class (file of classes), support rows (else)
-    int queries = 15;  ///< query examples a class, query rows
+    std::string path;          ///< file: what `kshot import` wrote
+    int ways = 5;              ///< classification
+    int shots = 1;             ///< support examples a class (file of classes), support rows (else)
+    int queries = 15;          ///< query examples a class, query rows
+    bool unit_length = false;  ///< file: every example's features divided by their length
     bool variable_size = false;  ///< file of tasks: a task's own number of rows up to the limits
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
+    double line_limit = 3.0;                           ///< sine_line
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
     double noise_std = 0.0;                            ///< sinusoid
     bool operator==(const DataTable&) const = default;

@@ -104,6 +104,9 @@ struct SinusoidOptions {
   double phase_low = 0.0, phase_high = 3.14159265358979323846;
   double x_low = -5.0, x_high = 5.0;
   double noise_std = 0.0;  ///< added to the targets
+  /// This share of the tasks are lines instead, slope and intercept uniform in +- line_limit (Finn
+  /// et al. 2018; Rusu et al. 2019, 4.1: one half, 3).
+  double line_share = 0.0, line_limit = 3.0;
 };
 std::unique_ptr<EpisodeSource> make_sinusoid(const SinusoidOptions& options);
 

@@ -91,7 +91,7 @@ class LeoProgram final : public TaskProgram {
     query.dropout = dropout(context, t.dropout_rate, pass_key(t.latent_steps + t.finetune_steps));
     wave_->gradient(query, v_, false, loss_);
     v_ = finetune_.adjoint(context, finetune_rates(), {v_, {}}, {}, {&g_finetune_lr_, 1}).mu;
-    generator_->decode_pullback(*shared_.theta, latents(last), v_, v_z_, g_theta_);
+    generator_->decode_pullback(*shared_.theta, latents(last, true), v_, v_z_, g_theta_);
     for (int k = t.latent_steps - 1; k >= 0; --k) adjoint_step(context, k);
 
     if (t.encoder_penalty > 0.0) {
@@ -171,8 +171,9 @@ class LeoProgram final : public TaskProgram {
     }
     return iterates_[index];
   }
-  Generator::Latents latents(std::size_t slot) const {
-    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}};
+  /// `again`: the last decode was this iterate's.
+  Generator::Latents latents(std::size_t slot, bool again = false) const {
+    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again};
   }
 
   void encode(const StepContext& context, bool noise, std::uint32_t sample, double dropout_rate) {
@@ -221,7 +222,7 @@ class LeoProgram final : public TaskProgram {
     const Iterate at = iterate(from);
     decode(context, k, from, noise, sample, at.weights);
     wave_->gradient(support_pass(context, k, at.weights, dropout_rate), g_w_, false, {});
-    generator_->decode_pullback(*shared_.theta, latents(from), g_w_, g_z_, {});
+    generator_->decode_pullback(*shared_.theta, latents(from, true), g_w_, g_z_, {});
     wave_->rate_step(next.z, at.z, latent_rate(), g_z_);
   }
 
@@ -239,8 +240,8 @@ class LeoProgram final : public TaskProgram {
     wave_->rate_multiply(u_z_, latent_rate(), v_z_);
     generator_->decode_tangent(*shared_.theta, latents(slot), u_z_, w_dot_);
     wave_->hessian_vector(pass, w_dot_, h_w_, false, g_w_);
-    generator_->decode_pullback_tangent(*shared_.theta, latents(slot), u_z_, g_w_, h_w_, g_z_, h_z_,
-                                        -1.0, g_theta_);
+    generator_->decode_pullback_tangent(*shared_.theta, latents(slot, true), u_z_, g_w_, h_w_, g_z_,
+                                        h_z_, -1.0, g_theta_);
     wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, g_z_);
     wave_->axpy(v_z_, -1.0, h_z_);
   }
@@ -370,7 +371,7 @@ class Leo final : public Algorithm {
       generator.latents = std::max(1, shape.support / spec_.table.ways);
     }
     return std::make_unique<LeoProgram>(
-        backend.open(network_, loss_, {shape.support, shape.query, false}), generator,
+        backend.open(network_, loss_, {shape.support, shape.query, false, true}), generator,
         groups_count_, spec_, shared_);
   }
 

@@ -382,6 +382,7 @@ struct OptimizerStep {
 struct WaveShape {
   int support = 0, query = 0;  ///< rows
   bool with_all = false;       ///< Set::all is used
+  bool generated = false;      ///< the weights are a generator's
 };
 
 enum class LossKind { cross_entropy, mse, gaussian_nll };

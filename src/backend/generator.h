@@ -75,6 +75,9 @@ class Generator {
   /// Latents, and the noise of one decode.
   struct Latents {
     Block z, eps;
+    /// The generator's last decode was of these latents and this noise: its activations may serve
+    /// again.
+    bool again = false;
   };
   virtual void decode(const SharedVector& theta, const Latents& at, Block weights) = 0;
   /// Pull-back of a weight gradient: g_z is overwritten, g_theta added to; each where wanted.

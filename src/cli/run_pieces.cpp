@@ -200,7 +200,7 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
   for (const RunPieces* run : runs) {
     const Config& config = run->checkpoint.config;
     const Network network = config.make_network();
-    if (config.data.source != DataKind::sinusoid || network.input().size() != 1 ||
+    if (config.data.source == DataKind::file || network.input().size() != 1 ||
         network.outputs() != 1) {
       return figures;
     }
@@ -242,7 +242,8 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
     LearnerOptions options;
     options.device = machine.device;
     options.threads = machine.threads;
-    if (run->checkpoint.config.algorithm == AlgorithmKind::abml) {
+    const AlgorithmKind algorithm = run->checkpoint.config.algorithm;
+    if (algorithm == AlgorithmKind::abml || algorithm == AlgorithmKind::leo) {
       options.overrides.push_back(fmt::format("evaluate.samples={}", figure_samples));
     }
     const Learner learner(run->folder, options);

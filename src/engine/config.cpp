@@ -691,7 +691,7 @@ void check_config(Config config, const Locate& locate) {
     fail(locate(low_path), low_path,
          fmt::format("expected at most {} = {}, got {}", high_path, high, low));
   };
-  if (config.data.source == DataKind::sinusoid) {
+  if (config.data.source != DataKind::file) {
     ordered("data.amplitude_low", config.data.amplitude_low, "data.amplitude_high",
             config.data.amplitude_high);
     ordered("data.x_low", config.data.x_low, "data.x_high", config.data.x_high);
@@ -740,17 +740,18 @@ void Config::check(const std::string& origin) const {
 
 void Config::check_data(const std::string& origin) const {
   const Network built = make_network();
-  if (data.source == DataKind::sinusoid) {
+  if (data.source != DataKind::file) {
+    const char* const name = data.source == DataKind::sinusoid ? "sinusoid" : "sine_line";
     if (loss.type == LossType::cross_entropy) {
       fail(origin, "data.source",
-           "sinusoid gives numbers, but loss.type = \"cross_entropy\" needs class labels; expected "
-           "data.source = \"file\" and a data.path, or loss.type = \"mse\"");
+           fmt::format("{} gives numbers, but loss.type = \"cross_entropy\" needs class labels; "
+                       "expected data.source = \"file\" and a data.path, or loss.type = \"mse\"",
+                       name));
     }
     if (built.input().size() != 1 || built.outputs() != 1) {
-      fail(
-          origin, "network",
-          fmt::format("expected 1 input and 1 output for data.source = \"sinusoid\", got {} and {}",
-                      built.input().size(), built.outputs()));
+      fail(origin, "network",
+           fmt::format("expected 1 input and 1 output for data.source = \"{}\", got {} and {}",
+                       name, built.input().size(), built.outputs()));
     }
   } else if (loss.type == LossType::cross_entropy && built.outputs() != data.ways) {
     fail(origin, "data.ways",

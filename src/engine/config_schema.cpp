@@ -79,6 +79,7 @@ template <>
 struct Names<DataKind> {
   static constexpr Named<DataKind> list[] = {
       {"sinusoid", DataKind::sinusoid},
+      {"sine_line", DataKind::sine_line},
       {"file", DataKind::file},
   };
 };
@@ -184,7 +185,8 @@ std::vector<Key> make_keys() {
   const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml"}}};
   const When head = {{"loss.type", {"cross_entropy"}}};
   const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
-  const When sinusoid = {{"data.source", {"sinusoid"}}};
+  const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
+  const When sine_line = {{"data.source", {"sine_line"}}};
   const When file = {{"data.source", {"file"}}};
   const When adam = {{"optimizer.type", {"adam"}}};
   const When step = {{"optimizer.schedule", {"step"}}};
@@ -349,25 +351,30 @@ std::vector<Key> make_keys() {
        .doc = "Start of the learned step sizes in the weights."},
 
       // ---- data
-      {KSHOT_TABLE_KEY(data, source), .doc = "`sinusoid`: y = amplitude sin(x - phase), phase in "
-                                             "[0, pi], drawn as needed; `file`: what `kshot "
-                                             "import` wrote."},
+      {KSHOT_TABLE_KEY(data, source),
+       .doc =
+           "`sinusoid`: y = amplitude sin(x - phase), phase in [0, pi], drawn as needed; "
+           "`sine_line`: every other task, at random, is a line y = slope x + intercept instead; "
+           "`file`: what `kshot import` wrote."},
       {KSHOT_TABLE_KEY(data, path), .required = true, .when = file,
        .doc = "The data file; a relative path starts at the working directory."},
       {KSHOT_TABLE_KEY(data, ways), .range = at_least(2),
        .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}}, .unit = "classes",
        .doc = "Classes of an episode (N); the network's outputs."},
       {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .unit = "examples",
-       .doc =
-           "Support examples a class (file of classes), support rows (file of tasks, sinusoid)."},
+       .doc = "Support examples a class (file of classes), support rows (else)."},
       {KSHOT_TABLE_KEY(data, queries), .range = at_least(1), .unit = "examples",
-       .doc = "Query examples a class (file of classes), query rows (file of tasks, sinusoid)."},
+       .doc = "Query examples a class (file of classes), query rows (else)."},
       {KSHOT_TABLE_KEY(data, variable_size), .when = file,
        .doc = "File of tasks: take as many rows as a task has, up to `shots` and `queries`; "
               "`false`: every task must have that many."},
+      {KSHOT_TABLE_KEY(data, unit_length), .when = file,
+       .doc = "Divide every example's features by their Euclidean length (embeddings)."},
       {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
        .doc = "Amplitudes are uniform from here..."},
       {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "...to here."},
+      {KSHOT_TABLE_KEY(data, line_limit), .range = at_least(0), .when = sine_line,
+       .doc = "Slopes and intercepts of lines are uniform within +- this."},
       {KSHOT_TABLE_KEY(data, x_low), .when = sinusoid, .doc = "Inputs are uniform from here..."},
       {KSHOT_TABLE_KEY(data, x_high), .when = sinusoid, .doc = "...to here."},
       {KSHOT_TABLE_KEY(data, noise_std), .range = at_least(0), .when = sinusoid,

@@ -8,6 +8,7 @@
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/predictor.h"
+#include "episodes/sources.h"
 #include "kshot/error.h"
 #include "metrics/metrics.h"
 
@@ -97,6 +98,11 @@ struct Learner::State {
     TaskBatch b(shape, 1);
     std::ranges::copy(support.x, b.support_x.begin());
     std::ranges::copy(query_x, b.query_x.begin());
+    const Config::DataTable& data = assembly.config.data;
+    if (data.source == DataKind::file && data.unit_length) {
+      scale_to_unit_length(b.support_x, inputs);
+      scale_to_unit_length(b.query_x, inputs);
+    }
     const std::size_t targets = classify ? support.labels.size() : support.values.size();
     const std::size_t expected = static_cast<std::size_t>(shape.support) *
                                  (classify ? 1 : static_cast<std::size_t>(outputs));

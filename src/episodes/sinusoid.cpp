@@ -1,6 +1,7 @@
 // Sinusoid regression (Finn et al. 2017, section 5.1): y = a sin(x - p).
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "episodes/episode_stream.h"
 #include "kshot/episode.h"
@@ -52,6 +53,9 @@ class Sinusoid final : public EpisodeSource {
     require_range(options.amplitude_low, options.amplitude_high, "data.amplitude");
     require_range(options.phase_low, options.phase_high, "phase");
     require_range(options.x_low, options.x_high, "data.x");
+    if (!(options.line_share >= 0.0 && options.line_share <= 1.0) || !(options.line_limit >= 0.0)) {
+      throw Error("sinusoid: expected a share of lines from 0 to 1 and limits of at least 0");
+    }
     if (!std::isfinite(options.noise_std) || options.noise_std < 0) {
       throw Error("sinusoid: data.noise_std must not be negative");
     }
@@ -78,23 +82,38 @@ class Sinusoid final : public EpisodeSource {
                                          static_cast<float>(options_.amplitude_high));
     const float phase = task.uniform(static_cast<float>(options_.phase_low),
                                      static_cast<float>(options_.phase_high));
+    std::optional<Line> line;
+    if (options_.line_share > 0.0 && task.uniform() < static_cast<float>(options_.line_share)) {
+      const auto limit = static_cast<float>(options_.line_limit);
+      const float slope = task.uniform(-limit, limit);
+      line = Line{slope, task.uniform(-limit, limit)};
+    }
     // Streams of their own: the query set is the same for any number of shots, and more shots add
     // to the support set without changing what is there.
-    draw_points(id, 1, amplitude, phase, slot.query_x, slot.query_value);
-    draw_points(id, 2, amplitude, phase, slot.support_x, slot.support_value);
+    draw_points(id, 1, amplitude, phase, line, slot.query_x, slot.query_value);
+    draw_points(id, 2, amplitude, phase, line, slot.support_x, slot.support_value);
   }
 
   std::string describe() const override {
-    return fmt::format(
-        "sinusoids a sin(x - p), a in [{}, {}], x in [{}, {}], noise {}, {} support and {} query "
-        "points",
-        options_.amplitude_low, options_.amplitude_high, options_.x_low, options_.x_high,
-        options_.noise_std, options_.support, options_.query);
+    const std::string lines = options_.line_share > 0.0
+                                  ? fmt::format("lines (a share of {}) and ", options_.line_share)
+                                  : "";
+    return lines + fmt::format(
+                       "sinusoids a sin(x - p), a in [{}, {}], x in [{}, {}], noise {}, {} support "
+                       "and {} query "
+                       "points",
+                       options_.amplitude_low, options_.amplitude_high, options_.x_low,
+                       options_.x_high, options_.noise_std, options_.support, options_.query);
   }
 
  private:
+  struct Line {
+    float slope, intercept;
+  };
+
   void draw_points(const TaskId& id, std::uint32_t part, float amplitude, float phase,
-                   std::span<float> xs, std::span<float> ys) const {
+                   const std::optional<Line>& line, std::span<float> xs,
+                   std::span<float> ys) const {
     RandomStream stream = episode_stream(id, part);
     const float low = static_cast<float>(options_.x_low);
     const float high = static_cast<float>(options_.x_high);
@@ -102,7 +121,11 @@ class Sinusoid final : public EpisodeSource {
     const float* __restrict x = xs.data();
     float* __restrict y = ys.data();
     const std::size_t n = xs.size();
-    for (std::size_t i = 0; i < n; ++i) y[i] = amplitude * sine(x[i] - phase);
+    if (line) {
+      for (std::size_t i = 0; i < n; ++i) y[i] = line->slope * x[i] + line->intercept;
+    } else {
+      for (std::size_t i = 0; i < n; ++i) y[i] = amplitude * sine(x[i] - phase);
+    }
     if (options_.noise_std > 0) {
       RandomStream noise = episode_stream(id, part + 2);
       for (std::size_t i = 0; i < n; ++i) {

@@ -2,14 +2,43 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <utility>
+
 #include "kshot/error.h"
 
 namespace kshot {
+namespace {
 
-std::unique_ptr<EpisodeSource> make_source(const Config& config) {
+/// Another source's tasks, every example scaled to unit length.
+class UnitLength final : public EpisodeSource {
+ public:
+  explicit UnitLength(std::unique_ptr<EpisodeSource> source) : source_(std::move(source)) {}
+  TaskShape shape() const override { return source_->shape(); }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    source_->fill(id, slot);
+    const auto d = static_cast<std::size_t>(shape().input.size());
+    const auto scale = [d](std::span<float> x, std::int32_t rows) {
+      scale_to_unit_length(x.first(static_cast<std::size_t>(rows) * d), d);
+    };
+    scale(slot.support_x, *slot.support_n);
+    scale(slot.query_x, *slot.query_n);
+  }
+  std::string describe() const override { return source_->describe() + ", rows of unit length"; }
+  std::uint64_t training_tasks() const override { return source_->training_tasks(); }
+  bool has(Split split) const override { return source_->has(split); }
+  std::string preprocessing() const override { return source_->preprocessing(); }
+
+ private:
+  std::unique_ptr<EpisodeSource> source_;
+};
+
+std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
   const Config::DataTable& data = config.data;
-  if (data.source == DataKind::sinusoid) {
+  if (data.source != DataKind::file) {
     SinusoidOptions options;
+    if (data.source == DataKind::sine_line) options.line_share = 0.5;
+    options.line_limit = data.line_limit;
     options.support = data.shots;
     options.query = data.queries;
     options.amplitude_low = data.amplitude_low;
@@ -48,6 +77,25 @@ std::unique_ptr<EpisodeSource> make_source(const Config& config) {
   return make_table_source(
       std::move(file),
       {.shots = data.shots, .queries = data.queries, .variable_size = data.variable_size});
+}
+
+}  // namespace
+
+void scale_to_unit_length(std::span<float> rows, std::size_t width) {
+  for (std::size_t first = 0; first < rows.size(); first += width) {
+    const std::span<float> row = rows.subspan(first, width);
+    double sum = 0.0;
+    for (const float x : row) sum += static_cast<double>(x) * static_cast<double>(x);
+    if (sum == 0.0) continue;
+    const auto factor = static_cast<float>(1.0 / std::sqrt(sum));
+    for (float& x : row) x *= factor;
+  }
+}
+
+std::unique_ptr<EpisodeSource> make_source(const Config& config) {
+  auto source = plain_source(config);
+  if (config.data.source != DataKind::file || !config.data.unit_length) return source;
+  return std::make_unique<UnitLength>(std::move(source));
 }
 
 }  // namespace kshot

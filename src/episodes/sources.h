@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "io/dataset.h"
 #include "kshot/config.h"
@@ -12,6 +13,9 @@ namespace kshot {
 /// The source that [data] describes. Throws Error naming the key or the file for a data file that
 /// cannot be read, or that has too few classes, tasks or examples for the episodes asked for.
 std::unique_ptr<EpisodeSource> make_source(const Config& config);
+
+/// What data.unit_length asks for, on rows of `width` features; a row of zeros stays.
+void scale_to_unit_length(std::span<float> rows, std::size_t width);
 
 struct ClassEpisodes {
   int ways = 5;

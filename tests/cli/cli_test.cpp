@@ -14,6 +14,7 @@
 #include "cli/program.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
+#include "kshot/random.h"
 #include "support/put_file.h"
 #include "support/temp_folder.h"
 
@@ -176,10 +177,110 @@ TEST_F(Cli, ConfigurationsPrintAsTheyAreRead) {
   EXPECT_THAT(resolved.out, HasSubstr("steps = 7"));
   put_file(folder_ / "resolved.toml", resolved.out);
   EXPECT_EQ(kshot({"config", "resolved.toml"}).out, resolved.out);
-  for (const char* algorithm : {"maml", "meta_sgd", "abml"}) {
+  for (const char* algorithm : {"maml", "meta_sgd", "abml", "leo"}) {
     put_file(folder_ / "starter.toml", kshot({"config", "--template", algorithm}).out);
     EXPECT_EQ(kshot({"config", "starter.toml"}).status, 0) << algorithm;
   }
+}
+
+/// Features [classes, examples, 6] around a centre each.
+io::NpyArray features(std::size_t classes, std::size_t examples) {
+  RandomStream random({.seed = 4, .purpose = Purpose::user});
+  std::vector<double> x;
+  for (std::size_t c = 0; c < classes; ++c) {
+    std::vector<double> centre;
+    for (int i = 0; i < 6; ++i) centre.push_back(2.0 * random.normal());
+    for (std::size_t e = 0; e < examples; ++e) {
+      for (const double at : centre) x.push_back(at + random.normal());
+    }
+  }
+  return io::NpyArray::from(std::span<const double>(x), {classes, examples, 6});
+}
+
+TEST_F(Cli, LeoOnFeatures) {
+  io::write_npy(folder_ / "x.npy", features(20, 9));
+  ASSERT_EQ(kshot({"import", "arrays", "x.npy", "-o", "f.kshot"}).status, 0);
+  put_file(folder_ / "leo.toml", R"(algorithm = "leo"
+leo = { ways = 3, dim = 6, latent = 4, latent_steps = 2, finetune_steps = 2, dropout_rate = 0.2 }
+data = { source = "file", path = "f.kshot", ways = 3, shots = 2, queries = 4, unit_length = true }
+evaluate.episodes = 40
+[optimizer]
+clip_value = 0.1
+clip_norm = 0.1
+clip_norm_of = "tensor"
+nan_guard = true
+[train]
+steps = 12
+meta_batch = 10
+validate_every = 6
+validation_episodes = 16
+)");
+  const Outcome train = kshot({"train", "leo.toml", "--out", "a", "--threads", "2", "--quiet"});
+  ASSERT_EQ(train.status, 0) << train.error;
+  ASSERT_EQ(kshot({"train", "leo.toml", "--out", "b", "--set", "train.steps=5", "--quiet"}).status,
+            0);
+  ASSERT_EQ(
+      kshot({"train", "--resume", "b", "--set", "train.steps=12", "--threads", "1", "--quiet"})
+          .status,
+      0);
+  EXPECT_EQ(tensors("a/last.safetensors"), tensors("b/last.safetensors")) << "bit for bit";
+  EXPECT_TRUE(tensors("a/last.safetensors").contains("theta.relation.1.weight"));
+
+  const Outcome evaluate = kshot({"evaluate", "a", "--device", "reference"});
+  ASSERT_EQ(evaluate.status, 0) << evaluate.error;
+  EXPECT_THAT(evaluate.out, HasSubstr("leo, 4 steps"));
+  EXPECT_THAT(evaluate.out, HasSubstr("nearest centroid"));
+  EXPECT_EQ(kshot({"evaluate", "a", "--set", "data.shots=4"}).status, 0)
+      << "another number of shots";
+
+  // One new task, classes in any order.
+  const io::NpyArray rows = features(3, 2);
+  io::write_npz(folder_ / "support.npz",
+                {{"x", io::NpyArray::from(std::span<const double>(rows.to_f64()), {6, 6})},
+                 {"y", io::NpyArray::from(
+                           std::span<const double>(std::vector<double>{2, 2, 0, 0, 1, 1}), {6})}});
+  io::write_npz(folder_ / "query.npz",
+                {{"x", io::NpyArray::from(std::span<const double>(rows.to_f64()), {6, 6})}});
+  const Outcome adapt = kshot({"adapt", "a", "--support", "support.npz", "--query", "query.npz"});
+  ASSERT_EQ(adapt.status, 0) << adapt.error;
+  EXPECT_EQ(tensors("adapted/adapted.safetensors").at("theta.head.weight").shape,
+            (std::vector<std::size_t>{3, 6}));
+  // A class with too few rows is one line.
+  io::write_npz(folder_ / "support.npz",
+                {{"x", io::NpyArray::from(std::span<const double>(rows.to_f64()), {6, 6})},
+                 {"y", io::NpyArray::from(
+                           std::span<const double>(std::vector<double>{2, 2, 2, 0, 1, 1}), {6})}});
+  const Outcome uneven =
+      kshot({"adapt", "a", "--support", "support.npz", "--query", "query.npz", "--out", "uneven"});
+  expect_one_line(uneven, "classes of different size");
+  EXPECT_THAT(uneven.error, HasSubstr("support rows, expected 2 as every class"));
+
+  EXPECT_EQ(kshot({"report", "a", "--quick"}).status, 0);
+  EXPECT_EQ(kshot({"compare", "a", "b"}).status, 0);
+  EXPECT_THAT(kshot({"plan", "leo.toml"}).out, HasSubstr("tasks"));
+}
+
+TEST_F(Cli, LeoGeneratesANetwork) {
+  put_file(folder_ / "leo.toml", R"(algorithm = "leo"
+loss.type = "mse"
+network.layers = [1, 8, 1]
+leo = { latent = 4, latent_steps = 2, finetune_steps = 1, latent_lr_init = 0.05, kl = "analytic" }
+data = { source = "sine_line", shots = 5, queries = 5, noise_std = 0.3 }
+evaluate = { episodes = 30, samples = 4 }
+[train]
+steps = 6
+meta_batch = 20
+validate_every = 3
+validation_episodes = 16
+)");
+  const Outcome train = kshot({"train", "leo.toml", "--out", "a", "--quiet"});
+  ASSERT_EQ(train.status, 0) << train.error;
+  const Outcome evaluate = kshot({"evaluate", "a"});
+  ASSERT_EQ(evaluate.status, 0) << evaluate.error;
+  EXPECT_THAT(evaluate.out, HasSubstr("leo, 3 steps"));
+  const Outcome report = kshot({"report", "a", "--quick", "--out", "r.html"});
+  ASSERT_EQ(report.status, 0) << report.error;
+  EXPECT_THAT(slurp(folder_ / "r.html"), HasSubstr("Task 1"));
 }
 
 TEST_F(Cli, FromTrainingToComparison) {

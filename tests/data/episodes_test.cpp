@@ -29,6 +29,39 @@ using ::testing::HasSubstr;
 
 // ---- sinusoids ----
 
+TEST(Sinusoid, HalfOfSineLineIsLines) {
+  Config config = Config::parse("data = { source = 'sine_line', shots = 3, queries = 4 }");
+  const auto source = make_source(config);
+  EXPECT_THAT(source->describe(), HasSubstr("lines"));
+  constexpr int tasks = 1000;
+  TaskBatch batch(source->shape(), tasks);
+  batch.draw(*source, {.seed = 3}, 0, tasks);
+  int lines = 0;
+  for (int t = 0; t < tasks; ++t) {
+    const TaskSlot slot = batch.slot(t);
+    const double slope =
+        (slot.query_value[1] - slot.query_value[0]) / (slot.query_x[1] - slot.query_x[0]);
+    const double intercept = slot.query_value[0] - slope * slot.query_x[0];
+    bool line = true;
+    for (std::size_t i = 0; i < 3; ++i) {
+      line = line && std::abs(slot.support_value[i] - slope * slot.support_x[i] - intercept) < 1e-3;
+    }
+    if (!line) continue;
+    ++lines;
+    EXPECT_LE(std::abs(slope), 3.0 + 1e-2);
+    EXPECT_LE(std::abs(intercept), 3.0 + 1e-2);
+  }
+  // 500 of 1,000, five standard deviations
+  EXPECT_NEAR(lines, 500, 80);
+}
+
+TEST(UnitLength, ScalesRows) {
+  std::vector<float> rows = {3, 4, 0, 0, -2, 0};
+  scale_to_unit_length(rows, 2);
+  EXPECT_THAT(rows, ::testing::ElementsAre(::testing::FloatEq(0.6f), ::testing::FloatEq(0.8f), 0, 0,
+                                           -1, 0));
+}
+
 TEST(Sinusoid, PointsLieOnASinusoidOfTheRanges) {
   const auto source = make_sinusoid({.support = 10, .query = 15});
   TaskBatch batch(source->shape(), 2000);

@@ -115,6 +115,67 @@ def describe(arrays):
                 "values": [float(v).hex() for v in a.ravel()]} for k, a in arrays.items()}
 )";
 
+// The layout of the embeddings published with LEO (protocol 2, as Python 2 wrote it).
+const char kPickles[] = R"(
+import json, os, pickle, subprocess, sys
+import numpy as np
+TOOL = os.environ["KSHOT_TOOL"]
+def write(name, data):
+    with open(name + "_embeddings.pkl", "wb") as file:
+        pickle.dump(data, file, protocol=2)
+row = 0
+for split, classes in (("train", ["n01", "n02"]), ("val", ["n03"]), ("test", ["n04"])):
+    keys, x = [], []
+    for name in classes:
+        for i in range(3):
+            keys.append(f"{row}-{name}-{name}_{i}")
+            x.append([row, 0.5, -1.0])
+            row += 1
+    write(split, {"embeddings": np.array(x), "keys": np.array(keys), "labels": np.zeros(len(x))})
+def convert():
+    done = subprocess.run([sys.executable, TOOL, ".", "-o", "out"], capture_output=True, text=True)
+    return [done.returncode, done.stderr.strip()]
+result = {"good": convert()}
+arrays = np.load("out.npz")
+result["x"] = arrays["x"].tolist()
+result["y"] = arrays["y"].tolist()
+result["tsv"] = open("out.tsv").read()
+class Command:
+    def __reduce__(self):
+        return (os.system, ("touch ran",))
+write("val", {"embeddings": Command(), "keys": []})
+result["unsafe"] = convert()
+result["ran"] = os.path.exists("ran")
+open("val_embeddings.pkl", "w").write("no pickle")
+result["no pickle"] = convert()
+write("val", {"embeddings": np.zeros((1, 4)), "keys": ["0-n03-n03_0"]})
+result["other size"] = convert()
+print(json.dumps(result))
+)";
+
+TEST_F(PythonReaders, LeoEmbeddingsBecomeArrays) {
+  KSHOT_NEEDS("numpy");
+  ::setenv("KSHOT_TOOL", KSHOT_SOURCE_DIR "/tools/leo_embeddings.py", 1);
+  const json found = run(kPickles);
+  ASSERT_EQ(found.at("good").at(0), 0) << found.at("good").at(1);
+  EXPECT_EQ(found.at("y"), (std::vector<int>{0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3}));
+  ASSERT_EQ(found.at("x").size(), 12u);
+  EXPECT_EQ(found.at("x").at(7), (std::vector<double>{7, 0.5, -1}));
+  EXPECT_EQ(found.at("tsv"),
+            "index\tclass\tsplit\n0\tn01\ttrain\n1\tn02\ttrain\n2\tn03\tval\n3\tn04\ttest\n");
+  const auto expect_error = [&](const char* what, const char* text) {
+    EXPECT_EQ(found.at(what).at(0), 1) << what;
+    const std::string error = found.at(what).at(1);
+    EXPECT_THAT(error, HasSubstr("val_embeddings.pkl: ")) << what;
+    EXPECT_THAT(error, HasSubstr(text)) << what;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  };
+  expect_error("unsafe", "expected arrays and strings alone");
+  EXPECT_EQ(found.at("ran"), false) << "a pickle's command was run";
+  expect_error("no pickle", "not a pickle of arrays");
+  expect_error("other size", "4 features, expected 3 as the other splits");
+}
+
 TEST_F(PythonReaders, NumpyReadsOurNpz) {
   KSHOT_NEEDS("numpy");
   for (const Compression compression : {Compression::stored, Compression::deflated}) {

@@ -35,7 +35,9 @@ class CpuGenerator final : public Generator {
     const auto out = static_cast<std::size_t>(decoder_.out_stride());
     for (AlignedFloats* a : {&z_, &z_dot_}) *a = AlignedFloats(rows * z);
     for (AlignedFloats* a : {&g_out_, &g_out_dot_}) *a = AlignedFloats(rows * out);
-    eps_.resize(rows * weights_);
+    e_ = AlignedFloats(rows * out);
+    for (Values* v : {&eps_, &spread_, &slope_}) v->resize(rows * weights_);
+    for (const double o : spec_.offset) below_.push_back(static_cast<float>(1.0 - o));
     x_ = AlignedFloats(static_cast<std::size_t>(wave.largest_support()) *
                        static_cast<std::size_t>(encoder_.in_stride()));
   }
@@ -125,23 +127,18 @@ class CpuGenerator final : public Generator {
   void decode(const SharedVector& theta, const Latents& at, Block to) override {
     pack(theta);
     const float* out = forward(at);
-    put_weights(to, [&](std::size_t row, std::size_t p) {
-      const float* o = out + row * out_stride();
-      float w = o[p];
-      if (at.eps) w += std(o[weights_ + p], p).value * eps_[row * weights_ + p];
-      return w;
+    put_weights(to, [&](std::size_t row, float* w, float share) {
+      const float* m = out + row * out_stride();
+      const float* spread = spread_.data() + row * weights_;
+      for (std::size_t p = 0; p < weights_; ++p) w[p] += share * (m[p] + spread[p]);
     });
   }
 
   void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
                        Block g_theta) override {
     pack(theta);
-    const float* out = forward(at);
-    take_weights(g_weights, g_out_, [&](std::size_t row, std::size_t p) {
-      return at.eps
-                 ? eps_[row * weights_ + p] * std(out[row * out_stride() + weights_ + p], p).slope
-                 : 0.0f;
-    });
+    forward(at);
+    take_weights(g_weights, g_out_);
     const float* g = decoder_.backward(g_out_.data(), static_cast<bool>(g_z));
     if (g_z) put_latents(g_z, g);
     if (!g_theta) return;
@@ -155,15 +152,13 @@ class CpuGenerator final : public Generator {
   void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
                       Block weights_dot) override {
     pack(theta);
-    const float* out = forward(at);
+    forward(at);
     const float* out_dot = tangent(z_dot);
-    put_weights(weights_dot, [&](std::size_t row, std::size_t p) {
-      const std::size_t o = row * out_stride() + p;
-      float w = out_dot[o];
-      if (at.eps) {
-        w += std(out[o + weights_], p).slope * out_dot[o + weights_] * eps_[row * weights_ + p];
-      }
-      return w;
+    put_weights(weights_dot, [&](std::size_t row, float* w, float share) {
+      const float* m_dot = out_dot + row * out_stride();
+      const float* u_dot = m_dot + weights_;
+      const float* slope = slope_.data() + row * weights_;
+      for (std::size_t p = 0; p < weights_; ++p) w[p] += share * (m_dot[p] + slope[p] * u_dot[p]);
     });
   }
 
@@ -171,22 +166,16 @@ class CpuGenerator final : public Generator {
                                Block g_weights, Block g_weights_dot, Block g_z, Block h_z, double a,
                                Block h_theta) override {
     pack(theta);
-    const float* out = forward(at);
+    forward(at);
     const float* out_dot = tangent(z_dot);
-    const auto slope = [&](std::size_t row, std::size_t p) {
-      return at.eps
-                 ? eps_[row * weights_ + p] * std(out[row * out_stride() + weights_ + p], p).slope
-                 : 0.0f;
-    };
-    take_weights(g_weights, g_out_, slope);
-    take_weights(g_weights_dot, g_out_dot_, slope);
-    // the slope is exp(u) where it is not zero, and so its own derivative
-    const std::size_t rows = count_rows();
-    for (std::size_t row = 0; row < rows; ++row) {
-      for (std::size_t u = row * out_stride() + weights_; u < row * out_stride() + 2 * weights_;
-           ++u) {
-        g_out_dot_.data()[u] += g_out_.data()[u] * out_dot[u];
-      }
+    take_weights(g_weights, g_out_);
+    take_weights(g_weights_dot, g_out_dot_);
+    // the slope is eps exp(u) where it is not zero, and so its own derivative
+    for (std::size_t row = 0; row < count_rows(); ++row) {
+      const std::size_t u = row * out_stride() + weights_;
+      float* to = g_out_dot_.data() + u;
+      const float* g = g_out_.data() + u;
+      for (std::size_t p = 0; p < weights_; ++p) to[p] += g[p] * out_dot[u + p];
     }
     const float* g = decoder_.backward(g_out_.data());
     if (g_z) put_latents(g_z, g);
@@ -207,9 +196,6 @@ class CpuGenerator final : public Generator {
     return static_cast<std::size_t>(wave_.count()) * groups_ * latents_;
   }
   std::size_t out_stride() const { return static_cast<std::size_t>(decoder_.out_stride()); }
-  Deviation std(float u, std::size_t p) const {
-    return deviation(u, static_cast<float>(spec_.offset[p]));
-  }
   /// Where the mean of latent element i lies in the statistics; its u is L further.
   std::size_t mean_of(std::size_t i) const {
     return i / (latents_ * latent_) * 2 * latent_ + i % latent_;
@@ -294,50 +280,70 @@ class CpuGenerator final : public Generator {
       wave_.write(z, task, flat.data());
     }
   }
-  /// The decoder's outputs for all tasks' latents; reads the noise too.
+  /// The decoder's outputs for all tasks' latents; with noise, spread_ = std eps and slope_ = its
+  /// derivative by u, else zero.
   const float* forward(const Latents& at) {
+    if (at.again) return out_;
     take_latents(at.z, z_);
-    if (at.eps) {
-      for (int task = 0; task < wave_.count(); ++task) {
-        wave_.read(at.eps, task,
-                   eps_.data() + static_cast<std::size_t>(task * rows_of_task()) * weights_);
+    const std::size_t rows = count_rows();
+    out_ = decoder_.forward(z_.data(), static_cast<int>(rows));
+    if (!at.eps) {
+      std::ranges::fill(spread_, 0.0f);
+      std::ranges::fill(slope_, 0.0f);
+      return out_;
+    }
+    for (int task = 0; task < wave_.count(); ++task) {
+      wave_.read(at.eps, task,
+                 eps_.data() + static_cast<std::size_t>(task * rows_of_task()) * weights_);
+    }
+    const auto lanes = static_cast<std::size_t>(wave_.kernels().lanes);
+    wave_.kernels().exponential(e_.data(), out_, rows * out_stride() / lanes);
+    constexpr auto least = static_cast<float>(least_std);
+    for (std::size_t row = 0; row < rows; ++row) {
+      const float* e = e_.data() + row * out_stride() + weights_;
+      const float* eps = eps_.data() + row * weights_;
+      float* spread = spread_.data() + row * weights_;
+      float* slope = slope_.data() + row * weights_;
+      for (std::size_t p = 0; p < weights_; ++p) {
+        const float std = e[p] - below_[p];
+        const bool low = std < least;
+        spread[p] = (low ? least : std) * eps[p];
+        slope[p] = (low ? 0.0f : e[p]) * eps[p];
       }
     }
-    return decoder_.forward(z_.data(), static_cast<int>(count_rows()));
+    return out_;
   }
   const float* tangent(Block z_dot) {
     take_latents(z_dot, z_dot_);
     return decoder_.tangent(z_dot_.data());
   }
-  /// Weights: the mean over a group's latents of value(row, p).
+  /// Weights: add(row, w, 1 / C) adds a latent's share to its group's.
   template <typename F>
-  void put_weights(Block to, const F& value) {
+  void put_weights(Block to, const F& add) {
     const float share = 1.0f / static_cast<float>(latents_);
-    Values flat(groups_ * weights_);
+    flat_.resize(groups_ * weights_);
     for (int task = 0; task < wave_.count(); ++task) {
-      std::ranges::fill(flat, 0.0f);
+      std::ranges::fill(flat_, 0.0f);
       for (std::size_t r = 0; r < groups_ * latents_; ++r) {
         const std::size_t row = static_cast<std::size_t>(task) * groups_ * latents_ + r;
-        float* w = flat.data() + r / latents_ * weights_;
-        for (std::size_t p = 0; p < weights_; ++p) w[p] += share * value(row, p);
+        add(row, flat_.data() + r / latents_ * weights_, share);
       }
-      wave_.write(to, task, flat.data());
+      wave_.write(to, task, flat_.data());
     }
   }
-  /// The gradient of the decoder's outputs from that of the weights: (g, slope(row, p) g) / C.
-  template <typename F>
-  void take_weights(Block g_weights, AlignedFloats& to, const F& slope) {
+  /// The gradient of the decoder's outputs from that of the weights: (g, slope g) / C.
+  void take_weights(Block g_weights, AlignedFloats& to) {
     const float share = 1.0f / static_cast<float>(latents_);
+    flat_.resize(groups_ * weights_);
     for (int task = 0; task < wave_.count(); ++task) {
-      const Values flat = vector(g_weights, task);
+      wave_.read(g_weights, task, flat_.data());
       for (std::size_t r = 0; r < groups_ * latents_; ++r) {
         const std::size_t row = static_cast<std::size_t>(task) * groups_ * latents_ + r;
-        const float* g = flat.data() + r / latents_ * weights_;
+        const float* g = flat_.data() + r / latents_ * weights_;
+        const float* slope = slope_.data() + row * weights_;
         float* out = to.data() + row * out_stride();
-        for (std::size_t p = 0; p < weights_; ++p) {
-          out[p] = share * g[p];
-          out[weights_ + p] = slope(row, p) * out[p];
-        }
+        for (std::size_t p = 0; p < weights_; ++p) out[p] = share * g[p];
+        for (std::size_t p = 0; p < weights_; ++p) out[weights_ + p] = slope[p] * out[p];
       }
     }
   }
@@ -349,8 +355,10 @@ class CpuGenerator final : public Generator {
   RowEncoder encoder_;
   SharedNetwork decoder_;
   std::uint64_t version_ = 0;  ///< of what is packed
-  AlignedFloats x_, z_, z_dot_, g_out_, g_out_dot_;
-  Values eps_;
+  AlignedFloats x_, z_, z_dot_, g_out_, g_out_dot_, e_;
+  const float* out_ = nullptr;          ///< of the last decode
+  Values eps_, spread_, slope_, flat_;  ///< [rows, P]; a task's weights
+  Values below_;                        ///< 1 - offset
 };
 
 }  // namespace

@@ -167,29 +167,55 @@ const float* SharedNetwork::backward_tangent(const float* g_dot) {
   return g_dot;
 }
 
-void SharedNetwork::outer(const Layer& layer, const float* g, const float* x, float* flat, float a,
-                          int first, int rows, bool bias) {
+/// to [out, in] += the sum over `terms` of a g^T x, rows [first, first + rows) of each.
+void SharedNetwork::outer(const Layer& layer, std::span<const Term> terms, float* to, float a,
+                          int first, int rows) {
   const auto in = static_cast<std::size_t>(layer.in_stride);
   const auto out = static_cast<std::size_t>(layer.out_stride);
   const auto at = static_cast<std::size_t>(first);
-  products_.multiply(layer.out, layer.in_stride, rows, g + at * out, 1, out, x + at * in, in,
-                     scratch_.data(), in, false);
-  for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) {
-    float* to = flat + layer.weight + o * static_cast<std::size_t>(layer.in);
-    const float* from = scratch_.data() + o * in;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(layer.in); ++i) to[i] += a * from[i];
-  }
-  if (!layer.has_bias || !bias) return;
-  for (std::size_t r = at; r < at + static_cast<std::size_t>(rows); ++r) {
-    for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) {
-      flat[layer.bias + o] += a * g[r * out + o];
+  const auto n = static_cast<std::size_t>(rows);
+  const float* g = terms[0].g + at * out;
+  const float* x = terms[0].x + at * in;
+  if (terms.size() > 1 || a != 1.0f) {
+    // one below the other they are one product
+    g_rows_.resize(terms.size() * n * out);
+    x_rows_.resize(terms.size() * n * in);
+    for (std::size_t t = 0; t < terms.size(); ++t) {
+      std::transform(terms[t].g + at * out, terms[t].g + (at + n) * out,
+                     g_rows_.data() + t * n * out, [a](float v) { return a * v; });
+      std::copy_n(terms[t].x + at * in, n * in, x_rows_.data() + t * n * in);
     }
+    g = g_rows_.data();
+    x = x_rows_.data();
+  }
+  const int k = static_cast<int>(terms.size()) * rows;
+  if (layer.in == layer.in_stride) {
+    products_.multiply(layer.out, layer.in, k, g, 1, out, x, in, to, in, true);
+    return;
+  }
+  products_.multiply(layer.out, layer.in_stride, k, g, 1, out, x, in, scratch_.data(), in, false);
+  for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) {
+    const float* from = scratch_.data() + o * in;
+    float* row = to + o * static_cast<std::size_t>(layer.in);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(layer.in); ++i) row[i] += from[i];
+  }
+}
+
+void SharedNetwork::add_bias(const Layer& layer, const float* g, float* to, float a, int first,
+                             int rows) {
+  const auto out = static_cast<std::size_t>(layer.out_stride);
+  for (int r = first; r < first + rows; ++r) {
+    const float* row = g + static_cast<std::size_t>(r) * out;
+    for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) to[o] += a * row[o];
   }
 }
 
 void SharedNetwork::add_gradient(float* flat, int first, int rows) {
   for (const Layer& layer : layers_) {
-    if (layer.linear) outer(layer, layer.g_out, layer.x, flat, 1.0f, first, rows, true);
+    if (!layer.linear) continue;
+    const Term term[] = {{layer.g_out, layer.x}};
+    outer(layer, term, flat + layer.weight, 1.0f, first, rows);
+    if (layer.has_bias) add_bias(layer, layer.g_out, flat + layer.bias, 1.0f, first, rows);
   }
 }
 
@@ -197,8 +223,9 @@ void SharedNetwork::add_gradient_tangent(float* flat, double a, int first, int r
   const auto factor = static_cast<float>(a);
   for (const Layer& layer : layers_) {
     if (!layer.linear) continue;
-    outer(layer, layer.g_out_dot, layer.x, flat, factor, first, rows, true);
-    outer(layer, layer.g_out, layer.x_dot, flat, factor, first, rows, false);
+    const Term terms[] = {{layer.g_out_dot, layer.x}, {layer.g_out, layer.x_dot}};
+    outer(layer, terms, flat + layer.weight, factor, first, rows);
+    if (layer.has_bias) add_bias(layer, layer.g_out_dot, flat + layer.bias, factor, first, rows);
   }
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "backend/cpu/cpu_wave.h"
@@ -80,15 +82,20 @@ class SharedNetwork {
     const float* g_out = nullptr;
     const float* g_out_dot = nullptr;
   };
-  /// product [out, in] of g^T x into flat.
-  void outer(const Layer& layer, const float* g, const float* x, float* flat, float a, int first,
-             int rows, bool bias);
+  struct Term {
+    const float* g;
+    const float* x;
+  };
+  void outer(const Layer& layer, std::span<const Term> terms, float* to, float a, int first,
+             int rows);
+  static void add_bias(const Layer& layer, const float* g, float* to, float a, int first, int rows);
 
   Products& products_;
   std::shared_ptr<const Network> network_;
   std::vector<Layer> layers_;
   int rows_ = 0;
   AlignedFloats scratch_;
+  std::vector<float> g_rows_, x_rows_;
 };
 
 }  // namespace kshot::backend::cpu

@@ -214,8 +214,11 @@ class SingleWave final : public CpuWave {
         std::fill_n(out, width, 0.0f);
       } else {
         const float* from = at(b);
-        const bool weights = storage(b).weights;
-        for (std::size_t e = 0; e < width; ++e) out[e] = from[weights ? place_[e] : e];
+        if (storage(b).weights) {
+          for (std::size_t e = 0; e < width; ++e) out[e] = from[place_[e]];
+        } else {
+          std::copy_n(from, width, out);
+        }
       }
       out += width;
     }
