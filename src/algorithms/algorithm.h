@@ -38,6 +38,7 @@ struct StepContext {
   const double* noise_latent = nullptr;                    ///< [T, N, C, L]
   const double* noise_decoder = nullptr;                   ///< [T, decodes, N, C, P]
   int batch_tasks = 0;                                     ///< T of the explicit arrays
+  bool dropout = true;                                     ///< off in prediction
 };
 
 /// How to adapt for prediction; may differ from training.

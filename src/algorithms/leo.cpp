@@ -81,8 +81,8 @@ class LeoProgram final : public TaskProgram {
     for (const Block b : {loss_, g_statistics_, g_theta_, g_latent_lr_, g_finetune_lr_}) {
       wave_->fill(b, 0.0);
     }
-    encode(context, noise, 0, t.dropout_rate);
-    for (int k = 0; k < t.latent_steps; ++k) latent_step(context, k, k, noise, 0, t.dropout_rate);
+    encode(context, noise, 0);
+    for (int k = 0; k < t.latent_steps; ++k) latent_step(context, k, k, noise, 0);
     const auto last = static_cast<std::size_t>(t.latent_steps);
     decode(context, t.latent_steps, last, noise, 0, finetune_.start());
     finetune_.adapt_from_start(context, finetune_rates(), t.finetune_steps, true);
@@ -113,8 +113,10 @@ class LeoProgram final : public TaskProgram {
     visit(0, outputs_);
   }
 
-  void predict(const StepContext& context, const PredictOptions& options,
+  void predict(const StepContext& of_step, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
+    StepContext context = of_step;
+    context.dropout = false;
     // the latent steps come first; one sample is the mean of latents and weights
     const int in_latents = std::min(options.steps, spec_.table.latent_steps);
     const bool noise = options.samples > 1;
@@ -125,11 +127,11 @@ class LeoProgram final : public TaskProgram {
         outputs(options.statistics);
         visit(step, sample, outputs_);
       };
-      encode(context, noise, s, 0.0);
+      encode(context, noise, s);
       for (int k = 0; k <= in_latents; ++k) {
         // two iterates take turns
         const auto slot = static_cast<std::size_t>(k % 2);
-        if (k < in_latents) latent_step(context, k, k % 2, noise, s, 0.0);
+        if (k < in_latents) latent_step(context, k, k % 2, noise, s);
         if (k < in_latents && !options.every_step) continue;
         decode(context, k, slot, noise, s, finetune_.start());
         finetune_.adapt_from_start(context, finetune_rates(), 0, false);
@@ -176,9 +178,9 @@ class LeoProgram final : public TaskProgram {
     return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again};
   }
 
-  void encode(const StepContext& context, bool noise, std::uint32_t sample, double dropout_rate) {
+  void encode(const StepContext& context, bool noise, std::uint32_t sample) {
     noise_ = noise;
-    generator_->encode(*shared_.theta, dropout(context, dropout_rate, 0), statistics_);
+    generator_->encode(*shared_.theta, dropout(context, spec_.table.dropout_rate, 0), statistics_);
     if (noise) {
       backend::Noise n;
       n.key = {context.seed, Purpose::noise_latent, context.step, 0, 0, sample};
@@ -207,21 +209,20 @@ class LeoProgram final : public TaskProgram {
     generator_->decode(*shared_.theta, latents(slot), weights);
   }
 
-  Wave::Pass support_pass(const StepContext& context, int k, Block weights, double rate) const {
+  Wave::Pass support_pass(const StepContext& context, int k, Block weights) const {
     Wave::Pass pass{Set::support, weights, inner_scale()};
-    pass.dropout = dropout(context, rate, pass_key(k));
+    pass.dropout = dropout(context, spec_.table.dropout_rate, pass_key(k));
     return pass;
   }
 
   /// Step k, from iterate `slot` to the next (of two, where slot is 0 or 1 by turns: the other).
-  void latent_step(const StepContext& context, int k, int slot, bool noise, std::uint32_t sample,
-                   double dropout_rate) {
+  void latent_step(const StepContext& context, int k, int slot, bool noise, std::uint32_t sample) {
     const auto from = static_cast<std::size_t>(slot);
     const auto to = k == slot ? from + 1 : 1 - from;
     const Iterate next = iterate(to);
     const Iterate at = iterate(from);
     decode(context, k, from, noise, sample, at.weights);
-    wave_->gradient(support_pass(context, k, at.weights, dropout_rate), g_w_, false, {});
+    wave_->gradient(support_pass(context, k, at.weights), g_w_, false, {});
     generator_->decode_pullback(*shared_.theta, latents(from, true), g_w_, g_z_, {});
     wave_->rate_step(next.z, at.z, latent_rate(), g_z_);
   }
@@ -230,7 +231,7 @@ class LeoProgram final : public TaskProgram {
   void adjoint_step(const StepContext& context, int k) {
     const auto slot = static_cast<std::size_t>(k);
     const Iterate& at = iterates_[slot];
-    const Wave::Pass pass = support_pass(context, k, at.weights, spec_.table.dropout_rate);
+    const Wave::Pass pass = support_pass(context, k, at.weights);
     if (!spec_.second_order) {
       wave_->gradient(pass, g_w_, false, {});
       generator_->decode_pullback(*shared_.theta, latents(slot), g_w_, g_z_, {});
@@ -325,7 +326,9 @@ class Leo final : public Algorithm {
   /// A generated head is predicted from the means, a network by samples where they are asked for.
   bool bayesian() const override { return !spec_.head; }
 
-  /// Glorot-uniform matrices (as the authors'), zero biases.
+  /// Glorot-uniform matrices (as the authors'), zero biases. Where a network is generated, what
+  /// leads to statistics and weights starts small: they hold exponents, and targets are of any
+  /// size.
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
     std::vector<double> values(groups_[0].size, 0.0);
     for (std::size_t i = 0; i < groups_[0].tensors.size(); ++i) {
@@ -338,7 +341,9 @@ class Leo final : public Algorithm {
         if (rates) {
           values[t.offset + e] = rate;
         } else if (t.shape.size() == 2) {
-          const double bound = std::sqrt(6.0 / (t.shape[0] + t.shape[1]));
+          const bool exponents = i == statistics_matrix_ || i == decoder_matrix_;
+          const double gain = !spec_.head && exponents ? 0.01 : 1.0;
+          const double bound = gain * std::sqrt(6.0 / (t.shape[0] + t.shape[1]));
           values[t.offset + e] = bound * (2.0 * stream.uniform() - 1.0);
         }
       }
@@ -436,7 +441,10 @@ class Leo final : public Algorithm {
     for (const Network* network : {g.encoder.get(), g.relation.get(), g.decoder.get()}) {
       if (network == nullptr) continue;
       for (const ParameterTensor& t : network->parameters()) {
-        if (t.shape.size() == 2) decoder_matrix_ = group.tensors.size();
+        if (t.shape.size() == 2) {
+          (network == g.decoder.get() ? decoder_matrix_ : statistics_matrix_) =
+              group.tensors.size();
+        }
         add(t.name, t.shape, t.size);
         matrix_mask_.insert(matrix_mask_.end(), t.size, t.shape.size() == 2 ? 1.0 : 0.0);
       }
@@ -460,7 +468,7 @@ class Leo final : public Algorithm {
   LeoSpec spec_;
   std::size_t groups_count_ = 1;
   std::vector<ParameterGroup> groups_;
-  std::size_t decoder_matrix_ = 0;
+  std::size_t statistics_matrix_ = 0, decoder_matrix_ = 0;    ///< the last before either
   std::vector<std::uint32_t> latent_index_, finetune_index_;  ///< where an element's rate lies
   std::vector<double> matrix_mask_;                           ///< 1 for elements of matrices
   LeoShared shared_;

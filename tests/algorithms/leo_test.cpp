@@ -616,6 +616,8 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   LeoSetting s = random_leo(5, true);
   s.config.leo.latent_steps = 2;
   s.config.leo.finetune_steps = 1;
+  s.config.leo.dropout_rate = 0.5;
+  s.config.leo.deterministic = false;
   const auto algorithm = make_algorithm(s.config, s.network);
   EXPECT_EQ(algorithm->steps(), 3);
   std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
@@ -638,7 +640,7 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   };
   const auto every = predictions(1, true);
   ASSERT_EQ(every.size(), 4u);
-  EXPECT_EQ(every, predictions(2, true)) << "no noise, so no seed";
+  EXPECT_EQ(every, predictions(2, true)) << "neither noise nor dropout, so no seed";
   const auto last = predictions(1, false);
   ASSERT_EQ(last.size(), 1u);
   EXPECT_EQ(last[0], every[3]);
