@@ -9,33 +9,17 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/runtime.h"
+#include "kernels/extent.h"
 #include "kshot/random.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
-
-/// Sizes of a per-task vector.
-struct Extent {
-  int tasks = 0;
-  int width = 0;
-  std::size_t count() const {
-    return static_cast<std::size_t>(tasks) * static_cast<std::size_t>(width);
-  }
-};
 
 /// Per-weight step sizes: `vector` [width] where it is given, else one number.
 template <class T>
 struct RateArgument {
   T value = 0;
   const T* vector = nullptr;
-};
-
-/// A per-task factor: `factor`, divided by the task's count where counts [tasks] are given.
-template <class T>
-struct TaskScale {
-  T factor = 1;
-  const std::int32_t* counts = nullptr;
 };
 
 /// q = N(mu, exp(2 s)) and prior p = N(prior_mu, exp(2 prior_s)), all [tasks, width].

@@ -1,0 +1,622 @@
+// Convolutions with per-task weights as implicit GEMM (conv.h): matrices are tiled through shared
+// memory, and the one that im2col would write is gathered element by element instead.
+//
+// Mathematics   P = positions (row, y, x); a correlation of maps: for every position of `out`
+//
+//                 out[m, p] = sum over (s, ty, tx) of weight[m, s, ky, kx] source[s, p shifted]
+//
+//               forward          source x, depth (s, ky, kx), source y = stride oy - padding + ky
+//               input gradient   source g_y; an input position iy is reached by the taps with
+//                                ky = (iy + padding) mod stride only. Positions that share this
+//                                remainder (`phase`) are tiled together, so no product with zero
+//                                is computed: ky = phase + stride ty, source y = origin + jy - ty
+//               weight gradient  out[o, (i, ky, kx)] = sum over P of g_y[o, p] x[i, p shifted]
+//
+// Layout        features [task][row][C][H][W], kernels [O][I][k][k] at data + task * stride.
+// Who does what A block of 64 threads takes a tile of one task: M x N elements of out (M channels,
+//               N positions; for the weight gradient N columns of the kernel matrix). It walks the
+//               depth in steps of 8. A step's two slices lie in shared memory, depth by element;
+//               while it is multiplied, the next is loaded into registers: one barrier a step. A
+//               thread owns (M / 8) x (N / 8) sums, in groups of four neighbours, so that it reads
+//               slices 16 bytes at a time: 4 reads for 64 multiply-adds with M = N = 64. Tiles of
+//               32 are taken where 64 would compute much of nothing. The depth's order is fixed and
+//               no sum is split: a result depends neither on the tile nor on the batch.
+// Outputs       overwritten; the weight gradient is accumulated where asked. Rows that are not a
+//               task's own are untouched.
+// Bytes         per task, forward: x (rows I H W), kernel (O I k^2), y (rows O OH OW), once each
+//               from memory; again from L2, kernel: positions / N times, x: O / M times k^2 (the
+//               latter mostly L1's). Gradients alike.
+// Operations    2 rows OH OW O I k^2 for each product, in all three. conv4-64's second block on 5
+//               rows of 7 x 7: 18 MFLOP over 0.55 MB: bound by arithmetic (33 FLOP/B; an H200's
+//               ridge is 14 in FP32). Of a step's instructions in a 64 x 64 tile, 512 are
+//               multiply-adds, 32 read slices, about 110 gather: the expected share of FP32's peak
+//               is 0.75 in full tiles.
+#include "kernels/conv.h"
+
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include "kernels/device.h"
+#include "kshot/error.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+constexpr int threads = 64;
+constexpr int side = 8;        // threads are side x side over a tile
+constexpr int depth_step = 8;  // of the sum, a slice
+
+/// Channels and maps of features.
+struct Maps {
+  int channels, height, width;
+  __host__ __device__ int plane() const { return height * width; }
+};
+
+/// Four neighbours, read at once.
+template <class T>
+struct alignas(16) Quad {
+  T v[4];
+};
+
+/// A slice of a matrix: [depth_step][elements], padded by one quad so that threads that store along
+/// the depth meet different banks.
+template <class T, int elements>
+using Slice = Quad<T>[depth_step][elements / 4 + 1];
+
+template <class T, int elements>
+__device__ T& at(Slice<T, elements>& slice, int k, int element) {
+  return slice[k][element / 4].v[element % 4];
+}
+
+/// Element `i` of a thread's own, within the tile.
+__device__ constexpr int own(int place, int i) {
+  return (place + side * (i / 4)) * 4 + i % 4;
+}
+
+template <class T, int M, int N>
+struct Sums {
+  static constexpr int rows = M / side, columns = N / side;
+  T v[rows][columns] = {};
+
+  /// v += a slice of `a`, transposed, times one of `b`; also the row sums of `a`, where wanted.
+  template <bool row_sums>
+  __device__ void add(const Slice<T, M>& a, const Slice<T, N>& b, int place_m, int place_n,
+                      T (&sum)[rows]) {
+#pragma unroll
+    for (int k = 0; k < depth_step; ++k) {
+      T am[rows], bn[columns];
+#pragma unroll
+      for (int h = 0; h < rows / 4; ++h) {
+        const Quad<T> quad = a[k][place_m + side * h];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) am[4 * h + i] = quad.v[i];
+      }
+#pragma unroll
+      for (int h = 0; h < columns / 4; ++h) {
+        const Quad<T> quad = b[k][place_n + side * h];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) bn[4 * h + i] = quad.v[i];
+      }
+#pragma unroll
+      for (int i = 0; i < rows; ++i) {
+#pragma unroll
+        for (int j = 0; j < columns; ++j) v[i][j] += am[i] * bn[j];
+      }
+      if constexpr (row_sums) {
+#pragma unroll
+        for (int i = 0; i < rows; ++i) sum[i] += am[i];
+      }
+    }
+  }
+};
+
+/// Counts through positions (high, mid, low) of sizes (any, mid_size, low_size) without dividing.
+class Odometer {
+ public:
+  __device__ Odometer(int mid_size, int low_size, int step)
+      : mid_size_(mid_size),
+        low_size_(low_size),
+        step_high_(step / (mid_size * low_size)),
+        step_mid_(step % (mid_size * low_size) / low_size),
+        step_low_(step % low_size) {}
+  __device__ void set(int position) {
+    high = position / (mid_size_ * low_size_);
+    mid = position % (mid_size_ * low_size_) / low_size_;
+    low = position % low_size_;
+  }
+  __device__ void advance() {
+    high += step_high_;
+    mid += step_mid_;
+    low += step_low_;
+    if (low >= low_size_) {
+      low -= low_size_;
+      ++mid;
+    }
+    if (mid >= mid_size_) {
+      mid -= mid_size_;
+      ++high;
+    }
+  }
+  int high = 0, mid = 0, low = 0;
+
+ private:
+  int mid_size_, low_size_;
+  int step_high_, step_mid_, step_low_;
+};
+
+__device__ bool inside(int y, int x, const Maps& maps) {
+  return static_cast<unsigned>(y) < static_cast<unsigned>(maps.height) &&
+         static_cast<unsigned>(x) < static_cast<unsigned>(maps.width);
+}
+
+constexpr int nowhere = -(1 << 29);  // a shift that leaves every map
+
+__device__ int rows_of(const RowExtent& rows, int task) {
+  return rows.counts ? rows.counts[task] : rows.rows;
+}
+
+// ---- correlations: forward and input gradient ----
+
+template <class T>
+struct Correlation {
+  T* out;
+  ConvProduct<T> products[2];
+  TaskTensor<const T> bias;
+  RowExtent rows;
+  Maps target, source;  // maps of out, and of the products' features
+  int kernel, padding;
+  int phases;                        // remainders of positions: 1, or the stride
+  int step;                          // between sources of neighbouring positions of one phase
+  int tap_sign;                      // sources go up or down with taps
+  int weight_target, weight_source;  // kernel's strides, by channel
+
+  __host__ __device__ int product_count() const { return products[1].features ? 2 : 1; }
+};
+
+/// Positions of one phase along one axis: j = 0 ... count - 1 lies at first + phases j, and its tap
+/// t at origin + step j + tap_sign t of the source; the kernel's index there is phase + phases t.
+struct Axis {
+  int first, count, origin, taps;
+};
+
+template <class T>
+__host__ __device__ Axis axis_of(const Correlation<T>& c, int extent, int phase) {
+  Axis axis;
+  axis.first = ((phase - c.padding) % c.phases + c.phases) % c.phases;
+  axis.count = axis.first < extent ? (extent - 1 - axis.first) / c.phases + 1 : 0;
+  axis.origin = c.tap_sign > 0 ? -c.padding : (axis.first + c.padding - phase) / c.phases;
+  axis.taps = phase < c.kernel ? (c.kernel - 1 - phase) / c.phases + 1 : 0;
+  return axis;
+}
+
+/// One index of the depth: where it is read, from a position's source and from the kernel.
+struct alignas(16) Tap {
+  int source, weight;  // weight < 0: beyond the depth
+  int dy, dx;
+};
+
+template <class T, int M, int N>
+__global__ void __launch_bounds__(threads)
+    correlation_kernel(Correlation<T> c, int tiles_m, int tiles_n) {
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  KSHOT_SHARED(Tap, taps, [2][depth_step]);
+  KSHOT_SHARED(int, place, [N]);  // of the tile's positions in out; -1: none
+  const int thread = static_cast<int>(threadIdx.x);
+  int block = static_cast<int>(blockIdx.x);
+  const int first_m = block % tiles_m * M;
+  block /= tiles_m;
+  const int first_n = block % tiles_n * N;
+  block /= tiles_n;
+  const int phase = block % (c.phases * c.phases), task = block / (c.phases * c.phases);
+
+  const Axis vertical = axis_of(c, c.target.height, phase / c.phases);
+  const Axis horizontal = axis_of(c, c.target.width, phase % c.phases);
+  const int positions = vertical.count * horizontal.count;
+  const int count = rows_of(c.rows, task) * positions;
+  if (first_n >= count) return;  // the whole block
+
+  // Position whose sources this thread gathers.
+  const int column = thread % N;
+  const std::size_t first_row =
+      static_cast<std::size_t>(task) * static_cast<std::size_t>(c.rows.rows);
+  int y = nowhere, x = nowhere, source_at = 0, place_at = -1;
+  if (first_n + column < count) {
+    const int row = (first_n + column) / positions, j = (first_n + column) % positions;
+    const int jy = j / horizontal.count, jx = j % horizontal.count;
+    y = vertical.origin + c.step * jy;
+    x = horizontal.origin + c.step * jx;
+    source_at = row * c.source.channels * c.source.plane() + y * c.source.width + x;
+    place_at = row * c.target.channels * c.target.plane() +
+               (vertical.first + c.phases * jy) * c.target.width + horizontal.first + c.phases * jx;
+  }
+  if (thread < N) place[thread] = place_at;
+
+  const int taps_yx = vertical.taps * horizontal.taps, depth = c.source.channels * taps_yx;
+  const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * c.product_count();
+  // Threads below depth_step keep the table of taps; the others' odometers stand still.
+  Odometer tap(max(vertical.taps, 1), max(horizontal.taps, 1), depth_step);
+  const auto write_tap = [&](int step) {
+    if (thread >= depth_step || step >= all_steps) return;
+    if (step % steps == 0) {
+      tap.set(thread);
+    } else {
+      tap.advance();
+    }
+    const int ky = phase / c.phases + c.phases * tap.mid,
+              kx = phase % c.phases + c.phases * tap.low;
+    const int dy = c.tap_sign * tap.mid, dx = c.tap_sign * tap.low;
+    Tap& entry = taps[step % 2][thread];
+    const bool is_real = tap.high < c.source.channels;
+    entry.source = tap.high * c.source.plane() + dy * c.source.width + dx;
+    entry.weight = is_real ? tap.high * c.weight_source + ky * c.kernel + kx : -1;
+    entry.dy = is_real ? dy : nowhere;
+    entry.dx = dx;
+  };
+
+  constexpr int loads_a = M * depth_step / threads, loads_b = N * depth_step / threads;
+  const int k_a = thread % depth_step, m_a = thread / depth_step, k_b = thread / N;
+  T next_a[loads_a], next_b[loads_b];
+  const auto load = [&](int step) {
+    const ConvProduct<T> product = step < steps ? c.products[0] : c.products[1];
+    const T* weight = product.weight.data + static_cast<std::size_t>(task) * product.weight.stride;
+    const T* source = product.features +
+                      first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
+    const int weight_at = taps[step % 2][k_a].weight;
+#pragma unroll
+    for (int i = 0; i < loads_a; ++i) {
+      const int m = first_m + m_a + threads / depth_step * i;
+      next_a[i] =
+          weight_at >= 0 && m < c.target.channels ? weight[weight_at + m * c.weight_target] : T(0);
+    }
+#pragma unroll
+    for (int i = 0; i < loads_b; ++i) {
+      const Tap entry = taps[step % 2][k_b + threads / N * i];
+      next_b[i] =
+          inside(y + entry.dy, x + entry.dx, c.source) ? source[source_at + entry.source] : T(0);
+    }
+  };
+  const auto store = [&](int step) {
+#pragma unroll
+    for (int i = 0; i < loads_a; ++i) {
+      at<T, M>(slice_a[step % 2], k_a, m_a + threads / depth_step * i) = next_a[i];
+    }
+#pragma unroll
+    for (int i = 0; i < loads_b; ++i) {
+      at<T, N>(slice_b[step % 2], k_b + threads / N * i, column) = next_b[i];
+    }
+  };
+
+  const int place_m = thread / side, place_n = thread % side;
+  Sums<T, M, N> sums;
+  T unused[Sums<T, M, N>::rows];
+  write_tap(0);
+  __syncthreads();
+  if (all_steps > 0) {
+    load(0);
+    store(0);
+  }
+  write_tap(1);
+  __syncthreads();
+  for (int step = 0; step < all_steps; ++step) {
+    if (step + 1 < all_steps) load(step + 1);
+    sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, unused);
+    if (step + 1 < all_steps) store(step + 1);
+    write_tap(step + 2);
+    __syncthreads();
+  }
+
+  T* out = c.out + first_row * static_cast<std::size_t>(c.target.channels * c.target.plane());
+  const T* bias =
+      c.bias.data ? c.bias.data + static_cast<std::size_t>(task) * c.bias.stride : nullptr;
+#pragma unroll
+  for (int i = 0; i < Sums<T, M, N>::rows; ++i) {
+    const int m = first_m + own(place_m, i);
+    if (m >= c.target.channels) continue;
+    const T shift = bias ? bias[m] : T(0);
+#pragma unroll
+    for (int j = 0; j < Sums<T, M, N>::columns; ++j) {
+      const int p = place[own(place_n, j)];
+      if (p >= 0) out[p + m * c.target.plane()] = sums.v[i][j] + shift;
+    }
+  }
+}
+
+// ---- weight gradient ----
+
+template <class T>
+struct WeightGradient {
+  TaskTensor<T> g_weight, g_bias;
+  ConvOuterProduct<T> products[2];
+  bool accumulate;
+  RowExtent rows;
+  Maps in, out;
+  int kernel, stride, padding;
+
+  __host__ __device__ int product_count() const { return products[1].g_y ? 2 : 1; }
+  __host__ __device__ int columns() const { return in.channels * kernel * kernel; }
+};
+
+/// One column of the kernel matrix: its inputs' place, from a position's first one.
+struct alignas(16) Column {
+  int source, dy, dx;
+};
+
+template <class T, int M, int N>
+__global__ void __launch_bounds__(threads)
+    weight_gradient_kernel(WeightGradient<T> g, int tiles_m, int tiles_n) {
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  KSHOT_SHARED(Column, column_of, [N]);
+  const int thread = static_cast<int>(threadIdx.x);
+  int block = static_cast<int>(blockIdx.x);
+  const int first_m = block % tiles_m * M;
+  block /= tiles_m;
+  const int first_n = block % tiles_n * N, task = block / tiles_n;
+
+  if (thread < N) {
+    const int n = first_n + thread, taps = g.kernel * g.kernel;
+    const int i = n / taps, ky = n % taps / g.kernel, kx = n % g.kernel;
+    Column& column = column_of[thread];
+    column.source = i * g.in.plane() + ky * g.in.width + kx;
+    column.dy = n < g.columns() ? ky : nowhere;
+    column.dx = kx;
+  }
+  const int count = rows_of(g.rows, task);
+  const std::size_t first_row =
+      static_cast<std::size_t>(task) * static_cast<std::size_t>(g.rows.rows);
+  const int depth = count * g.out.plane();
+  const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * g.product_count();
+
+  constexpr int loads_a = M * depth_step / threads, loads_b = N * depth_step / threads;
+  const int k = thread % depth_step, element = thread / depth_step;
+  Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next
+  T next_a[loads_a], next_b[loads_b];
+  const auto load = [&](int step) {
+    if (step == 0 || step == steps) {
+      position.set(k);
+    } else {
+      position.advance();
+    }
+    const ConvOuterProduct<T> product = step < steps ? g.products[0] : g.products[1];
+    const bool is_real = position.high < count;
+    const int y = is_real ? position.mid * g.stride - g.padding : nowhere;
+    const int x = position.low * g.stride - g.padding;
+    const int at_y =
+        position.high * g.out.channels * g.out.plane() + position.mid * g.out.width + position.low;
+    const int at_x = position.high * g.in.channels * g.in.plane() + y * g.in.width + x;
+    const T* g_y =
+        product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
+    const T* source =
+        product.x + first_row * static_cast<std::size_t>(g.in.channels * g.in.plane());
+#pragma unroll
+    for (int i = 0; i < loads_a; ++i) {
+      const int m = first_m + element + threads / depth_step * i;
+      next_a[i] = is_real && m < g.out.channels ? g_y[at_y + m * g.out.plane()] : T(0);
+    }
+#pragma unroll
+    for (int i = 0; i < loads_b; ++i) {
+      const Column column = column_of[element + threads / depth_step * i];
+      next_b[i] = inside(y + column.dy, x + column.dx, g.in) ? source[at_x + column.source] : T(0);
+    }
+  };
+  const auto store = [&](int step) {
+#pragma unroll
+    for (int i = 0; i < loads_a; ++i) {
+      at<T, M>(slice_a[step % 2], k, element + threads / depth_step * i) = next_a[i];
+    }
+#pragma unroll
+    for (int i = 0; i < loads_b; ++i) {
+      at<T, N>(slice_b[step % 2], k, element + threads / depth_step * i) = next_b[i];
+    }
+  };
+
+  const int place_m = thread / side, place_n = thread % side;
+  const bool with_bias = g.g_bias.data && first_n == 0;
+  Sums<T, M, N> sums;
+  T bias[Sums<T, M, N>::rows] = {};
+  __syncthreads();
+  if (all_steps > 0) {
+    load(0);
+    store(0);
+  }
+  __syncthreads();
+  for (int step = 0; step < all_steps; ++step) {
+    if (step + 1 < all_steps) load(step + 1);
+    if (with_bias && step < steps) {
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+    } else {
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+    }
+    if (step + 1 < all_steps) store(step + 1);
+    __syncthreads();
+  }
+
+  T* g_weight = g.g_weight.data + static_cast<std::size_t>(task) * g.g_weight.stride;
+#pragma unroll
+  for (int i = 0; i < Sums<T, M, N>::rows; ++i) {
+    const int m = first_m + own(place_m, i);
+    if (m >= g.out.channels) continue;
+    if (with_bias && place_n == 0) {
+      T& to =
+          g.g_bias
+              .data[static_cast<std::size_t>(task) * g.g_bias.stride + static_cast<std::size_t>(m)];
+      to = g.accumulate ? to + bias[i] : bias[i];
+    }
+#pragma unroll
+    for (int j = 0; j < Sums<T, M, N>::columns; ++j) {
+      const int n = first_n + own(place_n, j);
+      if (n >= g.columns()) continue;
+      T& to = g_weight[m * g.columns() + n];
+      to = g.accumulate ? to + sums.v[i][j] : sums.v[i][j];
+    }
+  }
+}
+
+// ---- choice of tiles ----
+
+int tiles(int extent, int tile) {
+  return (extent + tile - 1) / tile;
+}
+
+/// 64, unless tiles of 32 save more than an eighth of the padded extent: theirs are the slower
+/// multiply-adds, with as many reads for fewer of them.
+bool small_tile(int extent) {
+  return tiles(extent, 32) * 32 * 8 < tiles(extent, 64) * 64 * 7;
+}
+
+/// Calls body(integral constants M, N). Sums of 64 x 64 doubles do not fit a thread's registers.
+template <class T, class Body>
+void with_tile(int m, int n, const Body& body) {
+  using Small = std::integral_constant<int, 32>;
+  using Large = std::integral_constant<int, 64>;
+  if constexpr (std::is_same_v<T, double>) {
+    body(Small{}, Small{});
+  } else if (small_tile(m)) {
+    small_tile(n) ? body(Small{}, Small{}) : body(Small{}, Large{});
+  } else {
+    small_tile(n) ? body(Large{}, Small{}) : body(Large{}, Large{});
+  }
+}
+
+unsigned grid_of(long long tasks, long long blocks_per_task) {
+  const long long blocks = tasks * blocks_per_task;
+  if (blocks > std::numeric_limits<int>::max()) {
+    throw Error("convolution of " + std::to_string(tasks) +
+                " tasks at once: " + std::to_string(blocks) + " blocks, expected fewer than 2^31");
+  }
+  return static_cast<unsigned>(blocks);
+}
+
+// Indices within a task are int.
+void check(const ConvShape& s, const RowExtent& rows) {
+  const auto fits = [&](int in, int out) {
+    return in + 2 * s.padding >= s.kernel && out == (in + 2 * s.padding - s.kernel) / s.stride + 1;
+  };
+  if (s.in_channels < 1 || s.out_channels < 1 || s.kernel < 1 || s.stride < 1 || s.padding < 0 ||
+      !fits(s.in_height, s.out_height) || !fits(s.in_width, s.out_width)) {
+    throw Error("convolution of " + std::to_string(s.in_height) + " x " +
+                std::to_string(s.in_width) + " to " + std::to_string(s.out_height) + " x " +
+                std::to_string(s.out_width) + ": does not fit kernel " + std::to_string(s.kernel) +
+                ", stride " + std::to_string(s.stride) + ", padding " + std::to_string(s.padding));
+  }
+  const auto elements = [&](int channels, int height, int width) {
+    return static_cast<double>(rows.rows) * channels * height * width;
+  };
+  constexpr double limit = 1 << 30;
+  if (elements(s.in_channels, s.in_height, s.in_width) > limit ||
+      elements(s.out_channels, s.out_height, s.out_width) > limit ||
+      static_cast<double>(s.in_channels) * s.out_channels * s.kernel * s.kernel > limit) {
+    throw Error("convolution: one task's features or weights have more than 2^30 elements");
+  }
+}
+
+template <class T>
+void correlate(const Correlation<T>& c, cudaStream_t stream) {
+  if (c.rows.tasks == 0 || c.rows.rows == 0) return;
+  const auto longest = [&](int extent) { return (extent - 1) / c.phases + 1; };
+  const int positions = c.rows.rows * longest(c.target.height) * longest(c.target.width);
+  with_tile<T>(c.target.channels, positions, [&](auto m, auto n) {
+    constexpr int M = decltype(m)::value, N = decltype(n)::value;
+    const int tiles_m = tiles(c.target.channels, M), tiles_n = tiles(positions, N);
+    const unsigned grid = grid_of(c.rows.tasks, 1LL * tiles_m * tiles_n * c.phases * c.phases);
+    launch<correlation_kernel<T, M, N>>({.grid = grid, .block = threads, .stream = stream}, c,
+                                        tiles_m, tiles_n);
+  });
+}
+
+template <class T>
+void multiply_outer(const WeightGradient<T>& g, cudaStream_t stream) {
+  with_tile<T>(g.out.channels, g.columns(), [&](auto m, auto n) {
+    constexpr int M = decltype(m)::value, N = decltype(n)::value;
+    const int tiles_m = tiles(g.out.channels, M), tiles_n = tiles(g.columns(), N);
+    const unsigned grid = grid_of(g.rows.tasks, 1LL * tiles_m * tiles_n);
+    launch<weight_gradient_kernel<T, M, N>>({.grid = grid, .block = threads, .stream = stream}, g,
+                                            tiles_m, tiles_n);
+  });
+}
+
+}  // namespace
+
+// ---- launchers ----
+
+template <class T>
+void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<const T> bias,
+                  const ConvShape& s, const RowExtent& rows, cudaStream_t stream) {
+  check(s, rows);
+  const int taps = s.kernel * s.kernel;
+  correlate<T>({.out = y,
+                .products = {first, second},
+                .bias = bias,
+                .rows = rows,
+                .target = {s.out_channels, s.out_height, s.out_width},
+                .source = {s.in_channels, s.in_height, s.in_width},
+                .kernel = s.kernel,
+                .padding = s.padding,
+                .phases = 1,
+                .step = s.stride,
+                .tap_sign = 1,
+                .weight_target = s.in_channels * taps,
+                .weight_source = taps},
+               stream);
+}
+
+template <class T>
+void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second, const ConvShape& s,
+                         const RowExtent& rows, cudaStream_t stream) {
+  check(s, rows);
+  const int taps = s.kernel * s.kernel;
+  correlate<T>({.out = g_x,
+                .products = {first, second},
+                .bias = {},
+                .rows = rows,
+                .target = {s.in_channels, s.in_height, s.in_width},
+                .source = {s.out_channels, s.out_height, s.out_width},
+                .kernel = s.kernel,
+                .padding = s.padding,
+                .phases = s.stride,
+                .step = 1,
+                .tap_sign = -1,
+                .weight_target = taps,
+                .weight_source = s.in_channels * taps},
+               stream);
+}
+
+template <class T>
+void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
+                          ConvOuterProduct<T> second, bool accumulate, const ConvShape& s,
+                          const RowExtent& rows, cudaStream_t stream) {
+  check(s, rows);
+  if (rows.tasks > 1 && (g_weight.stride == 0 || (g_bias.data && g_bias.stride == 0))) {
+    throw Error("convolution: gradients of several tasks at stride 0, expected one for each task");
+  }
+  if (rows.tasks == 0) return;
+  const WeightGradient<T> g{.g_weight = g_weight,
+                            .g_bias = g_bias,
+                            .products = {first, second},
+                            .accumulate = accumulate,
+                            .rows = rows,
+                            .in = {s.in_channels, s.in_height, s.in_width},
+                            .out = {s.out_channels, s.out_height, s.out_width},
+                            .kernel = s.kernel,
+                            .stride = s.stride,
+                            .padding = s.padding};
+  multiply_outer(g, stream);
+}
+
+#define KSHOT_INSTANTIATE(T)                                                              \
+  template void conv_forward(T*, ConvProduct<T>, ConvProduct<T>, TaskTensor<const T>,     \
+                             const ConvShape&, const RowExtent&, cudaStream_t);           \
+  template void conv_input_gradient(T*, ConvProduct<T>, ConvProduct<T>, const ConvShape&, \
+                                    const RowExtent&, cudaStream_t);                      \
+  template void conv_weight_gradient(TaskTensor<T>, TaskTensor<T>, ConvOuterProduct<T>,   \
+                                     ConvOuterProduct<T>, bool, const ConvShape&,         \
+                                     const RowExtent&, cudaStream_t)
+KSHOT_INSTANTIATE(float);
+KSHOT_INSTANTIATE(double);
+#undef KSHOT_INSTANTIATE
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -1,0 +1,59 @@
+// Convolutions in which every task has its own kernel, their gradients, and the tangents of both.
+//
+// All of them are bilinear, so a tangent is a sum of two products, f(x; w_dot) + f(x_dot; w):
+// whatever is computed here is computed for up to two products at once, and their sum is stored.
+// Without a second product its pointers are null.
+//
+// Layout: features [tasks, rows, C, H, W], kernels [O, I, k, k] and biases [O] within each task's
+// vector, all row-major. Rows beyond a task's own are neither read nor written. Outputs do not
+// overlap inputs. Instantiated for float and double. Throws kshot::Error where shapes do not fit.
+#pragma once
+
+#include "kernels/extent.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+
+/// out = (in + 2 padding - kernel) / stride + 1, rounded down, for height and width.
+struct ConvShape {
+  int in_channels = 0, in_height = 0, in_width = 0;
+  int out_channels = 0, out_height = 0, out_width = 0;
+  int kernel = 1, stride = 1, padding = 0;
+};
+
+/// Features and the kernels that they are multiplied with.
+template <class T>
+struct ConvProduct {
+  const T* features = nullptr;
+  TaskTensor<const T> weight;
+};
+
+/// y = sum of x * w over the products, + bias where given. For the tangent: {x, w_dot},
+/// {x_dot, w} and bias_dot.
+template <class T>
+void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<const T> bias,
+                  const ConvShape& shape, const RowExtent& rows, cudaStream_t stream);
+
+/// g_x = sum over the products of the transposed convolution of their features, g_y [O, ...], with
+/// w. For the tangent: {g_y_dot, w}, {g_y, w_dot}.
+template <class T>
+void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second,
+                         const ConvShape& shape, const RowExtent& rows, cudaStream_t stream);
+
+/// A gradient of outputs and the inputs that it is multiplied with.
+template <class T>
+struct ConvOuterProduct {
+  const T* g_y = nullptr;
+  const T* x = nullptr;
+};
+
+/// g_weight = or += (`accumulate`) the products' sum over rows and positions of g_y x; g_bias,
+/// where given, likewise the sum of the first product's g_y. For the tangent: {g_y_dot, x}, {g_y,
+/// x_dot}. The order of each sum is fixed by row and position. Strides are not 0.
+template <class T>
+void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
+                          ConvOuterProduct<T> second, bool accumulate, const ConvShape& shape,
+                          const RowExtent& rows, cudaStream_t stream);
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
