@@ -38,7 +38,7 @@ function(kshot_cpu_isa_flags)
   set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
              -fno-version-loops-for-strides)
   # plain loops over rows beside the products
-  set_source_files_properties(${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
+  set_source_files_properties(${dir}/../host.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
                               PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O3>")
   set_source_files_properties(${dir}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${common}")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

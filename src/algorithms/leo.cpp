@@ -7,7 +7,8 @@
 // u = latent_lr * v, differentiates S = <u, J_k^T g_k>, the loss's derivative along u:
 //   v <- v - dS/dz_k,  dL/dtheta -= dS/dtheta,  dL/dlatent_lr -= v * J_k^T g_k,
 // the tangent of (gradient, pull-back) along u: forward over reverse, so that of the loop only z_k,
-// w_k and the noise are kept. Fine-tuning is Adaptation's loop, started at the decoded weights.
+// w_k, the gradient in z_k and the noise are kept. Fine-tuning is Adaptation's loop, started at the
+// decoded weights.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -64,7 +65,7 @@ class LeoProgram final : public TaskProgram {
     statistics_ = wave_->block(statistics);
     g_statistics_ = wave_->block(statistics);
     eps_latent_ = wave_->block(z_width_);
-    for (Block* b : {&v_z_, &u_z_, &g_z_, &h_z_}) *b = wave_->block(z_width_);
+    for (Block* b : {&v_z_, &u_z_, &h_z_}) *b = wave_->block(z_width_);
     for (Block* b : {&v_, &g_w_, &w_dot_, &h_w_}) *b = wave_->weights();
     loss_ = wave_->block(1);
     g_theta_ = wave_->block(spec_.width);
@@ -144,9 +145,9 @@ class LeoProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"theta", finetune_.current().mu}}; }
 
  private:
-  /// The state after k latent steps, and the noise and weights of its decode.
+  /// The state after k latent steps, the noise and weights of its decode, and the loss's gradient.
   struct Iterate {
-    Block z, eps, weights;
+    Block z, eps, weights, g;
   };
 
   AdaptationSpec finetune_spec() const {
@@ -169,7 +170,8 @@ class LeoProgram final : public TaskProgram {
   backend::Rate latent_rate() const { return {0.0, shared_.latent_lr.get()}; }
   Iterate& iterate(std::size_t index) {
     while (iterates_.size() <= index) {
-      iterates_.push_back({wave_->block(z_width_), wave_->block(eps_width_), wave_->weights()});
+      iterates_.push_back({wave_->block(z_width_), wave_->block(eps_width_), wave_->weights(),
+                           wave_->block(z_width_)});
     }
     return iterates_[index];
   }
@@ -223,8 +225,8 @@ class LeoProgram final : public TaskProgram {
     const Iterate at = iterate(from);
     decode(context, k, from, noise, sample, at.weights);
     wave_->gradient(support_pass(context, k, at.weights), g_w_, false, {});
-    generator_->decode_pullback(*shared_.theta, latents(from, true), g_w_, g_z_, {});
-    wave_->rate_step(next.z, at.z, latent_rate(), g_z_);
+    generator_->decode_pullback(*shared_.theta, latents(from, true), g_w_, at.g, {});
+    wave_->rate_step(next.z, at.z, latent_rate(), at.g);
   }
 
   /// v_z_ = dL/dz_{k+1} to dL/dz_k.
@@ -232,18 +234,13 @@ class LeoProgram final : public TaskProgram {
     const auto slot = static_cast<std::size_t>(k);
     const Iterate& at = iterates_[slot];
     const Wave::Pass pass = support_pass(context, k, at.weights);
-    if (!spec_.second_order) {
-      wave_->gradient(pass, g_w_, false, {});
-      generator_->decode_pullback(*shared_.theta, latents(slot), g_w_, g_z_, {});
-      wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, g_z_);
-      return;
-    }
+    wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, at.g);
+    if (!spec_.second_order) return;
     wave_->rate_multiply(u_z_, latent_rate(), v_z_);
     generator_->decode_tangent(*shared_.theta, latents(slot), u_z_, w_dot_);
     wave_->hessian_vector(pass, w_dot_, h_w_, false, g_w_);
-    generator_->decode_pullback_tangent(*shared_.theta, latents(slot, true), u_z_, g_w_, h_w_, g_z_,
-                                        h_z_, -1.0, g_theta_);
-    wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, g_z_);
+    generator_->decode_pullback_tangent(*shared_.theta, latents(slot, true), u_z_, g_w_, h_w_, h_z_,
+                                        -1.0, g_theta_);
     wave_->axpy(v_z_, -1.0, h_z_);
   }
 
@@ -261,7 +258,7 @@ class LeoProgram final : public TaskProgram {
   bool noise_ = false;  ///< of the adaptation at hand
   std::vector<Iterate> iterates_;
   Block statistics_, g_statistics_, eps_latent_;
-  Block v_z_, u_z_, g_z_, h_z_;
+  Block v_z_, u_z_, h_z_;
   Block v_, g_w_, w_dot_, h_w_;
   Block loss_, outputs_;
   Block g_theta_, g_latent_lr_, g_finetune_lr_;

@@ -87,10 +87,10 @@ class Generator {
   virtual void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
                               Block weights_dot) = 0;
   /// That of the pull-back, along (z_dot, g_weights_dot): h_z is overwritten, h_theta gets a times
-  /// it added; g_z, where wanted, the pull-back itself.
+  /// it added.
   virtual void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                       Block g_weights, Block g_weights_dot, Block g_z, Block h_z,
-                                       double a, Block h_theta) = 0;
+                                       Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                       Block h_theta) = 0;
 };
 
 }  // namespace kshot::backend

@@ -12,6 +12,27 @@ void check_sizes(std::size_t a, std::size_t b) {
   if (a != b) throw std::logic_error("shared vectors of different size");
 }
 
+/// y += sum over i of a[i] x[i], x [terms, n].
+template <typename T>
+void add_rows(T* __restrict y, const T* __restrict a, const T* __restrict x, std::size_t terms,
+              std::size_t n) {
+  std::size_t t = 0;
+  for (; t + 4 <= terms; t += 4, x += 4 * n) {
+    for (std::size_t i = 0; i < n; ++i) {
+      y[i] += a[t] * x[i] + a[t + 1] * x[n + i] + a[t + 2] * x[2 * n + i] + a[t + 3] * x[3 * n + i];
+    }
+  }
+  for (; t < terms; ++t, x += n) {
+    for (std::size_t i = 0; i < n; ++i) y[i] += a[t] * x[i];
+  }
+}
+
+/// y += a x.
+template <typename T>
+void add_scaled(T* __restrict y, T a, const T* __restrict x, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) y[i] += a * x[i];
+}
+
 }  // namespace
 
 std::uint64_t next_version() {
@@ -132,11 +153,13 @@ void HostReduction<T>::commit(Partial& partial) {
   }
   // Like a binary counter: two neighbouring subtrees of one size make one of twice the size.
   int tasks = partial.capacity;
-  std::vector<T> sums = partial.sums;
+  std::vector<T> sums = std::move(partial.sums);
   while (!stack_.empty() && stack_.back().first == tasks) {
-    const std::vector<T>& left = stack_.back().second;
-    for (std::size_t i = 0; i < width_; ++i) sums[i] = left[i] + sums[i];
+    std::vector<T> left = std::move(stack_.back().second);
     stack_.pop_back();
+    add_scaled(left.data(), T(1), sums.data(), width_);
+    partial.sums = std::move(sums);  // its memory serves again
+    sums = std::move(left);
     tasks *= 2;
   }
   stack_.emplace_back(tasks, std::move(sums));
@@ -204,7 +227,8 @@ void HostBackend<T>::multiply(SharedVector& dst, const SharedVector& src) {
   check_sizes(dst.size(), src.size());
   T* d = host<T>(dst).data();
   const T* s = host<T>(src).data();
-  for (std::size_t i = 0; i < dst.size(); ++i) d[i] *= s[i];
+  const std::size_t n = dst.size();
+  for (std::size_t i = 0; i < n; ++i) d[i] *= s[i];
 }
 
 template <typename T>
@@ -212,7 +236,7 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
   check_sizes(dst.size(), src.size());
   T* d = host<T>(dst).data();
   const T* s = host<T>(src).data();
-  for (std::size_t i = 0; i < dst.size(); ++i) d[i] += static_cast<T>(a) * s[i];
+  add_scaled(d, static_cast<T>(a), s, dst.size());
 }
 
 template <typename T>
@@ -220,7 +244,8 @@ double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
   double sum = 0.0;
-  for (std::size_t i = 0; i < v.size(); ++i) {
+  const std::size_t n = v.size();
+  for (std::size_t i = 0; i < n; ++i) {
     const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
     sum += element * element;
   }
@@ -287,33 +312,43 @@ void HostBackend<T>::clip(SharedVector& v, double value, double norm,
 }
 
 // With unit columns n_a, C = n^T n: the gradient by n_a is 4 weight / columns^2 * sum_b
-// (C_ab - I_ab) n_b, of which d_a sees the part across n_a, divided by |d_a|.
+// (C_ab - I_ab) n_b, of which d_a sees the part across n_a, divided by |d_a|. Two products of rows
+// x columns x columns in T, of runs of rows summed in double.
 template <typename T>
 double HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t offset,
                                             std::size_t rows, std::size_t columns, double weight,
                                             SharedVector& g) {
+  constexpr std::size_t run = 64;
   const T* d = host<T>(v).data() + offset;
   T* to = host<T>(g).data() + offset;
-  std::vector<double> length(columns, 0.0), unit(rows * columns), cosine(columns * columns, 0.0);
+  std::vector<double> length(columns, 0.0), cosine(columns * columns, 0.0);
+  std::vector<T> unit(rows * columns), part(columns * columns), inverse(columns), sum(columns);
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t a = 0; a < columns; ++a) {
       const auto x = static_cast<double>(d[r * columns + a]);
       length[a] += x * x;
     }
   }
-  for (double& l : length) l = std::sqrt(l);
-  for (std::size_t i = 0; i < unit.size(); ++i) {
-    unit[i] = static_cast<double>(d[i]) / length[i % columns];
-  }
+  for (std::size_t a = 0; a < columns; ++a) inverse[a] = static_cast<T>(1.0 / std::sqrt(length[a]));
   for (std::size_t r = 0; r < rows; ++r) {
-    const double* row = unit.data() + r * columns;
     for (std::size_t a = 0; a < columns; ++a) {
-      for (std::size_t b = 0; b < columns; ++b) cosine[a * columns + b] += row[a] * row[b];
+      unit[r * columns + a] = d[r * columns + a] * inverse[a];
     }
+  }
+  T column[run];
+  for (std::size_t first = 0; first < rows; first += run) {
+    std::fill(part.begin(), part.end(), T(0));
+    const std::size_t count = std::min(run, rows - first);
+    const T* block = unit.data() + first * columns;
+    for (std::size_t a = 0; a < columns; ++a) {
+      for (std::size_t r = 0; r < count; ++r) column[r] = block[r * columns + a];
+      add_rows(part.data() + a * columns, column, block, count, columns);
+    }
+    for (std::size_t i = 0; i < part.size(); ++i) cosine[i] += static_cast<double>(part[i]);
   }
   const double share = weight / static_cast<double>(columns * columns);
   double value = 0.0;
-  // cosine becomes what stands before n_b in the part across n_a
+  // part becomes what stands before n_b in the part across n_a
   for (std::size_t a = 0; a < columns; ++a) {
     double along = 0.0;
     for (std::size_t b = 0; b < columns; ++b) {
@@ -321,17 +356,15 @@ double HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t o
       const double off = c - (a == b ? 1.0 : 0.0);
       value += share * off * off;
       along += off * c;
-      cosine[a * columns + b] = off;
+      part[b * columns + a] = static_cast<T>(4.0 * share * off);
     }
-    cosine[a * columns + a] -= along;
+    part[a * columns + a] -= static_cast<T>(4.0 * share * along);
   }
   for (std::size_t r = 0; r < rows; ++r) {
-    const double* row = unit.data() + r * columns;
-    for (std::size_t a = 0; a < columns; ++a) {
-      double sum = 0.0;
-      for (std::size_t b = 0; b < columns; ++b) sum += cosine[a * columns + b] * row[b];
-      to[r * columns + a] += static_cast<T>(4.0 * share * sum / length[a]);
-    }
+    const T* row = unit.data() + r * columns;
+    std::fill(sum.begin(), sum.end(), T(0));
+    add_rows(sum.data(), row, part.data(), columns, columns);
+    for (std::size_t a = 0; a < columns; ++a) to[r * columns + a] += sum[a] * inverse[a];
   }
   return value;
 }

@@ -129,7 +129,7 @@ class GeneratorLedger final : public backend::Generator {
   }
   void decode_tangent(const SharedVector&, const Latents&, Block, Block) override { decoding(1.0); }
   void decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
-                               Block, double, Block) override {
+                               double, Block) override {
     decoding(4.0);
   }
 

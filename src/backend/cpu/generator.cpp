@@ -163,7 +163,7 @@ class CpuGenerator final : public Generator {
   }
 
   void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block g_z, Block h_z, double a,
+                               Block g_weights, Block g_weights_dot, Block h_z, double a,
                                Block h_theta) override {
     pack(theta);
     forward(at);
@@ -177,8 +177,7 @@ class CpuGenerator final : public Generator {
       const float* g = g_out_.data() + u;
       for (std::size_t p = 0; p < weights_; ++p) to[p] += g[p] * out_dot[u + p];
     }
-    const float* g = decoder_.backward(g_out_.data());
-    if (g_z) put_latents(g_z, g);
+    decoder_.backward(g_out_.data(), false);
     put_latents(h_z, decoder_.backward_tangent(g_out_dot_.data()));
     for (int task = 0; task < wave_.count(); ++task) {
       add_to(h_theta, task, [&](float* flat) {

@@ -134,15 +134,25 @@ class SingleWave final : public CpuWave {
 
   void read(Block src, int /*task*/, float* to) const override {
     const Storage& s = storage(src);
-    for (std::size_t e = 0; e < s.width; ++e) to[e] = at(src)[s.weights ? place_[e] : e];
+    const float* from = at(src);
+    if (!s.weights) {
+      std::copy_n(from, s.width, to);
+    } else {
+      for (std::size_t e = 0; e < s.width; ++e) to[e] = from[place_[e]];
+    }
   }
   void write(Block dst, int /*task*/, const float* from) override {
     const Storage& s = storage(dst);
-    for (std::size_t e = 0; e < s.width; ++e) at(dst)[s.weights ? place_[e] : e] = from[e];
+    float* to = at(dst);
+    if (!s.weights) {
+      std::copy_n(from, s.width, to);
+    } else {
+      for (std::size_t e = 0; e < s.width; ++e) to[place_[e]] = from[e];
+    }
   }
   void read_support(int /*task*/, int row, float* x, float* target) const override {
     const Geometry& g = groups_.front().geometry;
-    for (int c = 0; c < g.channels; ++c) x[c] = data_[0].x.data()[g.offset(row, 0, 0) + c];
+    std::copy_n(data_[0].x.data() + g.offset(row, 0, 0), g.channels, x);
     const auto stride = static_cast<std::size_t>(groups_.back().geometry.stride);
     std::copy_n(data_[0].target.data() + static_cast<std::size_t>(row) * stride, network_outputs_,
                 target);
@@ -546,7 +556,10 @@ class SingleWave final : public CpuWave {
       const std::size_t from =
           static_cast<std::size_t>(batch_first_) * batch_rows + static_cast<std::size_t>(row);
       std::size_t e = from * inputs;
-      for (int c = 0; c < g.channels; ++c) {
+      if (g.pixels() == 1 && !batch.is_double()) {
+        std::copy_n(x.data() + e, inputs, data.x.data() + g.offset(start + row, 0, 0));
+      }
+      for (int c = 0; c < g.channels && (g.pixels() > 1 || batch.is_double()); ++c) {
         for (int y = 0; y < g.height; ++y) {
           float* to = data.x.data() + g.offset(start + row, y, 0) + c;
           for (int i = 0; i < g.width; ++i, ++e) {

@@ -608,14 +608,13 @@ class ReferenceGenerator final : public Generator {
     for (std::size_t i = 0; i < w.size(); ++i) at(weights_dot)[i] = w[i].tangent;
   }
   void decode_pullback_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block g_z, Block h_z, double a,
+                               Block g_weights, Block g_weights_dot, Block h_z, double a,
                                Block h_theta) override {
     const auto g =
         math_.decode_pullback<Dual>(constants(weights(theta)), dual(at(l.z), at(z_dot)),
                                     noise(l.eps), dual(at(g_weights), at(g_weights_dot)));
     for (std::size_t i = 0; i < g.z.size(); ++i) {
       at(h_z)[i] = g.z[i].tangent;
-      if (g_z) at(g_z)[i] = g.z[i].value;
     }
     for (std::size_t i = 0; i < g.decoder.size(); ++i) {
       at(h_theta)[spec_.decoder_at() + i] += a * g.decoder[i].tangent;
