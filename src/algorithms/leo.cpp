@@ -26,7 +26,6 @@ namespace kshot {
 namespace {
 
 using backend::Block;
-using backend::Dropout;
 using backend::Generator;
 using backend::GeneratorSpec;
 using backend::Scale;
@@ -177,7 +176,8 @@ class LeoProgram final : public TaskProgram {
   }
   /// `again`: the last decode was this iterate's.
   Generator::Latents latents(std::size_t slot, bool again = false) const {
-    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again};
+    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again,
+            static_cast<int>(slot)};
   }
 
   void encode(const StepContext& context, bool noise, std::uint32_t sample) {

@@ -78,6 +78,10 @@ class Generator {
     /// The generator's last decode was of these latents and this noise: its activations may serve
     /// again.
     bool again = false;
+    /// A number >= 0 that decode may keep under what decode_tangent needs, which names it too: same
+    /// tasks, shared networks, latents and noise. A generator keeps what it sees fit, within a
+    /// fixed size.
+    int activations = -1;
   };
   virtual void decode(const SharedVector& theta, const Latents& at, Block weights) = 0;
   /// Pull-back of a weight gradient: g_z is overwritten, g_theta added to; each where wanted.

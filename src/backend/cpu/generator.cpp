@@ -1,6 +1,7 @@
 #include "backend/cpu/generator.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -127,6 +128,7 @@ class CpuGenerator final : public Generator {
   void decode(const SharedVector& theta, const Latents& at, Block to) override {
     pack(theta);
     const float* out = forward(at);
+    if (keeps(at)) kept_[static_cast<std::size_t>(at.activations)] = slope_;
     put_weights(to, [&](std::size_t row, float* w, float share) {
       const float* m = out + row * out_stride();
       const float* spread = spread_.data() + row * weights_;
@@ -152,7 +154,12 @@ class CpuGenerator final : public Generator {
   void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
                       Block weights_dot) override {
     pack(theta);
-    forward(at);
+    if (keeps(at) && !kept_[static_cast<std::size_t>(at.activations)].empty()) {
+      take_latents(at.z, z_);
+      slope_ = kept_[static_cast<std::size_t>(at.activations)];
+    } else {
+      forward(at);
+    }
     const float* out_dot = tangent(z_dot);
     put_weights(weights_dot, [&](std::size_t row, float* w, float share) {
       const float* m_dot = out_dot + row * out_stride();
@@ -279,6 +286,10 @@ class CpuGenerator final : public Generator {
       wave_.write(z, task, flat.data());
     }
   }
+  /// A single linear layer has no activations: the slopes are all that its tangents need.
+  bool keeps(const Latents& at) const {
+    return at.activations >= 0 && at.activations < most_kept && spec_.decoder->layers().size() == 1;
+  }
   /// The decoder's outputs for all tasks' latents; with noise, spread_ = std eps and slope_ = its
   /// derivative by u, else zero.
   const float* forward(const Latents& at) {
@@ -357,6 +368,8 @@ class CpuGenerator final : public Generator {
   AlignedFloats x_, z_, z_dot_, g_out_, g_out_dot_, e_;
   const float* out_ = nullptr;          ///< of the last decode
   Values eps_, spread_, slope_, flat_;  ///< [rows, P]; a task's weights
+  static constexpr int most_kept = 16;
+  std::array<Values, most_kept> kept_;  ///< slopes by number
   Values below_;                        ///< 1 - offset
 };
 
