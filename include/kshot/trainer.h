@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kshot/config.h"
@@ -28,6 +29,9 @@ struct TrainReport {
   std::uint64_t guarded = 0;  ///< steps so far that optimizer.nan_guard took over
   double seconds = 0.0;       ///< training time so far, over all sessions of the run
   double tasks_per_second = 0.0;
+  /// Of the last step: "gradient_snr", the squared norm of the mean task gradient over its variance
+  /// as the tasks' scatter gives it, and the algorithm's own (docs/estimators.md).
+  std::vector<std::pair<std::string, double>> metrics;
 };
 
 /// Validation episodes, the same ones every time.

@@ -1,7 +1,12 @@
 // Amortized Bayesian meta-learning (Ravi & Beatson, ICLR 2019): the state of a task is a Gaussian
 // over the weights, lambda = (mu, s = log sigma); the meta-learned theta = (mu, log_sigma) is where
 // the inner loop starts and the prior it is held to. docs/mathematics.md has the objective.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "algorithms/adaptation.h"
 #include "algorithms/common.h"
@@ -28,6 +33,11 @@ backend::Estimator estimator_of(Estimator estimator) {
   return backend::Estimator::weight;
 }
 
+/// A weight's sigma has left the prior's where it is more than one per cent away.
+constexpr double moved_threshold = 0.01;
+/// Mean log sigma below which a posterior is a point for all purposes.
+constexpr double collapsed_log_sigma = -9.0;
+
 struct AbmlShared {
   Shared mu, s;
   RatePlan rates;
@@ -45,6 +55,7 @@ class AbmlProgram final : public TaskProgram {
   AbmlProgram(std::unique_ptr<Wave> wave, std::size_t width, const AbmlSpec& spec,
               const AbmlShared& shared)
       : wave_(std::move(wave)),
+        width_(width),
         adaptation_(*wave_, width, spec.adaptation),
         spec_(spec),
         shared_(shared) {
@@ -84,6 +95,31 @@ class AbmlProgram final : public TaskProgram {
   std::span<const Block> gradients() const override { return gradients_; }
   Block loss() const override { return loss_; }
 
+  void metrics(std::span<double> values) override {
+    const StateBlocks& q = adaptation_.current();
+    const StateBlocks& p = adaptation_.prior();
+    const auto tasks = static_cast<std::size_t>(wave_->count());
+    std::vector<double> state[4];
+    const Block blocks[] = {q.mu, q.s, p.mu, p.s};
+    for (int b = 0; b < 4; ++b) {
+      state[b].resize(tasks * width_);
+      wave_->download(blocks[b], state[b]);
+    }
+    for (std::size_t t = 0; t < tasks; ++t) {
+      double kl = 0.0, moved = 0.0, log_sigma = 0.0;
+      for (std::size_t i = t * width_; i < (t + 1) * width_; ++i) {
+        const double d = state[0][i] - state[2][i], s = state[1][i], prior = state[3][i];
+        kl +=
+            prior - s + 0.5 * (std::exp(2.0 * (s - prior)) + d * d * std::exp(-2.0 * prior)) - 0.5;
+        moved += std::abs(s - prior) > moved_threshold ? 1.0 : 0.0;
+        log_sigma += s;
+      }
+      values[3 * t] = kl;
+      values[3 * t + 1] = moved / static_cast<double>(width_);
+      values[3 * t + 2] = log_sigma / static_cast<double>(width_);
+    }
+  }
+
   void outputs_after_gradient(const std::function<void(int, Block)>& visit) override {
     sample_outputs(context_, spec_.samples_outer, backend::NormStatistics::batch, visit);
   }
@@ -115,6 +151,7 @@ class AbmlProgram final : public TaskProgram {
   }
 
   std::unique_ptr<Wave> wave_;
+  std::size_t width_;
   Adaptation adaptation_;
   AbmlSpec spec_;
   const AbmlShared& shared_;
@@ -176,6 +213,24 @@ class Abml final : public Algorithm {
     return backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape,
                                table_.gamma_rate, table_.hyper_prior_weight, *gradients[0],
                                *gradients[1]);
+  }
+  /// The effective KL(q || p) of a task after its inner steps in nats, the share of weights whose
+  /// sigma left the prior's, and the mean log sigma.
+  std::vector<std::string> metrics() const override { return {"kl", "sigma_moved", "log_sigma"}; }
+  std::string warning(std::span<const double> means) const override {
+    if (means[2] < collapsed_log_sigma) {
+      return fmt::format(
+          "the variances have collapsed (mean log sigma {:.3g}): the posterior is a point; raise "
+          "abml.kl_weight_outer or abml.hyper_prior_weight, or abml.log_sigma_init",
+          means[2]);
+    }
+    if (spec_.adaptation.steps > 0 && means[0] < 1e-3) {
+      return fmt::format(
+          "the posteriors stay at the prior (KL {:.3g} nats a task): nothing is learned from the "
+          "support sets; raise inner.learning_rate or inner.steps, or lower abml.kl_weight_inner",
+          means[0]);
+    }
+    return {};
   }
   std::string divergence_hint() const override {
     return "the inner learning rate is too large: the KL step is stable only while "

@@ -60,6 +60,8 @@ class TaskProgram {
   /// [1].
   virtual std::span<const backend::Block> gradients() const = 0;
   virtual backend::Block loss() const = 0;
+  /// After meta_gradient: Algorithm::metrics() of the loaded tasks, values[task * metrics + i].
+  virtual void metrics(std::span<double> /*values*/) {}
   /// Outputs for a set at the state of the last meta_gradient, sample by sample:
   /// visit(sample, outputs [rows, outputs]). For kshot verify (`query_output`).
   virtual void outputs_after_gradient(
@@ -102,6 +104,11 @@ class Algorithm {
                         std::span<const backend::Shared> gradients) const = 0;
   /// True where TaskProgram::predict gives several samples.
   virtual bool bayesian() const { return false; }
+  /// What a training log shows of an algorithm beside its loss: names of per-task numbers, whose
+  /// mean over tasks counts.
+  virtual std::vector<std::string> metrics() const { return {}; }
+  /// What these means say is going wrong, for a warning; empty where nothing is.
+  virtual std::string warning(std::span<const double> /*means*/) const { return {}; }
   /// The likely cause when many tasks diverge, for the error message.
   virtual std::string divergence_hint() const = 0;
 };

@@ -20,6 +20,11 @@ struct StepResult {
   double task_loss = 0.0;  ///< mean over the tasks that did not diverge
   std::size_t tasks = 0;
   std::size_t diverged = 0;
+  // Where asked for; over the tasks whose numbers are finite:
+  std::vector<double> metrics;  ///< means of Algorithm::metrics()
+  /// Signal to noise of the mean over tasks: |mean|^2 over its own variance, estimated from the
+  /// tasks' scatter, sum |g_t - mean|^2 / (T (T - 1)). NaN for a single task.
+  double gradient_snr = 0.0;
 };
 
 /// Runs an algorithm over tasks on a backend. Owns the workers and their waves.
@@ -29,9 +34,10 @@ class Scheduler {
   ~Scheduler();
 
   /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills
-  /// gradients(). `parameters` in the order of Algorithm::groups().
+  /// gradients(), and with `monitor` the result's metrics. `parameters` in the order of
+  /// Algorithm::groups().
   StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
-                  std::uint64_t seed, std::uint64_t step, int tasks);
+                  std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false);
   /// The same for tasks given explicitly; visit (optional) sees each wave after its gradient, from
   /// worker threads.
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
@@ -53,8 +59,9 @@ class Scheduler {
   struct Worker;
   Worker& worker(std::size_t index);
   /// Waves of `tasks` tasks: body loads and computes one, run reduces and finishes.
-  StepResult run(std::span<const backend::Shared> parameters, int tasks,
+  StepResult run(std::span<const backend::Shared> parameters, int tasks, bool monitor,
                  const std::function<void(Worker& worker, int first, int count)>& body);
+  struct Monitor;
 
   backend::Backend& backend_;
   Algorithm& algorithm_;

@@ -139,18 +139,24 @@ class RunLog {
         events_(folder, resumed_at ? static_cast<std::int64_t>(*resumed_at) + 1 : 0) {}
 
   void add(const TrainReport& r) {
-    lines_.append(nlohmann::ordered_json{{"kind", "train"},
-                                         {"step", r.step},
-                                         {"seconds", r.seconds},
-                                         {"loss", r.loss},
-                                         {"task_loss", r.task_loss},
-                                         {"tasks", r.tasks},
-                                         {"diverged", r.diverged},
-                                         {"guarded", r.guarded},
-                                         {"learning_rate", r.learning_rate},
-                                         {"gradient_norm", r.gradient_norm},
-                                         {"tasks_per_second", r.tasks_per_second}});
+    nlohmann::ordered_json record{{"kind", "train"},
+                                  {"step", r.step},
+                                  {"seconds", r.seconds},
+                                  {"loss", r.loss},
+                                  {"task_loss", r.task_loss},
+                                  {"tasks", r.tasks},
+                                  {"diverged", r.diverged},
+                                  {"guarded", r.guarded},
+                                  {"learning_rate", r.learning_rate},
+                                  {"gradient_norm", r.gradient_norm},
+                                  {"tasks_per_second", r.tasks_per_second}};
     const auto step = static_cast<std::int64_t>(r.step);
+    for (const auto& [name, value] : r.metrics) {
+      if (!std::isfinite(value)) continue;
+      record[name] = value;
+      events_.scalar("train/" + name, step, value);
+    }
+    lines_.append(record);
     events_.scalar("train/loss", step, r.loss);
     events_.scalar("train/task_loss", step, r.task_loss);
     events_.scalar("train/diverged", step, static_cast<double>(r.diverged));
@@ -265,17 +271,20 @@ struct Trainer::State {
   /// One meta-step.
   StepResult step() {
     const Config& config = assembly.config;
+    const bool reported =
+        (run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
+        run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
     const StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
-                                              config.train.meta_batch);
+                                              config.train.meta_batch, reported);
     if (config.optimizer.nan_guard && (result.diverged > 0 || !std::isfinite(result.loss))) {
       guard();
     } else {
       check(result);
     }
     rate = learning_rate(config.optimizer, run.step, config.train.steps);
-    if ((run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
-        run.step + 1 == static_cast<std::uint64_t>(config.train.steps)) {
+    if (reported) {
       gradient_norm = optimizer->norm(scheduler->gradients(), 0.0);
+      monitor(result);
     }
     optimizer->apply(assembly.parameters, scheduler->gradients(), run.step, rate);
     ++run.step;
@@ -323,6 +332,32 @@ struct Trainer::State {
     }
   }
 
+  void monitor(const StepResult& result) {
+    metrics = {{"gradient_snr", result.gradient_snr}};
+    const std::vector<std::string> names = assembly.algorithm->metrics();
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      metrics.emplace_back(names[i], result.metrics[i]);
+    }
+    const std::string warning = assembly.algorithm->warning(result.metrics);
+    if (!warning.empty() && options.progress && !monitor_warned) {
+      monitor_warned = true;
+      io::log_warning(fmt::format("step {}: {}", run.step + 1, warning));
+    }
+  }
+
+  /// Two validations in a row whose interval holds chance: said once.
+  void check_chance(const ValidationReport& v) {
+    if (v.metric != "accuracy") return;
+    const double chance = 1.0 / assembly.network->outputs();
+    at_chance = v.value - v.half_width <= chance ? at_chance + 1 : 0;
+    if (at_chance == 2 && options.progress) {
+      io::log_warning(fmt::format(
+          "step {}: validation accuracy {:.3f} is still at chance ({:.3f}); try another "
+          "inner.learning_rate or a smaller optimizer.learning_rate",
+          v.step, v.value, chance));
+    }
+  }
+
   TrainReport report() {
     const ReportWindow& w = run.window;
     const auto n = static_cast<double>(w.steps);
@@ -332,6 +367,7 @@ struct Trainer::State {
     r.task_loss = w.task_loss / n;
     r.learning_rate = rate;
     r.gradient_norm = gradient_norm;
+    r.metrics = metrics;
     r.tasks = w.tasks;
     r.diverged = w.diverged;
     r.guarded = run.guarded;
@@ -418,6 +454,7 @@ struct Trainer::State {
       ++run.validations_since_best;
     }
     last_validation = detail.report;
+    check_chance(detail.report);
     if (log) log->add(detail);
     if (detail.report.best) {
       // Both, so that the last one is never older than the best.
@@ -451,6 +488,9 @@ struct Trainer::State {
   RunState run;
   bool validating = false;
   bool warned = false;
+  bool monitor_warned = false;
+  int at_chance = 0;                                    ///< validations in a row
+  std::vector<std::pair<std::string, double>> metrics;  ///< of the last reported step
   double rate = 0.0, gradient_norm = 0.0;
   double speed_tasks = 0.0, speed_seconds = 0.0, shown_speed = 0.0;
   std::optional<std::uint64_t> validated_at;

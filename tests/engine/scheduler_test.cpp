@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "kshot/config.h"
 
@@ -49,6 +52,78 @@ TEST(Scheduler, AFailingWorkerEndsTheStepAndTheNextOneWorks) {
   const StepResult result = scheduler.step(parameters, source, 1, 0, tasks);
   EXPECT_EQ(result.tasks, static_cast<std::size_t>(tasks));
   EXPECT_EQ(result.diverged, 0u);
+}
+
+TEST(Scheduler, MetricsAreMeansOverTasksAndTheSignalToNoiseTheirScatter) {
+  for (const std::string device : {"reference", "cpu"}) {
+    SCOPED_TRACE(device);
+    const Config config = Config::parse(
+        "algorithm = \"abml\"\n[network]\nlayers = [1, 4, 1]\n[inner]\nsteps = 2\n"
+        "learning_rate = 0.01\n[abml]\nlog_sigma_init = -2.0\nestimator = \"local\"\n");
+    const auto network = std::make_shared<const Network>(config.make_network());
+    const auto backend = backend::make_backend(device, 1);
+    ASSERT_EQ(backend->name(), device);
+    const auto algorithm = make_algorithm(config, network);
+    const auto source = make_sinusoid({});
+    Scheduler scheduler(*backend, *algorithm, source->shape());
+    const std::vector<std::vector<double>> initial = algorithm->initial(1);
+    std::vector<backend::Shared> parameters;
+    for (const std::vector<double>& values : initial) {
+      parameters.push_back(backend->shared(values.size()));
+      parameters.back()->upload(values);
+    }
+    // gradients of task 0 alone and of the mean of two give that of task 1
+    const auto gradient = [&](int tasks, StepResult* result) {
+      *result = scheduler.step(parameters, *source, 1, 0, tasks, true);
+      std::vector<double> all;
+      for (const backend::Shared& g : scheduler.gradients()) {
+        std::vector<double> values(g->size());
+        g->download(values);
+        all.insert(all.end(), values.begin(), values.end());
+      }
+      return all;
+    };
+    StepResult one, two;
+    const std::vector<double> first = gradient(1, &one), mean = gradient(2, &two);
+    double signal = 0.0, scatter = 0.0;
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      signal += mean[i] * mean[i];
+      scatter += 2.0 * (first[i] - mean[i]) * (first[i] - mean[i]);  // both tasks are as far away
+    }
+    const double want = signal / (scatter / 2.0);
+    EXPECT_TRUE(std::isnan(one.gradient_snr));
+    EXPECT_NEAR(two.gradient_snr, want, 1e-3 * want);
+    ASSERT_EQ(algorithm->metrics(), (std::vector<std::string>{"kl", "sigma_moved", "log_sigma"}));
+    ASSERT_EQ(two.metrics.size(), 3u);
+    EXPECT_GT(two.metrics[0], 0.0);
+    EXPECT_GT(two.metrics[1], 0.0);
+    EXPECT_LE(two.metrics[1], 1.0);
+    EXPECT_NEAR(two.metrics[2], -2.0, 0.5);
+    EXPECT_EQ(algorithm->warning(two.metrics), "");
+    EXPECT_NE(algorithm->warning(std::vector<double>{0.0, 0.0, -2.0}).find("stay at the prior"),
+              std::string::npos);
+    EXPECT_NE(algorithm->warning(std::vector<double>{9.0, 1.0, -12.0}).find("collapsed"),
+              std::string::npos);
+  }
+}
+
+TEST(Scheduler, WithoutInnerStepsThePosteriorIsThePrior) {
+  const Config config = Config::parse(
+      "algorithm = \"abml\"\n[network]\nlayers = [1, 4, 1]\n[inner]\nsteps = 0\n[abml]\n"
+      "log_sigma_init = -2.0\n");
+  const auto network = std::make_shared<const Network>(config.make_network());
+  const auto backend = backend::make_backend("cpu", 1);
+  const auto algorithm = make_algorithm(config, network);
+  const auto source = make_sinusoid({});
+  Scheduler scheduler(*backend, *algorithm, source->shape());
+  std::vector<backend::Shared> parameters;
+  for (const std::vector<double>& values : algorithm->initial(1)) {
+    parameters.push_back(backend->shared(values.size()));
+    parameters.back()->upload(values);
+  }
+  const StepResult result = scheduler.step(parameters, *source, 1, 0, 19, true);
+  EXPECT_EQ(result.metrics, (std::vector<double>{0.0, 0.0, -2.0}));
+  EXPECT_EQ(algorithm->warning(result.metrics), "");
 }
 
 }  // namespace
