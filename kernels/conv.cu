@@ -27,7 +27,7 @@
 //               from memory; again from L2, kernel: positions / N times, x: O / M times k^2 (the
 //               latter mostly L1's). Gradients alike.
 // Operations    2 rows OH OW O I k^2 for each product, in all three. conv4-64's second block on 5
-//               rows of 7 x 7: 18 MFLOP over 0.55 MB: bound by arithmetic (33 FLOP/B; an H200's
+//               rows of 7 x 7: 18 MFLOP over 0.46 MB: bound by arithmetic (39 FLOP/B; an H200's
 //               ridge is 14 in FP32). Of a step's instructions in a 64 x 64 tile, 512 are
 //               multiply-adds, 32 read slices, about 110 gather: the expected share of FP32's peak
 //               is 0.75 in full tiles.
