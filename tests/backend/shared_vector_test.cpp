@@ -45,6 +45,29 @@ TEST_P(SharedVectorTest, Algebra) {
   EXPECT_NEAR(backend_->squared_norm(*a, 0.75), 0.5625 + 0.25 + 0.5625, 1e-6);
 }
 
+TEST_P(SharedVectorTest, ClipsByValueThenEachSegmentByNorm) {
+  const Shared v = vector({3, -4, 0.5, 9, -9});
+  const backend::Backend::Segment segments[] = {{0, 3}, {3, 2}};
+  // cut to +-4: (3, -4, 0.5) has norm sqrt(25.25), (4, -4) sqrt(32)
+  backend_->clip(*v, 4.0, 2.0, segments);
+  const double first = 2.0 / std::sqrt(25.25), second = 2.0 / std::sqrt(32.0);
+  expect_close(v, {3 * first, -4 * first, 0.5 * first, 4 * second, -4 * second});
+  const Shared small = vector({0.1, -0.2, 0, 7, 1});
+  backend_->clip(*small, 0.0, 8.0, segments);
+  expect_close(small, {0.1, -0.2, 0, 7, 1});
+}
+
+TEST_P(SharedVectorTest, OrthogonalityOfColumns) {
+  // columns (1, 0, 0), (1, 1, 0): cosine 1/sqrt(2), so the mean over four pairs is 2 * 0.5 / 4
+  const Shared v = vector({9, 1, 1, 0, 1, 0, 0});
+  const Shared g = vector({0, 0, 0, 0, 0, 0, 0});
+  EXPECT_NEAR(backend_->column_orthogonality(*v, 1, 3, 2, 8.0, *g), 8.0 * 0.25, 1e-6);
+  // d/da of 4 cos^2: 8 cos (n_b - cos n_a) / |a|
+  const double c = std::sqrt(0.5);
+  expect_close(g, {0, 8 * c * (c - c * 1.0), 8 * c * (1.0 - c * c) / std::sqrt(2.0), 8 * c * c,
+                   8 * c * (0.0 - c * c) / std::sqrt(2.0), 0, 0});
+}
+
 TEST_P(SharedVectorTest, GatherAndItsTranspose) {
   const std::vector<std::uint32_t> index = {2, 0, 2, 1};
   const Shared wide = backend_->shared(4);

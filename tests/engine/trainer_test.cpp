@@ -316,6 +316,25 @@ TEST(Trainer, ADivergedTaskIsLeftOutAndCounted) {
   }
 }
 
+TEST(Trainer, TheGuardReplacesTheGradientOfADivergedStep) {
+  std::vector<TrainReport> seen;
+  TrainerOptions options{.device = "reference", .threads = 2};
+  options.on_report = [&](const TrainReport& r) { seen.push_back(r); };
+  const Config config = small_config(
+      "maml", {"train.steps=3", "optimizer.type=sgd", "optimizer.momentum=0",
+               "optimizer.clip_norm=0", "optimizer.learning_rate=1", "optimizer.nan_guard=true",
+               "train.max_diverged=0", "train.validate_every=0"});
+  Trainer trainer(config, std::make_shared<test::Spoilt>(Split::train, 7), options);
+  const std::vector<double> before = trainer.parameters("theta");
+  trainer.run();
+  ASSERT_FALSE(seen.empty());
+  EXPECT_EQ(seen.back().guarded, 3u);
+  const std::vector<double> after = trainer.parameters("theta");
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_NEAR(after[i], before[i] * std::pow(1.0 - 1e-4, 3), 1e-12);
+  }
+}
+
 TEST(Trainer, TooManyDivergedTasksStopWithTheLikelyCause) {
   const auto spoilt = std::make_shared<test::Spoilt>(Split::train, 7);
   const TrainerOptions options{.device = "cpu", .threads = 1};
