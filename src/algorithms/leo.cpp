@@ -11,6 +11,7 @@
 // decoded weights.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -344,6 +345,13 @@ class Leo final : public Algorithm {
           values[t.offset + e] = bound * (2.0 * stream.uniform() - 1.0);
         }
       }
+    }
+    if (!spec_.head) {
+      // the mean of the generated weights starts where a network of its own would
+      const std::vector<double> weights = network_->initial_weights(seed);
+      std::ranges::copy(
+          weights, values.begin() +
+                       static_cast<std::ptrdiff_t>(groups_[0].tensors[decoder_matrix_ + 1].offset));
     }
     return {values};
   }
