@@ -59,6 +59,10 @@ std::vector<report::TrainingCurve> training_curves(const fs::path& file, const s
     const std::string kind = record.value("kind", "");
     if (kind == "train") {
       add(record, "task_loss", "task loss", false);
+      add(record, "gradient_snr", "signal to noise of the gradient", false);
+      add(record, "kl", "KL from the prior, nats a task", false);
+      add(record, "sigma_moved", "share of weights whose sigma left the prior's", false);
+      add(record, "log_sigma", "mean log sigma", false);
     } else if (kind == "validation") {
       add(record, "accuracy", "accuracy", true);
       add(record, "mse", "mean squared error", true);
