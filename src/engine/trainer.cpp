@@ -274,8 +274,8 @@ struct Trainer::State {
     const bool reported =
         (run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
-    const StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
-                                              config.train.meta_batch, reported);
+    StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
+                                        config.train.meta_batch, reported);
     if (config.optimizer.nan_guard && (result.diverged > 0 || !std::isfinite(result.loss))) {
       guard();
     } else {
