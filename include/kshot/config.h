@@ -12,7 +12,7 @@
 
 namespace kshot {
 
-enum class AlgorithmKind { maml, meta_sgd, abml, leo };
+enum class AlgorithmKind { maml, meta_sgd, abml, leo, hvi };
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
@@ -24,6 +24,9 @@ enum class InnerData { support, all };
 enum class Latents { per_example, one };
 enum class LatentKl { sampled, analytic };
 enum class ClipNormOf { all, tensor };
+enum class Bound { vb, mcallester, seeger, pentina };
+enum class HyperKl { full, per_model };
+enum class Permute { none, labels, pixels };
 
 /// Throughout: fields have the TOML keys' names, tables are nested structs.
 struct Config {
@@ -107,6 +110,20 @@ struct Config {
     bool operator==(const LeoTable&) const = default;
   } leo;
 
+  struct HviTable {
+    Bound bound = Bound::mcallester;
+    int tasks = 0;      ///< n; 0: as many as the data have
+    int task_size = 0;  ///< m; 0: as many rows as the task's own set has
+    double kappa_prior = 100.0;
+    double kappa_posterior = 0.001;
+    double delta = 0.1;
+    HyperKl hyper_kl = HyperKl::full;
+    int samples = 1;  ///< S
+    double log_sigma_init = -4.0;
+    int joint_steps = 30;  ///< on one meta-batch, where there is no end of tasks
+    bool operator==(const HviTable&) const = default;
+  } hvi;
+
   struct DataTable {
     DataKind source = DataKind::sinusoid;
     std::string path;          ///< file: what `kshot import` wrote
@@ -115,6 +132,9 @@ struct Config {
     int queries = 15;          ///< query examples a class, query rows
     bool unit_length = false;  ///< file: every example's features divided by their length
     bool variable_size = false;  ///< file of tasks: a task's own number of rows up to the limits
+    int tasks = 0;  ///< fixed training tasks; 0: no end of them (a file of tasks has its own)
+    Permute permute = Permute::none;                   ///< file of classes
+    int pixel_swaps = 200;                             ///< permute = "pixels"
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
     double line_limit = 3.0;                           ///< sine_line
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid

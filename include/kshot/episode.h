@@ -38,6 +38,9 @@ struct TaskId {
   Split split = Split::train;
   std::uint64_t step = 0;  ///< meta-step (0 for evaluation episodes)
   std::uint32_t task = 0;  ///< index within the meta-batch, or episode number
+  /// Split::train of a source with a finite number of training tasks: which of them; -1: the
+  /// source draws one.
+  std::int64_t member = -1;
 };
 
 /// Where one task is written to: row-major, rows beyond support_n / query_n are left as they are
@@ -63,6 +66,9 @@ class EpisodeSource {
   virtual std::string describe() const = 0;
   /// Number of distinct training tasks where it is finite and known, else 0.
   virtual std::uint64_t training_tasks() const { return 0; }
+  /// Mean number of rows of a training task's own set, where a step's support rows are drawn from
+  /// it; 0: the support rows are the set.
+  virtual double training_rows() const { return 0.0; }
   /// False where there are no episodes of a split to draw.
   virtual bool has(Split /*split*/) const { return true; }
   /// How raw inputs became features, for whoever adapts a checkpoint to new data: the JSON of
@@ -84,12 +90,17 @@ class TaskBatch {
   TaskSlot slot(int t);
   /// Draws tasks [first, first + count) of a step into slots [0, count).
   void draw(const EpisodeSource& source, TaskId id, std::uint32_t first, int count);
+  /// The same, slot i with member members[i] of the source's training tasks.
+  void draw(const EpisodeSource& source, TaskId id, std::uint32_t first,
+            std::span<const std::uint32_t> members);
 
   std::vector<float> support_x, query_x, support_value, query_value;
   std::vector<double> support_x64, query_x64, support_value64, query_value64;
   std::vector<std::int32_t> support_label, query_label, support_n, query_n;
 
  private:
+  void fill(const EpisodeSource& source, TaskId id, std::uint32_t first, int t);
+
   TaskShape shape_;
   int tasks_ = 0;
   bool double_ = false;

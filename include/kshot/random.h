@@ -23,6 +23,7 @@ enum class Purpose : std::uint32_t {
   noise_outer = 3,     ///< samples of the outer loss
   dropout = 4,
   bootstrap = 5,
+  noise_hyper = 6,  ///< one draw a step that all tasks share
   // Noise by rows under Gaussian weights (flipout's signs, local's normals): support and query rows
   // each have their own stream, so that a row's noise does not depend on other rows' number.
   rows_inner_support = 8,

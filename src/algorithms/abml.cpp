@@ -194,7 +194,8 @@ class Abml final : public Algorithm {
   std::vector<std::size_t> gradient_widths() const override {
     return {network_->size(), network_->size()};
   }
-  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters,
+               const StepContext& /*context*/) override {
     rate_.prepare(backend);
     shared_ = {parameters[0], parameters[1], rate_.plan()};
   }

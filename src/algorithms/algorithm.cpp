@@ -15,6 +15,8 @@ std::unique_ptr<Algorithm> make_algorithm(const Config& config,
       return make_abml(config, std::move(network));
     case AlgorithmKind::leo:
       return make_leo(config, std::move(network));
+    case AlgorithmKind::hvi:
+      return make_hvi(config, std::move(network));
   }
   return nullptr;
 }

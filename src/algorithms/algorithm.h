@@ -21,6 +21,12 @@ struct ParameterGroup {
   std::size_t size = 0;
 };
 
+/// A vector that every training task keeps from one of its steps to the next ("task_mu").
+struct MemoryGroup {
+  std::string name;
+  std::size_t width = 0;
+};
+
 /// What the random numbers of a step are keyed by, or explicit noise instead (kshot verify).
 struct StepContext {
   /// One layer's explicit noise by rows (backend::GaussianNoise::Layer), [K, T, S, in or out]
@@ -37,8 +43,11 @@ struct StepContext {
   std::span<const LayerNoise> layers_inner, layers_outer;  ///< one a layer, or none
   const double* noise_latent = nullptr;                    ///< [T, N, C, L]
   const double* noise_decoder = nullptr;                   ///< [T, decodes, N, C, P]
+  const double* noise_hyper = nullptr;                     ///< [2, D], shared by all tasks
   int batch_tasks = 0;                                     ///< T of the explicit arrays
   bool dropout = true;                                     ///< off in prediction
+  /// The tasks' memory where it is given explicitly: a vector a group, [T, width].
+  std::span<const std::vector<double>> memory = {};
 };
 
 /// How to adapt for prediction; may differ from training.
@@ -77,6 +86,14 @@ class TaskProgram {
     backend::Block block;
   };
   virtual std::vector<NamedBlock> adapted() const = 0;
+
+  // ---- algorithms whose training tasks remember (Algorithm::memory) ----
+  /// The loaded tasks' memory, a block a group: filled before meta_gradient, which leaves there
+  /// what the tasks keep.
+  virtual std::span<const backend::Block> memory() const { return {}; }
+  /// After meta_gradient: each task's loss by its memory at the start. For kshot verify
+  /// (`grad.<name>`, there by the mean over tasks).
+  virtual std::vector<NamedBlock> memory_gradients() const { return {}; }
 };
 
 class Algorithm {
@@ -94,7 +111,8 @@ class Algorithm {
   virtual std::vector<std::size_t> gradient_widths() const = 0;
   /// Once a step, before any program runs: derives what all tasks share (expanded rates).
   /// `parameters` in the order of groups(); they stay alive and unchanged until the step's end.
-  virtual void prepare(backend::Backend& backend, std::span<const backend::Shared> parameters) = 0;
+  virtual void prepare(backend::Backend& backend, std::span<const backend::Shared> parameters,
+                       const StepContext& context) = 0;
   virtual std::unique_ptr<TaskProgram> open(backend::Backend& backend,
                                             const TaskShape& shape) const = 0;
   /// Mean task gradients (gradient_widths) to the gradient of each group, with the terms that stand
@@ -102,6 +120,25 @@ class Algorithm {
   virtual double finish(backend::Backend& backend, std::span<const backend::Shared> parameters,
                         std::span<const backend::Shared> means,
                         std::span<const backend::Shared> gradients) const = 0;
+
+  // ---- training tasks that remember ----
+  /// What every training task keeps between steps; empty for algorithms that start each task anew.
+  virtual const std::vector<MemoryGroup>& memory() const {
+    static const std::vector<MemoryGroup> none;
+    return none;
+  }
+  /// The memory of a task that was never trained on, a vector a group.
+  virtual std::vector<std::vector<double>> fresh_memory(
+      std::span<const backend::Shared> /*parameters*/) const {
+    return {};
+  }
+  /// Where there is no end of training tasks: so many successive steps see the same meta-batch,
+  /// whose tasks remember for that long.
+  virtual int steps_per_batch() const { return 1; }
+  /// Before training: how many tasks there are, and how many rows each one's own set has (0: those
+  /// at hand in a step).
+  virtual void begin_training(std::uint64_t /*tasks*/, double /*rows*/) {}
+
   /// True where TaskProgram::predict gives several samples.
   virtual bool bayesian() const { return false; }
   /// What a training log shows of an algorithm beside its loss: names of per-task numbers, whose

@@ -12,5 +12,6 @@ std::unique_ptr<Algorithm> make_meta_sgd(const Config& config,
                                          std::shared_ptr<const Network> network);
 std::unique_ptr<Algorithm> make_abml(const Config& config, std::shared_ptr<const Network> network);
 std::unique_ptr<Algorithm> make_leo(const Config& config, std::shared_ptr<const Network> network);
+std::unique_ptr<Algorithm> make_hvi(const Config& config, std::shared_ptr<const Network> network);
 
 }  // namespace kshot

@@ -360,7 +360,8 @@ class Leo final : public Algorithm {
     return {groups_[0].size, spec_.generator.latent(), network_->size()};
   }
 
-  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters,
+               const StepContext& /*context*/) override {
     shared_.theta = parameters[0];
     if (!shared_.latent_lr) {
       shared_.latent_lr = backend.shared(latent_index_.size());

@@ -124,7 +124,8 @@ class Maml final : public PointAlgorithm {
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
     return {network_->initial_weights(seed)};
   }
-  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters,
+               const StepContext& /*context*/) override {
     rate_.prepare(backend);
     shared_.theta = parameters[0];
     shared_.rates = rate_.plan();
@@ -184,7 +185,8 @@ class MetaSgd final : public PointAlgorithm {
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
     return {network_->initial_weights(seed), std::vector<double>(groups_[1].size, rate_)};
   }
-  void prepare(backend::Backend& backend, std::span<const Shared> parameters) override {
+  void prepare(backend::Backend& backend, std::span<const Shared> parameters,
+               const StepContext& /*context*/) override {
     shared_.theta = parameters[0];
     if (expanded_.empty()) {
       for (std::size_t k = 0; k < index_.size(); ++k) {

@@ -73,6 +73,15 @@ struct Dropout {
   explicit operator bool() const { return rate > 0.0; }
 };
 
+/// A function of a task's scalars, element by element.
+enum class Function { reciprocal, logarithm, square_root };
+
+/// Adam (Kingma & Ba 2015) for vectors that every task optimises for itself.
+struct AdamRule {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+};
+
 /// Standard normal noise, [B, width] for one inner step and sample: drawn by key (task = the task's
 /// global index), or taken from the host where a case gives it (`host` = task 0 of the batch that
 /// the wave was loaded from; task t at host + t * stride).
@@ -174,6 +183,22 @@ class Wave {
   virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;  // dst = rate * x
   virtual void rate_step(Block dst, Block src, const Rate& rate,
                          Block grad) = 0;  // src - rate*grad
+  // ---- scalars of a task: blocks of width 1, and what they do to vectors ----
+  /// dst[b] = the task's own number of rows of the set.
+  virtual void row_count(Block dst, Set set) = 0;
+  /// dst[b] = f(src[b]), for blocks of one width made by block(); dst may be src.
+  virtual void apply(Block dst, Function f, Block src) = 0;
+  /// y[b] *= scalar[b], a block of width 1.
+  virtual void scale_by(Block y, Block scalar) = 0;
+  /// A step of Adam for every task by itself: `count`, of width 1, is the number of this step in
+  /// the task's own counting, from 1. Vectors have one width.
+  struct AdamBlocks {
+    Block parameters, gradient;
+    Block m, v;  ///< the optimiser's state
+    Block count;
+  };
+  virtual void adam_step(const AdamBlocks& blocks, const AdamRule& rule) = 0;
+
   /// Task t's vector from host + t * stride of the batch the wave was loaded from.
   virtual void upload(Block dst, const double* host, std::size_t stride) = 0;
 

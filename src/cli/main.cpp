@@ -267,7 +267,7 @@ probe of about a second, or with --gflops from an assumed rate.)");
 
 With a file: checks it and prints it with every default filled in.)");
     sub->add_option("config", config_.config, "Configuration (TOML) to check and resolve");
-    sub->add_option("--template", config_.starter, "Starter file: maml, meta_sgd, abml or leo")
+    sub->add_option("--template", config_.starter, "Starter file: maml, meta_sgd, abml, leo or hvi")
         ->type_name("ALGORITHM");
     sub->add_flag("--reference", config_.reference, "Every key, as a document");
     add_set(sub, config_.set);

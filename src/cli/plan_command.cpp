@@ -9,6 +9,7 @@
 #include "engine/assembly.h"
 #include "engine/plan.h"
 #include "engine/scheduler.h"
+#include "engine/task_memory.h"
 #include "episodes/sources.h"
 #include "kshot/config.h"
 
@@ -39,15 +40,18 @@ std::string time_text(double seconds) {
 }
 
 /// Tasks a second, from meta-gradients of whole rounds of waves for about a second.
-double probe(Assembly& assembly, Scheduler& scheduler, const EpisodeSource& source, int tasks) {
+double probe(Assembly& assembly, Scheduler& scheduler, const EpisodeSource& source, int tasks,
+             TaskMemory* memory) {
   const auto initial = assembly.algorithm->initial(assembly.config.seed);
   for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
-  scheduler.step(assembly.parameters, source, assembly.config.seed, 0, tasks);  // warm
+  scheduler.step(assembly.parameters, source, assembly.config.seed, 0, tasks, false,
+                 memory);  // warm
   const Clock::time_point start = Clock::now();
   double seconds = 0.0;
   std::uint64_t steps = 0;
   do {
-    scheduler.step(assembly.parameters, source, assembly.config.seed, ++steps, tasks);
+    scheduler.step(assembly.parameters, source, assembly.config.seed, ++steps, tasks, false,
+                   memory);
     seconds = std::chrono::duration<double>(Clock::now() - start).count();
   } while (seconds < 1.0);
   return static_cast<double>(steps) * tasks / seconds;
@@ -70,6 +74,14 @@ int run_plan(const PlanArguments& a) {
   std::size_t parameters = 0;
   for (const ParameterGroup& group : assembly.algorithm->groups()) parameters += group.size;
   const int batch = config.train.meta_batch;
+  std::unique_ptr<TaskMemory> memory;
+  TaskMemory::Layout kept{assembly.algorithm->memory(), assembly.backend->precision(),
+                          source->training_tasks()};
+  if (!kept.groups.empty()) {
+    if (kept.tasks == 0) kept.tasks = static_cast<std::uint64_t>(batch);
+    assembly.algorithm->begin_training(kept.tasks, source->training_rows());
+    memory = std::make_unique<TaskMemory>(kept);
+  }
   const int waves = (batch + capacity - 1) / capacity;
 
   fmt::print("{}, {}\n", assembly.algorithm->name(), source->describe());
@@ -91,6 +103,11 @@ int run_plan(const PlanArguments& a) {
              bytes_text(task_bytes * capacity * workers));
   fmt::print("shared       {} for parameters, gradients and the optimiser's state\n",
              bytes_text(scalar * 5.0 * static_cast<double>(parameters)));
+  if (memory) {
+    fmt::print("task store   {} for {} tasks: {} a task, of two states\n",
+               bytes_text(static_cast<double>(io::RowStore::bytes(kept.tasks, kept.row_bytes()))),
+               kept.tasks, bytes_text(2.0 * static_cast<double>(kept.row_bytes())));
+  }
   fmt::print("meta-step    {} tasks in {} waves, {}FLOP\n", batch, waves,
              count_text(cost.operations * batch));
   double tasks_per_second = 0.0;
@@ -99,7 +116,8 @@ int run_plan(const PlanArguments& a) {
     fmt::print("rate         {:.4g} GFLOP/s assumed: {:.4g} tasks/s\n", a.gflops, tasks_per_second);
   } else {
     Scheduler scheduler(*assembly.backend, *assembly.algorithm, shape);
-    tasks_per_second = probe(assembly, scheduler, *source, std::min(batch, capacity * workers * 4));
+    tasks_per_second =
+        probe(assembly, scheduler, *source, std::min(batch, capacity * workers * 4), memory.get());
     fmt::print("rate         {:.4g} tasks/s measured in a probe, {:.4g} GFLOP/s\n",
                tasks_per_second, 1e-9 * tasks_per_second * cost.operations);
   }

@@ -247,7 +247,8 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
     options.device = machine.device;
     options.threads = machine.threads;
     const AlgorithmKind algorithm = run->checkpoint.config.algorithm;
-    if (algorithm == AlgorithmKind::abml || algorithm == AlgorithmKind::leo) {
+    if (algorithm == AlgorithmKind::abml || algorithm == AlgorithmKind::leo ||
+        algorithm == AlgorithmKind::hvi) {
       options.overrides.push_back(fmt::format("evaluate.samples={}", figure_samples));
     }
     const Learner learner(run->folder, options);

@@ -58,6 +58,7 @@ std::string state_text(const RunState& s) {
               {"loss", s.window.loss},
               {"task_loss", s.window.task_loss}}}};
   if (s.validated) j["best"] = to_json(s.best);
+  if (!s.run_id.empty()) j["run_id"] = s.run_id;
   return j.dump();
 }
 
@@ -75,6 +76,7 @@ RunState state_from(const json& j) {
               .diverged = w.at("diverged").get<std::uint64_t>(),
               .loss = number(w.at("loss")),
               .task_loss = number(w.at("task_loss"))};
+  if (j.contains("run_id")) s.run_id = j.at("run_id").get<std::string>();
   if (j.contains("best")) {
     s.validated = true;
     s.best = validation_from(j.at("best"));

@@ -35,6 +35,7 @@ struct RunState {
   ValidationReport best;
   int validations_since_best = 0;
   ReportWindow window;
+  std::string run_id;  ///< of runs with a task store: the store's
 };
 
 /// What the training data look like, for whoever reads the checkpoint without them.
@@ -75,5 +76,6 @@ inline constexpr const char* best_checkpoint = "best.safetensors";
 inline constexpr const char* metrics_file = "metrics.jsonl";
 inline constexpr const char* config_file = "config.toml";
 inline constexpr const char* run_file = "run.json";
+inline constexpr const char* memory_file = "tasks.store";  ///< what the training tasks remember
 
 }  // namespace kshot

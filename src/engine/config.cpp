@@ -675,6 +675,32 @@ void check_network(const Config& config, const Locate& locate) {
   }
 }
 
+void check_hvi(const Config& config, const Locate& locate) {
+  if (config.inner.adapt != std::vector<std::string>{"*"}) {
+    fail(locate("inner.adapt"), "inner.adapt",
+         "a posterior of hvi is over all weights; expected [\"*\"]");
+  }
+  const Bound bound = config.hvi.bound;
+  const bool divides = bound == Bound::mcallester || bound == Bound::seeger;
+  if (divides && config.hvi.tasks == 1) {
+    fail(locate("hvi.tasks"), "hvi.tasks",
+         "expected at least 2 with hvi.bound = \"mcallester\" or \"seeger\", got 1");
+  }
+  if (bound == Bound::mcallester && config.hvi.task_size == 1) {
+    fail(locate("hvi.task_size"), "hvi.task_size",
+         "expected at least 2 with hvi.bound = \"mcallester\", got 1");
+  }
+  // sqrt(2 e er) asks for er >= 0; the density of a Gaussian of this width reaches 1
+  constexpr double narrowest = 0.39894228040143268;
+  if (bound == Bound::seeger && config.loss.type == LossType::gaussian_nll &&
+      config.loss.noise_std < narrowest) {
+    fail(locate("loss.noise_std"), "loss.noise_std",
+         fmt::format("hvi.bound = \"seeger\" takes the root of the loss, which gaussian_nll makes "
+                     "negative below {:.3g}, got {}",
+                     narrowest, config.loss.noise_std));
+  }
+}
+
 void check_config(Config config, const Locate& locate) {
   for (const Key& key : schema::keys()) {
     if (schema::applies(key, config)) check_key(key, config, locate);
@@ -696,6 +722,7 @@ void check_config(Config config, const Locate& locate) {
             config.data.amplitude_high);
     ordered("data.x_low", config.data.x_low, "data.x_high", config.data.x_high);
   }
+  if (config.algorithm == AlgorithmKind::hvi) check_hvi(config, locate);
   if (config.evaluate.samples == 0) {
     fail(locate("evaluate.samples"), "evaluate.samples", "expected -1 or at least 1, got 0");
   }

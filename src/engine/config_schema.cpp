@@ -26,10 +26,9 @@ struct Names;
 template <>
 struct Names<AlgorithmKind> {
   static constexpr Named<AlgorithmKind> list[] = {
-      {"maml", AlgorithmKind::maml},
-      {"meta_sgd", AlgorithmKind::meta_sgd},
-      {"abml", AlgorithmKind::abml},
-      {"leo", AlgorithmKind::leo},
+      {"maml", AlgorithmKind::maml}, {"meta_sgd", AlgorithmKind::meta_sgd},
+      {"abml", AlgorithmKind::abml}, {"leo", AlgorithmKind::leo},
+      {"hvi", AlgorithmKind::hvi},
   };
 };
 
@@ -125,6 +124,33 @@ struct Names<ClipNormOf> {
   };
 };
 
+template <>
+struct Names<Bound> {
+  static constexpr Named<Bound> list[] = {
+      {"vb", Bound::vb},
+      {"mcallester", Bound::mcallester},
+      {"seeger", Bound::seeger},
+      {"pentina", Bound::pentina},
+  };
+};
+
+template <>
+struct Names<HyperKl> {
+  static constexpr Named<HyperKl> list[] = {
+      {"full", HyperKl::full},
+      {"per_model", HyperKl::per_model},
+  };
+};
+
+template <>
+struct Names<Permute> {
+  static constexpr Named<Permute> list[] = {
+      {"none", Permute::none},
+      {"labels", Permute::labels},
+      {"pixels", Permute::pixels},
+  };
+};
+
 template <class E>
 const char* get_name(const void* value) {
   for (const auto& named : Names<E>::list) {
@@ -182,7 +208,7 @@ constexpr int largest_kernel = 1 << 10;
 std::vector<Key> make_keys() {
   const When conv4 = {{"network.type", {"conv4"}}};
   const When sequential = {{"network.type", {"sequential"}}};
-  const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml"}}};
+  const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml", "hvi"}}};
   const When head = {{"loss.type", {"cross_entropy"}}};
   const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
   const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
@@ -350,6 +376,36 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(leo, finetune_lr_init), .range = at_least(0),
        .doc = "Start of the learned step sizes in the weights."},
 
+      // ---- hvi
+      {KSHOT_TABLE_KEY(hvi, bound),
+       .doc = "The objective: `vb`, the hierarchical evidence lower bound, or a PAC-Bayes bound. "
+              "Cross-entropy is unbounded, so that none is a certificate."},
+      {KSHOT_TABLE_KEY(hvi, tasks), .range = at_least(0), .unit = "tasks",
+       .doc = "Training tasks in the bound (n); 0: as many as the data have, `train.meta_batch` "
+              "where there is no end of them."},
+      {KSHOT_TABLE_KEY(hvi, task_size), .range = at_least(0), .unit = "examples",
+       .doc = "Examples in a task's own set, in the bound (m); 0: as many as the data say, else a "
+              "step's support rows."},
+      {KSHOT_TABLE_KEY(hvi, kappa_prior), .range = above(0),
+       .doc = "Standard deviation of the hyper-prior on the prior's parameters."},
+      {KSHOT_TABLE_KEY(hvi, kappa_posterior), .range = at_least(0),
+       .doc =
+           "Standard deviation of the hyper-posterior, drawn once a step; 0: a point, and its KL "
+           "keeps the norm alone."},
+      {KSHOT_TABLE_KEY(hvi, delta), .range = {.low = 0, .high = 1, .open_low = true},
+       .doc = "The bounds hold with probability 1 - this."},
+      {KSHOT_TABLE_KEY(hvi, hyper_kl),
+       .doc = "Constant terms of the hyper-posterior's KL: `full`, once a parameter (the KL); "
+              "`per_model`, once (the authors' code, where a large network would drown the tasks' "
+              "own KL)."},
+      {KSHOT_TABLE_KEY(hvi, samples), .range = at_least(1), .unit = "samples",
+       .doc = "Monte Carlo samples of every posterior step (S)."},
+      {KSHOT_TABLE_KEY(hvi, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
+       .doc = "Initial log standard deviation of every weight of the prior."},
+      {KSHOT_TABLE_KEY(hvi, joint_steps), .range = at_least(1), .unit = "meta-steps",
+       .doc = "Where there is no end of training tasks: steps on one meta-batch, whose posteriors "
+              "start at the prior."},
+
       // ---- data
       {KSHOT_TABLE_KEY(data, source),
        .doc =
@@ -370,6 +426,15 @@ std::vector<Key> make_keys() {
               "`false`: every task must have that many."},
       {KSHOT_TABLE_KEY(data, unit_length), .when = file,
        .doc = "Divide every example's features by their Euclidean length (embeddings)."},
+      {KSHOT_TABLE_KEY(data, tasks), .range = at_least(0), .unit = "tasks",
+       .doc = "So many training tasks, fixed by the seed with all their rows; 0: a new one every "
+              "time. A file of tasks has its own."},
+      {KSHOT_TABLE_KEY(data, permute), .when = file,
+       .doc = "File of classes: every task has the same classes, with its own permutation of their "
+              "`labels` or of some `pixels` (Amit & Meir 2018); `none`: every task draws classes."},
+      {KSHOT_TABLE_KEY(data, pixel_swaps), .range = at_least(1),
+       .when = {{"data.source", {"file"}}, {"data.permute", {"pixels"}}}, .unit = "swaps",
+       .doc = "Swaps of two pixels that a task's permutation is made of."},
       {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
        .doc = "Amplitudes are uniform from here..."},
       {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "...to here."},
@@ -441,9 +506,10 @@ std::vector<Key> make_keys() {
        .doc = "Inner steps of evaluation; -1: as in training. For `leo` steps in the latents come "
               "first, then those in the weights."},
       {KSHOT_TABLE_KEY(evaluate, samples), .range = at_least(-1),
-       .when = {{"algorithm", {"abml", "leo"}}}, .unit = "samples",
-       .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`, for `leo` 1. For `leo` "
-              "1 is the prediction without noise; more are drawn where a network is generated."},
+       .when = {{"algorithm", {"abml", "leo", "hvi"}}}, .unit = "samples",
+       .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`, for `leo` 1, for `hvi` "
+              "10 (or `hvi.samples` where that is more). For `leo` 1 is the prediction without "
+              "noise; more are drawn where a network is generated."},
       {KSHOT_TABLE_KEY(evaluate, seed), .range = at_least(0), .doc = "Seed of the test episodes."},
       {KSHOT_TABLE_KEY(evaluate, norm_statistics), .choices = {"batch", "support"},
        .doc = "Statistics of norm layers for queries: of the query set (transductive), or of the "
@@ -536,6 +602,11 @@ const std::vector<Table>& tables() {
        "that the inner loop moves. With `loss.type = \"cross_entropy\"` the weights are a softmax "
        "head "
        "on features, else all those of `[network]`."},
+      {"hvi",
+       {{"algorithm", {"hvi"}}},
+       "A Gaussian posterior that every training task keeps, under a learned prior. `inner.steps` "
+       "and `inner.learning_rate` are those of Adam on a new task's posterior; the training tasks' "
+       "posteriors move by the same rate, a step each time they are drawn."},
       {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
       {"optimizer", {}, "The meta-update."},
       {"train", {}, "The training run."},

@@ -89,6 +89,16 @@ Config starter(const std::string& algorithm) {
     config.leo.latent = 16;
     config.leo.latent_lr_init = 0.1;
   }
+  if (config.algorithm == AlgorithmKind::hvi) {
+    config.loss.type = LossType::gaussian_nll;
+    config.loss.noise_std = 0.3;
+    config.inner.steps = 100;  // of Adam on a new task's posterior
+    config.inner.learning_rate = 0.03;
+    config.hvi.bound = Bound::vb;
+    config.hvi.log_sigma_init = -3.0;
+    config.data.tasks = 1000;
+    config.evaluate.samples = 10;
+  }
   return config;
 }
 

@@ -254,7 +254,11 @@ std::string Evaluation::table() const {
       rows.front().push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
     }
   }
-  for (const Score& s : steps) rows.push_back(cells(s, classify));
+  // of many inner steps about ten rows, the first and the last among them
+  const std::size_t every = steps.size() > 16 ? (steps.size() - 1 + 9) / 10 : 1;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (i % every == 0 || i + 1 == steps.size()) rows.push_back(cells(steps[i], classify));
+  }
   for (const Score& s : baselines) rows.push_back(cells(s, classify));
   for (auto& row : rows) row.resize(rows.front().size());
   drop_empty_columns(rows);

@@ -71,7 +71,7 @@ struct Learner::State {
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
     assembly = assemble(prediction_config(config), options.device, options.threads);
     load_parameters(assembly, checkpoint);
-    assembly.algorithm->prepare(*assembly.backend, assembly.parameters);
+    assembly.algorithm->prepare(*assembly.backend, assembly.parameters, {});
   }
 
   /// The task as a batch of one.

@@ -46,6 +46,10 @@ class Ledger final : public backend::Wave {
   void mean_square(Block, double, Block, Block, Block) override {}
   void rate_multiply(Block, const backend::Rate&, Block) override {}
   void rate_step(Block, Block, const backend::Rate&, Block) override {}
+  void row_count(Block, Set) override {}
+  void apply(Block, backend::Function, Block) override {}
+  void scale_by(Block, Block) override {}
+  void adam_step(const AdamBlocks&, const backend::AdamRule&) override {}
   void upload(Block, const double*, std::size_t) override {}
   void sample(Block, Block, Block, Block, const backend::Noise*) override {}
   void sample_pullback(Block, Block, double, Block, Block, Block) override {}
@@ -180,7 +184,7 @@ TaskCost count_task(const Config& config, const TaskShape& shape) {
   for (const ParameterGroup& group : algorithm->groups()) {
     parameters.push_back(backend.shared(group.size));
   }
-  algorithm->prepare(backend, parameters);
+  algorithm->prepare(backend, parameters, {});
   algorithm->open(backend, shape)->meta_gradient({});
   const auto targets =
       static_cast<std::size_t>(shape.target == TargetKind::label ? 1 : shape.outputs);

@@ -42,7 +42,8 @@ std::string processor() {
 
 void create_run_folder(const fs::path& folder) {
   std::error_code error;
-  for (const char* name : {last_checkpoint, best_checkpoint, config_file, metrics_file}) {
+  for (const char* name :
+       {last_checkpoint, best_checkpoint, config_file, metrics_file, memory_file}) {
     if (fs::exists(folder / name, error)) {
       throw Error(
           fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",

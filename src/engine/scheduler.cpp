@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 namespace kshot {
@@ -12,7 +13,52 @@ namespace kshot {
 struct Scheduler::Worker {
   std::unique_ptr<TaskProgram> program;
   TaskBatch batch;
+  std::vector<std::vector<double>> memory;  ///< a group, [capacity, width]
+  std::vector<double> row;                  ///< of one task
 };
+
+namespace {
+
+/// A wave's tasks remember: their rows into the wave's blocks. Tasks that have none yet begin with
+/// `fresh`.
+void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const TaskMemory& memory,
+            std::span<const std::uint32_t> rows, std::uint64_t since,
+            const std::vector<std::vector<double>>& fresh, std::vector<double>& row,
+            std::vector<std::vector<double>>& arrays) {
+  for (std::size_t t = 0; t < rows.size(); ++t) {
+    const bool known = memory.recall(rows[t], since, row);
+    auto from = row.cbegin();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const auto width = static_cast<std::ptrdiff_t>(groups[g].width);
+      const auto to = arrays[g].begin() + static_cast<std::ptrdiff_t>(t) * width;
+      std::copy_n(known ? from : fresh[g].cbegin(), width, to);
+      from += width;
+    }
+  }
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    program.wave().upload(program.memory()[g], arrays[g].data(), groups[g].width);
+  }
+}
+
+/// The inverse, after the step number `step` (from 1).
+void keep(TaskProgram& program, std::span<const MemoryGroup> groups, TaskMemory& memory,
+          std::span<const std::uint32_t> rows, std::uint64_t step, std::vector<double>& row,
+          std::vector<std::vector<double>>& arrays) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    program.wave().download(program.memory()[g],
+                            std::span(arrays[g]).first(rows.size() * groups[g].width));
+  }
+  for (std::size_t t = 0; t < rows.size(); ++t) {
+    auto to = row.begin();
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const auto width = static_cast<std::ptrdiff_t>(groups[g].width);
+      to = std::copy_n(arrays[g].cbegin() + static_cast<std::ptrdiff_t>(t) * width, width, to);
+    }
+    memory.keep(rows[t], step, row);
+  }
+}
+
+}  // namespace
 
 Scheduler::Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape)
     : backend_(backend), algorithm_(algorithm), shape_(shape), pool_(backend.concurrency()) {
@@ -33,29 +79,69 @@ Scheduler::Worker& Scheduler::worker(std::size_t index) {
   if (!workers_[index]) {
     auto made = std::make_unique<Worker>();
     made->program = algorithm_.open(backend_, shape_);
-    made->batch = TaskBatch(shape_, made->program->wave().capacity());
+    const int capacity = made->program->wave().capacity();
+    made->batch = TaskBatch(shape_, capacity);
+    std::size_t width = 0;
+    for (const MemoryGroup& group : algorithm_.memory()) {
+      made->memory.emplace_back(static_cast<std::size_t>(capacity) * group.width);
+      width += group.width;
+    }
+    made->row.resize(width);
     workers_[index] = std::move(made);
   }
   return *workers_[index];
 }
 
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
-                           std::uint64_t seed, std::uint64_t step, int tasks, bool monitor) {
+                           std::uint64_t seed, std::uint64_t step, int tasks, bool monitor,
+                           TaskMemory* memory) {
   StepContext context;
   context.seed = seed;
   context.step = step;
-  return run(parameters, tasks, monitor, [&](Worker& w, int first, int count) {
-    w.batch.draw(source, {seed, Split::train, step, 0}, static_cast<std::uint32_t>(first), count);
+  if (memory == nullptr) {
+    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
+      w.batch.draw(source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), count);
+      w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
+      w.program->meta_gradient(context);
+    });
+  }
+  const std::uint64_t known = source.training_tasks();
+  const auto period = static_cast<std::uint64_t>(algorithm_.steps_per_batch());
+  // Of a task of an endless source the place in the meta-batch is the row, for one period.
+  const std::uint64_t since = known > 0 ? 0 : step / period * period;
+  std::vector<std::uint32_t> rows;
+  if (known > 0) {
+    rows = draw_members(seed, step, known, tasks);
+  } else {
+    rows.resize(static_cast<std::size_t>(tasks));
+    std::iota(rows.begin(), rows.end(), 0u);
+  }
+  const std::vector<std::vector<double>> fresh = algorithm_.fresh_memory(parameters);
+  return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
+    const auto mine = std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
+                                                                   static_cast<std::size_t>(count));
+    if (known > 0) {
+      w.batch.draw(source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), mine);
+    } else {
+      w.batch.draw(source, {seed, Split::train, step / period}, static_cast<std::uint32_t>(first),
+                   count);
+    }
     w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
+    recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
     w.program->meta_gradient(context);
+    keep(*w.program, algorithm_.memory(), *memory, mine, step + 1, w.row, w.memory);
   });
 }
 
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                            const StepContext& context,
                            const std::function<void(TaskProgram&, int)>& visit) {
-  return run(parameters, batch.tasks(), false, [&](Worker& w, int first, int count) {
+  return run(parameters, batch.tasks(), false, context, [&](Worker& w, int first, int count) {
     w.program->wave().load(batch, first, count, static_cast<std::uint32_t>(first));
+    for (std::size_t g = 0; g < context.memory.size(); ++g) {
+      w.program->wave().upload(w.program->memory()[g], context.memory[g].data(),
+                               algorithm_.memory()[g].width);
+    }
     w.program->meta_gradient(context);
     if (visit) visit(*w.program, first);
   });
@@ -108,8 +194,9 @@ struct Scheduler::Monitor {
 };
 
 StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks, bool monitor,
+                          const StepContext& context,
                           const std::function<void(Worker&, int, int)>& body) {
-  algorithm_.prepare(backend_, parameters);
+  algorithm_.prepare(backend_, parameters, context);
   const auto waves = static_cast<std::size_t>((tasks + capacity_ - 1) / capacity_);
   reduction_->begin(waves);
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
@@ -149,13 +236,13 @@ void Scheduler::for_each_wave(
     std::span<const backend::Shared> parameters, const EpisodeSource& source, std::uint64_t seed,
     Split split, int episodes,
     const std::function<void(TaskProgram&, const TaskBatch&, int, int)>& visit) {
-  algorithm_.prepare(backend_, parameters);
+  algorithm_.prepare(backend_, parameters, {});
   const auto waves = static_cast<std::size_t>((episodes + capacity_ - 1) / capacity_);
   pool_.run(waves, [&](std::size_t index, std::size_t wave) {
     Worker& w = worker(index);
     const int first = static_cast<int>(wave) * capacity_;
     const int count = std::min(capacity_, episodes - first);
-    w.batch.draw(source, {seed, split, 0, 0}, static_cast<std::uint32_t>(first), count);
+    w.batch.draw(source, {seed, split}, static_cast<std::uint32_t>(first), count);
     w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     visit(*w.program, w.batch, first, count);
   });

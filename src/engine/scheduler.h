@@ -10,6 +10,7 @@
 #include "algorithms/algorithm.h"
 #include "backend/backend.h"
 #include "base/thread_pool.h"
+#include "engine/task_memory.h"
 #include "kshot/episode.h"
 
 namespace kshot {
@@ -35,9 +36,12 @@ class Scheduler {
 
   /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills
   /// gradients(), and with `monitor` the result's metrics. `parameters` in the order of
-  /// Algorithm::groups().
+  /// Algorithm::groups(). Where the algorithm's tasks remember, `memory` is given and changes: the
+  /// tasks are then different members of the source's finite set, or, where there is no end of
+  /// them, the same meta-batch for some steps.
   StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
-                  std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false);
+                  std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false,
+                  TaskMemory* memory = nullptr);
   /// The same for tasks given explicitly; visit (optional) sees each wave after its gradient, from
   /// worker threads.
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
@@ -60,6 +64,7 @@ class Scheduler {
   Worker& worker(std::size_t index);
   /// Waves of `tasks` tasks: body loads and computes one, run reduces and finishes.
   StepResult run(std::span<const backend::Shared> parameters, int tasks, bool monitor,
+                 const StepContext& context,
                  const std::function<void(Worker& worker, int first, int count)>& body);
   struct Monitor;
 

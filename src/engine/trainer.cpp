@@ -17,6 +17,7 @@
 #include "engine/predictor.h"
 #include "engine/run_folder.h"
 #include "engine/scheduler.h"
+#include "engine/task_memory.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
 #include "io/json_lines.h"
@@ -220,7 +221,32 @@ struct Trainer::State {
       predictor_scheduler =
           std::make_unique<Scheduler>(*assembly.backend, *predictor, source->shape());
     }
+    begin_memory();
     open_run();
+  }
+
+  bool remembers() const { return !assembly.algorithm->memory().empty(); }
+
+  TaskMemory::Layout memory_layout() const {
+    const std::uint64_t tasks = source->training_tasks();
+    return {assembly.algorithm->memory(), assembly.backend->precision(),
+            tasks > 0 ? tasks : static_cast<std::uint64_t>(assembly.config.train.meta_batch)};
+  }
+
+  /// The training tasks that there are. Their memory comes with the folder.
+  void begin_memory() {
+    if (!remembers()) return;
+    const std::uint64_t tasks = memory_layout().tasks;
+    const int batch = assembly.config.train.meta_batch;
+    if (tasks < static_cast<std::uint64_t>(batch)) {
+      throw Error(
+          fmt::format("train.meta_batch = {}: {} keeps a posterior for each training task, "
+                      "and there are {} ({}); expected at most {}",
+                      batch, assembly.algorithm->name(), tasks, source->describe(), tasks));
+    }
+    if (tasks > 0xffffffffu) throw Error("data.tasks: too many training tasks");
+    assembly.algorithm->begin_training(tasks, source->training_rows());
+    if (options.run_folder.empty()) memory = std::make_unique<TaskMemory>(memory_layout());
   }
 
   /// The folder, the log and the state to begin with.
@@ -237,13 +263,22 @@ struct Trainer::State {
       optimizer->load(checkpoint);
       run = checkpoint.state;
       resumed_at = run.step;
+      if (remembers()) {
+        memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id,
+                                              run.step);
+      }
     } else {
       create_run_folder(folder);
       try {
+        if (remembers()) {
+          run.run_id = new_run_id();
+          memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id);
+        }
         // Before all else: the disk can be written, and a run that is killed early can be resumed.
         save(last_checkpoint);
       } catch (...) {
         std::error_code ignored;
+        fs::remove(folder / memory_file, ignored);
         fs::remove(folder, ignored);  // only where it is empty
         throw;
       }
@@ -265,7 +300,11 @@ struct Trainer::State {
       checkpoint.store("", groups[g], *assembly.parameters[g], assembly.backend->precision());
     }
     optimizer->store(checkpoint);
+    // The run goes on from the last checkpoint: what the tasks remember must be there before it.
+    const bool last = std::string_view(name) == last_checkpoint;
+    if (memory && last) memory->sync();
     checkpoint.write(options.run_folder / name);
+    if (memory && last) memory->commit(run.step);
   }
 
   /// One meta-step.
@@ -275,7 +314,7 @@ struct Trainer::State {
         (run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
     StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
-                                        config.train.meta_batch, reported);
+                                        config.train.meta_batch, reported, memory.get());
     if (config.optimizer.nan_guard && (result.diverged > 0 || !std::isfinite(result.loss))) {
       guard();
     } else {
@@ -484,6 +523,7 @@ struct Trainer::State {
   /// Where the training algorithm's inner loop is not the one for new tasks.
   std::unique_ptr<Algorithm> predictor;
   std::unique_ptr<Scheduler> predictor_scheduler;
+  std::unique_ptr<TaskMemory> memory;  ///< where the algorithm's tasks remember
   std::unique_ptr<RunLog> log;
   RunState run;
   bool validating = false;

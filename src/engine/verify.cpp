@@ -91,9 +91,15 @@ std::pair<std::size_t, std::size_t> tasks_and_rows(const Inputs& inputs, const s
 
 TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& network) {
   const auto [tasks, support] = tasks_and_rows(inputs, "support_x", network.input());
-  const auto [query_tasks, query] = tasks_and_rows(inputs, "query_x", network.input());
-  if (query_tasks != tasks) {
-    inputs.fail_shape("query_x", inputs.at("query_x").shape, fmt::format("{} tasks", tasks));
+  // an objective of training tasks' own sets has no query rows
+  const bool with_query = config.algorithm != AlgorithmKind::hvi;
+  std::size_t query = 0;
+  if (with_query) {
+    const auto [query_tasks, rows] = tasks_and_rows(inputs, "query_x", network.input());
+    if (query_tasks != tasks) {
+      inputs.fail_shape("query_x", inputs.at("query_x").shape, fmt::format("{} tasks", tasks));
+    }
+    query = rows;
   }
   TaskShape shape;
   shape.input = network.input();
@@ -103,19 +109,23 @@ TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& 
   shape.query = static_cast<int>(query);
   TaskBatch batch(shape, static_cast<int>(tasks), true);
   batch.support_x64 = inputs.numbers("support_x", inputs.at("support_x").shape);
-  batch.query_x64 = inputs.numbers("query_x", inputs.at("query_x").shape);
+  if (with_query) batch.query_x64 = inputs.numbers("query_x", inputs.at("query_x").shape);
   if (shape.target == TargetKind::label) {
     batch.support_label = inputs.integers("support_y", {tasks, support}, 0, shape.outputs - 1);
-    batch.query_label = inputs.integers("query_y", {tasks, query}, 0, shape.outputs - 1);
+    if (with_query) {
+      batch.query_label = inputs.integers("query_y", {tasks, query}, 0, shape.outputs - 1);
+    }
   } else {
     const auto outputs = static_cast<std::size_t>(shape.outputs);
     batch.support_value64 = inputs.numbers("support_y", {tasks, support, outputs});
-    batch.query_value64 = inputs.numbers("query_y", {tasks, query, outputs});
+    if (with_query) batch.query_value64 = inputs.numbers("query_y", {tasks, query, outputs});
   }
   if (inputs.has("support_n")) {
     batch.support_n = inputs.integers("support_n", {tasks}, 1, shape.support);
   }
-  if (inputs.has("query_n")) batch.query_n = inputs.integers("query_n", {tasks}, 1, shape.query);
+  if (with_query && inputs.has("query_n")) {
+    batch.query_n = inputs.integers("query_n", {tasks}, 1, shape.query);
+  }
   return batch;
 }
 
@@ -230,6 +240,48 @@ class CaseNoise {
   std::vector<StepContext::LayerNoise> layers_;
 };
 
+/// What a case says of tasks that remember: their memory, and the noise around it.
+class CaseMemory {
+ public:
+  CaseMemory(const Inputs& inputs, const Algorithm& algorithm, int samples, std::size_t tasks,
+             std::size_t weights)
+      : tasks_(tasks), weights_(weights) {
+    noise_inner_ =
+        inputs.numbers("noise_inner", {tasks, static_cast<std::size_t>(samples), weights});
+    noise_hyper_ = inputs.numbers("noise_hyper", {2, weights});
+    for (const MemoryGroup& group : algorithm.memory()) {
+      // the state of the tasks' optimisers is not part of a case: it is at its beginning
+      const bool given = group.name == "task_mu" || group.name == "task_log_sigma";
+      memory_.push_back(given ? inputs.numbers(group.name, {tasks, group.width})
+                              : std::vector<double>(tasks * group.width, 0.0));
+      if (given) gradients_[group.name].resize(tasks * weights);
+    }
+  }
+  void fill(StepContext& context) const {
+    context.noise_inner = noise_inner_.data();
+    context.noise_hyper = noise_hyper_.data();
+    context.memory = memory_;
+    context.batch_tasks = static_cast<int>(tasks_);
+  }
+  /// Of a wave whose first task is `first`: of the mean over all tasks.
+  void take_gradients(TaskProgram& program, std::size_t first) {
+    const auto count = static_cast<std::size_t>(program.wave().count());
+    for (const TaskProgram::NamedBlock& named : program.memory_gradients()) {
+      const std::span<double> to =
+          std::span(gradients_.at(named.name)).subspan(first * weights_, count * weights_);
+      program.wave().download(named.block, to);
+      for (double& v : to) v /= static_cast<double>(tasks_);
+    }
+  }
+  const std::map<std::string, std::vector<double>>& gradients() const { return gradients_; }
+
+ private:
+  std::size_t tasks_, weights_;
+  std::vector<double> noise_inner_, noise_hyper_;
+  std::vector<std::vector<double>> memory_;  ///< a group
+  std::map<std::string, std::vector<double>> gradients_;
+};
+
 /// Largest |x|.
 double largest(const std::vector<double>& values) {
   double m = 0.0;
@@ -282,6 +334,14 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   const Network network = config.make_network();
   CaseNoise inner(inputs, network, config.abml.estimator, "inner");
   CaseNoise outer(inputs, network, config.abml.estimator, "outer");
+  const bool remembers = config.algorithm == AlgorithmKind::hvi;
+  if (remembers) {
+    const Sizes& shape = inputs.at("noise_inner").shape;
+    if (shape.size() != 3 || shape[1] < 1) {
+      inputs.fail_shape("noise_inner", shape, "(tasks, samples, weights)");
+    }
+    config.hvi.samples = static_cast<int>(shape[1]);
+  }
   if (sampled) {
     if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
     config.abml.samples_outer = outer.samples();
@@ -335,6 +395,13 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     context.batch_tasks = batch.tasks();
   }
 
+  std::optional<CaseMemory> memory;
+  if (remembers) {
+    assembly.algorithm->begin_training(tasks, 0.0);
+    memory.emplace(inputs, *assembly.algorithm, config.hvi.samples, tasks, network.size());
+    memory->fill(context);
+  }
+
   const auto rows = static_cast<std::size_t>(batch.shape().query);
   const std::size_t output = rows * static_cast<std::size_t>(batch.shape().outputs);
   std::vector<double> task_loss(tasks), query_output(tasks * samples * output);
@@ -345,6 +412,8 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     backend::Wave& wave = program.wave();
     const auto count = static_cast<std::size_t>(wave.count());
     wave.download(program.loss(), std::span(task_loss).subspan(first, count));
+    if (memory) memory->take_gradients(program, first);
+    if (rows == 0) return;
     std::vector<double> buffer(count * output);
     program.outputs_after_gradient([&](int sample, backend::Block outputs) {
       wave.download(outputs, buffer);
@@ -365,9 +434,16 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   };
   put("loss", std::span(&step.loss, 1), {});
   put("task_loss", task_loss, {tasks});
-  const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
-  put("query_output", query_output,
-      sampled ? Sizes{tasks, samples, rows, outputs} : Sizes{tasks, rows, outputs});
+  if (rows > 0) {
+    const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
+    put("query_output", query_output,
+        sampled ? Sizes{tasks, samples, rows, outputs} : Sizes{tasks, rows, outputs});
+  }
+  if (memory) {
+    for (const auto& [name, values] : memory->gradients()) {
+      put("grad." + name, values, {tasks, network.size()});
+    }
+  }
   const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
     std::vector<double> flat(groups[g].size);

@@ -85,6 +85,26 @@ TaskSlot TaskBatch::slot(int t) {
           .query_n = &query_n[index]};
 }
 
+void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first,
+                     std::span<const std::uint32_t> members) {
+  if (double_) throw Error("task batch: members are drawn in single precision");
+  if (members.size() > static_cast<std::size_t>(tasks_)) {
+    throw Error("task batch: more tasks drawn than it has slots");
+  }
+  for (std::size_t t = 0; t < members.size(); ++t) {
+    id.member = members[t];
+    fill(source, id, first, static_cast<int>(t));
+  }
+}
+
+void TaskBatch::fill(const EpisodeSource& source, TaskId id, std::uint32_t first, int t) {
+  const TaskSlot target = slot(t);
+  *target.support_n = shape_.support;
+  *target.query_n = shape_.query;
+  id.task = first + static_cast<std::uint32_t>(t);
+  source.fill(id, target);
+}
+
 void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first, int count) {
   if (count < 0 || count > tasks_) throw Error("task batch: more tasks drawn than it has slots");
   if (double_) {  // drawn in single precision, one task at a time, and widened
@@ -103,13 +123,7 @@ void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first
     }
     return;
   }
-  for (int t = 0; t < count; ++t) {
-    const TaskSlot target = slot(t);
-    *target.support_n = shape_.support;
-    *target.query_n = shape_.query;
-    id.task = first + static_cast<std::uint32_t>(t);
-    source.fill(id, target);
-  }
+  for (int t = 0; t < count; ++t) fill(source, id, first, t);
 }
 
 }  // namespace kshot

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_map>
 #include <vector>
 
 namespace kshot {
@@ -9,6 +10,20 @@ namespace kshot {
 void sample_without_replacement(RandomStream& stream, std::uint32_t n,
                                 std::span<std::uint32_t> out) {
   // Fisher-Yates, stopped after the first out.size() places.
+  if (n / 16 > out.size()) {  // few of many: only the places that moved
+    thread_local std::unordered_map<std::uint32_t, std::uint32_t> moved;
+    moved.clear();
+    const auto place = [](std::uint32_t i) {
+      const auto found = moved.find(i);
+      return found == moved.end() ? i : found->second;
+    };
+    for (std::uint32_t i = 0; i < out.size(); ++i) {
+      const std::uint32_t j = i + stream.below(n - i);
+      out[i] = place(j);
+      moved[j] = place(i);
+    }
+    return;
+  }
   thread_local std::vector<std::uint32_t> places;
   places.resize(n);
   std::iota(places.begin(), places.end(), 0u);

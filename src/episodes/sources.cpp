@@ -26,6 +26,7 @@ class UnitLength final : public EpisodeSource {
   }
   std::string describe() const override { return source_->describe() + ", rows of unit length"; }
   std::uint64_t training_tasks() const override { return source_->training_tasks(); }
+  double training_rows() const override { return source_->training_rows(); }
   bool has(Split split) const override { return source_->has(split); }
   std::string preprocessing() const override { return source_->preprocessing(); }
 
@@ -33,6 +34,7 @@ class UnitLength final : public EpisodeSource {
   std::unique_ptr<EpisodeSource> source_;
 };
 
+/// With new training tasks every time.
 std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
   const Config::DataTable& data = config.data;
   if (data.source != DataKind::file) {
@@ -61,8 +63,17 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
       throw Error(
           fmt::format("data.variable_size: {} holds classes; expected a file of tasks", data.path));
     }
-    return make_class_source(std::move(file),
-                             {.ways = data.ways, .shots = data.shots, .queries = data.queries});
+    const ClassEpisodes episodes{.ways = data.ways, .shots = data.shots, .queries = data.queries};
+    if (data.permute == Permute::none) return make_class_source(std::move(file), episodes);
+    return make_permuted_source(std::move(file),
+                                {episodes, data.permute == Permute::pixels, data.pixel_swaps});
+  }
+  if (data.permute != Permute::none) {
+    throw Error(fmt::format("data.permute: {} holds tasks; expected a file of classes", data.path));
+  }
+  if (data.tasks > 0) {
+    throw Error(fmt::format("data.tasks = {}: {} holds tasks of its own; expected 0", data.tasks,
+                            data.path));
   }
   const bool labels = header.target == TargetKind::label;
   if (labels != (config.loss.type == LossType::cross_entropy)) {
@@ -94,8 +105,11 @@ void scale_to_unit_length(std::span<float> rows, std::size_t width) {
 
 std::unique_ptr<EpisodeSource> make_source(const Config& config) {
   auto source = plain_source(config);
-  if (config.data.source != DataKind::file || !config.data.unit_length) return source;
-  return std::make_unique<UnitLength>(std::move(source));
+  if (config.data.source == DataKind::file && config.data.unit_length) {
+    source = std::make_unique<UnitLength>(std::move(source));
+  }
+  if (config.data.tasks == 0) return source;
+  return make_fixed_source(std::move(source), static_cast<std::uint32_t>(config.data.tasks));
 }
 
 }  // namespace kshot

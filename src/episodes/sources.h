@@ -40,4 +40,21 @@ struct TableEpisodes {
 std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
                                                  const TableEpisodes& episodes);
 
+/// `tasks` training tasks, each the same whenever it is drawn: episode `member` of `source`'s first
+/// step. Validation and test episodes are the source's own.
+std::unique_ptr<EpisodeSource> make_fixed_source(std::unique_ptr<EpisodeSource> source,
+                                                 std::uint32_t tasks);
+
+struct PermutedEpisodes {
+  ClassEpisodes episodes;
+  bool pixels = false;    ///< permute pixels; else labels
+  int pixel_swaps = 200;  ///< of a pixel permutation
+};
+/// Tasks that share their classes and differ in a permutation of labels or pixels (Amit & Meir
+/// 2018, 5): `ways` of the training classes, the same in all tasks. A quarter of each class's
+/// examples is kept for the queries of validation and test tasks; all other rows come from the
+/// rest.
+std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const io::Dataset> data,
+                                                    const PermutedEpisodes& options);
+
 }  // namespace kshot

@@ -57,8 +57,10 @@ class TableSource final : public EpisodeSource {
       throw Error(fmt::format("{}: has no {} tasks", data_->path().string(), split_name(id.split)));
     }
     RandomStream tasks = episode_stream(id, 0);
+    const std::size_t drawn_task = tasks.below(static_cast<std::uint32_t>(groups.size()));
+    const bool given = id.split == Split::train && id.member >= 0;
     const io::Group& task =
-        data_->header().groups[groups[tasks.below(static_cast<std::uint32_t>(groups.size()))]];
+        data_->header().groups[groups[given ? static_cast<std::size_t>(id.member) : drawn_task]];
     const std::size_t support =
         std::min<std::size_t>(static_cast<std::size_t>(episodes_.shots), task.rows - 1);
     const std::size_t query =
@@ -85,6 +87,11 @@ class TableSource final : public EpisodeSource {
   }
 
   std::uint64_t training_tasks() const override { return groups_[0].size(); }
+  double training_rows() const override {
+    double rows = 0.0;
+    for (const std::uint32_t g : groups_[0]) rows += data_->header().groups[g].rows;
+    return rows / static_cast<double>(groups_[0].size());
+  }
 
   bool has(Split split) const override { return !groups_[static_cast<std::size_t>(split)].empty(); }
 

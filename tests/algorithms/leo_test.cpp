@@ -622,7 +622,7 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   EXPECT_EQ(algorithm->steps(), 3);
   std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
   parameters[0]->upload(s.theta);
-  algorithm->prepare(*backend, parameters);
+  algorithm->prepare(*backend, parameters, {});
   const TaskBatch& batch = s.batch(*backend);
   const auto program = algorithm->open(*backend, batch.shape());
   program->wave().load(batch, 0, 1, 0);

@@ -28,6 +28,8 @@ struct Setting {
   Problem problem;
   Parameters parameters;
   StepContext context;
+  /// Where the tasks remember (hvi): task_mu and task_log_sigma first, [T * D] each.
+  Parameters memory;
 };
 
 LossType loss_type(LossKind kind) {
@@ -70,6 +72,20 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     c.inner.adapt = {tensors[random.below(static_cast<std::uint32_t>(tensors.size()))].name};
     if (random.below(2) == 0) c.inner.adapt.push_back("*.bias");
   }
+  if (algorithm == AlgorithmKind::hvi) {
+    c.inner.adapt = {"*"};
+    const Bound bounds[] = {Bound::vb, Bound::mcallester, Bound::seeger, Bound::pentina};
+    c.hvi.bound = bounds[seed % 4];
+    c.hvi.hyper_kl = random.below(2) == 0 ? HyperKl::full : HyperKl::per_model;
+    c.hvi.tasks = pick(random, 2, 40);
+    c.hvi.task_size = random.below(2) == 0 ? 0 : 30;
+    c.hvi.kappa_prior = 2.0 + random.uniform();
+    c.hvi.kappa_posterior = random.below(3) == 0 ? 0.0 : 0.25;
+    c.hvi.samples = pick(random, 1, 3);
+    for (const std::int32_t n : s.problem.twice.support_n) {
+      if (n < 2) c.hvi.task_size = 30;  // mcallester divides by m - 1
+    }
+  }
   s.context.seed = seed;
   s.context.step = 12;
   const auto made = make_algorithm(c, named.network);
@@ -88,6 +104,18 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
                     s.problem.weights.begin() + static_cast<std::ptrdiff_t>(group.size));
     }
     s.parameters.push_back(std::move(values));
+  }
+  const std::size_t width = named.network->size();
+  for (const MemoryGroup& group : made->memory()) {
+    const std::size_t size = static_cast<std::size_t>(s.problem.tasks) * group.width;
+    Numbers values(size, 0.0);
+    if (group.name == "task_mu") values = normals(random, size, 0.5);
+    if (group.name == "task_log_sigma") {
+      values = normals(random, size, 0.2);
+      for (double& x : values) x = static_cast<float>(x - 1.5);
+    }
+    s.memory.push_back(std::move(values));
+    EXPECT_TRUE(group.width == width || group.width == 1u);
   }
   s.name =
       fmt::format("{} seed {}: {}, {}, estimator {}, K {}, {} order, adapt {}", made->name(), seed,
@@ -117,6 +145,7 @@ class Objective {
       tasks_.push_back(std::move(task));
     }
     base_ = setting.parameters;
+    memory_ = setting.memory;
     recording_ = true;
     task_loss_ = 0.0;
     value_ = (*this)(base_, &task_loss_);
@@ -129,11 +158,14 @@ class Objective {
   double operator()(const Parameters& at, double* mean_task_loss = nullptr) {
     double sum = 0.0;
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
-      sum += config_.algorithm == AlgorithmKind::abml ? bayesian_task(t, at) : point_task(t, at);
+      sum += config_.algorithm == AlgorithmKind::abml  ? bayesian_task(t, at)
+             : config_.algorithm == AlgorithmKind::hvi ? bounded_task(t, at)
+                                                       : point_task(t, at);
     }
     const double mean = sum / static_cast<double>(tasks_.size());
     if (mean_task_loss) *mean_task_loss = mean;
     double extra = 0.0;
+    if (config_.algorithm == AlgorithmKind::hvi) extra = environment_term(at);
     if (config_.algorithm == AlgorithmKind::abml) {
       for (std::size_t i = 0; i < at[0].size(); ++i) {
         const double tau = std::exp(-2.0 * at[1][i]);
@@ -143,6 +175,14 @@ class Objective {
       extra *= config_.abml.hyper_prior_weight;
     }
     return mean + extra;
+  }
+
+  /// The same with another memory.
+  double with_memory(const Parameters& memory) {
+    memory_ = memory;
+    const double value = (*this)(base_);
+    memory_ = setting_.memory;
+    return value;
   }
 
  private:
@@ -315,6 +355,86 @@ class Objective {
            (config_.abml.support_in_outer ? task.support + task.query : task.query);
   }
 
+  /// H of hierarchical variational inference.
+  double hyper_kl(const Parameters& psi) const {
+    double squares = 0.0;
+    for (const Numbers& part : psi) {
+      for (const double x : part) squares += x * x;
+    }
+    const double prior = config_.hvi.kappa_prior * config_.hvi.kappa_prior;
+    const double posterior = config_.hvi.kappa_posterior * config_.hvi.kappa_posterior;
+    double h = squares / (2.0 * prior);
+    if (posterior > 0.0) {
+      const bool full = config_.hvi.hyper_kl == HyperKl::full;
+      h += (full ? 2.0 * static_cast<double>(psi[0].size()) : 1.0) *
+           (posterior / (2.0 * prior) + 0.5 * std::log(prior / posterior) - 0.5);
+    }
+    return h;
+  }
+  double set_size(std::size_t t) const {
+    return config_.hvi.task_size > 0 ? config_.hvi.task_size : tasks_[t].support;
+  }
+  /// First term of the bound, for a task's own posterior.
+  double bounded_task(std::size_t t, const Parameters& psi) {
+    const std::size_t width = psi[0].size();
+    const auto own = [&](const Numbers& all) {
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(t * width);
+      return Numbers(begin, begin + static_cast<std::ptrdiff_t>(width));
+    };
+    const Numbers mu = own(memory_[0]), s = own(memory_[1]);
+    double error = 0.0;
+    for (int sample = 0; sample < config_.hvi.samples; ++sample) {
+      const Numbers phi = reparameterise(mu, s, noise(t, Purpose::noise_inner, 0, sample, width));
+      error += summed_loss(tasks_[t], Set::support, phi, nullptr) / tasks_[t].support /
+               config_.hvi.samples;
+    }
+    // one draw of the prior that all tasks share: its noise is that of task 0, sample 0 and 1
+    Numbers prior[2];
+    for (int part = 0; part < 2; ++part) {
+      prior[part] = psi[static_cast<std::size_t>(part)];
+      const Numbers eps = noise(0, Purpose::noise_hyper, 0, part, width);
+      for (std::size_t i = 0; i < width; ++i) {
+        prior[part][i] += config_.hvi.kappa_posterior * eps[i];
+      }
+    }
+    double kl = 0.0;
+    for (std::size_t i = 0; i < width; ++i) {
+      const double d = mu[i] - prior[0][i];
+      kl += prior[1][i] - s[i] +
+            (std::exp(2.0 * s[i]) + d * d) / (2.0 * std::exp(2.0 * prior[1][i])) - 0.5;
+    }
+    const double m = set_size(t), n = config_.hvi.tasks, h = hyper_kl(psi);
+    switch (config_.hvi.bound) {
+      case Bound::vb:
+        return error + kl / m;
+      case Bound::mcallester:
+        return error +
+               std::sqrt((h + kl + std::log(2.0 * m * n / config_.hvi.delta)) / (2.0 * (m - 1.0)));
+      case Bound::seeger: {
+        const double e = (kl + h + std::log(2.0 * n * std::sqrt(m) / config_.hvi.delta)) / m;
+        return error + 2.0 * e + std::sqrt(2.0 * e * error);
+      }
+      case Bound::pentina:
+        return error + kl / std::sqrt(m) + h / (n * std::sqrt(m));
+    }
+    return 0.0;
+  }
+  /// Its second term.
+  double environment_term(const Parameters& psi) const {
+    const double n = config_.hvi.tasks, h = hyper_kl(psi);
+    switch (config_.hvi.bound) {
+      case Bound::vb: {
+        double mean = 0.0;
+        for (std::size_t t = 0; t < tasks_.size(); ++t) mean += h / (n * set_size(t));
+        return mean / static_cast<double>(tasks_.size());
+      }
+      case Bound::pentina:
+        return h / std::sqrt(n);
+      default:
+        return std::sqrt((h + std::log(2.0 * n / config_.hvi.delta)) / (2.0 * (n - 1.0)));
+    }
+  }
+
   /// The inner gradient into now_: computed, or in first order the recorded one.
   template <typename F>
   void inner_gradient(Task& task, int k, const F& compute) {
@@ -347,7 +467,7 @@ class Objective {
   const Config& config_;
   std::unique_ptr<backend::Backend> reference_;
   std::vector<Task> tasks_;
-  Parameters base_;
+  Parameters base_, memory_;
   Parameters now_;
   bool recording_ = false;
   double value_ = 0.0, task_loss_ = 0.0;
@@ -356,6 +476,7 @@ class Objective {
 struct MetaGradient {
   double loss = 0.0, task_loss = 0.0;
   Parameters gradients;
+  Parameters memory_gradients;  ///< of the tasks' own losses, [T * D] each
   bool operator==(const MetaGradient&) const = default;
 };
 
@@ -368,10 +489,29 @@ MetaGradient run(backend::Backend& backend, const Setting& setting) {
   }
   const TaskBatch& batch = setting.problem.batch(backend);
   Scheduler scheduler(backend, *algorithm, batch.shape());
-  const StepResult step = scheduler.step(parameters, batch, setting.context);
+  StepContext context = setting.context;
+  context.memory = setting.memory;
+  algorithm->begin_training(static_cast<std::uint64_t>(setting.problem.tasks), 0.0);
+  MetaGradient result;
+  const std::size_t width = setting.problem.network->size();
+  if (!setting.memory.empty()) {
+    result.memory_gradients.assign(
+        2, Numbers(static_cast<std::size_t>(setting.problem.tasks) * width));
+  }
+  const StepResult step =
+      scheduler.step(parameters, batch, context, [&](TaskProgram& program, int first) {
+        const auto count = static_cast<std::size_t>(program.wave().count());
+        const auto named = program.memory_gradients();
+        for (std::size_t g = 0; g < named.size(); ++g) {
+          program.wave().download(
+              named[g].block, std::span(result.memory_gradients[g])
+                                  .subspan(static_cast<std::size_t>(first) * width, count * width));
+        }
+      });
   EXPECT_EQ(step.diverged, 0u);
   EXPECT_EQ(step.tasks, static_cast<std::size_t>(setting.problem.tasks));
-  MetaGradient result{step.loss, step.task_loss, {}};
+  result.loss = step.loss;
+  result.task_loss = step.task_loss;
   for (const backend::Shared& g : scheduler.gradients()) {
     result.gradients.emplace_back(g->size());
     g->download(result.gradients.back());
@@ -413,6 +553,25 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
         all_want.insert(all_want.end(), want.begin(), want.end());
       }
       EXPECT_TRUE(close_rows(all_got, all_want, all_want.size(), tolerance));
+      if (!setting.memory.empty()) hold_memory(setting, objective, got, tolerance);
+    }
+  }
+
+  /// The gradients by what the tasks remember; the objective is the mean over tasks.
+  void hold_memory(const Setting& setting, Objective& objective, const MetaGradient& got,
+                   double tolerance) {
+    for (std::size_t g = 0; g < 2; ++g) {
+      const auto coordinates = chosen_coordinates(setting.memory[g].size(), 24);
+      const Numbers want = central_differences(
+          [&](const Numbers& x) {
+            Parameters memory = setting.memory;
+            memory[g] = x;
+            return Numbers{objective.with_memory(memory)};
+          },
+          setting.memory[g], 1, coordinates, difference_step);
+      Numbers mine = select(got.memory_gradients[g], 1, coordinates);
+      for (double& x : mine) x /= setting.problem.tasks;
+      EXPECT_TRUE(close_rows(mine, want, want.size(), tolerance));
     }
   }
 };
@@ -425,6 +584,10 @@ TEST_P(PropertyTest, MetaSgd) {
 }
 TEST_P(PropertyTest, Abml) {
   hold_against_differences(AlgorithmKind::abml, 42);
+}
+
+TEST_P(PropertyTest, Hvi) {
+  hold_against_differences(AlgorithmKind::hvi, 32);
 }
 
 TEST_P(PropertyTest, ThreadsDoNotChangeABit) {

@@ -402,6 +402,110 @@ TEST_P(KlTest, UnwantedPartsMayBeEmpty) {
   EXPECT_EQ(only_hvp, hvp.s);
 }
 
+// ---- scalars of a task ----
+
+TEST_P(AlgebraTest, RowCounts) {
+  const Block count = wave().block(1);
+  for (const backend::Set set : {backend::Set::support, backend::Set::query, backend::Set::all}) {
+    Numbers got, want;
+    runner_->for_each_wave([&](int) {
+      wave().row_count(count, set);
+      runner_->take(count, 1, got);
+    });
+    for (int t = 0; t < tasks_; ++t) {
+      const auto task = static_cast<std::size_t>(t);
+      const int support = problem_.twice.support_n[task], query = problem_.twice.query_n[task];
+      want.push_back(set == backend::Set::support ? support
+                     : set == backend::Set::query ? query
+                                                  : support + query);
+    }
+    EXPECT_EQ(got, want);
+  }
+}
+
+TEST_P(AlgebraTest, FunctionsOfAScalar) {
+  RandomStream draw = stream(5, 300);
+  Numbers x;
+  for (int t = 0; t < tasks_; ++t) x.push_back(static_cast<float>(0.01 + 9.0 * draw.uniform()));
+  const Block scalar = wave().block(1);
+  const auto map_of = [&](backend::Function f) {
+    Numbers got;
+    runner_->for_each_wave([&](int) {
+      runner_->put(scalar, x);
+      wave().apply(scalar, f, scalar);
+      runner_->take(scalar, 1, got);
+    });
+    return got;
+  };
+  const auto expect = [&](backend::Function f, double (*g)(double)) {
+    Numbers want;
+    for (const double v : x) want.push_back(g(v));
+    EXPECT_TRUE(close_rows(map_of(f), want, 1, closed_form_tolerance(*backend_)));
+  };
+  expect(backend::Function::reciprocal, [](double v) { return 1.0 / v; });
+  expect(backend::Function::logarithm, [](double v) { return std::log(v); });
+  expect(backend::Function::square_root, [](double v) { return std::sqrt(v); });
+}
+
+TEST_P(AlgebraTest, AScalarScalesItsTask) {
+  const Numbers a = random(0);
+  const std::size_t width = problem_.width();
+  Numbers factor;
+  for (int t = 0; t < tasks_; ++t) factor.push_back(0.25 * (t + 1));
+  const Block scalar = wave().block(1);
+  const Block vector = wave().weights();
+  Numbers got;
+  runner_->for_each_wave([&](int) {
+    runner_->put(scalar, factor);
+    runner_->put(vector, a);
+    wave().scale_by(vector, scalar);
+    runner_->take(vector, width, got);
+  });
+  expect_close(got, map([&](std::size_t i) { return factor[i / width] * a[i]; }));
+}
+
+/// Two steps of each task by itself, from counts of its own, against Kingma & Ba's formulas.
+TEST_P(AlgebraTest, AdamStepsOfEveryTask) {
+  const backend::AdamRule rule{.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-4};
+  const std::size_t width = problem_.width();
+  Numbers p = random(0), m = random(1, 0.1), v = random(2, 0.1);
+  for (double& x : v) x = std::abs(x);
+  const Numbers gradients[] = {random(3), random(4)};
+  Numbers count;
+  for (int t = 0; t < tasks_; ++t) count.push_back(t % 5);
+  const backend::Wave::AdamBlocks blocks{wave().weights(), wave().weights(), wave().weights(),
+                                         wave().weights(), wave().block(1)};
+  Numbers got, got_m, got_v;
+  runner_->for_each_wave([&](int) {
+    runner_->put(blocks.parameters, p);
+    runner_->put(blocks.m, m);
+    runner_->put(blocks.v, v);
+    for (int step = 0; step < 2; ++step) {
+      Numbers now = count;
+      for (double& n : now) n += step + 1;
+      runner_->put(blocks.count, now);
+      runner_->put(blocks.gradient, gradients[step]);
+      wave().adam_step(blocks, rule);
+    }
+    runner_->take(blocks.parameters, width, got);
+    runner_->take(blocks.m, width, got_m);
+    runner_->take(blocks.v, width, got_v);
+  });
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    for (int step = 0; step < 2; ++step) {
+      const double n = count[i / width] + step + 1;
+      const double g = gradients[step][i];
+      m[i] = 0.8 * m[i] + 0.2 * g;
+      v[i] = 0.95 * v[i] + 0.05 * g * g;
+      p[i] -= 0.05 * (m[i] / (1.0 - std::pow(0.8, n))) /
+              (std::sqrt(v[i] / (1.0 - std::pow(0.95, n))) + 1e-4);
+    }
+  }
+  expect_close(got, p);
+  expect_close(got_m, m);
+  expect_close(got_v, v);
+}
+
 std::string test_name(const ::testing::TestParamInfo<AlgebraTest::ParamType>& param) {
   return std::get<0>(param.param) + "_" +
          layouts()[static_cast<std::size_t>(std::get<1>(param.param))].name;

@@ -177,7 +177,7 @@ TEST_F(Cli, ConfigurationsPrintAsTheyAreRead) {
   EXPECT_THAT(resolved.out, HasSubstr("steps = 7"));
   put_file(folder_ / "resolved.toml", resolved.out);
   EXPECT_EQ(kshot({"config", "resolved.toml"}).out, resolved.out);
-  for (const char* algorithm : {"maml", "meta_sgd", "abml", "leo"}) {
+  for (const char* algorithm : {"maml", "meta_sgd", "abml", "leo", "hvi"}) {
     put_file(folder_ / "starter.toml", kshot({"config", "--template", algorithm}).out);
     EXPECT_EQ(kshot({"config", "starter.toml"}).status, 0) << algorithm;
   }
@@ -313,6 +313,52 @@ TEST_F(Cli, FromTrainingToComparison) {
   const Outcome inspect = kshot({"inspect", "a"});
   EXPECT_EQ(inspect.status, 0) << inspect.error;
   EXPECT_THAT(inspect.out, HasSubstr("theta.layers.0.weight"));
+}
+
+TEST_F(Cli, HviTrainsResumesEvaluatesAdaptsAndCompares) {
+  put_file(folder_ / "h.toml", R"(algorithm = "hvi"
+network.layers = [1, 12, 1]
+loss = { type = "gaussian_nll", noise_std = 0.3 }
+inner = { steps = 3, learning_rate = 0.01 }
+hvi = { bound = "vb", samples = 2 }
+data = { shots = 4, queries = 5, tasks = 40 }
+[train]
+steps = 20
+meta_batch = 16
+validate_every = 10
+validation_episodes = 20
+[evaluate]
+episodes = 30
+samples = 6
+)");
+  const Outcome plan = kshot({"plan", "h.toml", "--set", "data.tasks=1000000"});
+  ASSERT_EQ(plan.status, 0) << plan.error;
+  EXPECT_THAT(plan.out, HasSubstr("1000000 tasks"));
+  ASSERT_EQ(kshot({"train", "h.toml", "--out", "h", "--quiet", "--set", "train.steps=12"}).status,
+            0);
+  EXPECT_TRUE(fs::exists(folder_ / "h" / "tasks.store"));
+  ASSERT_EQ(kshot({"train", "--resume", "h", "--quiet", "--set", "train.steps=20"}).status, 0);
+  const Outcome evaluate = kshot({"evaluate", "h", "--steps", "5"});
+  ASSERT_EQ(evaluate.status, 0) << evaluate.error;
+  EXPECT_THAT(evaluate.out, AllOf(HasSubstr("hvi, 5 steps"), HasSubstr("in 90 % band")));
+  put_file(folder_ / "support.csv", "x,y\n-1,0.5\n0.5,1.5\n2,-1\n");
+  put_file(folder_ / "query.csv", "x,y\n0,1\n1,0.25\n");
+  const Outcome adapt = kshot({"adapt", "h", "--support", "support.csv", "--query", "query.csv"});
+  ASSERT_EQ(adapt.status, 0) << adapt.error;
+  EXPECT_TRUE(tensors("adapted/adapted.safetensors").contains("log_sigma.layers.1.bias"));
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "m", "--quiet"}).status, 0);
+  const Outcome report = kshot({"report", "h", "--out", "r.html"});
+  ASSERT_EQ(report.status, 0) << report.error;
+  EXPECT_THAT(slurp(folder_ / "r.html"), HasSubstr("<svg"));
+  const Outcome compare = kshot({"compare", "h", "m"});
+  ASSERT_EQ(compare.status, 0) << compare.error;
+
+  // a store that is not this run's, and a meta-batch of more tasks than there are
+  put_file(folder_ / "h" / "tasks.store", "something else");
+  expect_one_line(kshot({"train", "--resume", "h", "--quiet", "--set", "train.steps=30"}),
+                  "not a task store");
+  expect_one_line(kshot({"train", "h.toml", "--out", "few", "--set", "data.tasks=15"}),
+                  "there are 15");
 }
 
 TEST_F(Cli, AFullReportShowsNewTasks) {

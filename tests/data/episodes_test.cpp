@@ -8,6 +8,7 @@
 #include <numeric>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "episodes/episode_stream.h"
@@ -307,6 +308,137 @@ TEST(ClassEpisodes, TooFewNamesSplitAndCounts) {
   EXPECT_THAT(error_text([&] { make_table_source(data, {}); }), HasSubstr("expected tasks"));
 }
 
+// ---- a finite number of training tasks ----
+
+TEST(FixedTasks, AMemberIsTheSameEveryTimeAndOthersDiffer) {
+  const auto source = make_fixed_source(make_sinusoid({.support = 4, .query = 3}), 50);
+  EXPECT_EQ(source->training_tasks(), 50u);
+  TaskBatch a(source->shape(), 3), b(source->shape(), 3);
+  const std::vector<std::uint32_t> members = {7, 49, 8}, turned = {8, 7, 49};
+  a.draw(*source, {.seed = 4, .step = 1}, 0, members);
+  b.draw(*source, {.seed = 4, .step = 99}, 16, turned);
+  for (const auto& [i, j] : {std::pair{0, 1}, std::pair{1, 2}, std::pair{2, 0}}) {
+    EXPECT_TRUE(std::ranges::equal(a.slot(i).support_x, b.slot(j).support_x));
+    EXPECT_TRUE(std::ranges::equal(a.slot(i).query_value, b.slot(j).query_value));
+  }
+  EXPECT_FALSE(std::ranges::equal(a.slot(0).support_x, a.slot(1).support_x));
+  EXPECT_FALSE(std::ranges::equal(a.slot(0).support_x, a.slot(2).support_x));
+}
+
+TEST(FixedTasks, WithoutAMemberOneOfThemIsDrawn) {
+  const auto source = make_fixed_source(make_sinusoid({.support = 2, .query = 1}), 5);
+  TaskBatch known(source->shape(), 5), drawn(source->shape(), 200);
+  known.draw(*source, {.seed = 4}, 0, std::vector<std::uint32_t>{0, 1, 2, 3, 4});
+  drawn.draw(*source, {.seed = 4, .step = 3}, 0, 200);
+  std::vector<int> turns(5, 0);
+  for (int t = 0; t < 200; ++t) {
+    for (int m = 0; m < 5; ++m) {
+      turns[static_cast<std::size_t>(m)] +=
+          std::ranges::equal(drawn.slot(t).support_x, known.slot(m).support_x);
+    }
+  }
+  EXPECT_EQ(std::accumulate(turns.begin(), turns.end(), 0), 200);
+  for (const int n : turns) EXPECT_NEAR(n, 40, 34);  // six deviations of 5.7
+  // test tasks are the source's own, without end
+  const auto plain = make_sinusoid({.support = 2, .query = 1});
+  TaskBatch a(source->shape(), 1), b(source->shape(), 1);
+  a.draw(*source, {.seed = 4, .split = Split::test, .step = 2}, 9, 1);
+  b.draw(*plain, {.seed = 4, .split = Split::test, .step = 2}, 9, 1);
+  EXPECT_EQ(a.support_x, b.support_x);
+}
+
+TEST(PermutedTasks, SameClassesOtherLabels) {
+  TempFolder folder;
+  const auto source =
+      make_permuted_source(class_file(folder / "c.kshot"), {{.ways = 5, .shots = 3, .queries = 4}});
+  std::set<int> classes;
+  std::set<std::vector<int>> permutations;
+  TaskBatch batch(source->shape(), 100);
+  for (const Split split : {Split::train, Split::test}) {
+    batch.draw(*source, {.seed = 2, .split = split}, 0, 100);
+    for (int t = 0; t < 100; ++t) {
+      const TaskSlot slot = batch.slot(t);
+      std::map<int, int> label_of;
+      std::set<std::pair<int, int>> rows;
+      const auto look = [&](float cls, float row, std::int32_t label, bool query) {
+        classes.insert(static_cast<int>(cls));
+        EXPECT_EQ(label_of.emplace(static_cast<int>(cls), label).first->second, label);
+        EXPECT_TRUE(rows.emplace(static_cast<int>(cls), static_cast<int>(row)).second);
+        // a quarter of 20 to 22 rows is kept for the queries of new tasks
+        const int kept_from = 20 + static_cast<int>(cls) % 3 - 5;
+        EXPECT_EQ(static_cast<int>(row) >= kept_from, query && split == Split::test);
+      };
+      for (std::size_t i = 0; i < 15; ++i) {
+        look(slot.support_x[2 * i], slot.support_x[2 * i + 1], slot.support_label[i], false);
+      }
+      for (std::size_t i = 0; i < 20; ++i) {
+        look(slot.query_x[2 * i], slot.query_x[2 * i + 1], slot.query_label[i], true);
+      }
+      std::set<int> labels;
+      std::vector<int> permutation;
+      for (const auto& [cls, label] : label_of) {
+        labels.insert(label);
+        permutation.push_back(label);
+      }
+      EXPECT_EQ(labels, (std::set<int>{0, 1, 2, 3, 4}));
+      permutations.insert(permutation);
+    }
+  }
+  EXPECT_EQ(classes.size(), 5u) << "the classes are the environment's";
+  for (const int c : classes) EXPECT_LT(c, 12) << "training classes";
+  EXPECT_GT(permutations.size(), 60u) << "of 120";
+  EXPECT_THAT(error_text([&] {
+                make_permuted_source(class_file(folder / "d.kshot"),
+                                     {{.ways = 5, .shots = 12, .queries = 5}});
+              }),
+              HasSubstr("expected at most 15 together, and 5 queries"));
+}
+
+TEST(PermutedTasks, OnePermutationOfPixelsATask) {
+  TempFolder folder;
+  DatasetHeader header;
+  header.kind = io::GroupKind::classes;
+  header.input = {.channels = 40};
+  header.preprocessing.kind = io::Preprocessing::Kind::table;
+  DatasetWriter writer(folder / "p.kshot", header);
+  for (int c = 0; c < 3; ++c) {
+    writer.begin_group("c" + std::to_string(c), Split::train);
+    for (int r = 0; r < 8; ++r) {  // pixel p of every row: 1000 row + p
+      std::vector<float> x;
+      for (int p = 0; p < 40; ++p) x.push_back(static_cast<float>(1000 * (8 * c + r) + p));
+      writer.add(x);
+    }
+  }
+  writer.commit();
+  PermutedEpisodes options{{.ways = 2, .shots = 2, .queries = 2}, true, 3};
+  const auto source = make_permuted_source(Dataset::open(folder / "p.kshot"), options);
+  TaskBatch batch(source->shape(), 20);
+  batch.draw(*source, {.seed = 2}, 0, 20);
+  std::set<std::vector<int>> orders;
+  for (int t = 0; t < 20; ++t) {
+    const TaskSlot slot = batch.slot(t);
+    const auto order = [&](std::span<const float> x, std::size_t row) {
+      std::vector<int> pixels;
+      for (std::size_t p = 0; p < 40; ++p) {
+        pixels.push_back(static_cast<int>(x[row * 40 + p]) % 1000);
+      }
+      return pixels;
+    };
+    const std::vector<int> first = order(slot.support_x, 0);
+    for (std::size_t row = 0; row < 4; ++row) {
+      EXPECT_EQ(order(slot.support_x, row), first);
+      EXPECT_EQ(order(slot.query_x, row), first);
+    }
+    EXPECT_EQ(std::set<int>(first.begin(), first.end()).size(), 40u);
+    int moved = 0;
+    for (int p = 0; p < 40; ++p) moved += first[static_cast<std::size_t>(p)] != p;
+    EXPECT_LE(moved, 6) << "three swaps";
+    orders.insert(first);
+    EXPECT_EQ(slot.support_label[3], 1) << "labels stay";
+  }
+  EXPECT_GT(orders.size(), 18u);
+}
+
 // ---- tables ----
 
 /// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
@@ -425,6 +557,24 @@ TEST(MakeSource, MismatchesNameTheKey) {
   config.data.path = (folder / "l.kshot").string();
   config.loss.type = LossType::cross_entropy;
   EXPECT_THAT(fault(), AllOf(HasSubstr("data.ways = 5"), HasSubstr("has 3 labels")));
+}
+
+TEST(TableEpisodes, AMemberIsATaskOfTheFileWithRowsOfEachStep) {
+  TempFolder folder;
+  const auto source = make_table_source(task_file(folder / "t.kshot"),
+                                        {.shots = 3, .queries = 2, .variable_size = true});
+  EXPECT_EQ(source->training_tasks(), 3u);
+  EXPECT_DOUBLE_EQ(source->training_rows(), (30.0 + 12.0 + 4.0) / 3.0);
+  TaskBatch batch(source->shape(), 3), later(source->shape(), 3);
+  const std::vector<std::uint32_t> members = {2, 0, 1};
+  batch.draw(*source, {.seed = 1, .step = 1}, 0, members);
+  later.draw(*source, {.seed = 1, .step = 2}, 0, members);
+  for (int t = 0; t < 3; ++t) {
+    for (TaskBatch* b : {&batch, &later}) {
+      EXPECT_EQ(b->slot(t).support_x[0], static_cast<float>(members[static_cast<std::size_t>(t)]));
+    }
+  }
+  EXPECT_FALSE(std::ranges::equal(batch.slot(1).support_x, later.slot(1).support_x));
 }
 
 }  // namespace

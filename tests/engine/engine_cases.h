@@ -31,6 +31,9 @@ validation_episodes = 19
 log_every = 3
 )";
   if (algorithm == "abml") text += "[abml]\nsamples_inner = 2\nsamples_outer = 3\n";
+  if (algorithm == "hvi") {
+    text += "[hvi]\nbound = \"vb\"\nsamples = 2\njoint_steps = 3\n";
+  }
   return Config::parse(text, "test", overrides);
 }
 

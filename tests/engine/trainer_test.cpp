@@ -108,7 +108,8 @@ TEST_P(TrainerTest, ThreadsDoNotMatter) {
 INSTANTIATE_TEST_SUITE_P(All, TrainerTest,
                          testing::Values(Case{"maml", "cpu"}, Case{"maml", "reference"},
                                          Case{"meta_sgd", "cpu"}, Case{"abml", "cpu"},
-                                         Case{"abml", "reference"}),
+                                         Case{"abml", "reference"}, Case{"hvi", "cpu"},
+                                         Case{"hvi", "reference"}),
                          [](const auto& parameter) {
                            return std::string(parameter.param.algorithm) + "_" +
                                   parameter.param.device;

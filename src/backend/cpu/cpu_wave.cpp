@@ -232,6 +232,60 @@ void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
                      vectors(dst));
 }
 
+// ---- scalars of a task; loops run over real elements alone, so that pads stay as they are ----
+
+void CpuWave::spread(Block scalar, float* out) const {
+  const float* from = at(scalar);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(kernels_.lanes); ++i) {
+    out[i] = from[tasks_at_once() == 1 ? 0 : i];
+  }
+}
+
+void CpuWave::row_count(Block dst, Set set) {
+  for (std::size_t t = 0; t < tasks_at_once(); ++t) {
+    at(dst)[t] = static_cast<float>(task_rows(set, static_cast<int>(t)));
+  }
+}
+
+void CpuWave::apply(Block dst, Function f, Block src) {
+  const float* from = at(src);
+  float* to = at(dst);
+  const std::size_t n = storage(src).width * tasks_at_once();
+  switch (f) {
+    case Function::reciprocal:
+      for (std::size_t i = 0; i < n; ++i) to[i] = 1.0f / from[i];
+      break;
+    case Function::logarithm:
+      for (std::size_t i = 0; i < n; ++i) to[i] = std::log(from[i]);
+      break;
+    case Function::square_root:
+      for (std::size_t i = 0; i < n; ++i) to[i] = std::sqrt(from[i]);
+      break;
+  }
+}
+
+void CpuWave::scale_by(Block y, Block scalar) {
+  float factor[max_lanes] = {};
+  spread(scalar, factor);
+  kernels_.scale(at(y), factor, vectors(y));
+}
+
+void CpuWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
+  float count[max_lanes] = {};
+  spread(blocks.count, count);
+  AdamFactors factors{};
+  factors.beta1 = static_cast<float>(rule.beta1);
+  factors.beta2 = static_cast<float>(rule.beta2);
+  factors.epsilon = static_cast<float>(rule.epsilon);
+  for (int i = 0; i < kernels_.lanes; ++i) {
+    const double n = count[i];
+    factors.rate[i] = static_cast<float>(rule.learning_rate / (1.0 - std::pow(rule.beta1, n)));
+    factors.root[i] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(rule.beta2, n)));
+  }
+  kernels_.adam(at(blocks.parameters), at(blocks.gradient), at(blocks.m), at(blocks.v), factors,
+                vectors(blocks.parameters));
+}
+
 void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
   if (noise != nullptr && noise->host == nullptr) return draw(phi, eps, mu, sigma, noise->key);
   if (noise != nullptr) upload(eps, noise->host, noise->stride);

@@ -47,6 +47,10 @@ class CpuWave : public HostWave<float> {
   void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void rate_multiply(Block dst, const Rate& rate, Block x) override;
   void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
+  void row_count(Block dst, Set set) override;
+  void apply(Block dst, Function f, Block src) override;
+  void scale_by(Block y, Block scalar) override;
+  void adam_step(const AdamBlocks& blocks, const AdamRule& rule) override;
   void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
   void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
   void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
@@ -105,6 +109,10 @@ class CpuWave : public HostWave<float> {
   /// Shared rates in the layout of weights; true if one float an element is to be spread over
   /// lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
+  /// Task scalars (blocks of width 1) as a pattern of W floats.
+  void spread(Block scalar, float* out) const;
+  /// Tasks whose vectors lie side by side: W in lanes, else 1.
+  std::size_t tasks_at_once() const { return static_cast<std::size_t>(capacity()); }
   /// KL's per-lane sums [W] into the value block.
   virtual void add_value(Block value, const float* sums) = 0;
 

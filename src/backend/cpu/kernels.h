@@ -142,6 +142,12 @@ struct NoiseKey {
   std::uint32_t counter1, task, counter3;
 };
 
+struct AdamFactors {
+  float beta1, beta2, epsilon;
+  float rate[max_lanes];  ///< learning rate / (1 - beta1^n)
+  float root[max_lanes];  ///< 1 / sqrt(1 - beta2^n)
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -155,6 +161,12 @@ struct Kernels {
   /// dst = src - rate * g (src null: rate * g). rate: number, or vector where `rates` is given.
   void (*rate_step)(float* dst, const float* src, float rate, const float* rates, bool splat,
                     const float* g, std::size_t vectors);
+  /// y *= factor, a pattern of W floats.
+  void (*scale)(float* y, const float* factor, std::size_t vectors);
+  /// Adam: m and v move by their decays; p -= rate m / (sqrt(v) root + epsilon), where rate and
+  /// root, patterns of W floats, hold the bias corrections.
+  void (*adam)(float* p, const float* g, float* m, float* v, const AdamFactors& factors,
+               std::size_t vectors);
   void (*broadcast)(float* dst, const float* src, std::size_t elements);  // lanes
   void (*reparameterise)(float* phi, const float* mu, const float* sigma, const float* eps,
                          std::size_t vectors);

@@ -195,6 +195,27 @@ void rate_step(float* dst, const float* src, float rate, const float* rates, boo
   }
 }
 
+void scale(float* y, const float* factor, std::size_t vectors) {
+  const vf a = load(factor);
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, a * load(y + i * W));
+}
+
+void adam(float* p, const float* g, float* m, float* v, const AdamFactors& factors,
+          std::size_t vectors) {
+  const vf rate = load(factors.rate);
+  const vf root = load(factors.root);
+  const float b1 = factors.beta1;
+  const float b2 = factors.beta2;
+  for (std::size_t i = 0; i < vectors; ++i) {
+    const vf x = load(g + i * W);
+    const vf first = b1 * load(m + i * W) + (1.0f - b1) * x;
+    const vf second = b2 * load(v + i * W) + (1.0f - b2) * x * x;
+    store(m + i * W, first);
+    store(v + i * W, second);
+    store(p + i * W, load(p + i * W) - rate * first / (vsqrt(second) * root + factors.epsilon));
+  }
+}
+
 void broadcast(float* dst, const float* src, std::size_t elements) {
   for (std::size_t i = 0; i < elements; ++i) store(dst + i * W, splat(src[i]));
 }
@@ -1147,6 +1168,8 @@ constexpr Kernels table = {
     multiply,
     exponential,
     rate_step,
+    scale,
+    adam,
     broadcast,
     reparameterise,
     sample_pullback,

@@ -54,6 +54,17 @@ class ReferenceWave final : public HostWave<double> {
   void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void rate_multiply(Block dst, const Rate& rate, Block x) override;
   void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
+  void row_count(Block dst, Set set) override {
+    const std::size_t support = set == Set::query ? 0 : support_.rows;
+    const std::size_t query = set == Set::support ? 0 : query_.rows;
+    at(dst, 1)[0] = static_cast<double>(support + query);
+  }
+  void apply(Block dst, Function f, Block src) override;
+  void scale_by(Block y, Block scalar) override {
+    const double a = at(scalar, 1)[0];
+    for (double& value : at(y)) value *= a;
+  }
+  void adam_step(const AdamBlocks& blocks, const AdamRule& rule) override;
   void upload(Block dst, const double* host, std::size_t stride) override {
     Values& d = at(dst);
     std::copy_n(host + first_ * stride, d.size(), d.begin());
@@ -293,6 +304,42 @@ void ReferenceWave::rate_step(Block dst, Block src, const Rate& rate, Block grad
   const Values& g = at(grad, from.size());
   Values& to = at(dst, from.size());
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - rate_at(rate, i, to.size()) * g[i];
+}
+
+// ---- scalars of a task ----
+
+void ReferenceWave::apply(Block dst, Function f, Block src) {
+  const Values& from = at(src);
+  Values& to = at(dst, from.size());
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    switch (f) {
+      case Function::reciprocal:
+        to[i] = 1.0 / from[i];
+        break;
+      case Function::logarithm:
+        to[i] = std::log(from[i]);
+        break;
+      case Function::square_root:
+        to[i] = std::sqrt(from[i]);
+        break;
+    }
+  }
+}
+
+void ReferenceWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
+  const Values& g = at(blocks.gradient);
+  Values& p = at(blocks.parameters, g.size());
+  Values& m = at(blocks.m, g.size());
+  Values& v = at(blocks.v, g.size());
+  const double count = at(blocks.count, 1)[0];
+  const double correction1 = 1.0 - std::pow(rule.beta1, count);
+  const double correction2 = 1.0 - std::pow(rule.beta2, count);
+  for (std::size_t i = 0; i < g.size(); ++i) {
+    m[i] = rule.beta1 * m[i] + (1.0 - rule.beta1) * g[i];
+    v[i] = rule.beta2 * v[i] + (1.0 - rule.beta2) * g[i] * g[i];
+    p[i] -=
+        rule.learning_rate * (m[i] / correction1) / (std::sqrt(v[i] / correction2) + rule.epsilon);
+  }
 }
 
 // ---- Gaussian over weights ----
