@@ -27,8 +27,13 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     add_dependencies(test_${name} kshot_cli)
     target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")
   endif()
+  # One set of bodies for every backend, a device's too: `ctest -L equivalence`.
+  set(labels)
+  if(name MATCHES "^(backend|algorithms)$")
+    set(labels LABELS equivalence)
+  endif()
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120
-                       PROPERTIES TIMEOUT 900)
+                       PROPERTIES TIMEOUT 900 ${labels})
 endforeach()
 
 # Each public header compiles alone, twice in one file, with nothing but include/ to look in.

@@ -27,17 +27,11 @@
 //               bytes is the floor on an H200. They are for what the fused kernels do not take.
 #include "kernels/elementwise.h"
 
-#include <algorithm>
-
-#include "kernels/device.h"
+#include "kernels/passes.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
-
-constexpr int threads = 256;
-constexpr int per_thread = 4;  // independent loads in flight
-constexpr int chunk = threads * per_thread;
 
 // ---- flat ----
 
@@ -106,24 +100,6 @@ struct SampleDirection {
   __device__ void operator()(std::size_t i) const { u[i] = v_mu[i] + sigma[i] * eps[i] * v_s[i]; }
 };
 
-template <class Pass>
-__global__ void __launch_bounds__(threads) flat_kernel(Pass pass, std::size_t count) {
-  const std::size_t step = std::size_t{gridDim.x} * threads;
-  for (std::size_t i = std::size_t{blockIdx.x} * threads + threadIdx.x; i < count; i += step) {
-    pass(i);
-  }
-}
-
-template <class Pass>
-void flat(const Pass& pass, std::size_t count, cudaStream_t stream) {
-  if (count == 0) return;
-  const std::size_t blocks = (count + chunk - 1) / chunk;
-  launch<flat_kernel<Pass>>({.grid = static_cast<unsigned>(std::min<std::size_t>(blocks, 1u << 30)),
-                             .block = threads,
-                             .stream = stream},
-                            pass, count);
-}
-
 // ---- by task: pass(task, element, index of both) ----
 
 template <class T>
@@ -160,11 +136,6 @@ struct RateStep {
 };
 
 template <class T>
-__device__ T scale_of(const TaskScale<T>& scale, int task) {
-  return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
-}
-
-template <class T>
 struct KlHvp {
   GaussianPair<T> pair;
   const T* v_mu;
@@ -185,29 +156,6 @@ struct KlHvp {
     if (rp_s) rp_s[at] -= T(2) * d * along_mu + along_s;
   }
 };
-
-template <class Pass>
-__global__ void __launch_bounds__(threads) by_task_kernel(Pass pass, int width, int chunks) {
-  const int task = static_cast<int>(blockIdx.x) / chunks;
-  const int first = (static_cast<int>(blockIdx.x) - task * chunks) * chunk;
-  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
-#pragma unroll
-  for (int k = 0; k < per_thread; ++k) {
-    const int i = first + k * threads + static_cast<int>(threadIdx.x);
-    if (i < width) pass(task, i, row + static_cast<std::size_t>(i));
-  }
-}
-
-template <class Pass>
-void by_task(const Pass& pass, Extent extent, cudaStream_t stream) {
-  if (extent.count() == 0) return;
-  const int chunks = (extent.width + chunk - 1) / chunk;
-  launch<by_task_kernel<Pass>>(
-      {.grid = static_cast<unsigned>(extent.tasks) * static_cast<unsigned>(chunks),
-       .block = threads,
-       .stream = stream},
-      pass, extent.width, chunks);
-}
 
 // ---- noise ----
 
@@ -240,18 +188,8 @@ __global__ void __launch_bounds__(threads)
 // ---- KL: a block a task ----
 
 template <class T>
-__device__ T warp_sum(T value) {
-#pragma unroll
-  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
-    value += __shfl_xor_sync(all_lanes, value, lanes);
-  }
-  return value;
-}
-
-template <class T>
 __global__ void __launch_bounds__(threads)
     kl_kernel(GaussianPair<T> pair, T* value, T* g_mu, T* g_s, T* gp_mu, T* gp_s, int width) {
-  KSHOT_SHARED(T, of_warp, [threads / warp_lanes]);
   const int task = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
   const T scale = scale_of(pair.scale, task);
@@ -269,14 +207,8 @@ __global__ void __launch_bounds__(threads)
     if (gp_s) gp_s[at] += scale * (T(1) - ratio - d * pull);
   }
   if (!value) return;  // the whole block: no barrier was passed
-  sum = warp_sum(sum);
-  if (thread % warp_lanes == 0) of_warp[thread / warp_lanes] = sum;
-  __syncthreads();
-  if (thread == 0) {
-    T total = 0;
-    for (int w = 0; w < threads / warp_lanes; ++w) total += of_warp[w];
-    value[task] += scale * total;
-  }
+  const T total = block_sum(sum);
+  if (thread == 0) value[task] += scale * total;
 }
 
 }  // namespace

@@ -40,5 +40,18 @@ struct TaskTensor {
   std::size_t stride = 0;
 };
 
+/// A vector and its directional derivative, null where there is none (it is zero then, or not
+/// wanted).
+template <class T>
+struct Tangent {
+  T* value = nullptr;
+  T* dot = nullptr;
+};
+
+template <class T>
+struct TensorTangent {
+  TaskTensor<T> value, dot;
+};
+
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

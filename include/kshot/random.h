@@ -157,7 +157,7 @@ inline float sign_element(const RandomKey& key, std::uint64_t element) {
 }
 
 /// Uniform number in [0, 1) of one element, 24 bits, in the order of noise_address.
-inline float uniform_element(const RandomKey& key, std::uint64_t element) {
+KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64_t element) {
   const NoiseAddress at = noise_address(element);
   const auto words = philox4x32(key.counter(at.quad), key.key());
   return static_cast<float>(words[static_cast<std::size_t>(at.word)] >> 8) * 0x1p-24f;

@@ -3,13 +3,29 @@
 #include <fmt/format.h>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cuda/cuda_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "kshot/error.h"
 
 namespace kshot::backend {
 namespace {
 
-constexpr const char* no_cuda = "this build has no CUDA backend";
+#ifdef KSHOT_HAS_CUDA
+constexpr bool has_cuda = true;
+#else
+constexpr bool has_cuda = false;
+#endif
+#ifdef KSHOT_HAS_SIMT
+constexpr bool has_simt = true;
+#else
+constexpr bool has_simt = false;
+#endif
+
+constexpr const char* no_cuda =
+    "this build has no CUDA backend (install the CUDA toolkit 13 and configure with "
+    "-DKSHOT_CUDA=ON)";
+constexpr const char* no_simt =
+    "this build has no emulated CUDA backend (configure with -DKSHOT_SIMT=ON)";
 
 bool names_cuda(const std::string& device) {
   return device == "cuda" || device.starts_with("cuda:");
@@ -18,20 +34,35 @@ bool names_cuda(const std::string& device) {
 }  // namespace
 
 std::vector<DeviceInfo> list_devices() {
-  return {{"cpu", make_cpu_backend(0)->description(), true, ""},
-          {"reference", make_reference_backend(0)->description(), true, ""},
-          {"cuda", "NVIDIA GPU", false, no_cuda}};
+  std::vector<DeviceInfo> devices = {
+      {"cpu", make_cpu_backend(0)->description(), true, ""},
+      {"reference", make_reference_backend(0)->description(), true, ""}};
+  if constexpr (has_cuda) {
+    for (DeviceInfo& gpu : list_cuda_devices()) devices.push_back(std::move(gpu));
+  } else {
+    devices.push_back({"cuda", "NVIDIA GPU", false, no_cuda});
+  }
+  if constexpr (has_simt) devices.push_back(simt_device());
+  return devices;
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
+                                      std::optional<Precision> precision) {
   if (threads < 0) {
     throw Error(fmt::format("threads = {}: expected 0 (all cores) or a positive number", threads));
   }
   if (device == "cpu" || device == "auto") return make_cpu_backend(threads);
   if (device == "reference") return make_reference_backend(threads);
   if (names_cuda(device)) {
+    if constexpr (has_cuda) {
+      return make_cuda_backend(device, threads, precision.value_or(Precision::f32));
+    }
     throw DeviceError(
         fmt::format("device \"{}\": {} (use \"auto\", \"cpu\" or \"reference\")", device, no_cuda));
+  }
+  if (device == "simt") {
+    if constexpr (has_simt) return make_simt_backend(threads, precision.value_or(Precision::f32));
+    throw DeviceError(fmt::format("device \"simt\": {}", no_simt));
   }
   throw Error(fmt::format(
       "device \"{}\" is unknown: expected \"auto\", \"cpu\", \"reference\" or \"cuda\"", device));

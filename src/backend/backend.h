@@ -8,6 +8,7 @@
 //
 //   reference   double, one task a wave, plain loops
 //   cpu         float, a SIMD group of tasks (small networks) or one task (others) a wave
+//   cuda        float or double, thousands of tasks a wave, on a GPU or emulated (simt)
 //
 // Shapes below: B tasks in the wave, D weights of one task's network, n rows of a data set. Every
 // per-task scalar factor that depends on the task's own number of rows is expressed by a Scale, so
@@ -478,8 +479,11 @@ struct DeviceInfo {
 };
 std::vector<DeviceInfo> list_devices();
 
-/// "reference", "cpu", "auto" (says in `description` what was picked). Throws DeviceError for a
-/// device this build or machine does not have, naming why. threads = 0: all cores.
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+/// "reference", "cpu", "auto" (says in `description` what was picked), "cuda" and "cuda:N" (GPUs),
+/// "simt" (CUDA emulated, for tests). `precision` is f32 where it is left out, and heeded by "cuda"
+/// and "simt" alone: the others have one. Throws DeviceError for a device this build or machine
+/// does not have, naming why. threads = 0: all cores.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
+                                      std::optional<Precision> precision = {});
 
 }  // namespace kshot::backend

@@ -17,12 +17,13 @@ std::string text(const FeatureShape& shape) {
 
 }  // namespace
 
-Assembly assemble(const Config& config, const std::string& device, int threads) {
+Assembly assemble(const Config& config, const std::string& device, int threads,
+                  std::optional<backend::Precision> precision) {
   Assembly a;
   a.config = config;
   a.network = std::make_shared<const Network>(config.make_network());
   a.algorithm = make_algorithm(config, a.network);
-  a.backend = backend::make_backend(device, threads);
+  a.backend = backend::make_backend(device, threads, precision);
   for (const ParameterGroup& group : a.algorithm->groups()) {
     a.parameters.push_back(a.backend->shared(group.size));
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,9 @@ struct Assembly {
   std::vector<backend::Shared> parameters;  ///< in the order of algorithm->groups()
 };
 
-/// Parameters are left zero.
-Assembly assemble(const Config& config, const std::string& device, int threads);
+/// Parameters are left zero. `precision`: as backend::make_backend takes it.
+Assembly assemble(const Config& config, const std::string& device, int threads,
+                  std::optional<backend::Precision> precision = {});
 void load_parameters(Assembly& assembly, const Checkpoint& checkpoint);
 
 /// "cpu (...)".

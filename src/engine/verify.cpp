@@ -346,10 +346,7 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
     config.abml.samples_outer = outer.samples();
   }
-  if (device == "simt") {
-    throw DeviceError("device \"simt\": this build has no emulated CUDA backend");
-  }
-  Assembly assembly = assemble(config, device, threads);
+  Assembly assembly = assemble(config, device, threads, precision);
   backend::Backend& backend = *assembly.backend;
   if (precision && *precision != backend.precision()) {
     throw DeviceError(fmt::format("device \"{}\" computes in {}, not in {}", device,

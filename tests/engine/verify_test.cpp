@@ -178,8 +178,10 @@ TEST_F(VerifyTest, DevicesAndPrecisionsThatDoNotExist) {
   EXPECT_THAT(verify_as("reference", backend::Precision::f32), HasSubstr("computes in f64"));
   EXPECT_THAT(verify_as("cpu", backend::Precision::f64), HasSubstr("computes in f32"));
   EXPECT_EQ(verify_as("cpu", backend::Precision::f32), "(no error)");
-  EXPECT_THROW(verify_case(folder_.path(), "cuda", {}), DeviceError);
-  EXPECT_THROW(verify_case(folder_.path(), "simt", {}), DeviceError);
+  for (const backend::DeviceInfo& device : backend::list_devices()) {
+    if (device.usable) continue;
+    EXPECT_THROW(verify_case(folder_.path(), device.name, {}), DeviceError) << device.name;
+  }
 }
 
 class SharedCase : public testing::TestWithParam<const char*> {};
@@ -195,6 +197,40 @@ TEST_P(SharedCase, Agrees) {
     }
   }
 }
+
+/// The cases of linear layers and activations, on CUDA's backend: emulated, and on a GPU where
+/// there is one.
+class SharedCaseOnCuda : public testing::TestWithParam<const char*> {};
+
+TEST_P(SharedCaseOnCuda, Agrees) {
+  const fs::path folder = fs::path(KSHOT_SHARED_DIR) / "cases" / GetParam();
+  if (!fs::exists(folder)) GTEST_SKIP() << "the shared cases are not here: " << folder;
+  int devices = 0;
+  for (const backend::DeviceInfo& device : backend::list_devices()) {
+    if (!device.usable || (device.name != "simt" && !device.name.starts_with("cuda"))) continue;
+    ++devices;
+    for (const backend::Precision precision : {backend::Precision::f32, backend::Precision::f64}) {
+      const bool twice = precision == backend::Precision::f64;
+      const VerifyResult result = verify_case(folder, device.name, precision);
+      EXPECT_THAT(result.device, testing::StartsWith(device.name));
+      EXPECT_THAT(result.device, HasSubstr(twice ? "double" : "float"));
+      EXPECT_EQ(result.tolerance, twice ? 1e-9 : 1e-4);
+      EXPECT_FALSE(result.keys.empty());
+      for (const VerifyKey& key : result.keys) {
+        EXPECT_LE(key.error, result.tolerance) << result.device << ": " << key.name;
+      }
+    }
+  }
+  if (devices == 0) GTEST_SKIP() << "no CUDA backend in this build";
+}
+
+INSTANTIATE_TEST_SUITE_P(Perceptrons, SharedCaseOnCuda,
+                         testing::Values("abml_mlp_classify_fixed_prior", "abml_mlp_regression",
+                                         "abml_query_only_first_order", "abml_ragged_all_data",
+                                         "maml_mlp_first_order", "maml_mlp_relu_1step",
+                                         "maml_mlp_tanh_5step", "maml_ragged_regression",
+                                         "metasgd_layer_rates_per_step", "metasgd_mlp"),
+                         [](const auto& parameter) { return std::string(parameter.param); });
 
 INSTANTIATE_TEST_SUITE_P(
     All, SharedCase,

@@ -34,10 +34,21 @@ using Numbers = std::vector<double>;
 /// The instruction sets that the cpu backend is compiled for.
 inline constexpr const char* cpu_instruction_sets[] = {"portable", "avx2", "avx512"};
 
-/// "cpu_avx2" is the cpu backend held to AVX2; other names are devices. Throws what make_backend
-/// throws; fails the test where another backend comes than the one asked for.
+/// "cpu_avx2" is the cpu backend held to AVX2, "simt_f64" the emulated CUDA one in double; other
+/// names are devices. Throws what make_backend throws; fails the test where another backend comes
+/// than the one asked for.
 inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, int threads = 1) {
   const bool cpu = name.starts_with("cpu_");
+  if (const auto precision = name.find("_f"); !cpu && precision != name.npos) {
+    const auto wanted = name.ends_with("64") ? backend::Precision::f64 : backend::Precision::f32;
+    // "cuda0_f32": colons are not for names of tests
+    std::string device = name.substr(0, precision);
+    if (device.starts_with("cuda")) device.insert(4, ":");
+    auto backend = backend::make_backend(device, threads, wanted);
+    EXPECT_EQ(backend->name(), device);
+    EXPECT_EQ(backend->precision(), wanted);
+    return backend;
+  }
   if (!cpu) {
     auto backend = backend::make_backend(name, threads);
     EXPECT_EQ(backend->name(), name);
@@ -63,11 +74,19 @@ inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, i
   }
 }
 
-/// All backends of this build that can run here, the cpu's once for each instruction set.
+/// All backends of this build that can run here, the cpu's once for each instruction set, CUDA's
+/// in both precisions.
 inline std::vector<std::string> backend_names() {
   std::vector<std::string> names;
   for (const backend::DeviceInfo& device : backend::list_devices()) {
     if (!device.usable) continue;
+    if (device.name == "simt" || device.name.starts_with("cuda")) {
+      std::string name = device.name;
+      std::erase(name, ':');
+      names.push_back(name + "_f32");
+      names.push_back(name + "_f64");
+      continue;
+    }
     if (device.name != "cpu") {
       names.push_back(device.name);
       continue;
@@ -81,6 +100,18 @@ inline std::vector<std::string> backend_names() {
     }
   }
   return names;
+}
+
+/// Whether a backend has the layers of a network: CUDA's knows linear layers and activations so
+/// far, and throws DeviceError for others (CudaBackend.LayersWithoutKernelsAreSaid). Bodies that
+/// need them are left out there.
+inline bool takes(const backend::Backend& b, const Network& network) {
+  if (b.name() != "simt" && !b.name().starts_with("cuda")) return true;
+  return std::ranges::all_of(network.layers(), [](const Layer& l) {
+    return l.type == LayerType::linear || l.type == LayerType::flatten ||
+           l.type == LayerType::relu || l.type == LayerType::tanh ||
+           l.type == LayerType::leaky_relu;
+  });
 }
 
 inline RandomStream stream(std::uint64_t seed, std::uint32_t use = 0) {

@@ -1,0 +1,40 @@
+// Linear layers with per-task weights, and their tangents.
+//
+// Layout: features [tasks, rows, features], weights [outputs, inputs] and biases [outputs] of each
+// task (TaskTensor). Rows beyond a task's own are written as zero and never read, but for x, where
+// they are zero or finite. Pointers are device memory. Instantiated for float and double.
+#pragma once
+
+#include "kernels/extent.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+struct LinearSize {
+  int inputs = 0;
+  int outputs = 0;
+};
+
+/// y = W x + b; where y.dot is given, y.dot = W x.dot + W.dot x + b.dot.
+template <class T>
+void linear_forward(Tangent<T> y, Tangent<const T> x, TensorTangent<const T> weight,
+                    TensorTangent<const T> bias, LinearSize size, const RowExtent& rows,
+                    cudaStream_t stream);
+
+/// g_in = W^T g; where g_in.dot is given, g_in.dot = W^T g.dot + W.dot^T g.
+template <class T>
+void linear_input_gradient(Tangent<T> g_in, Tangent<const T> g, TensorTangent<const T> weight,
+                           LinearSize size, const RowExtent& rows, cudaStream_t stream);
+
+/// Which of a gradient's two outputs are added to rather than overwritten.
+struct Accumulate {
+  bool value = false, dot = false;
+};
+
+/// Over a task's own rows: g_weight = or += sum g x^T, g_bias = or += sum g; the dots are the
+/// derivatives, sum g.dot x^T + g x.dot^T and sum g.dot. What is null is not wanted.
+template <class T>
+void linear_weight_gradient(TensorTangent<T> g_weight, TensorTangent<T> g_bias, Accumulate to,
+                            Tangent<const T> g, Tangent<const T> x, LinearSize size,
+                            const RowExtent& rows, cudaStream_t stream);
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,102 @@
+// What kernel files share: passes over vectors, element by element, and sums of a block.
+//
+// Who does what  flat: a thread takes every (grid size)-th element. by_task: a block takes `chunk`
+//                elements of one task, neighbouring threads neighbouring elements. block_sum: over
+//                lanes, then warps, in a fixed order.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "kernels/device.h"
+#include "kernels/extent.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+constexpr int threads = 256;   ///< of a block
+constexpr int per_thread = 4;  ///< independent loads in flight
+constexpr int chunk = threads * per_thread;
+
+#if defined(KSHOT_SIMT) || defined(__CUDACC__)
+
+// ---- pass(index) for all of `count` ----
+
+template <class Pass>
+__global__ void __launch_bounds__(threads) flat_kernel(Pass pass, std::size_t count) {
+  const std::size_t step = std::size_t{gridDim.x} * threads;
+  for (std::size_t i = std::size_t{blockIdx.x} * threads + threadIdx.x; i < count; i += step) {
+    pass(i);
+  }
+}
+
+template <class Pass>
+void flat(const Pass& pass, std::size_t count, cudaStream_t stream) {
+  if (count == 0) return;
+  const std::size_t blocks = (count + chunk - 1) / chunk;
+  launch<flat_kernel<Pass>>({.grid = static_cast<unsigned>(std::min<std::size_t>(blocks, 1u << 30)),
+                             .block = threads,
+                             .stream = stream},
+                            pass, count);
+}
+
+// ---- pass(task, element, index of both) ----
+
+template <class Pass>
+__global__ void __launch_bounds__(threads) by_task_kernel(Pass pass, int width, int chunks) {
+  const int task = static_cast<int>(blockIdx.x) / chunks;
+  const int first = (static_cast<int>(blockIdx.x) - task * chunks) * chunk;
+  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
+#pragma unroll
+  for (int k = 0; k < per_thread; ++k) {
+    const int i = first + k * threads + static_cast<int>(threadIdx.x);
+    if (i < width) pass(task, i, row + static_cast<std::size_t>(i));
+  }
+}
+
+template <class Pass>
+void by_task(const Pass& pass, Extent extent, cudaStream_t stream) {
+  if (extent.count() == 0) return;
+  const int chunks = (extent.width + chunk - 1) / chunk;
+  launch<by_task_kernel<Pass>>(
+      {.grid = static_cast<unsigned>(extent.tasks) * static_cast<unsigned>(chunks),
+       .block = threads,
+       .stream = stream},
+      pass, extent.width, chunks);
+}
+
+// ---- factors ----
+
+template <class T>
+__device__ T scale_of(const TaskScale<T>& scale, int task) {
+  return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
+}
+
+// ---- sums ----
+
+template <class T>
+__device__ T warp_sum(T value) {
+#pragma unroll
+  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
+    value += __shfl_xor_sync(all_lanes, value, lanes);
+  }
+  return value;
+}
+
+/// Sum over a block of `threads`, for its thread 0; all threads call it.
+template <class T>
+__device__ T block_sum(T value) {
+  KSHOT_SHARED(T, of_warp, [threads / warp_lanes]);
+  const int thread = static_cast<int>(threadIdx.x);
+  value = warp_sum(value);
+  __syncthreads();  // of_warp is free again
+  if (thread % warp_lanes == 0) of_warp[thread / warp_lanes] = value;
+  __syncthreads();
+  if (thread != 0) return T(0);
+  T total = 0;
+  for (int w = 0; w < threads / warp_lanes; ++w) total += of_warp[w];
+  return total;
+}
+
+#endif
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,118 @@
+// Sums over tasks in a fixed order (reduction.h).
+//
+// Mathematics   ((x0 + x1) + (x2 + x3)) + ... over 16 tasks; no atomics.
+// Layout        per-task vectors [tasks, width]; sums [runs, width].
+// Who does what mark_diverged: a block a task. sum_runs: a thread one element of one run,
+//               neighbouring threads neighbouring elements. add_runs, mean_of_total: a thread an
+//               element.
+// Outputs       diverged and total accumulated, the others overwritten.
+// Bytes         x is read twice, once for each of the first two; the rest is 1/16 of it.
+#include "kernels/reduction.h"
+
+#include "kernels/passes.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace {
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    mark_diverged_kernel(std::int32_t* diverged, const T* x, int width) {
+  const int task = static_cast<int>(blockIdx.x);
+  const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
+  bool bad = false;
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += threads) {
+    // zero times what is not finite is not zero
+    bad = bad || !(x[row + static_cast<std::size_t>(i)] * T(0) == T(0));
+  }
+  const bool any = __syncthreads_or(bad) != 0;
+  if (threadIdx.x == 0 && any) diverged[task] = 1;
+}
+
+template <class T>
+struct SumRun {
+  T* sums;
+  std::size_t stride;
+  const T* x;
+  const std::int32_t* diverged;
+  int tasks, width;
+  __device__ void operator()(int run, int i, std::size_t) const {
+    T tree[run_tasks];
+#pragma unroll
+    for (int k = 0; k < run_tasks; ++k) {
+      const int task = run * run_tasks + k;
+      tree[k] = task < tasks && diverged[task] == 0
+                    ? x[static_cast<std::size_t>(task) * static_cast<std::size_t>(width) +
+                        static_cast<std::size_t>(i)]
+                    : T(0);
+    }
+#pragma unroll
+    for (int size = run_tasks / 2; size > 0; size /= 2) {
+#pragma unroll
+      for (int k = 0; k < size; ++k) tree[k] = tree[2 * k] + tree[2 * k + 1];
+    }
+    sums[static_cast<std::size_t>(run) * stride + static_cast<std::size_t>(i)] = tree[0];
+  }
+};
+
+template <class T>
+struct AddRuns {
+  double* total;
+  const T* sums;
+  int runs;
+  std::size_t width;
+  __device__ void operator()(std::size_t i) const {
+    double sum = total[i];
+    for (int run = 0; run < runs; ++run) {
+      sum += static_cast<double>(sums[static_cast<std::size_t>(run) * width + i]);
+    }
+    total[i] = sum;
+  }
+};
+
+template <class T>
+struct MeanOfTotal {
+  T* mean;
+  const double* total;
+  double scale;
+  __device__ void operator()(std::size_t i) const { mean[i] = static_cast<T>(total[i] * scale); }
+};
+
+}  // namespace
+
+template <class T>
+void mark_diverged(std::int32_t* diverged, const T* x, Extent extent, cudaStream_t stream) {
+  if (extent.count() == 0) return;
+  launch<mark_diverged_kernel<T>>(
+      {.grid = static_cast<unsigned>(extent.tasks), .block = threads, .stream = stream}, diverged,
+      x, extent.width);
+}
+
+template <class T>
+void sum_runs(T* sums, std::size_t stride, const T* x, const std::int32_t* diverged, Extent extent,
+              cudaStream_t stream) {
+  const int runs = (extent.tasks + run_tasks - 1) / run_tasks;
+  by_task(SumRun<T>{sums, stride, x, diverged, extent.tasks, extent.width}, {runs, extent.width},
+          stream);
+}
+
+template <class T>
+void add_runs(double* total, const T* sums, int runs, std::size_t width, cudaStream_t stream) {
+  flat(AddRuns<T>{total, sums, runs, width}, width, stream);
+}
+
+template <class T>
+void mean_of_total(T* mean, const double* total, double scale, std::size_t width,
+                   cudaStream_t stream) {
+  flat(MeanOfTotal<T>{mean, total, scale}, width, stream);
+}
+
+#define KSHOT_INSTANTIATE(T)                                                                    \
+  template void mark_diverged(std::int32_t*, const T*, Extent, cudaStream_t);                   \
+  template void sum_runs(T*, std::size_t, const T*, const std::int32_t*, Extent, cudaStream_t); \
+  template void add_runs(double*, const T*, int, std::size_t, cudaStream_t);                    \
+  template void mean_of_total(T*, const double*, double, std::size_t, cudaStream_t)
+KSHOT_INSTANTIATE(float);
+KSHOT_INSTANTIATE(double);
+#undef KSHOT_INSTANTIATE
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

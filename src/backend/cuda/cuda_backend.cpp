@@ -1,0 +1,382 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+#include <optional>
+#include <stdexcept>
+
+#include "backend/cuda/cuda_reduction.h"
+#include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/cuda_wave.h"
+#include "backend/cuda/memory.h"
+#include "kernels/shared_vector.h"
+#include "kshot/error.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace {
+
+using backend::Precision;
+using backend::Shared;
+using backend::SharedVector;
+
+#ifdef KSHOT_SIMT
+constexpr bool emulated = true;
+#else
+constexpr bool emulated = false;
+#endif
+
+/// The most tasks of a wave, where memory allows.
+constexpr int most_tasks = emulated ? 16 : 4096;
+/// Vectors of weights that an algorithm is taken to keep a task: the iterates and some ten more.
+constexpr std::size_t vectors_of_a_task = 40;
+/// Share of the free memory that all waves together may take.
+constexpr double memory_share = 0.8;
+
+/// A multiple of 16.
+int wave_tasks(const Network& network, const backend::WaveShape& shape, std::size_t scalar_bytes,
+               int waves) {
+  std::size_t free = 0, total = 0;
+  KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const double fit =
+      memory_share * static_cast<double>(free) /
+      (static_cast<double>(waves) *
+       static_cast<double>(task_bytes(network, shape, scalar_bytes, vectors_of_a_task)));
+  const int runs = static_cast<int>(std::clamp(fit / 16.0, 1.0, most_tasks / 16.0));
+  return 16 * runs;
+}
+
+template <class T>
+class CudaBackend final : public backend::Backend {
+ public:
+  CudaBackend(const Device& device, std::string name, int threads)
+      : device_(device),
+        name_(std::move(name)),
+        threads_(threads > 0 ? threads
+                 : emulated  ? 1
+                             : 2),
+        stream_(std::make_shared<const Stream>()),
+        sum_(1) {
+    cudaDeviceProp properties{};
+    KSHOT_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+    description_ = fmt::format(
+        "{}, {}, compute capability {}.{}, {}, {}, {} stream{}", name_, properties.name,
+        properties.major, properties.minor, bytes_text(properties.totalGlobalMem),
+        precision() == Precision::f32 ? "float" : "double", threads_, threads_ == 1 ? "" : "s");
+  }
+  std::string name() const override { return name_; }
+  std::string description() const override { return description_; }
+  Precision precision() const override {
+    return sizeof(T) == sizeof(double) ? Precision::f64 : Precision::f32;
+  }
+  int concurrency() const override { return threads_; }
+
+  Shared shared(std::size_t size) override {
+    device_.activate();
+    return std::make_shared<CudaVector<T>>(device_, stream_, size);
+  }
+  std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network,
+                                      const backend::Loss& loss,
+                                      const backend::WaveShape& shape) override {
+    device_.activate();
+    check_layers(*network);
+    const std::lock_guard lock(mutex_);
+    // Asked once a shape: waves opened later would see less free memory, and all must agree.
+    const Opened opened{network->size(), shape.support, shape.query, shape.with_all};
+    if (opened_ != opened) {
+      capacity_ = wave_tasks(*network, shape, sizeof(T), threads_);
+      opened_ = opened;
+    }
+    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, capacity_);
+  }
+  std::unique_ptr<backend::Reduction> reduction(std::span<const std::size_t> widths) override {
+    device_.activate();
+    return std::make_unique<CudaReduction<T>>(device_, widths);
+  }
+
+  void assign(SharedVector& dst, const SharedVector& src) override {
+    check_sizes(dst.size(), src.size());
+    run([&](cudaStream_t) { stream_->copy(at(dst), at(src), src.size()); });
+  }
+  void multiply(SharedVector& dst, const SharedVector& src) override {
+    check_sizes(dst.size(), src.size());
+    run([&](cudaStream_t s) { cuda::multiply(at(dst), at(src), src.size(), s); });
+  }
+  void add(SharedVector& dst, double a, const SharedVector& src) override {
+    check_sizes(dst.size(), src.size());
+    run([&](cudaStream_t s) { axpy(at(dst), static_cast<T>(a), at(src), src.size(), s); });
+  }
+  double squared_norm(const SharedVector& v, double clip) override {
+    return sum([&](double* to, cudaStream_t s) {
+      cuda::squared_norm(to, at(v), static_cast<T>(clip), v.size(), s);
+    });
+  }
+  void gather(SharedVector& dst, const SharedVector& src,
+              std::span<const std::uint32_t> index) override {
+    check_sizes(dst.size(), index.size());
+    keep(index, src.size());
+    run([&](cudaStream_t s) { cuda::gather(at(dst), at(src), index_.data(), index.size(), s); });
+  }
+  void scatter_add(SharedVector& dst, const SharedVector& src,
+                   std::span<const std::uint32_t> index) override {
+    check_sizes(src.size(), index.size());
+    keep(index, dst.size());
+    run([&](cudaStream_t s) {
+      gather_sum(at(dst), at(src), first_.data(), order_.data(), dst.size(), s);
+    });
+  }
+  double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                     double weight, SharedVector& g_mu, SharedVector& g_s) override {
+    for (const SharedVector* v :
+         {&s, static_cast<const SharedVector*>(&g_mu), static_cast<const SharedVector*>(&g_s)}) {
+      check_sizes(v->size(), mu.size());
+    }
+    return weight * sum([&](double* to, cudaStream_t stream) {
+             cuda::hyper_prior(to, at(mu), at(s), a0, b0, weight, at(g_mu), at(g_s), mu.size(),
+                               stream);
+           });
+  }
+  void clip(SharedVector& v, double value, double norm,
+            std::span<const Segment> segments) override {
+    std::vector<cuda::Segment> host;
+    for (const Segment& segment : segments) host.push_back({segment.offset, segment.size});
+    device_.activate();
+    DeviceArray<cuda::Segment> list(host.size());
+    stream_->to_device(list.data(), host.data(), host.size());
+    run([&](cudaStream_t s) {
+      cuda::clip(at(v), static_cast<T>(value), norm, list.data(), static_cast<int>(host.size()), s);
+    });
+  }
+  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                              std::size_t columns, double weight, SharedVector& g) override {
+    check_sizes(v.size(), g.size());
+    device_.activate();
+    DeviceArray<double> scratch(columns * columns + 2 * columns);
+    return sum([&](double* to, cudaStream_t s) {
+      cuda::column_orthogonality(to, at(v) + offset, static_cast<int>(rows),
+                                 static_cast<int>(columns), weight, at(g) + offset, scratch.data(),
+                                 s);
+    });
+  }
+  void optimizer_step(SharedVector& parameters, const SharedVector& gradient, SharedVector& m,
+                      SharedVector* v, const backend::OptimizerStep& step) override;
+
+ private:
+  struct Opened {
+    std::size_t weights = 0;
+    int support = 0, query = 0;
+    bool with_all = false;
+    bool operator==(const Opened&) const = default;
+  };
+
+  static T* at(SharedVector& v) { return on_device<T>(v).data(); }
+  static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
+  /// Work on shared vectors is done when it returns.
+  template <class Work>
+  void run(const Work& work) {
+    device_.activate();
+    work(stream_->get());
+    stream_->wait();
+  }
+  /// work(where a double goes, stream); returns the double.
+  template <class Work>
+  double sum(const Work& work) {
+    device_.activate();
+    work(sum_.data(), stream_->get());
+    double value = 0.0;
+    stream_->to_host(&value, sum_.data(), 1);
+    return value;
+  }
+  /// Brings `index` and its inverse to the device: for each of `targets` the elements that name it,
+  /// in ascending order. It stays there until another one is asked for.
+  void keep(std::span<const std::uint32_t> index, std::size_t targets);
+
+  Device device_;
+  std::string name_;
+  int threads_;
+  std::string description_;
+  std::shared_ptr<const Stream> stream_;
+  DeviceArray<double> sum_;
+  std::mutex mutex_;  ///< workers open their waves at once
+  std::optional<Opened> opened_;
+  int capacity_ = 16;
+  std::vector<std::uint32_t> host_index_;
+  std::size_t targets_ = 0;
+  DeviceArray<std::uint32_t> index_, first_, order_;
+};
+
+template <class T>
+void CudaBackend<T>::keep(std::span<const std::uint32_t> index, std::size_t targets) {
+  if (targets == targets_ && std::ranges::equal(index, host_index_)) return;
+  std::vector<std::uint32_t> first(targets + 1, 0), order(index.size());
+  for (const std::uint32_t target : index) {
+    if (target >= targets) throw std::logic_error("index out of range");
+    ++first[target + 1];
+  }
+  std::partial_sum(first.begin(), first.end(), first.begin());
+  std::vector<std::uint32_t> next(first.begin(), first.end() - 1);
+  for (std::size_t i = 0; i < index.size(); ++i) {
+    order[next[index[i]]++] = static_cast<std::uint32_t>(i);
+  }
+  device_.activate();
+  const auto put = [&](DeviceArray<std::uint32_t>& to, std::span<const std::uint32_t> from) {
+    to.reserve(from.size());
+    stream_->to_device(to.data(), from.data(), from.size());
+  };
+  put(index_, index);
+  put(first_, first);
+  put(order_, order);
+  host_index_.assign(index.begin(), index.end());
+  targets_ = targets;
+}
+
+template <class T>
+void CudaBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector& gradient,
+                                    SharedVector& m, SharedVector* v,
+                                    const backend::OptimizerStep& step) {
+  const bool adam = step.kind == backend::OptimizerStep::Kind::adam;
+  if (adam && v == nullptr) throw std::logic_error("adam without its second moment");
+  check_sizes(gradient.size(), parameters.size());
+  check_sizes(m.size(), parameters.size());
+  const auto n = static_cast<double>(step.step);
+  OptimizerArguments<T> a;
+  a.parameters = at(parameters);
+  a.gradient = at(gradient);
+  a.first = at(m);
+  a.second = adam ? at(*v) : nullptr;
+  a.rate = static_cast<T>(step.learning_rate);
+  a.momentum = static_cast<T>(step.momentum);
+  a.beta1 = static_cast<T>(step.beta1);
+  a.beta2 = static_cast<T>(step.beta2);
+  a.epsilon = static_cast<T>(step.epsilon);
+  a.correction1 = static_cast<T>(1.0 - std::pow(step.beta1, n));
+  a.correction2 = static_cast<T>(1.0 - std::pow(step.beta2, n));
+  a.clip = static_cast<T>(step.clip_value);
+  a.factor = static_cast<T>(step.gradient_factor);
+  a.decay = static_cast<T>(step.weight_decay);
+  run([&](cudaStream_t s) { cuda::optimizer_step(a, parameters.size(), s); });
+}
+
+// ---- devices ----
+
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+/// Number of GPUs, or why there are none.
+struct DeviceCount {
+  int count = 0;
+  std::string reason;
+};
+DeviceCount count_devices() {
+  DeviceCount found;
+  const cudaError_t error = cudaGetDeviceCount(&found.count);
+  if (error == cudaSuccess && found.count > 0) return found;
+  cudaGetLastError();
+  found.count = 0;
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (error == cudaErrorInsufficientDriver) {
+    found.reason =
+        driver == 0
+            ? "no NVIDIA driver is installed"
+            : fmt::format("the NVIDIA driver is too old: it serves CUDA {}, this build needs {}",
+                          version_text(driver), version_text(runtime));
+  } else if (error == cudaSuccess || error == cudaErrorNoDevice) {
+    found.reason = "no NVIDIA GPU was found";
+  } else {
+    found.reason = fmt::format("{} ({})", cudaGetErrorString(error), cudaGetErrorName(error));
+  }
+  return found;
+}
+
+/// Empty, or why a device cannot be used: it runs a kernel.
+std::string why_unusable(int index) {
+  try {
+    const Device device(index);
+    const Stream stream;
+    DeviceArray<float> x(1);
+    fill(x.data(), 1.0f, 1, stream.get());
+    float one = 0.0f;
+    stream.to_host(&one, x.data(), 1);
+    return one == 1.0f ? "" : "a kernel that writes 1 left something else";
+  } catch (const DeviceError& error) {
+    return error.what();
+  }
+}
+
+std::unique_ptr<backend::Backend> make(const std::string& asked, int index, std::string name,
+                                       int threads, Precision precision) {
+  const DeviceCount found = count_devices();
+  const auto fail = [&](const std::string& reason) -> DeviceError {
+    return DeviceError(fmt::format("device \"{}\": {}", asked, reason));
+  };
+  if (!found.reason.empty()) throw fail(found.reason);
+  if (index >= found.count) {
+    throw fail(fmt::format("this machine has {} GPU{}, numbered from 0", found.count,
+                           found.count == 1 ? "" : "s"));
+  }
+  if (const std::string reason = why_unusable(index); !reason.empty()) throw fail(reason);
+  const Device device(index);
+  if (precision == Precision::f64) {
+    return std::make_unique<CudaBackend<double>>(device, std::move(name), threads);
+  }
+  return std::make_unique<CudaBackend<float>>(device, std::move(name), threads);
+}
+
+}  // namespace
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+
+namespace kshot::backend {
+
+#ifdef KSHOT_SIMT
+
+std::unique_ptr<Backend> make_simt_backend(int threads, Precision precision) {
+  return cuda::make("simt", 0, "simt", threads, precision);
+}
+
+DeviceInfo simt_device() {
+  return {"simt", "CUDA kernels run by the host, for tests: checks every access, slow", true, ""};
+}
+
+#else
+
+std::unique_ptr<Backend> make_cuda_backend(const std::string& device, int threads,
+                                           Precision precision) {
+  int index = 0;
+  if (device != "cuda") {
+    const std::string number = device.substr(device.find(':') + 1);
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), index);
+    if (error != std::errc() || end != number.data() + number.size() || index < 0) {
+      throw Error(
+          fmt::format("device \"{}\": expected \"cuda\" or \"cuda:N\", N = 0, 1, ...", device));
+    }
+  }
+  return cuda::make(device, index, fmt::format("cuda:{}", index), threads, precision);
+}
+
+std::vector<DeviceInfo> list_cuda_devices() {
+  const cuda::DeviceCount found = cuda::count_devices();
+  if (!found.reason.empty()) return {{"cuda", "NVIDIA GPU", false, found.reason}};
+  std::vector<DeviceInfo> list;
+  for (int i = 0; i < found.count; ++i) {
+    cudaDeviceProp properties{};
+    KSHOT_CUDA_CHECK(cudaGetDeviceProperties(&properties, i));
+    const std::string reason = cuda::why_unusable(i);
+    list.push_back(
+        {fmt::format("cuda:{}", i),
+         fmt::format("{}, compute capability {}.{}, {}", properties.name, properties.major,
+                     properties.minor, cuda::bytes_text(properties.totalGlobalMem)),
+         reason.empty(), reason});
+  }
+  return list;
+}
+
+#endif
+
+}  // namespace kshot::backend

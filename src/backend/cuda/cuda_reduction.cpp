@@ -1,0 +1,137 @@
+#include "backend/cuda/cuda_reduction.h"
+
+#include <stdexcept>
+
+#include "kernels/reduction.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+template <class T>
+CudaReduction<T>::CudaReduction(const Device& device, std::span<const std::size_t> widths)
+    : device_(device), widths_(widths.begin(), widths.end()) {
+  for (const std::size_t w : widths_) width_ += w;
+  total_ = DeviceArray<double>(width_);
+}
+
+template <class T>
+void CudaReduction<T>::begin(std::size_t waves) {
+  device_.activate();
+  next_ = 0;
+  waves_ = waves;
+  cancelled_ = false;
+  waiting_.clear();
+  stream_.clear(total_.data(), width_);
+  diverged_.clear();
+  loss_ = 0.0;
+  tasks_ = 0;
+}
+
+template <class T>
+void CudaReduction<T>::add(backend::Wave& wave, std::size_t ordinal,
+                           std::span<const backend::Block> gradients, backend::Block loss) {
+  device_.activate();
+  Partial partial;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      partial = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  take(partial, dynamic_cast<CudaWave<T>&>(wave), gradients, loss);
+  std::unique_lock lock(mutex_);
+  // A worker far ahead of the slowest waits, so that memory does not grow with the meta-batch.
+  turn_.wait(lock, [&] { return cancelled_ || ordinal < next_ + 64; });
+  if (cancelled_) return;
+  waiting_.emplace(ordinal, std::move(partial));
+  for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
+    commit(it->second);
+    free_.push_back(std::move(it->second));
+    waiting_.erase(it);
+    ++next_;
+  }
+  stream_.wait();  // the partial sums' memory is free again
+  turn_.notify_all();
+}
+
+template <class T>
+void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
+                            std::span<const backend::Block> gradients, backend::Block loss) {
+  if (gradients.size() != widths_.size()) {
+    throw std::logic_error("reduction: wrong number of blocks");
+  }
+  const Stream& stream = wave.stream();
+  const auto tasks = static_cast<std::size_t>(wave.count());
+  partial.first = wave.global_first();
+  partial.runs = (wave.count() + run_tasks - 1) / run_tasks;
+  partial.flags.reserve(static_cast<std::size_t>(wave.capacity()));
+  partial.sums.reserve(static_cast<std::size_t>((wave.capacity() + run_tasks - 1) / run_tasks) *
+                       width_);
+  stream.clear(partial.flags.data(), tasks);
+  mark_diverged(partial.flags.data(), wave.data(loss), wave.extent(loss), stream.get());
+  for (const backend::Block block : gradients) {
+    mark_diverged(partial.flags.data(), wave.data(block), wave.extent(block), stream.get());
+  }
+  std::size_t offset = 0;
+  for (std::size_t g = 0; g < gradients.size(); ++g) {
+    const Extent extent = wave.extent(gradients[g]);
+    check_sizes(static_cast<std::size_t>(extent.width), widths_[g]);
+    sum_runs<T>(partial.sums.data() + offset, width_, wave.data(gradients[g]), partial.flags.data(),
+                extent, stream.get());
+    offset += widths_[g];
+  }
+  partial.diverged.resize(tasks);
+  partial.losses.resize(tasks);
+  stream.to_host(partial.diverged.data(), partial.flags.data(), tasks);
+  stream.to_host(partial.losses.data(), wave.data(loss), tasks);
+}
+
+template <class T>
+void CudaReduction<T>::cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+  }
+  turn_.notify_all();
+}
+
+template <class T>
+void CudaReduction<T>::commit(const Partial& partial) {
+  for (std::size_t t = 0; t < partial.losses.size(); ++t) {
+    if (partial.diverged[t] != 0) {
+      diverged_.push_back(partial.first + static_cast<std::uint32_t>(t));
+    } else {
+      loss_ += static_cast<double>(partial.losses[t]);
+      ++tasks_;
+    }
+  }
+  add_runs(total_.data(), partial.sums.data(), partial.runs, width_, stream_.get());
+}
+
+template <class T>
+void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
+  device_.activate();
+  if (cancelled_ || next_ != waves_) {
+    throw std::logic_error("reduction finished before all waves were added");
+  }
+  if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
+  const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
+  std::size_t offset = 0;
+  for (std::size_t g = 0; g < means.size(); ++g) {
+    check_sizes(means[g]->size(), widths_[g]);
+    mean_of_total(on_device<T>(*means[g]).data(), total_.data() + offset, scale, widths_[g],
+                  stream_.get());
+    offset += widths_[g];
+  }
+  stream_.wait();
+}
+
+template <class T>
+double CudaReduction<T>::mean_loss() const {
+  return tasks_ > 0 ? loss_ / static_cast<double>(tasks_) : 0.0;
+}
+
+template class CudaReduction<float>;
+template class CudaReduction<double>;
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

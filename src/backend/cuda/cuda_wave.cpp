@@ -1,0 +1,553 @@
+#include "backend/cuda/cuda_wave.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "backend/generator.h"
+#include "kernels/latent.h"
+#include "kshot/error.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace {
+
+std::size_t count_of(int n) {
+  return static_cast<std::size_t>(n);
+}
+
+int largest_rows(const backend::WaveShape& shape) {
+  return shape.with_all ? shape.support + shape.query : std::max(shape.support, shape.query);
+}
+
+/// The largest number of features that any layer takes or gives.
+std::size_t largest_features(const Network& network) {
+  std::size_t most = count_of(network.input().size());
+  for (const Layer& layer : network.layers()) most = std::max(most, count_of(layer.out.size()));
+  return most;
+}
+
+}  // namespace
+
+void check_layers(const Network& network) {
+  for (const Layer& layer : network.layers()) {
+    if (layer.type == LayerType::flatten || layer_operations<float>(layer.type)) continue;
+    throw DeviceError(
+        fmt::format("the CUDA backend has no {} layers yet: expected networks of linear layers and "
+                    "activations (device \"cpu\" takes all)",
+                    layer_name(layer.type)));
+  }
+}
+
+std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
+                       std::size_t scalar_bytes, std::size_t vectors) {
+  std::size_t features = 2 * count_of(network.input().size());  // rows, and rows dropped out
+  for (const Layer& layer : network.layers()) features += 2 * count_of(layer.out.size());
+  features += 4 * largest_features(network);
+  const int sets = shape.with_all ? 2 : 1;
+  return scalar_bytes *
+         (vectors * network.size() + count_of(sets) * count_of(largest_rows(shape)) * features);
+}
+
+template <class T>
+CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
+                      const backend::Loss& loss, const backend::WaveShape& shape, int capacity)
+    : device_(device), loss_(loss), shape_(shape), capacity_(capacity) {
+  check_layers(*network);
+  network_ = std::move(network);
+  network_outputs_ = network_->outputs();
+  const std::size_t tasks = count_of(capacity);
+  const auto features = count_of(network_->input().size());
+  const auto outputs = count_of(network_->outputs());
+  for (const Set set : {Set::support, Set::query, Set::all}) {
+    if (set == Set::all && !shape.with_all) continue;
+    Rows& of = sets_[static_cast<int>(set)];
+    of.rows = rows(set);
+    const std::size_t all = tasks * count_of(of.rows);
+    of.x = DeviceArray<T>(all * features);
+    of.counts = DeviceArray<std::int32_t>(tasks);
+    if (loss.kind == backend::LossKind::cross_entropy) {
+      of.labels = DeviceArray<std::int32_t>(all);
+    } else {
+      of.values = DeviceArray<T>(all * outputs);
+    }
+  }
+  const std::size_t most = tasks * count_of(largest_rows(shape));
+  row_loss_ = DeviceArray<T>(most);
+  const std::vector<Layer>& layers = network_->layers();
+  features_.resize(layers.size());
+  kept_.resize(layers.size());
+  given_.resize(layers.size());
+  int source = -1;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    source_.push_back(source);
+    const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
+    if (!operations) continue;  // flatten: the next layer reads what this one does
+    features_[i].value = DeviceArray<T>(most * count_of(layers[i].out.size()));
+    if (operations->kept) {
+      const std::size_t kept = tasks * operations->kept(layers[i], largest_rows(shape));
+      kept_[i].value = DeviceArray<T>(kept);
+      given_[i] = DeviceArray<T>(kept);
+    }
+    source = static_cast<int>(i);
+  }
+  source_.push_back(source);
+  for (Dual& g : g_) g.value = DeviceArray<T>(most * largest_features(*network_));
+}
+
+template <class T>
+void CudaWave<T>::prepare_tangents() {
+  if (tangents_) return;
+  tangents_ = true;
+  for (std::vector<Dual>* duals : {&features_, &kept_}) {
+    for (Dual& d : *duals) d.dot = DeviceArray<T>(d.value.size());
+  }
+  for (Dual& g : g_) g.dot = DeviceArray<T>(g.value.size());
+}
+
+// ---- tasks ----
+
+template <class T>
+int CudaWave<T>::rows(Set set) const {
+  switch (set) {
+    case Set::support:
+      return shape_.support;
+    case Set::query:
+      return shape_.query;
+    case Set::all:
+      break;
+  }
+  return shape_.support + shape_.query;
+}
+
+template <class T>
+const typename CudaWave<T>::Rows& CudaWave<T>::data_of(Set set) const {
+  if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
+  return sets_[static_cast<int>(set)];
+}
+
+template <class T>
+template <class Number>
+void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
+                           const std::vector<Number>& support_y, const std::vector<Number>& query_x,
+                           const std::vector<Number>& query_y, const TaskBatch& batch, int first,
+                           Set set) {
+  const TaskShape& shape = batch.shape();
+  const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
+  // Own rows one after another, support first; zero beyond them.
+  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto& host) {
+    host.assign(tasks * of_task * width, {});
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const std::size_t task = count_of(first) + t;
+      auto out = host.begin() + static_cast<std::ptrdiff_t>(t * of_task * width);
+      const auto add = [&](const auto& from, int largest, std::int32_t valid) {
+        const auto* begin = from.data() + task * count_of(largest) * width;
+        out = std::transform(begin, begin + count_of(valid) * width, out, [](auto x) {
+          return static_cast<typename std::remove_reference_t<decltype(host)>::value_type>(x);
+        });
+      };
+      if (set != Set::query) add(support, shape.support, batch.support_n[task]);
+      if (set != Set::support) add(query, shape.query, batch.query_n[task]);
+    }
+  };
+  gather(support_x, query_x, count_of(shape.input.size()), staging_);
+  stream_.to_device(to.x.data(), staging_.data(), staging_.size());
+  if (loss_.kind == backend::LossKind::cross_entropy) {
+    gather(batch.support_label, batch.query_label, 1, integers_);
+    for (const std::int32_t label : integers_) {
+      if (label < 0 || label >= shape.outputs) {
+        throw Error(
+            fmt::format("label {}: expected a class index in [0, {})", label, shape.outputs));
+      }
+    }
+    stream_.to_device(to.labels.data(), integers_.data(), integers_.size());
+  } else {
+    gather(support_y, query_y, count_of(shape.outputs), staging_);
+    stream_.to_device(to.values.data(), staging_.data(), staging_.size());
+  }
+  integers_.assign(tasks, 0);
+  for (std::size_t t = 0; t < tasks; ++t) {
+    const std::size_t task = count_of(first) + t;
+    if (set != Set::query) integers_[t] += batch.support_n[task];
+    if (set != Set::support) integers_[t] += batch.query_n[task];
+  }
+  stream_.to_device(to.counts.data(), integers_.data(), integers_.size());
+}
+
+template <class T>
+void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+  const TaskShape& shape = batch.shape();
+  if (count < 1 || count > capacity_ || first < 0 || first + count > batch.tasks()) {
+    throw std::logic_error(fmt::format("a wave of at most {} tasks asked to hold {} from {} of {}",
+                                       capacity_, count, first, batch.tasks()));
+  }
+  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
+      (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
+      shape.support > shape_.support || shape.query > shape_.query) {
+    throw std::logic_error("task batch does not fit the wave");
+  }
+  for (int t = first; t < first + count; ++t) {
+    const std::int32_t support = batch.support_n[count_of(t)], query = batch.query_n[count_of(t)];
+    if (support < 0 || support > shape.support || query < 0 || query > shape.query) {
+      throw std::logic_error(fmt::format("task with {} and {} rows of at most {} and {}", support,
+                                         query, shape.support, shape.query));
+    }
+  }
+  device_.activate();
+  count_ = count;
+  global_first_ = global_first;
+  batch_first_ = count_of(first);
+  for (const Set set : {Set::support, Set::query, Set::all}) {
+    if (set == Set::all && !shape_.with_all) continue;
+    Rows& to = sets_[static_cast<int>(set)];
+    if (batch.is_double()) {
+      put_rows(to, batch.support_x64, batch.support_value64, batch.query_x64, batch.query_value64,
+               batch, first, set);
+    } else {
+      put_rows(to, batch.support_x, batch.support_value, batch.query_x, batch.query_value, batch,
+               first, set);
+    }
+  }
+}
+
+// ---- blocks ----
+
+template <class T>
+backend::Block CudaWave<T>::block(std::size_t width) {
+  device_.activate();
+  blocks_.push_back({DeviceArray<T>(count_of(capacity_) * width), width});
+  return {static_cast<int>(blocks_.size()) - 1};
+}
+
+template <class T>
+T* CudaWave<T>::at(Block block, std::size_t width) {
+  Storage& s = storage(block);
+  if (s.width != width) {
+    throw std::logic_error(fmt::format("blocks of width {} and {}", s.width, width));
+  }
+  return s.values.data();
+}
+
+template <class T>
+void CudaWave<T>::upload(Block dst, const double* host, std::size_t stride) {
+  const std::size_t n = width(dst);
+  staging_.resize(elements(dst));
+  for (std::size_t t = 0; t < count_of(count_); ++t) {
+    const double* from = host + (batch_first_ + t) * stride;
+    std::transform(from, from + n, staging_.begin() + static_cast<std::ptrdiff_t>(t * n),
+                   [](double x) { return static_cast<T>(x); });
+  }
+  stream_.to_device(at(dst), staging_.data(), staging_.size());
+}
+
+template <class T>
+void CudaWave<T>::download(Block src, std::span<double> values) const {
+  if (values.size() != elements(src)) {
+    throw std::logic_error(
+        fmt::format("{} numbers asked for of a block of {}", values.size(), elements(src)));
+  }
+  staging_.resize(values.size());
+  stream_.to_host(staging_.data(), data(src), staging_.size());
+  std::ranges::transform(staging_, values.begin(), [](T x) { return static_cast<double>(x); });
+}
+
+// ---- algebra ----
+
+template <class T>
+void CudaWave<T>::broadcast(Block dst, const backend::SharedVector& src) {
+  cuda::broadcast(at(dst, src.size()), on_device<T>(src).data(), extent(dst), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::fill(Block dst, double value) {
+  cuda::fill(at(dst), static_cast<T>(value), elements(dst), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::copy(Block dst, Block src) {
+  stream_.copy(at(dst, width(src)), data(src), elements(src));
+}
+
+template <class T>
+void CudaWave<T>::axpy(Block y, double a, Block x) {
+  cuda::axpy(at(y, width(x)), static_cast<T>(a), data(x), elements(x), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::multiply_add(Block y, double a, Block x1, Block x2) {
+  cuda::multiply_add<T>(at(y, width(x1)), static_cast<T>(a), data(x1), at(x2, width(x1)),
+                        elements(x1), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::multiply_fold(Block y, double a, Block x1, Block x2) {
+  const std::size_t n = width(y);
+  if (width(x1) % n != 0) {
+    throw std::logic_error(fmt::format("{} does not divide the width {}", n, width(x1)));
+  }
+  cuda::multiply_fold<T>(at(y), static_cast<T>(a), data(x1), at(x2, width(x1)), extent(x1),
+                         static_cast<int>(n), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::exponential(Block dst, Block src) {
+  cuda::exponential(at(dst, width(src)), data(src), elements(src), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::normal(Block dst, const backend::Noise& noise) {
+  if (noise.host) return upload(dst, noise.host, noise.stride);
+  RandomKey key = noise.key;
+  key.task = global_first_;
+  draw_normal(at(dst), key, extent(dst), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
+  cuda::mean_square<T>(at(value, 1), static_cast<T>(weight), data(a), at(b, width(a)),
+                       at(g_b, width(a)), extent(a), stream_.get());
+}
+
+/// A vector shorter than the width is repeated: as if the block were of so many more tasks.
+template <class T>
+RateArgument<T> CudaWave<T>::rate_argument(const backend::Rate& rate, Extent& extent) const {
+  if (!rate.vector) return {static_cast<T>(rate.value), nullptr};
+  const int n = static_cast<int>(rate.vector->size());
+  if (extent.width % n != 0) {
+    throw std::logic_error(fmt::format("blocks of width {} and {}", n, extent.width));
+  }
+  extent = {extent.tasks * (extent.width / n), n};
+  return {T(0), on_device<T>(*rate.vector).data()};
+}
+
+template <class T>
+void CudaWave<T>::rate_multiply(Block dst, const backend::Rate& rate, Block x) {
+  Extent extent = this->extent(x);
+  const RateArgument<T> argument = rate_argument(rate, extent);
+  cuda::rate_multiply(at(dst, width(x)), argument, data(x), extent, stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) {
+  Extent extent = this->extent(src);
+  const RateArgument<T> argument = rate_argument(rate, extent);
+  cuda::rate_step<T>(at(dst, width(src)), data(src), argument, at(grad, width(src)), extent,
+                     stream_.get());
+}
+
+// ---- Gaussian over weights ----
+
+template <class T>
+void CudaWave<T>::sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) {
+  const std::size_t n = width(mu);
+  if (noise && !noise->host) {
+    RandomKey key = noise->key;
+    key.task = global_first_;
+    draw_sample<T>(at(phi, n), at(eps, n), data(mu), at(sigma, n), key, extent(mu), stream_.get());
+    return;
+  }
+  if (noise) upload(eps, noise->host, noise->stride);
+  cuda::sample<T>(at(phi, n), at(eps, n), data(mu), at(sigma, n), elements(mu), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                                  Block sigma) {
+  const std::size_t n = width(g);
+  cuda::sample_pullback<T>(at(g_mu, n), at(g_s, n), static_cast<T>(a), data(g), at(eps, n),
+                           at(sigma, n), elements(g), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
+  const std::size_t n = width(v_mu);
+  cuda::sample_direction<T>(at(u, n), data(v_mu), at(v_s, n), at(eps, n), at(sigma, n),
+                            elements(v_mu), stream_.get());
+}
+
+template <class T>
+TaskScale<T> CudaWave<T>::task_scale(const backend::Scale& scale) const {
+  const auto counts = [&](Set set) { return sets_[static_cast<int>(set)].counts.data(); };
+  const T factor = static_cast<T>(scale.factor);
+  switch (scale.by) {
+    case backend::Scale::By::one:
+      break;
+    case backend::Scale::By::support:
+      return {factor, counts(Set::support)};
+    case backend::Scale::By::query:
+      return {factor, counts(Set::query)};
+    case backend::Scale::By::all:
+      return {factor, data_of(Set::all).counts.data()};
+  }
+  return {factor, nullptr};
+}
+
+template <class T>
+GaussianPair<T> CudaWave<T>::gaussian_pair(const KlTerms& terms) {
+  const std::size_t n = width(terms.mu);
+  return {data(terms.mu), at(terms.s, n), at(terms.prior_mu, n), at(terms.prior_s, n),
+          task_scale(terms.scale)};
+}
+
+template <class T>
+void CudaWave<T>::kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                     Block gp_s) {
+  const std::size_t n = width(terms.mu);
+  cuda::kl(gaussian_pair(terms), wanted(value, 1), wanted(g_mu, n), wanted(g_s, n),
+           wanted(gp_mu, n), wanted(gp_s, n), extent(terms.mu), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                         Block rp_mu, Block rp_s) {
+  const std::size_t n = width(terms.mu);
+  cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), wanted(r_mu, n), wanted(r_s, n),
+                  wanted(rp_mu, n), wanted(rp_s, n), extent(terms.mu), stream_.get());
+}
+
+// ---- network ----
+
+template <class T>
+typename CudaWave<T>::Run CudaWave<T>::enter(const Pass& pass, const T* direction) {
+  const Rows& rows = data_of(pass.set);
+  Run entered{&rows, rows.x.data(), at(pass.weights, network_->size()), direction};
+  if (pass.dropout) {
+    const int width = rows.rows * network_->input().size();
+    dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
+                     count_of(network_->input().size()));
+    RandomKey key = pass.dropout.key;
+    key.task = global_first_;
+    drop(dropped_.data(), rows.x.data(), pass.dropout.rate, key, {count_, width}, stream_.get());
+    entered.x = dropped_.data();
+  }
+  return entered;
+}
+
+template <class T>
+Tangent<const T> CudaWave<T>::input(const Run& pass, std::size_t layer) const {
+  if (source_[layer] < 0) return {pass.x, nullptr};
+  const Dual& features = features_[count_of(source_[layer])];
+  return {features.value.data(), pass.direction ? features.dot.data() : nullptr};
+}
+
+template <class T>
+LayerCall<T> CudaWave<T>::call(const Run& pass, std::size_t layer) {
+  LayerCall<T> c;
+  c.layer = &network_->layers()[layer];
+  c.rows = row_extent(*pass.rows);
+  c.stream = stream_.get();
+  c.x = input(pass, layer);
+  const auto tensor = [&](int index, const T* flat) -> TaskTensor<const T> {
+    if (index < 0 || !flat) return {};
+    return {flat + network_->parameters()[count_of(index)].offset, network_->size()};
+  };
+  c.weight = {tensor(c.layer->weight, pass.weights), tensor(c.layer->weight, pass.direction)};
+  c.bias = {tensor(c.layer->bias, pass.weights), tensor(c.layer->bias, pass.direction)};
+  c.kept = {kept_[layer].value.data(), pass.direction ? kept_[layer].dot.data() : nullptr};
+  return c;
+}
+
+template <class T>
+void CudaWave<T>::forward(const Run& pass, bool given) {
+  const std::vector<Layer>& layers = network_->layers();
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
+    if (!operations) continue;
+    LayerCall<T> c = call(pass, i);
+    if (given) c.given = given_[i].data();
+    operations->forward(
+        c, {features_[i].value.data(), pass.direction ? features_[i].dot.data() : nullptr});
+  }
+}
+
+template <class T>
+void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
+  LossTarget<T> target;
+  switch (loss_.kind) {
+    case backend::LossKind::cross_entropy:
+      target.function = LossFunction::cross_entropy;
+      break;
+    case backend::LossKind::mse:
+      target.function = LossFunction::mse;
+      break;
+    case backend::LossKind::gaussian_nll:
+      target.function = LossFunction::gaussian_nll;
+      break;
+  }
+  target.noise_std = static_cast<T>(loss_.noise_std);
+  target.labels = pass.rows->labels.data();
+  target.values = pass.rows->values.data();
+  cuda::loss(target, outputs_of(pass), network_->outputs(), row_extent(*pass.rows),
+             task_scale(scale), wanted(loss, 1), row_loss_.data(), g, stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::backward(const Run& pass, T* grad, T* hv, Accumulate to) {
+  const auto tangent = [&](Dual& g) -> Tangent<T> {
+    return {g.value.data(), pass.direction ? g.dot.data() : nullptr};
+  };
+  const std::vector<Layer>& layers = network_->layers();
+  int at = 0;  // where the gradient by the layer's output is
+  for (std::size_t i = layers.size(); i-- > 0;) {
+    const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
+    if (!operations) continue;
+    const LayerCall<T> c = call(pass, i);
+    const auto tensor = [&](int index) -> TensorTangent<T> {
+      const auto of = [&](T* flat) -> TaskTensor<T> {
+        if (index < 0 || !flat) return {};
+        return {flat + network_->parameters()[count_of(index)].offset, network_->size()};
+      };
+      return {of(grad), of(hv)};
+    };
+    const Tangent<T> g = tangent(g_[at]);
+    const Tangent<T> g_in = source_[i] < 0 ? Tangent<T>{} : tangent(g_[1 - at]);
+    operations->backward(c, {g.value, g.dot}, g_in, tensor(layers[i].weight),
+                         tensor(layers[i].bias), to);
+    at = 1 - at;
+  }
+}
+
+template <class T>
+void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
+  const Run entered = enter(pass, nullptr);
+  forward(entered, false);
+  loss_of(entered, pass.scale, loss, {g_[0].value.data(), nullptr});
+  backward(entered, at(grad, network_->size()), nullptr, {accumulate, false});
+}
+
+template <class T>
+void CudaWave<T>::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                                 Block grad) {
+  prepare_tangents();
+  const std::size_t n = network_->size();
+  const Run entered = enter(pass, at(direction, n));
+  forward(entered, false);
+  loss_of(entered, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
+  backward(entered, wanted(grad, n), at(hv, n), {false, accumulate});
+}
+
+template <class T>
+void CudaWave<T>::value(const Pass& pass, Block loss, Block outputs,
+                        backend::NormStatistics statistics) {
+  const bool given = statistics == backend::NormStatistics::support;
+  if (given) {
+    forward(enter({Set::support, pass.weights, {}}, nullptr), false);
+    for (std::size_t i = 0; i < kept_.size(); ++i) std::swap(kept_[i].value, given_[i]);
+  }
+  const Run entered = enter(pass, nullptr);
+  forward(entered, given);
+  if (loss) loss_of(entered, pass.scale, loss, {});
+  if (outputs) {
+    const RowExtent extent = row_extent(*entered.rows);
+    own_rows(at(outputs, count_of(extent.rows) * count_of(network_outputs_)),
+             outputs_of(entered).value, network_outputs_, extent, stream_.get());
+  }
+}
+
+template <class T>
+std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::GeneratorSpec&) {
+  throw DeviceError("the CUDA backend has no generated weights (LEO) yet: use device \"cpu\"");
+}
+
+template class CudaWave<float>;
+template class CudaWave<double>;
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

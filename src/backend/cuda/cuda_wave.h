@@ -1,0 +1,155 @@
+// Tasks of one wave in device memory: every per-task vector is [tasks, width] in flat order, every
+// feature [task, row, features], NCHW for images, with each task's own numbers of rows beside them.
+// One stream a wave; an operation is done when something is downloaded or reduced.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/layer_operations.h"
+#include "backend/cuda/memory.h"
+#include "kernels/elementwise.h"
+#include "kernels/loss.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+/// Throws DeviceError naming the first layer that has no kernels.
+void check_layers(const Network& network);
+
+/// Bytes of device memory that one task of a wave takes: rows, activations and gradients with their
+/// tangents, and `vectors` vectors of weights.
+std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
+                       std::size_t scalar_bytes, std::size_t vectors);
+
+template <class T>
+class CudaWave final : public backend::Wave {
+ public:
+  using Block = backend::Block;
+  using Set = backend::Set;
+
+  CudaWave(const Device& device, std::shared_ptr<const Network> network, const backend::Loss& loss,
+           const backend::WaveShape& shape, int capacity);
+
+  int capacity() const override { return capacity_; }
+  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  Block block(std::size_t width) override;
+  Block weights() override { return block(network_->size()); }
+
+  void broadcast(Block dst, const backend::SharedVector& src) override;
+  void fill(Block dst, double value) override;
+  void copy(Block dst, Block src) override;
+  void axpy(Block y, double a, Block x) override;
+  void multiply_add(Block y, double a, Block x1, Block x2) override;
+  void multiply_fold(Block y, double a, Block x1, Block x2) override;
+  void exponential(Block dst, Block src) override;
+  void normal(Block dst, const backend::Noise& noise) override;
+  void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
+  void rate_multiply(Block dst, const backend::Rate& rate, Block x) override;
+  void rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) override;
+  void upload(Block dst, const double* host, std::size_t stride) override;
+
+  void sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) override;
+  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
+  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+          Block gp_s) override;
+  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+              Block rp_s) override;
+
+  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                      Block grad) override;
+  void value(const Pass& pass, Block loss, Block outputs,
+             backend::NormStatistics statistics) override;
+  int rows(Set set) const override;
+  std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
+  void download(Block src, std::span<double> values) const override;
+
+  // ---- what the reduction sees ----
+  const Stream& stream() const { return stream_; }
+  const T* data(Block block) const { return storage(block).values.data(); }
+  Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
+
+ private:
+  struct Storage {
+    DeviceArray<T> values;
+    std::size_t width = 0;
+  };
+  /// One set's rows: features, and targets as the loss takes them.
+  struct Rows {
+    int rows = 0;
+    DeviceArray<T> x, values;
+    DeviceArray<std::int32_t> labels, counts;
+  };
+  struct Dual {
+    DeviceArray<T> value, dot;
+  };
+
+  Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
+  const Storage& storage(Block block) const {
+    return blocks_.at(static_cast<std::size_t>(block.id));
+  }
+  T* at(Block block) { return storage(block).values.data(); }
+  /// Throws where the block has another width.
+  T* at(Block block, std::size_t width);
+  /// Null for an empty block.
+  T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
+  std::size_t width(Block block) const { return storage(block).width; }
+  std::size_t elements(Block block) const {
+    return static_cast<std::size_t>(count_) * width(block);
+  }
+
+  const Rows& data_of(Set set) const;
+  template <class Number>
+  void put_rows(Rows& to, const std::vector<Number>& support_x,
+                const std::vector<Number>& support_y, const std::vector<Number>& query_x,
+                const std::vector<Number>& query_y, const TaskBatch& batch, int first, Set set);
+  RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
+  TaskScale<T> task_scale(const backend::Scale& scale) const;
+  RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
+  GaussianPair<T> gaussian_pair(const KlTerms& terms);
+
+  /// Where a forward pass reads and leaves its features.
+  struct Run {
+    const Rows* rows = nullptr;
+    const T* x = nullptr;          ///< the set's features, dropped out or as they are
+    const T* weights = nullptr;    ///< [tasks, D]
+    const T* direction = nullptr;  ///< likewise, or null
+  };
+  Run enter(const Pass& pass, const T* direction);
+  LayerCall<T> call(const Run& pass, std::size_t layer);
+  /// Features that enter a layer; those past the last one are the outputs.
+  Tangent<const T> input(const Run& pass, std::size_t layer) const;
+  /// `given`: norms use the statistics that are in given_.
+  void forward(const Run& pass, bool given);
+  Tangent<const T> outputs_of(const Run& pass) const {
+    return input(pass, network_->layers().size());
+  }
+  void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
+  /// From the gradients in g_[0]; overwritten or accumulated.
+  void backward(const Run& pass, T* grad, T* hv, Accumulate to);
+  void prepare_tangents();
+
+  Device device_;
+  Stream stream_;
+  backend::Loss loss_;
+  backend::WaveShape shape_;
+  int capacity_;
+  std::size_t batch_first_ = 0;
+  std::vector<Storage> blocks_;
+  Rows sets_[3];
+  DeviceArray<T> dropped_, row_loss_;
+  std::vector<int> source_;     ///< layer i's input is the output of layer source_[i]; -1: rows
+  std::vector<Dual> features_;  ///< what each layer gives
+  std::vector<Dual> kept_;
+  std::vector<DeviceArray<T>> given_;
+  Dual g_[2];
+  bool tangents_ = false;
+  mutable std::vector<T> staging_;
+  std::vector<std::int32_t> integers_;
+};
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,119 @@
+// Device memory and streams as objects; everything here belongs to one device, which must be
+// current (Device::activate) where they are made.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "kernels/runtime.h"
+
+namespace kshot::cuda::inline KSHOT_PLATFORM {
+
+/// Sizes in messages: "1.5 GiB".
+inline std::string bytes_text(std::size_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size < 0x1p20) return fmt::format("{:.0f} KiB", size / 0x1p10);
+  return size < 0x1p30 ? fmt::format("{:.0f} MiB", size / 0x1p20)
+                       : fmt::format("{:.1f} GiB", size / 0x1p30);
+}
+
+/// `size` elements of device memory, not initialised. Throws DeviceError where there are not so
+/// many.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(std::size_t size) : size_(size) {
+    if (size == 0) return;
+    void* data = nullptr;
+    const cudaError_t error = cudaMalloc(&data, size * sizeof(T));
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      std::size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      throw_device_error(
+          error, fmt::format("{} of device memory asked for, {} of {} free",
+                             bytes_text(size * sizeof(T)), bytes_text(free), bytes_text(total)));
+    }
+    check(error, "cudaMalloc");
+    data_ = static_cast<T*>(data);
+  }
+  ~DeviceArray() { cudaFree(data_); }
+  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  /// Room for `size` elements; what was there is lost where it grows.
+  void reserve(std::size_t size) {
+    if (size > size_) *this = DeviceArray(size);
+  }
+
+ private:
+  void swap(DeviceArray& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+class Stream {
+ public:
+  Stream() { KSHOT_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~Stream() { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  cudaStream_t get() const { return stream_; }
+  void wait() const { KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+  /// Host memory is free again, and filled, when they return.
+  template <class T>
+  void to_device(T* to, const T* from, std::size_t count) const {
+    transfer(to, from, count, cudaMemcpyHostToDevice);
+  }
+  template <class T>
+  void to_host(T* to, const T* from, std::size_t count) const {
+    transfer(to, from, count, cudaMemcpyDeviceToHost);
+  }
+  /// Within the device, in the order of the stream.
+  template <class T>
+  void copy(T* to, const T* from, std::size_t count) const {
+    if (count == 0) return;
+    KSHOT_CUDA_CHECK(
+        cudaMemcpyAsync(to, from, count * sizeof(T), cudaMemcpyDeviceToDevice, stream_));
+  }
+  template <class T>
+  void clear(T* to, std::size_t count) const {
+    if (count > 0) KSHOT_CUDA_CHECK(cudaMemsetAsync(to, 0, count * sizeof(T), stream_));
+  }
+
+ private:
+  template <class T>
+  void transfer(T* to, const T* from, std::size_t count, cudaMemcpyKind kind) const {
+    if (count == 0) return;
+    KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
+    wait();
+  }
+  cudaStream_t stream_ = nullptr;
+};
+
+/// Which device a backend is on.
+class Device {
+ public:
+  explicit Device(int index) : index_(index) { activate(); }
+  int index() const { return index_; }
+  /// Makes it the calling thread's current one.
+  void activate() const { KSHOT_CUDA_CHECK(cudaSetDevice(index_)); }
+
+ private:
+  int index_;
+};
+
+}  // namespace kshot::cuda::inline KSHOT_PLATFORM

@@ -1,0 +1,111 @@
+// What a device that is missing, too old, full or lost comes to in the CUDA backend, on the
+// emulator; its numbers are held by tests/backend and tests/algorithms, with every other backend's.
+#include "backend/backend.h"
+
+#include <cuda_runtime_api.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kshot/error.h"
+#include "simt/orders.h"
+#include "simt/simt.h"
+#include "support/error_text.h"
+
+namespace kshot {
+namespace {
+
+using backend::make_backend;
+using test::error_text;
+using testing::AllOf;
+using testing::HasSubstr;
+
+bool built() {
+  for (const backend::DeviceInfo& device : backend::list_devices()) {
+    if (device.name == "simt") return true;
+  }
+  return false;
+}
+
+class CudaBackend : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!built()) GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
+  }
+  static std::shared_ptr<const Network> mlp() {
+    return std::make_shared<const Network>(Network::mlp({2, 5, 3}, LayerType::relu));
+  }
+};
+
+TEST_F(CudaBackend, SaysWhatItIs) {
+  for (const auto precision : {backend::Precision::f32, backend::Precision::f64}) {
+    const auto made = make_backend("simt", 3, precision);
+    EXPECT_EQ(made->name(), "simt");
+    EXPECT_EQ(made->precision(), precision);
+    EXPECT_EQ(made->concurrency(), 3);
+    EXPECT_THAT(made->description(),
+                HasSubstr(precision == backend::Precision::f32 ? "float" : "double"));
+    EXPECT_EQ(made->open(mlp(), {}, {3, 4, true})->capacity() % 16, 0);
+  }
+}
+
+TEST_F(CudaBackend, ItsKernelsRunOnTheEmulator) {
+  const auto before = simt::counters().kernels;
+  const auto made = make_backend("simt", 1);
+  const auto v = made->shared(3);
+  v->upload(std::vector<double>{1, 2, 3});
+  EXPECT_EQ(made->squared_norm(*v, 0.0), 14.0);
+  EXPECT_GT(simt::counters().kernels, before);
+}
+
+TEST_F(CudaBackend, ADeviceThatCannotBeUsedIsOneClearError) {
+  const auto message = [](const simt::Settings& settings) {
+    const simt::With with(settings);
+    EXPECT_THROW(make_backend("simt", 1), DeviceError);
+    return error_text([] { make_backend("simt", 1); });
+  };
+  EXPECT_THAT(message({.devices = 0}), AllOf(HasSubstr("\"simt\""), HasSubstr("no NVIDIA GPU")));
+  EXPECT_THAT(message({.driver_version = 12040}),
+              AllOf(HasSubstr("driver is too old"), HasSubstr("12.4"), HasSubstr("13.0")));
+  EXPECT_THAT(message({.sticky_error = cudaErrorLaunchFailure}),
+              HasSubstr("cudaErrorLaunchFailure"));
+}
+
+TEST_F(CudaBackend, MemoryThatRunsOutIsOneClearError) {
+  const auto made = make_backend("simt", 1);
+  const simt::With with({.memory = simt::allocated_bytes() + 4096});
+  EXPECT_THAT(error_text([&] { made->shared(1 << 20); }),
+              AllOf(HasSubstr("4 MiB of device memory asked for"), HasSubstr("out of memory")));
+  EXPECT_THROW(made->shared(1 << 20), DeviceError);
+  EXPECT_NO_THROW(made->shared(16)) << "the device is still there";
+}
+
+TEST_F(CudaBackend, ALostDeviceIsNoticed) {
+  const auto made = make_backend("simt", 1);
+  const auto v = made->shared(4);
+  {
+    const simt::With with({.sticky_error = cudaErrorIllegalAddress});
+    EXPECT_THROW(made->squared_norm(*v, 0.0), DeviceError);
+  }
+  EXPECT_EQ(made->squared_norm(*v, 0.0), 0.0);
+}
+
+TEST_F(CudaBackend, NothingIsLeftBehind) {
+  const std::size_t before = simt::live_allocations();
+  {
+    const auto made = make_backend("simt", 1);
+    const auto wave = made->open(mlp(), {}, {3, 4, true});
+    wave->weights();
+    EXPECT_GT(simt::live_allocations(), before);
+  }
+  EXPECT_EQ(simt::live_allocations(), before);
+}
+
+TEST_F(CudaBackend, LayersWithoutKernelsAreSaid) {
+  const auto made = make_backend("simt", 1);
+  const auto conv4 = std::make_shared<const Network>(Network::conv4({}));
+  EXPECT_THROW(made->open(conv4, {}, {5, 5, false}), DeviceError);
+  EXPECT_THAT(error_text([&] { made->open(conv4, {}, {5, 5, false}); }), HasSubstr("no conv"));
+}
+
+}  // namespace
+}  // namespace kshot
