@@ -12,7 +12,8 @@
 #include "kernels/passes.h"
 #include "kshot/network.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 /// f, f' and f'' at x.
@@ -100,4 +101,5 @@ KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

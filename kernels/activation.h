@@ -6,7 +6,8 @@
 
 #include "kernels/extent.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 enum class Activation { relu, tanh, leaky_relu };
 
@@ -19,4 +20,5 @@ template <class T>
 void activation_backward(Activation f, Tangent<T> g_in, Tangent<const T> g, Tangent<const T> x,
                          std::size_t count, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

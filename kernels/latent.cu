@@ -11,7 +11,8 @@
 
 #include "kernels/passes.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 template <class T>
@@ -108,4 +109,5 @@ KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -7,7 +7,8 @@
 #include "kernels/extent.h"
 #include "kshot/random.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// y[b, i mod n] += a x1[b, i] x2[b, i]; x1 and x2 of `extent`, y [tasks, n], n divides the width.
 template <class T>
@@ -25,4 +26,5 @@ template <class T>
 void drop(T* dst, const T* src, double rate, const RandomKey& key, Extent extent,
           cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

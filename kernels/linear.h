@@ -7,7 +7,8 @@
 
 #include "kernels/extent.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 struct LinearSize {
   int inputs = 0;
@@ -37,4 +38,5 @@ void linear_weight_gradient(TensorTangent<T> g_weight, TensorTangent<T> g_bias, 
                             Tangent<const T> g, Tangent<const T> x, LinearSize size,
                             const RowExtent& rows, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -16,7 +16,8 @@
 
 #include "kernels/passes.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 constexpr double log_sqrt_two_pi = 0.91893853320467274178;
@@ -138,4 +139,5 @@ KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -6,7 +6,8 @@
 
 #include "kernels/extent.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 enum class LossFunction { cross_entropy, mse, gaussian_nll };
 
@@ -32,4 +33,5 @@ void loss(const LossTarget<T>& target, Tangent<const T> out, int outputs, const 
 template <class T>
 void own_rows(T* dst, const T* out, int outputs, const RowExtent& rows, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

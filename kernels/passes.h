@@ -11,7 +11,8 @@
 #include "kernels/device.h"
 #include "kernels/extent.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 constexpr int threads = 256;   ///< of a block
 constexpr int per_thread = 4;  ///< independent loads in flight
@@ -99,4 +100,5 @@ __device__ T block_sum(T value) {
 
 #endif
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

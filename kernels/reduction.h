@@ -7,7 +7,8 @@
 
 #include "kernels/extent.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// Tasks of a run.
 constexpr int run_tasks = 16;
@@ -28,4 +29,5 @@ template <class T>
 void mean_of_total(T* mean, const double* total, double scale, std::size_t width,
                    cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

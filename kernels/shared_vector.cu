@@ -12,7 +12,8 @@
 
 #include "kernels/passes.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 template <class T>
@@ -174,8 +175,7 @@ struct ColumnShare {
   }
 };
 
-__global__ void __launch_bounds__(threads)
-    sum_kernel(double* to, const double* x, int count) {
+__global__ void __launch_bounds__(threads) sum_kernel(double* to, const double* x, int count) {
   const double sum =
       strided_sum([&](std::size_t i) { return x[i]; }, static_cast<std::size_t>(count));
   if (threadIdx.x == 0) to[0] = sum;
@@ -279,4 +279,5 @@ KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

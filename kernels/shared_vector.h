@@ -8,7 +8,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// dst *= src.
 template <class T>
@@ -58,4 +59,5 @@ struct OptimizerArguments {
 template <class T>
 void optimizer_step(const OptimizerArguments<T>& step, std::size_t count, cudaStream_t stream);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -169,7 +169,8 @@ class Machine {
   /// Ends the kernel with this report; the thread's code is never resumed.
   [[noreturn]] void fail(const std::string& what);
 
-  Thread* active = nullptr;  // whose code runs; null in the emulator's own code
+  // Whose code runs; null in the emulator's own code, and in other threads of the host.
+  static inline thread_local Thread* active = nullptr;
   const Kernel* kernel = nullptr;
   uint3 block{};
 
@@ -206,19 +207,17 @@ struct Stop {};
 // After fail() nothing of the emulator is left on the fiber, and the kernel is not resumed.
 template <class Act>
 auto enter(Act act) -> decltype(act(std::declval<Thread&>())) {
-  Machine& m = machine();
-  Thread& thread = *std::exchange(m.active, nullptr);
+  Thread& thread = *std::exchange(Machine::active, nullptr);
   struct Back {
-    Machine& machine;
     Thread& thread;
-    ~Back() { machine.active = &thread; }
+    ~Back() { Machine::active = &thread; }
   };
   try {
-    const Back back{m, thread};
+    const Back back{thread};
     return act(thread);
   } catch (const Stop&) {
   }
-  m.active = nullptr;
+  Machine::active = nullptr;
   thread.fiber->leave(true);
   std::abort();  // not resumed
 }
@@ -249,11 +248,11 @@ namespace {
 
 void start_thread() {
   Machine& m = machine();
-  Thread* thread = std::exchange(m.active, nullptr);
+  Thread* thread = std::exchange(Machine::active, nullptr);
   thread->fiber->entered();
-  m.active = thread;
+  Machine::active = thread;
   m.kernel->body(m.kernel->arguments);
-  m.active = nullptr;
+  Machine::active = nullptr;
   thread->state = State::done;
   thread->fiber->leave(true);
 }
@@ -614,7 +613,7 @@ void Machine::access(Thread& thread, std::uintptr_t address, std::size_t bytes, 
 // ---- what kernels call ----
 
 uint3 thread_index() {
-  return machine().active->index;
+  return Machine::active->index;
 }
 uint3 block_index() {
   return machine().block;
@@ -717,7 +716,7 @@ void store_uniform(void* address, const void* value, std::size_t bytes) {
 // ---- what instrumented code reports ----
 
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code) {
-  if (!machine().active) return;
+  if (!Machine::active) return;
   enter([&](Thread& thread) {
     machine().access(thread, reinterpret_cast<std::uintptr_t>(address), bytes, kind, code, nullptr);
   });
@@ -729,7 +728,7 @@ void on_undefined(const char* file, unsigned line, const char* what, std::ptrdif
   const auto said = [&] {
     return fmt::format("{} {} for {} ({}:{})", what, value, type, slash ? slash + 1 : file, line);
   };
-  if (!machine().active) {  // host code: as the sanitizer would
+  if (!Machine::active) {  // host code: as the sanitizer would
     fmt::print(stderr, "undefined behaviour: {}\n", said());
     std::abort();
   }

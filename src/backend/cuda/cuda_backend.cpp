@@ -17,7 +17,8 @@
 #include "kernels/shared_vector.h"
 #include "kshot/error.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 using backend::Precision;
@@ -330,7 +331,8 @@ std::unique_ptr<backend::Backend> make(const std::string& asked, int index, std:
 }
 
 }  // namespace
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
 
 namespace kshot::backend {
 

@@ -4,7 +4,8 @@
 
 #include "kernels/reduction.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 template <class T>
 CudaReduction<T>::CudaReduction(const Device& device, std::span<const std::size_t> widths)
@@ -134,4 +135,5 @@ double CudaReduction<T>::mean_loss() const {
 template class CudaReduction<float>;
 template class CudaReduction<double>;
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

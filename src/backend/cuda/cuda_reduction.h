@@ -10,7 +10,8 @@
 #include "backend/backend.h"
 #include "backend/cuda/cuda_wave.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 template <class T>
 class CudaReduction final : public backend::Reduction {
@@ -56,4 +57,5 @@ class CudaReduction final : public backend::Reduction {
   std::size_t tasks_ = 0;
 };
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

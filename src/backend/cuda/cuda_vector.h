@@ -7,7 +7,8 @@
 #include "backend/backend.h"
 #include "backend/cuda/memory.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 inline void check_sizes(std::size_t a, std::size_t b) {
   if (a != b) throw std::logic_error(fmt::format("vectors of {} and {} elements", a, b));
@@ -56,4 +57,5 @@ const CudaVector<T>& on_device(const backend::SharedVector& v) {
   return dynamic_cast<const CudaVector<T>&>(v);
 }
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -7,7 +7,8 @@
 #include "kernels/latent.h"
 #include "kshot/error.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 std::size_t count_of(int n) {
@@ -550,4 +551,5 @@ std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::Genera
 template class CudaWave<float>;
 template class CudaWave<double>;
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -14,7 +14,8 @@
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// Throws DeviceError naming the first layer that has no kernels.
 void check_layers(const Network& network);
@@ -152,4 +153,5 @@ class CudaWave final : public backend::Wave {
   std::vector<std::int32_t> integers_;
 };
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -2,7 +2,8 @@
 
 #include "kernels/activation.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 namespace {
 
 // ---- linear ----
@@ -79,4 +80,5 @@ const LayerOperations<T>* layer_operations(LayerType type) {
 template const LayerOperations<float>* layer_operations(LayerType);
 template const LayerOperations<double>* layer_operations(LayerType);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

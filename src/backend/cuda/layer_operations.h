@@ -8,7 +8,8 @@
 #include "kernels/linear.h"
 #include "kshot/network.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// One layer of all tasks on one set of rows. Tangents are null where there are none: all of them
 /// in a plain gradient, the input's in the first layer.
@@ -39,4 +40,5 @@ struct LayerOperations {
 template <class T>
 const LayerOperations<T>* layer_operations(LayerType type);
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

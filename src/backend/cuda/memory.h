@@ -9,7 +9,8 @@
 
 #include "kernels/runtime.h"
 
-namespace kshot::cuda::inline KSHOT_PLATFORM {
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
 
 /// Sizes in messages: "1.5 GiB".
 inline std::string bytes_text(std::size_t bytes) {
@@ -116,4 +117,5 @@ class Device {
   int index_;
 };
 
-}  // namespace kshot::cuda::inline KSHOT_PLATFORM
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
