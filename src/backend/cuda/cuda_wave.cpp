@@ -59,12 +59,12 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
   const auto features = count_of(network_->input().size());
   const auto outputs = count_of(network_->outputs());
   for (const Set set : {Set::support, Set::query, Set::all}) {
-    if (set == Set::all && !shape.with_all) continue;
     Rows& of = sets_[static_cast<int>(set)];
     of.rows = rows(set);
+    of.counts = DeviceArray<std::int32_t>(tasks);
+    if (set == Set::all && !shape.with_all) continue;  // its counts alone, for factors
     const std::size_t all = tasks * count_of(of.rows);
     of.x = DeviceArray<T>(all * features);
-    of.counts = DeviceArray<std::int32_t>(tasks);
     if (loss.kind == backend::LossKind::cross_entropy) {
       of.labels = DeviceArray<std::int32_t>(all);
     } else {
@@ -129,15 +129,14 @@ template <class T>
 template <class Number>
 void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
                            const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                           const std::vector<Number>& query_y, const TaskBatch& batch, int first,
-                           Set set) {
+                           const std::vector<Number>& query_y, const TaskBatch& batch, Set set) {
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
   // Own rows one after another, support first; zero beyond them.
   const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto& host) {
     host.assign(tasks * of_task * width, {});
     for (std::size_t t = 0; t < tasks; ++t) {
-      const std::size_t task = count_of(first) + t;
+      const std::size_t task = batch_first_ + t;
       auto out = host.begin() + static_cast<std::ptrdiff_t>(t * of_task * width);
       const auto add = [&](const auto& from, int largest, std::int32_t valid) {
         const auto* begin = from.data() + task * count_of(largest) * width;
@@ -164,11 +163,14 @@ void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
     gather(support_y, query_y, count_of(shape.outputs), staging_);
     stream_.to_device(to.values.data(), staging_.data(), staging_.size());
   }
-  integers_.assign(tasks, 0);
-  for (std::size_t t = 0; t < tasks; ++t) {
-    const std::size_t task = count_of(first) + t;
-    if (set != Set::query) integers_[t] += batch.support_n[task];
-    if (set != Set::support) integers_[t] += batch.query_n[task];
+}
+
+template <class T>
+void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set) {
+  integers_.assign(count_of(count_), 0);
+  for (std::size_t t = 0; t < integers_.size(); ++t) {
+    if (set != Set::query) integers_[t] += batch.support_n[batch_first_ + t];
+    if (set != Set::support) integers_[t] += batch.query_n[batch_first_ + t];
   }
   stream_.to_device(to.counts.data(), integers_.data(), integers_.size());
 }
@@ -197,14 +199,15 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   global_first_ = global_first;
   batch_first_ = count_of(first);
   for (const Set set : {Set::support, Set::query, Set::all}) {
-    if (set == Set::all && !shape_.with_all) continue;
     Rows& to = sets_[static_cast<int>(set)];
+    put_counts(to, batch, set);
+    if (set == Set::all && !shape_.with_all) continue;
     if (batch.is_double()) {
       put_rows(to, batch.support_x64, batch.support_value64, batch.query_x64, batch.query_value64,
-               batch, first, set);
+               batch, set);
     } else {
       put_rows(to, batch.support_x, batch.support_value, batch.query_x, batch.query_value, batch,
-               first, set);
+               set);
     }
   }
 }
@@ -376,7 +379,7 @@ TaskScale<T> CudaWave<T>::task_scale(const backend::Scale& scale) const {
     case backend::Scale::By::query:
       return {factor, counts(Set::query)};
     case backend::Scale::By::all:
-      return {factor, data_of(Set::all).counts.data()};
+      return {factor, counts(Set::all)};
   }
   return {factor, nullptr};
 }

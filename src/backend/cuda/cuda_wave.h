@@ -107,7 +107,8 @@ class CudaWave final : public backend::Wave {
   template <class Number>
   void put_rows(Rows& to, const std::vector<Number>& support_x,
                 const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                const std::vector<Number>& query_y, const TaskBatch& batch, int first, Set set);
+                const std::vector<Number>& query_y, const TaskBatch& batch, Set set);
+  void put_counts(Rows& to, const TaskBatch& batch, Set set);
   RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
   TaskScale<T> task_scale(const backend::Scale& scale) const;
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
