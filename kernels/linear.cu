@@ -44,7 +44,7 @@ struct LinearForward {
 
   __device__ void operator()(int task, int i, std::size_t at) const {
     const int row = i / size.outputs, o = i - row * size.outputs;
-    if (row >= rows.counts[task]) {
+    if (row >= own_row_count(rows, task)) {
       y.value[at] = T(0);
       if (y.dot) y.dot[at] = T(0);
       return;
@@ -82,7 +82,7 @@ struct LinearInputGradient {
 
   __device__ void operator()(int task, int i, std::size_t at) const {
     const int row = i / size.inputs, k = i - row * size.inputs;
-    if (row >= rows.counts[task]) {
+    if (row >= own_row_count(rows, task)) {
       g_in.value[at] = T(0);
       if (g_in.dot) g_in.dot[at] = T(0);
       return;
@@ -131,7 +131,7 @@ struct LinearWeightGradient {
         is_bias ? static_cast<std::size_t>(o)
                 : static_cast<std::size_t>(o) * static_cast<std::size_t>(size.inputs) +
                       static_cast<std::size_t>(k);
-    const int n = rows.counts[task];
+    const int n = own_row_count(rows, task);
     T sum = T(0), dot = T(0);
     for (int row = 0; row < n; ++row) {
       const std::size_t g_at = row_at(rows, task, row, size.outputs) + static_cast<std::size_t>(o);

@@ -34,7 +34,7 @@ struct RowLoss {
 
   __device__ void operator()(int task, int row, std::size_t at) const {
     const std::size_t first = at * static_cast<std::size_t>(outputs);
-    if (row >= rows.counts[task]) {
+    if (row >= own_row_count(rows, task)) {
       for (int i = 0; i < outputs; ++i) {
         if (g.value) g.value[first + static_cast<std::size_t>(i)] = T(0);
         if (g.dot) g.dot[first + static_cast<std::size_t>(i)] = T(0);
@@ -98,7 +98,7 @@ struct SumRows {
     const int t = static_cast<int>(task);
     const T* of_task = row_loss + task * static_cast<std::size_t>(rows.rows);
     T sum = T(0);
-    for (int row = 0; row < rows.counts[t]; ++row) sum += of_task[row];
+    for (int row = 0; row < own_row_count(rows, t); ++row) sum += of_task[row];
     loss[t] += scale_of(scale, t) * sum;
   }
 };
@@ -110,7 +110,7 @@ struct OwnRows {
   int outputs;
   RowExtent rows;
   __device__ void operator()(int task, int i, std::size_t at) const {
-    dst[at] = i < rows.counts[task] * outputs ? out[at] : T(0);
+    dst[at] = i < own_row_count(rows, task) * outputs ? out[at] : T(0);
   }
 };
 

@@ -72,6 +72,11 @@ __device__ T scale_of(const TaskScale<T>& scale, int task) {
   return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
 }
 
+/// A task's own rows.
+__device__ inline int own_row_count(const RowExtent& rows, int task) {
+  return rows.counts ? rows.counts[task] : rows.rows;
+}
+
 // ---- sums ----
 
 template <class T>

@@ -114,6 +114,12 @@ inline bool takes(const backend::Backend& b, const Network& network) {
   });
 }
 
+/// The same for estimators: `weight` is composed for every backend, the others are a backend's own.
+inline bool takes(const backend::Backend& b, backend::Estimator estimator) {
+  return estimator == backend::Estimator::weight ||
+         (b.name() != "simt" && !b.name().starts_with("cuda"));
+}
+
 inline RandomStream stream(std::uint64_t seed, std::uint32_t use = 0) {
   return RandomStream({seed, Purpose::user, 0, use, 0, 0});
 }
