@@ -5,6 +5,7 @@
 
 #include "backend/generator.h"
 #include "kernels/latent.h"
+#include "kernels/scalar.h"
 #include "kshot/error.h"
 
 namespace kshot::cuda {
@@ -308,6 +309,46 @@ template <class T>
 void CudaWave<T>::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   cuda::mean_square<T>(at(value, 1), static_cast<T>(weight), data(a), at(b, width(a)),
                        at(g_b, width(a)), extent(a), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::row_count(Block dst, Set set) {
+  const Rows& rows = sets_[static_cast<int>(set)];
+  from_counts(at(dst, 1), rows.counts.data(), count_, stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::apply(Block dst, backend::Function f, Block src) {
+  T* const to = at(dst, width(src));
+  switch (f) {
+    case backend::Function::reciprocal:
+      return reciprocal(to, data(src), elements(src), stream_.get());
+    case backend::Function::logarithm:
+      return logarithm(to, data(src), elements(src), stream_.get());
+    case backend::Function::square_root:
+      return square_root(to, data(src), elements(src), stream_.get());
+  }
+}
+
+template <class T>
+void CudaWave<T>::scale_by(Block y, Block scalar) {
+  cuda::scale_by<T>(at(y), at(scalar, 1), extent(y), stream_.get());
+}
+
+template <class T>
+void CudaWave<T>::adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) {
+  const std::size_t n = width(blocks.parameters);
+  TaskAdam<T> adam;
+  adam.parameters = at(blocks.parameters);
+  adam.gradient = at(blocks.gradient, n);
+  adam.m = at(blocks.m, n);
+  adam.v = at(blocks.v, n);
+  adam.count = at(blocks.count, 1);
+  adam.learning_rate = static_cast<T>(rule.learning_rate);
+  adam.beta1 = static_cast<T>(rule.beta1);
+  adam.beta2 = static_cast<T>(rule.beta2);
+  adam.epsilon = static_cast<T>(rule.epsilon);
+  cuda::adam_step(adam, extent(blocks.parameters), stream_.get());
 }
 
 /// A vector shorter than the width is repeated: as if the block were of so many more tasks.

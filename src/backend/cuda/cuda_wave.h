@@ -50,6 +50,10 @@ class CudaWave final : public backend::Wave {
   void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void rate_multiply(Block dst, const backend::Rate& rate, Block x) override;
   void rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) override;
+  void row_count(Block dst, Set set) override;
+  void apply(Block dst, backend::Function f, Block src) override;
+  void scale_by(Block y, Block scalar) override;
+  void adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) override;
   void upload(Block dst, const double* host, std::size_t stride) override;
 
   void sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) override;
