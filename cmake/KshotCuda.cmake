@@ -87,7 +87,7 @@ function(kshot_emulated_library name)
   endforeach()
   add_library(${name} STATIC EXCLUDE_FROM_ALL ${sources})
   # The address sanitizer cannot be combined with these calls, which check every address anyhow.
-  target_compile_options(${name} PRIVATE -fno-sanitize=address -fsanitize=thread,bounds,alignment
+  target_compile_options(${name} PRIVATE -fno-sanitize=address -g1 -fsanitize=thread,bounds,alignment
     -Wno-unknown-pragmas  # unroll
     $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>)
   target_link_libraries(${name} PUBLIC kshot_simt PRIVATE kshot_warnings)

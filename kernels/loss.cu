@@ -68,7 +68,7 @@ struct RowLoss {
         if (g.dot) g.dot[at] = s * p * (out.dot[at] - mean_dot);
       }
     }
-    return log(normaliser) + largest - o[label];
+    return log(normaliser) + (largest - o[label]);  // the two may be large
   }
 
   __device__ T squares(std::size_t first, T s) const {

@@ -153,7 +153,6 @@ class HviProgram final : public TaskProgram {
     }
     count_ = wave_->block(1);
     one_ = wave_->block(1);
-    wave_->fill(one_, 1.0);
     gradients_ = {prior_gradient_.mu, prior_gradient_.s, bound_.by_hyper, bound_.inverse_rows};
     memory_ = {q_.mu, q_.s, m_.mu, m_.s, v_.mu, v_.s, count_};
   }
@@ -245,6 +244,7 @@ class HviProgram final : public TaskProgram {
 
   /// Every task's posterior by its own optimiser.
   void step() {
+    wave_->fill(one_, 1.0);
     wave_->axpy(count_, 1.0, one_);
     wave_->adam_step({q_.mu, gradient_.mu, m_.mu, v_.mu, count_}, spec_.adam);
     wave_->adam_step({q_.s, gradient_.s, m_.s, v_.s, count_}, spec_.adam);

@@ -487,7 +487,7 @@ TEST_F(Cli, VerifyExitsByTheResult) {
   EXPECT_EQ(good.status, 0) << good.error;
   EXPECT_THAT(good.out, HasSubstr("grad.theta.layers.2.bias"));
   EXPECT_EQ(kshot({"verify", "case", "--device", "cpu", "--precision", "f32"}).status, 0);
-  for (const char* device : {"cuda", "simt"}) {
+  for (const char* device : {"cuda:99", "tpu"}) {
     expect_one_line(kshot({"verify", "case", "--device", device}), device);
   }
   expect_one_line(kshot({"verify", "case", "--precision", "f32"}), "reference in f32");

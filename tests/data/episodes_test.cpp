@@ -391,7 +391,7 @@ TEST(PermutedTasks, SameClassesOtherLabels) {
                 make_permuted_source(class_file(folder / "d.kshot"),
                                      {{.ways = 5, .shots = 12, .queries = 5}});
               }),
-              HasSubstr("expected at most 15 together, and 5 queries"));
+              HasSubstr("expected at most 16 together, and 5 queries"));
 }
 
 TEST(PermutedTasks, OnePermutationOfPixelsATask) {
