@@ -387,7 +387,8 @@ __global__ void __launch_bounds__(threads)
     const int x = position.low * g.stride - g.padding;
     const int at_y =
         position.high * g.out.channels * g.out.plane() + position.mid * g.out.width + position.low;
-    const int at_x = position.high * g.in.channels * g.in.plane() + y * g.in.width + x;
+    const int at_x =
+        position.high * g.in.channels * g.in.plane() + (is_real ? y : 0) * g.in.width + x;
     const T* g_y =
         product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
     const T* source =

@@ -90,14 +90,14 @@ TEST_P(LayersTest, Activations) {
 }
 
 TEST_P(LayersTest, ConvolutionWithoutPadding) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // 3x3 image, kernel [[1, 2], [3, 4]] (correlation, not flipped), bias 10
   const Network network(image(1, 3, 3), {conv_layer(1, 2, 1, 0), layer(flatten)});
   expect_near(outputs(network, {1, 2, 3, 4, 10}, {1, 2, 3, 4, 5, 6, 7, 8, 9}), {47, 57, 77, 87});
 }
 
 TEST_P(LayersTest, ConvolutionWithStrideAndPadding) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // a 3x3 kernel of ones at stride 2, padding 1: sums over the four corners' neighbourhoods
   const Network network(image(1, 3, 3), {conv_layer(1, 3, 2, 1), layer(flatten)});
   Numbers weights(10, 1.0);
@@ -106,7 +106,7 @@ TEST_P(LayersTest, ConvolutionWithStrideAndPadding) {
 }
 
 TEST_P(LayersTest, ConvolutionOverChannels) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // two input and two output channels, pointwise: weight [O, I] = [[1, 10], [100, 1000]]
   const Network network(image(2, 1, 2), {conv_layer(2, 1, 1, 0), layer(flatten)});
   expect_near(outputs(network, {1, 10, 100, 1000, 0.5, 0.25}, {1, 2, 3, 4}),
@@ -114,7 +114,7 @@ TEST_P(LayersTest, ConvolutionOverChannels) {
 }
 
 TEST_P(LayersTest, MaxPoolDropsWhatDoesNotFill) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // 5x3 through a pointwise identity: windows of 2 leave the last row and column out
   const Network network(image(1, 5, 3), {conv_layer(1, 1, 1, 0), pool_layer(2), layer(flatten)});
   expect_near(outputs(network, {1, 0}, {1, 2, 99, 4, 3, 99, -5, -6, 99, -7, -8, 99, 99, 99, 99}),
@@ -122,7 +122,7 @@ TEST_P(LayersTest, MaxPoolDropsWhatDoesNotFill) {
 }
 
 TEST_P(LayersTest, MaxPoolTieGoesToTheFirst) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // y = w1 x1 + w2 x2 at w = (1, 1): both pixels of the window give 1, the first through x1
   const Network network(image(2, 2, 2), {conv_layer(1, 1, 1, 0), pool_layer(2), layer(flatten)});
   const Problem p = one_task(network, {LossKind::mse}, {1, 0, 0, 0, /*x2:*/ 0, 1, 0, 0}, {0.0});
@@ -131,7 +131,7 @@ TEST_P(LayersTest, MaxPoolTieGoesToTheFirst) {
 }
 
 TEST_P(LayersTest, MeanAndFlattenOrder) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   const Numbers x = {1, 2, 3, 4, 10, 20, 30, 40};
   const Numbers identity = {1, 0, 0, 1, 0, 0};
   expect_near(outputs(Network(image(2, 2, 2), {conv_layer(2, 1, 1, 0), layer(mean)}), identity, x),
@@ -141,7 +141,7 @@ TEST_P(LayersTest, MeanAndFlattenOrder) {
 }
 
 TEST_P(LayersTest, NormOfVectorsIsOverTheBatch) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // per feature: {1, 3} has mean 2 and biased variance 1; {0, 8} 4 and 16
   const Network network(vector(2), {layer(norm)});
   const double a = 1.0 / std::sqrt(1.0 + 1e-5), b = 4.0 / std::sqrt(16.0 + 1e-5);
@@ -150,7 +150,7 @@ TEST_P(LayersTest, NormOfVectorsIsOverTheBatch) {
 }
 
 TEST_P(LayersTest, NormOfImagesIsOverBatchAndPositions) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // one channel, two 1x2 images: {0, 2, 4, 6} has mean 3 and biased variance 5
   const Network network(image(1, 1, 2), {layer(norm), layer(flatten)});
   const double d = std::sqrt(5.0 + 1e-5);
@@ -158,7 +158,7 @@ TEST_P(LayersTest, NormOfImagesIsOverBatchAndPositions) {
 }
 
 TEST_P(LayersTest, NormWithTheStatisticsOfTheSupportSet) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   const Network network(vector(1), {layer(norm)});
   Problem p = one_task(network, {LossKind::mse}, {1, 3}, {0, 0});
   p.single.query_x = {5, -2};
@@ -228,7 +228,7 @@ TEST_P(LayersTest, ScalesDivideByATasksOwnRows) {
 }
 
 TEST_P(LayersTest, AccumulateAddsAndLossAdds) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   const Problem p = make_problem(chosen_networks()[9].network, LossKind::cross_entropy, 3, 1);
   Runner runner(*backend_, p);
   backend::Wave& wave = runner.wave();
@@ -268,7 +268,7 @@ TEST_P(LayersTest, AccumulateAddsAndLossAdds) {
 }
 
 TEST_P(LayersTest, SupportStatisticsMakeAQueryIndependentOfItsCompany) {
-  if (!takes_images()) GTEST_SKIP() << "no kernels for these layers yet";
+  if (!takes_images()) GTEST_SKIP() << "images take the emulator too long";
   // every query row alone gives what it gives among the others
   const Problem all = make_problem(chosen_networks()[9].network, LossKind::mse, 1, 7, {3, 5, 6});
   Numbers together;

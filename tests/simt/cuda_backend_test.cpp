@@ -100,12 +100,5 @@ TEST_F(CudaBackend, NothingIsLeftBehind) {
   EXPECT_EQ(simt::live_allocations(), before);
 }
 
-TEST_F(CudaBackend, LayersWithoutKernelsAreSaid) {
-  const auto made = make_backend("simt", 1);
-  const auto conv4 = std::make_shared<const Network>(Network::conv4({}));
-  EXPECT_THROW(made->open(conv4, {}, {5, 5, false}), DeviceError);
-  EXPECT_THAT(error_text([&] { made->open(conv4, {}, {5, 5, false}); }), HasSubstr("no conv"));
-}
-
 }  // namespace
 }  // namespace kshot

@@ -102,9 +102,9 @@ inline std::vector<std::string> backend_names() {
   return names;
 }
 
-/// Whether a backend has the layers of a network: CUDA's knows linear layers and activations so
-/// far, and throws DeviceError for others (CudaBackend.LayersWithoutKernelsAreSaid). Bodies that
-/// need them are left out there.
+/// Whether the bodies here are run on a backend with a network. On CUDA's, whose emulator takes
+/// minutes for images, they are run with linear layers and activations; what is left out is held by
+/// the kernels' own tests (tests/simt) and by the shared cases.
 inline bool takes(const backend::Backend& b, const Network& network) {
   if (b.name() != "simt" && !b.name().starts_with("cuda")) return true;
   return std::ranges::all_of(network.layers(), [](const Layer& l) {

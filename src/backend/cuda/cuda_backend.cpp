@@ -84,7 +84,6 @@ class CudaBackend final : public backend::Backend {
                                       const backend::Loss& loss,
                                       const backend::WaveShape& shape) override {
     device_.activate();
-    check_layers(*network);
     const std::lock_guard lock(mutex_);
     // Asked once a shape: waves opened later would see less free memory, and all must agree.
     const Opened opened{network->size(), shape.support, shape.query, shape.with_all};
@@ -146,7 +145,7 @@ class CudaBackend final : public backend::Backend {
     std::vector<cuda::Segment> host;
     for (const Segment& segment : segments) host.push_back({segment.offset, segment.size});
     device_.activate();
-    DeviceArray<cuda::Segment> list(host.size());
+    DeviceMemory<cuda::Segment> list(host.size());
     stream_->to_device(list.data(), host.data(), host.size());
     run([&](cudaStream_t s) {
       cuda::clip(at(v), static_cast<T>(value), norm, list.data(), static_cast<int>(host.size()), s);
@@ -156,7 +155,7 @@ class CudaBackend final : public backend::Backend {
                               std::size_t columns, double weight, SharedVector& g) override {
     check_sizes(v.size(), g.size());
     device_.activate();
-    DeviceArray<double> scratch(columns * columns + 2 * columns);
+    DeviceMemory<double> scratch(columns * columns + 2 * columns);
     return sum([&](double* to, cudaStream_t s) {
       cuda::column_orthogonality(to, at(v) + offset, static_cast<int>(rows),
                                  static_cast<int>(columns), weight, at(g) + offset, scratch.data(),
@@ -201,13 +200,13 @@ class CudaBackend final : public backend::Backend {
   int threads_;
   std::string description_;
   std::shared_ptr<const Stream> stream_;
-  DeviceArray<double> sum_;
+  DeviceMemory<double> sum_;
   std::mutex mutex_;  ///< workers open their waves at once
   std::optional<Opened> opened_;
   int capacity_ = 16;
   std::vector<std::uint32_t> host_index_;
   std::size_t targets_ = 0;
-  DeviceArray<std::uint32_t> index_, first_, order_;
+  DeviceMemory<std::uint32_t> index_, first_, order_;
 };
 
 template <class T>
@@ -224,7 +223,7 @@ void CudaBackend<T>::keep(std::span<const std::uint32_t> index, std::size_t targ
     order[next[index[i]]++] = static_cast<std::uint32_t>(i);
   }
   device_.activate();
-  const auto put = [&](DeviceArray<std::uint32_t>& to, std::span<const std::uint32_t> from) {
+  const auto put = [&](DeviceMemory<std::uint32_t>& to, std::span<const std::uint32_t> from) {
     to.reserve(from.size());
     stream_->to_device(to.data(), from.data(), from.size());
   };
@@ -301,7 +300,7 @@ std::string why_unusable(int index) {
   try {
     const Device device(index);
     const Stream stream;
-    DeviceArray<float> x(1);
+    DeviceMemory<float> x(1);
     fill(x.data(), 1.0f, 1, stream.get());
     float one = 0.0f;
     stream.to_host(&one, x.data(), 1);

@@ -11,7 +11,7 @@ template <class T>
 CudaReduction<T>::CudaReduction(const Device& device, std::span<const std::size_t> widths)
     : device_(device), widths_(widths.begin(), widths.end()) {
   for (const std::size_t w : widths_) width_ += w;
-  total_ = DeviceArray<double>(width_);
+  total_ = DeviceMemory<double>(width_);
 }
 
 template <class T>

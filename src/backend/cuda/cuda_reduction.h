@@ -29,8 +29,8 @@ class CudaReduction final : public backend::Reduction {
  private:
   /// One wave's share, until its turn comes.
   struct Partial {
-    DeviceArray<T> sums;  ///< [runs, width]
-    DeviceArray<std::int32_t> flags;
+    DeviceMemory<T> sums;  ///< [runs, width]
+    DeviceMemory<std::int32_t> flags;
     std::vector<std::int32_t> diverged;
     std::vector<T> losses;
     std::uint32_t first = 0;
@@ -45,7 +45,7 @@ class CudaReduction final : public backend::Reduction {
   Stream stream_;
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
-  DeviceArray<double> total_;
+  DeviceMemory<double> total_;
   std::mutex mutex_;
   std::condition_variable turn_;
   std::size_t next_ = 0, waves_ = 0;

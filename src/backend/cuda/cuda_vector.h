@@ -45,7 +45,7 @@ class CudaVector final : public backend::SharedVector {
  private:
   Device device_;
   std::shared_ptr<const Stream> stream_;
-  DeviceArray<T> values_;
+  DeviceMemory<T> values_;
 };
 
 template <class T>

@@ -29,16 +29,6 @@ std::size_t largest_features(const Network& network) {
 
 }  // namespace
 
-void check_layers(const Network& network) {
-  for (const Layer& layer : network.layers()) {
-    if (layer.type == LayerType::flatten || layer_operations<float>(layer.type)) continue;
-    throw DeviceError(
-        fmt::format("the CUDA backend has no {} layers yet: expected networks of linear layers and "
-                    "activations (device \"cpu\" takes all)",
-                    layer_name(layer.type)));
-  }
-}
-
 std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
                        std::size_t scalar_bytes, std::size_t vectors) {
   std::size_t features = 2 * count_of(network.input().size());  // rows, and rows dropped out
@@ -53,7 +43,6 @@ template <class T>
 CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
                       const backend::Loss& loss, const backend::WaveShape& shape, int capacity)
     : device_(device), loss_(loss), shape_(shape), capacity_(capacity) {
-  check_layers(*network);
   network_ = std::move(network);
   network_outputs_ = network_->outputs();
   const std::size_t tasks = count_of(capacity);
@@ -62,18 +51,18 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& of = sets_[static_cast<int>(set)];
     of.rows = rows(set);
-    of.counts = DeviceArray<std::int32_t>(tasks);
+    of.counts = DeviceMemory<std::int32_t>(tasks);
     if (set == Set::all && !shape.with_all) continue;  // its counts alone, for factors
     const std::size_t all = tasks * count_of(of.rows);
-    of.x = DeviceArray<T>(all * features);
+    of.x = DeviceMemory<T>(all * features);
     if (loss.kind == backend::LossKind::cross_entropy) {
-      of.labels = DeviceArray<std::int32_t>(all);
+      of.labels = DeviceMemory<std::int32_t>(all);
     } else {
-      of.values = DeviceArray<T>(all * outputs);
+      of.values = DeviceMemory<T>(all * outputs);
     }
   }
   const std::size_t most = tasks * count_of(largest_rows(shape));
-  row_loss_ = DeviceArray<T>(most);
+  row_loss_ = DeviceMemory<T>(most);
   const std::vector<Layer>& layers = network_->layers();
   features_.resize(layers.size());
   kept_.resize(layers.size());
@@ -83,16 +72,30 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
     source_.push_back(source);
     const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
     if (!operations) continue;  // flatten: the next layer reads what this one does
-    features_[i].value = DeviceArray<T>(most * count_of(layers[i].out.size()));
+    features_[i].value = DeviceMemory<T>(most * count_of(layers[i].out.size()));
     if (operations->kept) {
       const std::size_t kept = tasks * operations->kept(layers[i], largest_rows(shape));
-      kept_[i].value = DeviceArray<T>(kept);
-      given_[i] = DeviceArray<T>(kept);
+      kept_[i].value = DeviceMemory<T>(kept);
+      given_[i] = DeviceMemory<T>(kept);
     }
     source = static_cast<int>(i);
   }
   source_.push_back(source);
-  for (Dual& g : g_) g.value = DeviceArray<T>(most * largest_features(*network_));
+  for (Dual& g : g_) g.value = DeviceMemory<T>(most * largest_features(*network_));
+}
+
+template <class T>
+void CudaWave<T>::clear_features() {
+  const auto leaves_rows = [](const Layer& layer) {
+    return layer.type == LayerType::conv || layer.type == LayerType::norm ||
+           layer.type == LayerType::max_pool || layer.type == LayerType::mean;
+  };
+  if (std::ranges::none_of(network_->layers(), leaves_rows)) return;
+  const auto clear = [&](DeviceMemory<T>& of) {
+    cuda::fill(of.data(), T(0), of.size(), stream_.get());
+  };
+  for (Dual& d : features_) clear(d.value), clear(d.dot);
+  for (Dual& g : g_) clear(g.value), clear(g.dot);
 }
 
 template <class T>
@@ -100,9 +103,10 @@ void CudaWave<T>::prepare_tangents() {
   if (tangents_) return;
   tangents_ = true;
   for (std::vector<Dual>* duals : {&features_, &kept_}) {
-    for (Dual& d : *duals) d.dot = DeviceArray<T>(d.value.size());
+    for (Dual& d : *duals) d.dot = DeviceMemory<T>(d.value.size());
   }
-  for (Dual& g : g_) g.dot = DeviceArray<T>(g.value.size());
+  for (Dual& g : g_) g.dot = DeviceMemory<T>(g.value.size());
+  clear_features();
 }
 
 // ---- tasks ----
@@ -199,6 +203,7 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   count_ = count;
   global_first_ = global_first;
   batch_first_ = count_of(first);
+  clear_features();
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
     put_counts(to, batch, set);
@@ -218,7 +223,7 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
 template <class T>
 backend::Block CudaWave<T>::block(std::size_t width) {
   device_.activate();
-  blocks_.push_back({DeviceArray<T>(count_of(capacity_) * width), width});
+  blocks_.push_back({DeviceMemory<T>(count_of(capacity_) * width), width});
   return {static_cast<int>(blocks_.size()) - 1};
 }
 

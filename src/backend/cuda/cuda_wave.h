@@ -17,9 +17,6 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Throws DeviceError naming the first layer that has no kernels.
-void check_layers(const Network& network);
-
 /// Bytes of device memory that one task of a wave takes: rows, activations and gradients with their
 /// tangents, and `vectors` vectors of weights.
 std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
@@ -80,17 +77,17 @@ class CudaWave final : public backend::Wave {
 
  private:
   struct Storage {
-    DeviceArray<T> values;
+    DeviceMemory<T> values;
     std::size_t width = 0;
   };
   /// One set's rows: features, and targets as the loss takes them.
   struct Rows {
     int rows = 0;
-    DeviceArray<T> x, values;
-    DeviceArray<std::int32_t> labels, counts;
+    DeviceMemory<T> x, values;
+    DeviceMemory<std::int32_t> labels, counts;
   };
   struct Dual {
-    DeviceArray<T> value, dot;
+    DeviceMemory<T> value, dot;
   };
 
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
@@ -138,6 +135,9 @@ class CudaWave final : public backend::Wave {
   /// From the gradients in g_[0]; overwritten or accumulated.
   void backward(const Run& pass, T* grad, T* hv, Accumulate to);
   void prepare_tangents();
+  /// Rows beyond a task's own are nobody's, but passes over all features go over them: they are not
+  /// to hold what an earlier task of more rows left there.
+  void clear_features();
 
   Device device_;
   Stream stream_;
@@ -147,11 +147,11 @@ class CudaWave final : public backend::Wave {
   std::size_t batch_first_ = 0;
   std::vector<Storage> blocks_;
   Rows sets_[3];
-  DeviceArray<T> dropped_, row_loss_;
+  DeviceMemory<T> dropped_, row_loss_;
   std::vector<int> source_;     ///< layer i's input is the output of layer source_[i]; -1: rows
   std::vector<Dual> features_;  ///< what each layer gives
   std::vector<Dual> kept_;
-  std::vector<DeviceArray<T>> given_;
+  std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   bool tangents_ = false;
   mutable std::vector<T> staging_;

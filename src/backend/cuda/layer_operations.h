@@ -26,7 +26,7 @@ struct LayerCall {
 
 template <class T>
 struct LayerOperations {
-  /// Overwrites y; rows beyond a task's own with zero or finite numbers.
+  /// Overwrites y; rows beyond a task's own with zero, or leaves them as they are.
   void (*forward)(const LayerCall<T>& call, Tangent<T> y) = nullptr;
   /// From g, the gradient by the output: overwrites g_in where it is wanted (not null) and writes
   /// the weights' gradients, overwriting or accumulating.
@@ -36,7 +36,7 @@ struct LayerOperations {
   std::size_t (*kept)(const Layer& layer, int rows) = nullptr;
 };
 
-/// Null for a kind that has no kernels yet.
+/// Null for `flatten`.
 template <class T>
 const LayerOperations<T>* layer_operations(LayerType type);
 

@@ -23,10 +23,10 @@ inline std::string bytes_text(std::size_t bytes) {
 /// `size` elements of device memory, not initialised. Throws DeviceError where there are not so
 /// many.
 template <class T>
-class DeviceArray {
+class DeviceMemory {
  public:
-  DeviceArray() = default;
-  explicit DeviceArray(std::size_t size) : size_(size) {
+  DeviceMemory() = default;
+  explicit DeviceMemory(std::size_t size) : size_(size) {
     if (size == 0) return;
     void* data = nullptr;
     const cudaError_t error = cudaMalloc(&data, size * sizeof(T));
@@ -41,9 +41,9 @@ class DeviceArray {
     check(error, "cudaMalloc");
     data_ = static_cast<T*>(data);
   }
-  ~DeviceArray() { cudaFree(data_); }
-  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
-  DeviceArray& operator=(DeviceArray&& other) noexcept {
+  ~DeviceMemory() { cudaFree(data_); }
+  DeviceMemory(DeviceMemory&& other) noexcept { swap(other); }
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     swap(other);
     return *this;
   }
@@ -53,11 +53,11 @@ class DeviceArray {
   std::size_t size() const { return size_; }
   /// Room for `size` elements; what was there is lost where it grows.
   void reserve(std::size_t size) {
-    if (size > size_) *this = DeviceArray(size);
+    if (size > size_) *this = DeviceMemory(size);
   }
 
  private:
-  void swap(DeviceArray& other) {
+  void swap(DeviceMemory& other) {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
   }
