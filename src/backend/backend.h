@@ -409,6 +409,9 @@ struct WaveShape {
   int support = 0, query = 0;  ///< rows
   bool with_all = false;       ///< Set::all is used
   bool generated = false;      ///< the weights are a generator's
+  int rows(Set set) const {
+    return set == Set::support ? support : set == Set::query ? query : support + query;
+  }
 };
 
 enum class LossKind { cross_entropy, mse, gaussian_nll };

@@ -82,10 +82,7 @@ HostReduction<T>::HostReduction(std::span<const std::size_t> widths)
 
 template <typename T>
 void HostReduction<T>::begin(std::size_t waves) {
-  next_ = 0;
-  waves_ = waves;
-  cancelled_ = false;
-  waiting_.clear();
+  queue_.begin(waves);
   stack_.clear();
   total_.assign(width_, 0.0);
   diverged_.clear();
@@ -97,14 +94,7 @@ template <typename T>
 void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
                            Block loss) {
   auto& host_wave = dynamic_cast<HostWave<T>&>(wave);
-  Partial partial;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-      partial = std::move(free_.back());
-      free_.pop_back();
-    }
-  }
+  Partial partial = queue_.take();
   const auto count = static_cast<std::size_t>(wave.count());
   partial.sums.resize(width_);
   partial.losses.assign(count, 0.0);
@@ -114,27 +104,7 @@ void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Bloc
   static_assert(sizeof(bool) == 1);
   host_wave.sum_tasks(gradients, loss, partial.sums.data(), partial.losses.data(),
                       reinterpret_cast<bool*>(partial.diverged.data()));
-  std::unique_lock lock(mutex_);
-  // A worker far ahead of the slowest waits, so that memory does not grow with the meta-batch.
-  turn_.wait(lock, [&] { return cancelled_ || ordinal < next_ + 64; });
-  if (cancelled_) return;
-  waiting_.emplace(ordinal, std::move(partial));
-  for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
-    commit(it->second);
-    free_.push_back(std::move(it->second));
-    waiting_.erase(it);
-    ++next_;
-  }
-  turn_.notify_all();
-}
-
-template <typename T>
-void HostReduction<T>::cancel() {
-  {
-    const std::lock_guard lock(mutex_);
-    cancelled_ = true;
-  }
-  turn_.notify_all();
+  queue_.put(ordinal, std::move(partial), [&](Partial& next) { commit(next); });
 }
 
 template <typename T>
@@ -183,9 +153,8 @@ void HostReduction<T>::flush() {
 
 template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
+  queue_.check_complete();
   flush();
-  if (cancelled_ || next_ != waves_)
-    throw std::logic_error("reduction finished before all waves were added");
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   std::size_t offset = 0;

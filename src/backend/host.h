@@ -2,16 +2,14 @@
 // Plain loops over contiguous memory, in T; sums over elements or tasks in double, in fixed order.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/ordered_queue.h"
 
 namespace kshot::backend {
 
@@ -70,7 +68,7 @@ class HostReduction final : public Reduction {
   explicit HostReduction(std::span<const std::size_t> widths);
   void begin(std::size_t waves) override;
   void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
-  void cancel() override;
+  void cancel() override { queue_.cancel(); }
   void finish(std::span<const Shared> means) override;
   std::size_t diverged() const override { return diverged_.size(); }
   double mean_loss() const override;
@@ -89,12 +87,7 @@ class HostReduction final : public Reduction {
 
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
-  std::mutex mutex_;
-  std::condition_variable turn_;
-  std::size_t next_ = 0, waves_ = 0;
-  bool cancelled_ = false;
-  std::vector<Partial> free_;
-  std::map<std::size_t, Partial> waiting_;
+  OrderedQueue<Partial> queue_;
   std::vector<std::pair<int, std::vector<T>>>
       stack_;  ///< subtrees of the current run: (tasks, sums)
   std::vector<double> total_;

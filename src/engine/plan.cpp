@@ -78,17 +78,7 @@ class Ledger final : public backend::Wave {
   void split_value(const SplitPass& pass, Block, Block, NormStatistics) override {
     note(pass.set, 2.0, 2);
   }
-  int rows(Set set) const override {
-    switch (set) {
-      case Set::support:
-        return shape_.support;
-      case Set::query:
-        return shape_.query;
-      case Set::all:
-        return shape_.support + shape_.query;
-    }
-    return 0;
-  }
+  int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block, std::span<double>) const override {}
 

@@ -118,12 +118,6 @@ float CpuWave::factor(const Scale& scale, int task) const {
   return static_cast<float>(scale.factor / by);
 }
 
-int CpuWave::rows(Set set) const {
-  return set == Set::support ? shape_.support
-         : set == Set::query ? shape_.query
-                             : shape_.support + shape_.query;
-}
-
 NoiseKey CpuWave::noise_key(const RandomKey& key, std::uint32_t task) {
   const auto k = key.key();
   const auto c = key.counter(0);

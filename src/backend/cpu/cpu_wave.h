@@ -60,7 +60,7 @@ class CpuWave : public HostWave<float> {
           Block gp_s) override;
   void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
               Block rp_s) override;
-  int rows(Set set) const override;
+  int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
 
   // ---- what generators see of a wave: vectors of one task as they are in flat order ----

@@ -432,8 +432,9 @@ KSHOT_INLINE void normals(const Words& words, vf* z) {
   }
 }
 
-void noise_lanes(const NoiseKey& key, float* eps, float* shift, float* phi, const float* mu,
-                 const float* sigma, std::size_t elements) {
+/// sink(element, W standard normal numbers, one a task) for every element.
+template <class Sink>
+KSHOT_INLINE void draw_lanes(const NoiseKey& key, std::size_t elements, Sink&& sink) {
   const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
                   counter3 = wide(key.counter3);
   Words words[16];
@@ -450,14 +451,20 @@ void noise_lanes(const NoiseKey& key, float* eps, float* shift, float* phi, cons
       normals(words[j], z);
       for (std::size_t r = 0; r < 4; ++r) {
         const std::size_t element = r * 16 + j;
-        if (element >= left) continue;
-        const std::size_t at = (block + element) * W;
-        const vf d = load(sigma + at) * z[r];
-        store(eps != nullptr ? eps + at : shift + at, eps != nullptr ? z[r] : d);
-        store(phi + at, load(mu + at) + d);
+        if (element < left) sink(block + element, z[r]);
       }
     }
   }
+}
+
+void noise_lanes(const NoiseKey& key, float* eps, float* shift, float* phi, const float* mu,
+                 const float* sigma, std::size_t elements) {
+  draw_lanes(key, elements, [&](std::size_t element, vf z) {
+    const std::size_t at = element * W;
+    const vf d = load(sigma + at) * z;
+    store(eps != nullptr ? eps + at : shift + at, eps != nullptr ? z : d);
+    store(phi + at, load(mu + at) + d);
+  });
 }
 
 void noise_single(const NoiseKey& key, float* eps, std::size_t elements) {

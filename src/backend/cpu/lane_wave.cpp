@@ -120,15 +120,6 @@ class LaneWave final : public CpuWave {
       }
     }
   }
-  void upload(float* out, std::size_t width, const double* source, std::size_t stride) const {
-    for (int lane = 0; lane < lanes_; ++lane) {
-      const double* from = source + task_of(lane) * stride;
-      for (std::size_t e = 0; e < width; ++e) {
-        out[e * static_cast<std::size_t>(lanes_) + static_cast<std::size_t>(lane)] =
-            static_cast<float>(from[e]);
-      }
-    }
-  }
   void download(Block src, std::span<double> values) const override {
     const float* from = at(src);
     const std::size_t width = storage(src).width;
@@ -497,8 +488,9 @@ class LaneWave final : public CpuWave {
     const std::size_t floats = width * static_cast<std::size_t>(lanes_);
     if (phi_.size() == 0) phi_ = AlignedFloats(floats);
     if (v_mu && u_.size() == 0) u_ = AlignedFloats(floats);
-    if (!pass.kept && shift_.size() == 0) shift_ = AlignedFloats(floats);
-    float* const shift = pass.kept ? at(pass.kept) : shift_.data();
+    if (!pass.kept && !shift_) shift_ = weights();
+    const Block to = pass.kept ? pass.kept : shift_;
+    float* const shift = at(to);
     bool sampled = false;
     if (!pass.kept || !pass.drawn) {
       if (pass.noise.weights == nullptr) {
@@ -506,7 +498,7 @@ class LaneWave final : public CpuWave {
                              at(pass.mu), at(pass.sigma), width);
         sampled = true;
       } else {
-        upload(shift, width, pass.noise.weights, pass.noise.weights_stride);
+        upload(to, pass.noise.weights, pass.noise.weights_stride);
         kernels_.multiply(shift, at(pass.sigma), width);
       }
     }
@@ -792,8 +784,9 @@ class LaneWave final : public CpuWave {
   bool joined_ = false;    ///< data_[both] is of the tasks at hand
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
-  AlignedFloats phi_, u_, shift_;  ///< of Gaussian weights, [D][W]; made when first asked for
-  const float* input_ = nullptr;   ///< of the pass at hand
+  AlignedFloats phi_, u_;         ///< of Gaussian weights, [D][W]; made when first asked for
+  Block shift_;                   ///< sigma eps, where the pass keeps none; likewise
+  const float* input_ = nullptr;  ///< of the pass at hand
   AlignedFloats dropped_;
   std::unique_ptr<LaneSplit> split_;  ///< where an estimator asks for it
 };

@@ -4,25 +4,7 @@
 // ---- noise by rows ----
 
 void row_normals_lanes(const NoiseKey& key, float* out, std::size_t elements) {
-  const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
-                  counter3 = wide(key.counter3);
-  Words words[16];
-  for (std::size_t block = 0; block < elements; block += 64) {
-    const std::size_t left = elements - block;
-    const std::size_t quads = left < 16 ? left : 16;
-    for (std::size_t j = 0; j < quads; ++j) {
-      words[j] = philox(wide(static_cast<std::uint32_t>(block / 4 + j)), counter1, task, counter3,
-                        key.key[0], key.key[1]);
-    }
-    for (std::size_t j = 0; j < quads; ++j) {
-      vf z[4];
-      normals(words[j], z);
-      for (std::size_t r = 0; r < 4; ++r) {
-        const std::size_t element = r * 16 + j;
-        if (element < left) store(out + (block + element) * W, z[r]);
-      }
-    }
-  }
+  draw_lanes(key, elements, [&](std::size_t element, vf z) { store(out + element * W, z); });
 }
 
 /// A set lowest bit to -1, another to +1.

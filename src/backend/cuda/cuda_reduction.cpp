@@ -17,10 +17,7 @@ CudaReduction<T>::CudaReduction(const Device& device, std::span<const std::size_
 template <class T>
 void CudaReduction<T>::begin(std::size_t waves) {
   device_.activate();
-  next_ = 0;
-  waves_ = waves;
-  cancelled_ = false;
-  waiting_.clear();
+  queue_.begin(waves);
   stream_.clear(total_.data(), width_);
   diverged_.clear();
   loss_ = 0.0;
@@ -31,28 +28,12 @@ template <class T>
 void CudaReduction<T>::add(backend::Wave& wave, std::size_t ordinal,
                            std::span<const backend::Block> gradients, backend::Block loss) {
   device_.activate();
-  Partial partial;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-      partial = std::move(free_.back());
-      free_.pop_back();
-    }
-  }
+  Partial partial = queue_.take();
   take(partial, dynamic_cast<CudaWave<T>&>(wave), gradients, loss);
-  std::unique_lock lock(mutex_);
-  // A worker far ahead of the slowest waits, so that memory does not grow with the meta-batch.
-  turn_.wait(lock, [&] { return cancelled_ || ordinal < next_ + 64; });
-  if (cancelled_) return;
-  waiting_.emplace(ordinal, std::move(partial));
-  for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
-    commit(it->second);
-    free_.push_back(std::move(it->second));
-    waiting_.erase(it);
-    ++next_;
-  }
-  stream_.wait();  // the partial sums' memory is free again
-  turn_.notify_all();
+  queue_.put(ordinal, std::move(partial), [&](Partial& next) {
+    commit(next);
+    stream_.wait();  // its memory is free again
+  });
 }
 
 template <class T>
@@ -88,15 +69,6 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
 }
 
 template <class T>
-void CudaReduction<T>::cancel() {
-  {
-    const std::lock_guard lock(mutex_);
-    cancelled_ = true;
-  }
-  turn_.notify_all();
-}
-
-template <class T>
 void CudaReduction<T>::commit(const Partial& partial) {
   for (std::size_t t = 0; t < partial.losses.size(); ++t) {
     if (partial.diverged[t] != 0) {
@@ -112,9 +84,7 @@ void CudaReduction<T>::commit(const Partial& partial) {
 template <class T>
 void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
   device_.activate();
-  if (cancelled_ || next_ != waves_) {
-    throw std::logic_error("reduction finished before all waves were added");
-  }
+  queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   std::size_t offset = 0;

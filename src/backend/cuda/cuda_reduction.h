@@ -2,13 +2,11 @@
 // alone.
 #pragma once
 
-#include <condition_variable>
-#include <map>
-#include <mutex>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda_wave.h"
+#include "backend/ordered_queue.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -20,7 +18,7 @@ class CudaReduction final : public backend::Reduction {
   void begin(std::size_t waves) override;
   void add(backend::Wave& wave, std::size_t ordinal, std::span<const backend::Block> gradients,
            backend::Block loss) override;
-  void cancel() override;
+  void cancel() override { queue_.cancel(); }
   void finish(std::span<const backend::Shared> means) override;
   std::size_t diverged() const override { return diverged_.size(); }
   double mean_loss() const override;
@@ -46,12 +44,7 @@ class CudaReduction final : public backend::Reduction {
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
   DeviceMemory<double> total_;
-  std::mutex mutex_;
-  std::condition_variable turn_;
-  std::size_t next_ = 0, waves_ = 0;
-  bool cancelled_ = false;
-  std::vector<Partial> free_;
-  std::map<std::size_t, Partial> waiting_;
+  backend::OrderedQueue<Partial> queue_;
   std::vector<std::uint32_t> diverged_;
   double loss_ = 0.0;
   std::size_t tasks_ = 0;

@@ -112,19 +112,6 @@ void CudaWave<T>::prepare_tangents() {
 // ---- tasks ----
 
 template <class T>
-int CudaWave<T>::rows(Set set) const {
-  switch (set) {
-    case Set::support:
-      return shape_.support;
-    case Set::query:
-      return shape_.query;
-    case Set::all:
-      break;
-  }
-  return shape_.support + shape_.query;
-}
-
-template <class T>
 const typename CudaWave<T>::Rows& CudaWave<T>::data_of(Set set) const {
   if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
   return sets_[static_cast<int>(set)];

@@ -66,7 +66,7 @@ class CudaWave final : public backend::Wave {
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs,
              backend::NormStatistics statistics) override;
-  int rows(Set set) const override;
+  int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block src, std::span<double> values) const override;
 

@@ -88,17 +88,7 @@ class ReferenceWave final : public HostWave<double> {
                             Block h_spread) override;
   void split_value(const SplitPass& pass, Block loss, Block outputs,
                    NormStatistics statistics) override;
-  int rows(Set set) const override {
-    switch (set) {
-      case Set::support:
-        return shape_.support;
-      case Set::query:
-        return shape_.query;
-      case Set::all:
-        break;
-    }
-    return shape_.support + shape_.query;
-  }
+  int rows(Set set) const override { return shape_.rows(set); }
 
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
 
