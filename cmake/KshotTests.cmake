@@ -29,7 +29,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   endif()
   # One set of bodies for every backend, a device's too: `ctest -L equivalence`.
   set(labels)
-  if(name MATCHES "^(backend|algorithms)$")
+  if(name MATCHES "^(backend|algorithms|equivalence)$")
     set(labels LABELS equivalence)
   endif()
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120
