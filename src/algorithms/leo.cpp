@@ -66,9 +66,9 @@ class LeoProgram final : public TaskProgram {
     g_statistics_ = wave_->block(statistics);
     eps_latent_ = wave_->block(z_width_);
     for (Block* b : {&v_z_, &u_z_, &h_z_}) *b = wave_->block(z_width_);
-    for (Block* b : {&v_, &g_w_, &w_dot_, &h_w_}) *b = wave_->weights();
+    v_ = wave_->weights();
     loss_ = wave_->block(1);
-    g_theta_ = wave_->block(spec_.width);
+    g_theta_ = generator_->gradients(spec_.width);
     g_latent_lr_ = wave_->block(generator.latent());
     g_finetune_lr_ = wave_->weights();
     gradients_ = {g_theta_, g_latent_lr_, g_finetune_lr_};
@@ -194,21 +194,24 @@ class LeoProgram final : public TaskProgram {
     generator_->sample(iterate(0).z, statistics_, noise ? eps_latent_ : Block{});
   }
 
+  /// That of decode k.
+  void draw_noise(const StepContext& context, int k, const Iterate& at, bool noise,
+                  std::uint32_t sample) {
+    if (!noise) return;
+    backend::Noise n;
+    const auto step = static_cast<std::size_t>(k);
+    n.key = {context.seed, Purpose::noise_decoder, context.step, 0, static_cast<std::uint32_t>(k),
+             sample};
+    if (context.noise_decoder != nullptr) {
+      n.host = context.noise_decoder + step * eps_width_;
+      n.stride = (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_;
+    }
+    wave_->normal(at.eps, n);
+  }
   /// The weights of iterate `slot`, with the noise of decode k.
   void decode(const StepContext& context, int k, std::size_t slot, bool noise, std::uint32_t sample,
               Block weights) {
-    const Iterate& at = iterate(slot);
-    if (noise) {
-      backend::Noise n;
-      const auto step = static_cast<std::size_t>(k);
-      n.key = {context.seed, Purpose::noise_decoder, context.step, 0, static_cast<std::uint32_t>(k),
-               sample};
-      if (context.noise_decoder != nullptr) {
-        n.host = context.noise_decoder + step * eps_width_;
-        n.stride = (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_;
-      }
-      wave_->normal(at.eps, n);
-    }
+    draw_noise(context, k, iterate(slot), noise, sample);
     generator_->decode(*shared_.theta, latents(slot), weights);
   }
 
@@ -224,9 +227,9 @@ class LeoProgram final : public TaskProgram {
     const auto to = k == slot ? from + 1 : 1 - from;
     const Iterate next = iterate(to);
     const Iterate at = iterate(from);
-    decode(context, k, from, noise, sample, at.weights);
-    wave_->gradient(support_pass(context, k, at.weights), g_w_, false, {});
-    generator_->decode_pullback(*shared_.theta, latents(from, true), g_w_, at.g, {});
+    draw_noise(context, k, at, noise, sample);
+    generator_->loss_gradient(*shared_.theta, latents(from), support_pass(context, k, at.weights),
+                              at.g);
     wave_->rate_step(next.z, at.z, latent_rate(), at.g);
   }
 
@@ -234,14 +237,12 @@ class LeoProgram final : public TaskProgram {
   void adjoint_step(const StepContext& context, int k) {
     const auto slot = static_cast<std::size_t>(k);
     const Iterate& at = iterates_[slot];
-    const Wave::Pass pass = support_pass(context, k, at.weights);
     wave_->multiply_fold(g_latent_lr_, -1.0, v_z_, at.g);
     if (!spec_.second_order) return;
     wave_->rate_multiply(u_z_, latent_rate(), v_z_);
-    generator_->decode_tangent(*shared_.theta, latents(slot), u_z_, w_dot_);
-    wave_->hessian_vector(pass, w_dot_, h_w_, false, g_w_);
-    generator_->decode_pullback_tangent(*shared_.theta, latents(slot, true), u_z_, g_w_, h_w_, h_z_,
-                                        -1.0, g_theta_);
+    generator_->loss_hessian_vector(*shared_.theta, latents(slot),
+                                    support_pass(context, k, at.weights), u_z_, h_z_, -1.0,
+                                    g_theta_);
     wave_->axpy(v_z_, -1.0, h_z_);
   }
 
@@ -260,7 +261,7 @@ class LeoProgram final : public TaskProgram {
   std::vector<Iterate> iterates_;
   Block statistics_, g_statistics_, eps_latent_;
   Block v_z_, u_z_, h_z_;
-  Block v_, g_w_, w_dot_, h_w_;
+  Block v_;
   Block loss_, outputs_;
   Block g_theta_, g_latent_lr_, g_finetune_lr_;
   std::vector<Block> gradients_;

@@ -51,7 +51,14 @@ struct GeneratorSpec {
 /// Wave::weights(). Where noise is an empty block there is none: the means are taken.
 class Generator {
  public:
+  /// On a wave's blocks, which must outlive it.
+  explicit Generator(Wave& wave) : wave_(wave) {}
   virtual ~Generator() = default;
+
+  /// A new block for g_theta, in whatever form the backend keeps such sums; at least as wide as the
+  /// generator's part of the shared vector. It takes Wave::fill with zero, the operations below,
+  /// downloads and the reduction.
+  virtual Block gradients(std::size_t width) { return wave_.block(width); }
 
   /// From the support rows of the tasks at hand. Throws Error for a task whose groups have no row,
   /// or with latent_per_row not C rows.
@@ -95,6 +102,22 @@ class Generator {
   virtual void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
                                        Block g_weights, Block g_weights_dot, Block h_z, double a,
                                        Block h_theta) = 0;
+
+  // ---- the loss of a pass at decoded weights, as a function of the latents: composed of the
+  // operations above and the wave's; a backend may fuse them ----
+  /// g_z = the gradient by z of the pass's loss at decode(at). The decoded weights may be left in
+  /// pass.weights, and must stay there for the product below (at.again is not looked at).
+  virtual void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+                             Block g_z);
+  /// The derivatives of <z_dot, g_z> after that gradient: h_z = that by z, h_theta += a times that
+  /// by theta.
+  virtual void loss_hessian_vector(const SharedVector& theta, const Latents& at,
+                                   const Wave::Pass& pass, Block z_dot, Block h_z, double a,
+                                   Block h_theta);
+
+ private:
+  Wave& wave_;
+  Block g_weights_, weights_dot_, h_weights_;  ///< of the composed forms, made when first asked for
 };
 
 }  // namespace kshot::backend

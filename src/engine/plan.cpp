@@ -82,9 +82,9 @@ class Ledger final : public backend::Wave {
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block, std::span<double>) const override {}
 
- private:
-  friend class GeneratorLedger;
+  int classes() const { return network_->outputs(); }
 
+ private:
   void note(Set set, double forwards, std::size_t copies) {
     const int n = rows(set);
     cost_.operations += forwards * 2.0 * network_->forward_macs() * n;
@@ -104,10 +104,9 @@ class Ledger final : public backend::Wave {
 /// The same for generated weights.
 class GeneratorLedger final : public backend::Generator {
  public:
-  GeneratorLedger(const backend::GeneratorSpec& spec, const backend::WaveShape& shape, int outputs,
-                  TaskCost& cost)
-      : spec_(spec), cost_(cost), rows_(shape.support) {
-    latents_ = static_cast<double>((spec.by_label ? outputs : 1) * spec.latents);
+  GeneratorLedger(Ledger& wave, const backend::GeneratorSpec& spec, TaskCost& cost)
+      : Generator(wave), spec_(spec), cost_(cost), rows_(wave.rows(Set::support)) {
+    latents_ = static_cast<double>((spec.by_label ? wave.classes() : 1) * spec.latents);
   }
 
   void encode(const SharedVector&, const backend::Dropout&, Block) override { encoding(1.0); }
@@ -144,7 +143,7 @@ class GeneratorLedger final : public backend::Generator {
 };
 
 std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
-  return std::make_unique<GeneratorLedger>(spec, shape_, network_->outputs(), cost_);
+  return std::make_unique<GeneratorLedger>(*this, spec, cost_);
 }
 
 class LedgerBackend final : public backend::HostBackend<float> {

@@ -22,7 +22,8 @@ namespace {
 class CpuGenerator final : public Generator {
  public:
   CpuGenerator(CpuWave& wave, const GeneratorSpec& spec)
-      : wave_(wave),
+      : Generator(wave),
+        wave_(wave),
         spec_(spec),
         products_(wave.kernels()),
         groups_(spec.by_label ? static_cast<std::size_t>(wave.network().outputs()) : 1),

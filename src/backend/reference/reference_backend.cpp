@@ -602,7 +602,7 @@ void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double*
 class ReferenceGenerator final : public Generator {
  public:
   ReferenceGenerator(ReferenceWave& wave, const GeneratorSpec& spec)
-      : wave_(wave), spec_(spec), math_(spec_, wave.network_outputs_) {}
+      : Generator(wave), wave_(wave), spec_(spec), math_(spec_, wave.network_outputs_) {}
 
   void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
     at(statistics) = math_.encode(weights(theta), rows(dropout));
