@@ -46,7 +46,7 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
   network_ = std::move(network);
   network_outputs_ = network_->outputs();
   const std::size_t tasks = count_of(capacity);
-  const auto features = count_of(network_->input().size());
+  const auto inputs = count_of(network_->input().size());
   const auto outputs = count_of(network_->outputs());
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& of = sets_[static_cast<int>(set)];
@@ -54,7 +54,7 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
     of.counts = DeviceMemory<std::int32_t>(tasks);
     if (set == Set::all && !shape.with_all) continue;  // its counts alone, for factors
     const std::size_t all = tasks * count_of(of.rows);
-    of.x = DeviceMemory<T>(all * features);
+    of.x = DeviceMemory<T>(all * inputs);
     if (loss.kind == backend::LossKind::cross_entropy) {
       of.labels = DeviceMemory<std::int32_t>(all);
     } else {
@@ -72,7 +72,7 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
     source_.push_back(source);
     const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
     if (!operations) continue;  // flatten: the next layer reads what this one does
-    features_[i].value = DeviceMemory<T>(most * count_of(layers[i].out.size()));
+    features_[i].value = features(most * count_of(layers[i].out.size()));
     if (operations->kept) {
       const std::size_t kept = tasks * operations->kept(layers[i], largest_rows(shape));
       kept_[i].value = DeviceMemory<T>(kept);
@@ -81,21 +81,14 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
     source = static_cast<int>(i);
   }
   source_.push_back(source);
-  for (Dual& g : g_) g.value = DeviceMemory<T>(most * largest_features(*network_));
+  for (Dual& g : g_) g.value = features(most * largest_features(*network_));
 }
 
 template <class T>
-void CudaWave<T>::clear_features() {
-  const auto leaves_rows = [](const Layer& layer) {
-    return layer.type == LayerType::conv || layer.type == LayerType::norm ||
-           layer.type == LayerType::max_pool || layer.type == LayerType::mean;
-  };
-  if (std::ranges::none_of(network_->layers(), leaves_rows)) return;
-  const auto clear = [&](DeviceMemory<T>& of) {
-    cuda::fill(of.data(), T(0), of.size(), stream_.get());
-  };
-  for (Dual& d : features_) clear(d.value), clear(d.dot);
-  for (Dual& g : g_) clear(g.value), clear(g.dot);
+DeviceMemory<T> CudaWave<T>::features(std::size_t count) const {
+  DeviceMemory<T> made(count);
+  stream_.clear(made.data(), count);
+  return made;
 }
 
 template <class T>
@@ -103,10 +96,9 @@ void CudaWave<T>::prepare_tangents() {
   if (tangents_) return;
   tangents_ = true;
   for (std::vector<Dual>* duals : {&features_, &kept_}) {
-    for (Dual& d : *duals) d.dot = DeviceMemory<T>(d.value.size());
+    for (Dual& d : *duals) d.dot = features(d.value.size());
   }
-  for (Dual& g : g_) g.dot = DeviceMemory<T>(g.value.size());
-  clear_features();
+  for (Dual& g : g_) g.dot = features(g.value.size());
 }
 
 // ---- tasks ----
@@ -190,7 +182,6 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   count_ = count;
   global_first_ = global_first;
   batch_first_ = count_of(first);
-  clear_features();
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
     put_counts(to, batch, set);

@@ -135,9 +135,10 @@ class CudaWave final : public backend::Wave {
   /// From the gradients in g_[0]; overwritten or accumulated.
   void backward(const Run& pass, T* grad, T* hv, Accumulate to);
   void prepare_tangents();
-  /// Rows beyond a task's own are nobody's, but passes over all features go over them: they are not
-  /// to hold what an earlier task of more rows left there.
-  void clear_features();
+  /// Memory for features. Rows beyond a task's own are nobody's: no layer lets them into a task's
+  /// own rows, so that what an earlier task left there is harmless. Flat passes read them all the
+  /// same, hence zero to begin with.
+  DeviceMemory<T> features(std::size_t count) const;
 
   Device device_;
   Stream stream_;
