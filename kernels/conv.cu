@@ -154,10 +154,6 @@ __device__ bool inside(int y, int x, const Maps& maps) {
 
 constexpr int nowhere = -(1 << 29);  // a shift that leaves every map
 
-__device__ int rows_of(const RowExtent& rows, int task) {
-  return rows.counts ? rows.counts[task] : rows.rows;
-}
-
 // ---- correlations: forward and input gradient ----
 
 template <class T>
@@ -216,7 +212,7 @@ __global__ void __launch_bounds__(threads)
   const Axis vertical = axis_of(c, c.target.height, phase / c.phases);
   const Axis horizontal = axis_of(c, c.target.width, phase % c.phases);
   const int positions = vertical.count * horizontal.count;
-  const int count = rows_of(c.rows, task) * positions;
+  const int count = own_row_count(c.rows, task) * positions;
   if (first_n >= count) return;  // the whole block
 
   // Position whose sources this thread gathers.
@@ -365,7 +361,7 @@ __global__ void __launch_bounds__(threads)
     column.dy = n < g.columns() ? ky : nowhere;
     column.dx = kx;
   }
-  const int count = rows_of(g.rows, task);
+  const int count = own_row_count(g.rows, task);
   const std::size_t first_row =
       static_cast<std::size_t>(task) * static_cast<std::size_t>(g.rows.rows);
   const int depth = count * g.out.plane();

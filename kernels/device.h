@@ -16,6 +16,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "kernels/extent.h"
 #include "kernels/runtime.h"
 
 namespace kshot::cuda {
@@ -91,6 +92,25 @@ __device__ inline void store_uniform(T* address, T value) {
 #else
   *address = value;
 #endif
+}
+#endif
+
+// ---- rows of a task, sums of a warp ----
+
+#if defined(KSHOT_SIMT) || defined(__CUDACC__)
+/// A task's own rows.
+__device__ inline int own_row_count(const RowExtent& rows, int task) {
+  return rows.counts ? rows.counts[task] : rows.rows;
+}
+
+/// Sum over the lanes, for all of them, by a fixed tree.
+template <class T>
+__device__ T warp_sum(T value) {
+#pragma unroll
+  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
+    value += __shfl_xor_sync(all_lanes, value, lanes);
+  }
+  return value;
 }
 #endif
 

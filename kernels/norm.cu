@@ -37,15 +37,6 @@ namespace {
 
 constexpr int warps = 4;  // of a block, each on its own
 
-template <class T>
-__device__ T lanes_sum(T value) {
-#pragma unroll
-  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
-    value += __shfl_xor_sync(all_lanes, value, lanes);
-  }
-  return value;
-}
-
 /// A warp's channel.
 struct Channel {
   int task, channel;
@@ -89,7 +80,7 @@ __device__ Channel channel_of(const NormSize& size, const RowExtent& rows) {
   c.lane = thread % warp_lanes;
   c.positions = size.positions;
   c.row_stride = static_cast<std::size_t>(size.channels) * static_cast<std::size_t>(size.positions);
-  c.rows = rows.counts ? rows.counts[c.task] : rows.rows;
+  c.rows = own_row_count(rows, c.task);
   c.index = static_cast<std::size_t>(c.task) * static_cast<std::size_t>(size.channels) +
             static_cast<std::size_t>(c.channel);
   c.first = static_cast<std::size_t>(c.task) * static_cast<std::size_t>(rows.rows) * c.row_stride +
@@ -125,13 +116,13 @@ struct Forward {
       const T per_element = c.per_element<T>();
       T sum = 0;
       c.each([&](std::size_t i) { sum += p.x[i]; });
-      mean = lanes_sum(sum) * per_element;
+      mean = warp_sum(sum) * per_element;
       T squares = 0;
       c.each([&](std::size_t i) {
         const T d = p.x[i] - mean;
         squares += d * d;
       });
-      inverse = T(1) / sqrt(lanes_sum(squares) * per_element + static_cast<T>(norm_epsilon));
+      inverse = T(1) / sqrt(warp_sum(squares) * per_element + static_cast<T>(norm_epsilon));
       if (c.lane == 0) {
         p.mean[c.index] = mean;
         p.inverse[c.index] = inverse;
@@ -159,7 +150,7 @@ struct ForwardTangent {
         product += p.x_hat[i] * x_dot;
       });
     }
-    const T mean = lanes_sum(sum) * per_element, slope = lanes_sum(product) * per_element;
+    const T mean = warp_sum(sum) * per_element, slope = warp_sum(product) * per_element;
     if (c.lane == 0) p.slope[c.index] = slope;
     const T scale = weight_of(p.scale, c), scale_dot = weight_of(p.scale_dot, c),
             shift_dot = weight_of(p.shift_dot, c);
@@ -181,8 +172,8 @@ struct Backward {
       sum += p.g_y[i];
       product += p.g_y[i] * p.x_hat[i];
     });
-    sum = lanes_sum(sum);
-    product = lanes_sum(product);
+    sum = warp_sum(sum);
+    product = warp_sum(product);
     put_weight(p.g_scale, c, product, p.accumulate);
     put_weight(p.g_shift, c, sum, p.accumulate);
     if (!p.g_x) return;
@@ -206,10 +197,10 @@ struct BackwardTangent {
       sum_dot += g_dot;
       product_dot += g_dot * x_hat + g * t.x_hat_dot[i];
     });
-    sum = lanes_sum(sum);
-    product = lanes_sum(product);
-    sum_dot = lanes_sum(sum_dot);
-    product_dot = lanes_sum(product_dot);
+    sum = warp_sum(sum);
+    product = warp_sum(product);
+    sum_dot = warp_sum(sum_dot);
+    product_dot = warp_sum(product_dot);
     put_weight(p.g_scale, c, product, p.accumulate);
     put_weight(p.g_shift, c, sum, p.accumulate);
     put_weight(t.g_scale_dot, c, product_dot, t.accumulate);

@@ -1,15 +1,15 @@
 // What kernel files share: passes over vectors, element by element, and sums of a block.
 //
 // Who does what  flat: a thread takes every (grid size)-th element. by_task: a block takes `chunk`
-//                elements of one task, neighbouring threads neighbouring elements. block_sum: over
-//                lanes, then warps, in a fixed order.
+//                elements of one task, neighbouring threads neighbouring elements. by_own_row: a
+//                block takes 256 neighbours of one task's own rows, a thread one; blocks beyond
+//                them leave at once. block_sum: over lanes, then warps, in a fixed order.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 
 #include "kernels/device.h"
-#include "kernels/extent.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -65,6 +65,32 @@ void by_task(const Pass& pass, Extent extent, cudaStream_t stream) {
       pass, extent.width, chunks);
 }
 
+// ---- pass(index) for the elements of a task's own rows, `features` each, counted over all tasks
+// --
+
+template <class Pass>
+__global__ void __launch_bounds__(threads)
+    by_own_row_kernel(Pass pass, RowExtent rows, int features, int blocks_per_task) {
+  const int task = static_cast<int>(blockIdx.x) / blocks_per_task;
+  const int i = (static_cast<int>(blockIdx.x) - task * blocks_per_task) * threads +
+                static_cast<int>(threadIdx.x);
+  if (i >= own_row_count(rows, task) * features) return;
+  const std::size_t first = static_cast<std::size_t>(task) * static_cast<std::size_t>(rows.rows) *
+                            static_cast<std::size_t>(features);
+  pass(first + static_cast<std::size_t>(i));
+}
+
+template <class Pass>
+void by_own_row(const Pass& pass, int features, const RowExtent& rows, cudaStream_t stream) {
+  const int blocks = (rows.rows * features + threads - 1) / threads;
+  if (rows.tasks == 0 || blocks == 0) return;
+  launch<by_own_row_kernel<Pass>>(
+      {.grid = static_cast<unsigned>(rows.tasks) * static_cast<unsigned>(blocks),
+       .block = threads,
+       .stream = stream},
+      pass, rows, features, blocks);
+}
+
 // ---- factors ----
 
 template <class T>
@@ -72,21 +98,7 @@ __device__ T scale_of(const TaskScale<T>& scale, int task) {
   return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
 }
 
-/// A task's own rows.
-__device__ inline int own_row_count(const RowExtent& rows, int task) {
-  return rows.counts ? rows.counts[task] : rows.rows;
-}
-
 // ---- sums ----
-
-template <class T>
-__device__ T warp_sum(T value) {
-#pragma unroll
-  for (int lanes = warp_lanes / 2; lanes > 0; lanes /= 2) {
-    value += __shfl_xor_sync(all_lanes, value, lanes);
-  }
-  return value;
-}
 
 /// Sum over a block of `threads`, for its thread 0; all threads call it.
 template <class T>

@@ -5,9 +5,8 @@
 //               tangent y'[o] = x'[winner], gradient g_x[i] = g_y[o] where i is o's winner, else 0.
 //               Windows do not overlap, so an input has at most one output.
 // Layout        features [task][row][channel][y][x]; winner a byte for each output.
-// Who does what A thread takes one element of what is written (mean_forward: sums one map), a block
-//               256 neighbours of one task: nothing is written twice. Blocks beyond a task's own
-//               rows leave at once.
+// Who does what A thread takes one element of what is written (mean_forward: sums one map), in
+//               by_own_row of passes.h: nothing is written twice.
 // Outputs       overwritten.
 // Bytes         per output, s = sizeof(T), w = size^2: max_pool_forward w s + s + 1, gather 2 s + 1
 //               (whole sectors of x are fetched: up to w s), scatter w s + s + 1; mean: one map and
@@ -18,39 +17,12 @@
 
 #include <string>
 
-#include "kernels/device.h"
+#include "kernels/passes.h"
 #include "kshot/error.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
-
-constexpr int block_threads = 256;
-
-/// pass(element) for the elements of all rows of a task, `features` each, counted over all tasks.
-template <class Pass>
-__global__ void __launch_bounds__(block_threads)
-    rows_kernel(Pass pass, RowExtent rows, int features, int blocks_per_task) {
-  const int task = static_cast<int>(blockIdx.x) / blocks_per_task;
-  const int i = (static_cast<int>(blockIdx.x) - task * blocks_per_task) * block_threads +
-                static_cast<int>(threadIdx.x);
-  const int own = (rows.counts ? rows.counts[task] : rows.rows) * features;
-  if (i >= own) return;
-  const std::size_t first = static_cast<std::size_t>(task) * static_cast<std::size_t>(rows.rows) *
-                            static_cast<std::size_t>(features);
-  pass(first + static_cast<std::size_t>(i));
-}
-
-template <class Pass>
-void by_row_element(const Pass& pass, int features, const RowExtent& rows, cudaStream_t stream) {
-  const int blocks = (rows.rows * features + block_threads - 1) / block_threads;
-  if (rows.tasks == 0 || blocks == 0) return;
-  launch<rows_kernel<Pass>>(
-      {.grid = static_cast<unsigned>(rows.tasks) * static_cast<unsigned>(blocks),
-       .block = block_threads,
-       .stream = stream},
-      pass, rows, features, blocks);
-}
 
 /// Maps of the input and of the output, counted over all tasks, rows and channels.
 struct Windows {
@@ -168,32 +140,32 @@ int outputs_of(const PoolSize& s) {
 template <class T>
 void max_pool_forward(T* y, std::uint8_t* winner, const T* x, PoolSize size, const RowExtent& rows,
                       cudaStream_t stream) {
-  by_row_element(Forward<T>{y, winner, x, windows_of(size)}, outputs_of(size), rows, stream);
+  by_own_row(Forward<T>{y, winner, x, windows_of(size)}, outputs_of(size), rows, stream);
 }
 
 template <class T>
 void max_pool_gather(T* y, const std::uint8_t* winner, const T* x, PoolSize size,
                      const RowExtent& rows, cudaStream_t stream) {
-  by_row_element(Gather<T>{y, winner, x, windows_of(size)}, outputs_of(size), rows, stream);
+  by_own_row(Gather<T>{y, winner, x, windows_of(size)}, outputs_of(size), rows, stream);
 }
 
 template <class T>
 void max_pool_scatter(T* g_x, const std::uint8_t* winner, const T* g_y, PoolSize size,
                       const RowExtent& rows, cudaStream_t stream) {
-  by_row_element(Scatter<T>{g_x, winner, g_y, windows_of(size)},
-                 size.channels * size.height * size.width, rows, stream);
+  by_own_row(Scatter<T>{g_x, winner, g_y, windows_of(size)},
+             size.channels * size.height * size.width, rows, stream);
 }
 
 template <class T>
 void mean_forward(T* y, const T* x, int channels, int positions, const RowExtent& rows,
                   cudaStream_t stream) {
-  by_row_element(MeanForward<T>{y, x, positions}, channels, rows, stream);
+  by_own_row(MeanForward<T>{y, x, positions}, channels, rows, stream);
 }
 
 template <class T>
 void mean_backward(T* g_x, const T* g_y, int channels, int positions, const RowExtent& rows,
                    cudaStream_t stream) {
-  by_row_element(MeanBackward<T>{g_x, g_y, positions}, channels * positions, rows, stream);
+  by_own_row(MeanBackward<T>{g_x, g_y, positions}, channels * positions, rows, stream);
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                    \
