@@ -83,7 +83,10 @@ class LeoProgram final : public TaskProgram {
       wave_->fill(b, 0.0);
     }
     encode(context, noise, 0);
-    for (int k = 0; k < t.latent_steps; ++k) latent_step(context, k, k, noise, 0);
+    for (int k = 0; k < t.latent_steps; ++k) {
+      const auto from = static_cast<std::size_t>(k);
+      latent_step(context, k, from, from + 1, noise, 0);
+    }
     const auto last = static_cast<std::size_t>(t.latent_steps);
     decode(context, t.latent_steps, last, noise, 0, finetune_.start());
     finetune_.adapt_from_start(context, finetune_rates(), t.finetune_steps, true);
@@ -132,7 +135,7 @@ class LeoProgram final : public TaskProgram {
       for (int k = 0; k <= in_latents; ++k) {
         // two iterates take turns
         const auto slot = static_cast<std::size_t>(k % 2);
-        if (k < in_latents) latent_step(context, k, k % 2, noise, s);
+        if (k < in_latents) latent_step(context, k, slot, 1 - slot, noise, s);
         if (k < in_latents && !options.every_step) continue;
         decode(context, k, slot, noise, s, finetune_.start());
         finetune_.adapt_from_start(context, finetune_rates(), 0, false);
@@ -221,10 +224,9 @@ class LeoProgram final : public TaskProgram {
     return pass;
   }
 
-  /// Step k, from iterate `slot` to the next (of two, where slot is 0 or 1 by turns: the other).
-  void latent_step(const StepContext& context, int k, int slot, bool noise, std::uint32_t sample) {
-    const auto from = static_cast<std::size_t>(slot);
-    const auto to = k == slot ? from + 1 : 1 - from;
+  /// Step k, from one iterate to another.
+  void latent_step(const StepContext& context, int k, std::size_t from, std::size_t to, bool noise,
+                   std::uint32_t sample) {
     const Iterate next = iterate(to);
     const Iterate at = iterate(from);
     draw_noise(context, k, at, noise, sample);

@@ -654,6 +654,34 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   EXPECT_NE(every[2], every[3]);
 }
 
+/// After all its steps a prediction is what the meta-gradient's forward pass had, for any number of
+/// them.
+TEST_P(LeoTest, PredictsWhereTrainingEnds) {
+  const auto backend = open_backend(GetParam());
+  for (const int steps : {1, 2, 3, 5}) {
+    LeoSetting s = random_leo(5, true);
+    s.config.leo.latent_steps = steps;
+    s.config.leo.finetune_steps = 2;
+    s.config.leo.dropout_rate = 0.0;
+    s.config.leo.deterministic = true;
+    const auto algorithm = make_algorithm(s.config, s.network);
+    std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
+    parameters[0]->upload(s.theta);
+    algorithm->prepare(*backend, parameters, {});
+    const TaskBatch& batch = s.batch(*backend);
+    const auto program = algorithm->open(*backend, batch.shape());
+    program->wave().load(batch, 0, 1, 0);
+    Numbers trained(static_cast<std::size_t>(4 * s.config.leo.ways)), predicted = trained;
+    program->meta_gradient({});
+    program->outputs_after_gradient(
+        [&](int, backend::Block outputs) { program->wave().download(outputs, trained); });
+    program->predict(
+        {}, {algorithm->steps(), 1, backend::NormStatistics::batch, false},
+        [&](int, int, backend::Block outputs) { program->wave().download(outputs, predicted); });
+    EXPECT_EQ(predicted, trained) << steps << " latent steps";
+  }
+}
+
 TEST_P(LeoTest, ClassesWithTheWrongNumberOfRows) {
   const auto backend = open_backend(GetParam());
   LeoSetting s = random_leo(0, true);
