@@ -22,10 +22,13 @@ constexpr bool has_simt = false;
 #endif
 
 constexpr const char* no_cuda =
-    "this build has no CUDA backend (install the CUDA toolkit 13 and configure with "
-    "-DKSHOT_CUDA=ON)";
+    "this build has no CUDA backend (install the CUDA toolkit 13, then ./kshot ... --device cuda, "
+    "or "
+    "configure with -DKSHOT_CUDA=ON: docs/cuda.md)";
 constexpr const char* no_simt =
-    "this build has no emulated CUDA backend (configure with -DKSHOT_SIMT=ON)";
+    "this build has no emulated CUDA backend (./kshot ... --device simt builds it, as does "
+    "configuring "
+    "with -DKSHOT_SIMT=ON)";
 
 bool names_cuda(const std::string& device) {
   return device == "cuda" || device.starts_with("cuda:");

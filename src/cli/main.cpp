@@ -93,9 +93,12 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
     return sub;
   }
   static void add_machine(CLI::App* sub, Machine& machine) {
-    sub->add_option("--device", machine.device,
-                    "What computes: auto, cpu (single precision, SIMD), reference (double, plain "
-                    "loops) or cuda; never another one than asked for")
+    sub->add_option(
+           "--device", machine.device,
+           "What computes: auto, cpu (single precision, SIMD), reference (double, plain "
+           "loops), cuda or cuda:N (an NVIDIA GPU), or simt (the kernels for it run and "
+           "checked by the host, slowly); never another one than asked for. ./kshot builds "
+           "what a device needs")
         ->capture_default_str();
     sub->add_option("--threads", machine.threads, "Worker threads; 0: all cores")
         ->check(CLI::NonNegativeNumber)
@@ -285,6 +288,7 @@ With a file: checks it and prints it with every default filled in.)");
                             R"(Examples:
   kshot verify case/
   kshot verify case/ --device cpu --out result.npz
+  kshot verify case/ --device simt --precision f64
 
 A case has case.toml (the objective), inputs.npz (weights, data, noise) and expected.npz (losses,
 gradients, outputs). Prints per result the largest error relative to the array's scale. Exit status 0:
