@@ -146,14 +146,14 @@ struct KlHvp {
   T* rp_s;
   __device__ void operator()(int task, int, std::size_t at) const {
     const T scale = scale_of(pair.scale, task);
-    const T d = pair.mu[at] - pair.prior_mu[at];
     const T s_p = pair.prior_s[at];
     const T along_mu = scale * exp(T(-2) * s_p) * v_mu[at];
     const T along_s = scale * T(2) * exp(T(2) * (pair.s[at] - s_p)) * v_s[at];
     if (r_mu) r_mu[at] += along_mu;
     if (r_s) r_s[at] += along_s;
     if (rp_mu) rp_mu[at] -= along_mu;
-    if (rp_s) rp_s[at] -= T(2) * d * along_mu + along_s;
+    // the means are read where they are needed: no register holds them meanwhile
+    if (rp_s) rp_s[at] -= T(2) * (pair.mu[at] - pair.prior_mu[at]) * along_mu + along_s;
   }
 };
 

@@ -1,0 +1,146 @@
+// tools/kernel_table.py on kernels of its own: what it reads out of nvcc, and what it must not let
+// pass. The machine code is made up here, so that its share of multiply-adds is known.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "cli/program.h"
+#include "support/put_file.h"
+#include "support/temp_folder.h"
+
+namespace kshot::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+
+/// Sums of `values` numbers that are all alive at once, in a launch of `bounds`.
+std::string kernel(int values, const std::string& bounds) {
+  return fmt::format(
+      R"(__global__ void __launch_bounds__({1}) hot(float* y, const float* x, int n) {{
+  __shared__ float tile[64];
+  float v[{0}];
+  tile[threadIdx.x % 64] = x[n];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < {0}; ++i) v[i] = x[i * n + static_cast<int>(threadIdx.x)] + tile[i];
+#pragma unroll
+  for (int i = 0; i < {0}; ++i) y[i * n] = v[i] * v[{0} - 1 - i] + v[(i * 7) % {0}];
+}}
+)",
+      values, bounds);
+}
+
+/// An outer loop of which an inner one holds three multiply-adds among its four instructions; the
+/// no-operation does not count, nor does the jump to itself that ends every kernel.
+constexpr const char* machine_code =
+    R"(	.section	.text._Z3hotPfPKfi,"ax",@progbits
+_Z3hotPfPKfi:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0010*/                   IADD3 R2, R2, 0x1, RZ ;
+.L_x_1:
+        /*0020*/                   FFMA R3, R4, R5, R3 ;
+        /*0030*/              @!P1 FFMA.FTZ R3, R4, R5, R3 ;
+        /*0040*/                   DFMA R6, R8, R10, R6 ;
+        /*0050*/                   NOP ;
+        /*0060*/               @P0 BRA `(.L_x_1) ;
+        /*0070*/                   FFMA R3, R4, R5, R3 ;
+        /*0080*/              @!P2 BRA `(.L_x_0) ;
+        /*0090*/                   EXIT ;
+.L_x_2:
+        /*00a0*/                   BRA `(.L_x_2);
+)";
+
+class KernelTable : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (std::system("python3 -c 'import tomllib' >/dev/null 2>&1") != 0) {
+      GTEST_SKIP() << "no Python 3.11";
+    }
+    fs::create_directories(folder_ / "kernels");
+    put_file(folder_ / "code.txt", machine_code);
+    put_file(folder_ / "nvdisasm", fmt::format("#!/bin/sh\ncat '{}/code.txt'\n", folder()));
+    fs::permissions(folder_ / "nvdisasm", fs::perms::owner_all);
+    rules("hot = true");
+    if (tool("").status == 77) GTEST_SKIP() << "no nvcc";
+  }
+
+  std::string folder() const { return folder_.path().string(); }
+  void source(const std::string& text) { put_file(folder_ / "kernels" / "own.cu", text); }
+  void rules(const std::string& rule) {
+    put_file(folder_ / "rules.toml", "[[kernels]]\nkernel = \"own/hot\"\n" + rule + "\n");
+  }
+
+  Outcome tool(const std::string& arguments) {
+    const std::string command = fmt::format(
+        "'{1}/tools/kernel_table.py' --kernels '{0}/kernels' --table '{0}/table.md' --rules "
+        "'{0}/rules.toml' --cache '{0}/cache' --archs 90 --nvdisasm '{0}/nvdisasm' {2} >'{0}/out' "
+        "2>'{0}/error'",
+        folder(), KSHOT_SOURCE_DIR, arguments);
+    const int status = std::system(command.c_str());
+    return {WEXITSTATUS(status), slurp(folder_ / "out"), slurp(folder_ / "error")};
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(KernelTable, HoldsWhatWasWritten) {
+  source(kernel(8, "128"));
+  const Outcome written = tool("--write");
+  EXPECT_EQ(written.status, 0) << written.out << written.error;
+  const std::string table = slurp(folder_ / "table.md");
+  EXPECT_THAT(table, testing::ContainsRegex(
+                         R"(\| \*\*`own/hot`\*\* \| 128 \| [0-9]+ \| 256 \| 0 \| 100 \| 75 \|)"));
+  const Outcome same = tool("--strict");
+  EXPECT_EQ(same.status, 0) << same.out << same.error;
+
+  source(kernel(32, "128"));
+  const Outcome grown = tool("");
+  EXPECT_EQ(grown.status, 1);
+  EXPECT_THAT(grown.out, HasSubstr("own/hot (sm_90): registers"));
+}
+
+TEST_F(KernelTable, ANewKernelIsToldAndMustBeWritten) {
+  source(kernel(8, "128"));
+  ASSERT_EQ(tool("--write").status, 0);
+  source(kernel(8, "128") + "__global__ void more(float* y) { y[threadIdx.x] = 1.0f; }\n");
+  const Outcome told = tool("");
+  EXPECT_EQ(told.status, 0);
+  EXPECT_THAT(told.out, HasSubstr("note: table.md is out of date: own/more is new"));
+  EXPECT_EQ(tool("--strict").status, 1);
+}
+
+TEST_F(KernelTable, ASpillInAHotKernelFails) {
+  source(kernel(60, "1024"));  // 64 registers a thread, half of which addresses take
+  const Outcome spilled = tool("");
+  EXPECT_EQ(spilled.status, 1) << spilled.out;
+  EXPECT_THAT(spilled.out, HasSubstr("own/hot is hot and spills"));
+  rules("hot = false");
+  EXPECT_THAT(tool("").out, Not(HasSubstr("spills")));
+}
+
+TEST_F(KernelTable, TooFewMultiplyAddsFail) {
+  source(kernel(8, "128"));
+  rules("hot = true\nmultiply_adds = 0.8");
+  const Outcome few = tool("");
+  EXPECT_EQ(few.status, 1);
+  EXPECT_THAT(few.out, HasSubstr("own/hot has 75 % multiply-adds in its inner loops (sm_90), at "
+                                 "least 80 are asked for"));
+}
+
+TEST_F(KernelTable, AWarningFails) {
+  source("__global__ void hot(float* y) { int unused; y[0] = 1.0f; }\n");
+  const Outcome warned = tool("");
+  EXPECT_EQ(warned.status, 1);
+  EXPECT_THAT(warned.error, HasSubstr("unused"));
+}
+
+}  // namespace
+}  // namespace kshot::test

@@ -1,0 +1,430 @@
+#!/usr/bin/env python3
+"""What nvcc makes of every kernel: registers, shared memory, spills, occupancy, multiply-adds.
+
+  tools/kernel_table.py            compiles kernels/*.cu and holds the result against docs/kernel-table.md
+  tools/kernel_table.py --write    writes that file anew
+
+Needs nvcc, no GPU. Warnings are errors. Fails where a kernel that tools/kernel_table.toml calls hot
+spills registers or has too few multiply-adds in its inner loops, and where a kernel needs more
+registers, shared memory or spills than the table says; the last only by the nvcc that the table was
+made with. --strict: also where the table is out of date in any other way (.ci/run kernels).
+
+The share of multiply-adds is counted in the machine code, which nvdisasm prints: of the toolkit, in
+PATH, or of the Python package nvidia-cuda-nvdisasm; without one that column is neither made nor
+checked. Compiled files are remembered in build/kernel-table by what they were compiled from.
+
+Exit status: 0 good, 1 not, 77 no nvcc here.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SKIPPED = 77
+# As cmake/KshotCuda.cmake compiles.
+FLAGS = ["-std=c++20", "-O2", "-DNDEBUG", "-lineinfo", "--expt-relaxed-constexpr",
+         "-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror", "-Xptxas=-v"]
+
+
+class Failure(Exception):
+    """One line for the user."""
+
+
+# ---- occupancy ----
+
+# By compute capability, of the CUDA programming guide ("Technical Specifications per Compute
+# Capability"): warps and blocks that a multiprocessor holds, its shared memory in bytes. All of them
+# have 65,536 registers, given to warps 256 at a time, and keep 1 KiB of each block's shared memory.
+MACHINES = {"80": (64, 32, 164 << 10), "86": (48, 16, 100 << 10), "89": (48, 24, 100 << 10),
+            "90": (64, 32, 228 << 10), "100": (64, 32, 228 << 10), "120": (48, 24, 100 << 10)}
+
+
+def round_up(value, unit):
+    return -(-value // unit) * unit
+
+
+def occupancy(arch, block, registers, shared):
+    """Share of a multiprocessor's warps that blocks of `block` threads can fill."""
+    warps, blocks, shared_of_all = MACHINES[arch]
+    of_block = -(-block // 32)
+    by_registers = 65536 // round_up(max(registers, 1) * 32, 256) // of_block
+    by_shared = shared_of_all // round_up(shared + 1024, 128)
+    return min(blocks, warps // of_block, by_registers, by_shared) * of_block / warps
+
+
+# ---- what is in a cubin ----
+
+def launch_bounds(cubin):
+    """Mangled kernel name to its threads by __launch_bounds__ (attribute MAX_THREADS of nv.info)."""
+    data = cubin.read_bytes()
+    table, size, count, names = (struct.unpack_from("<Q", data, 40)[0],
+                                 *struct.unpack_from("<HHH", data, 58))
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * size) for i in range(count)]
+    bounds = {}
+    for name, _, _, _, offset, length, *_ in sections:
+        begin = sections[names][4] + name
+        text = data[begin:data.index(b"\0", begin)].decode()
+        if not text.startswith(".nv.info."):
+            continue
+        at = offset
+        while at < offset + length:  # format, attribute, and a size or the value itself
+            form, attribute, value = struct.unpack_from("<BBH", data, at)
+            if form == 4 and attribute == 5:
+                x, y, z = struct.unpack_from("<III", data, at + 4)
+                bounds[text[len(".nv.info."):]] = x * y * z
+            at += 4 + (value if form == 4 else 0)
+    return bounds
+
+
+INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)[^;]*;")
+LABEL = re.compile(r"^(\.L_x_\d+):")
+TARGET = re.compile(r"\bBRA\b[^`]*`\((\.L_x_\d+)\)")
+MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA", "HMMA", "DMMA", "HGMMA", "QGMMA"}
+
+
+class Code:
+    """A kernel's instructions: multiply-adds before each, and its loops as (first, last)."""
+
+    def __init__(self, lines):
+        self.sums, labels, jumps = [0], {}, []
+        for line in lines:
+            if label := LABEL.match(line):
+                labels[label[1]] = len(self.sums) - 1
+            elif (instruction := INSTRUCTION.match(line)) and instruction[2] != "NOP":
+                if target := TARGET.search(line):
+                    jumps.append((len(self.sums) - 1, target[1]))
+                self.sums.append(self.sums[-1] + (instruction[2] in MULTIPLY_ADDS))
+        last_of = {}  # of the jumps back to one place the last
+        for at, label in jumps:
+            first = labels.get(label, at + 1)
+            if first < at:  # one to itself is where the code ends
+                last_of[first] = max(at, last_of.get(first, at))
+        self.loops = sorted(last_of.items())
+
+    def multiply_adds(self, loop):
+        return self.sums[loop[1] + 1] - self.sums[loop[0]]
+
+    def inner(self, part):
+        """The loops that do the work of `part`: those within it, if they hold at least half of its
+        multiply-adds, and theirs likewise; else itself."""
+        within = [l for l in self.loops if part[0] <= l[0] and l[1] <= part[1] and l != part]
+        largest = [l for l in within
+                   if not any(o != l and o[0] <= l[0] and l[1] <= o[1] for o in within)]
+        if 2 * sum(map(self.multiply_adds, largest)) < max(self.multiply_adds(part), 1):
+            return [part]
+        return [found for loop in largest if self.multiply_adds(loop) for found in self.inner(loop)]
+
+    def share(self):
+        """Multiply-adds among the instructions of the inner loops, None where there are none."""
+        if len(self.sums) == 1:
+            return None
+        loops = self.inner((0, len(self.sums) - 2))
+        found = sum(map(self.multiply_adds, loops))
+        return found / sum(last + 1 - first for first, last in loops) if found else None
+
+
+def shares(nvdisasm, cubin):
+    """Mangled kernel name to the share of multiply-adds in its inner loops."""
+    text = run([nvdisasm, "-c", cubin])
+    parts = re.split(r"^\t\.section\t\.text\.([^,\s]+),.*$", text, flags=re.MULTILINE)
+    return {name: Code(body.splitlines()).share() for name, body in zip(parts[1::2], parts[2::2])}
+
+
+# ---- compiling ----
+
+def run(command):
+    """Standard output; standard error where the program has none."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"{pathlib.Path(command[0]).name} failed:\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout or done.stderr
+
+
+def sources_of(file, folders, known):
+    """`file` and what it includes of ours, all the way down."""
+    if file in known:
+        return known
+    known[file] = file.read_bytes()
+    for name in re.findall(rb'^\s*#\s*include\s*"([^"]+)"', known[file], re.MULTILINE):
+        for folder in [file.parent, *folders]:
+            if (path := folder / name.decode()).is_file():
+                sources_of(path, folders, known)
+                break
+    return known
+
+
+def demangle(names):
+    """Without our namespaces, and without the kernel's parameters and result."""
+    text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True,
+                          check=True).stdout
+    short = []
+    for line in text.splitlines():
+        line = re.sub(r"kshot::(cuda::(gpu::)?)?|\(anonymous namespace\)::", "", line)
+        line = re.sub(r"^void ", "", line).replace("> >", ">>")
+        depth, end = 0, len(line)
+        for at, c in enumerate(line):
+            depth += (c == "<") - (c == ">")
+            if c == "(" and depth == 0:
+                end = at
+                break
+        line = re.sub(r"\((\w+)\)(\d+)", r"\1 \2", line[:end])
+        # a pass over elements goes by the pass
+        if wrapped := re.fullmatch(r"\w+_kernel<([A-Z]\w*(<.*>)?)>", line):
+            line = wrapped[1]
+        short.append(line)
+    return short
+
+
+def ptxas_facts(log):
+    """Mangled name to (registers, static shared bytes, bytes spilled) of ptxas -v."""
+    facts = {}
+    for part in log.split("Compiling entry function '")[1:]:
+        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
+        shared = re.search(r"(\d+) bytes smem", part)
+        facts[part[:part.index("'")]] = (int(re.search(r"Used (\d+) registers", part)[1]),
+                                         int(shared[1]) if shared else 0,
+                                         int(spilled[1]) + int(spilled[2]))
+    return facts
+
+
+class Compiler:
+    def __init__(self, args):
+        self.args = args
+        self.version = re.search(r"V([\d.]+)", run([args.nvcc, "--version"]))[1]
+
+    def kernels(self, source, arch):
+        """[{name, block, registers, shared, spilled, multiply_adds}] of one file for one
+        architecture."""
+        folders = [ROOT, ROOT / "include"]
+        told = [self.version, arch, bool(self.args.nvdisasm), *FLAGS, pathlib.Path(__file__).read_text()]
+        digest = hashlib.sha256(json.dumps(told).encode())
+        for path, text in sorted(sources_of(source, folders, {}).items()):
+            digest.update(str(path.name).encode() + b"\0" + text)
+        note = self.args.cache / f"{source.stem}-{arch}-{digest.hexdigest()[:32]}.json"
+        if note.exists():
+            return json.loads(note.read_text())
+        cubin = self.args.cache / f"{source.stem}-{arch}-{os.getpid()}.cubin"
+        try:
+            log = run([self.args.nvcc, "-cubin", f"-arch=sm_{arch}", *FLAGS,
+                       *(f"-I{folder}" for folder in folders), "-o", cubin, source])
+            facts, bounds = ptxas_facts(log), launch_bounds(cubin)
+            found = shares(self.args.nvdisasm, cubin) if self.args.nvdisasm else {}
+        finally:
+            cubin.unlink(missing_ok=True)
+        result = [{"name": name, "block": bounds.get(mangled), "registers": facts[mangled][0],
+                   "shared": facts[mangled][1], "spilled": facts[mangled][2],
+                   "multiply_adds": found.get(mangled)}
+                  for mangled, name in zip(facts, demangle(facts))]
+        for old in self.args.cache.glob(f"{source.stem}-{arch}-*.json"):
+            old.unlink()
+        part = note.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(result))
+        part.replace(note)
+        return result
+
+
+# ---- the table ----
+
+def rules_for(rules, kernel):
+    """What tools/kernel_table.toml says of "topic/Name<float>"; later entries win."""
+    told = {}
+    for rule in rules:
+        if fnmatch.fnmatchcase(kernel, rule["kernel"]):
+            told.update(rule)
+    return told
+
+
+def collect(args, compiler, rules):
+    """{"topic/kernel": {arch: facts}}, sorted; facts with occupancy and what the rules say."""
+    sources = sorted(args.kernels.glob("*.cu"))
+    if not sources:
+        raise Failure(f"{args.kernels}: no *.cu files")
+    jobs = [(source, arch) for source in sources for arch in args.archs]
+    table = {}
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for (source, arch), found in zip(jobs, pool.map(lambda j: compiler.kernels(*j), jobs)):
+            for facts in found:
+                name = f"{source.stem}/{facts['name']}"
+                rule = rules_for(rules, name)
+                facts["hot"] = rule.get("hot", False)
+                facts["least"] = rule.get("multiply_adds", 0.0)
+                facts["block"] = rule.get("block", facts["block"])
+                facts["shared"] += rule.get("dynamic_shared", 0)
+                if facts["block"]:
+                    facts["occupancy"] = occupancy(arch, facts["block"], facts["registers"],
+                                                   facts["shared"])
+                table.setdefault(name, {})[arch] = facts
+    return dict(sorted(table.items()))
+
+
+HEAD = """# What nvcc makes of the kernels
+
+Written by `tools/kernel_table.py --write`, which needs nvcc and no GPU; `.ci/run kernels` compares. How to read it:
+[kernels.md](kernels.md#what-nvcc-makes-of-them).
+
+nvcc {version}, compute capabilities {archs}. Where numbers differ, one of each.
+
+| kernel | threads a block | registers | shared memory, B | spilled, B | occupancy, % | multiply-adds, % |
+|---|--:|--:|--:|--:|--:|--:|
+"""
+
+
+def one_or_each(values):
+    texts = ["-" if value is None else str(value) for value in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def percent(value):
+    return None if value is None else round(100 * value)
+
+
+def render(table, version, archs):
+    lines = []
+    for name, by_arch in table.items():
+        facts = [by_arch[arch] for arch in archs]
+        bold = "**" if facts[0]["hot"] else ""
+        cells = [f"{bold}`{name}`{bold}"]
+        cells += [one_or_each([f[key] for f in facts])
+                  for key in ("block", "registers", "shared", "spilled")]
+        cells.append(one_or_each([percent(f.get("occupancy")) for f in facts]))
+        # of the others a number would say nothing
+        cells.append(one_or_each([percent(f["multiply_adds"]) for f in facts])
+                     if facts[0]["hot"] else "")
+        lines.append("| " + " | ".join(cells) + " |\n")
+    return HEAD.format(version=version, archs=", ".join(archs)) + "".join(lines)
+
+
+def read_table(text, archs):
+    """(nvcc's version, {kernel: {arch: {registers, shared, spilled}}}) of a rendered table."""
+    version = re.search(r"^nvcc ([\d.]+), compute capabilities (.*)\. Where", text, re.MULTILINE)
+    if not version or version[2].split(", ") != archs:
+        return None, {}
+    kernels = {}
+    for cells in re.findall(r"^\| \**`(.+?)`\** \| (.*) \|$", text, re.MULTILINE):
+        columns = [column.split(" / ") for column in cells[1].split(" | ")]
+        kernels[cells[0]] = {
+            arch: {key: int(column[min(i, len(column) - 1)])
+                   for key, column in zip(("registers", "shared", "spilled"), columns[1:4])}
+            for i, arch in enumerate(archs)}
+    return version[1], kernels
+
+
+def findings(table):
+    """What is wrong whatever the nvcc."""
+    wrong = []
+    for name, by_arch in table.items():
+        for arch, facts in by_arch.items():
+            if facts["hot"] and facts["spilled"]:
+                wrong.append(f"{name} is hot and spills {facts['spilled']} bytes (sm_{arch})")
+            share = facts["multiply_adds"]
+            if share is not None and share < facts["least"]:
+                wrong.append(f"{name} has {percent(share)} % multiply-adds in its inner loops (sm_{arch}), "
+                             f"at least {percent(facts['least'])} are asked for")
+    return wrong
+
+
+def growth(table, known):
+    return [f"{name} (sm_{arch}): {key} {known[name][arch][key]} -> {facts[key]}"
+            for name, by_arch in table.items() if name in known
+            for arch, facts in by_arch.items()
+            for key in ("registers", "shared", "spilled") if facts[key] > known[name][arch][key]]
+
+
+# ---- command line ----
+
+def find_program(name, *folders):
+    for folder in folders:
+        if folder and os.access(path := pathlib.Path(folder) / name, os.X_OK):
+            return path
+    return shutil.which(name)
+
+
+def find_nvcc():
+    cuda = [os.environ.get(key) for key in ("CUDA_PATH", "CUDA_HOME")]
+    return (find_program("nvcc", *(f"{folder}/bin" for folder in cuda if folder))
+            or find_program("nvcc", "/usr/local/cuda/bin"))
+
+
+def find_nvdisasm(nvcc):
+    packages = [f"{folder}/nvidia/cu13/bin" for folder in sys.path if folder.endswith("-packages")]
+    return find_program("nvdisasm", pathlib.Path(nvcc).parent, *packages)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0],
+                                     epilog=__doc__.split("\n\n", 1)[1],
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table instead of comparing")
+    parser.add_argument("--strict", action="store_true", help="the table must be up to date")
+    parser.add_argument("--kernels", type=pathlib.Path, default=ROOT / "kernels")
+    parser.add_argument("--table", type=pathlib.Path, default=ROOT / "docs" / "kernel-table.md")
+    parser.add_argument("--rules", type=pathlib.Path, default=ROOT / "tools" / "kernel_table.toml")
+    parser.add_argument("--archs", default="80,90", type=lambda text: text.split(","))
+    parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "build" / "kernel-table")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--nvcc", default=find_nvcc())
+    parser.add_argument("--nvdisasm", help="default: found as said below")
+    args = parser.parse_args()
+    if not args.nvcc:
+        print("kernel_table: no nvcc in PATH, CUDA_PATH or /usr/local/cuda: nothing is checked "
+              "(docs/cuda.md says how to get CUDA)")
+        return SKIPPED
+    for arch in args.archs:
+        if arch not in MACHINES:
+            raise Failure(f"--archs {arch}: expected some of {', '.join(MACHINES)}")
+    args.nvdisasm = args.nvdisasm or find_nvdisasm(args.nvcc)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    compiler = Compiler(args)
+    table = collect(args, compiler, tomllib.loads(args.rules.read_text())["kernels"])
+    fresh = render(table, compiler.version, args.archs)
+    wrong, notes = findings(table), []
+    if not args.nvdisasm:
+        notes.append("no nvdisasm (pip install nvidia-cuda-nvdisasm): multiply-adds are not checked")
+
+    if args.write:
+        if not args.nvdisasm:
+            raise Failure("--write needs nvdisasm: pip install nvidia-cuda-nvdisasm, or --nvdisasm")
+        part = args.table.with_suffix(".part")
+        part.write_text(fresh)
+        part.replace(args.table)
+        notes.append(f"{args.table}: {len(table)} kernels")
+    else:
+        version, known = read_table(args.table.read_text() if args.table.exists() else "", args.archs)
+        if version != compiler.version:
+            notes.append(f"{args.table.name} was made by nvcc {version}, here is {compiler.version}: "
+                         "registers are not compared")
+        else:
+            wrong += growth(table, known)
+            stale = [f"{name} is new" for name in table if name not in known]
+            stale += [f"{name} is gone" for name in known if name not in table]
+            if not stale and not wrong and args.nvdisasm and args.table.read_text() != fresh:
+                stale = ["other numbers, none of them worse"]
+            (wrong if args.strict else notes).extend(
+                f"{args.table.name} is out of date: {what}" for what in stale)
+        if wrong:
+            notes.append("where that is meant: tools/kernel_table.py --write")
+    for line in wrong:
+        print(f"kernel_table: {line}")
+    for line in notes:
+        print(f"kernel_table: note: {line}")
+    if not wrong:
+        print(f"kernel_table: {len(table)} kernels for {', '.join(args.archs)}: good")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(f"kernel_table: {failure}")
