@@ -28,6 +28,7 @@ constexpr std::array shots_shown = {1, 2, 5, 10, 20};
 constexpr std::array shots_drawn = {1, 5, 10};
 constexpr int shots_episodes = 300;
 constexpr int figure_samples = 100;
+constexpr std::size_t samples_drawn = 8;
 
 double number(const json& record, const char* key) {
   const auto found = record.find(key);
@@ -252,6 +253,9 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
       options.overrides.push_back(fmt::format("evaluate.samples={}", figure_samples));
     }
     const Learner learner(run->folder, options);
+    // With noise of every row's own a sample is not one function of x.
+    const bool samples_are_functions = algorithm != AlgorithmKind::abml ||
+                                       run->checkpoint.config.abml.estimator == Estimator::weight;
     const auto fit = [&](const Prediction& p, std::string label) {
       report::Fit f;
       f.label = std::move(label);
@@ -266,6 +270,12 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
           const metrics::Band b = metrics::mixture_band(means, p.noise_std, band.level);
           band.low.push_back(b.low);
           band.high.push_back(b.high);
+        }
+      }
+      if (samples_are_functions && p.samples > 1) {
+        for (std::size_t s = 0; s < std::min(means.size(), samples_drawn); ++s) {
+          const auto begin = p.raw.begin() + static_cast<std::ptrdiff_t>(s * p.mean.size());
+          f.samples.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(p.mean.size()));
         }
       }
       return f;

@@ -404,27 +404,49 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
 
 // ---- fits to tasks ----
 
+/// Range of what is given of a task: its true function and its support points.
+void see_given(const TaskFigure& task, double& low, double& high) {
+  see(task.truth, low, high);
+  for (const MethodFits& method : task.methods) {
+    for (const Fit& fit : method.fits) see(fit.support_y, low, high);
+  }
+}
+
 std::string task_figure(const TaskFigure& task, const Report& report, Palette& palette) {
   if (!task.truth.empty()) {
     check_length(task.truth.size(), task.x.size(), task.title + ", true function");
   }
-  // One range for all panels, from the curves, so that a wide prior band does not flatten them.
-  double low = std::numeric_limits<double>::infinity();
-  double high = -low;
+  // One range for all panels, from what is given and the predicted means: these widen it by no more
+  // than the range of the widest task, so that a fit that went astray does not flatten the others.
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  double low = infinity, high = -infinity;
   std::size_t columns = 1;
-  see(task.truth, low, high);
+  double widest = 0.0;
+  for (const TaskFigure& other : report.tasks) {
+    double from = infinity, to = -infinity;
+    see_given(other, from, to);
+    widest = std::max(widest, to - from);
+  }
   for (const MethodFits& method : task.methods) {
     columns = std::max(columns, method.fits.size());
     for (const Fit& fit : method.fits) {
       check_length(fit.mean.size(), task.x.size(), task.title + ", " + method.method + " mean");
       check_length(fit.support_y.size(), fit.support_x.size(), task.title + ", support points");
+      for (const std::vector<double>& sample : fit.samples) {
+        check_length(sample.size(), task.x.size(), task.title + ", " + method.method + " sample");
+      }
       see(fit.mean, low, high);
-      see(fit.support_y, low, high);
       for (const FitBand& band : fit.bands) {
         check_length(band.low.size(), task.x.size(), task.title + ", " + method.method + " band");
         check_length(band.high.size(), task.x.size(), task.title + ", " + method.method + " band");
       }
     }
+  }
+  double given_low = infinity, given_high = -infinity;
+  see_given(task, given_low, given_high);
+  if (given_low <= given_high) {
+    low = std::min(given_low, std::max(low, given_low - widest));
+    high = std::max(given_high, std::min(high, given_high + widest));
   }
   // The bands may widen it, to twice its size at most.
   double wide_low = low, wide_high = high;
@@ -470,6 +492,9 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
       for (const FitBand* band : bands) {
         plot.band(task.x, band->low, band->high, {.color = color, .opacity = 0.17});
       }
+      for (const std::vector<double>& sample : fit.samples) {
+        plot.line(task.x, sample, {.color = color, .width = 0.8, .opacity = 0.6});
+      }
       plot.line(task.x, task.truth, {.width = 1.4, .opacity = 0.75, .dash = "5 3"});
       plot.line(task.x, fit.mean, {.color = color, .width = 2.2});
       plot.points(fit.support_x, fit.support_y, {.width = 3.6, .tooltip = "support"});
@@ -486,6 +511,7 @@ std::string tasks_section(const Report& report, Palette& palette) {
       {.label = "support points", .color = "currentColor", .swatch = Swatch::marker}};
   std::set<double> levels;
   std::string band_color;
+  bool samples = false;
   std::vector<std::string> names;
   for (const TaskFigure& task : report.tasks) {
     for (const MethodFits& method : task.methods) {
@@ -494,12 +520,16 @@ std::string tasks_section(const Report& report, Palette& palette) {
         entries.push_back({.label = method.method, .color = palette.color(method.method)});
       }
       for (const Fit& fit : method.fits) {
+        samples = samples || !fit.samples.empty();
         for (const FitBand& band : fit.bands) {
           levels.insert(band.level);
           if (band_color.empty()) band_color = palette.color(method.method);
         }
       }
     }
+  }
+  if (samples) {
+    entries.push_back({.label = "samples (thin)", .color = band_color, .opacity = 0.6});
   }
   double opacity = 0.0;
   std::vector<LegendEntry> shades;  // widest band first, as they lie upon each other

@@ -74,6 +74,7 @@ struct Fit {
   std::vector<double> support_x = {}, support_y = {};  ///< none for the prior
   std::vector<double> mean = {};                       ///< [x]
   std::vector<FitBand> bands = {};                     ///< none for a point estimate
+  std::vector<std::vector<double>> samples = {};       ///< [sample][x], drawn as thin lines
 };
 
 struct MethodFits {

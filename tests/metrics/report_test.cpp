@@ -200,6 +200,40 @@ TEST(Report, EmptyPartsAreLeftOut) {
   EXPECT_EQ(html.find("<svg"), std::string::npos);
 }
 
+/// As many thin lines more as there are samples, and an entry in the legend.
+TEST(Report, DrawsSamples) {
+  Report report = sample();
+  const auto thin_lines = [](const std::string& html) {
+    const std::string width = "stroke-width=\"0.8\"";
+    std::size_t count = 0;
+    for (auto at = html.find(width); at != std::string::npos; at = html.find(width, at + 1))
+      ++count;
+    return count;
+  };
+  const std::string without = render(report);
+  EXPECT_EQ(without.find("samples (thin)"), std::string::npos);
+  Fit& fit = report.tasks[0].methods[0].fits[1];
+  fit.samples.assign(3, fit.mean);
+  const std::string with = render(report);
+  EXPECT_EQ(defect(with), "");
+  EXPECT_NE(with.find("samples (thin)"), std::string::npos);
+  EXPECT_EQ(thin_lines(with), thin_lines(without) + 3);
+  fit.samples[1].pop_back();
+  EXPECT_THROW(render(report), Error);
+}
+
+/// A fit that went astray does not take the whole panel: the range is that of what is given, and
+/// once more of it on either side, before bands.
+TEST(Report, AFitThatWentAstrayDoesNotFlattenTheOthers) {
+  Report report = sample();
+  for (Fit& fit : report.tasks[0].methods[0].fits) fit.bands.clear();
+  report.tasks[0].methods[0].fits[1].mean.back() = 1e7;
+  const std::string html = render(report);
+  EXPECT_EQ(defect(html), "");
+  EXPECT_EQ(html.find("10⁷"), std::string::npos);
+  EXPECT_EQ(html.find("e+"), std::string::npos);
+}
+
 TEST(Report, UnequalLengthsAreErrors) {
   Report report = sample();
   report.training[0].seconds.pop_back();
