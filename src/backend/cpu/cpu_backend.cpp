@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/head_wave.h"
 #include "backend/cpu/kernels.h"
 #include "backend/host.h"
 #include "kshot/error.h"
@@ -64,10 +65,10 @@ class CpuBackend final : public HostBackend<float> {
                              const WaveShape& shape) override {
     const std::size_t bytes =
         network->size() * static_cast<std::size_t>(kernels_.lanes) * sizeof(float);
-    // A generated head is one matrix product, its generator several: single tasks keep all threads
-    // busy with meta-batches of a dozen.
-    const bool head = shape.generated && network->layers().size() == 1;
-    if (network->is_plain_mlp() && bytes <= lane_weight_bytes && !head) {
+    if (cpu::HeadWave::serves(*network, loss, shape)) {
+      return std::make_unique<cpu::HeadWave>(kernels_, std::move(network), loss, shape);
+    }
+    if (network->is_plain_mlp() && bytes <= lane_weight_bytes) {
       return cpu::make_lane_wave(kernels_, std::move(network), loss, shape);
     }
     return cpu::make_single_wave(kernels_, std::move(network), loss, shape);

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "backend/cpu/shared_network.h"
@@ -32,15 +33,21 @@ class RowEncoder {
   /// [tasks * groups, out_stride].
   const float* forward(const float* x, const std::vector<int>& rows_of,
                        const std::vector<int>& group);
-  /// g_theta += the gradient of both networks, from that of the last forward's statistics.
-  void pullback(const float* g_statistics, float* g_theta);
+  /// g_theta[t] += task t's gradient of both networks, from that of the last forward's statistics.
+  /// Without `encoder` the encoder's part is left to the caller: it is code_gradients() [rows,
+  /// codes] times x.
+  void pullback(const float* g_statistics, std::span<float* const> g_theta, bool encoder = true);
+  const float* code_gradients() const { return g_codes_.data(); }
+  int code_stride() const { return encoder_.out_stride(); }
 
  private:
   /// One row with all its partners.
   struct Row {
     int first = 0, partners = 0;  ///< of its task
+    std::size_t task = 0;
   };
   void pairs(std::size_t first, std::size_t last);
+  void relation_pullback(const float* g_statistics, std::span<float* const> g_theta);
   std::size_t chunk_end(std::size_t first) const;
 
   Products& products_;
@@ -71,6 +78,7 @@ class RowEncoder {
   const float* codes_ = nullptr;
   std::size_t rows_ = 0, all_groups_ = 0;
   std::vector<Row> row_;
+  std::vector<int> rows_of_;
   std::vector<int> group_;
   std::vector<float> share_;  ///< 1 / rows of a group
 };
