@@ -132,7 +132,8 @@ class CpuGenerator final : public LatentGenerator {
       for (std::size_t g = 0; g < groups_; ++g) {
         std::copy_n(flat.data() + g * 2 * latent_, 2 * latent_, padded.data() + g * stride);
       }
-      add_to(g_theta, task, [&](float* to) { encoder_.pullback(padded.data(), {&to, 1}); });
+      encoder_.pullback(padded.data());
+      add_to(g_theta, task, [&](float* to) { encoder_.add_gradient(0, to); });
     }
   }
 

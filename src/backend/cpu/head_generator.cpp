@@ -57,7 +57,6 @@ HeadGenerator::HeadGenerator(HeadWave& wave, const GeneratorSpec& spec)
     g.encoder.left.stride = static_cast<std::size_t>(encoder_.code_stride());
     g.encoder.right.stride = p_;
     g.features = Rows(rows_, l_);
-    g.relation.resize(spec_.decoder_at());
   }
 }
 
@@ -126,7 +125,19 @@ void HeadGenerator::pack(const SharedVector& theta) {
 
 // ---- encoding ----
 
+/// The relation network's gradient stays in the encoder; before that is used again, it is
+/// multiplied out.
+void HeadGenerator::settle() {
+  for (std::size_t t = 0; related_ && t < gradient_.size(); ++t) {
+    std::vector<float>& relation = gradient_[t].relation;
+    relation.resize(spec_.decoder_at(), 0.0f);
+    if (t < rows_of_.size()) encoder_.add_gradient(t, relation.data(), false);
+  }
+  related_ = false;
+}
+
 void HeadGenerator::encode_rows(const Dropout& dropout) {
+  settle();
   rows_of_.clear();
   group_.clear();
   std::vector<float> target(groups_);
@@ -165,14 +176,14 @@ void HeadGenerator::encode_pullback(const SharedVector& theta, const Dropout& dr
                                     Block g_statistics, Block /*g_theta*/) {
   pack(theta);
   if (encode_load_ != head_.loads() || encode_version_ != version_) encode_rows(dropout);
+  settle();
   const std::size_t width = 2 * latent_;
   for (std::size_t g = 0; g < group_rows(); ++g) {
     std::copy_n(vector_of(g_statistics, g / groups_) + g % groups_ * width, width,
                 g_statistics_.row(g));
   }
-  std::vector<float*> to;
-  for (std::size_t t = 0; t < count(); ++t) to.push_back(gradient_[t].relation.data());
-  encoder_.pullback(g_statistics_.row(0), to, false);
+  encoder_.pullback(g_statistics_.row(0));
+  related_ = spec_.relation != nullptr;
   std::size_t row = 0;
   for (std::size_t t = 0; t < count(); ++t) {
     OuterSum& sum = gradient_[t].encoder;
@@ -500,18 +511,19 @@ void HeadGenerator::clear() {
   for (TaskGradient& g : gradient_) {
     for (OuterSum* sum : {&g.deviations, &g.means, &g.encoder}) sum->terms = 0;
     std::fill_n(g.features.row(0), g.features.values.size(), 0.0f);
-    std::fill(g.relation.begin() + static_cast<std::ptrdiff_t>(spec_.relation_at()),
-              g.relation.end(), 0.0f);
+    g.relation.clear();
   }
+  related_ = false;
 }
 
 void HeadGenerator::add_to(int task, float* to, bool accumulate) {
   const TaskGradient& g = gradient_[static_cast<std::size_t>(task)];
   outer(static_cast<std::size_t>(spec_.encoder->outputs()), weights_, g.encoder.terms,
         g.encoder.left.row(0), g.encoder.left.stride, g.encoder.right, to, accumulate);
-  for (std::size_t i = spec_.relation_at(); i < spec_.decoder_at(); ++i) {
-    to[i] = accumulate ? to[i] + g.relation[i] : g.relation[i];
-  }
+  const std::size_t at = spec_.relation_at();
+  if (!accumulate) std::fill(to + at, to + spec_.decoder_at(), 0.0f);
+  if (related_) encoder_.add_gradient(static_cast<std::size_t>(task), to, false);
+  for (std::size_t i = at; i < g.relation.size(); ++i) to[i] += g.relation[i];
   float* const means = to + spec_.decoder_at();
   const std::size_t half = weights_ * latent_;
   outer(weights_, latent_, support(static_cast<std::size_t>(task)),

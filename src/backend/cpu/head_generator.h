@@ -73,7 +73,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     OuterSum deviations, means, encoder;
     /// Of the means too: right sides to the support rows as they are.
     Rows features;
-    std::vector<float> relation;  ///< multiplied out; begins with room for the encoder
+    std::vector<float> relation;  ///< multiplied out (settle()); begins with room for the encoder
   };
   /// What a decode and the loss's gradient leave for what follows, for all tasks.
   struct Kept {
@@ -125,6 +125,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void clear() override;
   void add_to(int task, float* to, bool accumulate) override;
   void encode_rows(const Dropout& dropout);
+  void settle();
 
   HeadWave& head_;
   Products& products_;
@@ -154,6 +155,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   Rows scaled_, eps_, g_statistics_, g_codes_;
   AlignedFloats below_, outer_;
   std::vector<TaskGradient> gradient_;
+  bool related_ = false;  ///< encoder_ holds more of it
 };
 
 }  // namespace kshot::backend::cpu

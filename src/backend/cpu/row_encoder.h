@@ -8,7 +8,6 @@
 
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "backend/cpu/shared_network.h"
@@ -33,10 +32,12 @@ class RowEncoder {
   /// [tasks * groups, out_stride].
   const float* forward(const float* x, const std::vector<int>& rows_of,
                        const std::vector<int>& group);
-  /// g_theta[t] += task t's gradient of both networks, from that of the last forward's statistics.
-  /// Without `encoder` the encoder's part is left to the caller: it is code_gradients() [rows,
-  /// codes] times x.
-  void pullback(const float* g_statistics, std::span<float* const> g_theta, bool encoder = true);
+  /// The gradient by both networks from that of the last forward's statistics; it is held as it
+  /// falls out, until the next forward.
+  void pullback(const float* g_statistics);
+  /// g_theta += task t's part of it. Without `encoder` the encoder's is left to the caller: it is
+  /// code_gradients() [rows, codes] times x.
+  void add_gradient(std::size_t task, float* g_theta, bool encoder = true);
   const float* code_gradients() const { return g_codes_.data(); }
   int code_stride() const { return encoder_.out_stride(); }
 
@@ -47,7 +48,8 @@ class RowEncoder {
     std::size_t task = 0;
   };
   void pairs(std::size_t first, std::size_t last);
-  void relation_pullback(const float* g_statistics, std::span<float* const> g_theta);
+  void relation_pullback(const float* g_statistics);
+  void add_halves(std::size_t task, float* g_relation);
   std::size_t chunk_end(std::size_t first) const;
 
   Products& products_;
@@ -68,6 +70,8 @@ class RowEncoder {
     AlignedFloats pair = {}, g_pair = {};  ///< [pairs of a chunk, hidden_stride]
     AlignedFloats mean = {};               ///< of each group
     AlignedFloats scratch = {};
+    /// The middle's gradients of each task, where not all pairs are there at once.
+    std::vector<std::vector<float>> middle_gradient = {};
   };
   std::optional<Relation> relation_;
   int most_pairs_ = 0;
@@ -78,7 +82,7 @@ class RowEncoder {
   const float* codes_ = nullptr;
   std::size_t rows_ = 0, all_groups_ = 0;
   std::vector<Row> row_;
-  std::vector<int> rows_of_;
+  std::vector<int> rows_of_, first_of_, first_pair_;  ///< of each task
   std::vector<int> group_;
   std::vector<float> share_;  ///< 1 / rows of a group
 };
