@@ -8,6 +8,7 @@
 #include <string>
 
 #include "simt/memory.h"
+#include "simt/simt.h"
 
 namespace kshot::simt {
 
@@ -23,6 +24,9 @@ struct Kernel {
 
 /// Throws Failure where the kernel breaks a rule. One at a time (the runtime's lock sees to it).
 void run(const Kernel& kernel);
+
+/// What counters() shows.
+Counters& mutable_counters();
 
 /// What instrumented code reports (hooks.cpp). Nothing happens outside of kernels.
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code);

@@ -11,6 +11,8 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,7 +26,8 @@ namespace api {
 using Work = std::function<void()>;
 
 struct Graph {
-  std::vector<Work> work;  // in the order it was captured, which every dependency follows
+  std::vector<Work> work;          // in the order it was captured, which every dependency follows
+  std::vector<std::string> kinds;  // of each: a kernel's name, "copy", ...
 };
 struct GraphExec {
   std::shared_ptr<const Graph> graph;
@@ -34,6 +37,8 @@ namespace {
 
 struct Capture {
   Stream* origin = nullptr;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  std::thread::id thread;  // that began it
   Graph graph;
   std::set<Stream*> streams;   // that take part
   std::set<Stream*> unjoined;  // with work that the origin does not wait for yet
@@ -98,10 +103,17 @@ cudaError_t ready() {
 // Calls that a capture does not allow end it (Programming Guide, "Prohibited and Unhandled
 // Operations").
 cudaError_t not_while_capturing() {
+  cudaError_t result = cudaSuccess;
   for (const auto& capture : runtime().captures) {
+    if (capture->mode == cudaStreamCaptureModeRelaxed) continue;
+    if (capture->mode == cudaStreamCaptureModeThreadLocal &&
+        capture->thread != std::this_thread::get_id()) {
+      continue;
+    }
     capture->invalid = true;
+    result = cudaErrorStreamCaptureUnsupported;
   }
-  return runtime().captures.empty() ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+  return result;
 }
 
 #define KSHOT_READY()               \
@@ -155,9 +167,10 @@ cudaError_t drain_quietly() {
   return cudaSuccess;
 }
 
-cudaError_t submit(Stream& stream, Work work) {
+cudaError_t submit(Stream& stream, std::string kind, Work work) {
   if (stream.capture) {
     if (stream.capture->invalid) return note(cudaErrorStreamCaptureInvalidated);
+    stream.capture->graph.kinds.push_back(std::move(kind));
     stream.capture->graph.work.push_back(std::move(work));
     if (&stream != stream.capture->origin) stream.capture->unjoined.insert(&stream);
     return cudaSuccess;
@@ -202,6 +215,11 @@ void copy(void* to, const void* from, std::size_t bytes) {
   const Object* source = memory().is_device(from) ? memory().find(from, bytes, why) : nullptr;
   if (!why.empty()) throw Failure("cudaMemcpy: " + why);
   raw_copy(to, from, bytes);
+  if (memory().is_device(to) && !memory().is_device(from)) {
+    mutable_counters().bytes_to_device += bytes;
+  } else if (memory().is_device(from) && !memory().is_device(to)) {
+    mutable_counters().bytes_to_host += bytes;
+  }
   if (!target) return;
   const auto out = reinterpret_cast<std::uintptr_t>(to);
   const auto in = reinterpret_cast<std::uintptr_t>(from);
@@ -240,6 +258,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     KSHOT_NAME(cudaErrorStreamCaptureInvalidated);
     KSHOT_NAME(cudaErrorStreamCaptureUnmatched);
     KSHOT_NAME(cudaErrorStreamCaptureUnjoined);
+    KSHOT_NAME(cudaErrorGraphExecUpdateFailure);
     KSHOT_NAME(cudaErrorUnknown);
 #undef KSHOT_NAME
   }
@@ -455,7 +474,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
   KSHOT_READY();
-  return submit(get(stream), [=] { function(argument); });
+  return submit(get(stream), "host", [=] { function(argument); });
 }
 
 // ---- events ----
@@ -486,7 +505,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->time = std::make_shared<std::chrono::steady_clock::time_point>();
   if (s.capture) return cudaSuccess;
   const cudaError_t error =
-      submit(s, [time = event->time] { *time = std::chrono::steady_clock::now(); });
+      submit(s, "event", [time = event->time] { *time = std::chrono::steady_clock::now(); });
   event->ticket = s.enqueued;
   return error;
 }
@@ -507,7 +526,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   }
   if (s.capture) return note(cudaErrorStreamCaptureUnsupported);
   Stream* other = event->stream;
-  return submit(s, [other, ticket = event->ticket] {
+  return submit(s, "event", [other, ticket = event->ticket] {
     if (runtime().streams.contains(other)) drain(*other, ticket);
   });
 }
@@ -543,13 +562,15 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 
 // ---- graphs ----
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   KSHOT_READY();
   if (!stream) return note(cudaErrorStreamCaptureUnsupported);
   Stream& s = get(stream);
   if (s.capture) return note(cudaErrorInvalidValue);
   s.capture = std::make_shared<Capture>();
   s.capture->origin = &s;
+  s.capture->mode = mode;
+  s.capture->thread = std::this_thread::get_id();
   s.capture->streams.insert(&s);
   runtime().captures.push_back(s.capture);
   return cudaSuccess;
@@ -582,12 +603,28 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                  unsigned long long) {
   KSHOT_READY();
   *executable = new GraphExec{std::make_shared<const Graph>(*graph)};
+  ++mutable_counters().graphs_made;
+  return cudaSuccess;
+}
+
+// Stricter than the real one: the same kernels in the same order.
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph,
+                                cudaGraphExecUpdateResultInfo* info) {
+  KSHOT_READY();
+  *info = {};
+  if (executable->graph->kinds != graph->kinds) {
+    info->result = cudaGraphExecUpdateErrorTopologyChanged;
+    return note(cudaErrorGraphExecUpdateFailure);
+  }
+  executable->graph = std::make_shared<const Graph>(*graph);
+  ++mutable_counters().graphs_updated;
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   KSHOT_READY();
-  return submit(get(stream), [graph = executable->graph] {
+  return submit(get(stream), "graph", [graph = executable->graph] {
+    ++mutable_counters().graphs_launched;
     for (const Work& work : graph->work) work();
   });
 }
@@ -644,7 +681,7 @@ cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t stre
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   KSHOT_READY();
   if (get(stream).capture) return note(cudaErrorNotSupported);
-  return submit(get(stream), [pointer] {
+  return submit(get(stream), "free", [pointer] {
     if (pointer && !memory().release(pointer, false)) {
       throw Failure("cudaFreeAsync: not the begin of a live device allocation");
     }
@@ -684,9 +721,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     // staged before the call returns (Runtime API reference, "API synchronization behavior")
     auto staged = std::make_shared<std::vector<char>>(bytes);
     std::memcpy(staged->data(), from, bytes);
-    return submit(s, [=] { copy(to, staged->data(), bytes); });
+    return submit(s, "copy", [=] { copy(to, staged->data(), bytes); });
   }
-  const cudaError_t error = submit(s, [=] { copy(to, from, bytes); });
+  const cudaError_t error = submit(s, "copy", [=] { copy(to, from, bytes); });
   if (pageable_to && !s.capture) drain(s);  // returns when it is done
   return error;
 }
@@ -705,7 +742,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from,
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   KSHOT_READY();
-  return submit(get(stream), [=] {
+  return submit(get(stream), "set", [=] {
     require_device("cudaMemset", to, bytes, false, true);
     raw_fill(to, static_cast<unsigned char>(value), bytes);
   });
@@ -761,17 +798,26 @@ cudaError_t occupancy(int* blocks, const void*, int block_size, std::size_t shar
 
 }  // namespace api
 
-api::cudaError_t enqueue(api::cudaStream_t stream, std::function<void()> work) {
+namespace {
+
+api::cudaError_t enqueue(api::cudaStream_t stream, std::string kind, std::function<void()> work) {
   const std::lock_guard lock(api::runtime().mutex);
   if (const auto error = api::ready(); error != api::cudaSuccess) return api::note(error);
-  return api::submit(api::get(stream), std::move(work));
+  return api::submit(api::get(stream), std::move(kind), std::move(work));
+}
+
+}  // namespace
+
+api::cudaError_t enqueue(api::cudaStream_t stream, std::function<void()> work) {
+  return enqueue(stream, "library", std::move(work));
 }
 
 api::cudaError_t launch(std::string name, api::dim3 grid, api::dim3 block, std::size_t shared_bytes,
                         api::cudaStream_t stream, void (*body)(const void*),
                         std::shared_ptr<const void> arguments, std::size_t bytes) {
   Kernel kernel{std::move(name), grid, block, shared_bytes, body, arguments.get(), bytes};
-  return enqueue(stream,
+  const std::string kind = kernel.name;
+  return enqueue(stream, kind,
                  [kept = std::move(arguments), kernel = std::move(kernel)] { run(kernel); });
 }
 

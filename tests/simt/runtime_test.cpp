@@ -6,6 +6,7 @@
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "kernels/blas.h"
@@ -247,6 +248,59 @@ TEST(Graphs, CaptureRefusesWhatTheDeviceRefuses) {
   KSHOT_CUDA_CHECK(cudaStreamWaitEvent(side, fork));
   axpy(x.data(), 1.0f, x.data(), 64, side);
   EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureUnjoined);
+  cudaGetLastError();
+}
+
+TEST(Graphs, UpdateTakesNewArgumentsAndNoOtherShape) {
+  const Stream stream;
+  DeviceArray<float> x(ones(64)), y(ones(64));
+  const auto capture = [&](float a, int times) {
+    cudaGraph_t graph = nullptr;
+    KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < times; ++i) axpy(y.data(), a, x.data(), 64, stream);
+    KSHOT_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    return graph;
+  };
+  cudaGraph_t graphs[] = {capture(1.0f, 1), capture(5.0f, 1), capture(1.0f, 2)};
+  cudaGraphExec_t executable = nullptr;
+  KSHOT_CUDA_CHECK(cudaGraphInstantiate(&executable, graphs[0], 0));
+  cudaGraphExecUpdateResultInfo info{};
+  KSHOT_CUDA_CHECK(cudaGraphExecUpdate(executable, graphs[1], &info));
+  KSHOT_CUDA_CHECK(cudaGraphLaunch(executable, stream));
+  EXPECT_EQ(cudaGraphExecUpdate(executable, graphs[2], &info), cudaErrorGraphExecUpdateFailure);
+  EXPECT_EQ(info.result, cudaGraphExecUpdateErrorTopologyChanged);
+  cudaGetLastError();
+  KSHOT_CUDA_CHECK(cudaGraphLaunch(executable, stream));
+  KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream));
+  EXPECT_THAT(y.host(), Each(1.0f + 5.0f + 5.0f));
+  for (cudaGraph_t graph : graphs) KSHOT_CUDA_CHECK(cudaGraphDestroy(graph));
+  KSHOT_CUDA_CHECK(cudaGraphExecDestroy(executable));
+}
+
+TEST(Graphs, CaptureOfOneThreadLeavesTheOthersAlone) {
+  const Stream stream;
+  const auto allocates = [] {
+    void* pointer = nullptr;
+    const cudaError_t error = cudaMalloc(&pointer, 64);
+    cudaFree(pointer);
+    return error;
+  };
+  const auto elsewhere = [&] {
+    cudaError_t error = cudaErrorUnknown;
+    std::thread([&] { error = allocates(); }).join();
+    return error;
+  };
+  cudaGraph_t graph = nullptr;
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  EXPECT_EQ(elsewhere(), cudaSuccess);
+  KSHOT_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+  KSHOT_CUDA_CHECK(cudaGraphDestroy(graph));
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  EXPECT_EQ(allocates(), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
+  KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  EXPECT_EQ(elsewhere(), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
   cudaGetLastError();
 }
 

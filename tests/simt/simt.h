@@ -36,6 +36,8 @@ class Failure : public std::logic_error {
 struct Counters {
   std::uint64_t kernels = 0;   ///< launched, those of graphs included
   std::uint64_t accesses = 0;  ///< to shared and device memory, by kernels
+  std::uint64_t bytes_to_device = 0, bytes_to_host = 0;  ///< copied
+  std::uint64_t graphs_made = 0, graphs_updated = 0, graphs_launched = 0;
 };
 const Counters& counters();
 
