@@ -163,12 +163,8 @@ def leo_weights(objective, rng):
     return {name: value.astype("float32") for name, value in weights.items()}
 
 
-def load(mode, args):
-    # XLA takes the cores that the process may run on. An error here where there is no GPU.
-    jax.config.update("jax_platforms", "cuda" if args.device == "gpu" else "cpu")
-    device = jax.devices()[0]
-    # On a GPU the default is TF32.
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if args.tf32 else "highest")
+def load(mode, threads):
+    del threads  # XLA takes the cores that the process may run on
     # XLA's own generator: several times as fast on a CPU as JAX's default threefry.
     jax.config.update("jax_default_prng_impl", "rbg")
 
@@ -213,10 +209,7 @@ def load(mode, args):
 
         return step
 
-    def device_bytes():
-        return (device.memory_stats() or {}).get("peak_bytes_in_use")
-
-    return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}, make_step, device_bytes
+    return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}, make_step
 
 
 if __name__ == "__main__":

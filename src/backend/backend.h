@@ -17,10 +17,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kshot/episode.h"
@@ -38,6 +40,13 @@ class SharedVector {
   virtual std::size_t size() const = 0;
   virtual void upload(std::span<const double> values) = 0;
   virtual void download(std::span<double> values) const = 0;
+  /// The values as they are now, to be read once, later, from any thread: a backend may copy them
+  /// meanwhile. The vector may be changed, or go, before.
+  virtual std::function<std::vector<double>()> snapshot() const {
+    std::vector<double> values(size());
+    download(values);
+    return [values = std::move(values)] { return values; };
+  }
 };
 using Shared = std::shared_ptr<SharedVector>;
 
@@ -161,6 +170,10 @@ class Wave {
   virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) = 0;
   int count() const { return count_; }
   std::uint32_t global_first() const { return global_first_; }
+
+  /// Runs `work`, which calls operations of this wave that need nothing from the host and bring
+  /// nothing back. A backend may gather them into one launch (CudaWave: a graph).
+  virtual void gather_work(const std::function<void()>& work) { work(); }
 
   /// A new per-task vector; lives as long as the wave. Contents are undefined.
   virtual Block block(std::size_t width) = 0;
@@ -409,6 +422,7 @@ struct WaveShape {
   int support = 0, query = 0;  ///< rows
   bool with_all = false;       ///< Set::all is used
   bool generated = false;      ///< the weights are a generator's
+  bool operator==(const WaveShape&) const = default;
   int rows(Set set) const {
     return set == Set::support ? support : set == Set::query ? query : support + query;
   }
@@ -418,6 +432,22 @@ enum class LossKind { cross_entropy, mse, gaussian_nll };
 struct Loss {
   LossKind kind = LossKind::cross_entropy;
   double noise_std = 1.0;  ///< gaussian_nll
+};
+
+/// What each task of a wave will take, counted before one is opened (engine/plan.h).
+struct WaveDemand {
+  std::shared_ptr<const Network> network;
+  Loss loss;
+  WaveShape shape;
+  std::size_t vector_scalars = 0;    ///< of all blocks
+  std::size_t gradient_scalars = 0;  ///< that the reduction sums
+  bool hessian_vectors = false, dropout = false;
+};
+
+/// The size of waves that a backend chose by its memory.
+struct WavePlan {
+  int tasks = 0;               ///< of a wave; 0: waves have a size of their own
+  std::size_t task_bytes = 0;  ///< of the device's memory that a task of a wave takes
 };
 
 class Backend {
@@ -433,6 +463,15 @@ class Backend {
   virtual std::unique_ptr<Wave> open(std::shared_ptr<const Network> network, const Loss& loss,
                                      const WaveShape& shape) = 0;
   virtual std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) = 0;
+  /// Sizes the waves for such a network and shape that are opened from now on, for all workers
+  /// together; demand(tasks): of a wave of so many tasks. Others are as small as they can be.
+  /// Throws DeviceError where the smallest does not fit.
+  virtual WavePlan plan_waves(const std::function<WaveDemand(int tasks)>& /*demand*/) { return {}; }
+  /// Bytes of device memory that this program has taken, as its allocations count them; 0 where a
+  /// backend's memory is the host's.
+  virtual std::size_t device_bytes() const { return 0; }
+  /// Computes beside the host's threads, which are free to prepare what comes next.
+  virtual bool asynchronous() const { return false; }
 
   // ---- shared vectors ----
   /// dst = src.

@@ -67,10 +67,15 @@ int run_plan(const PlanArguments& a) {
   Assembly assembly = assemble(config, a.machine.device, a.machine.threads);
   check_fit(config, *assembly.network, *source);
   const TaskCost cost = count_task(config, shape);
-  const int capacity = assembly.algorithm->open(*assembly.backend, shape)->wave().capacity();
+  const backend::WavePlan waves_of = plan_waves(*assembly.backend, config, shape);
+  const int capacity = waves_of.tasks > 0
+                           ? waves_of.tasks
+                           : assembly.algorithm->open(*assembly.backend, shape)->wave().capacity();
   const int workers = assembly.backend->concurrency();
   const double scalar = assembly.backend->precision() == backend::Precision::f64 ? 8.0 : 4.0;
-  const double task_bytes = scalar * static_cast<double>(cost.scalars());
+  const double counted_bytes = scalar * static_cast<double>(cost.scalars());
+  const double task_bytes =
+      waves_of.task_bytes > 0 ? static_cast<double>(waves_of.task_bytes) : counted_bytes;
   std::size_t parameters = 0;
   for (const ParameterGroup& group : assembly.algorithm->groups()) parameters += group.size;
   const int batch = config.train.meta_batch;
@@ -95,9 +100,14 @@ int run_plan(const PlanArguments& a) {
       shape.support, shape.query, cost.gradients, cost.hessian_products,
       count_text(cost.operations));
   fmt::print("             {} a task: vectors {}, rows {}, activations up to {}\n",
-             bytes_text(task_bytes), bytes_text(scalar * static_cast<double>(cost.vector_scalars)),
+             bytes_text(counted_bytes),
+             bytes_text(scalar * static_cast<double>(cost.vector_scalars)),
              bytes_text(scalar * static_cast<double>(cost.row_scalars)),
              bytes_text(scalar * static_cast<double>(cost.activation_scalars)));
+  if (waves_of.task_bytes > 0) {
+    fmt::print("device       {} a task in its memory, prediction and reduction included\n",
+               bytes_text(task_bytes));
+  }
   fmt::print("wave         {} task{}, {}; {} at once, {}\n", capacity, capacity == 1 ? "" : "s",
              bytes_text(task_bytes * capacity), workers,
              bytes_text(task_bytes * capacity * workers));
@@ -120,6 +130,10 @@ int run_plan(const PlanArguments& a) {
         probe(assembly, scheduler, *source, std::min(batch, capacity * workers * 4), memory.get());
     fmt::print("rate         {:.4g} tasks/s measured in a probe, {:.4g} GFLOP/s\n",
                tasks_per_second, 1e-9 * tasks_per_second * cost.operations);
+    if (const std::size_t taken = assembly.backend->device_bytes(); taken > 0) {
+      fmt::print("             {} of the device's memory taken by it\n",
+                 bytes_text(static_cast<double>(taken)));
+    }
   }
   const double step_seconds = batch / tasks_per_second;
   const double total = step_seconds * config.train.steps;

@@ -164,6 +164,11 @@ void Checkpoint::store(const std::string& prefix, const ParameterGroup& group,
                        const backend::SharedVector& values, backend::Precision precision) {
   std::vector<double> flat(group.size);
   values.download(flat);
+  store(prefix, group, flat, precision);
+}
+
+void Checkpoint::store(const std::string& prefix, const ParameterGroup& group,
+                       const std::vector<double>& flat, backend::Precision precision) {
   const std::vector<float> single(flat.begin(), flat.end());
   for (const ParameterTensor& tensor : group.tensors) {
     const std::string name = prefix + group.name + "." + tensor.name;

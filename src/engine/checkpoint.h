@@ -60,6 +60,8 @@ struct Checkpoint {
   /// Adds a group's values under `prefix` + group name + tensor name, in the given precision.
   void store(const std::string& prefix, const ParameterGroup& group,
              const backend::SharedVector& values, backend::Precision precision);
+  void store(const std::string& prefix, const ParameterGroup& group,
+             const std::vector<double>& values, backend::Precision precision);
   /// The inverse. Throws Error where a tensor is missing, of another shape, or not finite.
   void load(const std::string& prefix, const ParameterGroup& group,
             backend::SharedVector& values) const;

@@ -10,6 +10,7 @@
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
+#include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/scheduler.h"
 #include "episodes/sources.h"
@@ -346,6 +347,7 @@ struct Evaluator::State {
     assembly = assemble(prediction_config(config), options.device, options.threads);
     load_parameters(assembly, checkpoint);
     check_fit(config, *assembly.network, *source);
+    plan_waves(*assembly.backend, assembly.config, source->shape());
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
   }

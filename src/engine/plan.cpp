@@ -8,6 +8,7 @@
 #include "algorithms/algorithm.h"
 #include "backend/generator.h"
 #include "backend/host.h"
+#include "engine/assembly.h"
 
 namespace kshot {
 namespace {
@@ -20,14 +21,15 @@ using backend::SharedVector;
 /// A wave of one task that computes nothing and notes what it was asked for.
 class Ledger final : public backend::Wave {
  public:
-  Ledger(std::shared_ptr<const Network> network, const backend::WaveShape& shape, TaskCost& cost)
-      : shape_(shape), cost_(cost) {
+  Ledger(std::shared_ptr<const Network> network, const backend::WaveShape& shape, int tasks,
+         TaskCost& cost, bool& dropout)
+      : shape_(shape), tasks_(tasks), cost_(cost), dropout_(dropout) {
     network_ = std::move(network);
     count_ = 1;
     network_outputs_ = network_->outputs();
   }
 
-  int capacity() const override { return 1; }
+  int capacity() const override { return tasks_; }
   void load(const TaskBatch&, int, int, std::uint32_t) override {}
   Block block(std::size_t width) override {
     cost_.vector_scalars += width;
@@ -59,6 +61,7 @@ class Ledger final : public backend::Wave {
 
   void gradient(const Pass& pass, Block, bool, Block) override {
     ++cost_.gradients;
+    dropout_ = dropout_ || pass.dropout;
     note(pass.set, 3.0, 2);
   }
   void hessian_vector(const Pass& pass, Block, Block, bool, Block) override {
@@ -97,7 +100,9 @@ class Ledger final : public backend::Wave {
   }
 
   backend::WaveShape shape_;
+  int tasks_;
   TaskCost& cost_;
+  bool& dropout_;
   int next_ = 0;
 };
 
@@ -148,25 +153,30 @@ std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSp
 
 class LedgerBackend final : public backend::HostBackend<float> {
  public:
-  explicit LedgerBackend(TaskCost& cost) : cost_(cost) {}
+  /// tasks: what its waves say that they hold.
+  explicit LedgerBackend(int tasks) : tasks_(tasks) {}
   std::string name() const override { return "ledger"; }
   std::string description() const override { return "counts and does not compute"; }
   backend::Precision precision() const override { return backend::Precision::f32; }
   int concurrency() const override { return 1; }
-  std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network, const backend::Loss&,
+  std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network,
+                                      const backend::Loss& loss,
                                       const backend::WaveShape& shape) override {
-    return std::make_unique<Ledger>(std::move(network), shape, cost_);
+    demand.network = network;
+    demand.loss = loss;
+    demand.shape = shape;
+    return std::make_unique<Ledger>(std::move(network), shape, tasks_, cost, demand.dropout);
   }
 
+  TaskCost cost;
+  backend::WaveDemand demand;
+
  private:
-  TaskCost& cost_;
+  int tasks_;
 };
 
-}  // namespace
-
-TaskCost count_task(const Config& config, const TaskShape& shape) {
-  TaskCost cost;
-  LedgerBackend backend(cost);
+/// Runs the algorithm on the ledger: its meta-gradient, and where wanted its prediction too.
+void count(const Config& config, const TaskShape& shape, LedgerBackend& backend, bool predict) {
   const auto network = std::make_shared<const Network>(config.make_network());
   const std::unique_ptr<Algorithm> algorithm = make_algorithm(config, network);
   std::vector<backend::Shared> parameters;
@@ -174,12 +184,39 @@ TaskCost count_task(const Config& config, const TaskShape& shape) {
     parameters.push_back(backend.shared(group.size));
   }
   algorithm->prepare(backend, parameters, {});
-  algorithm->open(backend, shape)->meta_gradient({});
+  const std::unique_ptr<TaskProgram> program = algorithm->open(backend, shape);
+  program->meta_gradient({});
+  if (!predict) return;
+  PredictOptions options = predict_options(config, *algorithm);
+  options.steps = std::max(options.steps, algorithm->steps());
+  program->predict({}, options, [](int, int, Block) {});
+  for (const std::size_t width : algorithm->gradient_widths()) {
+    backend.demand.gradient_scalars += width;
+  }
+}
+
+}  // namespace
+
+TaskCost count_task(const Config& config, const TaskShape& shape) {
+  LedgerBackend backend(1);
+  count(config, shape, backend, false);
+  TaskCost cost = backend.cost;
   const auto targets =
       static_cast<std::size_t>(shape.target == TargetKind::label ? 1 : shape.outputs);
   cost.row_scalars = static_cast<std::size_t>(shape.support + shape.query) *
                      (static_cast<std::size_t>(shape.input.size()) + targets);
   return cost;
+}
+
+backend::WavePlan plan_waves(backend::Backend& backend, const Config& config,
+                             const TaskShape& shape) {
+  return backend.plan_waves([&](int tasks) {
+    LedgerBackend ledger(tasks);
+    count(config, shape, ledger, true);
+    ledger.demand.vector_scalars = ledger.cost.vector_scalars;
+    ledger.demand.hessian_vectors = ledger.cost.hessian_products > 0;
+    return ledger.demand;
+  });
 }
 
 }  // namespace kshot

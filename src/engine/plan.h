@@ -4,6 +4,7 @@
 
 #include <cstddef>
 
+#include "backend/backend.h"
 #include "kshot/config.h"
 #include "kshot/episode.h"
 
@@ -24,5 +25,10 @@ struct TaskCost {
   std::size_t scalars() const { return vector_scalars + row_scalars + activation_scalars; }
 };
 TaskCost count_task(const Config& config, const TaskShape& shape);
+
+/// Has the backend size its waves for training or adapting by such a configuration; to be called
+/// before the first is opened. Counts both the meta-gradient's vectors and the prediction's.
+backend::WavePlan plan_waves(backend::Backend& backend, const Config& config,
+                             const TaskShape& shape);
 
 }  // namespace kshot

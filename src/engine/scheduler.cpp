@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace kshot {
@@ -12,6 +13,7 @@ namespace kshot {
 /// A thread's own wave, program and room for the episodes of one wave.
 struct Scheduler::Worker {
   std::unique_ptr<TaskProgram> program;
+  backend::Block squares;  ///< [1], for Monitor
   TaskBatch batch;
   std::vector<std::vector<double>> memory;  ///< a group, [capacity, width]
   std::vector<double> row;                  ///< of one task
@@ -74,6 +76,13 @@ Scheduler::Scheduler(backend::Backend& backend, Algorithm& algorithm, const Task
 
 Scheduler::~Scheduler() = default;
 
+void Scheduler::draw_ahead() {
+  if (ahead_ || !backend_.asynchronous()) return;
+  const int spare = static_cast<int>(std::thread::hardware_concurrency()) - pool_.workers();
+  ahead_ = std::make_unique<EpisodesAhead>(shape_, capacity_, std::clamp(spare, 1, 8),
+                                           2 * pool_.workers());
+}
+
 Scheduler::Worker& Scheduler::worker(std::size_t index) {
   // Made by the thread that uses it, so that its memory is near that thread.
   if (!workers_[index]) {
@@ -99,10 +108,19 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   context.seed = seed;
   context.step = step;
   if (memory == nullptr) {
-    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
-      w.batch.draw(source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), count);
-      w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
-      w.program->meta_gradient(context);
+    const WaveSequence sequence{&source, seed, tasks, capacity_};
+    if (ahead_) ahead_->begin(sequence, step);
+    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int) {
+      const auto load = [&](const TaskBatch& batch, int count) {
+        w.program->wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
+      };
+      const int wave = first / capacity_;
+      if (ahead_) {
+        ahead_->take(wave, load);
+      } else {
+        load(w.batch, sequence.draw(w.batch, step, wave));
+      }
+      w.program->wave().gather_work([&] { w.program->meta_gradient(context); });
     });
   }
   const std::uint64_t known = source.training_tasks();
@@ -128,7 +146,7 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
     }
     w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
-    w.program->meta_gradient(context);
+    w.program->wave().gather_work([&] { w.program->meta_gradient(context); });
     keep(*w.program, algorithm_.memory(), *memory, mine, step + 1, w.row, w.memory);
   });
 }
@@ -153,21 +171,17 @@ struct Scheduler::Monitor {
   Monitor(std::size_t tasks, std::size_t metrics)
       : metrics_(metrics), values_(tasks * metrics), squares_(tasks) {}
 
-  void take(TaskProgram& program, int first) {
+  /// squares: room for a number of each task.
+  void take(TaskProgram& program, backend::Block squares, int first) {
     const auto count = static_cast<std::size_t>(program.wave().count());
     const auto start = static_cast<std::size_t>(first);
     program.metrics(std::span(values_).subspan(start * metrics_, count * metrics_));
-    std::vector<double> buffer;
-    for (std::size_t g = 0; g < program.gradients().size(); ++g) {
-      const std::size_t width = widths[g];
-      buffer.resize(count * width);
-      program.wave().download(program.gradients()[g], buffer);
-      for (std::size_t t = 0; t < count; ++t) {
-        for (std::size_t i = 0; i < width; ++i) {
-          squares_[start + t] += buffer[t * width + i] * buffer[t * width + i];
-        }
-      }
+    // summed where the gradients are: they stay there
+    program.wave().fill(squares, 0.0);
+    for (const backend::Block g : program.gradients()) {
+      program.wave().multiply_fold(squares, 1.0, g, g);
     }
+    program.wave().download(squares, std::span(squares_).subspan(start, count));
   }
 
   void finish(double squared_mean, StepResult& result) const {
@@ -186,8 +200,6 @@ struct Scheduler::Monitor {
                                       : std::numeric_limits<double>::quiet_NaN();
   }
 
-  std::vector<std::size_t> widths;
-
  private:
   std::size_t metrics_;
   std::vector<double> values_, squares_;
@@ -201,13 +213,15 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   reduction_->begin(waves);
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
                monitor ? algorithm_.metrics().size() : 0);
-  seen.widths = algorithm_.gradient_widths();
   pool_.run(waves, [&](std::size_t index, std::size_t wave) {
     const int first = static_cast<int>(wave) * capacity_;
     try {
       Worker& w = worker(index);
       body(w, first, std::min(capacity_, tasks - first));
-      if (monitor) seen.take(*w.program, first);
+      if (monitor) {
+        if (!w.squares) w.squares = w.program->wave().block(1);
+        seen.take(*w.program, w.squares, first);
+      }
       reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
     } catch (...) {
       reduction_->cancel();  // waves after this one may be waiting for it

@@ -10,6 +10,7 @@
 #include "algorithms/algorithm.h"
 #include "backend/backend.h"
 #include "base/thread_pool.h"
+#include "engine/episodes_ahead.h"
 #include "engine/task_memory.h"
 #include "kshot/episode.h"
 
@@ -47,6 +48,9 @@ class Scheduler {
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                   const StepContext& context,
                   const std::function<void(TaskProgram&, int first_task)>& visit = {});
+  /// From now on the episodes of the next step are drawn while this one computes, where the backend
+  /// leaves the host's threads free for it. Sources must then live as long as this.
+  void draw_ahead();
   /// Gradient of each group after step().
   std::span<const backend::Shared> gradients() const { return gradients_; }
   std::vector<std::uint32_t> diverged_tasks() const;
@@ -76,6 +80,7 @@ class Scheduler {
   std::unique_ptr<backend::Reduction> reduction_;
   std::vector<backend::Shared> means_, gradients_;
   int capacity_ = 0;
+  std::unique_ptr<EpisodesAhead> ahead_;
 };
 
 }  // namespace kshot

@@ -11,9 +11,11 @@
 #include <optional>
 #include <system_error>
 
+#include "base/background.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/config_facts.h"
+#include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/run_folder.h"
 #include "engine/scheduler.h"
@@ -103,10 +105,12 @@ class Optimizer {
     return std::sqrt(sum);
   }
 
-  void store(Checkpoint& checkpoint) const {
+  /// Of the state as it is now: put(prefix of its names, group, values).
+  template <class Put>
+  void each_state(const Put& put) const {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
-      checkpoint.store("optimizer.m.", groups_[g], *m_[g], backend_.precision());
-      if (v_[g]) checkpoint.store("optimizer.v.", groups_[g], *v_[g], backend_.precision());
+      put("optimizer.m.", groups_[g], *m_[g]);
+      if (v_[g]) put("optimizer.v.", groups_[g], *v_[g]);
     }
   }
   void load(const Checkpoint& checkpoint) {
@@ -214,10 +218,13 @@ struct Trainer::State {
                                             assembly.algorithm->groups());
     const std::vector<std::vector<double>> initial = assembly.algorithm->initial(config.seed);
     for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
+    plan_waves(*assembly.backend, config, source->shape());
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
+    scheduler->draw_ahead();
     if (validating && prediction_config(config) != config) {
       predictor = make_algorithm(prediction_config(config), assembly.network);
+      plan_waves(*assembly.backend, prediction_config(config), source->shape());
       predictor_scheduler =
           std::make_unique<Scheduler>(*assembly.backend, *predictor, source->shape());
     }
@@ -276,6 +283,7 @@ struct Trainer::State {
         }
         // Before all else: the disk can be written, and a run that is killed early can be resumed.
         save(last_checkpoint);
+        writer.wait();
       } catch (...) {
         std::error_code ignored;
         fs::remove(folder / memory_file, ignored);
@@ -289,22 +297,40 @@ struct Trainer::State {
     log = std::make_unique<RunLog>(folder, resumed_at);
   }
 
+  /// Takes the state as it is now; it is brought to the host, and written, while the run goes on.
   void save(const char* name) {
     if (options.run_folder.empty()) return;
-    Checkpoint checkpoint;
-    checkpoint.config = assembly.config;
-    checkpoint.state = run;
-    checkpoint.source = describe(*source);
+    struct Values {
+      std::string prefix;
+      const ParameterGroup* group;
+      std::function<std::vector<double>()> read;
+    };
+    auto checkpoint = std::make_shared<Checkpoint>();
+    checkpoint->config = assembly.config;
+    checkpoint->state = run;
+    checkpoint->source = describe(*source);
+    std::vector<Values> values;
+    const auto take = [&](const char* prefix, const ParameterGroup& group,
+                          const backend::SharedVector& vector) {
+      values.push_back({prefix, &group, vector.snapshot()});
+    };
     const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      checkpoint.store("", groups[g], *assembly.parameters[g], assembly.backend->precision());
-    }
-    optimizer->store(checkpoint);
-    // The run goes on from the last checkpoint: what the tasks remember must be there before it.
-    const bool last = std::string_view(name) == last_checkpoint;
-    if (memory && last) memory->sync();
-    checkpoint.write(options.run_folder / name);
-    if (memory && last) memory->commit(run.step);
+    for (std::size_t g = 0; g < groups.size(); ++g) take("", groups[g], *assembly.parameters[g]);
+    optimizer->each_state(take);
+    // The run goes on from the last checkpoint: what the tasks remember must be there before it,
+    // and must not change until it is.
+    const bool remembered = memory && std::string_view(name) == last_checkpoint;
+    if (remembered) memory->sync();
+    writer.submit([checkpoint, values = std::move(values), file = options.run_folder / name,
+                   precision = assembly.backend->precision()] {
+      for (const Values& v : values) {
+        checkpoint->store(v.prefix, *v.group, v.read(), precision);
+      }
+      checkpoint->write(file);
+    });
+    if (!remembered) return;
+    writer.wait();
+    memory->commit(run.step);
   }
 
   /// One meta-step.
@@ -500,8 +526,13 @@ struct Trainer::State {
       save(best_checkpoint);
       save(last_checkpoint);
     }
-    if (options.on_validation) options.on_validation(detail.report);
+    if (options.on_validation) {
+      writer.wait();  // it may look at the checkpoint
+      options.on_validation(detail.report);
+    }
   }
+
+  TrainResult train();
 
   std::string progress_text(const StepResult& result) const {
     std::string text = fmt::format("loss {:.4g}", result.loss);
@@ -535,6 +566,7 @@ struct Trainer::State {
   double speed_tasks = 0.0, speed_seconds = 0.0, shown_speed = 0.0;
   std::optional<std::uint64_t> validated_at;
   std::optional<ValidationReport> last_validation;
+  Background writer;  ///< of checkpoints; last, so that it is done before what they come from goes
 };
 
 namespace {
@@ -560,7 +592,16 @@ Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 
 TrainResult Trainer::run() {
-  State& s = *state_;
+  try {
+    return state_->train();
+  } catch (...) {
+    state_->writer.finish();  // the last checkpoint is there before anybody hears of the error
+    throw;
+  }
+}
+
+TrainResult Trainer::State::train() {
+  State& s = *this;
   const Config& config = s.assembly.config;
   const Config::TrainTable& train = config.train;
   const auto steps = static_cast<std::uint64_t>(train.steps);
@@ -620,6 +661,7 @@ TrainResult Trainer::run() {
     if (s.validating && stepped && s.validated_at != s.run.step) validate();
   }
   s.save(last_checkpoint);
+  s.writer.wait();
   if (progress) progress->finish();
   result.step = s.run.step;
   result.seconds = s.run.seconds;

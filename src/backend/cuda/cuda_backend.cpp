@@ -5,15 +5,17 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <mutex>
 #include <numeric>
-#include <optional>
 #include <stdexcept>
+#include <string_view>
 
 #include "backend/cuda/cuda_reduction.h"
 #include "backend/cuda/cuda_vector.h"
 #include "backend/cuda/cuda_wave.h"
 #include "backend/cuda/memory.h"
+#include "kernels/reduction.h"
 #include "kernels/shared_vector.h"
 #include "kshot/error.h"
 
@@ -31,24 +33,21 @@ constexpr bool emulated = true;
 constexpr bool emulated = false;
 #endif
 
-/// The most tasks of a wave, where memory allows.
-constexpr int most_tasks = emulated ? 16 : 4096;
-/// Vectors of weights that an algorithm is taken to keep a task: the iterates and some ten more.
-constexpr std::size_t vectors_of_a_task = 40;
-/// Share of the free memory that all waves together may take.
+/// Share of the memory at hand that waves of one kind may take, on all streams together.
 constexpr double memory_share = 0.8;
 
-/// A multiple of 16.
-int wave_tasks(const Network& network, const backend::WaveShape& shape, std::size_t scalar_bytes,
-               int waves) {
-  std::size_t free = 0, total = 0;
-  KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  const double fit =
-      memory_share * static_cast<double>(free) /
-      (static_cast<double>(waves) *
-       static_cast<double>(task_bytes(network, shape, scalar_bytes, vectors_of_a_task)));
-  const int runs = static_cast<int>(std::clamp(fit / 16.0, 1.0, most_tasks / 16.0));
-  return 16 * runs;
+/// The most tasks of a wave, a multiple of 16, where memory allows. KSHOT_WAVE_TASKS sets it.
+int most_tasks() {
+  const char* wanted = std::getenv("KSHOT_WAVE_TASKS");
+  if (!wanted) return emulated ? 16 : 4096;
+  int tasks = 0;
+  const std::string_view text = wanted;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), tasks);
+  if (error != std::errc() || end != text.data() + text.size() || tasks < 1 || tasks > 1 << 20) {
+    throw Error(fmt::format("KSHOT_WAVE_TASKS = \"{}\": expected the most tasks of a wave, 1 to {}",
+                            text, 1 << 20));
+  }
+  return (tasks + run_tasks - 1) / run_tasks * run_tasks;
 }
 
 template <class T>
@@ -60,7 +59,9 @@ class CudaBackend final : public backend::Backend {
         threads_(threads > 0 ? threads
                  : emulated  ? 1
                              : 2),
+        most_tasks_(most_tasks()),
         stream_(std::make_shared<const Stream>()),
+        copies_(std::make_shared<const Stream>()),
         sum_(1) {
     cudaDeviceProp properties{};
     KSHOT_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
@@ -78,21 +79,26 @@ class CudaBackend final : public backend::Backend {
 
   Shared shared(std::size_t size) override {
     device_.activate();
-    return std::make_shared<CudaVector<T>>(device_, stream_, size);
+    return std::make_shared<CudaVector<T>>(device_, stream_, copies_, size);
   }
   std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network,
                                       const backend::Loss& loss,
                                       const backend::WaveShape& shape) override {
     device_.activate();
     const std::lock_guard lock(mutex_);
-    // Asked once a shape: waves opened later would see less free memory, and all must agree.
-    const Opened opened{network->size(), shape.support, shape.query, shape.with_all};
-    if (opened_ != opened) {
-      capacity_ = wave_tasks(*network, shape, sizeof(T), threads_);
-      opened_ = opened;
-    }
-    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, capacity_);
+    const Kind kind{network->size(), shape};
+    const auto planned = find(kind);
+    const int tasks = planned == planned_.end() ? run_tasks : planned->plan.tasks;
+    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, tasks);
   }
+  backend::WavePlan plan_waves(
+      const std::function<backend::WaveDemand(int tasks)>& demand) override {
+    device_.activate();
+    const std::lock_guard lock(mutex_);
+    return plan(demand);
+  }
+  std::size_t device_bytes() const override { return cuda::device_bytes().load(); }
+  bool asynchronous() const override { return true; }
   std::unique_ptr<backend::Reduction> reduction(std::span<const std::size_t> widths) override {
     device_.activate();
     return std::make_unique<CudaReduction<T>>(device_, widths);
@@ -166,12 +172,20 @@ class CudaBackend final : public backend::Backend {
                       SharedVector* v, const backend::OptimizerStep& step) override;
 
  private:
-  struct Opened {
+  /// What waves of one size have in common.
+  struct Kind {
     std::size_t weights = 0;
-    int support = 0, query = 0;
-    bool with_all = false;
-    bool operator==(const Opened&) const = default;
+    backend::WaveShape shape;
+    bool operator==(const Kind&) const = default;
   };
+  struct Planned {
+    Kind kind;
+    backend::WavePlan plan;
+  };
+  typename std::vector<Planned>::iterator find(const Kind& kind) {
+    return std::ranges::find(planned_, kind, &Planned::kind);
+  }
+  backend::WavePlan plan(const std::function<backend::WaveDemand(int tasks)>& demand);
 
   static T* at(SharedVector& v) { return on_device<T>(v).data(); }
   static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
@@ -198,16 +212,54 @@ class CudaBackend final : public backend::Backend {
   Device device_;
   std::string name_;
   int threads_;
+  int most_tasks_;
   std::string description_;
-  std::shared_ptr<const Stream> stream_;
+  std::shared_ptr<const Stream> stream_, copies_;
   DeviceMemory<double> sum_;
   std::mutex mutex_;  ///< workers open their waves at once
-  std::optional<Opened> opened_;
-  int capacity_ = 16;
+  std::vector<Planned> planned_;
+  std::size_t promised_ = 0;  ///< bytes, to the waves planned so far
   std::vector<std::uint32_t> host_index_;
   std::size_t targets_ = 0;
   DeviceMemory<std::uint32_t> index_, first_, order_;
 };
+
+template <class T>
+backend::WavePlan CudaBackend<T>::plan(
+    const std::function<backend::WaveDemand(int tasks)>& demand) {
+  std::size_t free = 0, total = 0;
+  KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  // Waves planned before may not have taken theirs yet.
+  const std::size_t coming = promised_ - std::min(promised_, device_bytes());
+  const std::size_t at_hand = free - std::min(free, coming);
+  backend::WaveDemand asked = demand(most_tasks_);
+  const Kind kind{asked.network->size(), asked.shape};
+  if (const auto known = find(kind); known != planned_.end()) return known->plan;
+  // What is kept may depend on how many tasks keep it: the more tasks, the less each keeps. So the
+  // size goes down until it stays.
+  backend::WavePlan plan{most_tasks_, 0};
+  while (true) {
+    plan.task_bytes = task_bytes<T>(device_, asked);
+    const double fit = memory_share * static_cast<double>(at_hand) /
+                       (static_cast<double>(threads_) * static_cast<double>(plan.task_bytes));
+    const int tasks = std::min(
+        plan.tasks,
+        static_cast<int>(std::clamp(fit / run_tasks, 1.0, most_tasks_ / double{run_tasks})) *
+            run_tasks);
+    if (tasks == plan.tasks) break;
+    plan.tasks = tasks;
+    asked = demand(tasks);
+  }
+  const std::size_t wave = static_cast<std::size_t>(plan.tasks) * plan.task_bytes;
+  if (wave > at_hand) {
+    throw DeviceError(fmt::format("{}: the smallest wave, {} tasks, takes {}; {} of {} are free",
+                                  name_, plan.tasks, bytes_text(wave), bytes_text(at_hand),
+                                  bytes_text(total)));
+  }
+  promised_ += static_cast<std::size_t>(threads_) * wave;
+  planned_.push_back({kind, plan});
+  return plan;
+}
 
 template <class T>
 void CudaBackend<T>::keep(std::span<const std::uint32_t> index, std::size_t targets) {

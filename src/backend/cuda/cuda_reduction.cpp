@@ -62,19 +62,21 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
                 extent, stream.get());
     offset += widths_[g];
   }
-  partial.diverged.resize(tasks);
-  partial.losses.resize(tasks);
-  stream.to_host(partial.diverged.data(), partial.flags.data(), tasks);
-  stream.to_host(partial.losses.data(), wave.data(loss), tasks);
+  partial.tasks = tasks;
+  partial.diverged.reserve(static_cast<std::size_t>(wave.capacity()));
+  partial.losses.reserve(static_cast<std::size_t>(wave.capacity()));
+  stream.start_to_host(partial.diverged.data(), partial.flags.data(), tasks);
+  stream.start_to_host(partial.losses.data(), wave.data(loss), tasks);
+  stream.wait();
 }
 
 template <class T>
 void CudaReduction<T>::commit(const Partial& partial) {
-  for (std::size_t t = 0; t < partial.losses.size(); ++t) {
-    if (partial.diverged[t] != 0) {
+  for (std::size_t t = 0; t < partial.tasks; ++t) {
+    if (partial.diverged.data()[t] != 0) {
       diverged_.push_back(partial.first + static_cast<std::uint32_t>(t));
     } else {
-      loss_ += static_cast<double>(partial.losses[t]);
+      loss_ += static_cast<double>(partial.losses.data()[t]);
       ++tasks_;
     }
   }

@@ -29,8 +29,9 @@ class CudaReduction final : public backend::Reduction {
   struct Partial {
     DeviceMemory<T> sums;  ///< [runs, width]
     DeviceMemory<std::int32_t> flags;
-    std::vector<std::int32_t> diverged;
-    std::vector<T> losses;
+    HostMemory<std::int32_t> diverged;
+    HostMemory<T> losses;
+    std::size_t tasks = 0;
     std::uint32_t first = 0;
     int runs = 0;
   };

@@ -1,7 +1,10 @@
 // A vector that all tasks share, in device memory.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -19,8 +22,10 @@ inline void check_sizes(std::size_t a, std::size_t b) {
 template <class T>
 class CudaVector final : public backend::SharedVector {
  public:
-  CudaVector(const Device& device, std::shared_ptr<const Stream> stream, std::size_t size)
-      : device_(device), stream_(std::move(stream)), values_(size) {
+  /// copies: the stream on which snapshots leave the device.
+  CudaVector(const Device& device, std::shared_ptr<const Stream> stream,
+             std::shared_ptr<const Stream> copies, std::size_t size)
+      : device_(device), stream_(std::move(stream)), copies_(std::move(copies)), values_(size) {
     stream_->clear(values_.data(), size);
     stream_->wait();
   }
@@ -39,12 +44,38 @@ class CudaVector final : public backend::SharedVector {
     stream_->to_host(host.data(), data(), host.size());
     for (std::size_t i = 0; i < host.size(); ++i) values[i] = static_cast<double>(host[i]);
   }
-  T* data() { return values_.data(); }
+  /// Copied to pinned memory on a stream of its own: the vector is not written until that is done.
+  std::function<std::vector<double>()> snapshot() const override {
+    device_.activate();
+    auto copy = std::make_shared<Copy>(size());
+    copies_->start_to_host(copy->values.data(), values_.data(), size());
+    copies_->record(copy->done);
+    leaving_ = copy;
+    // the stream outlives what was put on it
+    return [copy, device = device_, stream = copies_] {
+      device.activate();
+      copy->done.wait();
+      const T* const values = copy->values.data();
+      return std::vector<double>(values, values + copy->values.size());
+    };
+  }
+  /// For writing.
+  T* data() {
+    if (const std::shared_ptr<Copy> copy = std::exchange(leaving_, nullptr)) copy->done.wait();
+    return values_.data();
+  }
   const T* data() const { return values_.data(); }
 
  private:
+  struct Copy {
+    explicit Copy(std::size_t size) : values(size) {}
+    HostMemory<T> values;
+    Event done;
+  };
+
   Device device_;
-  std::shared_ptr<const Stream> stream_;
+  std::shared_ptr<const Stream> stream_, copies_;
+  mutable std::shared_ptr<Copy> leaving_;  ///< the last snapshot, until it is known to be done
   DeviceMemory<T> values_;
 };
 

@@ -1,10 +1,13 @@
 #include "backend/cuda/cuda_wave.h"
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
+#include <type_traits>
 
 #include "backend/generator.h"
 #include "kernels/latent.h"
+#include "kernels/reduction.h"
 #include "kernels/scalar.h"
 #include "kshot/error.h"
 
@@ -28,16 +31,6 @@ std::size_t largest_features(const Network& network) {
 }
 
 }  // namespace
-
-std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
-                       std::size_t scalar_bytes, std::size_t vectors) {
-  std::size_t features = 2 * count_of(network.input().size());  // rows, and rows dropped out
-  for (const Layer& layer : network.layers()) features += 2 * count_of(layer.out.size());
-  features += 4 * largest_features(network);
-  const int sets = shape.with_all ? 2 : 1;
-  return scalar_bytes *
-         (vectors * network.size() + count_of(sets) * count_of(largest_rows(shape)) * features);
-}
 
 template <class T>
 CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
@@ -101,6 +94,37 @@ void CudaWave<T>::prepare_tangents() {
   for (Dual& g : g_) g.dot = features(g.value.size());
 }
 
+template <class T>
+void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
+  if (demand.hessian_vectors) prepare_tangents();
+  if (demand.dropout) {
+    dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
+                     count_of(network_->input().size()));
+  }
+  block(demand.vector_scalars);
+}
+
+template <class T>
+std::size_t task_bytes(const Device& device, const backend::WaveDemand& demand) {
+  MemoryCount count;
+  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, run_tasks);
+  wave.take_memory(demand);
+  // the sums of a run and the flags: CudaReduction
+  const DeviceMemory<T> sums(demand.gradient_scalars);
+  const DeviceMemory<std::int32_t> flags(run_tasks);
+  return (count.bytes() + run_tasks - 1) / run_tasks;
+}
+
+template <class T>
+void CudaWave<T>::gather_work(const std::function<void()>& work) {
+  if (gathering_ == Gathering::yes) {
+    if (graph_.capture(stream_, work)) return graph_.launch(stream_);
+    gathering_ = Gathering::never;
+  }
+  work();
+  if (gathering_ == Gathering::not_yet) gathering_ = Gathering::yes;
+}
+
 // ---- tasks ----
 
 template <class T>
@@ -117,46 +141,64 @@ void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
   // Own rows one after another, support first; zero beyond them.
-  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto& host) {
-    host.assign(tasks * of_task * width, {});
+  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto* host) {
+    using To = std::remove_reference_t<decltype(*host)>;
+    std::fill_n(host, tasks * of_task * width, To{});
     for (std::size_t t = 0; t < tasks; ++t) {
       const std::size_t task = batch_first_ + t;
-      auto out = host.begin() + static_cast<std::ptrdiff_t>(t * of_task * width);
+      To* out = host + t * of_task * width;
       const auto add = [&](const auto& from, int largest, std::int32_t valid) {
         const auto* begin = from.data() + task * count_of(largest) * width;
-        out = std::transform(begin, begin + count_of(valid) * width, out, [](auto x) {
-          return static_cast<typename std::remove_reference_t<decltype(host)>::value_type>(x);
-        });
+        out = std::transform(begin, begin + count_of(valid) * width, out,
+                             [](auto x) { return static_cast<To>(x); });
       };
       if (set != Set::query) add(support, shape.support, batch.support_n[task]);
       if (set != Set::support) add(query, shape.query, batch.query_n[task]);
     }
   };
-  gather(support_x, query_x, count_of(shape.input.size()), staging_);
-  stream_.to_device(to.x.data(), staging_.data(), staging_.size());
+  const std::size_t rows = tasks * of_task;
+  const auto put_numbers = [&](const auto& support, const auto& query, int width, T* device) {
+    T* const host = staged_.numbers.take(rows * count_of(width));
+    gather(support, query, count_of(width), host);
+    stream_.start_to_device(device, host, rows * count_of(width));
+  };
+  put_numbers(support_x, query_x, shape.input.size(), to.x.data());
   if (loss_.kind == backend::LossKind::cross_entropy) {
-    gather(batch.support_label, batch.query_label, 1, integers_);
-    for (const std::int32_t label : integers_) {
+    std::int32_t* const host = staged_.integers.take(rows);
+    gather(batch.support_label, batch.query_label, 1, host);
+    for (const std::int32_t label : std::span(host, rows)) {
       if (label < 0 || label >= shape.outputs) {
         throw Error(
             fmt::format("label {}: expected a class index in [0, {})", label, shape.outputs));
       }
     }
-    stream_.to_device(to.labels.data(), integers_.data(), integers_.size());
+    stream_.start_to_device(to.labels.data(), host, rows);
   } else {
-    gather(support_y, query_y, count_of(shape.outputs), staging_);
-    stream_.to_device(to.values.data(), staging_.data(), staging_.size());
+    put_numbers(support_y, query_y, shape.outputs, to.values.data());
   }
 }
 
 template <class T>
 void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set) {
-  integers_.assign(count_of(count_), 0);
-  for (std::size_t t = 0; t < integers_.size(); ++t) {
-    if (set != Set::query) integers_[t] += batch.support_n[batch_first_ + t];
-    if (set != Set::support) integers_[t] += batch.query_n[batch_first_ + t];
+  std::int32_t* const host = staged_.integers.take(count_of(count_));
+  for (std::size_t t = 0; t < count_of(count_); ++t) {
+    host[t] = 0;
+    if (set != Set::query) host[t] += batch.support_n[batch_first_ + t];
+    if (set != Set::support) host[t] += batch.query_n[batch_first_ + t];
   }
-  stream_.to_device(to.counts.data(), integers_.data(), integers_.size());
+  stream_.start_to_device(to.counts.data(), host, count_of(count_));
+}
+
+template <class T>
+void CudaWave<T>::begin_staging() {
+  stream_.wait();  // the load before has been fetched, whatever became of it
+  std::size_t numbers = 0, integers = 0;
+  for (const Rows& set : sets_) {
+    numbers += set.x.size() + set.values.size();
+    integers += set.labels.size() + set.counts.size();
+  }
+  staged_.numbers.begin(numbers);
+  staged_.integers.begin(integers);
 }
 
 template <class T>
@@ -182,6 +224,7 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   count_ = count;
   global_first_ = global_first;
   batch_first_ = count_of(first);
+  begin_staging();
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
     put_counts(to, batch, set);
@@ -577,6 +620,8 @@ std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::Genera
 
 template class CudaWave<float>;
 template class CudaWave<double>;
+template std::size_t task_bytes<float>(const Device&, const backend::WaveDemand&);
+template std::size_t task_bytes<double>(const Device&, const backend::WaveDemand&);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

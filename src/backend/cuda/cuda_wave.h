@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/graph.h"
 #include "backend/cuda/layer_operations.h"
 #include "backend/cuda/memory.h"
 #include "kernels/elementwise.h"
@@ -17,10 +18,9 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Bytes of device memory that one task of a wave takes: rows, activations and gradients with their
-/// tangents, and `vectors` vectors of weights.
-std::size_t task_bytes(const Network& network, const backend::WaveShape& shape,
-                       std::size_t scalar_bytes, std::size_t vectors);
+/// Bytes of device memory that one task of a wave takes, what the reduction keeps of it included.
+template <class T>
+std::size_t task_bytes(const Device& device, const backend::WaveDemand& demand);
 
 template <class T>
 class CudaWave final : public backend::Wave {
@@ -33,6 +33,8 @@ class CudaWave final : public backend::Wave {
 
   int capacity() const override { return capacity_; }
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  /// As a graph, from the second time on.
+  void gather_work(const std::function<void()>& work) override;
   Block block(std::size_t width) override;
   Block weights() override { return block(network_->size()); }
 
@@ -70,6 +72,9 @@ class CudaWave final : public backend::Wave {
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block src, std::span<double> values) const override;
 
+  /// Takes the memory that is otherwise taken when it is first needed: for counting.
+  void take_memory(const backend::WaveDemand& demand);
+
   // ---- what the reduction sees ----
   const Stream& stream() const { return stream_; }
   const T* data(Block block) const { return storage(block).values.data(); }
@@ -88,6 +93,28 @@ class CudaWave final : public backend::Wave {
   };
   struct Dual {
     DeviceMemory<T> value, dot;
+  };
+  /// Host memory that one load is put together in, and fetched from while the host goes on.
+  template <class Number>
+  class Staging {
+   public:
+    void begin(std::size_t most) {
+      memory_.reserve(most);
+      used_ = 0;
+    }
+    Number* take(std::size_t count) {
+      Number* const at = memory_.data() + used_;
+      used_ += count;
+      return at;
+    }
+
+   private:
+    HostMemory<Number> memory_;
+    std::size_t used_ = 0;
+  };
+  struct Staged {
+    Staging<T> numbers;
+    Staging<std::int32_t> integers;
   };
 
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
@@ -110,6 +137,7 @@ class CudaWave final : public backend::Wave {
                 const std::vector<Number>& support_y, const std::vector<Number>& query_x,
                 const std::vector<Number>& query_y, const TaskBatch& batch, Set set);
   void put_counts(Rows& to, const TaskBatch& batch, Set set);
+  void begin_staging();
   RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
   TaskScale<T> task_scale(const backend::Scale& scale) const;
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
@@ -155,8 +183,12 @@ class CudaWave final : public backend::Wave {
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   bool tangents_ = false;
-  mutable std::vector<T> staging_;
-  std::vector<std::int32_t> integers_;
+  mutable std::vector<T> staging_;  ///< of uploads and downloads
+  Staged staged_;
+  Graph graph_;
+  /// Work is run as it is once, for the memory that is taken when first needed; then as a graph,
+  /// until there is some that a graph cannot hold.
+  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
 };
 
 }  // namespace KSHOT_PLATFORM

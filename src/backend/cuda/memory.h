@@ -4,7 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "kernels/runtime.h"
@@ -20,6 +23,33 @@ inline std::string bytes_text(std::size_t bytes) {
                        : fmt::format("{:.1f} GiB", size / 0x1p30);
 }
 
+/// Bytes of device memory that this program has taken.
+inline std::atomic<std::size_t>& device_bytes() {
+  static std::atomic<std::size_t> bytes{0};
+  return bytes;
+}
+
+/// While one lives, device memory that its thread makes is counted and not there: what something
+/// would take, by making it.
+class MemoryCount {
+ public:
+  MemoryCount() : before_(current()) { current() = this; }
+  ~MemoryCount() { current() = before_; }
+  MemoryCount(const MemoryCount&) = delete;
+  MemoryCount& operator=(const MemoryCount&) = delete;
+  std::size_t bytes() const { return bytes_; }
+  void add(std::size_t bytes) { bytes_ += bytes; }
+  /// The calling thread's innermost one, or null.
+  static MemoryCount*& current() {
+    thread_local MemoryCount* count = nullptr;
+    return count;
+  }
+
+ private:
+  MemoryCount* before_;
+  std::size_t bytes_ = 0;
+};
+
 /// `size` elements of device memory, not initialised. Throws DeviceError where there are not so
 /// many.
 template <class T>
@@ -28,6 +58,10 @@ class DeviceMemory {
   DeviceMemory() = default;
   explicit DeviceMemory(std::size_t size) : size_(size) {
     if (size == 0) return;
+    if (MemoryCount* count = MemoryCount::current()) {
+      count->add(size * sizeof(T));
+      return;
+    }
     void* data = nullptr;
     const cudaError_t error = cudaMalloc(&data, size * sizeof(T));
     if (error == cudaErrorMemoryAllocation) {
@@ -40,8 +74,12 @@ class DeviceMemory {
     }
     check(error, "cudaMalloc");
     data_ = static_cast<T*>(data);
+    device_bytes() += size * sizeof(T);
   }
-  ~DeviceMemory() { cudaFree(data_); }
+  ~DeviceMemory() {
+    if (data_) device_bytes() -= size_ * sizeof(T);
+    cudaFree(data_);
+  }
   DeviceMemory(DeviceMemory&& other) noexcept { swap(other); }
   DeviceMemory& operator=(DeviceMemory&& other) noexcept {
     swap(other);
@@ -65,6 +103,59 @@ class DeviceMemory {
   std::size_t size_ = 0;
 };
 
+/// `size` elements of host memory that the device can copy from and to while the host goes on.
+template <class T>
+class HostMemory {
+ public:
+  HostMemory() = default;
+  explicit HostMemory(std::size_t size) : size_(size) {
+    if (size == 0) return;
+    void* data = nullptr;
+    KSHOT_CUDA_CHECK(cudaMallocHost(&data, size * sizeof(T)));
+    data_ = static_cast<T*>(data);
+  }
+  ~HostMemory() {
+    if (data_) cudaFreeHost(data_);
+  }
+  HostMemory(HostMemory&& other) noexcept { swap(other); }
+  HostMemory& operator=(HostMemory&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  /// Room for `size` elements; what was there is lost where it grows.
+  void reserve(std::size_t size) {
+    if (size > size_) *this = HostMemory(size);
+  }
+
+ private:
+  void swap(HostMemory& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// A point in a stream's work.
+class Event {
+ public:
+  Event() { KSHOT_CUDA_CHECK(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  cudaEvent_t get() const { return event_; }
+  /// The host waits until the stream has come here.
+  void wait() const { KSHOT_CUDA_CHECK(cudaEventSynchronize(event_)); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 class Stream {
  public:
   Stream() { KSHOT_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
@@ -74,6 +165,16 @@ class Stream {
 
   cudaStream_t get() const { return stream_; }
   void wait() const { KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+  void record(const Event& event) const { KSHOT_CUDA_CHECK(cudaEventRecord(event.get(), stream_)); }
+  /// Host memory that is pinned: to be left alone until the stream has come past this.
+  template <class T>
+  void start_to_device(T* to, const T* from, std::size_t count) const {
+    start(to, from, count, cudaMemcpyHostToDevice);
+  }
+  template <class T>
+  void start_to_host(T* to, const T* from, std::size_t count) const {
+    start(to, from, count, cudaMemcpyDeviceToHost);
+  }
   /// Host memory is free again, and filled, when they return.
   template <class T>
   void to_device(T* to, const T* from, std::size_t count) const {
@@ -86,21 +187,24 @@ class Stream {
   /// Within the device, in the order of the stream.
   template <class T>
   void copy(T* to, const T* from, std::size_t count) const {
-    if (count == 0) return;
-    KSHOT_CUDA_CHECK(
-        cudaMemcpyAsync(to, from, count * sizeof(T), cudaMemcpyDeviceToDevice, stream_));
+    start(to, from, count, cudaMemcpyDeviceToDevice);
   }
   template <class T>
   void clear(T* to, std::size_t count) const {
-    if (count > 0) KSHOT_CUDA_CHECK(cudaMemsetAsync(to, 0, count * sizeof(T), stream_));
+    if (count > 0 && !MemoryCount::current())
+      KSHOT_CUDA_CHECK(cudaMemsetAsync(to, 0, count * sizeof(T), stream_));
   }
 
  private:
   template <class T>
   void transfer(T* to, const T* from, std::size_t count, cudaMemcpyKind kind) const {
     if (count == 0) return;
-    KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
+    start(to, from, count, kind);
     wait();
+  }
+  template <class T>
+  void start(T* to, const T* from, std::size_t count, cudaMemcpyKind kind) const {
+    if (count > 0) KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
   }
   cudaStream_t stream_ = nullptr;
 };

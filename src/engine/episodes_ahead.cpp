@@ -1,0 +1,98 @@
+#include "engine/episodes_ahead.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kshot {
+
+int WaveSequence::draw(TaskBatch& batch, std::uint64_t step, int wave) const {
+  const int first = wave * wave_tasks, count = std::min(wave_tasks, tasks - first);
+  batch.draw(*source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), count);
+  return count;
+}
+
+EpisodesAhead::EpisodesAhead(const TaskShape& shape, int wave_tasks, int threads, int depth)
+    : slots_(static_cast<std::size_t>(depth)) {
+  for (Slot& slot : slots_) slot.batch = TaskBatch(shape, wave_tasks);
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+}
+
+EpisodesAhead::~EpisodesAhead() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void EpisodesAhead::begin(const WaveSequence& sequence, std::uint64_t step) {
+  std::unique_lock lock(mutex_);
+  const bool complete = sequence_ && taken_ == sequence_->waves();
+  taken_ = 0;
+  if (complete && *sequence_ == sequence && step == step_ + 1) {
+    step_ = step;
+    return;
+  }
+  // what is under way is of no use
+  sequence_.reset();
+  changed_.wait(lock, [&] {
+    return std::ranges::none_of(slots_,
+                                [](const Slot& s) { return s.state == Slot::State::drawing; });
+  });
+  for (Slot& slot : slots_) slot.state = Slot::State::free;
+  sequence_ = sequence;
+  start_ = step_ = step;
+  next_ = 0;
+  changed_.notify_all();
+}
+
+void EpisodesAhead::take(int wave,
+                         const std::function<void(const TaskBatch& batch, int tasks)>& use) {
+  std::unique_lock lock(mutex_);
+  const auto waves = static_cast<std::uint64_t>(sequence_->waves());
+  const std::uint64_t ordinal = (step_ - start_) * waves + static_cast<std::uint64_t>(wave);
+  Slot& slot = slots_[ordinal % slots_.size()];
+  // Waves are taken in ascending order: nobody else waits for this slot's next one before.
+  changed_.wait(lock, [&] { return next_ > ordinal && slot.state == Slot::State::ready; });
+  // A step that was not taken whole is the sequence's last.
+  if (slot.error) std::rethrow_exception(slot.error);
+  lock.unlock();
+  use(slot.batch, slot.tasks);
+  lock.lock();
+  slot.state = Slot::State::free;
+  ++taken_;
+  changed_.notify_all();
+}
+
+void EpisodesAhead::loop() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] {
+      return stop_ || (sequence_ && slots_[next_ % slots_.size()].state == Slot::State::free);
+    });
+    if (stop_) return;
+    const std::uint64_t ordinal = next_++;
+    const WaveSequence sequence = *sequence_;
+    const auto waves = static_cast<std::uint64_t>(sequence.waves());
+    const std::uint64_t step = start_ + ordinal / waves;
+    Slot& slot = slots_[ordinal % slots_.size()];
+    slot.state = Slot::State::drawing;
+    slot.error = nullptr;
+    lock.unlock();
+    std::exception_ptr error;
+    int tasks = 0;
+    try {
+      tasks = sequence.draw(slot.batch, step, static_cast<int>(ordinal % waves));
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    slot.tasks = tasks;
+    slot.error = error;
+    slot.state = Slot::State::ready;
+    changed_.notify_all();
+  }
+}
+
+}  // namespace kshot

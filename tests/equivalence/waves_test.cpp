@@ -1,0 +1,130 @@
+// Waves on a device: a meta-batch far larger than its memory gives the same bits as one that fits,
+// whatever the streams; and what is planned is what the device counts.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "engine/engine_cases.h"
+#include "engine/plan.h"
+#include "engine/scheduler.h"
+#include "episodes/sources.h"
+#include "kshot/kshot.h"
+#include "support/backend_problems.h"
+
+namespace kshot::testing {
+namespace {
+
+/// KSHOT_WAVE_TASKS while it lives.
+class MostTasks {
+ public:
+  explicit MostTasks(int tasks) { ::setenv("KSHOT_WAVE_TASKS", std::to_string(tasks).c_str(), 1); }
+  ~MostTasks() { ::unsetenv("KSHOT_WAVE_TASKS"); }
+  MostTasks(const MostTasks&) = delete;
+  MostTasks& operator=(const MostTasks&) = delete;
+};
+
+Config config_of(const std::string& algorithm, const std::string& layers) {
+  return test::small_config(algorithm, {"network.layers=" + layers, "network.activation=tanh"});
+}
+
+/// A few meta-gradients and what they took.
+struct Result {
+  std::vector<Numbers> gradients;
+  std::vector<double> losses;
+  int capacity = 0;
+  std::size_t bytes = 0;  ///< of the device, as it counts
+  backend::WavePlan plan;
+  std::size_t shared_bytes = 0;  ///< known without asking it: parameters, gradients, sums
+};
+
+Result run(const std::string& name, const Config& config, int tasks, int streams, int most) {
+  const MostTasks limit(most);
+  Result result;
+  const auto backend = open_backend(name, streams);
+  const auto source = make_source(config);
+  const auto network = std::make_shared<const Network>(config.make_network());
+  const auto algorithm = make_algorithm(config, network);
+  const std::size_t before = backend->device_bytes();
+  result.plan = plan_waves(*backend, config, source->shape());
+  EXPECT_EQ(backend->device_bytes(), before) << "planning takes no memory";
+  Scheduler scheduler(*backend, *algorithm, source->shape());
+  result.capacity = algorithm->open(*backend, source->shape())->wave().capacity();
+  std::vector<backend::Shared> parameters;
+  const std::size_t scalar = backend->precision() == backend::Precision::f32 ? 4 : 8;
+  for (const Numbers& values : algorithm->initial(1)) {
+    parameters.push_back(backend->shared(values.size()));
+    parameters.back()->upload(values);
+    result.shared_bytes += 2 * scalar * values.size();  // and its gradient
+  }
+  for (const std::size_t width : algorithm->gradient_widths()) {
+    result.shared_bytes += (scalar + sizeof(double)) * width;  // the mean, and its sum
+  }
+  for (std::uint64_t step = 0; step < 2; ++step) {
+    result.losses.push_back(scheduler.step(parameters, *source, 5, step, tasks).loss);
+    for (const backend::Shared& g : scheduler.gradients()) {
+      Numbers values(g->size());
+      g->download(values);
+      result.gradients.push_back(std::move(values));
+    }
+  }
+  result.bytes = backend->device_bytes() - before;
+  return result;
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names = backend_names();
+  std::erase_if(names, [](const std::string& name) {
+    return !name.starts_with("simt") && !name.starts_with("cuda");
+  });
+  return names;
+}
+
+class Waves : public ::testing::TestWithParam<std::string> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Waves);
+
+TEST_P(Waves, SameBitsInManyAsInOne) {
+  for (const std::string algorithm : {"maml", "abml"}) {
+    SCOPED_TRACE(algorithm);
+    const Config config = config_of(algorithm, "1,4,1");
+    constexpr int tasks = 100;
+    const Result one = run(GetParam(), config, tasks, 1, 112);
+    ASSERT_EQ(one.capacity, 112);
+    for (const auto& [most, streams] : {std::pair{16, 1}, {16, 3}, {48, 2}}) {
+      SCOPED_TRACE(fmt::format("waves of {}, {} streams", most, streams));
+      const Result many = run(GetParam(), config, tasks, streams, most);
+      ASSERT_EQ(many.capacity, most);
+      EXPECT_EQ(many.losses, one.losses);
+      EXPECT_EQ(many.gradients, one.gradients);
+    }
+  }
+}
+
+TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
+  struct Kind {
+    std::string algorithm, layers;
+  };
+  for (const Kind& kind : {Kind{"maml", "1,8,1"},
+                           {"maml", "1,20,20,1"},
+                           {"abml", "1,8,1"},
+                           {"meta_sgd", "1,12,8,1"}}) {
+    SCOPED_TRACE(kind.algorithm + " " + kind.layers);
+    const Result r = run(GetParam(), config_of(kind.algorithm, kind.layers), 64, 2, 32);
+    ASSERT_EQ(r.capacity, 32);
+    ASSERT_GT(r.plan.task_bytes, 0u);
+    // both workers' waves, and the smallest that was opened to look at its size is gone again
+    const auto want = static_cast<double>(r.plan.task_bytes * 32 * 2 + r.shared_bytes);
+    EXPECT_NEAR(static_cast<double>(r.bytes), want, 0.1 * want);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, Waves, ::testing::ValuesIn(device_names()),
+                         [](const auto& param) { return param.param; });
+
+}  // namespace
+}  // namespace kshot::testing
