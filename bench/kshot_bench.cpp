@@ -2,9 +2,11 @@
 // adjoints, the reduction over tasks; all but the optimiser's step.
 //
 //   kshot_bench --benchmark_filter='^sinusoid_maml_k5/' --benchmark_format=json [--threads=N]
+//   kshot_bench --device=cuda --benchmark_filter=^kernel/    the kernels alone (kernel_bench.h)
 //
 // Counters: tasks_per_second (from the median step), GFLOP/s (of the operations that cannot be done
-// without, works.h), share (of the measured multiply-add peak), peak_rss_bytes, diverged.
+// without, works.h), share (of the multiply-add peak, measured on a CPU, of the clocks of a GPU),
+// peak_rss_bytes, device_bytes (of a GPU's memory that are taken after the steps).
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
@@ -23,15 +25,26 @@
 #include "engine/plan.h"
 #include "engine/scheduler.h"
 #include "fma_peak.h"
+#include "kshot/error.h"
 #include "works.h"
+#ifdef KSHOT_HAS_CUDA
+#include "bench/kernel_bench.h"
+#endif
 
 namespace kshot::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Measured once, before everything else, with as many threads as the works use.
+/// Once, before everything else; on a CPU measured with as many threads as the works use.
 double peak_flops = 0.0;
+
+/// What the command line asks for.
+struct Options {
+  int threads = 0;  ///< 0: all cores; of a GPU, the backend's own number of streams
+  std::string device = "cpu";
+  bool gpu() const { return device.starts_with("cuda"); }
+};
 
 /// Largest resident memory of this process so far, bytes.
 double peak_rss() {
@@ -57,9 +70,9 @@ void load_initial(Assembly& assembly, const Config& config) {
   for (std::size_t g = 0; g < values.size(); ++g) assembly.parameters[g]->upload(values[g]);
 }
 
-void meta_gradient(benchmark::State& state, const Work& work, int threads) {
+void meta_gradient(benchmark::State& state, const Work& work, const Options& options) {
   const int tasks = static_cast<int>(state.range(0));
-  Assembly assembly = assemble(work.config, "cpu", threads);
+  Assembly assembly = assemble(work.config, options.device, options.threads);
   load_initial(assembly, work.config);
   const std::unique_ptr<EpisodeSource> source = make_source(work);
   plan_waves(*assembly.backend, work.config, source->shape());
@@ -90,6 +103,9 @@ void meta_gradient(benchmark::State& state, const Work& work, int threads) {
   state.counters["GFLOP/s"] = flops * 1e-9;
   state.counters["share"] = flops / peak_flops;
   state.counters["peak_rss_bytes"] = peak_rss();
+#ifdef KSHOT_HAS_CUDA
+  if (options.gpu()) state.counters["device_bytes"] = static_cast<double>(device_bytes_taken());
+#endif
 }
 
 void peak_fma(benchmark::State& state) {
@@ -100,48 +116,80 @@ void peak_fma(benchmark::State& state) {
   state.SetLabel(fma_instruction_set());
 }
 
-/// Takes --threads=N out of the arguments; 0 (all cores) where it is absent, -1 where N is none.
-int take_threads(int& argc, char** argv) {
-  constexpr std::string_view flag = "--threads=";
-  int threads = 0;
+/// Takes --threads=N and --device=D out of the arguments. Throws Error where N is no number.
+Options take_options(int& argc, char** argv) {
+  Options options;
   char** const end = std::remove_if(argv + 1, argv + argc, [&](const char* argument) {
     const std::string_view text = argument;
-    if (!text.starts_with(flag)) return false;
-    const std::string_view number = text.substr(flag.size());
-    const auto [rest, error] =
-        std::from_chars(number.data(), number.data() + number.size(), threads);
-    if (error != std::errc() || rest != number.data() + number.size() || threads < 1) threads = -1;
-    return true;
+    const auto value_of = [&](std::string_view flag) {
+      return text.starts_with(flag) ? text.substr(flag.size()) : std::string_view();
+    };
+    if (const std::string_view number = value_of("--threads="); !number.empty()) {
+      const auto [rest, error] =
+          std::from_chars(number.data(), number.data() + number.size(), options.threads);
+      if (error != std::errc() || rest != number.data() + number.size() || options.threads < 1) {
+        throw Error("--threads takes a positive number");
+      }
+      return true;
+    }
+    if (const std::string_view device = value_of("--device="); !device.empty()) {
+      options.device = device;
+      return true;
+    }
+    return false;
   });
   argc = static_cast<int>(end - argv);
-  return threads;
+  return options;
+}
+
+/// The kernels alone, where there is a GPU for them.
+void add_kernels(const Options& options) {
+#ifdef KSHOT_HAS_CUDA
+  if (options.gpu()) register_kernels(options.device);
+#else
+  (void)options;
+#endif
 }
 
 int run(int argc, char** argv) {
-  int threads = take_threads(argc, argv);
-  if (threads < 0) {
-    fmt::print(stderr, "kshot_bench: --threads takes a positive number\n");
-    return 2;
+  Options options = take_options(argc, argv);
+  if (options.threads == 0 && !options.gpu()) {
+    options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
-  if (threads == 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 
-  peak_flops = fma_peak(threads);
+  // Throws where the device is not there: nothing else is timed in its place.
+  const std::string device =
+      device_text(*backend::make_backend(options.device, options.threads, backend::Precision::f32));
+  std::string how = fma_instruction_set();
+  peak_flops = 0.0;
+#ifdef KSHOT_HAS_CUDA
+  if (options.gpu()) peak_flops = device_peak(options.device).flops, how = "clocks and units";
+#endif
+  if (peak_flops == 0.0) peak_flops = fma_peak(std::max(1, options.threads));
   benchmark::AddCustomContext("kshot_version", KSHOT_VERSION);
-  benchmark::AddCustomContext("threads", std::to_string(threads));
+  benchmark::AddCustomContext("threads", std::to_string(options.threads));
   benchmark::AddCustomContext("peak_gflops", fmt::format("{:.1f}", peak_flops * 1e-9));
-  benchmark::AddCustomContext("peak_instruction_set", fma_instruction_set());
-  benchmark::AddCustomContext("device", device_text(*backend::make_backend("cpu", threads)));
+  benchmark::AddCustomContext("peak_instruction_set", how);
+  benchmark::AddCustomContext("device", device);
 
-  benchmark::RegisterBenchmark("peak_fma", peak_fma)->Arg(1)->Arg(threads)->UseRealTime();
+  if (!options.gpu()) {
+    benchmark::RegisterBenchmark("peak_fma", peak_fma)->Arg(1)->Arg(options.threads)->UseRealTime();
+  }
+  add_kernels(options);
   const std::vector<Work> all = works();
   for (const Work& work : all) {
-    auto* registered = benchmark::RegisterBenchmark(
-        work.name.c_str(),
-        [&work, threads](benchmark::State& state) { meta_gradient(state, work, threads); });
+    auto* registered =
+        benchmark::RegisterBenchmark(work.name.c_str(), [&work, &options](benchmark::State& state) {
+          try {
+            meta_gradient(state, work, options);
+          } catch (const Error& error) {  // out of a device's memory: smaller ones still run
+            state.SkipWithError(error.what());
+          }
+        });
     registered->UseRealTime()->Unit(benchmark::kMillisecond);
-    for (int tasks : work.tasks) registered->Arg(tasks);
+    for (int tasks : options.gpu() ? work.gpu_tasks : work.tasks) registered->Arg(tasks);
   }
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
@@ -152,5 +200,10 @@ int run(int argc, char** argv) {
 }  // namespace kshot::bench
 
 int main(int argc, char** argv) {
-  return kshot::bench::run(argc, argv);
+  try {
+    return kshot::bench::run(argc, argv);
+  } catch (const kshot::Error& error) {
+    fmt::print(stderr, "kshot_bench: {}\n", error.what());
+    return 2;
+  }
 }

@@ -22,6 +22,7 @@ Work sinusoid_maml(int steps) {
   work.config.inner.learning_rate = 0.01;
   work.support = work.query = 10;
   work.tasks = {64, 256, 1024, 4096, 16384, 65536};
+  work.gpu_tasks = {256, 1024, 4096, 16384, 65536, 262144};
   return work;
 }
 
@@ -35,6 +36,7 @@ Work sinusoid_abml() {
   work.config.abml.samples_inner = work.config.abml.samples_outer = 10;
   work.config.abml.log_sigma_init = -3.0;
   work.tasks = {16, 64, 256, 1024, 4096};
+  work.gpu_tasks = {256, 1024, 4096, 16384, 65536};
   return work;
 }
 
@@ -51,6 +53,7 @@ Work conv4_maml(int steps, int query) {
   work.support = ways;
   work.query = query;
   work.tasks = {4, 16, 32, 64};
+  work.gpu_tasks = {16, 64, 256, 1024, 4096};
   return work;
 }
 
@@ -61,7 +64,7 @@ Work leo(int shots, int tasks) {
   work.config.loss.type = LossType::cross_entropy;
   work.support = ways * shots;
   work.query = 75;
-  work.tasks = {tasks};
+  work.tasks = work.gpu_tasks = {tasks};
   return work;
 }
 

@@ -16,6 +16,7 @@ struct Work {
   Config config;
   int support = 0, query = 0;  ///< rows of a task
   std::vector<int> tasks;      ///< meta-batch sizes it is registered with
+  std::vector<int> gpu_tasks;  ///< likewise on a GPU
 };
 
 /// sinusoid_maml_k*, sinusoid_abml_k5_s10, conv4_maml_k*_q*, leo_5w*s_t*.

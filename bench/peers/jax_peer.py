@@ -163,8 +163,12 @@ def leo_weights(objective, rng):
     return {name: value.astype("float32") for name, value in weights.items()}
 
 
-def load(mode, threads):
-    del threads  # XLA takes the cores that the process may run on
+def load(mode, args):
+    # XLA takes the cores that the process may run on. An error here where there is no GPU.
+    jax.config.update("jax_platforms", "cuda" if args.device == "gpu" else "cpu")
+    device = jax.devices()[0]
+    # On a GPU the default is TF32.
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if args.tf32 else "highest")
     # XLA's own generator: several times as fast on a CPU as JAX's default threefry.
     jax.config.update("jax_default_prng_impl", "rbg")
 
@@ -209,7 +213,10 @@ def load(mode, threads):
 
         return step
 
-    return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}, make_step
+    def device_bytes():
+        return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+    return {"jax": jax.__version__, "jaxlib": jax.lib.__version__}, make_step, device_bytes
 
 
 if __name__ == "__main__":

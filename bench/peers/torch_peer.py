@@ -180,16 +180,19 @@ def flatten(tree):
     return torch.cat([value.reshape(-1) for value in tree.values()])
 
 
-def load(mode, threads):
-    torch.set_num_threads(threads)
+def load(mode, args):
+    torch.set_num_threads(args.threads)
+    device = "cuda" if args.device == "gpu" else "cpu"
+    torch.set_default_device(device)  # for what is drawn
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     torch.manual_seed(1)
 
     def make_step(work, tasks):
         objective = work.objective
         rng = works.Rng(1)
-        theta = {k: torch.from_numpy(v)
+        theta = {k: torch.from_numpy(v).to(device)
                  for k, v in works.initial_weights(objective, rng).items()}
-        batch = [torch.from_numpy(part) for part in works.episodes(work, tasks, rng)]
+        batch = [torch.from_numpy(part).to(device) for part in works.episodes(work, tasks, rng)]
         if objective.algorithm == "abml":
             mu = flatten(theta)
             theta = {"mu": mu, "s": torch.full_like(mu, works.LOG_SIGMA)}
@@ -201,11 +204,16 @@ def load(mode, threads):
                 data = batch + [torch.randn(tasks, objective.steps, work.samples, size),
                                 torch.randn(tasks, work.samples, size)]
             value, _ = meta_gradient(objective, theta, data, mode)
-            return float(value)
+            return float(value)  # waits for the device
 
         return step
 
-    return {"torch": torch.__version__}, make_step
+    def device_bytes():
+        return torch.cuda.max_memory_reserved() if device == "cuda" else None
+
+    if device == "cuda":
+        torch.cuda.init()  # an error here, not in the first step, where there is none
+    return {"torch": torch.__version__}, make_step, device_bytes
 
 
 if __name__ == "__main__":

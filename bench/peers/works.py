@@ -239,9 +239,10 @@ def load_leo():
 
 
 def run_peer(description, modes, load):
-    """Command line of a peer. load(mode, threads) is called once the process is confined to
-    `threads` cores and returns (versions, make_step); make_step(work, tasks) returns step(), which
-    runs one step to its end and returns the loss."""
+    """Command line of a peer. load(mode, arguments) is called once the process is confined to
+    `threads` cores and returns (versions, make_step, device_bytes); make_step(work, tasks) returns
+    step(), which runs one step to its end and returns the loss; device_bytes() the most of a GPU's
+    memory that was in use, None on a CPU."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", required=True, choices=sorted(WORKS))
     parser.add_argument("--tasks", default="64", help="meta-batch sizes, comma-separated")
@@ -249,20 +250,24 @@ def run_peer(description, modes, load):
     parser.add_argument("--seconds", type=float, default=5.0, help="time limit for a size")
     parser.add_argument("--inner-steps", type=int, help="instead of the work's own K")
     parser.add_argument("--mode", choices=modes, default=modes[0])
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--tf32", action="store_true",
+                        help="on a GPU, products may be rounded to TF32; else they are FP32")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
     cores = sorted(os.sched_getaffinity(0))[:args.threads]
     os.sched_setaffinity(0, cores)
-    limit_memory()
+    if args.device == "cpu":  # a GPU's driver maps far more than there is
+        limit_memory()
     work = WORKS[args.work]
     if work.objective == "leo":
         work = dataclasses.replace(work, objective=load_leo())
     if args.inner_steps is not None:
         work = dataclasses.replace(
             work, objective=dataclasses.replace(work.objective, steps=args.inner_steps))
-    versions, make_step = load(args.mode, args.threads)
-    report = {"work": args.work, "mode": args.mode, "threads": args.threads,
+    versions, make_step, device_bytes = load(args.mode, args)
+    report = {"work": args.work, "mode": args.mode, "threads": args.threads, "device": args.device,
               "inner_steps": work.objective.steps, "versions": versions,
               "baseline_rss_bytes": status_bytes("VmRSS"), "results": []}
     for tasks in [int(size) for size in args.tasks.split(",")]:
@@ -278,6 +283,7 @@ def run_peer(description, modes, load):
         except (MemoryError, RuntimeError) as error:  # XLA and PyTorch: out of memory
             result["error"] = str(error).splitlines()[0][:200]
         result["peak_rss_bytes"] = status_bytes("VmHWM")
+        result["device_bytes"] = device_bytes()
         report["results"].append(result)
         if not args.json:
             print(result, file=sys.stderr)

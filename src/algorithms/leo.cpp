@@ -392,11 +392,10 @@ class Leo final : public Algorithm {
   double finish(backend::Backend& backend, std::span<const Shared> parameters,
                 std::span<const Shared> means, std::span<const Shared> gradients) const override {
     backend::SharedVector& g = *gradients[0];
-    backend.assign(g, *means[0]);
-    backend.scatter_add(*scratch_, *means[1], latent_index_);
-    backend.add(g, 1.0, *scratch_);
+    backend.scatter_add(g, *means[1], latent_index_);
     backend.scatter_add(*scratch_, *means[2], finetune_index_);
     backend.add(g, 1.0, *scratch_);
+    backend.add(g, 1.0, *means[0]);
     double value = 0.0;
     if (spec_.table.l2_weight > 0.0) {
       backend.assign(*scratch_, *parameters[0]);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 
 namespace kshot::backend {
@@ -83,8 +84,8 @@ HostReduction<T>::HostReduction(std::span<const std::size_t> widths)
 template <typename T>
 void HostReduction<T>::begin(std::size_t waves) {
   queue_.begin(waves);
-  stack_.clear();
-  total_.assign(width_, 0.0);
+  recycle();
+  summed_ = false;
   diverged_.clear();
   loss_ = 0.0;
   tasks_ = 0;
@@ -117,10 +118,7 @@ void HostReduction<T>::commit(Partial& partial) {
       ++tasks_;
     }
   }
-  if (partial.capacity >= 16) {
-    for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(partial.sums[i]);
-    return;
-  }
+  if (partial.capacity >= 16) return add_run(partial.sums);
   // Like a binary counter: two neighbouring subtrees of one size make one of twice the size.
   int tasks = partial.capacity;
   std::vector<T> sums = std::move(partial.sums);
@@ -128,41 +126,57 @@ void HostReduction<T>::commit(Partial& partial) {
     std::vector<T> left = std::move(stack_.back().second);
     stack_.pop_back();
     add_scaled(left.data(), T(1), sums.data(), width_);
-    partial.sums = std::move(sums);  // its memory serves again
+    spare_.push_back(std::move(sums));
     sums = std::move(left);
     tasks *= 2;
   }
   stack_.emplace_back(tasks, std::move(sums));
-  if (tasks == 16) flush();
+  if (tasks == 16) {
+    add_run(stack_.back().second);
+    recycle();
+  }
+  if (!spare_.empty()) {
+    partial.sums = std::move(spare_.back());  // memory serves again
+    spare_.pop_back();
+  }
 }
 
 template <typename T>
-void HostReduction<T>::flush() {
-  // What is missing of a run is zero: the remaining subtrees join from the right.
-  while (stack_.size() > 1) {
-    std::vector<T>& left = stack_[stack_.size() - 2].second;
-    const std::vector<T>& right = stack_.back().second;
-    for (std::size_t i = 0; i < width_; ++i) left[i] = left[i] + right[i];
-    stack_.pop_back();
+void HostReduction<T>::add_run(const std::vector<T>& sums) {
+  if (!summed_) {
+    total_.assign(sums.begin(), sums.end());
+  } else {
+    for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(sums[i]);
   }
-  if (stack_.empty()) return;
-  const std::vector<T>& sums = stack_.back().second;
-  for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(sums[i]);
+  summed_ = true;
+}
+
+template <typename T>
+void HostReduction<T>::recycle() {
+  for (auto& [tasks, sums] : stack_) spare_.push_back(std::move(sums));
   stack_.clear();
 }
 
 template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
   queue_.check_complete();
-  flush();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
+  // What is missing of the last run is zero: the remaining subtrees join from the right.
+  for (; stack_.size() > 1; spare_.push_back(std::move(stack_.back().second)), stack_.pop_back()) {
+    add_scaled(stack_[stack_.size() - 2].second.data(), T(1), stack_.back().second.data(), width_);
+  }
+  const T* const rest = stack_.empty() ? nullptr : stack_.back().second.data();
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
+  const auto total = [&](std::size_t i) {
+    const double sum = summed_ ? total_[i] : 0.0;
+    return rest != nullptr ? sum + static_cast<double>(rest[i]) : sum;
+  };
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); ++g) {
     check_sizes(means[g]->size(), widths_[g]);
     T* mean = host<T>(*means[g]).data();
     for (std::size_t i = 0; i < widths_[g]; ++i) {
-      mean[i] = static_cast<T>(total_[offset + i] * scale);
+      mean[i] = static_cast<T>(total(offset + i) * scale);
     }
     offset += widths_[g];
   }
@@ -212,13 +226,20 @@ template <typename T>
 double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
-  double sum = 0.0;
+  // eight sums side by side
+  constexpr std::size_t side = 8;
+  double sums[side] = {};
   const std::size_t n = v.size();
-  for (std::size_t i = 0; i < n; ++i) {
+  const auto square = [&](std::size_t i) {
     const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
-    sum += element * element;
+    return element * element;
+  };
+  std::size_t i = 0;
+  for (; i + side <= n; i += side) {
+    for (std::size_t j = 0; j < side; ++j) sums[j] += square(i + j);
   }
-  return sum;
+  for (; i < n; ++i) sums[0] += square(i);
+  return std::accumulate(sums, sums + side, 0.0);
 }
 
 template <typename T>
@@ -236,9 +257,12 @@ void HostBackend<T>::scatter_add(SharedVector& dst, const SharedVector& src,
   check_sizes(src.size(), index.size());
   T* d = host<T>(dst).data();
   const T* s = host<T>(src).data();
-  std::vector<double> sums(dst.size(), 0.0);
-  for (std::size_t i = 0; i < index.size(); ++i) sums[index[i]] += static_cast<double>(s[i]);
-  for (std::size_t i = 0; i < sums.size(); ++i) d[i] = static_cast<T>(sums[i]);
+  std::fill_n(d, dst.size(), T(0));
+  if (index.empty()) return;
+  const auto [low, high] = std::ranges::minmax(index);
+  std::vector<double> sums(high - low + std::size_t{1}, 0.0);
+  for (std::size_t i = 0; i < index.size(); ++i) sums[index[i] - low] += static_cast<double>(s[i]);
+  for (std::size_t i = 0; i < sums.size(); ++i) d[low + i] = static_cast<T>(sums[i]);
 }
 
 template <typename T>

@@ -83,13 +83,18 @@ class HostReduction final : public Reduction {
     int capacity = 1;
   };
   void commit(Partial& partial);
-  void flush();
+  /// The sums of a whole run to the total.
+  void add_run(const std::vector<T>& sums);
+  /// Empties the stack; its memory serves again.
+  void recycle();
 
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
   OrderedQueue<Partial> queue_;
   std::vector<std::pair<int, std::vector<T>>>
       stack_;  ///< subtrees of the current run: (tasks, sums)
+  std::vector<std::vector<T>> spare_;
+  bool summed_ = false;  ///< total_ has a run
   std::vector<double> total_;
   std::vector<std::uint32_t> diverged_;
   double loss_ = 0.0;

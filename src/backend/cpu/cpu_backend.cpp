@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/head_wave.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/shared_network.h"
 #include "backend/host.h"
 #include "kshot/error.h"
 
@@ -64,13 +68,48 @@ class CpuBackend final : public HostBackend<float> {
                              const WaveShape& shape) override {
     const std::size_t bytes =
         network->size() * static_cast<std::size_t>(kernels_.lanes) * sizeof(float);
-    // A generated head is one matrix product, its generator several: single tasks keep all threads
-    // busy with meta-batches of a dozen.
-    const bool head = shape.generated && network->layers().size() == 1;
-    if (network->is_plain_mlp() && bytes <= lane_weight_bytes && !head) {
+    if (cpu::HeadWave::serves(*network, loss, shape)) {
+      return std::make_unique<cpu::HeadWave>(kernels_, std::move(network), loss, shape);
+    }
+    if (network->is_plain_mlp() && bytes <= lane_weight_bytes) {
       return cpu::make_lane_wave(kernels_, std::move(network), loss, shape);
     }
     return cpu::make_single_wave(kernels_, std::move(network), loss, shape);
+  }
+
+  /// As the host's, but for its two products, with the lengths left to a factor before and after.
+  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                              std::size_t columns, double weight, SharedVector& g) override {
+    if (columns % static_cast<std::size_t>(kernels_.lanes) != 0) {
+      return HostBackend::column_orthogonality(v, offset, rows, columns, weight, g);
+    }
+    const float* d = host<float>(v).data() + offset;
+    float* to = host<float>(g).data() + offset;
+    const int m = static_cast<int>(rows), n = static_cast<int>(columns);
+    cpu::Products products(kernels_);
+    std::vector<float> matrix(columns * columns);
+    products.multiply(n, n, m, d, 1, columns, d, columns, matrix.data(), columns, false);
+    std::vector<double> inverse(columns);
+    for (std::size_t a = 0; a < columns; ++a) {
+      inverse[a] = 1.0 / std::sqrt(static_cast<double>(matrix[a * columns + a]));
+    }
+    const double share = weight / static_cast<double>(columns * columns);
+    double value = 0.0;
+    // the matrix becomes what stands behind d in the gradient
+    for (std::size_t a = 0; a < columns; ++a) {
+      double along = 0.0;
+      for (std::size_t b = 0; b < columns; ++b) {
+        float& entry = matrix[a * columns + b];
+        const double cosine = a == b ? 1.0 : static_cast<double>(entry) * inverse[a] * inverse[b];
+        const double off = a == b ? 0.0 : cosine;
+        value += share * off * off;
+        along += off * cosine;
+        entry = static_cast<float>(4.0 * share * off * inverse[a] * inverse[b]);
+      }
+      matrix[a * columns + a] -= static_cast<float>(4.0 * share * along * inverse[a] * inverse[a]);
+    }
+    products.multiply(m, n, n, d, columns, 1, matrix.data(), columns, to, columns, true);
+    return value;
   }
 
  private:

@@ -80,15 +80,18 @@ Block CpuWave::store_by_task(std::size_t width) {
 }
 
 float* CpuWave::task_run(Block block, int task) {
-  if (capacity() > 1 && storage(block).layout != Layout::tasks) return nullptr;
+  if (storage(block).layout != Layout::tasks) {
+    return tasks_at_once() == 1 ? at(block, static_cast<std::size_t>(task)) : nullptr;
+  }
   return at(block) + static_cast<std::size_t>(task) * storage(block).width;
 }
 
-float* CpuWave::at(Block block) {
-  return block ? blocks_[static_cast<std::size_t>(block.id)].values.data() : nullptr;
+float* CpuWave::at(Block block, std::size_t run) {
+  if (!block) return nullptr;
+  return blocks_[static_cast<std::size_t>(block.id)].values.data() + run * run_floats(block);
 }
-const float* CpuWave::at(Block block) const {
-  return block ? blocks_[static_cast<std::size_t>(block.id)].values.data() : nullptr;
+const float* CpuWave::at(Block block, std::size_t run) const {
+  return block ? storage(block).values.data() + run * run_floats(block) : nullptr;
 }
 std::size_t CpuWave::vectors(Block block) const {
   return storage(block).values.size() / static_cast<std::size_t>(kernels_.lanes);
@@ -158,15 +161,14 @@ void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
   kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), vectors(y));
 }
 void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
-  const std::size_t n = storage(y).width;
-  const auto tasks = static_cast<std::size_t>(capacity());
+  const std::size_t floats = storage(y).width * tasks_at_once();
   const auto factor = static_cast<float>(a);
-  const float* left = at(x1);
-  const float* right = at(x2);
-  float* to = at(y);
-  for (std::size_t e = 0; e < storage(x1).width; ++e) {
-    for (std::size_t t = 0; t < tasks; ++t) {
-      to[e % n * tasks + t] += factor * left[e * tasks + t] * right[e * tasks + t];
+  for (std::size_t r = 0; r < runs(); ++r) {
+    const float* left = at(x1, r);
+    const float* right = at(x2, r);
+    float* to = at(y, r);
+    for (std::size_t e = 0; e < storage(x1).width; e += storage(y).width) {
+      for (std::size_t i = 0; i < floats; ++i) to[i] += factor * *left++ * *right++;
     }
   }
 }
@@ -182,18 +184,21 @@ void CpuWave::normal(Block dst, const Noise& noise) {
 }
 void CpuWave::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   const std::size_t n = storage(a).width;
-  const auto tasks = static_cast<std::size_t>(capacity());
+  const std::size_t tasks = tasks_at_once();
   const auto scale = static_cast<float>(weight / static_cast<double>(n));
-  const float* left = at(a);
-  const float* right = at(b);
-  for (std::size_t t = 0; t < tasks; ++t) {
-    float sum = 0.0f;
-    for (std::size_t e = t; e < n * tasks; e += tasks) {
-      const float d = left[e] - right[e];
-      sum += d * d;
-      at(g_b)[e] -= 2.0f * scale * d;
+  for (std::size_t r = 0; r < runs(); ++r) {
+    const float* left = at(a, r);
+    const float* right = at(b, r);
+    float* to = at(g_b, r);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      float sum = 0.0f;
+      for (std::size_t e = t; e < n * tasks; e += tasks) {
+        const float d = left[e] - right[e];
+        sum += d * d;
+        to[e] -= 2.0f * scale * d;
+      }
+      at(value, r)[t] += scale * sum;
     }
-    at(value)[t] += scale * sum;
   }
 }
 void CpuWave::exponential(Block dst, Block src) {
@@ -201,20 +206,24 @@ void CpuWave::exponential(Block dst, Block src) {
 }
 void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) {
   const auto& rates = host<float>(*rate.vector);
-  const auto tasks = static_cast<std::size_t>(capacity());
-  for (std::size_t e = 0; e < storage(dst).width; ++e) {
-    const float r = rates.data()[e % rates.size()];
-    for (std::size_t t = e * tasks; t < (e + 1) * tasks; ++t) {
-      at(dst)[t] = src ? at(src)[t] - r * at(grad)[t] : r * at(grad)[t];
+  const std::size_t tasks = tasks_at_once();
+  for (std::size_t run = 0; run < runs(); ++run) {
+    float* to = at(dst, run);
+    const float* from = at(src, run);
+    const float* g = at(grad, run);
+    for (std::size_t e = 0; e < storage(dst).width; e += rates.size()) {
+      for (std::size_t i = 0; i < rates.size(); ++i) {
+        const float r = rates.data()[i];
+        for (std::size_t t = 0; t < tasks; ++t) {
+          const float step = r * *g++;
+          *to++ = from != nullptr ? *from++ - step : step;
+        }
+      }
     }
   }
 }
 void CpuWave::rate_multiply(Block dst, const Rate& rate, Block x) {
-  if (rate.vector != nullptr && !storage(dst).weights) return repeated_rate(dst, {}, rate, x);
-  bool splat = false;
-  const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
-  kernels_.rate_step(at(dst), nullptr, static_cast<float>(rate.value), rates, splat, at(x),
-                     vectors(dst));
+  rate_step(dst, {}, rate, x);
 }
 void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
   if (rate.vector != nullptr && !storage(dst).weights) {
@@ -222,62 +231,70 @@ void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
   }
   bool splat = false;
   const float* rates = rate.vector != nullptr ? shared_rates(*rate.vector, splat) : nullptr;
-  kernels_.rate_step(at(dst), at(src), static_cast<float>(rate.value), rates, splat, at(grad),
-                     vectors(dst));
+  for (std::size_t r = 0; r < runs(); ++r) {
+    kernels_.rate_step(at(dst, r), at(src, r), static_cast<float>(rate.value), rates, splat,
+                       at(grad, r), run_vectors(dst));
+  }
 }
 
 // ---- scalars of a task; loops run over real elements alone, so that pads stay as they are ----
 
-void CpuWave::spread(Block scalar, float* out) const {
-  const float* from = at(scalar);
+void CpuWave::spread(const float* scalar, float* out) const {
   for (std::size_t i = 0; i < static_cast<std::size_t>(kernels_.lanes); ++i) {
-    out[i] = from[tasks_at_once() == 1 ? 0 : i];
+    out[i] = scalar[tasks_at_once() == 1 ? 0 : i];
   }
 }
 
 void CpuWave::row_count(Block dst, Set set) {
-  for (std::size_t t = 0; t < tasks_at_once(); ++t) {
-    at(dst)[t] = static_cast<float>(task_rows(set, static_cast<int>(t)));
+  const std::size_t tasks = tasks_at_once();
+  for (std::size_t t = 0; t < runs() * tasks; ++t) {
+    at(dst, t / tasks)[t % tasks] = static_cast<float>(task_rows(set, static_cast<int>(t)));
   }
 }
 
 void CpuWave::apply(Block dst, Function f, Block src) {
-  const float* from = at(src);
-  float* to = at(dst);
   const std::size_t n = storage(src).width * tasks_at_once();
-  switch (f) {
-    case Function::reciprocal:
-      for (std::size_t i = 0; i < n; ++i) to[i] = 1.0f / from[i];
-      break;
-    case Function::logarithm:
-      for (std::size_t i = 0; i < n; ++i) to[i] = std::log(from[i]);
-      break;
-    case Function::square_root:
-      for (std::size_t i = 0; i < n; ++i) to[i] = std::sqrt(from[i]);
-      break;
+  for (std::size_t r = 0; r < runs(); ++r) {
+    const float* from = at(src, r);
+    float* to = at(dst, r);
+    switch (f) {
+      case Function::reciprocal:
+        for (std::size_t i = 0; i < n; ++i) to[i] = 1.0f / from[i];
+        break;
+      case Function::logarithm:
+        for (std::size_t i = 0; i < n; ++i) to[i] = std::log(from[i]);
+        break;
+      case Function::square_root:
+        for (std::size_t i = 0; i < n; ++i) to[i] = std::sqrt(from[i]);
+        break;
+    }
   }
 }
 
 void CpuWave::scale_by(Block y, Block scalar) {
-  float factor[max_lanes] = {};
-  spread(scalar, factor);
-  kernels_.scale(at(y), factor, vectors(y));
+  for (std::size_t r = 0; r < runs(); ++r) {
+    float factor[max_lanes] = {};
+    spread(at(scalar, r), factor);
+    kernels_.scale(at(y, r), factor, run_vectors(y));
+  }
 }
 
 void CpuWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
-  float count[max_lanes] = {};
-  spread(blocks.count, count);
   AdamFactors factors{};
   factors.beta1 = static_cast<float>(rule.beta1);
   factors.beta2 = static_cast<float>(rule.beta2);
   factors.epsilon = static_cast<float>(rule.epsilon);
-  for (int i = 0; i < kernels_.lanes; ++i) {
-    const double n = count[i];
-    factors.rate[i] = static_cast<float>(rule.learning_rate / (1.0 - std::pow(rule.beta1, n)));
-    factors.root[i] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(rule.beta2, n)));
+  for (std::size_t r = 0; r < runs(); ++r) {
+    float count[max_lanes] = {};
+    spread(at(blocks.count, r), count);
+    for (int i = 0; i < kernels_.lanes; ++i) {
+      const double n = count[i];
+      factors.rate[i] = static_cast<float>(rule.learning_rate / (1.0 - std::pow(rule.beta1, n)));
+      factors.root[i] = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(rule.beta2, n)));
+    }
+    kernels_.adam(at(blocks.parameters, r), at(blocks.gradient, r), at(blocks.m, r),
+                  at(blocks.v, r), factors, run_vectors(blocks.parameters));
   }
-  kernels_.adam(at(blocks.parameters), at(blocks.gradient), at(blocks.m), at(blocks.v), factors,
-                vectors(blocks.parameters));
 }
 
 void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
@@ -298,30 +315,34 @@ void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Bl
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
                             vectors(u));
 }
-KlArgs CpuWave::kl_args(const KlTerms& t, const float* scale) const {
+KlArgs CpuWave::kl_args(const KlTerms& t, std::size_t run, const float* scale) const {
   const bool both = t.sigma && t.prior_precision;
-  return {at(t.mu),
-          at(t.s),
-          at(t.prior_mu),
-          at(t.prior_s),
+  return {at(t.mu, run),
+          at(t.s, run),
+          at(t.prior_mu, run),
+          at(t.prior_s, run),
           scale,
-          both ? at(t.sigma) : nullptr,
-          both ? at(t.prior_precision) : nullptr};
+          both ? at(t.sigma, run) : nullptr,
+          both ? at(t.prior_precision, run) : nullptr};
 }
 void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
-  float scale[max_lanes] = {};
-  float sums[max_lanes] = {};
-  pattern(t.scale, scale);
-  kernels_.kl(kl_args(t, scale), value ? sums : nullptr, at(g_mu), at(g_s), at(gp_mu), at(gp_s),
-              vectors(t.mu));
-  if (value) add_value(value, sums);
+  for (std::size_t r = 0; r < runs(); ++r) {
+    float scale[max_lanes] = {};
+    float sums[max_lanes] = {};
+    pattern(t.scale, r, scale);
+    kernels_.kl(kl_args(t, r, scale), value ? sums : nullptr, at(g_mu, r), at(g_s, r), at(gp_mu, r),
+                at(gp_s, r), run_vectors(t.mu));
+    if (value) add_value(at(value, r), sums);
+  }
 }
 void CpuWave::kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
                      Block rp_s) {
-  float scale[max_lanes] = {};
-  pattern(t.scale, scale);
-  kernels_.kl_hvp(kl_args(t, scale), at(v_mu), at(v_s), at(r_mu), at(r_s), at(rp_mu), at(rp_s),
-                  vectors(t.mu));
+  for (std::size_t r = 0; r < runs(); ++r) {
+    float scale[max_lanes] = {};
+    pattern(t.scale, r, scale);
+    kernels_.kl_hvp(kl_args(t, r, scale), at(v_mu, r), at(v_s, r), at(r_mu, r), at(r_s, r),
+                    at(rp_mu, r), at(rp_s, r), run_vectors(t.mu));
+  }
 }
 
 std::unique_ptr<Generator> CpuWave::generator(const GeneratorSpec& spec) {

@@ -4,6 +4,7 @@
 //   lanes   [element][W], W tasks side by side in the lanes of a vector: small multi-layer
 //           perceptrons, whose whole inner loop stays in the second-level cache (lane_wave.cpp)
 //   single  one task, channels last, channels padded to a multiple of W (single_wave.cpp)
+//   heads   a few tasks, one after another: generated softmax heads (head_wave.cpp)
 #pragma once
 
 #include <cstddef>
@@ -93,30 +94,34 @@ class CpuWave : public HostWave<float> {
   /// Blocks from this width on are kept task after task: they are what generators pull back to.
   static constexpr std::size_t wide = 8192;
   Block store_by_task(std::size_t width);
-  float* at(Block block);
-  const float* at(Block block) const;
+  float* at(Block block, std::size_t run = 0);
+  const float* at(Block block, std::size_t run = 0) const;
   std::size_t vectors(Block block) const;
+  std::size_t run_vectors(Block block) const { return vectors(block) / runs(); }
   const Storage& storage(Block block) const { return blocks_[static_cast<std::size_t>(block.id)]; }
 
   /// Valid rows of a set for a task of the wave.
   int task_rows(Set set, int task) const;
   /// The per-task factor of a Scale.
   float factor(const Scale& scale, int task) const;
-  /// Factors as a pattern of W floats.
-  virtual void pattern(const Scale& scale, float* out) const = 0;
+  /// Factors as a pattern of W floats, for the tasks of a run.
+  virtual void pattern(const Scale& scale, std::size_t run, float* out) const = 0;
   /// Draws eps; phi = mu + sigma eps.
   virtual void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) = 0;
   /// Shared rates in the layout of weights; true if one float an element is to be spread over
   /// lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
-  /// Task scalars (blocks of width 1) as a pattern of W floats.
-  void spread(Block scalar, float* out) const;
-  /// Tasks whose vectors lie side by side: W in lanes, else 1.
-  std::size_t tasks_at_once() const { return static_cast<std::size_t>(capacity()); }
-  /// KL's per-lane sums [W] into the value block.
-  virtual void add_value(Block value, const float* sums) = 0;
+  /// Task scalars (blocks of width 1, of one run) as a pattern of W floats.
+  void spread(const float* scalar, float* out) const;
+  /// A block is so many runs of one size, one after another ...
+  virtual std::size_t runs() const { return 1; }
+  /// ... of tasks whose vectors lie side by side: W in lanes, else 1.
+  std::size_t tasks_at_once() const { return static_cast<std::size_t>(capacity()) / runs(); }
+  std::size_t run_floats(Block block) const { return storage(block).values.size() / runs(); }
+  /// KL's per-lane sums [W] into a run of the value block.
+  virtual void add_value(float* value, const float* sums) = 0;
 
-  KlArgs kl_args(const KlTerms& terms, const float* scale) const;
+  KlArgs kl_args(const KlTerms& terms, std::size_t run, const float* scale) const;
   static NoiseKey noise_key(const RandomKey& key, std::uint32_t task);
   LossType loss_type() const;
   /// Squared losses: coefficient * sum (z - y)^2 + constant.

@@ -12,24 +12,87 @@ namespace kshot::backend::cpu {
 
 Deviation deviation(float u, float offset) {
   // expm1, as exp(u) - 1 loses all where the offset is nothing and u is small
-  const float std = std::expm1(u) + offset;
+  const float less = std::expm1(u);
+  const float std = less + offset;
   if (std < static_cast<float>(least_std)) return {static_cast<float>(least_std), 0.0f};
-  return {std, std::exp(u)};
+  return {std, less + 1.0f};
+}
+
+LatentGenerator::LatentGenerator(CpuWave& wave, const GeneratorSpec& spec)
+    : Generator(wave),
+      wave_(wave),
+      spec_(spec),
+      groups_(spec.by_label ? static_cast<std::size_t>(wave.network().outputs()) : 1),
+      latents_(static_cast<std::size_t>(spec.latents)),
+      latent_(spec.latent()),
+      weights_(spec.weights()) {}
+
+LatentGenerator::Values LatentGenerator::vector(Block block, int task) const {
+  Values values(wave_.width(block));
+  wave_.read(block, task, values.data());
+  return values;
+}
+
+void LatentGenerator::sample(Block z, Block statistics, Block eps) {
+  for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    Values to(groups_ * latents_ * latent_);
+    for (std::size_t i = 0; i < to.size(); ++i) {
+      const std::size_t m = mean_of(i);
+      to[i] = s[m] + (eps ? deviation(s[m + latent_], 0.0f).value * e[i] : 0.0f);
+    }
+    wave_.write(z, task, to.data());
+  });
+}
+
+void LatentGenerator::sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) {
+  for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    const Values g = vector(g_z, task);
+    Values to = vector(g_statistics, task);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      const std::size_t m = mean_of(i);
+      to[m] += g[i];
+      if (eps) to[m + latent_] += deviation(s[m + latent_], 0.0f).slope * g[i] * e[i];
+    }
+    wave_.write(g_statistics, task, to.data());
+  });
+}
+
+void LatentGenerator::kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+                         Block g_statistics) {
+  for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    Values to = vector(g_statistics, task);
+    const Values at = vector(z, task);
+    const bool sampled = kind == Kl::sampled;
+    const std::size_t terms = sampled ? at.size() : groups_ * latent_;
+    const auto scale = static_cast<float>(weight / static_cast<double>(terms));
+    float sum = 0.0f;
+    for (std::size_t i = 0; i < terms; ++i) {
+      const std::size_t m = sampled ? mean_of(i) : i / latent_ * 2 * latent_ + i % latent_;
+      const Deviation d = deviation(s[m + latent_], 0.0f);
+      if (sampled) {
+        sum += -std::log(d.value) - 0.5f * e[i] * e[i] + 0.5f * at[i] * at[i];
+        to[m] += scale * at[i];
+        to[m + latent_] += scale * (at[i] * e[i] - 1.0f / d.value) * d.slope;
+      } else {
+        sum += -std::log(d.value) + 0.5f * (d.value * d.value + s[m] * s[m] - 1.0f);
+        to[m] += scale * s[m];
+        to[m + latent_] += scale * (d.value - 1.0f / d.value) * d.slope;
+      }
+    }
+    wave_.write(g_statistics, task, to.data());
+    Values total = vector(value, task);
+    total[0] += scale * sum;
+    wave_.write(value, task, total.data());
+  });
 }
 
 namespace {
 
-class CpuGenerator final : public Generator {
+class CpuGenerator final : public LatentGenerator {
  public:
   CpuGenerator(CpuWave& wave, const GeneratorSpec& spec)
-      : Generator(wave),
-        wave_(wave),
-        spec_(spec),
+      : LatentGenerator(wave, spec),
         products_(wave.kernels()),
-        groups_(spec.by_label ? static_cast<std::size_t>(wave.network().outputs()) : 1),
-        latents_(static_cast<std::size_t>(spec.latents)),
-        latent_(spec.latent()),
-        weights_(spec.weights()),
         encoder_(products_, spec_, 1, static_cast<int>(groups_), wave.largest_support()),
         decoder_(products_, spec.decoder, wave.capacity() * static_cast<int>(groups_ * latents_)) {
     const std::size_t rows = static_cast<std::size_t>(wave.capacity()) * groups_ * latents_;
@@ -69,61 +132,9 @@ class CpuGenerator final : public Generator {
       for (std::size_t g = 0; g < groups_; ++g) {
         std::copy_n(flat.data() + g * 2 * latent_, 2 * latent_, padded.data() + g * stride);
       }
-      add_to(g_theta, task, [&](float* to) { encoder_.pullback(padded.data(), to); });
+      encoder_.pullback(padded.data());
+      add_to(g_theta, task, [&](float* to) { encoder_.add_gradient(0, to); });
     }
-  }
-
-  void sample(Block z, Block statistics, Block eps) override {
-    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
-      Values to(groups_ * latents_ * latent_);
-      for (std::size_t i = 0; i < to.size(); ++i) {
-        const std::size_t m = mean_of(i);
-        to[i] = s[m] + (eps ? deviation(s[m + latent_], 0.0f).value * e[i] : 0.0f);
-      }
-      wave_.write(z, task, to.data());
-    });
-  }
-
-  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
-    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
-      const Values g = vector(g_z, task);
-      Values to = vector(g_statistics, task);
-      for (std::size_t i = 0; i < g.size(); ++i) {
-        const std::size_t m = mean_of(i);
-        to[m] += g[i];
-        if (eps) to[m + latent_] += deviation(s[m + latent_], 0.0f).slope * g[i] * e[i];
-      }
-      wave_.write(g_statistics, task, to.data());
-    });
-  }
-
-  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-          Block g_statistics) override {
-    for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
-      Values to = vector(g_statistics, task);
-      const Values at = vector(z, task);
-      const bool sampled = kind == Kl::sampled;
-      const std::size_t terms = sampled ? at.size() : groups_ * latent_;
-      const auto scale = static_cast<float>(weight / static_cast<double>(terms));
-      float sum = 0.0f;
-      for (std::size_t i = 0; i < terms; ++i) {
-        const std::size_t m = sampled ? mean_of(i) : i / latent_ * 2 * latent_ + i % latent_;
-        const Deviation d = deviation(s[m + latent_], 0.0f);
-        if (sampled) {
-          sum += -std::log(d.value) - 0.5f * e[i] * e[i] + 0.5f * at[i] * at[i];
-          to[m] += scale * at[i];
-          to[m + latent_] += scale * (at[i] * e[i] - 1.0f / d.value) * d.slope;
-        } else {
-          sum += -std::log(d.value) + 0.5f * (d.value * d.value + s[m] * s[m] - 1.0f);
-          to[m] += scale * s[m];
-          to[m + latent_] += scale * (d.value - 1.0f / d.value) * d.slope;
-        }
-      }
-      wave_.write(g_statistics, task, to.data());
-      Values total = vector(value, task);
-      total[0] += scale * sum;
-      wave_.write(value, task, total.data());
-    });
   }
 
   void decode(const SharedVector& theta, const Latents& at, Block to) override {
@@ -196,18 +207,11 @@ class CpuGenerator final : public Generator {
   }
 
  private:
-  using Values = std::vector<float>;
-
   int rows_of_task() const { return static_cast<int>(groups_ * latents_); }
   std::size_t count_rows() const {
     return static_cast<std::size_t>(wave_.count()) * groups_ * latents_;
   }
   std::size_t out_stride() const { return static_cast<std::size_t>(decoder_.out_stride()); }
-  /// Where the mean of latent element i lies in the statistics; its u is L further.
-  std::size_t mean_of(std::size_t i) const {
-    return i / (latents_ * latent_) * 2 * latent_ + i % latent_;
-  }
-
   void pack(const SharedVector& theta) {
     const auto& vector = host<float>(theta);
     if (version_ == vector.version()) return;
@@ -216,17 +220,6 @@ class CpuGenerator final : public Generator {
     decoder_.pack(vector.data() + spec_.decoder_at());
   }
 
-  Values vector(Block block, int task) const {
-    Values values(wave_.width(block));
-    wave_.read(block, task, values.data());
-    return values;
-  }
-  template <typename F>
-  void for_latents(Block statistics, Block eps, const F& body) {
-    for (int task = 0; task < wave_.count(); ++task) {
-      body(task, vector(statistics, task), eps ? vector(eps, task) : Values{});
-    }
-  }
   /// Lets body add to a task's vector.
   template <typename F>
   void add_to(Block block, int task, const F& body) {
@@ -359,10 +352,7 @@ class CpuGenerator final : public Generator {
     }
   }
 
-  CpuWave& wave_;
-  GeneratorSpec spec_;
   Products products_;
-  std::size_t groups_, latents_, latent_, weights_;  ///< N, C, L, P
   RowEncoder encoder_;
   SharedNetwork decoder_;
   std::uint64_t version_ = 0;  ///< of what is packed

@@ -70,6 +70,19 @@ struct GatherGemm {
   bool accumulate = false;
 };
 
+/// C[i c_row + j c_col] (+)= sum_k A[i][k] B[j][k], k a multiple of W: both sides are read along
+/// the inner dimension.
+struct Dots {
+  int m = 0, n = 0, k = 0;
+  const float* a = nullptr;
+  std::ptrdiff_t a_row = 0;
+  const float* b = nullptr;
+  std::ptrdiff_t b_row = 0;
+  float* c = nullptr;
+  std::ptrdiff_t c_row = 0, c_col = 0;
+  bool accumulate = false;
+};
+
 enum class LossType { cross_entropy, squared };
 
 /// Loss over [outputs][rows] in the lanes layout. `weight` [rows][W] is the task's factor, zero for
@@ -212,6 +225,7 @@ struct Kernels {
 
   // ---- single ----
   void (*gather_gemm)(const GatherGemm& args);
+  void (*dots)(const Dots& args);
   /// y[c][r] = x[r][c] for a rows x columns matrix, row strides in floats; pads are not touched.
   void (*transpose)(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_row, int rows,
                     int columns);
@@ -235,6 +249,16 @@ struct Kernels {
   void (*pool_scatter)(float* dx, const std::int32_t* winner, const float* dy,
                        const std::int32_t* y_offset, const std::int32_t* corner,
                        const std::int32_t* window, int window_size, int outputs, int channels);
+
+  // ---- generated weights ----
+  /// With std(u) = max(exp(u) - below, least): w += share std eps, slope = share std' eps (the
+  /// slope of `least` is zero).
+  void (*deviate)(float* w, float* slope, const float* u, const float* eps, const float* below,
+                  float least, float share, std::size_t vectors);
+  /// y = slope (g_dot + u_dot g): the tangent of slope g, as a slope eps exp(u) is its own
+  /// derivative.
+  void (*deviate_tangent)(float* y, const float* slope, const float* u_dot, const float* g,
+                          const float* g_dot, std::size_t vectors);
 
   // ---- flipout and local ----
   /// Noise by rows (row_noise.h): element e of task + lane at out[e * W + lane], or of one task at

@@ -784,7 +784,14 @@ void lane_tree_sum(float* out, const float* x, std::size_t elements) {
 
 void lane_finite(const float* x, std::size_t elements, float* finite) {
   vf bad = splat(0.0f);  // 0 * x is 0 for finite x, NaN for others
-  for (std::size_t i = 0; i < elements; ++i) bad += 0.0f * load(x + i * W);
+  vf other[3] = {bad, bad, bad};
+  std::size_t e = 0;
+  for (; e + 4 <= elements; e += 4) {
+    bad += 0.0f * load(x + e * W);
+    for (std::size_t i = 0; i < 3; ++i) other[i] += 0.0f * load(x + (e + i + 1) * W);
+  }
+  for (; e < elements; ++e) bad += 0.0f * load(x + e * W);
+  bad += other[0] + other[1] + other[2];
   for (int i = 0; i < W; ++i) {
     if (!(bad[i] == 0.0f)) finite[i] = 0.0f;
   }
@@ -905,6 +912,96 @@ void gather_gemm(const GatherGemm& g) {
       }
       k0 = k1;
     } while (k0 < g.k);
+  }
+}
+
+#if defined(__AVX512F__)
+constexpr int dots_m = 4, dots_n = 5;
+#else
+constexpr int dots_m = 2, dots_n = 4;
+#endif
+
+template <int M, int N>
+void dots_tile(const Dots& g, int m0, int n0) {
+  vf acc[M][N];
+  const float* const a = g.a + m0 * g.a_row;
+  const float* const b = g.b + n0 * g.b_row;
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) acc[i][j] = splat(0.0f);
+  }
+  for (int k = 0; k < g.k; k += W) {
+    vf left[M];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) left[i] = load(a + i * g.a_row + k);
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      const vf right = load(b + j * g.b_row + k);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; ++i) acc[i][j] += left[i] * right;
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      float& c = g.c[(m0 + i) * g.c_row + (n0 + j) * g.c_col];
+      const float sum = horizontal_sum(acc[i][j]);
+      c = g.accumulate ? c + sum : sum;
+    }
+  }
+}
+
+template <int M>
+void dots_rows(const Dots& g, int m0) {
+  for (int n0 = 0; n0 < g.n;) {
+    const int n = g.n - n0 < dots_n ? g.n - n0 : dots_n;
+    switch (n) {
+      case 1:
+        dots_tile<M, 1>(g, m0, n0);
+        break;
+      case 2:
+        dots_tile<M, 2>(g, m0, n0);
+        break;
+      case 3:
+        dots_tile<M, 3>(g, m0, n0);
+        break;
+      case 4:
+        dots_tile<M, 4>(g, m0, n0);
+        break;
+      default:
+        dots_tile<M, dots_n>(g, m0, n0);
+        break;
+    }
+    n0 += n;
+  }
+}
+
+void dots(const Dots& g) {
+  int m0 = 0;
+  for (; m0 + dots_m <= g.m; m0 += dots_m) dots_rows<dots_m>(g, m0);
+  for (; m0 < g.m; ++m0) dots_rows<1>(g, m0);
+}
+
+// ---- generated weights ----
+
+void deviate(float* w, float* slope, const float* u, const float* eps, const float* below,
+             float least, float share, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors * W; i += W) {
+    const vf e = vexp(load(u + i));
+    const vf noise = share * load(eps + i);
+    const vf std = e - load(below + i);
+    const vi low = std < least;
+    store(w + i, load(w + i) + select(low, splat(least), std) * noise);
+    store(slope + i, select(low, splat(0.0f), e) * noise);
+  }
+}
+
+void deviate_tangent(float* y, const float* slope, const float* u_dot, const float* g,
+                     const float* g_dot, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors * W; i += W) {
+    store(y + i, load(slope + i) * (load(g_dot + i) + load(u_dot + i) * load(g + i)));
   }
 }
 
@@ -1196,6 +1293,7 @@ constexpr Kernels table = {
     lane_finite,
     lane_mask,
     gather_gemm,
+    dots,
     transpose,
     channel_sum,
     row_loss,
@@ -1205,6 +1303,8 @@ constexpr Kernels table = {
     pool_forward,
     pool_gather,
     pool_scatter,
+    deviate,
+    deviate_tangent,
     row_normals_lanes,
     row_signs_lanes,
     row_signs_single,

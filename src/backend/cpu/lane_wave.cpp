@@ -292,7 +292,7 @@ class LaneWave final : public CpuWave {
   }
 
  protected:
-  void pattern(const Scale& scale, float* out) const override {
+  void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
   }
   void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
@@ -303,9 +303,8 @@ class LaneWave final : public CpuWave {
     splat = true;
     return host<float>(rates).data();
   }
-  void add_value(Block value, const float* sums) override {
-    float* v = at(value);
-    for (int lane = 0; lane < lanes_; ++lane) v[lane] += sums[lane];
+  void add_value(float* value, const float* sums) override {
+    for (int lane = 0; lane < lanes_; ++lane) value[lane] += sums[lane];
   }
 
  private:
@@ -637,7 +636,7 @@ class LaneWave final : public CpuWave {
     const int s = static_cast<int>(set);
     const int n = rows(set);
     float scale[max_lanes];
-    pattern(factors, scale);
+    pattern(factors, 0, scale);
     const float* valid = data_[s].valid.data();
     for (int r = 0; r < n; ++r) {
       for (int lane = 0; lane < lanes_; ++lane) {

@@ -6,9 +6,9 @@
 namespace kshot::backend::cpu {
 namespace {
 
-/// Pairs that pass the relation network at once: enough rows for its products, few enough that they
-/// stay in the first cache levels.
-constexpr int pairs_at_once = 128;
+/// Pairs that pass the relation network at once, and whose activations stay for the pull-back: 2
+/// MiB each for a hidden layer of 128.
+constexpr int pairs_at_once = 4096;
 
 LayerSpec layer_spec(const kshot::Layer& layer) {
   LayerSpec spec;
@@ -46,7 +46,7 @@ RowEncoder::RowEncoder(Products& products, const GeneratorSpec& spec, int tasks,
       layers.back().type != LayerType::linear) {
     throw std::logic_error("a relation network begins and ends with a linear layer");
   }
-  most_pairs_ = std::max(pairs_at_once, rows);
+  most_pairs_ = std::max(std::min(pairs_at_once, tasks * rows * rows), rows);
   relation_.emplace(Relation{
       SharedNetwork(products_, part(network, 1, layers.size() - 1), most_pairs_),
       SharedNetwork(products_, part(network, layers.size() - 1, layers.size()), tasks * groups)});
@@ -121,11 +121,17 @@ const float* RowEncoder::forward(const float* x, const std::vector<int>& rows_of
   rows_ = group.size();
   group_ = group;
   all_groups_ = rows_of.size() * static_cast<std::size_t>(groups_);
+  rows_of_ = rows_of;
   row_.clear();
-  int next = 0;
-  for (const int rows : rows_of) {
-    for (int i = 0; i < rows; ++i) row_.push_back({next, rows});
-    next += rows;
+  first_of_.clear();
+  first_pair_.clear();
+  int next = 0, pair = 0;
+  for (std::size_t t = 0; t < rows_of.size(); ++t) {
+    first_of_.push_back(next);
+    first_pair_.push_back(pair);
+    pair += rows_of[t] * rows_of[t];
+    for (int i = 0; i < rows_of[t]; ++i) row_.push_back({next, rows_of[t], t});
+    next += rows_of[t];
   }
   share_.assign(all_groups_, 0.0f);
   for (const int g : group_) share_[static_cast<std::size_t>(g)] += 1.0f;
@@ -177,8 +183,7 @@ const float* RowEncoder::forward(const float* x, const std::vector<int>& rows_of
   return r.last.forward(r.mean.data(), groups);
 }
 
-void RowEncoder::pullback(const float* g_statistics, float* g_theta) {
-  const auto rows = static_cast<int>(rows_);
+void RowEncoder::pullback(const float* g_statistics) {
   const auto code = static_cast<std::size_t>(encoder_.out_stride());
   float* const g_codes = g_codes_.data();
   if (!relation_) {
@@ -189,65 +194,109 @@ void RowEncoder::pullback(const float* g_statistics, float* g_theta) {
       }
     }
   } else {
-    Relation& r = *relation_;
-    const auto stride = static_cast<std::size_t>(r.hidden_stride);
-    float* const g_relation = g_theta + spec_.relation_at();
-    const float* g_mean = r.last.backward(g_statistics);
-    r.last.add_gradient(g_relation + r.last_at, 0, static_cast<int>(all_groups_));
-    for (AlignedFloats& g : r.g_half) std::fill_n(g.data(), rows_ * stride, 0.0f);
-    const bool once = chunk_end(0) == rows_;  // then the forward pass's activations still stand
-    for (std::size_t first = 0; first < rows_;) {
-      const std::size_t last = chunk_end(first);
-      int count = 0;
-      for (std::size_t i = first; i < last; ++i) {
-        const auto g = static_cast<std::size_t>(group_[i]);
-        const float scale = share_[g] / static_cast<float>(row_[i].partners);
-        for (int p = 0; p < row_[i].partners; ++p, ++count) {
-          float* to = r.g_pair.data() + static_cast<std::size_t>(count) * stride;
-          for (std::size_t h = 0; h < stride; ++h) to[h] = scale * g_mean[g * stride + h];
-        }
-      }
-      if (!once) {
-        pairs(first, last);
-        r.middle.forward(r.pair.data(), count);
-      }
-      const float* g = r.middle.backward(r.g_pair.data());
-      r.middle.add_gradient(g_relation + r.middle_at, 0, count);
-      for (std::size_t i = first; i < last; ++i) {
-        float* left = r.g_half[0].data() + i * stride;
-        for (int p = 0; p < row_[i].partners; ++p, g += stride) {
-          float* right = r.g_half[1].data() + static_cast<std::size_t>(row_[i].first + p) * stride;
-          for (std::size_t h = 0; h < stride; ++h) {
-            left[h] += g[h];
-            right[h] += g[h];
-          }
-        }
-      }
-      first = last;
-    }
-    const auto latent = static_cast<std::size_t>(spec_.latent());
-    for (int side = 0; side < 2; ++side) {
-      const float* g = r.g_half[side].data();
-      products_.multiply(rows, static_cast<int>(code), r.hidden, g, stride, 1,
-                         r.transposed[side].data(), code, g_codes, code, side == 1);
-      products_.multiply(r.hidden, static_cast<int>(code), rows, g, 1, stride, codes_, code,
-                         r.scratch.data(), code, false);
-      for (std::size_t o = 0; o < static_cast<std::size_t>(r.hidden); ++o) {
-        float* to = g_relation + (o * 2 + static_cast<std::size_t>(side)) * latent;
-        for (std::size_t l = 0; l < latent; ++l) to[l] += r.scratch.data()[o * code + l];
-      }
-    }
-    if (r.has_bias) {
-      float* to = g_relation + product(r.hidden, 2 * static_cast<int>(latent));
-      for (std::size_t i = 0; i < rows_; ++i) {
-        for (std::size_t o = 0; o < static_cast<std::size_t>(r.hidden); ++o) {
-          to[o] += r.g_half[0].data()[i * stride + o];
-        }
-      }
-    }
+    relation_pullback(g_statistics);
   }
   encoder_.backward(g_codes, false);
-  encoder_.add_gradient(g_theta, 0, rows);
+}
+
+/// To g_codes_.
+void RowEncoder::relation_pullback(const float* g_statistics) {
+  const auto rows = static_cast<int>(rows_);
+  const auto code = static_cast<std::size_t>(encoder_.out_stride());
+  Relation& r = *relation_;
+  const auto stride = static_cast<std::size_t>(r.hidden_stride);
+  const float* g_mean = r.last.backward(g_statistics);
+  for (AlignedFloats& g : r.g_half) std::fill_n(g.data(), rows_ * stride, 0.0f);
+  const bool once = chunk_end(0) == rows_;  // then the forward pass's activations still stand
+  r.middle_gradient.resize(once ? 0 : rows_of_.size());
+  for (std::vector<float>& g : r.middle_gradient) g.assign(r.last_at - r.middle_at, 0.0f);
+  for (std::size_t first = 0; first < rows_;) {
+    const std::size_t last = chunk_end(first);
+    int count = 0;
+    for (std::size_t i = first; i < last; ++i) {
+      const auto g = static_cast<std::size_t>(group_[i]);
+      const float scale = share_[g] / static_cast<float>(row_[i].partners);
+      for (int p = 0; p < row_[i].partners; ++p, ++count) {
+        float* to = r.g_pair.data() + static_cast<std::size_t>(count) * stride;
+        for (std::size_t h = 0; h < stride; ++h) to[h] = scale * g_mean[g * stride + h];
+      }
+    }
+    if (!once) {
+      pairs(first, last);
+      r.middle.forward(r.pair.data(), count);
+    }
+    const float* g = r.middle.backward(r.g_pair.data());
+    int pair = 0;
+    for (std::size_t i = first; !once && i < last;) {
+      const std::size_t task = row_[i].task;
+      int own = 0;  // the task's pairs of the chunk
+      for (; i < last && row_[i].task == task; ++i) own += row_[i].partners;
+      r.middle.add_gradient(r.middle_gradient[task].data(), pair, own);
+      pair += own;
+    }
+    for (std::size_t i = first; i < last; ++i) {
+      float* left = r.g_half[0].data() + i * stride;
+      for (int p = 0; p < row_[i].partners; ++p, g += stride) {
+        float* right = r.g_half[1].data() + static_cast<std::size_t>(row_[i].first + p) * stride;
+        for (std::size_t h = 0; h < stride; ++h) {
+          left[h] += g[h];
+          right[h] += g[h];
+        }
+      }
+    }
+    first = last;
+  }
+  for (int side = 0; side < 2; ++side) {
+    products_.multiply(rows, static_cast<int>(code), r.hidden, r.g_half[side].data(), stride, 1,
+                       r.transposed[side].data(), code, g_codes_.data(), code, side == 1);
+  }
+}
+
+void RowEncoder::add_gradient(std::size_t task, float* g_theta, bool encoder) {
+  if (encoder) encoder_.add_gradient(g_theta, first_of_[task], rows_of_[task]);
+  if (!relation_) return;
+  Relation& r = *relation_;
+  float* const g_relation = g_theta + spec_.relation_at();
+  add_halves(task, g_relation);
+  float* const middle = g_relation + r.middle_at;
+  if (r.middle_gradient.empty()) {
+    r.middle.add_gradient(middle, first_pair_[task], rows_of_[task] * rows_of_[task]);
+  } else {
+    const std::vector<float>& from = r.middle_gradient[task];
+    for (std::size_t i = 0; i < from.size(); ++i) middle[i] += from[i];
+  }
+  r.last.add_gradient(g_relation + r.last_at, static_cast<int>(task) * groups_, groups_);
+}
+
+/// The first layer's two halves, side by side in its rows, and its bias.
+void RowEncoder::add_halves(std::size_t task, float* g_relation) {
+  Relation& r = *relation_;
+  const auto stride = static_cast<std::size_t>(r.hidden_stride);
+  const auto code = static_cast<std::size_t>(encoder_.out_stride());
+  const auto latent = static_cast<std::size_t>(spec_.latent());
+  const auto first = static_cast<std::size_t>(first_of_[task]);
+  const float* const codes = codes_ + first * code;
+  for (std::size_t side = 0; side < 2; ++side) {
+    const float* g = r.g_half[side].data() + first * stride;
+    float* const to = g_relation + side * latent;
+    if (latent == code) {
+      products_.multiply(r.hidden, static_cast<int>(code), rows_of_[task], g, 1, stride, codes,
+                         code, to, 2 * latent, true);
+      continue;
+    }
+    products_.multiply(r.hidden, static_cast<int>(code), rows_of_[task], g, 1, stride, codes, code,
+                       r.scratch.data(), code, false);
+    for (std::size_t o = 0; o < static_cast<std::size_t>(r.hidden); ++o) {
+      const float* from = r.scratch.data() + o * code;
+      for (std::size_t l = 0; l < latent; ++l) to[o * 2 * latent + l] += from[l];
+    }
+  }
+  if (!r.has_bias) return;
+  float* to = g_relation + product(r.hidden, 2 * static_cast<int>(latent));
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(rows_of_[task]); ++i) {
+    const float* from = r.g_half[0].data() + i * stride;
+    for (std::size_t o = 0; o < static_cast<std::size_t>(r.hidden); ++o) to[o] += from[o];
+  }
 }
 
 }  // namespace kshot::backend::cpu

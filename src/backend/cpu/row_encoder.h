@@ -32,15 +32,24 @@ class RowEncoder {
   /// [tasks * groups, out_stride].
   const float* forward(const float* x, const std::vector<int>& rows_of,
                        const std::vector<int>& group);
-  /// g_theta += the gradient of both networks, from that of the last forward's statistics.
-  void pullback(const float* g_statistics, float* g_theta);
+  /// The gradient by both networks from that of the last forward's statistics; it is held as it
+  /// falls out, until the next forward.
+  void pullback(const float* g_statistics);
+  /// g_theta += task t's part of it. Without `encoder` the encoder's is left to the caller: it is
+  /// code_gradients() [rows, codes] times x.
+  void add_gradient(std::size_t task, float* g_theta, bool encoder = true);
+  const float* code_gradients() const { return g_codes_.data(); }
+  int code_stride() const { return encoder_.out_stride(); }
 
  private:
   /// One row with all its partners.
   struct Row {
     int first = 0, partners = 0;  ///< of its task
+    std::size_t task = 0;
   };
   void pairs(std::size_t first, std::size_t last);
+  void relation_pullback(const float* g_statistics);
+  void add_halves(std::size_t task, float* g_relation);
   std::size_t chunk_end(std::size_t first) const;
 
   Products& products_;
@@ -61,6 +70,8 @@ class RowEncoder {
     AlignedFloats pair = {}, g_pair = {};  ///< [pairs of a chunk, hidden_stride]
     AlignedFloats mean = {};               ///< of each group
     AlignedFloats scratch = {};
+    /// The middle's gradients of each task, where not all pairs are there at once.
+    std::vector<std::vector<float>> middle_gradient = {};
   };
   std::optional<Relation> relation_;
   int most_pairs_ = 0;
@@ -71,6 +82,7 @@ class RowEncoder {
   const float* codes_ = nullptr;
   std::size_t rows_ = 0, all_groups_ = 0;
   std::vector<Row> row_;
+  std::vector<int> rows_of_, first_of_, first_pair_;  ///< of each task
   std::vector<int> group_;
   std::vector<float> share_;  ///< 1 / rows of a group
 };

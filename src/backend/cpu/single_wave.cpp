@@ -235,7 +235,7 @@ class SingleWave final : public CpuWave {
   }
 
  protected:
-  void pattern(const Scale& scale, float* out) const override {
+  void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     std::fill_n(out, kernels_.lanes, factor(scale, 0));
   }
   void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
@@ -247,8 +247,8 @@ class SingleWave final : public CpuWave {
     splat = false;
     return placed(rates).data();
   }
-  void add_value(Block value, const float* sums) override {
-    for (int i = 0; i < kernels_.lanes; ++i) at(value)[0] += sums[i];
+  void add_value(float* value, const float* sums) override {
+    for (int i = 0; i < kernels_.lanes; ++i) value[0] += sums[i];
   }
 
  private:

@@ -1,0 +1,109 @@
+// Softmax heads whose weights are generated: one linear layer without a bias on features. A wave
+// holds a few tasks one after another; weights are [class][feature], padded to a multiple of W, so
+// that logits are dot products along features and gradients sums of rows.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/shared_network.h"
+
+namespace kshot::backend::cpu {
+
+/// A wave's gradient by what all tasks share, not yet multiplied out: its sum over tasks costs one
+/// pass over the result, where every task's own would cost several.
+class SharedGradient {
+ public:
+  virtual ~SharedGradient() = default;
+  virtual void clear() = 0;
+  /// to [width] = or += task's gradient.
+  virtual void add_to(int task, float* to, bool accumulate) = 0;
+};
+
+class HeadWave final : public CpuWave {
+ public:
+  HeadWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
+           const WaveShape& shape);
+  static bool serves(const Network& network, const Loss& loss, const WaveShape& shape);
+
+  int capacity() const override { return tasks; }
+  Block block(std::size_t width) override;
+  Block weights() override;
+  /// A block that stands for `gradient` (one a wave): it takes fill with zero, downloads and the
+  /// reduction.
+  Block shared_gradient(std::size_t width, SharedGradient& gradient);
+
+  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  void fill(Block dst, double value) override;
+  void broadcast(Block dst, const SharedVector& src) override;
+  void upload(Block dst, const double* source, std::size_t stride) override;
+  void download(Block src, std::span<double> values) const override;
+  void read(Block src, int task, float* to) const override;
+  void write(Block dst, int task, const float* from) override;
+  void read_support(int task, int row, float* x, float* target) const override;
+  void normal(Block dst, const Noise& noise) override;
+
+  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                      Block grad) override;
+  void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
+  void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
+                 bool* diverged) override;
+  std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+
+  // ---- what its generator sees of it ----
+  int classes() const { return network_outputs_; }
+  int features() const { return features_; }
+  /// Floats from row to row, of features and of weights.
+  int stride() const { return stride_; }
+  /// Floats from class to class of a set's logits [class][row].
+  int row_stride(Set set) const { return padded(rows(set)); }
+  int padded(int floats) const { return products_.pad(floats); }
+  int rows_of(Set set, int task) const { return task_rows(set, task); }
+  const float* features_of(Set set, int task) const;
+  const float* task_vector(Block block, int task) const {
+    return at(block, static_cast<std::size_t>(task));
+  }
+  float* task_vector(Block block, int task) { return at(block, static_cast<std::size_t>(task)); }
+  /// The factors of a pass's rows under dropout [rows, features], times x, into `to` with stride().
+  void drop(const Dropout& dropout, int task, int rows, const float* x, float* to);
+  /// From logits (with row_stride) to the loss, added where given, the gradient in them, and the
+  /// tangent of that along z_dot where given. Pads of logits are cleared.
+  void logits_loss(const Pass& pass, int task, float* z, float* z_dot, float* delta,
+                   float* delta_dot, float* loss);
+  Products& products() { return products_; }
+  /// Changes with every load.
+  std::uint64_t loads() const { return loads_; }
+
+ protected:
+  std::size_t runs() const override { return tasks; }
+  void pattern(const Scale& scale, std::size_t run, float* out) const override;
+  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;
+  const float* shared_rates(const SharedVector& rates, bool& splat) override;
+  void add_value(float* value, const float* sums) override;
+
+ private:
+  /// Two share the products' weights and halve the reduction; with more, a dozen tasks would not
+  /// keep two threads equally busy.
+  static constexpr int tasks = 2;
+
+  /// Rows of [class] vectors between flat order and stride.
+  void spread_rows(const float* flat, float* to) const;
+  const float* pass_rows(const Pass& pass, int task);
+  void logits(const float* w, int task, Set set, const float* x, float* z);
+
+  int features_ = 0, stride_ = 0, rows_ = 0;
+  Products products_;
+  AlignedFloats x_;          ///< [task][support, then query rows][stride]
+  AlignedFloats target_[3];  ///< of each set, [task][class][row_stride]
+  AlignedFloats z_, z_dot_, delta_, delta_dot_, weight_, dropped_, rates_;
+  std::vector<float> factors_;
+  const SharedVector* rates_of_ = nullptr;
+  std::uint64_t rates_version_ = 0, loads_ = 0;
+  Block shared_gradient_;
+  SharedGradient* source_ = nullptr;
+};
+
+}  // namespace kshot::backend::cpu
