@@ -18,6 +18,7 @@
 # of them: bench/compare --device cuda), memory, and a training of a minute. Each has a time limit; one
 # that fails does not hide the others, but what needs it is left out. DIR gets summary.json, table.txt,
 # and each step's log and numbers.
+# Environment: KSHOT_BUILD_DIR (default: build-device/), KSHOT_JOBS (default: all cores).
 # Exit status: 0 all passed or left out for want of peers, 1 a step failed, 2 no usable device or
 # tools.
 #
@@ -97,7 +98,7 @@ $preparing && {
 [[ -z $data || -f $data ]] || die "--data $data: no such file"
 [[ -z $data ]] || data=$(realpath "$data")
 out=$(realpath -m "$out")
-build=$root/build-device
+build=${KSHOT_BUILD_DIR:-$root/build-device}
 jobs=${KSHOT_JOBS:-$(nproc)}
 
 # ---- what must be there --------------------------------------------------------------------------
