@@ -16,7 +16,7 @@
 // Outputs       overwritten, unless the header says +=.
 // Bytes, and operations (multiply-adds count two), per element of each pass, in scalars of T:
 //                 broadcast 1 (+ src once, from L2)  0     rate_step        3 (+ rate)       2
-//                 fill      1                        0     draw_sample      3, 4 with eps    ~65
+//                 fill 1, copy_tensor 2              0     draw_sample      3, 4 with eps    ~65
 //                 axpy      3                        2     sample           4                2
 //                 multiply_add 4                     3     sample_pullback  7                5
 //                 exponential 2                      ~10   sample_direction 5                3
@@ -113,6 +113,16 @@ template <class T>
 __device__ T rate_of(const RateArgument<T>& rate, int i) {
   return rate.vector ? rate.vector[i] : rate.value;
 }
+
+template <class T>
+struct CopyTensor {
+  TaskTensor<T> dst;
+  TaskTensor<const T> src;
+  __device__ void operator()(int task, int i, std::size_t) const {
+    const auto t = static_cast<std::size_t>(task), e = static_cast<std::size_t>(i);
+    dst.data[t * dst.stride + e] = src.data[t * src.stride + e];
+  }
+};
 
 template <class T>
 struct RateMultiply {
@@ -226,6 +236,11 @@ void fill(T* dst, T value, std::size_t count, cudaStream_t stream) {
 }
 
 template <class T>
+void copy_tensor(TaskTensor<T> dst, TaskTensor<const T> src, Extent extent, cudaStream_t stream) {
+  by_task(CopyTensor<T>{dst, src}, extent, stream);
+}
+
+template <class T>
 void axpy(T* y, T a, const T* x, std::size_t count, cudaStream_t stream) {
   flat(Axpy<T>{y, a, x}, count, stream);
 }
@@ -299,6 +314,7 @@ void kl_hvp(const GaussianPair<T>& pair, const T* v_mu, const T* v_s, T* r_mu, T
 #define KSHOT_INSTANTIATE(T)                                                                     \
   template void broadcast(T*, const T*, Extent, cudaStream_t);                                   \
   template void fill(T*, T, std::size_t, cudaStream_t);                                          \
+  template void copy_tensor(TaskTensor<T>, TaskTensor<const T>, Extent, cudaStream_t);           \
   template void axpy(T*, T, const T*, std::size_t, cudaStream_t);                                \
   template void multiply_add(T*, T, const T*, const T*, std::size_t, cudaStream_t);              \
   template void exponential(T*, const T*, std::size_t, cudaStream_t);                            \

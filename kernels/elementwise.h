@@ -40,6 +40,9 @@ void broadcast(T* dst, const T* src, Extent extent, cudaStream_t stream);
 /// dst = value; `count` elements in all, here and below.
 template <class T>
 void fill(T* dst, T value, std::size_t count, cudaStream_t stream);
+/// dst[b, i] = src[b, i] for the width of a tensor.
+template <class T>
+void copy_tensor(TaskTensor<T> dst, TaskTensor<const T> src, Extent extent, cudaStream_t stream);
 /// y += a x.
 template <class T>
 void axpy(T* y, T a, const T* x, std::size_t count, cudaStream_t stream);

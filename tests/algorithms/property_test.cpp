@@ -125,10 +125,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
 }
 
 bool takes(const backend::Backend& b, const Setting& s) {
-  const bool drawn = s.config.algorithm == AlgorithmKind::abml;
-  return testing::takes(b, *s.problem.network) &&
-         (!drawn || s.config.abml.estimator == Estimator::weight ||
-          testing::takes(b, backend::Estimator::local));
+  return testing::takes(b, *s.problem.network);
 }
 
 /// The meta-objective of a setting and what differentiating it holds constant.

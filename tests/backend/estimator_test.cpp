@@ -305,7 +305,6 @@ class EstimatorTest : public ::testing::TestWithParam<std::string> {
   template <typename Body>
   void for_each_case(const Body& body, bool with_weight = true) {
     std::uint64_t seed = 0;
-    int cases = 0;
     for (const NamedNetwork& named : chosen_networks()) {
       const LossKind loss = all_losses[++seed % 3];
       if (!takes(*backend_, *named.network)) continue;
@@ -313,13 +312,10 @@ class EstimatorTest : public ::testing::TestWithParam<std::string> {
       const Problem problem = make_problem(named.network, loss, tasks, seed);
       for (const Estimator estimator : all_estimators) {
         if (estimator == Estimator::weight && !with_weight) continue;
-        if (!takes(*backend_, estimator)) continue;
-        ++cases;
         SCOPED_TRACE(named.name + ", " + loss_name(loss) + ", " + estimator_name(estimator));
         body(problem, estimator, seed);
       }
     }
-    if (cases == 0) GTEST_SKIP() << "none of these estimators is there yet";
   }
 
   std::unique_ptr<backend::Backend> backend_;
@@ -540,7 +536,6 @@ TEST_P(EstimatorTest, NoVarianceLeavesTheMean) {
   RandomStream random = stream(5, 62);
   const Point v{normals(random, at.mu.size()), normals(random, at.s.size())};
   for (const Estimator estimator : all_estimators) {
-    if (!takes(*backend_, estimator)) continue;
     SCOPED_TRACE(estimator_name(estimator));
     GaussianPass pass;
     pass.estimator = estimator;
@@ -565,8 +560,7 @@ TEST_P(EstimatorTest, NoVarianceLeavesTheMean) {
 /// A linear layer under Gaussian noise: with m = mu_w x + mu_b, v = sum sigma_w^2 x^2 + sigma_b^2,
 /// E nll = ((m - y)^2 + v) / (2 noise^2) + const, whatever the estimator.
 TEST_P(EstimatorTest, MeanGradientIsTheClosedForm) {
-  if (!takes(*backend_, Estimator::local)) GTEST_SKIP() << "not all estimators are there yet";
-  const int draws = 3000;
+  const int draws = backend_->name() == "simt" ? 300 : 3000;  // emulated, 3000 take minutes
   const Problem problem = make_problem(
       std::make_shared<const Network>(Network::mlp({4, 3}, LayerType::relu)),
       LossKind::gaussian_nll, backend_->precision() == backend::Precision::f64 ? 2 : 18, 8);
@@ -615,6 +609,7 @@ TEST_P(EstimatorTest, MeanGradientIsTheClosedForm) {
       const double variance = squares[i] / draws - mean * mean;
       total_variance[static_cast<int>(estimator)] += variance;
       // 5 standard errors: a right estimator fails one of 540 means with probability 3e-4
+      // (fewer draws have fatter tails, and the same ones at every run)
       ASSERT_NEAR(mean, want[i], 5.0 * std::sqrt(variance / draws) + 1e-6) << "element " << i;
     }
   }

@@ -103,21 +103,16 @@ inline std::vector<std::string> backend_names() {
 }
 
 /// Whether the bodies here are run on a backend with a network. On CUDA's, whose emulator takes
-/// minutes for images, they are run with linear layers and activations; what is left out is held by
-/// the kernels' own tests (tests/simt) and by the shared cases.
+/// minutes for images, they are run with linear layers and activations, and with the smallest
+/// images; what is left out is held by the kernels' own tests (tests/simt) and by the shared cases.
 inline bool takes(const backend::Backend& b, const Network& network) {
   if (b.name() != "simt" && !b.name().starts_with("cuda")) return true;
+  if (network.input().size() <= 40 && network.size() <= 100) return true;
   return std::ranges::all_of(network.layers(), [](const Layer& l) {
     return l.type == LayerType::linear || l.type == LayerType::flatten ||
            l.type == LayerType::relu || l.type == LayerType::tanh ||
            l.type == LayerType::leaky_relu;
   });
-}
-
-/// The same for estimators: `weight` is composed for every backend, the others are a backend's own.
-inline bool takes(const backend::Backend& b, backend::Estimator estimator) {
-  return estimator == backend::Estimator::weight ||
-         (b.name() != "simt" && !b.name().starts_with("cuda"));
 }
 
 inline RandomStream stream(std::uint64_t seed, std::uint32_t use = 0) {
@@ -229,6 +224,9 @@ inline std::vector<NamedNetwork> chosen_networks() {
   add("conv4_stride_plain_flat", Network::conv4(conv4));
   conv4 = {3, 18, 16, 3, 3, false, true, false};
   add("conv4_pool_rgb", Network::conv4(conv4));
+  sequential("conv_tiny", image(2, 5, 4),
+             {conv_layer(3, 3, 2, 1), normalise, layer(leaky_relu), conv_layer(2, 2, 1, 0),
+              layer(tanh), average, linear_layer(3)});
   return list;
 }
 

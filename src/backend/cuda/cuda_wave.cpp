@@ -224,6 +224,12 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   count_ = count;
   global_first_ = global_first;
   batch_first_ = count_of(first);
+  const auto own = [&](const std::vector<std::int32_t>& n) {
+    const auto begin = n.begin() + first;
+    return std::vector<std::int32_t>(begin, begin + count);
+  };
+  support_n_ = own(batch.support_n);
+  query_n_ = own(batch.query_n);
   begin_staging();
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
@@ -500,18 +506,26 @@ Tangent<const T> CudaWave<T>::input(const Run& pass, std::size_t layer) const {
 }
 
 template <class T>
+template <class U>
+TensorTangent<U> CudaWave<T>::tensors(int parameter, Tangent<U> flat) const {
+  if (parameter < 0) return {};
+  const std::size_t offset = network_->parameters()[count_of(parameter)].offset;
+  const auto tensor = [&](U* of) -> TaskTensor<U> {
+    if (!of) return {};
+    return {of + offset, network_->size()};
+  };
+  return {tensor(flat.value), tensor(flat.dot)};
+}
+
+template <class T>
 LayerCall<T> CudaWave<T>::call(const Run& pass, std::size_t layer) {
   LayerCall<T> c;
   c.layer = &network_->layers()[layer];
   c.rows = row_extent(*pass.rows);
   c.stream = stream_.get();
   c.x = input(pass, layer);
-  const auto tensor = [&](int index, const T* flat) -> TaskTensor<const T> {
-    if (index < 0 || !flat) return {};
-    return {flat + network_->parameters()[count_of(index)].offset, network_->size()};
-  };
-  c.weight = {tensor(c.layer->weight, pass.weights), tensor(c.layer->weight, pass.direction)};
-  c.bias = {tensor(c.layer->bias, pass.weights), tensor(c.layer->bias, pass.direction)};
+  c.weight = tensors<const T>(c.layer->weight, {pass.weights, pass.direction});
+  c.bias = tensors<const T>(c.layer->bias, {pass.weights, pass.direction});
   c.kept = {kept_[layer].value.data(), pass.direction ? kept_[layer].dot.data() : nullptr};
   return c;
 }
@@ -524,9 +538,21 @@ void CudaWave<T>::forward(const Run& pass, bool given) {
     if (!operations) continue;
     LayerCall<T> c = call(pass, i);
     if (given) c.given = given_[i].data();
-    operations->forward(
-        c, {features_[i].value.data(), pass.direction ? features_[i].dot.data() : nullptr});
+    const Tangent<T> y{features_[i].value.data(),
+                       pass.direction ? features_[i].dot.data() : nullptr};
+    operations->forward(c, y);
+    if (pass.spread.value && SplitLayers<T>::splits(layers[i])) {
+      split_->forward(i, c,
+                      {tensors<const T>(layers[i].weight, pass.spread),
+                       tensors<const T>(layers[i].bias, pass.spread)},
+                      y);
+    }
   }
+}
+
+template <class T>
+void CudaWave<T>::give_statistics() {
+  for (std::size_t i = 0; i < kept_.size(); ++i) std::swap(kept_[i].value, given_[i]);
 }
 
 template <class T>
@@ -551,7 +577,8 @@ void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block lo
 }
 
 template <class T>
-void CudaWave<T>::backward(const Run& pass, T* grad, T* hv, Accumulate to) {
+void CudaWave<T>::backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_spread,
+                           Accumulate to) {
   const auto tangent = [&](Dual& g) -> Tangent<T> {
     return {g.value.data(), pass.direction ? g.dot.data() : nullptr};
   };
@@ -561,17 +588,11 @@ void CudaWave<T>::backward(const Run& pass, T* grad, T* hv, Accumulate to) {
     const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
     if (!operations) continue;
     const LayerCall<T> c = call(pass, i);
-    const auto tensor = [&](int index) -> TensorTangent<T> {
-      const auto of = [&](T* flat) -> TaskTensor<T> {
-        if (index < 0 || !flat) return {};
-        return {flat + network_->parameters()[count_of(index)].offset, network_->size()};
-      };
-      return {of(grad), of(hv)};
-    };
     const Tangent<T> g = tangent(g_[at]);
     const Tangent<T> g_in = source_[i] < 0 ? Tangent<T>{} : tangent(g_[1 - at]);
-    operations->backward(c, {g.value, g.dot}, g_in, tensor(layers[i].weight),
-                         tensor(layers[i].bias), to);
+    operations->backward(c, {g.value, g.dot}, g_in, tensors(layers[i].weight, gradient),
+                         tensors(layers[i].bias, gradient), to);
+    if (pass.spread.value) split_backward(pass, i, c, g, g_in, gradient, by_spread, to);
     at = 1 - at;
   }
 }
@@ -581,7 +602,7 @@ void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block 
   const Run entered = enter(pass, nullptr);
   forward(entered, false);
   loss_of(entered, pass.scale, loss, {g_[0].value.data(), nullptr});
-  backward(entered, at(grad, network_->size()), nullptr, {accumulate, false});
+  backward(entered, {at(grad, network_->size()), nullptr}, {}, {accumulate, false});
 }
 
 template <class T>
@@ -592,7 +613,18 @@ void CudaWave<T>::hessian_vector(const Pass& pass, Block direction, Block hv, bo
   const Run entered = enter(pass, at(direction, n));
   forward(entered, false);
   loss_of(entered, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
-  backward(entered, wanted(grad, n), at(hv, n), {false, accumulate});
+  backward(entered, {wanted(grad, n), at(hv, n)}, {}, {false, accumulate});
+}
+
+template <class T>
+void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block loss,
+                            Block outputs) {
+  if (loss) loss_of(run, scale, loss, {});
+  if (outputs) {
+    const RowExtent extent = row_extent(*run.rows);
+    own_rows(at(outputs, count_of(extent.rows) * count_of(network_outputs_)), outputs_of(run).value,
+             network_outputs_, extent, stream_.get());
+  }
 }
 
 template <class T>
@@ -601,16 +633,91 @@ void CudaWave<T>::value(const Pass& pass, Block loss, Block outputs,
   const bool given = statistics == backend::NormStatistics::support;
   if (given) {
     forward(enter({Set::support, pass.weights, {}}, nullptr), false);
-    for (std::size_t i = 0; i < kept_.size(); ++i) std::swap(kept_[i].value, given_[i]);
+    give_statistics();
   }
   const Run entered = enter(pass, nullptr);
   forward(entered, given);
-  if (loss) loss_of(entered, pass.scale, loss, {});
-  if (outputs) {
-    const RowExtent extent = row_extent(*entered.rows);
-    own_rows(at(outputs, count_of(extent.rows) * count_of(network_outputs_)),
-             outputs_of(entered).value, network_outputs_, extent, stream_.get());
+  put_value(entered, pass.scale, loss, outputs);
+}
+
+// ---- network under Gaussian weights, by flipout and local ----
+
+template <class T>
+typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Block u_mean,
+                                             Block u_spread) {
+  const std::size_t n = network_->size();
+  const Rows& rows = data_of(set);
+  if (!split_) {
+    split_ = std::make_unique<SplitLayers<T>>(*network_, capacity_, largest_rows(shape_));
   }
+  split_->take_noise(pass.estimator, *pass.noise,
+                     {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(),
+                      support_n_, query_n_, global_first_, batch_first_},
+                     static_cast<bool>(u_mean), stream_);
+  Run run{&rows, rows.x.data(), at(pass.mean, n), wanted(u_mean, n)};
+  run.spread = {at(pass.spread, n), wanted(u_spread, n)};
+  return run;
+}
+
+template <class T>
+void CudaWave<T>::split_backward(const Run& pass, std::size_t layer, const LayerCall<T>& call,
+                                 Tangent<T> g, Tangent<T> g_in, Tangent<T> gradient,
+                                 Tangent<T> by_spread, Accumulate to) {
+  const Layer& l = network_->layers()[layer];
+  const bool split = SplitLayers<T>::splits(l);
+  if (split) {
+    split_->backward(
+        layer, call,
+        {tensors<const T>(l.weight, pass.spread), tensors<const T>(l.bias, pass.spread)},
+        {g.value, g.dot}, g_in, {tensors(l.weight, by_spread), tensors(l.bias, by_spread)}, to);
+  }
+  // what is taken from the mean alone has the same gradient in both
+  const auto same = [&](int parameter) {
+    if (parameter < 0) return;
+    const int size = static_cast<int>(network_->parameters()[count_of(parameter)].size);
+    const auto copy = [&](TaskTensor<T> dst, TaskTensor<T> src) {
+      if (dst.data) copy_tensor<T>(dst, {src.data, src.stride}, {count_, size}, stream_.get());
+    };
+    const TensorTangent<T> from = tensors(parameter, gradient), dst = tensors(parameter, by_spread);
+    copy(dst.value, from.value);
+    copy(dst.dot, from.dot);
+  };
+  if (!split) same(l.weight);
+  if (!split || !split_->splits_biases()) same(l.bias);
+}
+
+template <class T>
+void CudaWave<T>::split_gradient(const SplitPass& pass, Block g_mean, Block g_spread,
+                                 bool accumulate, Block loss) {
+  const std::size_t n = network_->size();
+  const Run run = enter(pass, pass.set, {}, {});
+  forward(run, false);
+  loss_of(run, pass.scale, loss, {g_[0].value.data(), nullptr});
+  backward(run, {at(g_mean, n), nullptr}, {at(g_spread, n), nullptr}, {accumulate, false});
+}
+
+template <class T>
+void CudaWave<T>::split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
+                                       Block h_mean, Block h_spread) {
+  prepare_tangents();
+  const std::size_t n = network_->size();
+  const Run run = enter(pass, pass.set, u_mean, u_spread);
+  forward(run, false);
+  loss_of(run, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
+  backward(run, {nullptr, at(h_mean, n)}, {nullptr, at(h_spread, n)}, {});
+}
+
+template <class T>
+void CudaWave<T>::split_value(const SplitPass& pass, Block loss, Block outputs,
+                              backend::NormStatistics statistics) {
+  const bool given = statistics == backend::NormStatistics::support;
+  if (given) {
+    forward(enter(pass, Set::support, {}, {}), false);
+    give_statistics();
+  }
+  const Run run = enter(pass, pass.set, {}, {});
+  forward(run, given);
+  put_value(run, pass.scale, loss, outputs);
 }
 
 template <class T>

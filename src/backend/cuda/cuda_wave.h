@@ -12,6 +12,7 @@
 #include "backend/cuda/graph.h"
 #include "backend/cuda/layer_operations.h"
 #include "backend/cuda/memory.h"
+#include "backend/cuda/split_layers.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 
@@ -68,6 +69,12 @@ class CudaWave final : public backend::Wave {
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs,
              backend::NormStatistics statistics) override;
+  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                      Block loss) override;
+  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                            Block h_spread) override;
+  void split_value(const SplitPass& pass, Block loss, Block outputs,
+                   backend::NormStatistics statistics) override;
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block src, std::span<double> values) const override;
@@ -149,19 +156,31 @@ class CudaWave final : public backend::Wave {
     const T* x = nullptr;          ///< the set's features, dropped out or as they are
     const T* weights = nullptr;    ///< [tasks, D]
     const T* direction = nullptr;  ///< likewise, or null
+    Tangent<const T> spread = {};  ///< of a split pass, whose means are `weights`
   };
   Run enter(const Pass& pass, const T* direction);
+  Run enter(const SplitPass& pass, Set set, Block u_mean, Block u_spread);
   LayerCall<T> call(const Run& pass, std::size_t layer);
+  /// A parameter within vectors of weights; null where it is not there, or they are not.
+  template <class U>
+  TensorTangent<U> tensors(int parameter, Tangent<U> flat) const;
   /// Features that enter a layer; those past the last one are the outputs.
   Tangent<const T> input(const Run& pass, std::size_t layer) const;
   /// `given`: norms use the statistics that are in given_.
   void forward(const Run& pass, bool given);
+  /// What norms kept of the last forward pass becomes given_.
+  void give_statistics();
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
-  /// From the gradients in g_[0]; overwritten or accumulated.
-  void backward(const Run& pass, T* grad, T* hv, Accumulate to);
+  /// Outputs of the set's rows, which `run` has been through, and their loss.
+  void put_value(const Run& run, const backend::Scale& scale, Block loss, Block outputs);
+  /// From the gradients in g_[0]; overwritten or accumulated. `by_spread`: of a split pass.
+  void backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
+  /// What a split pass does at a layer after the layer's own backward.
+  void split_backward(const Run& pass, std::size_t layer, const LayerCall<T>& call, Tangent<T> g,
+                      Tangent<T> g_in, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
   void prepare_tangents();
   /// Memory for features. Rows beyond a task's own are nobody's: no layer lets them into a task's
   /// own rows, so that what an earlier task left there is harmless. Flat passes read them all the
@@ -174,6 +193,7 @@ class CudaWave final : public backend::Wave {
   backend::WaveShape shape_;
   int capacity_;
   std::size_t batch_first_ = 0;
+  std::vector<std::int32_t> support_n_, query_n_;  ///< own rows of the tasks at hand
   std::vector<Storage> blocks_;
   Rows sets_[3];
   DeviceMemory<T> dropped_, row_loss_;
@@ -183,6 +203,7 @@ class CudaWave final : public backend::Wave {
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   bool tangents_ = false;
+  std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;  ///< of uploads and downloads
   Staged staged_;
   Graph graph_;
