@@ -1,8 +1,8 @@
 // Linear layers with per-task weights, and their tangents.
 //
 // Layout: features [tasks, rows, features], weights [outputs, inputs] and biases [outputs] of each
-// task (TaskTensor). Rows beyond a task's own are written as zero and never read. Pointers are device
-// memory. Instantiated for float and double.
+// task (TaskTensor). Rows beyond a task's own are written as zero and never read. Pointers are
+// device memory. Instantiated for float and double.
 #pragma once
 
 #include "kernels/extent.h"

@@ -204,7 +204,7 @@ class CudaWave final : public backend::Wave {
   Dual g_[2];
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
-  mutable std::vector<T> staging_;  ///< of uploads and downloads
+  mutable std::vector<T> staging_;         ///< of uploads and downloads
   Staged staged_;
   Graph graph_;
   /// Work is run as it is once, for the memory that is taken when first needed; then as a graph,
