@@ -105,7 +105,7 @@ int run_plan(const PlanArguments& a) {
              bytes_text(scalar * static_cast<double>(cost.row_scalars)),
              bytes_text(scalar * static_cast<double>(cost.activation_scalars)));
   if (waves_of.task_bytes > 0) {
-    fmt::print("device       {} a task in its memory, prediction and reduction included\n",
+    fmt::print("memory       {} a task on the device, prediction and reduction included\n",
                bytes_text(task_bytes));
   }
   fmt::print("wave         {} task{}, {}; {} at once, {}\n", capacity, capacity == 1 ? "" : "s",

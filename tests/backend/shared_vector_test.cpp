@@ -2,6 +2,9 @@
 // backend; and the names of backends.
 #include <gmock/gmock.h>
 
+#include <functional>
+#include <thread>
+
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -29,6 +32,21 @@ class SharedVectorTest : public ::testing::TestWithParam<std::string> {
   }
   std::unique_ptr<backend::Backend> backend_;
 };
+
+TEST_P(SharedVectorTest, ASnapshotKeepsWhatTheVectorWas) {
+  std::function<std::vector<double>()> first, second;
+  {
+    const Shared a = vector({1, -2, 3.5}), b = vector({4, 0.5, -1});
+    first = a->snapshot();
+    backend_->add(*a, 2.0, *b);
+    second = a->snapshot();
+    a->upload(Numbers{0, 0, 0});
+  }
+  Numbers other;
+  std::thread([&] { other = second(); }).join();
+  EXPECT_EQ(other, (Numbers{9, -1, 1.5}));
+  EXPECT_EQ(first(), (Numbers{1, -2, 3.5}));
+}
 
 TEST_P(SharedVectorTest, Algebra) {
   const Shared a = vector({1, -2, 3.5}), b = vector({4, 0.5, -1});
