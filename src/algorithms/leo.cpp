@@ -369,9 +369,6 @@ class Leo final : public Algorithm {
     if (!shared_.latent_lr) {
       shared_.latent_lr = backend.shared(latent_index_.size());
       shared_.finetune_lr = backend.shared(finetune_index_.size());
-      scratch_ = backend.shared(groups_[0].size);
-      matrices_ = backend.shared(groups_[0].size);
-      matrices_->upload(matrix_mask_);
     }
     backend.gather(*shared_.latent_lr, *shared_.theta, latent_index_);
     backend.gather(*shared_.finetune_lr, *shared_.theta, finetune_index_);
@@ -392,16 +389,12 @@ class Leo final : public Algorithm {
   double finish(backend::Backend& backend, std::span<const Shared> parameters,
                 std::span<const Shared> means, std::span<const Shared> gradients) const override {
     backend::SharedVector& g = *gradients[0];
-    backend.scatter_add(g, *means[1], latent_index_);
-    backend.scatter_add(*scratch_, *means[2], finetune_index_);
-    backend.add(g, 1.0, *scratch_);
-    backend.add(g, 1.0, *means[0]);
+    backend.assign(g, *means[0]);
+    backend.scatter_add(g, *means[1], latent_index_, true);
+    backend.scatter_add(g, *means[2], finetune_index_, true);
     double value = 0.0;
     if (spec_.table.l2_weight > 0.0) {
-      backend.assign(*scratch_, *parameters[0]);
-      backend.multiply(*scratch_, *matrices_);
-      value += 0.5 * spec_.table.l2_weight * backend.squared_norm(*scratch_, 0.0);
-      backend.add(g, spec_.table.l2_weight, *scratch_);
+      value += backend.l2_penalty(*parameters[0], matrices_, spec_.table.l2_weight, g);
     }
     if (spec_.table.orthogonality_weight > 0.0) {
       const ParameterTensor& last = decoder_matrix();
@@ -453,8 +446,13 @@ class Leo final : public Algorithm {
           (network == g.decoder.get() ? decoder_matrix_ : statistics_matrix_) =
               group.tensors.size();
         }
+        const std::size_t offset = group.size;
         add(t.name, t.shape, t.size);
-        matrix_mask_.insert(matrix_mask_.end(), t.size, t.shape.size() == 2 ? 1.0 : 0.0);
+        if (t.shape.size() != 2) continue;
+        if (matrices_.empty() || matrices_.back().offset + matrices_.back().size != offset) {
+          matrices_.push_back({offset, 0});
+        }
+        matrices_.back().size += t.size;
       }
     }
     const auto index = [&](std::vector<std::uint32_t>& to, std::size_t width, std::size_t period) {
@@ -466,7 +464,6 @@ class Leo final : public Algorithm {
     add("latent_lr", {static_cast<int>(g.latent())}, g.latent());
     index(finetune_index_, network_->size(), g.weights());
     add("finetune_lr", {static_cast<int>(g.weights())}, g.weights());
-    matrix_mask_.resize(group.size, 0.0);
     spec_.width = group.size;
     groups_.push_back(std::move(group));
   }
@@ -478,9 +475,8 @@ class Leo final : public Algorithm {
   std::vector<ParameterGroup> groups_;
   std::size_t statistics_matrix_ = 0, decoder_matrix_ = 0;    ///< the last before either
   std::vector<std::uint32_t> latent_index_, finetune_index_;  ///< where an element's rate lies
-  std::vector<double> matrix_mask_;                           ///< 1 for elements of matrices
+  std::vector<backend::Backend::Segment> matrices_;           ///< runs of them
   LeoShared shared_;
-  Shared scratch_, matrices_;
 };
 
 }  // namespace

@@ -192,7 +192,6 @@ class MetaSgd final : public PointAlgorithm {
       for (std::size_t k = 0; k < index_.size(); ++k) {
         expanded_.push_back(backend.shared(network_->size()));
       }
-      scratch_ = backend.shared(groups_[1].size);
       mask_vector_ = backend.shared(mask_.size());
       mask_vector_->upload(mask_);
     }
@@ -208,12 +207,7 @@ class MetaSgd final : public PointAlgorithm {
     backend.assign(*gradients[0], *means[0]);
     for (std::size_t k = 0; k < index_.size(); ++k) {
       backend.multiply(*means[1 + k], *mask_vector_);
-      backend.scatter_add(*scratch_, *means[1 + k], index_[k]);
-      if (k == 0) {
-        backend.assign(*gradients[1], *scratch_);
-      } else {
-        backend.add(*gradients[1], 1.0, *scratch_);
-      }
+      backend.scatter_add(*gradients[1], *means[1 + k], index_[k], k > 0);
     }
     return 0.0;
   }
@@ -224,7 +218,7 @@ class MetaSgd final : public PointAlgorithm {
   std::vector<double> mask_;
   std::vector<std::vector<std::uint32_t>> index_;  ///< [vectors][D]: where a weight's rate lies
   std::vector<Shared> expanded_;
-  Shared scratch_, mask_vector_;
+  Shared mask_vector_;
 };
 
 }  // namespace

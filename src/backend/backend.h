@@ -484,11 +484,11 @@ class Backend {
   /// clip > 0.
   virtual double squared_norm(const SharedVector& v, double clip) = 0;
   /// dst[i] = src[index[i]] (rates a tensor to rates a weight), and its transpose: dst[index[i]] +=
-  /// src[i] after dst was set to zero.
+  /// src[i], after dst was set to zero unless `accumulate`.
   virtual void gather(SharedVector& dst, const SharedVector& src,
                       std::span<const std::uint32_t> index) = 0;
   virtual void scatter_add(SharedVector& dst, const SharedVector& src,
-                           std::span<const std::uint32_t> index) = 0;
+                           std::span<const std::uint32_t> index, bool accumulate = false) = 0;
   /// Gamma-Gaussian hyper-prior of ABML (Ravi & Beatson 2019, 3.3) on (mu, s = log sigma),
   /// tau = exp(-2 s): returns weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] and adds its
   /// gradient to (g_mu, g_s).
@@ -498,6 +498,9 @@ class Backend {
   struct Segment {
     std::size_t offset = 0, size = 0;
   };
+  /// Returns weight / 2 * the sum of squares of the segments' elements and adds its gradient to g.
+  virtual double l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
+                            SharedVector& g) = 0;
   /// Each element cut to +-value where value > 0; then each segment scaled down to a norm of at
   /// most `norm`.
   virtual void clip(SharedVector& v, double value, double norm,

@@ -222,24 +222,45 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
   add_scaled(d, static_cast<T>(a), s, dst.size());
 }
 
+/// The sum of f(0) ... f(n - 1), as eight sums side by side.
+template <typename F>
+double sum_of(std::size_t n, const F& f) {
+  constexpr std::size_t side = 8;
+  double sums[side] = {};
+  std::size_t i = 0;
+  for (; i + side <= n; i += side) {
+    for (std::size_t j = 0; j < side; ++j) sums[j] += f(i + j);
+  }
+  for (; i < n; ++i) sums[0] += f(i);
+  return std::accumulate(sums, sums + side, 0.0);
+}
+
 template <typename T>
 double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
-  // eight sums side by side
-  constexpr std::size_t side = 8;
-  double sums[side] = {};
-  const std::size_t n = v.size();
-  const auto square = [&](std::size_t i) {
+  return sum_of(v.size(), [&](std::size_t i) {
     const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
     return element * element;
-  };
-  std::size_t i = 0;
-  for (; i + side <= n; i += side) {
-    for (std::size_t j = 0; j < side; ++j) sums[j] += square(i + j);
+  });
+}
+
+template <typename T>
+double HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments,
+                                  double weight, SharedVector& g) {
+  const T factor = static_cast<T>(weight);
+  double sum = 0.0;
+  T* const to = host<T>(g).data();
+  for (const Backend::Segment& segment : segments) {
+    const T* x = host<T>(v).data() + segment.offset;
+    T* const d = to + segment.offset;
+    sum += sum_of(segment.size, [&](std::size_t i) {
+      const T element = x[i];
+      d[i] += factor * element;
+      return static_cast<double>(element) * static_cast<double>(element);
+    });
   }
-  for (; i < n; ++i) sums[0] += square(i);
-  return std::accumulate(sums, sums + side, 0.0);
+  return 0.5 * weight * sum;
 }
 
 template <typename T>
@@ -253,16 +274,16 @@ void HostBackend<T>::gather(SharedVector& dst, const SharedVector& src,
 
 template <typename T>
 void HostBackend<T>::scatter_add(SharedVector& dst, const SharedVector& src,
-                                 std::span<const std::uint32_t> index) {
+                                 std::span<const std::uint32_t> index, bool accumulate) {
   check_sizes(src.size(), index.size());
   T* d = host<T>(dst).data();
   const T* s = host<T>(src).data();
-  std::fill_n(d, dst.size(), T(0));
+  if (!accumulate) std::fill_n(d, dst.size(), T(0));
   if (index.empty()) return;
   const auto [low, high] = std::ranges::minmax(index);
   std::vector<double> sums(high - low + std::size_t{1}, 0.0);
   for (std::size_t i = 0; i < index.size(); ++i) sums[index[i] - low] += static_cast<double>(s[i]);
-  for (std::size_t i = 0; i < sums.size(); ++i) d[low + i] = static_cast<T>(sums[i]);
+  for (std::size_t i = 0; i < sums.size(); ++i) d[low + i] += static_cast<T>(sums[i]);
 }
 
 template <typename T>

@@ -113,10 +113,12 @@ class HostBackend : public Backend {
   double squared_norm(const SharedVector& v, double clip) override;
   void gather(SharedVector& dst, const SharedVector& src,
               std::span<const std::uint32_t> index) override;
-  void scatter_add(SharedVector& dst, const SharedVector& src,
-                   std::span<const std::uint32_t> index) override;
+  void scatter_add(SharedVector& dst, const SharedVector& src, std::span<const std::uint32_t> index,
+                   bool accumulate) override;
   double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
                      double weight, SharedVector& g_mu, SharedVector& g_s) override;
+  double l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments,
+                    double weight, SharedVector& g) override;
   void clip(SharedVector& v, double value, double norm,
             std::span<const Backend::Segment> segments) override;
   double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,

@@ -94,6 +94,15 @@ TEST_P(SharedVectorTest, GatherAndItsTranspose) {
   const Shared narrow = vector({7, 7, 7});
   backend_->scatter_add(*narrow, *vector({1, 2, 4, 8}), index);
   expect_close(narrow, {2, 8, 5});
+  backend_->scatter_add(*narrow, *vector({1, 2, 4, 8}), index, true);
+  expect_close(narrow, {4, 16, 10});
+}
+
+TEST_P(SharedVectorTest, L2PenaltyOfSegments) {
+  const Shared v = vector({3, -4, 0.5, 9, -9}), g = vector({1, 1, 1, 1, 1});
+  const backend::Backend::Segment segments[] = {{0, 2}, {4, 1}};
+  EXPECT_NEAR(backend_->l2_penalty(*v, segments, 0.5, *g), 0.25 * (9 + 16 + 81), 1e-5);
+  expect_close(g, {2.5, -1, 1, 1, -3.5});
 }
 
 TEST_P(SharedVectorTest, HyperPriorAndItsGradient) {

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,6 +16,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/shared_network.h"
 #include "backend/host.h"
+#include "base/thread_pool.h"
 #include "kshot/error.h"
 
 namespace kshot::backend {
@@ -86,9 +90,20 @@ class CpuBackend final : public HostBackend<float> {
     const float* d = host<float>(v).data() + offset;
     float* to = host<float>(g).data() + offset;
     const int m = static_cast<int>(rows), n = static_cast<int>(columns);
-    cpu::Products products(kernels_);
     std::vector<float> matrix(columns * columns);
-    products.multiply(n, n, m, d, 1, columns, d, columns, matrix.data(), columns, false);
+    // each worker its own rows of the result
+    const auto split = [&](int all, const std::function<void(cpu::Products&, int, int)>& rows_of) {
+      const int part = (all + threads_ - 1) / threads_;
+      pool().run(static_cast<std::size_t>(threads_), [&](std::size_t, std::size_t item) {
+        cpu::Products products(kernels_);
+        const int first = std::min(all, static_cast<int>(item) * part);
+        rows_of(products, first, std::min(all, first + part) - first);
+      });
+    };
+    split(n, [&](cpu::Products& products, int first, int count) {
+      products.multiply(count, n, m, d + first, 1, columns, d, columns,
+                        matrix.data() + static_cast<std::ptrdiff_t>(first) * n, columns, false);
+    });
     std::vector<double> inverse(columns);
     for (std::size_t a = 0; a < columns; ++a) {
       inverse[a] = 1.0 / std::sqrt(static_cast<double>(matrix[a * columns + a]));
@@ -108,13 +123,24 @@ class CpuBackend final : public HostBackend<float> {
       }
       matrix[a * columns + a] -= static_cast<float>(4.0 * share * along * inverse[a] * inverse[a]);
     }
-    products.multiply(m, n, n, d, columns, 1, matrix.data(), columns, to, columns, true);
+    split(m, [&](cpu::Products& products, int first, int count) {
+      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(first) * n;
+      products.multiply(count, n, n, d + at, columns, 1, matrix.data(), columns, to + at, columns,
+                        true);
+    });
     return value;
   }
 
  private:
+  /// For shared vectors' own products, made when first asked for.
+  ThreadPool& pool() {
+    if (!pool_) pool_ = std::make_unique<ThreadPool>(threads_);
+    return *pool_;
+  }
+
   const cpu::Kernels& kernels_;
   int threads_;
+  std::unique_ptr<ThreadPool> pool_;
 };
 
 }  // namespace

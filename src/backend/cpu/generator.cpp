@@ -10,14 +10,6 @@
 
 namespace kshot::backend::cpu {
 
-Deviation deviation(float u, float offset) {
-  // expm1, as exp(u) - 1 loses all where the offset is nothing and u is small
-  const float less = std::expm1(u);
-  const float std = less + offset;
-  if (std < static_cast<float>(least_std)) return {static_cast<float>(least_std), 0.0f};
-  return {std, less + 1.0f};
-}
-
 LatentGenerator::LatentGenerator(CpuWave& wave, const GeneratorSpec& spec)
     : Generator(wave),
       wave_(wave),
@@ -33,26 +25,44 @@ LatentGenerator::Values LatentGenerator::vector(Block block, int task) const {
   return values;
 }
 
+/// std(u) = exp(u) - 1, where not too small, of the elements of a task's statistics.
+LatentGenerator::Deviations LatentGenerator::deviations(const Values& statistics) const {
+  const auto lanes = static_cast<std::size_t>(wave_.kernels().lanes);
+  const std::size_t n = groups_ * latent_;
+  Deviations d{Values((n + lanes - 1) / lanes * lanes), Values(n)};
+  for (std::size_t i = 0; i < n; ++i) {
+    d.value[i] = statistics[i / latent_ * 2 * latent_ + latent_ + i % latent_];
+  }
+  wave_.kernels().exp_less_one(d.value.data(), d.value.data(), d.value.size() / lanes);
+  constexpr auto least = static_cast<float>(least_std);
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool low = d.value[i] < least;
+    d.slope[i] = low ? 0.0f : d.value[i] + 1.0f;
+    if (low) d.value[i] = least;
+  }
+  return d;
+}
+
 void LatentGenerator::sample(Block z, Block statistics, Block eps) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    const Deviations d = deviations(s);
     Values to(groups_ * latents_ * latent_);
-    for (std::size_t i = 0; i < to.size(); ++i) {
-      const std::size_t m = mean_of(i);
-      to[i] = s[m] + (eps ? deviation(s[m + latent_], 0.0f).value * e[i] : 0.0f);
-    }
+    each_latent([&](std::size_t i, std::size_t element, std::size_t mean) {
+      to[i] = s[mean] + (eps ? d.value[element] * e[i] : 0.0f);
+    });
     wave_.write(z, task, to.data());
   });
 }
 
 void LatentGenerator::sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    const Deviations d = deviations(s);
     const Values g = vector(g_z, task);
     Values to = vector(g_statistics, task);
-    for (std::size_t i = 0; i < g.size(); ++i) {
-      const std::size_t m = mean_of(i);
-      to[m] += g[i];
-      if (eps) to[m + latent_] += deviation(s[m + latent_], 0.0f).slope * g[i] * e[i];
-    }
+    each_latent([&](std::size_t i, std::size_t element, std::size_t mean) {
+      to[mean] += g[i];
+      if (eps) to[mean + latent_] += d.slope[element] * g[i] * e[i];
+    });
     wave_.write(g_statistics, task, to.data());
   });
 }
@@ -60,25 +70,29 @@ void LatentGenerator::sample_pullback(Block g_statistics, Block statistics, Bloc
 void LatentGenerator::kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
                          Block g_statistics) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
+    const Deviations d = deviations(s);
     Values to = vector(g_statistics, task);
     const Values at = vector(z, task);
+    const std::size_t elements = groups_ * latent_;
     const bool sampled = kind == Kl::sampled;
-    const std::size_t terms = sampled ? at.size() : groups_ * latent_;
+    const std::size_t terms = sampled ? at.size() : elements;
     const auto scale = static_cast<float>(weight / static_cast<double>(terms));
     float sum = 0.0f;
-    for (std::size_t i = 0; i < terms; ++i) {
-      const std::size_t m = sampled ? mean_of(i) : i / latent_ * 2 * latent_ + i % latent_;
-      const Deviation d = deviation(s[m + latent_], 0.0f);
-      if (sampled) {
-        sum += -std::log(d.value) - 0.5f * e[i] * e[i] + 0.5f * at[i] * at[i];
-        to[m] += scale * at[i];
-        to[m + latent_] += scale * (at[i] * e[i] - 1.0f / d.value) * d.slope;
-      } else {
-        sum += -std::log(d.value) + 0.5f * (d.value * d.value + s[m] * s[m] - 1.0f);
-        to[m] += scale * s[m];
-        to[m + latent_] += scale * (d.value - 1.0f / d.value) * d.slope;
-      }
+    for (std::size_t i = 0; i < elements; ++i) {
+      // each of the group's latents has it
+      sum -= (sampled ? static_cast<float>(latents_) : 1.0f) * std::log(d.value[i]);
+      if (sampled) continue;
+      const std::size_t mean = i / latent_ * 2 * latent_ + i % latent_;
+      sum += 0.5f * (d.value[i] * d.value[i] + s[mean] * s[mean] - 1.0f);
+      to[mean] += scale * s[mean];
+      to[mean + latent_] += scale * (d.value[i] - 1.0f / d.value[i]) * d.slope[i];
     }
+    each_latent([&](std::size_t i, std::size_t element, std::size_t mean) {
+      if (!sampled) return;
+      sum += 0.5f * (at[i] * at[i] - e[i] * e[i]);
+      to[mean] += scale * at[i];
+      to[mean + latent_] += scale * (at[i] * e[i] - 1.0f / d.value[element]) * d.slope[element];
+    });
     wave_.write(g_statistics, task, to.data());
     Values total = vector(value, task);
     total[0] += scale * sum;

@@ -11,12 +11,6 @@
 
 namespace kshot::backend::cpu {
 
-/// std(u; offset) = max(exp(u) - (1 - offset), least_std), and its derivative by u.
-struct Deviation {
-  float value, slope;
-};
-Deviation deviation(float u, float offset);
-
 /// What does not depend on how the networks are computed: latents drawn from statistics.
 class LatentGenerator : public Generator {
  public:
@@ -37,9 +31,21 @@ class LatentGenerator : public Generator {
   std::size_t groups_, latents_, latent_, weights_;  ///< N, C, L, P
 
  private:
-  /// Where the mean of latent element i lies in the statistics; its u is L further.
-  std::size_t mean_of(std::size_t i) const {
-    return i / (latents_ * latent_) * 2 * latent_ + i % latent_;
+  struct Deviations {
+    Values value, slope;  ///< [N, L], value longer
+  };
+  Deviations deviations(const Values& statistics) const;
+  /// Calls body(element of the latents, that of [N, L], where its mean lies in the statistics).
+  template <typename F>
+  void each_latent(const F& body) const {
+    std::size_t i = 0;
+    for (std::size_t g = 0; g < groups_; ++g) {
+      for (std::size_t c = 0; c < latents_; ++c) {
+        for (std::size_t l = 0; l < latent_; ++l) {
+          body(i++, g * latent_ + l, g * 2 * latent_ + l);
+        }
+      }
+    }
   }
   template <typename F>
   void for_latents(Block statistics, Block eps, const F& body) {

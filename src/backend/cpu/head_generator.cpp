@@ -495,7 +495,8 @@ void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents
     const auto rows = static_cast<int>(support(t)), n = static_cast<int>(groups_);
     Rows& right = k.dropped ? g_codes_ : gradient.features;
     products_.multiply(rows, static_cast<int>(l_), n, delta_dot_.row(0), 1, s_, scaled_.row(0), l_,
-                       right.row(0), l_, !k.dropped);
+                       right.row(0), l_, !k.dropped && gradient.by_features);
+    gradient.by_features = gradient.by_features || !k.dropped;
     products_.multiply(rows, static_cast<int>(l_), n, k.delta.row(first), 1, s_,
                        scaled_.row(groups_), l_, right.row(0), l_, true);
     for (std::size_t r = 0; k.dropped && r < support(t); ++r) {
@@ -510,14 +511,14 @@ void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents
 void HeadGenerator::clear() {
   for (TaskGradient& g : gradient_) {
     for (OuterSum* sum : {&g.deviations, &g.means, &g.encoder}) sum->terms = 0;
-    std::fill_n(g.features.row(0), g.features.values.size(), 0.0f);
+    g.by_features = false;
     g.relation.clear();
   }
   related_ = false;
 }
 
 void HeadGenerator::add_to(int task, float* to, bool accumulate) {
-  const TaskGradient& g = gradient_[static_cast<std::size_t>(task)];
+  TaskGradient& g = gradient_[static_cast<std::size_t>(task)];
   outer(static_cast<std::size_t>(spec_.encoder->outputs()), weights_, g.encoder.terms,
         g.encoder.left.row(0), g.encoder.left.stride, g.encoder.right, to, accumulate);
   const std::size_t at = spec_.relation_at();
@@ -526,9 +527,15 @@ void HeadGenerator::add_to(int task, float* to, bool accumulate) {
   for (std::size_t i = at; i < g.relation.size(); ++i) to[i] += g.relation[i];
   float* const means = to + spec_.decoder_at();
   const std::size_t half = weights_ * latent_;
-  outer(weights_, latent_, support(static_cast<std::size_t>(task)),
-        head_.features_of(Set::support, task), p_, g.features, means, accumulate);
-  outer(weights_, latent_, g.means.terms, g.means.left.row(0), p_, g.means.right, means, true);
+  // the support rows' terms join the others for this one product
+  const std::size_t terms = g.means.terms;
+  const float* const x = head_.features_of(Set::support, task);
+  for (std::size_t r = 0; g.by_features && r < support(static_cast<std::size_t>(task)); ++r) {
+    g.means.add(x + r * p_, g.features.row(r), 1.0f);
+  }
+  outer(weights_, latent_, g.means.terms, g.means.left.row(0), p_, g.means.right, means,
+        accumulate);
+  g.means.terms = terms;
   outer(weights_, latent_, g.deviations.terms, g.deviations.left.row(0), p_, g.deviations.right,
         means + half, accumulate);
   if (!accumulate) std::fill(means + 2 * half, to + width_, 0.0f);

@@ -73,6 +73,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     OuterSum deviations, means, encoder;
     /// Of the means too: right sides to the support rows as they are.
     Rows features;
+    bool by_features = false;     ///< there are any
     std::vector<float> relation;  ///< multiplied out (settle()); begins with room for the encoder
   };
   /// What a decode and the loss's gradient leave for what follows, for all tasks.

@@ -171,6 +171,8 @@ struct Kernels {
   void (*multiply_add)(float* y, float a, const float* x1, const float* x2, std::size_t vectors);
   void (*multiply)(float* y, const float* x, std::size_t vectors);  // y *= x
   void (*exponential)(float* y, const float* x, std::size_t vectors);
+  /// exp(x) - 1, as precise where x is small.
+  void (*exp_less_one)(float* y, const float* x, std::size_t vectors);
   /// dst = src - rate * g (src null: rate * g). rate: number, or vector where `rates` is given.
   void (*rate_step)(float* dst, const float* src, float rate, const float* rates, bool splat,
                     const float* g, std::size_t vectors);

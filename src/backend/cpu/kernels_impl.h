@@ -93,7 +93,11 @@ KSHOT_INLINE vf fma_exact(vf a, vf b, vf c) {
 
 // ---- exp, log, tanh (Cephes polynomials, a few units in the last place) ----
 
-KSHOT_INLINE vf vexp(vf x) {
+/// exp(x) = scale (1 + r + p r^2), scale a power of two.
+struct ExpParts {
+  vf scale, r, p;
+};
+KSHOT_INLINE ExpParts exp_parts(vf x) {
   const vf clamped = vmin(vmax(x, splat(-87.3f)), splat(88.3f));
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
   const vf shifted = clamped * 1.44269504088896341f + magic;
@@ -106,12 +110,22 @@ KSHOT_INLINE vf vexp(vf x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + (r + 1.0f);
   const vi exponent = (as_int(shifted) - as_int(magic) + 127) << 23;
-  vf y = p * as_float(exponent);
-  y = select(x < -87.3f, splat(0.0f), y);
+  return {as_float(exponent), r, p};
+}
+/// y where exp(x) is in range, else its limits.
+KSHOT_INLINE vf exp_limits(vf x, vf y, float least) {
+  y = select(x < -87.3f, splat(least), y);
   y = select(x > 88.3f, splat(__builtin_inff()), y);
   return select(x == x, y, x);
+}
+KSHOT_INLINE vf vexp(vf x) {
+  const ExpParts e = exp_parts(x);
+  return exp_limits(x, (e.p * (e.r * e.r) + (e.r + 1.0f)) * e.scale, 0.0f);
+}
+KSHOT_INLINE vf vexp_less_one(vf x) {
+  const ExpParts e = exp_parts(x);
+  return exp_limits(x, (e.p * (e.r * e.r) + e.r) * e.scale + (e.scale - 1.0f), -1.0f);
 }
 
 KSHOT_INLINE vf vlog(vf x) {  // x > 0, normal
@@ -184,6 +198,10 @@ void multiply(float* y, const float* x, std::size_t vectors) {
 
 void exponential(float* y, const float* x, std::size_t vectors) {
   for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, vexp(load(x + i * W)));
+}
+
+void exp_less_one(float* y, const float* x, std::size_t vectors) {
+  for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, vexp_less_one(load(x + i * W)));
 }
 
 void rate_step(float* dst, const float* src, float rate, const float* rates, bool spread,
@@ -1271,6 +1289,7 @@ constexpr Kernels table = {
     multiply_add,
     multiply,
     exponential,
+    exp_less_one,
     rate_step,
     scale,
     adam,

@@ -127,13 +127,29 @@ class CudaBackend final : public backend::Backend {
     keep(index, src.size());
     run([&](cudaStream_t s) { cuda::gather(at(dst), at(src), index_.data(), index.size(), s); });
   }
-  void scatter_add(SharedVector& dst, const SharedVector& src,
-                   std::span<const std::uint32_t> index) override {
+  void scatter_add(SharedVector& dst, const SharedVector& src, std::span<const std::uint32_t> index,
+                   bool accumulate) override {
     check_sizes(src.size(), index.size());
     keep(index, dst.size());
+    DeviceMemory<T> sums(accumulate ? dst.size() : 0);
     run([&](cudaStream_t s) {
-      gather_sum(at(dst), at(src), first_.data(), order_.data(), dst.size(), s);
+      T* const to = accumulate ? sums.data() : at(dst);
+      gather_sum(to, at(src), first_.data(), order_.data(), dst.size(), s);
+      if (accumulate) axpy(at(dst), T(1), sums.data(), dst.size(), s);
     });
+  }
+  double l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
+                    SharedVector& g) override {
+    check_sizes(v.size(), g.size());
+    double squares = 0.0;
+    for (const Segment& segment : segments) {
+      squares += sum([&](double* to, cudaStream_t s) {
+        const T* const x = at(v) + segment.offset;
+        cuda::squared_norm(to, x, T(0), segment.size, s);
+        axpy(at(g) + segment.offset, static_cast<T>(weight), x, segment.size, s);
+      });
+    }
+    return 0.5 * weight * squares;
   }
   double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
                      double weight, SharedVector& g_mu, SharedVector& g_s) override {
