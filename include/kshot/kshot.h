@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kshot/config.h"     // IWYU pragma: export
+#include "kshot/embedder.h"   // IWYU pragma: export
 #include "kshot/episode.h"    // IWYU pragma: export
 #include "kshot/error.h"      // IWYU pragma: export
 #include "kshot/evaluator.h"  // IWYU pragma: export

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/embed_command.h"
 #include "cli/import_command.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -43,6 +44,7 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
     add_train();
     add_evaluate();
     add_adapt();
+    add_embed();
     add_report();
     add_compare();
     add_plan();
@@ -202,6 +204,31 @@ adapted.safetensors (the adapted weights).)");
     sub->callback([this] { status_ = run_adapt(adapt_); });
   }
 
+  void add_embed() {
+    CLI::App* sub = command("embed", "Features of a data file from a run's network",
+                            R"(Examples:
+  kshot embed runs/omniglot-classifier --out omniglot-features.kshot
+  kshot embed runs/birds --data photos.kshot --out photo-features.kshot
+  kshot embed runs/birds --data photos.kshot --out features.npz
+  kshot embed runs/birds --set data.path=moved/birds.kshot --data photos.kshot --out features.kshot
+
+What the network's last linear layer sees of each example, for LEO or a linear head to learn on. RUN is
+any run of maml, meta_sgd, abml or hvi. The features
+keep classes, splits and order of the examples; --out is a data file, or with .npz arrays x and y beside
+a table (.tsv), which `kshot import arrays` reads. Norm layers take the statistics of training examples
+of the run's data file (data.path): an example's features depend on nothing beside it.)");
+    sub->add_option("run", embed_.run, "Run folder or checkpoint")->required();
+    sub->add_option("--data", embed_.data, "Data file to embed; default: the run's own")
+        ->type_name("FILE");
+    sub->add_option("-o,--out", embed_.out, "Data file or .npz to write")
+        ->type_name("FILE")
+        ->required();
+    add_set(sub, embed_.set);
+    sub->add_flag("--quiet", embed_.quiet, "No progress, no messages");
+    add_machine(sub, embed_.machine);
+    sub->callback([this] { status_ = run_embed(embed_); });
+  }
+
   void add_report() {
     CLI::App* sub = command("report", "A run as one HTML page",
                             R"(Examples:
@@ -323,6 +350,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   TrainArguments train_;
   EvaluateArguments evaluate_;
   AdaptArguments adapt_;
+  EmbedArguments embed_;
   ReportArguments report_;
   CompareArguments compare_;
   PlanArguments plan_;

@@ -15,6 +15,7 @@
 #include "io/npy.h"
 #include "io/safetensors.h"
 #include "kshot/random.h"
+#include "support/class_files.h"
 #include "support/put_file.h"
 #include "support/temp_folder.h"
 
@@ -70,7 +71,7 @@ TEST_F(Cli, EveryCommandHasHelpWithExamples) {
   const Outcome all = kshot({"--help"});
   EXPECT_EQ(all.status, 0);
   for (const char* command : {"train", "evaluate", "adapt", "report", "compare", "plan", "inspect",
-                              "devices", "config", "verify", "demo", "import"}) {
+                              "devices", "config", "verify", "demo", "import", "embed"}) {
     EXPECT_THAT(all.out, HasSubstr(command));
     const Outcome help = kshot({command, "--help"});
     EXPECT_EQ(help.status, 0) << command;
@@ -90,6 +91,8 @@ TEST_F(Cli, WrongUsageIsOneLineAndStatus2) {
                                              {"train", "c.toml", "--threads", "two"},
                                              {"train", "--resume", "run", "--out", "other"},
                                              {"evaluate"},
+                                             {"embed"},
+                                             {"embed", "run"},
                                              {"evaluate", "run", "--norm", "layer"},
                                              {"verify", "case", "--precision", "f16"},
                                              {"config"},
@@ -130,6 +133,7 @@ TEST_F(Cli, BadInputIsOneLineThatNamesIt) {
                         {{"evaluate", "nowhere"}, "nowhere"},
                         {{"evaluate", "c.toml"}, "c.toml"},
                         {{"adapt", "nowhere", "--support", "a", "--query", "b"}, "nowhere"},
+                        {{"embed", "nowhere", "--out", "f.kshot"}, "nowhere"},
                         {{"report", "nowhere"}, "nowhere"},
                         {{"compare", "nowhere", "either"}, "nowhere"},
                         {{"plan", "missing.toml"}, "missing.toml"},
@@ -258,6 +262,62 @@ validation_episodes = 16
   EXPECT_EQ(kshot({"report", "a", "--quick"}).status, 0);
   EXPECT_EQ(kshot({"compare", "a", "b"}).status, 0);
   EXPECT_THAT(kshot({"plan", "leo.toml"}).out, HasSubstr("tasks"));
+}
+
+TEST_F(Cli, ImagesToFeaturesToLeo) {
+  write_class_file(folder_ / "i.kshot", {});
+  put_file(folder_ / "images.toml", R"(algorithm = "maml"
+inner.learning_rate = 0.1
+[network]
+type = "sequential"
+input = [1, 6, 6]
+layers = [ { type = "conv", out = 8, kernel = 3, stride = 2, padding = 1 }, { type = "norm" },
+           { type = "relu" }, { type = "flatten" }, { type = "linear", out = 3 } ]
+[loss]
+type = "cross_entropy"
+[data]
+source = "file"
+path = "i.kshot"
+ways = 3
+queries = 4
+[train]
+steps = 5
+meta_batch = 4
+validate_every = 0
+[evaluate]
+episodes = 20
+)");
+  ASSERT_EQ(kshot({"train", "images.toml", "--out", "c"}).status, 0);
+  const Outcome embedded = kshot({"embed", "c", "--out", "f.kshot"});
+  ASSERT_EQ(embedded.status, 0) << embedded.error;
+  EXPECT_THAT(embedded.out, HasSubstr("72 features of 300 examples"));
+  EXPECT_THAT(kshot({"inspect", "f.kshot"}).out,
+              testing::AllOf(HasSubstr("inputs 72"), HasSubstr("norm statistics of 160")));
+
+  put_file(folder_ / "leo.toml", R"(algorithm = "leo"
+leo = { ways = 3, dim = 72, latent = 8, latent_steps = 2, finetune_steps = 1 }
+data = { source = "file", path = "f.kshot", ways = 3, queries = 5, unit_length = true }
+train = { steps = 5, meta_batch = 4, validate_every = 0 }
+evaluate.episodes = 20
+)");
+  ASSERT_EQ(kshot({"train", "leo.toml", "--out", "leo"}).status, 0);
+  EXPECT_THAT(kshot({"evaluate", "leo"}).out, HasSubstr("nearest centroid"));
+  const Outcome compared = kshot({"compare", "c", "leo"});
+  EXPECT_EQ(compared.status, 0) << compared.error;
+
+  const std::set<std::string> before = files();
+  const auto refused = [&](const std::vector<std::string>& arguments, const char* expected) {
+    const Outcome outcome = kshot(arguments);
+    expect_one_line(outcome, testing::PrintToString(arguments));
+    EXPECT_THAT(outcome.error, HasSubstr(expected));
+  };
+  refused({"embed", "leo", "--out", "g.kshot"}, "expected a run of maml");
+  refused({"embed", "c", "--data", "f.kshot", "--out", "g.kshot"}, "the network takes images");
+  refused({"embed", "c", "--out", "i.kshot"}, "is the data file itself");
+  refused({"embed", "c", "--out", "no/g.kshot"}, "no/");
+  refused({"evaluate", "leo", "--set", "data.path=i.kshot"}, "72");
+  refused({"evaluate", "leo", "--shots", "16"}, "data.shots = 16");
+  EXPECT_EQ(files(), before) << "something was left behind";
 }
 
 TEST_F(Cli, LeoGeneratesANetwork) {

@@ -1,0 +1,51 @@
+#include "cli/embed_command.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "io/log.h"
+#include "kshot/embedder.h"
+#include "kshot/error.h"
+
+namespace kshot::cli {
+
+int run_embed(const EmbedArguments& a) {
+  EmbedderOptions options;
+  options.device = a.machine.device;
+  options.threads = a.machine.threads;
+  options.overrides = a.set;
+  const Embedder embedder(a.run, options);
+  const std::string data = a.data.empty() ? embedder.config().data.path : a.data;
+  if (data.empty()) {
+    throw Error(
+        fmt::format("{}: the run has no data file; expected one to embed (--data FILE)", a.run));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  std::optional<io::Progress> progress;
+  const EmbeddedFile result =
+      embed_file(embedder, data, a.out, [&](std::uint64_t done, std::uint64_t total) {
+        if (a.quiet) return;
+        if (!progress) progress.emplace(total, "examples");
+        progress->update(done);
+      });
+  if (progress) progress->finish();
+  fmt::print("{} features of {} examples of {}\n", result.features, result.rows, data);
+  for (const auto& file : result.files) fmt::print("written to {}\n", file.string());
+  if (!a.quiet) {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    io::log_info(embedder.describe());
+    io::log_info(fmt::format("{:.1f} s, {:.0f} examples/s, device {}", seconds,
+                             static_cast<double>(result.rows) / std::max(seconds, 1e-9),
+                             embedder.device()));
+  }
+  return 0;
+}
+
+}  // namespace kshot::cli

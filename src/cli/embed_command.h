@@ -1,0 +1,19 @@
+// `embed`: features of a data file from a run's network.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+
+namespace kshot::cli {
+
+struct EmbedArguments {
+  std::string run, data, out;  ///< data: empty for the run's own
+  std::vector<std::string> set;
+  bool quiet = false;
+  Machine machine;
+};
+int run_embed(const EmbedArguments& arguments);
+
+}  // namespace kshot::cli
