@@ -35,81 +35,20 @@
 
 #include <limits>
 #include <string>
-#include <type_traits>
 
-#include "kernels/device.h"
+#include "kernels/tile.h"
 #include "kshot/error.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-constexpr int threads = 64;
-constexpr int side = 8;        // threads are side x side over a tile
-constexpr int depth_step = 8;  // of the sum, a slice
+using namespace tile;
 
 /// Channels and maps of features.
 struct Maps {
   int channels, height, width;
   __host__ __device__ int plane() const { return height * width; }
-};
-
-/// Four neighbours, read at once.
-template <class T>
-struct alignas(16) Quad {
-  T v[4];
-};
-
-/// A slice of a matrix: [depth_step][elements], padded by one quad so that threads that store along
-/// the depth meet different banks.
-template <class T, int elements>
-using Slice = Quad<T>[depth_step][elements / 4 + 1];
-
-template <class T, int elements>
-__device__ T& at(Slice<T, elements>& slice, int k, int element) {
-  return slice[k][element / 4].v[element % 4];
-}
-
-/// Element `i` of a thread's own, within the tile.
-__device__ constexpr int own(int place, int i) {
-  return (place + side * (i / 4)) * 4 + i % 4;
-}
-
-template <class T, int M, int N>
-struct Sums {
-  static constexpr int rows = M / side, columns = N / side;
-  T v[rows][columns] = {};
-
-  /// v += a slice of `a`, transposed, times one of `b`; also the row sums of `a`, where wanted.
-  template <bool row_sums>
-  __device__ void add(const Slice<T, M>& a, const Slice<T, N>& b, int place_m, int place_n,
-                      T (&sum)[rows]) {
-#pragma unroll
-    for (int k = 0; k < depth_step; ++k) {
-      T am[rows], bn[columns];
-#pragma unroll
-      for (int h = 0; h < rows / 4; ++h) {
-        const Quad<T> quad = a[k][place_m + side * h];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) am[4 * h + i] = quad.v[i];
-      }
-#pragma unroll
-      for (int h = 0; h < columns / 4; ++h) {
-        const Quad<T> quad = b[k][place_n + side * h];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) bn[4 * h + i] = quad.v[i];
-      }
-#pragma unroll
-      for (int i = 0; i < rows; ++i) {
-#pragma unroll
-        for (int j = 0; j < columns; ++j) v[i][j] += am[i] * bn[j];
-      }
-      if constexpr (row_sums) {
-#pragma unroll
-        for (int i = 0; i < rows; ++i) sum[i] += am[i];
-      }
-    }
-  }
 };
 
 /// Counts through positions (high, mid, low) of sizes (any, mid_size, low_size) without dividing.
@@ -452,31 +391,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// ---- choice of tiles ----
-
-int tiles(int extent, int tile) {
-  return (extent + tile - 1) / tile;
-}
-
-/// 64, unless tiles of 32 save more than an eighth of the padded extent: theirs are the slower
-/// multiply-adds, with as many reads for fewer of them.
-bool small_tile(int extent) {
-  return tiles(extent, 32) * 32 * 8 < tiles(extent, 64) * 64 * 7;
-}
-
-/// Calls body(integral constants M, N). Sums of 64 x 64 doubles do not fit a thread's registers.
-template <class T, class Body>
-void with_tile(int m, int n, const Body& body) {
-  using Small = std::integral_constant<int, 32>;
-  using Large = std::integral_constant<int, 64>;
-  if constexpr (std::is_same_v<T, double>) {
-    body(Small{}, Small{});
-  } else if (small_tile(m)) {
-    small_tile(n) ? body(Small{}, Small{}) : body(Small{}, Large{});
-  } else {
-    small_tile(n) ? body(Large{}, Small{}) : body(Large{}, Large{});
-  }
-}
+// ---- launches ----
 
 unsigned grid_of(long long tasks, long long blocks_per_task) {
   const long long blocks = tasks * blocks_per_task;

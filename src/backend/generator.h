@@ -63,7 +63,8 @@ class Generator {
   /// From the support rows of the tasks at hand. Throws Error for a task whose groups have no row,
   /// or with latent_per_row not C rows.
   virtual void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) = 0;
-  /// g_theta += pull-back of g_statistics through encode (whose activations may serve again).
+  /// g_theta += pull-back of g_statistics through encode, after an encode of the same, whose
+  /// activations may serve again.
   virtual void encode_pullback(const SharedVector& theta, const Dropout& dropout,
                                Block g_statistics, Block g_theta) = 0;
 

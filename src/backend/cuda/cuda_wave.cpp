@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "backend/generator.h"
+#include "backend/cuda/cuda_generator.h"
 #include "kernels/latent.h"
 #include "kernels/reduction.h"
 #include "kernels/scalar.h"
@@ -134,6 +134,19 @@ const typename CudaWave<T>::Rows& CudaWave<T>::data_of(Set set) const {
 }
 
 template <class T>
+typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
+  const Rows& rows = sets_[static_cast<int>(Set::support)];
+  SupportRows view;
+  view.extent = row_extent(rows);
+  view.features = network_->input().size();
+  view.targets = network_->outputs();
+  view.x = rows.x.data();
+  view.values = rows.values.data();
+  view.labels = rows.labels.data();
+  return view;
+}
+
+template <class T>
 template <class Number>
 void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
                            const std::vector<Number>& support_y, const std::vector<Number>& query_x,
@@ -230,6 +243,12 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
   };
   support_n_ = own(batch.support_n);
   query_n_ = own(batch.query_n);
+  ++loads_;
+  if (!batch.support_label.empty()) {
+    const auto begin =
+        batch.support_label.begin() + static_cast<std::ptrdiff_t>(first) * shape.support;
+    support_labels_.assign(begin, begin + static_cast<std::ptrdiff_t>(count) * shape.support);
+  }
   begin_staging();
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
@@ -721,8 +740,9 @@ void CudaWave<T>::split_value(const SplitPass& pass, Block loss, Block outputs,
 }
 
 template <class T>
-std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::GeneratorSpec&) {
-  throw DeviceError("the CUDA backend has no generated weights (LEO) yet: use device \"cpu\"");
+std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::GeneratorSpec& spec) {
+  device_.activate();
+  return make_generator(*this, spec);
 }
 
 template class CudaWave<float>;

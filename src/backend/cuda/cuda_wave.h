@@ -82,10 +82,31 @@ class CudaWave final : public backend::Wave {
   /// Takes the memory that is otherwise taken when it is first needed: for counting.
   void take_memory(const backend::WaveDemand& demand);
 
-  // ---- what the reduction sees ----
+  // ---- what the reduction and generators see ----
   const Stream& stream() const { return stream_; }
   const T* data(Block block) const { return storage(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
+  std::size_t width(Block block) const { return storage(block).width; }
+  T* at(Block block) { return storage(block).values.data(); }
+  /// Throws where the block has another width.
+  T* at(Block block, std::size_t width);
+  /// Null for an empty block.
+  T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
+  /// The tasks' support rows; rows beyond a task's own are zero.
+  struct SupportRows {
+    RowExtent extent;
+    int features = 0, targets = 0;         ///< numbers of a row
+    const T* x = nullptr;                  ///< [tasks, rows, features]
+    const T* values = nullptr;             ///< [tasks, rows, targets]; null with labels
+    const std::int32_t* labels = nullptr;  ///< [tasks, rows]; null with values
+  };
+  SupportRows support_rows() const;
+  /// Their numbers [tasks], and labels [tasks, rows of the batch], on the host.
+  std::span<const std::int32_t> support_counts() const { return support_n_; }
+  std::span<const std::int32_t> support_labels() const { return support_labels_; }
+  int outputs_of_network() const { return network_outputs_; }
+  /// How often tasks were loaded.
+  std::uint64_t loads() const { return loads_; }
 
  private:
   struct Storage {
@@ -128,12 +149,6 @@ class CudaWave final : public backend::Wave {
   const Storage& storage(Block block) const {
     return blocks_.at(static_cast<std::size_t>(block.id));
   }
-  T* at(Block block) { return storage(block).values.data(); }
-  /// Throws where the block has another width.
-  T* at(Block block, std::size_t width);
-  /// Null for an empty block.
-  T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
-  std::size_t width(Block block) const { return storage(block).width; }
   std::size_t elements(Block block) const {
     return static_cast<std::size_t>(count_) * width(block);
   }
@@ -194,6 +209,8 @@ class CudaWave final : public backend::Wave {
   int capacity_;
   std::size_t batch_first_ = 0;
   std::vector<std::int32_t> support_n_, query_n_;  ///< own rows of the tasks at hand
+  std::uint64_t loads_ = 0;
+  std::vector<std::int32_t> support_labels_;
   std::vector<Storage> blocks_;
   Rows sets_[3];
   DeviceMemory<T> dropped_, row_loss_;

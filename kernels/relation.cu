@@ -1,0 +1,479 @@
+// A perceptron on all ordered pairs of a task's rows (relation.h).
+//
+// Mathematics   h_ij = relu(left_i + right_j),  y_ij = relu(W h_ij + b),  mean_i = 1/n sum_j y_ij.
+//               With o_ij = [y_ij > 0], kept as bits, and g_i the gradient by mean_i:
+//                 d_ij = o_ij g_i / n,  e_ij = [h_ij > 0] W^T d_ij,
+//                 g_left_i = sum_j e_ij,  g_right_j = sum_i e_ij,
+//                 g_W = sum_ij d_ij h_ij^T,  g_b = sum_ij d_ij.
+// Layout        features [task][row][width]; bits [task][i][j][word], outputs ascending.
+// Who does what Products whose one factor is made while it is loaded (tile.h), blocks of 64
+// threads.
+//               pair_product (forward and input gradients): a block takes the pairs of a few rows,
+//               its owners, with all their partners, by a tile of columns; tiles of pairs follow
+//               one another. A tile's results pass through shared memory, where a thread a column
+//               adds up an owner's partners in ascending order. g_right is the same with the second
+//               of each pair as owner: a product more, for no sums across blocks. pair_outer
+//               (weights): a block takes a tile of one task's W and goes through its pairs. Groups,
+//               join_rows: passes by task (passes.h), rows in ascending order.
+// Outputs       overwritten, weight gradients accumulated.
+// Bytes         per task: left, right, mean 3 n H scalars, W from L2, bits n^2 H / 8 bytes (1/32 of
+//               the pairs' activations in float). Weight gradients: H^2 scalars read and written.
+// Operations    2 n^2 H^2 forward, 6 n^2 H^2 backward. H = 128: n = 5 0.8 + 2.5 MFLOP, n = 25 20 +
+//               61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50 of 64 pairs of a tile:
+//               0.45 of FP32's peak expected for it, n = 5 25 of 32: 0.4.
+#include "kernels/relation.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "kernels/passes.h"
+#include "kernels/tile.h"
+#include "kshot/error.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+using tile::at;
+using tile::depth_step;
+using tile::Loads;
+using tile::own;
+using tile::Quad;
+using tile::side;
+using tile::Sums;
+using tile::tiles;
+
+constexpr int bits = 32;  // of a word
+
+__device__ inline std::size_t row_at(const RowExtent& rows, int task, int row) {
+  return static_cast<std::size_t>(task) * static_cast<std::size_t>(rows.rows) +
+         static_cast<std::size_t>(row);
+}
+
+template <class T>
+__device__ const std::uint32_t* open_at(const Pairs<T>& pairs, int task, int i, int j) {
+  return pairs.open + (row_at(pairs.rows, task, i) * static_cast<std::size_t>(pairs.rows.rows) +
+                       static_cast<std::size_t>(j)) *
+                          static_cast<std::size_t>(open_words(pairs.outputs));
+}
+
+__device__ inline bool bit_of(const std::uint32_t* words, int i) {
+  return (words[i / bits] >> (i % bits) & 1u) != 0;
+}
+
+template <class T>
+__device__ T relu(T x) {
+  return x < T(0) ? T(0) : x;  // NaN passes
+}
+
+enum class PairPass { forward, left, right };  ///< the latter: gradients
+
+/// out[task, owner, column] = 1/n sum over partners of a pair's result.
+template <class T>
+struct PairProduct {
+  Pairs<T> pairs;
+  const T* g_mean;  // of the gradients
+  T* out;
+  int owners;  // of a block
+};
+
+template <class T, PairPass pass, int M, int N>
+__global__ void __launch_bounds__(tile::threads)
+    pair_product_kernel(PairProduct<T> p, int tiles_n, int owner_blocks) {
+  constexpr bool forward = pass == PairPass::forward;
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  KSHOT_SHARED(T, result, [M][N + 1]);
+  KSHOT_SHARED(int, row_i, [M]);  // of the tile's pairs, -1: none
+  KSHOT_SHARED(int, row_j, [M]);
+  const int thread = static_cast<int>(threadIdx.x);
+  int block = static_cast<int>(blockIdx.x);
+  const int first_n = block % tiles_n * N;
+  block /= tiles_n;
+  const int first_owner = block % owner_blocks * p.owners, task = block / owner_blocks;
+
+  const Pairs<T>& pairs = p.pairs;
+  const int n = own_row_count(pairs.rows, task);
+  const int depth = forward ? pairs.inputs : pairs.outputs;
+  const int width = forward ? pairs.outputs : pairs.inputs;
+  const auto stride = static_cast<std::size_t>(width);
+  const int column = first_n + thread;  // that this thread sums up
+  const bool sums_up = thread < N && column < width;
+  // Owners beyond the task's own rows.
+  const int last_owner = min(first_owner + p.owners, pairs.rows.rows);
+  for (int owner = max(first_owner, n); owner < last_owner; ++owner) {
+    if (sums_up) {
+      p.out[row_at(pairs.rows, task, owner) * stride + static_cast<std::size_t>(column)] = T(0);
+    }
+  }
+  if (first_owner >= n) return;  // the whole block
+  const int count = (min(last_owner, n) - first_owner) * n;
+
+  const auto inputs = static_cast<std::size_t>(pairs.inputs);
+  const T* left = pairs.left + row_at(pairs.rows, task, 0) * inputs;
+  const T* right = pairs.right + row_at(pairs.rows, task, 0) * inputs;
+  const T* g_mean =
+      forward ? nullptr
+              : p.g_mean + row_at(pairs.rows, task, 0) * static_cast<std::size_t>(pairs.outputs);
+  const std::uint32_t* open = open_at(pairs, task, 0, 0);
+  const int words = open_words(pairs.outputs);
+  using LoadsA = Loads<M, true>;
+  using LoadsB = Loads<N, forward>;  // W^T forward, else W
+  const int steps = (depth + depth_step - 1) / depth_step;
+  const int place_m = thread / side, place_n = thread % side;
+  const T shift = forward && sums_up && pairs.bias ? pairs.bias[column] : T(0);
+  int owner = first_owner, partner = 0;
+  T sum = T(0);
+
+  for (int first = 0; first < count; first += M) {
+    for (int m = thread; m < M; m += tile::threads) {
+      const int pair = first + m;
+      const int of_owner = first_owner + pair / n, of_partner = pair % n;
+      const bool is_real = pair < count;
+      row_i[m] = is_real ? (pass == PairPass::right ? of_partner : of_owner) : -1;
+      row_j[m] = is_real ? (pass == PairPass::right ? of_owner : of_partner) : -1;
+    }
+    __syncthreads();
+    T next_a[LoadsA::count], next_b[LoadsB::count];
+    const auto load = [&](int step) {
+      const int first_k = step * depth_step;
+#pragma unroll
+      for (int l = 0; l < LoadsA::count; ++l) {
+        const int m = LoadsA::element(thread, l), k = first_k + LoadsA::depth(thread, l);
+        const int i = row_i[m], j = row_j[m];
+        next_a[l] = T(0);
+        if (i < 0 || k >= depth) continue;
+        if constexpr (forward) {
+          next_a[l] = relu(left[i * depth + k] + right[j * depth + k]);
+        } else if (bit_of(open + (i * pairs.rows.rows + j) * words, k)) {
+          next_a[l] = g_mean[i * depth + k];
+        }
+      }
+#pragma unroll
+      for (int l = 0; l < LoadsB::count; ++l) {
+        const int c = first_n + LoadsB::element(thread, l), k = first_k + LoadsB::depth(thread, l);
+        next_b[l] = T(0);
+        if (c < width && k < depth) {
+          next_b[l] = pairs.weight[forward ? c * depth + k : k * width + c];
+        }
+      }
+    };
+    const auto store = [&](int step) {
+#pragma unroll
+      for (int l = 0; l < LoadsA::count; ++l) {
+        at<T, M>(slice_a[step % 2], LoadsA::depth(thread, l), LoadsA::element(thread, l)) =
+            next_a[l];
+      }
+#pragma unroll
+      for (int l = 0; l < LoadsB::count; ++l) {
+        at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) =
+            next_b[l];
+      }
+    };
+    Sums<T, M, N> sums;
+    T unused[Sums<T, M, N>::rows];
+    tile::walk(steps, load, store, [&](int step) {
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, unused);
+    });
+
+#pragma unroll
+    for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
+#pragma unroll
+      for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
+        result[own(place_m, x)][own(place_n, y)] = sums.v[x][y];
+      }
+    }
+    __syncthreads();
+    const int in_tile = min(M, count - first);
+    if (sums_up) {
+      for (int m = 0; m < in_tile; ++m) {
+        const T value = result[m][thread];
+        if constexpr (forward) {
+          sum += relu(value + shift);
+        } else if (left[row_i[m] * width + column] + right[row_j[m] * width + column] > T(0)) {
+          sum += value;
+        }
+        if (++partner < n) continue;
+        p.out[row_at(pairs.rows, task, owner) * stride + static_cast<std::size_t>(column)] =
+            sum / static_cast<T>(n);
+        sum = T(0);
+        partner = 0;
+        ++owner;
+      }
+    }
+    if constexpr (forward) {
+      for (int w = thread; w < M * (N / bits); w += tile::threads) {
+        const int m = w % M, first_c = w / M * bits;
+        if (m >= in_tile || first_n + first_c >= width) continue;
+        std::uint32_t word = 0;
+        for (int c = 0; c < bits && first_n + first_c + c < width; ++c) {
+          const T b = pairs.bias ? pairs.bias[first_n + first_c + c] : T(0);
+          if (result[m][first_c + c] + b > T(0)) word |= 1u << c;
+        }
+        const std::size_t pair =
+            row_at(pairs.rows, task, row_i[m]) * static_cast<std::size_t>(pairs.rows.rows) +
+            static_cast<std::size_t>(row_j[m]);
+        pairs.open[pair * static_cast<std::size_t>(open_words(pairs.outputs)) +
+                   static_cast<std::size_t>((first_n + first_c) / bits)] = word;
+      }
+    }
+    __syncthreads();  // the tile's shared memory is free again
+  }
+}
+
+template <class T>
+struct PairOuter {
+  Pairs<T> pairs;
+  const T* g_mean;
+  TaskTensor<T> g_weight, g_bias;
+};
+
+template <class T, int M, int N>
+__global__ void __launch_bounds__(tile::threads)
+    pair_outer_kernel(PairOuter<T> p, int tiles_m, int tiles_n) {
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  const int thread = static_cast<int>(threadIdx.x);
+  int block = static_cast<int>(blockIdx.x);
+  const int first_n = block % tiles_n * N;
+  block /= tiles_n;
+  const int first_m = block % tiles_m * M, task = block / tiles_m;
+
+  const Pairs<T>& pairs = p.pairs;
+  const int n = own_row_count(pairs.rows, task);
+  const auto inputs = static_cast<std::size_t>(pairs.inputs);
+  const T* left = pairs.left + row_at(pairs.rows, task, 0) * inputs;
+  const T* right = pairs.right + row_at(pairs.rows, task, 0) * inputs;
+  const T* g_mean =
+      p.g_mean + row_at(pairs.rows, task, 0) * static_cast<std::size_t>(pairs.outputs);
+  using LoadsA = Loads<M, false>;
+  using LoadsB = Loads<N, false>;
+  const int count = n * n, steps = (count + depth_step - 1) / depth_step;
+  T next_a[LoadsA::count], next_b[LoadsB::count];
+  const auto load = [&](int step) {
+#pragma unroll
+    for (int l = 0; l < LoadsA::count; ++l) {
+      const int o = first_m + LoadsA::element(thread, l);
+      const int pair = step * depth_step + LoadsA::depth(thread, l);
+      next_a[l] = T(0);
+      if (o >= pairs.outputs || pair >= count) continue;
+      const int i = pair / n, j = pair % n;
+      if (bit_of(open_at(pairs, task, i, j), o)) next_a[l] = g_mean[i * pairs.outputs + o];
+    }
+#pragma unroll
+    for (int l = 0; l < LoadsB::count; ++l) {
+      const int h = first_n + LoadsB::element(thread, l);
+      const int pair = step * depth_step + LoadsB::depth(thread, l);
+      next_b[l] = T(0);
+      if (h >= pairs.inputs || pair >= count) continue;
+      const int i = pair / n, j = pair % n;
+      next_b[l] = relu(left[i * pairs.inputs + h] + right[j * pairs.inputs + h]);
+    }
+  };
+  const auto store = [&](int step) {
+#pragma unroll
+    for (int l = 0; l < LoadsA::count; ++l) {
+      at<T, M>(slice_a[step % 2], LoadsA::depth(thread, l), LoadsA::element(thread, l)) = next_a[l];
+    }
+#pragma unroll
+    for (int l = 0; l < LoadsB::count; ++l) {
+      at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) = next_b[l];
+    }
+  };
+  const int place_m = thread / side, place_n = thread % side;
+  const bool with_bias = p.g_bias.data && first_n == 0;
+  Sums<T, M, N> sums;
+  T bias[Sums<T, M, N>::rows] = {};
+  tile::walk(steps, load, store, [&](int step) {
+    if (with_bias) {
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+    } else {
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+    }
+  });
+  const T share = T(1) / static_cast<T>(max(n, 1));
+  const auto of_task = static_cast<std::size_t>(task);
+  T* g_weight = p.g_weight.data + of_task * p.g_weight.stride;
+#pragma unroll
+  for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
+    const int o = first_m + own(place_m, x);
+    if (o >= pairs.outputs) continue;
+    if (with_bias && place_n == 0) {
+      p.g_bias.data[of_task * p.g_bias.stride + static_cast<std::size_t>(o)] += share * bias[x];
+    }
+#pragma unroll
+    for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
+      const int h = first_n + own(place_n, y);
+      if (h < pairs.inputs) g_weight[o * pairs.inputs + h] += share * sums.v[x][y];
+    }
+  }
+}
+
+unsigned grid_of(long long tasks, long long blocks_of_task) {
+  const long long blocks = tasks * blocks_of_task;
+  if (blocks > std::numeric_limits<int>::max()) {
+    throw Error("pairs of " + std::to_string(tasks) + " tasks: " + std::to_string(blocks) +
+                " blocks, expected fewer than 2^31");
+  }
+  return static_cast<unsigned>(blocks);
+}
+
+template <class T, PairPass pass>
+void run(T* out, const T* g_mean, const Pairs<T>& pairs, cudaStream_t stream) {
+  const int rows = pairs.rows.rows;
+  if (pairs.rows.tasks == 0 || rows == 0) return;
+  const int width = pass == PairPass::forward ? pairs.outputs : pairs.inputs;
+  tile::with_tile<T>(rows * rows, width, [&](auto m, auto n) {
+    constexpr int M = decltype(m)::value, N = decltype(n)::value;
+    const int owners = std::clamp(M / rows, 1, rows);
+    const int tiles_n = tiles(width, N), owner_blocks = tiles(rows, owners);
+    const unsigned grid = grid_of(pairs.rows.tasks, 1LL * tiles_n * owner_blocks);
+    launch<pair_product_kernel<T, pass, M, N>>(
+        {.grid = grid, .block = tile::threads, .stream = stream},
+        PairProduct<T>{pairs, g_mean, out, owners}, tiles_n, owner_blocks);
+  });
+}
+
+// ---- groups ----
+
+struct CountMembers {
+  std::int32_t* members;
+  Grouping of;
+  __device__ void operator()(int task, int group, std::size_t at) const {
+    const int n = own_row_count(of.rows, task);
+    int count = of.labels ? 0 : n;
+    for (int row = 0; of.labels && row < n; ++row) {
+      if (of.labels[row_at(of.rows, task, row)] == group) ++count;
+    }
+    members[at] = count;
+  }
+};
+
+template <class T>
+struct GroupMean {
+  T* mean;
+  const T* x;
+  Grouping of;
+  int width;
+  __device__ void operator()(int task, int i, std::size_t at) const {
+    const int group = i / width, feature = i - group * width;
+    const int n = own_row_count(of.rows, task);
+    T sum = T(0);
+    for (int row = 0; row < n; ++row) {
+      const std::size_t from = row_at(of.rows, task, row);
+      if (of.labels && of.labels[from] != group) continue;
+      sum += x[from * static_cast<std::size_t>(width) + static_cast<std::size_t>(feature)];
+    }
+    const std::size_t member =
+        static_cast<std::size_t>(task) * static_cast<std::size_t>(of.groups) +
+        static_cast<std::size_t>(group);
+    mean[at] = sum / static_cast<T>(of.members[member]);
+  }
+};
+
+template <class T>
+struct GroupMeanPullback {
+  T* g_x;
+  const T* g_mean;
+  Grouping of;
+  int width;
+  __device__ void operator()(int task, int i, std::size_t at) const {
+    const int row = i / width, feature = i - row * width;
+    if (row >= own_row_count(of.rows, task)) {
+      g_x[at] = T(0);
+      return;
+    }
+    const int group = of.labels ? of.labels[row_at(of.rows, task, row)] : 0;
+    const std::size_t member =
+        static_cast<std::size_t>(task) * static_cast<std::size_t>(of.groups) +
+        static_cast<std::size_t>(group);
+    g_x[at] = g_mean[member * static_cast<std::size_t>(width) + static_cast<std::size_t>(feature)] /
+              static_cast<T>(of.members[member]);
+  }
+};
+
+template <class T>
+struct JoinRows {
+  T* out;
+  const T* x;
+  const T* y;
+  int x_width, y_width;
+  RowExtent rows;
+  __device__ void operator()(int task, int i, std::size_t at) const {
+    const int width = x_width + y_width, row = i / width, feature = i - row * width;
+    const std::size_t from = row_at(rows, task, row);
+    out[at] = feature < x_width
+                  ? x[from * static_cast<std::size_t>(x_width) + static_cast<std::size_t>(feature)]
+                  : y[from * static_cast<std::size_t>(y_width) +
+                      static_cast<std::size_t>(feature - x_width)];
+  }
+};
+
+}  // namespace
+
+template <class T>
+void pairs_forward(T* mean, const Pairs<T>& pairs, cudaStream_t stream) {
+  run<T, PairPass::forward>(mean, nullptr, pairs, stream);
+}
+
+template <class T>
+void pairs_input_gradient(T* g_left, T* g_right, const T* g_mean, const Pairs<T>& pairs,
+                          cudaStream_t stream) {
+  run<T, PairPass::left>(g_left, g_mean, pairs, stream);
+  run<T, PairPass::right>(g_right, g_mean, pairs, stream);
+}
+
+template <class T>
+void pairs_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, const T* g_mean,
+                           const Pairs<T>& pairs, cudaStream_t stream) {
+  if (pairs.rows.tasks == 0) return;
+  tile::with_tile<T>(pairs.outputs, pairs.inputs, [&](auto m, auto n) {
+    constexpr int M = decltype(m)::value, N = decltype(n)::value;
+    const int tiles_m = tiles(pairs.outputs, M), tiles_n = tiles(pairs.inputs, N);
+    launch<pair_outer_kernel<T, M, N>>({.grid = grid_of(pairs.rows.tasks, 1LL * tiles_m * tiles_n),
+                                        .block = tile::threads,
+                                        .stream = stream},
+                                       PairOuter<T>{pairs, g_mean, g_weight, g_bias}, tiles_m,
+                                       tiles_n);
+  });
+}
+
+void count_members(std::int32_t* members, const Grouping& grouping, cudaStream_t stream) {
+  by_task(CountMembers{members, grouping}, {grouping.rows.tasks, grouping.groups}, stream);
+}
+
+template <class T>
+void group_mean(T* mean, const T* x, const Grouping& grouping, int width, cudaStream_t stream) {
+  by_task(GroupMean<T>{mean, x, grouping, width}, {grouping.rows.tasks, grouping.groups * width},
+          stream);
+}
+
+template <class T>
+void group_mean_pullback(T* g_x, const T* g_mean, const Grouping& grouping, int width,
+                         cudaStream_t stream) {
+  by_task(GroupMeanPullback<T>{g_x, g_mean, grouping, width},
+          {grouping.rows.tasks, grouping.rows.rows * width}, stream);
+}
+
+template <class T>
+void join_rows(T* out, const T* x, int x_width, const T* y, int y_width, const RowExtent& rows,
+               cudaStream_t stream) {
+  by_task(JoinRows<T>{out, x, y, x_width, y_width, rows},
+          {rows.tasks, rows.rows * (x_width + y_width)}, stream);
+}
+
+#define KSHOT_INSTANTIATE(T)                                                                   \
+  template void pairs_forward(T*, const Pairs<T>&, cudaStream_t);                              \
+  template void pairs_input_gradient(T*, T*, const T*, const Pairs<T>&, cudaStream_t);         \
+  template void pairs_weight_gradient(TaskTensor<T>, TaskTensor<T>, const T*, const Pairs<T>&, \
+                                      cudaStream_t);                                           \
+  template void group_mean(T*, const T*, const Grouping&, int, cudaStream_t);                  \
+  template void group_mean_pullback(T*, const T*, const Grouping&, int, cudaStream_t);         \
+  template void join_rows(T*, const T*, int, const T*, int, const RowExtent&, cudaStream_t)
+KSHOT_INSTANTIATE(float);
+KSHOT_INSTANTIATE(double);
+#undef KSHOT_INSTANTIATE
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

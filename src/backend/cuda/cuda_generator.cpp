@@ -1,0 +1,407 @@
+#include "backend/cuda/cuda_generator.h"
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <vector>
+
+#include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/shared_network.h"
+#include "kernels/decoder.h"
+#include "kernels/latent.h"
+#include "kernels/product.h"
+#include "kernels/relation.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+using backend::Block;
+using backend::Dropout;
+using backend::SharedVector;
+
+std::size_t count_of(int n) {
+  return static_cast<std::size_t>(n);
+}
+
+/// A linear layer of the relation network: where its parameters lie in the shared vector.
+struct Linear {
+  int in = 0, out = 0;
+  std::size_t weight = 0;
+  std::optional<std::size_t> bias;
+
+  Linear(const Network& network, std::size_t layer, std::size_t first) {
+    const Layer& of = network.layers()[layer];
+    const auto offset = [&](int tensor) {
+      return first + network.parameters()[count_of(tensor)].offset;
+    };
+    in = of.in.size();
+    out = of.out.size();
+    weight = offset(of.weight);
+    if (of.bias >= 0) bias = offset(of.bias);
+  }
+  template <class T>
+  T* bias_in(T* theta) const {
+    return bias ? theta + *bias : nullptr;
+  }
+};
+
+/// The relation network, whose first layer splits into a half for each of a pair,
+/// W [e_i; e_j] = W_a e_i + W_b e_j, and whose last one comes after all averages: it is linear.
+template <class T>
+struct Relation {
+  Linear first, middle, last;
+  DeviceMemory<T> half[2];  ///< [tasks, rows, first.out]
+  DeviceMemory<std::uint32_t> open;
+  DeviceMemory<T> row_mean;    ///< over partners, [tasks, rows, middle.out]
+  DeviceMemory<T> group_mean;  ///< [tasks, groups, middle.out]
+  // of the pull-back
+  DeviceMemory<T> g_half[2], g_row_mean, g_group_mean;
+
+  Relation(const backend::GeneratorSpec& spec, std::size_t tasks, std::size_t rows,
+           std::size_t groups)
+      : first(checked(*spec.relation), 0, spec.relation_at()),
+        middle(*spec.relation, 2, spec.relation_at()),
+        last(*spec.relation, 4, spec.relation_at()) {
+    for (DeviceMemory<T>& h : half) h = DeviceMemory<T>(tasks * rows * count_of(first.out));
+    open = DeviceMemory<std::uint32_t>(tasks * rows * rows * count_of(open_words(middle.out)));
+    row_mean = DeviceMemory<T>(tasks * rows * count_of(middle.out));
+    group_mean = DeviceMemory<T>(tasks * groups * count_of(middle.out));
+  }
+  void prepare_pullback() {
+    for (int side = 0; side < 2; ++side) g_half[side].reserve(half[side].size());
+    g_row_mean.reserve(row_mean.size());
+    g_group_mean.reserve(group_mean.size());
+  }
+
+ private:
+  static const Network& checked(const Network& network) {
+    using enum LayerType;
+    const LayerType wanted[] = {linear, relu, linear, relu, linear};
+    const auto type_of = [](const Layer& layer) { return layer.type; };
+    if (!std::ranges::equal(network.layers(), wanted, {}, type_of)) {
+      throw std::logic_error("a relation network has three linear layers, with relu between");
+    }
+    return network;
+  }
+};
+
+template <class T>
+class CudaGenerator final : public backend::Generator {
+ public:
+  CudaGenerator(CudaWave<T>& wave, const backend::GeneratorSpec& spec)
+      : Generator(wave),
+        wave_(wave),
+        spec_(spec),
+        rows_(wave.rows(backend::Set::support)),
+        groups_(spec.by_label ? wave.outputs_of_network() : 1),
+        latent_(static_cast<int>(spec.latent())),
+        weights_(static_cast<int>(spec.weights())),
+        encoder_(spec.encoder, count_of(wave.capacity()) * count_of(rows_)),
+        decoder_(spec.decoder, count_of(wave.capacity()) * count_of(groups_ * spec.latents)) {
+    const std::size_t tasks = count_of(wave.capacity());
+    members_ = DeviceMemory<std::int32_t>(tasks * count_of(groups_));
+    if (spec.relation) relation_.emplace(spec_, tasks, count_of(rows_), count_of(groups_));
+    const std::vector<T> offset(spec.offset.begin(), spec.offset.end());
+    offset_ = DeviceMemory<T>(offset.size());
+    wave.stream().to_device(offset_.data(), offset.data(), offset.size());
+  }
+
+  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+    count_groups();
+    const T* const w = on_device<T>(theta).data();
+    const T* const codes = encoder_.forward(w, encoder_input(dropout), all_rows(), stream());
+    encoded_ = wave_.loads();
+    codes_ = codes;
+    T* const to = wave_.at(statistics, statistics_width());
+    if (!relation_) {
+      group_mean(to, codes, grouping(), 2 * latent_, stream());
+      return;
+    }
+    Relation<T>& r = *relation_;
+    for (const std::size_t side : {0u, 1u}) {
+      Product<T> p;
+      p.m = static_cast<int>(all_rows());
+      p.n = r.first.out;
+      p.k = latent_;
+      p.first = {{codes, count_of(latent_)}, half_weight(w, side, true)};
+      p.c = r.half[side].data();
+      p.c_row = count_of(p.n);
+      p.bias = side == 0 ? r.first.bias_in(w) : nullptr;
+      multiply_matrices(p, stream());
+    }
+    pairs_forward(r.row_mean.data(), pairs(w), stream());
+    group_mean(r.group_mean.data(), r.row_mean.data(), grouping(), r.middle.out, stream());
+    Product<T> p;
+    p.m = wave_.count() * groups_;
+    p.n = r.last.out;
+    p.k = r.last.in;
+    p.first = {{r.group_mean.data(), count_of(p.k)}, {w + r.last.weight, 1, count_of(p.k)}};
+    p.c = to;
+    p.c_row = count_of(p.n);
+    p.bias = r.last.bias_in(w);
+    multiply_matrices(p, stream());
+  }
+
+  void encode_pullback(const SharedVector& theta, const Dropout& /*dropout*/, Block g_statistics,
+                       Block g_theta) override {
+    if (encoded_ != wave_.loads()) throw std::logic_error("encode_pullback without encode");
+    const T* const w = on_device<T>(theta).data();
+    const T* const g = wave_.at(g_statistics, statistics_width());
+    const TaskTensor<T> to{wave_.at(g_theta), wave_.width(g_theta)};
+    g_codes_.reserve(count_of(wave_.capacity()) * count_of(rows_) * code_width());
+    if (relation_) {
+      relation_pullback(w, g, to);
+    } else {
+      group_mean_pullback(g_codes_.data(), g, grouping(), 2 * latent_, stream());
+    }
+    encoder_.backward({g_codes_.data(), nullptr}, {}, stream());
+    encoder_.add_gradient(to, wave_.count(), stream());
+  }
+
+  void sample(Block z, Block statistics, Block eps) override {
+    latents<T>(wave_.at(z, latents_width()), wave_.at(statistics, statistics_width()),
+               wave_.wanted(eps, latents_width()), least(), latent_size(), stream());
+  }
+  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
+    latents_pullback<T>(wave_.at(g_statistics, statistics_width()),
+                        wave_.at(statistics, statistics_width()),
+                        wave_.wanted(eps, latents_width()), wave_.at(g_z, latents_width()), least(),
+                        latent_size(), stream());
+  }
+  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+          Block g_statistics) override {
+    T* const to = wave_.at(value, 1);
+    T* const g = wave_.at(g_statistics, statistics_width());
+    const T* const from = wave_.at(statistics, statistics_width());
+    const T by = static_cast<T>(weight);
+    if (kind == Kl::analytic) {
+      return analytic_kl<T>(to, g, by, from, least(), latent_size(), stream());
+    }
+    sampled_kl<T>(to, g, by, from, wave_.at(z, latents_width()), wave_.at(eps, latents_width()),
+                  least(), latent_size(), stream());
+  }
+
+  void decode(const SharedVector& theta, const Latents& at, Block weights) override {
+    decoded_weights(wave_.at(weights, weights_width()), decoded(theta, at), stream());
+  }
+
+  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                       Block g_theta) override {
+    const Decoded<T> d = decoded(theta, at);
+    const T* const g_w = wave_.at(g_weights, weights_width());
+    prepare(g_out_);
+    decoded_pullback<T>({g_out_.data(), nullptr}, d, nullptr, {g_w, nullptr}, stream());
+    decoder_.backward({g_out_.data(), nullptr}, {wave_.wanted(g_z, latents_width()), nullptr},
+                      stream());
+    if (g_theta) decoder_.add_gradient(decoder_part(g_theta), wave_.count(), stream());
+  }
+
+  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                      Block weights_dot) override {
+    const Decoded<T> d = decoded(theta, at);
+    const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
+    decoded_tangent(wave_.at(weights_dot, weights_width()), d, out_dot, stream());
+  }
+
+  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                               Block g_weights, Block g_weights_dot, Block h_z, double a,
+                               Block h_theta) override {
+    const Decoded<T> d = decoded(theta, at);
+    const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
+    prepare(g_out_);
+    prepare(g_out_dot_);
+    g_z_.reserve(count_of(wave_.capacity()) * latents_width());
+    decoded_pullback<T>(
+        {g_out_.data(), g_out_dot_.data()}, d, out_dot,
+        {wave_.at(g_weights, weights_width()), wave_.at(g_weights_dot, weights_width())}, stream());
+    decoder_.backward({g_out_.data(), g_out_dot_.data()},
+                      {g_z_.data(), wave_.at(h_z, latents_width())}, stream());
+    decoder_.add_gradient_tangent(decoder_part(h_theta), static_cast<T>(a), wave_.count(),
+                                  stream());
+  }
+
+ private:
+  cudaStream_t stream() const { return wave_.stream().get(); }
+  static T least() { return static_cast<T>(backend::least_std); }
+  std::size_t all_rows() const { return count_of(wave_.count()) * count_of(rows_); }
+  std::size_t code_width() const { return count_of(relation_ ? latent_ : 2 * latent_); }
+  std::size_t statistics_width() const { return count_of(groups_ * 2 * latent_); }
+  std::size_t latents_width() const { return count_of(groups_ * spec_.latents * latent_); }
+  std::size_t weights_width() const { return count_of(groups_ * weights_); }
+  LatentSize latent_size() const { return {wave_.count(), groups_, spec_.latents, latent_}; }
+
+  Grouping grouping() const {
+    const auto rows = wave_.support_rows();
+    return {spec_.by_label ? rows.labels : nullptr, members_.data(), groups_, rows.extent};
+  }
+  /// How many rows each group has; once for the tasks at hand whether they are what they must be,
+  /// on the host: the stream is not waited for.
+  void count_groups() {
+    count_members(members_.data(), grouping(), stream());
+    if (checked_ == wave_.loads()) return;
+    const auto counts = wave_.support_counts(), labels = wave_.support_labels();
+    const std::size_t stride = labels.size() / counts.size();
+    std::vector<std::size_t> members(count_of(groups_));
+    for (std::size_t task = 0; task < counts.size(); ++task) {
+      std::ranges::fill(members, std::size_t{0});
+      const auto own = count_of(counts[task]);
+      for (std::size_t row = 0; row < own; ++row) {
+        ++members[spec_.by_label ? count_of(labels[task * stride + row]) : 0];
+      }
+      for (std::size_t g = 0; g < members.size(); ++g) spec_.check_group(g, members[g]);
+    }
+    checked_ = wave_.loads();
+  }
+
+  /// Rows of features, with dropout in memory of the generator's own; with targets where these are
+  /// encoded too.
+  const T* encoder_input(const Dropout& dropout) {
+    const auto rows = wave_.support_rows();
+    const T* x = rows.x;
+    const std::size_t most = count_of(wave_.capacity()) * count_of(rows_);
+    if (dropout) {
+      dropped_.reserve(most * count_of(rows.features));
+      RandomKey key = dropout.key;
+      key.task = wave_.global_first();
+      drop(dropped_.data(), x, dropout.rate, key, {wave_.count(), rows_ * rows.features}, stream());
+      x = dropped_.data();
+    }
+    if (spec_.by_label) return x;
+    joined_.reserve(most * count_of(spec_.encoder->input().size()));
+    join_rows(joined_.data(), x, rows.features, rows.values, rows.targets, rows.extent, stream());
+    return joined_.data();
+  }
+
+  /// W_a or W_b, [first.out, L] within [first.out, 2 L]; `across`: its transpose.
+  Matrix<T> half_weight(const T* w, std::size_t side, bool across) const {
+    const T* const data = w + relation_->first.weight + side * count_of(latent_);
+    const std::size_t row = 2 * count_of(latent_);
+    return across ? Matrix<T>{data, 1, row} : Matrix<T>{data, row, 1};
+  }
+  Pairs<T> pairs(const T* w) {
+    Relation<T>& r = *relation_;
+    Pairs<T> p;
+    p.left = r.half[0].data();
+    p.right = r.half[1].data();
+    p.weight = w + r.middle.weight;
+    p.bias = r.middle.bias_in(w);
+    p.inputs = r.middle.in;
+    p.outputs = r.middle.out;
+    p.rows = wave_.support_rows().extent;
+    p.open = r.open.data();
+    return p;
+  }
+
+  /// From the gradient of the statistics to that of the codes; adds the weights'.
+  void relation_pullback(const T* w, const T* g, TaskTensor<T> to) {
+    Relation<T>& r = *relation_;
+    r.prepare_pullback();
+    const auto groups = count_of(groups_), hidden = count_of(r.last.in);
+    Product<T> of_last;  // by task
+    of_last.m = r.last.out;
+    of_last.n = r.last.in;
+    of_last.k = groups_;
+    of_last.batch = wave_.count();
+    of_last.first = {{g, 1, count_of(r.last.out), groups * count_of(r.last.out)},
+                     {r.group_mean.data(), hidden, 1, groups * hidden}};
+    of_last.c = to.data + r.last.weight;
+    of_last.c_row = hidden;
+    of_last.c_batch = to.stride;
+    of_last.row_sums = r.last.bias_in(to.data);
+    of_last.accumulate = true;
+    multiply_matrices(of_last, stream());
+
+    Product<T> back;
+    back.m = wave_.count() * groups_;
+    back.n = r.last.in;
+    back.k = r.last.out;
+    back.first = {{g, count_of(back.k)}, {w + r.last.weight, hidden, 1}};
+    back.c = r.g_group_mean.data();
+    back.c_row = hidden;
+    multiply_matrices(back, stream());
+
+    T* const g_mean = r.g_row_mean.data();
+    group_mean_pullback(g_mean, r.g_group_mean.data(), grouping(), r.middle.out, stream());
+    pairs_weight_gradient<T>({to.data + r.middle.weight, to.stride},
+                             {r.middle.bias_in(to.data), to.stride}, g_mean, pairs(w), stream());
+    pairs_input_gradient(r.g_half[0].data(), r.g_half[1].data(), g_mean, pairs(w), stream());
+
+    const std::size_t of_half = count_of(rows_) * count_of(r.first.out);
+    for (const std::size_t side : {0u, 1u}) {
+      Product<T> p;  // by task
+      p.m = r.first.out;
+      p.n = latent_;
+      p.k = rows_;
+      p.batch = wave_.count();
+      p.first = {{r.g_half[side].data(), 1, count_of(r.first.out), of_half},
+                 {codes_, count_of(latent_), 1, count_of(rows_ * latent_)}};
+      p.c = to.data + r.first.weight + side * count_of(latent_);
+      p.c_row = 2 * count_of(latent_);
+      p.c_batch = to.stride;
+      p.row_sums = side == 0 ? r.first.bias_in(to.data) : nullptr;
+      p.accumulate = true;
+      multiply_matrices(p, stream());
+    }
+    Product<T> p;
+    p.m = static_cast<int>(all_rows());
+    p.n = latent_;
+    p.k = r.first.out;
+    p.first = {{r.g_half[0].data(), count_of(p.k)}, half_weight(w, 0, false)};
+    p.second = {{r.g_half[1].data(), count_of(p.k)}, half_weight(w, 1, false)};
+    p.c = g_codes_.data();
+    p.c_row = count_of(latent_);
+    multiply_matrices(p, stream());
+  }
+
+  /// What the decoder gives of these latents: of the last decode, where it was theirs.
+  Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
+    if (!at.again) {
+      out_ = decoder_.forward(
+          on_device<T>(theta).data() + spec_.decoder_at(), wave_.at(at.z, latents_width()),
+          count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());
+    }
+    Decoded<T> d;
+    d.out = out_;
+    d.eps = wave_.wanted(at.eps, count_of(groups_ * spec_.latents * weights_));
+    d.offset = offset_.data();
+    d.least = least();
+    d.size = {wave_.count(), groups_, spec_.latents, weights_};
+    return d;
+  }
+  void prepare(DeviceMemory<T>& outputs) const {
+    outputs.reserve(count_of(wave_.capacity()) * count_of(groups_ * spec_.latents * 2 * weights_));
+  }
+  TaskTensor<T> decoder_part(Block g_theta) {
+    return {wave_.at(g_theta) + spec_.decoder_at(), wave_.width(g_theta)};
+  }
+
+  CudaWave<T>& wave_;
+  backend::GeneratorSpec spec_;
+  int rows_, groups_, latent_, weights_;  ///< support rows, N, L, P
+  SharedNetwork<T> encoder_, decoder_;
+  std::optional<Relation<T>> relation_;
+  DeviceMemory<std::int32_t> members_;  ///< [tasks, groups]
+  DeviceMemory<T> offset_;
+  DeviceMemory<T> dropped_, joined_, g_codes_;
+  DeviceMemory<T> g_out_, g_out_dot_, g_z_;
+  const T* codes_ = nullptr;                 ///< of the last encode
+  const T* out_ = nullptr;                   ///< of the last decode
+  std::uint64_t checked_ = 0, encoded_ = 0;  ///< the load that it was for
+};
+
+}  // namespace
+
+template <class T>
+std::unique_ptr<backend::Generator> make_generator(CudaWave<T>& wave,
+                                                   const backend::GeneratorSpec& spec) {
+  return std::make_unique<CudaGenerator<T>>(wave, spec);
+}
+
+template std::unique_ptr<backend::Generator> make_generator(CudaWave<float>&,
+                                                            const backend::GeneratorSpec&);
+template std::unique_ptr<backend::Generator> make_generator(CudaWave<double>&,
+                                                            const backend::GeneratorSpec&);
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

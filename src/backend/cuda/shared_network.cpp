@@ -1,0 +1,186 @@
+#include "backend/cuda/shared_network.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "kernels/product.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+std::size_t count_of(int n) {
+  return static_cast<std::size_t>(n);
+}
+
+Activation activation_of(LayerType type) {
+  switch (type) {
+    case LayerType::relu:
+      return Activation::relu;
+    case LayerType::tanh:
+      return Activation::tanh;
+    case LayerType::leaky_relu:
+      return Activation::leaky_relu;
+    default:
+      throw std::logic_error("a shared network has linear layers and activations alone");
+  }
+}
+
+/// Row-major [rows, columns], and its transpose.
+template <class T>
+Matrix<T> matrix(const T* data, int columns, std::size_t batch = 0) {
+  return {data, count_of(columns), 1, batch};
+}
+template <class T>
+Matrix<T> transposed(const T* data, int columns, std::size_t batch = 0) {
+  return {data, 1, count_of(columns), batch};
+}
+
+}  // namespace
+
+template <class T>
+SharedNetwork<T>::SharedNetwork(std::shared_ptr<const Network> network, std::size_t rows)
+    : network_(std::move(network)), most_rows_(rows) {
+  for (const Layer& layer : network_->layers()) {
+    Stage stage;
+    stage.in = layer.in.size();
+    stage.out = layer.out.size();
+    stage.linear = layer.type == LayerType::linear;
+    if (stage.linear) {
+      const auto offset = [&](int tensor) {
+        return network_->parameters()[count_of(tensor)].offset;
+      };
+      stage.weight = offset(layer.weight);
+      stage.has_bias = layer.bias >= 0;
+      if (stage.has_bias) stage.bias = offset(layer.bias);
+    } else {
+      stage.activation = activation_of(layer.type);
+    }
+    stage.y = DeviceMemory<T>(rows * count_of(stage.out));
+    stages_.push_back(std::move(stage));
+  }
+}
+
+template <class T>
+const T* SharedNetwork<T>::forward(const T* weights, const T* x, std::size_t rows,
+                                   cudaStream_t stream) {
+  weights_ = weights;
+  rows_ = rows;
+  for (Stage& s : stages_) {
+    s.x = {x, nullptr};
+    if (s.linear) {
+      Product<T> p;
+      p.m = static_cast<int>(rows);
+      p.n = s.out;
+      p.k = s.in;
+      p.first = {matrix(x, s.in), transposed(weights + s.weight, s.in)};
+      p.c = s.y.data();
+      p.c_row = count_of(s.out);
+      p.bias = s.has_bias ? weights + s.bias : nullptr;
+      multiply_matrices(p, stream);
+    } else {
+      activation_forward<T>(s.activation, {s.y.data(), nullptr}, s.x, elements(s.out), stream);
+    }
+    x = s.y.data();
+  }
+  return x;
+}
+
+template <class T>
+const T* SharedNetwork<T>::tangent(const T* x_dot, cudaStream_t stream) {
+  for (Stage& s : stages_) {
+    s.y_dot.reserve(most_rows_ * count_of(s.out));
+    s.x.dot = x_dot;
+    if (s.linear) {
+      Product<T> p;
+      p.m = static_cast<int>(rows_);
+      p.n = s.out;
+      p.k = s.in;
+      p.first = {matrix(x_dot, s.in), transposed(weights_ + s.weight, s.in)};
+      p.c = s.y_dot.data();
+      p.c_row = count_of(s.out);
+      multiply_matrices(p, stream);
+    } else {
+      activation_forward<T>(s.activation, {s.y.data(), s.y_dot.data()}, s.x, elements(s.out),
+                            stream);
+    }
+    x_dot = s.y_dot.data();
+  }
+  return x_dot;
+}
+
+template <class T>
+void SharedNetwork<T>::backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t stream) {
+  for (std::size_t i = stages_.size(); i-- > 0;) {
+    Stage& s = stages_[i];
+    s.g = g;
+    Tangent<T> to = g_x;
+    if (i > 0) {
+      s.g_x.reserve(most_rows_ * count_of(s.in));
+      if (g.dot) s.g_x_dot.reserve(most_rows_ * count_of(s.in));
+      to = {s.g_x.data(), g.dot ? s.g_x_dot.data() : nullptr};
+    }
+    if (s.linear) {
+      const auto multiply = [&](T* out, const T* from) {
+        Product<T> p;
+        p.m = static_cast<int>(rows_);
+        p.n = s.in;
+        p.k = s.out;
+        p.first = {matrix(from, s.out), matrix(weights_ + s.weight, s.in)};
+        p.c = out;
+        p.c_row = count_of(s.in);
+        multiply_matrices(p, stream);
+      };
+      if (to.value) multiply(to.value, g.value);
+      if (to.dot) multiply(to.dot, g.dot);
+    } else if (to.value) {
+      activation_backward<T>(s.activation, to, g, {s.x.value, g.dot ? s.x.dot : nullptr},
+                             elements(s.in), stream);
+    }
+    g = {to.value, to.dot};
+  }
+}
+
+/// g^T x of each task's rows; of the tangent g.dot^T x + g^T x.dot. The bias's is the first's sum.
+template <class T>
+void SharedNetwork<T>::add(const Stage& s, TaskTensor<T> to, T a, bool tangent, int tasks,
+                           cudaStream_t stream) const {
+  if (tasks == 0) return;
+  const std::size_t rows = rows_ / count_of(tasks);
+  const std::size_t of_x = rows * count_of(s.in), of_g = rows * count_of(s.out);
+  Product<T> p;
+  p.m = s.out;
+  p.n = s.in;
+  p.k = static_cast<int>(rows);
+  p.batch = tasks;
+  p.first = {transposed(tangent ? s.g.dot : s.g.value, s.out, of_g), matrix(s.x.value, s.in, of_x)};
+  if (tangent) p.second = {transposed(s.g.value, s.out, of_g), matrix(s.x.dot, s.in, of_x)};
+  p.c = to.data + s.weight;
+  p.c_row = count_of(s.in);
+  p.c_batch = to.stride;
+  p.row_sums = s.has_bias ? to.data + s.bias : nullptr;
+  p.alpha = a;
+  p.accumulate = true;
+  multiply_matrices(p, stream);
+}
+
+template <class T>
+void SharedNetwork<T>::add_gradient(TaskTensor<T> to, int tasks, cudaStream_t stream) const {
+  for (const Stage& s : stages_) {
+    if (s.linear) add(s, to, T(1), false, tasks, stream);
+  }
+}
+
+template <class T>
+void SharedNetwork<T>::add_gradient_tangent(TaskTensor<T> to, T a, int tasks,
+                                            cudaStream_t stream) const {
+  for (const Stage& s : stages_) {
+    if (s.linear) add(s, to, a, true, tasks, stream);
+  }
+}
+
+template class SharedNetwork<float>;
+template class SharedNetwork<double>;
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -1,0 +1,59 @@
+// A perceptron that all tasks share, on rows of features of many tasks: every layer is one product
+// over all rows, and gradients of its weights are taken task by task.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/cuda/memory.h"
+#include "kernels/activation.h"
+#include "kernels/extent.h"
+#include "kshot/network.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+
+template <class T>
+class SharedNetwork {
+ public:
+  /// Of linear layers and activations. `rows`: the most at once.
+  SharedNetwork(std::shared_ptr<const Network> network, std::size_t rows);
+
+  /// Outputs [rows, outputs] of x [rows, inputs], rows one task after another, the same number for
+  /// each; both stay until the next forward. `weights`: in flat order. x and weights must stay
+  /// while the others follow.
+  const T* forward(const T* weights, const T* x, std::size_t rows, cudaStream_t stream);
+  /// Tangents of the outputs along x_dot, of the last forward's rows.
+  const T* tangent(const T* x_dot, cudaStream_t stream);
+  /// From the outputs' gradient to that of the inputs, g_x, where it is wanted (not null). Where
+  /// dots are given, theirs too, along the last tangent. g must stay for add_gradient.
+  void backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t stream);
+  /// Task t's vector at to.data + t * to.stride, in flat order, += the last backward's gradient of
+  /// the weights ...
+  void add_gradient(TaskTensor<T> to, int tasks, cudaStream_t stream) const;
+  /// ... or a times its tangent.
+  void add_gradient_tangent(TaskTensor<T> to, T a, int tasks, cudaStream_t stream) const;
+
+ private:
+  struct Stage {
+    bool linear = true;
+    Activation activation = Activation::relu;
+    int in = 0, out = 0;
+    std::size_t weight = 0, bias = 0;  ///< offsets in flat order
+    bool has_bias = false;
+    DeviceMemory<T> y, y_dot;      ///< [rows, out]
+    DeviceMemory<T> g_x, g_x_dot;  ///< [rows, in]; the first stage's are the caller's
+    Tangent<const T> x, g;         ///< of the last passes
+  };
+  std::size_t elements(int width) const { return rows_ * static_cast<std::size_t>(width); }
+  void add(const Stage& stage, TaskTensor<T> to, T a, bool tangent, int tasks,
+           cudaStream_t stream) const;
+
+  std::shared_ptr<const Network> network_;
+  std::vector<Stage> stages_;
+  std::size_t most_rows_, rows_ = 0;
+  const T* weights_ = nullptr;
+};
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
