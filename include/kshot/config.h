@@ -27,6 +27,7 @@ enum class ClipNormOf { all, tensor };
 enum class Bound { vb, mcallester, seeger, pentina };
 enum class HyperKl { full, per_model };
 enum class Permute { none, labels, pixels };
+enum class Episodes { few_shot, minibatch };
 
 /// Throughout: fields have the TOML keys' names, tables are nested structs.
 struct Config {
@@ -126,8 +127,9 @@ struct Config {
 
   struct DataTable {
     DataKind source = DataKind::sinusoid;
-    std::string path;          ///< file: what `kshot import` wrote
-    int ways = 5;              ///< classification
+    std::string path;                        ///< file: what `kshot import` wrote
+    Episodes episodes = Episodes::few_shot;  ///< file of classes
+    int ways = 5;                            ///< classification
     int shots = 1;             ///< support examples a class (file of classes), support rows (else)
     int queries = 15;          ///< query examples a class, query rows
     bool unit_length = false;  ///< file: every example's features divided by their length

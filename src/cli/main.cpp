@@ -213,7 +213,7 @@ adapted.safetensors (the adapted weights).)");
   kshot embed runs/birds --set data.path=moved/birds.kshot --data photos.kshot --out features.kshot
 
 What the network's last linear layer sees of each example, for LEO or a linear head to learn on. RUN is
-any run of maml, meta_sgd, abml or hvi. The features
+a plain classifier (data.episodes = "minibatch") or any run of maml, meta_sgd, abml or hvi. The features
 keep classes, splits and order of the examples; --out is a data file, or with .npz arrays x and y beside
 a table (.tsv), which `kshot import arrays` reads. Norm layers take the statistics of training examples
 of the run's data file (data.path): an example's features depend on nothing beside it.)");

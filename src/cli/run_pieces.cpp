@@ -183,6 +183,7 @@ void study_run(RunPieces& run, const Machine& machine) {
     run.evaluation = evaluate(run, machine, {});
     io::write_file_atomic(run.folder / "evaluation.json", run.evaluation->to_json());
   }
+  if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
   io::log_info(fmt::format("{}: error against shots", run.folder.string()));
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {

@@ -66,11 +66,24 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
                             network.outputs(), source.describe(), shape.outputs,
                             labels ? "classes" : "targets"));
   }
-  if (shape.support < 1 || shape.query < 1) {
+  const bool plain = config.algorithm == AlgorithmKind::maml && config.inner.steps == 0;
+  if ((shape.support < 1 && !plain) || shape.query < 1) {
     throw Error(
         fmt::format("the episodes ({}) have {} support and {} query rows: expected at least "
-                    "1 of each",
+                    "1 of each (no support rows: for algorithm = \"maml\" with inner.steps = 0)",
                     source.describe(), shape.support, shape.query));
+  }
+  if (shape.support < 1 && config.evaluate.steps > 0) {
+    throw Error(
+        fmt::format("evaluate.steps = {}: the episodes ({}) have no support rows to adapt "
+                    "to; expected 0",
+                    config.evaluate.steps, source.describe()));
+  }
+  if (shape.support < 1 && config.evaluate.norm_statistics == "support") {
+    throw Error(
+        fmt::format("evaluate.norm_statistics = \"support\": the episodes ({}) have no "
+                    "support rows; expected \"batch\"",
+                    source.describe()));
   }
 }
 

@@ -767,6 +767,14 @@ void Config::check(const std::string& origin) const {
 
 void Config::check_data(const std::string& origin) const {
   const Network built = make_network();
+  if (data.episodes == Episodes::minibatch) {
+    if (algorithm != AlgorithmKind::maml || inner.steps != 0) {
+      fail(origin, "data.episodes",
+           "\"minibatch\" has no support rows to adapt to; expected algorithm = \"maml\" and "
+           "inner.steps = 0");
+    }
+    return;
+  }
   if (data.source != DataKind::file) {
     const char* const name = data.source == DataKind::sinusoid ? "sinusoid" : "sine_line";
     if (loss.type == LossType::cross_entropy) {

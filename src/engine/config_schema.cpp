@@ -151,6 +151,14 @@ struct Names<Permute> {
   };
 };
 
+template <>
+struct Names<Episodes> {
+  static constexpr Named<Episodes> list[] = {
+      {"few_shot", Episodes::few_shot},
+      {"minibatch", Episodes::minibatch},
+  };
+};
+
 template <class E>
 const char* get_name(const void* value) {
   for (const auto& named : Names<E>::list) {
@@ -214,6 +222,7 @@ std::vector<Key> make_keys() {
   const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
   const When sine_line = {{"data.source", {"sine_line"}}};
   const When file = {{"data.source", {"file"}}};
+  const When few_shot = {{"data.episodes", {"few_shot"}}};
   const When adam = {{"optimizer.type", {"adam"}}};
   const When step = {{"optimizer.schedule", {"step"}}};
   return {
@@ -414,22 +423,33 @@ std::vector<Key> make_keys() {
            "`file`: what `kshot import` wrote."},
       {KSHOT_TABLE_KEY(data, path), .required = true, .when = file,
        .doc = "The data file; a relative path starts at the working directory."},
+      {KSHOT_TABLE_KEY(data, episodes),
+       .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}},
+       .doc =
+           "File of classes: `few_shot` draws N-way K-shot episodes; `minibatch` draws `queries` "
+           "examples of all training classes with their own labels and no support, for a plain "
+           "classifier (`maml` with `inner.steps = 0`) whose features `kshot embed` writes. A "
+           "tenth of each class's examples is held out for validation and test."},
       {KSHOT_TABLE_KEY(data, ways), .range = at_least(2),
-       .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}}, .unit = "classes",
-       .doc = "Classes of an episode (N); the network's outputs."},
-      {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .unit = "examples",
+       .when = {{"data.source", {"file"}},
+                {"loss.type", {"cross_entropy"}},
+                {"data.episodes", {"few_shot"}}},
+       .unit = "classes", .doc = "Classes of an episode (N); the network's outputs."},
+      {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .when = few_shot, .unit = "examples",
        .doc = "Support examples a class (file of classes), support rows (else)."},
       {KSHOT_TABLE_KEY(data, queries), .range = at_least(1), .unit = "examples",
        .doc = "Query examples a class (file of classes), query rows (else)."},
-      {KSHOT_TABLE_KEY(data, variable_size), .when = file,
+      {KSHOT_TABLE_KEY(data, variable_size),
+       .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
        .doc = "File of tasks: take as many rows as a task has, up to `shots` and `queries`; "
               "`false`: every task must have that many."},
       {KSHOT_TABLE_KEY(data, unit_length), .when = file,
        .doc = "Divide every example's features by their Euclidean length (embeddings)."},
-      {KSHOT_TABLE_KEY(data, tasks), .range = at_least(0), .unit = "tasks",
+      {KSHOT_TABLE_KEY(data, tasks), .range = at_least(0), .when = few_shot, .unit = "tasks",
        .doc = "So many training tasks, fixed by the seed with all their rows; 0: a new one every "
               "time. A file of tasks has its own."},
-      {KSHOT_TABLE_KEY(data, permute), .when = file,
+      {KSHOT_TABLE_KEY(data, permute),
+       .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
        .doc = "File of classes: every task has the same classes, with its own permutation of their "
               "`labels` or of some `pixels` (Amit & Meir 2018); `none`: every task draws classes."},
       {KSHOT_TABLE_KEY(data, pixel_swaps), .range = at_least(1),

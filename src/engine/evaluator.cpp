@@ -348,6 +348,7 @@ struct Evaluator::State {
     load_parameters(assembly, checkpoint);
     check_fit(config, *assembly.network, *source);
     plan_waves(*assembly.backend, assembly.config, source->shape());
+    if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
   }

@@ -63,10 +63,17 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
       throw Error(
           fmt::format("data.variable_size: {} holds classes; expected a file of tasks", data.path));
     }
+    if (data.episodes == Episodes::minibatch) {
+      return make_minibatch_source(std::move(file), data.queries);
+    }
     const ClassEpisodes episodes{.ways = data.ways, .shots = data.shots, .queries = data.queries};
     if (data.permute == Permute::none) return make_class_source(std::move(file), episodes);
     return make_permuted_source(std::move(file),
                                 {episodes, data.permute == Permute::pixels, data.pixel_swaps});
+  }
+  if (data.episodes == Episodes::minibatch) {
+    throw Error(
+        fmt::format("data.episodes: {} holds tasks; expected a file of classes", data.path));
   }
   if (data.permute != Permute::none) {
     throw Error(fmt::format("data.permute: {} holds tasks; expected a file of classes", data.path));

@@ -28,6 +28,13 @@ struct ClassEpisodes {
 std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
                                                  const ClassEpisodes& episodes);
 
+/// For a plain classifier: a task is `rows` examples of any of the training classes, drawn without
+/// replacement, as query rows; the label is the class's place among them. There are no support
+/// rows. The last tenth of each class's examples (rounded down) is held out: validation and test
+/// minibatches are drawn from those.
+std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::Dataset> data,
+                                                     int rows);
+
 struct TableEpisodes {
   int shots = 10;    ///< support rows
   int queries = 10;  ///< query rows

@@ -266,28 +266,34 @@ validation_episodes = 16
 
 TEST_F(Cli, ImagesToFeaturesToLeo) {
   write_class_file(folder_ / "i.kshot", {});
-  put_file(folder_ / "images.toml", R"(algorithm = "maml"
-inner.learning_rate = 0.1
+  put_file(folder_ / "classifier.toml", R"(algorithm = "maml"
+inner.steps = 0
 [network]
 type = "sequential"
 input = [1, 6, 6]
 layers = [ { type = "conv", out = 8, kernel = 3, stride = 2, padding = 1 }, { type = "norm" },
-           { type = "relu" }, { type = "flatten" }, { type = "linear", out = 3 } ]
+           { type = "relu" }, { type = "flatten" }, { type = "linear", out = 8 } ]
 [loss]
 type = "cross_entropy"
 [data]
 source = "file"
 path = "i.kshot"
-ways = 3
-queries = 4
+episodes = "minibatch"
+queries = 16
 [train]
-steps = 5
-meta_batch = 4
-validate_every = 0
+steps = 30
+meta_batch = 2
+validate_every = 15
+validation_episodes = 4
 [evaluate]
-episodes = 20
+episodes = 5
 )");
-  ASSERT_EQ(kshot({"train", "images.toml", "--out", "c"}).status, 0);
+  ASSERT_EQ(kshot({"train", "classifier.toml", "--out", "c"}).status, 0);
+  const Outcome evaluated = kshot({"evaluate", "c"});
+  EXPECT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_THAT(evaluated.out, testing::Not(HasSubstr("nearest centroid")));
+  const Outcome reported = kshot({"report", "c"});
+  EXPECT_EQ(reported.status, 0) << reported.error;
   const Outcome embedded = kshot({"embed", "c", "--out", "f.kshot"});
   ASSERT_EQ(embedded.status, 0) << embedded.error;
   EXPECT_THAT(embedded.out, HasSubstr("72 features of 300 examples"));
@@ -317,6 +323,7 @@ evaluate.episodes = 20
   refused({"embed", "c", "--out", "no/g.kshot"}, "no/");
   refused({"evaluate", "leo", "--set", "data.path=i.kshot"}, "72");
   refused({"evaluate", "leo", "--shots", "16"}, "data.shots = 16");
+  refused({"evaluate", "c", "--steps", "1"}, "evaluate.steps = 1");
   EXPECT_EQ(files(), before) << "something was left behind";
 }
 

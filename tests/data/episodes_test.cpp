@@ -310,6 +310,52 @@ TEST(ClassEpisodes, TooFewNamesSplitAndCounts) {
 
 // ---- a finite number of training tasks ----
 
+TEST(Minibatches, OwnLabelsOfAllTrainingClassesAndATenthHeldOut) {
+  TempFolder folder;
+  // class c of 12 has 20 + c % 3 examples (c, r), the last two of them held out
+  const auto source = make_minibatch_source(class_file(folder / "c.kshot", 20), 40);
+  const TaskShape shape = source->shape();
+  EXPECT_EQ(shape.support, 0);
+  EXPECT_EQ(shape.query, 40);
+  EXPECT_EQ(shape.outputs, 12);
+  EXPECT_TRUE(source->has(Split::validation));
+  TaskBatch batch(shape, 200);
+  std::map<std::pair<float, float>, int> learnt, held;
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    batch.draw(*source, {.seed = 5, .split = split}, 0, 200);
+    for (int t = 0; t < 200; ++t) {
+      const TaskSlot slot = batch.slot(t);
+      // 24 are held out: fewer than a minibatch has rows
+      ASSERT_EQ(*slot.query_n, split == Split::train ? 40 : 24);
+      std::set<std::pair<float, float>> here;
+      for (std::size_t i = 0; i < static_cast<std::size_t>(*slot.query_n); ++i) {
+        const std::pair row{slot.query_x[2 * i], slot.query_x[2 * i + 1]};
+        EXPECT_EQ(static_cast<float>(slot.query_label[i]), row.first);
+        EXPECT_TRUE(here.insert(row).second) << "drawn twice";
+        ++(split == Split::train ? learnt : held)[row];
+      }
+    }
+  }
+  EXPECT_EQ(held.size(), 24u);
+  EXPECT_EQ(learnt.size(), 12u * 19u);  // 18, 19 and 20 in turn
+  for (const auto& [row, count] : held) {
+    EXPECT_FALSE(learnt.contains(row));
+    const int rows = 20 + static_cast<int>(row.first) % 3;
+    EXPECT_GE(row.second, static_cast<float>(rows - 2));
+  }
+  // 200 minibatches of 40 of 228: each about 35 times
+  for (const auto& [row, count] : learnt) EXPECT_NEAR(count, 35.1, 30.0);
+}
+
+TEST(Minibatches, SmallClassesHoldNothingOut) {
+  TempFolder folder;
+  const auto source = make_minibatch_source(class_file(folder / "c.kshot", 5), 8);
+  EXPECT_FALSE(source->has(Split::validation));
+  EXPECT_FALSE(source->has(Split::test));
+  EXPECT_THAT(error_text([&] { make_minibatch_source(class_file(folder / "c.kshot", 5), 100); }),
+              AllOf(HasSubstr("72 train examples"), HasSubstr("data.queries = 100")));
+}
+
 TEST(FixedTasks, AMemberIsTheSameEveryTimeAndOthersDiffer) {
   const auto source = make_fixed_source(make_sinusoid({.support = 4, .query = 3}), 50);
   EXPECT_EQ(source->training_tasks(), 50u);

@@ -1,4 +1,5 @@
-// Features of trained networks, against numbers worked out from the checkpoint's own weights.
+// Features of trained networks, against numbers worked out from the checkpoint's own weights, and
+// the plain classifier that they may come from.
 #include "kshot/embedder.h"
 
 #include <gmock/gmock.h>
@@ -65,6 +66,37 @@ constexpr const char* small_mlp = R"(type = "mlp"
 layers = [4, 7, 5, 3]
 activation = "tanh"
 )";
+
+/// A plain classifier of the training classes of `file`.
+Config classifier(const fs::path& file, const std::vector<std::string>& overrides = {}) {
+  const std::string text = R"(algorithm = "maml"
+seed = 3
+inner.steps = 0
+[network]
+type = "sequential"
+input = [1, 6, 6]
+layers = [ { type = "conv", out = 8, kernel = 3, stride = 2, padding = 1 }, { type = "norm" },
+           { type = "relu" }, { type = "flatten" }, { type = "linear", out = 8 } ]
+[loss]
+type = "cross_entropy"
+[data]
+source = "file"
+path = ")" + file.string() +
+                           R"("
+episodes = "minibatch"
+queries = 32
+[optimizer]
+learning_rate = 0.02
+[train]
+steps = 60
+meta_batch = 2
+validate_every = 20
+validation_episodes = 4
+[evaluate]
+episodes = 10
+)";
+  return Config::parse(text, "test", overrides);
+}
 
 fs::path train(const TempFolder& folder, const Config& config, const std::string& name = "run") {
   Trainer(config, {.run_folder = folder / name, .device = "cpu", .threads = 1}).run();
@@ -292,6 +324,81 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
                           (folder / "vectors.kshot").string() + "\" }\n"),
             "leo");
   EXPECT_THAT(open(leo), AllOf(HasSubstr("leo"), HasSubstr("expected a run of maml")));
+}
+
+TEST(Classifier, LearnsTheTrainingClassesAndIsEvaluatedOnHeldOutExamples) {
+  const TempFolder folder;
+  const fs::path file = folder / "i.kshot";
+  write_class_file(file, {});
+  const Config config = classifier(file);
+  config.check_data();
+  const fs::path run = train(folder, config);
+  for (const char* device : {"cpu", "reference"}) {
+    const Evaluation e = Evaluator(run, {.device = device}).run();
+    EXPECT_EQ(e.shape.support, 0);
+    EXPECT_EQ(e.shape.outputs, 8);
+    EXPECT_TRUE(e.baselines.empty()) << "they would learn from no rows";
+    ASSERT_TRUE(e.last().accuracy.has_value());
+    EXPECT_GT(e.last().accuracy->mean, 0.9) << device;  // chance: 1/8
+  }
+  // new classes by the features: far better than chance (1/3) with one example each
+  embed_file(Embedder(run, {.device = "cpu"}), file, folder / "f.kshot");
+  const fs::path head =
+      train(folder,
+            few_shot(folder / "f.kshot", "maml", "type = \"linear\"\nlayers = [72, 3]\n",
+                     {"inner.steps=3", "train.steps=20"}),
+            "head");
+  const Evaluation e = Evaluator(head, {.device = "cpu"}).run();
+  EXPECT_GT(e.baselines[0].accuracy->mean, 0.8);
+}
+
+TEST(Classifier, EveryDeviceTakesTasksWithoutSupportRows) {
+  const TempFolder folder;
+  const fs::path file = folder / "v.kshot";
+  write_class_file(file, {.input = {.channels = 4}});
+  const Config config = Config::parse(R"(algorithm = "maml"
+inner.steps = 0
+network = { layers = [4, 6, 8] }
+loss.type = "cross_entropy"
+train = { steps = 3, meta_batch = 3, validate_every = 2, validation_episodes = 3 }
+[data]
+source = "file"
+episodes = "minibatch"
+queries = 10
+path = ")" + file.string() + "\"\n");
+  const auto weights = [&](const std::string& device) {
+    Trainer trainer(config, {.device = device, .threads = 1});
+    trainer.run();
+    return trainer.parameters("theta");
+  };
+  const std::vector<double> expected = weights("reference");
+  for (const std::string& device : usable_devices()) {
+    const std::vector<double> got = weights(device);
+    ASSERT_EQ(got.size(), expected.size());
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], expected[i], 1e-4) << device;
+  }
+}
+
+TEST(Classifier, WhatDoesNotFitIsNamed) {
+  const TempFolder folder;
+  const fs::path file = folder / "i.kshot";
+  write_class_file(file, {});
+  const auto refused = [&](const std::vector<std::string>& overrides) {
+    return error_text([&] {
+      const Config config = classifier(file, overrides);
+      config.check_data("c.toml");
+      Trainer(config, {.device = "cpu"});
+    });
+  };
+  EXPECT_THAT(refused({"inner.steps=1"}),
+              AllOf(HasSubstr("data.episodes"), HasSubstr("inner.steps = 0")));
+  EXPECT_THAT(refused({"algorithm=meta_sgd"}), HasSubstr("expected algorithm = \"maml\""));
+  EXPECT_THAT(refused({"data.ways=5"}), HasSubstr("data.ways"));
+  EXPECT_THAT(refused({"data.queries=200"}), HasSubstr("data.queries = 200"));
+  EXPECT_THAT(refused({"evaluate.norm_statistics=support"}), HasSubstr("evaluate.norm_statistics"));
+  write_class_file(folder / "more.kshot", {.train = 9});
+  EXPECT_THAT(refused({"data.path=" + (folder / "more.kshot").string()}),
+              AllOf(HasSubstr("8 outputs"), HasSubstr("9 classes")));
 }
 
 TEST(FeatureNetwork, IsTheLayersBeforeTheLastLinearOne) {

@@ -66,8 +66,8 @@ class LaneWave final : public CpuWave {
     for (AlignedFloats& b : delta_dot_) b = AlignedFloats(widest);
     std::size_t slot_bytes = 0;
     for (const Step& step : steps_) slot_bytes += 2 * sizeof(float) * size(step.out, shape.support);
-    slots_ =
-        static_cast<int>(std::min<std::size_t>(kept_activation_bytes / slot_bytes, most_slots));
+    slots_ = static_cast<int>(std::min<std::size_t>(
+        kept_activation_bytes / std::max<std::size_t>(slot_bytes, 1), most_slots));
     make_room(Set::support);
     make_room(Set::query);
     if (shape.with_all) make_room(Set::all);
