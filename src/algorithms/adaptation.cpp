@@ -199,6 +199,36 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
   }
 }
 
+Block Adaptation::differentiate(const StepContext& context, const backend::SharedVector& initial,
+                                const RatePlan& rates, Wave::Pass outer, Block v, Block loss,
+                                std::span<const Block> rate_gradients) {
+  if (spec_.dropout_rate == 0.0) {
+    Wave::Descent descent;
+    descent.set = spec_.inner_set;
+    descent.scale = inner_pass(context, 0, {}).scale;
+    descent.start = &initial;
+    descent.rates = rates.steps;
+    descent.steps = spec_.steps;
+    descent.second_order = spec_.second_order;
+    descent.outer = outer;
+    // predictions have no more slots than these
+    const StateBlocks end = iterate(static_cast<std::size_t>(std::min(2, spec_.steps)));
+    descent.end = end.mu;
+    descent.gradient = v;
+    descent.loss = loss;
+    descent.rate_gradients = rate_gradients;
+    if (wave_.differentiate(descent)) {
+      current_ = end;
+      return v;
+    }
+  }
+  adapt(context, initial, nullptr, rates, spec_.steps, true);
+  outer.weights = current_.mu;
+  wave_.gradient(outer, v, false, loss);
+  for (const Block& block : rate_gradients) wave_.fill(block, 0.0);
+  return adjoint(context, rates, {v, {}}, {}, rate_gradients).mu;
+}
+
 StateBlocks Adaptation::adjoint(const StepContext& context, const RatePlan& rates,
                                 const StateBlocks& v, const StateBlocks& prior_gradient,
                                 std::span<const Block> rate_gradients) {

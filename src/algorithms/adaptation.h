@@ -73,6 +73,13 @@ class Adaptation {
   StateBlocks adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                       const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
+  /// For points: adapts from `initial`, adds the loss of `outer` (its weights are the adapted ones)
+  /// to `loss` and returns its gradient by `initial`, v or what comes in its place (as adjoint);
+  /// overwrites rate_gradients (as there). At once where the backend does that, else composed.
+  backend::Block differentiate(const StepContext& context, const backend::SharedVector& initial,
+                               const RatePlan& rates, backend::Wave::Pass outer, backend::Block v,
+                               backend::Block loss, std::span<const backend::Block> rate_gradients);
+
   /// One outer or predictive sample at the current state; the set and its scale are the caller's to
   /// fill in. To be used before the next call.
   backend::GaussianPass outer_sample(const StepContext& context, int sample, int samples);

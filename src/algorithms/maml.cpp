@@ -28,7 +28,7 @@ class PointProgram final : public TaskProgram {
  public:
   PointProgram(std::unique_ptr<Wave> wave, std::size_t width, const AdaptationSpec& spec,
                const PointShared& shared)
-      : wave_(std::move(wave)), adaptation_(*wave_, width, spec), spec_(spec), shared_(shared) {
+      : wave_(std::move(wave)), adaptation_(*wave_, width, spec), shared_(shared) {
     v_ = wave_->weights();
     loss_ = wave_->block(1);
     gradients_.push_back(v_);
@@ -40,13 +40,10 @@ class PointProgram final : public TaskProgram {
   Wave& wave() override { return *wave_; }
 
   void meta_gradient(const StepContext& context) override {
-    adaptation_.adapt(context, *shared_.theta, nullptr, shared_.rates, spec_.steps, true);
     wave_->fill(loss_, 0.0);
-    wave_->gradient({Set::query, adaptation_.current().mu, {1.0, Scale::By::query}}, v_, false,
-                    loss_);
-    const std::span<const Block> rates = std::span(gradients_).subspan(1);
-    for (const Block& block : rates) wave_->fill(block, 0.0);
-    v_ = adaptation_.adjoint(context, shared_.rates, {v_, {}}, {}, rates).mu;
+    v_ = adaptation_.differentiate(context, *shared_.theta, shared_.rates,
+                                   {Set::query, {}, {1.0, Scale::By::query}}, v_, loss_,
+                                   std::span(gradients_).subspan(1));
     gradients_[0] = v_;
   }
   std::span<const Block> gradients() const override { return gradients_; }
@@ -76,7 +73,6 @@ class PointProgram final : public TaskProgram {
 
   std::unique_ptr<Wave> wave_;
   Adaptation adaptation_;
-  AdaptationSpec spec_;
   const PointShared& shared_;
   Block v_, loss_, outputs_;
   std::vector<Block> gradients_;

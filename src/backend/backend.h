@@ -282,6 +282,26 @@ class Wave {
     hessian_vector(pass, scratch, dst, false, grad);
     rate_step(dst, v, {1.0}, dst);
   }
+  /// A whole inner loop: gradient descent from a start that all tasks share,
+  ///   w_0 = start, w_{k+1} = w_k - rate_k * gradient(set, scale; w_k), k < steps,
+  /// then a loss at w_steps (`outer`, whose weights are that) and its gradient by start and rates.
+  struct Descent {
+    Set set = Set::support;
+    Scale scale;
+    const SharedVector* start = nullptr;
+    std::span<const Rate> rates;  ///< one a step; the last serves the steps beyond
+    int steps = 0;
+    bool second_order = true;  ///< else each inner gradient counts as a constant
+    Pass outer;
+    Block end;       ///< w_steps
+    Block gradient;  ///< by the start, overwritten
+    Block loss;      ///< added to
+    /// By the rates, overwritten: one a step, the last for the steps beyond, or none.
+    std::span<const Block> rate_gradients;
+  };
+  /// All of it at once, where the backend has that for this network and these sizes. False where it
+  /// has not; nothing is done then, and the caller composes it of the operations here.
+  virtual bool differentiate(const Descent& /*descent*/) { return false; }
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
@@ -442,6 +462,8 @@ struct WaveDemand {
   std::size_t vector_scalars = 0;    ///< of all blocks
   std::size_t gradient_scalars = 0;  ///< that the reduction sums
   bool hessian_vectors = false, dropout = false;
+  bool split = false;     ///< Hessian-vector products of flipout or local
+  int descent_steps = 0;  ///< of Wave::differentiate, where it is done at once
 };
 
 /// The size of waves that a backend chose by its memory.
@@ -467,6 +489,10 @@ class Backend {
   /// together; demand(tasks): of a wave of so many tasks. Others are as small as they can be.
   /// Throws DeviceError where the smallest does not fit.
   virtual WavePlan plan_waves(const std::function<WaveDemand(int tasks)>& /*demand*/) { return {}; }
+  /// Whether its waves do Wave::differentiate at once for such a network and shape.
+  virtual bool differentiates(const Network& /*network*/, const WaveShape& /*shape*/) const {
+    return false;
+  }
   /// Bytes of device memory that this program has taken, as its allocations count them; 0 where a
   /// backend's memory is the host's.
   virtual std::size_t device_bytes() const { return 0; }

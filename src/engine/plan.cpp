@@ -22,8 +22,8 @@ using backend::SharedVector;
 class Ledger final : public backend::Wave {
  public:
   Ledger(std::shared_ptr<const Network> network, const backend::WaveShape& shape, int tasks,
-         TaskCost& cost, bool& dropout)
-      : shape_(shape), tasks_(tasks), cost_(cost), dropout_(dropout) {
+         TaskCost& cost, backend::WaveDemand& demand, bool at_once)
+      : shape_(shape), tasks_(tasks), cost_(cost), demand_(demand), at_once_(at_once) {
     network_ = std::move(network);
     count_ = 1;
     network_outputs_ = network_->outputs();
@@ -61,8 +61,12 @@ class Ledger final : public backend::Wave {
 
   void gradient(const Pass& pass, Block, bool, Block) override {
     ++cost_.gradients;
-    dropout_ = dropout_ || pass.dropout;
+    demand_.dropout = demand_.dropout || pass.dropout;
     note(pass.set, 3.0, 2);
+  }
+  bool differentiate(const Descent& descent) override {
+    if (at_once_) demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
+    return at_once_;
   }
   void hessian_vector(const Pass& pass, Block, Block, bool, Block) override {
     ++cost_.hessian_products;
@@ -75,6 +79,7 @@ class Ledger final : public backend::Wave {
     note(pass.set, 6.0, 4);
   }
   void split_hessian_vector(const SplitPass& pass, Block, Block, Block, Block) override {
+    demand_.split = true;
     ++cost_.hessian_products;
     note(pass.set, 12.0, 8);
   }
@@ -102,7 +107,8 @@ class Ledger final : public backend::Wave {
   backend::WaveShape shape_;
   int tasks_;
   TaskCost& cost_;
-  bool& dropout_;
+  backend::WaveDemand& demand_;
+  bool at_once_;
   int next_ = 0;
 };
 
@@ -154,7 +160,9 @@ std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSp
 class LedgerBackend final : public backend::HostBackend<float> {
  public:
   /// tasks: what its waves say that they hold.
-  explicit LedgerBackend(int tasks) : tasks_(tasks) {}
+  /// of: whose waves they stand for; null: those of which all is composed.
+  explicit LedgerBackend(int tasks, const backend::Backend* of = nullptr)
+      : tasks_(tasks), of_(of) {}
   std::string name() const override { return "ledger"; }
   std::string description() const override { return "counts and does not compute"; }
   backend::Precision precision() const override { return backend::Precision::f32; }
@@ -165,7 +173,8 @@ class LedgerBackend final : public backend::HostBackend<float> {
     demand.network = network;
     demand.loss = loss;
     demand.shape = shape;
-    return std::make_unique<Ledger>(std::move(network), shape, tasks_, cost, demand.dropout);
+    const bool at_once = of_ && of_->differentiates(*network, shape);
+    return std::make_unique<Ledger>(std::move(network), shape, tasks_, cost, demand, at_once);
   }
 
   TaskCost cost;
@@ -173,6 +182,7 @@ class LedgerBackend final : public backend::HostBackend<float> {
 
  private:
   int tasks_;
+  const backend::Backend* of_;
 };
 
 /// Runs the algorithm on the ledger: its meta-gradient, and where wanted its prediction too.
@@ -211,7 +221,7 @@ TaskCost count_task(const Config& config, const TaskShape& shape) {
 backend::WavePlan plan_waves(backend::Backend& backend, const Config& config,
                              const TaskShape& shape) {
   return backend.plan_waves([&](int tasks) {
-    LedgerBackend ledger(tasks);
+    LedgerBackend ledger(tasks, &backend);
     count(config, shape, ledger, true);
     ledger.demand.vector_scalars = ledger.cost.vector_scalars;
     ledger.demand.hessian_vectors = ledger.cost.hessian_products > 0;

@@ -97,6 +97,10 @@ class CudaBackend final : public backend::Backend {
     const std::lock_guard lock(mutex_);
     return plan(demand);
   }
+  bool differentiates(const Network& network, const backend::WaveShape& shape) const override {
+    device_.activate();
+    return PerceptronPath<T>(network, shape).open();
+  }
   std::size_t device_bytes() const override { return cuda::device_bytes().load(); }
   bool asynchronous() const override { return true; }
   std::unique_ptr<backend::Reduction> reduction(std::span<const std::size_t> widths) override {

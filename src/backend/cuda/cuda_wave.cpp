@@ -35,7 +35,11 @@ std::size_t largest_features(const Network& network) {
 template <class T>
 CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
                       const backend::Loss& loss, const backend::WaveShape& shape, int capacity)
-    : device_(device), loss_(loss), shape_(shape), capacity_(capacity) {
+    : device_(device),
+      loss_(loss),
+      shape_(shape),
+      capacity_(capacity),
+      perceptron_(*network, shape) {
   network_ = std::move(network);
   network_outputs_ = network_->outputs();
   const std::size_t tasks = count_of(capacity);
@@ -96,7 +100,11 @@ void CudaWave<T>::prepare_tangents() {
 
 template <class T>
 void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
-  if (demand.hessian_vectors) prepare_tangents();
+  // small perceptrons go another way, but for dropout and noise by rows
+  if (demand.hessian_vectors && (demand.dropout || demand.split || !perceptron_.open())) {
+    prepare_tangents();
+  }
+  if (demand.descent_steps > 0) perceptron_.reserve(capacity_, demand.descent_steps);
   if (demand.dropout) {
     dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
                      count_of(network_->input().size()));
@@ -575,7 +583,7 @@ void CudaWave<T>::give_statistics() {
 }
 
 template <class T>
-void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
+LossTarget<T> CudaWave<T>::target_of(const Rows& rows) const {
   LossTarget<T> target;
   switch (loss_.kind) {
     case backend::LossKind::cross_entropy:
@@ -589,9 +597,14 @@ void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block lo
       break;
   }
   target.noise_std = static_cast<T>(loss_.noise_std);
-  target.labels = pass.rows->labels.data();
-  target.values = pass.rows->values.data();
-  cuda::loss(target, outputs_of(pass), network_->outputs(), row_extent(*pass.rows),
+  target.labels = rows.labels.data();
+  target.values = rows.values.data();
+  return target;
+}
+
+template <class T>
+void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
+  cuda::loss(target_of(*pass.rows), outputs_of(pass), network_->outputs(), row_extent(*pass.rows),
              task_scale(scale), wanted(loss, 1), row_loss_.data(), g, stream_.get());
 }
 
@@ -618,6 +631,16 @@ void CudaWave<T>::backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_s
 
 template <class T>
 void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
+  if (!pass.dropout) {
+    PerceptronDescent<T> at_once;
+    at_once.start = {at(pass.weights, network_->size()), network_->size()};
+    at_once.outer = perceptron_rows(pass.set, pass.scale);
+    at_once.gradient = at(grad, network_->size());
+    at_once.accumulate = accumulate;
+    at_once.second_order = false;
+    at_once.loss = wanted(loss, 1);
+    if (perceptron_.run(at_once, count_, stream_)) return;
+  }
   const Run entered = enter(pass, nullptr);
   forward(entered, false);
   loss_of(entered, pass.scale, loss, {g_[0].value.data(), nullptr});
@@ -627,8 +650,18 @@ void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block 
 template <class T>
 void CudaWave<T>::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                                  Block grad) {
-  prepare_tangents();
   const std::size_t n = network_->size();
+  if (!pass.dropout && !grad) {
+    PerceptronDescent<T> at_once;
+    at_once.start = {at(pass.weights, n), n};
+    at_once.inner = perceptron_rows(pass.set, pass.scale);
+    at_once.rates[0].value = T(-1);
+    at_once.direction = at(direction, n);
+    at_once.gradient = at(hv, n);
+    at_once.accumulate = accumulate;
+    if (perceptron_.run(at_once, count_, stream_)) return;
+  }
+  prepare_tangents();
   const Run entered = enter(pass, at(direction, n));
   forward(entered, false);
   loss_of(entered, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
@@ -644,6 +677,60 @@ void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block l
     own_rows(at(outputs, count_of(extent.rows) * count_of(network_outputs_)), outputs_of(run).value,
              network_outputs_, extent, stream_.get());
   }
+}
+
+template <class T>
+PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& scale) const {
+  const Rows& rows = data_of(set);
+  return {rows.x.data(), target_of(rows), row_extent(rows), task_scale(scale)};
+}
+
+template <class T>
+void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
+                                Block scratch) {
+  if (!pass.dropout) {
+    const std::size_t n = network_->size();
+    PerceptronDescent<T> step;
+    step.start = {at(src, n), n};
+    step.steps = 1;
+    Extent extent = this->extent(src);
+    step.rates[0] = rate_argument(rate, extent);
+    step.inner = perceptron_rows(pass.set, pass.scale);
+    step.end = at(dst, n);
+    if (perceptron_.run(step, count_, stream_)) return;
+  }
+  Wave::gradient_step(pass, dst, src, rate, scratch);
+}
+
+template <class T>
+bool CudaWave<T>::differentiate(const Descent& descent) {
+  if (descent.outer.dropout || descent.rates.empty() ||
+      descent.rates.size() > count_of(most_descent_rates) ||
+      descent.rate_gradients.size() > count_of(most_descent_rates)) {
+    return false;
+  }
+  const std::size_t n = network_->size();
+  PerceptronDescent<T> d;
+  d.start = {on_device<T>(*descent.start).data(), 0};
+  d.steps = descent.steps;
+  d.rate_count = static_cast<int>(descent.rates.size());
+  for (std::size_t i = 0; i < descent.rates.size(); ++i) {
+    Extent extent{count_, static_cast<int>(n)};
+    d.rates[i] = rate_argument(descent.rates[i], extent);
+  }
+  d.inner = perceptron_rows(descent.set, descent.scale);
+  d.end = wanted(descent.end, n);
+  d.gradient = at(descent.gradient, n);
+  d.second_order = descent.second_order;
+  d.outer = perceptron_rows(descent.outer.set, descent.outer.scale);
+  d.loss = wanted(descent.loss, 1);
+  d.rate_gradient_count = static_cast<int>(descent.rate_gradients.size());
+  for (std::size_t i = 0; i < descent.rate_gradients.size(); ++i) {
+    d.rate_gradients[i] = at(descent.rate_gradients[i], n);
+  }
+  if (!perceptron_.open()) return false;
+  perceptron_.reserve(capacity_, descent.steps);
+  return perceptron_.run(d, count_, stream_);
 }
 
 template <class T>

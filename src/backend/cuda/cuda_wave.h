@@ -12,6 +12,7 @@
 #include "backend/cuda/graph.h"
 #include "backend/cuda/layer_operations.h"
 #include "backend/cuda/memory.h"
+#include "backend/cuda/perceptron_path.h"
 #include "backend/cuda/split_layers.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
@@ -67,6 +68,9 @@ class CudaWave final : public backend::Wave {
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override;
+  void gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
+                     Block scratch) override;
+  bool differentiate(const Descent& descent) override;
   void value(const Pass& pass, Block loss, Block outputs,
              backend::NormStatistics statistics) override;
   void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
@@ -188,6 +192,8 @@ class CudaWave final : public backend::Wave {
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
+  LossTarget<T> target_of(const Rows& rows) const;
+  PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
   /// Outputs of the set's rows, which `run` has been through, and their loss.
   void put_value(const Run& run, const backend::Scale& scale, Block loss, Block outputs);
@@ -219,6 +225,7 @@ class CudaWave final : public backend::Wave {
   std::vector<Dual> kept_;
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
+  PerceptronPath<T> perceptron_;
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;         ///< of uploads and downloads
