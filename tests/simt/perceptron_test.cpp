@@ -63,7 +63,7 @@ std::vector<Case> cases() {
     c.steps = 3;
   }
   {  // more tiles than one in every direction, and more warps
-    Case& c = add("wide", mlp({41, 83, 45, 5}, leaky_relu), LossKind::cross_entropy);
+    Case& c = add("wide", mlp({21, 50, 43, 5}, leaky_relu), LossKind::cross_entropy);
     c.rows = {11, 13, 12};
     c.tasks = 1;
     c.steps = 1;
