@@ -208,9 +208,10 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"[optimizer]\nmomentum = 0.5",
                 "run.toml:2: optimizer.momentum: applies to optimizer.type = \"sgd\" alone; here "
                 "optimizer.type = \"adam\""},
-        Message{"[data]\nsource = 'file'\npath = 'a'\nways = 5",
-                "run.toml:4: data.ways: applies to data.source = \"file\" and loss.type = "
-                "\"cross_entropy\" alone; here loss.type = \"mse\""}));
+        Message{
+            "[data]\nsource = 'file'\npath = 'a'\nways = 5",
+            "run.toml:4: data.ways: applies to data.source = \"file\", loss.type = "
+            "\"cross_entropy\" and data.episodes = \"few_shot\" alone; here loss.type = \"mse\""}));
 
 INSTANTIATE_TEST_SUITE_P(
     Types, Messages,

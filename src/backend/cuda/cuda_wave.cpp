@@ -688,7 +688,7 @@ PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& sc
 template <class T>
 void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
                                 Block scratch) {
-  if (!pass.dropout) {
+  if (!pass.dropout && pass.weights.id == src.id) {  // the kernel's gradient is that at the start
     const std::size_t n = network_->size();
     PerceptronDescent<T> step;
     step.start = {at(src, n), n};
