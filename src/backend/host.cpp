@@ -165,21 +165,20 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   for (; stack_.size() > 1; spare_.push_back(std::move(stack_.back().second)), stack_.pop_back()) {
     add_scaled(stack_[stack_.size() - 2].second.data(), T(1), stack_.back().second.data(), width_);
   }
-  const T* const rest = stack_.empty() ? nullptr : stack_.back().second.data();
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
-  const auto total = [&](std::size_t i) {
-    const double sum = summed_ ? total_[i] : 0.0;
-    return rest != nullptr ? sum + static_cast<double>(rest[i]) : sum;
-  };
-  std::size_t offset = 0;
-  for (std::size_t g = 0; g < means.size(); ++g) {
-    check_sizes(means[g]->size(), widths_[g]);
-    T* mean = host<T>(*means[g]).data();
-    for (std::size_t i = 0; i < widths_[g]; ++i) {
-      mean[i] = static_cast<T>(total(offset + i) * scale);
+  const auto put = [&](const auto* sums) {
+    for (std::size_t g = 0; g < means.size(); sums += widths_[g++]) {
+      check_sizes(means[g]->size(), widths_[g]);
+      T* const __restrict mean = host<T>(*means[g]).data();
+      for (std::size_t i = 0; i < widths_[g]; ++i) {
+        mean[i] = static_cast<T>(static_cast<double>(sums[i]) * scale);
+      }
     }
-    offset += widths_[g];
-  }
+  };
+  if (!summed_ && !stack_.empty()) return put(stack_.back().second.data());
+  if (!stack_.empty()) add_run(stack_.back().second);
+  if (!summed_) total_.assign(width_, 0.0);
+  put(total_.data());
 }
 
 template <typename T>
@@ -252,8 +251,8 @@ double HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend
   double sum = 0.0;
   T* const to = host<T>(g).data();
   for (const Backend::Segment& segment : segments) {
-    const T* x = host<T>(v).data() + segment.offset;
-    T* const d = to + segment.offset;
+    const T* const __restrict x = host<T>(v).data() + segment.offset;
+    T* const __restrict d = to + segment.offset;
     sum += sum_of(segment.size, [&](std::size_t i) {
       const T element = x[i];
       d[i] += factor * element;

@@ -678,6 +678,38 @@ TEST_P(LeoTest, PredictsWhereTrainingEnds) {
   }
 }
 
+/// Squares of a task's gradient are summed where it is, in whatever form it is there.
+TEST_P(LeoTest, GradientsCanBeMultiplied) {
+  const auto backend = open_backend(GetParam());
+  const bool twice = backend->precision() == backend::Precision::f64;
+  for (const bool head : {true, false}) {
+    const LeoSetting s = random_leo(5, head);
+    const auto algorithm = make_algorithm(s.config, s.network);
+    std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
+    parameters[0]->upload(s.theta);
+    algorithm->prepare(*backend, parameters, {});
+    const TaskBatch& batch = s.batch(*backend);
+    const auto program = algorithm->open(*backend, batch.shape());
+    backend::Wave& wave = program->wave();
+    const backend::Block squares = wave.block(1);
+    const int count = std::min(batch.tasks(), wave.capacity());
+    wave.load(batch, 0, count, 0);
+    program->meta_gradient({});
+    wave.fill(squares, 0.0);
+    Numbers got(static_cast<std::size_t>(count)), want(got.size());
+    for (std::size_t g = 0; g < program->gradients().size(); ++g) {
+      const backend::Block block = program->gradients()[g];
+      wave.multiply_fold(squares, 1.0, block, block);
+      const std::size_t width = algorithm->gradient_widths()[g];
+      Numbers values(width * got.size());
+      wave.download(block, values);
+      for (std::size_t i = 0; i < values.size(); ++i) want[i / width] += values[i] * values[i];
+    }
+    wave.download(squares, got);
+    EXPECT_TRUE(close_rows(got, want, 1, twice ? 1e-12 : 1e-4));
+  }
+}
+
 TEST_P(LeoTest, ClassesWithTheWrongNumberOfRows) {
   const auto backend = open_backend(GetParam());
   LeoSetting s = random_leo(0, true);

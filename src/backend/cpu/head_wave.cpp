@@ -120,6 +120,21 @@ void HeadWave::fill(Block dst, double value) {
   source_->clear();
 }
 
+void HeadWave::multiply_fold(Block y, double a, Block x1, Block x2) {
+  if (x1.id != shared_gradient_.id && x2.id != shared_gradient_.id) {
+    return CpuWave::multiply_fold(y, a, x1, x2);
+  }
+  std::vector<float> left(storage(x1).width), right(left.size());
+  const auto factor = static_cast<float>(a);
+  const std::size_t width = storage(y).width;
+  for (int t = 0; t < count_; ++t) {
+    read(x1, t, left.data());
+    read(x2, t, right.data());
+    float* to = task_vector(y, t);
+    for (std::size_t e = 0; e < left.size(); ++e) to[e % width] += factor * left[e] * right[e];
+  }
+}
+
 void HeadWave::spread_rows(const float* flat, float* to) const {
   for (int c = 0; c < classes(); ++c) {
     std::copy_n(flat + product(c, features_), features_, to + product(c, stride_));

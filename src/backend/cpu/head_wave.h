@@ -31,12 +31,13 @@ class HeadWave final : public CpuWave {
   int capacity() const override { return tasks; }
   Block block(std::size_t width) override;
   Block weights() override;
-  /// A block that stands for `gradient` (one a wave): it takes fill with zero, downloads and the
-  /// reduction.
+  /// A block that stands for `gradient` (one a wave): it takes fill with zero, multiply_fold,
+  /// downloads and the reduction.
   Block shared_gradient(std::size_t width, SharedGradient& gradient);
 
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   void fill(Block dst, double value) override;
+  void multiply_fold(Block y, double a, Block x1, Block x2) override;
   void broadcast(Block dst, const SharedVector& src) override;
   void upload(Block dst, const double* source, std::size_t stride) override;
   void download(Block src, std::span<double> values) const override;
