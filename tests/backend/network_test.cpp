@@ -166,7 +166,8 @@ TEST_P(NetworkTest, StepsAreTheirComposition) {
 
 TEST_P(NetworkTest, ActivationsMayServeAgain) {
   // as at the end of the inner loop: gradient, an outer gradient on the query set at other weights,
-  // then products at the first weights
+  // then products at the first weights; CUDA's backend keeps none, and its emulator is slow
+  const int passes = backend_->name() == "simt" ? 3 : 40;
   for_each_case([&](const Problem& problem, Runner& runner, Runner& reference, Set /*set*/,
                     Scale scale) {
     const std::size_t width = problem.width();
@@ -176,7 +177,7 @@ TEST_P(NetworkTest, ActivationsMayServeAgain) {
     backend::Wave& wave = runner.wave();
     const backend::Block weights = wave.weights(), other = wave.weights(), from = wave.weights(),
                          to = wave.weights(), scratch = wave.weights(), grad = wave.weights();
-    for (const int kept : {0, 38}) {
+    for (const int kept : {0, passes - 2}) {
       Numbers hv, step, gradient;
       const backend::Rate rate{0.125, nullptr};
       runner.for_each_wave([&](int) {
@@ -187,7 +188,7 @@ TEST_P(NetworkTest, ActivationsMayServeAgain) {
         // elsewhere and without a number
         const backend::Wave::Pass again{Set::support, weights, scale, kept};
         const auto before = [&] {
-          for (int i = 0; i < 40; ++i) {
+          for (int i = 0; i < passes; ++i) {
             wave.gradient({Set::support, i == kept ? weights : other, scale, i}, scratch, false,
                           {});
           }
