@@ -28,9 +28,10 @@
 //               latter mostly L1's). Gradients alike.
 // Operations    2 rows OH OW O I k^2 for each product, in all three. conv4-64's second block on 5
 //               rows of 7 x 7: 18 MFLOP over 0.46 MB: bound by arithmetic (39 FLOP/B; an H200's
-//               ridge is 14 in FP32). Of a 64 x 64 tile's inner loop 47 % are multiply-adds, 68 % in
-//               the weight gradient (docs/kernel-table.md); the rest are mostly gathers and their
-//               indices, where more can be had. These are the ceilings of its share of FP32's peak.
+//               ridge is 14 in FP32). Of a 64 x 64 tile's inner loop 47 % are multiply-adds, 68 %
+//               in the weight gradient (docs/kernel-table.md); the rest are mostly gathers and
+//               their indices, where more can be had. These are the ceilings of its share of FP32's
+//               peak.
 #include "kernels/conv.h"
 
 #include <limits>
