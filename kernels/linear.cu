@@ -13,8 +13,8 @@
 // scalars of T:
 //                 forward          I O + n I + n O read or written once, 2 n I O (tangent: x 2, x
 //                 3) input gradient   the same weight gradient  the same
-//               These are the plain kernels that any size goes through; small perceptrons go through one
-//               of their own (perceptron.cu).
+//               These are the plain kernels that any size goes through; small perceptrons go
+//               through one of their own (perceptron.cu).
 #include "kernels/linear.h"
 
 #include "kernels/passes.h"
