@@ -2,22 +2,11 @@
 
 #include <algorithm>
 
+#include "backend/cuda/activation_of.h"
+
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
-
-std::optional<Activation> activation_of(LayerType type) {
-  switch (type) {
-    case LayerType::relu:
-      return Activation::relu;
-    case LayerType::tanh:
-      return Activation::tanh;
-    case LayerType::leaky_relu:
-      return Activation::leaky_relu;
-    default:
-      return {};
-  }
-}
 
 DeviceLimits limits_of_device() {
   int device = 0;

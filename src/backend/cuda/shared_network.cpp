@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "backend/cuda/activation_of.h"
 #include "kernels/product.h"
 
 namespace kshot::cuda {
@@ -11,19 +12,6 @@ namespace {
 
 std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
-}
-
-Activation activation_of(LayerType type) {
-  switch (type) {
-    case LayerType::relu:
-      return Activation::relu;
-    case LayerType::tanh:
-      return Activation::tanh;
-    case LayerType::leaky_relu:
-      return Activation::leaky_relu;
-    default:
-      throw std::logic_error("a shared network has linear layers and activations alone");
-  }
 }
 
 /// Row-major [rows, columns], and its transpose.
@@ -54,7 +42,11 @@ SharedNetwork<T>::SharedNetwork(std::shared_ptr<const Network> network, std::siz
       stage.has_bias = layer.bias >= 0;
       if (stage.has_bias) stage.bias = offset(layer.bias);
     } else {
-      stage.activation = activation_of(layer.type);
+      const std::optional<Activation> activation = activation_of(layer.type);
+      if (!activation) {
+        throw std::logic_error("a shared network has linear layers and activations alone");
+      }
+      stage.activation = *activation;
     }
     stage.y = DeviceMemory<T>(rows * count_of(stage.out));
     stages_.push_back(std::move(stage));
