@@ -19,8 +19,9 @@
 // Bytes         per task: left, right, mean 3 n H scalars, W from L2, bits n^2 H / 8 bytes (1/32 of
 //               the pairs' activations in float). Weight gradients: H^2 scalars read and written.
 // Operations    2 n^2 H^2 forward, 6 n^2 H^2 backward. H = 128: n = 5 0.8 + 2.5 MFLOP, n = 25 20 +
-//               61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50 of 64 pairs of a tile:
-//               0.45 of FP32's peak expected for it, n = 5 25 of 32: 0.4.
+//               61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50 of 64 pairs of a tile,
+//               n = 5 25 of 32, and 0.51 to 0.54 and 0.40 to 0.44 of the inner loops' instructions
+//               are multiply-adds: at most 0.4 and 0.33 of FP32's peak; 0.35 and 0.25 expected.
 #include "kernels/relation.h"
 
 #include <algorithm>
@@ -78,8 +79,16 @@ struct PairProduct {
   int owners;  // of a block
 };
 
+/// Blocks that share a multiprocessor's registers: as many as leave each thread enough not to
+/// spill. (nvcc alone takes one warp more for each scheduler, and spills.)
+template <class T, int M, int N>
+constexpr int blocks_at_once() {
+  if (M * N > 2048) return 4;
+  return M * N > 1024 || sizeof(T) == 8 ? 6 : 10;
+}
+
 template <class T, PairPass pass, int M, int N>
-__global__ void __launch_bounds__(tile::threads)
+__global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
     pair_product_kernel(PairProduct<T> p, int tiles_n, int owner_blocks) {
   constexpr bool forward = pass == PairPass::forward;
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);

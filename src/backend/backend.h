@@ -461,15 +461,22 @@ struct WaveDemand {
   WaveShape shape;
   std::size_t vector_scalars = 0;    ///< of all blocks
   std::size_t gradient_scalars = 0;  ///< that the reduction sums
-  bool hessian_vectors = false, dropout = false;
-  bool split = false;     ///< Hessian-vector products of flipout or local
+  bool hessian_vectors = false;    ///< there are some
+  bool hessian_gradients = false;  ///< and some give the gradient as well
+  bool dropout = false;
   int descent_steps = 0;  ///< of Wave::differentiate, where it is done at once
+  /// Passes with noise by rows, and Hessian-vector products of them; by Estimator.
+  struct Split {
+    bool passes = false, hessian_vectors = false;
+  } split[3];
+  std::shared_ptr<const GeneratorSpec> generator;  ///< null: none
+  bool encoder_dropout = false, decoder_tangents = false;
 };
 
 /// The size of waves that a backend chose by its memory.
 struct WavePlan {
   int tasks = 0;               ///< of a wave; 0: waves have a size of their own
-  std::size_t task_bytes = 0;  ///< of the device's memory that a task of a wave takes
+  std::size_t task_bytes = 0;  ///< a task's share of the device's memory that a wave takes
 };
 
 class Backend {

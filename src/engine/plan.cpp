@@ -68,22 +68,26 @@ class Ledger final : public backend::Wave {
     if (at_once_) demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
     return at_once_;
   }
-  void hessian_vector(const Pass& pass, Block, Block, bool, Block) override {
+  void hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
     ++cost_.hessian_products;
+    demand_.dropout = demand_.dropout || pass.dropout;
+    demand_.hessian_gradients = demand_.hessian_gradients || grad;
     note(pass.set, 6.0, 4);
   }
   void value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
   // every product is taken twice, at the mean and at the spread
   void split_gradient(const SplitPass& pass, Block, Block, bool, Block) override {
     ++cost_.gradients;
+    split(pass).passes = true;
     note(pass.set, 6.0, 4);
   }
   void split_hessian_vector(const SplitPass& pass, Block, Block, Block, Block) override {
-    demand_.split = true;
     ++cost_.hessian_products;
+    split(pass) = {true, true};
     note(pass.set, 12.0, 8);
   }
   void split_value(const SplitPass& pass, Block, Block, NormStatistics) override {
+    split(pass).passes = true;
     note(pass.set, 2.0, 2);
   }
   int rows(Set set) const override { return shape_.rows(set); }
@@ -93,6 +97,9 @@ class Ledger final : public backend::Wave {
   int classes() const { return network_->outputs(); }
 
  private:
+  backend::WaveDemand::Split& split(const SplitPass& pass) {
+    return demand_.split[static_cast<std::size_t>(pass.estimator)];
+  }
   void note(Set set, double forwards, std::size_t copies) {
     const int n = rows(set);
     cost_.operations += forwards * 2.0 * network_->forward_macs() * n;
@@ -115,12 +122,17 @@ class Ledger final : public backend::Wave {
 /// The same for generated weights.
 class GeneratorLedger final : public backend::Generator {
  public:
-  GeneratorLedger(Ledger& wave, const backend::GeneratorSpec& spec, TaskCost& cost)
-      : Generator(wave), spec_(spec), cost_(cost), rows_(wave.rows(Set::support)) {
+  GeneratorLedger(Ledger& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
+                  backend::WaveDemand& demand)
+      : Generator(wave), spec_(spec), cost_(cost), demand_(demand), rows_(wave.rows(Set::support)) {
     latents_ = static_cast<double>((spec.by_label ? wave.classes() : 1) * spec.latents);
+    demand_.generator = std::make_shared<const backend::GeneratorSpec>(spec);
   }
 
-  void encode(const SharedVector&, const backend::Dropout&, Block) override { encoding(1.0); }
+  void encode(const SharedVector&, const backend::Dropout& dropout, Block) override {
+    demand_.encoder_dropout = demand_.encoder_dropout || dropout;
+    encoding(1.0);
+  }
   void encode_pullback(const SharedVector&, const backend::Dropout&, Block, Block) override {
     encoding(2.0);
   }
@@ -134,6 +146,7 @@ class GeneratorLedger final : public backend::Generator {
   void decode_tangent(const SharedVector&, const Latents&, Block, Block) override { decoding(1.0); }
   void decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
                                double, Block) override {
+    demand_.decoder_tangents = true;
     decoding(4.0);
   }
 
@@ -149,12 +162,13 @@ class GeneratorLedger final : public backend::Generator {
 
   backend::GeneratorSpec spec_;
   TaskCost& cost_;
+  backend::WaveDemand& demand_;
   int rows_;
   double latents_;
 };
 
 std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
-  return std::make_unique<GeneratorLedger>(*this, spec, cost_);
+  return std::make_unique<GeneratorLedger>(*this, spec, cost_, demand_);
 }
 
 class LedgerBackend final : public backend::HostBackend<float> {

@@ -255,22 +255,19 @@ backend::WavePlan CudaBackend<T>::plan(
   backend::WaveDemand asked = demand(most_tasks_);
   const Kind kind{asked.network->size(), asked.shape};
   if (const auto known = find(kind); known != planned_.end()) return known->plan;
-  // What is kept may depend on how many tasks keep it: the more tasks, the less each keeps. So the
-  // size goes down until it stays.
+  // A task's share depends on how many share: the more tasks, the less each keeps. So the size goes
+  // down until it fits.
+  const double room = memory_share * static_cast<double>(at_hand) / threads_;
   backend::WavePlan plan{most_tasks_, 0};
-  while (true) {
-    plan.task_bytes = task_bytes<T>(device_, asked);
-    const double fit = memory_share * static_cast<double>(at_hand) /
-                       (static_cast<double>(threads_) * static_cast<double>(plan.task_bytes));
-    const int tasks = std::min(
-        plan.tasks,
-        static_cast<int>(std::clamp(fit / run_tasks, 1.0, most_tasks_ / double{run_tasks})) *
-            run_tasks);
-    if (tasks == plan.tasks) break;
-    plan.tasks = tasks;
-    asked = demand(tasks);
+  std::size_t wave = wave_bytes<T>(device_, asked, plan.tasks);
+  while (static_cast<double>(wave) > room && plan.tasks > run_tasks) {
+    const double fit = plan.tasks * room / static_cast<double>(wave);
+    plan.tasks = std::max(static_cast<int>(fit) / run_tasks, 1) * run_tasks;
+    asked = demand(plan.tasks);
+    wave = wave_bytes<T>(device_, asked, plan.tasks);
   }
-  const std::size_t wave = static_cast<std::size_t>(plan.tasks) * plan.task_bytes;
+  const auto tasks = static_cast<std::size_t>(plan.tasks);
+  plan.task_bytes = (wave + tasks - 1) / tasks;
   if (wave > at_hand) {
     throw DeviceError(fmt::format("{}: the smallest wave, {} tasks, takes {}; {} of {} are free",
                                   name_, plan.tasks, bytes_text(wave), bytes_text(at_hand),

@@ -68,7 +68,7 @@ struct Relation {
     row_mean = DeviceMemory<T>(tasks * rows * count_of(middle.out));
     group_mean = DeviceMemory<T>(tasks * groups * count_of(middle.out));
   }
-  void prepare_pullback() {
+  void reserve_pullback() {
     for (int side = 0; side < 2; ++side) g_half[side].reserve(half[side].size());
     g_row_mean.reserve(row_mean.size());
     g_group_mean.reserve(group_mean.size());
@@ -105,6 +105,16 @@ class CudaGenerator final : public backend::Generator {
     const std::vector<T> offset(spec.offset.begin(), spec.offset.end());
     offset_ = DeviceMemory<T>(offset.size());
     wave.stream().to_device(offset_.data(), offset.data(), offset.size());
+  }
+
+  void take_memory(const backend::WaveDemand& demand) {
+    reserve_encoder_input(demand.encoder_dropout);
+    reserve_encoder_pullback();
+    if (relation_) relation_->reserve_pullback();
+    encoder_.reserve_backward(false);
+    decoder_.reserve_backward(demand.decoder_tangents);
+    reserve_decoded(g_out_);
+    if (demand.decoder_tangents) reserve_decoder_tangents();
   }
 
   void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
@@ -149,7 +159,7 @@ class CudaGenerator final : public backend::Generator {
     const T* const w = on_device<T>(theta).data();
     const T* const g = wave_.at(g_statistics, statistics_width());
     const TaskTensor<T> to{wave_.at(g_theta), wave_.width(g_theta)};
-    g_codes_.reserve(count_of(wave_.capacity()) * count_of(rows_) * code_width());
+    reserve_encoder_pullback();
     if (relation_) {
       relation_pullback(w, g, to);
     } else {
@@ -190,7 +200,7 @@ class CudaGenerator final : public backend::Generator {
                        Block g_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const g_w = wave_.at(g_weights, weights_width());
-    prepare(g_out_);
+    reserve_decoded(g_out_);
     decoded_pullback<T>({g_out_.data(), nullptr}, d, nullptr, {g_w, nullptr}, stream());
     decoder_.backward({g_out_.data(), nullptr}, {wave_.wanted(g_z, latents_width()), nullptr},
                       stream());
@@ -209,9 +219,8 @@ class CudaGenerator final : public backend::Generator {
                                Block h_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
-    prepare(g_out_);
-    prepare(g_out_dot_);
-    g_z_.reserve(count_of(wave_.capacity()) * latents_width());
+    reserve_decoded(g_out_);
+    reserve_decoder_tangents();
     decoded_pullback<T>(
         {g_out_.data(), g_out_dot_.data()}, d, out_dot,
         {wave_.at(g_weights, weights_width()), wave_.at(g_weights_dot, weights_width())}, stream());
@@ -259,16 +268,14 @@ class CudaGenerator final : public backend::Generator {
   const T* encoder_input(const Dropout& dropout) {
     const auto rows = wave_.support_rows();
     const T* x = rows.x;
-    const std::size_t most = count_of(wave_.capacity()) * count_of(rows_);
+    reserve_encoder_input(static_cast<bool>(dropout));
     if (dropout) {
-      dropped_.reserve(most * count_of(rows.features));
       RandomKey key = dropout.key;
       key.task = wave_.global_first();
       drop(dropped_.data(), x, dropout.rate, key, {wave_.count(), rows_ * rows.features}, stream());
       x = dropped_.data();
     }
     if (spec_.by_label) return x;
-    joined_.reserve(most * count_of(spec_.encoder->input().size()));
     join_rows(joined_.data(), x, rows.features, rows.values, rows.targets, rows.extent, stream());
     return joined_.data();
   }
@@ -296,7 +303,7 @@ class CudaGenerator final : public backend::Generator {
   /// From the gradient of the statistics to that of the codes; adds the weights'.
   void relation_pullback(const T* w, const T* g, TaskTensor<T> to) {
     Relation<T>& r = *relation_;
-    r.prepare_pullback();
+    r.reserve_pullback();
     const auto groups = count_of(groups_), hidden = count_of(r.last.in);
     Product<T> of_last;  // by task
     of_last.m = r.last.out;
@@ -369,8 +376,19 @@ class CudaGenerator final : public backend::Generator {
     d.size = {wave_.count(), groups_, spec_.latents, weights_};
     return d;
   }
-  void prepare(DeviceMemory<T>& outputs) const {
+  std::size_t most_rows() const { return count_of(wave_.capacity()) * count_of(rows_); }
+  void reserve_encoder_input(bool dropout) {
+    if (dropout) dropped_.reserve(most_rows() * count_of(wave_.support_rows().features));
+    if (!spec_.by_label) joined_.reserve(most_rows() * count_of(spec_.encoder->input().size()));
+  }
+  void reserve_encoder_pullback() { g_codes_.reserve(most_rows() * code_width()); }
+  void reserve_decoded(DeviceMemory<T>& outputs) const {
     outputs.reserve(count_of(wave_.capacity()) * count_of(groups_ * spec_.latents * 2 * weights_));
+  }
+  void reserve_decoder_tangents() {
+    decoder_.reserve_tangent();
+    reserve_decoded(g_out_dot_);
+    g_z_.reserve(count_of(wave_.capacity()) * latents_width());
   }
   TaskTensor<T> decoder_part(Block g_theta) {
     return {wave_.at(g_theta) + spec_.decoder_at(), wave_.width(g_theta)};
@@ -398,6 +416,13 @@ std::unique_ptr<backend::Generator> make_generator(CudaWave<T>& wave,
   return std::make_unique<CudaGenerator<T>>(wave, spec);
 }
 
+template <class T>
+void take_generator_memory(CudaWave<T>& wave, const backend::WaveDemand& demand) {
+  CudaGenerator<T>(wave, *demand.generator).take_memory(demand);
+}
+
+template void take_generator_memory(CudaWave<float>&, const backend::WaveDemand&);
+template void take_generator_memory(CudaWave<double>&, const backend::WaveDemand&);
 template std::unique_ptr<backend::Generator> make_generator(CudaWave<float>&,
                                                             const backend::GeneratorSpec&);
 template std::unique_ptr<backend::Generator> make_generator(CudaWave<double>&,

@@ -15,5 +15,9 @@ template <class T>
 std::unique_ptr<backend::Generator> make_generator(CudaWave<T>& wave,
                                                    const backend::GeneratorSpec& spec);
 
+/// Makes demand.generator and takes what it otherwise takes when it is first needed: for counting.
+template <class T>
+void take_generator_memory(CudaWave<T>& wave, const backend::WaveDemand& demand);
+
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

@@ -100,27 +100,33 @@ void CudaWave<T>::prepare_tangents() {
 
 template <class T>
 void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
-  // small perceptrons go another way, but for dropout and noise by rows
-  if (demand.hessian_vectors && (demand.dropout || demand.split || !perceptron_.open())) {
-    prepare_tangents();
+  // small perceptrons go another way, but where their kernel does not do what is asked for
+  bool layered = demand.dropout || demand.hessian_gradients || !perceptron_.open();
+  for (const backend::Estimator e : {backend::Estimator::flipout, backend::Estimator::local}) {
+    const auto& split = demand.split[static_cast<std::size_t>(e)];
+    if (split.passes) split_layers().reserve(e, split.hessian_vectors);
+    layered = layered || split.hessian_vectors;
   }
+  if (demand.hessian_vectors && layered) prepare_tangents();
   if (demand.descent_steps > 0) perceptron_.reserve(capacity_, demand.descent_steps);
   if (demand.dropout) {
     dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
                      count_of(network_->input().size()));
   }
+  if (demand.generator) take_generator_memory(*this, demand);
   block(demand.vector_scalars);
 }
 
 template <class T>
-std::size_t task_bytes(const Device& device, const backend::WaveDemand& demand) {
+std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks) {
   MemoryCount count;
-  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, run_tasks);
+  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, tasks);
   wave.take_memory(demand);
-  // the sums of a run and the flags: CudaReduction
-  const DeviceMemory<T> sums(demand.gradient_scalars);
-  const DeviceMemory<std::int32_t> flags(run_tasks);
-  return (count.bytes() + run_tasks - 1) / run_tasks;
+  // the sums of runs and the flags: CudaReduction
+  const DeviceMemory<T> sums(demand.gradient_scalars *
+                             count_of((tasks + run_tasks - 1) / run_tasks));
+  const DeviceMemory<std::int32_t> flags(count_of(tasks));
+  return count.bytes();
 }
 
 template <class T>
@@ -749,14 +755,19 @@ void CudaWave<T>::value(const Pass& pass, Block loss, Block outputs,
 // ---- network under Gaussian weights, by flipout and local ----
 
 template <class T>
+SplitLayers<T>& CudaWave<T>::split_layers() {
+  if (!split_) {
+    split_ = std::make_unique<SplitLayers<T>>(*network_, capacity_, largest_rows(shape_));
+  }
+  return *split_;
+}
+
+template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Block u_mean,
                                              Block u_spread) {
   const std::size_t n = network_->size();
   const Rows& rows = data_of(set);
-  if (!split_) {
-    split_ = std::make_unique<SplitLayers<T>>(*network_, capacity_, largest_rows(shape_));
-  }
-  split_->take_noise(pass.estimator, *pass.noise,
+  split_layers().take_noise(pass.estimator, *pass.noise,
                      {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(),
                       support_n_, query_n_, global_first_, batch_first_},
                      static_cast<bool>(u_mean), stream_);
@@ -834,8 +845,8 @@ std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::Genera
 
 template class CudaWave<float>;
 template class CudaWave<double>;
-template std::size_t task_bytes<float>(const Device&, const backend::WaveDemand&);
-template std::size_t task_bytes<double>(const Device&, const backend::WaveDemand&);
+template std::size_t wave_bytes<float>(const Device&, const backend::WaveDemand&, int);
+template std::size_t wave_bytes<double>(const Device&, const backend::WaveDemand&, int);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

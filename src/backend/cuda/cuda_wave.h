@@ -20,9 +20,10 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Bytes of device memory that one task of a wave takes, what the reduction keeps of it included.
+/// Bytes of device memory that a wave of so many tasks takes, what the reduction keeps of it
+/// included.
 template <class T>
-std::size_t task_bytes(const Device& device, const backend::WaveDemand& demand);
+std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks);
 
 template <class T>
 class CudaWave final : public backend::Wave {
@@ -203,6 +204,7 @@ class CudaWave final : public backend::Wave {
   void split_backward(const Run& pass, std::size_t layer, const LayerCall<T>& call, Tangent<T> g,
                       Tangent<T> g_in, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
   void prepare_tangents();
+  SplitLayers<T>& split_layers();
   /// Memory for features. Rows beyond a task's own are nobody's: no layer lets them into a task's
   /// own rows, so that what an earlier task left there is harmless. Flat passes read them all the
   /// same, hence zero to begin with.

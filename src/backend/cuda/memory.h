@@ -191,21 +191,24 @@ class Stream {
   }
   template <class T>
   void clear(T* to, std::size_t count) const {
-    if (count > 0 && !MemoryCount::current())
-      KSHOT_CUDA_CHECK(cudaMemsetAsync(to, 0, count * sizeof(T), stream_));
+    if (nothing(count)) return;
+    KSHOT_CUDA_CHECK(cudaMemsetAsync(to, 0, count * sizeof(T), stream_));
   }
 
  private:
   template <class T>
   void transfer(T* to, const T* from, std::size_t count, cudaMemcpyKind kind) const {
-    if (count == 0) return;
+    if (nothing(count)) return;
     start(to, from, count, kind);
     wait();
   }
   template <class T>
   void start(T* to, const T* from, std::size_t count, cudaMemcpyKind kind) const {
-    if (count > 0) KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
+    if (nothing(count)) return;
+    KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
   }
+  /// Nor is there anything where memory is counted and not there.
+  static bool nothing(std::size_t count) { return count == 0 || MemoryCount::current(); }
   cudaStream_t stream_ = nullptr;
 };
 

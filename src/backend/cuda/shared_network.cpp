@@ -79,9 +79,23 @@ const T* SharedNetwork<T>::forward(const T* weights, const T* x, std::size_t row
 }
 
 template <class T>
+void SharedNetwork<T>::reserve_tangent() {
+  for (Stage& s : stages_) s.y_dot.reserve(most_rows_ * count_of(s.out));
+}
+
+template <class T>
+void SharedNetwork<T>::reserve_backward(bool tangents) {
+  for (std::size_t i = 1; i < stages_.size(); ++i) {
+    Stage& s = stages_[i];
+    s.g_x.reserve(most_rows_ * count_of(s.in));
+    if (tangents) s.g_x_dot.reserve(most_rows_ * count_of(s.in));
+  }
+}
+
+template <class T>
 const T* SharedNetwork<T>::tangent(const T* x_dot, cudaStream_t stream) {
+  reserve_tangent();
   for (Stage& s : stages_) {
-    s.y_dot.reserve(most_rows_ * count_of(s.out));
     s.x.dot = x_dot;
     if (s.linear) {
       Product<T> p;
@@ -103,15 +117,12 @@ const T* SharedNetwork<T>::tangent(const T* x_dot, cudaStream_t stream) {
 
 template <class T>
 void SharedNetwork<T>::backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t stream) {
+  reserve_backward(g.dot != nullptr);
   for (std::size_t i = stages_.size(); i-- > 0;) {
     Stage& s = stages_[i];
     s.g = g;
     Tangent<T> to = g_x;
-    if (i > 0) {
-      s.g_x.reserve(most_rows_ * count_of(s.in));
-      if (g.dot) s.g_x_dot.reserve(most_rows_ * count_of(s.in));
-      to = {s.g_x.data(), g.dot ? s.g_x_dot.data() : nullptr};
-    }
+    if (i > 0) to = {s.g_x.data(), g.dot ? s.g_x_dot.data() : nullptr};
     if (s.linear) {
       const auto multiply = [&](T* out, const T* from) {
         Product<T> p;

@@ -25,6 +25,9 @@ class SharedNetwork {
   const T* forward(const T* weights, const T* x, std::size_t rows, cudaStream_t stream);
   /// Tangents of the outputs along x_dot, of the last forward's rows.
   const T* tangent(const T* x_dot, cudaStream_t stream);
+  /// Takes what tangent and backward otherwise take when they first need it.
+  void reserve_tangent();
+  void reserve_backward(bool tangents);
   /// From the outputs' gradient to that of the inputs, g_x, where it is wanted (not null). Where
   /// dots are given, theirs too, along the last tangent. g must stay for add_gradient.
   void backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t stream);

@@ -41,25 +41,31 @@ void SplitLayers<T>::reserve(Dual& dual, std::size_t features, bool tangents) {
   if (tangents) dual.dot.reserve(largest_ * features);
 }
 
-// ---- noise ----
-
+/// Buffers are as large as the largest layer that the estimator splits.
 template <class T>
-void SplitLayers<T>::take_noise(Estimator estimator, const backend::GaussianNoise& noise,
-                                const Rows& rows, bool tangents, const Stream& stream) {
-  estimator_ = estimator;
-  // Buffers are as large as the largest layer that the estimator splits.
+void SplitLayers<T>::reserve(Estimator estimator, bool tangents) {
   std::size_t most_in = 0, most_out = 0;
   for (std::size_t i = 0; i < network_.layers().size(); ++i) {
     const Layer& layer = network_.layers()[i];
     if (!splits(layer)) continue;
     most_in = std::max(most_in, count_of(layer.in.size()));
     most_out = std::max(most_out, count_of(layer.out.size()));
-    if (local()) reserve(variances_[i], count_of(layer.out.size()), tangents);
+    if (estimator == Estimator::local) {
+      reserve(variances_[i], count_of(layer.out.size()), tangents);
+    }
   }
   reserve(inputs_, most_in, tangents);
   reserve(outputs_, most_out, tangents);
   reserve(back_, most_in, tangents);
+}
 
+// ---- noise ----
+
+template <class T>
+void SplitLayers<T>::take_noise(Estimator estimator, const backend::GaussianNoise& noise,
+                                const Rows& rows, bool tangents, const Stream& stream) {
+  estimator_ = estimator;
+  reserve(estimator, tangents);
   noise_ = {};
   noise_.width = layouts_[static_cast<std::size_t>(estimator)].width;
   if (!noise.layers.empty()) return upload(noise, rows, stream);

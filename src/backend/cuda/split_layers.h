@@ -30,7 +30,9 @@ class SplitLayers {
     std::uint32_t global_first = 0;                    ///< the key's task of task 0
     std::size_t batch_first = 0;                       ///< index within the batch of task 0
   };
-  /// The noise of the passes that follow, and room for what they compute; with tangents or without.
+  /// Room for what passes of an estimator compute, with tangents or without.
+  void reserve(backend::Estimator estimator, bool tangents);
+  /// The noise of the passes that follow, and room for them.
   void take_noise(backend::Estimator estimator, const backend::GaussianNoise& noise,
                   const Rows& rows, bool tangents, const Stream& stream);
 
