@@ -461,8 +461,8 @@ struct WaveDemand {
   WaveShape shape;
   std::size_t vector_scalars = 0;    ///< of all blocks
   std::size_t gradient_scalars = 0;  ///< that the reduction sums
-  bool hessian_vectors = false;    ///< there are some
-  bool hessian_gradients = false;  ///< and some give the gradient as well
+  bool hessian_vectors = false;      ///< there are some
+  bool hessian_gradients = false;    ///< and some give the gradient as well
   bool dropout = false;
   int descent_steps = 0;  ///< of Wave::differentiate, where it is done at once
   /// Passes with noise by rows, and Hessian-vector products of them; by Estimator.

@@ -767,10 +767,11 @@ typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Blo
                                              Block u_spread) {
   const std::size_t n = network_->size();
   const Rows& rows = data_of(set);
-  split_layers().take_noise(pass.estimator, *pass.noise,
-                     {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(),
-                      support_n_, query_n_, global_first_, batch_first_},
-                     static_cast<bool>(u_mean), stream_);
+  split_layers().take_noise(
+      pass.estimator, *pass.noise,
+      {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(), support_n_,
+       query_n_, global_first_, batch_first_},
+      static_cast<bool>(u_mean), stream_);
   Run run{&rows, rows.x.data(), at(pass.mean, n), wanted(u_mean, n)};
   run.spread = {at(pass.spread, n), wanted(u_spread, n)};
   return run;
