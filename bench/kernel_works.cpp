@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 #include "kernels/activation.h"
@@ -679,7 +680,9 @@ void Works::shared() {
 }  // namespace
 
 std::vector<KernelWork> kernel_works(bool smoke) {
-  return Works(smoke).take();
+  std::vector<KernelWork> all = Works(smoke).take(), more = generator_works(smoke);
+  std::ranges::move(more, std::back_inserter(all));
+  return all;
 }
 
 }  // namespace KSHOT_PLATFORM

@@ -63,6 +63,8 @@ struct KernelWork {
 /// `smoke`: two tasks and small shapes, for the emulator. A new kernel is an entry in
 /// kernel_works.cpp.
 std::vector<KernelWork> kernel_works(bool smoke);
+/// Those of them for generated weights and for noise by rows (generator_works.cpp).
+std::vector<KernelWork> generator_works(bool smoke);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda
