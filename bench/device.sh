@@ -11,13 +11,15 @@
 #   --out DIR         results (default: device-results/)
 #   --limit SECONDS   of all steps together (default: 570)
 #   --device D        cuda (default), cuda:N, or cpu: a trial of this script where no GPU is
+#   --steps A,B       of the steps after devices these alone
 #   --dry-run         says what would run, and runs nothing
 #
-# Steps: configure, build, devices, equivalence (the backends' tests on the device), kernels (each
-# alone), training steps beside JAX's and PyTorch's where they are installed (one meta-batch size; all
-# of them: bench/compare --device cuda), memory, and a training of a minute. Each has a time limit; one
-# that fails does not hide the others, but what needs it is left out. DIR gets summary.json, table.txt,
-# and each step's log and numbers.
+# Steps: configure, build, devices, equivalence (the backends' tests on the device), training steps
+# (sinusoid, abml, conv4) beside JAX's and PyTorch's where a Python here or bench/peers/.venv has them
+# (few meta-batch sizes; all of them: bench/compare --device cuda), a training of a minute, memory, and
+# kernels (each alone). Each has a time limit; one that fails does not hide the others, but what needs
+# it is left out. After each DIR has summary.json and table.txt, with reach.json (what was asked of an
+# H100 or H200, bench/reach.py), and all steps' logs and numbers.
 # Environment: KSHOT_BUILD_DIR (default: build-device/), KSHOT_JOBS (default: all cores).
 # Exit status: 0 all passed or left out for want of peers, 1 a step failed, 2 no usable device or
 # tools.
@@ -73,13 +75,14 @@ prepare() {
 
 # ---- arguments -----------------------------------------------------------------------------------
 
-data='' out=$root/device-results limit=570 device=cuda dry=false peers=false preparing=false
+data='' out=$root/device-results limit=570 device=cuda steps='' dry=false peers=false preparing=false
+all_steps='equivalence sinusoid train conv4 abml memory kernels'
 while (($#)); do
   case $1 in
     --prepare) preparing=true ;;
     --peers) peers=true ;;
     --dry-run) dry=true ;;
-    --data | --out | --limit | --device)
+    --data | --out | --limit | --device | --steps)
       (($# > 1)) || die "$1 takes a value"
       declare "${1#--}=$2"
       shift
@@ -95,6 +98,9 @@ $preparing && {
 }
 [[ $device =~ ^(cpu|cuda(:[0-9]+)?)$ ]] || die "--device $device: expected cuda, cuda:N or cpu"
 [[ $limit =~ ^[0-9]+$ ]] || die "--limit $limit: expected seconds"
+for wanted in ${steps//,/ }; do
+  [[ " $all_steps " == *" $wanted "* ]] || die "--steps $wanted: expected some of ${all_steps// /, }"
+done
 [[ -z $data || -f $data ]] || die "--data $data: no such file"
 [[ -z $data ]] || data=$(realpath "$data")
 out=$(realpath -m "$out")
@@ -142,10 +148,42 @@ state_of() {
   for i in "${!names[@]}"; do [[ ${names[i]} == "$1" ]] && echo "${states[i]}" && return; done
 }
 
+quoted() {
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"}
+  printf '"%s"' "${text//[[:cntrl:]]/ }"
+}
+# All that is known by now: whoever ends this script has it.
+report() {
+  {
+    printf '{"device": %s, "date": %s, "commit": %s, "seconds": %d, "steps": [' "$(quoted "$device")" \
+      "$(quoted "$(date -u +%FT%TZ)")" \
+      "$(quoted "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")" "$SECONDS"
+    for i in "${!names[@]}"; do
+      printf '%s\n {"name": %s, "state": %s, "seconds": %d, "note": %s}' "$( ((i)) && echo ,)" \
+        "$(quoted "${names[i]}")" "$(quoted "${states[i]}")" "${seconds[i]}" "$(quoted "${notes[i]}")"
+    done
+    printf '\n]}\n'
+  } >"$out/summary.json"
+  {
+    grep -E '^(cuda|cpu)' "$out/devices.txt" 2>/dev/null
+    printf '\n%-12s %-9s %5s\n' step state s
+    for i in "${!names[@]}"; do
+      printf '%-12s %-9s %5d  %s\n' "${names[i]}" "${states[i]}" "${seconds[i]}" "${notes[i]}"
+    done
+    printf '\n' && python3 bench/reach.py "$out" 2>&1
+    for part in sinusoid conv4 abml memory train; do
+      [[ -z $(state_of "$part") || $(state_of "$part") == left-out ]] ||
+        { printf '\n%s\n' "$part" && tail -n 25 "$out/$part.log" 2>/dev/null; }
+    done
+  } >"$out/table.txt"
+}
+
 # step NAME LIMIT NEEDS COMMAND...: NEEDS is an earlier step that must have passed, or -.
 step() {
   local name=$1 most=$2 needs=$3 state=passed note='' started=$SECONDS status=0
   shift 3
+  [[ -n $steps && " $all_steps " == *" $name "* && ",$steps," != *",$name,"* ]] && return
   if $dry; then
     printf '%-12s at most %3d s%s\n             %s\n' "$name" "$most" \
       "$([[ $needs == - ]] || echo ", after $needs")" "$*"
@@ -158,6 +196,7 @@ step() {
     state=left-out note="no time left"
   else
     say "$name (at most $most s)"
+    export step_limit=$most
     timeout --kill-after=5 "$most" "$@" >"$out/$name.log" 2>&1 || status=$?
     if ((status == 124 || status == 137)); then
       state=failed note="out of time after $most s"
@@ -169,6 +208,7 @@ step() {
   fi
   names+=("$name") states+=("$state") seconds+=($((SECONDS - started))) notes+=("$note")
   [[ $state == passed ]] || say "$name: $state: $note"
+  report
 }
 
 # Called by name in a step of its own, under its time limit.
@@ -188,8 +228,9 @@ equivalence() {
     echo "no test of the label equivalence is for $pattern"
     return 1
   }
-  # The tests share one GPU; four at a time hide each other's waiting.
-  ctest --test-dir "$build" -L equivalence -R "$pattern" --output-on-failure --parallel 4
+  # The tests share one GPU; some at a time hide each other's waiting. Training.* goes through all
+  # backends at once.
+  ctest --test-dir "$build" -L equivalence -R "$pattern|Training" --output-on-failure --parallel 6
 }
 kernels() {
   [[ $device == cpu ]] && echo "kernels are a GPU's" && return 77
@@ -198,18 +239,12 @@ kernels() {
     ! grep -q '"error_occurred": true' "$out/kernels.json"
 }
 compare() {
-  local with=()
   if [[ -d $deps/wheels && ! -x bench/peers/.venv/bin/python ]]; then
     bench/compare --setup --device "${device%%:*}" || echo "the peers could not be installed"
   fi
-  [[ -x bench/peers/.venv/bin/python ]] || python3 -c 'import jax' 2>/dev/null ||
-    python3 -c 'import torch' 2>/dev/null || with=(--peers none)
-  bench/compare --quick --only "$1" --device "$device" --kshot-bench "$build/bench/kshot_bench" \
-    --json "$out/compare-$1.json" "${with[@]}"
-}
-memory() {
-  "$build/bench/kshot_bench" "--device=$device" '--benchmark_filter=^sinusoid_maml_k(5|50)/1024/' \
-    --benchmark_min_time=0.01 "--benchmark_out=$out/memory.json" --benchmark_out_format=json
+  # shellcheck disable=SC2154  # step sets it
+  bench/compare --quick --device "$device" --limit $((step_limit - 4)) \
+    --kshot-bench "$build/bench/kshot_bench" "$@"
 }
 # 60 classes of strokes, 20 examples of each, moved by up to two pixels; as a NumPy file.
 made_up_classes() {
@@ -249,50 +284,23 @@ train() {
 
 if ! $dry; then
   mkdir -p "$out" || die "cannot write to $out"
-  rm -rf "${out:?}"/{*.log,*.json,table.txt}
+  rm -rf "${out:?}"/{*.log,*.json,table.txt,devices.txt,run,made-up.*}
 fi
-export -f usable equivalence kernels compare memory made_up_classes train
+export -f usable equivalence kernels compare made_up_classes train
 export build out device deps data root
 step configure 60 - cmake -S "$root" -B "$build" "${options[@]}"
 step build 270 configure cmake --build "$build" --parallel "$jobs" \
-  --target kshot_cli test_backend test_algorithms kshot_bench
+  --target kshot_cli test_backend test_algorithms test_equivalence kshot_bench
 step devices 20 build bash -c usable
-step equivalence 120 devices bash -c equivalence
-step kernels 60 devices bash -c kernels
-step sinusoid 90 devices bash -c 'compare sinusoid_maml_k5'
-step memory 30 devices bash -c memory
-step train 100 devices bash -c train
-step conv4 120 devices bash -c 'compare conv4_maml_k5_q75'
-step abml 120 devices bash -c 'compare sinusoid_abml_k5_s10'
+step equivalence 110 devices bash -c equivalence
+measured() { echo "compare --only $1 --json \"\$out/compare-$1.json\""; }
+step sinusoid 80 devices bash -c "$(measured sinusoid_maml_k5)"
+step train 90 devices bash -c train
+step conv4 120 devices bash -c "$(measured conv4_maml_k5_q75)"
+step abml 70 devices bash -c "$(measured sinusoid_abml_k5_s10)"
+step memory 60 devices bash -c "compare --memory --json \"\$out/memory.json\""
+step kernels 90 devices bash -c kernels
 $dry && exit 0
-
-# ---- what came of it -----------------------------------------------------------------------------
-
-quoted() {
-  local text=${1//\\/\\\\}
-  text=${text//\"/\\\"}
-  printf '"%s"' "${text//[[:cntrl:]]/ }"
-}
-{
-  printf '{"device": %s, "date": %s, "commit": %s, "seconds": %d, "steps": [' "$(quoted "$device")" \
-    "$(quoted "$(date -u +%FT%TZ)")" \
-    "$(quoted "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")" "$SECONDS"
-  for i in "${!names[@]}"; do
-    printf '%s\n {"name": %s, "state": %s, "seconds": %d, "note": %s}' "$( ((i)) && echo ,)" \
-      "$(quoted "${names[i]}")" "$(quoted "${states[i]}")" "${seconds[i]}" "$(quoted "${notes[i]}")"
-  done
-  printf '\n]}\n'
-} >"$out/summary.json"
-{
-  grep -E '^(cuda|cpu)' "$out/devices.txt" 2>/dev/null
-  printf '\n%-12s %-9s %5s\n' step state s
-  for i in "${!names[@]}"; do
-    printf '%-12s %-9s %5d  %s\n' "${names[i]}" "${states[i]}" "${seconds[i]}" "${notes[i]}"
-  done
-  for part in sinusoid conv4 abml memory train; do
-    [[ $(state_of "$part") == left-out ]] || { echo && tail -n 25 "$out/$part.log" 2>/dev/null; }
-  done
-} >"$out/table.txt"
 cat "$out/table.txt"
 say "results: $out"
 [[ $(state_of devices) == failed ]] && exit 2

@@ -285,8 +285,8 @@ def run_peer(description, modes, load):
         result["peak_rss_bytes"] = status_bytes("VmHWM")
         result["device_bytes"] = device_bytes()
         report["results"].append(result)
-        if not args.json:
+        report["peak_rss_bytes"] = status_bytes("VmHWM")
+        if args.json:  # a line a size, each with all before: whoever ends the process has the last
+            print(json.dumps(report), flush=True)
+        else:
             print(result, file=sys.stderr)
-    report["peak_rss_bytes"] = status_bytes("VmHWM")
-    if args.json:
-        print(json.dumps(report))
