@@ -9,6 +9,7 @@ order; ratios are to the best peer on the same GPU, each program at its best met
 
 import json
 import pathlib
+import re
 import sys
 
 MIB = 1024.0 * 1024.0
@@ -35,7 +36,7 @@ class Results:
     def ratio(self, name, least):
         asked = f">= {least} x"
         entry = self.work(name)
-        if entry is None:
+        if entry is None or entry["kshot"] is None:
             return asked, "no result", None
         missing = " and ".join(entry.get("peers_missing", []))
         note = f" (without {missing})" if missing else ""
@@ -46,7 +47,7 @@ class Results:
     def rate(self, name, least):
         asked = f">= {least:,} tasks/s"
         entry = self.work(name)
-        if entry is None:
+        if entry is None or entry["kshot"] is None:
             return asked, "no result", None
         return asked, f"{entry['kshot']:,.0f} tasks/s", entry["kshot"] >= least
 
@@ -71,15 +72,16 @@ class Results:
             return f"{size / MIB:,.0f} MiB" if size else "failed"
         told, met = [], None
         for cell in cells:
-            own = next(value for key, value in cell.items() if key.startswith("kshot_"))
-            jax = next(value for key, value in cell.items()
-                       if key.startswith("jax_") and key != "jax_ran")
-            told.append(f"T = {cell['tasks']:,}: kshot {text(own)}"
-                        + (f", jax {text(jax)}" if cell["jax_ran"] else ", no jax here"))
-            if cell["jax_ran"]:
-                met = bool(met) or bool(own and not jax)
-        if any("kshot failed" in cell for cell in told):
-            met = False
+            error = cell["jax_error"]
+            sizes = {key.split("_")[0]: value for key, value in cell.items()
+                     if key.endswith("_bytes")}
+            told.append(f"T = {cell['tasks']:,}: kshot {text(sizes['kshot'])}, "
+                        f"jax {error[:60] if error else text(sizes['jax'])}")
+            out_of_memory = error and re.search("memory|RESOURCE_EXHAUSTED", error, re.IGNORECASE)
+            if not error or out_of_memory:  # else nothing is known of it
+                met = bool(met) or bool(sizes["kshot"] and out_of_memory)
+            if not sizes["kshot"]:
+                return asked, "; ".join(told), False
         return asked, "; ".join(told), met
 
     def omniglot(self):
