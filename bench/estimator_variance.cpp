@@ -1,6 +1,7 @@
 // Variance and cost of ABML's meta-gradient by estimator and number of samples: docs/estimators.md.
 //
-//   estimator_variance [repeats]
+//   estimator_variance [REPEATS]                     sinusoids
+//   estimator_variance REPEATS CONFIG [KEY=VALUE...] any configuration of ABML
 //
 // Trains for a while, then draws the meta-gradient of the same tasks at the same parameters again
 // and again, with fresh noise each time. Variance is the trace of the noise's covariance over the
@@ -16,29 +17,26 @@
 #include "algorithms/algorithm.h"
 #include "backend/backend.h"
 #include "engine/scheduler.h"
+#include "episodes/sources.h"
 #include "kshot/kshot.h"
 
 namespace kshot {
 namespace {
 
-struct Work {
-  std::string name, config;
-  int tasks;
-};
-
-void measure(const Work& work, int repeats) {
-  Config base = Config::parse(work.config);
-  Trainer trainer(base, {.device = "cpu", .threads = 1});
+/// On as many tasks as a meta-batch has, after the configuration's training.
+void measure(const std::string& name, const Config& base, int repeats) {
+  Trainer trainer(base, {.device = "cpu"});
   trainer.run();
-  const auto source = make_sinusoid({.support = base.data.shots, .query = base.data.queries});
-  TaskBatch batch(source->shape(), work.tasks);
-  batch.draw(*source, {9, Split::train, 0, 0}, 0, work.tasks);
-  fmt::print("{}: {} tasks, {} repeats\n", work.name, work.tasks, repeats);
+  const std::shared_ptr<const EpisodeSource> source = make_source(base);
+  const int tasks = base.train.meta_batch;
+  TaskBatch batch(source->shape(), tasks);
+  batch.draw(*source, {9, Split::train, 0, 0}, 0, tasks);
+  fmt::print("{}, after {} steps: {} tasks, {} repeats\n", name, base.train.steps, tasks, repeats);
   fmt::print("{:10} {:>3} {:>14} {:>12} {:>20}\n", "estimator", "S", "variance", "us a task",
              "variance x time");
   for (const char* estimator : {"weight", "flipout", "local"}) {
     for (const int samples : {1, 2, 5, 10}) {
-      const Config config = Config::parse(work.config, "bench",
+      const Config config = Config::parse(base.to_toml(), name,
                                           {fmt::format("abml.estimator={}", estimator),
                                            fmt::format("abml.samples_inner={}", samples),
                                            fmt::format("abml.samples_outer={}", samples)});
@@ -80,7 +78,7 @@ void measure(const Work& work, int repeats) {
         variance += v;
         signal += mean * mean - v / repeats;
       }
-      const double microseconds = 1e6 * seconds / work.tasks;
+      const double microseconds = 1e6 * seconds / tasks;
       fmt::print("{:10} {:>3} {:>14.4g} {:>12.1f} {:>20.4g}\n", estimator, samples,
                  variance / signal, microseconds, variance / signal * microseconds);
       std::fflush(stdout);
@@ -93,7 +91,17 @@ void measure(const Work& work, int repeats) {
 
 int main(int argc, char** argv) {
   const int repeats = argc > 1 ? std::atoi(argv[1]) : 200;
-  const std::string common = R"(
+  if (repeats < 2) {
+    fmt::print(stderr, "estimator_variance: REPEATS = {}: expected at least 2\n", argv[1]);
+    return 2;
+  }
+  try {
+    if (argc > 2) {
+      const std::vector<std::string> keys(argv + 3, argv + argc);
+      kshot::measure(argv[2], kshot::Config::load(argv[2], keys), repeats);
+      return 0;
+    }
+    const std::string sinusoid = R"(
 algorithm = "abml"
 seed = 1
 [network]
@@ -123,10 +131,13 @@ meta_batch = 64
 validate_every = 0
 log_every = 1000
 )";
-  for (const int steps : {100, 3000}) {
-    kshot::measure({fmt::format("sinusoid, after {} steps", steps),
-                    common + fmt::format("steps = {}\n", steps), 64},
-                   repeats);
+    for (const int steps : {100, 3000}) {
+      const std::string key = fmt::format("train.steps={}", steps);
+      kshot::measure("sinusoid", kshot::Config::parse(sinusoid, "sinusoid", {key}), repeats);
+    }
+    return 0;
+  } catch (const kshot::Error& error) {
+    fmt::print(stderr, "estimator_variance: {}\n", error.what());
+    return 2;
   }
-  return 0;
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "base/prefetch.h"
 #include "kshot/random.h"
 
 namespace kshot::bench {
@@ -107,10 +108,16 @@ class FeatureSource final : public EpisodeSource {
   void copy(RandomStream& random, int rows, std::span<float> x,
             std::span<std::int32_t> labels) const {
     const auto d = static_cast<std::size_t>(dim_);
+    const auto draw = [&] {
+      const float* from = features_.data() + random.below(stored) * d;
+      prefetch(from, d * sizeof(float));
+      return from;
+    };
+    const float* next = draw();
     for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
-      const std::size_t from = random.below(stored);
-      std::copy_n(features_.begin() + static_cast<std::ptrdiff_t>(from * d), d,
-                  x.begin() + static_cast<std::ptrdiff_t>(row * d));
+      const float* const from = next;
+      next = draw();
+      std::copy_n(from, d, x.begin() + static_cast<std::ptrdiff_t>(row * d));
       labels[row] = static_cast<std::int32_t>(static_cast<int>(row) / (rows / ways));
     }
   }

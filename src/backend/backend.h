@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "kshot/episode.h"
 #include "kshot/network.h"
 #include "kshot/random.h"
@@ -487,6 +488,12 @@ class Backend {
   virtual Precision precision() const = 0;
   /// Waves that can run at once (threads or streams).
   virtual int concurrency() const = 0;
+  /// As many threads for loops over waves or over shared vectors, one loop at a time; made when
+  /// first asked for.
+  ThreadPool& pool() {
+    if (!pool_) pool_ = std::make_unique<ThreadPool>(concurrency());
+    return *pool_;
+  }
 
   virtual Shared shared(std::size_t size) = 0;
   virtual std::unique_ptr<Wave> open(std::shared_ptr<const Network> network, const Loss& loss,
@@ -546,6 +553,9 @@ class Backend {
   /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).
   virtual void optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                               SharedVector& m, SharedVector* v, const OptimizerStep& step) = 0;
+
+ private:
+  std::unique_ptr<ThreadPool> pool_;
 };
 
 /// What a machine offers. `usable` false comes with the reason.

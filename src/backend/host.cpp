@@ -28,6 +28,36 @@ void add_rows(T* __restrict y, const T* __restrict a, const T* __restrict x, std
   }
 }
 
+/// Elements of a vector that a thread takes at once.
+constexpr std::size_t part_elements = 1 << 14;
+
+/// work(first, last) for all parts of 0 ... n - 1, by the pool's threads.
+template <typename F>
+void in_parts(ThreadPool& pool, std::size_t n, const F& work) {
+  const std::size_t parts = (n + part_elements - 1) / part_elements;
+  if (parts == 1) return work(std::size_t{0}, n);
+  pool.run(parts, [&](std::size_t, std::size_t part) {
+    work(part * part_elements, std::min(n, (part + 1) * part_elements));
+  });
+}
+
+/// The sum of f(0) ... f(n - 1), part after part, each as eight sums side by side.
+template <typename F>
+double sum_of(ThreadPool& pool, std::size_t n, const F& f) {
+  constexpr std::size_t side = 8;
+  std::vector<double> parts((n + part_elements - 1) / part_elements);
+  in_parts(pool, n, [&](std::size_t first, std::size_t last) {
+    double sums[side] = {};
+    std::size_t i = first;
+    for (; i + side <= last; i += side) {
+      for (std::size_t j = 0; j < side; ++j) sums[j] += f(i + j);
+    }
+    for (; i < last; ++i) sums[0] += f(i);
+    parts[first / part_elements] = std::accumulate(sums, sums + side, 0.0);
+  });
+  return std::accumulate(parts.begin(), parts.end(), 0.0);
+}
+
 /// y += a x.
 template <typename T>
 void add_scaled(T* __restrict y, T a, const T* __restrict x, std::size_t n) {
@@ -76,8 +106,8 @@ void HostVector<T>::download(std::span<double> values) const {
 // ---- reduction ----
 
 template <typename T>
-HostReduction<T>::HostReduction(std::span<const std::size_t> widths)
-    : widths_(widths.begin(), widths.end()) {
+HostReduction<T>::HostReduction(ThreadPool& pool, std::span<const std::size_t> widths)
+    : pool_(pool), widths_(widths.begin(), widths.end()) {
   for (const std::size_t w : widths_) width_ += w;
 }
 
@@ -163,16 +193,22 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   // What is missing of the last run is zero: the remaining subtrees join from the right.
   for (; stack_.size() > 1; spare_.push_back(std::move(stack_.back().second)), stack_.pop_back()) {
-    add_scaled(stack_[stack_.size() - 2].second.data(), T(1), stack_.back().second.data(), width_);
+    T* const left = stack_[stack_.size() - 2].second.data();
+    const T* const right = stack_.back().second.data();
+    in_parts(pool_, width_, [&](std::size_t first, std::size_t last) {
+      add_scaled(left + first, T(1), right + first, last - first);
+    });
   }
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   const auto put = [&](const auto* sums) {
     for (std::size_t g = 0; g < means.size(); sums += widths_[g++]) {
       check_sizes(means[g]->size(), widths_[g]);
       T* const __restrict mean = host<T>(*means[g]).data();
-      for (std::size_t i = 0; i < widths_[g]; ++i) {
-        mean[i] = static_cast<T>(static_cast<double>(sums[i]) * scale);
-      }
+      in_parts(pool_, widths_[g], [&](std::size_t first, std::size_t last) {
+        for (std::size_t i = first; i < last; ++i) {
+          mean[i] = static_cast<T>(static_cast<double>(sums[i]) * scale);
+        }
+      });
     }
   };
   if (!summed_ && !stack_.empty()) return put(stack_.back().second.data());
@@ -195,13 +231,17 @@ Shared HostBackend<T>::shared(std::size_t size) {
 
 template <typename T>
 std::unique_ptr<Reduction> HostBackend<T>::reduction(std::span<const std::size_t> widths) {
-  return std::make_unique<HostReduction<T>>(widths);
+  return std::make_unique<HostReduction<T>>(this->pool(), widths);
 }
 
 template <typename T>
 void HostBackend<T>::assign(SharedVector& dst, const SharedVector& src) {
   check_sizes(dst.size(), src.size());
-  std::copy_n(host<T>(src).data(), src.size(), host<T>(dst).data());
+  const T* const from = host<T>(src).data();
+  T* const to = host<T>(dst).data();
+  in_parts(this->pool(), src.size(), [&](std::size_t first, std::size_t last) {
+    std::copy(from + first, from + last, to + first);
+  });
 }
 
 template <typename T>
@@ -221,24 +261,11 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
   add_scaled(d, static_cast<T>(a), s, dst.size());
 }
 
-/// The sum of f(0) ... f(n - 1), as eight sums side by side.
-template <typename F>
-double sum_of(std::size_t n, const F& f) {
-  constexpr std::size_t side = 8;
-  double sums[side] = {};
-  std::size_t i = 0;
-  for (; i + side <= n; i += side) {
-    for (std::size_t j = 0; j < side; ++j) sums[j] += f(i + j);
-  }
-  for (; i < n; ++i) sums[0] += f(i);
-  return std::accumulate(sums, sums + side, 0.0);
-}
-
 template <typename T>
 double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
-  return sum_of(v.size(), [&](std::size_t i) {
+  return sum_of(this->pool(), v.size(), [&](std::size_t i) {
     const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
     return element * element;
   });
@@ -253,7 +280,7 @@ double HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend
   for (const Backend::Segment& segment : segments) {
     const T* const __restrict x = host<T>(v).data() + segment.offset;
     T* const __restrict d = to + segment.offset;
-    sum += sum_of(segment.size, [&](std::size_t i) {
+    sum += sum_of(this->pool(), segment.size, [&](std::size_t i) {
       const T element = x[i];
       d[i] += factor * element;
       return static_cast<double>(element) * static_cast<double>(element);
@@ -399,7 +426,7 @@ void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   const T clip = static_cast<T>(step.clip_value);
   const T rate = static_cast<T>(step.learning_rate);
   const T decay = static_cast<T>(step.weight_decay);
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
+  const auto update = [&](std::size_t i) {
     T x = g[i];
     if (clip > T(0)) x = std::clamp(x, -clip, clip);
     x *= factor;
@@ -416,7 +443,10 @@ void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
       const T v_hat = second[i] / static_cast<T>(correction2);
       p[i] -= rate * m_hat / (std::sqrt(v_hat) + static_cast<T>(step.epsilon));
     }
-  }
+  };
+  in_parts(this->pool(), parameters.size(), [&](std::size_t from, std::size_t to) {
+    for (std::size_t i = from; i < to; ++i) update(i);
+  });
 }
 
 template class HostVector<float>;

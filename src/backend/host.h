@@ -1,5 +1,6 @@
 // What backends whose memory is the host's share: vectors, the reduction over tasks, the optimiser.
 // Plain loops over contiguous memory, in T; sums over elements or tasks in double, in fixed order.
+// Long vectors are worked on part by part by the backend's threads.
 #pragma once
 
 #include <cstddef>
@@ -65,7 +66,7 @@ class HostWave : public Wave {
 template <typename T>
 class HostReduction final : public Reduction {
  public:
-  explicit HostReduction(std::span<const std::size_t> widths);
+  HostReduction(ThreadPool& pool, std::span<const std::size_t> widths);
   void begin(std::size_t waves) override;
   void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
   void cancel() override { queue_.cancel(); }
@@ -88,6 +89,7 @@ class HostReduction final : public Reduction {
   /// Empties the stack; its memory serves again.
   void recycle();
 
+  ThreadPool& pool_;
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
   OrderedQueue<Partial> queue_;

@@ -12,7 +12,7 @@
 namespace kshot::backend {
 
 /// Several workers bring partial results; each is committed by the worker that closes the gap
-/// before it, one at a time.
+/// before it, one at a time, while the others go on.
 template <class Partial>
 class OrderedQueue {
  public:
@@ -20,7 +20,7 @@ class OrderedQueue {
   void begin(std::size_t waves) {
     next_ = 0;
     waves_ = waves;
-    cancelled_ = false;
+    cancelled_ = committing_ = false;
     waiting_.clear();
   }
 
@@ -42,13 +42,23 @@ class OrderedQueue {
     turn_.wait(lock, [&] { return cancelled_ || ordinal < next_ + 64; });
     if (cancelled_) return;
     waiting_.emplace(ordinal, std::move(partial));
-    for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(next_)) {
-      commit(it->second);
-      free_.push_back(std::move(it->second));
-      waiting_.erase(it);
+    while (!committing_) {
+      auto next = waiting_.extract(next_);
+      if (next.empty()) return;
+      committing_ = true;
+      lock.unlock();
+      try {
+        commit(next.mapped());
+      } catch (...) {
+        cancel();
+        throw;
+      }
+      lock.lock();
+      committing_ = false;
+      free_.push_back(std::move(next.mapped()));
       ++next_;
+      turn_.notify_all();
     }
-    turn_.notify_all();
   }
 
   /// A wave will never come: nobody waits for it any more.
@@ -71,7 +81,7 @@ class OrderedQueue {
   std::mutex mutex_;
   std::condition_variable turn_;
   std::size_t next_ = 0, waves_ = 0;
-  bool cancelled_ = false;
+  bool cancelled_ = false, committing_ = false;
   std::vector<Partial> free_;
   std::map<std::size_t, Partial> waiting_;
 };

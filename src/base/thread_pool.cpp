@@ -1,6 +1,28 @@
 #include "base/thread_pool.h"
 
+#include <chrono>
+
 namespace kshot {
+namespace {
+
+/// True once done() is; false where it is not after a while that is long beside waking up and short
+/// beside a step that anybody waits for.
+template <class Done>
+bool soon(const Done& done) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto patience = std::chrono::microseconds(300);
+  constexpr int looks = 64;  // cheaper than the clock
+  const auto end = Clock::now() + patience;
+  do {
+    for (int i = 0; i < looks; ++i) {
+      if (done()) return true;
+    }
+    std::this_thread::yield();
+  } while (Clock::now() < end);
+  return false;
+}
+
+}  // namespace
 
 ThreadPool::ThreadPool(int workers) {
   for (int i = 1; i < workers; ++i) {
@@ -29,8 +51,11 @@ void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, st
   }
   start_.notify_all();
   drain(0);
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return active_ == 0; });
+  const auto done = [this] { return active_ == 0; };
+  if (!soon(done)) {
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, done);
+  }
   body_ = nullptr;
   if (error_) std::rethrow_exception(error_);
 }
@@ -38,17 +63,16 @@ void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, st
 void ThreadPool::loop(std::size_t worker) {
   std::size_t seen = 0;
   for (;;) {
-    {
+    const auto called = [&] { return stop_ || generation_ != seen; };
+    if (!soon(called)) {
       std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
+      start_.wait(lock, called);
     }
+    if (stop_) return;
+    seen = generation_;
     drain(worker);
-    {
-      const std::lock_guard lock(mutex_);
-      --active_;
-    }
+    if (--active_ > 0) continue;
+    { const std::lock_guard lock(mutex_); }  // the caller sleeps by now, or has seen it
     done_.notify_one();
   }
 }

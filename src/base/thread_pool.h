@@ -1,4 +1,8 @@
 // A fixed set of threads for parallel loops. The calling thread works too, as worker 0.
+//
+// Between loops that follow each other closely, as the steps of a training do, nobody sleeps: to
+// wake a thread takes tens of microseconds, and a step may take two or three thousand. So who has
+// nothing to do looks for work for a while, letting others have the core, and sleeps then.
 #pragma once
 
 #include <atomic>
@@ -33,11 +37,11 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable start_, done_;
   const std::function<void(std::size_t, std::size_t)>* body_ = nullptr;
-  std::size_t items_ = 0, generation_ = 0, active_ = 0;
-  std::atomic<std::size_t> next_{0};
+  std::size_t items_ = 0;
+  std::atomic<std::size_t> generation_{0}, active_{0}, next_{0};
   std::exception_ptr error_;
   std::size_t error_item_ = 0;
-  bool stop_ = false;
+  std::atomic<bool> stop_{false};
 };
 
 }  // namespace kshot

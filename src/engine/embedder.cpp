@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "base/feature_network.h"
-#include "base/thread_pool.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "episodes/episode_stream.h"
@@ -88,8 +87,7 @@ struct Embedder::State {
     backend = backend::make_backend(options.device, options.threads);
     load_weights(whole);
     draw_reference();
-    pool = std::make_unique<ThreadPool>(backend->concurrency());
-    workers.resize(static_cast<std::size_t>(pool->workers()));
+    workers.resize(static_cast<std::size_t>(backend->pool().workers()));
     plan_wave();
   }
 
@@ -232,7 +230,6 @@ struct Embedder::State {
   std::vector<float> reference;  ///< [rows, inputs]
   std::string statistics;        ///< in words; empty without norm layers
   int tasks = 1, rows = 1;       ///< of a wave, and of each of its tasks
-  std::unique_ptr<ThreadPool> pool;
   std::vector<std::unique_ptr<Worker>> workers;
   std::mutex mutex;  ///< the workers serve one call at a time
 };
@@ -276,7 +273,7 @@ std::vector<float> Embedder::embed(std::span<const float> x) const {
   const std::size_t count = x.size() / s.inputs();
   const std::size_t each = s.wave_rows();
   std::vector<float> out(count * s.features());
-  s.pool->run((count + each - 1) / each, [&](std::size_t index, std::size_t wave) {
+  s.backend->pool().run((count + each - 1) / each, [&](std::size_t index, std::size_t wave) {
     const std::size_t first = wave * each;
     const std::size_t n = std::min(each, count - first);
     s.embed(s.worker(index), x.subspan(first * s.inputs(), n * s.inputs()),

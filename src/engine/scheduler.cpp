@@ -63,8 +63,8 @@ void keep(TaskProgram& program, std::span<const MemoryGroup> groups, TaskMemory&
 }  // namespace
 
 Scheduler::Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape)
-    : backend_(backend), algorithm_(algorithm), shape_(shape), pool_(backend.concurrency()) {
-  workers_.resize(static_cast<std::size_t>(pool_.workers()));
+    : backend_(backend), algorithm_(algorithm), shape_(shape) {
+  workers_.resize(static_cast<std::size_t>(backend_.pool().workers()));
   const std::vector<std::size_t> widths = algorithm_.gradient_widths();
   reduction_ = backend_.reduction(widths);
   for (const std::size_t width : widths) means_.push_back(backend_.shared(width));
@@ -78,9 +78,10 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::draw_ahead() {
   if (ahead_ || !backend_.asynchronous()) return;
-  const int spare = static_cast<int>(std::thread::hardware_concurrency()) - pool_.workers();
+  const int spare =
+      static_cast<int>(std::thread::hardware_concurrency()) - backend_.pool().workers();
   ahead_ = std::make_unique<EpisodesAhead>(shape_, capacity_, std::clamp(spare, 1, 8),
-                                           2 * pool_.workers());
+                                           2 * backend_.pool().workers());
 }
 
 Scheduler::Worker& Scheduler::worker(std::size_t index) {
@@ -213,7 +214,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   reduction_->begin(waves);
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
                monitor ? algorithm_.metrics().size() : 0);
-  pool_.run(waves, [&](std::size_t index, std::size_t wave) {
+  backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
     const int first = static_cast<int>(wave) * capacity_;
     try {
       Worker& w = worker(index);
@@ -252,7 +253,7 @@ void Scheduler::for_each_wave(
     const std::function<void(TaskProgram&, const TaskBatch&, int, int)>& visit) {
   algorithm_.prepare(backend_, parameters, {});
   const auto waves = static_cast<std::size_t>((episodes + capacity_ - 1) / capacity_);
-  pool_.run(waves, [&](std::size_t index, std::size_t wave) {
+  backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
     Worker& w = worker(index);
     const int first = static_cast<int>(wave) * capacity_;
     const int count = std::min(capacity_, episodes - first);

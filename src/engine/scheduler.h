@@ -9,7 +9,6 @@
 
 #include "algorithms/algorithm.h"
 #include "backend/backend.h"
-#include "base/thread_pool.h"
 #include "engine/episodes_ahead.h"
 #include "engine/task_memory.h"
 #include "kshot/episode.h"
@@ -75,7 +74,6 @@ class Scheduler {
   backend::Backend& backend_;
   Algorithm& algorithm_;
   TaskShape shape_;
-  ThreadPool pool_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<backend::Reduction> reduction_;
   std::vector<backend::Shared> means_, gradients_;

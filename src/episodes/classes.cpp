@@ -79,14 +79,18 @@ class ClassSource final : public EpisodeSource {
       // A stream for every class, query examples first: more shots leave all else as it is.
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
       sample_without_replacement(examples, group.rows, rows);
+      const auto read = [&](std::size_t k, std::span<float> x) {
+        if (k + 1 < rows.size()) data_->prefetch(group.first + rows[k + 1]);
+        data_->read(group.first + rows[k], x);
+      };
       for (std::size_t k = 0; k < queries; ++k) {
         const std::size_t at = n * queries + k;
-        data_->read(group.first + rows[k], slot.query_x.subspan(at * d, d));
+        read(k, slot.query_x.subspan(at * d, d));
         slot.query_label[at] = static_cast<std::int32_t>(n);
       }
       for (std::size_t k = 0; k < shots; ++k) {
         const std::size_t at = n * shots + k;
-        data_->read(group.first + rows[queries + k], slot.support_x.subspan(at * d, d));
+        read(queries + k, slot.support_x.subspan(at * d, d));
         slot.support_label[at] = static_cast<std::int32_t>(n);
       }
     }

@@ -13,6 +13,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/prefetch.h"
 #include "io/atomic_file.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
@@ -246,6 +247,12 @@ void Dataset::read(std::uint64_t row, std::span<float> out) const {
   } else {
     std::memcpy(out.data(), x_ + row * d * sizeof(float), d * sizeof(float));
   }
+}
+
+void Dataset::prefetch(std::uint64_t row) const {
+  const auto d = static_cast<std::size_t>(header_.input.size());
+  const std::size_t bytes = d * (header_.element == Element::u8 ? 1 : sizeof(float));
+  kshot::prefetch(x_ + row * bytes, bytes);
 }
 
 std::span<const float> Dataset::value(std::uint64_t row) const {

@@ -69,6 +69,8 @@ class Dataset {
 
   /// Features of a row, `out` of input.size(); u8 scaled to [0, 1].
   void read(std::uint64_t row, std::span<float> out) const;
+  /// For a row that will be read soon.
+  void prefetch(std::uint64_t row) const;
   /// Tasks with real targets: target of a row, [outputs].
   std::span<const float> value(std::uint64_t row) const;
   /// Tasks with labels.

@@ -16,7 +16,6 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/shared_network.h"
 #include "backend/host.h"
-#include "base/thread_pool.h"
 #include "kshot/error.h"
 
 namespace kshot::backend {
@@ -132,15 +131,8 @@ class CpuBackend final : public HostBackend<float> {
   }
 
  private:
-  /// For shared vectors' own products, made when first asked for.
-  ThreadPool& pool() {
-    if (!pool_) pool_ = std::make_unique<ThreadPool>(threads_);
-    return *pool_;
-  }
-
   const cpu::Kernels& kernels_;
   int threads_;
-  std::unique_ptr<ThreadPool> pool_;
 };
 
 }  // namespace

@@ -517,28 +517,43 @@ void HeadGenerator::clear() {
   related_ = false;
 }
 
-void HeadGenerator::add_to(int task, float* to, bool accumulate) {
-  TaskGradient& g = gradient_[static_cast<std::size_t>(task)];
-  outer(static_cast<std::size_t>(spec_.encoder->outputs()), weights_, g.encoder.terms,
-        g.encoder.left.row(0), g.encoder.left.stride, g.encoder.right, to, accumulate);
+/// Part by part, so that a part stays in the cache while the tasks add to it.
+void HeadGenerator::sum(std::span<const int> tasks, float* to) {
+  if (tasks.empty()) return void(std::fill_n(to, width_, 0.0f));
+  const auto each = [&](const auto& add) {
+    for (const int task : tasks) {
+      add(static_cast<std::size_t>(task), gradient_[static_cast<std::size_t>(task)],
+          task != tasks.front());
+    }
+  };
+  const auto latents = static_cast<std::size_t>(spec_.encoder->outputs());
+  each([&](std::size_t, const TaskGradient& g, bool more) {
+    outer(latents, weights_, g.encoder.terms, g.encoder.left.row(0), g.encoder.left.stride,
+          g.encoder.right, to, more);
+  });
   const std::size_t at = spec_.relation_at();
-  if (!accumulate) std::fill(to + at, to + spec_.decoder_at(), 0.0f);
-  if (related_) encoder_.add_gradient(static_cast<std::size_t>(task), to, false);
-  for (std::size_t i = at; i < g.relation.size(); ++i) to[i] += g.relation[i];
+  std::fill(to + at, to + spec_.decoder_at(), 0.0f);
+  each([&](std::size_t task, const TaskGradient& g, bool) {
+    if (related_) encoder_.add_gradient(task, to, false);
+    for (std::size_t i = at; i < g.relation.size(); ++i) to[i] += g.relation[i];
+  });
   float* const means = to + spec_.decoder_at();
   const std::size_t half = weights_ * latent_;
-  // the support rows' terms join the others for this one product
-  const std::size_t terms = g.means.terms;
-  const float* const x = head_.features_of(Set::support, task);
-  for (std::size_t r = 0; g.by_features && r < support(static_cast<std::size_t>(task)); ++r) {
-    g.means.add(x + r * p_, g.features.row(r), 1.0f);
-  }
-  outer(weights_, latent_, g.means.terms, g.means.left.row(0), p_, g.means.right, means,
-        accumulate);
-  g.means.terms = terms;
-  outer(weights_, latent_, g.deviations.terms, g.deviations.left.row(0), p_, g.deviations.right,
-        means + half, accumulate);
-  if (!accumulate) std::fill(means + 2 * half, to + width_, 0.0f);
+  each([&](std::size_t task, TaskGradient& g, bool more) {
+    // the support rows' terms join the others for this one product
+    const std::size_t terms = g.means.terms;
+    const float* const x = head_.features_of(Set::support, static_cast<int>(task));
+    for (std::size_t r = 0; g.by_features && r < support(task); ++r) {
+      g.means.add(x + r * p_, g.features.row(r), 1.0f);
+    }
+    outer(weights_, latent_, g.means.terms, g.means.left.row(0), p_, g.means.right, means, more);
+    g.means.terms = terms;
+  });
+  each([&](std::size_t, const TaskGradient& g, bool more) {
+    outer(weights_, latent_, g.deviations.terms, g.deviations.left.row(0), p_, g.deviations.right,
+          means + half, more);
+  });
+  std::fill(means + 2 * half, to + width_, 0.0f);
 }
 
 }  // namespace kshot::backend::cpu

@@ -124,7 +124,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void take_weights(Block weights, Rows& rows) const;
 
   void clear() override;
-  void add_to(int task, float* to, bool accumulate) override;
+  void sum(std::span<const int> tasks, float* to) override;
   void encode_rows(const Dropout& dropout);
   void settle();
 

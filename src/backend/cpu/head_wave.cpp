@@ -1,6 +1,7 @@
 #include "backend/cpu/head_wave.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <stdexcept>
 #include <utility>
@@ -166,7 +167,7 @@ void HeadWave::download(Block src, std::span<double> values) const {
 }
 
 void HeadWave::read(Block src, int task, float* to) const {
-  if (src.id == shared_gradient_.id) return source_->add_to(task, to, false);
+  if (src.id == shared_gradient_.id) return source_->sum(std::array{task}, to);
   const float* from = task_vector(src, task);
   if (!storage(src).weights) {
     std::copy_n(from, storage(src).width, to);
@@ -323,28 +324,28 @@ void HeadWave::value(const Pass& pass, Block loss, Block outputs, NormStatistics
 void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
                          bool* diverged) {
   std::vector<float> flat;
-  const auto add = [&](Block b, int task, float* to, bool first) {
-    if (b.id == shared_gradient_.id) return source_->add_to(task, to, !first);
-    const std::size_t width = storage(b).width;
-    if (first) return read(b, task, to);
-    flat.resize(width);
-    read(b, task, flat.data());
-    for (std::size_t i = 0; i < width; ++i) to[i] += flat[i];
-  };
   std::size_t width = 0;
   for (const Block b : blocks) width += storage(b).width;
   for (int t = 0; t < count_; ++t) diverged[t] = !std::isfinite(*task_vector(loss, t));
   const auto sum = [&] {
+    std::vector<int> valid;
+    for (int t = 0; t < count_; ++t) {
+      if (!diverged[t]) valid.push_back(t);
+    }
     float* to = out;
     for (const Block b : blocks) {
-      bool first = true;
-      for (int t = 0; t < count_; ++t) {
-        if (diverged[t]) continue;
-        add(b, t, to, first);
-        first = false;
+      const std::size_t n = storage(b).width;
+      if (b.id == shared_gradient_.id) {
+        source_->sum(valid, to);
+      } else {
+        std::fill_n(to, n, 0.0f);
+        flat.resize(n);
+        for (const int t : valid) {
+          read(b, t, flat.data());
+          for (std::size_t i = 0; i < n; ++i) to[i] += flat[i];
+        }
       }
-      if (first) std::fill_n(to, storage(b).width, 0.0f);
-      to += storage(b).width;
+      to += n;
     }
   };
   sum();

@@ -18,8 +18,8 @@ class SharedGradient {
  public:
   virtual ~SharedGradient() = default;
   virtual void clear() = 0;
-  /// to [width] = or += task's gradient.
-  virtual void add_to(int task, float* to, bool accumulate) = 0;
+  /// to [width] = the sum of these tasks' gradients (zero where there are none).
+  virtual void sum(std::span<const int> tasks, float* to) = 0;
 };
 
 class HeadWave final : public CpuWave {
