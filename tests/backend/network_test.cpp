@@ -166,8 +166,8 @@ TEST_P(NetworkTest, StepsAreTheirComposition) {
 
 TEST_P(NetworkTest, ActivationsMayServeAgain) {
   // as at the end of the inner loop: gradient, an outer gradient on the query set at other weights,
-  // then products at the first weights; CUDA's backend keeps none, and its emulator is slow
-  const int passes = backend_->name() == "simt" ? 3 : 40;
+  // then products at the first weights
+  const int passes = emulated(*backend_) ? 3 : 40;
   for_each_case([&](const Problem& problem, Runner& runner, Runner& reference, Set /*set*/,
                     Scale scale) {
     const std::size_t width = problem.width();

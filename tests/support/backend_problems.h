@@ -102,11 +102,16 @@ inline std::vector<std::string> backend_names() {
   return names;
 }
 
-/// Whether the bodies here are run on a backend with a network. On CUDA's, whose emulator takes
+/// CUDA's backend without a GPU: each thread of a kernel by itself, a thousand times slower.
+inline bool emulated(const backend::Backend& b) {
+  return b.name() == "simt";
+}
+
+/// Whether the bodies here are run on a backend with a network. On the emulator, which takes
 /// minutes for images, they are run with linear layers and activations, and with the smallest
 /// images; what is left out is held by the kernels' own tests (tests/simt) and by the shared cases.
 inline bool takes(const backend::Backend& b, const Network& network) {
-  if (b.name() != "simt" && !b.name().starts_with("cuda")) return true;
+  if (!emulated(b)) return true;
   if (network.input().size() <= 40 && network.size() <= 100) return true;
   return std::ranges::all_of(network.layers(), [](const Layer& l) {
     return l.type == LayerType::linear || l.type == LayerType::flatten ||
@@ -228,6 +233,11 @@ inline std::vector<NamedNetwork> chosen_networks() {
              {conv_layer(3, 3, 2, 1), normalise, layer(leaky_relu), conv_layer(2, 2, 1, 0),
               layer(tanh), average, linear_layer(3)});
   return list;
+}
+
+inline std::shared_ptr<const Network> named(const std::vector<NamedNetwork>& list,
+                                            const std::string& name) {
+  return std::ranges::find(list, name, &NamedNetwork::name)->network;
 }
 
 /// Any list of layers that fits, a few hundred weights at most.
