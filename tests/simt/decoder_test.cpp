@@ -9,27 +9,20 @@
 #include <limits>
 #include <vector>
 
-#include "kshot/random.h"
 #include "simt/device_array.h"
+#include "simt/numbers.h"
 #include "simt/orders.h"
 
 namespace kshot::cuda {
 namespace {
 
+using simt::numbers;
 using simt::With;
 using Numbers = std::vector<double>;
 
 // Every u is above zero, but for a few that are far below: std is `least` there.
 constexpr double least = 1e-3;
 constexpr int tasks = 3, groups = 2, latents_of = 3;
-
-template <class T>
-std::vector<T> numbers(std::size_t n, std::uint64_t seed) {
-  RandomStream stream({.seed = seed});
-  std::vector<T> values(n);
-  for (T& value : values) value = static_cast<T>(stream.uniform(-1.0f, 1.0f));
-  return values;
-}
 
 /// [..., 2, width]: means of order one, and u.
 template <class T>

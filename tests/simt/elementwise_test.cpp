@@ -13,24 +13,18 @@
 
 #include "kshot/random.h"
 #include "simt/device_array.h"
+#include "simt/numbers.h"
 #include "simt/orders.h"
 
 namespace kshot::cuda {
 namespace {
 
+using simt::numbers;
 using simt::With;
 
 // 3 tasks; widths of less than a quad, of no multiple of anything, and of several blocks a task.
 const std::vector<int> widths = {1, 5, 77, 2100};
 constexpr int tasks = 3;
-
-template <class T>
-std::vector<T> numbers(std::size_t n, std::uint64_t seed, float low = -1.0f, float high = 1.0f) {
-  RandomStream stream({.seed = seed});
-  std::vector<T> values(n);
-  for (T& value : values) value = static_cast<T>(stream.uniform(low, high));
-  return values;
-}
 
 template <class T>
 void expect_near(const std::vector<T>& got, const std::vector<double>& wanted, const char* what,

@@ -17,14 +17,15 @@
 
 #include "backend/reference/dual.h"
 #include "kshot/network.h"
-#include "kshot/random.h"
 #include "simt/device_array.h"
+#include "simt/numbers.h"
 #include "simt/orders.h"
 
 namespace kshot::cuda {
 namespace {
 
 using backend::reference::Dual;
+using simt::numbers;
 using simt::With;
 
 constexpr int rows = 4;
@@ -34,14 +35,6 @@ constexpr int tasks = 4;
 // Fewer, as many and more channels than a block's warps; vectors, maps below and above 32
 // positions.
 const std::vector<NormSize> sizes = {{3, 1}, {4, 6}, {5, 49}, {9, 4}};
-
-template <class T>
-std::vector<T> numbers(std::size_t n, std::uint64_t seed) {
-  RandomStream stream({.seed = seed});
-  std::vector<T> values(n);
-  for (T& value : values) value = static_cast<T>(stream.uniform(-1.0f, 1.0f));
-  return values;
-}
 
 // ---- plain loops, for the elements of one channel ----
 

@@ -9,23 +9,16 @@
 #include <string>
 #include <vector>
 
-#include "kshot/random.h"
 #include "simt/device_array.h"
+#include "simt/numbers.h"
 #include "simt/orders.h"
 
 namespace kshot::cuda {
 namespace {
 
+using simt::numbers;
 using simt::With;
 using Numbers = std::vector<double>;
-
-template <class T>
-std::vector<T> numbers(std::size_t n, std::uint64_t seed) {
-  RandomStream stream({.seed = seed});
-  std::vector<T> values(n);
-  for (T& value : values) value = static_cast<T>(stream.uniform(-1.0f, 1.0f));
-  return values;
-}
 
 template <class T>
 void expect_near(const std::vector<T>& got, const Numbers& wanted, double tolerance,
