@@ -10,6 +10,7 @@
 #include "kernels/activation.h"
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
+#include "kernels/episodes.h"
 #include "kernels/latent.h"
 #include "kernels/linear.h"
 #include "kernels/loss.h"
@@ -142,6 +143,7 @@ class Works {
     norm();
     pool();
     shared();
+    episodes();
   }
   std::vector<KernelWork> take() { return std::move(all_); }
 
@@ -170,6 +172,9 @@ class Works {
   void norm();
   void pool();
   void shared();
+  void episodes();
+  void classes(const std::string& problem, int tasks, const ClassDraw& draw, int rows, int features,
+               bool pixels);
 
   bool smoke_;
   std::vector<Vectors> vectors_;
@@ -674,6 +679,80 @@ void Works::shared() {
     step.rate = 1e-3f, step.beta1 = 0.9f, step.beta2 = 0.999f, step.epsilon = 1e-8f;
     step.correction1 = 0.1f, step.correction2 = 1e-3f;
     return [=](cudaStream_t s) { optimizer_step(step, n, s); };
+  });
+}
+
+void Works::episodes() {
+  const int tasks = smoke_ ? 2 : 4096;
+  // Omniglot's training classes, 5-way 1-shot; features of images, of unit length
+  classes("5-way 1-shot, 28x28 u8", tasks, {nullptr, smoke_ ? 7u : 4112u, 5, 1, 15}, 20,
+          smoke_ ? 9 : 784, true);
+  classes("5-way 5-shot, 640 f32", tasks, {nullptr, smoke_ ? 6u : 64u, 5, 5, 15}, smoke_ ? 21 : 600,
+          smoke_ ? 7 : 640, false);
+  const int of_sinusoids = smoke_ ? 2 : 16384, points = 20;
+  const SinusoidRanges ranges = sinusoid_ranges({});
+  const auto n = product(of_sinusoids, points / 2);
+  add("draw_sinusoids", "10 + 10 points", of_sinusoids, 4.0 * static_cast<double>(n), 0,
+      [=](Arena& a) -> Run {
+        const auto set = [&] {
+          EpisodeSet<float> made;
+          made.x = a.zeros(n);
+          made.values = a.zeros(n);
+          made.counts = a.labels(static_cast<std::size_t>(of_sinusoids), 1);
+          return made;
+        };
+        EpisodeArrays<float> to{of_sinusoids, points / 2, points / 2, set(), set(), {}};
+        to.of_all.counts = a.labels(static_cast<std::size_t>(of_sinusoids), 1);
+        return [=](cudaStream_t s) { draw_sinusoids(to, ranges, {}, s); };
+      });
+}
+
+void Works::classes(const std::string& problem, int tasks, const ClassDraw& draw, int rows,
+                    int features, bool pixels) {
+  const int support = draw.ways * draw.shots, query = draw.ways * draw.queries;
+  const std::size_t stored = draw.group_count * static_cast<std::size_t>(rows);
+  const auto width = static_cast<std::size_t>(features);
+  const std::size_t examples = product(tasks, support + query);
+  const auto arrays = [=](Arena& a, bool x) {
+    const auto set = [&](int of_task) {
+      EpisodeSet<float> made;
+      if (x) made.x = a.zeros(product(tasks, of_task, features));
+      made.labels = a.labels(product(tasks, of_task), 1);
+      made.counts = a.labels(static_cast<std::size_t>(tasks), 1);
+      return made;
+    };
+    EpisodeArrays<float> to{tasks, support, query, set(support), set(query), {}};
+    to.of_all.counts = a.labels(static_cast<std::size_t>(tasks), 1);
+    return to;
+  };
+  add("draw_classes", problem, tasks, 2.0 * static_cast<double>(examples), 0, [=](Arena& a) -> Run {
+    std::vector<RowGroup> groups(draw.group_count);
+    for (std::uint32_t g = 0; g < draw.group_count; ++g) {
+      groups[g] = {g * static_cast<std::uint32_t>(rows), static_cast<std::uint32_t>(rows)};
+    }
+    ClassDraw of = draw;
+    of.groups = a.upload(groups);
+    std::vector<std::uint32_t> none(examples);
+    return [=, to = arrays(a, false), taken = a.upload(none)](cudaStream_t s) {
+      draw_classes(taken, to, of, {}, s);
+    };
+  });
+  const double numbers = static_cast<double>(examples) * (features * (pixels ? 1.25 : 2.0) + 1.0);
+  add("gather_rows", problem, tasks, numbers, 0, [=](Arena& a) -> Run {
+    std::vector<std::uint32_t> taken(examples);  // here and there
+    for (std::size_t i = 0; i < examples; ++i) {
+      taken[i] = static_cast<std::uint32_t>(i * 7919 % stored);
+    }
+    const auto to = arrays(a, true);
+    const std::uint32_t* const from = a.upload(taken);
+    if (pixels) {
+      return [=, x = a.bytes(stored * width)](cudaStream_t s) {
+        gather_rows(to, x, nullptr, from, features, s);
+      };
+    }
+    return [=, x = a.uniform(stored * width), factor = a.uniform(stored, 0.5f)](cudaStream_t s) {
+      gather_rows(to, x, factor, from, features, s);
+    };
   });
 }
 

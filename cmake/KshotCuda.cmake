@@ -46,8 +46,8 @@ endif()
 function(kshot_device_library name)
   add_library(${name} STATIC ${ARGN})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include
-                                             ${PROJECT_SOURCE_DIR}/tests)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src
+                                             ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
   # --expt-relaxed-constexpr: constexpr functions of the host, std::array's among them
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr
     -Xcompiler=-Wall,-Wextra,-Wshadow>)
@@ -83,6 +83,9 @@ function(kshot_emulated_library name)
     get_filename_component(base ${file} NAME_WE)
     set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${name}/${base}.cpp)
     file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${file}\"\n")
+    if(base STREQUAL "episodes")  # as src/episodes: product_sum (kshot/random.h)
+      set_property(SOURCE ${wrapper} APPEND PROPERTY COMPILE_OPTIONS -ffp-contract=off)
+    endif()
     list(APPEND sources ${wrapper})
   endforeach()
   add_library(${name} STATIC EXCLUDE_FROM_ALL ${sources})
@@ -98,8 +101,8 @@ if(KSHOT_HAS_SIMT)
   list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
   add_library(kshot_simt STATIC EXCLUDE_FROM_ALL ${sources})
   target_include_directories(kshot_simt PUBLIC
-    ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests
-    ${PROJECT_SOURCE_DIR}/tests/simt/include)
+    ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include
+    ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/simt/include)
   target_compile_definitions(kshot_simt PUBLIC KSHOT_SIMT)
   target_link_libraries(kshot_simt PUBLIC Threads::Threads PRIVATE kshot_warnings kshot_deps ${CMAKE_DL_LIBS})
   kshot_emulated_library(kshot_emulated_kernels ${KSHOT_KERNELS})

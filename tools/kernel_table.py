@@ -206,7 +206,7 @@ class Compiler:
     def kernels(self, source, arch):
         """[{name, block, registers, shared, spilled, multiply_adds}] of one file for one
         architecture."""
-        folders = [ROOT, ROOT / "include"]
+        folders = [ROOT, ROOT / "src", ROOT / "include"]
         told = [self.version, arch, bool(self.args.nvdisasm), *FLAGS, pathlib.Path(__file__).read_text()]
         digest = hashlib.sha256(json.dumps(told).encode())
         for path, text in sorted(sources_of(source, folders, {}).items()):

@@ -56,6 +56,10 @@ struct TaskSlot {
   std::int32_t* query_n = nullptr;        ///< valid rows; preset to TaskShape::query
 };
 
+/// What the library's own sources tell a backend that can draw their tasks by itself
+/// (src/base/episode_recipe.h).
+struct EpisodeRecipe;
+
 /// A source of tasks. `fill` is called from several threads at once and must depend on `id` alone.
 class EpisodeSource {
  public:
@@ -74,6 +78,8 @@ class EpisodeSource {
   /// How raw inputs became features, for whoever adapts a checkpoint to new data: the JSON of
   /// io::Preprocessing, or empty.
   virtual std::string preprocessing() const { return {}; }
+  /// Null: tasks come from `fill` alone. Else it gives the same tasks, bit for bit.
+  virtual const EpisodeRecipe* recipe() const { return nullptr; }
 };
 
 /// A batch of tasks in host memory, in float or (for verification) double: [T, n, ...] row-major.

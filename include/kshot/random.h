@@ -80,6 +80,16 @@ KSHOT_HOST_DEVICE constexpr NoiseAddress noise_address(std::uint64_t element) {
           static_cast<int>((element >> 4) & 3)};
 }
 
+/// a * b + c with both roundings on every machine: no compiler makes one operation of it. (For the
+/// host that is the compiler's option -ffp-contract=off, where its instructions could.)
+KSHOT_HOST_DEVICE inline float product_sum(float a, float b, float c) {
+#ifdef __CUDA_ARCH__
+  return __fadd_rn(__fmul_rn(a, b), c);
+#else
+  return a * b + c;
+#endif
+}
+
 /// Box-Muller on two words. Single precision, every operation an IEEE one (fused multiply-add,
 /// square root), so that all backends give the same bits; |z| <= 5.77.
 struct NormalPair {
@@ -163,11 +173,43 @@ KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64
   return static_cast<float>(words[static_cast<std::size_t>(at.word)] >> 8) * 0x1p-24f;
 }
 
-/// A sequential reader of one stream, for host code (episodes, initialisation).
+/// Uniform in [0, 1) of a word, 24 bits.
+KSHOT_HOST_DEVICE constexpr float uniform_of(std::uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+
+/// The integer in [0, n), n > 0, that a word gives, unbiased (Lemire 2019), or that another word
+/// must be drawn.
+struct Below {
+  std::uint32_t value;
+  bool again;
+};
+KSHOT_HOST_DEVICE constexpr Below below_of(std::uint32_t word, std::uint32_t n) {
+  const std::uint64_t m = static_cast<std::uint64_t>(word) * n;
+  const auto rest = static_cast<std::uint32_t>(m);
+  return {static_cast<std::uint32_t>(m >> 32), rest < n && rest < (0u - n) % n};
+}
+
+/// Word i of a RandomStream, for code that reads a stream in another order.
+KSHOT_HOST_DEVICE constexpr std::uint32_t stream_word(const RandomKey& key, std::uint32_t i) {
+  const auto words = philox4x32(key.counter(i >> 2), key.key());
+  const std::uint32_t low = (i & 1) != 0 ? words[1] : words[0];
+  const std::uint32_t high = (i & 1) != 0 ? words[3] : words[2];
+  return (i & 2) != 0 ? high : low;
+}
+
+/// The same for its normal number i, where nothing else is read of it.
+KSHOT_HOST_DEVICE inline float stream_normal(const RandomKey& key, std::uint32_t i) {
+  const std::uint32_t first = i & ~1u;
+  const NormalPair pair = box_muller(stream_word(key, first), stream_word(key, first + 1));
+  return (i & 1) != 0 ? pair.sine : pair.cosine;
+}
+
+/// A sequential reader of one stream (episodes, initialisation).
 class RandomStream {
  public:
-  explicit RandomStream(const RandomKey& key) : key_(key) {}
-  std::uint32_t word() {
+  KSHOT_HOST_DEVICE explicit RandomStream(const RandomKey& key) : key_(key) {}
+  KSHOT_HOST_DEVICE std::uint32_t word() {
     if (next_ == 4) {
       words_ = philox4x32(key_.counter(quad_++), key_.key());
       next_ = 0;
@@ -175,19 +217,19 @@ class RandomStream {
     return words_[static_cast<std::size_t>(next_++)];
   }
   /// Uniform in [0, 1), 24 bits.
-  float uniform() { return static_cast<float>(word() >> 8) * 0x1p-24f; }
-  float uniform(float low, float high) { return low + (high - low) * uniform(); }
-  /// Uniform integer in [0, n), n > 0, unbiased (Lemire 2019).
-  std::uint32_t below(std::uint32_t n) {
-    std::uint64_t m = static_cast<std::uint64_t>(word()) * n;
-    if (static_cast<std::uint32_t>(m) < n) {
-      const std::uint32_t threshold = (0u - n) % n;
-      while (static_cast<std::uint32_t>(m) < threshold) m = static_cast<std::uint64_t>(word()) * n;
+  KSHOT_HOST_DEVICE float uniform() { return uniform_of(word()); }
+  KSHOT_HOST_DEVICE float uniform(float low, float high) {
+    return product_sum(high - low, uniform(), low);
+  }
+  /// Uniform integer in [0, n), n > 0, unbiased.
+  KSHOT_HOST_DEVICE std::uint32_t below(std::uint32_t n) {
+    while (true) {
+      const Below drawn = below_of(word(), n);
+      if (!drawn.again) return drawn.value;
     }
-    return static_cast<std::uint32_t>(m >> 32);
   }
   /// Standard normal.
-  float normal() {
+  KSHOT_HOST_DEVICE float normal() {
     if (has_spare_) {
       has_spare_ = false;
       return spare_;

@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -153,6 +154,13 @@ struct GaussianPass {
   bool drawn = false;
 };
 
+/// Tasks of a source that a backend draws by itself (Backend::place). Its contents, a copy of the
+/// source's data among them, are the backend's own business.
+class Episodes {
+ public:
+  virtual ~Episodes() = default;
+};
+
 class Generator;
 struct GeneratorSpec;
 
@@ -169,6 +177,11 @@ class Wave {
   /// first. Lanes without a task compute on copies and are ignored by reduction and downloads.
   /// Set::all is prepared where the wave was opened with it.
   virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) = 0;
+  /// The same for tasks [id.task, id.task + count), that this wave's backend draws: the bits that
+  /// the source's fill gives, without a word from the host. Their shape is the wave's.
+  virtual void draw(const Episodes& /*episodes*/, const TaskId& /*id*/, int /*count*/) {
+    throw std::logic_error("a wave whose backend draws no tasks");
+  }
   int count() const { return count_; }
   std::uint32_t global_first() const { return global_first_; }
 
@@ -480,6 +493,13 @@ struct WavePlan {
   std::size_t task_bytes = 0;  ///< a task's share of the device's memory that a wave takes
 };
 
+/// Where a source's tasks come from.
+struct EpisodePlace {
+  std::shared_ptr<const Episodes> here;  ///< null: from the host
+  std::string reason;                    ///< why from the host; empty where there is no choice
+  std::size_t bytes = 0;                 ///< of the backend's memory that they take
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -503,6 +523,10 @@ class Backend {
   /// together; demand(tasks): of a wave of so many tasks. Others are as small as they can be.
   /// Throws DeviceError where the smallest does not fit.
   virtual WavePlan plan_waves(const std::function<WaveDemand(int tasks)>& /*demand*/) { return {}; }
+  /// Prepares to draw tasks of a split by itself and brings what they are made of to its memory,
+  /// where it can and that fits. To be asked for before plan_waves, which has what is left. The
+  /// recipe is not needed any more when it returns.
+  virtual EpisodePlace place(const EpisodeRecipe& /*recipe*/, Split /*split*/) { return {}; }
   /// Whether its waves do Wave::differentiate at once for such a network and shape.
   virtual bool differentiates(const Network& /*network*/, const WaveShape& /*shape*/) const {
     return false;

@@ -10,6 +10,7 @@
 #include "engine/plan.h"
 #include "engine/scheduler.h"
 #include "engine/task_memory.h"
+#include "engine/training_episodes.h"
 #include "episodes/sources.h"
 #include "kshot/config.h"
 
@@ -67,6 +68,7 @@ int run_plan(const PlanArguments& a) {
   Assembly assembly = assemble(config, a.machine.device, a.machine.threads);
   check_fit(config, *assembly.network, *source);
   const TaskCost cost = count_task(config, shape);
+  const TrainingEpisodes episodes = place_episodes(*assembly.backend, *source);
   const backend::WavePlan waves_of = plan_waves(*assembly.backend, config, shape);
   const int capacity = waves_of.tasks > 0
                            ? waves_of.tasks
@@ -91,6 +93,7 @@ int run_plan(const PlanArguments& a) {
 
   fmt::print("{}, {}\n", assembly.algorithm->name(), source->describe());
   fmt::print("device       {}\n", device_text(*assembly.backend));
+  if (!episodes.text.empty()) fmt::print("             {}\n", episodes.text);
   fmt::print("network      {} weights, {} meta-learned parameters, {}FLOP forward per example\n",
              assembly.network->size(), parameters,
              count_text(2.0 * assembly.network->forward_macs()));
@@ -126,6 +129,7 @@ int run_plan(const PlanArguments& a) {
     fmt::print("rate         {:.4g} GFLOP/s assumed: {:.4g} tasks/s\n", a.gflops, tasks_per_second);
   } else {
     Scheduler scheduler(*assembly.backend, *assembly.algorithm, shape);
+    if (episodes.on_device) scheduler.draw_on_device(*source, episodes.on_device);
     tasks_per_second =
         probe(assembly, scheduler, *source, std::min(batch, capacity * workers * 4), memory.get());
     fmt::print("rate         {:.4g} tasks/s measured in a probe, {:.4g} GFLOP/s\n",

@@ -9,10 +9,10 @@
 #include <system_error>
 #include <utility>
 
+#include "base/episode_stream.h"
 #include "base/feature_network.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
-#include "episodes/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"

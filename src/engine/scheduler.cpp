@@ -84,6 +84,12 @@ void Scheduler::draw_ahead() {
                                            2 * backend_.pool().workers());
 }
 
+void Scheduler::draw_on_device(const EpisodeSource& source,
+                               std::shared_ptr<const backend::Episodes> episodes) {
+  on_device_ = std::move(episodes);
+  on_device_source_ = &source;
+}
+
 Scheduler::Worker& Scheduler::worker(std::size_t index) {
   // Made by the thread that uses it, so that its memory is near that thread.
   if (!workers_[index]) {
@@ -108,15 +114,23 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   StepContext context;
   context.seed = seed;
   context.step = step;
+  const backend::Episodes* const on_device =
+      &source == on_device_source_ ? on_device_.get() : nullptr;
+  const auto task_id = [seed](std::uint64_t of_step, int first) {
+    return TaskId{seed, Split::train, of_step, static_cast<std::uint32_t>(first)};
+  };
   if (memory == nullptr) {
     const WaveSequence sequence{&source, seed, tasks, capacity_};
-    if (ahead_) ahead_->begin(sequence, step);
-    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int) {
-      const auto load = [&](const TaskBatch& batch, int count) {
-        w.program->wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
+    const bool ahead = ahead_ && !on_device;
+    if (ahead) ahead_->begin(sequence, step);
+    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
+      const auto load = [&](const TaskBatch& batch, int drawn) {
+        w.program->wave().load(batch, 0, drawn, static_cast<std::uint32_t>(first));
       };
       const int wave = first / capacity_;
-      if (ahead_) {
+      if (on_device) {
+        w.program->wave().draw(*on_device, task_id(step, first), count);
+      } else if (ahead) {
         ahead_->take(wave, load);
       } else {
         load(w.batch, sequence.draw(w.batch, step, wave));
@@ -139,13 +153,17 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
     const auto mine = std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
                                                                    static_cast<std::size_t>(count));
-    if (known > 0) {
-      w.batch.draw(source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), mine);
+    if (known == 0 && on_device) {
+      w.program->wave().draw(*on_device, task_id(step / period, first), count);
     } else {
-      w.batch.draw(source, {seed, Split::train, step / period}, static_cast<std::uint32_t>(first),
-                   count);
+      if (known > 0) {
+        w.batch.draw(source, task_id(step, first), static_cast<std::uint32_t>(first), mine);
+      } else {
+        w.batch.draw(source, task_id(step / period, first), static_cast<std::uint32_t>(first),
+                     count);
+      }
+      w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     }
-    w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
     w.program->wave().gather_work([&] { w.program->meta_gradient(context); });
     keep(*w.program, algorithm_.memory(), *memory, mine, step + 1, w.row, w.memory);

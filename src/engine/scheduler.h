@@ -50,6 +50,10 @@ class Scheduler {
   /// From now on the episodes of the next step are drawn while this one computes, where the backend
   /// leaves the host's threads free for it. Sources must then live as long as this.
   void draw_ahead();
+  /// From now on the episodes of steps with this source are drawn by the backend (place_episodes),
+  /// but for those of a given member of its training tasks.
+  void draw_on_device(const EpisodeSource& source,
+                      std::shared_ptr<const backend::Episodes> episodes);
   /// Gradient of each group after step().
   std::span<const backend::Shared> gradients() const { return gradients_; }
   std::vector<std::uint32_t> diverged_tasks() const;
@@ -79,6 +83,8 @@ class Scheduler {
   std::vector<backend::Shared> means_, gradients_;
   int capacity_ = 0;
   std::unique_ptr<EpisodesAhead> ahead_;
+  std::shared_ptr<const backend::Episodes> on_device_;  ///< of on_device_source_
+  const EpisodeSource* on_device_source_ = nullptr;
 };
 
 }  // namespace kshot

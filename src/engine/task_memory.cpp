@@ -7,7 +7,7 @@
 #include <random>
 #include <utility>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_stream.h"
 #include "episodes/sample.h"
 
 namespace kshot {

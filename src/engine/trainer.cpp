@@ -20,6 +20,7 @@
 #include "engine/run_folder.h"
 #include "engine/scheduler.h"
 #include "engine/task_memory.h"
+#include "engine/training_episodes.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
 #include "io/json_lines.h"
@@ -208,9 +209,9 @@ class RunLog {
 }  // namespace
 
 struct Trainer::State {
-  State(const Config& config, std::shared_ptr<const EpisodeSource> episodes, TrainerOptions opts)
+  State(const Config& config, std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
-        source(std::move(episodes)),
+        source(std::move(tasks)),
         assembly(assemble(config, options.device, options.threads)) {
     check_fit(config, *assembly.network, *source);
     validating = config.train.validate_every > 0 && source->has(Split::validation);
@@ -218,10 +219,15 @@ struct Trainer::State {
                                             assembly.algorithm->groups());
     const std::vector<std::vector<double>> initial = assembly.algorithm->initial(config.seed);
     for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
+    episodes = place_episodes(*assembly.backend, *source);
     plan_waves(*assembly.backend, config, source->shape());
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
-    scheduler->draw_ahead();
+    if (episodes.on_device) {
+      scheduler->draw_on_device(*source, episodes.on_device);
+    } else {
+      scheduler->draw_ahead();
+    }
     if (validating && prediction_config(config) != config) {
       predictor = make_algorithm(prediction_config(config), assembly.network);
       plan_waves(*assembly.backend, prediction_config(config), source->shape());
@@ -550,6 +556,7 @@ struct Trainer::State {
   std::shared_ptr<const EpisodeSource> source;
   Assembly assembly;
   std::unique_ptr<Optimizer> optimizer;
+  TrainingEpisodes episodes;
   std::unique_ptr<Scheduler> scheduler;
   /// Where the training algorithm's inner loop is not the one for new tasks.
   std::unique_ptr<Algorithm> predictor;
@@ -679,7 +686,8 @@ const Network& Trainer::network() const {
   return *state_->assembly.network;
 }
 std::string Trainer::device() const {
-  return device_text(*state_->assembly.backend);
+  const std::string& episodes = state_->episodes.text;
+  return device_text(*state_->assembly.backend) + (episodes.empty() ? "" : ", ") + episodes;
 }
 
 std::vector<std::string> Trainer::groups() const {

@@ -4,7 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_recipe.h"
+#include "base/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "kshot/error.h"
@@ -48,6 +49,20 @@ class ClassSource final : public EpisodeSource {
         }
       }
     }
+    ClassRecipe recipe{.ways = episodes_.ways,
+                       .shots = episodes_.shots,
+                       .queries = episodes_.queries,
+                       .features = static_cast<std::size_t>(header.input.size()),
+                       .element = header.element == io::Element::u8 ? ClassRecipe::Element::u8
+                                                                    : ClassRecipe::Element::f32,
+                       .stored = data_->stored(),
+                       .groups = {}};
+    for (std::size_t split = 0; split < groups_.size(); ++split) {
+      for (const std::uint32_t g : groups_[split]) {
+        recipe.groups[split].push_back({header.groups[g].first, header.groups[g].rows});
+      }
+    }
+    recipe_ = {shape(), std::move(recipe)};
   }
 
   TaskShape shape() const override {
@@ -104,6 +119,8 @@ class ClassSource final : public EpisodeSource {
         groups_[0].size(), groups_[1].size(), groups_[2].size());
   }
 
+  const EpisodeRecipe* recipe() const override { return &recipe_; }
+
   bool has(Split split) const override { return !groups_[static_cast<std::size_t>(split)].empty(); }
 
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
@@ -114,6 +131,7 @@ class ClassSource final : public EpisodeSource {
   std::shared_ptr<const io::Dataset> data_;
   ClassEpisodes episodes_;
   std::array<std::vector<std::uint32_t>, 3> groups_;
+  EpisodeRecipe recipe_;
 };
 
 }  // namespace

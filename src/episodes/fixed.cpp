@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_stream.h"
 #include "episodes/sources.h"
 
 namespace kshot {

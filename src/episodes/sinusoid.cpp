@@ -1,9 +1,10 @@
 // Sinusoid regression (Finn et al. 2017, section 5.1): y = a sin(x - p).
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_arithmetic.h"
+#include "base/episode_recipe.h"
+#include "base/episode_stream.h"
 #include "kshot/episode.h"
 #include "kshot/error.h"
 
@@ -12,33 +13,10 @@
 namespace kshot {
 namespace {
 
-/// Largest |x - p| for which sine() keeps its accuracy.
-constexpr double largest_angle = 8192.0;
-
-/// sin(z) for |z| <= largest_angle within 1e-6 absolute. Plain multiplications and additions
-/// without a branch: loops over it vectorise, and the bits do not hang on the C library. Cephes
-/// sinf.
-inline float sine(float z) {
-  // q = round(z / (pi/2)) through the rounding of float addition; rest r = z - q pi/2, |r| <= pi/4
-  const float q = (z * 0.636619772367581343f + 12582912.0f) - 12582912.0f;
-  float r = z - q * 1.5703125f;  // pi/2 in three parts, q times the first two is exact
-  r = r - q * 4.837512969970703125e-4f;
-  r = r - q * 7.549789954891882e-8f;
-  const float r2 = r * r;
-  const float s =
-      r + r * r2 * (-1.6666654611e-1f + r2 * (8.3321608736e-3f - r2 * 1.9515295891e-4f));
-  const float c =
-      1.0f - 0.5f * r2 +
-      r2 * r2 *
-          (4.166664568298827e-2f + r2 * (-1.388731625493765e-3f + r2 * 2.443315711809948e-5f));
-  const int quadrant = static_cast<int>(q);
-  const float value = (quadrant & 1) != 0 ? c : s;
-  return (quadrant & 2) != 0 ? -value : value;
-}
-
 class Sinusoid final : public EpisodeSource {
  public:
-  explicit Sinusoid(const SinusoidOptions& options) : options_(options) {
+  explicit Sinusoid(const SinusoidOptions& options)
+      : options_(options), ranges_(sinusoid_ranges(options)), recipe_{shape(), options} {
     if (options.support < 1 || options.query < 1) {
       throw Error("sinusoid: data.shots and data.queries must be at least 1");
     }
@@ -77,22 +55,12 @@ class Sinusoid final : public EpisodeSource {
   }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
-    RandomStream task = episode_stream(id, 0);
-    const float amplitude = task.uniform(static_cast<float>(options_.amplitude_low),
-                                         static_cast<float>(options_.amplitude_high));
-    const float phase = task.uniform(static_cast<float>(options_.phase_low),
-                                     static_cast<float>(options_.phase_high));
-    std::optional<Line> line;
-    if (options_.line_share > 0.0 && task.uniform() < static_cast<float>(options_.line_share)) {
-      const auto limit = static_cast<float>(options_.line_limit);
-      const float slope = task.uniform(-limit, limit);
-      line = Line{slope, task.uniform(-limit, limit)};
-    }
-    // Streams of their own: the query set is the same for any number of shots, and more shots add
-    // to the support set without changing what is there.
-    draw_points(id, 1, amplitude, phase, line, slot.query_x, slot.query_value);
-    draw_points(id, 2, amplitude, phase, line, slot.support_x, slot.support_value);
+    const SinusoidTask task = draw_sinusoid(ranges_, episode_stream(id, sinusoid_task));
+    draw_points(id, sinusoid_query, task, slot.query_x, slot.query_value);
+    draw_points(id, sinusoid_support, task, slot.support_x, slot.support_value);
   }
+
+  const EpisodeRecipe* recipe() const override { return &recipe_; }
 
   std::string describe() const override {
     const std::string lines = options_.line_share > 0.0
@@ -107,34 +75,28 @@ class Sinusoid final : public EpisodeSource {
   }
 
  private:
-  struct Line {
-    float slope, intercept;
-  };
-
-  void draw_points(const TaskId& id, std::uint32_t part, float amplitude, float phase,
-                   const std::optional<Line>& line, std::span<float> xs,
-                   std::span<float> ys) const {
+  void draw_points(const TaskId& id, std::uint32_t part, const SinusoidTask& task,
+                   std::span<float> xs, std::span<float> ys) const {
     RandomStream stream = episode_stream(id, part);
-    const float low = static_cast<float>(options_.x_low);
-    const float high = static_cast<float>(options_.x_high);
-    for (float& x : xs) x = stream.uniform(low, high);
+    for (float& x : xs) x = stream.uniform(ranges_.x_low, ranges_.x_high);
     const float* __restrict x = xs.data();
     float* __restrict y = ys.data();
     const std::size_t n = xs.size();
-    if (line) {
-      for (std::size_t i = 0; i < n; ++i) y[i] = line->slope * x[i] + line->intercept;
+    if (task.line) {
+      for (std::size_t i = 0; i < n; ++i) y[i] = task.line_at(x[i]);
     } else {
-      for (std::size_t i = 0; i < n; ++i) y[i] = amplitude * sine(x[i] - phase);
+      for (std::size_t i = 0; i < n; ++i) y[i] = task.wave_at(x[i]);
     }
-    if (options_.noise_std > 0) {
-      RandomStream noise = episode_stream(id, part + 2);
-      for (std::size_t i = 0; i < n; ++i) {
-        y[i] += static_cast<float>(options_.noise_std) * noise.normal();
-      }
+    if (ranges_.noise_std > 0.0f) {
+      RandomStream noise = episode_stream(id, part + sinusoid_noise);
+      for (std::size_t i = 0; i < n; ++i)
+        y[i] = product_sum(ranges_.noise_std, noise.normal(), y[i]);
     }
   }
 
   SinusoidOptions options_;
+  SinusoidRanges ranges_;
+  EpisodeRecipe recipe_;
 };
 
 }  // namespace

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <optional>
 #include <utility>
+#include <variant>
 
+#include "base/episode_recipe.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -13,7 +15,12 @@ namespace {
 /// Another source's tasks, every example scaled to unit length.
 class UnitLength final : public EpisodeSource {
  public:
-  explicit UnitLength(std::unique_ptr<EpisodeSource> source) : source_(std::move(source)) {}
+  explicit UnitLength(std::unique_ptr<EpisodeSource> source) : source_(std::move(source)) {
+    const EpisodeRecipe* const recipe = source_->recipe();
+    if (!recipe) return;
+    recipe_ = *recipe;
+    std::get<ClassRecipe>(recipe_->how).unit_length = true;
+  }
   TaskShape shape() const override { return source_->shape(); }
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     source_->fill(id, slot);
@@ -29,9 +36,11 @@ class UnitLength final : public EpisodeSource {
   double training_rows() const override { return source_->training_rows(); }
   bool has(Split split) const override { return source_->has(split); }
   std::string preprocessing() const override { return source_->preprocessing(); }
+  const EpisodeRecipe* recipe() const override { return recipe_ ? &*recipe_ : nullptr; }
 
  private:
   std::unique_ptr<EpisodeSource> source_;
+  std::optional<EpisodeRecipe> recipe_;  ///< of a source of classes
 };
 
 /// With new training tasks every time.
@@ -102,10 +111,7 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
 void scale_to_unit_length(std::span<float> rows, std::size_t width) {
   for (std::size_t first = 0; first < rows.size(); first += width) {
     const std::span<float> row = rows.subspan(first, width);
-    double sum = 0.0;
-    for (const float x : row) sum += static_cast<double>(x) * static_cast<double>(x);
-    if (sum == 0.0) continue;
-    const auto factor = static_cast<float>(1.0 / std::sqrt(sum));
+    const float factor = unit_length_factor(row);
     for (float& x : row) x *= factor;
   }
 }

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "kshot/error.h"

@@ -13,6 +13,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/episode_arithmetic.h"
 #include "base/prefetch.h"
 #include "io/atomic_file.h"
 #include "io/system_error.h"
@@ -243,7 +244,7 @@ void Dataset::read(std::uint64_t row, std::span<float> out) const {
   if (header_.element == Element::u8) {
     const unsigned char* __restrict from = x_ + row * d;
     float* __restrict to = out.data();
-    for (std::size_t i = 0; i < d; ++i) to[i] = static_cast<float>(from[i]) * (1.0f / 255.0f);
+    for (std::size_t i = 0; i < d; ++i) to[i] = stored_number(from[i]);
   } else {
     std::memcpy(out.data(), x_ + row * d * sizeof(float), d * sizeof(float));
   }
@@ -253,6 +254,11 @@ void Dataset::prefetch(std::uint64_t row) const {
   const auto d = static_cast<std::size_t>(header_.input.size());
   const std::size_t bytes = d * (header_.element == Element::u8 ? 1 : sizeof(float));
   kshot::prefetch(x_ + row * bytes, bytes);
+}
+
+std::span<const std::byte> Dataset::stored() const {
+  const auto row = static_cast<std::size_t>(header_.input.size()) * element_bytes(header_.element);
+  return as_bytes(x_, header_.rows() * row);
 }
 
 std::span<const float> Dataset::value(std::uint64_t row) const {

@@ -10,6 +10,7 @@
 // The header stands last so that an import of any size streams through.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -71,6 +72,8 @@ class Dataset {
   void read(std::uint64_t row, std::span<float> out) const;
   /// For a row that will be read soon.
   void prefetch(std::uint64_t row) const;
+  /// All rows as the file has them, [rows, features] of header().element.
+  std::span<const std::byte> stored() const;
   /// Tasks with real targets: target of a row, [outputs].
   std::span<const float> value(std::uint64_t row) const;
   /// Tasks with labels.

@@ -11,7 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "episodes/episode_stream.h"
+#include "base/episode_recipe.h"
+#include "base/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "support/error_text.h"
@@ -27,6 +28,45 @@ using test::error_text;
 using test::TempFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+// ---- streams ----
+
+TEST(Streams, AreReadInAnyOrder) {
+  const RandomKey key = episode_key({.seed = 3, .step = 8, .task = 2}, 5);
+  RandomStream words(key), normals(key), uniforms(key), integers(key);
+  for (std::uint32_t i = 0; i < 21; ++i) {
+    const std::uint32_t word = stream_word(key, i);
+    EXPECT_EQ(words.word(), word);
+    EXPECT_EQ(normals.normal(), stream_normal(key, i));
+    EXPECT_EQ(uniforms.uniform(), uniform_of(word));
+    EXPECT_EQ(integers.below(10), below_of(word, 10).value);
+  }
+}
+
+TEST(Streams, WordsThatWouldMakeSomeIntegersLikelierAreDrawnAgain) {
+  constexpr std::uint32_t n = 3u << 30;  // of 2^32 words a quarter is left over
+  std::uint32_t again = 0;
+  constexpr std::uint32_t words = 1u << 16;
+  for (std::uint32_t i = 0; i < words; ++i) {
+    const Below drawn = below_of(i * 65537u, n);
+    EXPECT_LT(drawn.value, n);
+    if (drawn.again) ++again;
+  }
+  EXPECT_EQ(again, words / 4);
+}
+
+// ---- recipes ----
+
+TEST(Recipes, OfSourcesThatDrawThemselves) {
+  SinusoidOptions options;
+  options.noise_std = 0.25;
+  const auto source = make_sinusoid(options);
+  ASSERT_NE(source->recipe(), nullptr);
+  EXPECT_EQ(std::get<SinusoidOptions>(source->recipe()->how).noise_std, 0.25);
+  EXPECT_EQ(source->recipe()->shape.query, options.query);
+  EXPECT_EQ(make_fixed_source(make_sinusoid(options), 3)->recipe(), nullptr)
+      << "its training tasks are not a sinusoid's";
+}
 
 // ---- sinusoids ----
 

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "backend/cuda/cuda_episodes.h"
 #include "backend/cuda/cuda_reduction.h"
 #include "backend/cuda/cuda_vector.h"
 #include "backend/cuda/cuda_wave.h"
@@ -96,6 +97,13 @@ class CudaBackend final : public backend::Backend {
     device_.activate();
     const std::lock_guard lock(mutex_);
     return plan(demand);
+  }
+  backend::EpisodePlace place(const EpisodeRecipe& recipe, Split split) override {
+    device_.activate();
+    const std::lock_guard lock(mutex_);
+    backend::EpisodePlace place = place_episodes(*stream_, recipe, split, memory().at_hand);
+    promised_ += place.bytes;
+    return place;
   }
   bool differentiates(const Network& network, const backend::WaveShape& shape) const override {
     device_.activate();
@@ -206,6 +214,11 @@ class CudaBackend final : public backend::Backend {
     return std::ranges::find(planned_, kind, &Planned::kind);
   }
   backend::WavePlan plan(const std::function<backend::WaveDemand(int tasks)>& demand);
+  /// Bytes of the device's memory; `at_hand` are free and not promised to anyone.
+  struct Memory {
+    std::size_t at_hand = 0, total = 0;
+  };
+  Memory memory() const;
 
   static T* at(SharedVector& v) { return on_device<T>(v).data(); }
   static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
@@ -238,20 +251,25 @@ class CudaBackend final : public backend::Backend {
   DeviceMemory<double> sum_;
   std::mutex mutex_;  ///< workers open their waves at once
   std::vector<Planned> planned_;
-  std::size_t promised_ = 0;  ///< bytes, to the waves planned so far
+  std::size_t promised_ = 0;  ///< bytes, to the waves planned so far and to episodes
   std::vector<std::uint32_t> host_index_;
   std::size_t targets_ = 0;
   DeviceMemory<std::uint32_t> index_, first_, order_;
 };
 
 template <class T>
-backend::WavePlan CudaBackend<T>::plan(
-    const std::function<backend::WaveDemand(int tasks)>& demand) {
+typename CudaBackend<T>::Memory CudaBackend<T>::memory() const {
   std::size_t free = 0, total = 0;
   KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   // Waves planned before may not have taken theirs yet.
   const std::size_t coming = promised_ - std::min(promised_, device_bytes());
-  const std::size_t at_hand = free - std::min(free, coming);
+  return {free - std::min(free, coming), total};
+}
+
+template <class T>
+backend::WavePlan CudaBackend<T>::plan(
+    const std::function<backend::WaveDemand(int tasks)>& demand) {
+  const auto [at_hand, total] = memory();
   backend::WaveDemand asked = demand(most_tasks_);
   const Kind kind{asked.network->size(), asked.shape};
   if (const auto known = find(kind); known != planned_.end()) return known->plan;

@@ -58,6 +58,9 @@ CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> netwo
       of.values = DeviceMemory<T>(all * outputs);
     }
   }
+  if (loss.kind == backend::LossKind::cross_entropy) {
+    stored_rows_ = DeviceMemory<std::uint32_t>(tasks * count_of(shape.support + shape.query));
+  }
   const std::size_t most = tasks * count_of(largest_rows(shape));
   row_loss_ = DeviceMemory<T>(most);
   const std::vector<Layer>& layers = network_->layers();

@@ -36,6 +36,7 @@ class CudaWave final : public backend::Wave {
 
   int capacity() const override { return capacity_; }
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  void draw(const backend::Episodes& episodes, const TaskId& id, int count) override;
   /// As a graph, from the second time on.
   void gather_work(const std::function<void()>& work) override;
   Block block(std::size_t width) override;
@@ -221,6 +222,7 @@ class CudaWave final : public backend::Wave {
   std::vector<std::int32_t> support_labels_;
   std::vector<Storage> blocks_;
   Rows sets_[3];
+  DeviceMemory<std::uint32_t> stored_rows_;  ///< [tasks, all rows]: which ones draw() took
   DeviceMemory<T> dropped_, row_loss_;
   std::vector<int> source_;     ///< layer i's input is the output of layer source_[i]; -1: rows
   std::vector<Dual> features_;  ///< what each layer gives

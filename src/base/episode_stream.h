@@ -17,14 +17,17 @@ constexpr std::uint64_t episode_seed(std::uint64_t seed, Split split) {
 
 /// `part` < 2^16 separates what must not move when something else of the episode does: for example
 /// the query set stays the same for any number of shots.
-inline RandomStream episode_stream(const TaskId& id, std::uint32_t part = 0) {
+inline RandomKey episode_key(const TaskId& id, std::uint32_t part = 0) {
   RandomKey key;
   key.seed = episode_seed(id.seed, id.split);
   key.purpose = Purpose::episode;
   key.step = id.step;
   key.task = id.task;
   key.sample = part;
-  return RandomStream(key);
+  return key;
+}
+inline RandomStream episode_stream(const TaskId& id, std::uint32_t part = 0) {
+  return RandomStream(episode_key(id, part));
 }
 
 }  // namespace kshot

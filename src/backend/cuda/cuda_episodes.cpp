@@ -1,0 +1,206 @@
+#include "backend/cuda/cuda_episodes.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "backend/cuda/cuda_wave.h"
+#include "base/episode_stream.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+/// Share of the memory at hand that the rows of a source may take.
+constexpr double row_share = 0.5;
+
+const std::vector<ClassRecipe::Group>& groups_of(const ClassRecipe& recipe, Split split) {
+  return recipe.groups[static_cast<std::size_t>(split)];
+}
+
+/// Rows of a split that lie one after another, in the order of its groups.
+template <class Run>
+void for_runs(const std::vector<ClassRecipe::Group>& groups, const Run& run) {
+  for (std::size_t g = 0; g < groups.size();) {
+    const std::uint64_t first = groups[g].first;
+    std::uint64_t end = first;
+    for (; g < groups.size() && groups[g].first == end; ++g) end += groups[g].rows;
+    run(static_cast<std::size_t>(first), static_cast<std::size_t>(end - first));
+  }
+}
+
+std::size_t row_count(const ClassRecipe& recipe, Split split) {
+  std::size_t rows = 0;
+  for (const ClassRecipe::Group& group : groups_of(recipe, split)) rows += group.rows;
+  return rows;
+}
+
+std::size_t element_bytes(const ClassRecipe& recipe) {
+  return recipe.element == ClassRecipe::Element::u8 ? 1 : sizeof(float);
+}
+
+std::vector<float> unit_length_factors(const ClassRecipe& recipe, Split split) {
+  std::vector<float> factors, row(recipe.features);
+  const std::size_t bytes = recipe.features * element_bytes(recipe);
+  for (const ClassRecipe::Group& group : groups_of(recipe, split)) {
+    for (std::uint64_t r = group.first; r < group.first + group.rows; ++r) {
+      const std::byte* const from = recipe.stored.data() + r * bytes;
+      if (recipe.element == ClassRecipe::Element::f32) {
+        std::memcpy(row.data(), from, bytes);
+      } else {
+        std::transform(from, from + bytes, row.begin(),
+                       [](std::byte x) { return stored_number(std::to_integer<std::uint8_t>(x)); });
+      }
+      factors.push_back(unit_length_factor(row));
+    }
+  }
+  return factors;
+}
+
+}  // namespace
+
+CudaEpisodes::Classes CudaEpisodes::bring(const Stream& stream, const ClassRecipe& recipe,
+                                          Split split) {
+  const std::vector<ClassRecipe::Group>& groups = groups_of(recipe, split);
+  const std::size_t numbers = row_count(recipe, split) * recipe.features;
+  Classes made;
+  const auto put_rows = [&](auto& to) {
+    std::size_t at = 0;
+    for_runs(groups, [&](std::size_t first, std::size_t rows) {
+      using Number = std::remove_reference_t<decltype(*to.data())>;
+      const auto* from = reinterpret_cast<const Number*>(recipe.stored.data());
+      stream.to_device(to.data() + at, from + first * recipe.features, rows * recipe.features);
+      at += rows * recipe.features;
+    });
+  };
+  if (recipe.element == ClassRecipe::Element::u8) {
+    made.pixels = DeviceMemory<std::uint8_t>(numbers);
+    put_rows(made.pixels);
+  } else {
+    made.numbers = DeviceMemory<float>(numbers);
+    put_rows(made.numbers);
+  }
+  if (recipe.unit_length) {
+    const std::vector<float> factors = unit_length_factors(recipe, split);
+    made.factors = DeviceMemory<float>(factors.size());
+    stream.to_device(made.factors.data(), factors.data(), factors.size());
+  }
+  std::vector<RowGroup> packed;
+  std::uint32_t first = 0;
+  for (const ClassRecipe::Group& group : groups) {
+    packed.push_back({first, group.rows});
+    first += group.rows;
+  }
+  made.groups = DeviceMemory<RowGroup>(packed.size());
+  stream.to_device(made.groups.data(), packed.data(), packed.size());
+  made.draw = {made.groups.data(), static_cast<std::uint32_t>(packed.size()), recipe.ways,
+               recipe.shots, recipe.queries};
+  made.features = static_cast<int>(recipe.features);
+  return made;
+}
+
+CudaEpisodes::CudaEpisodes(const Stream& stream, const EpisodeRecipe& recipe, Split split)
+    : shape_(recipe.shape), split_(split) {
+  if (const auto* sinusoids = std::get_if<SinusoidOptions>(&recipe.how)) {
+    how_ = sinusoid_ranges(*sinusoids);
+  } else {
+    how_ = bring(stream, std::get<ClassRecipe>(recipe.how), split);
+  }
+}
+
+int CudaEpisodes::shots() const {
+  const auto* classes = std::get_if<Classes>(&how_);
+  return classes ? classes->draw.shots : 0;
+}
+
+template <class T>
+void CudaEpisodes::draw(const EpisodeArrays<T>& to, std::uint32_t* stored_rows, const TaskId& id,
+                        cudaStream_t stream) const {
+  const RandomKey key = episode_key(id);
+  if (const auto* ranges = std::get_if<SinusoidRanges>(&how_)) {
+    return draw_sinusoids(to, *ranges, key, stream);
+  }
+  const auto& classes = std::get<Classes>(how_);
+  draw_classes(stored_rows, to, classes.draw, key, stream);
+  const float* const factors = classes.factors.data();
+  if (classes.pixels.size() > 0) {
+    gather_rows(to, classes.pixels.data(), factors, stored_rows, classes.features, stream);
+  } else {
+    gather_rows(to, classes.numbers.data(), factors, stored_rows, classes.features, stream);
+  }
+}
+
+backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& recipe, Split split,
+                                     std::size_t at_hand) {
+  backend::EpisodePlace place;
+  if (const auto* classes = std::get_if<ClassRecipe>(&recipe.how)) {
+    const std::size_t rows = row_count(*classes, split);
+    place.bytes = rows * classes->features * element_bytes(*classes) +
+                  (classes->unit_length ? rows * sizeof(float) : 0) +
+                  groups_of(*classes, split).size() * sizeof(RowGroup);
+    const int places = std::max(classes->ways, classes->shots + classes->queries);
+    if (places > most_places) {
+      place.reason =
+          fmt::format("{} classes, or examples of one, are more than {}", places, most_places);
+    } else if (rows > std::numeric_limits<std::uint32_t>::max()) {
+      place.reason = fmt::format("{} rows are more than 2^32", rows);
+    } else if (static_cast<double>(place.bytes) > row_share * static_cast<double>(at_hand)) {
+      place.reason = fmt::format("the rows take {}, more than half of the {} at hand",
+                                 bytes_text(place.bytes), bytes_text(at_hand));
+    }
+    if (!place.reason.empty()) {
+      place.bytes = 0;
+      return place;
+    }
+  }
+  place.here = std::make_shared<const CudaEpisodes>(stream, recipe, split);
+  return place;
+}
+
+// ---- into a wave ----
+
+template <class T>
+void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int count) {
+  const auto& drawn = dynamic_cast<const CudaEpisodes&>(episodes);
+  const TaskShape& shape = drawn.shape();
+  if (count < 1 || count > capacity_) {
+    throw std::logic_error(
+        fmt::format("a wave of at most {} tasks asked to draw {}", capacity_, count));
+  }
+  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
+      (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
+      shape.support != shape_.support || shape.query != shape_.query || id.split != drawn.split()) {
+    throw std::logic_error("tasks to be drawn do not fit the wave");
+  }
+  device_.activate();
+  const auto tasks = static_cast<std::size_t>(count);
+  count_ = count;
+  global_first_ = id.task;
+  batch_first_ = 0;
+  ++loads_;
+  support_n_.assign(tasks, shape.support);
+  query_n_.assign(tasks, shape.query);
+  if (const int shots = drawn.shots(); shots > 0) {
+    support_labels_.resize(tasks * static_cast<std::size_t>(shape.support));
+    for (std::size_t i = 0; i < support_labels_.size(); ++i) {
+      support_labels_[i] = static_cast<std::int32_t>(i) % shape.support / shots;
+    }
+  }
+  const auto arrays = [this](Set set) {
+    Rows& rows = sets_[static_cast<int>(set)];
+    return EpisodeSet<T>{rows.x.data(), rows.values.data(), rows.labels.data(), rows.counts.data()};
+  };
+  const EpisodeArrays<T> to{
+      count,           shape.support, shape.query, arrays(Set::support), arrays(Set::query),
+      arrays(Set::all)};
+  drawn.draw(to, stored_rows_.data(), id, stream_.get());
+}
+
+template void CudaWave<float>::draw(const backend::Episodes&, const TaskId&, int);
+template void CudaWave<double>::draw(const backend::Episodes&, const TaskId&, int);
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

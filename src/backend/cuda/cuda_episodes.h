@@ -1,0 +1,50 @@
+// Tasks that the device draws: the rows they are made of lie in its memory, as they are stored.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "backend/backend.h"
+#include "backend/cuda/memory.h"
+#include "base/episode_recipe.h"
+#include "kernels/episodes.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+
+class CudaEpisodes final : public backend::Episodes {
+ public:
+  CudaEpisodes(const Stream& stream, const EpisodeRecipe& recipe, Split split);
+
+  const TaskShape& shape() const { return shape_; }
+  Split split() const { return split_; }
+  /// Labels of a task's support rows are 0, 1, ... this often each; 0 where there are none.
+  int shots() const;
+  /// Tasks [id.task, id.task + to.tasks) on the stream. stored_rows: [tasks, support + query], used
+  /// where there are labels.
+  template <class T>
+  void draw(const EpisodeArrays<T>& to, std::uint32_t* stored_rows, const TaskId& id,
+            cudaStream_t stream) const;
+
+ private:
+  struct Classes {
+    DeviceMemory<std::uint8_t> pixels;  ///< [rows, features], or
+    DeviceMemory<float> numbers;
+    DeviceMemory<float> factors;  ///< [rows], or none
+    DeviceMemory<RowGroup> groups;
+    ClassDraw draw;
+    int features = 0;
+  };
+  static Classes bring(const Stream& stream, const ClassRecipe& recipe, Split split);
+
+  TaskShape shape_;
+  Split split_;
+  std::variant<SinusoidRanges, Classes> how_;
+};
+
+/// Backend::place, with `at_hand` bytes of device memory.
+backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& recipe, Split split,
+                                     std::size_t at_hand);
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

@@ -1,0 +1,30 @@
+#include "engine/training_episodes.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace kshot {
+
+TrainingEpisodes place_episodes(backend::Backend& backend, const EpisodeSource& source) {
+  backend::EpisodePlace place;
+  if (const EpisodeRecipe* const recipe = source.recipe()) {
+    place = backend.place(*recipe, Split::train);
+  } else if (backend.asynchronous()) {
+    place.reason = "this source has no other way";
+  }
+  TrainingEpisodes episodes;
+  if (place.here) {
+    episodes.text = "episodes drawn there";
+    if (place.bytes > 0) {
+      episodes.text +=
+          fmt::format(" from {:.3g} MiB of rows", static_cast<double>(place.bytes) / 0x1p20);
+    }
+  } else if (!place.reason.empty()) {
+    episodes.text = fmt::format("episodes drawn by the host ({})", place.reason);
+  }
+  episodes.on_device = std::move(place.here);
+  return episodes;
+}
+
+}  // namespace kshot

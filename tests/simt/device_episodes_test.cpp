@@ -1,0 +1,173 @@
+// Training whose episodes the device draws, on the emulator: the same bits as where the host draws
+// them, nothing over the bus, and the host where the device's memory is too small for the rows.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "algorithms/algorithm.h"
+#include "engine/engine_cases.h"
+#include "engine/plan.h"
+#include "engine/scheduler.h"
+#include "engine/task_memory.h"
+#include "engine/training_episodes.h"
+#include "episodes/sources.h"
+#include "simt/orders.h"
+#include "support/backend_problems.h"
+#include "support/class_files.h"
+#include "support/temp_folder.h"
+
+namespace kshot::test {
+namespace {
+
+namespace fs = std::filesystem;
+using kshot::testing::Numbers;
+using kshot::testing::open_backend;
+using ::testing::AllOf;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class DeviceEpisodes : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (const backend::DeviceInfo& device : backend::list_devices()) {
+      if (device.name == "simt") return;
+    }
+    GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
+  }
+
+  /// A classifier on vectors of a file of classes.
+  Config classes(const std::string& algorithm, std::vector<std::string> more = {}) {
+    if (!fs::exists(file())) write_class_file(file(), {.input = {6, 1, 1, false}, .train = 9});
+    more.insert(more.begin(),
+                {"data.source=file", "data.path=" + file().string(), "data.ways=3", "data.shots=2",
+                 "data.queries=3", "network.layers=6,8,3", "loss.type=cross_entropy",
+                 "train.validate_every=0", "train.steps=3"});
+    return small_config(algorithm, more);
+  }
+  fs::path file() const { return folder_ / "classes.kshot"; }
+  static TrainerOptions options(const fs::path& folder = {}) {
+    TrainerOptions o;
+    o.device = "simt";
+    o.threads = 2;
+    o.run_folder = folder;
+    return o;
+  }
+
+  TempFolder folder_;
+};
+
+/// Losses and gradients of some steps, of two waves each.
+std::vector<Numbers> steps(const Config& c, const std::string& device, bool on_device) {
+  const auto backend = open_backend(device, 2);
+  const auto source = make_source(c);
+  const auto made = make_algorithm(c, std::make_shared<const Network>(c.make_network()));
+  const TrainingEpisodes episodes = place_episodes(*backend, *source);
+  EXPECT_NE(episodes.on_device, nullptr) << episodes.text;
+  plan_waves(*backend, c, source->shape());
+  Scheduler scheduler(*backend, *made, source->shape());
+  if (on_device) scheduler.draw_on_device(*source, episodes.on_device);
+  std::vector<backend::Shared> parameters;
+  for (const Numbers& values : made->initial(1)) {
+    parameters.push_back(backend->shared(values.size()));
+    parameters.back()->upload(values);
+  }
+  constexpr int tasks = 20;
+  std::unique_ptr<TaskMemory> memory;
+  if (!made->memory().empty()) {
+    made->begin_training(tasks, source->training_rows());
+    memory = std::make_unique<TaskMemory>(
+        TaskMemory::Layout{made->memory(), backend->precision(), tasks});
+  }
+  std::vector<Numbers> all;
+  for (std::uint64_t step = 0; step < 2; ++step) {
+    all.push_back(
+        {scheduler.step(parameters, *source, c.seed, step, tasks, false, memory.get()).loss});
+    for (const backend::Shared& g : scheduler.gradients()) {
+      all.emplace_back(g->size());
+      g->download(all.back());
+    }
+  }
+  return all;
+}
+
+TEST_F(DeviceEpisodes, AStepHasTheBitsOfTheHostsEpisodes) {
+  const Config on_classes = classes("maml");
+  const Config leo = Config::parse(
+      "algorithm = \"leo\"\nleo = { ways = 3, dim = 6, latent = 4 }\n[data]\nsource = \"file\"\n"
+      "path = \"" +
+          file().string() + "\"\nways = 3\nshots = 2\nqueries = 3\nunit_length = true\n",
+      "leo");
+  const std::vector<Config> configs = {
+      small_config("maml", {"data.noise_std=0.1"}),
+      small_config("maml", {"data.source=sine_line"}),
+      small_config("hvi"),  // the same meta-batch comes for some steps
+      small_config("abml", {"abml.inner_data=all"}),
+      on_classes,
+      leo,  // reads its tasks' labels on the host
+  };
+  for (const Config& c : configs) {
+    SCOPED_TRACE(c.to_toml());
+    for (const std::string device : {"simt_f32", "simt_f64"}) {
+      EXPECT_EQ(steps(c, device, true), steps(c, device, false)) << device;
+    }
+  }
+}
+
+TEST_F(DeviceEpisodes, NothingOfThemCrossesTheBus) {
+  for (const Config& c : {small_config("maml", {"train.steps=9", "train.validate_every=0"}),
+                          classes("maml", {"train.steps=9"})}) {
+    TrainerOptions five = options();
+    std::uint64_t before = 0;
+    five.stop = [&, step = 0]() mutable {
+      if (step == 1) before = simt::counters().bytes_to_device;
+      return step++ == 5;
+    };
+    Trainer trainer(c, five);
+    EXPECT_THAT(trainer.device(), HasSubstr("episodes drawn there"));
+    ASSERT_EQ(trainer.run().step, 5u);
+    const double a_step = static_cast<double>(simt::counters().bytes_to_device - before) / 4.0;
+    EXPECT_LT(a_step, c.train.meta_batch * 4.0) << "less than a number a task";
+  }
+}
+
+TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
+  const Config c = classes("maml");
+  const auto source = make_source(c);
+  // 9 classes of 20 rows of 6 numbers, and a class's place in them
+  constexpr std::size_t bytes = 9 * (20 * 6 * 4 + 8);
+  for (const bool fits : {true, false}) {
+    SCOPED_TRACE(fits);
+    const auto backend = open_backend("simt_f32", 1);
+    const std::size_t before = simt::allocated_bytes();
+    const std::size_t counted = backend->device_bytes();
+    const simt::With with({.memory = before + 2 * bytes - (fits ? 0 : 1)});
+    const TrainingEpisodes episodes = place_episodes(*backend, *source);
+    EXPECT_EQ(episodes.on_device != nullptr, fits);
+    EXPECT_EQ(simt::allocated_bytes() - before, fits ? bytes : 0u);
+    EXPECT_EQ(backend->device_bytes() - counted, fits ? bytes : 0u);
+    if (fits) {
+      EXPECT_EQ(episodes.text, "episodes drawn there from 0.00419 MiB of rows");
+    } else {
+      EXPECT_THAT(episodes.text, AllOf(HasSubstr("episodes drawn by the host (the rows take 4 KiB"),
+                                       HasSubstr("more than half of the 9 KiB at hand")));
+    }
+  }
+}
+
+TEST_F(DeviceEpisodes, WhatIsInHandIsSaid) {
+  const std::vector<std::string> fixed = {"data.tasks=30", "train.validate_every=0"};
+  EXPECT_THAT(Trainer(small_config("maml", fixed), options()).device(),
+              EndsWith(", episodes drawn by the host (this source has no other way)"));
+  TrainerOptions cpu = options();
+  cpu.device = "cpu";
+  EXPECT_THAT(Trainer(small_config("maml"), cpu).device(), Not(HasSubstr("episodes")));
+}
+
+}  // namespace
+}  // namespace kshot::test
