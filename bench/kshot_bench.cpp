@@ -24,6 +24,7 @@
 #include "engine/assembly.h"
 #include "engine/plan.h"
 #include "engine/scheduler.h"
+#include "engine/training_episodes.h"
 #include "fma_peak.h"
 #include "kshot/error.h"
 #include "works.h"
@@ -75,8 +76,10 @@ void meta_gradient(benchmark::State& state, const Work& work, const Options& opt
   Assembly assembly = assemble(work.config, options.device, options.threads);
   load_initial(assembly, work.config);
   const std::unique_ptr<EpisodeSource> source = make_source(work);
+  const TrainingEpisodes episodes = place_episodes(*assembly.backend, *source);
   plan_waves(*assembly.backend, work.config, source->shape());
   Scheduler scheduler(*assembly.backend, *assembly.algorithm, source->shape());
+  if (episodes.on_device) scheduler.draw_on_device(*source, episodes.on_device);
   std::uint64_t step = 0;
   std::size_t diverged = 0;
   const auto run = [&] {
