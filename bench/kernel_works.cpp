@@ -169,6 +169,8 @@ class Works {
   void loss();
   void conv();
   void conv(const std::string& problem, const ConvShape& shape, const RowExtent& rows);
+  void conv(const std::string& problem, const ConvShape& shape, const RowExtent& rows,
+            Arithmetic how);
   void norm();
   void pool();
   void shared();
@@ -489,6 +491,15 @@ void Works::conv() {
 }
 
 void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent& rows) {
+  conv(problem, c, rows, Arithmetic::plain);
+  int device = 0;
+  if (cudaGetDevice(&device) == cudaSuccess && has_tensor_cores(device)) {
+    conv(problem + "_split_tf32", c, rows, Arithmetic::split_tf32);
+  }
+}
+
+void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent& rows,
+                 Arithmetic how) {
   const std::size_t x_count = product(rows.tasks, rows.rows, c.in_channels) *
                               product(c.in_height, c.in_width),
                     y_count = product(rows.tasks, rows.rows, c.out_channels) *
@@ -511,13 +522,15 @@ void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent
     add("conv_forward", name, rows.tasks, numbers, flops, [=](Arena& a) -> Run {
       return [=, y = a.zeros(y_count), first = one(a, x_count, 0), second = one(a, x_count, 1),
               bias = a.uniform(biases)](cudaStream_t s) {
-        conv_forward<float>(y, first, second, {bias, bias_stride}, c, rows, s);
+        conv_forward<float>(y, first, second, {bias, bias_stride}, c, rows, how, s);
       };
     });
     add("conv_input_gradient", name, rows.tasks,
         static_cast<double>(products * (y_count + weights) + x_count), flops, [=](Arena& a) -> Run {
-          return [=, g = a.zeros(x_count), first = one(a, y_count, 0), second = one(a, y_count, 1)](
-                     cudaStream_t s) { conv_input_gradient<float>(g, first, second, c, rows, s); };
+          return [=, g = a.zeros(x_count), first = one(a, y_count, 0),
+                  second = one(a, y_count, 1)](cudaStream_t s) {
+            conv_input_gradient<float>(g, first, second, c, rows, how, s);
+          };
         });
     const auto outer = [=](Arena& a, int which) {
       return ConvOuterProduct<float>{factor(a, y_count, which), factor(a, x_count, which)};
@@ -527,7 +540,7 @@ void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent
           return [=, g = a.zeros(weights), g_bias = a.zeros(biases), first = outer(a, 0),
                   second = outer(a, 1)](cudaStream_t s) {
             conv_weight_gradient<float>({g, stride}, {g_bias, bias_stride}, first, second, false, c,
-                                        rows, s);
+                                        rows, how, s);
           };
         });
   }

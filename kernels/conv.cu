@@ -133,7 +133,7 @@ struct alignas(16) Tap {
   int dy, dx;
 };
 
-template <class T, int M, int N>
+template <class T, int M, int N, class How>
 __global__ void __launch_bounds__(threads)
     correlation_kernel(Correlation<T> c, int tiles_m, int tiles_n) {
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
@@ -225,9 +225,7 @@ __global__ void __launch_bounds__(threads)
     }
   };
 
-  const int place_m = thread / side, place_n = thread % side;
-  Sums<T, M, N> sums;
-  T unused[Sums<T, M, N>::rows];
+  Sums<T, M, N, How> sums(thread);
   write_tap(0);
   __syncthreads();
   if (all_steps > 0) {
@@ -238,7 +236,7 @@ __global__ void __launch_bounds__(threads)
   __syncthreads();
   for (int step = 0; step < all_steps; ++step) {
     if (step + 1 < all_steps) load(step + 1);
-    sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, unused);
+    sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
     if (step + 1 < all_steps) store(step + 1);
     write_tap(step + 2);
     __syncthreads();
@@ -248,13 +246,13 @@ __global__ void __launch_bounds__(threads)
   const T* bias =
       c.bias.data ? c.bias.data + static_cast<std::size_t>(task) * c.bias.stride : nullptr;
 #pragma unroll
-  for (int i = 0; i < Sums<T, M, N>::rows; ++i) {
-    const int m = first_m + own(place_m, i);
+  for (int i = 0; i < Sums<T, M, N, How>::rows; ++i) {
+    const int m = first_m + sums.row(i);
     if (m >= c.target.channels) continue;
     const T shift = bias ? bias[m] : T(0);
 #pragma unroll
-    for (int j = 0; j < Sums<T, M, N>::columns; ++j) {
-      const int p = place[own(place_n, j)];
+    for (int j = 0; j < Sums<T, M, N, How>::columns; ++j) {
+      const int p = place[sums.column(j)];
       if (p >= 0) out[p + m * c.target.plane()] = sums.v[i][j] + shift;
     }
   }
@@ -280,7 +278,7 @@ struct alignas(16) Column {
   int source, dy, dx;
 };
 
-template <class T, int M, int N>
+template <class T, int M, int N, class How>
 __global__ void __launch_bounds__(threads)
     weight_gradient_kernel(WeightGradient<T> g, int tiles_m, int tiles_n) {
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
@@ -350,10 +348,8 @@ __global__ void __launch_bounds__(threads)
     }
   };
 
-  const int place_m = thread / side, place_n = thread % side;
   const bool with_bias = g.g_bias.data && first_n == 0;
-  Sums<T, M, N> sums;
-  T bias[Sums<T, M, N>::rows] = {};
+  Sums<T, M, N, How> sums(thread);
   __syncthreads();
   if (all_steps > 0) {
     load(0);
@@ -363,28 +359,29 @@ __global__ void __launch_bounds__(threads)
   for (int step = 0; step < all_steps; ++step) {
     if (step + 1 < all_steps) load(step + 1);
     if (with_bias && step < steps) {
-      sums.template add<true>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2]);
     } else {
-      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
     }
     if (step + 1 < all_steps) store(step + 1);
     __syncthreads();
   }
 
+  const bool has_bias = with_bias && sums.finish_row_sums();
   T* g_weight = g.g_weight.data + static_cast<std::size_t>(task) * g.g_weight.stride;
 #pragma unroll
-  for (int i = 0; i < Sums<T, M, N>::rows; ++i) {
-    const int m = first_m + own(place_m, i);
+  for (int i = 0; i < Sums<T, M, N, How>::rows; ++i) {
+    const int m = first_m + sums.row(i);
     if (m >= g.out.channels) continue;
-    if (with_bias && place_n == 0) {
+    if (has_bias) {
       T& to =
           g.g_bias
               .data[static_cast<std::size_t>(task) * g.g_bias.stride + static_cast<std::size_t>(m)];
-      to = g.accumulate ? to + bias[i] : bias[i];
+      to = g.accumulate ? to + sums.row_sum(i) : sums.row_sum(i);
     }
 #pragma unroll
-    for (int j = 0; j < Sums<T, M, N>::columns; ++j) {
-      const int n = first_n + own(place_n, j);
+    for (int j = 0; j < Sums<T, M, N, How>::columns; ++j) {
+      const int n = first_n + sums.column(j);
       if (n >= g.columns()) continue;
       T& to = g_weight[m * g.columns() + n];
       to = g.accumulate ? to + sums.v[i][j] : sums.v[i][j];
@@ -427,7 +424,7 @@ void check(const ConvShape& s, const RowExtent& rows) {
 }
 
 template <class T>
-void correlate(const Correlation<T>& c, cudaStream_t stream) {
+void correlate(const Correlation<T>& c, Arithmetic arithmetic, cudaStream_t stream) {
   if (c.rows.tasks == 0 || c.rows.rows == 0) return;
   const auto longest = [&](int extent) { return (extent - 1) / c.phases + 1; };
   const int positions = c.rows.rows * longest(c.target.height) * longest(c.target.width);
@@ -435,19 +432,23 @@ void correlate(const Correlation<T>& c, cudaStream_t stream) {
     constexpr int M = decltype(m)::value, N = decltype(n)::value;
     const int tiles_m = tiles(c.target.channels, M), tiles_n = tiles(positions, N);
     const unsigned grid = grid_of(c.rows.tasks, 1LL * tiles_m * tiles_n * c.phases * c.phases);
-    launch<correlation_kernel<T, M, N>>({.grid = grid, .block = threads, .stream = stream}, c,
-                                        tiles_m, tiles_n);
+    with_arithmetic<T>(arithmetic, [&](auto how) {
+      launch<correlation_kernel<T, M, N, decltype(how)>>(
+          {.grid = grid, .block = threads, .stream = stream}, c, tiles_m, tiles_n);
+    });
   });
 }
 
 template <class T>
-void multiply_outer(const WeightGradient<T>& g, cudaStream_t stream) {
+void multiply_outer(const WeightGradient<T>& g, Arithmetic arithmetic, cudaStream_t stream) {
   with_tile<T>(g.out.channels, g.columns(), [&](auto m, auto n) {
     constexpr int M = decltype(m)::value, N = decltype(n)::value;
     const int tiles_m = tiles(g.out.channels, M), tiles_n = tiles(g.columns(), N);
     const unsigned grid = grid_of(g.rows.tasks, 1LL * tiles_m * tiles_n);
-    launch<weight_gradient_kernel<T, M, N>>({.grid = grid, .block = threads, .stream = stream}, g,
-                                            tiles_m, tiles_n);
+    with_arithmetic<T>(arithmetic, [&](auto how) {
+      launch<weight_gradient_kernel<T, M, N, decltype(how)>>(
+          {.grid = grid, .block = threads, .stream = stream}, g, tiles_m, tiles_n);
+    });
   });
 }
 
@@ -457,7 +458,8 @@ void multiply_outer(const WeightGradient<T>& g, cudaStream_t stream) {
 
 template <class T>
 void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<const T> bias,
-                  const ConvShape& s, const RowExtent& rows, cudaStream_t stream) {
+                  const ConvShape& s, const RowExtent& rows, Arithmetic arithmetic,
+                  cudaStream_t stream) {
   check(s, rows);
   const int taps = s.kernel * s.kernel;
   correlate<T>({.out = y,
@@ -473,12 +475,12 @@ void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<
                 .tap_sign = 1,
                 .weight_target = s.in_channels * taps,
                 .weight_source = taps},
-               stream);
+               arithmetic, stream);
 }
 
 template <class T>
 void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second, const ConvShape& s,
-                         const RowExtent& rows, cudaStream_t stream) {
+                         const RowExtent& rows, Arithmetic arithmetic, cudaStream_t stream) {
   check(s, rows);
   const int taps = s.kernel * s.kernel;
   correlate<T>({.out = g_x,
@@ -494,13 +496,13 @@ void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second, co
                 .tap_sign = -1,
                 .weight_target = taps,
                 .weight_source = s.in_channels * taps},
-               stream);
+               arithmetic, stream);
 }
 
 template <class T>
 void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
                           ConvOuterProduct<T> second, bool accumulate, const ConvShape& s,
-                          const RowExtent& rows, cudaStream_t stream) {
+                          const RowExtent& rows, Arithmetic arithmetic, cudaStream_t stream) {
   check(s, rows);
   if (rows.tasks > 1 && (g_weight.stride == 0 || (g_bias.data && g_bias.stride == 0))) {
     throw Error("convolution: gradients of several tasks at stride 0, expected one for each task");
@@ -516,17 +518,17 @@ void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOute
                             .kernel = s.kernel,
                             .stride = s.stride,
                             .padding = s.padding};
-  multiply_outer(g, stream);
+  multiply_outer(g, arithmetic, stream);
 }
 
-#define KSHOT_INSTANTIATE(T)                                                              \
-  template void conv_forward(T*, ConvProduct<T>, ConvProduct<T>, TaskTensor<const T>,     \
-                             const ConvShape&, const RowExtent&, cudaStream_t);           \
-  template void conv_input_gradient(T*, ConvProduct<T>, ConvProduct<T>, const ConvShape&, \
-                                    const RowExtent&, cudaStream_t);                      \
-  template void conv_weight_gradient(TaskTensor<T>, TaskTensor<T>, ConvOuterProduct<T>,   \
-                                     ConvOuterProduct<T>, bool, const ConvShape&,         \
-                                     const RowExtent&, cudaStream_t)
+#define KSHOT_INSTANTIATE(T)                                                                \
+  template void conv_forward(T*, ConvProduct<T>, ConvProduct<T>, TaskTensor<const T>,       \
+                             const ConvShape&, const RowExtent&, Arithmetic, cudaStream_t); \
+  template void conv_input_gradient(T*, ConvProduct<T>, ConvProduct<T>, const ConvShape&,   \
+                                    const RowExtent&, Arithmetic, cudaStream_t);            \
+  template void conv_weight_gradient(TaskTensor<T>, TaskTensor<T>, ConvOuterProduct<T>,     \
+                                     ConvOuterProduct<T>, bool, const ConvShape&,           \
+                                     const RowExtent&, Arithmetic, cudaStream_t)
 KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE

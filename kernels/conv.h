@@ -7,8 +7,12 @@
 // Layout: features [tasks, rows, C, H, W], kernels [O, I, k, k] and biases [O] within each task's
 // vector, all row-major. Rows beyond a task's own are neither read nor written. Outputs do not
 // overlap inputs. Instantiated for float and double. Throws kshot::Error where shapes do not fit.
+//
+// Arithmetic::split_tf32 is for devices with tensor cores (tensor_core.h); doubles are plain in
+// both.
 #pragma once
 
+#include "kernels/arithmetic.h"
 #include "kernels/extent.h"
 
 namespace kshot::cuda {
@@ -32,13 +36,15 @@ struct ConvProduct {
 /// {x_dot, w} and bias_dot.
 template <class T>
 void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<const T> bias,
-                  const ConvShape& shape, const RowExtent& rows, cudaStream_t stream);
+                  const ConvShape& shape, const RowExtent& rows, Arithmetic arithmetic,
+                  cudaStream_t stream);
 
 /// g_x = sum over the products of the transposed convolution of their features, g_y [O, ...], with
 /// w. For the tangent: {g_y_dot, w}, {g_y, w_dot}.
 template <class T>
 void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second,
-                         const ConvShape& shape, const RowExtent& rows, cudaStream_t stream);
+                         const ConvShape& shape, const RowExtent& rows, Arithmetic arithmetic,
+                         cudaStream_t stream);
 
 /// A gradient of outputs and the inputs that it is multiplied with.
 template <class T>
@@ -53,7 +59,7 @@ struct ConvOuterProduct {
 template <class T>
 void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
                           ConvOuterProduct<T> second, bool accumulate, const ConvShape& shape,
-                          const RowExtent& rows, cudaStream_t stream);
+                          const RowExtent& rows, Arithmetic arithmetic, cudaStream_t stream);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

@@ -76,30 +76,29 @@ __global__ void __launch_bounds__(threads) product_kernel(Product<T> p, int tile
     }
   };
 
-  const int place_m = thread / side, place_n = thread % side;
   const bool with_sums = p.row_sums && first_n == 0;
-  Sums<T, M, N> sums;
-  T of_row[Sums<T, M, N>::rows] = {};
+  Sums<T, M, N> sums(thread);
   walk(all_steps, load, store, [&](int step) {
     if (with_sums && step < steps) {
-      sums.template add<true>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, of_row);
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2]);
     } else {
-      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, of_row);
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
     }
   });
 
   T* c = p.c + b * p.c_batch;
+  const bool has_sums = with_sums && sums.finish_row_sums();
 #pragma unroll
   for (int i = 0; i < Sums<T, M, N>::rows; ++i) {
-    const int m = first_m + own(place_m, i);
+    const int m = first_m + sums.row(i);
     if (m >= p.m) continue;
-    if (with_sums && place_n == 0) {
+    if (has_sums) {
       T& to = p.row_sums[b * p.c_batch + static_cast<std::size_t>(m)];
-      to = p.accumulate ? to + p.alpha * of_row[i] : p.alpha * of_row[i];
+      to = p.accumulate ? to + p.alpha * sums.row_sum(i) : p.alpha * sums.row_sum(i);
     }
 #pragma unroll
     for (int j = 0; j < Sums<T, M, N>::columns; ++j) {
-      const int n = first_n + own(place_n, j);
+      const int n = first_n + sums.column(j);
       if (n >= p.n) continue;
       T& to = c[static_cast<std::size_t>(m) * p.c_row + static_cast<std::size_t>(n)];
       T value = p.alpha * sums.v[i][j];

@@ -39,9 +39,7 @@ namespace {
 using tile::at;
 using tile::depth_step;
 using tile::Loads;
-using tile::own;
 using tile::Quad;
-using tile::side;
 using tile::Sums;
 using tile::tiles;
 
@@ -130,7 +128,6 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
   using LoadsA = Loads<M, true>;
   using LoadsB = Loads<N, forward>;  // W^T forward, else W
   const int steps = (depth + depth_step - 1) / depth_step;
-  const int place_m = thread / side, place_n = thread % side;
   const T shift = forward && sums_up && pairs.bias ? pairs.bias[column] : T(0);
   int owner = first_owner, partner = 0;
   T sum = T(0);
@@ -180,17 +177,15 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
             next_b[l];
       }
     };
-    Sums<T, M, N> sums;
-    T unused[Sums<T, M, N>::rows];
-    tile::walk(steps, load, store, [&](int step) {
-      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, unused);
-    });
+    Sums<T, M, N> sums(thread);
+    tile::walk(steps, load, store,
+               [&](int step) { sums.template add<false>(slice_a[step % 2], slice_b[step % 2]); });
 
 #pragma unroll
     for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
 #pragma unroll
       for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
-        result[own(place_m, x)][own(place_n, y)] = sums.v[x][y];
+        result[sums.row(x)][sums.column(y)] = sums.v[x][y];
       }
     }
     __syncthreads();
@@ -290,30 +285,30 @@ __global__ void __launch_bounds__(tile::threads)
       at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) = next_b[l];
     }
   };
-  const int place_m = thread / side, place_n = thread % side;
   const bool with_bias = p.g_bias.data && first_n == 0;
-  Sums<T, M, N> sums;
-  T bias[Sums<T, M, N>::rows] = {};
+  Sums<T, M, N> sums(thread);
   tile::walk(steps, load, store, [&](int step) {
     if (with_bias) {
-      sums.template add<true>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2]);
     } else {
-      sums.template add<false>(slice_a[step % 2], slice_b[step % 2], place_m, place_n, bias);
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
     }
   });
+  const bool has_bias = with_bias && sums.finish_row_sums();
   const T share = T(1) / static_cast<T>(max(n, 1));
   const auto of_task = static_cast<std::size_t>(task);
   T* g_weight = p.g_weight.data + of_task * p.g_weight.stride;
 #pragma unroll
   for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
-    const int o = first_m + own(place_m, x);
+    const int o = first_m + sums.row(x);
     if (o >= pairs.outputs) continue;
-    if (with_bias && place_n == 0) {
-      p.g_bias.data[of_task * p.g_bias.stride + static_cast<std::size_t>(o)] += share * bias[x];
+    if (has_bias) {
+      p.g_bias.data[of_task * p.g_bias.stride + static_cast<std::size_t>(o)] +=
+          share * sums.row_sum(x);
     }
 #pragma unroll
     for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
-      const int h = first_n + own(place_n, y);
+      const int h = first_n + sums.column(y);
       if (h < pairs.inputs) g_weight[o * pairs.inputs + h] += share * sums.v[x][y];
     }
   }

@@ -2,14 +2,21 @@
 //
 // A block of 64 threads takes a tile of M x N sums and walks the depth in steps of 8: two slices
 // lie in shared memory, depth by element, and each thread owns (M / 8) x (N / 8) sums, in groups of
-// four neighbours, so that it reads slices 16 bytes at a time: 4 reads for 64 multiply-adds with M
-// = N = 64. Sums run in ascending order of the depth and are never split: an element has the same
-// bits in every tile. How slices are filled is the kernel's own business.
+// neighbours, so that it reads slices 16 bytes at a time. How slices are filled is the kernel's own
+// business, how they are multiplied that of Sums:
+//
+//   Plain      4 reads for 64 multiply-adds a thread with M = N = 64; sums run in ascending order
+//              of the depth
+//   SplitTf32  floats on tensor cores (tensor_core.h): 6 reads for 48 products of 16 x 8 x 8 a
+//              warp; steps are summed on the core, and added in ascending order
+//
+// In both an element's sum is never split, and has the same bits in every tile and at every place.
 #pragma once
 
 #include <type_traits>
 
 #include "kernels/device.h"
+#include "kernels/tensor_core.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -45,6 +52,18 @@ void with_tile(int m, int n, const Body& body) {
   }
 }
 
+struct Plain {};
+struct SplitTf32 {};
+
+/// Calls body(Plain{} or SplitTf32{}).
+template <class T, class Body>
+void with_arithmetic(Arithmetic arithmetic, const Body& body) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (arithmetic == Arithmetic::split_tf32) return body(SplitTf32{});
+  }
+  body(Plain{});
+}
+
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
 
 /// Four neighbours, read at once.
@@ -61,11 +80,6 @@ using Slice = Quad<T>[depth_step][elements / 4 + 1];
 template <class T, int elements>
 __device__ T& at(Slice<T, elements>& slice, int k, int element) {
   return slice[k][element / 4].v[element % 4];
-}
-
-/// Element `i` of a thread's own, within the tile.
-__device__ constexpr int own(int place, int i) {
-  return (place + side * (i / 4)) * 4 + i % 4;
 }
 
 /// What a thread loads of a slice, for whom memory is contiguous along the depth or along the
@@ -98,27 +112,33 @@ __device__ void walk(int steps, const Load& load, const Store& store, const Add&
   }
 }
 
-template <class T, int M, int N>
-struct Sums {
+/// A thread's part of a tile: v[i][j] is the tile's element (row(i), column(j)).
+template <class T, int M, int N, class How = Plain>
+class Sums {
+ public:
   static constexpr int rows = M / side, columns = N / side;
   T v[rows][columns] = {};
 
-  /// v += a slice of `a`, transposed, times one of `b`; also the row sums of `a`, where wanted.
+  __device__ explicit Sums(int thread) : place_m_(thread / side), place_n_(thread % side) {}
+  __device__ int row(int i) const { return own(place_m_, i); }
+  __device__ int column(int j) const { return own(place_n_, j); }
+
+  /// v += a slice of `a`, transposed, times one of `b`; also the row sums of `a`, where wanted. All
+  /// threads call it.
   template <bool row_sums>
-  __device__ void add(const Slice<T, M>& a, const Slice<T, N>& b, int place_m, int place_n,
-                      T (&sum)[rows]) {
+  __device__ void add(const Slice<T, M>& a, const Slice<T, N>& b) {
 #pragma unroll
     for (int k = 0; k < depth_step; ++k) {
       T am[rows], bn[columns];
 #pragma unroll
       for (int h = 0; h < rows / 4; ++h) {
-        const Quad<T> quad = a[k][place_m + side * h];
+        const Quad<T> quad = a[k][place_m_ + side * h];
 #pragma unroll
         for (int i = 0; i < 4; ++i) am[4 * h + i] = quad.v[i];
       }
 #pragma unroll
       for (int h = 0; h < columns / 4; ++h) {
-        const Quad<T> quad = b[k][place_n + side * h];
+        const Quad<T> quad = b[k][place_n_ + side * h];
 #pragma unroll
         for (int i = 0; i < 4; ++i) bn[4 * h + i] = quad.v[i];
       }
@@ -129,10 +149,129 @@ struct Sums {
       }
       if constexpr (row_sums) {
 #pragma unroll
-        for (int i = 0; i < rows; ++i) sum[i] += am[i];
+        for (int i = 0; i < rows; ++i) row_sum_[i] += am[i];
       }
     }
   }
+
+  /// Row sums are complete: all threads call it. Those of which it is true have them; each row's is
+  /// with one thread.
+  __device__ bool finish_row_sums() {
+    return place_n_ == 0;
+  }
+  __device__ T row_sum(int i) const {
+    return row_sum_[i];
+  }
+
+ private:
+  __device__ static constexpr int own(int place, int i) {
+    return (place + side * (i / 4)) * 4 + i % 4;
+  }
+  int place_m_, place_n_;
+  T row_sum_[rows] = {};
+};
+
+/// A warp takes 32 rows and `width` columns: 2 x width / 8 of the tensor core's tiles. Which row of
+/// the tile is which of a fragment is free, and so is the order of the depth within a step: they
+/// are such that a lane's numbers are neighbours, read 16 bytes at a time, and that lanes meet
+/// different banks. With g = lane / 4, t = lane % 4:
+///
+///   depth 2 t, 2 t + 1               is the fragments' t, t + 4
+///   row 4 g + 2 h + i                is row g + 8 i of fragment h
+///   column 32 q + 4 c + first + r    is column c of fragment (q, r); a lane has c = g of b's
+///                                    fragments, and c = 2 t, 2 t + 1 of the sums'
+template <int M, int N>
+class Sums<float, M, N, SplitTf32> {
+  static constexpr int warps_m = M / 32, warps_n = threads / warp_lanes / warps_m;
+  static constexpr int width = N / warps_n;           // columns of a warp
+  static constexpr int r_count = width < 32 ? 2 : 4;  // fragments of 32 columns: half of them
+  static constexpr int q_count = width < 32 ? 1 : width / 32;
+
+ public:
+  static constexpr int rows = 4, columns = 2 * r_count * q_count;
+  float v[rows][columns] = {};
+
+  __device__ explicit Sums(int thread)
+      : g_(thread % warp_lanes / 4),
+        t_(thread % 4),
+        first_row_(thread / warp_lanes % warps_m * 32),
+        first_column_(thread / warp_lanes / warps_m * (width < 32 ? r_count : width)) {}
+  __device__ int row(int i) const { return first_row_ + 4 * g_ + i; }
+  __device__ int column(int j) const {
+    const int q = j / (2 * r_count), odd = j / r_count % 2, r = j % r_count;
+    return first_column_ + 32 * q + 4 * (2 * t_ + odd) + r;
+  }
+
+  template <bool row_sums>
+  __device__ void add(const Slice<float, M>& a, const Slice<float, N>& b) {
+    const Quad<float> even = a[2 * t_][first_row_ / 4 + g_];
+    const Quad<float> odd = a[2 * t_ + 1][first_row_ / 4 + g_];
+    Tf32 a_hi[2][4], a_lo[2][4];
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      const int h = i / 2, half = i % 2;
+      split_tf32(even.v[i], a_hi[h][half], a_lo[h][half]);
+      split_tf32(odd.v[i], a_hi[h][2 + half], a_lo[h][2 + half]);
+      if constexpr (row_sums) row_sum_[i] += even.v[i] + odd.v[i];
+    }
+#pragma unroll
+    for (int q = 0; q < q_count; ++q) {
+      Tf32 b_hi[r_count][2], b_lo[r_count][2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        float from[r_count];
+        read(from, b[2 * t_ + k], first_column_ + 32 * q + 4 * g_);
+#pragma unroll
+        for (int r = 0; r < r_count; ++r) split_tf32(from[r], b_hi[r][k], b_lo[r][k]);
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        // The small products first. Neighbouring instructions do not wait for each other.
+        float sum[r_count][4] = {};
+        multiply(sum, a_lo[h], b_hi);
+        multiply(sum, a_hi[h], b_lo);
+        multiply(sum, a_hi[h], b_hi);
+#pragma unroll
+        for (int r = 0; r < r_count; ++r) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            v[2 * h + i / 2][(2 * q + i % 2) * r_count + r] += sum[r][i];
+          }
+        }
+      }
+    }
+  }
+
+  __device__ bool finish_row_sums() {
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+      row_sum_[i] += __shfl_xor_sync(all_lanes, row_sum_[i], 1);
+      row_sum_[i] += __shfl_xor_sync(all_lanes, row_sum_[i], 2);
+    }
+    return t_ == 0 && first_column_ == 0;
+  }
+  __device__ float row_sum(int i) const {
+    return row_sum_[i];
+  }
+
+ private:
+  __device__ static void read(float (&to)[4], const Quad<float> (&from)[N / 4 + 1], int column) {
+    const Quad<float> quad = from[column / 4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) to[r] = quad.v[r];
+  }
+  __device__ static void read(float (&to)[2], const Quad<float> (&from)[N / 4 + 1], int column) {
+    to[0] = from[column / 4].v[column % 4];
+    to[1] = from[column / 4].v[column % 4 + 1];
+  }
+  __device__ static void multiply(float (&sum)[r_count][4], const Tf32 (&a)[4],
+                                  const Tf32 (&b)[r_count][2]) {
+#pragma unroll
+    for (int r = 0; r < r_count; ++r) multiply_tf32(sum[r], a, b[r], sum[r]);
+  }
+
+  int g_, t_, first_row_, first_column_;
+  float row_sum_[rows] = {};
 };
 
 #endif

@@ -170,7 +170,7 @@ def demangle(names):
                           check=True).stdout
     short = []
     for line in text.splitlines():
-        line = re.sub(r"kshot::(cuda::(gpu::)?)?|\(anonymous namespace\)::", "", line)
+        line = re.sub(r"kshot::(cuda::(gpu::(tile::)?)?)?|\(anonymous namespace\)::", "", line)
         line = re.sub(r"^void ", "", line).replace("> >", ">>")
         depth, end = 0, len(line)
         for at, c in enumerate(line):

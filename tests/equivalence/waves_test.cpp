@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,19 +16,11 @@
 #include "kshot/kshot.h"
 #include "support/backend_problems.h"
 #include "support/class_files.h"
+#include "support/environment.h"
 #include "support/temp_folder.h"
 
 namespace kshot::testing {
 namespace {
-
-/// KSHOT_WAVE_TASKS while it lives.
-class MostTasks {
- public:
-  explicit MostTasks(int tasks) { ::setenv("KSHOT_WAVE_TASKS", std::to_string(tasks).c_str(), 1); }
-  ~MostTasks() { ::unsetenv("KSHOT_WAVE_TASKS"); }
-  MostTasks(const MostTasks&) = delete;
-  MostTasks& operator=(const MostTasks&) = delete;
-};
 
 Config config_of(const std::string& algorithm, const std::string& layers) {
   return test::small_config(algorithm, {"network.layers=" + layers, "network.activation=tanh"});
@@ -46,7 +37,7 @@ struct Result {
 };
 
 Result run(const std::string& name, const Config& config, int tasks, int streams, int most) {
-  const MostTasks limit(most);
+  const test::Environment limit("KSHOT_WAVE_TASKS", std::to_string(most));
   Result result;
   const auto backend = open_backend(name, streams);
   const auto source = make_source(config);

@@ -1,15 +1,19 @@
 // kernels/conv.cu on the emulator, against plain loops in double written out here. Inputs are given
 // in the kernel's own precision, so only its sums differ: a sum of n products, in any order, is
 // within n + 2 roundings of the sum of their magnitudes (Higham 2002, 3.1), which the loops count
-// too. All products here are bilinear: a central difference with step 1 is their exact tangent.
+// too; on tensor cores 28 more of them for splitting and adding (tensor_core.h). All products here
+// are bilinear: a central difference with step 1 is their exact tangent.
 #include "kernels/conv.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kshot/error.h"
@@ -236,9 +240,20 @@ std::vector<Sum> tangent(const Function& f, const ConvShape& s, std::size_t rows
   return up;
 }
 
-template <class T>
-void expect_sum(T got, const Sum& wanted, const std::string& what, double before = 0.0) {
-  const double roundings = (wanted.terms + 2) * 0.5 * std::numeric_limits<T>::epsilon();
+// How a kernel computes.
+template <class T, Arithmetic a>
+struct Way {
+  using Scalar = T;
+  static constexpr Arithmetic arithmetic = a;
+  static constexpr int more_roundings = a == Arithmetic::split_tf32 ? 28 : 0;
+};
+
+template <class W>
+void expect_sum(typename W::Scalar got, const Sum& wanted, const std::string& what,
+                double before = 0.0) {
+  using T = typename W::Scalar;
+  const double roundings =
+      (wanted.terms + 2 + W::more_roundings) * 0.5 * std::numeric_limits<T>::epsilon();
   // loops in double have roundings of their own
   const double own = std::numeric_limits<T>::epsilon() < 1e-10 ? 2.0 : 1.0;
   ASSERT_NEAR(static_cast<double>(got), before + wanted.value,
@@ -247,7 +262,7 @@ void expect_sum(T got, const Sum& wanted, const std::string& what, double before
 }
 
 // Features [tasks, rows, size] of valid rows, and what was there before in the others.
-template <class T, class Reference>
+template <class W, class Reference, class T = typename W::Scalar>
 void expect_features(const std::vector<T>& got, const Host& h, std::size_t size, T untouched,
                      const std::string& what, const Reference& reference) {
   ASSERT_EQ(got.size(), h.tasks * h.rows * size);
@@ -259,7 +274,7 @@ void expect_features(const std::vector<T>& got, const Host& h, std::size_t size,
       const std::string where =
           what + ", task " + std::to_string(task) + ", element " + std::to_string(i);
       if (i < wanted.size()) {
-        expect_sum(value, wanted[i], where);
+        expect_sum<W>(value, wanted[i], where);
       } else {
         ASSERT_EQ(value, untouched) << where << ": a row that is not the task's";
       }
@@ -268,7 +283,7 @@ void expect_features(const std::vector<T>& got, const Host& h, std::size_t size,
 }
 
 // Vectors of weights: kernel and bias as wanted, on top of `before`, the rest as before.
-template <class T, class Reference>
+template <class W, class Reference, class T = typename W::Scalar>
 void expect_weights(const std::vector<T>& got, const std::vector<T>& before, bool accumulate,
                     const Host& h, const std::string& what, const Reference& reference) {
   const std::size_t kernel = weight_size(h.c.shape);
@@ -281,9 +296,9 @@ void expect_weights(const std::vector<T>& got, const std::vector<T>& before, boo
       const std::string where =
           what + ", task " + std::to_string(task) + ", weight " + std::to_string(i);
       if (i >= weight_offset && i < weight_offset + kernel) {
-        expect_sum(got[at], wanted[i - weight_offset], where, base);
+        expect_sum<W>(got[at], wanted[i - weight_offset], where, base);
       } else if (i >= h.bias_offset() && i < h.bias_offset() + outs) {
-        expect_sum(got[at], wanted[kernel + i - h.bias_offset()], where, base);
+        expect_sum<W>(got[at], wanted[kernel + i - h.bias_offset()], where, base);
       } else {
         ASSERT_EQ(got[at], before[at]) << where << ": not of this layer";
       }
@@ -291,7 +306,7 @@ void expect_weights(const std::vector<T>& got, const std::vector<T>& before, boo
   }
 }
 
-template <class T>
+template <class W>
 class Conv : public testing::Test {
  protected:
   template <class Body>
@@ -306,47 +321,54 @@ class Conv : public testing::Test {
     }
   }
 };
-using Scalars = testing::Types<float, double>;
-TYPED_TEST_SUITE(Conv, Scalars);
+using Ways = testing::Types<Way<float, Arithmetic::plain>, Way<float, Arithmetic::split_tf32>,
+                            Way<double, Arithmetic::plain>>;
+TYPED_TEST_SUITE(Conv, Ways);
 
 TYPED_TEST(Conv, ForwardAndItsTangent) {
-  using T = TypeParam;
+  using W = TypeParam;
+  using T = typename W::Scalar;
   this->each([](const Host& h, const Host& dot) {
     const ConvShape& s = h.c.shape;
     Device<T> d(h), d_dot(dot);
     const std::vector<T> before(h.tasks * h.rows * out_size(s), T(7));
     DeviceArray<T> y(before), y_dot(before);
-    conv_forward<T>(y.data(), {d.x.data(), d.read_weight()}, {}, d.read_bias(), s, d.rows, nullptr);
+    conv_forward<T>(y.data(), {d.x.data(), d.read_weight()}, {}, d.read_bias(), s, d.rows,
+                    W::arithmetic, nullptr);
     conv_forward<T>(y_dot.data(), {d.x.data(), d_dot.read_weight()},
-                    {d_dot.x.data(), d.read_weight()}, d_dot.read_bias(), s, d.rows, nullptr);
-    expect_features(y.host(), h, out_size(s), T(7), "y",
-                    [&](std::size_t t) { return forward(s, h.count(t), h.task(t)); });
-    expect_features(y_dot.host(), h, out_size(s), T(7), "tangent of y", [&](std::size_t t) {
+                    {d_dot.x.data(), d.read_weight()}, d_dot.read_bias(), s, d.rows, W::arithmetic,
+                    nullptr);
+    expect_features<W>(y.host(), h, out_size(s), T(7), "y",
+                       [&](std::size_t t) { return forward(s, h.count(t), h.task(t)); });
+    expect_features<W>(y_dot.host(), h, out_size(s), T(7), "tangent of y", [&](std::size_t t) {
       return tangent(forward, s, h.count(t), h.task(t), dot.task(t));
     });
   });
 }
 
 TYPED_TEST(Conv, InputGradientAndItsTangent) {
-  using T = TypeParam;
+  using W = TypeParam;
+  using T = typename W::Scalar;
   this->each([](const Host& h, const Host& dot) {
     const ConvShape& s = h.c.shape;
     Device<T> d(h), d_dot(dot);
     const std::vector<T> before(h.tasks * h.rows * in_size(s), T(7));
     DeviceArray<T> g_x(before), g_x_dot(before);
-    conv_input_gradient<T>(g_x.data(), {d.g_y.data(), d.read_weight()}, {}, s, d.rows, nullptr);
+    conv_input_gradient<T>(g_x.data(), {d.g_y.data(), d.read_weight()}, {}, s, d.rows,
+                           W::arithmetic, nullptr);
     conv_input_gradient<T>(g_x_dot.data(), {d_dot.g_y.data(), d.read_weight()},
-                           {d.g_y.data(), d_dot.read_weight()}, s, d.rows, nullptr);
-    expect_features(g_x.host(), h, in_size(s), T(7), "g_x",
-                    [&](std::size_t t) { return input_gradient(s, h.count(t), h.task(t)); });
-    expect_features(g_x_dot.host(), h, in_size(s), T(7), "tangent of g_x", [&](std::size_t t) {
+                           {d.g_y.data(), d_dot.read_weight()}, s, d.rows, W::arithmetic, nullptr);
+    expect_features<W>(g_x.host(), h, in_size(s), T(7), "g_x",
+                       [&](std::size_t t) { return input_gradient(s, h.count(t), h.task(t)); });
+    expect_features<W>(g_x_dot.host(), h, in_size(s), T(7), "tangent of g_x", [&](std::size_t t) {
       return tangent(input_gradient, s, h.count(t), h.task(t), dot.task(t));
     });
   });
 }
 
 TYPED_TEST(Conv, WeightGradientAndItsTangent) {
-  using T = TypeParam;
+  using W = TypeParam;
+  using T = typename W::Scalar;
   this->each([](const Host& h, const Host& dot) {
     const ConvShape& s = h.c.shape;
     Device<T> d(h), d_dot(dot);
@@ -358,12 +380,13 @@ TYPED_TEST(Conv, WeightGradientAndItsTangent) {
       const TaskTensor<T> weight_dot{g_dot.data() + weight_offset, h.width};
       const TaskTensor<T> bias_dot{g_dot.data() + h.bias_offset(), h.width};
       conv_weight_gradient<T>(weight, bias, {d.g_y.data(), d.x.data()}, {}, accumulate, s, d.rows,
-                              nullptr);
+                              W::arithmetic, nullptr);
       conv_weight_gradient<T>(weight_dot, bias_dot, {d_dot.g_y.data(), d.x.data()},
-                              {d.g_y.data(), d_dot.x.data()}, accumulate, s, d.rows, nullptr);
-      expect_weights(g.host(), before, accumulate, h, "g",
-                     [&](std::size_t t) { return weight_gradient(s, h.count(t), h.task(t)); });
-      expect_weights(g_dot.host(), before, accumulate, h, "tangent of g", [&](std::size_t t) {
+                              {d.g_y.data(), d_dot.x.data()}, accumulate, s, d.rows, W::arithmetic,
+                              nullptr);
+      expect_weights<W>(g.host(), before, accumulate, h, "g",
+                        [&](std::size_t t) { return weight_gradient(s, h.count(t), h.task(t)); });
+      expect_weights<W>(g_dot.host(), before, accumulate, h, "tangent of g", [&](std::size_t t) {
         return tangent(weight_gradient, s, h.count(t), h.task(t), dot.task(t));
       });
     }
@@ -372,13 +395,15 @@ TYPED_TEST(Conv, WeightGradientAndItsTangent) {
 
 // One kernel for all tasks, and no bias.
 TYPED_TEST(Conv, SharedKernel) {
-  using T = TypeParam;
+  using W = TypeParam;
+  using T = typename W::Scalar;
   const Host h(cases[0], 1);
   const ConvShape& s = h.c.shape;
   Device<T> d(h);
   DeviceArray<T> y(std::vector<T>(h.tasks * h.rows * out_size(s), T(7)));
-  conv_forward<T>(y.data(), {d.x.data(), {d.weight().data, 0}}, {}, {}, s, d.rows, nullptr);
-  expect_features(y.host(), h, out_size(s), T(7), "y", [&](std::size_t t) {
+  conv_forward<T>(y.data(), {d.x.data(), {d.weight().data, 0}}, {}, {}, s, d.rows, W::arithmetic,
+                  nullptr);
+  expect_features<W>(y.host(), h, out_size(s), T(7), "y", [&](std::size_t t) {
     Task task = h.task(t);
     task.weight = h.task(0).weight;
     task.bias.assign(task.bias.size(), 0.0);
@@ -388,7 +413,8 @@ TYPED_TEST(Conv, SharedKernel) {
 
 // A task has the same bits in a batch, alone, and in a layout of more rows, where tiles differ.
 TYPED_TEST(Conv, BitsDoNotDependOnTheBatch) {
-  using T = TypeParam;
+  using W = TypeParam;
+  using T = typename W::Scalar;
   const Case batch{shape_of(2, 6, 7, 40, 3, 1, 1), 2, {1, 2}};
   const Host h(batch, 1);
   const ConvShape& s = h.c.shape;
@@ -401,10 +427,10 @@ TYPED_TEST(Conv, BitsDoNotDependOnTheBatch) {
     DeviceArray<T> device_y(std::vector<T>(all * out_size(s), T(0)));
     DeviceArray<T> device_g(std::vector<T>(tasks * h.width, T(0)));
     conv_forward<T>(device_y.data(), {x, {weights + weight_offset, h.width}}, {},
-                    {weights + h.bias_offset(), h.width}, s, rows, nullptr);
+                    {weights + h.bias_offset(), h.width}, s, rows, W::arithmetic, nullptr);
     conv_weight_gradient<T>({device_g.data() + weight_offset, h.width},
                             {device_g.data() + h.bias_offset(), h.width}, {g_y, x}, {}, false, s,
-                            rows, nullptr);
+                            rows, W::arithmetic, nullptr);
     y = device_y.host();
     g = device_g.host();
   };
@@ -429,11 +455,110 @@ TYPED_TEST(Conv, BitsDoNotDependOnTheBatch) {
   EXPECT_EQ(g_wide, g);
 }
 
+// ---- how accurate ----
+
+/// Root of the mean square of errors against double.
+struct Error2 {
+  double square = 0.0;
+  std::size_t count = 0;
+  void add(double error) {
+    square += error * error;
+    ++count;
+  }
+  double rms() const { return std::sqrt(square / static_cast<double>(count)); }
+};
+
+/// All products of one problem, as they come: forward, input gradient, weight gradient, with their
+/// tangents.
+template <class W>
+std::vector<std::vector<float>> products(const Host& h, const Host& dot) {
+  const ConvShape& s = h.c.shape;
+  Device<float> d(h), d_dot(dot);
+  const std::size_t rows = h.tasks * h.rows;
+  std::vector<std::vector<float>> made;
+  for (const bool tangent : {false, true}) {
+    DeviceArray<float> y(std::vector<float>(rows * out_size(s))),
+        g_x(std::vector<float>(rows * in_size(s))), g(std::vector<float>(h.tasks * h.width));
+    const TaskTensor<float> weight{g.data(), h.width}, bias{g.data() + weight_size(s), h.width};
+    using Product = ConvProduct<float>;
+    using Outer = ConvOuterProduct<float>;
+    Device<float>& other = tangent ? d_dot : d;
+    conv_forward<float>(y.data(), {d.x.data(), other.read_weight()},
+                        tangent ? Product{d_dot.x.data(), d.read_weight()} : Product{},
+                        other.read_bias(), s, d.rows, W::arithmetic, nullptr);
+    conv_input_gradient<float>(g_x.data(), {other.g_y.data(), d.read_weight()},
+                               tangent ? Product{d.g_y.data(), d_dot.read_weight()} : Product{}, s,
+                               d.rows, W::arithmetic, nullptr);
+    conv_weight_gradient<float>(weight, bias, {other.g_y.data(), d.x.data()},
+                                tangent ? Outer{d.g_y.data(), d_dot.x.data()} : Outer{}, false, s,
+                                d.rows, W::arithmetic, nullptr);
+    for (const auto& array : {y.host(), g_x.host(), g.host()}) made.push_back(array);
+  }
+  return made;
+}
+
+float one_tf32(double x) {
+  const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(x));
+  return std::bit_cast<float>((bits + 0x1000u) & 0xffffe000u);
+}
+
+// Within FP32's bound (sums here have 32 terms and more), as accurate as FP32, and far more than
+// one product in TF32: without one of the small ones the error would be that or 0.7 of it.
+TEST(ConvAccuracy, SplitTf32IsAsGoodAsFp32) {
+  using Plain = Way<float, Arithmetic::plain>;
+  using Split = Way<float, Arithmetic::split_tf32>;
+  const Case c{shape_of(16, 6, 5, 18, 3, 1, 1), 3, {}};
+  for (const bool positive : {false, true}) {  // sums that cancel, and sums that only grow
+    Host h(c, 1), dot(c, 5);
+    Host rounded = h, rounded_dot = dot;
+    for (auto [host, one_way] : {std::pair{&h, &rounded}, std::pair{&dot, &rounded_dot}}) {
+      for (auto member : {&Host::x, &Host::g_y, &Host::weights}) {
+        for (std::size_t i = 0; i < (host->*member).size(); ++i) {
+          double& value = (host->*member)[i];
+          if (positive) value = std::abs(value);
+          (one_way->*member)[i] = static_cast<double>(one_tf32(value));
+        }
+      }
+    }
+    const auto plain = products<Plain>(h, dot), split = products<Split>(h, dot);
+    const ConvShape& s = c.shape;
+    for (std::size_t which = 0; which < plain.size(); ++which) {
+      const auto reference = [&](const Host& at, const Host& along, std::size_t t) {
+        const auto of = [&](const auto& f) {
+          return which < 3 ? f(s, at.count(t), at.task(t))
+                           : tangent(f, s, at.count(t), at.task(t), along.task(t));
+        };
+        return which % 3 == 0   ? of(forward)
+               : which % 3 == 1 ? of(input_gradient)
+                                : of(weight_gradient);
+      };
+      Error2 of_plain, of_split, of_one_way;
+      for (std::size_t t = 0; t < h.tasks; ++t) {
+        const std::vector<Sum> exact = reference(h, dot, t);
+        const std::vector<Sum> one_way = reference(rounded, rounded_dot, t);
+        const std::size_t first = t * plain[which].size() / h.tasks;
+        const std::size_t count = which % 3 == 2 ? weight_size(s) : exact.size();
+        for (std::size_t i = 0; i < count; ++i) {
+          ASSERT_GE(exact[i].terms, 32);
+          const double error = static_cast<double>(split[which][first + i]) - exact[i].value;
+          ASSERT_LE(std::abs(error), (exact[i].terms + 2) * 0x1p-24 * exact[i].magnitude);
+          of_split.add(error);
+          of_plain.add(static_cast<double>(plain[which][first + i]) - exact[i].value);
+          of_one_way.add(one_way[i].value - exact[i].value);
+        }
+      }
+      SCOPED_TRACE("product " + std::to_string(which) + (positive ? ", positive" : ""));
+      EXPECT_LE(of_split.rms(), of_plain.rms());
+      EXPECT_LE(of_split.rms(), of_one_way.rms() / 50);
+    }
+  }
+}
+
 TEST(ConvErrors, ShapesThatDoNotFit) {
   const auto message = [](const ConvShape& s, std::size_t stride) -> std::string {
     try {
       conv_weight_gradient<float>({nullptr, stride}, {}, {}, {}, false, s, {2, 1, nullptr},
-                                  nullptr);
+                                  Arithmetic::plain, nullptr);
     } catch (const Error& error) {
       return error.what();
     }

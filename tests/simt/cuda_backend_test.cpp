@@ -9,6 +9,7 @@
 #include "kshot/error.h"
 #include "simt/orders.h"
 #include "simt/simt.h"
+#include "support/environment.h"
 #include "support/error_text.h"
 
 namespace kshot {
@@ -17,7 +18,9 @@ namespace {
 using backend::make_backend;
 using test::error_text;
 using testing::AllOf;
+using testing::AnyOf;
 using testing::HasSubstr;
+using testing::Not;
 
 bool built() {
   for (const backend::DeviceInfo& device : backend::list_devices()) {
@@ -46,6 +49,26 @@ TEST_F(CudaBackend, SaysWhatItIs) {
                 HasSubstr(precision == backend::Precision::f32 ? "float" : "double"));
     EXPECT_EQ(made->open(mlp(), {}, {3, 4, true})->capacity() % 16, 0);
   }
+}
+
+TEST_F(CudaBackend, TakesTensorCoresWhereThereAreSome) {
+  const auto description = [](const char* wanted, int compute_capability,
+                              backend::Precision precision = backend::Precision::f32) {
+    const simt::With with({.compute_capability = compute_capability});
+    const test::Environment environment("KSHOT_TENSOR_CORES", wanted);
+    return make_backend("simt", 1, precision)->description();
+  };
+  const auto on = HasSubstr("TF32 split three ways"), off = HasSubstr("without tensor cores");
+  EXPECT_THAT(description(nullptr, 90), on);
+  EXPECT_THAT(description(nullptr, 80), on);
+  EXPECT_THAT(description(nullptr, 75), off);
+  EXPECT_THAT(description("0", 90), off);
+  EXPECT_THAT(description("1", 90), on);
+  EXPECT_THAT(description("1", 90, backend::Precision::f64), Not(AnyOf(on, off)));
+  EXPECT_THAT(error_text([&] { description("1", 75); }),
+              HasSubstr("KSHOT_TENSOR_CORES = \"1\": expected a device of compute capability 8.0"));
+  EXPECT_THAT(error_text([&] { description("yes", 90); }),
+              HasSubstr("KSHOT_TENSOR_CORES = \"yes\": expected 0"));
 }
 
 TEST_F(CudaBackend, ItsKernelsRunOnTheEmulator) {

@@ -203,6 +203,10 @@ INSTANTIATE_TEST_SUITE_P(
                broken::shuffle_reads_outside_mask,
                {"(lane 15) reads lane 16 by __shfl_down_sync with mask 0x0000ffff, which does not "
                 "name that lane"}},
+        Broken{"tensor_core_half_warp",
+               broken::tensor_core_half_warp,
+               {"wrong mask: thread (0,0,0) waits at mma.sync with mask 0xffffffff",
+                "for lane 16, but thread (16,0,0) has left the kernel"}},
         Broken{"barrier_in_divergent_code",
                broken::barrier_in_divergent_code,
                {"divergent barrier: 32 of 64 threads wait; thread (0,0,0) waits at __syncthreads "

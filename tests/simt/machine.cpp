@@ -18,6 +18,7 @@
 
 #include "simt/fiber.h"
 #include "simt/simt.h"
+#include "simt/tensor_core.h"
 
 namespace kshot::simt {
 namespace {
@@ -89,6 +90,8 @@ const char* name_of(WarpOp op) {
       return "__any_sync";
     case WarpOp::add:
       return "__reduce_add_sync";
+    case WarpOp::multiply:
+      return "mma.sync";
     case WarpOp::barrier:
       break;
   }
@@ -544,6 +547,7 @@ void Machine::exchange(Thread& last) {
         thread.value = sum;
         return;
       case WarpOp::barrier:
+      case WarpOp::multiply:
         return;
     }
     if (source < 0 || !(mask >> source & 1)) {
@@ -554,6 +558,11 @@ void Machine::exchange(Thread& last) {
     }
     thread.value = in[static_cast<std::size_t>(source)];
   });
+  if (last.op == WarpOp::multiply) {
+    std::array<TensorFragments*, warp_size> fragments{};
+    each([&](unsigned lane) { fragments[lane] = reinterpret_cast<TensorFragments*>(in[lane]); });
+    multiply(fragments);
+  }
   if (last.op == WarpOp::barrier) {
     // What any of them did is before what all of them do next. The other primitives exchange
     // values and order no memory (Programming Guide, "Warp Shuffle Functions").
@@ -637,6 +646,17 @@ std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, 
   return enter([&](Thread& thread) {
     return machine().warp_exchange(thread, op, mask, value, argument, width, where);
   });
+}
+
+void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                   const float (&c)[4], Location where) {
+  TensorFragments own;
+  std::ranges::copy(a, own.a);
+  std::ranges::copy(b, own.b);
+  std::ranges::copy(c, own.c);
+  warp_exchange(WarpOp::multiply, 0xffffffffu, reinterpret_cast<std::uintptr_t>(&own), 0, warp_size,
+                where);
+  std::ranges::copy(own.d, d);
 }
 
 void* shared_variable(const void* key, const char* name, std::size_t bytes, std::size_t alignment) {

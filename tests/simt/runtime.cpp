@@ -341,7 +341,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->maxThreadsDim[2] = 64;
   properties->maxGridSize[0] = 0x7fffffff;
   properties->maxGridSize[1] = properties->maxGridSize[2] = 65535;
-  properties->major = 9;
+  properties->major = settings().compute_capability / 10;
+  properties->minor = settings().compute_capability % 10;
   properties->multiProcessorCount = 132;
   properties->l2CacheSize = 50 << 20;
   properties->memoryBusWidth = 5120;

@@ -51,6 +51,24 @@ int most_tasks() {
   return (tasks + run_tasks - 1) / run_tasks * run_tasks;
 }
 
+/// How convolutions of floats are computed: on tensor cores where the device has them.
+/// KSHOT_TENSOR_CORES=0 does without, =1 insists.
+Arithmetic arithmetic_of(const Device& device, Precision precision) {
+  const char* wanted = std::getenv("KSHOT_TENSOR_CORES");
+  const std::string_view text = wanted ? wanted : "";
+  if (wanted && text != "0" && text != "1") {
+    throw Error(fmt::format(
+        "KSHOT_TENSOR_CORES = \"{}\": expected 0 (without tensor cores) or 1 (on them)", text));
+  }
+  const bool possible = has_tensor_cores(device.index());
+  if (text == "1" && !possible) {
+    throw Error(
+        "KSHOT_TENSOR_CORES = \"1\": expected a device of compute capability 8.0 or higher");
+  }
+  return precision == Precision::f32 && possible && text != "0" ? Arithmetic::split_tf32
+                                                                : Arithmetic::plain;
+}
+
 template <class T>
 class CudaBackend final : public backend::Backend {
  public:
@@ -61,6 +79,7 @@ class CudaBackend final : public backend::Backend {
                  : emulated  ? 1
                              : 2),
         most_tasks_(most_tasks()),
+        arithmetic_(arithmetic_of(device, CudaBackend::precision())),
         stream_(std::make_shared<const Stream>()),
         copies_(std::make_shared<const Stream>()),
         sum_(1) {
@@ -69,7 +88,10 @@ class CudaBackend final : public backend::Backend {
     description_ = fmt::format(
         "{}, {}, compute capability {}.{}, {}, {}, {} stream{}", name_, properties.name,
         properties.major, properties.minor, bytes_text(properties.totalGlobalMem),
-        precision() == Precision::f32 ? "float" : "double", threads_, threads_ == 1 ? "" : "s");
+        precision() == Precision::f64           ? "double"
+        : arithmetic_ == Arithmetic::split_tf32 ? "float, convolutions in TF32 split three ways"
+                                                : "float, convolutions without tensor cores",
+        threads_, threads_ == 1 ? "" : "s");
   }
   std::string name() const override { return name_; }
   std::string description() const override { return description_; }
@@ -90,7 +112,8 @@ class CudaBackend final : public backend::Backend {
     const Kind kind{network->size(), shape};
     const auto planned = find(kind);
     const int tasks = planned == planned_.end() ? run_tasks : planned->plan.tasks;
-    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, tasks);
+    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, tasks,
+                                         arithmetic_);
   }
   backend::WavePlan plan_waves(
       const std::function<backend::WaveDemand(int tasks)>& demand) override {
@@ -246,6 +269,7 @@ class CudaBackend final : public backend::Backend {
   std::string name_;
   int threads_;
   int most_tasks_;
+  Arithmetic arithmetic_;
   std::string description_;
   std::shared_ptr<const Stream> stream_, copies_;
   DeviceMemory<double> sum_;

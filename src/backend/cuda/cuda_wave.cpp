@@ -34,11 +34,13 @@ std::size_t largest_features(const Network& network) {
 
 template <class T>
 CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
-                      const backend::Loss& loss, const backend::WaveShape& shape, int capacity)
+                      const backend::Loss& loss, const backend::WaveShape& shape, int capacity,
+                      Arithmetic arithmetic)
     : device_(device),
       loss_(loss),
       shape_(shape),
       capacity_(capacity),
+      arithmetic_(arithmetic),
       perceptron_(*network, shape) {
   network_ = std::move(network);
   network_outputs_ = network_->outputs();
@@ -123,7 +125,7 @@ void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
 template <class T>
 std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks) {
   MemoryCount count;
-  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, tasks);
+  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, tasks, Arithmetic::plain);
   wave.take_memory(demand);
   // the sums of runs and the flags: CudaReduction
   const DeviceMemory<T> sums(demand.gradient_scalars *
@@ -559,6 +561,7 @@ LayerCall<T> CudaWave<T>::call(const Run& pass, std::size_t layer) {
   c.layer = &network_->layers()[layer];
   c.rows = row_extent(*pass.rows);
   c.stream = stream_.get();
+  c.arithmetic = arithmetic_;
   c.x = input(pass, layer);
   c.weight = tensors<const T>(c.layer->weight, {pass.weights, pass.direction});
   c.bias = tensors<const T>(c.layer->bias, {pass.weights, pass.direction});

@@ -32,7 +32,7 @@ class CudaWave final : public backend::Wave {
   using Set = backend::Set;
 
   CudaWave(const Device& device, std::shared_ptr<const Network> network, const backend::Loss& loss,
-           const backend::WaveShape& shape, int capacity);
+           const backend::WaveShape& shape, int capacity, Arithmetic arithmetic);
 
   int capacity() const override { return capacity_; }
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
@@ -216,6 +216,7 @@ class CudaWave final : public backend::Wave {
   backend::Loss loss_;
   backend::WaveShape shape_;
   int capacity_;
+  Arithmetic arithmetic_;
   std::size_t batch_first_ = 0;
   std::vector<std::int32_t> support_n_, query_n_;  ///< own rows of the tasks at hand
   std::uint64_t loads_ = 0;

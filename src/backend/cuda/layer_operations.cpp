@@ -62,12 +62,12 @@ template <class T>
 void conv_forward(const LayerCall<T>& call, Tangent<T> y) {
   const ConvShape shape = conv_shape(*call.layer);
   cuda::conv_forward<T>(y.value, {call.x.value, call.weight.value}, {}, call.bias.value, shape,
-                        call.rows, call.stream);
+                        call.rows, call.arithmetic, call.stream);
   if (!y.dot) return;
   ConvProduct<T> through;
   if (call.x.dot) through = {call.x.dot, call.weight.value};
   cuda::conv_forward<T>(y.dot, {call.x.value, call.weight.dot}, through, call.bias.dot, shape,
-                        call.rows, call.stream);
+                        call.rows, call.arithmetic, call.stream);
 }
 
 template <class T>
@@ -76,21 +76,21 @@ void conv_backward(const LayerCall<T>& call, Tangent<const T> g, Tangent<T> g_in
   const ConvShape shape = conv_shape(*call.layer);
   if (g_weight.value.data) {
     conv_weight_gradient<T>(g_weight.value, g_bias.value, {g.value, call.x.value}, {}, to.value,
-                            shape, call.rows, call.stream);
+                            shape, call.rows, call.arithmetic, call.stream);
   }
   if (g_weight.dot.data) {
     ConvOuterProduct<T> through;
     if (call.x.dot) through = {g.value, call.x.dot};
     conv_weight_gradient<T>(g_weight.dot, g_bias.dot, {g.dot, call.x.value}, through, to.dot, shape,
-                            call.rows, call.stream);
+                            call.rows, call.arithmetic, call.stream);
   }
   if (g_in.value) {
     conv_input_gradient<T>(g_in.value, {g.value, call.weight.value}, {}, shape, call.rows,
-                           call.stream);
+                           call.arithmetic, call.stream);
   }
   if (g_in.dot) {
     conv_input_gradient<T>(g_in.dot, {g.dot, call.weight.value}, {g.value, call.weight.dot}, shape,
-                           call.rows, call.stream);
+                           call.rows, call.arithmetic, call.stream);
   }
 }
 

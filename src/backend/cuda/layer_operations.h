@@ -5,6 +5,7 @@
 
 #include <cstddef>
 
+#include "kernels/arithmetic.h"
 #include "kernels/linear.h"
 #include "kshot/network.h"
 
@@ -18,10 +19,11 @@ struct LayerCall {
   const Layer* layer = nullptr;
   RowExtent rows;
   cudaStream_t stream = nullptr;
-  Tangent<const T> x;                   ///< input
-  TensorTangent<const T> weight, bias;  ///< of the tasks; as in Layer
-  Tangent<T> kept;                      ///< [tasks, kept scalars]: what forward leaves backward
-  const T* given = nullptr;             ///< forward: `kept` of the support set, to be used
+  Arithmetic arithmetic = Arithmetic::plain;  ///< of convolutions
+  Tangent<const T> x;                         ///< input
+  TensorTangent<const T> weight, bias;        ///< of the tasks; as in Layer
+  Tangent<T> kept;           ///< [tasks, kept scalars]: what forward leaves backward
+  const T* given = nullptr;  ///< forward: `kept` of the support set, to be used
 };
 
 template <class T>

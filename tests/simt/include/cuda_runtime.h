@@ -34,7 +34,7 @@ using Location = std::source_location;
 
 enum class BarrierKind { plain, all, any, count };
 int block_barrier(BarrierKind kind, int predicate, Location where);
-enum class WarpOp { index, up, down, exclusive_or, ballot, all, any, add, barrier };
+enum class WarpOp { index, up, down, exclusive_or, ballot, all, any, add, barrier, multiply };
 std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, int argument,
                             int width, Location where);
 
@@ -119,6 +119,11 @@ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, Location w
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+
+/// A lane's part of mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d = a b + c of the warp. Of
+/// a and b a tensor core sees no more than TF32's bits.
+void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                   const float (&c)[4], Location where = Location::current());
 
 namespace api {
 

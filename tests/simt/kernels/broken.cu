@@ -1,6 +1,7 @@
 #include "simt/kernels/broken.h"
 
 #include "kernels/device.h"
+#include "kernels/tensor_core.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -84,6 +85,14 @@ __global__ void shuffle_mask_too_wide_kernel(float* y, const float* x) {
 
 __global__ void shuffle_reads_outside_mask_kernel(float* y, const float* x) {
   if (thread() % 32 < 16) y[thread()] = __shfl_down_sync(0x0000ffffu, x[thread()], 1u);
+}
+
+__global__ void tensor_core_half_warp_kernel(float* y, const float* x) {
+  const Tf32 a[4] = {}, b[2] = {};
+  const float c[4] = {x[thread()]};
+  float d[4] = {};
+  if (thread() % 32 < 16) multiply_tf32(d, a, b, c);
+  y[thread()] = d[0];
 }
 
 __global__ void barrier_in_divergent_code_kernel(float* y, const float* x) {
@@ -212,6 +221,9 @@ void shuffle_mask_too_wide(float* y, const float* x) {
 }
 void shuffle_reads_outside_mask(float* y, const float* x) {
   run<shuffle_reads_outside_mask_kernel>(y, x);
+}
+void tensor_core_half_warp(float* y, const float* x) {
+  run<tensor_core_half_warp_kernel>(y, x);
 }
 void barrier_in_divergent_code(float* y, const float* x) {
   run<barrier_in_divergent_code_kernel>(y, x);

@@ -24,6 +24,7 @@ Run misaligned;                  // a float2 at an odd element
 Run shuffle_mask_lacks_caller;   // lanes 16-31 call with the mask of lanes 0-15
 Run shuffle_mask_too_wide;       // lanes 0-15 call with all lanes' mask
 Run shuffle_reads_outside_mask;  // lane 15 reads lane 16 with the mask of lanes 0-15
+Run tensor_core_half_warp;       // lanes 0-15 alone
 Run barrier_in_divergent_code;   // in the branch of half of the threads
 Run two_barriers;                // one in each branch
 Run return_before_barrier;       // the last thread

@@ -6,6 +6,7 @@
 #include <thrust/system/cuda/execution_policy.h>
 
 #include "kernels/device.h"
+#include "kernels/tensor_core.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -160,6 +161,49 @@ void reverse(double* y, const double* x, int n, cudaStream_t stream) {
 
 void any_negative(int* flag, const float* x, int n, cudaStream_t stream) {
   launch<any_negative_kernel>({.block = static_cast<unsigned>(n), .stream = stream}, flag, x, n);
+}
+
+namespace {
+
+// The fragments as the PTX ISA words them ("Matrix Fragments for mma.m16n8k8", .tf32).
+__global__ void tensor_product_kernel(float* d, const float* a, const float* b, const float* c) {
+  const int lane = static_cast<int>(threadIdx.x), group = lane >> 2, in_group = lane % 4;
+  Tf32 of_a[4], of_b[2];
+  float of_c[4], of_d[4];
+  const auto c_at = [&](int i) {
+    const int row = i < 2 ? group : group + 8, col = in_group * 2 + (i & 1);
+    return row * 8 + col;
+  };
+  for (int i = 0; i < 4; ++i) {
+    const int row = i == 0 || i == 2 ? group : group + 8, col = i < 2 ? in_group : in_group + 4;
+    of_a[i] = __float_as_uint(a[row * 8 + col]);
+    of_c[i] = c[c_at(i)];
+  }
+  for (int i = 0; i < 2; ++i) {
+    const int row = i == 0 ? in_group : in_group + 4, col = group;
+    of_b[i] = __float_as_uint(b[row * 8 + col]);
+  }
+  multiply_tf32(of_d, of_a, of_b, of_c);
+  for (int i = 0; i < 4; ++i) d[c_at(i)] = of_d[i];
+}
+
+__global__ void split_kernel(float* hi, float* lo, const float* x, int n) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (i >= n) return;
+  Tf32 h, l;
+  split_tf32(x[i], h, l);
+  hi[i] = __uint_as_float(h);
+  lo[i] = __uint_as_float(l);
+}
+
+}  // namespace
+
+void tensor_product(float* d, const float* a, const float* b, const float* c, cudaStream_t stream) {
+  launch<tensor_product_kernel>({.block = 32, .stream = stream}, d, a, b, c);
+}
+
+void split(float* hi, float* lo, const float* x, int n, cudaStream_t stream) {
+  launch<split_kernel>({.block = static_cast<unsigned>(n), .stream = stream}, hi, lo, x, n);
 }
 
 namespace {

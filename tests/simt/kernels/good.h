@@ -34,6 +34,13 @@ void reverse(double* y, const double* x, int n, cudaStream_t stream);
 /// *flag = 1 if any x is negative, else unchanged; every thread that finds one says so.
 void any_negative(int* flag, const float* x, int n, cudaStream_t stream);
 
+/// d[16, 8] = a[16, 8] b[8, 8] + c[16, 8], row-major, by one instruction of a tensor core, as the
+/// numbers are.
+void tensor_product(float* d, const float* a, const float* b, const float* c, cudaStream_t stream);
+
+/// hi[i] + lo[i] = x[i], nearly, in TF32.
+void split(float* hi, float* lo, const float* x, int n, cudaStream_t stream);
+
 /// Thrust: starts[i] = counts[0] + ... + counts[i - 1]; kept = the i whose count is not 0, in
 /// order. Returns how many were kept.
 int starts_and_kept(int* starts, int* kept, const int* counts, int n, cudaStream_t stream);
