@@ -5,8 +5,7 @@
 //   - static shared memory is declared by KSHOT_SHARED, dynamic by DynamicShared
 //   - a store of one value by several threads says so: store_uniform
 //   - blocks of one launch do not talk to each other; floating-point atomics are not used
-//   - asynchronous copies stand behind #ifndef KSHOT_SIMT, with a plain twin; tensor cores are
-//     reached through tensor_core.h, which the emulator has too
+//   - asynchronous copies stand behind #ifndef KSHOT_SIMT, with a plain twin
 #pragma once
 
 #include <cuda_runtime.h>

@@ -172,7 +172,7 @@ TEST_P(Waves, ShareWhatOnlyTasksAtWorkNeed) {
   const Config config = test::small_config("maml", {"network.layers=1,40,40,1", "inner.steps=40"});
   const auto source = make_source(config);
   const auto planned = [&](int most) {
-    const MostTasks limit(most);
+    const test::Environment limit("KSHOT_WAVE_TASKS", std::to_string(most));
     const auto plan = plan_waves(*open_backend(GetParam(), 1), config, source->shape());
     EXPECT_EQ(plan.tasks, most);
     return static_cast<double>(plan.task_bytes);
