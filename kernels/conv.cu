@@ -19,8 +19,9 @@
 //               while it is multiplied, the next is loaded into registers: one barrier a step. A
 //               thread owns (M / 8) x (N / 8) sums, in groups of four neighbours, so that it reads
 //               slices 16 bytes at a time: 4 reads for 64 multiply-adds with M = N = 64. Tiles of
-//               32 are taken where 64 would compute much of nothing. The depth's order is fixed and
-//               no sum is split: a result depends neither on the tile nor on the batch.
+//               32 are taken where 64 would compute much of nothing. Where all tasks have one
+//               kernel (stride 0) a correlation's tiles go on across tasks. The depth's order is
+//               fixed and no sum is split: a result depends neither on the tile nor on the batch.
 // Outputs       overwritten; the weight gradient is accumulated where asked. Rows that are not a
 //               task's own are untouched.
 // Bytes         per task, forward: x (rows I H W), kernel (O I k^2), y (rows O OH OW), once each
@@ -28,12 +29,13 @@
 //               latter mostly L1's). Gradients alike.
 // Operations    2 rows OH OW O I k^2 for each product, in all three. conv4-64's second block on 5
 //               rows of 7 x 7: 18 MFLOP over 0.46 MB: bound by arithmetic (39 FLOP/B; an H200's
-//               ridge is 14 in FP32). Of a 64 x 64 tile's inner loop 47 % are multiply-adds, 68 %
+//               ridge is 14 in FP32). Of a 64 x 64 tile's inner loop 57 % are multiply-adds, 70 %
 //               in the weight gradient (docs/kernel-table.md); the rest are mostly gathers and
 //               their indices, where more can be had. These are the ceilings of its share of FP32's
 //               peak.
 #include "kernels/conv.h"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 
@@ -103,6 +105,7 @@ struct Correlation {
   RowExtent rows;
   Maps target, source;  // maps of out, and of the products' features
   int kernel, padding;
+  int group;                         // tasks whose positions are numbered on: 1, or of one kernel
   int phases;                        // remainders of positions: 1, or the stride
   int step;                          // between sources of neighbouring positions of one phase
   int tap_sign;                      // sources go up or down with taps
@@ -146,29 +149,34 @@ __global__ void __launch_bounds__(threads)
   block /= tiles_m;
   const int first_n = block % tiles_n * N;
   block /= tiles_n;
-  const int phase = block % (c.phases * c.phases), task = block / (c.phases * c.phases);
+  const int phase = block % (c.phases * c.phases);
+  const int first_task = block / (c.phases * c.phases) * c.group;
 
   const Axis vertical = axis_of(c, c.target.height, phase / c.phases);
   const Axis horizontal = axis_of(c, c.target.width, phase % c.phases);
   const int positions = vertical.count * horizontal.count;
-  const int count = own_row_count(c.rows, task) * positions;
-  if (first_n >= count) return;  // the whole block
+  const int rows = min(c.group, c.rows.tasks - first_task) * c.rows.rows;
 
   // Position whose sources this thread gathers.
   const int column = thread % N;
   const std::size_t first_row =
-      static_cast<std::size_t>(task) * static_cast<std::size_t>(c.rows.rows);
+      static_cast<std::size_t>(first_task) * static_cast<std::size_t>(c.rows.rows);
   int y = nowhere, x = nowhere, source_at = 0, place_at = -1;
-  if (first_n + column < count) {
+  if (first_n + column < rows * positions) {
     const int row = (first_n + column) / positions, j = (first_n + column) % positions;
-    const int jy = j / horizontal.count, jx = j % horizontal.count;
-    y = vertical.origin + c.step * jy;
-    x = horizontal.origin + c.step * jx;
-    source_at = row * c.source.channels * c.source.plane() + y * c.source.width + x;
-    place_at = row * c.target.channels * c.target.plane() +
-               (vertical.first + c.phases * jy) * c.target.width + horizontal.first + c.phases * jx;
+    const int task = row / c.rows.rows, row_of_task = row % c.rows.rows;
+    if (row_of_task < own_row_count(c.rows, first_task + task)) {
+      const int jy = j / horizontal.count, jx = j % horizontal.count;
+      y = vertical.origin + c.step * jy;
+      x = horizontal.origin + c.step * jx;
+      source_at = row * c.source.channels * c.source.plane() + y * c.source.width + x;
+      place_at = row * c.target.channels * c.target.plane() +
+                 (vertical.first + c.phases * jy) * c.target.width + horizontal.first +
+                 c.phases * jx;
+    }
   }
   if (thread < N) place[thread] = place_at;
+  if (!__syncthreads_or(place_at >= 0)) return;  // the whole block
 
   const int taps_yx = vertical.taps * horizontal.taps, depth = c.source.channels * taps_yx;
   const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * c.product_count();
@@ -195,11 +203,15 @@ __global__ void __launch_bounds__(threads)
   constexpr int loads_a = M * depth_step / threads, loads_b = N * depth_step / threads;
   const int k_a = thread % depth_step, m_a = thread / depth_step, k_b = thread / N;
   T next_a[loads_a], next_b[loads_b];
+  // Carried along: worked out anew they would cost more than the loads.
+  const T *weight = nullptr, *source = nullptr;
   const auto load = [&](int step) {
-    const ConvProduct<T> product = step < steps ? c.products[0] : c.products[1];
-    const T* weight = product.weight.data + static_cast<std::size_t>(task) * product.weight.stride;
-    const T* source = product.features +
-                      first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
+    if (step == 0 || step == steps) {
+      const ConvProduct<T>& product = c.products[step == 0 ? 0 : 1];
+      weight = product.weight.data + static_cast<std::size_t>(first_task) * product.weight.stride;
+      source = product.features +
+               first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
+    }
     const int weight_at = taps[step % 2][k_a].weight;
 #pragma unroll
     for (int i = 0; i < loads_a; ++i) {
@@ -244,7 +256,7 @@ __global__ void __launch_bounds__(threads)
 
   T* out = c.out + first_row * static_cast<std::size_t>(c.target.channels * c.target.plane());
   const T* bias =
-      c.bias.data ? c.bias.data + static_cast<std::size_t>(task) * c.bias.stride : nullptr;
+      c.bias.data ? c.bias.data + static_cast<std::size_t>(first_task) * c.bias.stride : nullptr;
 #pragma unroll
   for (int i = 0; i < Sums<T, M, N, How>::rows; ++i) {
     const int m = first_m + sums.row(i);
@@ -308,13 +320,16 @@ __global__ void __launch_bounds__(threads)
   const int k = thread % depth_step, element = thread / depth_step;
   Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next
   T next_a[loads_a], next_b[loads_b];
+  const T *g_y = nullptr, *source = nullptr;  // carried along
   const auto load = [&](int step) {
     if (step == 0 || step == steps) {
       position.set(k);
+      const ConvOuterProduct<T>& product = g.products[step == 0 ? 0 : 1];
+      g_y = product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
+      source = product.x + first_row * static_cast<std::size_t>(g.in.channels * g.in.plane());
     } else {
       position.advance();
     }
-    const ConvOuterProduct<T> product = step < steps ? g.products[0] : g.products[1];
     const bool is_real = position.high < count;
     const int y = is_real ? position.mid * g.stride - g.padding : nowhere;
     const int x = position.low * g.stride - g.padding;
@@ -322,10 +337,6 @@ __global__ void __launch_bounds__(threads)
         position.high * g.out.channels * g.out.plane() + position.mid * g.out.width + position.low;
     const int at_x =
         position.high * g.in.channels * g.in.plane() + (is_real ? y : 0) * g.in.width + x;
-    const T* g_y =
-        product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
-    const T* source =
-        product.x + first_row * static_cast<std::size_t>(g.in.channels * g.in.plane());
 #pragma unroll
     for (int i = 0; i < loads_a; ++i) {
       const int m = first_m + element + threads / depth_step * i;
@@ -423,15 +434,29 @@ void check(const ConvShape& s, const RowExtent& rows) {
   }
 }
 
+/// All tasks where they share the kernel, or as many as int numbers their features.
 template <class T>
-void correlate(const Correlation<T>& c, Arithmetic arithmetic, cudaStream_t stream) {
+int tasks_of_group(const Correlation<T>& c) {
+  const bool own_second = c.products[1].features && c.products[1].weight.stride != 0;
+  if (c.products[0].weight.stride != 0 || own_second || (c.bias.data && c.bias.stride != 0)) {
+    return 1;
+  }
+  const int largest = c.rows.rows * std::max(c.source.channels * c.source.plane(),
+                                             c.target.channels * c.target.plane());
+  return std::clamp((1 << 30) / largest, 1, c.rows.tasks);
+}
+
+template <class T>
+void correlate(Correlation<T> c, Arithmetic arithmetic, cudaStream_t stream) {
   if (c.rows.tasks == 0 || c.rows.rows == 0) return;
+  c.group = tasks_of_group(c);
   const auto longest = [&](int extent) { return (extent - 1) / c.phases + 1; };
-  const int positions = c.rows.rows * longest(c.target.height) * longest(c.target.width);
+  const int positions = c.group * c.rows.rows * longest(c.target.height) * longest(c.target.width);
   with_tile<T>(c.target.channels, positions, [&](auto m, auto n) {
     constexpr int M = decltype(m)::value, N = decltype(n)::value;
     const int tiles_m = tiles(c.target.channels, M), tiles_n = tiles(positions, N);
-    const unsigned grid = grid_of(c.rows.tasks, 1LL * tiles_m * tiles_n * c.phases * c.phases);
+    const unsigned grid =
+        grid_of(tiles(c.rows.tasks, c.group), 1LL * tiles_m * tiles_n * c.phases * c.phases);
     with_arithmetic<T>(arithmetic, [&](auto how) {
       launch<correlation_kernel<T, M, N, decltype(how)>>(
           {.grid = grid, .block = threads, .stream = stream}, c, tiles_m, tiles_n);
@@ -470,6 +495,7 @@ void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<
                 .source = {s.in_channels, s.in_height, s.in_width},
                 .kernel = s.kernel,
                 .padding = s.padding,
+                .group = 1,
                 .phases = 1,
                 .step = s.stride,
                 .tap_sign = 1,
@@ -491,6 +517,7 @@ void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second, co
                 .source = {s.out_channels, s.out_height, s.out_width},
                 .kernel = s.kernel,
                 .padding = s.padding,
+                .group = 1,
                 .phases = s.stride,
                 .step = 1,
                 .tap_sign = -1,

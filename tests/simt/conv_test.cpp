@@ -411,6 +411,43 @@ TYPED_TEST(Conv, SharedKernel) {
   });
 }
 
+// Where tasks share the kernel their rows go through one run of tiles: ragged tasks, several to a
+// tile and tiles across tasks, have the bits that each has alone with a kernel of its own.
+TYPED_TEST(Conv, TasksOfOneKernelHaveTheBitsThatEachHasAlone) {
+  using W = TypeParam;
+  using T = typename W::Scalar;
+  const Host h({shape_of(3, 7, 6, 5, 3, 2, 1), 3, {3, 0, 1, 2, 3, 0, 0, 2, 1}}, 1);
+  const ConvShape& s = h.c.shape;
+  Device<T> d(h);
+  for (const simt::Settings& order : simt::all_orders()) {
+    const With with(order);
+    const auto run = [&](RowExtent rows, std::size_t first, std::size_t stride, bool back) {
+      const std::size_t size = back ? in_size(s) : out_size(s);
+      const std::size_t at = first * h.rows;
+      DeviceArray<T> out(
+          std::vector<T>(static_cast<std::size_t>(rows.tasks) * h.rows * size, T(7)));
+      const TaskTensor<const T> weight{d.weight().data, stride}, bias{d.bias().data, stride};
+      if (back) {
+        conv_input_gradient<T>(out.data(), {d.g_y.data() + at * out_size(s), weight}, {}, s, rows,
+                               W::arithmetic, nullptr);
+      } else {
+        conv_forward<T>(out.data(), {d.x.data() + at * in_size(s), weight}, {}, bias, s, rows,
+                        W::arithmetic, nullptr);
+      }
+      return out.host();
+    };
+    for (const bool back : {false, true}) {
+      const std::vector<T> together = run(d.rows, 0, 0, back);
+      std::vector<T> alone;
+      for (std::size_t t = 0; t < h.tasks; ++t) {
+        const std::vector<T> one = run({1, h.c.rows, d.valid.data() + t}, t, h.width, back);
+        alone.insert(alone.end(), one.begin(), one.end());
+      }
+      ASSERT_EQ(together, alone) << (back ? "input gradient" : "forward");
+    }
+  }
+}
+
 // A task has the same bits in a batch, alone, and in a layout of more rows, where tiles differ.
 TYPED_TEST(Conv, BitsDoNotDependOnTheBatch) {
   using W = TypeParam;

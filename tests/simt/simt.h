@@ -20,7 +20,7 @@ struct Settings {
   std::size_t memory = std::size_t{8} << 30;  ///< bytes of the emulated device
   int devices = 1;
   int compute_capability = 90;  ///< 10 * major + minor
-  int driver_version = 13000;  ///< 1000 * major + 10 * minor; older than 13.0: too old
+  int driver_version = 13000;   ///< 1000 * major + 10 * minor; older than 13.0: too old
   /// Returned by every call of the runtime while it is not 0 (cudaSuccess): a lost device.
   int sticky_error = 0;
 };

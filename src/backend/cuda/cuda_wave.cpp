@@ -294,11 +294,10 @@ backend::Block CudaWave<T>::block(std::size_t width) {
 
 template <class T>
 T* CudaWave<T>::at(Block block, std::size_t width) {
-  Storage& s = storage(block);
-  if (s.width != width) {
-    throw std::logic_error(fmt::format("blocks of width {} and {}", s.width, width));
+  if (this->width(block) != width) {
+    throw std::logic_error(fmt::format("blocks of width {} and {}", this->width(block), width));
   }
-  return s.values.data();
+  return at(block);
 }
 
 template <class T>
@@ -329,6 +328,7 @@ void CudaWave<T>::download(Block src, std::span<double> values) const {
 template <class T>
 void CudaWave<T>::broadcast(Block dst, const backend::SharedVector& src) {
   cuda::broadcast(at(dst, src.size()), on_device<T>(src).data(), extent(dst), stream_.get());
+  storage(dst).is_shared = true;
 }
 
 template <class T>
@@ -521,9 +521,18 @@ void CudaWave<T>::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu
 // ---- network ----
 
 template <class T>
+TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
+  const std::size_t n = network_->size();
+  if (width(block) != n) {
+    throw std::logic_error(fmt::format("blocks of width {} and {}", width(block), n));
+  }
+  return {data(block), storage(block).is_shared ? 0 : n};
+}
+
+template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const Pass& pass, const T* direction) {
   const Rows& rows = data_of(pass.set);
-  Run entered{&rows, rows.x.data(), at(pass.weights, network_->size()), direction};
+  Run entered{&rows, rows.x.data(), weights_in(pass.weights), direction};
   if (pass.dropout) {
     const int width = rows.rows * network_->input().size();
     dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
@@ -563,8 +572,9 @@ LayerCall<T> CudaWave<T>::call(const Run& pass, std::size_t layer) {
   c.stream = stream_.get();
   c.arithmetic = arithmetic_;
   c.x = input(pass, layer);
-  c.weight = tensors<const T>(c.layer->weight, {pass.weights, pass.direction});
-  c.bias = tensors<const T>(c.layer->bias, {pass.weights, pass.direction});
+  c.weight = tensors<const T>(c.layer->weight, {pass.weights.data, pass.direction});
+  c.bias = tensors<const T>(c.layer->bias, {pass.weights.data, pass.direction});
+  c.weight.value.stride = c.bias.value.stride = pass.weights.stride;
   c.kept = {kept_[layer].value.data(), pass.direction ? kept_[layer].dot.data() : nullptr};
   return c;
 }
@@ -645,7 +655,7 @@ template <class T>
 void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   if (!pass.dropout) {
     PerceptronDescent<T> at_once;
-    at_once.start = {at(pass.weights, network_->size()), network_->size()};
+    at_once.start = weights_in(pass.weights);
     at_once.outer = perceptron_rows(pass.set, pass.scale);
     at_once.gradient = at(grad, network_->size());
     at_once.accumulate = accumulate;
@@ -665,7 +675,7 @@ void CudaWave<T>::hessian_vector(const Pass& pass, Block direction, Block hv, bo
   const std::size_t n = network_->size();
   if (!pass.dropout && !grad) {
     PerceptronDescent<T> at_once;
-    at_once.start = {at(pass.weights, n), n};
+    at_once.start = weights_in(pass.weights);
     at_once.inner = perceptron_rows(pass.set, pass.scale);
     at_once.rates[0].value = T(-1);
     at_once.direction = at(direction, n);
@@ -703,7 +713,7 @@ void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const ba
   if (!pass.dropout && pass.weights.id == src.id) {  // the kernel's gradient is that at the start
     const std::size_t n = network_->size();
     PerceptronDescent<T> step;
-    step.start = {at(src, n), n};
+    step.start = {at(src, n), n};  // may be dst
     step.steps = 1;
     Extent extent = this->extent(src);
     step.rates[0] = rate_argument(rate, extent);
@@ -778,7 +788,7 @@ typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Blo
       {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(), support_n_,
        query_n_, global_first_, batch_first_},
       static_cast<bool>(u_mean), stream_);
-  Run run{&rows, rows.x.data(), at(pass.mean, n), wanted(u_mean, n)};
+  Run run{&rows, rows.x.data(), weights_in(pass.mean), wanted(u_mean, n)};
   run.spread = {at(pass.spread, n), wanted(u_spread, n)};
   return run;
 }

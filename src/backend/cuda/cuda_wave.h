@@ -93,7 +93,11 @@ class CudaWave final : public backend::Wave {
   const T* data(Block block) const { return storage(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
   std::size_t width(Block block) const { return storage(block).width; }
-  T* at(Block block) { return storage(block).values.data(); }
+  /// To be written, or to be read without asking whether tasks share it.
+  T* at(Block block) {
+    storage(block).is_shared = false;
+    return storage(block).values.data();
+  }
   /// Throws where the block has another width.
   T* at(Block block, std::size_t width);
   /// Null for an empty block.
@@ -118,6 +122,7 @@ class CudaWave final : public backend::Wave {
   struct Storage {
     DeviceMemory<T> values;
     std::size_t width = 0;
+    bool is_shared = false;  ///< all tasks have the same values: broadcast, and not written since
   };
   /// One set's rows: features, and targets as the loss takes them.
   struct Rows {
@@ -175,11 +180,13 @@ class CudaWave final : public backend::Wave {
   struct Run {
     const Rows* rows = nullptr;
     const T* x = nullptr;          ///< the set's features, dropped out or as they are
-    const T* weights = nullptr;    ///< [tasks, D]
+    TaskTensor<const T> weights;   ///< [tasks, D]; stride 0 where tasks share them
     const T* direction = nullptr;  ///< likewise, or null
     Tangent<const T> spread = {};  ///< of a split pass, whose means are `weights`
   };
   Run enter(const Pass& pass, const T* direction);
+  /// To be read. Throws where the block is not as wide as the network's weights.
+  TaskTensor<const T> weights_in(Block block) const;
   Run enter(const SplitPass& pass, Set set, Block u_mean, Block u_spread);
   LayerCall<T> call(const Run& pass, std::size_t layer);
   /// A parameter within vectors of weights; null where it is not there, or they are not.
