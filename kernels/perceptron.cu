@@ -1,742 +1,47 @@
 // Small perceptrons: a task's inner loop, the outer loss and the adjoint of all that in one launch
 // (perceptron.h).
 //
-// Mathematics   Layer l: a_l = W_l y_{l-1} + b_l, y_l = f_l(a_l); y_0 the rows, y_L the outputs.
-//               gradient   g_l = f_l'(a_l) (W_{l+1}^T g_{l+1}), g_L from the loss;
-//                          dL/dW_l = sum_rows g_l y_{l-1}^T, dL/db_l = sum_rows g_l
+// Mathematics   gradient and its derivative along a direction: perceptron_task.h
 //               inner step w <- w - rate dL/dw
 //               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first, steps K - 1 down to 0:
-//               the
-//                          derivative of the gradient along rate v, by the product rule in all of
-//                          the above (forward over reverse, Pearlmutter 1994);
+//                          the derivative of the gradient along rate v;
 //                          dL/drate_k = -v dL/dw_k
-//               f' and f'' a' are known by y and y' alone (tanh: 1 - y^2 and -2 y y'), so that a is
-//               not kept, nor anything of a step but its iterate w_k.
+//               Nothing of a step is kept but its iterate w_k.
 // Layout        One block works on one task at a time, and takes another when it is done
-// (persistent).
-//               In its shared memory: w, v (and u, where rates differ by weight), rows of weights
-//               padded to 4 times an odd number; features of all layers with their tangents. What
-//               nobody reads any more is overwritten: outputs by the loss's gradient, a layer's
-//               inputs by the gradient two layers below. Iterates 1 .. K - 1 go to global memory,
-//               K - 1 for every block (not task), which is memory that the second cache holds.
-// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
-//               five by five of them and half of their depth (two neighbouring lanes exchange
-//               sums), values and tangents together, so that operands are loaded once. A weight
-//               gradient: 40 by 40, a lane five by ten. Narrow ones (one input, one output): a
-//               thread an element. A task has one warp, more where a layer has more tiles. Sums
-//               have a fixed order: rows ascending; depth by lane, ascending, then the two halves.
+//               (persistent). In its shared memory: w, v (and u, where rates differ by weight), and
+//               features. Iterates 1 .. K - 1 go to global memory, K - 1 for every block (not
+//               task), which is memory that the second cache holds.
+// Who does what A task has one warp, more where a layer has more tiles (perceptron_task.h).
 // Outputs       end, gradient (unless accumulated) and rate gradients overwritten; loss
 // accumulated.
 //               A task that leaves the finite range has numbers there that are not finite; the
 //               reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // 10 + 10 rows, float:
-//               operations        a gradient 0.100 M, an adjoint step 0.265 M (0.066 M of it
-//               compute
-//                                 activations and gradients again): 6 and 5 of them, 1.92 M
-//               memory            gradient and last iterate, 14 KB, once each; rows 160 B
-//               second cache      iterates: 62 KB; the start, which all tasks share: 14 KB
-//               shared memory     the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
+//               operations     a gradient 0.100 M, an adjoint step 0.265 M (0.066 M of it compute
+//                              activations and gradients again): 6 and 5 of them, 1.92 M
+//               memory         gradient and last iterate, 14 KB, once each; rows 160 B
+//               second cache   iterates: 62 KB; the start, which all tasks share: 14 KB
+//               shared memory  the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
 //               Floor 35 M tasks/s at 67 TFLOP/s; expected 7 to 8 M (docs/kernels.md says why).
 #include "kernels/perceptron.h"
 
 #include <algorithm>
 
-#include "kernels/passes.h"
-#include "kshot/network.h"
+#include "kernels/perceptron_task.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-constexpr int most_threads = 256;
-constexpr double log_sqrt_two_pi = 0.91893853320467274178;
-
-/// Two and four neighbouring scalars, for wide accesses.
-template <class T>
-struct alignas(2 * sizeof(T)) Pair {
-  T x, y;
-};
-template <class T>
-struct alignas(16) Quad {
-  T v[4];
-};
-
-__device__ inline int lesser(int a, int b) {
-  return a < b ? a : b;
-}
-
-// ---- products of a block's matrices ----
-
-/// c[i][j] = sum_d a[i][d] b[j][d], and its derivative along (a', b'): which of the products.
-enum Terms : unsigned { values = 1, first_dot = 2, second_dot = 4 };
-constexpr unsigned both_dots = first_dot | second_dot;
-constexpr unsigned all_terms = values | both_dots;
-
-/// A matrix in the block's memory: element (i, d) at i * stride + d, or at d * stride + i.
-template <class T>
-struct Matrix {
-  const T* value;
-  const T* dot;
-  int stride;
-};
-
-struct ProductSize {
-  int rows, columns, depth;
-};
-
-/// A product's element.
-template <class T>
-struct Element {
-  T value, dot;
-};
-
-/// What a thread holds of an operand at one depth or two.
-template <unsigned terms, bool first, int n, class T>
-struct Fragment {
-  static constexpr bool plain = (terms & (values | (first ? second_dot : first_dot))) != 0;
-  static constexpr bool dotted = (terms & (first ? first_dot : second_dot)) != 0;
-  T value[n], dot[n];
-};
-
-template <unsigned terms, class T>
-__device__ __forceinline__ void multiply_add(Element<T>& sum, T a, T a_dot, T b, T b_dot) {
-  if constexpr ((terms & values) != 0) sum.value += a * b;
-  if constexpr ((terms & first_dot) != 0) sum.dot += a_dot * b;
-  if constexpr ((terms & second_dot) != 0) sum.dot += a * b_dot;
-}
-
-template <class T>
-__device__ __forceinline__ Pair<T> pair_at(const T* address) {
-  return *reinterpret_cast<const Pair<T>*>(address);
-}
-
-/// Rows and columns of a tile that a warp makes, and a lane's part of them.
-constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
-constexpr int overrun = tile_columns;
-/// Turns of the depth at once: in double a second one's operands would not fit into registers.
-template <class T>
-constexpr int unrolled = sizeof(T) == 4 ? 2 : 1;
-
-/// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
-/// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. Two
-/// groups of five rows, eight columns five times; two lanes share an element, each one half of the
-/// depth, and the sums. Sums begin at store.first(column); store(row, column, sum).
-template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void tile_product(const Matrix<T>& a, const Matrix<T>& b,
-                                             const ProductSize& size, const Store& store) {
-  const int thread = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / 32;
-  const int half = thread & 1, column = (thread >> 1) & 7, group = (thread >> 4) & 1;
-  const int across = (size.columns + tile_columns - 1) / tile_columns;
-  const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
-  for (int tile = thread / 32; tile < tiles; tile += warps) {
-    const int down = tile / across;
-    const int row = down * tile_rows + group * lane_rows;
-    const int first_column = (tile - down * across) * tile_columns + column;
-    int a_at[lane_rows], b_at[lane_columns];
-#pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-      a_at[i] = lesser(row + i, size.rows - 1) * a.stride + 2 * half;
-    }
-#pragma unroll
-    for (int j = 0; j < lane_columns; ++j) {
-      const int at = first_column + 8 * j;
-      b_at[j] =
-          along ? lesser(at, size.columns - 1) * b.stride + 2 * half : at + 2 * half * b.stride;
-    }
-    Element<T> sum[lane_rows][lane_columns];
-#pragma unroll
-    for (int j = 0; j < lane_columns; ++j) {
-      Element<T> first = {};
-      if (half == 0) first = store.first(lesser(first_column + 8 * j, size.columns - 1));
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) sum[i][j] = first;
-    }
-    using A = Fragment<terms, true, 2, T>;
-    using B = Fragment<terms, false, 2, T>;
-    const int whole = size.depth & ~3;
-#pragma unroll unrolled < T>
-    for (int d = 0; d < whole; d += 4) {
-      A x[lane_rows];
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) {
-          const Pair<T> pair = pair_at(a.value + a_at[i] + d);
-          x[i].value[0] = pair.x, x[i].value[1] = pair.y;
-        }
-        if constexpr (A::dotted) {
-          const Pair<T> pair = pair_at(a.dot + a_at[i] + d);
-          x[i].dot[0] = pair.x, x[i].dot[1] = pair.y;
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        B w;
-        const int at = b_at[j] + (along ? d : d * b.stride);
-        if constexpr (along) {
-          if constexpr (B::plain) {
-            const Pair<T> pair = pair_at(b.value + at);
-            w.value[0] = pair.x, w.value[1] = pair.y;
-          }
-          if constexpr (B::dotted) {
-            const Pair<T> pair = pair_at(b.dot + at);
-            w.dot[0] = pair.x, w.dot[1] = pair.y;
-          }
-        } else {
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            if constexpr (B::plain) w.value[e] = b.value[at + e * b.stride];
-            if constexpr (B::dotted) w.dot[e] = b.dot[at + e * b.stride];
-          }
-        }
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-#pragma unroll
-          for (int i = 0; i < lane_rows; ++i) {
-            multiply_add<terms>(sum[i][j], x[i].value[e], x[i].dot[e], w.value[e], w.dot[e]);
-          }
-        }
-      }
-    }
-#pragma unroll 1
-    for (int d = whole + half; d < size.depth; d += 2) {
-      const int a_back = d - 2 * half, b_back = along ? a_back : a_back * b.stride;
-      T x[lane_rows] = {}, x_dot[lane_rows] = {};
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) x[i] = a.value[a_at[i] + a_back];
-        if constexpr (A::dotted) x_dot[i] = a.dot[a_at[i] + a_back];
-      }
-#pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        T w = 0, w_dot = 0;
-        if constexpr (B::plain) w = b.value[b_at[j] + b_back];
-        if constexpr (B::dotted) w_dot = b.dot[b_at[j] + b_back];
-#pragma unroll
-        for (int i = 0; i < lane_rows; ++i) {
-          multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
-        }
-      }
-    }
-    // Of what the two lanes share each finishes one half: rows 0, 1 and columns 0, 1 of row 4 the
-    // one, rows 2, 3 and columns 2, 3 the other, and both the last element.
-    const auto finish = [&](Element<T> mine, Element<T> other, int i, int j) {
-      Element<T> total = {};
-      if constexpr ((terms & values) != 0) {
-        total.value = mine.value + __shfl_xor_sync(all_lanes, other.value, 1);
-      }
-      if constexpr ((terms & both_dots) != 0) {
-        total.dot = mine.dot + __shfl_xor_sync(all_lanes, other.dot, 1);
-      }
-      const int r = row + i, c = first_column + 8 * j;
-      if (r < size.rows && c < size.columns) store(r, c, total);
-    };
-    const auto choose = [&](const Element<T>& one, const Element<T>& two) {
-      return Element<T>{half == 0 ? one.value : two.value, half == 0 ? one.dot : two.dot};
-    };
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        finish(choose(sum[i][j], sum[i + 2][j]), choose(sum[i + 2][j], sum[i][j]), i + 2 * half, j);
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      finish(choose(sum[4][j], sum[4][j + 2]), choose(sum[4][j + 2], sum[4][j]), 4, j + 2 * half);
-    }
-    // the second lane's goes to a row that is not there
-    finish(sum[4][4], sum[4][4], half == 0 ? 4 : size.rows, 4);
-  }
-}
-
-/// The same product where it is narrow: a thread an element.
-template <unsigned terms, class T, class Store>
-__device__ __forceinline__ void narrow_product(const Matrix<T>& a, int a_step, int a_depth,
-                                               const Matrix<T>& b, int b_step, int b_depth,
-                                               const ProductSize& size, const Store& store) {
-  const int elements = size.rows * size.columns, threads = static_cast<int>(blockDim.x);
-  for (int e = static_cast<int>(threadIdx.x); e < elements; e += threads) {
-    const int i = e / size.columns, j = e - i * size.columns;
-    int a_at = i * a_step, b_at = j * b_step;
-    Element<T> sum = store.first(j);
-#pragma unroll 4
-    for (int d = 0; d < size.depth; ++d, a_at += a_depth, b_at += b_depth) {
-      using A = Fragment<terms, true, 1, T>;
-      using B = Fragment<terms, false, 1, T>;
-      T x = 0, x_dot = 0, w = 0, w_dot = 0;
-      if constexpr (A::plain) x = a.value[a_at];
-      if constexpr (A::dotted) x_dot = a.dot[a_at];
-      if constexpr (B::plain) w = b.value[b_at];
-      if constexpr (B::dotted) w_dot = b.dot[b_at];
-      multiply_add<terms>(sum, x, x_dot, w, w_dot);
-    }
-    store(i, j, sum);
-  }
-}
-
-/// Instructions, about: which of the two ways.
-__device__ inline bool is_narrow(const ProductSize& size, int tile_of_rows, int per_depth,
-                                 int per_tile) {
-  const int tiles = (size.rows + tile_of_rows - 1) / tile_of_rows *
-                    ((size.columns + tile_columns - 1) / tile_columns);
-  const int elements = size.rows * size.columns;
-  return (elements > 32 ? elements : 32) * (25 + 3 * size.depth) <=
-         32 * tiles * (per_tile + per_depth * size.depth);
-}
-
-template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void product(const Matrix<T>& a, const Matrix<T>& b,
-                                        const ProductSize& size, const Store& store) {
-  if (is_narrow(size, tile_rows, 18, 200) || (along && size.depth < 4)) {
-    narrow_product<terms>(a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
-                          store);
-  } else {
-    tile_product<terms, along>(a, b, size, store);
-  }
-}
-
-/// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k], rows of both at r * stride; size.rows is the
-/// number of outputs o, size.columns of inputs k. A lane makes five by ten: o = its own + 8 i, and
-/// pairs of k; up to `overrun` scalars after the matrices are read too. store(o, k, c), and
-/// store.two(o, k, both of a pair), whose second is beyond the columns where their number is odd.
-template <unsigned terms, class T, class Store>
-__device__ __forceinline__ void sum_over_rows(const Matrix<T>& g, const Matrix<T>& x,
-                                              const ProductSize& size, const Store& store) {
-  constexpr int height = 40, pairs = 5;
-  if (size.columns < 4 || is_narrow(size, height, 70, 150)) {
-    narrow_product<terms>(g, 1, g.stride, x, 1, x.stride, size, store);
-    return;
-  }
-  using G = Fragment<terms, true, 1, T>;
-  using X = Fragment<terms, false, 1, T>;
-  const int thread = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / 32;
-  const int across = (size.columns + tile_columns - 1) / tile_columns;
-  const int tiles = (size.rows + height - 1) / height * across;
-  for (int tile = thread / 32; tile < tiles; tile += warps) {
-    const int down = tile / across;
-    const int output = down * height + ((thread >> 2) & 7);
-    const int input = (tile - down * across) * tile_columns + 2 * (thread & 3);
-    Element<T> sum[lane_rows][pairs][2] = {};
-#pragma unroll unrolled < T>
-    for (int d = 0; d < size.depth; ++d) {
-      T out[lane_rows] = {}, out_dot[lane_rows] = {};
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (G::plain) out[i] = g.value[output + d * g.stride + 8 * i];
-        if constexpr (G::dotted) out_dot[i] = g.dot[output + d * g.stride + 8 * i];
-      }
-#pragma unroll
-      for (int j = 0; j < pairs; ++j) {
-        Pair<T> in = {}, in_dot = {};
-        if constexpr (X::plain) in = pair_at(x.value + input + d * x.stride + 8 * j);
-        if constexpr (X::dotted) in_dot = pair_at(x.dot + input + d * x.stride + 8 * j);
-#pragma unroll
-        for (int i = 0; i < lane_rows; ++i) {
-          multiply_add<terms>(sum[i][j][0], out[i], out_dot[i], in.x, in_dot.x);
-          multiply_add<terms>(sum[i][j][1], out[i], out_dot[i], in.y, in_dot.y);
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-#pragma unroll
-      for (int j = 0; j < pairs; ++j) {
-        const int o = output + 8 * i, k = input + 8 * j;
-        if (o < size.rows && k < size.columns) store.two(o, k, sum[i][j][0], sum[i][j][1]);
-      }
-    }
-  }
-}
-
-// ---- one task ----
-
-/// f and f' of a layer's output y, and f''(a) a' of y and y': f is known by its value.
-template <class T>
-struct Slope {
-  T first, second;
-};
-template <class T>
-__device__ __forceinline__ Slope<T> slope_at(const PerceptronLayer& layer, T y, T y_dot) {
-  if (!layer.activated) return {T(1), T(0)};
-  switch (layer.activation) {
-    case Activation::tanh:
-      return {T(1) - y * y, T(-2) * y * y_dot};
-    case Activation::leaky_relu:
-      return {y > T(0) ? T(1) : T(leaky_slope), T(0)};
-    case Activation::relu:
-      break;
-  }
-  return {y > T(0) ? T(1) : T(0), T(0)};
-}
-
-/// What a product does to its elements on their way out, without a branch: relu, leaky_relu and
-/// nothing are a slope below a threshold. At 0 relu hands a tangent on and holds a gradient back,
-/// as every backend does. tanh is nothing here: it goes over the elements afterwards.
-template <class T>
-struct Bend {
-  T slope, threshold;
-
-  __device__ explicit Bend(const PerceptronLayer& layer)
-      : slope(layer.activation == Activation::leaky_relu ? T(leaky_slope) : T(0)), threshold(0) {
-    if (!layer.activated || layer.activation == Activation::tanh) slope = T(1);
-    if (slope == T(leaky_slope)) threshold = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
-  }
-  __device__ T forward(T a, T x) const { return a >= threshold ? x : slope * x; }
-  __device__ T backward(T y, T g) const { return y > T(0) ? g : slope * g; }
-};
-
-__device__ inline bool is_tanh(const PerceptronLayer& layer) {
-  return layer.activated && layer.activation == Activation::tanh;
-}
-
-/// y = f(W x + b), but for tanh.
-template <bool tangent, class T>
-struct Forward {
-  Bend<T> bend;
-  const T* bias;  ///< null: none
-  const T* bias_dot;
-  T* y;
-  T* y_dot;
-  int stride;
-
-  __device__ Element<T> first(int o) const {
-    if (!bias) return {};
-    return {bias[o], tangent ? bias_dot[o] : T(0)};
-  }
-  __device__ void operator()(int r, int o, const Element<T>& a) const {
-    y[r * stride + o] = bend.forward(a.value, a.value);
-    if constexpr (tangent) y_dot[r * stride + o] = bend.forward(a.value, a.dot);
-  }
-};
-
-/// g = f'(a) (W^T g), but for tanh.
-template <bool tangent, class T>
-struct Backward {
-  Bend<T> bend;
-  const T* y;
-  T* g;
-  T* g_dot;
-  int stride;
-
-  __device__ Element<T> first(int) const { return {}; }
-  __device__ void operator()(int r, int k, const Element<T>& sum) const {
-    const int at = r * stride + k;
-    const T out = y[at];
-    g[at] = bend.backward(out, sum.value);
-    if constexpr (tangent) g_dot[at] = bend.backward(out, sum.dot);
-  }
-};
-
-/// The block's shared memory.
-template <class T>
-struct Memory {
-  T* w;        ///< the iterate at hand
-  T* u;        ///< the direction: rate * v, or v itself (its sums are then scaled)
-  T* v;        ///< the adjoint: gradient by the iterate at hand
-  T* feature;  ///< rows, features and gradients by them
-  T* tangent;  ///< theirs
-  T* row_loss;
-};
-
-/// visit(where it is stored, its number) for all weights, shared out to the threads.
-template <class Visit>
-__device__ __forceinline__ void each_weight(const Perceptron& network, const Visit& visit) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  for (int l = 0; l < network.layers; ++l) {
-    const PerceptronLayer& layer = network.layer[l];
-    const int down = threads / layer.inputs, across = threads - down * layer.inputs;
-    int o = thread / layer.inputs, k = thread - o * layer.inputs;
-    for (int i = layer.weight + thread; o < layer.outputs; i += threads) {
-      visit(layer.weight_at + o * layer.stride + k, i);
-      o += down;
-      k += across;
-      if (k >= layer.inputs) {
-        k -= layer.inputs;
-        ++o;
-      }
-    }
-    if (layer.bias < 0) continue;
-    for (int i = thread; i < layer.outputs; i += threads) visit(layer.bias_at + i, layer.bias + i);
-  }
-}
-
-template <class T>
-__device__ __forceinline__ void copy_quads(T* to, const T* from, int count) {
-  for (int i = static_cast<int>(threadIdx.x); i < count / 4; i += static_cast<int>(blockDim.x)) {
-    reinterpret_cast<Quad<T>*>(to)[i] = reinterpret_cast<const Quad<T>*>(from)[i];
-  }
-}
-
-/// What becomes of a weight's gradient g, or of its derivative.
-enum class Use {
-  descend,       ///< w -= rate g
-  descend_each,  ///< the same with a rate a weight, which is in u
-  keep,          ///< v = g
-  rate,          ///< the rate's gradient -= v g
-  adjoint,       ///< v -= factor g', the rate being in u or in the factor
-};
-
-template <Use use, class T>
-struct Update {
-  T* stored;  ///< w or v of this tensor
-  const T* rates;
-  int stride;
-  T factor;
-  T* rate_gradient;  ///< in the flat order
-  int inputs;
-
-  __device__ Element<T> first(int) const { return {}; }
-  __device__ __forceinline__ T next(T at, T rate, const Element<T>& g) const {
-    if constexpr (use == Use::descend) return at - factor * g.value;
-    if constexpr (use == Use::descend_each) return at - rate * g.value;
-    if constexpr (use == Use::adjoint) return at - factor * g.dot;
-    return g.value;
-  }
-  __device__ __forceinline__ void operator()(int o, int k, const Element<T>& g) const {
-    T& at = stored[o * stride + k];
-    if constexpr (use == Use::rate) {
-      rate_gradient[o * inputs + k] -= at * g.value;
-    } else {
-      at = next(at, use == Use::descend_each ? rates[o * stride + k] : T(0), g);
-    }
-  }
-  __device__ __forceinline__ void two(int o, int k, const Element<T>& one,
-                                      const Element<T>& other) const {
-    if constexpr (use == Use::rate) {
-      (*this)(o, k, one);
-      if (k + 1 < inputs) (*this)(o, k + 1, other);
-    } else {  // the word after an odd number of them is nobody's
-      auto& at = *reinterpret_cast<Pair<T>*>(stored + o * stride + k);
-      Pair<T> rate = {};
-      if constexpr (use == Use::descend_each) rate = pair_at(rates + o * stride + k);
-      const Pair<T> before = use == Use::keep ? Pair<T>{} : at;
-      at = {next(before.x, rate.x, one), next(before.y, rate.y, other)};
-    }
-  }
-};
-
-template <class T>
-struct Task {
-  const Perceptron& network;
-  Memory<T> memory;
-  int rows = 0;  ///< of the set at hand
-
-  __device__ Matrix<T> inputs(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.inputs_at, memory.tangent + layer.inputs_at,
-            layer.inputs_stride};
-  }
-  __device__ Matrix<T> gradients(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.gradient_at, memory.tangent + layer.gradient_at,
-            layer.gradient_stride};
-  }
-
-  __device__ void load_rows(const PerceptronRows<T>& set, int task) {
-    rows = own_row_count(set.rows, task);
-    const PerceptronLayer& first = network.layer[0];
-    const T* x = set.x + static_cast<std::size_t>(task) *
-                             static_cast<std::size_t>(set.rows.rows * first.inputs);
-    const int count = rows * first.inputs;
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
-      const int r = i / first.inputs;
-      memory.feature[first.inputs_at + r * first.inputs_stride + i - r * first.inputs] = x[i];
-    }
-  }
-
-  template <unsigned terms>
-  __device__ __forceinline__ void forward_layer(const PerceptronLayer& layer, int to, int stride) {
-    constexpr bool tangent = (terms & both_dots) != 0;
-    const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-    const bool biased = layer.bias >= 0;
-    const Forward<tangent, T> store{
-        Bend<T>(layer),           biased ? memory.w + layer.bias_at : nullptr,
-        memory.u + layer.bias_at, memory.feature + to,
-        memory.tangent + to,      stride};
-    product<terms, true>(inputs(layer), w, {rows, layer.outputs, layer.inputs}, store);
-    if (!is_tanh(layer)) return;
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < rows * stride;
-         i += static_cast<int>(blockDim.x)) {
-      const T y = tanh(store.y[i]);
-      store.y[i] = y;
-      if constexpr (tangent) store.y_dot[i] *= T(1) - y * y;
-    }
-  }
-
-  /// The outputs are where the gradient by them will be. A barrier after every layer.
-  template <bool tangent>
-  __device__ __forceinline__ void forward() {
-#pragma unroll 1
-    for (int l = 0; l < network.layers; ++l) {
-      const PerceptronLayer& layer = network.layer[l];
-      const bool last = l + 1 == network.layers;
-      const int to = last ? layer.gradient_at : network.layer[l + 1].inputs_at;
-      const int stride = last ? layer.gradient_stride : network.layer[l + 1].inputs_stride;
-      if constexpr (tangent) {
-        if (l == 0) {
-          forward_layer<values | second_dot>(layer, to, stride);
-        } else {
-          forward_layer<all_terms>(layer, to, stride);
-        }
-      } else {
-        forward_layer<values>(layer, to, stride);
-      }
-      __syncthreads();
-    }
-  }
-
-  /// The loss's gradient (with its tangent) in place of the outputs; a thread a row. The rows'
-  /// losses where `wanted`.
-  template <bool tangent>
-  __device__ __forceinline__ void loss_gradient(const PerceptronRows<T>& set, int task, T scale) {
-    const PerceptronLayer& layer = network.layer[network.layers - 1];
-    const int outputs = layer.outputs;
-    for (int r = static_cast<int>(threadIdx.x); r < rows; r += static_cast<int>(blockDim.x)) {
-      T* o = memory.feature + layer.gradient_at + r * layer.gradient_stride;
-      T* o_dot = memory.tangent + layer.gradient_at + r * layer.gradient_stride;
-      const std::size_t at =
-          static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
-          static_cast<std::size_t>(r);
-      const auto put = [&](int i, T g, T g_dot) {  // by what the last activation was given
-        const Slope<T> f = slope_at(layer, o[i], tangent ? o_dot[i] : T(0));
-        o[i] = f.first * g;
-        if constexpr (tangent) o_dot[i] = f.first * g_dot + f.second * g;
-      };
-      T loss = 0;
-      if (set.target.function == LossFunction::cross_entropy) {
-        const int label = set.target.labels[at];
-        T largest = o[0];
-        for (int i = 1; i < outputs; ++i) largest = o[i] > largest ? o[i] : largest;
-        T normaliser = 0, mean_dot = 0;
-        for (int i = 0; i < outputs; ++i) {
-          const T e = exp(o[i] - largest);
-          normaliser += e;
-          if constexpr (tangent) mean_dot += e * o_dot[i];
-        }
-        mean_dot /= normaliser;
-        loss = log(normaliser) + (largest - o[label]);
-        for (int i = 0; i < outputs; ++i) {
-          const T p = exp(o[i] - largest) / normaliser;
-          put(i, scale * (i == label ? p - T(1) : p),
-              tangent ? scale * p * (o_dot[i] - mean_dot) : T(0));
-        }
-      } else {
-        const bool mse = set.target.function == LossFunction::mse;
-        const T variance = set.target.noise_std * set.target.noise_std;
-        const T weight = mse ? T(1) / static_cast<T>(outputs) : T(0.5) / variance;
-        const T constant = mse ? T(0) : log(set.target.noise_std) + T(log_sqrt_two_pi);
-        const T* target = set.target.values + at * static_cast<std::size_t>(outputs);
-        for (int i = 0; i < outputs; ++i) {
-          const T error = o[i] - target[i];
-          loss += weight * error * error + constant;
-          put(i, scale * T(2) * weight * error, tangent ? scale * T(2) * weight * o_dot[i] : T(0));
-        }
-      }
-      memory.row_loss[r] = loss;
-    }
-  }
-
-  /// The gradient by a layer's inputs, through the activation before them.
-  template <bool tangent>
-  __device__ __forceinline__ void input_gradient(const PerceptronLayer& layer,
-                                                 const PerceptronLayer& before) {
-    const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-    const T* y = memory.feature + layer.inputs_at;
-    const int stride = layer.inputs_stride;  // of the gradients too
-    const Backward<tangent, T> store{Bend<T>(before), y, memory.feature + before.gradient_at,
-                                     memory.tangent + before.gradient_at, stride};
-    product<tangent ? all_terms : values, false>(gradients(layer), w,
-                                                 {rows, layer.inputs, layer.outputs}, store);
-    if (!is_tanh(before)) return;
-    __syncthreads();
-    const T* y_dot = memory.tangent + layer.inputs_at;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * stride;
-         i += static_cast<int>(blockDim.x)) {
-      const Slope<T> f = slope_at(before, y[i], tangent ? y_dot[i] : T(0));
-      const T g = store.g[i];
-      store.g[i] = f.first * g;
-      if constexpr (tangent) store.g_dot[i] = f.first * store.g_dot[i] + f.second * g;
-    }
-  }
-
-  /// A layer's weights' gradient (or its derivative) to where it is used.
-  template <Use use, unsigned terms>
-  __device__ __forceinline__ void weight_gradient(const PerceptronLayer& layer, T* stored, T factor,
-                                                  T* rate_gradient) {
-    const auto flat = [&](int first) { return rate_gradient ? rate_gradient + first : nullptr; };
-    const Matrix<T> g = gradients(layer);
-    sum_over_rows<terms>(g, inputs(layer), {layer.outputs, layer.inputs, rows},
-                         Update<use, T>{stored + layer.weight_at, memory.u + layer.weight_at,
-                                        layer.stride, factor, flat(layer.weight), layer.inputs});
-    if (layer.bias < 0) return;
-    const Update<use, T> bias{
-        stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
-    const T* of = use == Use::adjoint ? g.dot : g.value;
-    for (int o = static_cast<int>(threadIdx.x); o < layer.outputs;
-         o += static_cast<int>(blockDim.x)) {
-      T sum = 0;
-      for (int r = 0; r < rows; ++r) sum += of[o + r * g.stride];
-      bias(o, 0, {sum, sum});
-    }
-  }
-
-  /// Back from the loss's gradient, a layer at a time: the gradient by its inputs, then (its
-  /// weights are not read any more) by its weights.
-  template <bool tangent, class WeightGradient>
-  __device__ __forceinline__ void backward(const WeightGradient& weights) {
-#pragma unroll 1
-    for (int l = network.layers - 1; l >= 0; --l) {
-      const PerceptronLayer& layer = network.layer[l];
-      if (l > 0) input_gradient<tangent>(layer, network.layer[l - 1]);
-      __syncthreads();
-      weights(layer, l == 0);
-      __syncthreads();
-    }
-  }
-
-  __device__ __forceinline__ void gradient(const PerceptronRows<T>& set, int task, Use use,
-                                           T factor, T* rate_gradient) {
-    forward<false>();
-    loss_gradient<false>(set, task, scale_of(set.scale, task));
-    __syncthreads();
-    backward<false>([&](const PerceptronLayer& layer, bool) {
-      switch (use) {
-        case Use::descend:
-          return weight_gradient<Use::descend, values>(layer, memory.w, factor, nullptr);
-        case Use::descend_each:
-          return weight_gradient<Use::descend_each, values>(layer, memory.w, factor, nullptr);
-        case Use::keep:
-          return weight_gradient<Use::keep, values>(layer, memory.v, factor, nullptr);
-        default:
-          return weight_gradient<Use::rate, values>(layer, memory.v, factor, rate_gradient);
-      }
-    });
-  }
-
-  /// v -= factor H u at the iterate at hand.
-  __device__ __forceinline__ void adjoint_step(const PerceptronRows<T>& set, int task, T factor,
-                                               T* rate_gradient) {
-    forward<true>();
-    loss_gradient<true>(set, task, scale_of(set.scale, task));
-    __syncthreads();
-    backward<true>([&](const PerceptronLayer& layer, bool first) {
-      if (rate_gradient) {
-        weight_gradient<Use::rate, values>(layer, memory.v, factor, rate_gradient);
-      }
-      if (first) {
-        weight_gradient<Use::adjoint, first_dot>(layer, memory.v, factor, nullptr);
-      } else {
-        weight_gradient<Use::adjoint, both_dots>(layer, memory.v, factor, nullptr);
-      }
-    });
-  }
-};
+using namespace perceptron;
 
 template <class T>
 __global__ void __launch_bounds__(most_threads, 1)
     perceptron_kernel(const __grid_constant__ Perceptron network,
                       const __grid_constant__ PerceptronDescent<T> descent, int tasks) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const Team team{thread, threads};
   const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
   const bool product = descent.direction != nullptr;
   bool vectors = product;
@@ -746,7 +51,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   const auto take = [&](int count) {
     return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
   };
-  Task<T> task{network, {}};
+  Task<T> task{network, team, {}};
   Memory<T>& memory = task.memory;
   memory.w = take(stored + overrun);
   memory.v = take(stored + overrun);
@@ -762,6 +67,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   clear(memory.v, stored + overrun);
   clear(memory.feature, network.features + overrun);
   clear(memory.tangent, tangents + overrun);
+  clear(memory.row_loss, network.rows);
   if (vectors) clear(memory.u, stored + overrun);
   __syncthreads();
 
@@ -780,7 +86,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
     const std::size_t first = static_cast<std::size_t>(t) * weights;
     const T* start = descent.start.data + static_cast<std::size_t>(t) * descent.start.stride;
-    each_weight(network, [&](int at, int i) { memory.w[at] = start[i]; });
+    each_weight(team, network, [&](int at, int i) { memory.w[at] = start[i]; });
     for (int slot = 0; wanted && slot < descent.rate_gradient_count; ++slot) {
       for (int i = thread; i < network.weights; i += threads) {
         descent.rate_gradients[slot][first + static_cast<std::size_t>(i)] = T(0);
@@ -795,42 +101,68 @@ __global__ void __launch_bounds__(most_threads, 1)
       const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
       T* rate_gradient = nullptr;
       if (down) {
-        if (back && k > 0) copy_quads(iterate(k), memory.w, stored);
+        if (back && k > 0) copy_quads(team, iterate(k), memory.w, stored);
         if (rate.vector && (k == 0 || descent.rate_count > 1)) {
-          each_weight(network, [&](int at, int i) { memory.u[at] = rate.vector[i]; });
+          each_weight(team, network, [&](int at, int i) { memory.u[at] = rate.vector[i]; });
         }
       } else if (outer) {
         task.load_rows(descent.outer, t);
+        for (int r = thread; r < network.rows; r += threads) memory.row_loss[r] = T(0);
       } else {
         if (pass == steps + 1 && !product) task.load_rows(descent.inner, t);
         if (k > 0) {
-          copy_quads(memory.w, iterate(k), stored);
+          copy_quads(team, memory.w, iterate(k), stored);
         } else if (!product) {
-          each_weight(network, [&](int at, int i) { memory.w[at] = start[i]; });
+          each_weight(team, network, [&](int at, int i) { memory.w[at] = start[i]; });
         }
         if (product) {
           const T* direction = descent.direction + first;
-          each_weight(network, [&](int at, int i) {
+          each_weight(team, network, [&](int at, int i) {
             memory.u[at] = direction[i];
             memory.v[at] = T(0);
           });
         } else if (rate.vector) {
-          each_weight(network,
+          each_weight(team, network,
                       [&](int at, int i) { memory.u[at] = rate.vector[i] * memory.v[at]; });
         } else if (vectors) {
-          copy_quads(memory.u, memory.v, stored);
+          copy_quads(team, memory.u, memory.v, stored);
         }
         const int slot = lesser(k, descent.rate_gradient_count - 1);
         if (slot >= 0) rate_gradient = descent.rate_gradients[slot] + first;
       }
       __syncthreads();
       if (down || outer || !descent.second_order) {
-        const Use use = down    ? rate.vector ? Use::descend_each : Use::descend
-                        : outer ? Use::keep
-                                : Use::rate;
-        task.gradient(outer ? descent.outer : descent.inner, t, use, rate.value, rate_gradient);
+        const PerceptronRows<T>& set = outer ? descent.outer : descent.inner;
+        task.gradient(set, t, scale_of(set.scale, t), [&](const PerceptronLayer& layer, bool) {
+          if (outer) {
+            task.template weight_gradient<Use::keep, values>(layer, memory.v, T(0), nullptr);
+          } else if (!down) {
+            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0), rate_gradient);
+          } else if (rate.vector) {
+            task.template weight_gradient<Use::descend_each, values>(layer, memory.w, T(0),
+                                                                     nullptr);
+          } else {
+            task.template weight_gradient<Use::descend, values>(layer, memory.w, rate.value,
+                                                                nullptr);
+          }
+        });
       } else {
-        task.adjoint_step(descent.inner, t, rate.vector ? T(1) : rate.value, rate_gradient);
+        const T factor = rate.vector ? T(1) : rate.value;
+        const PerceptronRows<T>& set = descent.inner;
+        task.derivative(set, t, scale_of(set.scale, t),
+                        [&](const PerceptronLayer& layer, bool first_layer) {
+                          if (rate_gradient) {
+                            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0),
+                                                                             rate_gradient);
+                          }
+                          if (first_layer) {
+                            task.template weight_gradient<Use::adjoint, first_dot>(layer, memory.v,
+                                                                                   factor, nullptr);
+                          } else {
+                            task.template weight_gradient<Use::adjoint, both_dots>(layer, memory.v,
+                                                                                   factor, nullptr);
+                          }
+                        });
       }
       if (outer) {
         if (thread == 0 && descent.loss) {
@@ -840,7 +172,7 @@ __global__ void __launch_bounds__(most_threads, 1)
         }
         if (descent.end) {
           T* end = descent.end + first;
-          each_weight(network, [&](int at, int i) { end[i] = memory.w[at]; });
+          each_weight(team, network, [&](int at, int i) { end[i] = memory.w[at]; });
         }
         __syncthreads();
       }
@@ -848,7 +180,7 @@ __global__ void __launch_bounds__(most_threads, 1)
     T* to = (wanted ? descent.gradient : descent.end) + first;
     const T* from = wanted ? memory.v : memory.w;
     const bool add = wanted && descent.accumulate;
-    each_weight(network, [&](int at, int i) { to[i] = add ? to[i] + from[at] : from[at]; });
+    each_weight(team, network, [&](int at, int i) { to[i] = add ? to[i] + from[at] : from[at]; });
     __syncthreads();
   }
 }
@@ -876,11 +208,9 @@ std::size_t PerceptronPlan::scratch(int tasks, int steps) const {
          static_cast<std::size_t>(network.stored_weights);
 }
 
-template <class T>
-bool plan_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows, bool own_direction,
-                     const DeviceLimits& device) {
-  plan.network = network;
-  Perceptron& n = plan.network;
+namespace perceptron {
+
+void lay_out(Perceptron& n, int rows) {
   n.rows = rows;
   int at = 0;
   for (int l = 0; l < n.layers; ++l) {
@@ -915,12 +245,9 @@ bool plan_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows, 
   n.layer[0].inputs_stride = even(n.layer[0].inputs);
   buffer(n.layer[0].inputs_at, n.layer[0].inputs);
   n.features = at;
+}
 
-  const int weight_vectors = own_direction ? 3 : 2;
-  const auto scalars =
-      static_cast<std::size_t>(weight_vectors * (n.stored_weights + overrun) + n.features +
-                               overrun + n.layer[0].inputs_at + overrun + quads(rows));
-  plan.shared_bytes = scalars * sizeof(T);
+bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device) {
   constexpr std::size_t of_a_block = 1024;  // taken by the system
   if (plan.shared_bytes > device.shared_limit ||
       plan.shared_bytes + of_a_block > device.shared_total) {
@@ -929,16 +256,31 @@ bool plan_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows, 
   const int resident =
       std::min(32, static_cast<int>(device.shared_total / (plan.shared_bytes + of_a_block)));
   // As many warps as have a tile each, but no more than keep a multiprocessor busy.
+  const Perceptron& n = plan.network;
   int tiles = 1;
   for (int l = 0; l < n.layers; ++l) {
     const auto count = [](int size, int tile) { return (size + tile - 1) / tile; };
-    tiles = std::max(tiles, count(rows, tile_rows) * count(n.layer[l].outputs, tile_columns));
+    tiles = std::max(tiles, count(n.rows, tile_rows) * count(n.layer[l].outputs, tile_columns));
   }
-  const int warps =
-      std::clamp((12 + resident - 1) / resident, 1, std::min(tiles, most_threads / warp_lanes));
-  plan.threads = warps * warp_lanes;
+  const int teams = resident * plan.teams;
+  const int warps = std::clamp((12 + teams - 1) / teams, 1,
+                               std::min(tiles, most_threads / warp_lanes / plan.teams));
+  plan.threads = plan.teams * warps * warp_lanes;
   plan.blocks = resident * device.processors;
   return true;
+}
+
+}  // namespace perceptron
+
+template <class T>
+bool plan_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows, bool own_direction,
+                     const DeviceLimits& device) {
+  plan.network = network;
+  plan.teams = 1;
+  lay_out(plan.network, rows);
+  plan.shared_bytes =
+      static_cast<std::size_t>(team_scalars(plan.network, own_direction ? 3 : 2)) * sizeof(T);
+  return choose_threads(plan, device);
 }
 
 template <class T>

@@ -43,7 +43,8 @@ struct Perceptron {
 /// How a descent is laid out on a device.
 struct PerceptronPlan {
   Perceptron network;
-  int threads = 0;  ///< of a task
+  int threads = 0;  ///< of a block
+  int teams = 1;    ///< that make its threads up, each on a pass of its own
   std::size_t shared_bytes = 0;
   int blocks = 0;  ///< that the device holds at once
   /// Scalars of scratch memory for `tasks` tasks and `steps` inner steps whose adjoint is wanted.

@@ -45,9 +45,7 @@ struct AbmlShared {
 
 struct AbmlSpec {
   AdaptationSpec adaptation;
-  double kl_weight_outer = 1.0;
-  bool support_in_outer = true;
-  int samples_outer = 1;
+  Adaptation::GaussianOuter outer;
 };
 
 class AbmlProgram final : public TaskProgram {
@@ -69,24 +67,30 @@ class AbmlProgram final : public TaskProgram {
 
   void meta_gradient(const StepContext& context) override {
     context_ = context;
+    wave_->fill(loss_, 0.0);
+    if (adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates, spec_.outer,
+                                  prior_, loss_)) {
+      return;
+    }
     adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, spec_.adaptation.steps,
                       true);
-    for (const Block b : {loss_, v_.mu, v_.s, prior_.mu, prior_.s}) wave_->fill(b, 0.0);
-    const Scale::By rows = spec_.support_in_outer ? Scale::By::all : Scale::By::query;
-    const Scale scale{1.0 / spec_.samples_outer, rows};
-    for (int s = 0; s < spec_.samples_outer; ++s) {
-      backend::GaussianPass pass = adaptation_.outer_sample(context, s, spec_.samples_outer);
+    for (const Block b : {v_.mu, v_.s, prior_.mu, prior_.s}) wave_->fill(b, 0.0);
+    const Adaptation::GaussianOuter& outer = spec_.outer;
+    const Scale::By rows = outer.rows();
+    const Scale scale{1.0 / outer.samples, rows};
+    for (int s = 0; s < outer.samples; ++s) {
+      backend::GaussianPass pass = adaptation_.outer_sample(context, s, outer.samples);
       pass.set = Set::query;
-      pass.and_support = spec_.support_in_outer;
-      pass.noise.support_first = spec_.support_in_outer;
+      pass.and_support = outer.and_support;
+      pass.noise.support_first = outer.and_support;
       pass.scale = scale;
       wave_->gaussian_gradient(pass, 1.0, v_.mu, v_.s, loss_);
     }
-    if (spec_.kl_weight_outer != 0.0) {
+    if (outer.kl_weight != 0.0) {
       const StateBlocks& q = adaptation_.current();
       const StateBlocks& p = adaptation_.prior();
-      wave_->kl({q.mu, q.s, p.mu, p.s, {spec_.kl_weight_outer, rows}}, loss_, v_.mu, v_.s,
-                prior_.mu, prior_.s);
+      wave_->kl({q.mu, q.s, p.mu, p.s, {outer.kl_weight, rows}}, loss_, v_.mu, v_.s, prior_.mu,
+                prior_.s);
     }
     v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, {});
     wave_->axpy(prior_.mu, 1.0, v_.mu);
@@ -98,6 +102,9 @@ class AbmlProgram final : public TaskProgram {
   void metrics(std::span<double> values) override {
     const StateBlocks& q = adaptation_.current();
     const StateBlocks& p = adaptation_.prior();
+    // a descent at once leaves the prior where it is
+    wave_->broadcast(p.mu, *shared_.mu);
+    wave_->broadcast(p.s, *shared_.s);
     const auto tasks = static_cast<std::size_t>(wave_->count());
     std::vector<double> state[4];
     const Block blocks[] = {q.mu, q.s, p.mu, p.s};
@@ -121,7 +128,7 @@ class AbmlProgram final : public TaskProgram {
   }
 
   void outputs_after_gradient(const std::function<void(int, Block)>& visit) override {
-    sample_outputs(context_, spec_.samples_outer, backend::NormStatistics::batch, visit);
+    sample_outputs(context_, spec_.outer.samples, backend::NormStatistics::batch, visit);
   }
 
   void predict(const StepContext& context, const PredictOptions& options,
@@ -144,7 +151,7 @@ class AbmlProgram final : public TaskProgram {
     for (int s = 0; s < samples; ++s) {
       backend::GaussianPass pass = adaptation_.outer_sample(context, s, samples);
       pass.set = Set::query;
-      pass.noise.support_first = spec_.support_in_outer;
+      pass.noise.support_first = spec_.outer.and_support;
       wave_->gaussian_value(pass, {}, outputs_, statistics);
       visit(s, outputs_);
     }
@@ -176,9 +183,7 @@ class Abml final : public Algorithm {
     spec_.adaptation.kl_weight = table_.kl_weight_inner;
     spec_.adaptation.differentiate_prior = table_.differentiate_prior;
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
-    spec_.kl_weight_outer = table_.kl_weight_outer;
-    spec_.support_in_outer = table_.support_in_outer;
-    spec_.samples_outer = table_.samples_outer;
+    spec_.outer = {table_.support_in_outer, table_.samples_outer, table_.kl_weight_outer};
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
   }
 
@@ -189,7 +194,7 @@ class Abml final : public Algorithm {
     return {network_->initial_weights(seed),
             std::vector<double>(network_->size(), table_.log_sigma_init)};
   }
-  int samples() const override { return spec_.samples_outer; }
+  int samples() const override { return spec_.outer.samples; }
   bool bayesian() const override { return true; }
   std::vector<std::size_t> gradient_widths() const override {
     return {network_->size(), network_->size()};

@@ -211,8 +211,7 @@ Block Adaptation::differentiate(const StepContext& context, const backend::Share
     descent.steps = spec_.steps;
     descent.second_order = spec_.second_order;
     descent.outer = outer;
-    // predictions have no more slots than these
-    const StateBlocks end = iterate(static_cast<std::size_t>(std::min(2, spec_.steps)));
+    const StateBlocks end = this->end();
     descent.end = end.mu;
     descent.gradient = v;
     descent.loss = loss;
@@ -227,6 +226,48 @@ Block Adaptation::differentiate(const StepContext& context, const backend::Share
   wave_.gradient(outer, v, false, loss);
   for (const Block& block : rate_gradients) wave_.fill(block, 0.0);
   return adjoint(context, rates, {v, {}}, {}, rate_gradients).mu;
+}
+
+bool Adaptation::differentiate(const StepContext& context, const backend::SharedVector& mu,
+                               const backend::SharedVector& s, const RatePlan& rates,
+                               const GaussianOuter& outer, const StateBlocks& gradient,
+                               Block loss) {
+  if (spec_.estimator != backend::Estimator::weight) return false;
+  const auto samples = static_cast<std::size_t>(spec_.samples);
+  Wave::GaussianDescent descent;
+  descent.set = spec_.inner_set;
+  descent.scale = {1.0, rows()};
+  descent.kl = {spec_.kl_weight, rows()};
+  descent.mu = &mu;
+  descent.s = &s;
+  descent.rates = rates.steps;
+  descent.steps = spec_.steps;
+  descent.second_order = spec_.second_order;
+  descent.differentiate_prior = spec_.differentiate_prior;
+  descent.draws = {{context.seed, Purpose::noise_inner, context.step, 0, 0, 0},
+                   context.noise_inner,
+                   static_cast<std::size_t>(context.batch_tasks) * samples * width_,
+                   samples * width_,
+                   width_,
+                   spec_.samples};
+  descent.and_support = outer.and_support;
+  descent.outer_scale = {1.0, outer.rows()};
+  descent.outer_kl = {outer.kl_weight, outer.rows()};
+  descent.outer_draws = {{context.seed, Purpose::noise_outer, context.step, 0, 0, 0},
+                         context.noise_outer,
+                         0,
+                         static_cast<std::size_t>(outer.samples) * width_,
+                         width_,
+                         outer.samples};
+  const StateBlocks end = this->end();
+  descent.end_mu = end.mu;
+  descent.end_s = end.s;
+  descent.gradient_mu = gradient.mu;
+  descent.gradient_s = gradient.s;
+  descent.loss = loss;
+  if (!wave_.differentiate_gaussian(descent)) return false;
+  current_ = end;
+  return true;
 }
 
 StateBlocks Adaptation::adjoint(const StepContext& context, const RatePlan& rates,

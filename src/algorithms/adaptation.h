@@ -80,6 +80,23 @@ class Adaptation {
                                const RatePlan& rates, backend::Wave::Pass outer, backend::Block v,
                                backend::Block loss, std::span<const backend::Block> rate_gradients);
 
+  /// The same for Gaussians by samples of weights.
+  struct GaussianOuter {
+    bool and_support = false;  ///< beside the query set
+    int samples = 1;
+    double kl_weight = 0.0;
+    /// Of the set's summed loss and of the KL: rows of both sets, or of the query set.
+    backend::Scale::By rows() const {
+      return and_support ? backend::Scale::By::all : backend::Scale::By::query;
+    }
+  };
+  /// Adapts from `mu` and `s`, adds the outer loss to `loss` and overwrites `gradient` with its
+  /// gradient by both, the path through the prior included, where the backend does all of that at
+  /// once. False where it does not; nothing is done then.
+  bool differentiate(const StepContext& context, const backend::SharedVector& mu,
+                     const backend::SharedVector& s, const RatePlan& rates,
+                     const GaussianOuter& outer, const StateBlocks& gradient, backend::Block loss);
+
   /// One outer or predictive sample at the current state; the set and its scale are the caller's to
   /// fill in. To be used before the next call.
   backend::GaussianPass outer_sample(const StepContext& context, int sample, int samples);
@@ -89,6 +106,8 @@ class Adaptation {
     backend::Block memory;
     bool drawn = false;
   };
+  /// Where a descent at once leaves its end: predictions have no more slots.
+  StateBlocks end() { return iterate(static_cast<std::size_t>(std::min(2, spec_.steps))); }
   backend::Wave::Pass inner_pass(const StepContext& context, int k, backend::Block weights) const;
   int activations_number(int k) const;
   void run(const StepContext& context, const RatePlan& rates, int steps, bool keep,

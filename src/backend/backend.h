@@ -316,6 +316,38 @@ class Wave {
   /// All of it at once, where the backend has that for this network and these sizes. False where it
   /// has not; nothing is done then, and the caller composes it of the operations here.
   virtual bool differentiate(const Descent& /*descent*/) { return false; }
+  /// The same for a Gaussian over weights, by samples of them (Estimator::weight): from theta =
+  /// (mu, s), which is the prior p too, descent on the mean over samples of the scaled loss plus kl
+  /// KL(q
+  /// || p); then the mean over samples of the scaled loss of `outer_set`, with the support set as a
+  /// set of its own after it where wanted, plus outer_kl KL(q || p), and its gradient by theta.
+  struct GaussianDescent {
+    /// Noise of all samples and steps: drawn by key, whose inner step and sample are set, or a
+    /// case's own arrays: those of task 0; step, task and sample strides.
+    struct Draws {
+      RandomKey key;
+      const double* host = nullptr;
+      std::size_t step_stride = 0, task_stride = 0, sample_stride = 0;
+      int samples = 1;
+    };
+    Set set = Set::support;
+    Scale scale, kl;
+    const SharedVector* mu = nullptr;
+    const SharedVector* s = nullptr;
+    std::span<const Rate> rates;  ///< as Descent's, for mu and s alike
+    int steps = 0;
+    bool second_order = true;
+    bool differentiate_prior = true;  ///< theta is differentiated as the inner KL's prior too
+    Draws draws;
+    Set outer_set = Set::query;
+    bool and_support = false;
+    Scale outer_scale, outer_kl;
+    Draws outer_draws;
+    Block end_mu, end_s;            ///< q at the end
+    Block gradient_mu, gradient_s;  ///< by theta, overwritten
+    Block loss;                     ///< added to
+  };
+  virtual bool differentiate_gaussian(const GaussianDescent& /*descent*/) { return false; }
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
@@ -478,7 +510,9 @@ struct WaveDemand {
   bool hessian_vectors = false;      ///< there are some
   bool hessian_gradients = false;    ///< and some give the gradient as well
   bool dropout = false;
-  int descent_steps = 0;  ///< of Wave::differentiate, where it is done at once
+  // Of Wave::differentiate and differentiate_gaussian, where they are done at once:
+  int descent_steps = 0;
+  int descent_samples = 0;  ///< the most of any step; 0: of a point
   /// Passes with noise by rows, and Hessian-vector products of them; by Estimator.
   struct Split {
     bool passes = false, hessian_vectors = false;

@@ -68,6 +68,14 @@ class Ledger final : public backend::Wave {
     if (at_once_) demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
     return at_once_;
   }
+  bool differentiate_gaussian(const GaussianDescent& descent) override {
+    if (at_once_) {
+      demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
+      demand_.descent_samples =
+          std::max({demand_.descent_samples, descent.draws.samples, descent.outer_draws.samples});
+    }
+    return at_once_;
+  }
   void hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
     ++cost_.hessian_products;
     demand_.dropout = demand_.dropout || pass.dropout;

@@ -1,6 +1,7 @@
 #include "backend/cuda/cuda_wave.h"
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 #include <stdexcept>
 #include <type_traits>
@@ -113,7 +114,11 @@ void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
     layered = layered || split.hessian_vectors;
   }
   if (demand.hessian_vectors && layered) prepare_tangents();
-  if (demand.descent_steps > 0) perceptron_.reserve(capacity_, demand.descent_steps);
+  if (demand.descent_samples > 0) {
+    perceptron_.reserve_gaussian(capacity_, demand.descent_steps, demand.descent_samples);
+  } else if (demand.descent_steps > 0) {
+    perceptron_.reserve(capacity_, demand.descent_steps);
+  }
   if (demand.dropout) {
     dropped_.reserve(count_of(capacity_) * count_of(largest_rows(shape_)) *
                      count_of(network_->input().size()));
@@ -725,21 +730,27 @@ void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const ba
 }
 
 template <class T>
+template <class To>
+bool CudaWave<T>::take_rates(std::span<const backend::Rate> rates, To& to) const {
+  if (rates.empty() || rates.size() > count_of(most_descent_rates)) return false;
+  to.rate_count = static_cast<int>(rates.size());
+  for (std::size_t i = 0; i < rates.size(); ++i) {
+    Extent extent{count_, static_cast<int>(network_->size())};
+    to.rates[i] = rate_argument(rates[i], extent);
+  }
+  return true;
+}
+
+template <class T>
 bool CudaWave<T>::differentiate(const Descent& descent) {
-  if (descent.outer.dropout || descent.rates.empty() ||
-      descent.rates.size() > count_of(most_descent_rates) ||
-      descent.rate_gradients.size() > count_of(most_descent_rates)) {
+  if (descent.outer.dropout || descent.rate_gradients.size() > count_of(most_descent_rates)) {
     return false;
   }
   const std::size_t n = network_->size();
   PerceptronDescent<T> d;
+  if (!take_rates(descent.rates, d)) return false;
   d.start = {on_device<T>(*descent.start).data(), 0};
   d.steps = descent.steps;
-  d.rate_count = static_cast<int>(descent.rates.size());
-  for (std::size_t i = 0; i < descent.rates.size(); ++i) {
-    Extent extent{count_, static_cast<int>(n)};
-    d.rates[i] = rate_argument(descent.rates[i], extent);
-  }
   d.inner = perceptron_rows(descent.set, descent.scale);
   d.end = wanted(descent.end, n);
   d.gradient = at(descent.gradient, n);
@@ -752,6 +763,64 @@ bool CudaWave<T>::differentiate(const Descent& descent) {
   }
   if (!perceptron_.open()) return false;
   perceptron_.reserve(capacity_, descent.steps);
+  return perceptron_.run(d, count_, stream_);
+}
+
+template <class T>
+PerceptronNoise<T> CudaWave<T>::perceptron_noise(const GaussianDescent::Draws& draws, int steps,
+                                                 DeviceMemory<T>& memory) {
+  PerceptronNoise<T> noise;
+  noise.key = draws.key;
+  noise.key.task = global_first_;
+  if (!draws.host) return noise;
+  const std::size_t n = network_->size(), samples = count_of(draws.samples);
+  noise.sample_stride = n;
+  noise.task_stride = samples * n;
+  noise.step_stride = count_of(count_) * noise.task_stride;
+  std::vector<T> all;
+  all.reserve(count_of(steps) * noise.step_stride);
+  for (std::size_t k = 0; k < count_of(steps); ++k) {
+    for (std::size_t t = 0; t < count_of(count_); ++t) {
+      for (std::size_t s = 0; s < samples; ++s) {
+        const double* from = draws.host + k * draws.step_stride +
+                             (batch_first_ + t) * draws.task_stride + s * draws.sample_stride;
+        std::transform(from, from + n, std::back_inserter(all),
+                       [](double x) { return static_cast<T>(x); });
+      }
+    }
+  }
+  memory.reserve(all.size());
+  stream_.to_device(memory.data(), all.data(), all.size());
+  noise.given = memory.data();
+  return noise;
+}
+
+template <class T>
+bool CudaWave<T>::differentiate_gaussian(const GaussianDescent& descent) {
+  const std::size_t n = network_->size();
+  cuda::GaussianDescent<T> d;
+  if (!perceptron_.open() || !take_rates(descent.rates, d)) return false;
+  d.mu = on_device<T>(*descent.mu).data();
+  d.s = on_device<T>(*descent.s).data();
+  d.steps = descent.steps;
+  d.inner = perceptron_rows(descent.set, descent.scale);
+  d.samples = descent.draws.samples;
+  d.noise = perceptron_noise(descent.draws, descent.steps, given_inner_);
+  d.kl = task_scale(descent.kl);
+  d.second_order = descent.second_order;
+  d.prior_path = descent.differentiate_prior;
+  d.outer = perceptron_rows(descent.outer_set, descent.outer_scale);
+  d.two_sets = descent.and_support;
+  d.second = perceptron_rows(Set::support, descent.outer_scale);
+  d.outer_samples = descent.outer_draws.samples;
+  d.outer_noise = perceptron_noise(descent.outer_draws, 1, given_outer_);
+  d.outer_kl = task_scale(descent.outer_kl);
+  d.end_mu = at(descent.end_mu, n);
+  d.end_s = at(descent.end_s, n);
+  d.gradient_mu = at(descent.gradient_mu, n);
+  d.gradient_s = at(descent.gradient_s, n);
+  d.loss = wanted(descent.loss, 1);
+  perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples));
   return perceptron_.run(d, count_, stream_);
 }
 

@@ -73,6 +73,7 @@ class CudaWave final : public backend::Wave {
   void gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
                      Block scratch) override;
   bool differentiate(const Descent& descent) override;
+  bool differentiate_gaussian(const GaussianDescent& descent) override;
   void value(const Pass& pass, Block loss, Block outputs,
              backend::NormStatistics statistics) override;
   void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
@@ -203,6 +204,12 @@ class CudaWave final : public backend::Wave {
   }
   LossTarget<T> target_of(const Rows& rows) const;
   PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
+  /// Rates of a descent; false where there are more than a kernel takes.
+  template <class To>
+  bool take_rates(std::span<const backend::Rate> rates, To& to) const;
+  /// A case's own noise goes to `memory`.
+  PerceptronNoise<T> perceptron_noise(const GaussianDescent::Draws& draws, int steps,
+                                      DeviceMemory<T>& memory);
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
   /// Outputs of the set's rows, which `run` has been through, and their loss.
   void put_value(const Run& run, const backend::Scale& scale, Block loss, Block outputs);
@@ -238,6 +245,7 @@ class CudaWave final : public backend::Wave {
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   PerceptronPath<T> perceptron_;
+  DeviceMemory<T> given_inner_, given_outer_;  ///< noise of a case
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;         ///< of uploads and downloads

@@ -52,15 +52,16 @@ std::optional<Perceptron> as_perceptron(const Network& network) {
 }
 
 template <class T>
-PerceptronPath<T>::PerceptronPath(const Network& network, const backend::WaveShape& shape) {
+PerceptronPath<T>::PerceptronPath(const Network& network, const backend::WaveShape& shape)
+    : perceptron_(as_perceptron(network)) {
   const int rows =
       shape.with_all ? shape.support + shape.query : std::max(shape.support, shape.query);
-  const std::optional<Perceptron> perceptron = as_perceptron(network);
-  if (!perceptron) return;
-  const DeviceLimits limits = limits_of_device();
+  rows_ = std::max(rows, 1);
+  if (!perceptron_) return;
+  limits_ = limits_of_device();
   for (const bool own_direction : {false, true}) {
     PerceptronPlan plan;
-    if (plan_perceptron<T>(plan, *perceptron, std::max(rows, 1), own_direction, limits)) {
+    if (plan_perceptron<T>(plan, *perceptron_, rows_, own_direction, limits_)) {
       plans_[own_direction ? 1 : 0] = plan;
     }
   }
@@ -81,6 +82,33 @@ bool PerceptronPath<T>::run(PerceptronDescent<T> descent, int tasks, const Strea
   if (!plan) return false;
   descent.scratch = iterates_.data();
   perceptron_descent(*plan, descent, tasks, stream.get());
+  return true;
+}
+
+template <class T>
+const std::optional<PerceptronPlan>& PerceptronPath<T>::gaussian_plan(int samples) {
+  if (perceptron_ && samples != gaussian_samples_) {
+    gaussian_samples_ = samples;
+    PerceptronPlan plan;
+    gaussian_.reset();
+    if (plan_gaussian_perceptron<T>(plan, *perceptron_, rows_, samples, limits_)) gaussian_ = plan;
+  }
+  return gaussian_;
+}
+
+template <class T>
+void PerceptronPath<T>::reserve_gaussian(int tasks, int steps, int samples) {
+  const std::optional<PerceptronPlan>& plan = gaussian_plan(samples);
+  if (plan) iterates_.reserve(gaussian_scratch(*plan, tasks, steps));
+}
+
+template <class T>
+bool PerceptronPath<T>::run(GaussianDescent<T> descent, int tasks, const Stream& stream) {
+  const std::optional<PerceptronPlan>& plan =
+      gaussian_plan(std::max(descent.samples, descent.outer_samples));
+  if (!plan) return false;
+  descent.scratch = iterates_.data();
+  gaussian_perceptron_descent(*plan, descent, tasks, stream.get());
   return true;
 }
 

@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/memory.h"
+#include "kernels/gaussian_perceptron.h"
 #include "kernels/perceptron.h"
 #include "kshot/network.h"
 
@@ -28,8 +29,19 @@ class PerceptronPath {
   /// is too small. `descent` comes without scratch memory.
   bool run(PerceptronDescent<T> descent, int tasks, const Stream& stream);
 
+  /// The same for Gaussian weights; samples: the most of any step.
+  void reserve_gaussian(int tasks, int steps, int samples);
+  bool run(GaussianDescent<T> descent, int tasks, const Stream& stream);
+
  private:
+  const std::optional<PerceptronPlan>& gaussian_plan(int samples);
+
+  std::optional<Perceptron> perceptron_;
+  int rows_;
+  DeviceLimits limits_;
   std::optional<PerceptronPlan> plans_[2];  ///< without, and with a direction of its own
+  std::optional<PerceptronPlan> gaussian_;  ///< the last one asked for
+  int gaussian_samples_ = 0;
   DeviceMemory<T> iterates_;
 };
 
