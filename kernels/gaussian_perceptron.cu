@@ -149,87 +149,86 @@ __global__ void __launch_bounds__(most_threads, 1)
   const auto weights = static_cast<std::size_t>(width);
   const int steps = descent.steps;
   const bool back = descent.second_order;
-  const Kept<T> kept{descent.scratch + static_cast<std::size_t>(blockIdx.x) *
-                                           static_cast<std::size_t>(kept_scalars),
-                     weights};
 
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
-    const std::size_t row = static_cast<std::size_t>(t) * weights;
-    const Both<T> end = {descent.end_mu + row, descent.end_s + row};
-    const Both<T> gradient = {descent.gradient_mu + row, descent.gradient_s + row};
-    T divergence = 0;  // of this thread's weights
 #pragma unroll 1
     for (int pass = 0; pass <= (back ? 2 * steps : steps); ++pass) {
       const bool down = pass<steps, outer = pass == steps, adjoint = pass> steps;
-      const int k = adjoint ? 2 * steps - pass : pass;
       const int samples = outer ? descent.outer_samples : descent.samples;
-      const int rounds = (samples + teams - 1) / teams;
-      const PerceptronNoise<T>& noise = outer ? descent.outer_noise : descent.noise;
-      const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
-      const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
-      Both<const T> state = {descent.mu, descent.s};
-      if (k > 0) {
-        const Both<T> at = k == steps ? end : kept.iterate(k);
-        state = {at.mu, at.s};
-      }
-
-      /// What is left of a pass when all samples' gradients are added up.
-      const auto finish = [&](int i, T mu, T s, T d_mu, T d_s, T sum_mu, T sum_s) {
-        T by_mu = sum_mu, by_s = sum_s, path_mu = 0, path_s = 0;
-        if (kl != T(0)) {
-          const KlAt<T> at(mu, s, descent.mu[i], descent.s[i]);
-          if (adjoint) {
-            const T along_mu = kl * at.precision * d_mu, along_s = kl * T(2) * at.ratio * d_s;
-            by_mu += along_mu;
-            by_s += along_s;
-            if (descent.prior_path) {
-              path_mu = along_mu;
-              path_s = T(2) * at.d * along_mu + along_s;
-            }
-          } else {
-            by_mu += kl * at.pull();
-            by_s += kl * (at.ratio - T(1));
-            if (outer) {
-              const T square = at.d * at.pull();
-              path_mu = -kl * at.pull();
-              path_s = kl * (T(1) - at.ratio - square);
-              divergence += descent.s[i] - s + T(0.5) * (at.ratio + square - T(1));
-            }
-          }
-        }
-        const Both<T> v = kept.adjoint();
-        if (down) {
-          const T step = rate.vector ? rate.vector[i] : rate.value;
-          const Both<T> next = k + 1 == steps ? end : kept.iterate(k + 1);
-          next.mu[i] = mu - step * by_mu;
-          next.s[i] = s - step * by_s;
-          if (back) kept.by_s(k, steps)[i] = sum_s;
-        } else if (outer) {
-          v.mu[i] = by_mu;
-          v.s[i] = by_s;
-          gradient.mu[i] = by_mu + path_mu;
-          gradient.s[i] = by_s + path_s;
-          if (steps == 0) {
-            end.mu[i] = mu;
-            end.s[i] = s;
-          }
-        } else {
-          by_s += kept.by_s(k, steps)[i] * d_s;
-          v.mu[i] -= by_mu;
-          v.s[i] -= by_s;
-          gradient.mu[i] += path_mu - by_mu;
-          gradient.s[i] += path_s - by_s;
-        }
-      };
-
       if (outer) {
         for (int r = task.team.thread; r < losses; r += team_threads) memory.row_loss[r] = T(0);
       }
 #pragma unroll 1
       for (int round = 0;; ++round) {
         // Element by element: what the last round's samples left is added up, and this round's are
-        // drawn.
-        const bool draws = round < rounds;
+        // drawn. What it takes for that is found here, so that it does not stay in registers.
+        const bool draws = round * teams < samples;
+        const std::size_t row = static_cast<std::size_t>(t) * weights;
+        const Both<T> end = {descent.end_mu + row, descent.end_s + row};
+        const Both<T> gradient = {descent.gradient_mu + row, descent.gradient_s + row};
+        const Kept<T> kept{descent.scratch + static_cast<std::size_t>(blockIdx.x) *
+                                                 static_cast<std::size_t>(kept_scalars),
+                           weights};
+        const int k = adjoint ? 2 * steps - pass : pass;
+        const PerceptronNoise<T>& noise = outer ? descent.outer_noise : descent.noise;
+        const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
+        const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
+        Both<const T> state = {descent.mu, descent.s};
+        if (k > 0) {
+          const Both<T> at = k == steps ? end : kept.iterate(k);
+          state = {at.mu, at.s};
+        }
+
+        T divergence = 0;  // of this thread's weights
+        /// What is left of a pass when all samples' gradients are added up.
+        const auto finish = [&](int i, T mu, T s, T d_mu, T d_s, T sum_mu, T sum_s) {
+          T by_mu = sum_mu, by_s = sum_s, path_mu = 0, path_s = 0;
+          if (kl != T(0)) {
+            const KlAt<T> at(mu, s, descent.mu[i], descent.s[i]);
+            if (adjoint) {
+              const T along_mu = kl * at.precision * d_mu, along_s = kl * T(2) * at.ratio * d_s;
+              by_mu += along_mu;
+              by_s += along_s;
+              if (descent.prior_path) {
+                path_mu = along_mu;
+                path_s = T(2) * at.d * along_mu + along_s;
+              }
+            } else {
+              by_mu += kl * at.pull();
+              by_s += kl * (at.ratio - T(1));
+              if (outer) {
+                const T square = at.d * at.pull();
+                path_mu = -kl * at.pull();
+                path_s = kl * (T(1) - at.ratio - square);
+                divergence += descent.s[i] - s + T(0.5) * (at.ratio + square - T(1));
+              }
+            }
+          }
+          const Both<T> v = kept.adjoint();
+          if (down) {
+            const T step = rate.vector ? rate.vector[i] : rate.value;
+            const Both<T> next = k + 1 == steps ? end : kept.iterate(k + 1);
+            next.mu[i] = mu - step * by_mu;
+            next.s[i] = s - step * by_s;
+            if (back) kept.by_s(k, steps)[i] = sum_s;
+          } else if (outer) {
+            v.mu[i] = by_mu;
+            v.s[i] = by_s;
+            gradient.mu[i] = by_mu + path_mu;
+            gradient.s[i] = by_s + path_s;
+            if (steps == 0) {
+              end.mu[i] = mu;
+              end.s[i] = s;
+            }
+          } else {
+            by_s += kept.by_s(k, steps)[i] * d_s;
+            v.mu[i] -= by_mu;
+            v.s[i] -= by_s;
+            gradient.mu[i] += path_mu - by_mu;
+            gradient.s[i] += path_s - by_s;
+          }
+        };
+
         const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
         const Both<T> sums = kept.sums();
 #pragma unroll 1
@@ -301,7 +300,24 @@ __global__ void __launch_bounds__(most_threads, 1)
             }
           }
         }
-        if (!draws) break;
+        if (!draws) {
+          if (outer && descent.loss) {
+            const T sum = warp_sum(divergence);
+            if (thread % warp_lanes == 0) warp_sums[thread / warp_lanes] = sum;
+            __syncthreads();
+            if (thread == 0) {
+              T rows = 0, total = 0;
+              for (int n = 0; n < teams; ++n) {
+                const T* row_loss = memory.row_loss + n * of_team;
+                for (int r = 0; r < network.rows; ++r) rows += row_loss[r];
+              }
+              for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
+              descent.loss[t] += scale_of(descent.outer.scale, t) / static_cast<T>(samples) * rows;
+              if (kl != T(0)) descent.loss[t] += kl * total;
+            }
+          }
+          break;
+        }
         const int sets = outer && descent.two_sets ? 2 : 1;
         const bool live = round * teams + number < samples;  // else the team idles along
         if (adjoint) {
@@ -336,21 +352,6 @@ __global__ void __launch_bounds__(most_threads, 1)
               task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
             }
           });
-        }
-      }
-      if (outer && descent.loss) {
-        const T sum = warp_sum(divergence);
-        if (thread % warp_lanes == 0) warp_sums[thread / warp_lanes] = sum;
-        __syncthreads();
-        if (thread == 0) {
-          T rows = 0, total = 0;
-          for (int n = 0; n < teams; ++n) {
-            const T* row_loss = memory.row_loss + n * of_team;
-            for (int r = 0; r < network.rows; ++r) rows += row_loss[r];
-          }
-          for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
-          descent.loss[t] += scale_of(descent.outer.scale, t) / static_cast<T>(samples) * rows;
-          if (kl != T(0)) descent.loss[t] += kl * total;
         }
       }
       // what teams kept of the pass is read; a thread's own vectors need no barrier

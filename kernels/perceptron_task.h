@@ -279,6 +279,80 @@ __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, in
   }
 }
 
+/// The product where the depth is one (the layer after one input, the gradient by the inputs of one
+/// output): c[i][j] = a[i] b[j], b's numbers one after another. A lane has five columns of every
+/// fourth row, and keeps what is of columns in registers.
+template <unsigned terms, class T, class Store>
+__device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
+                                              const ProductSize& size, const Store& store) {
+  using A = Fragment<terms, true, 1, T>;
+  using B = Fragment<terms, false, 1, T>;
+  const int column = team.thread & 7, group = team.thread >> 3, groups = team.threads >> 3;
+  for (int left = 0; left < size.columns; left += tile_columns) {
+    T w[lane_columns] = {}, w_dot[lane_columns] = {};
+    Element<T> first[lane_columns];
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+      const int at = lesser(left + column + 8 * j, size.columns - 1);
+      if constexpr (B::plain) w[j] = b.value[at];
+      if constexpr (B::dotted) w_dot[j] = b.dot[at];
+      first[j] = store.first(at);
+    }
+#pragma unroll 1
+    for (int i = group; i < size.rows; i += groups) {
+      T x = 0, x_dot = 0;
+      if constexpr (A::plain) x = a.value[i * a.stride];
+      if constexpr (A::dotted) x_dot = a.dot[i * a.stride];
+#pragma unroll
+      for (int j = 0; j < lane_columns; ++j) {
+        Element<T> sum = first[j];
+        multiply_add<terms>(sum, x, x_dot, w[j], w_dot[j]);
+        const int at = left + column + 8 * j;
+        if (at < size.columns) store(i, at, sum);
+      }
+    }
+  }
+}
+
+/// The product with one column (a layer's one output): two lanes a row, each with every other pair
+/// of the depth.
+template <unsigned terms, class T, class Store>
+__device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
+                                               const ProductSize& size, const Store& store) {
+  using A = Fragment<terms, true, 2, T>;
+  using B = Fragment<terms, false, 2, T>;
+  const int half = team.thread & 1, whole = size.depth & ~3;
+  // all lanes of a warp are there when they exchange sums
+  for (int down = 0; down < size.rows; down += team.threads / 2) {
+    const int row = down + (team.thread >> 1);
+    const int a_at = lesser(row, size.rows - 1) * a.stride;
+    Element<T> sum = {};
+    if (half == 0) sum = store.first(0);
+#pragma unroll 5
+    for (int d = 2 * half; d < whole; d += 4) {
+      Pair<T> x = {}, x_dot = {}, w = {}, w_dot = {};
+      if constexpr (A::plain) x = pair_at(a.value + a_at + d);
+      if constexpr (A::dotted) x_dot = pair_at(a.dot + a_at + d);
+      if constexpr (B::plain) w = pair_at(b.value + d);
+      if constexpr (B::dotted) w_dot = pair_at(b.dot + d);
+      multiply_add<terms>(sum, x.x, x_dot.x, w.x, w_dot.x);
+      multiply_add<terms>(sum, x.y, x_dot.y, w.y, w_dot.y);
+    }
+#pragma unroll 1
+    for (int d = whole + half; d < size.depth; d += 2) {
+      T x = 0, x_dot = 0, w = 0, w_dot = 0;
+      if constexpr (A::plain) x = a.value[a_at + d];
+      if constexpr (A::dotted) x_dot = a.dot[a_at + d];
+      if constexpr (B::plain) w = b.value[d];
+      if constexpr (B::dotted) w_dot = b.dot[d];
+      multiply_add<terms>(sum, x, x_dot, w, w_dot);
+    }
+    if constexpr ((terms & values) != 0) sum.value += __shfl_xor_sync(all_lanes, sum.value, 1);
+    if constexpr ((terms & both_dots) != 0) sum.dot += __shfl_xor_sync(all_lanes, sum.dot, 1);
+    if (half == 0 && row < size.rows) store(row, 0, sum);
+  }
+}
+
 /// Instructions, about: which of the two ways.
 __device__ inline bool is_narrow(const ProductSize& size, int tile_of_rows, int per_depth,
                                  int per_tile) {
@@ -292,7 +366,11 @@ __device__ inline bool is_narrow(const ProductSize& size, int tile_of_rows, int 
 template <unsigned terms, bool along, class T, class Store>
 __device__ __forceinline__ void product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                         const ProductSize& size, const Store& store) {
-  if (is_narrow(size, tile_rows, 18, 200) || (along && size.depth < 4)) {
+  if (size.depth == 1) {  // rows of weights of one input lie one after another
+    outer_product<terms>(team, a, b, size, store);
+  } else if (along && size.columns == 1 && size.depth >= 4) {
+    column_product<terms>(team, a, b, size, store);
+  } else if (is_narrow(size, tile_rows, 18, 200) || (along && size.depth < 4)) {
     narrow_product<terms>(team, a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
                           store);
   } else {
@@ -673,17 +751,67 @@ struct Task {
                                                   T* rate_gradient) {
     const auto flat = [&](int first) { return rate_gradient ? rate_gradient + first : nullptr; };
     const Matrix<T> g = gradients(layer);
-    sum_over_rows<terms>(team, g, inputs(layer), {layer.outputs, layer.inputs, rows},
-                         Update<use, T>{stored + layer.weight_at, memory.u + layer.weight_at,
-                                        layer.stride, factor, flat(layer.weight), layer.inputs});
-    if (layer.bias < 0) return;
+    const Update<use, T> weight{stored + layer.weight_at,
+                                memory.u + layer.weight_at,
+                                layer.stride,
+                                factor,
+                                flat(layer.weight),
+                                layer.inputs};
     const Update<use, T> bias{
         stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
+    if (layer.inputs == 1 || layer.outputs == 1) {
+      thin_weight_gradient<terms>(layer, weight, bias);
+      return;
+    }
+    sum_over_rows<terms>(team, g, inputs(layer), {layer.outputs, layer.inputs, rows}, weight);
+    if (layer.bias < 0) return;
     const T* of = use == Use::adjoint || use == Use::keep_dot ? g.dot : g.value;
     for (int o = team.thread; o < layer.outputs; o += team.threads) {
       T sum = 0;
       for (int r = 0; r < rows; ++r) sum += of[o + r * g.stride];
       bias(o, 0, {sum, sum});
+    }
+  }
+
+  /// The same for one input or one output: a lane a pair of weights, and their biases on the way.
+  template <unsigned terms, Use use>
+  __device__ __forceinline__ void thin_weight_gradient(const PerceptronLayer& layer,
+                                                       const Update<use, T>& weight,
+                                                       const Update<use, T>& bias) {
+    const Matrix<T> g = gradients(layer), x = inputs(layer);
+    const bool one_input = layer.inputs == 1;
+    const int width = one_input ? layer.outputs : layer.inputs;
+    // weights of one input lie one after another, as those of one output do
+    Update<use, T> all = weight;
+    all.inputs = width;
+    for (int at = 2 * team.thread; at < width; at += 2 * team.threads) {
+      Element<T> sum[2] = {}, of_bias[2] = {};
+      const int wide_g = one_input ? at : 0, wide_x = one_input ? 0 : at;
+#pragma unroll 2
+      for (int r = 0; r < rows; ++r) {
+        using G = Fragment<terms, true, 1, T>;
+        using X = Fragment<terms, false, 1, T>;
+        Pair<T> out = {}, out_dot = {}, in = {}, in_dot = {};
+        if constexpr (G::plain) out = pair_at(g.value + r * g.stride + wide_g);
+        if constexpr (G::dotted) out_dot = pair_at(g.dot + r * g.stride + wide_g);
+        if constexpr (X::plain) in = pair_at(x.value + r * x.stride + wide_x);
+        if constexpr (X::dotted) in_dot = pair_at(x.dot + r * x.stride + wide_x);
+        // the one number of a row is the first of its pair
+        multiply_add<terms>(sum[0], out.x, out_dot.x, in.x, in_dot.x);
+        multiply_add<terms>(sum[1], one_input ? out.y : out.x, one_input ? out_dot.y : out_dot.x,
+                            one_input ? in.x : in.y, one_input ? in_dot.x : in_dot.y);
+        if constexpr (G::plain) of_bias[0].value += out.x, of_bias[1].value += out.y;
+        if constexpr (G::dotted) of_bias[0].dot += out_dot.x, of_bias[1].dot += out_dot.y;
+      }
+      all.two(0, at, sum[0], sum[1]);
+      if (layer.bias < 0) continue;
+      if (one_input) {
+        Update<use, T> biases = bias;
+        biases.inputs = width;
+        biases.two(0, at, of_bias[0], of_bias[1]);
+      } else if (at == 0) {
+        bias(0, 0, of_bias[0]);
+      }
     }
   }
 
