@@ -772,8 +772,10 @@ void Works::classes(const std::string& problem, int tasks, const ClassDraw& draw
 }  // namespace
 
 std::vector<KernelWork> kernel_works(bool smoke) {
-  std::vector<KernelWork> all = Works(smoke).take(), more = generator_works(smoke);
-  std::ranges::move(more, std::back_inserter(all));
+  std::vector<KernelWork> all = Works(smoke).take();
+  for (std::vector<KernelWork> more : {generator_works(smoke), perceptron_works(smoke)}) {
+    std::ranges::move(more, std::back_inserter(all));
+  }
   return all;
 }
 

@@ -65,6 +65,8 @@ struct KernelWork {
 std::vector<KernelWork> kernel_works(bool smoke);
 /// Those of them for generated weights and for noise by rows (generator_works.cpp).
 std::vector<KernelWork> generator_works(bool smoke);
+/// And those of small perceptrons (perceptron_works.cpp).
+std::vector<KernelWork> perceptron_works(bool smoke);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

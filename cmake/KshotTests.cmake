@@ -24,7 +24,8 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     target_link_libraries(test_simt PRIVATE kshot_emulated_kernels kshot_emulated_examples)
     # the kernels' benchmarks, run once
     target_sources(test_simt PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/bench/kernel_works.cpp
-                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/generator_works.cpp)
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/generator_works.cpp
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/perceptron_works.cpp)
   endif()
   if(TARGET kshot_cli AND NOT name STREQUAL "simt")
     add_dependencies(test_${name} kshot_cli)

@@ -23,7 +23,7 @@
 //               memory         gradient and last iterate, 14 KB, once each; rows 160 B
 //               second cache   iterates: 62 KB; the start, which all tasks share: 14 KB
 //               shared memory  the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
-//               Floor 35 M tasks/s at 67 TFLOP/s; expected 7 to 8 M (docs/kernels.md says why).
+//               Floor 35 M tasks/s at 67 TFLOP/s; expected 7.5 to 8.8 M (docs/kernels.md says why).
 #include "kernels/perceptron.h"
 
 #include <algorithm>
@@ -185,9 +185,6 @@ __global__ void __launch_bounds__(most_threads, 1)
   }
 }
 
-int even(int n) {
-  return (n + 1) / 2 * 2;
-}
 int quads(int n) {
   return (n + 3) / 4 * 4;
 }
@@ -198,6 +195,16 @@ int stride_of(int inputs) {
   if (inputs < 4) return inputs;
   const int fours = (inputs + 3) / 4;
   return 4 * (fours % 2 == 1 ? fours : fours + 1);
+}
+
+/// Instructions, about: whether a thread an element is the shorter way for a product of so many
+/// rows, columns and depth.
+bool is_narrow(int rows, int columns, int depth, int tile_height, int tile_width, int per_depth,
+               int per_tile) {
+  const auto tiles = [](int size, int tile) { return (size + tile - 1) / tile; };
+  return std::max(rows * columns, warp_lanes) * (25 + 3 * depth) <=
+         warp_lanes * tiles(rows, tile_height) * tiles(columns, tile_width) *
+             (per_tile + per_depth * depth);
 }
 
 }  // namespace
@@ -229,20 +236,27 @@ void lay_out(Perceptron& n, int rows) {
   PerceptronLayer& last = n.layer[n.layers - 1];
   const auto buffer = [&](int& where, int features) {
     where = at;
-    at += quads(rows * even(features));
+    at += quads(rows * quads(features));
   };
-  last.gradient_stride = even(last.outputs);
+  last.gradient_stride = quads(last.outputs);
   buffer(last.gradient_at, last.outputs);
   for (int l = n.layers - 1; l > 0; --l) {
     PerceptronLayer &layer = n.layer[l], &before = n.layer[l - 1];
-    layer.inputs_stride = even(layer.inputs);
-    before.gradient_stride = even(before.outputs);
+    layer.inputs_stride = quads(layer.inputs);
+    before.gradient_stride = quads(before.outputs);
     if (l == n.layers - 1) buffer(before.gradient_at, before.outputs);
     // the inputs of layer l, then the gradient by those of layer l - 1
     buffer(layer.inputs_at, std::max(layer.inputs, before.inputs));
     if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
   }
-  n.layer[0].inputs_stride = even(n.layer[0].inputs);
+  for (int l = 0; l < n.layers; ++l) {
+    PerceptronLayer& layer = n.layer[l];
+    const int in = layer.inputs, out = layer.outputs;
+    layer.narrow.forward = in < 4 || is_narrow(rows, out, in, tile_rows, tile_columns, 18, 150);
+    layer.narrow.backward = is_narrow(rows, in, out, tile_rows, tile_columns, 20, 150);
+    layer.narrow.weights = in < 4 || is_narrow(out, in, rows, tile_weights, tile_weights, 70, 150);
+  }
+  n.layer[0].inputs_stride = quads(n.layer[0].inputs);
   buffer(n.layer[0].inputs_at, n.layer[0].inputs);
   n.features = at;
 }

@@ -28,6 +28,10 @@ struct PerceptronLayer {
   int weight_at = 0, bias_at = 0;
   int inputs_at = 0, inputs_stride = 0;      ///< features that enter, [rows, inputs]
   int gradient_at = 0, gradient_stride = 0;  ///< gradient by what leaves, [rows, outputs]
+  /// Products that are too small for tiles. Sums have the same order either way.
+  struct {
+    bool forward = false, backward = false, weights = false;
+  } narrow;
 };
 
 struct Perceptron {

@@ -14,12 +14,13 @@
 //               4 times an odd number; features of all layers with their tangents. What nobody
 //               reads any more is overwritten: outputs by the loss's gradient, a layer's inputs by
 //               the gradient two layers below.
-// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
-//               five by five of them and half of their depth (two neighbouring lanes exchange
-//               sums), values and tangents together, so that operands are loaded once. A weight
-//               gradient: 40 by 40, a lane five by ten. Narrow ones (one input, one output): a
-//               thread an element. Sums have a fixed order: rows ascending; depth by lane,
-//               ascending, then the two halves. All teams of a block pass the same barriers.
+// Who does what A warp makes 10 rows by 48 features of a layer's outputs or input gradients: a lane
+//               five by three of them, values and tangents together, so that operands are loaded
+//               once. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
+//               sums in registers, a lane a column of some rows, or a pair of weights, or half of a
+//               row. What else is narrow: a thread an element. Sums have a fixed order: rows
+//               ascending; depth ascending, that of one output in two halves. All teams of a block
+//               pass the same barriers.
 #pragma once
 
 #include "kernels/passes.h"
@@ -38,7 +39,9 @@ void lay_out(Perceptron& network, int rows);
 bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device);
 
 /// Rows and columns of a tile that a warp makes, and a lane's part of them.
-constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
+constexpr int tile_rows = 10, tile_columns = 48, lane_rows = 5, lane_columns = 3;
+/// The same of a weight gradient: 40 outputs by 40 inputs.
+constexpr int tile_weights = 40, lane_outputs = 5, lane_pairs = 5;
 constexpr int overrun = tile_columns;
 
 /// Scalars of a team's memory with so many vectors of weights: these, then features, tangents, sums
@@ -60,6 +63,11 @@ struct alignas(2 * sizeof(T)) Pair {
 template <class T>
 struct alignas(16) Quad {
   T v[4];
+};
+/// As many as 16 bytes hold.
+template <class T>
+struct alignas(16) Several {
+  T v[16 / sizeof(T)];
 };
 
 /// Threads that take a task's pass together: whole warps.
@@ -97,12 +105,11 @@ struct Element {
   T value, dot;
 };
 
-/// What a thread holds of an operand at one depth or two.
-template <unsigned terms, bool first, int n, class T>
+/// Whether an operand's values are needed, and its derivatives.
+template <unsigned terms, bool first, class T>
 struct Fragment {
   static constexpr bool plain = (terms & (values | (first ? second_dot : first_dot))) != 0;
   static constexpr bool dotted = (terms & (first ? first_dot : second_dot)) != 0;
-  T value[n], dot[n];
 };
 
 template <unsigned terms, class T>
@@ -116,140 +123,107 @@ template <class T>
 __device__ __forceinline__ Pair<T> pair_at(const T* address) {
   return *reinterpret_cast<const Pair<T>*>(address);
 }
-
-/// Turns of the depth at once: in double a second one's operands would not fit into registers.
 template <class T>
-constexpr int unrolled = sizeof(T) == 4 ? 2 : 1;
+__device__ __forceinline__ Several<T> several_at(const T* address) {
+  return *reinterpret_cast<const Several<T>*>(address);
+}
 
 /// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
 /// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. Two
-/// groups of five rows, eight columns five times; two lanes share an element, each one half of the
-/// depth, and the sums. Sums begin at store.first(column); store(row, column, sum).
+/// groups of five rows, sixteen columns three times: a lane has fifteen elements, and takes 16
+/// bytes of an operand's depth at a time. Sums begin at store.first(column) and go up the depth;
+/// store(row, column, sum).
 template <unsigned terms, bool along, class T, class Store>
 __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                              const ProductSize& size, const Store& store) {
-  const int thread = team.thread, warps = team.threads / 32;
-  const int half = thread & 1, column = (thread >> 1) & 7, group = (thread >> 4) & 1;
+  constexpr int turn = 16 / sizeof(T);
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+  const int column = team.thread & 15, group = (team.thread >> 4) & 1, warps = team.threads / 32;
   const int across = (size.columns + tile_columns - 1) / tile_columns;
   const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
-  for (int tile = thread / 32; tile < tiles; tile += warps) {
+  for (int tile = team.thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
     const int row = down * tile_rows + group * lane_rows;
     const int first_column = (tile - down * across) * tile_columns + column;
     int a_at[lane_rows], b_at[lane_columns];
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-      a_at[i] = lesser(row + i, size.rows - 1) * a.stride + 2 * half;
-    }
-#pragma unroll
-    for (int j = 0; j < lane_columns; ++j) {
-      const int at = first_column + 8 * j;
-      b_at[j] =
-          along ? lesser(at, size.columns - 1) * b.stride + 2 * half : at + 2 * half * b.stride;
-    }
+    for (int i = 0; i < lane_rows; ++i) a_at[i] = lesser(row + i, size.rows - 1) * a.stride;
     Element<T> sum[lane_rows][lane_columns];
 #pragma unroll
     for (int j = 0; j < lane_columns; ++j) {
-      Element<T> first = {};
-      if (half == 0) first = store.first(lesser(first_column + 8 * j, size.columns - 1));
+      const int at = first_column + 16 * j, inside = lesser(at, size.columns - 1);
+      b_at[j] = along ? inside * b.stride : at;
+      const Element<T> first = store.first(inside);
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) sum[i][j] = first;
     }
-    using A = Fragment<terms, true, 2, T>;
-    using B = Fragment<terms, false, 2, T>;
-    const int whole = size.depth & ~3;
-#pragma unroll unrolled < T>
-    for (int d = 0; d < whole; d += 4) {
-      A x[lane_rows];
+    const int whole = size.depth / turn * turn;
+    int b_row[turn];  // where b's rows of this turn begin
+#pragma unroll
+    for (int e = 0; e < turn; ++e) b_row[e] = first_column + e * b.stride;
+#pragma unroll(sizeof(T) == 4 ? 2 : 1)
+    for (int d = 0; d < whole; d += turn) {
+      Several<T> x[lane_rows], x_dot[lane_rows];
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) {
-          const Pair<T> pair = pair_at(a.value + a_at[i] + d);
-          x[i].value[0] = pair.x, x[i].value[1] = pair.y;
-        }
-        if constexpr (A::dotted) {
-          const Pair<T> pair = pair_at(a.dot + a_at[i] + d);
-          x[i].dot[0] = pair.x, x[i].dot[1] = pair.y;
-        }
+        if constexpr (A::plain) x[i] = several_at(a.value + a_at[i] + d);
+        if constexpr (A::dotted) x_dot[i] = several_at(a.dot + a_at[i] + d);
       }
 #pragma unroll
       for (int j = 0; j < lane_columns; ++j) {
-        B w;
-        const int at = b_at[j] + (along ? d : d * b.stride);
+        Several<T> w = {}, w_dot = {};
         if constexpr (along) {
-          if constexpr (B::plain) {
-            const Pair<T> pair = pair_at(b.value + at);
-            w.value[0] = pair.x, w.value[1] = pair.y;
-          }
-          if constexpr (B::dotted) {
-            const Pair<T> pair = pair_at(b.dot + at);
-            w.dot[0] = pair.x, w.dot[1] = pair.y;
-          }
+          if constexpr (B::plain) w = several_at(b.value + b_at[j] + d);
+          if constexpr (B::dotted) w_dot = several_at(b.dot + b_at[j] + d);
         } else {
 #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            if constexpr (B::plain) w.value[e] = b.value[at + e * b.stride];
-            if constexpr (B::dotted) w.dot[e] = b.dot[at + e * b.stride];
+          for (int e = 0; e < turn; ++e) {
+            if constexpr (B::plain) w.v[e] = b.value[b_row[e] + 16 * j];
+            if constexpr (B::dotted) w_dot.v[e] = b.dot[b_row[e] + 16 * j];
           }
         }
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
+        for (int e = 0; e < turn; ++e) {
 #pragma unroll
           for (int i = 0; i < lane_rows; ++i) {
-            multiply_add<terms>(sum[i][j], x[i].value[e], x[i].dot[e], w.value[e], w.dot[e]);
+            multiply_add<terms>(sum[i][j], A::plain ? x[i].v[e] : T(0),
+                                A::dotted ? x_dot[i].v[e] : T(0), w.v[e], w_dot.v[e]);
           }
         }
       }
+#pragma unroll
+      for (int e = 0; e < turn; ++e) b_row[e] += turn * b.stride;
     }
 #pragma unroll 1
-    for (int d = whole + half; d < size.depth; d += 2) {
-      const int a_back = d - 2 * half, b_back = along ? a_back : a_back * b.stride;
+    for (int d = whole; d < size.depth; ++d) {
       T x[lane_rows] = {}, x_dot[lane_rows] = {};
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) x[i] = a.value[a_at[i] + a_back];
-        if constexpr (A::dotted) x_dot[i] = a.dot[a_at[i] + a_back];
+        if constexpr (A::plain) x[i] = a.value[a_at[i] + d];
+        if constexpr (A::dotted) x_dot[i] = a.dot[a_at[i] + d];
       }
 #pragma unroll
       for (int j = 0; j < lane_columns; ++j) {
+        const int at = b_at[j] + (along ? d : d * b.stride);
         T w = 0, w_dot = 0;
-        if constexpr (B::plain) w = b.value[b_at[j] + b_back];
-        if constexpr (B::dotted) w_dot = b.dot[b_at[j] + b_back];
+        if constexpr (B::plain) w = b.value[at];
+        if constexpr (B::dotted) w_dot = b.dot[at];
 #pragma unroll
         for (int i = 0; i < lane_rows; ++i) {
           multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
         }
       }
     }
-    // Of what the two lanes share each finishes one half: rows 0, 1 and columns 0, 1 of row 4 the
-    // one, rows 2, 3 and columns 2, 3 the other, and both the last element.
-    const auto finish = [&](Element<T> mine, Element<T> other, int i, int j) {
-      Element<T> total = {};
-      if constexpr ((terms & values) != 0) {
-        total.value = mine.value + __shfl_xor_sync(all_lanes, other.value, 1);
-      }
-      if constexpr ((terms & both_dots) != 0) {
-        total.dot = mine.dot + __shfl_xor_sync(all_lanes, other.dot, 1);
-      }
-      const int r = row + i, c = first_column + 8 * j;
-      if (r < size.rows && c < size.columns) store(r, c, total);
-    };
-    const auto choose = [&](const Element<T>& one, const Element<T>& two) {
-      return Element<T>{half == 0 ? one.value : two.value, half == 0 ? one.dot : two.dot};
-    };
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int j = 0; j < lane_columns; ++j) {
+      const int c = first_column + 16 * j;
+      if (c >= size.columns) continue;
 #pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        finish(choose(sum[i][j], sum[i + 2][j]), choose(sum[i + 2][j], sum[i][j]), i + 2 * half, j);
+      for (int i = 0; i < lane_rows; ++i) {
+        if (row + i < size.rows) store(row + i, c, sum[i][j]);
       }
     }
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      finish(choose(sum[4][j], sum[4][j + 2]), choose(sum[4][j + 2], sum[4][j]), 4, j + 2 * half);
-    }
-    // the second lane's goes to a row that is not there
-    finish(sum[4][4], sum[4][4], half == 0 ? 4 : size.rows, 4);
   }
 }
 
@@ -266,8 +240,8 @@ __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, in
     Element<T> sum = store.first(j);
 #pragma unroll 4
     for (int d = 0; d < size.depth; ++d, a_at += a_depth, b_at += b_depth) {
-      using A = Fragment<terms, true, 1, T>;
-      using B = Fragment<terms, false, 1, T>;
+      using A = Fragment<terms, true, T>;
+      using B = Fragment<terms, false, T>;
       T x = 0, x_dot = 0, w = 0, w_dot = 0;
       if constexpr (A::plain) x = a.value[a_at];
       if constexpr (A::dotted) x_dot = a.dot[a_at];
@@ -285,14 +259,15 @@ __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, in
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                               const ProductSize& size, const Store& store) {
-  using A = Fragment<terms, true, 1, T>;
-  using B = Fragment<terms, false, 1, T>;
+  constexpr int columns = 5;  // of a lane
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
   const int column = team.thread & 7, group = team.thread >> 3, groups = team.threads >> 3;
-  for (int left = 0; left < size.columns; left += tile_columns) {
-    T w[lane_columns] = {}, w_dot[lane_columns] = {};
-    Element<T> first[lane_columns];
+  for (int left = 0; left < size.columns; left += 8 * columns) {
+    T w[columns] = {}, w_dot[columns] = {};
+    Element<T> first[columns];
 #pragma unroll
-    for (int j = 0; j < lane_columns; ++j) {
+    for (int j = 0; j < columns; ++j) {
       const int at = lesser(left + column + 8 * j, size.columns - 1);
       if constexpr (B::plain) w[j] = b.value[at];
       if constexpr (B::dotted) w_dot[j] = b.dot[at];
@@ -304,7 +279,7 @@ __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, con
       if constexpr (A::plain) x = a.value[i * a.stride];
       if constexpr (A::dotted) x_dot = a.dot[i * a.stride];
 #pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
+      for (int j = 0; j < columns; ++j) {
         Element<T> sum = first[j];
         multiply_add<terms>(sum, x, x_dot, w[j], w_dot[j]);
         const int at = left + column + 8 * j;
@@ -319,8 +294,8 @@ __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, con
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                                const ProductSize& size, const Store& store) {
-  using A = Fragment<terms, true, 2, T>;
-  using B = Fragment<terms, false, 2, T>;
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
   const int half = team.thread & 1, whole = size.depth & ~3;
   // all lanes of a warp are there when they exchange sums
   for (int down = 0; down < size.rows; down += team.threads / 2) {
@@ -353,24 +328,15 @@ __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, co
   }
 }
 
-/// Instructions, about: which of the two ways.
-__device__ inline bool is_narrow(const ProductSize& size, int tile_of_rows, int per_depth,
-                                 int per_tile) {
-  const int tiles = (size.rows + tile_of_rows - 1) / tile_of_rows *
-                    ((size.columns + tile_columns - 1) / tile_columns);
-  const int elements = size.rows * size.columns;
-  return (elements > 32 ? elements : 32) * (25 + 3 * size.depth) <=
-         32 * tiles * (per_tile + per_depth * size.depth);
-}
-
 template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void product(Team team, const Matrix<T>& a, const Matrix<T>& b,
-                                        const ProductSize& size, const Store& store) {
+__device__ __forceinline__ void product(Team team, bool narrow, const Matrix<T>& a,
+                                        const Matrix<T>& b, const ProductSize& size,
+                                        const Store& store) {
   if (size.depth == 1) {  // rows of weights of one input lie one after another
     outer_product<terms>(team, a, b, size, store);
   } else if (along && size.columns == 1 && size.depth >= 4) {
     column_product<terms>(team, a, b, size, store);
-  } else if (is_narrow(size, tile_rows, 18, 200) || (along && size.depth < 4)) {
+  } else if (narrow) {
     narrow_product<terms>(team, a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
                           store);
   } else {
@@ -383,47 +349,47 @@ __device__ __forceinline__ void product(Team team, const Matrix<T>& a, const Mat
 /// pairs of k; up to `overrun` scalars after the matrices are read too. store(o, k, c), and
 /// store.two(o, k, both of a pair), whose second is beyond the columns where their number is odd.
 template <unsigned terms, class T, class Store>
-__device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, const Matrix<T>& x,
-                                              const ProductSize& size, const Store& store) {
-  constexpr int height = 40, pairs = 5;
-  if (size.columns < 4 || is_narrow(size, height, 70, 150)) {
+__device__ __forceinline__ void sum_over_rows(Team team, bool narrow, const Matrix<T>& g,
+                                              const Matrix<T>& x, const ProductSize& size,
+                                              const Store& store) {
+  if (narrow) {
     narrow_product<terms>(team, g, 1, g.stride, x, 1, x.stride, size, store);
     return;
   }
-  using G = Fragment<terms, true, 1, T>;
-  using X = Fragment<terms, false, 1, T>;
+  using G = Fragment<terms, true, T>;
+  using X = Fragment<terms, false, T>;
   const int thread = team.thread, warps = team.threads / 32;
-  const int across = (size.columns + tile_columns - 1) / tile_columns;
-  const int tiles = (size.rows + height - 1) / height * across;
+  const int across = (size.columns + tile_weights - 1) / tile_weights;
+  const int tiles = (size.rows + tile_weights - 1) / tile_weights * across;
   for (int tile = thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
-    const int output = down * height + ((thread >> 2) & 7);
-    const int input = (tile - down * across) * tile_columns + 2 * (thread & 3);
-    Element<T> sum[lane_rows][pairs][2] = {};
-#pragma unroll unrolled < T>
+    const int output = down * tile_weights + ((thread >> 2) & 7);
+    const int input = (tile - down * across) * tile_weights + 2 * (thread & 3);
+    Element<T> sum[lane_outputs][lane_pairs][2] = {};
+#pragma unroll(sizeof(T) == 4 ? 2 : 1)
     for (int d = 0; d < size.depth; ++d) {
-      T out[lane_rows] = {}, out_dot[lane_rows] = {};
+      T out[lane_outputs] = {}, out_dot[lane_outputs] = {};
 #pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
+      for (int i = 0; i < lane_outputs; ++i) {
         if constexpr (G::plain) out[i] = g.value[output + d * g.stride + 8 * i];
         if constexpr (G::dotted) out_dot[i] = g.dot[output + d * g.stride + 8 * i];
       }
 #pragma unroll
-      for (int j = 0; j < pairs; ++j) {
+      for (int j = 0; j < lane_pairs; ++j) {
         Pair<T> in = {}, in_dot = {};
         if constexpr (X::plain) in = pair_at(x.value + input + d * x.stride + 8 * j);
         if constexpr (X::dotted) in_dot = pair_at(x.dot + input + d * x.stride + 8 * j);
 #pragma unroll
-        for (int i = 0; i < lane_rows; ++i) {
+        for (int i = 0; i < lane_outputs; ++i) {
           multiply_add<terms>(sum[i][j][0], out[i], out_dot[i], in.x, in_dot.x);
           multiply_add<terms>(sum[i][j][1], out[i], out_dot[i], in.y, in_dot.y);
         }
       }
     }
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
+    for (int i = 0; i < lane_outputs; ++i) {
 #pragma unroll
-      for (int j = 0; j < pairs; ++j) {
+      for (int j = 0; j < lane_pairs; ++j) {
         const int o = output + 8 * i, k = input + 8 * j;
         if (o < size.rows && k < size.columns) store.two(o, k, sum[i][j][0], sum[i][j][1]);
       }
@@ -640,7 +606,8 @@ struct Task {
         Bend<T>(layer),           biased ? memory.w + layer.bias_at : nullptr,
         memory.u + layer.bias_at, memory.feature + to,
         memory.tangent + to,      stride};
-    product<terms, true>(team, inputs(layer), w, {rows, layer.outputs, layer.inputs}, store);
+    product<terms, true>(team, layer.narrow.forward, inputs(layer), w,
+                         {rows, layer.outputs, layer.inputs}, store);
     if (!is_tanh(layer)) return;
     __syncthreads();
     for (int i = team.thread; i < rows * stride; i += team.threads) {
@@ -732,7 +699,7 @@ struct Task {
     const int stride = layer.inputs_stride;  // of the gradients too
     const Backward<tangent, T> store{Bend<T>(before), y, memory.feature + before.gradient_at,
                                      memory.tangent + before.gradient_at, stride};
-    product<tangent ? all_terms : values, false>(team, gradients(layer), w,
+    product<tangent ? all_terms : values, false>(team, layer.narrow.backward, gradients(layer), w,
                                                  {rows, layer.inputs, layer.outputs}, store);
     if (!is_tanh(before)) return;
     __syncthreads();
@@ -759,55 +726,66 @@ struct Task {
                                 layer.inputs};
     const Update<use, T> bias{
         stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
-    if (layer.inputs == 1 || layer.outputs == 1) {
-      thin_weight_gradient<terms>(layer, weight, bias);
-      return;
-    }
-    sum_over_rows<terms>(team, g, inputs(layer), {layer.outputs, layer.inputs, rows}, weight);
+    if (layer.inputs == 1) return thin_weight_gradient<terms, true>(layer, weight, bias);
+    if (layer.outputs == 1) return thin_weight_gradient<terms, false>(layer, weight, bias);
+    sum_over_rows<terms>(team, layer.narrow.weights, g, inputs(layer),
+                         {layer.outputs, layer.inputs, rows}, weight);
     if (layer.bias < 0) return;
     const T* of = use == Use::adjoint || use == Use::keep_dot ? g.dot : g.value;
-    for (int o = team.thread; o < layer.outputs; o += team.threads) {
-      T sum = 0;
-      for (int r = 0; r < rows; ++r) sum += of[o + r * g.stride];
-      bias(o, 0, {sum, sum});
+    Update<use, T> biases = bias;
+    biases.inputs = layer.outputs;
+    for (int o = 2 * team.thread; o < layer.outputs; o += 2 * team.threads) {
+      Pair<T> sum = {};
+#pragma unroll 2
+      for (int r = 0; r < rows; ++r) {
+        const Pair<T> at = pair_at(of + o + r * g.stride);
+        sum.x += at.x;
+        sum.y += at.y;
+      }
+      biases.two(0, o, {sum.x, sum.x}, {sum.y, sum.y});
     }
   }
 
-  /// The same for one input or one output: a lane a pair of weights, and their biases on the way.
-  template <unsigned terms, Use use>
+  /// The same for one input or one output: a lane a pair of weights, and biases on the way.
+  template <unsigned terms, bool one_input, Use use>
   __device__ __forceinline__ void thin_weight_gradient(const PerceptronLayer& layer,
                                                        const Update<use, T>& weight,
                                                        const Update<use, T>& bias) {
+    using G = Fragment<terms, true, T>;
+    using X = Fragment<terms, false, T>;
     const Matrix<T> g = gradients(layer), x = inputs(layer);
-    const bool one_input = layer.inputs == 1;
     const int width = one_input ? layer.outputs : layer.inputs;
     // weights of one input lie one after another, as those of one output do
-    Update<use, T> all = weight;
-    all.inputs = width;
+    Update<use, T> all = weight, biases = bias;
+    all.inputs = biases.inputs = width;
     for (int at = 2 * team.thread; at < width; at += 2 * team.threads) {
       Element<T> sum[2] = {}, of_bias[2] = {};
-      const int wide_g = one_input ? at : 0, wide_x = one_input ? 0 : at;
+      int g_at = one_input ? at : 0, x_at = one_input ? 0 : at;
 #pragma unroll 2
-      for (int r = 0; r < rows; ++r) {
-        using G = Fragment<terms, true, 1, T>;
-        using X = Fragment<terms, false, 1, T>;
-        Pair<T> out = {}, out_dot = {}, in = {}, in_dot = {};
-        if constexpr (G::plain) out = pair_at(g.value + r * g.stride + wide_g);
-        if constexpr (G::dotted) out_dot = pair_at(g.dot + r * g.stride + wide_g);
-        if constexpr (X::plain) in = pair_at(x.value + r * x.stride + wide_x);
-        if constexpr (X::dotted) in_dot = pair_at(x.dot + r * x.stride + wide_x);
-        // the one number of a row is the first of its pair
-        multiply_add<terms>(sum[0], out.x, out_dot.x, in.x, in_dot.x);
-        multiply_add<terms>(sum[1], one_input ? out.y : out.x, one_input ? out_dot.y : out_dot.x,
-                            one_input ? in.x : in.y, one_input ? in_dot.x : in_dot.y);
-        if constexpr (G::plain) of_bias[0].value += out.x, of_bias[1].value += out.y;
-        if constexpr (G::dotted) of_bias[0].dot += out_dot.x, of_bias[1].dot += out_dot.y;
+      for (int r = 0; r < rows; ++r, g_at += g.stride, x_at += x.stride) {
+        T out[2] = {}, out_dot[2] = {}, in[2] = {}, in_dot[2] = {};
+        const auto load = [](const T* from, bool wide, T(&to)[2]) {
+          if (wide) {
+            const Pair<T> pair = pair_at(from);
+            to[0] = pair.x, to[1] = pair.y;
+          } else {
+            to[0] = to[1] = *from;
+          }
+        };
+        if constexpr (G::plain) load(g.value + g_at, one_input, out);
+        if constexpr (G::dotted) load(g.dot + g_at, one_input, out_dot);
+        if constexpr (X::plain) load(x.value + x_at, !one_input, in);
+        if constexpr (X::dotted) load(x.dot + x_at, !one_input, in_dot);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          multiply_add<terms>(sum[e], out[e], out_dot[e], in[e], in_dot[e]);
+          if constexpr (G::plain) of_bias[e].value += out[e];
+          if constexpr (G::dotted) of_bias[e].dot += out_dot[e];
+        }
       }
       all.two(0, at, sum[0], sum[1]);
       if (layer.bias < 0) continue;
       if (one_input) {
-        Update<use, T> biases = bias;
-        biases.inputs = width;
         biases.two(0, at, of_bias[0], of_bias[1]);
       } else if (at == 0) {
         bias(0, 0, of_bias[0]);
