@@ -322,8 +322,14 @@ TEST(GaussianPerceptronPlan, TakesTwoSamplesAtOnceWhereTheyFit) {
   using cuda::Perceptron, cuda::PerceptronPlan, cuda::plan_gaussian_perceptron;
   Perceptron p;
   p.layers = 2;
-  p.layer[0] = {2, 30, 0, 60, true};
-  p.layer[1] = {30, 3, 90, 180};
+  const auto set = [&p](int l, int inputs, int outputs, int weight) {
+    p.layer[l].inputs = inputs;
+    p.layer[l].outputs = outputs;
+    p.layer[l].weight = weight;
+    p.layer[l].bias = weight + inputs * outputs;
+  };
+  set(0, 2, 30, 0);
+  set(1, 30, 3, 90);
   p.weights = 183;
   const auto plan = [&](int samples, std::size_t limit) {
     PerceptronPlan made;
