@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.h"
+#include "engine/assembly.h"
 #include "engine/engine_cases.h"
 #include "engine/plan.h"
 #include "engine/scheduler.h"
@@ -26,7 +27,7 @@ Config config_of(const std::string& algorithm, const std::string& layers) {
   return test::small_config(algorithm, {"network.layers=" + layers, "network.activation=tanh"});
 }
 
-/// A few meta-gradients and what they took.
+/// A few meta-gradients, predictions where wanted, and what they took.
 struct Result {
   std::vector<Numbers> gradients;
   std::vector<double> losses;
@@ -36,7 +37,8 @@ struct Result {
   std::size_t shared_bytes = 0;  ///< known without asking it: parameters, gradients, sums
 };
 
-Result run(const std::string& name, const Config& config, int tasks, int streams, int most) {
+Result run(const std::string& name, const Config& config, int tasks, int streams, int most,
+           bool predicts = false) {
   const test::Environment limit("KSHOT_WAVE_TASKS", std::to_string(most));
   Result result;
   const auto backend = open_backend(name, streams);
@@ -65,6 +67,13 @@ Result run(const std::string& name, const Config& config, int tasks, int streams
       g->download(values);
       result.gradients.push_back(std::move(values));
     }
+  }
+  if (predicts) {  // so many waves that each worker gets one
+    scheduler.for_each_wave(parameters, *source, 5, Split::validation, 2 * tasks,
+                            [&](TaskProgram& program, const TaskBatch&, int, int) {
+                              program.predict({}, predict_options(config, *algorithm),
+                                              [](int, int, backend::Block) {});
+                            });
   }
   result.bytes = backend->device_bytes() - before;
   return result;
@@ -157,7 +166,8 @@ queries = 2
   };
   for (const Kind& kind : kinds) {
     SCOPED_TRACE(kind.name);
-    const Result r = run(GetParam(), kind.config, 32, 2, 16);
+    // the same waves predict: what is composed there alone is planned, too
+    const Result r = run(GetParam(), kind.config, 32, 2, 16, true);
     ASSERT_EQ(r.capacity, 16);
     ASSERT_GT(r.plan.task_bytes, 0u);
     // both workers' waves, and the smallest that was opened to look at its size is gone again
