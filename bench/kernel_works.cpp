@@ -19,6 +19,7 @@
 #include "kernels/reduction.h"
 #include "kernels/scalar.h"
 #include "kernels/shared_vector.h"
+#include "kernels/step.h"
 #include "kshot/random.h"
 
 namespace kshot::cuda {
@@ -338,10 +339,16 @@ void Works::reduction(const Vectors& v) {
       add_runs<float>(total, from, runs, width, s);
     };
   });
+  add("count_runs", v.problem, e.tasks, 2.0 * e.tasks, e.tasks, [=](Arena& a) -> Run {
+    return
+        [=, to = a.doubles(product(runs, 3)), loss = a.uniform(static_cast<std::size_t>(e.tasks)),
+         flags = a.labels(static_cast<std::size_t>(e.tasks), 1)](cudaStream_t s) {
+          count_runs<float>(to, loss, flags, e.tasks, s);
+        };
+  });
   add("mean_of_total", v.problem, e.tasks, 3.0 * e.width, e.width, [=](Arena& a) -> Run {
-    return [=, mean = a.zeros(width), total = a.doubles(width)](cudaStream_t s) {
-      mean_of_total<float>(mean, total, 0.5, width, s);
-    };
+    return [=, mean = a.zeros(width), total = a.doubles(width), tasks = a.doubles(1)](
+               cudaStream_t s) { mean_of_total<float>(mean, total, tasks, width, s); };
   });
 }
 
@@ -647,8 +654,14 @@ void Works::shared() {
   });
   add_shared("squared_norm", 1, 2, [=](Arena& a) -> Run {
     return [=, sum = a.doubles(1), x = a.uniform(n)](cudaStream_t s) {
-      squared_norm<float>(sum, x, 0.0f, n, s);
+      squared_norm<float>(sum, 1.0, x, 0.0f, n, s);
     };
+  });
+  add_shared("guard", 2, 1, [=](Arena& a) -> Run {
+    StepFigures step{};
+    step.outcome = static_cast<double>(StepOutcome::guard);
+    return [=, g = a.zeros(n), p = a.uniform(n), of = a.upload(std::vector<StepFigures>{step})](
+               cudaStream_t s) { guard<float>(g, p, 1e-4f, of, n, s); };
   });
   std::vector<std::uint32_t> order(n), first(n + 1);
   for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<std::uint32_t>(n - 1 - i);
@@ -662,7 +675,7 @@ void Works::shared() {
   add_shared("gather_sum", 4, 1, [=](Arena& a) -> Run {
     return [=, dst = a.zeros(n), src = a.uniform(n), begin = a.upload(first),
             from = a.upload(order)](cudaStream_t s) {
-      gather_sum<float>(dst, src, begin, from, n, s);
+      gather_sum<float>(dst, src, begin, from, n, false, s);
     };
   });
   add_shared("hyper_prior", 6, 20, [=](Arena& a) -> Run {

@@ -3,8 +3,8 @@
 // Mathematics   ((x0 + x1) + (x2 + x3)) + ... over 16 tasks; no atomics.
 // Layout        per-task vectors [tasks, width]; sums [runs, width].
 // Who does what mark_diverged: a block a task. sum_runs: a thread one element of one run,
-//               neighbouring threads neighbouring elements. add_runs, mean_of_total: a thread an
-//               element.
+//               neighbouring threads neighbouring elements. count_runs: a thread a run. add_runs,
+//               mean_of_total: a thread an element.
 // Outputs       diverged and total accumulated, the others overwritten.
 // Bytes         x is read twice, once for each of the first two; the rest is 1/16 of it.
 #include "kernels/reduction.h"
@@ -56,6 +56,33 @@ struct SumRun {
 };
 
 template <class T>
+struct CountRuns {
+  double* sums;
+  const T* loss;
+  const std::int32_t* diverged;
+  int tasks;
+  __device__ void operator()(std::size_t run) const {
+    double tree[run_tasks], own = 0.0, others = 0.0;
+    const int first = static_cast<int>(run) * run_tasks;
+#pragma unroll
+    for (int k = 0; k < run_tasks; ++k) {
+      const bool there = first + k < tasks, counts = there && diverged[first + k] == 0;
+      tree[k] = counts ? static_cast<double>(loss[first + k]) : 0.0;
+      own += counts ? 1.0 : 0.0;
+      others += there && !counts ? 1.0 : 0.0;
+    }
+#pragma unroll
+    for (int size = run_tasks / 2; size > 0; size /= 2) {
+#pragma unroll
+      for (int k = 0; k < size; ++k) tree[k] = tree[2 * k] + tree[2 * k + 1];
+    }
+    sums[3 * run] = tree[0];
+    sums[3 * run + 1] = own;
+    sums[3 * run + 2] = others;
+  }
+};
+
+template <class T>
 struct AddRuns {
   double* total;
   const T* sums;
@@ -74,8 +101,11 @@ template <class T>
 struct MeanOfTotal {
   T* mean;
   const double* total;
-  double scale;
-  __device__ void operator()(std::size_t i) const { mean[i] = static_cast<T>(total[i] * scale); }
+  const double* tasks;
+  __device__ void operator()(std::size_t i) const {
+    const double scale = tasks[0] > 0.0 ? 1.0 / tasks[0] : 0.0;
+    mean[i] = static_cast<T>(total[i] * scale);
+  }
 };
 
 }  // namespace
@@ -97,21 +127,29 @@ void sum_runs(T* sums, std::size_t stride, const T* x, const std::int32_t* diver
 }
 
 template <class T>
+void count_runs(double* sums, const T* loss, const std::int32_t* diverged, int tasks,
+                cudaStream_t stream) {
+  flat(CountRuns<T>{sums, loss, diverged, tasks},
+       static_cast<std::size_t>((tasks + run_tasks - 1) / run_tasks), stream);
+}
+
+template <class T>
 void add_runs(double* total, const T* sums, int runs, std::size_t width, cudaStream_t stream) {
   flat(AddRuns<T>{total, sums, runs, width}, width, stream);
 }
 
 template <class T>
-void mean_of_total(T* mean, const double* total, double scale, std::size_t width,
+void mean_of_total(T* mean, const double* total, const double* tasks, std::size_t width,
                    cudaStream_t stream) {
-  flat(MeanOfTotal<T>{mean, total, scale}, width, stream);
+  flat(MeanOfTotal<T>{mean, total, tasks}, width, stream);
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                    \
   template void mark_diverged(std::int32_t*, const T*, Extent, cudaStream_t);                   \
   template void sum_runs(T*, std::size_t, const T*, const std::int32_t*, Extent, cudaStream_t); \
+  template void count_runs(double*, const T*, const std::int32_t*, int, cudaStream_t);          \
   template void add_runs(double*, const T*, int, std::size_t, cudaStream_t);                    \
-  template void mean_of_total(T*, const double*, double, std::size_t, cudaStream_t)
+  template void mean_of_total(T*, const double*, const double*, std::size_t, cudaStream_t)
 KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);
 #undef KSHOT_INSTANTIATE

@@ -41,9 +41,17 @@ template <class T>
 struct OptimizerPass {
   OptimizerArguments<T> a;
   __device__ void operator()(std::size_t i) const {
+    double factor = 1.0;
+    if (a.step) {
+      if (a.step->outcome == static_cast<double>(StepOutcome::stop)) return;
+      if (a.clip_norm > 0.0) {
+        const double length = sqrt(a.step->clipped_squares);
+        if (length > a.clip_norm) factor = a.clip_norm / length;
+      }
+    }
     T x = a.gradient[i];
     if (a.clip > T(0)) x = cut(x, a.clip);
-    x *= a.factor;
+    x *= static_cast<T>(factor);
     x += a.decay * a.parameters[i];
     if (!a.second) {
       const T m = a.momentum * a.first[i] + x;
@@ -69,25 +77,26 @@ __device__ double strided_sum(const Term& term, std::size_t count) {
 
 template <class T>
 __global__ void __launch_bounds__(threads)
-    squared_norm_kernel(double* to, const T* x, T limit, std::size_t count) {
+    squared_norm_kernel(double* to, double factor, const T* x, T limit, std::size_t count) {
   const double sum = strided_sum(
       [&](std::size_t i) {
         const double v = static_cast<double>(limit > T(0) ? cut(x[i], limit) : x[i]);
         return v * v;
       },
       count);
-  if (threadIdx.x == 0) to[0] = sum;
+  if (threadIdx.x == 0) to[0] += factor * sum;
 }
 
 template <class T>
 __global__ void __launch_bounds__(threads)
-    gather_sum_kernel(T* dst, const T* src, const std::uint32_t* first,
-                      const std::uint32_t* order) {
+    gather_sum_kernel(T* dst, const T* src, const std::uint32_t* first, const std::uint32_t* order,
+                      bool accumulate) {
   const std::uint32_t begin = first[blockIdx.x];
   const double sum =
       strided_sum([&](std::size_t i) { return static_cast<double>(src[order[begin + i]]); },
                   first[blockIdx.x + 1] - begin);
-  if (threadIdx.x == 0) dst[blockIdx.x] = static_cast<T>(sum);
+  if (threadIdx.x != 0) return;
+  dst[blockIdx.x] = accumulate ? dst[blockIdx.x] + static_cast<T>(sum) : static_cast<T>(sum);
 }
 
 template <class T>
@@ -103,7 +112,7 @@ __global__ void __launch_bounds__(threads)
         return 0.5 * x * x - ((a0 - 1.0) * (-2.0 * log_sigma) - b0 * tau);
       },
       count);
-  if (threadIdx.x == 0) to[0] = sum;
+  if (threadIdx.x == 0) to[0] += weight * sum;
 }
 
 template <class T>
@@ -178,7 +187,7 @@ struct ColumnShare {
 __global__ void __launch_bounds__(threads) sum_kernel(double* to, const double* x, int count) {
   const double sum =
       strided_sum([&](std::size_t i) { return x[i]; }, static_cast<std::size_t>(count));
-  if (threadIdx.x == 0) to[0] = sum;
+  if (threadIdx.x == 0) to[0] += sum;
 }
 
 template <class T>
@@ -207,8 +216,9 @@ void multiply(T* dst, const T* src, std::size_t count, cudaStream_t stream) {
 }
 
 template <class T>
-void squared_norm(double* sum, const T* x, T clip, std::size_t count, cudaStream_t stream) {
-  launch<squared_norm_kernel<T>>({.block = threads, .stream = stream}, sum, x, clip, count);
+void squared_norm(double* sum, double factor, const T* x, T clip, std::size_t count,
+                  cudaStream_t stream) {
+  launch<squared_norm_kernel<T>>({.block = threads, .stream = stream}, sum, factor, x, clip, count);
 }
 
 template <class T>
@@ -219,11 +229,11 @@ void gather(T* dst, const T* src, const std::uint32_t* index, std::size_t count,
 
 template <class T>
 void gather_sum(T* dst, const T* src, const std::uint32_t* first, const std::uint32_t* order,
-                std::size_t count, cudaStream_t stream) {
+                std::size_t count, bool accumulate, cudaStream_t stream) {
   if (count == 0) return;
   launch<gather_sum_kernel<T>>(
       {.grid = static_cast<unsigned>(count), .block = threads, .stream = stream}, dst, src, first,
-      order);
+      order, accumulate);
 }
 
 template <class T>
@@ -265,10 +275,10 @@ void optimizer_step(const OptimizerArguments<T>& step, std::size_t count, cudaSt
 
 #define KSHOT_INSTANTIATE(T)                                                                      \
   template void multiply(T*, const T*, std::size_t, cudaStream_t);                                \
-  template void squared_norm(double*, const T*, T, std::size_t, cudaStream_t);                    \
+  template void squared_norm(double*, double, const T*, T, std::size_t, cudaStream_t);            \
   template void gather(T*, const T*, const std::uint32_t*, std::size_t, cudaStream_t);            \
   template void gather_sum(T*, const T*, const std::uint32_t*, const std::uint32_t*, std::size_t, \
-                           cudaStream_t);                                                         \
+                           bool, cudaStream_t);                                                   \
   template void hyper_prior(double*, const T*, const T*, double, double, double, T*, T*,          \
                             std::size_t, cudaStream_t);                                           \
   template void clip(T*, T, double, const Segment*, int, cudaStream_t);                           \

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/runtime.h"
+#include "kernels/step.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -14,19 +15,20 @@ inline namespace KSHOT_PLATFORM {
 /// dst *= src.
 template <class T>
 void multiply(T* dst, const T* src, std::size_t count, cudaStream_t stream);
-/// sum[0] = sum of squares of x, of elements first cut to +-clip where clip > 0.
+/// sum[0] += factor * sum of squares of x, of elements first cut to +-clip where clip > 0.
 template <class T>
-void squared_norm(double* sum, const T* x, T clip, std::size_t count, cudaStream_t stream);
+void squared_norm(double* sum, double factor, const T* x, T clip, std::size_t count,
+                  cudaStream_t stream);
 /// dst[i] = src[index[i]].
 template <class T>
 void gather(T* dst, const T* src, const std::uint32_t* index, std::size_t count,
             cudaStream_t stream);
-/// dst[j] = sum of src[order[k]], k in [first[j], first[j + 1]); dst [count], first [count + 1].
+/// dst[j] = or += sum of src[order[k]], k in [first[j], first[j + 1]); dst [count], first [count +
+/// 1].
 template <class T>
 void gather_sum(T* dst, const T* src, const std::uint32_t* first, const std::uint32_t* order,
-                std::size_t count, cudaStream_t stream);
-/// The hyper-prior of Backend::hyper_prior: sum[0] = its value without the weight; gradients are
-/// added.
+                std::size_t count, bool accumulate, cudaStream_t stream);
+/// The hyper-prior of Backend::hyper_prior: sum[0] += its value; gradients are added.
 template <class T>
 void hyper_prior(double* sum, const T* mu, const T* s, double a0, double b0, double weight, T* g_mu,
                  T* g_s, std::size_t count, cudaStream_t stream);
@@ -39,13 +41,14 @@ struct Segment {
 template <class T>
 void clip(T* x, T value, double norm, const Segment* segments, int count, cudaStream_t stream);
 
-/// Backend::column_orthogonality of d [rows, columns]: value[0] is set, g added to. Scratch is
+/// Backend::column_orthogonality of d [rows, columns]: value[0] and g are added to. Scratch is
 /// [columns * columns + 2 * columns].
 template <class T>
 void column_orthogonality(double* value, const T* d, int rows, int columns, double weight, T* g,
                           double* scratch, cudaStream_t stream);
 
-/// OptimizerStep, in the vectors' own precision; adam where `second` is given.
+/// OptimizerStep, in the vectors' own precision; adam where `second` is given. Where `step` is, one
+/// whose outcome is to stop changes nothing, and clip_norm > 0 goes by its clipped_squares.
 template <class T>
 struct OptimizerArguments {
   T* parameters = nullptr;
@@ -54,7 +57,9 @@ struct OptimizerArguments {
   T* second = nullptr;
   T rate = 0, momentum = 0, beta1 = 0, beta2 = 0, epsilon = 0;
   T correction1 = 1, correction2 = 1;  ///< 1 - beta^step
-  T clip = 0, factor = 1, decay = 0;
+  T clip = 0, decay = 0;
+  const StepFigures* step = nullptr;
+  double clip_norm = 0.0;
 };
 template <class T>
 void optimizer_step(const OptimizerArguments<T>& step, std::size_t count, cudaStream_t stream);

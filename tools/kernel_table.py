@@ -255,6 +255,8 @@ def collect(args, compiler, rules):
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for (source, arch), found in zip(jobs, pool.map(lambda j: compiler.kernels(*j), jobs)):
             for facts in found:
+                if facts["name"].startswith(("cub::", "thrust::")):
+                    continue  # the toolkit's own, as tuned as they come
                 name = f"{source.stem}/{facts['name']}"
                 rule = rules_for(rules, name)
                 facts["hot"] = rule.get("hot", False)

@@ -211,14 +211,14 @@ class Abml final : public Algorithm {
         backend.open(network_, loss_, {shape.support, shape.query, with_all}), network_->size(),
         spec_, shared_);
   }
-  double finish(backend::Backend& backend, std::span<const Shared> parameters,
-                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+  void finish(backend::Backend& backend, std::span<const Shared> parameters,
+              std::span<const Shared> means, std::span<const Shared> gradients,
+              backend::Sum outside) const override {
     backend.assign(*gradients[0], *means[0]);
     backend.assign(*gradients[1], *means[1]);
-    if (table_.hyper_prior_weight == 0.0) return 0.0;
-    return backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape,
-                               table_.gamma_rate, table_.hyper_prior_weight, *gradients[0],
-                               *gradients[1]);
+    if (table_.hyper_prior_weight == 0.0) return;
+    backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape, table_.gamma_rate,
+                        table_.hyper_prior_weight, *gradients[0], *gradients[1], outside);
   }
   /// The effective KL(q || p) of a task after its inner steps in nats, the share of weights whose
   /// sigma left the prior's, and the mean log sigma.

@@ -116,10 +116,10 @@ class Algorithm {
   virtual std::unique_ptr<TaskProgram> open(backend::Backend& backend,
                                             const TaskShape& shape) const = 0;
   /// Mean task gradients (gradient_widths) to the gradient of each group, with the terms that stand
-  /// outside the task mean added; returns the value of those terms.
-  virtual double finish(backend::Backend& backend, std::span<const backend::Shared> parameters,
-                        std::span<const backend::Shared> means,
-                        std::span<const backend::Shared> gradients) const = 0;
+  /// outside the task mean added; the value of those terms goes to `outside`.
+  virtual void finish(backend::Backend& backend, std::span<const backend::Shared> parameters,
+                      std::span<const backend::Shared> means,
+                      std::span<const backend::Shared> gradients, backend::Sum outside) const = 0;
 
   // ---- training tasks that remember ----
   /// What every training task keeps between steps; empty for algorithms that start each task anew.

@@ -345,7 +345,8 @@ class Hvi final : public Algorithm {
     std::vector<double> noise(d);
     for (std::size_t g = 0; g < 2; ++g) {
       backend.assign(*priors[g], *parameters[g]);
-      squares += backend.squared_norm(*parameters[g], 0.0);
+      squares +=
+          backend.value([&](backend::Sum to) { backend.squared_norm(*parameters[g], 0.0, to); });
       if (kappa == 0.0) continue;
       const RandomKey key{
           context.seed, Purpose::noise_hyper, context.step, 0, 0, static_cast<std::uint32_t>(g)};
@@ -371,8 +372,9 @@ class Hvi final : public Algorithm {
   }
 
   /// The second term of the bound, over the tasks' environment, and the path through H.
-  double finish(backend::Backend& backend, std::span<const Shared> parameters,
-                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+  void finish(backend::Backend& backend, std::span<const Shared> parameters,
+              std::span<const Shared> means, std::span<const Shared> gradients,
+              backend::Sum outside) const override {
     double by_hyper = 0.0, inverse_rows = 0.0;
     means[2]->download(std::span(&by_hyper, 1));
     means[3]->download(std::span(&inverse_rows, 1));
@@ -399,7 +401,7 @@ class Hvi final : public Algorithm {
       backend.add(*gradients[g], by_hyper / (table_.kappa_prior * table_.kappa_prior),
                   *parameters[g]);
     }
-    return value;
+    outside.step.add(outside.figure, value);
   }
   std::string divergence_hint() const override {
     return spec_.bound == Bound::mcallester

@@ -386,23 +386,22 @@ class Leo final : public Algorithm {
         groups_count_, spec_, shared_);
   }
 
-  double finish(backend::Backend& backend, std::span<const Shared> parameters,
-                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+  void finish(backend::Backend& backend, std::span<const Shared> parameters,
+              std::span<const Shared> means, std::span<const Shared> gradients,
+              backend::Sum outside) const override {
     backend::SharedVector& g = *gradients[0];
     backend.assign(g, *means[0]);
     backend.scatter_add(g, *means[1], latent_index_, true);
     backend.scatter_add(g, *means[2], finetune_index_, true);
-    double value = 0.0;
     if (spec_.table.l2_weight > 0.0) {
-      value += backend.l2_penalty(*parameters[0], matrices_, spec_.table.l2_weight, g);
+      backend.l2_penalty(*parameters[0], matrices_, spec_.table.l2_weight, g, outside);
     }
     if (spec_.table.orthogonality_weight > 0.0) {
       const ParameterTensor& last = decoder_matrix();
-      value += backend.column_orthogonality(
+      backend.column_orthogonality(
           *parameters[0], last.offset, static_cast<std::size_t>(last.shape[0]),
-          static_cast<std::size_t>(last.shape[1]), spec_.table.orthogonality_weight, g);
+          static_cast<std::size_t>(last.shape[1]), spec_.table.orthogonality_weight, g, outside);
     }
-    return value;
   }
 
   std::string divergence_hint() const override {

@@ -126,10 +126,10 @@ class Maml final : public PointAlgorithm {
     shared_.theta = parameters[0];
     shared_.rates = rate_.plan();
   }
-  double finish(backend::Backend& backend, std::span<const Shared> /*parameters*/,
-                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+  void finish(backend::Backend& backend, std::span<const Shared> /*parameters*/,
+              std::span<const Shared> means, std::span<const Shared> gradients,
+              backend::Sum /*outside*/) const override {
     backend.assign(*gradients[0], *means[0]);
-    return 0.0;
   }
 
  private:
@@ -198,14 +198,14 @@ class MetaSgd final : public PointAlgorithm {
       shared_.rates.steps.push_back({0.0, expanded_[k].get()});
     }
   }
-  double finish(backend::Backend& backend, std::span<const Shared> /*parameters*/,
-                std::span<const Shared> means, std::span<const Shared> gradients) const override {
+  void finish(backend::Backend& backend, std::span<const Shared> /*parameters*/,
+              std::span<const Shared> means, std::span<const Shared> gradients,
+              backend::Sum /*outside*/) const override {
     backend.assign(*gradients[0], *means[0]);
     for (std::size_t k = 0; k < index_.size(); ++k) {
       backend.multiply(*means[1 + k], *mask_vector_);
       backend.scatter_add(*gradients[1], *means[1 + k], index_[k], k > 0);
     }
-    return 0.0;
   }
 
  private:

@@ -36,6 +36,13 @@ bool names_cuda(const std::string& device) {
 
 }  // namespace
 
+double Backend::value(const std::function<void(Sum to)>& work) {
+  if (!at_once_) at_once_ = open_step();
+  at_once_->clear();
+  work({*at_once_, &StepFigures::outside});
+  return at_once_->read().outside;
+}
+
 std::vector<DeviceInfo> list_devices() {
   std::vector<DeviceInfo> devices = {
       {"cpu", make_cpu_backend(0)->description(), true, ""},

@@ -15,6 +15,7 @@
 // that tasks of different size need no special case anywhere.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -450,6 +451,68 @@ inline Block Wave::outputs(Set set) {
   return block;
 }
 
+/// What a training step may come to.
+enum class Outcome {
+  update,  ///< the optimiser's step is taken
+  guard,   ///< it is taken with a gradient that pulls towards zero: Backend::guard
+  stop,    ///< nothing changes
+};
+
+/// What a step comes to beside its gradients. Doubles alone, one after another.
+struct StepFigures {
+  double loss = 0.0;              ///< sum over the tasks that did not diverge
+  double tasks = 0.0;             ///< their number
+  double diverged = 0.0;          ///< number of the others
+  double outside = 0.0;           ///< terms that stand outside the mean over tasks
+  double mean_squares = 0.0;      ///< of the means over tasks, all elements
+  double gradient_squares = 0.0;  ///< of the gradients, all groups
+  double clipped_squares = 0.0;   ///< likewise, of elements cut to +-clip_value
+  double outcome = 0.0;           ///< an Outcome, by Step::judge
+
+  double mean_loss() const { return tasks > 0.0 ? loss / tasks : 0.0; }
+  double total_loss() const { return mean_loss() + outside; }
+};
+using Figure = double StepFigures::*;
+
+/// Which outcome a step has, by its figures.
+struct StepRule {
+  double max_diverged = 1.0;  ///< the largest share of tasks
+  bool guard = false;         ///< rather than to stop, and for any task that diverged
+
+  Outcome outcome(const StepFigures& f) const {
+    const bool finite = std::isfinite(f.total_loss());
+    if (guard && (f.diverged > 0.0 || !finite)) return Outcome::guard;
+    const bool many = f.tasks == 0.0 || f.diverged / (f.tasks + f.diverged) > max_diverged;
+    return many || !finite ? Outcome::stop : Outcome::update;
+  }
+};
+
+/// A training step on a backend: figures that stay in the backend's memory, where operations add to
+/// them and go by them, until the host reads all at once; and the launch of its work.
+class Step {
+ public:
+  virtual ~Step() = default;
+  /// Runs `work`: operations of the backend, of `waves` (which are loaded) and of their reduction
+  /// that need nothing from the host and bring nothing back. A backend may gather them into one
+  /// launch (CudaStep: a graph); then `work` may run twice, the first time in vain.
+  virtual void gather(std::span<Wave* const> /*waves*/, const std::function<void()>& work) {
+    work();
+  }
+  /// All figures are zero.
+  virtual void clear() = 0;
+  virtual void add(Figure figure, double value) = 0;
+  /// Sets the outcome, from loss, tasks, diverged and outside.
+  virtual void judge(const StepRule& rule) = 0;
+  /// Waits for what was begun.
+  virtual StepFigures read() const = 0;
+};
+
+/// A figure that an operation adds its value to.
+struct Sum {
+  Step& step;
+  Figure figure;
+};
+
 /// Sums over tasks. The order is fixed by the tasks' indices alone: a binary tree over each aligned
 /// run of 16 tasks, the runs then one after another in double precision. Waves are added from any
 /// thread; `ordinal` counts them from 0 and commits happen in its order. A task with a non-finite
@@ -457,7 +520,8 @@ inline Block Wave::outputs(Set set) {
 class Reduction {
  public:
   virtual ~Reduction() = default;
-  virtual void begin(std::size_t waves) = 0;
+  /// Of so many tasks, whose figures (loss, tasks, diverged) are added to those of `step`.
+  virtual void begin(std::size_t waves, std::size_t tasks, Step& step) = 0;
   /// `gradients` in the order and widths given at creation; `loss` of width 1.
   virtual void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
                    Block loss) = 0;
@@ -466,9 +530,7 @@ class Reduction {
   virtual void cancel() = 0;
   /// After the last add: per block the mean over the tasks that did not diverge.
   virtual void finish(std::span<const Shared> means) = 0;
-  virtual std::size_t diverged() const = 0;
-  virtual double mean_loss() const = 0;
-  /// Indices of the diverged tasks, ascending.
+  /// Indices of the diverged tasks, ascending, after finish.
   virtual std::vector<std::uint32_t> diverged_tasks() const = 0;
 };
 
@@ -478,9 +540,13 @@ struct OptimizerStep {
   double momentum = 0.9;                              ///< sgd
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam (Kingma & Ba 2015)
   std::uint64_t step = 1;                             ///< counts from 1, for the bias correction
-  double clip_value = 0.0;                            ///< 0: off; applied before gradient_factor
-  double gradient_factor = 1.0;                       ///< from clipping by norm
+  double clip_value = 0.0;                            ///< 0: off; applied before clip_norm
+  /// 0: off; else gradients are scaled down so that `of`'s clipped_squares is the square of at most
+  /// this.
+  double clip_norm = 0.0;
   double weight_decay = 0.0;
+  /// Where given, a step whose outcome is `stop` changes nothing.
+  const Step* of = nullptr;
 };
 
 /// Largest sizes a wave must serve.
@@ -553,6 +619,7 @@ class Backend {
   virtual std::unique_ptr<Wave> open(std::shared_ptr<const Network> network, const Loss& loss,
                                      const WaveShape& shape) = 0;
   virtual std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) = 0;
+  virtual std::unique_ptr<Step> open_step() = 0;
   /// Sizes the waves for such a network and shape that are opened from now on, for all workers
   /// together; demand(tasks): of a wave of so many tasks. Others are as small as they can be.
   /// Throws DeviceError where the smallest does not fit.
@@ -571,16 +638,16 @@ class Backend {
   /// Computes beside the host's threads, which are free to prepare what comes next.
   virtual bool asynchronous() const { return false; }
 
-  // ---- shared vectors ----
+  // ---- shared vectors: done in the order of the calls, not always when they return ----
   /// dst = src.
   virtual void assign(SharedVector& dst, const SharedVector& src) = 0;
   /// dst *= src, element by element.
   virtual void multiply(SharedVector& dst, const SharedVector& src) = 0;
   /// dst += a src.
   virtual void add(SharedVector& dst, double a, const SharedVector& src) = 0;
-  /// Sum of squares, in fixed order, in double precision; of elements first cut to +-clip where
-  /// clip > 0.
-  virtual double squared_norm(const SharedVector& v, double clip) = 0;
+  /// Adds the sum of squares, in fixed order, in double precision; of elements first cut to +-clip
+  /// where clip > 0.
+  virtual void squared_norm(const SharedVector& v, double clip, Sum to) = 0;
   /// dst[i] = src[index[i]] (rates a tensor to rates a weight), and its transpose: dst[index[i]] +=
   /// src[i], after dst was set to zero unless `accumulate`.
   virtual void gather(SharedVector& dst, const SharedVector& src,
@@ -588,31 +655,39 @@ class Backend {
   virtual void scatter_add(SharedVector& dst, const SharedVector& src,
                            std::span<const std::uint32_t> index, bool accumulate = false) = 0;
   /// Gamma-Gaussian hyper-prior of ABML (Ravi & Beatson 2019, 3.3) on (mu, s = log sigma),
-  /// tau = exp(-2 s): returns weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] and adds its
-  /// gradient to (g_mu, g_s).
-  virtual double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
-                             double weight, SharedVector& g_mu, SharedVector& g_s) = 0;
+  /// tau = exp(-2 s): adds weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] to a figure, and
+  /// its gradient to (g_mu, g_s).
+  virtual void hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                           double weight, SharedVector& g_mu, SharedVector& g_s, Sum to) = 0;
   /// A run of a vector's elements.
   struct Segment {
     std::size_t offset = 0, size = 0;
   };
-  /// Returns weight / 2 * the sum of squares of the segments' elements and adds its gradient to g.
-  virtual double l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
-                            SharedVector& g) = 0;
+  /// Adds weight / 2 * the sum of squares of the segments' elements, and its gradient to g.
+  virtual void l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
+                          SharedVector& g, Sum to) = 0;
   /// Each element cut to +-value where value > 0; then each segment scaled down to a norm of at
   /// most `norm`.
   virtual void clip(SharedVector& v, double value, double norm,
                     std::span<const Segment> segments) = 0;
-  /// With d_a the columns of the matrix [rows, columns] at `offset` of v: returns weight *
-  /// mean over (a, b) of (cos(d_a, d_b) - [a = b])^2 and adds its gradient to g, at the same
+  /// With d_a the columns of the matrix [rows, columns] at `offset` of v: adds weight *
+  /// mean over (a, b) of (cos(d_a, d_b) - [a = b])^2, and its gradient to g, at the same
   /// offset.
-  virtual double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
-                                      std::size_t columns, double weight, SharedVector& g) = 0;
+  virtual void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                                    std::size_t columns, double weight, SharedVector& g,
+                                    Sum to) = 0;
+  /// gradient = factor * parameters, where the step's outcome is `guard`.
+  virtual void guard(const Step& step, SharedVector& gradient, const SharedVector& parameters,
+                     double factor) = 0;
   /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).
   virtual void optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                               SharedVector& m, SharedVector* v, const OptimizerStep& step) = 0;
 
+  /// What `work` adds, read at once.
+  double value(const std::function<void(Sum to)>& work);
+
  private:
+  std::unique_ptr<Step> at_once_;  ///< of value()
   std::unique_ptr<ThreadPool> pool_;
 };
 

@@ -112,8 +112,9 @@ HostReduction<T>::HostReduction(ThreadPool& pool, std::span<const std::size_t> w
 }
 
 template <typename T>
-void HostReduction<T>::begin(std::size_t waves) {
+void HostReduction<T>::begin(std::size_t waves, std::size_t /*tasks*/, Step& step) {
   queue_.begin(waves);
+  step_ = &step;
   recycle();
   summed_ = false;
   diverged_.clear();
@@ -199,6 +200,9 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
       add_scaled(left + first, T(1), right + first, last - first);
     });
   }
+  step_->add(&StepFigures::loss, loss_);
+  step_->add(&StepFigures::tasks, static_cast<double>(tasks_));
+  step_->add(&StepFigures::diverged, static_cast<double>(diverged_.size()));
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
   const auto put = [&](const auto* sums) {
     for (std::size_t g = 0; g < means.size(); sums += widths_[g++]) {
@@ -215,11 +219,6 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   if (!stack_.empty()) add_run(stack_.back().second);
   if (!summed_) total_.assign(width_, 0.0);
   put(total_.data());
-}
-
-template <typename T>
-double HostReduction<T>::mean_loss() const {
-  return tasks_ > 0 ? loss_ / static_cast<double>(tasks_) : 0.0;
 }
 
 // ---- shared vectors ----
@@ -262,31 +261,32 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
 }
 
 template <typename T>
-double HostBackend<T>::squared_norm(const SharedVector& v, double clip) {
+void HostBackend<T>::squared_norm(const SharedVector& v, double clip, Sum to) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
-  return sum_of(this->pool(), v.size(), [&](std::size_t i) {
-    const auto element = static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
-    return element * element;
-  });
+  to.step.add(to.figure, sum_of(this->pool(), v.size(), [&](std::size_t i) {
+                const auto element =
+                    static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
+                return element * element;
+              }));
 }
 
 template <typename T>
-double HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments,
-                                  double weight, SharedVector& g) {
+void HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments,
+                                double weight, SharedVector& g, Sum to) {
   const T factor = static_cast<T>(weight);
   double sum = 0.0;
-  T* const to = host<T>(g).data();
+  T* const gradient = host<T>(g).data();
   for (const Backend::Segment& segment : segments) {
     const T* const __restrict x = host<T>(v).data() + segment.offset;
-    T* const __restrict d = to + segment.offset;
+    T* const __restrict d = gradient + segment.offset;
     sum += sum_of(this->pool(), segment.size, [&](std::size_t i) {
       const T element = x[i];
       d[i] += factor * element;
       return static_cast<double>(element) * static_cast<double>(element);
     });
   }
-  return 0.5 * weight * sum;
+  to.step.add(to.figure, 0.5 * weight * sum);
 }
 
 template <typename T>
@@ -313,9 +313,9 @@ void HostBackend<T>::scatter_add(SharedVector& dst, const SharedVector& src,
 }
 
 template <typename T>
-double HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s, double a0,
-                                   double b0, double weight, SharedVector& g_mu,
-                                   SharedVector& g_s) {
+void HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s, double a0,
+                                 double b0, double weight, SharedVector& g_mu, SharedVector& g_s,
+                                 Sum to) {
   const T* m = host<T>(mu).data();
   const T* ls = host<T>(s).data();
   T* gm = host<T>(g_mu).data();
@@ -329,7 +329,7 @@ double HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s
     gm[i] += static_cast<T>(weight * x);
     gs[i] += static_cast<T>(weight * (2.0 * (a0 - 1.0) - 2.0 * b0 * tau));
   }
-  return weight * value;
+  to.step.add(to.figure, weight * value);
 }
 
 template <typename T>
@@ -355,9 +355,9 @@ void HostBackend<T>::clip(SharedVector& v, double value, double norm,
 // (C_ab - I_ab) n_b, of which d_a sees the part across n_a, divided by |d_a|. Two products of rows
 // x columns x columns in T, of runs of rows summed in double.
 template <typename T>
-double HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t offset,
-                                            std::size_t rows, std::size_t columns, double weight,
-                                            SharedVector& g) {
+void HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t offset,
+                                          std::size_t rows, std::size_t columns, double weight,
+                                          SharedVector& g, Sum sum_to) {
   constexpr std::size_t run = 64;
   const T* d = host<T>(v).data() + offset;
   T* to = host<T>(g).data() + offset;
@@ -406,12 +406,29 @@ double HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t o
     add_rows(sum.data(), row, part.data(), columns, columns);
     for (std::size_t a = 0; a < columns; ++a) to[r * columns + a] += sum[a] * inverse[a];
   }
-  return value;
+  sum_to.step.add(sum_to.figure, value);
+}
+
+template <typename T>
+void HostBackend<T>::guard(const Step& step, SharedVector& gradient, const SharedVector& parameters,
+                           double factor) {
+  if (static_cast<Outcome>(step.read().outcome) != Outcome::guard) return;
+  check_sizes(gradient.size(), parameters.size());
+  T* const g = host<T>(gradient).data();
+  const T* const p = host<T>(parameters).data();
+  for (std::size_t i = 0; i < gradient.size(); ++i) g[i] = static_cast<T>(factor) * p[i];
 }
 
 template <typename T>
 void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                                     SharedVector& m, SharedVector* v, const OptimizerStep& step) {
+  double scale = 1.0;
+  if (step.of) {
+    const StepFigures figures = step.of->read();
+    if (static_cast<Outcome>(figures.outcome) == Outcome::stop) return;
+    const double length = std::sqrt(figures.clipped_squares);
+    if (step.clip_norm > 0.0 && length > step.clip_norm) scale = step.clip_norm / length;
+  }
   T* p = host<T>(parameters).data();
   const T* g = host<T>(gradient).data();
   T* first = host<T>(m).data();
@@ -422,7 +439,7 @@ void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   const auto n = static_cast<double>(step.step);
   const double correction1 = 1.0 - std::pow(step.beta1, n);
   const double correction2 = 1.0 - std::pow(step.beta2, n);
-  const T factor = static_cast<T>(step.gradient_factor);
+  const T factor = static_cast<T>(scale);
   const T clip = static_cast<T>(step.clip_value);
   const T rate = static_cast<T>(step.learning_rate);
   const T decay = static_cast<T>(step.weight_decay);

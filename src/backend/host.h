@@ -67,12 +67,10 @@ template <typename T>
 class HostReduction final : public Reduction {
  public:
   HostReduction(ThreadPool& pool, std::span<const std::size_t> widths);
-  void begin(std::size_t waves) override;
+  void begin(std::size_t waves, std::size_t tasks, Step& step) override;
   void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
   void cancel() override { queue_.cancel(); }
   void finish(std::span<const Shared> means) override;
-  std::size_t diverged() const override { return diverged_.size(); }
-  double mean_loss() const override;
   std::vector<std::uint32_t> diverged_tasks() const override { return diverged_; }
 
  private:
@@ -99,8 +97,23 @@ class HostReduction final : public Reduction {
   bool summed_ = false;  ///< total_ has a run
   std::vector<double> total_;
   std::vector<std::uint32_t> diverged_;
+  Step* step_ = nullptr;
   double loss_ = 0.0;
   std::size_t tasks_ = 0;
+};
+
+/// Figures in host memory: what is added is there.
+class HostStep final : public Step {
+ public:
+  void clear() override { figures_ = {}; }
+  void add(Figure figure, double value) override { figures_.*figure += value; }
+  void judge(const StepRule& rule) override {
+    figures_.outcome = static_cast<double>(rule.outcome(figures_));
+  }
+  StepFigures read() const override { return figures_; }
+
+ private:
+  StepFigures figures_;
 };
 
 /// The shared-vector half of a backend in host memory.
@@ -109,22 +122,25 @@ class HostBackend : public Backend {
  public:
   Shared shared(std::size_t size) override;
   std::unique_ptr<Reduction> reduction(std::span<const std::size_t> widths) override;
+  std::unique_ptr<Step> open_step() override { return std::make_unique<HostStep>(); }
   void assign(SharedVector& dst, const SharedVector& src) override;
   void multiply(SharedVector& dst, const SharedVector& src) override;
   void add(SharedVector& dst, double a, const SharedVector& src) override;
-  double squared_norm(const SharedVector& v, double clip) override;
+  void squared_norm(const SharedVector& v, double clip, Sum to) override;
   void gather(SharedVector& dst, const SharedVector& src,
               std::span<const std::uint32_t> index) override;
   void scatter_add(SharedVector& dst, const SharedVector& src, std::span<const std::uint32_t> index,
                    bool accumulate) override;
-  double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
-                     double weight, SharedVector& g_mu, SharedVector& g_s) override;
-  double l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments,
-                    double weight, SharedVector& g) override;
+  void hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                   double weight, SharedVector& g_mu, SharedVector& g_s, Sum to) override;
+  void l2_penalty(const SharedVector& v, std::span<const Backend::Segment> segments, double weight,
+                  SharedVector& g, Sum to) override;
   void clip(SharedVector& v, double value, double norm,
             std::span<const Backend::Segment> segments) override;
-  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
-                              std::size_t columns, double weight, SharedVector& g) override;
+  void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                            std::size_t columns, double weight, SharedVector& g, Sum to) override;
+  void guard(const Step& step, SharedVector& gradient, const SharedVector& parameters,
+             double factor) override;
   void optimizer_step(SharedVector& parameters, const SharedVector& gradient, SharedVector& m,
                       SharedVector* v, const OptimizerStep& step) override;
 };

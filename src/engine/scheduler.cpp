@@ -67,6 +67,7 @@ Scheduler::Scheduler(backend::Backend& backend, Algorithm& algorithm, const Task
   workers_.resize(static_cast<std::size_t>(backend_.pool().workers()));
   const std::vector<std::size_t> widths = algorithm_.gradient_widths();
   reduction_ = backend_.reduction(widths);
+  step_ = backend_.open_step();
   for (const std::size_t width : widths) means_.push_back(backend_.shared(width));
   for (const ParameterGroup& group : algorithm_.groups()) {
     gradients_.push_back(backend_.shared(group.size));
@@ -110,7 +111,7 @@ Scheduler::Worker& Scheduler::worker(std::size_t index) {
 
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
                            std::uint64_t seed, std::uint64_t step, int tasks, bool monitor,
-                           TaskMemory* memory) {
+                           TaskMemory* memory, const Update& update) {
   StepContext context;
   context.seed = seed;
   context.step = step;
@@ -119,24 +120,30 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   const auto task_id = [seed](std::uint64_t of_step, int first) {
     return TaskId{seed, Split::train, of_step, static_cast<std::uint32_t>(first)};
   };
+  Body body;
+  body.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
+  if (memory == nullptr && on_device) {
+    body.compute = [&](Worker& w, int first, int count) {
+      w.program->wave().draw(*on_device, task_id(step, first), count);
+      w.program->meta_gradient(context);
+    };
+    return run(parameters, tasks, context, body, update, monitor);
+  }
   if (memory == nullptr) {
     const WaveSequence sequence{&source, seed, tasks, capacity_};
-    const bool ahead = ahead_ && !on_device;
-    if (ahead) ahead_->begin(sequence, step);
-    return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
-      const auto load = [&](const TaskBatch& batch, int drawn) {
-        w.program->wave().load(batch, 0, drawn, static_cast<std::uint32_t>(first));
+    if (ahead_) ahead_->begin(sequence, step);
+    body.load = [&](Worker& w, int first, int) {
+      const auto load = [&](const TaskBatch& batch, int count) {
+        w.program->wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
       };
       const int wave = first / capacity_;
-      if (on_device) {
-        w.program->wave().draw(*on_device, task_id(step, first), count);
-      } else if (ahead) {
+      if (ahead_) {
         ahead_->take(wave, load);
       } else {
         load(w.batch, sequence.draw(w.batch, step, wave));
       }
-      w.program->wave().gather_work([&] { w.program->meta_gradient(context); });
-    });
+    };
+    return run(parameters, tasks, context, body, update, monitor);
   }
   const std::uint64_t known = source.training_tasks();
   const auto period = static_cast<std::uint64_t>(algorithm_.steps_per_batch());
@@ -150,9 +157,12 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
     std::iota(rows.begin(), rows.end(), 0u);
   }
   const std::vector<std::vector<double>> fresh = algorithm_.fresh_memory(parameters);
-  return run(parameters, tasks, monitor, context, [&](Worker& w, int first, int count) {
-    const auto mine = std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
-                                                                   static_cast<std::size_t>(count));
+  const auto rows_of = [&](int first, int count) {
+    return std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
+                                                        static_cast<std::size_t>(count));
+  };
+  body.load = [&](Worker& w, int first, int count) {
+    const std::span<const std::uint32_t> mine = rows_of(first, count);
     if (known == 0 && on_device) {
       w.program->wave().draw(*on_device, task_id(step / period, first), count);
     } else {
@@ -165,23 +175,31 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
       w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     }
     recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
-    w.program->wave().gather_work([&] { w.program->meta_gradient(context); });
-    keep(*w.program, algorithm_.memory(), *memory, mine, step + 1, w.row, w.memory);
-  });
+  };
+  body.after = [&](Worker& w, int first, int count) {
+    keep(*w.program, algorithm_.memory(), *memory, rows_of(first, count), step + 1, w.row,
+         w.memory);
+  };
+  return run(parameters, tasks, context, body, update, monitor);
 }
 
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                            const StepContext& context,
                            const std::function<void(TaskProgram&, int)>& visit) {
-  return run(parameters, batch.tasks(), false, context, [&](Worker& w, int first, int count) {
+  Body body;
+  body.gather = false;  // explicit noise comes from the host
+  body.load = [&](Worker& w, int first, int count) {
     w.program->wave().load(batch, first, count, static_cast<std::uint32_t>(first));
     for (std::size_t g = 0; g < context.memory.size(); ++g) {
       w.program->wave().upload(w.program->memory()[g], context.memory[g].data(),
                                algorithm_.memory()[g].width);
     }
-    w.program->meta_gradient(context);
+  };
+  body.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
+  body.after = [&](Worker& w, int first, int) {
     if (visit) visit(*w.program, first);
-  });
+  };
+  return run(parameters, batch.tasks(), context, body, {});
 }
 
 /// Per-task numbers of one step. Tasks are disjoint, so the workers write without a lock; sums are
@@ -224,40 +242,88 @@ struct Scheduler::Monitor {
   std::vector<double> values_, squares_;
 };
 
-StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks, bool monitor,
-                          const StepContext& context,
-                          const std::function<void(Worker&, int, int)>& body) {
-  algorithm_.prepare(backend_, parameters, context);
+StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks,
+                          const StepContext& context, const Body& body, const Update& update,
+                          bool monitor) {
   const auto waves = static_cast<std::size_t>((tasks + capacity_ - 1) / capacity_);
-  reduction_->begin(waves);
+  const auto first_of = [&](std::size_t wave) { return static_cast<int>(wave) * capacity_; };
+  const auto on = [&](const auto& act, Worker& w, std::size_t wave) {
+    if (act) act(w, first_of(wave), std::min(capacity_, tasks - first_of(wave)));
+  };
+  const auto begin = [&] {
+    step_->clear();
+    algorithm_.prepare(backend_, parameters, context);
+    reduction_->begin(waves, static_cast<std::size_t>(tasks), *step_);
+  };
+  const auto reduce = [&](Worker& w, std::size_t wave) {
+    reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
+  };
+  const auto finish = [&] {
+    reduction_->finish(means_);
+    if (monitor) {
+      for (const backend::Shared& mean : means_) {
+        backend_.squared_norm(*mean, 0.0, {*step_, &backend::StepFigures::mean_squares});
+      }
+    }
+    algorithm_.finish(backend_, parameters, means_, gradients_,
+                      {*step_, &backend::StepFigures::outside});
+    if (update) update(*step_);
+  };
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
                monitor ? algorithm_.metrics().size() : 0);
-  backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
-    const int first = static_cast<int>(wave) * capacity_;
-    try {
-      Worker& w = worker(index);
-      body(w, first, std::min(capacity_, tasks - first));
-      if (monitor) {
-        if (!w.squares) w.squares = w.program->wave().block(1);
-        seen.take(*w.program, w.squares, first);
+  // Nothing in the step's middle is for the host: it is one piece of work. What the host loads must
+  // be there before.
+  const bool whole = backend_.asynchronous() && body.gather && !body.after && !monitor &&
+                     (!body.load || waves <= workers_.size());
+  if (whole) {
+    std::vector<backend::Wave*> taken(std::min(waves, workers_.size()));
+    backend_.pool().run(taken.size(), [&](std::size_t, std::size_t wave) {
+      Worker& w = worker(wave);
+      on(body.load, w, wave);
+      taken[wave] = &w.program->wave();
+    });
+    step_->gather(taken, [&] {
+      begin();
+      for (std::size_t wave = 0; wave < waves; ++wave) {
+        Worker& w = worker(wave % workers_.size());
+        on(body.compute, w, wave);
+        reduce(w, wave);
       }
-      reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
-    } catch (...) {
-      reduction_->cancel();  // waves after this one may be waiting for it
-      throw;
-    }
-  });
-  reduction_->finish(means_);
+      finish();
+    });
+  } else {
+    begin();
+    backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
+      try {
+        Worker& w = worker(index);
+        on(body.load, w, wave);
+        if (body.gather) {
+          w.program->wave().gather_work([&] { on(body.compute, w, wave); });
+        } else {
+          on(body.compute, w, wave);
+        }
+        on(body.after, w, wave);
+        if (monitor) {
+          if (!w.squares) w.squares = w.program->wave().block(1);
+          seen.take(*w.program, w.squares, first_of(wave));
+        }
+        reduce(w, wave);
+      } catch (...) {
+        reduction_->cancel();  // waves after this one may be waiting for it
+        throw;
+      }
+    });
+    finish();
+  }
+  const backend::StepFigures figures = step_->read();
   StepResult result;
   result.tasks = static_cast<std::size_t>(tasks);
-  result.diverged = reduction_->diverged();
-  result.task_loss = reduction_->mean_loss();
-  if (monitor) {
-    double squared = 0.0;
-    for (const backend::Shared& mean : means_) squared += backend_.squared_norm(*mean, 0.0);
-    seen.finish(squared, result);
-  }
-  result.loss = result.task_loss + algorithm_.finish(backend_, parameters, means_, gradients_);
+  result.diverged = static_cast<std::size_t>(figures.diverged);
+  result.task_loss = figures.mean_loss();
+  result.loss = figures.total_loss();
+  result.outcome = static_cast<backend::Outcome>(figures.outcome);
+  result.gradient_norm = std::sqrt(figures.gradient_squares);
+  if (monitor) seen.finish(figures.mean_squares, result);
   return result;
 }
 

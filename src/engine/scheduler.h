@@ -21,6 +21,9 @@ struct StepResult {
   double task_loss = 0.0;  ///< mean over the tasks that did not diverge
   std::size_t tasks = 0;
   std::size_t diverged = 0;
+  // By Scheduler::Update, where there is one:
+  backend::Outcome outcome = backend::Outcome::update;
+  double gradient_norm = 0.0;
   // Where asked for; over the tasks whose numbers are finite:
   std::vector<double> metrics;  ///< means of Algorithm::metrics()
   /// Signal to noise of the mean over tasks: |mean|^2 over its own variance, estimated from the
@@ -34,14 +37,18 @@ class Scheduler {
   Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape);
   ~Scheduler();
 
+  /// What follows the meta-gradient within a step (outcome, clipping, optimiser): operations on
+  /// shared vectors that need nothing from the host and bring nothing back.
+  using Update = std::function<void(backend::Step& step)>;
   /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills
   /// gradients(), and with `monitor` the result's metrics. `parameters` in the order of
   /// Algorithm::groups(). Where the algorithm's tasks remember, `memory` is given and changes: the
   /// tasks are then different members of the source's finite set, or, where there is no end of
-  /// them, the same meta-batch for some steps.
+  /// them, the same meta-batch for some steps. The host waits once, when all is done; but to look
+  /// at tasks (`monitor`, `memory`), and for the waves before where there are more than workers.
   StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
                   std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false,
-                  TaskMemory* memory = nullptr);
+                  TaskMemory* memory = nullptr, const Update& update = {});
   /// The same for tasks given explicitly; visit (optional) sees each wave after its gradient, from
   /// worker threads.
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
@@ -69,10 +76,15 @@ class Scheduler {
  private:
   struct Worker;
   Worker& worker(std::size_t index);
-  /// Waves of `tasks` tasks: body loads and computes one, run reduces and finishes.
-  StepResult run(std::span<const backend::Shared> parameters, int tasks, bool monitor,
-                 const StepContext& context,
-                 const std::function<void(Worker& worker, int first, int count)>& body);
+  /// What run() does with each wave of a step.
+  struct Body {
+    std::function<void(Worker&worker, int first, int count)> load, compute;
+    std::function<void(Worker& worker, int first, int count)> after;  ///< may look at its tasks
+    bool gather = true;  ///< compute needs nothing from the host and brings nothing back
+  };
+  /// Waves of `tasks` tasks: reduces, finishes, updates.
+  StepResult run(std::span<const backend::Shared> parameters, int tasks, const StepContext& context,
+                 const Body& body, const Update& update, bool monitor = false);
   struct Monitor;
 
   backend::Backend& backend_;
@@ -80,6 +92,7 @@ class Scheduler {
   TaskShape shape_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<backend::Reduction> reduction_;
+  std::unique_ptr<backend::Step> step_;
   std::vector<backend::Shared> means_, gradients_;
   int capacity_ = 0;
   std::unique_ptr<EpisodesAhead> ahead_;

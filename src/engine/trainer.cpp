@@ -36,6 +36,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
+/// Of the gradient that takes a guarded step's place, along the parameters.
+constexpr double guard_factor = 1e-4;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 double seconds_since(Clock::time_point start) {
@@ -73,9 +75,10 @@ class Optimizer {
     }
   }
 
-  /// `step` counts from 0.
+  /// Within the step `of`, whose outcome decides; `step` counts from 0.
   void apply(std::span<const backend::Shared> parameters,
-             std::span<const backend::Shared> gradients, std::uint64_t step, double rate) {
+             std::span<const backend::Shared> gradients, backend::Step& of, std::uint64_t step,
+             double rate) {
     backend::OptimizerStep s;
     s.kind = adam() ? backend::OptimizerStep::Kind::adam : backend::OptimizerStep::Kind::sgd;
     s.learning_rate = rate;
@@ -85,6 +88,7 @@ class Optimizer {
     s.epsilon = table_.epsilon;
     s.step = step + 1;
     s.clip_value = table_.clip_value;
+    s.of = &of;
     if (table_.clip_norm > 0.0 && table_.clip_norm_of == ClipNormOf::tensor) {
       for (std::size_t g = 0; g < gradients.size(); ++g) {
         std::vector<backend::Backend::Segment> tensors;
@@ -92,18 +96,17 @@ class Optimizer {
         backend_.clip(*gradients[g], table_.clip_value, table_.clip_norm, tensors);
       }
     } else if (table_.clip_norm > 0.0) {
-      const double length = norm(gradients, table_.clip_value);
-      if (length > table_.clip_norm) s.gradient_factor = table_.clip_norm / length;
+      s.clip_norm = table_.clip_norm;
+      squared_norm(gradients, table_.clip_value, {of, &backend::StepFigures::clipped_squares});
     }
     for (std::size_t g = 0; g < parameters.size(); ++g) {
       backend_.optimizer_step(*parameters[g], *gradients[g], *m_[g], v_[g].get(), s);
     }
   }
   /// Over all groups, of elements cut to +-clip where clip > 0.
-  double norm(std::span<const backend::Shared> gradients, double clip) const {
-    double sum = 0.0;
-    for (const backend::Shared& gradient : gradients) sum += backend_.squared_norm(*gradient, clip);
-    return std::sqrt(sum);
+  void squared_norm(std::span<const backend::Shared> gradients, double clip,
+                    backend::Sum to) const {
+    for (const backend::Shared& gradient : gradients) backend_.squared_norm(*gradient, clip, to);
   }
 
   /// Of the state as it is now: put(prefix of its names, group, values).
@@ -345,19 +348,34 @@ struct Trainer::State {
     const bool reported =
         (run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
-    StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
-                                        config.train.meta_batch, reported, memory.get());
-    if (config.optimizer.nan_guard && (result.diverged > 0 || !std::isfinite(result.loss))) {
-      guard();
+    rate = learning_rate(config.optimizer, run.step, config.train.steps);
+    // What it leaves in the backend's memory is looked at once it is over. A step that must not be
+    // taken changes nothing there.
+    const auto update = [&](backend::Step& step) {
+      const std::span<const backend::Shared> gradients = scheduler->gradients();
+      step.judge({config.train.max_diverged, config.optimizer.nan_guard});
+      if (config.optimizer.nan_guard) {
+        for (std::size_t g = 0; g < gradients.size(); ++g) {
+          assembly.backend->guard(step, *gradients[g], *assembly.parameters[g], guard_factor);
+        }
+      }
+      if (reported) {
+        optimizer->squared_norm(gradients, 0.0, {step, &backend::StepFigures::gradient_squares});
+      }
+      optimizer->apply(assembly.parameters, gradients, step, run.step, rate);
+    };
+    const StepResult result =
+        scheduler->step(assembly.parameters, *source, config.seed, run.step,
+                        config.train.meta_batch, reported, memory.get(), update);
+    if (result.outcome == backend::Outcome::guard) {
+      ++run.guarded;
     } else {
       check(result);
     }
-    rate = learning_rate(config.optimizer, run.step, config.train.steps);
     if (reported) {
-      gradient_norm = optimizer->norm(scheduler->gradients(), 0.0);
+      gradient_norm = result.gradient_norm;
       monitor(result);
     }
-    optimizer->apply(assembly.parameters, scheduler->gradients(), run.step, rate);
     ++run.step;
     run.tasks += result.tasks;
     run.diverged += result.diverged;
@@ -369,26 +387,19 @@ struct Trainer::State {
     return result;
   }
 
-  /// For a step with diverged tasks: a gradient that pulls all parameters towards zero.
-  void guard() {
-    const std::span<const backend::Shared> gradients = scheduler->gradients();
-    for (std::size_t g = 0; g < gradients.size(); ++g) {
-      gradients[g]->upload(std::vector<double>(gradients[g]->size(), 0.0));
-      assembly.backend->add(*gradients[g], 1e-4, *assembly.parameters[g]);
-    }
-    ++run.guarded;
-  }
-
+  /// Of a step that was not guarded.
   void check(const StepResult& result) {
+    const bool stop = result.outcome == backend::Outcome::stop;
     const double share = static_cast<double>(result.diverged) / static_cast<double>(result.tasks);
-    if (share > assembly.config.train.max_diverged || result.diverged == result.tasks) {
+    const double most = assembly.config.train.max_diverged;
+    if (stop && (share > most || result.diverged == result.tasks)) {
       throw Error(fmt::format(
           "step {}: {} of {} tasks diverged, more than train.max_diverged = {} allows; likely "
           "cause: {}",
-          run.step + 1, result.diverged, result.tasks, assembly.config.train.max_diverged,
+          run.step + 1, result.diverged, result.tasks, most,
           assembly.algorithm->divergence_hint()));
     }
-    if (!std::isfinite(result.loss)) {
+    if (stop) {
       throw Error(
           fmt::format("step {}: the loss is not finite; likely cause: "
                       "optimizer.learning_rate is too large, or {}",

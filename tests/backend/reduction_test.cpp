@@ -61,7 +61,9 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
     for (std::size_t i = order.size(); shuffle != 0 && i > 1; --i) {
       std::swap(order[i - 1], order[random.below(static_cast<std::uint32_t>(i))]);
     }
-    reduction->begin(order.size());
+    const auto step = backend_->open_step();
+    step->clear();
+    reduction->begin(order.size(), tasks.loss.size(), *step);
     const auto work = [&](int thread) {
       backend::Wave& wave = runners[static_cast<std::size_t>(thread)]->wave();
       const Block g = wave.weights(), r = wave.block(3), loss = wave.block(1);
@@ -83,10 +85,12 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
     for (std::thread& t : pool) t.join();
     const Shared means[] = {backend_->shared(width), backend_->shared(3)};
     reduction->finish(means);
-    Sums sums{Numbers(width), Numbers(3), reduction->mean_loss(), reduction->diverged_tasks()};
+    const backend::StepFigures figures = step->read();
+    Sums sums{Numbers(width), Numbers(3), figures.mean_loss(), reduction->diverged_tasks()};
     means[0]->download(sums.gradient);
     means[1]->download(sums.rates);
-    EXPECT_EQ(reduction->diverged(), sums.diverged.size());
+    EXPECT_EQ(figures.diverged, static_cast<double>(sums.diverged.size()));
+    EXPECT_EQ(figures.tasks + figures.diverged, static_cast<double>(count));
     return sums;
   }
 
@@ -189,8 +193,10 @@ TEST_P(ReductionTest, AReductionCanBeginAgain) {
   Runner runner(*backend_, problem);
   const Block g = runner.wave().block(2), loss = runner.wave().block(1);
   const Shared mean[] = {backend_->shared(2)};
+  const auto step = backend_->open_step();
   for (const double value : {3.0, 5.0}) {
-    reduction->begin(1);
+    step->clear();
+    reduction->begin(1, 1, *step);
     runner.for_each_wave([&](int) {
       runner.wave().fill(g, value);
       runner.wave().fill(loss, -value);
@@ -200,7 +206,7 @@ TEST_P(ReductionTest, AReductionCanBeginAgain) {
     Numbers got(2);
     mean[0]->download(got);
     EXPECT_EQ(got, Numbers(2, value));
-    EXPECT_EQ(reduction->mean_loss(), -value);
+    EXPECT_EQ(step->read().mean_loss(), -value);
   }
 }
 

@@ -2,7 +2,9 @@
 // backend; and the names of backends.
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <thread>
 
 #include "support/backend_problems.h"
@@ -11,7 +13,11 @@ namespace kshot::testing {
 namespace {
 
 using backend::OptimizerStep;
+using backend::Outcome;
 using backend::Shared;
+using backend::StepFigures;
+using backend::StepRule;
+using backend::Sum;
 using ::testing::HasSubstr;
 
 class SharedVectorTest : public ::testing::TestWithParam<std::string> {
@@ -59,8 +65,11 @@ TEST_P(SharedVectorTest, Algebra) {
   expect_close(a, {12, -0.875, -3});
   backend_->assign(*a, *b);
   expect_close(a, {4, 0.5, -1});
-  EXPECT_NEAR(backend_->squared_norm(*a, 0.0), 17.25, 1e-6);
-  EXPECT_NEAR(backend_->squared_norm(*a, 0.75), 0.5625 + 0.25 + 0.5625, 1e-6);
+  const auto squared_norm = [&](double clip) {
+    return backend_->value([&](Sum to) { backend_->squared_norm(*a, clip, to); });
+  };
+  EXPECT_NEAR(squared_norm(0.0), 17.25, 1e-6);
+  EXPECT_NEAR(squared_norm(0.75), 0.5625 + 0.25 + 0.5625, 1e-6);
 }
 
 TEST_P(SharedVectorTest, ClipsByValueThenEachSegmentByNorm) {
@@ -79,7 +88,9 @@ TEST_P(SharedVectorTest, OrthogonalityOfColumns) {
   // columns (1, 0, 0), (1, 1, 0): cosine 1/sqrt(2), so the mean over four pairs is 2 * 0.5 / 4
   const Shared v = vector({9, 1, 1, 0, 1, 0, 0});
   const Shared g = vector({0, 0, 0, 0, 0, 0, 0});
-  EXPECT_NEAR(backend_->column_orthogonality(*v, 1, 3, 2, 8.0, *g), 8.0 * 0.25, 1e-6);
+  EXPECT_NEAR(
+      backend_->value([&](Sum to) { backend_->column_orthogonality(*v, 1, 3, 2, 8.0, *g, to); }),
+      8.0 * 0.25, 1e-6);
   // d/da of 4 cos^2: 8 cos (n_b - cos n_a) / |a|
   const double c = std::sqrt(0.5);
   expect_close(g, {0, 8 * c * (c - c * 1.0), 8 * c * (1.0 - c * c) / std::sqrt(2.0), 8 * c * c,
@@ -101,7 +112,8 @@ TEST_P(SharedVectorTest, GatherAndItsTranspose) {
 TEST_P(SharedVectorTest, L2PenaltyOfSegments) {
   const Shared v = vector({3, -4, 0.5, 9, -9}), g = vector({1, 1, 1, 1, 1});
   const backend::Backend::Segment segments[] = {{0, 2}, {4, 1}};
-  EXPECT_NEAR(backend_->l2_penalty(*v, segments, 0.5, *g), 0.25 * (9 + 16 + 81), 1e-5);
+  EXPECT_NEAR(backend_->value([&](Sum to) { backend_->l2_penalty(*v, segments, 0.5, *g, to); }),
+              0.25 * (9 + 16 + 81), 1e-5);
   expect_close(g, {2.5, -1, 1, 1, -3.5});
 }
 
@@ -117,7 +129,9 @@ TEST_P(SharedVectorTest, HyperPriorAndItsGradient) {
     return weight * sum;
   };
   const Shared g_mu = vector({1, 2}), g_s = vector({3, 4});
-  const double got = backend_->hyper_prior(*vector(mu), *vector(s), a0, b0, weight, *g_mu, *g_s);
+  const double got = backend_->value([&](Sum to) {
+    backend_->hyper_prior(*vector(mu), *vector(s), a0, b0, weight, *g_mu, *g_s, to);
+  });
   EXPECT_NEAR(got, value(mu, s), 1e-6);
   Numbers want_mu = {1, 2}, want_s = {3, 4};
   const double h = 1e-5;
@@ -172,17 +186,92 @@ TEST_P(SharedVectorTest, Adam) {
 }
 
 TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
-  // the value clip comes first, then the factor, then decay: x = 0.5 clip(g) + 0.25 p
+  // the value clip comes first, then the norm's, then decay: x = 0.5 clip(g) + 0.25 p
   OptimizerStep step;
   step.kind = OptimizerStep::Kind::sgd;
   step.momentum = 0.0;
   step.learning_rate = 1.0;
   step.clip_value = 3.0;
-  step.gradient_factor = 0.5;
+  step.clip_norm = 0.5 * std::sqrt(9.0 + 4.0 + 9.0);
   step.weight_decay = 0.25;
-  const Shared p = vector({4, 4, -4}), m = vector({0, 0, 0});
-  backend_->optimizer_step(*p, *vector({10, 2, -10}), *m, nullptr, step);
+  const Shared p = vector({4, 4, -4}), m = vector({0, 0, 0}), g = vector({10, 2, -10});
+  const auto of = backend_->open_step();
+  step.of = of.get();
+  of->clear();
+  backend_->squared_norm(*g, step.clip_value, {*of, &StepFigures::clipped_squares});
+  backend_->optimizer_step(*p, *g, *m, nullptr, step);
   expect_close(p, {4 - 1.5 - 1, 4 - 1 - 1, -4 + 1.5 + 1});
+}
+
+// ---- a step's figures, and what it comes to ----
+
+TEST_P(SharedVectorTest, FiguresAddUpUntilTheyAreCleared) {
+  const auto step = backend_->open_step();
+  const Shared a = vector({1, 2}), b = vector({3});
+  for (int round = 0; round < 2; ++round) {
+    step->clear();
+    backend_->squared_norm(*a, 0.0, {*step, &StepFigures::mean_squares});
+    backend_->squared_norm(*b, 0.0, {*step, &StepFigures::mean_squares});
+    backend_->squared_norm(*b, 2.0, {*step, &StepFigures::clipped_squares});
+    step->add(&StepFigures::outside, 0.5);
+    step->add(&StepFigures::loss, 6.0);
+    step->add(&StepFigures::tasks, 3.0);
+    step->add(&StepFigures::diverged, 1.0);
+    const StepFigures got = step->read();
+    EXPECT_EQ(got.mean_squares, 14.0);
+    EXPECT_EQ(got.clipped_squares, 4.0);
+    EXPECT_EQ(got.gradient_squares, 0.0);
+    EXPECT_EQ(got.diverged, 1.0);
+    EXPECT_EQ(got.mean_loss(), 2.0);
+    EXPECT_EQ(got.total_loss(), 2.5);
+  }
+}
+
+TEST_P(SharedVectorTest, AStepIsTakenGuardedOrNot) {
+  struct Case {
+    double loss, tasks, diverged;
+    StepRule rule;
+    Outcome want;
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Case cases[] = {
+      {1.0, 4.0, 0.0, {0.0, false}, Outcome::update},
+      {1.0, 4.0, 0.0, {0.0, true}, Outcome::update},
+      {1.0, 3.0, 1.0, {0.25, false}, Outcome::update},
+      {1.0, 3.0, 1.0, {0.2, false}, Outcome::stop},
+      {1.0, 3.0, 1.0, {0.25, true}, Outcome::guard},
+      {0.0, 0.0, 4.0, {1.0, false}, Outcome::stop},
+      {nan, 4.0, 0.0, {1.0, false}, Outcome::stop},
+      {nan, 4.0, 0.0, {1.0, true}, Outcome::guard},
+  };
+  for (const Case& c : cases) {
+    const auto of = backend_->open_step();
+    of->clear();
+    of->add(&StepFigures::loss, c.loss);
+    of->add(&StepFigures::tasks, c.tasks);
+    of->add(&StepFigures::diverged, c.diverged);
+    of->judge(c.rule);
+    EXPECT_EQ(static_cast<Outcome>(of->read().outcome), c.want);
+    const Shared p = vector({2, -4}), m = vector({0, 0}), g = vector({1, 1});
+    backend_->guard(*of, *g, *p, 0.5);
+    OptimizerStep step;
+    step.kind = OptimizerStep::Kind::sgd;
+    step.learning_rate = 1.0;
+    step.of = of.get();
+    backend_->optimizer_step(*p, *g, *m, nullptr, step);
+    switch (c.want) {
+      case Outcome::update:
+        expect_close(p, {1, -5});
+        break;
+      case Outcome::guard:
+        expect_close(p, {1, -2});
+        break;
+      case Outcome::stop:
+        expect_close(p, {2, -4});
+        expect_close(m, {0, 0});
+        break;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, SharedVectorTest, ::testing::ValuesIn(backend_names()),

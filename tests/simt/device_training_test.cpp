@@ -4,9 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,26 +65,156 @@ TrainerOptions interrupted(TrainerOptions options, int step, std::function<void(
   return options;
 }
 
-TEST_F(DeviceTraining, AStepBringsBackLossesAndFlagsAlone) {
-  // ABML's reports look at the tasks' posteriors: its steps between reports are held
-  for (const bool reported : {true, false}) {
-    const std::string algorithm = reported ? "maml" : "abml";
+/// What the emulator counted before each step, and after the last.
+std::vector<simt::Counters> counted_steps(const Config& config, TrainerOptions options,
+                                          std::size_t steps) {
+  std::vector<simt::Counters> seen;
+  options.stop = [&] {
+    seen.push_back(simt::counters());
+    return seen.size() > steps;
+  };
+  Trainer trainer(config, options);
+  EXPECT_EQ(trainer.run().step, steps);
+  return seen;
+}
+
+// 20 tasks, in two waves on two streams.
+TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
+  const std::vector<std::string> plain = {"train.log_every=100", "train.steps=8"};
+  struct Case {
+    std::string algorithm;
+    std::vector<std::string> more;
+  };
+  const Case cases[] = {
+      {"maml", {}},
+      {"maml", {"optimizer.clip_norm_of=tensor", "optimizer.clip_value=0.1"}},
+      {"maml", {"optimizer.nan_guard=true", "optimizer.type=sgd"}},
+      {"meta_sgd", {"meta_sgd.rates=layer", "meta_sgd.per_step=true"}},
+      {"abml", {"abml.hyper_prior_weight=0.01"}},
+      {"abml", {"abml.estimator=flipout"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.algorithm + (c.more.empty() ? "" : " " + c.more.back()));
+    std::vector<std::string> more = plain;
+    more.insert(more.end(), c.more.begin(), c.more.end());
+    for (const bool lazy : {false, true}) {
+      const simt::With with({.lazy = lazy});
+      const std::vector<simt::Counters> seen =
+          counted_steps(config(c.algorithm, more), options(), 6);
+      for (std::size_t s = 2; s < 6; ++s) {  // the first finds out what memory is needed
+        SCOPED_TRACE(s);
+        const simt::Counters &before = seen[s], &after = seen[s + 1];
+        EXPECT_EQ(after.host_waits - before.host_waits, 1u);
+        EXPECT_EQ(after.graphs_launched - before.graphs_launched, 1u);
+        EXPECT_EQ(after.graphs_updated - before.graphs_updated, 1u);
+        EXPECT_EQ(after.graphs_made, before.graphs_made);
+        EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, sizeof(backend::StepFigures));
+      }
+    }
+  }
+}
+
+TEST_F(DeviceTraining, AReportedStepBringsBackATasksNorm) {
+  const Config c = config("maml", {"train.log_every=1", "train.steps=8"});
+  const std::vector<simt::Counters> seen = counted_steps(c, options(), 6);
+  const auto norms = static_cast<std::uint64_t>(c.train.meta_batch) * sizeof(float);
+  for (std::size_t s = 2; s < 6; ++s) {
+    const simt::Counters &before = seen[s], &after = seen[s + 1];
+    EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, norms + sizeof(backend::StepFigures));
+    EXPECT_EQ(after.graphs_launched - before.graphs_launched, 2u) << "one a wave";
+  }
+}
+
+/// Parameters at the end.
+std::vector<Numbers> trained(Trainer& trainer) {
+  std::vector<Numbers> all;
+  for (const std::string& group : trainer.groups()) all.push_back(trainer.parameters(group));
+  return all;
+}
+
+TEST_F(DeviceTraining, TheSameBitsAsAGraphWaveByWaveAndOnOneStream) {
+  for (const std::string algorithm : {"maml", "meta_sgd", "abml"}) {
     SCOPED_TRACE(algorithm);
-    const Config c =
-        config(algorithm, {"network.layers=1,60,1", "train.steps=7",
-                           std::string("train.log_every=") + (reported ? "1" : "100")});
-    TrainerOptions six = options();
-    six.stop = [steps = 0]() mutable { return steps++ == 6; };
-    Trainer trainer(c, six);
-    const std::uint64_t before = simt::counters().bytes_to_host;
-    ASSERT_EQ(trainer.run().step, 6u);
-    const double a_step = static_cast<double>(simt::counters().bytes_to_host - before) / 6.0;
-    // of a task: its loss, its flag, where reported its squared norm, four bytes each; of a step: a
-    // double for each norm of a group of parameters, and for ABML's hyper-prior
-    const double most = (reported ? 3.0 : 2.0) * c.train.meta_batch * 4.0 + 4.0 * 8.0;
-    EXPECT_LE(a_step, most);
-    EXPECT_GE(a_step, 2.0 * c.train.meta_batch * 4.0);
-    EXPECT_LT(most, 4.0 * 181.0) << "less than one vector of weights";
+    const auto run = [&](const char* log_every, int threads) {
+      TrainerOptions o = options();
+      o.threads = threads;
+      Trainer trainer(config(algorithm, {std::string("train.log_every=") + log_every}), o);
+      trainer.run();
+      return trained(trainer);
+    };
+    const std::uint64_t before = simt::counters().graphs_launched;
+    const std::vector<Numbers> graph = run("100", 2);
+    // the first step and the last, which is reported, are not
+    EXPECT_GE(simt::counters().graphs_launched - before, 4u);
+    EXPECT_EQ(run("1", 2), graph);
+    EXPECT_EQ(run("100", 1), graph);  // two waves, one after another
+  }
+}
+
+/// Sinusoids whose tasks from `bad` on have a target that is not finite, at step `step` alone.
+class Spoils final : public EpisodeSource {
+ public:
+  Spoils(std::uint64_t step, std::uint32_t bad) : step_(step), bad_(bad) {}
+  TaskShape shape() const override { return good_->shape(); }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    good_->fill(id, slot);
+    if (id.step == step_ && id.task >= bad_) {
+      slot.support_value[0] = std::numeric_limits<float>::infinity();
+    }
+  }
+  std::string describe() const override { return "sinusoids, spoilt at one step"; }
+
+ private:
+  std::unique_ptr<EpisodeSource> good_ = make_sinusoid({.support = 4, .query = 5});
+  std::uint64_t step_;
+  std::uint32_t bad_;
+};
+
+TEST_F(DeviceTraining, AStepThatMustNotBeTakenChangesNothing) {
+  const std::vector<std::string> to_the_end = {"train.log_every=100", "train.max_diverged=0.2"};
+  std::vector<std::string> before_it = to_the_end;
+  before_it.push_back("train.steps=4");
+  Trainer short_run(config("maml", before_it), options());
+  short_run.run();
+  Trainer trainer(config("maml", to_the_end), std::make_shared<Spoils>(4, 15), options());
+  const std::uint64_t graphs = simt::counters().graphs_launched;
+  EXPECT_THAT(error_text([&] { trainer.run(); }), AllOf(HasSubstr("step 5: 5 of 20 tasks diverged"),
+                                                        HasSubstr("train.max_diverged = 0.2")));
+  EXPECT_EQ(simt::counters().graphs_launched - graphs, 4u) << "the failing one is one of them";
+  EXPECT_EQ(trained(trainer), trained(short_run));
+}
+
+TEST_F(DeviceTraining, AGuardedStepIsTheSameInAGraph) {
+  const auto run = [&](const char* log_every) {
+    TrainReport last;
+    TrainerOptions o = options();
+    o.on_report = [&](const TrainReport& r) { last = r; };
+    Trainer trainer(
+        config("maml", {std::string("train.log_every=") + log_every, "optimizer.nan_guard=true"}),
+        std::make_shared<Spoils>(3, 19), o);
+    trainer.run();
+    EXPECT_EQ(last.guarded, 1u);
+    return trained(trainer);
+  };
+  EXPECT_EQ(run("100"), run("1"));
+}
+
+TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
+  const Config c = config("maml");
+  const auto backend = open_backend("simt_f32", 2);
+  const auto algorithm = make_algorithm(c, std::make_shared<const Network>(c.make_network()));
+  const Spoils source(2, 17);
+  plan_waves(*backend, c, source.shape());
+  Scheduler scheduler(*backend, *algorithm, source.shape());
+  const std::vector<backend::Shared> parameters = {backend->shared(algorithm->groups()[0].size)};
+  parameters[0]->upload(algorithm->initial(1)[0]);
+  for (std::uint64_t step = 0; step < 4; ++step) {
+    const StepResult result = scheduler.step(parameters, source, 1, step, 20);
+    EXPECT_EQ(result.diverged, step == 2 ? 3u : 0u);
+    EXPECT_TRUE(std::isfinite(result.loss));
+    const std::vector<std::uint32_t> want =
+        step == 2 ? std::vector<std::uint32_t>{17, 18, 19} : std::vector<std::uint32_t>{};
+    EXPECT_EQ(scheduler.diverged_tasks(), want);
   }
 }
 
@@ -184,6 +316,27 @@ TEST_F(DeviceTraining, ADeviceThatIsLostLeavesTheLastCheckpoint) {
   const Checkpoint last = Checkpoint::read(folder / "lost" / last_checkpoint);
   EXPECT_THAT(last.state.step, ::testing::AnyOf(2u, 4u))
       << "the last one that the device could still give";
+  TrainerOptions rest = options(folder / "lost");
+  rest.resume = true;
+  EXPECT_EQ(Trainer(c, rest).run().step, 6u);
+  const auto want = tensors(folder / "whole" / last_checkpoint);
+  const auto got = tensors(folder / "lost" / last_checkpoint);
+  for (const auto& [name, tensor] : want) EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
+}
+
+TEST_F(DeviceTraining, ADeviceThatIsLostWithinAGraphLeavesTheLastCheckpoint) {
+  const Config c = config("maml", {"train.checkpoint_every=1", "train.log_every=100"});
+  const TempFolder folder;
+  Trainer(c, options(folder / "whole")).run();
+  {
+    const simt::With with({});
+    const auto soon = [] { simt::settings().lost_at_kernel = simt::counters().kernels + 3; };
+    Trainer trainer(c, interrupted(options(folder / "lost"), 4, soon));
+    EXPECT_THAT(error_text([&] { trainer.run(); }), HasSubstr("unspecified launch failure"));
+  }
+  // what was copied of step 4 before is whole, or step 3 is the last
+  EXPECT_THAT(Checkpoint::read(folder / "lost" / last_checkpoint).state.step,
+              ::testing::AnyOf(3u, 4u));
   TrainerOptions rest = options(folder / "lost");
   rest.resume = true;
   EXPECT_EQ(Trainer(c, rest).run().step, 6u);

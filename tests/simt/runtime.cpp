@@ -412,6 +412,7 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 
 cudaError_t cudaDeviceSynchronize() {
   KSHOT_READY_NOT_CAPTURING();
+  ++mutable_counters().host_waits;
   drain_all(false);
   return cudaSuccess;
 }
@@ -462,6 +463,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     s.capture->invalid = true;
     return note(cudaErrorStreamCaptureUnsupported);
   }
+  ++mutable_counters().host_waits;
   if (!stream) drain_all(true);
   drain(s);
   return cudaSuccess;
@@ -535,6 +537,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   KSHOT_READY();
   if (event->capture) return note(cudaErrorStreamCaptureUnsupported);
+  ++mutable_counters().host_waits;
   if (event->stream && runtime().streams.contains(event->stream)) {
     drain(*event->stream, event->ticket);
   }
@@ -648,6 +651,7 @@ cudaError_t release(void* pointer, bool host) {
   const Lock lock(runtime().mutex);
   if (const cudaError_t error = not_while_capturing(); error != cudaSuccess) return note(error);
   const cudaError_t error = drain_quietly();  // as the real one, it waits
+  if (pointer) ++mutable_counters().host_waits;
   if (pointer && !memory().release(pointer, host)) return note(cudaErrorInvalidValue);
   return settings().sticky_error ? note(static_cast<cudaError_t>(settings().sticky_error)) : error;
 }
@@ -658,6 +662,7 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   KSHOT_READY_NOT_CAPTURING();
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
+  ++mutable_counters().host_waits;
   *pointer = memory().allocate(bytes, false);
   return *pointer ? cudaSuccess : note(cudaErrorMemoryAllocation);
 }
@@ -691,6 +696,7 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
 
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
   KSHOT_READY_NOT_CAPTURING();
+  ++mutable_counters().host_waits;
   *pointer = memory().allocate(std::max<std::size_t>(bytes, 1), true);
   return *pointer ? cudaSuccess : note(cudaErrorMemoryAllocation);
 }
@@ -705,6 +711,7 @@ cudaError_t cudaFreeHost(void* pointer) {
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
   KSHOT_READY_NOT_CAPTURING();
+  ++mutable_counters().host_waits;
   drain_all(true);
   check_copy(to, from, bytes, kind);
   copy(to, from, bytes);
@@ -719,13 +726,17 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   const bool pageable_from = !memory().is_device(from) && !is_pinned(from, bytes);
   const bool pageable_to = !memory().is_device(to) && !is_pinned(to, bytes);
   if (pageable_from && !s.capture) {
+    ++mutable_counters().host_waits;
     // staged before the call returns (Runtime API reference, "API synchronization behavior")
     auto staged = std::make_shared<std::vector<char>>(bytes);
     std::memcpy(staged->data(), from, bytes);
     return submit(s, "copy", [=] { copy(to, staged->data(), bytes); });
   }
   const cudaError_t error = submit(s, "copy", [=] { copy(to, from, bytes); });
-  if (pageable_to && !s.capture) drain(s);  // returns when it is done
+  if (pageable_to && !s.capture) {  // returns when it is done
+    ++mutable_counters().host_waits;
+    drain(s);
+  }
   return error;
 }
 
@@ -818,8 +829,13 @@ api::cudaError_t launch(std::string name, api::dim3 grid, api::dim3 block, std::
                         std::shared_ptr<const void> arguments, std::size_t bytes) {
   Kernel kernel{std::move(name), grid, block, shared_bytes, body, arguments.get(), bytes};
   const std::string kind = kernel.name;
-  return enqueue(stream, kind,
-                 [kept = std::move(arguments), kernel = std::move(kernel)] { run(kernel); });
+  return enqueue(stream, kind, [kept = std::move(arguments), kernel = std::move(kernel)] {
+    Settings& s = settings();
+    if (s.lost_at_kernel > 0 && counters().kernels + 1 >= s.lost_at_kernel) {
+      s.sticky_error = api::cudaErrorLaunchFailure;
+    }
+    if (s.sticky_error == 0) run(kernel);
+  });
 }
 
 void require_device(const std::string& who, const void* pointer, std::size_t bytes, bool read,

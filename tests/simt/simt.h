@@ -23,6 +23,9 @@ struct Settings {
   int driver_version = 13000;   ///< 1000 * major + 10 * minor; older than 13.0: too old
   /// Returned by every call of the runtime while it is not 0 (cudaSuccess): a lost device.
   int sticky_error = 0;
+  /// The device is lost within this launch of a kernel, counted from the program's begin: it does
+  /// not run, and sticky_error is set. 0: never.
+  std::uint64_t lost_at_kernel = 0;
 };
 Settings& settings();
 
@@ -39,6 +42,9 @@ struct Counters {
   std::uint64_t accesses = 0;  ///< to shared and device memory, by kernels
   std::uint64_t bytes_to_device = 0, bytes_to_host = 0;  ///< copied
   std::uint64_t graphs_made = 0, graphs_updated = 0, graphs_launched = 0;
+  /// Calls in which the host waits for the device: for a stream, an event or all, for a copy from
+  /// or to memory that is not pinned, for memory to be taken or given back.
+  std::uint64_t host_waits = 0;
 };
 const Counters& counters();
 

@@ -81,10 +81,11 @@ class CpuBackend final : public HostBackend<float> {
   }
 
   /// As the host's, but for its two products, with the lengths left to a factor before and after.
-  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
-                              std::size_t columns, double weight, SharedVector& g) override {
+  void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                            std::size_t columns, double weight, SharedVector& g,
+                            Sum sum_to) override {
     if (columns % static_cast<std::size_t>(kernels_.lanes) != 0) {
-      return HostBackend::column_orthogonality(v, offset, rows, columns, weight, g);
+      return HostBackend::column_orthogonality(v, offset, rows, columns, weight, g, sum_to);
     }
     const float* d = host<float>(v).data() + offset;
     float* to = host<float>(g).data() + offset;
@@ -127,7 +128,7 @@ class CpuBackend final : public HostBackend<float> {
       products.multiply(count, n, n, d + at, columns, 1, matrix.data(), columns, to + at, columns,
                         true);
     });
-    return value;
+    sum_to.step.add(sum_to.figure, value);
   }
 
  private:

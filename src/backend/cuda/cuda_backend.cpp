@@ -6,16 +6,18 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <list>
 #include <mutex>
-#include <numeric>
 #include <stdexcept>
 #include <string_view>
 
 #include "backend/cuda/cuda_episodes.h"
 #include "backend/cuda/cuda_reduction.h"
+#include "backend/cuda/cuda_step.h"
 #include "backend/cuda/cuda_vector.h"
 #include "backend/cuda/cuda_wave.h"
 #include "backend/cuda/memory.h"
+#include "kernels/compaction.h"
 #include "kernels/reduction.h"
 #include "kernels/shared_vector.h"
 #include "kshot/error.h"
@@ -27,6 +29,7 @@ namespace {
 using backend::Precision;
 using backend::Shared;
 using backend::SharedVector;
+using backend::Sum;
 
 #ifdef KSHOT_SIMT
 constexpr bool emulated = true;
@@ -80,9 +83,7 @@ class CudaBackend final : public backend::Backend {
                              : 2),
         most_tasks_(most_tasks()),
         arithmetic_(arithmetic_of(device, CudaBackend::precision())),
-        stream_(std::make_shared<const Stream>()),
-        copies_(std::make_shared<const Stream>()),
-        sum_(1) {
+        stream_(std::make_shared<const SharedStream>()) {
     cudaDeviceProp properties{};
     KSHOT_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
     description_ = fmt::format(
@@ -102,7 +103,7 @@ class CudaBackend final : public backend::Backend {
 
   Shared shared(std::size_t size) override {
     device_.activate();
-    return std::make_shared<CudaVector<T>>(device_, stream_, copies_, size);
+    return std::make_shared<CudaVector<T>>(device_, stream_, size);
   }
   std::unique_ptr<backend::Wave> open(std::shared_ptr<const Network> network,
                                       const backend::Loss& loss,
@@ -112,7 +113,7 @@ class CudaBackend final : public backend::Backend {
     const Kind kind{network->size(), shape};
     const auto planned = find(kind);
     const int tasks = planned == planned_.end() ? run_tasks : planned->plan.tasks;
-    return std::make_unique<CudaWave<T>>(device_, std::move(network), loss, shape, tasks,
+    return std::make_unique<CudaWave<T>>(device_, stream_, std::move(network), loss, shape, tasks,
                                          arithmetic_);
   }
   backend::WavePlan plan_waves(
@@ -124,7 +125,7 @@ class CudaBackend final : public backend::Backend {
   backend::EpisodePlace place(const EpisodeRecipe& recipe, Split split) override {
     device_.activate();
     const std::lock_guard lock(mutex_);
-    backend::EpisodePlace place = place_episodes(*stream_, recipe, split, memory().at_hand);
+    backend::EpisodePlace place = place_episodes(stream_->get(), recipe, split, memory().at_hand);
     promised_ += place.bytes;
     return place;
   }
@@ -136,12 +137,16 @@ class CudaBackend final : public backend::Backend {
   bool asynchronous() const override { return true; }
   std::unique_ptr<backend::Reduction> reduction(std::span<const std::size_t> widths) override {
     device_.activate();
-    return std::make_unique<CudaReduction<T>>(device_, widths);
+    return std::make_unique<CudaReduction<T>>(device_, stream_, widths);
+  }
+  std::unique_ptr<backend::Step> open_step() override {
+    device_.activate();
+    return std::make_unique<CudaStep<T>>(device_, stream_);
   }
 
   void assign(SharedVector& dst, const SharedVector& src) override {
     check_sizes(dst.size(), src.size());
-    run([&](cudaStream_t) { stream_->copy(at(dst), at(src), src.size()); });
+    run([&](cudaStream_t) { stream_->get().copy(at(dst), at(src), src.size()); });
   }
   void multiply(SharedVector& dst, const SharedVector& src) override {
     check_sizes(dst.size(), src.size());
@@ -151,72 +156,73 @@ class CudaBackend final : public backend::Backend {
     check_sizes(dst.size(), src.size());
     run([&](cudaStream_t s) { axpy(at(dst), static_cast<T>(a), at(src), src.size(), s); });
   }
-  double squared_norm(const SharedVector& v, double clip) override {
-    return sum([&](double* to, cudaStream_t s) {
-      cuda::squared_norm(to, at(v), static_cast<T>(clip), v.size(), s);
+  void squared_norm(const SharedVector& v, double clip, Sum to) override {
+    run([&](cudaStream_t s) {
+      cuda::squared_norm(at(to), 1.0, at(v), static_cast<T>(clip), v.size(), s);
     });
   }
   void gather(SharedVector& dst, const SharedVector& src,
               std::span<const std::uint32_t> index) override {
     check_sizes(dst.size(), index.size());
-    keep(index, src.size());
-    run([&](cudaStream_t s) { cuda::gather(at(dst), at(src), index_.data(), index.size(), s); });
+    const Index& kept = keep(index, src.size());
+    run([&](cudaStream_t s) {
+      cuda::gather(at(dst), at(src), kept.index.data(), index.size(), s);
+    });
   }
   void scatter_add(SharedVector& dst, const SharedVector& src, std::span<const std::uint32_t> index,
                    bool accumulate) override {
     check_sizes(src.size(), index.size());
-    keep(index, dst.size());
-    DeviceMemory<T> sums(accumulate ? dst.size() : 0);
+    const Index& kept = keep(index, dst.size());
     run([&](cudaStream_t s) {
-      T* const to = accumulate ? sums.data() : at(dst);
-      gather_sum(to, at(src), first_.data(), order_.data(), dst.size(), s);
-      if (accumulate) axpy(at(dst), T(1), sums.data(), dst.size(), s);
+      gather_sum(at(dst), at(src), kept.first.data(), kept.order.data(), dst.size(), accumulate, s);
     });
   }
-  double l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
-                    SharedVector& g) override {
+  void l2_penalty(const SharedVector& v, std::span<const Segment> segments, double weight,
+                  SharedVector& g, Sum to) override {
     check_sizes(v.size(), g.size());
-    double squares = 0.0;
-    for (const Segment& segment : segments) {
-      squares += sum([&](double* to, cudaStream_t s) {
+    run([&](cudaStream_t s) {
+      for (const Segment& segment : segments) {
         const T* const x = at(v) + segment.offset;
-        cuda::squared_norm(to, x, T(0), segment.size, s);
+        cuda::squared_norm(at(to), 0.5 * weight, x, T(0), segment.size, s);
         axpy(at(g) + segment.offset, static_cast<T>(weight), x, segment.size, s);
-      });
-    }
-    return 0.5 * weight * squares;
+      }
+    });
   }
-  double hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
-                     double weight, SharedVector& g_mu, SharedVector& g_s) override {
+  void hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
+                   double weight, SharedVector& g_mu, SharedVector& g_s, Sum to) override {
     for (const SharedVector* v :
          {&s, static_cast<const SharedVector*>(&g_mu), static_cast<const SharedVector*>(&g_s)}) {
       check_sizes(v->size(), mu.size());
     }
-    return weight * sum([&](double* to, cudaStream_t stream) {
-             cuda::hyper_prior(to, at(mu), at(s), a0, b0, weight, at(g_mu), at(g_s), mu.size(),
-                               stream);
-           });
+    run([&](cudaStream_t stream) {
+      cuda::hyper_prior(at(to), at(mu), at(s), a0, b0, weight, at(g_mu), at(g_s), mu.size(),
+                        stream);
+    });
   }
   void clip(SharedVector& v, double value, double norm,
             std::span<const Segment> segments) override {
-    std::vector<cuda::Segment> host;
-    for (const Segment& segment : segments) host.push_back({segment.offset, segment.size});
-    device_.activate();
-    DeviceMemory<cuda::Segment> list(host.size());
-    stream_->to_device(list.data(), host.data(), host.size());
+    const cuda::Segment* const list = keep(segments);
     run([&](cudaStream_t s) {
-      cuda::clip(at(v), static_cast<T>(value), norm, list.data(), static_cast<int>(host.size()), s);
+      cuda::clip(at(v), static_cast<T>(value), norm, list, static_cast<int>(segments.size()), s);
     });
   }
-  double column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
-                              std::size_t columns, double weight, SharedVector& g) override {
+  void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
+                            std::size_t columns, double weight, SharedVector& g, Sum to) override {
     check_sizes(v.size(), g.size());
     device_.activate();
-    DeviceMemory<double> scratch(columns * columns + 2 * columns);
-    return sum([&](double* to, cudaStream_t s) {
-      cuda::column_orthogonality(to, at(v) + offset, static_cast<int>(rows),
-                                 static_cast<int>(columns), weight, at(g) + offset, scratch.data(),
+    scratch_.reserve(columns * columns + 2 * columns);
+    run([&](cudaStream_t s) {
+      cuda::column_orthogonality(at(to), at(v) + offset, static_cast<int>(rows),
+                                 static_cast<int>(columns), weight, at(g) + offset, scratch_.data(),
                                  s);
+    });
+  }
+  void guard(const backend::Step& step, SharedVector& gradient, const SharedVector& parameters,
+             double factor) override {
+    check_sizes(gradient.size(), parameters.size());
+    run([&](cudaStream_t s) {
+      cuda::guard(at(gradient), at(parameters), static_cast<T>(factor), figures(step),
+                  gradient.size(), s);
     });
   }
   void optimizer_step(SharedVector& parameters, const SharedVector& gradient, SharedVector& m,
@@ -245,25 +251,33 @@ class CudaBackend final : public backend::Backend {
 
   static T* at(SharedVector& v) { return on_device<T>(v).data(); }
   static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
-  /// Work on shared vectors is done when it returns.
+  static double* at(Sum to) { return dynamic_cast<CudaStep<T>&>(to.step).at(to.figure); }
+  static const StepFigures* figures(const backend::Step& step) {
+    return dynamic_cast<const CudaStep<T>&>(step).figures();
+  }
+  /// Puts work on shared vectors on their stream.
   template <class Work>
   void run(const Work& work) {
     device_.activate();
-    work(stream_->get());
-    stream_->wait();
+    work(stream_->write().get());
   }
-  /// work(where a double goes, stream); returns the double.
-  template <class Work>
-  double sum(const Work& work) {
-    device_.activate();
-    work(sum_.data(), stream_->get());
-    double value = 0.0;
-    stream_->to_host(&value, sum_.data(), 1);
-    return value;
-  }
-  /// Brings `index` and its inverse to the device: for each of `targets` the elements that name it,
-  /// in ascending order. It stays there until another one is asked for.
-  void keep(std::span<const std::uint32_t> index, std::size_t targets);
+  /// An index and its inverse on the device: for each of `targets` the elements that name it, in
+  /// ascending order.
+  struct Index {
+    std::vector<std::uint32_t> host;
+    std::size_t targets = 0;
+    DeviceMemory<std::uint32_t> index, first, order;
+  };
+  struct Segments {
+    std::vector<cuda::Segment> host;
+    DeviceMemory<cuda::Segment> list;
+  };
+  /// Those that steps ask for again and again stay on the device, so that it need not wait for
+  /// them.
+  const Index& keep(std::span<const std::uint32_t> index, std::size_t targets);
+  const cuda::Segment* keep(std::span<const Segment> segments);
+  /// The most of each.
+  static constexpr std::size_t most_kept = 64;
 
   Device device_;
   std::string name_;
@@ -271,14 +285,13 @@ class CudaBackend final : public backend::Backend {
   int most_tasks_;
   Arithmetic arithmetic_;
   std::string description_;
-  std::shared_ptr<const Stream> stream_, copies_;
-  DeviceMemory<double> sum_;
+  SharedStreamPointer stream_;
+  DeviceMemory<double> scratch_;
   std::mutex mutex_;  ///< workers open their waves at once
   std::vector<Planned> planned_;
   std::size_t promised_ = 0;  ///< bytes, to the waves planned so far and to episodes
-  std::vector<std::uint32_t> host_index_;
-  std::size_t targets_ = 0;
-  DeviceMemory<std::uint32_t> index_, first_, order_;
+  std::list<Index> indices_;  ///< the last one first
+  std::list<Segments> segments_;
 };
 
 template <class T>
@@ -321,28 +334,46 @@ backend::WavePlan CudaBackend<T>::plan(
 }
 
 template <class T>
-void CudaBackend<T>::keep(std::span<const std::uint32_t> index, std::size_t targets) {
-  if (targets == targets_ && std::ranges::equal(index, host_index_)) return;
-  std::vector<std::uint32_t> first(targets + 1, 0), order(index.size());
+const typename CudaBackend<T>::Index& CudaBackend<T>::keep(std::span<const std::uint32_t> index,
+                                                           std::size_t targets) {
+  const auto known = std::ranges::find_if(indices_, [&](const Index& kept) {
+    return kept.targets == targets && std::ranges::equal(kept.host, index);
+  });
+  if (known != indices_.end()) return *known;
   for (const std::uint32_t target : index) {
     if (target >= targets) throw std::logic_error("index out of range");
-    ++first[target + 1];
-  }
-  std::partial_sum(first.begin(), first.end(), first.begin());
-  std::vector<std::uint32_t> next(first.begin(), first.end() - 1);
-  for (std::size_t i = 0; i < index.size(); ++i) {
-    order[next[index[i]]++] = static_cast<std::uint32_t>(i);
   }
   device_.activate();
-  const auto put = [&](DeviceMemory<std::uint32_t>& to, std::span<const std::uint32_t> from) {
-    to.reserve(from.size());
-    stream_->to_device(to.data(), from.data(), from.size());
+  const Stream& stream = stream_->get();
+  Index made{{index.begin(), index.end()}, targets, {}, {}, {}};
+  made.index = DeviceMemory<std::uint32_t>(index.size());
+  made.order = DeviceMemory<std::uint32_t>(index.size());
+  made.first = DeviceMemory<std::uint32_t>(targets + 1);
+  DeviceMemory<std::uint32_t> scratch(index.size());
+  stream.to_device(made.index.data(), index.data(), index.size());
+  invert_index(made.first.data(), made.order.data(), made.index.data(), index.size(), targets,
+               scratch.data(), stream.get());
+  stream.wait();
+  if (indices_.size() == most_kept) indices_.pop_back();
+  return indices_.emplace_front(std::move(made));
+}
+
+template <class T>
+const cuda::Segment* CudaBackend<T>::keep(std::span<const Segment> segments) {
+  const auto same = [](const cuda::Segment& a, const Segment& b) {
+    return a.offset == b.offset && a.size == b.size;
   };
-  put(index_, index);
-  put(first_, first);
-  put(order_, order);
-  host_index_.assign(index.begin(), index.end());
-  targets_ = targets;
+  const auto known = std::ranges::find_if(segments_, [&](const Segments& kept) {
+    return std::ranges::equal(kept.host, segments, same);
+  });
+  if (known != segments_.end()) return known->list.data();
+  device_.activate();
+  Segments made;
+  for (const Segment& segment : segments) made.host.push_back({segment.offset, segment.size});
+  made.list = DeviceMemory<cuda::Segment>(made.host.size());
+  stream_->get().to_device(made.list.data(), made.host.data(), made.host.size());
+  if (segments_.size() == most_kept) segments_.pop_back();
+  return segments_.emplace_front(std::move(made)).list.data();
 }
 
 template <class T>
@@ -367,8 +398,9 @@ void CudaBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   a.correction1 = static_cast<T>(1.0 - std::pow(step.beta1, n));
   a.correction2 = static_cast<T>(1.0 - std::pow(step.beta2, n));
   a.clip = static_cast<T>(step.clip_value);
-  a.factor = static_cast<T>(step.gradient_factor);
   a.decay = static_cast<T>(step.weight_decay);
+  a.step = step.of ? figures(*step.of) : nullptr;
+  a.clip_norm = step.clip_norm;
   run([&](cudaStream_t s) { cuda::optimizer_step(a, parameters.size(), s); });
 }
 

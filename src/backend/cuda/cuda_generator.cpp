@@ -119,7 +119,7 @@ class CudaGenerator final : public backend::Generator {
 
   void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
     count_groups();
-    const T* const w = on_device<T>(theta).data();
+    const T* const w = wave_.shared(theta);
     const T* const codes = encoder_.forward(w, encoder_input(dropout), all_rows(), stream());
     encoded_ = wave_.loads();
     codes_ = codes;
@@ -156,7 +156,7 @@ class CudaGenerator final : public backend::Generator {
   void encode_pullback(const SharedVector& theta, const Dropout& /*dropout*/, Block g_statistics,
                        Block g_theta) override {
     if (encoded_ != wave_.loads()) throw std::logic_error("encode_pullback without encode");
-    const T* const w = on_device<T>(theta).data();
+    const T* const w = wave_.shared(theta);
     const T* const g = wave_.at(g_statistics, statistics_width());
     const TaskTensor<T> to{wave_.at(g_theta), wave_.width(g_theta)};
     reserve_encoder_pullback();
@@ -365,7 +365,7 @@ class CudaGenerator final : public backend::Generator {
   Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
     if (!at.again) {
       out_ = decoder_.forward(
-          on_device<T>(theta).data() + spec_.decoder_at(), wave_.at(at.z, latents_width()),
+          wave_.shared(theta) + spec_.decoder_at(), wave_.at(at.z, latents_width()),
           count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());
     }
     Decoded<T> d;

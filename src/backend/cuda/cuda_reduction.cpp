@@ -2,26 +2,39 @@
 
 #include <stdexcept>
 
+#include "backend/cuda/cuda_step.h"
+#include "kernels/compaction.h"
+#include "kernels/elementwise.h"
 #include "kernels/reduction.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
+namespace {
+
+/// A run's counts: its loss, its tasks, and those that diverged, in the order of the figures.
+constexpr std::size_t counts = 3;
+
+}  // namespace
 
 template <class T>
-CudaReduction<T>::CudaReduction(const Device& device, std::span<const std::size_t> widths)
-    : device_(device), widths_(widths.begin(), widths.end()) {
+CudaReduction<T>::CudaReduction(const Device& device, SharedStreamPointer shared,
+                                std::span<const std::size_t> widths)
+    : device_(device), shared_(std::move(shared)), widths_(widths.begin(), widths.end()) {
   for (const std::size_t w : widths_) width_ += w;
-  total_ = DeviceMemory<double>(width_);
+  total_ = DeviceMemory<double>(width_ + counts);
 }
 
 template <class T>
-void CudaReduction<T>::begin(std::size_t waves) {
+void CudaReduction<T>::begin(std::size_t waves, std::size_t tasks, backend::Step& step) {
   device_.activate();
   queue_.begin(waves);
-  stream_.clear(total_.data(), width_);
-  diverged_.clear();
-  loss_ = 0.0;
-  tasks_ = 0;
+  ++steps_;
+  tasks_ = tasks;
+  flags_.reserve(tasks);
+  figures_ = dynamic_cast<CudaStep<T>&>(step).at(&backend::StepFigures::loss);
+  const Stream& stream = shared_->write();  // so that waves come after it
+  stream.clear(total_.data(), total_.size());
+  stream.clear(flags_.data(), tasks);
 }
 
 template <class T>
@@ -30,10 +43,7 @@ void CudaReduction<T>::add(backend::Wave& wave, std::size_t ordinal,
   device_.activate();
   Partial partial = queue_.take();
   take(partial, dynamic_cast<CudaWave<T>&>(wave), gradients, loss);
-  queue_.put(ordinal, std::move(partial), [&](Partial& next) {
-    commit(next);
-    stream_.wait();  // its memory is free again
-  });
+  queue_.put(ordinal, std::move(partial), [&](Partial& next) { commit(next); });
 }
 
 template <class T>
@@ -42,45 +52,46 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
   if (gradients.size() != widths_.size()) {
     throw std::logic_error("reduction: wrong number of blocks");
   }
-  const Stream& stream = wave.stream();
-  const auto tasks = static_cast<std::size_t>(wave.count());
-  partial.first = wave.global_first();
-  partial.runs = (wave.count() + run_tasks - 1) / run_tasks;
-  partial.flags.reserve(static_cast<std::size_t>(wave.capacity()));
-  partial.sums.reserve(static_cast<std::size_t>((wave.capacity() + run_tasks - 1) / run_tasks) *
-                       width_);
-  stream.clear(partial.flags.data(), tasks);
-  mark_diverged(partial.flags.data(), wave.data(loss), wave.extent(loss), stream.get());
-  for (const backend::Block block : gradients) {
-    mark_diverged(partial.flags.data(), wave.data(block), wave.extent(block), stream.get());
+  const std::size_t first = wave.global_first();
+  if (first + static_cast<std::size_t>(wave.count()) > tasks_) {
+    throw std::logic_error("reduction: more tasks than were said");
   }
+  if (!partial.summed) {
+    partial.summed = std::make_unique<Event>();
+    partial.added = std::make_unique<Event>();
+  }
+  const auto most = static_cast<std::size_t>((wave.capacity() + run_tasks - 1) / run_tasks);
+  partial.sums.reserve(most * width_);
+  partial.counts.reserve(most * counts);
+  partial.runs = (wave.count() + run_tasks - 1) / run_tasks;
+  const Stream& stream = wave.stream();
+  wave.follow_shared();
+  std::int32_t* const flags = flags_.data() + first;
+  mark_diverged(flags, wave.data(loss), wave.extent(loss), stream.get());
+  for (const backend::Block block : gradients) {
+    mark_diverged(flags, wave.data(block), wave.extent(block), stream.get());
+  }
+  if (partial.step == steps_) stream.wait_for(*partial.added);  // its memory is free again
   std::size_t offset = 0;
   for (std::size_t g = 0; g < gradients.size(); ++g) {
     const Extent extent = wave.extent(gradients[g]);
     check_sizes(static_cast<std::size_t>(extent.width), widths_[g]);
-    sum_runs<T>(partial.sums.data() + offset, width_, wave.data(gradients[g]), partial.flags.data(),
-                extent, stream.get());
+    sum_runs<T>(partial.sums.data() + offset, width_, wave.data(gradients[g]), flags, extent,
+                stream.get());
     offset += widths_[g];
   }
-  partial.tasks = tasks;
-  partial.diverged.reserve(static_cast<std::size_t>(wave.capacity()));
-  partial.losses.reserve(static_cast<std::size_t>(wave.capacity()));
-  stream.start_to_host(partial.diverged.data(), partial.flags.data(), tasks);
-  stream.start_to_host(partial.losses.data(), wave.data(loss), tasks);
-  stream.wait();
+  count_runs(partial.counts.data(), wave.data(loss), flags, wave.count(), stream.get());
+  stream.record(*partial.summed);
 }
 
 template <class T>
-void CudaReduction<T>::commit(const Partial& partial) {
-  for (std::size_t t = 0; t < partial.tasks; ++t) {
-    if (partial.diverged.data()[t] != 0) {
-      diverged_.push_back(partial.first + static_cast<std::uint32_t>(t));
-    } else {
-      loss_ += static_cast<double>(partial.losses.data()[t]);
-      ++tasks_;
-    }
-  }
-  add_runs(total_.data(), partial.sums.data(), partial.runs, width_, stream_.get());
+void CudaReduction<T>::commit(Partial& partial) {
+  const Stream& stream = shared_->get();
+  stream.wait_for(*partial.summed);
+  add_runs(total_.data(), partial.sums.data(), partial.runs, width_, stream.get());
+  add_runs(total_.data() + width_, partial.counts.data(), partial.runs, counts, stream.get());
+  stream.record(*partial.added);
+  partial.step = steps_;
 }
 
 template <class T>
@@ -88,20 +99,26 @@ void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
   device_.activate();
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
-  const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
+  const Stream& stream = shared_->write();
+  const double* const totals = total_.data() + width_;
+  axpy(figures_, 1.0, totals, counts, stream.get());
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); ++g) {
     check_sizes(means[g]->size(), widths_[g]);
-    mean_of_total(on_device<T>(*means[g]).data(), total_.data() + offset, scale, widths_[g],
-                  stream_.get());
+    mean_of_total(on_device<T>(*means[g]).data(), total_.data() + offset, totals + 1, widths_[g],
+                  stream.get());
     offset += widths_[g];
   }
-  stream_.wait();
 }
 
 template <class T>
-double CudaReduction<T>::mean_loss() const {
-  return tasks_ > 0 ? loss_ / static_cast<double>(tasks_) : 0.0;
+std::vector<std::uint32_t> CudaReduction<T>::diverged_tasks() const {
+  device_.activate();
+  const Stream& stream = shared_->get();
+  DeviceMemory<std::uint32_t> list(tasks_);
+  std::vector<std::uint32_t> tasks(set_indices(list.data(), flags_.data(), tasks_, stream.get()));
+  stream.to_host(tasks.data(), list.data(), tasks.size());
+  return tasks;
 }
 
 template class CudaReduction<float>;

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/memory.h"
+#include "backend/cuda/shared_stream.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
@@ -17,17 +18,14 @@ inline void check_sizes(std::size_t a, std::size_t b) {
   if (a != b) throw std::logic_error(fmt::format("vectors of {} and {} elements", a, b));
 }
 
-/// Every operation of its own and of the backend's is done when it returns, so that waves may read
-/// it on their own streams.
+/// Operations on it are done in the order of its stream (SharedStream).
 template <class T>
 class CudaVector final : public backend::SharedVector {
  public:
-  /// copies: the stream on which snapshots leave the device.
-  CudaVector(const Device& device, std::shared_ptr<const Stream> stream,
-             std::shared_ptr<const Stream> copies, std::size_t size)
-      : device_(device), stream_(std::move(stream)), copies_(std::move(copies)), values_(size) {
-    stream_->clear(values_.data(), size);
-    stream_->wait();
+  CudaVector(const Device& device, SharedStreamPointer stream, std::size_t size)
+      : device_(device), stream_(std::move(stream)), values_(size) {
+    stream_->get().clear(values_.data(), size);
+    stream_->get().wait();
   }
   std::size_t size() const override { return values_.size(); }
   void upload(std::span<const double> values) override {
@@ -35,35 +33,30 @@ class CudaVector final : public backend::SharedVector {
     device_.activate();
     std::vector<T> host(size());
     for (std::size_t i = 0; i < host.size(); ++i) host[i] = static_cast<T>(values[i]);
-    stream_->to_device(data(), host.data(), host.size());
+    stream_->write().to_device(data(), host.data(), host.size());
   }
   void download(std::span<double> values) const override {
     check_sizes(values.size(), size());
     device_.activate();
     std::vector<T> host(size());
-    stream_->to_host(host.data(), data(), host.size());
+    stream_->get().to_host(host.data(), data(), host.size());
     for (std::size_t i = 0; i < host.size(); ++i) values[i] = static_cast<double>(host[i]);
   }
-  /// Copied to pinned memory on a stream of its own: the vector is not written until that is done.
+  /// Copied to pinned memory on a stream of its own, for which what writes next waits.
   std::function<std::vector<double>()> snapshot() const override {
     device_.activate();
     auto copy = std::make_shared<Copy>(size());
-    copies_->start_to_host(copy->values.data(), values_.data(), size());
-    copies_->record(copy->done);
-    leaving_ = copy;
-    // the stream outlives what was put on it
-    return [copy, device = device_, stream = copies_] {
+    stream_->start_copy(copy->values.data(), values_.data(), size(), copy->done);
+    // the streams outlive what was put on them
+    return [copy, device = device_, stream = stream_] {
       device.activate();
       copy->done.wait();
       const T* const values = copy->values.data();
       return std::vector<double>(values, values + copy->values.size());
     };
   }
-  /// For writing.
-  T* data() {
-    if (const std::shared_ptr<Copy> copy = std::exchange(leaving_, nullptr)) copy->done.wait();
-    return values_.data();
-  }
+  /// For work on SharedStream::write().
+  T* data() { return values_.data(); }
   const T* data() const { return values_.data(); }
 
  private:
@@ -74,8 +67,7 @@ class CudaVector final : public backend::SharedVector {
   };
 
   Device device_;
-  std::shared_ptr<const Stream> stream_, copies_;
-  mutable std::shared_ptr<Copy> leaving_;  ///< the last snapshot, until it is known to be done
+  SharedStreamPointer stream_;
   DeviceMemory<T> values_;
 };
 

@@ -34,10 +34,11 @@ std::size_t largest_features(const Network& network) {
 }  // namespace
 
 template <class T>
-CudaWave<T>::CudaWave(const Device& device, std::shared_ptr<const Network> network,
-                      const backend::Loss& loss, const backend::WaveShape& shape, int capacity,
-                      Arithmetic arithmetic)
+CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
+                      std::shared_ptr<const Network> network, const backend::Loss& loss,
+                      const backend::WaveShape& shape, int capacity, Arithmetic arithmetic)
     : device_(device),
+      shared_(std::move(shared)),
       loss_(loss),
       shape_(shape),
       capacity_(capacity),
@@ -130,17 +131,20 @@ void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
 template <class T>
 std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks) {
   MemoryCount count;
-  CudaWave<T> wave(device, demand.network, demand.loss, demand.shape, tasks, Arithmetic::plain);
+  CudaWave<T> wave(device, nullptr, demand.network, demand.loss, demand.shape, tasks,
+                   Arithmetic::plain);
   wave.take_memory(demand);
-  // the sums of runs and the flags: CudaReduction
-  const DeviceMemory<T> sums(demand.gradient_scalars *
-                             count_of((tasks + run_tasks - 1) / run_tasks));
+  // the sums of runs, their counts and the flags: CudaReduction
+  const std::size_t runs = count_of((tasks + run_tasks - 1) / run_tasks);
+  const DeviceMemory<T> sums(demand.gradient_scalars * runs);
+  const DeviceMemory<double> counts(3 * runs);
   const DeviceMemory<std::int32_t> flags(count_of(tasks));
   return count.bytes();
 }
 
 template <class T>
 void CudaWave<T>::gather_work(const std::function<void()>& work) {
+  follow_shared();  // nothing in a graph can wait for what is outside
   if (gathering_ == Gathering::yes) {
     if (graph_.capture(stream_, work)) return graph_.launch(stream_);
     gathering_ = Gathering::never;
@@ -174,7 +178,8 @@ template <class T>
 template <class Number>
 void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
                            const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                           const std::vector<Number>& query_y, const TaskBatch& batch, Set set) {
+                           const std::vector<Number>& query_y, const TaskBatch& batch, Set set,
+                           Staged& staged) {
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
   // Own rows one after another, support first; zero beyond them.
@@ -195,13 +200,13 @@ void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
   };
   const std::size_t rows = tasks * of_task;
   const auto put_numbers = [&](const auto& support, const auto& query, int width, T* device) {
-    T* const host = staged_.numbers.take(rows * count_of(width));
+    T* const host = staged.numbers.take(rows * count_of(width));
     gather(support, query, count_of(width), host);
     stream_.start_to_device(device, host, rows * count_of(width));
   };
   put_numbers(support_x, query_x, shape.input.size(), to.x.data());
   if (loss_.kind == backend::LossKind::cross_entropy) {
-    std::int32_t* const host = staged_.integers.take(rows);
+    std::int32_t* const host = staged.integers.take(rows);
     gather(batch.support_label, batch.query_label, 1, host);
     for (const std::int32_t label : std::span(host, rows)) {
       if (label < 0 || label >= shape.outputs) {
@@ -216,8 +221,8 @@ void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
 }
 
 template <class T>
-void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set) {
-  std::int32_t* const host = staged_.integers.take(count_of(count_));
+void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set, Staged& staged) {
+  std::int32_t* const host = staged.integers.take(count_of(count_));
   for (std::size_t t = 0; t < count_of(count_); ++t) {
     host[t] = 0;
     if (set != Set::query) host[t] += batch.support_n[batch_first_ + t];
@@ -227,15 +232,17 @@ void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set) {
 }
 
 template <class T>
-void CudaWave<T>::begin_staging() {
-  stream_.wait();  // the load before has been fetched, whatever became of it
+typename CudaWave<T>::Staged& CudaWave<T>::begin_staging() {
+  Staged& staged = staged_[loads_ % 2];
+  staged.fetched.wait();  // what was put there two loads ago
   std::size_t numbers = 0, integers = 0;
   for (const Rows& set : sets_) {
     numbers += set.x.size() + set.values.size();
     integers += set.labels.size() + set.counts.size();
   }
-  staged_.numbers.begin(numbers);
-  staged_.integers.begin(integers);
+  staged.numbers.begin(numbers);
+  staged.integers.begin(integers);
+  return staged;
 }
 
 template <class T>
@@ -273,17 +280,28 @@ void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32
         batch.support_label.begin() + static_cast<std::ptrdiff_t>(first) * shape.support;
     support_labels_.assign(begin, begin + static_cast<std::ptrdiff_t>(count) * shape.support);
   }
-  begin_staging();
+  Staged& staged = begin_staging();
+  try {
+    put_sets(batch, staged);
+  } catch (...) {
+    stream_.wait();  // for what has been put there
+    throw;
+  }
+  stream_.record(staged.fetched);
+}
+
+template <class T>
+void CudaWave<T>::put_sets(const TaskBatch& batch, Staged& staged) {
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
-    put_counts(to, batch, set);
+    put_counts(to, batch, set, staged);
     if (set == Set::all && !shape_.with_all) continue;
     if (batch.is_double()) {
       put_rows(to, batch.support_x64, batch.support_value64, batch.query_x64, batch.query_value64,
-               batch, set);
+               batch, set, staged);
     } else {
       put_rows(to, batch.support_x, batch.support_value, batch.query_x, batch.query_value, batch,
-               set);
+               set, staged);
     }
   }
 }
@@ -332,7 +350,7 @@ void CudaWave<T>::download(Block src, std::span<double> values) const {
 
 template <class T>
 void CudaWave<T>::broadcast(Block dst, const backend::SharedVector& src) {
-  cuda::broadcast(at(dst, src.size()), on_device<T>(src).data(), extent(dst), stream_.get());
+  cuda::broadcast(at(dst, src.size()), shared(src), extent(dst), stream_.get());
   storage(dst).is_shared = true;
 }
 
@@ -435,7 +453,7 @@ RateArgument<T> CudaWave<T>::rate_argument(const backend::Rate& rate, Extent& ex
     throw std::logic_error(fmt::format("blocks of width {} and {}", n, extent.width));
   }
   extent = {extent.tasks * (extent.width / n), n};
-  return {T(0), on_device<T>(*rate.vector).data()};
+  return {T(0), shared(*rate.vector)};
 }
 
 template <class T>
@@ -749,7 +767,7 @@ bool CudaWave<T>::differentiate(const Descent& descent) {
   const std::size_t n = network_->size();
   PerceptronDescent<T> d;
   if (!take_rates(descent.rates, d)) return false;
-  d.start = {on_device<T>(*descent.start).data(), 0};
+  d.start = {shared(*descent.start), 0};
   d.steps = descent.steps;
   d.inner = perceptron_rows(descent.set, descent.scale);
   d.end = wanted(descent.end, n);
@@ -800,8 +818,8 @@ bool CudaWave<T>::differentiate_gaussian(const GaussianDescent& descent) {
   const std::size_t n = network_->size();
   cuda::GaussianDescent<T> d;
   if (!perceptron_.open() || !take_rates(descent.rates, d)) return false;
-  d.mu = on_device<T>(*descent.mu).data();
-  d.s = on_device<T>(*descent.s).data();
+  d.mu = shared(*descent.mu);
+  d.s = shared(*descent.s);
   d.steps = descent.steps;
   d.inner = perceptron_rows(descent.set, descent.scale);
   d.samples = descent.draws.samples;

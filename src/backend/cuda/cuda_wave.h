@@ -31,8 +31,10 @@ class CudaWave final : public backend::Wave {
   using Block = backend::Block;
   using Set = backend::Set;
 
-  CudaWave(const Device& device, std::shared_ptr<const Network> network, const backend::Loss& loss,
-           const backend::WaveShape& shape, int capacity, Arithmetic arithmetic);
+  /// shared: the stream of the vectors that it reads.
+  CudaWave(const Device& device, SharedStreamPointer shared, std::shared_ptr<const Network> network,
+           const backend::Loss& loss, const backend::WaveShape& shape, int capacity,
+           Arithmetic arithmetic);
 
   int capacity() const override { return capacity_; }
   void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
@@ -91,6 +93,13 @@ class CudaWave final : public backend::Wave {
 
   // ---- what the reduction and generators see ----
   const Stream& stream() const { return stream_; }
+  /// Its stream comes after all that was done to shared vectors so far.
+  void follow_shared() const { shared_->follow(stream_, followed_); }
+  /// A shared vector, to be read on its stream.
+  const T* shared(const backend::SharedVector& v) const {
+    follow_shared();
+    return on_device<T>(v).data();
+  }
   const T* data(Block block) const { return storage(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
   std::size_t width(Block block) const { return storage(block).width; }
@@ -155,6 +164,7 @@ class CudaWave final : public backend::Wave {
   struct Staged {
     Staging<T> numbers;
     Staging<std::int32_t> integers;
+    Event fetched;
   };
 
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
@@ -169,9 +179,11 @@ class CudaWave final : public backend::Wave {
   template <class Number>
   void put_rows(Rows& to, const std::vector<Number>& support_x,
                 const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                const std::vector<Number>& query_y, const TaskBatch& batch, Set set);
-  void put_counts(Rows& to, const TaskBatch& batch, Set set);
-  void begin_staging();
+                const std::vector<Number>& query_y, const TaskBatch& batch, Set set,
+                Staged& staged);
+  void put_counts(Rows& to, const TaskBatch& batch, Set set, Staged& staged);
+  Staged& begin_staging();
+  void put_sets(const TaskBatch& batch, Staged& staged);
   RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
   TaskScale<T> task_scale(const backend::Scale& scale) const;
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
@@ -226,6 +238,8 @@ class CudaWave final : public backend::Wave {
   DeviceMemory<T> features(std::size_t count) const;
 
   Device device_;
+  SharedStreamPointer shared_;
+  mutable SharedStream::Followed followed_;
   Stream stream_;
   backend::Loss loss_;
   backend::WaveShape shape_;
@@ -249,7 +263,7 @@ class CudaWave final : public backend::Wave {
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;         ///< of uploads and downloads
-  Staged staged_;
+  Staged staged_[2];                       ///< in turn: one is filled while the other is fetched
   Graph graph_;
   /// Work is run as it is once, for the memory that is taken when first needed; then as a graph,
   /// until there is some that a graph cannot hold.

@@ -77,7 +77,8 @@ class DeviceMemory {
     device_bytes() += size * sizeof(T);
   }
   ~DeviceMemory() {
-    if (data_) device_bytes() -= size_ * sizeof(T);
+    if (!data_) return;  // no call at all: a capture allows none
+    device_bytes() -= size_ * sizeof(T);
     cudaFree(data_);
   }
   DeviceMemory(DeviceMemory&& other) noexcept { swap(other); }
@@ -149,8 +150,14 @@ class Event {
   Event& operator=(const Event&) = delete;
 
   cudaEvent_t get() const { return event_; }
-  /// The host waits until the stream has come here.
-  void wait() const { KSHOT_CUDA_CHECK(cudaEventSynchronize(event_)); }
+  /// The host waits until the stream has come here; for free where it has.
+  void wait() const {
+    const cudaError_t state = cudaEventQuery(event_);
+    if (state == cudaSuccess) return;
+    if (state != cudaErrorNotReady) check(state, "cudaEventQuery");
+    cudaGetLastError();
+    KSHOT_CUDA_CHECK(cudaEventSynchronize(event_));
+  }
 
  private:
   cudaEvent_t event_ = nullptr;
@@ -166,6 +173,10 @@ class Stream {
   cudaStream_t get() const { return stream_; }
   void wait() const { KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
   void record(const Event& event) const { KSHOT_CUDA_CHECK(cudaEventRecord(event.get(), stream_)); }
+  /// What follows on this stream comes after what was recorded; the host goes on.
+  void wait_for(const Event& event) const {
+    KSHOT_CUDA_CHECK(cudaStreamWaitEvent(stream_, event.get(), 0));
+  }
   /// Host memory that is pinned: to be left alone until the stream has come past this.
   template <class T>
   void start_to_device(T* to, const T* from, std::size_t count) const {

@@ -8,6 +8,18 @@
 namespace thrust {
 inline namespace emulated {
 
+/// out[i] = in[i].
+template <class In, class T>
+T* copy(const cuda::Policy& policy, In first, In last, T* out) {
+  const std::ptrdiff_t count = last - first;
+  ::kshot::simt::enqueue(policy.stream, [=] {
+    detail::require(first, count, true);
+    detail::require(out, count, false);
+    for (std::ptrdiff_t i = 0; i < count; ++i) detail::store(out + i, detail::load(first + i));
+  });
+  return out + count;
+}
+
 /// Copies in[i] where predicate(stencil[i]), in order; the end of what was written. Waits for the
 /// stream, as the real one does to know that.
 template <class In, class Stencil, class T, class Predicate>

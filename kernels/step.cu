@@ -1,0 +1,72 @@
+// A training step's figures (step.h).
+//
+// Mathematics   backend::StepRule: the mean loss plus what stands outside it must be finite, and
+// the
+//               share of diverged tasks small enough.
+// Layout        StepFigures; vectors [count].
+// Who does what add_number, judge: one thread. guard: a thread an element.
+// Outputs       add_number accumulates; the others overwrite.
+// Bytes         some 64; guard moves its vectors only where it acts.
+#include "kernels/step.h"
+
+#include "kernels/passes.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+struct AddNumber {
+  double* to;
+  double value;
+  __device__ void operator()(std::size_t) const { to[0] += value; }
+};
+
+struct Judge {
+  StepFigures* step;
+  double max_diverged;
+  bool guard;
+  __device__ void operator()(std::size_t) const {
+    const StepFigures& f = *step;
+    const double total = (f.tasks > 0.0 ? f.loss / f.tasks : 0.0) + f.outside;
+    const bool finite = total * 0.0 == 0.0;
+    const bool many = f.tasks == 0.0 || f.diverged / (f.tasks + f.diverged) > max_diverged;
+    StepOutcome outcome = many || !finite ? StepOutcome::stop : StepOutcome::update;
+    if (guard && (f.diverged > 0.0 || !finite)) outcome = StepOutcome::guard;
+    step->outcome = static_cast<double>(outcome);
+  }
+};
+
+template <class T>
+struct Guard {
+  T* gradient;
+  const T* parameters;
+  T factor;
+  const StepFigures* step;
+  __device__ void operator()(std::size_t i) const {
+    if (step->outcome == static_cast<double>(StepOutcome::guard)) {
+      gradient[i] = factor * parameters[i];
+    }
+  }
+};
+
+}  // namespace
+
+void add_number(double* to, double value, cudaStream_t stream) {
+  flat(AddNumber{to, value}, 1, stream);
+}
+
+void judge(StepFigures* step, double max_diverged, bool guard, cudaStream_t stream) {
+  flat(Judge{step, max_diverged, guard}, 1, stream);
+}
+
+template <class T>
+void guard(T* gradient, const T* parameters, T factor, const StepFigures* step, std::size_t count,
+           cudaStream_t stream) {
+  flat(Guard<T>{gradient, parameters, factor, step}, count, stream);
+}
+
+template void guard(float*, const float*, float, const StepFigures*, std::size_t, cudaStream_t);
+template void guard(double*, const double*, double, const StepFigures*, std::size_t, cudaStream_t);
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

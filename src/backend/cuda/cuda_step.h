@@ -1,0 +1,50 @@
+// A training step on the device: its figures, and its work as one CUDA graph.
+#pragma once
+
+#include <span>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda_wave.h"
+#include "backend/cuda/graph.h"
+#include "backend/cuda/shared_stream.h"
+#include "kernels/step.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+
+template <class T>
+class CudaStep final : public backend::Step {
+ public:
+  CudaStep(const Device& device, SharedStreamPointer shared)
+      : device_(device), shared_(std::move(shared)), figures_(1), host_(1) {}
+
+  /// From the second time on as a graph, in which the waves' streams leave the shared one and come
+  /// back to it. It is captured anew each time (docs/cuda.md says why), by this thread alone, so
+  /// that its nodes come in the same order and the executable graph is updated.
+  void gather(std::span<backend::Wave* const> waves, const std::function<void()>& work) override;
+  void clear() override;
+  void add(backend::Figure figure, double value) override;
+  void judge(const backend::StepRule& rule) override;
+  backend::StepFigures read() const override;
+
+  // ---- what operations see ----
+  const StepFigures* figures() const { return figures_.data(); }
+  double* at(backend::Figure figure);
+
+ private:
+  /// From the shared stream to the waves', and back.
+  void fork(std::span<backend::Wave* const> waves) const;
+  void join(std::span<backend::Wave* const> waves) const;
+
+  Device device_;
+  SharedStreamPointer shared_;
+  DeviceMemory<StepFigures> figures_;
+  mutable HostMemory<StepFigures> host_;
+  Event turn_;
+  Graph graph_;
+  /// As CudaWave's.
+  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
+};
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
