@@ -66,14 +66,15 @@ TrainerOptions interrupted(TrainerOptions options, int step, std::function<void(
 }
 
 /// What the emulator counted before each step, and after the last.
-std::vector<simt::Counters> counted_steps(const Config& config, TrainerOptions options,
-                                          std::size_t steps) {
+std::vector<simt::Counters> counted_steps(
+    const Config& config, TrainerOptions options, std::size_t steps,
+    const std::shared_ptr<const EpisodeSource>& source = nullptr) {
   std::vector<simt::Counters> seen;
   options.stop = [&] {
     seen.push_back(simt::counters());
     return seen.size() > steps;
   };
-  Trainer trainer(config, options);
+  Trainer trainer(config, source ? source : make_source(config), options);
   EXPECT_EQ(trainer.run().step, steps);
   return seen;
 }
@@ -169,6 +170,17 @@ class Spoils final : public EpisodeSource {
   std::uint64_t step_;
   std::uint32_t bad_;
 };
+
+TEST_F(DeviceTraining, EpisodesFromTheHostAreThereBeforeTheGraph) {
+  const Config c = config("maml", {"train.log_every=100", "train.steps=8"});
+  const std::vector<simt::Counters> seen =
+      counted_steps(c, options(), 6, std::make_shared<Spoils>(100, 0));
+  for (std::size_t s = 2; s < 6; ++s) {
+    EXPECT_EQ(seen[s + 1].host_waits - seen[s].host_waits, 1u);
+    EXPECT_EQ(seen[s + 1].graphs_launched - seen[s].graphs_launched, 1u);
+    EXPECT_GT(seen[s + 1].bytes_to_device, seen[s].bytes_to_device);
+  }
+}
 
 TEST_F(DeviceTraining, AStepThatMustNotBeTakenChangesNothing) {
   const std::vector<std::string> to_the_end = {"train.log_every=100", "train.max_diverged=0.2"};
