@@ -364,9 +364,8 @@ struct Trainer::State {
       }
       optimizer->apply(assembly.parameters, gradients, step, run.step, rate);
     };
-    const StepResult result =
-        scheduler->step(assembly.parameters, *source, config.seed, run.step,
-                        config.train.meta_batch, reported, memory.get(), update);
+    StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
+                                        config.train.meta_batch, reported, memory.get(), update);
     if (result.outcome == backend::Outcome::guard) {
       ++run.guarded;
     } else {
