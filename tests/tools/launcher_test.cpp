@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "cli/program.h"
@@ -123,10 +124,8 @@ TEST_F(Launcher, CudaIsTurnedOnWhereNvccIs) {
 TEST_F(Launcher, ABuildThatHasCudaIsLeftAlone) {
   launch("devices");
   // what CMake notes where KSHOT_CUDA is AUTO and nvcc was found
-  std::system(
-      fmt::format("printf 'KSHOT_CUDA:STRING=AUTO\\nKSHOT_NVCC:FILEPATH=/usr/bin/nvcc\\n' >>'{}'",
-                  (build_ / "CMakeCache.txt").string())
-          .c_str());
+  std::ofstream(build_ / "CMakeCache.txt", std::ios::app)
+      << "KSHOT_CUDA:STRING=AUTO\nKSHOT_NVCC:FILEPATH=/usr/bin/nvcc\n";
   launch("train my.toml --device cuda");
   EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_CUDA")));
 }
