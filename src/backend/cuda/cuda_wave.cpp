@@ -316,10 +316,15 @@ backend::Block CudaWave<T>::block(std::size_t width) {
 }
 
 template <class T>
-T* CudaWave<T>::at(Block block, std::size_t width) {
+void CudaWave<T>::check_width(Block block, std::size_t width) const {
   if (this->width(block) != width) {
     throw std::logic_error(fmt::format("blocks of width {} and {}", this->width(block), width));
   }
+}
+
+template <class T>
+T* CudaWave<T>::at(Block block, std::size_t width) {
+  check_width(block, width);
   return at(block);
 }
 
@@ -546,9 +551,7 @@ void CudaWave<T>::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu
 template <class T>
 TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
   const std::size_t n = network_->size();
-  if (width(block) != n) {
-    throw std::logic_error(fmt::format("blocks of width {} and {}", width(block), n));
-  }
+  check_width(block, n);
   return {data(block), storage(block).is_shared ? 0 : n};
 }
 

@@ -109,6 +109,8 @@ class CudaWave final : public backend::Wave {
     return storage(block).values.data();
   }
   /// Throws where the block has another width.
+  void check_width(Block block, std::size_t width) const;
+  /// The same, checked.
   T* at(Block block, std::size_t width);
   /// Null for an empty block.
   T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
