@@ -16,6 +16,7 @@
 #include "engine/task_memory.h"
 #include "engine/training_episodes.h"
 #include "episodes/sources.h"
+#include "simt/device_runs.h"
 #include "simt/orders.h"
 #include "support/backend_problems.h"
 #include "support/class_files.h"
@@ -32,15 +33,8 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class DeviceEpisodes : public ::testing::Test {
+class DeviceEpisodes : public DeviceRuns {
  protected:
-  void SetUp() override {
-    for (const backend::DeviceInfo& device : backend::list_devices()) {
-      if (device.name == "simt") return;
-    }
-    GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
-  }
-
   /// A classifier on vectors of a file of classes.
   Config classes(const std::string& algorithm, std::vector<std::string> more = {}) {
     if (!fs::exists(file())) write_class_file(file(), {.input = {6, 1, 1, false}, .train = 9});
@@ -51,13 +45,6 @@ class DeviceEpisodes : public ::testing::Test {
     return small_config(algorithm, more);
   }
   fs::path file() const { return folder_ / "classes.kshot"; }
-  static TrainerOptions options(const fs::path& folder = {}) {
-    TrainerOptions o;
-    o.device = "simt";
-    o.threads = 2;
-    o.run_folder = folder;
-    return o;
-  }
 
   TempFolder folder_;
 };

@@ -21,6 +21,7 @@
 #include "episodes/sources.h"
 #include "kshot/error.h"
 #include "kshot/kshot.h"
+#include "simt/device_runs.h"
 #include "simt/orders.h"
 #include "support/backend_problems.h"
 #include "support/error_text.h"
@@ -35,24 +36,22 @@ using kshot::testing::open_backend;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-class DeviceTraining : public ::testing::Test {
+class DeviceTraining : public DeviceRuns {
  protected:
-  void SetUp() override {
-    for (const backend::DeviceInfo& device : backend::list_devices()) {
-      if (device.name == "simt") return;
-    }
-    GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
-  }
   static Config config(const std::string& algorithm, std::vector<std::string> more = {}) {
     more.insert(more.begin(), {"network.layers=1,6,1", "train.validate_every=0", "train.steps=6"});
     return small_config(algorithm, more);
   }
-  static TrainerOptions options(const fs::path& folder = {}) {
-    TrainerOptions o;
-    o.device = "simt";
-    o.threads = 2;
-    o.run_folder = folder;
-    return o;
+  /// Resumed, the run of six steps in `folder` ends with the bits of the one in `whole`.
+  static void goes_on(const Config& c, const fs::path& folder, const fs::path& whole) {
+    TrainerOptions rest = options(folder);
+    rest.resume = true;
+    EXPECT_EQ(Trainer(c, rest).run().step, 6u);
+    const auto want = tensors(whole / last_checkpoint);
+    const auto got = tensors(folder / last_checkpoint);
+    for (const auto& [name, tensor] : want) {
+      EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
+    }
   }
 };
 
@@ -303,13 +302,7 @@ TEST_F(DeviceTraining, GoesOnFromACheckpointBitForBit) {
     int steps = 0;
     first.stop = [&] { return steps++ == 3; };
     EXPECT_EQ(Trainer(c, first).run().step, 3u);
-    TrainerOptions rest = options(folder / "parts");
-    rest.resume = true;
-    EXPECT_EQ(Trainer(c, rest).run().step, 6u);
-    const auto want = tensors(folder / "whole" / last_checkpoint);
-    const auto got = tensors(folder / "parts" / last_checkpoint);
-    for (const auto& [name, tensor] : want)
-      EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
+    goes_on(c, folder / "parts", folder / "whole");
   }
 }
 
@@ -328,12 +321,7 @@ TEST_F(DeviceTraining, ADeviceThatIsLostLeavesTheLastCheckpoint) {
   const Checkpoint last = Checkpoint::read(folder / "lost" / last_checkpoint);
   EXPECT_THAT(last.state.step, ::testing::AnyOf(2u, 4u))
       << "the last one that the device could still give";
-  TrainerOptions rest = options(folder / "lost");
-  rest.resume = true;
-  EXPECT_EQ(Trainer(c, rest).run().step, 6u);
-  const auto want = tensors(folder / "whole" / last_checkpoint);
-  const auto got = tensors(folder / "lost" / last_checkpoint);
-  for (const auto& [name, tensor] : want) EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
+  goes_on(c, folder / "lost", folder / "whole");
 }
 
 TEST_F(DeviceTraining, ADeviceThatIsLostWithinAGraphLeavesTheLastCheckpoint) {
@@ -349,12 +337,7 @@ TEST_F(DeviceTraining, ADeviceThatIsLostWithinAGraphLeavesTheLastCheckpoint) {
   // what was copied of step 4 before is whole, or step 3 is the last
   EXPECT_THAT(Checkpoint::read(folder / "lost" / last_checkpoint).state.step,
               ::testing::AnyOf(3u, 4u));
-  TrainerOptions rest = options(folder / "lost");
-  rest.resume = true;
-  EXPECT_EQ(Trainer(c, rest).run().step, 6u);
-  const auto want = tensors(folder / "whole" / last_checkpoint);
-  const auto got = tensors(folder / "lost" / last_checkpoint);
-  for (const auto& [name, tensor] : want) EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
+  goes_on(c, folder / "lost", folder / "whole");
 }
 
 TEST_F(DeviceTraining, MemoryThatRunsOutLeavesTheLastCheckpoint) {
