@@ -37,6 +37,38 @@ log_every = 3
   return Config::parse(text, "test", overrides);
 }
 
+/// LEO that generates all weights of a small network, for sinusoids.
+inline Config leo_points(const std::vector<std::string>& overrides = {}) {
+  return Config::parse(R"(
+algorithm = "leo"
+seed = 3
+loss.type = "mse"
+network.layers = [1, 6, 1]
+data = { source = "sinusoid", shots = 4, queries = 5 }
+train = { steps = 14, meta_batch = 20 }
+[leo]
+latent = 4
+latent_steps = 2
+finetune_steps = 1
+encoder_layers = [8]
+decoder_layers = [8]
+)",
+                       "test", overrides);
+}
+
+/// LEO that generates a head for vectors of six numbers, of a file of classes.
+inline Config leo_head(const std::filesystem::path& file, std::vector<std::string> overrides = {}) {
+  overrides.push_back("data.path=" + file.string());
+  return Config::parse(R"(
+algorithm = "leo"
+seed = 3
+leo = { ways = 3, dim = 6, latent = 4, latent_steps = 2, finetune_steps = 1 }
+data = { source = "file", ways = 3, shots = 2, queries = 3 }
+train = { steps = 14, meta_batch = 20 }
+)",
+                       "test", overrides);
+}
+
 inline std::map<std::string, io::Tensor> tensors(const std::filesystem::path& checkpoint) {
   return io::read_safetensors(checkpoint).tensors;
 }

@@ -122,35 +122,12 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
                 test::small_config(algorithm, all)};
   };
   const auto points_of_leo = [](const Overrides& more) {
-    return Kind{"leo " + (more.empty() ? "" : more[0]), Config::parse(R"(
-algorithm = "leo"
-loss.type = "mse"
-network.layers = [1, 6, 1]
-data = { source = "sinusoid", shots = 4, queries = 5 }
-[leo]
-latent = 4
-encoder_layers = [8]
-decoder_layers = [8]
-)",
-                                                                      "test", more)};
+    return Kind{"leo " + (more.empty() ? "" : more[0]), test::leo_points(more)};
   };
   const test::TempFolder folder;
-  const std::string file = (folder / "classes.kshot").string();
-  test::write_class_file(file, {.input = {6, 1, 1, false}, .rows = 8});
-  const Kind head_of_leo{"leo, a head", Config::parse(R"(
-algorithm = "leo"
-[leo]
-ways = 3
-dim = 6
-latent = 4
-dropout_rate = 0.3
-[data]
-source = "file"
-ways = 3
-shots = 2
-queries = 2
-)",
-                                                      "test", {"data.path=" + file})};
+  test::write_class_file(folder / "classes.kshot", {.input = {6, 1, 1, false}, .rows = 8});
+  const Kind head_of_leo{"leo, a head",
+                         test::leo_head(folder / "classes.kshot", {"leo.dropout_rate=0.3"})};
   const std::vector<Kind> kinds = {
       own_loop("maml", "1,8,1"),
       own_loop("maml", "1,10,10,1"),

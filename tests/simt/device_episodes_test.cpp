@@ -85,18 +85,13 @@ std::vector<Numbers> steps(const Config& c, const std::string& device, bool on_d
 
 TEST_F(DeviceEpisodes, AStepHasTheBitsOfTheHostsEpisodes) {
   const Config on_classes = classes("maml");
-  const Config leo = Config::parse(
-      "algorithm = \"leo\"\nleo = { ways = 3, dim = 6, latent = 4 }\n[data]\nsource = \"file\"\n"
-      "path = \"" +
-          file().string() + "\"\nways = 3\nshots = 2\nqueries = 3\nunit_length = true\n",
-      "leo");
   const std::vector<Config> configs = {
       small_config("maml", {"data.noise_std=0.1"}),
       small_config("maml", {"data.source=sine_line"}),
       small_config("hvi"),  // the same meta-batch comes for some steps
       small_config("abml", {"abml.inner_data=all"}),
       on_classes,
-      leo,  // reads its tasks' labels on the host
+      leo_head(file(), {"data.unit_length=true"}),  // reads its tasks' labels on the host
   };
   for (const Config& c : configs) {
     SCOPED_TRACE(c.to_toml());

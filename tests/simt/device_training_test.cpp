@@ -18,12 +18,14 @@
 #include "engine/engine_cases.h"
 #include "engine/plan.h"
 #include "engine/scheduler.h"
+#include "engine/task_memory.h"
 #include "episodes/sources.h"
 #include "kshot/error.h"
 #include "kshot/kshot.h"
 #include "simt/device_runs.h"
 #include "simt/orders.h"
 #include "support/backend_problems.h"
+#include "support/class_files.h"
 #include "support/error_text.h"
 #include "support/temp_folder.h"
 
@@ -38,8 +40,21 @@ using ::testing::HasSubstr;
 
 class DeviceTraining : public DeviceRuns {
  protected:
-  static Config config(const std::string& algorithm, std::vector<std::string> more = {}) {
-    more.insert(more.begin(), {"network.layers=1,6,1", "train.validate_every=0", "train.steps=6"});
+  /// "leo" is the one that generates all weights.
+  Config config(const std::string& algorithm, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"train.validate_every=0", "train.steps=6"});
+    if (algorithm == "leo") {
+      more.insert(more.begin(), {"network.layers=1,3,1", "leo.latent=2", "leo.latent_steps=1",
+                                 "leo.encoder_layers=4", "leo.decoder_layers=4"});
+      return leo_points(more);
+    }
+    if (algorithm == "leo_head") {
+      const fs::path file = folder_ / "classes.kshot";
+      if (!fs::exists(file)) write_class_file(file, {.input = {6, 1, 1, false}});
+      more.insert(more.begin(), {"data.shots=1", "data.queries=1", "leo.latent=2"});
+      return leo_head(file, more);
+    }
+    more.insert(more.begin(), "network.layers=1,6,1");
     return small_config(algorithm, more);
   }
   /// Resumed, the run of six steps in `folder` ends with the bits of the one in `whole`.
@@ -53,6 +68,9 @@ class DeviceTraining : public DeviceRuns {
       EXPECT_EQ(got.at(name).to_f64(), tensor.to_f64()) << name;
     }
   }
+
+ private:
+  TempFolder folder_;
 };
 
 /// Options under which `act` is called between steps, before step number `step`.
@@ -92,6 +110,10 @@ TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
       {"meta_sgd", {"meta_sgd.rates=layer", "meta_sgd.per_step=true"}},
       {"abml", {"abml.hyper_prior_weight=0.01"}},
       {"abml", {"abml.estimator=flipout"}},
+      {"leo", {"optimizer.clip_norm=0.01"}},
+      {"leo_head",
+       {"optimizer.clip_norm=0.01", "optimizer.nan_guard=true", "leo.orthogonality_weight=0.1",
+        "leo.dropout_rate=0.3"}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.algorithm + (c.more.empty() ? "" : " " + c.more.back()));
@@ -133,12 +155,15 @@ std::vector<Numbers> trained(Trainer& trainer) {
 }
 
 TEST_F(DeviceTraining, TheSameBitsAsAGraphWaveByWaveAndOnOneStream) {
-  for (const std::string algorithm : {"maml", "meta_sgd", "abml"}) {
+  // clipped at every step
+  const std::string clip = "optimizer.clip_norm=0.001";
+  for (const std::string algorithm : {"maml", "meta_sgd", "abml", "leo", "leo_head"}) {
     SCOPED_TRACE(algorithm);
     const auto run = [&](const char* log_every, int threads) {
       TrainerOptions o = options();
       o.threads = threads;
-      Trainer trainer(config(algorithm, {std::string("train.log_every=") + log_every}), o);
+      o.on_report = [](const TrainReport& r) { EXPECT_GT(r.gradient_norm, 0.001); };
+      Trainer trainer(config(algorithm, {std::string("train.log_every=") + log_every, clip}), o);
       trainer.run();
       return trained(trainer);
     };
@@ -185,29 +210,35 @@ TEST_F(DeviceTraining, AStepThatMustNotBeTakenChangesNothing) {
   const std::vector<std::string> to_the_end = {"train.log_every=100", "train.max_diverged=0.2"};
   std::vector<std::string> before_it = to_the_end;
   before_it.push_back("train.steps=4");
-  Trainer short_run(config("maml", before_it), options());
-  short_run.run();
-  Trainer trainer(config("maml", to_the_end), std::make_shared<Spoils>(4, 15), options());
-  const std::uint64_t graphs = simt::counters().graphs_launched;
-  EXPECT_THAT(error_text([&] { trainer.run(); }), AllOf(HasSubstr("step 5: 5 of 20 tasks diverged"),
-                                                        HasSubstr("train.max_diverged = 0.2")));
-  EXPECT_EQ(simt::counters().graphs_launched - graphs, 4u) << "the failing one is one of them";
-  EXPECT_EQ(trained(trainer), trained(short_run));
+  for (const std::string algorithm : {"maml", "leo"}) {
+    SCOPED_TRACE(algorithm);
+    Trainer short_run(config(algorithm, before_it), options());
+    short_run.run();
+    Trainer trainer(config(algorithm, to_the_end), std::make_shared<Spoils>(4, 15), options());
+    const std::uint64_t graphs = simt::counters().graphs_launched;
+    EXPECT_THAT(
+        error_text([&] { trainer.run(); }),
+        AllOf(HasSubstr("step 5: 5 of 20 tasks diverged"), HasSubstr("train.max_diverged = 0.2")));
+    EXPECT_EQ(simt::counters().graphs_launched - graphs, 4u) << "the failing one is one of them";
+    EXPECT_EQ(trained(trainer), trained(short_run));
+  }
 }
 
 TEST_F(DeviceTraining, AGuardedStepIsTheSameInAGraph) {
-  const auto run = [&](const char* log_every) {
+  const auto run = [&](const std::string& algorithm, const char* log_every) {
     TrainReport last;
     TrainerOptions o = options();
     o.on_report = [&](const TrainReport& r) { last = r; };
-    Trainer trainer(
-        config("maml", {std::string("train.log_every=") + log_every, "optimizer.nan_guard=true"}),
-        std::make_shared<Spoils>(3, 19), o);
+    Trainer trainer(config(algorithm, {std::string("train.log_every=") + log_every,
+                                       "optimizer.nan_guard=true"}),
+                    std::make_shared<Spoils>(3, 19), o);
     trainer.run();
     EXPECT_EQ(last.guarded, 1u);
     return trained(trainer);
   };
-  EXPECT_EQ(run("100"), run("1"));
+  for (const std::string algorithm : {"maml", "leo"}) {
+    EXPECT_EQ(run(algorithm, "100"), run(algorithm, "1")) << algorithm;
+  }
 }
 
 TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
@@ -229,8 +260,25 @@ TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
   }
 }
 
+/// Rows of the first `tasks` tasks as a step recalls them: a vector a group, [tasks, width].
+std::vector<std::vector<double>> recalled(const TaskMemory& memory, std::uint64_t since, int tasks,
+                                          const std::vector<std::vector<double>>& fresh) {
+  std::vector<std::vector<double>> all(fresh.size());
+  std::vector<double> row(memory.layout().width());
+  for (int t = 0; t < tasks; ++t) {
+    const bool known = memory.recall(static_cast<std::uint64_t>(t), since, row);
+    auto from = row.cbegin();
+    for (std::size_t g = 0; g < all.size(); ++g) {
+      const auto end = from + static_cast<std::ptrdiff_t>(fresh[g].size());
+      all[g].insert(all[g].end(), known ? from : fresh[g].cbegin(), known ? end : fresh[g].cend());
+      from = end;
+    }
+  }
+  return all;
+}
+
 TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
-  for (const std::string algorithm : {"maml", "abml"}) {
+  for (const std::string algorithm : {"maml", "abml", "leo", "leo_head", "hvi"}) {
     SCOPED_TRACE(algorithm);
     const Config c = config(algorithm);
     const auto backend = open_backend("simt_f32", 1);
@@ -253,19 +301,32 @@ TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
       return all;
     };
     constexpr int tasks = 16;
+    const auto period = static_cast<std::uint64_t>(made->steps_per_batch());
+    std::unique_ptr<TaskMemory> memory;
+    if (!made->memory().empty()) {
+      made->begin_training(tasks, source->training_rows());
+      memory = std::make_unique<TaskMemory>(
+          TaskMemory::Layout{made->memory(), backend->precision(), tasks});
+    }
     const simt::Counters before = simt::counters();
     for (std::uint64_t step = 0; step < 4; ++step) {
       SCOPED_TRACE(step);
-      const double loss = scheduler.step(parameters, *source, c.seed, step, tasks).loss;
-      const std::vector<Numbers> got = gradient();
       // given tasks are not gathered
       TaskBatch batch(source->shape(), tasks);
-      batch.draw(*source, {c.seed, Split::train, step}, 0, tasks);
+      batch.draw(*source, {c.seed, Split::train, step / period}, 0, tasks);
       StepContext context;
       context.seed = c.seed;
       context.step = step;
-      EXPECT_EQ(scheduler.step(parameters, batch, context).loss, loss);
-      EXPECT_EQ(gradient(), got);
+      std::vector<std::vector<double>> given;
+      if (memory) {
+        given = recalled(*memory, step / period * period, tasks, made->fresh_memory(parameters));
+        context.memory = given;
+      }
+      const double loss = scheduler.step(parameters, batch, context).loss;
+      const std::vector<Numbers> want = gradient();
+      EXPECT_EQ(scheduler.step(parameters, *source, c.seed, step, tasks, false, memory.get()).loss,
+                loss);
+      EXPECT_EQ(gradient(), want);
     }
     // the first step finds out what memory is needed, the second makes the graph
     EXPECT_EQ(simt::counters().graphs_launched - before.graphs_launched, 3u);
