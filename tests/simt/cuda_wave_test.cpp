@@ -1,6 +1,8 @@
-// What is particular to the CUDA backend's waves, on the emulator: memory that tasks of different
-// size share. Their numbers are held by tests/backend, with every other backend's.
+// What is particular to the CUDA backend's waves, on the emulator: memory and, at step 0, weights
+// that tasks of different size share. Their numbers are held by tests/backend, with every other
+// backend's.
 #include "support/backend_problems.h"
+#include "support/environment.h"
 
 namespace kshot::testing {
 namespace {
@@ -44,6 +46,103 @@ TEST_F(CudaWave, WhatEarlierTasksLeftBeyondATasksRowsIsHarmless) {
     used.value(ragged.weights, set, {}, backend::NormStatistics::support, &got);
     fresh.value(ragged.weights, set, {}, backend::NormStatistics::support, &want);
     EXPECT_EQ(got, want);
+  }
+}
+
+/// How a wave comes to have one start in all its tasks.
+enum class Start { broadcast, copies };
+
+/// Gradient, Hessian-vector product, losses and outputs of all tasks from one start, at most `most`
+/// at a time, task by task.
+std::vector<Numbers> from_one_start(backend::Backend& made, const Problem& p, const Numbers& start,
+                                    const Numbers& direction, int most, Start how) {
+  const std::size_t width = p.width();
+  const backend::Shared shared = made.shared(width);
+  shared->upload(start);
+  Runner runner(made, p);
+  backend::Wave& wave = runner.wave();
+  const backend::Block w = runner.block(0), u = runner.block(1), result = runner.block(2),
+                       also = runner.block(3), loss = wave.block(1);
+  const auto begin = [&] {  // only what was broadcast and not written since is shared
+    if (how == Start::broadcast) return wave.broadcast(w, *shared);
+    wave.upload(w, start.data(), 0);
+  };
+  // what must not be looked at is not a number
+  wave.load(p.batch(made), 0, p.tasks, 0);
+  const Numbers diverged(p.weights.size(), std::numeric_limits<double>::quiet_NaN());
+  runner.put(w, diverged);
+  wave.hessian_vector({Set::all, w, {}}, w, result, false, also);
+  std::vector<Numbers> all(6);
+  for (int first = 0; first < p.tasks; first += most) {
+    wave.load(p.batch(made), first, std::min(most, p.tasks - first),
+              static_cast<std::uint32_t>(first));
+    const backend::Wave::Pass pass{Set::support, w, {1.0, backend::Scale::By::support}};
+    begin();
+    wave.fill(loss, 0.0);
+    wave.gradient(pass, result, false, loss);
+    runner.take(result, width, all[0]);
+    runner.take(loss, 1, all[1]);
+    begin();
+    runner.put(u, direction);
+    wave.hessian_vector(pass, u, result, false, also);
+    runner.take(result, width, all[2]);
+    runner.take(also, width, all[3]);
+    begin();
+    wave.hessian_vector(pass, u, result, false, {});  // small perceptrons: in one kernel
+    runner.take(result, width, all[4]);
+    begin();
+    const backend::Block outputs = wave.outputs(Set::query);
+    wave.value({Set::query, w, {}}, {}, outputs, backend::NormStatistics::support);
+    runner.take(outputs, static_cast<std::size_t>(wave.rows(Set::query) * p.network->outputs()),
+                all[5]);
+  }
+  return all;
+}
+
+// Tiles go on across tasks where these share their weights.
+TEST_F(CudaWave, AtStepZeroATaskHasTheSameBitsInABatchAsAlone) {
+  using enum LayerType;
+  const auto network = [](const FeatureShape& input, const std::vector<LayerSpec>& layers) {
+    return std::make_shared<const Network>(input, layers);
+  };
+  const NamedNetwork networks[] = {
+      {"conv", network({2, 5, 4, true}, {conv_layer(3, 3, 2, 1), layer(relu),
+                                         conv_layer(2, 2, 1, 1), layer(mean), linear_layer(2)})},
+      {"linear", network({3, 1, 1, false},
+                         {linear_layer(5), layer(norm), layer(LayerType::tanh), linear_layer(2)})},
+      {"perceptron",
+       network({3, 1, 1, false}, {linear_layer(5), layer(LayerType::tanh), linear_layer(2)})},
+  };
+  const struct {
+    const char *name, *backend, *tensor_cores;
+  } paths[] = {{"double", "simt_f64", nullptr},
+               {"plain", "simt_f32", "0"},
+               {"tensor cores", "simt_f32", "1"}};
+  for (const auto& path : paths) {
+    const test::Environment environment("KSHOT_TENSOR_CORES", path.tensor_cores);
+    const auto made = open_backend(path.backend);
+    for (const NamedNetwork& named : networks) {
+      SCOPED_TRACE(std::string(path.name) + ", " + named.name);
+      constexpr int tasks = 6;
+      const Problem p = make_problem(named.network, backend::LossKind::mse, tasks, 5, {1, 5, 4});
+      const auto& own = p.single.support_n;
+      ASSERT_GT(std::ranges::max(own), std::ranges::min(own)) << "tasks of different size";
+      const Numbers start(p.weights.begin(),
+                          p.weights.begin() + static_cast<std::ptrdiff_t>(p.width()));
+      RandomStream random = stream(3);
+      const Numbers direction = normals(random, p.weights.size());
+      const auto run = [&](int most, Start how) {
+        return from_one_start(*made, p, start, direction, most, how);
+      };
+      const std::vector<Numbers> alone = run(1, Start::copies);
+      for (const Numbers& numbers : alone) {
+        EXPECT_TRUE(std::ranges::all_of(numbers, [](double x) { return std::isfinite(x); }));
+      }
+      EXPECT_EQ(run(tasks, Start::broadcast), alone);
+      EXPECT_EQ(run(4, Start::broadcast), alone);
+      EXPECT_EQ(run(1, Start::broadcast), alone);
+      EXPECT_EQ(run(tasks, Start::copies), alone);
+    }
   }
 }
 
