@@ -105,6 +105,38 @@ TEST_F(CudaBackend, MemoryThatRunsOutIsOneClearError) {
   EXPECT_NO_THROW(made->shared(16)) << "the device is still there";
 }
 
+TEST_F(CudaBackend, WavesThatArePlannedLaterLeaveRoomForThoseBefore) {
+  const test::Environment most("KSHOT_WAVE_TASKS", "4096");
+  const auto made = make_backend("simt", 1);
+  const auto parameters = made->shared(1 << 16);  // taken before, and no wave's
+  const simt::With with({.memory = simt::allocated_bytes() + (1 << 20)});
+  const auto plan = [&](const backend::WaveShape& shape) {
+    return made->plan_waves([&](int) {
+      backend::WaveDemand demand;
+      demand.network = mlp();
+      demand.shape = shape;
+      return demand;
+    });
+  };
+  const auto open = [&](const backend::WaveShape& shape) {
+    auto wave = made->open(mlp(), {}, shape);
+    EXPECT_EQ(wave->capacity(), plan(shape).tasks);
+    return wave;
+  };
+  constexpr backend::WaveShape first{9, 9, true}, second{8, 8, true}, third{7, 7, true};
+  for (const backend::WaveShape& shape : {first, second}) {
+    EXPECT_GT(plan(shape).tasks, 16);
+    EXPECT_LT(plan(shape).tasks, 4096);
+  }
+  auto a = open(first);
+  const auto b = open(second);
+  // closed, it may be opened again
+  a.reset();
+  plan(third);
+  const auto c = open(third);
+  a = open(first);
+}
+
 TEST_F(CudaBackend, ALostDeviceIsNoticed) {
   const auto made = make_backend("simt", 1);
   const auto v = made->shared(4);

@@ -247,7 +247,7 @@ class CudaBackend final : public backend::Backend {
   struct Memory {
     std::size_t at_hand = 0, total = 0;
   };
-  Memory memory() const;
+  Memory memory();
 
   static T* at(SharedVector& v) { return on_device<T>(v).data(); }
   static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
@@ -289,17 +289,23 @@ class CudaBackend final : public backend::Backend {
   DeviceMemory<double> scratch_;
   std::mutex mutex_;  ///< workers open their waves at once
   std::vector<Planned> planned_;
-  std::size_t promised_ = 0;  ///< bytes, to the waves planned so far and to episodes
-  std::list<Index> indices_;  ///< the last one first
+  /// Bytes, to the waves planned so far and to episodes. It never shrinks: waves of a kind that was
+  /// planned are opened at that size at any time, so that those that were closed may come again.
+  std::size_t promised_ = 0;
+  std::size_t before_promises_ = 0;  ///< bytes that this program had taken then: not of these
+  std::list<Index> indices_;         ///< the last one first
   std::list<Segments> segments_;
 };
 
 template <class T>
-typename CudaBackend<T>::Memory CudaBackend<T>::memory() const {
+typename CudaBackend<T>::Memory CudaBackend<T>::memory() {
   std::size_t free = 0, total = 0;
   KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const std::size_t now = device_bytes();
+  if (promised_ == 0) before_promises_ = now;
   // Waves planned before may not have taken theirs yet.
-  const std::size_t coming = promised_ - std::min(promised_, device_bytes());
+  const std::size_t taken = now - std::min(now, before_promises_);
+  const std::size_t coming = promised_ - std::min(promised_, taken);
   return {free - std::min(free, coming), total};
 }
 
