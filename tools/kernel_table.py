@@ -5,13 +5,14 @@
   tools/kernel_table.py --write    writes that file anew
 
 Needs nvcc, no GPU. Warnings are errors. Fails where a kernel that tools/kernel_table.toml calls hot
-spills registers or has too few multiply-adds in its inner loops, and where a kernel needs more
-registers, shared memory or spills than the table says; the last only by the nvcc that the table was
-made with. --strict: also where the table is out of date in any other way (.ci/run kernels).
+spills registers, where the inner loops of one have fewer multiply-adds or tensor-core instructions
+than are asked for there, and where a kernel needs more registers, shared memory or spills than the
+table says; the last only by the nvcc that the table was made with. --strict: also where the table
+is out of date in any other way (.ci/run kernels).
 
-The share of multiply-adds is counted in the machine code, which nvdisasm prints: of the toolkit, in
-PATH, or of the Python package nvidia-cuda-nvdisasm; without one that column is neither made nor
-checked. Compiled files are remembered in build/kernel-table by what they were compiled from.
+Instructions are counted in the machine code, which nvdisasm prints: of the toolkit, in
+PATH, or of the Python package nvidia-cuda-nvdisasm; without one shares are neither made nor checked.
+Compiled files are remembered in build/kernel-table by what they were compiled from.
 
 Exit status: 0 good, 1 not, 77 no nvcc here.
 """
@@ -90,14 +91,16 @@ def launch_bounds(cubin):
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)[^;]*;")
 LABEL = re.compile(r"^(\.L_x_\d+):")
 TARGET = re.compile(r"\bBRA\b[^`]*`\((\.L_x_\d+)\)")
-MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA", "HMMA", "DMMA", "HGMMA", "QGMMA"}
+TENSOR_CORE = {"HMMA", "DMMA", "HGMMA", "QGMMA"}
+MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA"} | TENSOR_CORE
 
 
 class Code:
-    """A kernel's instructions: multiply-adds before each, and its loops as (first, last)."""
+    """A kernel's instructions: multiply-adds and tensor-core ones before each, and its loops as
+    (first, last)."""
 
     def __init__(self, lines):
-        self.sums, labels, jumps = [0], {}, []
+        self.sums, self.tensor_core, labels, jumps = [0], [0], {}, []
         for line in lines:
             if label := LABEL.match(line):
                 labels[label[1]] = len(self.sums) - 1
@@ -105,6 +108,7 @@ class Code:
                 if target := TARGET.search(line):
                     jumps.append((len(self.sums) - 1, target[1]))
                 self.sums.append(self.sums[-1] + (instruction[2] in MULTIPLY_ADDS))
+                self.tensor_core.append(self.tensor_core[-1] + (instruction[2] in TENSOR_CORE))
         last_of = {}  # of the jumps back to one place the last
         for at, label in jumps:
             first = labels.get(label, at + 1)
@@ -125,20 +129,22 @@ class Code:
             return [part]
         return [found for loop in largest if self.multiply_adds(loop) for found in self.inner(loop)]
 
-    def share(self):
-        """Multiply-adds among the instructions of the inner loops, None where there are none."""
-        if len(self.sums) == 1:
-            return None
+    def shares(self):
+        """Of multiply-adds (None: there are none) and of tensor-core instructions among those of
+        the inner loops."""
+        if not self.sums[-1]:
+            return {"multiply_adds": None, "tensor_core": 0.0}
         loops = self.inner((0, len(self.sums) - 2))
-        found = sum(map(self.multiply_adds, loops))
-        return found / sum(last + 1 - first for first, last in loops) if found else None
+        length = sum(last + 1 - first for first, last in loops)
+        return {kind: sum(sums[last + 1] - sums[first] for first, last in loops) / length
+                for kind, sums in (("multiply_adds", self.sums), ("tensor_core", self.tensor_core))}
 
 
 def shares(nvdisasm, cubin):
-    """Mangled kernel name to the share of multiply-adds in its inner loops."""
+    """Mangled kernel name to the shares of its inner loops."""
     text = run([nvdisasm, "-c", cubin])
     parts = re.split(r"^\t\.section\t\.text\.([^,\s]+),.*$", text, flags=re.MULTILINE)
-    return {name: Code(body.splitlines()).share() for name, body in zip(parts[1::2], parts[2::2])}
+    return {name: Code(body.splitlines()).shares() for name, body in zip(parts[1::2], parts[2::2])}
 
 
 # ---- compiling ----
@@ -204,8 +210,8 @@ class Compiler:
         self.version = re.search(r"V([\d.]+)", run([args.nvcc, "--version"]))[1]
 
     def kernels(self, source, arch):
-        """[{name, block, registers, shared, spilled, multiply_adds}] of one file for one
-        architecture."""
+        """[{name, block, registers, shared, spilled, multiply_adds, tensor_core}] of one file for
+        one architecture."""
         folders = [ROOT, ROOT / "src", ROOT / "include"]
         told = [self.version, arch, bool(self.args.nvdisasm), *FLAGS, pathlib.Path(__file__).read_text()]
         digest = hashlib.sha256(json.dumps(told).encode())
@@ -224,7 +230,7 @@ class Compiler:
             cubin.unlink(missing_ok=True)
         result = [{"name": name, "block": bounds.get(mangled), "registers": facts[mangled][0],
                    "shared": facts[mangled][1], "spilled": facts[mangled][2],
-                   "multiply_adds": found.get(mangled)}
+                   "multiply_adds": None, "tensor_core": None, **found.get(mangled, {})}
                   for mangled, name in zip(facts, demangle(facts))]
         for old in self.args.cache.glob(f"{source.stem}-{arch}-*.json"):
             old.unlink()
@@ -235,6 +241,10 @@ class Compiler:
 
 
 # ---- the table ----
+
+# Shares of the inner loops that tools/kernel_table.toml may ask for, in words.
+ASKED_FOR = {"multiply_adds": "multiply-adds", "tensor_core": "tensor-core instructions"}
+
 
 def rules_for(rules, kernel):
     """What tools/kernel_table.toml says of "topic/Name<float>"; later entries win."""
@@ -260,7 +270,7 @@ def collect(args, compiler, rules):
                 name = f"{source.stem}/{facts['name']}"
                 rule = rules_for(rules, name)
                 facts["hot"] = rule.get("hot", False)
-                facts["least"] = rule.get("multiply_adds", 0.0)
+                facts["least"] = {kind: rule[kind] for kind in ASKED_FOR if kind in rule}
                 facts["block"] = rule.get("block", facts["block"])
                 facts["shared"] += rule.get("dynamic_shared", 0)
                 if facts["block"]:
@@ -329,10 +339,10 @@ def findings(table):
         for arch, facts in by_arch.items():
             if facts["hot"] and facts["spilled"]:
                 wrong.append(f"{name} is hot and spills {facts['spilled']} bytes (sm_{arch})")
-            share = facts["multiply_adds"]
-            if share is not None and share < facts["least"]:
-                wrong.append(f"{name} has {percent(share)} % multiply-adds in its inner loops (sm_{arch}), "
-                             f"at least {percent(facts['least'])} are asked for")
+            for kind, least in facts["least"].items():
+                if facts[kind] is not None and facts[kind] < least:
+                    wrong.append(f"{name} has {percent(facts[kind])} % {ASKED_FOR[kind]} in its inner "
+                                 f"loops (sm_{arch}), at least {percent(least)} are asked for")
     return wrong
 
 

@@ -135,6 +135,22 @@ TEST_F(KernelTable, TooFewMultiplyAddsFail) {
                                  "least 80 are asked for"));
 }
 
+TEST_F(KernelTable, TooFewTensorCoreInstructionsFail) {
+  source(kernel(8, "128"));
+  rules("hot = true\ntensor_core = 0.2");
+  EXPECT_THAT(tool("").out, HasSubstr("own/hot has 0 % tensor-core instructions in its inner loops "
+                                      "(sm_90), at least 20 are asked for"));
+  std::string code = machine_code;
+  const std::string one = "DFMA R6, R8, R10, R6";
+  code.replace(code.find(one), one.size(), "HMMA.1688.F32.TF32 R8, R4, R6, RZ");
+  put_file(folder_ / "code.txt", code);
+  fs::remove_all(folder_ / "cache");
+  const Outcome enough = tool("");
+  EXPECT_EQ(enough.status, 0) << enough.out;
+  rules("hot = true\ntensor_core = 0.26");
+  EXPECT_THAT(tool("").out, HasSubstr("own/hot has 25 % tensor-core instructions"));
+}
+
 TEST_F(KernelTable, AWarningFails) {
   source("__global__ void hot(float* y) { int unused; y[0] = 1.0f; }\n");
   const Outcome warned = tool("");
