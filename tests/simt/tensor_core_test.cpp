@@ -45,6 +45,46 @@ TEST(TensorCore, MultipliesByThePublishedFragments) {
   }
 }
 
+// A second source for which lane holds what: CUTLASS 4.7, MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN>
+// (include/cute/atom/mma_traits_sm80.hpp), whose operands reach the same instruction in the order
+// of their values (include/cute/arch/mma_sm80.hpp). Its layouts map (thread, value) to a place m +
+// 16 k of a, n + 8 k of b, m + 16 n of c and d.
+std::size_t cute_a(std::size_t t, std::size_t v) {  // ((4,8),(2,2)):((16,1),(8,64))
+  return t % 4 * 16 + t / 4 + v % 2 * 8 + v / 2 * 64;
+}
+std::size_t cute_b(std::size_t t, std::size_t v) {  // ((4,8),2):((8,1),32)
+  return t % 4 * 8 + t / 4 + v * 32;
+}
+std::size_t cute_c(std::size_t t, std::size_t v) {  // ((4,8),(2,2)):((32,1),(16,8))
+  return t % 4 * 32 + t / 4 + v % 2 * 16 + v / 2 * 8;
+}
+
+TEST(TensorCore, MultipliesByTheLayoutsOfCutlass) {
+  std::vector<float> a(16 * 8), b(8 * 8), c(16 * 8);  // exact, as above, and no two rows alike
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i * 11 % 61) - 30;
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(i * 13 % 47) - 23;
+  for (std::size_t i = 0; i < c.size(); ++i) c[i] = static_cast<float>(i * i % 101);
+  const auto fragments = [](const std::vector<float>& from, std::size_t values, auto layout) {
+    std::vector<float> of_lanes;
+    for (std::size_t t = 0; t < 32; ++t) {
+      for (std::size_t v = 0; v < values; ++v) of_lanes.push_back(from.at(layout(t, v)));
+    }
+    return of_lanes;
+  };
+  DeviceArray<float> on_a(fragments(a, 4, cute_a)), on_b(fragments(b, 2, cute_b)),
+      on_c(fragments(c, 4, cute_c)), on_d(c.size());
+  multiply_fragments(on_d.data(), on_a.data(), on_b.data(), on_c.data(), nullptr);
+  const std::vector<float> d = on_d.host();
+  for (std::size_t t = 0; t < 32; ++t) {
+    for (std::size_t v = 0; v < 4; ++v) {
+      const std::size_t place = cute_c(t, v), m = place % 16, n = place / 16;
+      float sum = c[place];
+      for (std::size_t k = 0; k < 8; ++k) sum += a[m + 16 * k] * b[n + 8 * k];
+      EXPECT_EQ(d[t * 4 + v], sum) << "lane " << t << ", value " << v;
+    }
+  }
+}
+
 // 1 + 2^-11 has a bit more than TF32: what is not rounded before is cut.
 TEST(TensorCore, SeesNoMoreThanTf32) {
   std::vector<float> a(16 * 8, 0.0f), b(8 * 8, 0.0f), zero(16 * 8, 0.0f);

@@ -187,6 +187,18 @@ __global__ void tensor_product_kernel(float* d, const float* a, const float* b, 
   for (int i = 0; i < 4; ++i) d[c_at(i)] = of_d[i];
 }
 
+__global__ void multiply_fragments_kernel(float* d, const float* a, const float* b,
+                                          const float* c) {
+  const int lane = static_cast<int>(threadIdx.x);
+  Tf32 of_a[4], of_b[2];
+  float of_c[4], of_d[4];
+  for (int i = 0; i < 4; ++i) of_a[i] = __float_as_uint(a[lane * 4 + i]);
+  for (int i = 0; i < 2; ++i) of_b[i] = __float_as_uint(b[lane * 2 + i]);
+  for (int i = 0; i < 4; ++i) of_c[i] = c[lane * 4 + i];
+  multiply_tf32(of_d, of_a, of_b, of_c);
+  for (int i = 0; i < 4; ++i) d[lane * 4 + i] = of_d[i];
+}
+
 __global__ void split_kernel(float* hi, float* lo, const float* x, int n) {
   const int i = static_cast<int>(threadIdx.x);
   if (i >= n) return;
@@ -200,6 +212,11 @@ __global__ void split_kernel(float* hi, float* lo, const float* x, int n) {
 
 void tensor_product(float* d, const float* a, const float* b, const float* c, cudaStream_t stream) {
   launch<tensor_product_kernel>({.block = 32, .stream = stream}, d, a, b, c);
+}
+
+void multiply_fragments(float* d, const float* a, const float* b, const float* c,
+                        cudaStream_t stream) {
+  launch<multiply_fragments_kernel>({.block = 32, .stream = stream}, d, a, b, c);
 }
 
 void split(float* hi, float* lo, const float* x, int n, cudaStream_t stream) {

@@ -38,6 +38,11 @@ void any_negative(int* flag, const float* x, int n, cudaStream_t stream);
 /// numbers are.
 void tensor_product(float* d, const float* a, const float* b, const float* c, cudaStream_t stream);
 
+/// The same instruction on a warp's fragments, as its lanes hold them: a, c and d [32, 4], b
+/// [32, 2].
+void multiply_fragments(float* d, const float* a, const float* b, const float* c,
+                        cudaStream_t stream);
+
 /// hi[i] + lo[i] = x[i], nearly, in TF32.
 void split(float* hi, float* lo, const float* x, int n, cudaStream_t stream);
 
