@@ -50,96 +50,82 @@ class MemoryCount {
   std::size_t bytes_ = 0;
 };
 
-/// `size` elements of device memory, not initialised. Throws DeviceError where there are not so
-/// many.
-template <class T>
-class DeviceMemory {
+/// `size` elements of memory that a Source gives, not initialised.
+template <class T, class Source>
+class Array {
  public:
-  DeviceMemory() = default;
-  explicit DeviceMemory(std::size_t size) : size_(size) {
-    if (size == 0) return;
+  Array() = default;
+  explicit Array(std::size_t size) : size_(size) {
+    if (size > 0) data_ = static_cast<T*>(Source::take(size * sizeof(T)));
+  }
+  ~Array() {
+    // where there is nothing no call at all: a capture allows none
+    if (data_) Source::give_back(data_, size_ * sizeof(T));
+  }
+  Array(Array&& other) noexcept { swap(other); }
+  Array& operator=(Array&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  /// Room for `size` elements; what was there is lost where it grows.
+  void reserve(std::size_t size) {
+    if (size > size_) *this = Array(size);
+  }
+
+ private:
+  void swap(Array& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+struct DeviceSource {
+  /// Throws DeviceError where there are not so many bytes. Null where they are counted and not
+  /// there.
+  static void* take(std::size_t bytes) {
     if (MemoryCount* count = MemoryCount::current()) {
-      count->add(size * sizeof(T));
-      return;
+      count->add(bytes);
+      return nullptr;
     }
     void* data = nullptr;
-    const cudaError_t error = cudaMalloc(&data, size * sizeof(T));
+    const cudaError_t error = cudaMalloc(&data, bytes);
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();
       std::size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
       throw_device_error(
-          error, fmt::format("{} of device memory asked for, {} of {} free",
-                             bytes_text(size * sizeof(T)), bytes_text(free), bytes_text(total)));
+          error, fmt::format("{} of device memory asked for, {} of {} free", bytes_text(bytes),
+                             bytes_text(free), bytes_text(total)));
     }
     check(error, "cudaMalloc");
-    data_ = static_cast<T*>(data);
-    device_bytes() += size * sizeof(T);
+    device_bytes() += bytes;
+    return data;
   }
-  ~DeviceMemory() {
-    if (!data_) return;  // no call at all: a capture allows none
-    device_bytes() -= size_ * sizeof(T);
-    cudaFree(data_);
+  static void give_back(void* data, std::size_t bytes) {
+    device_bytes() -= bytes;
+    cudaFree(data);
   }
-  DeviceMemory(DeviceMemory&& other) noexcept { swap(other); }
-  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
-    swap(other);
-    return *this;
-  }
-
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  /// Room for `size` elements; what was there is lost where it grows.
-  void reserve(std::size_t size) {
-    if (size > size_) *this = DeviceMemory(size);
-  }
-
- private:
-  void swap(DeviceMemory& other) {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-  }
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
 };
-
-/// `size` elements of host memory that the device can copy from and to while the host goes on.
 template <class T>
-class HostMemory {
- public:
-  HostMemory() = default;
-  explicit HostMemory(std::size_t size) : size_(size) {
-    if (size == 0) return;
+using DeviceMemory = Array<T, DeviceSource>;
+
+/// Of the host, which the device can copy from and to while the host goes on.
+struct PinnedSource {
+  static void* take(std::size_t bytes) {
     void* data = nullptr;
-    KSHOT_CUDA_CHECK(cudaMallocHost(&data, size * sizeof(T)));
-    data_ = static_cast<T*>(data);
+    KSHOT_CUDA_CHECK(cudaMallocHost(&data, bytes));
+    return data;
   }
-  ~HostMemory() {
-    if (data_) cudaFreeHost(data_);
-  }
-  HostMemory(HostMemory&& other) noexcept { swap(other); }
-  HostMemory& operator=(HostMemory&& other) noexcept {
-    swap(other);
-    return *this;
-  }
-
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  /// Room for `size` elements; what was there is lost where it grows.
-  void reserve(std::size_t size) {
-    if (size > size_) *this = HostMemory(size);
-  }
-
- private:
-  void swap(HostMemory& other) {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-  }
-  T* data_ = nullptr;
-  std::size_t size_ = 0;
+  static void give_back(void* data, std::size_t /*bytes*/) { cudaFreeHost(data); }
 };
+template <class T>
+using HostMemory = Array<T, PinnedSource>;
 
 /// A point in a stream's work.
 class Event {
