@@ -93,12 +93,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
   pass.estimator = spec_.estimator;
   pass.mu = state.mu;
   pass.sigma = sigma_;
-  pass.noise.key = {context.seed,
-                    Purpose::noise_inner,
-                    context.step,
-                    0,
-                    static_cast<std::uint32_t>(k),
-                    static_cast<std::uint32_t>(s)};
+  pass.noise.key = context.key(Purpose::noise_inner, k, s);
   const auto samples = static_cast<std::size_t>(spec_.samples);
   // of the arrays [K, T, S, ...]: the first task's sample
   const std::size_t first =
@@ -126,8 +121,7 @@ GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, in
   pass.estimator = spec_.estimator;
   pass.mu = current_.mu;
   pass.sigma = sigma_;
-  pass.noise.key = {
-      context.seed, Purpose::noise_outer, context.step, 0, 0, static_cast<std::uint32_t>(sample)};
+  pass.noise.key = context.key(Purpose::noise_outer, 0, sample);
   if (context.noise_outer != nullptr) {
     pass.noise.weights_stride = static_cast<std::size_t>(samples) * width_;
     pass.noise.weights = context.noise_outer + static_cast<std::size_t>(sample) * width_;
@@ -244,7 +238,7 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
   descent.steps = spec_.steps;
   descent.second_order = spec_.second_order;
   descent.differentiate_prior = spec_.differentiate_prior;
-  descent.draws = {{context.seed, Purpose::noise_inner, context.step, 0, 0, 0},
+  descent.draws = {context.key(Purpose::noise_inner),
                    context.noise_inner,
                    static_cast<std::size_t>(context.batch_tasks) * samples * width_,
                    samples * width_,
@@ -253,7 +247,7 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
   descent.and_support = outer.and_support;
   descent.outer_scale = {1.0, outer.rows()};
   descent.outer_kl = {outer.kl_weight, outer.rows()};
-  descent.outer_draws = {{context.seed, Purpose::noise_outer, context.step, 0, 0, 0},
+  descent.outer_draws = {context.key(Purpose::noise_outer),
                          context.noise_outer,
                          0,
                          static_cast<std::size_t>(outer.samples) * width_,

@@ -38,6 +38,15 @@ struct StepContext {
   };
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
+  /// Of the first task; waves count on from it.
+  RandomKey key(Purpose purpose, int inner_step = 0, int sample = 0) const {
+    return {seed,
+            purpose,
+            step,
+            0,
+            static_cast<std::uint32_t>(inner_step),
+            static_cast<std::uint32_t>(sample)};
+  }
   const double* noise_inner = nullptr;                     ///< [K, T, S, D]
   const double* noise_outer = nullptr;                     ///< [T, S', D]
   std::span<const LayerNoise> layers_inner, layers_outer;  ///< one a layer, or none

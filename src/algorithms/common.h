@@ -33,7 +33,7 @@ inline ParameterGroup network_group(std::string name, const Network& network) {
 
 /// Keyed by the step and by which pass of the step it is for.
 inline backend::Dropout dropout(const StepContext& context, double rate, std::uint32_t pass) {
-  return {context.dropout ? rate : 0.0, {context.seed, Purpose::dropout, context.step, 0, pass, 0}};
+  return {context.dropout ? rate : 0.0, context.key(Purpose::dropout, static_cast<int>(pass))};
 }
 
 /// 1 for the weights that `inner.adapt` names, 0 for the others.

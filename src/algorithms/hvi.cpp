@@ -208,12 +208,7 @@ class HviProgram final : public TaskProgram {
       pass.scale = {1.0 / spec_.samples, Scale::By::support};
       pass.mu = q_.mu;
       pass.sigma = sigma_;
-      pass.noise.key = {context.seed,
-                        Purpose::noise_inner,
-                        context.step,
-                        0,
-                        static_cast<std::uint32_t>(k),
-                        static_cast<std::uint32_t>(s)};
+      pass.noise.key = context.key(Purpose::noise_inner, k, s);
       if (context.noise_inner != nullptr) {
         pass.noise.weights_stride = static_cast<std::size_t>(spec_.samples) * width_;
         pass.noise.weights = context.noise_inner + static_cast<std::size_t>(s) * width_;
@@ -259,8 +254,7 @@ class HviProgram final : public TaskProgram {
       pass.set = Set::query;
       pass.mu = q_.mu;
       pass.sigma = sigma_;
-      pass.noise.key = {
-          context.seed, Purpose::noise_outer, context.step, 0, 0, static_cast<std::uint32_t>(s)};
+      pass.noise.key = context.key(Purpose::noise_outer, 0, s);
       wave_->gaussian_value(pass, {}, outputs, options.statistics);
       visit(k, s, outputs);
     }
@@ -348,8 +342,7 @@ class Hvi final : public Algorithm {
       squares +=
           backend.value([&](backend::Sum to) { backend.squared_norm(*parameters[g], 0.0, to); });
       if (kappa == 0.0) continue;
-      const RandomKey key{
-          context.seed, Purpose::noise_hyper, context.step, 0, 0, static_cast<std::uint32_t>(g)};
+      const RandomKey key = context.key(Purpose::noise_hyper, 0, static_cast<int>(g));
       for (std::size_t i = 0; i < d; ++i) {
         noise[i] = context.noise_hyper != nullptr ? context.noise_hyper[g * d + i]
                                                   : normal_element(key, i);

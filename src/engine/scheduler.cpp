@@ -156,6 +156,7 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
     rows.resize(static_cast<std::size_t>(tasks));
     std::iota(rows.begin(), rows.end(), 0u);
   }
+  const std::uint64_t drawn_at = known > 0 ? step : step / period;
   const std::vector<std::vector<double>> fresh = algorithm_.fresh_memory(parameters);
   const auto rows_of = [&](int first, int count) {
     return std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
@@ -163,16 +164,13 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   };
   body.load = [&](Worker& w, int first, int count) {
     const std::span<const std::uint32_t> mine = rows_of(first, count);
+    const TaskId id = task_id(drawn_at, first);
     if (known == 0 && on_device) {
-      w.program->wave().draw(*on_device, task_id(step / period, first), count);
+      w.program->wave().draw(*on_device, id, count);
     } else {
-      if (known > 0) {
-        w.batch.draw(source, task_id(step, first), static_cast<std::uint32_t>(first), mine);
-      } else {
-        w.batch.draw(source, task_id(step / period, first), static_cast<std::uint32_t>(first),
-                     count);
-      }
-      w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
+      known > 0 ? w.batch.draw(source, id, id.task, mine)
+                : w.batch.draw(source, id, id.task, count);
+      w.program->wave().load(w.batch, 0, count, id.task);
     }
     recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
   };

@@ -618,32 +618,31 @@ TrainResult Trainer::run() {
 }
 
 TrainResult Trainer::State::train() {
-  State& s = *this;
-  const Config& config = s.assembly.config;
+  const Config& config = assembly.config;
   const Config::TrainTable& train = config.train;
   const auto steps = static_cast<std::uint64_t>(train.steps);
-  const auto every = [&s](int period) {
-    return period > 0 && s.run.step % static_cast<std::uint64_t>(period) == 0;
+  const auto every = [this](int period) {
+    return period > 0 && run.step % static_cast<std::uint64_t>(period) == 0;
   };
-  const double before = s.run.seconds;
+  const double before = run.seconds;
   const Clock::time_point start = Clock::now();
   std::optional<io::Progress> progress;
-  if (s.options.progress) {
+  if (options.progress) {
     io::Progress::Options o;
-    o.start = s.run.step;
+    o.start = run.step;
     progress.emplace(steps, "steps", o);
   }
   TrainResult result;
   result.loss = nan;
   const auto exhausted = [&] {
-    return train.patience > 0 && s.run.validations_since_best >= train.patience;
+    return train.patience > 0 && run.validations_since_best >= train.patience;
   };
   const auto out_of_time = [&] {
-    return train.time_limit > 0.0 && s.run.seconds >= train.time_limit;
+    return train.time_limit > 0.0 && run.seconds >= train.time_limit;
   };
-  const auto validate = [&] { s.take(s.validate(), before + seconds_since(start)); };
+  const auto validate_now = [&] { take(validate(), before + seconds_since(start)); };
   while (true) {
-    if (s.run.step >= steps) {
+    if (run.step >= steps) {
       result.reason = StopReason::steps;
       break;
     }
@@ -655,37 +654,37 @@ TrainResult Trainer::State::train() {
       result.reason = StopReason::time_limit;
       break;
     }
-    if (s.options.stop && s.options.stop()) {
+    if (options.stop && options.stop()) {
       result.reason = StopReason::asked;
       break;
     }
     const Clock::time_point step_start = Clock::now();
-    const StepResult step = s.step();
-    result.loss = step.loss;
-    s.run.seconds = before + seconds_since(start);
+    const StepResult done = step();
+    result.loss = done.loss;
+    run.seconds = before + seconds_since(start);
     const double step_seconds = seconds_since(step_start);
-    s.speed_tasks += static_cast<double>(step.tasks);
-    s.speed_seconds += step_seconds;
-    if (s.speed_seconds > 0.0) s.shown_speed = s.speed_tasks / s.speed_seconds;
-    if (every(train.log_every)) s.report();
-    if (s.validating && every(train.validate_every)) validate();
-    if (every(train.checkpoint_every)) s.save(last_checkpoint);
-    if (progress) progress->update(s.run.step, s.progress_text(step));
+    speed_tasks += static_cast<double>(done.tasks);
+    speed_seconds += step_seconds;
+    if (speed_seconds > 0.0) shown_speed = speed_tasks / speed_seconds;
+    if (every(train.log_every)) report();
+    if (validating && every(train.validate_every)) validate_now();
+    if (every(train.checkpoint_every)) save(last_checkpoint);
+    if (progress) progress->update(run.step, progress_text(done));
   }
   if (result.reason != StopReason::asked) {
-    if (s.run.window.steps > 0) s.report();
+    if (run.window.steps > 0) report();
     const bool stepped = std::isfinite(result.loss);
-    if (s.validating && stepped && s.validated_at != s.run.step) validate();
+    if (validating && stepped && validated_at != run.step) validate_now();
   }
-  s.save(last_checkpoint);
-  s.writer.wait();
+  save(last_checkpoint);
+  writer.wait();
   if (progress) progress->finish();
-  result.step = s.run.step;
-  result.seconds = s.run.seconds;
-  result.validated = s.run.validated;
-  result.best = s.run.best;
-  result.tasks = s.run.tasks;
-  result.diverged = s.run.diverged;
+  result.step = run.step;
+  result.seconds = run.seconds;
+  result.validated = run.validated;
+  result.best = run.best;
+  result.tasks = run.tasks;
+  result.diverged = run.diverged;
   return result;
 }
 

@@ -44,13 +44,7 @@ class PermutedSource final : public EpisodeSource {
     }
   }
 
-  TaskShape shape() const override {
-    return {.input = data_->header().input,
-            .outputs = episodes_.ways,
-            .target = TargetKind::label,
-            .support = episodes_.ways * episodes_.shots,
-            .query = episodes_.ways * episodes_.queries};
-  }
+  TaskShape shape() const override { return episodes_.shape(data_->header().input); }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const auto ways = static_cast<std::size_t>(episodes_.ways);

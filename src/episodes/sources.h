@@ -21,6 +21,14 @@ struct ClassEpisodes {
   int ways = 5;
   int shots = 1;     ///< support examples a class
   int queries = 15;  ///< query examples a class
+
+  TaskShape shape(const FeatureShape& input) const {
+    return {.input = input,
+            .outputs = ways,
+            .target = TargetKind::label,
+            .support = ways * shots,
+            .query = ways * queries};
+  }
 };
 /// N-way K-shot episodes from a file of classes: classes, and examples of a class, are drawn
 /// without replacement. Rows stand class by class, in the order the classes were drawn: labels 0,
