@@ -7,16 +7,14 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/imports.h"
 #include "io/import.h"
 #include "io/npy.h"
-#include "support/error_text.h"
-#include "support/temp_folder.h"
 
 namespace kshot::io {
 namespace {
 
-using test::error_text;
-using test::TempFolder;
+using test::row;
 using test::write_text;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -35,29 +33,9 @@ Tensor labels_of(std::vector<std::int64_t> values) {
   return Tensor::from(std::span<const std::int64_t>(values), {values.size()});
 }
 
-class Arrays : public ::testing::Test {
+class Arrays : public test::Imports<ArraysImport, import_arrays> {
  protected:
-  Arrays() {
-    options_.output = folder_ / "out.kshot";
-    options_.source = (folder_ / "x.npy").string();
-  }
-  std::shared_ptr<const Dataset> import() {
-    summary_ = import_arrays(options_);
-    return Dataset::open(options_.output);
-  }
-  std::string fault() {
-    const std::string text = error_text([&] { import_arrays(options_); });
-    EXPECT_FALSE(std::filesystem::exists(options_.output));
-    return text;
-  }
-  static std::vector<float> row(const Dataset& data, std::uint64_t at) {
-    std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
-    data.read(at, out);
-    return out;
-  }
-  TempFolder folder_;
-  ArraysImport options_;
-  ImportSummary summary_;
+  Arrays() { options_.source = (folder_ / "x.npy").string(); }
 };
 
 TEST_F(Arrays, FirstAxisIsTheClassAndATableNamesIt) {

@@ -7,27 +7,19 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/imports.h"
 #include "io/image.h"
 #include "io/import.h"
-#include "support/error_text.h"
-#include "support/temp_folder.h"
 
 namespace kshot::io {
 namespace {
 
-using test::error_text;
 using test::Picture;
-using test::TempFolder;
+using test::row;
 using test::write_text;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-std::vector<float> row(const Dataset& data, std::uint64_t at) {
-  std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
-  data.read(at, out);
-  return out;
-}
 
 std::vector<std::string> names(const Dataset& data, Split split) {
   std::vector<std::string> out;
@@ -57,7 +49,7 @@ std::map<std::string, std::string> background() {
           {"images_background/.DS_Store", "x"}};
 }
 
-class Omniglot : public ::testing::Test {
+class Omniglot : public test::Imports<OmniglotImport, import_omniglot> {
  protected:
   Omniglot() {
     test::write_zip(folder_ / "background.zip", background());
@@ -68,18 +60,10 @@ class Omniglot : public ::testing::Test {
                "Greek/character01/rot000\nGreek/character01/rot090\nGreek/character02/rot180\r\n");
     write_text(folder_ / "test.txt", "Keble/character01/rot270\n\n");
     options_.sources = {folder_ / "background.zip", folder_ / "images_evaluation"};
-    options_.output = folder_ / "out.kshot";
     options_.size = 7;
     options_.splits.lists = {{Split::train, folder_ / "train.txt"},
                              {Split::test, folder_ / "test.txt"}};
   }
-  std::string fault() {
-    const std::string text = error_text([&] { import_omniglot(options_); });
-    EXPECT_FALSE(std::filesystem::exists(options_.output));
-    return text;
-  }
-  TempFolder folder_;
-  OmniglotImport options_;
 };
 
 TEST_F(Omniglot, RotatedClassesOfInvertedImages) {
@@ -172,7 +156,7 @@ TEST_F(Omniglot, AListForTrainingIsNeeded) {
 
 // ---- folders of images ----
 
-class Images : public ::testing::Test {
+class Images : public test::Imports<ImagesImport, import_images> {
  protected:
   Images() {
     for (int c = 0; c < 10; ++c) {
@@ -183,15 +167,7 @@ class Images : public ::testing::Test {
                  test::jpeg_bytes(test::plain(4, 4, 1, static_cast<std::uint8_t>(10 * c + 5))));
     }
     options_.source = folder_ / "birds";
-    options_.output = folder_ / "out.kshot";
   }
-  std::string fault() {
-    const std::string text = error_text([&] { import_images(options_); });
-    EXPECT_FALSE(std::filesystem::exists(options_.output));
-    return text;
-  }
-  TempFolder folder_;
-  ImagesImport options_;
 };
 
 TEST_F(Images, ClassFoldersOfPngAndJpeg) {

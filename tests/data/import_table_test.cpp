@@ -5,17 +5,17 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/imports.h"
 #include "io/csv.h"
 #include "io/import.h"
 #include "io/npy.h"
 #include "support/error_text.h"
-#include "support/temp_folder.h"
 
 namespace kshot::io {
 namespace {
 
 using test::error_text;
-using test::TempFolder;
+using test::row;
 using test::write_text;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -34,10 +34,9 @@ constexpr const char* patients =
     "c,3,north,40,test\n"
     "c,1,south,50,test\n";
 
-class TableImports : public ::testing::Test {
+class TableImports : public test::Imports<TableImport, import_table> {
  protected:
   TableImports() {
-    options_.output = folder_ / "out.kshot";
     options_.source = (folder_ / "t.csv").string();
     options_.task = "patient";
     options_.targets = {"score"};
@@ -45,28 +44,11 @@ class TableImports : public ::testing::Test {
     write(patients);
   }
   void write(const std::string& text) { write_text(folder_ / "t.csv", text); }
-  std::shared_ptr<const Dataset> import() {
-    summary_ = import_table(options_);
-    return Dataset::open(options_.output);
-  }
+  using Imports::fault;
   std::string fault(const std::string& text) {
     write(text);
     return fault();
   }
-  std::string fault() {
-    std::filesystem::remove(options_.output);
-    const std::string message = error_text([&] { import_table(options_); });
-    EXPECT_FALSE(std::filesystem::exists(options_.output));
-    return message;
-  }
-  static std::vector<float> row(const Dataset& data, std::uint64_t at) {
-    std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
-    data.read(at, out);
-    return out;
-  }
-  TempFolder folder_;
-  TableImport options_;
-  ImportSummary summary_;
 };
 
 TEST_F(TableImports, StandardisedWithTheTrainingTasksAndOneHot) {

@@ -198,7 +198,7 @@ TEST_P(SharedCase, Agrees) {
   }
 }
 
-/// The cases of what the CUDA backend takes: emulated, and on a GPU where there is one.
+/// On the CUDA backend: emulated, and on a GPU where there is one.
 class SharedCaseOnCuda : public testing::TestWithParam<const char*> {};
 
 TEST_P(SharedCaseOnCuda, Agrees) {
@@ -223,31 +223,33 @@ TEST_P(SharedCaseOnCuda, Agrees) {
   if (devices == 0) GTEST_SKIP() << "no CUDA backend in this build";
 }
 
-INSTANTIATE_TEST_SUITE_P(AllItTakes, SharedCaseOnCuda,
-                         testing::Values("abml_conv4", "abml_flipout_mlp", "abml_local_mlp",
-                                         "abml_mlp_classify_fixed_prior", "abml_mlp_regression",
-                                         "abml_query_only_first_order", "abml_ragged_all_data",
-                                         "hvi_mcallester", "hvi_mcallester_per_model", "hvi_vb",
-                                         "leo_3way_4shot_one_latent", "leo_5way_1shot",
-                                         "maml_conv4_head_only", "maml_conv4_pool_nonorm",
-                                         "maml_conv4_stride_bn", "maml_mlp_first_order",
-                                         "maml_mlp_relu_1step", "maml_mlp_tanh_5step",
-                                         "maml_ragged_regression", "maml_sequential",
-                                         "metasgd_layer_rates_per_step", "metasgd_mlp"),
-                         [](const auto& parameter) { return std::string(parameter.param); });
-
-INSTANTIATE_TEST_SUITE_P(All, SharedCase,
-                         testing::Values("abml_conv4", "abml_flipout_mlp", "abml_local_mlp",
-                                         "abml_mlp_classify_fixed_prior", "abml_mlp_regression",
-                                         "abml_query_only_first_order", "abml_ragged_all_data",
-                                         "hvi_mcallester", "hvi_mcallester_per_model", "hvi_vb",
-                                         "leo_3way_4shot_one_latent", "leo_5way_1shot",
-                                         "maml_conv4_head_only", "maml_conv4_pool_nonorm",
-                                         "maml_conv4_stride_bn", "maml_mlp_first_order",
-                                         "maml_mlp_relu_1step", "maml_mlp_tanh_5step",
-                                         "maml_ragged_regression", "maml_sequential",
-                                         "metasgd_layer_rates_per_step", "metasgd_mlp"),
-                         [](const auto& parameter) { return std::string(parameter.param); });
+constexpr const char* shared_cases[] = {"abml_conv4",
+                                        "abml_flipout_mlp",
+                                        "abml_local_mlp",
+                                        "abml_mlp_classify_fixed_prior",
+                                        "abml_mlp_regression",
+                                        "abml_query_only_first_order",
+                                        "abml_ragged_all_data",
+                                        "hvi_mcallester",
+                                        "hvi_mcallester_per_model",
+                                        "hvi_vb",
+                                        "leo_3way_4shot_one_latent",
+                                        "leo_5way_1shot",
+                                        "maml_conv4_head_only",
+                                        "maml_conv4_pool_nonorm",
+                                        "maml_conv4_stride_bn",
+                                        "maml_mlp_first_order",
+                                        "maml_mlp_relu_1step",
+                                        "maml_mlp_tanh_5step",
+                                        "maml_ragged_regression",
+                                        "maml_sequential",
+                                        "metasgd_layer_rates_per_step",
+                                        "metasgd_mlp"};
+std::string name_of(const testing::TestParamInfo<const char*>& info) {
+  return info.param;
+}
+INSTANTIATE_TEST_SUITE_P(AllItTakes, SharedCaseOnCuda, testing::ValuesIn(shared_cases), name_of);
+INSTANTIATE_TEST_SUITE_P(All, SharedCase, testing::ValuesIn(shared_cases), name_of);
 
 }  // namespace
 }  // namespace kshot

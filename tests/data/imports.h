@@ -1,0 +1,46 @@
+// What the tests of imports share.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/dataset.h"
+#include "io/import.h"
+#include "support/error_text.h"
+#include "support/temp_folder.h"
+
+namespace kshot::test {
+
+inline std::vector<float> row(const io::Dataset& data, std::uint64_t at) {
+  std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
+  data.read(at, out);
+  return out;
+}
+
+/// One kind of import, from files in `folder_`.
+template <class Options, io::ImportSummary (*run)(const Options&)>
+class Imports : public ::testing::Test {
+ protected:
+  Imports() { options_.output = folder_ / "out.kshot"; }
+  std::shared_ptr<const io::Dataset> import() {
+    summary_ = run(options_);
+    return io::Dataset::open(options_.output);
+  }
+  /// Its message; nothing is left of an import that fails.
+  std::string fault() {
+    std::filesystem::remove(options_.output);
+    const std::string message = error_text([&] { run(options_); });
+    EXPECT_FALSE(std::filesystem::exists(options_.output));
+    return message;
+  }
+
+  TempFolder folder_;
+  Options options_;
+  io::ImportSummary summary_;
+};
+
+}  // namespace kshot::test
