@@ -15,15 +15,9 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-using Run = KernelWork::Run;
-
-std::size_t count_of(int a, int b = 1, int c = 1) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
-}
-
-class Works {
+class Works : public WorkList {
  public:
-  explicit Works(bool smoke) : smoke_(smoke) {
+  explicit Works(bool smoke) : WorkList(smoke) {
     products();
     pairs();
     groups();
@@ -31,29 +25,17 @@ class Works {
     decoded();
     row_noise();
   }
-  std::vector<KernelWork> take() { return std::move(all_); }
 
  private:
-  /// numbers: moved by a launch, in floats.
-  void add(const std::string& launcher, const std::string& problem, int tasks, double numbers,
-           double flops, std::function<Run(Arena&)> prepare) {
-    all_.push_back(
-        {launcher + "/" + problem, tasks, numbers * sizeof(float), flops, std::move(prepare)});
-  }
-
   void products();
   void pairs();
   void groups();
   void latents();
   void decoded();
   void row_noise();
-
-  bool smoke_;
-  std::vector<KernelWork> all_;
 };
 
-// Factors are so small that nothing grows out of range, however often a launch is repeated.
-constexpr float small = 1e-6f, least = 1e-10f;
+constexpr float least = 1e-10f;
 
 /// A layer that all tasks share, [rows of all tasks, in] to [.., out]: the three products of it.
 void Works::products() {

@@ -102,14 +102,6 @@ std::size_t Arena::not_finite() const {
 
 namespace {
 
-using Run = KernelWork::Run;
-
-constexpr double number = sizeof(float);
-
-std::size_t product(int a, int b, int c = 1) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
-}
-
 /// A per-task vector of weights.
 struct Vectors {
   const char* problem;
@@ -122,9 +114,9 @@ struct RowSet {
   int tasks, rows;
 };
 
-class Works {
+class Works : public WorkList {
  public:
-  explicit Works(bool smoke) : smoke_(smoke) {
+  explicit Works(bool smoke) : WorkList(smoke) {
     // The small network's weights and conv4-64's.
     if (smoke) {
       vectors_ = {{"tiny", {2, 1100}}};
@@ -146,14 +138,9 @@ class Works {
     shared();
     episodes();
   }
-  std::vector<KernelWork> take() { return std::move(all_); }
 
  private:
-  /// numbers: moved by a launch, in floats.
-  void add(const std::string& launcher, const std::string& problem, int tasks, double numbers,
-           double flops, std::function<Run(Arena&)> prepare) {
-    all_.push_back({launcher + "/" + problem, tasks, numbers * number, flops, std::move(prepare)});
-  }
+  using WorkList::add;
   /// A pass over vectors of `extent`: numbers and operations are an element's.
   void add(const std::string& launcher, const Vectors& v, double numbers, double flops,
            std::function<Run(Arena&)> prepare) {
@@ -179,14 +166,10 @@ class Works {
   void classes(const std::string& problem, int tasks, const ClassDraw& draw, int rows, int features,
                bool pixels);
 
-  bool smoke_;
   std::vector<Vectors> vectors_;
-  std::vector<KernelWork> all_;
 };
 
-// Numbers an element are those of the table at the head of each kernel file. Factors are so small
-// that nothing grows out of range, however often a launch is repeated.
-constexpr float small = 1e-6f;
+// Numbers an element are those of the table at the head of each kernel file.
 
 void Works::elementwise(const Vectors& v) {
   const Extent e = v.extent;
@@ -322,26 +305,25 @@ void Works::reduction(const Vectors& v) {
   const std::size_t n = e.count();
   const auto width = static_cast<std::size_t>(e.width);
   const int runs = (e.tasks + run_tasks - 1) / run_tasks;
-  const double sums = static_cast<double>(product(runs, e.width));
+  const double sums = static_cast<double>(count_of(runs, e.width));
   add("mark_diverged", v, 1, 1, [=](Arena& a) -> Run {
     return [=, flags = a.labels(static_cast<std::size_t>(e.tasks), 1),
             x = a.uniform(n)](cudaStream_t s) { mark_diverged<float>(flags, x, e, s); };
   });
   add("sum_runs", v.problem, e.tasks, static_cast<double>(n) + sums, static_cast<double>(n),
       [=](Arena& a) -> Run {
-        return [=, to = a.zeros(product(runs, e.width)), x = a.uniform(n),
+        return [=, to = a.zeros(count_of(runs, e.width)), x = a.uniform(n),
                 flags = a.labels(static_cast<std::size_t>(e.tasks), 1)](cudaStream_t s) {
           sum_runs<float>(to, width, x, flags, e, s);
         };
       });
   add("add_runs", v.problem, e.tasks, sums + 4.0 * e.width, sums, [=](Arena& a) -> Run {
-    return [=, total = a.doubles(width), from = a.uniform(product(runs, e.width))](cudaStream_t s) {
-      add_runs<float>(total, from, runs, width, s);
-    };
+    return [=, total = a.doubles(width), from = a.uniform(count_of(runs, e.width))](
+               cudaStream_t s) { add_runs<float>(total, from, runs, width, s); };
   });
   add("count_runs", v.problem, e.tasks, 2.0 * e.tasks, e.tasks, [=](Arena& a) -> Run {
     return
-        [=, to = a.doubles(product(runs, 3)), loss = a.uniform(static_cast<std::size_t>(e.tasks)),
+        [=, to = a.doubles(count_of(runs, 3)), loss = a.uniform(static_cast<std::size_t>(e.tasks)),
          flags = a.labels(static_cast<std::size_t>(e.tasks), 1)](cudaStream_t s) {
           count_runs<float>(to, loss, flags, e.tasks, s);
         };
@@ -366,11 +348,11 @@ void Works::linear() {
                                                           {"head_64x5_75rows", 1024, 75, {64, 5}}};
   for (const Case& c : cases) {
     const RowExtent rows{c.tasks, c.rows, nullptr};
-    const std::size_t weights = product(c.size.inputs, c.size.outputs),
+    const std::size_t weights = count_of(c.size.inputs, c.size.outputs),
                       stride = weights + static_cast<std::size_t>(c.size.outputs),
                       all = stride * static_cast<std::size_t>(c.tasks),
-                      x_count = product(c.tasks, c.rows, c.size.inputs),
-                      y_count = product(c.tasks, c.rows, c.size.outputs);
+                      x_count = count_of(c.tasks, c.rows, c.size.inputs),
+                      y_count = count_of(c.tasks, c.rows, c.size.outputs);
     const double macs = static_cast<double>(x_count) * c.size.outputs;
     for (const bool tangent : {false, true}) {
       const double twice = tangent ? 2 : 1;
@@ -451,7 +433,7 @@ void Works::loss() {
   const int tasks = smoke_ ? 2 : 8192, rows_each = smoke_ ? 4 : 75, ways = 5;
   const std::string problem = smoke_ ? "tiny" : "5way_75rows";
   const RowExtent rows{tasks, rows_each, nullptr};
-  const std::size_t n = product(tasks, rows_each, ways), row_count = product(tasks, rows_each);
+  const std::size_t n = count_of(tasks, rows_each, ways), row_count = count_of(tasks, rows_each);
   const auto count = static_cast<double>(n);
   const auto add_loss = [&](const char* name, LossFunction function) {
     add(fmt::format("loss/{}", name), problem, tasks, 4 * count, 30 * count, [=](Arena& a) -> Run {
@@ -507,13 +489,13 @@ void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent
 
 void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent& rows,
                  Arithmetic how) {
-  const std::size_t x_count = product(rows.tasks, rows.rows, c.in_channels) *
-                              product(c.in_height, c.in_width),
-                    y_count = product(rows.tasks, rows.rows, c.out_channels) *
-                              product(c.out_height, c.out_width),
-                    stride = product(c.out_channels, c.in_channels, c.kernel * c.kernel),
+  const std::size_t x_count = count_of(rows.tasks, rows.rows, c.in_channels) *
+                              count_of(c.in_height, c.in_width),
+                    y_count = count_of(rows.tasks, rows.rows, c.out_channels) *
+                              count_of(c.out_height, c.out_width),
+                    stride = count_of(c.out_channels, c.in_channels, c.kernel * c.kernel),
                     weights = stride * static_cast<std::size_t>(rows.tasks),
-                    biases = product(rows.tasks, c.out_channels);
+                    biases = count_of(rows.tasks, c.out_channels);
   const double macs = static_cast<double>(y_count) * c.in_channels * c.kernel * c.kernel;
   const auto bias_stride = static_cast<std::size_t>(c.out_channels);
   for (const int products : {1, 2}) {  // the value, and the tangent
@@ -557,9 +539,9 @@ void Works::norm() {
   const NormSize size = smoke_ ? NormSize{3, 7} : NormSize{64, 14 * 14};
   const RowExtent rows = smoke_ ? RowExtent{2, 2, nullptr} : RowExtent{512, 5, nullptr};
   const std::string problem = smoke_ ? "tiny" : "conv4_block1_5rows";
-  const std::size_t n = product(rows.tasks, rows.rows, size.channels) *
+  const std::size_t n = count_of(rows.tasks, rows.rows, size.channels) *
                         static_cast<std::size_t>(size.positions),
-                    channels = product(rows.tasks, size.channels);
+                    channels = count_of(rows.tasks, size.channels);
   const auto stride = static_cast<std::size_t>(size.channels);
   const auto count = static_cast<double>(n);
   const auto tensor = [=](Arena& a) {
@@ -609,9 +591,9 @@ void Works::pool() {
   const PoolSize size = smoke_ ? PoolSize{2, 5, 4, 2} : PoolSize{64, 28, 28, 2};
   const RowExtent rows = smoke_ ? RowExtent{2, 2, nullptr} : RowExtent{256, 5, nullptr};
   const std::string problem = smoke_ ? "tiny" : "conv4_block1_5rows";
-  const std::size_t maps = product(rows.tasks, rows.rows, size.channels),
-                    inputs = maps * product(size.height, size.width),
-                    outputs = maps * product(size.height / size.size, size.width / size.size);
+  const std::size_t maps = count_of(rows.tasks, rows.rows, size.channels),
+                    inputs = maps * count_of(size.height, size.width),
+                    outputs = maps * count_of(size.height / size.size, size.width / size.size);
   const int positions = size.height * size.width;
   const auto in = static_cast<double>(inputs), out = static_cast<double>(outputs),
              map = static_cast<double>(maps);
@@ -692,9 +674,9 @@ void Works::shared() {
   const double cells = static_cast<double>(rows) * columns;
   add("column_orthogonality", fmt::format("{}x{}", rows, columns), 1, 4 * cells,
       4 * cells * columns, [=](Arena& a) -> Run {
-        return [=, value = a.doubles(1), d = a.uniform(product(rows, columns)),
-                g = a.zeros(product(rows, columns)),
-                scratch = a.doubles(product(columns, columns + 2))](cudaStream_t s) {
+        return [=, value = a.doubles(1), d = a.uniform(count_of(rows, columns)),
+                g = a.zeros(count_of(rows, columns)),
+                scratch = a.doubles(count_of(columns, columns + 2))](cudaStream_t s) {
           column_orthogonality<float>(value, d, rows, columns, 1e-6, g, scratch, s);
         };
       });
@@ -717,7 +699,7 @@ void Works::episodes() {
           smoke_ ? 7 : 640, false);
   const int of_sinusoids = smoke_ ? 2 : 16384, points = 20;
   const SinusoidRanges ranges = sinusoid_ranges({});
-  const auto n = product(of_sinusoids, points / 2);
+  const auto n = count_of(of_sinusoids, points / 2);
   add("draw_sinusoids", "10 + 10 points", of_sinusoids, 4.0 * static_cast<double>(n), 0,
       [=](Arena& a) -> Run {
         const auto set = [&] {
@@ -738,12 +720,12 @@ void Works::classes(const std::string& problem, int tasks, const ClassDraw& draw
   const int support = draw.ways * draw.shots, query = draw.ways * draw.queries;
   const std::size_t stored = draw.group_count * static_cast<std::size_t>(rows);
   const auto width = static_cast<std::size_t>(features);
-  const std::size_t examples = product(tasks, support + query);
+  const std::size_t examples = count_of(tasks, support + query);
   const auto arrays = [=](Arena& a, bool x) {
     const auto set = [&](int of_task) {
       EpisodeSet<float> made;
-      if (x) made.x = a.zeros(product(tasks, of_task, features));
-      made.labels = a.labels(product(tasks, of_task), 1);
+      if (x) made.x = a.zeros(count_of(tasks, of_task, features));
+      made.labels = a.labels(count_of(tasks, of_task), 1);
       made.counts = a.labels(static_cast<std::size_t>(tasks), 1);
       return made;
     };

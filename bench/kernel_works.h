@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/runtime.h"
@@ -58,6 +59,33 @@ struct KernelWork {
   double flops = 0;  ///< likewise; a multiply-add counts two
   /// Makes the arrays; the result launches the kernel once more each time, on the same arrays.
   std::function<Run(Arena&)> prepare;
+};
+
+/// Works put together by one file.
+class WorkList {
+ public:
+  using Run = KernelWork::Run;
+
+  std::vector<KernelWork> take() { return std::move(all_); }
+
+ protected:
+  explicit WorkList(bool smoke) : smoke_(smoke) {}
+  /// numbers: moved by a launch, in floats.
+  void add(const std::string& launcher, const std::string& problem, int tasks, double numbers,
+           double flops, std::function<Run(Arena&)> prepare) {
+    all_.push_back(
+        {launcher + "/" + problem, tasks, numbers * sizeof(float), flops, std::move(prepare)});
+  }
+  static std::size_t count_of(int a, int b = 1, int c = 1) {
+    return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
+  }
+  /// Factors are so small that nothing grows out of range, however often a launch is repeated.
+  static constexpr float small = 1e-6f;
+
+  bool smoke_;
+
+ private:
+  std::vector<KernelWork> all_;
 };
 
 /// `smoke`: two tasks and small shapes, for the emulator. A new kernel is an entry in
