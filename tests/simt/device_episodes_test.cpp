@@ -9,16 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "algorithms/algorithm.h"
 #include "engine/engine_cases.h"
-#include "engine/plan.h"
-#include "engine/scheduler.h"
-#include "engine/task_memory.h"
-#include "engine/training_episodes.h"
-#include "episodes/sources.h"
 #include "simt/device_runs.h"
 #include "simt/orders.h"
-#include "support/backend_problems.h"
 #include "support/class_files.h"
 #include "support/temp_folder.h"
 
@@ -51,34 +44,16 @@ class DeviceEpisodes : public DeviceRuns {
 
 /// Losses and gradients of some steps, of two waves each.
 std::vector<Numbers> steps(const Config& c, const std::string& device, bool on_device) {
-  const auto backend = open_backend(device, 2);
-  const auto source = make_source(c);
-  const auto made = make_algorithm(c, std::make_shared<const Network>(c.make_network()));
-  const TrainingEpisodes episodes = place_episodes(*backend, *source);
-  EXPECT_NE(episodes.on_device, nullptr) << episodes.text;
-  plan_waves(*backend, c, source->shape());
-  Scheduler scheduler(*backend, *made, source->shape());
-  if (on_device) scheduler.draw_on_device(*source, episodes.on_device);
-  std::vector<backend::Shared> parameters;
-  for (const Numbers& values : made->initial(1)) {
-    parameters.push_back(backend->shared(values.size()));
-    parameters.back()->upload(values);
-  }
   constexpr int tasks = 20;
-  std::unique_ptr<TaskMemory> memory;
-  if (!made->memory().empty()) {
-    made->begin_training(tasks, source->training_rows());
-    memory = std::make_unique<TaskMemory>(
-        TaskMemory::Layout{made->memory(), backend->precision(), tasks});
-  }
+  const DeviceSteps run(c, device, 2, tasks);
+  EXPECT_NE(run.episodes.on_device, nullptr) << run.episodes.text;
+  if (on_device) run.scheduler->draw_on_device(*run.source, run.episodes.on_device);
   std::vector<Numbers> all;
   for (std::uint64_t step = 0; step < 2; ++step) {
-    all.push_back(
-        {scheduler.step(parameters, *source, c.seed, step, tasks, false, memory.get()).loss});
-    for (const backend::Shared& g : scheduler.gradients()) {
-      all.emplace_back(g->size());
-      g->download(all.back());
-    }
+    const StepResult result = run.scheduler->step(run.parameters, *run.source, c.seed, step, tasks,
+                                                  false, run.memory.get());
+    all.push_back({result.loss});
+    for (Numbers& gradient : run.gradients()) all.push_back(std::move(gradient));
   }
   return all;
 }

@@ -13,18 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "algorithms/algorithm.h"
 #include "engine/checkpoint.h"
 #include "engine/engine_cases.h"
-#include "engine/plan.h"
-#include "engine/scheduler.h"
-#include "engine/task_memory.h"
-#include "episodes/sources.h"
 #include "kshot/error.h"
 #include "kshot/kshot.h"
 #include "simt/device_runs.h"
 #include "simt/orders.h"
-#include "support/backend_problems.h"
 #include "support/class_files.h"
 #include "support/error_text.h"
 #include "support/temp_folder.h"
@@ -34,7 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using kshot::testing::Numbers;
-using kshot::testing::open_backend;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -242,21 +235,14 @@ TEST_F(DeviceTraining, AGuardedStepIsTheSameInAGraph) {
 }
 
 TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
-  const Config c = config("maml");
-  const auto backend = open_backend("simt_f32", 2);
-  const auto algorithm = make_algorithm(c, std::make_shared<const Network>(c.make_network()));
-  const Spoils source(2, 17);
-  plan_waves(*backend, c, source.shape());
-  Scheduler scheduler(*backend, *algorithm, source.shape());
-  const std::vector<backend::Shared> parameters = {backend->shared(algorithm->groups()[0].size)};
-  parameters[0]->upload(algorithm->initial(1)[0]);
+  const DeviceSteps run(config("maml"), "simt_f32", 2, 20, std::make_shared<Spoils>(2, 17));
   for (std::uint64_t step = 0; step < 4; ++step) {
-    const StepResult result = scheduler.step(parameters, source, 1, step, 20);
+    const StepResult result = run.scheduler->step(run.parameters, *run.source, 1, step, 20);
     EXPECT_EQ(result.diverged, step == 2 ? 3u : 0u);
     EXPECT_TRUE(std::isfinite(result.loss));
     const std::vector<std::uint32_t> want =
         step == 2 ? std::vector<std::uint32_t>{17, 18, 19} : std::vector<std::uint32_t>{};
-    EXPECT_EQ(scheduler.diverged_tasks(), want);
+    EXPECT_EQ(run.scheduler->diverged_tasks(), want);
   }
 }
 
@@ -281,52 +267,30 @@ TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
   for (const std::string algorithm : {"maml", "abml", "leo", "leo_head", "hvi"}) {
     SCOPED_TRACE(algorithm);
     const Config c = config(algorithm);
-    const auto backend = open_backend("simt_f32", 1);
-    const auto source = make_source(c);
-    const auto network = std::make_shared<const Network>(c.make_network());
-    const auto made = make_algorithm(c, network);
-    plan_waves(*backend, c, source->shape());
-    Scheduler scheduler(*backend, *made, source->shape());
-    std::vector<backend::Shared> parameters;
-    for (const Numbers& values : made->initial(1)) {
-      parameters.push_back(backend->shared(values.size()));
-      parameters.back()->upload(values);
-    }
-    const auto gradient = [&] {
-      std::vector<Numbers> all;
-      for (const backend::Shared& g : scheduler.gradients()) {
-        all.emplace_back(g->size());
-        g->download(all.back());
-      }
-      return all;
-    };
     constexpr int tasks = 16;
-    const auto period = static_cast<std::uint64_t>(made->steps_per_batch());
-    std::unique_ptr<TaskMemory> memory;
-    if (!made->memory().empty()) {
-      made->begin_training(tasks, source->training_rows());
-      memory = std::make_unique<TaskMemory>(
-          TaskMemory::Layout{made->memory(), backend->precision(), tasks});
-    }
+    const DeviceSteps run(c, "simt_f32", 1, tasks);
+    const auto period = static_cast<std::uint64_t>(run.algorithm->steps_per_batch());
     const simt::Counters before = simt::counters();
     for (std::uint64_t step = 0; step < 4; ++step) {
       SCOPED_TRACE(step);
       // given tasks are not gathered
-      TaskBatch batch(source->shape(), tasks);
-      batch.draw(*source, {c.seed, Split::train, step / period}, 0, tasks);
+      TaskBatch batch(run.source->shape(), tasks);
+      batch.draw(*run.source, {c.seed, Split::train, step / period}, 0, tasks);
       StepContext context;
       context.seed = c.seed;
       context.step = step;
       std::vector<std::vector<double>> given;
-      if (memory) {
-        given = recalled(*memory, step / period * period, tasks, made->fresh_memory(parameters));
+      if (run.memory) {
+        given = recalled(*run.memory, step / period * period, tasks,
+                         run.algorithm->fresh_memory(run.parameters));
         context.memory = given;
       }
-      const double loss = scheduler.step(parameters, batch, context).loss;
-      const std::vector<Numbers> want = gradient();
-      EXPECT_EQ(scheduler.step(parameters, *source, c.seed, step, tasks, false, memory.get()).loss,
-                loss);
-      EXPECT_EQ(gradient(), want);
+      const double loss = run.scheduler->step(run.parameters, batch, context).loss;
+      const std::vector<Numbers> want = run.gradients();
+      const StepResult gathered = run.scheduler->step(run.parameters, *run.source, c.seed, step,
+                                                      tasks, false, run.memory.get());
+      EXPECT_EQ(gathered.loss, loss);
+      EXPECT_EQ(run.gradients(), want);
     }
     // the first step finds out what memory is needed, the second makes the graph
     EXPECT_EQ(simt::counters().graphs_launched - before.graphs_launched, 3u);
