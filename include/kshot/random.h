@@ -166,16 +166,16 @@ inline float sign_element(const RandomKey& key, std::uint64_t element) {
   return ((words[(element >> 5) & 3] >> (element & 31)) & 1u) != 0 ? -1.0f : 1.0f;
 }
 
-/// Uniform number in [0, 1) of one element, 24 bits, in the order of noise_address.
-KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64_t element) {
-  const NoiseAddress at = noise_address(element);
-  const auto words = philox4x32(key.counter(at.quad), key.key());
-  return static_cast<float>(words[static_cast<std::size_t>(at.word)] >> 8) * 0x1p-24f;
-}
-
 /// Uniform in [0, 1) of a word, 24 bits.
 KSHOT_HOST_DEVICE constexpr float uniform_of(std::uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+
+/// uniform_of an element's word, in the order of noise_address.
+KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64_t element) {
+  const NoiseAddress at = noise_address(element);
+  const auto words = philox4x32(key.counter(at.quad), key.key());
+  return uniform_of(words[static_cast<std::size_t>(at.word)]);
 }
 
 /// The integer in [0, n), n > 0, that a word gives, unbiased (Lemire 2019), or that another word

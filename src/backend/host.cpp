@@ -83,7 +83,7 @@ void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float
       for (std::size_t r = 0; r < 4; ++r) {
         const std::size_t e = block + r * 16 + j;
         if (e >= factors.size()) continue;
-        factors[e] = static_cast<float>(words[r] >> 8) * 0x1p-24f < rate ? 0.0f : kept;
+        factors[e] = uniform_of(words[r]) < rate ? 0.0f : kept;
       }
     }
   }
