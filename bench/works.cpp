@@ -113,10 +113,9 @@ class FeatureSource final : public EpisodeSource {
       prefetch(from, d * sizeof(float));
       return from;
     };
-    const float* next = draw();
+    const float* next[2] = {draw(), draw()};
     for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
-      const float* const from = next;
-      next = draw();
+      const float* const from = std::exchange(next[row % 2], draw());
       std::copy_n(from, d, x.begin() + static_cast<std::ptrdiff_t>(row * d));
       labels[row] = static_cast<std::int32_t>(static_cast<int>(row) / (rows / ways));
     }

@@ -1,7 +1,9 @@
 #include "backend/host.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -58,10 +60,34 @@ double sum_of(ThreadPool& pool, std::size_t n, const F& f) {
   return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
-/// y += a x.
+/// Tasks that are summed by a binary tree in T, before the sums of all such runs in double.
+constexpr int run_tasks = 16;
+/// Elements that a tree is gone through for at a time, so that what lies between stays in the
+/// cache.
+constexpr std::size_t tree_elements = 512;
+/// Elements first ... first + count - 1 of the sum of waves, as a binary tree that is filled from
+/// the left. The result lies in the scratch (tree_elements a level of the tree), or is the one
+/// wave's own.
 template <typename T>
-void add_scaled(T* __restrict y, T a, const T* __restrict x, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) y[i] += a * x[i];
+const T* tree_sum(std::span<const std::vector<T>> waves, std::size_t first, std::size_t count,
+                  T* scratch) {
+  if (waves.size() == 1) return waves.front().data() + first;
+  const std::size_t half = std::bit_ceil(waves.size()) / 2;
+  const T* const left = tree_sum(waves.first(half), first, count, scratch);
+  const T* const right = tree_sum(waves.subspan(half), first, count, scratch + tree_elements);
+  for (std::size_t i = 0; i < count; ++i) scratch[i] = left[i] + right[i];
+  return scratch;
+}
+
+/// visit(first, count, sums) for all of a run, piece by piece from `from` to `to`.
+template <typename T, typename F>
+void for_tree_sums(std::span<const std::vector<T>> waves, std::size_t from, std::size_t to,
+                   const F& visit) {
+  std::array<T, std::bit_width(unsigned{run_tasks}) * tree_elements> scratch;
+  for (; from < to; from += tree_elements) {
+    const std::size_t count = std::min(tree_elements, to - from);
+    visit(from, count, tree_sum(waves, from, count, scratch.data()));
+  }
 }
 
 }  // namespace
@@ -149,23 +175,9 @@ void HostReduction<T>::commit(Partial& partial) {
       ++tasks_;
     }
   }
-  if (partial.capacity >= 16) return add_run(partial.sums);
-  // Like a binary counter: two neighbouring subtrees of one size make one of twice the size.
-  int tasks = partial.capacity;
-  std::vector<T> sums = std::move(partial.sums);
-  while (!stack_.empty() && stack_.back().first == tasks) {
-    std::vector<T> left = std::move(stack_.back().second);
-    stack_.pop_back();
-    add_scaled(left.data(), T(1), sums.data(), width_);
-    spare_.push_back(std::move(sums));
-    sums = std::move(left);
-    tasks *= 2;
-  }
-  stack_.emplace_back(tasks, std::move(sums));
-  if (tasks == 16) {
-    add_run(stack_.back().second);
-    recycle();
-  }
+  run_.push_back(std::move(partial.sums));
+  run_tasks_ += partial.capacity;
+  if (run_tasks_ >= run_tasks) add_run();
   if (!spare_.empty()) {
     partial.sums = std::move(spare_.back());  // memory serves again
     spare_.pop_back();
@@ -173,52 +185,52 @@ void HostReduction<T>::commit(Partial& partial) {
 }
 
 template <typename T>
-void HostReduction<T>::add_run(const std::vector<T>& sums) {
-  if (!summed_) {
-    total_.assign(sums.begin(), sums.end());
-  } else {
-    for (std::size_t i = 0; i < width_; ++i) total_[i] += static_cast<double>(sums[i]);
-  }
+void HostReduction<T>::add_run() {
+  total_.resize(width_);
+  for_tree_sums<T>(run_, 0, width_, [&](std::size_t first, std::size_t count, const T* sums) {
+    double* const total = total_.data() + first;
+    if (!summed_) return void(std::copy_n(sums, count, total));
+    for (std::size_t i = 0; i < count; ++i) total[i] += static_cast<double>(sums[i]);
+  });
   summed_ = true;
+  recycle();
 }
 
 template <typename T>
 void HostReduction<T>::recycle() {
-  for (auto& [tasks, sums] : stack_) spare_.push_back(std::move(sums));
-  stack_.clear();
+  for (auto& sums : run_) spare_.push_back(std::move(sums));
+  run_.clear();
+  run_tasks_ = 0;
 }
 
 template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
-  // What is missing of the last run is zero: the remaining subtrees join from the right.
-  for (; stack_.size() > 1; spare_.push_back(std::move(stack_.back().second)), stack_.pop_back()) {
-    T* const left = stack_[stack_.size() - 2].second.data();
-    const T* const right = stack_.back().second.data();
-    in_parts(pool_, width_, [&](std::size_t first, std::size_t last) {
-      add_scaled(left + first, T(1), right + first, last - first);
-    });
-  }
   step_->add(&StepFigures::loss, loss_);
   step_->add(&StepFigures::tasks, static_cast<double>(tasks_));
   step_->add(&StepFigures::diverged, static_cast<double>(diverged_.size()));
   const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
-  const auto put = [&](const auto* sums) {
-    for (std::size_t g = 0; g < means.size(); sums += widths_[g++]) {
-      check_sizes(means[g]->size(), widths_[g]);
-      T* const __restrict mean = host<T>(*means[g]).data();
-      in_parts(pool_, widths_[g], [&](std::size_t first, std::size_t last) {
-        for (std::size_t i = first; i < last; ++i) {
-          mean[i] = static_cast<T>(static_cast<double>(sums[i]) * scale);
-        }
-      });
-    }
-  };
-  if (!summed_ && !stack_.empty()) return put(stack_.back().second.data());
-  if (!stack_.empty()) add_run(stack_.back().second);
-  if (!summed_) total_.assign(width_, 0.0);
-  put(total_.data());
+  // What is missing of the last run is zero. A run alone needs no total.
+  const bool alone = !summed_ && !run_.empty();
+  if (summed_ && !run_.empty()) add_run();
+  if (!summed_ && !alone) total_.assign(width_, 0.0);
+  std::size_t offset = 0;
+  for (std::size_t g = 0; g < means.size(); offset += widths_[g++]) {
+    check_sizes(means[g]->size(), widths_[g]);
+    T* const mean = host<T>(*means[g]).data();
+    const auto put = [&](std::size_t first, std::size_t count, const auto* sums) {
+      T* const __restrict to = mean + (first - offset);
+      for (std::size_t i = 0; i < count; ++i) {
+        to[i] = static_cast<T>(static_cast<double>(sums[i]) * scale);
+      }
+    };
+    in_parts(pool_, widths_[g], [&](std::size_t first, std::size_t last) {
+      first += offset, last += offset;
+      if (alone) return for_tree_sums<T>(run_, first, last, put);
+      put(first, last - first, total_.data() + first);
+    });
+  }
 }
 
 // ---- shared vectors ----
@@ -255,9 +267,10 @@ void HostBackend<T>::multiply(SharedVector& dst, const SharedVector& src) {
 template <typename T>
 void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
   check_sizes(dst.size(), src.size());
-  T* d = host<T>(dst).data();
-  const T* s = host<T>(src).data();
-  add_scaled(d, static_cast<T>(a), s, dst.size());
+  T* const __restrict d = host<T>(dst).data();
+  const T* const __restrict s = host<T>(src).data();
+  const auto factor = static_cast<T>(a);
+  for (std::size_t i = 0; i < dst.size(); ++i) d[i] += factor * s[i];
 }
 
 template <typename T>

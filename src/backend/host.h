@@ -82,17 +82,17 @@ class HostReduction final : public Reduction {
     int capacity = 1;
   };
   void commit(Partial& partial);
-  /// The sums of a whole run to the total.
-  void add_run(const std::vector<T>& sums);
-  /// Empties the stack; its memory serves again.
+  /// The current run's sums to the total.
+  void add_run();
+  /// Ends the current run; its memory serves again.
   void recycle();
 
   ThreadPool& pool_;
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
   OrderedQueue<Partial> queue_;
-  std::vector<std::pair<int, std::vector<T>>>
-      stack_;  ///< subtrees of the current run: (tasks, sums)
+  std::vector<std::vector<T>> run_;  ///< sums of the current run's waves, added up when it is whole
+  int run_tasks_ = 0;
   std::vector<std::vector<T>> spare_;
   bool summed_ = false;  ///< total_ has a run
   std::vector<double> total_;

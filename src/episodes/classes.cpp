@@ -89,7 +89,7 @@ class ClassSource final : public EpisodeSource {
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
       sample_without_replacement(examples, group.rows, rows);
       const auto read = [&](std::size_t k, std::span<float> x) {
-        if (k + 1 < rows.size()) data_->prefetch(group.first + rows[k + 1]);
+        if (k + 2 < rows.size()) data_->prefetch(group.first + rows[k + 2]);
         data_->read(group.first + rows[k], x);
       };
       for (std::size_t k = 0; k < queries; ++k) {

@@ -934,7 +934,7 @@ void gather_gemm(const GatherGemm& g) {
 }
 
 #if defined(__AVX512F__)
-constexpr int dots_m = 4, dots_n = 5;
+constexpr int dots_m = 5, dots_n = 5;
 #else
 constexpr int dots_m = 2, dots_n = 4;
 #endif
