@@ -134,6 +134,8 @@ if [[ -d $deps/usr ]]; then
   options+=("-DCMAKE_PREFIX_PATH=$deps/usr"
     "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags,-rpath,$libraries,-rpath-link,$libraries")
   PATH=$PATH:$deps/usr/bin
+  # Headers that differ by processor are found by no package's own path.
+  export CPLUS_INCLUDE_PATH=$deps/usr/include/$triple${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
   export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:$deps/usr/share/pkgconfig
   export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1
   pkg-config --version >/dev/null 2>&1 || options+=("-DPKG_CONFIG_EXECUTABLE=$root/bench/pkg-config.sh")
