@@ -176,7 +176,8 @@ class Wave {
 
   /// Takes tasks [first, first + count) of the batch; `global_first` is the meta-batch index of the
   /// first. Lanes without a task compute on copies and are ignored by reduction and downloads.
-  /// Set::all is prepared where the wave was opened with it.
+  /// Set::all is prepared where the wave was opened with it. Unless the backend is asynchronous(),
+  /// the batch must stay as it is until the next load: a wave may read its rows where they are.
   virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) = 0;
   /// The same for tasks [id.task, id.task + count), that this wave's backend draws: the bits that
   /// the source's fill gives, without a word from the host. Their shape is the wave's.

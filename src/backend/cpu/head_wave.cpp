@@ -38,7 +38,6 @@ HeadWave::HeadWave(const Kernels& kernels, std::shared_ptr<const Network> networ
   features_ = network_->input().size();
   stride_ = padded(features_);
   rows_ = shape.support + shape.query;
-  x_ = AlignedFloats(product(tasks * rows_, stride_));
   dropped_ = AlignedFloats(product(rows_, stride_));
   for (int s = 0; s < 3; ++s) {
     if (s == 2 && !shape.with_all) continue;
@@ -66,8 +65,28 @@ Block HeadWave::shared_gradient(std::size_t width, SharedGradient& gradient) {
 }
 
 const float* HeadWave::features_of(Set set, int task) const {
-  const int first = task * rows_ + (set == Set::query ? task_rows(Set::support, task) : 0);
-  return x_.data() + product(first, stride_);
+  return rows_at_[set == Set::query ? 1 : 0][task];
+}
+
+/// Copies rows of features that are not floats, not whole vectors, or wanted one set behind the
+/// other.
+void HeadWave::copy_rows(const TaskBatch& batch) {
+  if (x_.size() == 0) x_ = AlignedFloats(product(tasks * rows_, stride_));
+  const auto inputs = static_cast<std::size_t>(features_);
+  for (int t = 0; t < count_; ++t) {
+    float* to = x_.data() + product(t * rows_, stride_);
+    const auto take = [&](const auto& x, const auto& x64, Set set, int most) {
+      rows_at_[set == Set::query ? 1 : 0][t] = to;
+      std::size_t from = product(batch_first_ + t, most) * inputs;
+      for (int r = 0; r < task_rows(set, t); ++r, from += inputs, to += stride_) {
+        for (std::size_t i = 0; i < inputs; ++i) {
+          to[i] = batch.is_double() ? static_cast<float>(x64[from + i]) : x[from + i];
+        }
+      }
+    };
+    take(batch.support_x, batch.support_x64, Set::support, batch.shape().support);
+    take(batch.query_x, batch.query_x64, Set::query, batch.shape().query);
+  }
 }
 
 void HeadWave::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
@@ -77,29 +96,25 @@ void HeadWave::load(const TaskBatch& batch, int first, int count, std::uint32_t 
   ++loads_;
   support_n_.clear();
   query_n_.clear();
-  const auto inputs = static_cast<std::size_t>(features_);
+  const bool copied = batch.is_double() || stride_ != features_ || target_[2].size() > 0;
   for (int t = 0; t < tasks; ++t) {
     const auto task = static_cast<std::size_t>(first + std::min(t, count - 1));
     support_n_.push_back(batch.support_n[task]);
     query_n_.push_back(batch.query_n[task]);
     if (t >= count) continue;
-    int row = 0;
     for (AlignedFloats& target : target_) {
       const auto set = static_cast<std::size_t>(target.size()) / tasks;
       std::fill_n(target.data() + static_cast<std::size_t>(t) * set, set, 0.0f);
     }
-    const auto take = [&](const auto& x, const auto& x64, const auto& label, Set set, int most) {
-      const int valid = task_rows(set, t);
+    const auto take = [&](const auto& x, const auto& label, Set set, int most) {
+      const std::size_t from = task * static_cast<std::size_t>(most);
       const int row_first = set == Set::support ? 0 : task_rows(Set::support, t);
-      for (int r = 0; r < valid; ++r, ++row) {
-        const std::size_t from =
-            task * static_cast<std::size_t>(most) + static_cast<std::size_t>(r);
-        float* to = x_.data() + product(t * rows_ + row, stride_);
-        for (std::size_t i = 0; batch.is_double() && i < inputs; ++i) {
-          to[i] = static_cast<float>(x64[from * inputs + i]);
-        }
-        if (!batch.is_double()) std::copy_n(x.data() + from * inputs, inputs, to);
-        const int c = t * classes() + static_cast<int>(label[from]);
+      if (!copied) {
+        rows_at_[set == Set::query ? 1 : 0][t] =
+            x.data() + from * static_cast<std::size_t>(features_);
+      }
+      for (int r = 0; r < task_rows(set, t); ++r) {
+        const int c = t * classes() + static_cast<int>(label[from + static_cast<std::size_t>(r)]);
         target_[static_cast<int>(set)]
             .data()[product(c, row_stride(set)) + static_cast<std::size_t>(r)] = 1.0f;
         if (target_[2].size() > 0) {
@@ -109,10 +124,10 @@ void HeadWave::load(const TaskBatch& batch, int first, int count, std::uint32_t 
         }
       }
     };
-    take(batch.support_x, batch.support_x64, batch.support_label, Set::support,
-         batch.shape().support);
-    take(batch.query_x, batch.query_x64, batch.query_label, Set::query, batch.shape().query);
+    take(batch.support_x, batch.support_label, Set::support, batch.shape().support);
+    take(batch.query_x, batch.query_label, Set::query, batch.shape().query);
   }
+  if (copied) copy_rows(batch);
 }
 
 void HeadWave::fill(Block dst, double value) {

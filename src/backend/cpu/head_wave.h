@@ -90,6 +90,7 @@ class HeadWave final : public CpuWave {
   /// keep two threads equally busy.
   static constexpr int tasks = 2;
 
+  void copy_rows(const TaskBatch& batch);
   /// Rows of [class] vectors between flat order and stride.
   void spread_rows(const float* flat, float* to) const;
   const float* pass_rows(const Pass& pass, int task);
@@ -97,7 +98,8 @@ class HeadWave final : public CpuWave {
 
   int features_ = 0, stride_ = 0, rows_ = 0;
   Products products_;
-  AlignedFloats x_;          ///< [task][support, then query rows][stride]
+  const float* rows_at_[2][tasks] = {};  ///< support and query rows: the batch's own, or in x_
+  AlignedFloats x_;          ///< [task][support, then query rows][stride], where rows are copied
   AlignedFloats target_[3];  ///< of each set, [task][class][row_stride]
   AlignedFloats z_, z_dot_, delta_, delta_dot_, weight_, dropped_, rates_;
   std::vector<float> factors_;
