@@ -49,15 +49,14 @@ HeadGenerator::HeadGenerator(HeadWave& wave, const GeneratorSpec& spec)
   }
   outer_ = AlignedFloats(std::max(weights_ * l_, latent_ * 2 * p_));
   gradient_.resize(tasks);
-  for (TaskGradient& g : gradient_) {
-    for (OuterSum* sum : {&g.deviations, &g.means}) {
-      sum->left.stride = p_;
-      sum->right.stride = l_;
-    }
-    g.encoder.left.stride = static_cast<std::size_t>(encoder_.code_stride());
-    g.encoder.right.stride = p_;
-    g.features = Rows(rows_, l_);
+  for (OuterSums* sum : {&deviations_sum_, &means_sum_}) {
+    sum->left.stride = p_;
+    sum->right.stride = l_;
   }
+  encoder_sum_.left.stride = static_cast<std::size_t>(encoder_.code_stride());
+  encoder_sum_.right.stride = p_;
+  for (OuterSums* sum : {&deviations_sum_, &means_sum_, &encoder_sum_}) sum->terms.resize(tasks);
+  for (TaskGradient& g : gradient_) g.features = Rows(rows_, l_);
 }
 
 Block HeadGenerator::gradients(std::size_t width) {
@@ -65,17 +64,22 @@ Block HeadGenerator::gradients(std::size_t width) {
   return head_.shared_gradient(width, *this);
 }
 
-float* HeadGenerator::OuterSum::add(const float* from, float scale) {
-  if (terms == left.rows()) {
+float* HeadGenerator::OuterSums::add(std::size_t task, const float* from, float scale) {
+  if (terms[task] == room) {
+    const std::size_t more = std::max<std::size_t>(16, 2 * room);
     for (Rows* r : {&left, &right}) {
-      Rows grown(std::max<std::size_t>(16, 2 * terms), r->stride);
-      std::copy_n(r->values.data(), terms * r->stride, grown.values.data());
+      Rows grown(terms.size() * more, r->stride);
+      for (std::size_t t = 0; t < terms.size(); ++t) {
+        if (terms[t] > 0) std::copy_n(r->row(t * room), terms[t] * r->stride, grown.row(t * more));
+      }
       *r = grown;
     }
+    room = more;
   }
-  float* to = right.row(terms);
+  const std::size_t row = task * room + terms[task]++;
+  float* to = right.row(row);
   for (std::size_t i = 0; i < right.stride; ++i) to[i] = scale * from[i];
-  return left.row(terms++);
+  return left.row(row);
 }
 
 void HeadGenerator::multiply(std::size_t m, const Rows& a, std::size_t k, const float* b, Rows& c,
@@ -84,22 +88,26 @@ void HeadGenerator::multiply(std::size_t m, const Rows& a, std::size_t k, const 
                      a.stride, 1, b, c.stride, c.row(0), c.stride, accumulate);
 }
 
-void HeadGenerator::outer(std::size_t rows, std::size_t columns, std::size_t terms,
-                          const float* left, std::size_t left_stride, const Rows& right, float* to,
-                          bool accumulate) {
+void HeadGenerator::outer(std::size_t rows, std::size_t columns, const OuterSums& sums,
+                          std::span<const int> tasks, float* to) {
+  // of all tasks in one pass over the result
+  terms_.clear();
+  for (const int task : tasks) {
+    const auto t = static_cast<std::size_t>(task);
+    for (std::size_t row = t * sums.room; row < t * sums.room + sums.terms[t]; ++row) {
+      terms_.push_back({static_cast<std::int32_t>(row * sums.left.stride),
+                        static_cast<std::int32_t>(row * sums.right.stride)});
+    }
+  }
   const auto m = static_cast<int>(rows);
-  const auto k = static_cast<int>(terms);
-  if (right.stride == columns) {
-    products_.multiply(m, static_cast<int>(columns), k, left, 1, left_stride, right.row(0), columns,
-                       to, columns, accumulate);
-    return;
-  }
-  products_.multiply(m, static_cast<int>(right.stride), k, left, 1, left_stride, right.row(0),
-                     right.stride, outer_.data(), right.stride, false);
-  for (std::size_t r = 0; r < rows; ++r, to += columns) {
-    const float* from = outer_.data() + r * right.stride;
-    for (std::size_t i = 0; i < columns; ++i) to[i] = accumulate ? to[i] + from[i] : from[i];
-  }
+  const std::size_t stride = sums.right.stride;
+  if (terms_.empty()) return void(std::fill_n(to, rows * columns, 0.0f));
+  float* const product = stride == columns ? to : outer_.data();
+  products_.multiply(m, static_cast<int>(stride), terms_, sums.left.row(0), 1, sums.right.row(0),
+                     product, stride, false);
+  if (product == to) return;
+  for (std::size_t r = 0; r < rows; ++r)
+    std::copy_n(product + r * stride, columns, to + r * columns);
 }
 
 void HeadGenerator::pack(const SharedVector& theta) {
@@ -186,9 +194,9 @@ void HeadGenerator::encode_pullback(const SharedVector& theta, const Dropout& dr
   related_ = spec_.relation != nullptr;
   std::size_t row = 0;
   for (std::size_t t = 0; t < count(); ++t) {
-    OuterSum& sum = gradient_[t].encoder;
     for (std::size_t r = 0; r < support(t); ++r, ++row) {
-      sum.add(encoder_.code_gradients() + row * sum.left.stride, x_.row(row), 1.0f);
+      encoder_sum_.add(t, encoder_.code_gradients() + row * encoder_sum_.left.stride, x_.row(row),
+                       1.0f);
     }
   }
 }
@@ -318,10 +326,10 @@ void HeadGenerator::decode_pullback(const SharedVector& theta, const Latents& at
   if (!g_theta) return;
   const std::size_t of_task = groups_ * latents_;
   for (std::size_t r = 0; k.noise && r < latent_rows(); ++r) {
-    gradient_[r / of_task].deviations.add(g_u_.row(r), k.z.row(r), 1.0f);
+    deviations_sum_.add(r / of_task, g_u_.row(r), k.z.row(r), 1.0f);
   }
   for (std::size_t g = 0; g < group_rows(); ++g) {
-    gradient_[g / groups_].means.add(g_dot_.row(g), k.z_mean.row(g), 1.0f);
+    means_sum_.add(g / groups_, g_dot_.row(g), k.z_mean.row(g), 1.0f);
   }
 }
 
@@ -349,9 +357,8 @@ void HeadGenerator::decode_pullback_tangent(const SharedVector& theta, const Lat
   if (!h_theta) return;
   const auto scale = static_cast<float>(a);
   for (std::size_t g = 0; g < group_rows(); ++g) {
-    OuterSum& sum = gradient_[g / groups_].means;
-    sum.add(g_dot_.row(g), k.z_mean.row(g), scale);
-    sum.add(k.g_w.row(g), z_dot_mean_.row(g), scale);
+    means_sum_.add(g / groups_, g_dot_.row(g), k.z_mean.row(g), scale);
+    means_sum_.add(g / groups_, k.g_w.row(g), z_dot_mean_.row(g), scale);
   }
 }
 
@@ -371,10 +378,10 @@ void HeadGenerator::add_second_order(const Kept& k, Block h_z, double a, Block h
   const auto scale = static_cast<float>(a);
   const std::size_t of_task = groups_ * latents_;
   for (std::size_t r = 0; k.noise && r < latent_rows(); ++r) {
-    OuterSum& sum = gradient_[r / of_task].deviations;
-    sum.add(g_u_.row(r), k.z.row(r), scale);
-    kernels.product(sum.add(z_dot_.row(r), scale), 1.0f, k.slope.row(r), k.g_w.row(r / latents_),
-                    p_);
+    const std::size_t task = r / of_task;
+    deviations_sum_.add(task, g_u_.row(r), k.z.row(r), scale);
+    kernels.product(deviations_sum_.add(task, z_dot_.row(r), scale), 1.0f, k.slope.row(r),
+                    k.g_w.row(r / latents_), p_);
   }
 }
 
@@ -500,7 +507,7 @@ void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents
     products_.multiply(rows, static_cast<int>(l_), n, k.delta.row(first), 1, s_,
                        scaled_.row(groups_), l_, right.row(0), l_, true);
     for (std::size_t r = 0; k.dropped && r < support(t); ++r) {
-      gradient.means.add(x_of(k, t) + r * p_, right.row(r), 1.0f);
+      means_sum_.add(t, x_of(k, t) + r * p_, right.row(r), 1.0f);
     }
   }
   add_second_order(k, h_z, a, h_theta);
@@ -509,50 +516,42 @@ void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents
 // ---- the gradient by the shared networks ----
 
 void HeadGenerator::clear() {
+  for (OuterSums* sum : {&deviations_sum_, &means_sum_, &encoder_sum_}) {
+    std::ranges::fill(sum->terms, 0);
+  }
   for (TaskGradient& g : gradient_) {
-    for (OuterSum* sum : {&g.deviations, &g.means, &g.encoder}) sum->terms = 0;
     g.by_features = false;
     g.relation.clear();
   }
   related_ = false;
 }
 
-/// Part by part, so that a part stays in the cache while the tasks add to it.
 void HeadGenerator::sum(std::span<const int> tasks, float* to) {
   if (tasks.empty()) return void(std::fill_n(to, width_, 0.0f));
-  const auto each = [&](const auto& add) {
-    for (const int task : tasks) {
-      add(static_cast<std::size_t>(task), gradient_[static_cast<std::size_t>(task)],
-          task != tasks.front());
-    }
-  };
   const auto latents = static_cast<std::size_t>(spec_.encoder->outputs());
-  each([&](std::size_t, const TaskGradient& g, bool more) {
-    outer(latents, weights_, g.encoder.terms, g.encoder.left.row(0), g.encoder.left.stride,
-          g.encoder.right, to, more);
-  });
+  outer(latents, weights_, encoder_sum_, tasks, to);
   const std::size_t at = spec_.relation_at();
   std::fill(to + at, to + spec_.decoder_at(), 0.0f);
-  each([&](std::size_t task, const TaskGradient& g, bool) {
-    if (related_) encoder_.add_gradient(task, to, false);
-    for (std::size_t i = at; i < g.relation.size(); ++i) to[i] += g.relation[i];
-  });
+  for (const int task : tasks) {
+    const auto t = static_cast<std::size_t>(task);
+    if (related_) encoder_.add_gradient(t, to, false);
+    const std::vector<float>& relation = gradient_[t].relation;
+    for (std::size_t i = at; i < relation.size(); ++i) to[i] += relation[i];
+  }
   float* const means = to + spec_.decoder_at();
   const std::size_t half = weights_ * latent_;
-  each([&](std::size_t task, TaskGradient& g, bool more) {
-    // the support rows' terms join the others for this one product
-    const std::size_t terms = g.means.terms;
-    const float* const x = head_.features_of(Set::support, static_cast<int>(task));
-    for (std::size_t r = 0; g.by_features && r < support(task); ++r) {
-      g.means.add(x + r * p_, g.features.row(r), 1.0f);
+  // the support rows' terms join the others for this one product
+  const std::vector<std::size_t> terms = means_sum_.terms;
+  for (const int task : tasks) {
+    const auto t = static_cast<std::size_t>(task);
+    const float* const x = head_.features_of(Set::support, task);
+    for (std::size_t r = 0; gradient_[t].by_features && r < support(t); ++r) {
+      means_sum_.add(t, x + r * p_, gradient_[t].features.row(r), 1.0f);
     }
-    outer(weights_, latent_, g.means.terms, g.means.left.row(0), p_, g.means.right, means, more);
-    g.means.terms = terms;
-  });
-  each([&](std::size_t, const TaskGradient& g, bool more) {
-    outer(weights_, latent_, g.deviations.terms, g.deviations.left.row(0), p_, g.deviations.right,
-          means + half, more);
-  });
+  }
+  outer(weights_, latent_, means_sum_, tasks, means);
+  means_sum_.terms = terms;
+  outer(weights_, latent_, deviations_sum_, tasks, means + half);
   std::fill(means + 2 * half, to + width_, 0.0f);
 }
 

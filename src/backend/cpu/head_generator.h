@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backend/cpu/generator.h"
@@ -58,20 +59,20 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     const float* row(std::size_t r) const { return values.data() + r * stride; }
     std::size_t rows() const { return stride == 0 ? 0 : values.size() / stride; }
   };
-  /// A matrix as a sum of outer products: sum over k of left[k]^T right[k].
-  struct OuterSum {
-    Rows left, right;
-    std::size_t terms = 0;
+  /// A matrix for each task as a sum of outer products: sum over k of left[k]^T right[k].
+  struct OuterSums {
+    Rows left, right;                ///< task t's terms begin at row t * room
+    std::size_t room = 0;            ///< terms a task
+    std::vector<std::size_t> terms;  ///< those that there are, [tasks]
     /// A new term: scale * right beside the left side that is returned, to be filled in.
-    float* add(const float* from, float scale);
-    void add(const float* l, const float* r, float scale) {
-      std::copy_n(l, left.stride, add(r, scale));
+    float* add(std::size_t task, const float* from, float scale);
+    void add(std::size_t task, const float* l, const float* r, float scale) {
+      std::copy_n(l, left.stride, add(task, r, scale));
     }
   };
-  /// One task's gradient by the shared networks.
+  /// What else there is of one task's gradient by the shared networks.
   struct TaskGradient {
-    OuterSum deviations, means, encoder;
-    /// Of the means too: right sides to the support rows as they are.
+    /// Of the means: right sides to the support rows as they are.
     Rows features;
     bool by_features = false;     ///< there are any
     std::vector<float> relation;  ///< multiplied out (settle()); begins with room for the encoder
@@ -99,9 +100,9 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   /// c (+)= a b, over as many rows as are asked for; b has c's stride.
   void multiply(std::size_t m, const Rows& a, std::size_t k, const float* b, Rows& c,
                 bool accumulate);
-  /// to [rows, columns] (+)= the sum of terms.
-  void outer(std::size_t rows, std::size_t columns, std::size_t terms, const float* left,
-             std::size_t left_stride, const Rows& right, float* to, bool accumulate);
+  /// to [rows, columns] = all terms of these tasks.
+  void outer(std::size_t rows, std::size_t columns, const OuterSums& sums,
+             std::span<const int> tasks, float* to);
 
   void pack(const SharedVector& theta);
   Kept& kept(int number);
@@ -155,7 +156,9 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   Rows u_, g_u_, g_z_, g_mean_, z_dot_, z_dot_mean_, w_dot_, g_dot_, logits_dot_, delta_dot_;
   Rows scaled_, eps_, g_statistics_, g_codes_;
   AlignedFloats below_, outer_;
-  std::vector<TaskGradient> gradient_;
+  OuterSums deviations_sum_, means_sum_, encoder_sum_;
+  std::vector<TaskGradient> gradient_;  ///< [tasks]
+  std::vector<GatherIndex> terms_;
   bool related_ = false;  ///< encoder_ holds more of it
 };
 

@@ -16,19 +16,26 @@ const std::int32_t* Products::offsets(std::size_t stride, int count) {
 void Products::multiply(int m, int n, int k, const float* a, std::size_t a_row, std::size_t a_col,
                         const float* b, std::size_t b_row, float* c, std::size_t c_row,
                         bool accumulate) {
-  if (m == 0) return;
   std::vector<GatherIndex>& index = index_[{a_col, b_row}];
   while (index.size() < static_cast<std::size_t>(k)) {
     index.push_back({static_cast<std::int32_t>(index.size() * a_col),
                      static_cast<std::int32_t>(index.size() * b_row)});
   }
+  multiply(m, n, std::span(index).first(static_cast<std::size_t>(k)), a, a_row, b, c, c_row,
+           accumulate);
+}
+
+void Products::multiply(int m, int n, std::span<const GatherIndex> terms, const float* a,
+                        std::size_t a_row, const float* b, float* c, std::size_t c_row,
+                        bool accumulate) {
+  if (m == 0) return;
   GatherGemm g;
   g.m = m;
   g.n = n;
-  g.k = k;
+  g.k = static_cast<int>(terms.size());
   g.x = a;
   g.m_offset = offsets(a_row, m);
-  g.index = index.data();
+  g.index = terms.data();
   g.b = b;
   g.c = c;
   g.c_offset = offsets(c_row, m);

@@ -25,6 +25,9 @@ class Products {
   /// rows of B and C so far apart.
   void multiply(int m, int n, int k, const float* a, std::size_t a_row, std::size_t a_col,
                 const float* b, std::size_t b_row, float* c, std::size_t c_row, bool accumulate);
+  /// The same where term k has A(i, k) = a[i a_row + terms[k].a] and B[k] = b + terms[k].b.
+  void multiply(int m, int n, std::span<const GatherIndex> terms, const float* a, std::size_t a_row,
+                const float* b, float* c, std::size_t c_row, bool accumulate);
 
   int pad(int floats) const {
     return (floats + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes;
