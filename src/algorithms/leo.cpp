@@ -125,19 +125,18 @@ class LeoProgram final : public TaskProgram {
     const int in_latents = std::min(options.steps, spec_.table.latent_steps);
     const bool noise = options.samples > 1;
     for (int sample = 0; sample < options.samples; ++sample) {
-      const auto s = static_cast<std::uint32_t>(sample);
       const auto see = [&](int step) {
         if (!options.every_step && step != options.steps) return;
         outputs(options.statistics);
         visit(step, sample, outputs_);
       };
-      encode(context, noise, s);
+      encode(context, noise, sample);
       for (int k = 0; k <= in_latents; ++k) {
         // two iterates take turns
         const auto slot = static_cast<std::size_t>(k % 2);
-        if (k < in_latents) latent_step(context, k, slot, 1 - slot, noise, s);
+        if (k < in_latents) latent_step(context, k, slot, 1 - slot, noise, sample);
         if (k < in_latents && !options.every_step) continue;
-        decode(context, k, slot, noise, s, finetune_.start());
+        decode(context, k, slot, noise, sample, finetune_.start());
         finetune_.adapt_from_start(context, finetune_rates(), 0, false);
         if (k < in_latents) see(k);
       }
@@ -184,12 +183,12 @@ class LeoProgram final : public TaskProgram {
             static_cast<int>(slot)};
   }
 
-  void encode(const StepContext& context, bool noise, std::uint32_t sample) {
+  void encode(const StepContext& context, bool noise, int sample) {
     noise_ = noise;
     generator_->encode(*shared_.theta, dropout(context, spec_.table.dropout_rate, 0), statistics_);
     if (noise) {
       backend::Noise n;
-      n.key = {context.seed, Purpose::noise_latent, context.step, 0, 0, sample};
+      n.key = context.key(Purpose::noise_latent, 0, sample);
       n.host = context.noise_latent;
       n.stride = z_width_;
       wave_->normal(eps_latent_, n);
@@ -198,13 +197,11 @@ class LeoProgram final : public TaskProgram {
   }
 
   /// That of decode k.
-  void draw_noise(const StepContext& context, int k, const Iterate& at, bool noise,
-                  std::uint32_t sample) {
+  void draw_noise(const StepContext& context, int k, const Iterate& at, bool noise, int sample) {
     if (!noise) return;
     backend::Noise n;
     const auto step = static_cast<std::size_t>(k);
-    n.key = {context.seed, Purpose::noise_decoder, context.step, 0, static_cast<std::uint32_t>(k),
-             sample};
+    n.key = context.key(Purpose::noise_decoder, k, sample);
     if (context.noise_decoder != nullptr) {
       n.host = context.noise_decoder + step * eps_width_;
       n.stride = (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_;
@@ -212,7 +209,7 @@ class LeoProgram final : public TaskProgram {
     wave_->normal(at.eps, n);
   }
   /// The weights of iterate `slot`, with the noise of decode k.
-  void decode(const StepContext& context, int k, std::size_t slot, bool noise, std::uint32_t sample,
+  void decode(const StepContext& context, int k, std::size_t slot, bool noise, int sample,
               Block weights) {
     draw_noise(context, k, iterate(slot), noise, sample);
     generator_->decode(*shared_.theta, latents(slot), weights);
@@ -226,7 +223,7 @@ class LeoProgram final : public TaskProgram {
 
   /// Step k, from one iterate to another.
   void latent_step(const StepContext& context, int k, std::size_t from, std::size_t to, bool noise,
-                   std::uint32_t sample) {
+                   int sample) {
     const Iterate next = iterate(to);
     const Iterate at = iterate(from);
     draw_noise(context, k, at, noise, sample);
