@@ -35,6 +35,7 @@
 
 #include <algorithm>
 
+#include "kernels/normal.h"
 #include "kernels/perceptron_task.h"
 
 namespace kshot::cuda {
@@ -45,45 +46,76 @@ using namespace perceptron;
 
 /// Elements of a Philox quad, 16 apart (kshot::noise_address, inverted).
 constexpr int quad_elements = 4, quad_stride = 16;
+/// Samples that a block has at once.
+constexpr int most_teams = 2;
 
+constexpr int quads_of(int weights) {
+  return (weights + 63) / 64 * 16;
+}
 __device__ inline int first_of_quad(int quad) {
   return (quad >> 4) * 64 + (quad & 15);
 }
-
-/// A quad's standard normals for one sample of task t.
-template <class T>
-__device__ __forceinline__ void draw_quad(const PerceptronNoise<T>& noise, int quad, int task,
-                                          int step, int sample, int weights,
-                                          T (&normals)[quad_elements]) {
-  if (noise.given) {
-    const T* given = noise.given + static_cast<std::size_t>(step) * noise.step_stride +
-                     static_cast<std::size_t>(task) * noise.task_stride +
-                     static_cast<std::size_t>(sample) * noise.sample_stride;
-#pragma unroll
-    for (int word = 0; word < quad_elements; ++word) {
-      const int i = first_of_quad(quad) + quad_stride * word;
-      normals[word] = i < weights ? given[i] : T(0);
-    }
-    return;
-  }
-  RandomKey key = noise.key;
-  key.task += static_cast<std::uint32_t>(task);
-  key.inner_step = static_cast<std::uint32_t>(step);
-  key.sample = static_cast<std::uint32_t>(sample);
-  const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(quad)), key.key());
-  const NormalPair low = box_muller(words[0], words[1]), high = box_muller(words[2], words[3]);
-  normals[0] = static_cast<T>(low.cosine), normals[1] = static_cast<T>(low.sine);
-  normals[2] = static_cast<T>(high.cosine), normals[3] = static_cast<T>(high.sine);
+/// Its elements that there are: the first ones.
+__device__ inline int elements_of_quad(int quad, int weights) {
+  return (weights - first_of_quad(quad) + quad_stride - 1) >> 4;
 }
 
-/// q and p at one weight, with KL's derivatives there (elementwise.cu has the formulas).
+/// A vector's elements of a quad, from the flat order; 0 where there are none.
 template <class T>
-struct KlAt {
-  T d, precision, ratio;
+__device__ __forceinline__ Quad<T> flat_quad(const T* from, int quad, int weights) {
+  Quad<T> x = {};
+#pragma unroll
+  for (int word = 0; word < quad_elements; ++word) {
+    if (word < elements_of_quad(quad, weights)) {
+      x.v[word] = from[first_of_quad(quad) + quad_stride * word];
+    }
+  }
+  return x;
+}
+template <class T>
+__device__ __forceinline__ void put_flat(T* to, int quad, int weights, const Quad<T>& x) {
+#pragma unroll
+  for (int word = 0; word < quad_elements; ++word) {
+    if (word < elements_of_quad(quad, weights)) {
+      to[first_of_quad(quad) + quad_stride * word] = x.v[word];
+    }
+  }
+}
 
-  __device__ KlAt(T mu, T s, T prior_mu, T prior_s)
-      : d(mu - prior_mu), precision(exp(T(-2) * prior_s)), ratio(exp(T(2) * (s - prior_s))) {}
-  __device__ T pull() const { return d * precision; }
+/// A pass's noise, at task t.
+template <class T>
+struct Noise {
+  std::uint32_t task, step, purpose;  ///< words of Philox's counter
+  const T* given;
+
+  __device__ Noise(const PerceptronNoise<T>& noise, int t, int k) {
+    const RandomKey& key = noise.key;
+    const auto counter = key.counter(0);
+    task = counter[2] + static_cast<std::uint32_t>(t);
+    step = static_cast<std::uint32_t>(k) << 16;
+    purpose = counter[3];
+    given = noise.given;
+    if (given) {
+      given += static_cast<std::size_t>(k) * noise.step_stride +
+               static_cast<std::size_t>(t) * noise.task_stride;
+    }
+  }
+
+  /// A quad's standard normals of so many samples, `sample` the first of them.
+  template <int samples>
+  __device__ __forceinline__ void draw(const PhiloxKeys& keys, int quad, int sample,
+                                       Quad<T> (&normals)[most_teams]) const {
+#pragma unroll
+    for (int n = 0; n < samples; ++n) {
+      const PhiloxWords words =
+          philox_words({static_cast<std::uint32_t>(quad),
+                        step | (static_cast<std::uint32_t>(sample + n) & 0xffffu), task, purpose},
+                       keys);
+      const NormalPair low = normal_pair(words.a, words.b), high = normal_pair(words.c, words.d);
+      normals[n] = {static_cast<T>(low.cosine), static_cast<T>(low.sine),
+                    static_cast<T>(high.cosine), static_cast<T>(high.sine)};
+    }
+  }
 };
 
 /// A mean and a logarithm of a standard deviation, each a vector.
@@ -94,33 +126,52 @@ struct Both {
 };
 
 /// What the block keeps of its task in global memory, where a thread reads what it wrote itself:
-/// vectors of weights in the flat order.
+/// vectors of weights, a quad's elements side by side, those that are not there too.
 template <class T>
 struct Kept {
-  T* first;
-  std::size_t weights;
+  Quad<T>* first;
+  int quads, steps;
 
-  __device__ T* vector(int number) const {
-    return first + static_cast<std::size_t>(number) * weights;
+  static constexpr int of_task = 7, of_state = 3;
+  /// Vectors of so many steps, and samples' noise.
+  static constexpr int vectors(int steps, int samples) {
+    return of_task + of_state * (steps + 1) + steps + samples;
   }
-  __device__ Both<T> sums() const { return {vector(0), vector(1)}; }     ///< over samples
-  __device__ Both<T> adjoint() const { return {vector(2), vector(3)}; }  ///< by q at hand
-  __device__ Both<T> iterate(int k) const {                              ///< 0 < k < steps
-    return {vector(2 + 2 * k), vector(3 + 2 * k)};
+  __device__ Quad<T>* vector(int number) const {
+    return first + static_cast<std::size_t>(number) * static_cast<std::size_t>(quads);
   }
+  __device__ Both<Quad<T>> sums() const { return {vector(0), vector(1)}; }     ///< over samples
+  __device__ Both<Quad<T>> adjoint() const { return {vector(2), vector(3)}; }  ///< by q at hand
+  /// By theta other than as the start: as both KLs' prior.
+  __device__ Both<Quad<T>> path() const { return {vector(4), vector(5)}; }
+  __device__ Quad<T>* prior_precision() const { return vector(6); }
+  /// q_k, and its standard deviation; q_0 is theta.
+  __device__ Both<Quad<T>> state(int k) const {
+    return {vector(of_task + of_state * k), vector(of_task + of_state * k + 1)};
+  }
+  __device__ Quad<T>* sigma(int k) const { return vector(of_task + of_state * k + 2); }
   /// The likelihood's gradient by s at step k.
-  __device__ T* by_s(int k, int steps) const { return vector(2 + 2 * (steps > 0 ? steps : 1) + k); }
+  __device__ Quad<T>* by_s(int k) const { return vector(of_task + of_state * (steps + 1) + k); }
+  __device__ Quad<T>* noise(int sample) const {
+    return vector(of_task + of_state * (steps + 1) + steps + sample);
+  }
+};
+
+/// Where the elements of a quad lie in a vector of the block's memory.
+struct alignas(8) Places {
+  std::uint16_t at[quad_elements];
 };
 
 template <class T>
 __global__ void __launch_bounds__(most_threads, 1)
     gaussian_perceptron_kernel(const __grid_constant__ Perceptron network,
-                               const __grid_constant__ GaussianDescent<T> descent, int tasks,
-                               int teams, int kept_scalars) {
+                               const __grid_constant__ GaussianDescent<T> descent,
+                               const __grid_constant__ PhiloxKeys keys, int tasks, int teams,
+                               int kept_vectors) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int team_threads = threads / teams, number = thread / team_threads;
   const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
-  const int width = network.weights, quads = (width + 63) / 64 * 16;
+  const int width = network.weights, quads = quads_of(width);
 
   DynamicShared shared;
   const auto take = [&](int count) {
@@ -131,7 +182,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   const int of_team = team_scalars(network, 2);
   T* const first_team = take(of_team * teams);
   T* const warp_sums = take(most_threads / warp_lanes);
-  auto* const place = shared.take<std::uint16_t>(static_cast<unsigned>(width));
+  auto* const places = shared.take<Places>(static_cast<unsigned>(quads));
   Task<T> task{network, {thread - number * team_threads, team_threads}, {}};
   Memory<T>& memory = task.memory;
   memory.w = first_team + number * of_team;
@@ -141,14 +192,34 @@ __global__ void __launch_bounds__(most_threads, 1)
   memory.tangent = memory.feature + network.features + overrun;
   memory.row_loss = memory.tangent + tangents + overrun;
   for (int i = thread; i < of_team * teams; i += threads) first_team[i] = T(0);
-  // where an element of the flat order lies in a vector of the block's memory
-  each_weight({thread, threads}, network,
-              [&](int at, int i) { place[i] = static_cast<std::uint16_t>(at); });
-  __syncthreads();
+  const auto put_place = [&](int at, int i) {
+    places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
+  };
+  each_weight({thread, threads}, network, put_place);
+  // what is not there is read behind a vector, where nobody writes, and not written
+  for (int i = width + thread; i < quads * quad_elements; i += threads) put_place(stored, i);
 
-  const auto weights = static_cast<std::size_t>(width);
   const int steps = descent.steps;
   const bool back = descent.second_order;
+  const Kept<T> kept{
+      reinterpret_cast<Quad<T>*>(descent.scratch) + static_cast<std::size_t>(blockIdx.x) *
+                                                        static_cast<std::size_t>(kept_vectors) *
+                                                        static_cast<std::size_t>(quads),
+      quads, steps};
+  for (int quad = thread; quad < quads; quad += threads) {
+    const Quad<T> s = flat_quad(descent.s, quad, width);
+    Quad<T> sigma, precision;
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      sigma.v[word] = exp(s.v[word]);
+      precision.v[word] = exp(T(-2) * s.v[word]);
+    }
+    kept.state(0).mu[quad] = flat_quad(descent.mu, quad, width);
+    kept.state(0).s[quad] = s;
+    kept.sigma(0)[quad] = sigma;
+    kept.prior_precision()[quad] = precision;
+  }
+  __syncthreads();
 
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
 #pragma unroll 1
@@ -160,143 +231,198 @@ __global__ void __launch_bounds__(most_threads, 1)
       }
 #pragma unroll 1
       for (int round = 0;; ++round) {
-        // Element by element: what the last round's samples left is added up, and this round's are
+        // Quad by quad: what the last round's samples left is added up, and this round's are
         // drawn. What it takes for that is found here, so that it does not stay in registers.
-        const bool draws = round * teams < samples;
-        const std::size_t row = static_cast<std::size_t>(t) * weights;
-        const Both<T> end = {descent.end_mu + row, descent.end_s + row};
-        const Both<T> gradient = {descent.gradient_mu + row, descent.gradient_s + row};
-        const Kept<T> kept{descent.scratch + static_cast<std::size_t>(blockIdx.x) *
-                                                 static_cast<std::size_t>(kept_scalars),
-                           weights};
+        const int drawn = lesser(teams, samples - round * teams);
+        const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
+        const bool draws = drawn > 0;
         const int k = adjoint ? 2 * steps - pass : pass;
-        const PerceptronNoise<T>& noise = outer ? descent.outer_noise : descent.noise;
+        const Noise<T> noise(outer ? descent.outer_noise : descent.noise, t, outer ? 0 : k);
         const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
         const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
-        Both<const T> state = {descent.mu, descent.s};
-        if (k > 0) {
-          const Both<T> at = k == steps ? end : kept.iterate(k);
-          state = {at.mu, at.s};
-        }
+        const auto rates = [&](int quad) {
+          if (rate.vector) return flat_quad(rate.vector, quad, width);
+          return Quad<T>{rate.value, rate.value, rate.value, rate.value};
+        };
+        // noise of this round's samples, and of the last one's
+        const bool keeps = back && !outer;
+        const int first_noise = keeps ? teams + k * samples + round * teams : 0;
+        Quad<T>* const now = kept.noise(first_noise);
+        const Quad<T>* const before = kept.noise(keeps ? first_noise - teams : 0);
 
         T divergence = 0;  // of this thread's weights
         /// What is left of a pass when all samples' gradients are added up.
-        const auto finish = [&](int i, T mu, T s, T d_mu, T d_s, T sum_mu, T sum_s) {
-          T by_mu = sum_mu, by_s = sum_s, path_mu = 0, path_s = 0;
+        const auto finish = [&](int quad, const Quad<T>& mu, const Quad<T>& sigma,
+                                const Quad<T>& d_mu, const Quad<T>& d_s, const Quad<T>& sum_mu,
+                                const Quad<T>& sum_s) {
+          const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(width);
+          const Quad<T> s = kept.state(k).s[quad];
+          Quad<T> by_mu = sum_mu, by_s, path_mu = {}, path_s = {};
+#pragma unroll
+          for (int word = 0; word < quad_elements; ++word) {
+            by_s.v[word] = sigma.v[word] * sum_s.v[word];
+          }
+          if (down && back) kept.by_s(k)[quad] = by_s;
           if (kl != T(0)) {
-            const KlAt<T> at(mu, s, descent.mu[i], descent.s[i]);
-            if (adjoint) {
-              const T along_mu = kl * at.precision * d_mu, along_s = kl * T(2) * at.ratio * d_s;
-              by_mu += along_mu;
-              by_s += along_s;
-              if (descent.prior_path) {
-                path_mu = along_mu;
-                path_s = T(2) * at.d * along_mu + along_s;
-              }
-            } else {
-              by_mu += kl * at.pull();
-              by_s += kl * (at.ratio - T(1));
-              if (outer) {
-                const T square = at.d * at.pull();
-                path_mu = -kl * at.pull();
-                path_s = kl * (T(1) - at.ratio - square);
-                divergence += descent.s[i] - s + T(0.5) * (at.ratio + square - T(1));
+            const Quad<T> prior_mu = kept.state(0).mu[quad], prior_s = kept.state(0).s[quad];
+            const Quad<T> prior_precision = kept.prior_precision()[quad];
+            const int elements = elements_of_quad(quad, width);
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              const T d = mu.v[word] - prior_mu.v[word], precision = prior_precision.v[word];
+              const T pull = d * precision, apart = s.v[word] - prior_s.v[word];
+              const T ratio = exp(T(2) * apart);
+              if (adjoint) {
+                const T along_mu = kl * precision * d_mu.v[word];
+                const T along_s = kl * T(2) * ratio * d_s.v[word];
+                by_mu.v[word] += along_mu;
+                by_s.v[word] += along_s;
+                if (descent.prior_path) {
+                  path_mu.v[word] = along_mu;
+                  path_s.v[word] = T(2) * d * along_mu + along_s;
+                }
+              } else {
+                by_mu.v[word] += kl * pull;
+                by_s.v[word] += kl * (ratio - T(1));
+                if (outer) {
+                  const T square = d * pull;
+                  path_mu.v[word] = -kl * pull;
+                  path_s.v[word] = kl * (T(1) - ratio - square);
+                  if (word < elements) divergence += T(0.5) * (ratio + square - T(1)) - apart;
+                }
               }
             }
           }
-          const Both<T> v = kept.adjoint();
           if (down) {
-            const T step = rate.vector ? rate.vector[i] : rate.value;
-            const Both<T> next = k + 1 == steps ? end : kept.iterate(k + 1);
-            next.mu[i] = mu - step * by_mu;
-            next.s[i] = s - step * by_s;
-            if (back) kept.by_s(k, steps)[i] = sum_s;
-          } else if (outer) {
-            v.mu[i] = by_mu;
-            v.s[i] = by_s;
-            gradient.mu[i] = by_mu + path_mu;
-            gradient.s[i] = by_s + path_s;
-            if (steps == 0) {
-              end.mu[i] = mu;
-              end.s[i] = s;
+            const Quad<T> step = rates(quad);
+            Quad<T> next_mu, next_s, next_sigma;
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              next_mu.v[word] = mu.v[word] - step.v[word] * by_mu.v[word];
+              next_s.v[word] = s.v[word] - step.v[word] * by_s.v[word];
+              next_sigma.v[word] = exp(next_s.v[word]);
             }
+            kept.state(k + 1).mu[quad] = next_mu;
+            kept.state(k + 1).s[quad] = next_s;
+            kept.sigma(k + 1)[quad] = next_sigma;
           } else {
-            by_s += kept.by_s(k, steps)[i] * d_s;
-            v.mu[i] -= by_mu;
-            v.s[i] -= by_s;
-            gradient.mu[i] += path_mu - by_mu;
-            gradient.s[i] += path_s - by_s;
+            if (adjoint) {
+              const Quad<T> v_mu = kept.adjoint().mu[quad], v_s = kept.adjoint().s[quad];
+              const Quad<T> by_theta_mu = kept.path().mu[quad], by_theta_s = kept.path().s[quad];
+              const Quad<T> of_s = kept.by_s(k)[quad];
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                by_s.v[word] += of_s.v[word] * d_s.v[word];
+                by_mu.v[word] = v_mu.v[word] - by_mu.v[word];
+                by_s.v[word] = v_s.v[word] - by_s.v[word];
+                path_mu.v[word] += by_theta_mu.v[word];
+                path_s.v[word] += by_theta_s.v[word];
+              }
+            }
+            if (outer) {
+              put_flat(descent.end_mu + row, quad, width, mu);
+              put_flat(descent.end_s + row, quad, width, s);
+            }
+            if (k == 0 || !back) {
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                path_mu.v[word] += by_mu.v[word];
+                path_s.v[word] += by_s.v[word];
+              }
+              put_flat(descent.gradient_mu + row, quad, width, path_mu);
+              put_flat(descent.gradient_s + row, quad, width, path_s);
+            } else {
+              kept.adjoint().mu[quad] = by_mu;
+              kept.adjoint().s[quad] = by_s;
+              kept.path().mu[quad] = path_mu;
+              kept.path().s[quad] = path_s;
+            }
           }
         };
 
-        const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
-        const Both<T> sums = kept.sums();
 #pragma unroll 1
         for (int quad = thread; quad < quads; quad += threads) {
-          const int first = first_of_quad(quad);
-          T mu[quad_elements] = {}, s[quad_elements] = {}, d_mu[quad_elements] = {},
-            d_s[quad_elements] = {}, sum_mu[quad_elements] = {}, sum_s[quad_elements] = {};
-          int at[quad_elements];
-#pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            const int i = first + quad_stride * word;
-            at[word] = -1;
-            if (i >= width) continue;
-            at[word] = place[i];
-            mu[word] = state.mu[i];
-            s[word] = state.s[i];
-            if (adjoint) {
-              const T step = rate.vector ? rate.vector[i] : rate.value;
-              d_mu[word] = step * kept.adjoint().mu[i];
-              d_s[word] = step * kept.adjoint().s[i];
-            }
-            if (round > 1) {
-              sum_mu[word] = sums.mu[i];
-              sum_s[word] = sums.s[i];
-            }
-          }
-#pragma unroll 1
-          for (int n = 0; n < left; ++n) {
-            const T* const phi = first_team + n * of_team;
-            const T* const g = phi + stored + overrun;
+          const Quad<T> mu = kept.state(k).mu[quad], sigma = kept.sigma(k)[quad];
+          Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
+          Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
+          if (adjoint) {
+            const Quad<T> step = rates(quad);
+            const Quad<T> v_mu = kept.adjoint().mu[quad], v_s = kept.adjoint().s[quad];
 #pragma unroll
             for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              const T by = g[at[word]];
-              sum_mu[word] += by;
-              sum_s[word] += by * (phi[at[word]] - mu[word]);
+              d_mu.v[word] = step.v[word] * v_mu.v[word];
+              d_s.v[word] = step.v[word] * v_s.v[word];
+            }
+          }
+          if (round > 1) {
+            sum_mu = kept.sums().mu[quad];
+            sum_s = kept.sums().s[quad];
+          }
+#pragma unroll
+          for (int n = 0; n < most_teams; ++n) {
+            if (n < left) left_normals[n] = before[n * quads + quad];
+          }
+          const Places place = places[quad];
+
+          if (adjoint) {
+#pragma unroll
+            for (int n = 0; n < most_teams; ++n) {
+              if (n < drawn) normals[n] = now[n * quads + quad];
+            }
+          } else if (draws) {
+            if (noise.given) {
+              for (int n = 0; n < drawn; ++n) {
+                const std::size_t sample = static_cast<std::size_t>(round * teams + n);
+                const Quad<T> given =
+                    flat_quad(noise.given + sample * (outer ? descent.outer_noise.sample_stride
+                                                            : descent.noise.sample_stride),
+                              quad, width);
+                if (n == 0) normals[0] = given;
+                if (n == 1) normals[1] = given;
+              }
+            } else if (drawn == 1) {
+              noise.template draw<1>(keys, quad, round * teams, normals);
+            } else {
+              noise.template draw<2>(keys, quad, round * teams, normals);
+            }
+#pragma unroll
+            for (int n = 0; n < most_teams; ++n) {
+              if (n < drawn) now[n * quads + quad] = normals[n];
+            }
+          }
+
+#pragma unroll
+          for (int n = 0; n < most_teams; ++n) {
+            if (n >= left) continue;
+            const T* const g = first_team + n * of_team + stored + overrun;
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              const T by = g[place.at[word]];
+              sum_mu.v[word] += by;
+              sum_s.v[word] += by * left_normals[n].v[word];
             }
           }
           if (!draws) {
-#pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              finish(first + quad_stride * word, mu[word], s[word], d_mu[word], d_s[word],
-                     sum_mu[word], sum_s[word]);
-            }
+            finish(quad, mu, sigma, d_mu, d_s, sum_mu, sum_s);
             continue;
           }
-#pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            const int i = first + quad_stride * word;
-            if (round > 0 && at[word] >= 0) {
-              sums.mu[i] = sum_mu[word];
-              sums.s[i] = sum_s[word];
-            }
-            s[word] = exp(s[word]);
+          if (round > 0) {
+            kept.sums().mu[quad] = sum_mu;
+            kept.sums().s[quad] = sum_s;
           }
-#pragma unroll 1
-          for (int n = 0; n < teams && round * teams + n < samples; ++n) {
-            T normals[quad_elements];
-            draw_quad(noise, quad, t, outer ? 0 : k, round * teams + n, width, normals);
+          const int elements = elements_of_quad(quad, width);
+#pragma unroll
+          for (int n = 0; n < most_teams; ++n) {
+            if (n >= drawn) continue;
             T* const phi = first_team + n * of_team;
             T* const u = phi + stored + overrun;
 #pragma unroll
             for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              const T moved = s[word] * normals[word];
-              phi[at[word]] = mu[word] + moved;
-              if (adjoint) u[at[word]] = d_mu[word] + moved * d_s[word];
+              if (word >= elements) continue;
+              phi[place.at[word]] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+              if (adjoint) {
+                u[place.at[word]] = d_mu.v[word] + sigma.v[word] * d_s.v[word] * normals[n].v[word];
+              }
             }
           }
         }
@@ -360,16 +486,13 @@ __global__ void __launch_bounds__(most_threads, 1)
   }
 }
 
-std::size_t kept_scalars_of(const Perceptron& network, int steps) {
-  return static_cast<std::size_t>(network.weights) *
-         static_cast<std::size_t>(2 + 2 * std::max(steps, 1) + steps);
-}
-
 }  // namespace
 
-std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps) {
+std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
+                             int samples_to_go_back) {
   return static_cast<std::size_t>(std::min(tasks, plan.blocks)) *
-         kept_scalars_of(plan.network, steps);
+         static_cast<std::size_t>(Kept<float>::vectors(steps, plan.teams + samples_to_go_back)) *
+         static_cast<std::size_t>(quads_of(plan.network.weights) * quad_elements);
 }
 
 template <class T>
@@ -380,12 +503,12 @@ bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, i
   if (plan.network.stored_weights > 0xffff) return false;  // places are 16 bits
   // Two samples at once share what is read of their task, and its memory on the device; more of
   // them would leave teams idle in the last round more often.
-  for (int teams = std::min(samples, 2); teams > 0; --teams) {
+  for (int teams = std::min(samples, most_teams); teams > 0; --teams) {
     plan.teams = teams;
     plan.shared_bytes = static_cast<std::size_t>(team_scalars(plan.network, 2) * teams +
                                                  most_threads / warp_lanes) *
                             sizeof(T) +
-                        static_cast<std::size_t>(network.weights) * sizeof(std::uint16_t);
+                        static_cast<std::size_t>(quads_of(network.weights)) * sizeof(Places);
     if (choose_threads(plan, device)) return true;
   }
   return false;
@@ -400,8 +523,8 @@ void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDesce
        .block = static_cast<unsigned>(plan.threads),
        .shared_bytes = plan.shared_bytes,
        .stream = stream},
-      plan.network, descent, tasks, plan.teams,
-      static_cast<int>(kept_scalars_of(plan.network, descent.steps)));
+      plan.network, descent, philox_keys(descent.noise.key), tasks, plan.teams,
+      Kept<T>::vectors(descent.steps, plan.teams + descent.samples_to_go_back()));
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                       \
