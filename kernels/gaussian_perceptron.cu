@@ -49,8 +49,9 @@ constexpr int quad_elements = 4, quad_stride = 16;
 /// Samples that a block has at once.
 constexpr int most_teams = 2;
 
-constexpr int quads_of(int weights) {
-  return (weights + 63) / 64 * 16;
+/// Runs of 32 quads, which a warp takes at once; the last one may have elements that are not there.
+constexpr int runs_of(int weights) {
+  return (weights + quad_elements * warp_lanes - 1) / (quad_elements * warp_lanes);
 }
 __device__ inline int first_of_quad(int quad) {
   return (quad >> 4) * 64 + (quad & 15);
@@ -87,6 +88,7 @@ template <class T>
 struct Noise {
   std::uint32_t task, step, purpose;  ///< words of Philox's counter
   const T* given;
+  std::size_t sample_stride;
 
   __device__ Noise(const PerceptronNoise<T>& noise, int t, int k) {
     const RandomKey& key = noise.key;
@@ -95,12 +97,16 @@ struct Noise {
     step = static_cast<std::uint32_t>(k) << 16;
     purpose = counter[3];
     given = noise.given;
+    sample_stride = noise.sample_stride;
     if (given) {
       given += static_cast<std::size_t>(k) * noise.step_stride +
                static_cast<std::size_t>(t) * noise.task_stride;
     }
   }
 
+  __device__ Quad<T> read(int quad, int sample, int weights) const {
+    return flat_quad(given + static_cast<std::size_t>(sample) * sample_stride, quad, weights);
+  }
   /// A quad's standard normals of so many samples, `sample` the first of them.
   template <int samples>
   __device__ __forceinline__ void draw(const PhiloxKeys& keys, int quad, int sample,
@@ -118,42 +124,36 @@ struct Noise {
   }
 };
 
-/// A mean and a logarithm of a standard deviation, each a vector.
-template <class T>
-struct Both {
-  T* mu;
-  T* s;
-};
-
 /// What the block keeps of its task in global memory, where a thread reads what it wrote itself:
-/// vectors of weights, a quad's elements side by side, those that are not there too.
+/// vectors of weights, a quad's elements side by side, those that are not there too. For each run
+/// of quads they lie one behind the other.
 template <class T>
 struct Kept {
-  Quad<T>* first;
-  int quads, steps;
+  Quad<T>* first;  ///< of the quad at hand
+  int steps;
 
   static constexpr int of_task = 7, of_state = 3;
   /// Vectors of so many steps, and samples' noise.
   static constexpr int vectors(int steps, int samples) {
     return of_task + of_state * (steps + 1) + steps + samples;
   }
-  __device__ Quad<T>* vector(int number) const {
-    return first + static_cast<std::size_t>(number) * static_cast<std::size_t>(quads);
-  }
-  __device__ Both<Quad<T>> sums() const { return {vector(0), vector(1)}; }     ///< over samples
-  __device__ Both<Quad<T>> adjoint() const { return {vector(2), vector(3)}; }  ///< by q at hand
-  /// By theta other than as the start: as both KLs' prior.
-  __device__ Both<Quad<T>> path() const { return {vector(4), vector(5)}; }
-  __device__ Quad<T>* prior_precision() const { return vector(6); }
+  __device__ Quad<T>& vector(int number) const { return first[number * warp_lanes]; }
+  __device__ Quad<T>& sum_mu() const { return vector(0); }  ///< over samples
+  __device__ Quad<T>& sum_s() const { return vector(1); }
+  __device__ Quad<T>& v_mu() const { return vector(2); }  ///< the adjoint: by q at hand
+  __device__ Quad<T>& v_s() const { return vector(3); }
+  __device__ Quad<T>& path_mu() const { return vector(4); }  ///< by theta as both KLs' prior
+  __device__ Quad<T>& path_s() const { return vector(5); }
+  __device__ Quad<T>& prior_precision() const { return vector(6); }
   /// q_k, and its standard deviation; q_0 is theta.
-  __device__ Both<Quad<T>> state(int k) const {
-    return {vector(of_task + of_state * k), vector(of_task + of_state * k + 1)};
-  }
-  __device__ Quad<T>* sigma(int k) const { return vector(of_task + of_state * k + 2); }
+  __device__ Quad<T>& mu(int k) const { return vector(of_task + of_state * k); }
+  __device__ Quad<T>& s(int k) const { return vector(of_task + of_state * k + 1); }
+  __device__ Quad<T>& sigma(int k) const { return vector(of_task + of_state * k + 2); }
   /// The likelihood's gradient by s at step k.
-  __device__ Quad<T>* by_s(int k) const { return vector(of_task + of_state * (steps + 1) + k); }
+  __device__ Quad<T>& by_s(int k) const { return vector(of_task + of_state * (steps + 1) + k); }
+  /// Of samples from this one on.
   __device__ Quad<T>* noise(int sample) const {
-    return vector(of_task + of_state * (steps + 1) + steps + sample);
+    return &vector(of_task + of_state * (steps + 1) + steps + sample);
   }
 };
 
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int team_threads = threads / teams, number = thread / team_threads;
   const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
-  const int width = network.weights, quads = quads_of(width);
+  const int width = network.weights, quads = runs_of(width) * warp_lanes;
 
   DynamicShared shared;
   const auto take = [&](int count) {
@@ -196,17 +196,22 @@ __global__ void __launch_bounds__(most_threads, 1)
     places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
   };
   each_weight({thread, threads}, network, put_place);
-  // what is not there is read behind a vector, where nobody writes, and not written
-  for (int i = width + thread; i < quads * quad_elements; i += threads) put_place(stored, i);
+  // what is not there goes behind a vector, to a word that no other thread has
+  for (int i = width + thread; i < quads * quad_elements; i += threads) {
+    put_place(stored + (((i >> 6) & 1) * 16 + (i & 15)), i);
+  }
 
   const int steps = descent.steps;
   const bool back = descent.second_order;
-  const Kept<T> kept{
-      reinterpret_cast<Quad<T>*>(descent.scratch) + static_cast<std::size_t>(blockIdx.x) *
-                                                        static_cast<std::size_t>(kept_vectors) *
-                                                        static_cast<std::size_t>(quads),
-      quads, steps};
-  for (int quad = thread; quad < quads; quad += threads) {
+  // the block's memory, of this thread's first quad; from run to run
+  const std::ptrdiff_t run = static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
+  Quad<T>* const first_quad =
+      reinterpret_cast<Quad<T>*>(descent.scratch) +
+      (static_cast<std::ptrdiff_t>(blockIdx.x) * runs_of(width) + thread / warp_lanes) * run +
+      thread % warp_lanes;
+  const std::ptrdiff_t next_quad = run * (threads / warp_lanes);
+  Kept<T> kept{first_quad, steps};
+  for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
     const Quad<T> s = flat_quad(descent.s, quad, width);
     Quad<T> sigma, precision;
 #pragma unroll
@@ -214,10 +219,10 @@ __global__ void __launch_bounds__(most_threads, 1)
       sigma.v[word] = exp(s.v[word]);
       precision.v[word] = exp(T(-2) * s.v[word]);
     }
-    kept.state(0).mu[quad] = flat_quad(descent.mu, quad, width);
-    kept.state(0).s[quad] = s;
-    kept.sigma(0)[quad] = sigma;
-    kept.prior_precision()[quad] = precision;
+    kept.mu(0) = flat_quad(descent.mu, quad, width);
+    kept.s(0) = s;
+    kept.sigma(0) = sigma;
+    kept.prior_precision() = precision;
   }
   __syncthreads();
 
@@ -246,49 +251,55 @@ __global__ void __launch_bounds__(most_threads, 1)
         };
         // noise of this round's samples, and of the last one's
         const bool keeps = back && !outer;
-        const int first_noise = keeps ? teams + k * samples + round * teams : 0;
-        Quad<T>* const now = kept.noise(first_noise);
-        const Quad<T>* const before = kept.noise(keeps ? first_noise - teams : 0);
+        const int noise_now = keeps ? teams + k * samples + round * teams : 0;
+        const int noise_before = keeps ? noise_now - teams : 0;
 
-        T divergence = 0;  // of this thread's weights
+        T divergence = 0;  // of this thread's weights, times kl
         /// What is left of a pass when all samples' gradients are added up.
         const auto finish = [&](int quad, const Quad<T>& mu, const Quad<T>& sigma,
                                 const Quad<T>& d_mu, const Quad<T>& d_s, const Quad<T>& sum_mu,
                                 const Quad<T>& sum_s) {
           const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(width);
-          const Quad<T> s = kept.state(k).s[quad];
+          const Quad<T> s = kept.s(k);
           Quad<T> by_mu = sum_mu, by_s, path_mu = {}, path_s = {};
 #pragma unroll
           for (int word = 0; word < quad_elements; ++word) {
             by_s.v[word] = sigma.v[word] * sum_s.v[word];
           }
-          if (down && back) kept.by_s(k)[quad] = by_s;
+          if (down && back) kept.by_s(k) = by_s;
           if (kl != T(0)) {
-            const Quad<T> prior_mu = kept.state(0).mu[quad], prior_s = kept.state(0).s[quad];
-            const Quad<T> prior_precision = kept.prior_precision()[quad];
-            const int elements = elements_of_quad(quad, width);
+            const Quad<T> prior_mu = kept.mu(0), prior_s = kept.s(0);
+            const Quad<T> precision = kept.prior_precision();
+            Quad<T> d, pull, apart, ratio;
 #pragma unroll
             for (int word = 0; word < quad_elements; ++word) {
-              const T d = mu.v[word] - prior_mu.v[word], precision = prior_precision.v[word];
-              const T pull = d * precision, apart = s.v[word] - prior_s.v[word];
-              const T ratio = exp(T(2) * apart);
-              if (adjoint) {
-                const T along_mu = kl * precision * d_mu.v[word];
-                const T along_s = kl * T(2) * ratio * d_s.v[word];
+              d.v[word] = mu.v[word] - prior_mu.v[word];
+              pull.v[word] = kl * precision.v[word];  // times d, or what d changes by
+              apart.v[word] = s.v[word] - prior_s.v[word];
+              ratio.v[word] = exp(T(2) * apart.v[word]);
+            }
+            if (adjoint) {
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                const T along_mu = pull.v[word] * d_mu.v[word];
+                const T along_s = kl * T(2) * ratio.v[word] * d_s.v[word];
                 by_mu.v[word] += along_mu;
                 by_s.v[word] += along_s;
-                if (descent.prior_path) {
-                  path_mu.v[word] = along_mu;
-                  path_s.v[word] = T(2) * d * along_mu + along_s;
-                }
-              } else {
-                by_mu.v[word] += kl * pull;
-                by_s.v[word] += kl * (ratio - T(1));
-                if (outer) {
-                  const T square = d * pull;
-                  path_mu.v[word] = -kl * pull;
-                  path_s.v[word] = kl * (T(1) - ratio - square);
-                  if (word < elements) divergence += T(0.5) * (ratio + square - T(1)) - apart;
+                path_mu.v[word] = along_mu;
+                path_s.v[word] = T(2) * d.v[word] * along_mu + along_s;
+              }
+              if (!descent.prior_path) path_mu = path_s = {};
+            } else {
+              const int elements = outer ? elements_of_quad(quad, width) : 0;
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                const T along = pull.v[word] * d.v[word], grown = ratio.v[word] - T(1);
+                by_mu.v[word] += along;
+                by_s.v[word] += kl * grown;
+                path_mu.v[word] = -along;
+                path_s.v[word] = -kl * grown - along * d.v[word];
+                if (word < elements) {
+                  divergence += T(0.5) * (kl * grown + along * d.v[word]) - kl * apart.v[word];
                 }
               }
             }
@@ -302,52 +313,58 @@ __global__ void __launch_bounds__(most_threads, 1)
               next_s.v[word] = s.v[word] - step.v[word] * by_s.v[word];
               next_sigma.v[word] = exp(next_s.v[word]);
             }
-            kept.state(k + 1).mu[quad] = next_mu;
-            kept.state(k + 1).s[quad] = next_s;
-            kept.sigma(k + 1)[quad] = next_sigma;
-          } else {
-            if (adjoint) {
-              const Quad<T> v_mu = kept.adjoint().mu[quad], v_s = kept.adjoint().s[quad];
-              const Quad<T> by_theta_mu = kept.path().mu[quad], by_theta_s = kept.path().s[quad];
-              const Quad<T> of_s = kept.by_s(k)[quad];
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                by_s.v[word] += of_s.v[word] * d_s.v[word];
-                by_mu.v[word] = v_mu.v[word] - by_mu.v[word];
-                by_s.v[word] = v_s.v[word] - by_s.v[word];
-                path_mu.v[word] += by_theta_mu.v[word];
-                path_s.v[word] += by_theta_s.v[word];
-              }
-            }
-            if (outer) {
-              put_flat(descent.end_mu + row, quad, width, mu);
-              put_flat(descent.end_s + row, quad, width, s);
-            }
-            if (k == 0 || !back) {
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                path_mu.v[word] += by_mu.v[word];
-                path_s.v[word] += by_s.v[word];
-              }
-              put_flat(descent.gradient_mu + row, quad, width, path_mu);
-              put_flat(descent.gradient_s + row, quad, width, path_s);
-            } else {
-              kept.adjoint().mu[quad] = by_mu;
-              kept.adjoint().s[quad] = by_s;
-              kept.path().mu[quad] = path_mu;
-              kept.path().s[quad] = path_s;
-            }
+            kept.mu(k + 1) = next_mu;
+            kept.s(k + 1) = next_s;
+            kept.sigma(k + 1) = next_sigma;
+            return;
           }
+          if (adjoint) {
+            const Quad<T> v_mu = kept.v_mu(), v_s = kept.v_s(), at_k = kept.by_s(k);
+            const Quad<T> by_prior_mu = kept.path_mu(), by_prior_s = kept.path_s();
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              by_mu.v[word] = v_mu.v[word] - by_mu.v[word];
+              by_s.v[word] = v_s.v[word] - (by_s.v[word] + at_k.v[word] * d_s.v[word]);
+              path_mu.v[word] += by_prior_mu.v[word];
+              path_s.v[word] += by_prior_s.v[word];
+            }
+          } else {
+            put_flat(descent.end_mu + row, quad, width, mu);
+            put_flat(descent.end_s + row, quad, width, s);
+          }
+          if (back && k > 0) {
+            kept.v_mu() = by_mu;
+            kept.v_s() = by_s;
+            kept.path_mu() = path_mu;
+            kept.path_s() = path_s;
+            return;
+          }
+#pragma unroll
+          for (int word = 0; word < quad_elements; ++word) {
+            path_mu.v[word] += by_mu.v[word];
+            path_s.v[word] += by_s.v[word];
+          }
+          put_flat(descent.gradient_mu + row, quad, width, path_mu);
+          put_flat(descent.gradient_s + row, quad, width, path_s);
         };
 
+        const int u_at = stored + overrun;  // from an element of phi to that of u, g and h
+        kept.first = first_quad;
 #pragma unroll 1
-        for (int quad = thread; quad < quads; quad += threads) {
-          const Quad<T> mu = kept.state(k).mu[quad], sigma = kept.sigma(k)[quad];
+        for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
+          const Quad<T> mu = kept.mu(k), sigma = kept.sigma(k);
           Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
           Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
+          T* at[quad_elements];  // in the first team's memory
+          {
+            const Places place = places[quad];
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              at[word] = first_team + place.at[word];
+            }
+          }
           if (adjoint) {
-            const Quad<T> step = rates(quad);
-            const Quad<T> v_mu = kept.adjoint().mu[quad], v_s = kept.adjoint().s[quad];
+            const Quad<T> step = rates(quad), v_mu = kept.v_mu(), v_s = kept.v_s();
 #pragma unroll
             for (int word = 0; word < quad_elements; ++word) {
               d_mu.v[word] = step.v[word] * v_mu.v[word];
@@ -355,51 +372,42 @@ __global__ void __launch_bounds__(most_threads, 1)
             }
           }
           if (round > 1) {
-            sum_mu = kept.sums().mu[quad];
-            sum_s = kept.sums().s[quad];
+            sum_mu = kept.sum_mu();
+            sum_s = kept.sum_s();
           }
 #pragma unroll
           for (int n = 0; n < most_teams; ++n) {
-            if (n < left) left_normals[n] = before[n * quads + quad];
+            if (n < left) left_normals[n] = kept.noise(noise_before)[n * warp_lanes];
           }
-          const Places place = places[quad];
 
+          Quad<T>* const now = kept.noise(noise_now);
           if (adjoint) {
 #pragma unroll
             for (int n = 0; n < most_teams; ++n) {
-              if (n < drawn) normals[n] = now[n * quads + quad];
+              if (n < drawn) normals[n] = now[n * warp_lanes];
             }
           } else if (draws) {
+            const int sample = round * teams;
             if (noise.given) {
-              for (int n = 0; n < drawn; ++n) {
-                const std::size_t sample = static_cast<std::size_t>(round * teams + n);
-                const Quad<T> given =
-                    flat_quad(noise.given + sample * (outer ? descent.outer_noise.sample_stride
-                                                            : descent.noise.sample_stride),
-                              quad, width);
-                if (n == 0) normals[0] = given;
-                if (n == 1) normals[1] = given;
-              }
-            } else if (drawn == 1) {
-              noise.template draw<1>(keys, quad, round * teams, normals);
+              normals[0] = noise.read(quad, sample, width);
+              if (drawn > 1) normals[1] = noise.read(quad, sample + 1, width);
+            } else if (drawn > 1) {
+              noise.template draw<2>(keys, quad, sample, normals);
             } else {
-              noise.template draw<2>(keys, quad, round * teams, normals);
+              noise.template draw<1>(keys, quad, sample, normals);
             }
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n < drawn) now[n * quads + quad] = normals[n];
-            }
+            now[0] = normals[0];
+            if (drawn > 1) now[warp_lanes] = normals[1];
           }
 
 #pragma unroll
           for (int n = 0; n < most_teams; ++n) {
             if (n >= left) continue;
-            const T* const g = first_team + n * of_team + stored + overrun;
 #pragma unroll
             for (int word = 0; word < quad_elements; ++word) {
-              const T by = g[place.at[word]];
-              sum_mu.v[word] += by;
-              sum_s.v[word] += by * left_normals[n].v[word];
+              const T g = at[word][u_at + n * of_team];
+              sum_mu.v[word] += g;
+              sum_s.v[word] += g * left_normals[n].v[word];
             }
           }
           if (!draws) {
@@ -407,21 +415,28 @@ __global__ void __launch_bounds__(most_threads, 1)
             continue;
           }
           if (round > 0) {
-            kept.sums().mu[quad] = sum_mu;
-            kept.sums().s[quad] = sum_s;
+            kept.sum_mu() = sum_mu;
+            kept.sum_s() = sum_s;
           }
-          const int elements = elements_of_quad(quad, width);
+          if (adjoint) {
 #pragma unroll
-          for (int n = 0; n < most_teams; ++n) {
-            if (n >= drawn) continue;
-            T* const phi = first_team + n * of_team;
-            T* const u = phi + stored + overrun;
+            for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              if (word >= elements) continue;
-              phi[place.at[word]] = mu.v[word] + sigma.v[word] * normals[n].v[word];
-              if (adjoint) {
-                u[place.at[word]] = d_mu.v[word] + sigma.v[word] * d_s.v[word] * normals[n].v[word];
+            for (int n = 0; n < most_teams; ++n) {
+              if (n >= drawn) continue;
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
+              }
+            }
+          } else {
+#pragma unroll
+            for (int n = 0; n < most_teams; ++n) {
+              if (n >= drawn) continue;
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
               }
             }
           }
@@ -439,7 +454,7 @@ __global__ void __launch_bounds__(most_threads, 1)
               }
               for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
               descent.loss[t] += scale_of(descent.outer.scale, t) / static_cast<T>(samples) * rows;
-              if (kl != T(0)) descent.loss[t] += kl * total;
+              descent.loss[t] += total;
             }
           }
           break;
@@ -492,7 +507,7 @@ std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
                              int samples_to_go_back) {
   return static_cast<std::size_t>(std::min(tasks, plan.blocks)) *
          static_cast<std::size_t>(Kept<float>::vectors(steps, plan.teams + samples_to_go_back)) *
-         static_cast<std::size_t>(quads_of(plan.network.weights) * quad_elements);
+         static_cast<std::size_t>(runs_of(plan.network.weights) * warp_lanes * quad_elements);
 }
 
 template <class T>
@@ -505,10 +520,11 @@ bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, i
   // them would leave teams idle in the last round more often.
   for (int teams = std::min(samples, most_teams); teams > 0; --teams) {
     plan.teams = teams;
-    plan.shared_bytes = static_cast<std::size_t>(team_scalars(plan.network, 2) * teams +
-                                                 most_threads / warp_lanes) *
-                            sizeof(T) +
-                        static_cast<std::size_t>(quads_of(network.weights)) * sizeof(Places);
+    plan.shared_bytes =
+        static_cast<std::size_t>(team_scalars(plan.network, 2) * teams +
+                                 most_threads / warp_lanes) *
+            sizeof(T) +
+        static_cast<std::size_t>(runs_of(network.weights) * warp_lanes) * sizeof(Places);
     if (choose_threads(plan, device)) return true;
   }
   return false;
