@@ -34,6 +34,7 @@
 #include "kernels/gaussian_perceptron.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/normal.h"
 #include "kernels/perceptron_task.h"
@@ -229,7 +230,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
 #pragma unroll 1
     for (int pass = 0; pass <= (back ? 2 * steps : steps); ++pass) {
-      const bool down = pass<steps, outer = pass == steps, adjoint = pass> steps;
+      const bool down = pass<steps, outer = pass == steps, up = pass> steps;
       const int samples = outer ? descent.outer_samples : descent.samples;
       if (outer) {
         for (int r = task.team.thread; r < losses; r += team_threads) memory.row_loss[r] = T(0);
@@ -241,7 +242,7 @@ __global__ void __launch_bounds__(most_threads, 1)
         const int drawn = lesser(teams, samples - round * teams);
         const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
         const bool draws = drawn > 0;
-        const int k = adjoint ? 2 * steps - pass : pass;
+        const int k = up ? 2 * steps - pass : pass;
         const Noise<T> noise(outer ? descent.outer_noise : descent.noise, t, outer ? 0 : k);
         const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
         const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
@@ -256,9 +257,10 @@ __global__ void __launch_bounds__(most_threads, 1)
 
         T divergence = 0;  // of this thread's weights, times kl
         /// What is left of a pass when all samples' gradients are added up.
-        const auto finish = [&](int quad, const Quad<T>& mu, const Quad<T>& sigma,
+        const auto finish = [&](auto back_again, int quad, const Quad<T>& mu, const Quad<T>& sigma,
                                 const Quad<T>& d_mu, const Quad<T>& d_s, const Quad<T>& sum_mu,
                                 const Quad<T>& sum_s) {
+          constexpr bool adjoint = decltype(back_again)::value;
           const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(width);
           const Quad<T> s = kept.s(k);
           Quad<T> by_mu = sum_mu, by_s, path_mu = {}, path_s = {};
@@ -266,7 +268,7 @@ __global__ void __launch_bounds__(most_threads, 1)
           for (int word = 0; word < quad_elements; ++word) {
             by_s.v[word] = sigma.v[word] * sum_s.v[word];
           }
-          if (down && back) kept.by_s(k) = by_s;
+          if (!adjoint && down && back) kept.by_s(k) = by_s;
           if (kl != T(0)) {
             const Quad<T> prior_mu = kept.mu(0), prior_s = kept.s(0);
             const Quad<T> precision = kept.prior_precision();
@@ -278,7 +280,7 @@ __global__ void __launch_bounds__(most_threads, 1)
               apart.v[word] = s.v[word] - prior_s.v[word];
               ratio.v[word] = exp(T(2) * apart.v[word]);
             }
-            if (adjoint) {
+            if constexpr (adjoint) {
 #pragma unroll
               for (int word = 0; word < quad_elements; ++word) {
                 const T along_mu = pull.v[word] * d_mu.v[word];
@@ -304,7 +306,7 @@ __global__ void __launch_bounds__(most_threads, 1)
               }
             }
           }
-          if (down) {
+          if (!adjoint && down) {
             const Quad<T> step = rates(quad);
             Quad<T> next_mu, next_s, next_sigma;
 #pragma unroll
@@ -318,7 +320,7 @@ __global__ void __launch_bounds__(most_threads, 1)
             kept.sigma(k + 1) = next_sigma;
             return;
           }
-          if (adjoint) {
+          if constexpr (adjoint) {
             const Quad<T> v_mu = kept.v_mu(), v_s = kept.v_s(), at_k = kept.by_s(k);
             const Quad<T> by_prior_mu = kept.path_mu(), by_prior_s = kept.path_s();
 #pragma unroll
@@ -349,97 +351,105 @@ __global__ void __launch_bounds__(most_threads, 1)
         };
 
         const int u_at = stored + overrun;  // from an element of phi to that of u, g and h
-        kept.first = first_quad;
+        const auto pass_over_weights = [&](auto back_again) {
+          constexpr bool adjoint = decltype(back_again)::value;
+          kept.first = first_quad;
 #pragma unroll 1
-        for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
-          const Quad<T> mu = kept.mu(k), sigma = kept.sigma(k);
-          Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
-          Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
-          T* at[quad_elements];  // in the first team's memory
-          {
-            const Places place = places[quad];
+          for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
+            const Quad<T> mu = kept.mu(k), sigma = kept.sigma(k);
+            Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
+            Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
+            T* at[quad_elements];  // in the first team's memory
+            {
+              const Places place = places[quad];
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              at[word] = first_team + place.at[word];
+              for (int word = 0; word < quad_elements; ++word) {
+                at[word] = first_team + place.at[word];
+              }
             }
-          }
-          if (adjoint) {
-            const Quad<T> step = rates(quad), v_mu = kept.v_mu(), v_s = kept.v_s();
+            if constexpr (adjoint) {
+              const Quad<T> step = rates(quad), v_mu = kept.v_mu(), v_s = kept.v_s();
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              d_mu.v[word] = step.v[word] * v_mu.v[word];
-              d_s.v[word] = step.v[word] * v_s.v[word];
+              for (int word = 0; word < quad_elements; ++word) {
+                d_mu.v[word] = step.v[word] * v_mu.v[word];
+                d_s.v[word] = step.v[word] * v_s.v[word];
+              }
             }
-          }
-          if (round > 1) {
-            sum_mu = kept.sum_mu();
-            sum_s = kept.sum_s();
-          }
-#pragma unroll
-          for (int n = 0; n < most_teams; ++n) {
-            if (n < left) left_normals[n] = kept.noise(noise_before)[n * warp_lanes];
-          }
-
-          Quad<T>* const now = kept.noise(noise_now);
-          if (adjoint) {
+            if (round > 1) {
+              sum_mu = kept.sum_mu();
+              sum_s = kept.sum_s();
+            }
 #pragma unroll
             for (int n = 0; n < most_teams; ++n) {
-              if (n < drawn) normals[n] = now[n * warp_lanes];
+              if (n < left) left_normals[n] = kept.noise(noise_before)[n * warp_lanes];
             }
-          } else if (draws) {
-            const int sample = round * teams;
-            if (noise.given) {
-              normals[0] = noise.read(quad, sample, width);
-              if (drawn > 1) normals[1] = noise.read(quad, sample + 1, width);
-            } else if (drawn > 1) {
-              noise.template draw<2>(keys, quad, sample, normals);
+
+            Quad<T>* const now = kept.noise(noise_now);
+            if constexpr (adjoint) {
+#pragma unroll
+              for (int n = 0; n < most_teams; ++n) {
+                if (n < drawn) normals[n] = now[n * warp_lanes];
+              }
+            } else if (draws) {
+              const int sample = round * teams;
+              if (noise.given) {
+                normals[0] = noise.read(quad, sample, width);
+                if (drawn > 1) normals[1] = noise.read(quad, sample + 1, width);
+              } else if (drawn > 1) {
+                noise.template draw<2>(keys, quad, sample, normals);
+              } else {
+                noise.template draw<1>(keys, quad, sample, normals);
+              }
+              now[0] = normals[0];
+              if (drawn > 1) now[warp_lanes] = normals[1];
+            }
+
+#pragma unroll
+            for (int n = 0; n < most_teams; ++n) {
+              if (n >= left) continue;
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                const T g = at[word][u_at + n * of_team];
+                sum_mu.v[word] += g;
+                sum_s.v[word] += g * left_normals[n].v[word];
+              }
+            }
+            if (!draws) {
+              finish(back_again, quad, mu, sigma, d_mu, d_s, sum_mu, sum_s);
+              continue;
+            }
+            if (round > 0) {
+              kept.sum_mu() = sum_mu;
+              kept.sum_s() = sum_s;
+            }
+            if constexpr (adjoint) {
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
+#pragma unroll
+              for (int n = 0; n < most_teams; ++n) {
+                if (n >= drawn) continue;
+#pragma unroll
+                for (int word = 0; word < quad_elements; ++word) {
+                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                  at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
+                }
+              }
             } else {
-              noise.template draw<1>(keys, quad, sample, normals);
-            }
-            now[0] = normals[0];
-            if (drawn > 1) now[warp_lanes] = normals[1];
-          }
-
 #pragma unroll
-          for (int n = 0; n < most_teams; ++n) {
-            if (n >= left) continue;
+              for (int n = 0; n < most_teams; ++n) {
+                if (n >= drawn) continue;
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              const T g = at[word][u_at + n * of_team];
-              sum_mu.v[word] += g;
-              sum_s.v[word] += g * left_normals[n].v[word];
-            }
-          }
-          if (!draws) {
-            finish(quad, mu, sigma, d_mu, d_s, sum_mu, sum_s);
-            continue;
-          }
-          if (round > 0) {
-            kept.sum_mu() = sum_mu;
-            kept.sum_s() = sum_s;
-          }
-          if (adjoint) {
-#pragma unroll
-            for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n >= drawn) continue;
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
-                at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
-              }
-            }
-          } else {
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n >= drawn) continue;
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                for (int word = 0; word < quad_elements; ++word) {
+                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                }
               }
             }
           }
+        };
+        if (up) {
+          pass_over_weights(std::true_type());
+        } else {
+          pass_over_weights(std::false_type());
         }
         if (!draws) {
           if (outer && descent.loss) {
@@ -461,7 +471,7 @@ __global__ void __launch_bounds__(most_threads, 1)
         }
         const int sets = outer && descent.two_sets ? 2 : 1;
         const bool live = round * teams + number < samples;  // else the team idles along
-        if (adjoint) {
+        if (up) {
           task.load_rows(descent.inner, t);
           if (!live) task.rows = 0;
           __syncthreads();
