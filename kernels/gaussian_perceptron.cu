@@ -4,31 +4,36 @@
 // Mathematics   phi = mu + e^s eps at a sample; g its gradient, h the derivative of g along u
 //               (perceptron_task.h); delta = e^s eps; scale, S and KL as gaussian_perceptron.h has
 //               them; KL's derivatives are those of elementwise.cu.
-//               inner step   g_mu = sum_samples g, g_s = sum_samples g delta (both scaled by 1 / S
-//                            from the loss on); q <- q - rate (g + grad KL)
+//               inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (both scaled by
+//                            1 / S from the loss on); q <- q - rate (g + grad KL)
 //               adjoint      d = rate v; u = d_mu + delta d_s; v_mu <- v_mu - (sum h + KL'' d),
-//                            v_s <- v_s - (sum h delta + g_s d_s + KL'' d); steps K - 1 down to 0
+//                            v_s <- v_s - (e^s sum h eps + g_s d_s + KL'' d); steps K - 1 down to 0
 //               gradient     v at step 0, plus what theta gets as the prior of both KLs
+//               eps itself is kept, for sums over samples and for the way back: phi - mu has lost
+//               it where e^s is small beside mu.
 // Layout        One block works on one task at a time (persistent). Each of its teams, two where
 //               there are two samples, has a sample of that task at once: phi and u (later g, or h,
-//               in u's place), features and tangents, in shared memory. delta is not kept: it is
-//               phi - mu, what phi was moved by. The task's own vectors (q and v at hand, sums over
-//               samples, iterates, g_s of each step) lie in global memory, flat, for every block
-//               (not task), which is memory that the second cache holds.
-// Who does what Passes over weights: a thread takes a Philox quad of four elements for all teams,
-//               adds up what the last round's samples left, and draws the next round's: noise is
-//               drawn where it is used, again in the adjoint. A thread meets the same elements in
-//               every pass: vectors in global memory need no barrier. In between each team makes a
-//               pass of the network (perceptron_task.h). Samples are added in ascending order,
+//               in u's place), features and tangents, in shared memory. The task's own vectors (q
+//               of all steps with e^s, v, sums over samples, g_s of each step, eps of all inner
+//               samples) lie in global memory, for every block (not task): a Philox quad's four
+//               elements side by side, 32 quads in a row (a run, what a warp takes), all vectors of
+//               a run one behind the other. So a vector is 16 bytes a thread at a fixed distance.
+// Who does what Passes over weights: a thread takes a quad for all teams, adds up what the last
+//               round's samples left, and draws the next round's (normal.h), or on the way back
+//               reads them; when all are there it takes the step. A thread meets the same elements
+//               in every pass: vectors in global memory need no barrier. In between each team makes
+//               a pass of the network (perceptron_task.h). Samples are added in ascending order,
 //               whatever the number of teams.
 // Outputs       end and gradient overwritten; loss accumulated. A task that leaves the finite range
 //               has numbers there that are not finite; the reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // S = 10 inside and outside, 10 + 10 rows, float:
 //               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.265 M:
-//                              20.3 M; 110 x 1761 normals of some 65: 12.6 M, integer for the most
-//               memory         gradient and end, 28 KB, once each
-//               second cache   passes over weights: 33 vectors a step, 49 a step back: 3.1 MB
+//                              20.3 M; 60 x 1761 normals of some 37: 3.9 M, a quarter of it integer
+//               memory         gradient and end, 28 KB, once each; eps of 50 samples, 358 KB, there
+//                              and back
+//               second cache   passes over weights: 36 vectors a step, 53 a step back: 3.5 MB; eps
+//                              1.6 MB
 //               shared memory  a team has 26 KB, a block with two 56 KB: 4 on a multiprocessor
 //               Floor 3.3 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
 #include "kernels/gaussian_perceptron.h"

@@ -65,7 +65,7 @@ struct GaussianDescent {
 template <class T>
 bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows,
                               int samples, const DeviceLimits& device);
-/// Scalars of scratch memory, 16 bytes aligned.
+/// Scalars of scratch memory.
 std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
                              int samples_to_go_back);
 
