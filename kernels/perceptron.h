@@ -41,6 +41,8 @@ struct Perceptron {
   // Set by plan_perceptron, in scalars:
   int stored_weights = 0;  ///< one vector of weights in the block's memory, and of an iterate
   int features = 0;        ///< all features and gradients, without tangents
+  int kept_at = 0;         ///< among them all layers' outputs, one after another,
+  int kept = 0;            ///< so many, which a gradient keeps for its derivative
   int rows = 0;            ///< the most of any set
 };
 
