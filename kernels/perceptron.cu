@@ -214,6 +214,50 @@ bool is_narrow(int rows, int columns, int depth, int tile_height, int tile_width
              (per_tile + per_depth * depth);
 }
 
+void choose_ways(PerceptronLayer& layer, int rows) {
+  const int in = layer.inputs, out = layer.outputs;
+  const bool usual = in == usual_width && out == usual_width;
+  const ProductWay tiles = usual ? ProductWay::usual_tiles : ProductWay::tiles;
+  if (in == 1) {
+    layer.forward = ProductWay::outer;
+  } else if (out == 1 && in >= 4) {
+    layer.forward = ProductWay::column;
+  } else if (in < 4 || is_narrow(rows, out, in, tile_rows, tile_columns, 14, 200)) {
+    layer.forward = ProductWay::elements;
+  } else {
+    layer.forward = tiles;
+  }
+  if (out == 1) {
+    layer.backward = ProductWay::outer;
+  } else if (in < 4 || is_narrow(rows, in, out, tile_rows, tile_columns, 15, 200)) {
+    layer.backward = ProductWay::elements;
+  } else {
+    layer.backward = tiles;
+  }
+  if (in == 1) {
+    layer.weights = GradientWay::one_input;
+  } else if (out == 1) {
+    layer.weights = GradientWay::one_output;
+  } else if (in < 4 || is_narrow(out, in, rows, tile_weights, tile_weights, 70, 200)) {
+    layer.weights = GradientWay::elements;
+  } else {
+    layer.weights = usual ? GradientWay::usual_tiles : GradientWay::tiles;
+  }
+  layer.curve = Curve::none;
+  if (!layer.activated) return;
+  switch (layer.activation) {
+    case Activation::relu:
+      layer.curve = Curve::relu;
+      break;
+    case Activation::leaky_relu:
+      layer.curve = Curve::leaky_relu;
+      break;
+    case Activation::tanh:
+      layer.curve = Curve::tanh;
+      break;
+  }
+}
+
 }  // namespace
 
 std::size_t PerceptronPlan::scratch(int tasks, int steps) const {
@@ -259,13 +303,7 @@ void lay_out(Perceptron& n, int rows) {
     if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
   }
   n.kept = at - n.kept_at;
-  for (int l = 0; l < n.layers; ++l) {
-    PerceptronLayer& layer = n.layer[l];
-    const int in = layer.inputs, out = layer.outputs;
-    layer.narrow.forward = in < 4 || is_narrow(rows, out, in, tile_rows, tile_columns, 18, 150);
-    layer.narrow.backward = is_narrow(rows, in, out, tile_rows, tile_columns, 20, 150);
-    layer.narrow.weights = in < 4 || is_narrow(out, in, rows, tile_weights, tile_weights, 70, 150);
-  }
+  for (int l = 0; l < n.layers; ++l) choose_ways(n.layer[l], rows);
   n.layer[0].inputs_stride = quads(n.layer[0].inputs);
   buffer(n.layer[0].inputs_at, n.layer[0].inputs);
   n.features = at;

@@ -426,36 +426,39 @@ __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, co
 }
 
 template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void wide_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
-                                             const ProductSize& size, const Store& store) {
-  if (sizeof(T) == 4 && size.columns == usual_width && size.depth == usual_width &&
-      a.stride == usual_width && b.stride == usual_stride && size.rows % tile_rows == 0) {
-    Store usual = store;
-    usual.stride = usual_width;
+__device__ __forceinline__ void wide_product(Team team, bool usual, const Matrix<T>& a,
+                                             const Matrix<T>& b, const ProductSize& size,
+                                             const Store& store) {
+  if (sizeof(T) == 4 && usual && size.rows % tile_rows == 0) {
+    Store known = store;
+    known.stride = usual_width;
     tile_product<terms, along, true>(team, Matrix<T>{a.value, a.dot, usual_width},
                                      Matrix<T>{b.value, b.dot, usual_stride},
-                                     {size.rows, usual_width, usual_width}, usual);
+                                     {size.rows, usual_width, usual_width}, known);
   } else {
     tile_product<terms, along, false>(team, a, b, size, store);
   }
 }
 
 template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void product(Team team, bool narrow, const Matrix<T>& a,
+__device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<T>& a,
                                         const Matrix<T>& b, const ProductSize& size,
                                         const Store& store) {
-  if (size.depth == 1) {  // rows of weights of one input lie one after another
+  const bool usual = way == ProductWay::usual_tiles;
+  if (usual || way == ProductWay::tiles) {
+    if constexpr (terms == all_terms) {  // all sums at once would not fit into registers
+      wide_product<values, along>(team, usual, a, b, size, store.template part<values>());
+      wide_product<both_dots, along>(team, usual, a, b, size, store.template part<both_dots>());
+    } else {
+      wide_product<terms, along>(team, usual, a, b, size, store);
+    }
+  } else if (way == ProductWay::outer) {  // rows of weights of one input lie one after another
     outer_product<terms>(team, a, b, size, store);
-  } else if (along && size.columns == 1 && size.depth >= 4) {
+  } else if (along && way == ProductWay::column) {
     column_product<terms>(team, a, b, size, store);
-  } else if (narrow) {
+  } else {
     narrow_product<terms>(team, a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
                           store);
-  } else if constexpr (terms == all_terms) {  // all sums at once would not fit into registers
-    wide_product<values, along>(team, a, b, size, store.template part<values>());
-    wide_product<both_dots, along>(team, a, b, size, store.template part<both_dots>());
-  } else {
-    wide_product<terms, along>(team, a, b, size, store);
   }
 }
 
@@ -533,23 +536,6 @@ __device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, con
   }
 }
 
-template <unsigned terms, class T, class Store>
-__device__ __forceinline__ void wide_sum_over_rows(Team team, const Matrix<T>& g,
-                                                   const Matrix<T>& x, const ProductSize& size,
-                                                   const Store& store, bool biased,
-                                                   const Store& bias) {
-  if (sizeof(T) == 4 && size.rows == usual_width && size.columns == usual_width &&
-      g.stride == usual_width && x.stride == usual_width && store.stride == usual_stride) {
-    Store usual = store;
-    usual.stride = usual_stride;
-    sum_over_rows<terms, true>(team, Matrix<T>{g.value, g.dot, usual_width},
-                               Matrix<T>{x.value, x.dot, usual_width},
-                               {usual_width, usual_width, size.depth}, usual, biased, bias);
-  } else {
-    sum_over_rows<terms, false>(team, g, x, size, store, biased, bias);
-  }
-}
-
 // ---- one task ----
 
 /// f and f' of a layer's output y, and f''(a) a' of y and y': f is known by its value.
@@ -558,17 +544,11 @@ struct Slope {
   T first, second;
 };
 template <class T>
-__device__ __forceinline__ Slope<T> slope_at(const PerceptronLayer& layer, T y, T y_dot) {
-  if (!layer.activated) return {T(1), T(0)};
-  switch (layer.activation) {
-    case Activation::tanh:
-      return {T(1) - y * y, T(-2) * y * y_dot};
-    case Activation::leaky_relu:
-      return {y > T(0) ? T(1) : T(leaky_slope), T(0)};
-    case Activation::relu:
-      break;
-  }
-  return {y > T(0) ? T(1) : T(0), T(0)};
+__device__ __forceinline__ Slope<T> slope_at(Curve curve, T y, T y_dot) {
+  if (curve == Curve::none) return {T(1), T(0)};
+  if (curve == Curve::tanh) return {T(1) - y * y, T(-2) * y * y_dot};
+  const T below = curve == Curve::leaky_relu ? T(leaky_slope) : T(0);
+  return {y > T(0) ? T(1) : below, T(0)};
 }
 
 /// What a product does to its elements on their way out, without a branch: relu, leaky_relu and
@@ -580,16 +560,14 @@ struct Bend {
   T slope, threshold;
   Bits least;  ///< of outputs whose tangents pass, as an integer
 
-  __device__ explicit Bend(const PerceptronLayer& layer)
-      : slope(layer.activation == Activation::leaky_relu ? T(leaky_slope) : T(0)),
-        threshold(0),
-        least(0) {
-    if (!layer.activated || layer.activation == Activation::tanh) slope = T(1);
-    if (slope == T(leaky_slope)) {
-      threshold = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
-      least = 1;
-    }
-  }
+  __device__ explicit Bend(Curve curve)
+      : slope(curve == Curve::leaky_relu ? T(leaky_slope)
+              : curve == Curve::relu     ? T(0)
+                                         : T(1)),
+        threshold(curve != Curve::leaky_relu ? T(0)
+                  : sizeof(T) == 4           ? T(0x1p-126)
+                                             : T(0x1p-1022)),
+        least(curve == Curve::leaky_relu ? 1 : 0) {}
   __device__ T forward(T a) const {
     const T below = slope * a;
     return a >= threshold ? a : below;
@@ -598,10 +576,6 @@ struct Bend {
   __device__ T tangent(T y, T x) const { return std::bit_cast<Bits>(y) >= least ? x : slope * x; }
   __device__ T backward(T y, T g) const { return y > T(0) ? g : slope * g; }
 };
-
-__device__ inline bool is_tanh(const PerceptronLayer& layer) {
-  return layer.activated && layer.activation == Activation::tanh;
-}
 
 /// y = f(W x + b), but for tanh.
 template <class T>
@@ -700,33 +674,41 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
                                             const Visit& visit) {
   constexpr int lanes = 8, columns = 5;  // of a row, of a lane
   const int lane = team.thread % lanes, group = team.thread / lanes, groups = team.threads / lanes;
-  const auto matrix = [&](int at, int number, int height, int width, int stride) {
-    for (int k = lane; k < width; k += lanes * columns) {
+  // five columns of a lane's, in a row or some; `inside`: all of them are
+  const auto strip = [&](auto inside, int at, int number, int height, int width, int stride,
+                         int k) {
 #pragma unroll 2
-      for (int o = group; o < height; o += groups) {
-        const int i = number + o * width + k, to = at + o * stride + k;
-        T loaded[columns] = {};
+    for (int o = group; o < height; o += groups) {
+      const int i = number + o * width + k, to = at + o * stride + k;
+      T loaded[columns] = {};
 #pragma unroll
-        for (int j = 0; j < columns; ++j) {
-          if (from && k + lanes * j < width) loaded[j] = from[i + lanes * j];
-        }
+      for (int j = 0; j < columns; ++j) {
+        if (from && (inside.value || k + lanes * j < width)) loaded[j] = from[i + lanes * j];
+      }
 #pragma unroll
-        for (int j = 0; j < columns; ++j) {
-          if (k + lanes * j < width) visit(to + lanes * j, i + lanes * j, loaded[j]);
-        }
+      for (int j = 0; j < columns; ++j) {
+        if (inside.value || k + lanes * j < width) visit(to + lanes * j, i + lanes * j, loaded[j]);
+      }
+    }
+  };
+  const auto matrix = [&](int at, int number, int height, int width, int stride) {
+    for (int left = 0; left < width; left += lanes * columns) {
+      if (left + lanes * columns <= width) {
+        strip(std::true_type{}, at, number, height, width, stride, left + lane);
+      } else {
+        strip(std::false_type{}, at, number, height, width, stride, left + lane);
       }
     }
   };
 #pragma unroll 1
   for (int m = 0; m < 2 * network.layers; ++m) {
     const PerceptronLayer& layer = network.layer[m >> 1];
-    if ((m & 1) != 0) {
-      if (layer.bias >= 0) matrix(layer.bias_at, layer.bias, 1, layer.outputs, 0);
-    } else if (layer.inputs == layer.stride) {  // one row of all
-      matrix(layer.weight_at, layer.weight, 1, layer.outputs * layer.inputs, 0);
-    } else {
-      matrix(layer.weight_at, layer.weight, layer.outputs, layer.inputs, layer.stride);
-    }
+    const bool biases = (m & 1) != 0;
+    const bool one = biases || layer.inputs == layer.stride;  // all of them are one row
+    const int width = biases ? layer.outputs : one ? layer.outputs * layer.inputs : layer.inputs;
+    if (biases && layer.bias < 0) continue;
+    matrix(biases ? layer.bias_at : layer.weight_at, biases ? layer.bias : layer.weight,
+           one ? 1 : layer.outputs, width, layer.stride);
   }
 }
 
@@ -870,12 +852,12 @@ struct Task {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
       const Matrix<T> w = {memory.w + layer.weight_at, nullptr, layer.stride};
-      const Forward<T> store{Bend<T>(layer), memory.w + layer.bias_at, memory.feature + to.at,
+      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_at, memory.feature + to.at,
                              to.stride};
-      product<values, true>(team, layer.narrow.forward, inputs(layer), w,
+      product<values, true>(team, layer.forward, inputs(layer), w,
                             {rows, layer.outputs, layer.inputs}, store);
       __syncthreads();
-      if (!is_tanh(layer)) continue;
+      if (layer.curve != Curve::tanh) continue;
       for (int i = team.thread; i < rows * to.stride; i += team.threads) {
         store.y[i] = tanh(store.y[i]);
       }
@@ -890,16 +872,16 @@ struct Task {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
       const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-      const ForwardTangent<T> store{Bend<T>(layer), memory.u + layer.bias_at,
+      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_at,
                                     memory.feature + to.at, memory.tangent + to.at, to.stride};
       const ProductSize size{rows, layer.outputs, layer.inputs};
       if (l == 0) {
-        product<second_dot, true>(team, layer.narrow.forward, inputs(layer), w, size, store);
+        product<second_dot, true>(team, layer.forward, inputs(layer), w, size, store);
       } else {
-        product<both_dots, true>(team, layer.narrow.forward, inputs(layer), w, size, store);
+        product<both_dots, true>(team, layer.forward, inputs(layer), w, size, store);
       }
       __syncthreads();
-      if (!is_tanh(layer)) continue;
+      if (layer.curve != Curve::tanh) continue;
       for (int i = team.thread; i < rows * to.stride; i += team.threads) {
         const T y = store.y[i];
         store.y_dot[i] *= T(1) - y * y;
@@ -921,7 +903,7 @@ struct Task {
           static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
           static_cast<std::size_t>(r);
       const auto put = [&](int i, T g, T g_dot) {  // by what the last activation was given
-        const Slope<T> f = slope_at(layer, o[i], tangent ? o_dot[i] : T(0));
+        const Slope<T> f = slope_at(layer.curve, o[i], tangent ? o_dot[i] : T(0));
         o[i] = f.first * g;
         if constexpr (tangent) o_dot[i] = f.first * g_dot + f.second * g;
       };
@@ -968,15 +950,15 @@ struct Task {
     const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
     const T* y = memory.feature + layer.inputs_at;
     const int stride = layer.inputs_stride;  // of the gradients too
-    const Backward<terms, T> store{Bend<T>(before), y, memory.feature + before.gradient_at,
+    const Backward<terms, T> store{Bend<T>(before.curve), y, memory.feature + before.gradient_at,
                                    memory.tangent + before.gradient_at, stride};
-    product<terms, false>(team, layer.narrow.backward, gradients(layer), w,
+    product<terms, false>(team, layer.backward, gradients(layer), w,
                           {rows, layer.inputs, layer.outputs}, store);
-    if ((terms & values) == 0 || !is_tanh(before)) return;
+    if ((terms & values) == 0 || before.curve != Curve::tanh) return;
     __syncthreads();
     const T* y_dot = memory.tangent + layer.inputs_at;
     for (int i = team.thread; i < rows * stride; i += team.threads) {
-      const Slope<T> f = slope_at(before, y[i], tangent ? y_dot[i] : T(0));
+      const Slope<T> f = slope_at(before.curve, y[i], tangent ? y_dot[i] : T(0));
       const T g = store.g[i];
       store.g[i] = f.first * g;
       if constexpr (tangent) store.g_dot[i] = f.first * store.g_dot[i] + f.second * g;
@@ -999,23 +981,29 @@ struct Task {
         stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
     const bool biased = layer.bias >= 0;
     const Matrix<T> x = inputs(layer);
-    if (layer.inputs == 1) {
+    const ProductSize size{layer.outputs, layer.inputs, rows};
+    if (sizeof(T) == 4 && layer.weights == GradientWay::usual_tiles) {
+      Update<use, T> known = weight;
+      known.stride = usual_stride;
+      sum_over_rows<terms, true>(team, Matrix<T>{g.value, g.dot, usual_width},
+                                 Matrix<T>{x.value, x.dot, usual_width},
+                                 {usual_width, usual_width, rows}, known, biased, bias);
+    } else if (layer.weights == GradientWay::one_input) {
       thin_weight_gradient<terms, true>(layer, weight, bias);
-    } else if (layer.outputs == 1) {
+    } else if (layer.weights == GradientWay::one_output) {
       thin_weight_gradient<terms, false>(layer, weight, bias);
-    } else if (layer.narrow.weights) {
-      narrow_product<terms>(team, g, 1, g.stride, x, 1, x.stride,
-                            {layer.outputs, layer.inputs, rows}, weight);
+    } else if (layer.weights == GradientWay::elements) {
+      narrow_product<terms>(team, g, 1, g.stride, x, 1, x.stride, size, weight);
       if (!biased) return;
       const T* of = use == Use::adjoint || use == Use::keep_dot ? g.dot : g.value;
       for (int o = team.thread; o < layer.outputs; o += team.threads) {
         T sum = 0;
+#pragma unroll 1
         for (int r = 0; r < rows; ++r) sum += of[o + r * g.stride];
         bias(0, o, {sum, sum});
       }
     } else {
-      wide_sum_over_rows<terms>(team, g, x, {layer.outputs, layer.inputs, rows}, weight, biased,
-                                bias);
+      sum_over_rows<terms, false>(team, g, x, size, weight, biased, bias);
     }
   }
 
@@ -1089,7 +1077,7 @@ struct Task {
         const PerceptronLayer& before = network.layer[l - 1];
         if constexpr (!tangent) {
           input_gradient<values>(layer, before);
-        } else if (l == 1 && derivative_alone && !is_tanh(before)) {
+        } else if (l == 1 && derivative_alone && before.curve != Curve::tanh) {
           input_gradient<both_dots>(layer, before);
         } else {
           input_gradient<all_terms>(layer, before);
