@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(most_threads, 1)
     gaussian_perceptron_kernel(const __grid_constant__ Perceptron network,
                                const __grid_constant__ GaussianDescent<T> descent,
                                const __grid_constant__ PhiloxKeys keys, int tasks, int teams,
-                               int kept_vectors) {
+                               int kept_vectors, std::size_t of_block) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int team_threads = threads / teams, number = thread / team_threads;
   const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
@@ -209,12 +209,13 @@ __global__ void __launch_bounds__(most_threads, 1)
 
   const int steps = descent.steps;
   const bool back = descent.second_order;
-  // the block's memory, of this thread's first quad; from run to run
+  // the block's memory, of this thread's first quad; from run to run; what gradients keep of their
+  // samples is behind that
   const std::ptrdiff_t run = static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
+  T* const block = descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
   Quad<T>* const first_quad =
-      reinterpret_cast<Quad<T>*>(descent.scratch) +
-      (static_cast<std::ptrdiff_t>(blockIdx.x) * runs_of(width) + thread / warp_lanes) * run +
-      thread % warp_lanes;
+      reinterpret_cast<Quad<T>*>(block) + thread / warp_lanes * run + thread % warp_lanes;
+  T* const first_activation = block + runs_of(width) * run * quad_elements;
   const std::ptrdiff_t next_quad = run * (threads / warp_lanes);
   Kept<T> kept{first_quad, steps};
   for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
@@ -476,20 +477,29 @@ __global__ void __launch_bounds__(most_threads, 1)
         }
         const int sets = outer && descent.two_sets ? 2 : 1;
         const bool live = round * teams + number < samples;  // else the team idles along
+        T* activations = nullptr;
+        if (back && !outer) {
+          const int sample = live ? k * samples + round * teams + number : steps * samples;
+          activations = first_activation + static_cast<std::ptrdiff_t>(sample) * network.kept;
+        }
         if (up) {
           task.load_rows(descent.inner, t);
+          copy_quads(task.team, memory.feature + network.kept_at, activations, network.kept);
           if (!live) task.rows = 0;
           __syncthreads();
           const T scale = scale_of(descent.inner.scale, t) / static_cast<T>(samples);
-          task.derivative(descent.inner, t, scale, [&](const PerceptronLayer& layer, bool first) {
-            if (first) {
-              task.template weight_gradient<Use::keep_dot, first_dot>(layer, memory.u, T(0),
-                                                                      nullptr);
-            } else {
-              task.template weight_gradient<Use::keep_dot, both_dots>(layer, memory.u, T(0),
-                                                                      nullptr);
-            }
-          });
+          task.derivative(
+              descent.inner, t, scale,
+              [&](const PerceptronLayer& layer, bool first) {
+                if (first) {
+                  task.template weight_gradient<Use::keep_dot, first_dot>(layer, memory.u, T(0),
+                                                                          nullptr);
+                } else {
+                  task.template weight_gradient<Use::keep_dot, both_dots>(layer, memory.u, T(0),
+                                                                          nullptr);
+                }
+              },
+              true);
           continue;
         }
 #pragma unroll 1
@@ -501,13 +511,16 @@ __global__ void __launch_bounds__(most_threads, 1)
           if (!live) task.rows = 0;
           __syncthreads();
           const T scale = scale_of(set.scale, t) / static_cast<T>(samples);
-          task.gradient(set, t, scale, [&](const PerceptronLayer& layer, bool) {
-            if (which > 0) {
-              task.template weight_gradient<Use::add, values>(layer, memory.u, T(0), nullptr);
-            } else {
-              task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
-            }
-          });
+          task.gradient(
+              set, t, scale,
+              [&](const PerceptronLayer& layer, bool) {
+                if (which > 0) {
+                  task.template weight_gradient<Use::add, values>(layer, memory.u, T(0), nullptr);
+                } else {
+                  task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
+                }
+              },
+              activations);
         }
       }
       // what teams kept of the pass is read; a thread's own vectors need no barrier
@@ -516,13 +529,24 @@ __global__ void __launch_bounds__(most_threads, 1)
   }
 }
 
+int kept_vectors_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
+  return Kept<float>::vectors(steps, plan.teams + samples_to_go_back);
+}
+
+/// Scalars that a block keeps; a place more for what a team without a sample has to say.
+std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
+  const int activations = samples_to_go_back > 0 ? samples_to_go_back + 1 : 0;
+  return static_cast<std::size_t>(kept_vectors_of(plan, steps, samples_to_go_back)) *
+             static_cast<std::size_t>(runs_of(plan.network.weights) * warp_lanes * quad_elements) +
+         static_cast<std::size_t>(activations) * static_cast<std::size_t>(plan.network.kept);
+}
+
 }  // namespace
 
 std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
                              int samples_to_go_back) {
   return static_cast<std::size_t>(std::min(tasks, plan.blocks)) *
-         static_cast<std::size_t>(Kept<float>::vectors(steps, plan.teams + samples_to_go_back)) *
-         static_cast<std::size_t>(runs_of(plan.network.weights) * warp_lanes * quad_elements);
+         kept_scalars_of(plan, steps, samples_to_go_back);
 }
 
 template <class T>
@@ -555,7 +579,8 @@ void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDesce
        .shared_bytes = plan.shared_bytes,
        .stream = stream},
       plan.network, descent, philox_keys(descent.noise.key), tasks, plan.teams,
-      Kept<T>::vectors(descent.steps, plan.teams + descent.samples_to_go_back()));
+      kept_vectors_of(plan, descent.steps, descent.samples_to_go_back()),
+      kept_scalars_of(plan, descent.steps, descent.samples_to_go_back()));
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                       \
