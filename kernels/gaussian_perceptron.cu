@@ -17,7 +17,8 @@
 //               of all steps with e^s, v, sums over samples, g_s of each step, eps of all inner
 //               samples) lie in global memory, for every block (not task): a Philox quad's four
 //               elements side by side, 32 quads in a row (a run, what a warp takes), all vectors of
-//               a run one behind the other. So a vector is 16 bytes a thread at a fixed distance.
+//               a run one behind the other, so that a vector is 16 bytes a thread at a fixed
+//               distance. Behind them lie the activations of all inner samples.
 // Who does what Passes over weights: a thread takes a quad for all teams, adds up what the last
 //               round's samples left, and draws the next round's (normal.h), or on the way back
 //               reads them; when all are there it takes the step. A thread meets the same elements
@@ -28,14 +29,14 @@
 //               has numbers there that are not finite; the reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // S = 10 inside and outside, 10 + 10 rows, float:
-//               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.265 M:
-//                              20.3 M; 60 x 1761 normals of some 37: 3.9 M, a quarter of it integer
-//               memory         gradient and end, 28 KB, once each; eps of 50 samples, 358 KB, there
-//                              and back
+//               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.198 M:
+//                              16.9 M; 60 x 1761 normals of some 37: 3.9 M, a quarter of it integer
+//               memory         gradient and end, 28 KB, once each; eps and activations of 50
+//                              samples, 530 KB, there and back
 //               second cache   passes over weights: 36 vectors a step, 53 a step back: 3.5 MB; eps
-//                              1.6 MB
+//                              1.6 MB, activations 0.3 MB
 //               shared memory  a team has 26 KB, a block with two 56 KB: 4 on a multiprocessor
-//               Floor 3.3 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
+//               Floor 4.0 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
 #include "kernels/gaussian_perceptron.h"
 
 #include <algorithm>

@@ -6,24 +6,24 @@
 //               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first, steps K - 1 down to 0:
 //                          the derivative of the gradient along rate v;
 //                          dL/drate_k = -v dL/dw_k
-//               Nothing of a step is kept but its iterate w_k.
+//               Of a step its iterate w_k and its layers' outputs are kept.
 // Layout        One block works on one task at a time, and takes another when it is done
 //               (persistent). In its shared memory: w, v (and u, where rates differ by weight), and
-//               features. Iterates 1 .. K - 1 go to global memory, K - 1 for every block (not
-//               task), which is memory that the second cache holds.
+//               features. Iterates 1 .. K - 1 and outputs of K steps go to global memory, for
+//               every block (not task), which is about what the second cache holds.
 // Who does what A task has one warp, more where a layer has more tiles (perceptron_task.h).
 // Outputs       end, gradient (unless accumulated) and rate gradients overwritten; loss
-// accumulated.
-//               A task that leaves the finite range has numbers there that are not finite; the
-//               reduction masks it.
+//               accumulated. A task that leaves the finite range has numbers there that are not
+//               finite; the reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // 10 + 10 rows, float:
-//               operations     a gradient 0.100 M, an adjoint step 0.265 M (0.066 M of it compute
-//                              activations and gradients again): 6 and 5 of them, 1.92 M
+//               operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them, 1.59 M
 //               memory         gradient and last iterate, 14 KB, once each; rows 160 B
-//               second cache   iterates: 62 KB; the start, which all tasks share: 14 KB
+//               second cache   iterates: 62 KB; outputs: 34 KB; the start, which all tasks share:
+//                              14 KB
 //               shared memory  the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
-//               Floor 35 M tasks/s at 67 TFLOP/s; expected 7.5 to 8.8 M (docs/kernels.md says why).
+//               Floor 42 M tasks/s at 67 TFLOP/s; expected 10.6 to 12.4 M (docs/kernels.md says
+//               why).
 #include "kernels/perceptron.h"
 
 #include <algorithm>

@@ -5,22 +5,21 @@
 //               gradient    g_l = f_l'(a_l) (W_{l+1}^T g_{l+1}), g_L from the loss;
 //                           dL/dW_l = sum_rows g_l y_{l-1}^T, dL/db_l = sum_rows g_l
 //               derivative  of the gradient along a direction u of the weights, by the product rule
-//               in
-//                           all of the above (forward over reverse, Pearlmutter 1994)
+//                           in all of the above (forward over reverse, Pearlmutter 1994)
 //               f' and f'' a' are known by y and y' alone (tanh: 1 - y^2 and -2 y y'), so that a is
 //               not kept.
 // Layout        In the block's shared memory, for each team: vectors of weights, their rows padded
-// to
-//               4 times an odd number; features of all layers with their tangents. What nobody
+//               to 4 times an odd number; features of all layers with their tangents. What nobody
 //               reads any more is overwritten: outputs by the loss's gradient, a layer's inputs by
 //               the gradient two layers below.
-// Who does what A warp makes 10 rows by 48 features of a layer's outputs or input gradients: a lane
-//               five by three of them, values and tangents together, so that operands are loaded
-//               once. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
-//               sums in registers, a lane a column of some rows, or a pair of weights, or half of a
-//               row. What else is narrow: a thread an element. Sums have a fixed order: rows
-//               ascending; depth ascending, that of one output in two halves. All teams of a block
-//               pass the same barriers.
+// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
+//               five by five of them over half of the depth, 16 bytes of it at a time; lanes 16
+//               apart then add their sums. A tangent is a product of its own, of two pairs of
+//               operands. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
+//               sums in registers, a lane four columns of every other row, or half of a row. What
+//               else is narrow: a thread an element. Sums have a fixed order: rows ascending; depth
+//               ascending in two halves; with one input or one output rows in two halves. All teams
+//               of a block pass the same barriers.
 #pragma once
 
 #include <bit>
@@ -71,11 +70,14 @@ template <class T>
 struct alignas(16) Quad {
   T v[4];
 };
-/// As many as 16 bytes hold.
+/// What a lane reads of a tile's operands at once: 16 bytes of floats, but doubles one by one, so
+/// that their sums stay in registers.
 template <class T>
-struct alignas(16) Several {
-  T v[16 / sizeof(T)];
+struct alignas(sizeof(T) == 4 ? 16 : sizeof(T)) Several {
+  T v[sizeof(T) == 4 ? 4 : 1];
 };
+template <class T>
+constexpr int several = sizeof(Several<T>) / sizeof(T);
 
 /// Threads that take a task's pass together: whole warps.
 struct Team {
@@ -153,7 +155,7 @@ __device__ __forceinline__ Several<T> several_at(const T* address) {
 template <unsigned terms, bool along, bool full, class T, class Store>
 __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                              const ProductSize& size, const Store& store) {
-  constexpr int turn = 16 / sizeof(T);
+  constexpr int turn = several<T>;
   constexpr int kept_rows = lane_rows / 2, middle = kept_rows, given = kept_rows + 1;
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
@@ -170,31 +172,27 @@ __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, cons
   for (int tile = team.thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
     const int top = down * tile_rows + group, left = (tile - down * across) * tile_columns;
-    // The halves' rows in an order such that what one gives away is what the other keeps: a few
-    // first ones, from which to go on by two.
-    const int first_rows[3] = {top + (half != 0 ? 2 * given : 0), top,
-                               top - (half != 0 ? 2 * given : 0)};
-    const auto which = [](int i) { return i < middle ? 0 : i == middle ? 1 : 2; };
-    const auto row_at = [&](int i) { return first_rows[which(i)] + 2 * i; };
+    // the halves' rows in an order such that what one gives away is what the other keeps
+    const int shift = half != 0 ? 2 * given : 0;
+    const auto row_at = [&](int i) {
+      return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
+    };
     const auto column_at = [&](int j) {
       if (along) return left + column + 8 * j;
       return left + (j < 4 ? 4 * column + j : 32 + column);
     };
-    // where the operands are: of a's rows those that the others follow where tiles are full, of
-    // b's the first
+    // Where the operands are. In full tiles three of a's rows lead, and the first of b's: the
+    // others follow at distances that the compiler may know.
+    const auto leader = [](int i) { return i < middle ? 0 : i == middle ? middle : given; };
     const T *a_value[lane_rows], *a_dot[lane_rows], *b_value[lane_columns], *b_dot[lane_columns];
 #pragma unroll
     for (int i = 0; i < lane_rows; ++i) {
-      const int row = full ? first_rows[which(i)] : lesser(row_at(i), size.rows - 1);
+      const int row = full ? row_at(leader(i)) : lesser(row_at(i), size.rows - 1);
       a_value[i] = a.value + row * a.stride + begin;
       a_dot[i] = a.dot + row * a.stride + begin;
     }
     const auto of_a = [&](const T* const(&of)[lane_rows], int i) {
-      return full ? of[which(i) == 0   ? 0
-                       : which(i) == 1 ? middle
-                                       : given] +
-                        2 * i * a.stride
-                  : of[i];
+      return full ? of[leader(i)] + 2 * (i - leader(i)) * a.stride : of[i];
     };
     Element<T> sum[lane_rows][lane_columns];
 #pragma unroll
@@ -465,7 +463,7 @@ __device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<
 /// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k], rows of both at r * stride; size.rows is the
 /// number of outputs o, size.columns of inputs k. A lane makes five by ten: o = its own + 8 i, and
 /// two fours and a pair of k; up to `overrun` scalars after the matrices are read too.
-/// store(o, k, c), and store.several<n>(o, k, n of them), of which some may be beyond the columns;
+/// store(o, k, c), and store.put<n>(o, k, n of them), of which some may be beyond the columns;
 /// bias(0, o, sum_r g[r][o]) where there are biases. `full`: tiles are.
 template <unsigned terms, bool full, class T, class Store>
 __device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, const Matrix<T>& x,
@@ -526,11 +524,11 @@ __device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, con
     for (int i = 0; i < lane_outputs; ++i) {
       const int o = output + 8 * i;
       if (!full && o >= size.rows) continue;
-      if (full || fours < size.columns) store.template several<4>(o, fours, sum[i]);
+      if (full || fours < size.columns) store.template put<4>(o, fours, sum[i]);
       if (full || fours + 16 < size.columns) {
-        store.template several<4>(o, fours + 16, sum[i] + 4);
+        store.template put<4>(o, fours + 16, sum[i] + 4);
       }
-      if (full || pair < size.columns) store.template several<2>(o, pair, sum[i] + 8);
+      if (full || pair < size.columns) store.template put<2>(o, pair, sum[i] + 8);
       if (biased && fours == 0) bias(0, o, of_bias[i]);
     }
   }
@@ -724,7 +722,7 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
 /// at once.
 template <class T>
 __device__ __forceinline__ void copy_quads(Team team, T* to, const T* from, int count) {
-  constexpr int batch = 8, each = 16 / sizeof(T);
+  constexpr int batch = 8, each = several<T>;
   const int lane = team.thread % warp_lanes, warp = team.thread / warp_lanes;
   count /= each;
 #pragma unroll 1
@@ -785,7 +783,7 @@ struct Update {
   }
   /// Neighbours, which lie in 16 bytes, or 8: words after an odd number of them are nobody's.
   template <int n>
-  __device__ __forceinline__ void several(int o, int k, const Element<T>* g) const {
+  __device__ __forceinline__ void put(int o, int k, const Element<T>* g) const {
     if constexpr (use == Use::rate) {
 #pragma unroll
       for (int e = 0; e < n; ++e) {
@@ -1055,10 +1053,10 @@ struct Task {
 #pragma unroll
       for (int e = 0; e < (one_input ? 4 : 1); ++e) both_halves(of_bias[e]);
       if (half != 0 || own >= width) continue;
-      all.template several<4>(0, at, sum);
+      all.template put<4>(0, at, sum);
       if (layer.bias < 0) continue;
       if (one_input) {
-        biases.template several<4>(0, at, of_bias);
+        biases.template put<4>(0, at, of_bias);
       } else if (at == 0) {
         bias(0, 0, of_bias[0]);
       }
