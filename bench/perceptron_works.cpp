@@ -59,14 +59,14 @@ std::vector<KernelWork> perceptron_works(bool smoke) {
   const auto width = static_cast<std::size_t>(network.weights);
   const std::size_t all = static_cast<std::size_t>(tasks) * width;
   // multiply-adds of a row that goes forward; a gradient is three times that but for what nobody
-  // asks for, the gradient by the rows, and a derivative along a direction twice again
+  // asks for, the gradient by the rows, and the derivative of a gradient that is known twice that
   double macs = 0;
   for (int l = 0; l < network.layers; ++l) {
     macs += static_cast<double>(network.layer[l].inputs) * network.layer[l].outputs;
   }
   const double first = network.layer[0].outputs;
   const double gradient = 2.0 * rows * (3.0 * macs - first);
-  const double derivative = 2.0 * rows * (8.0 * macs - 4.0 * first);
+  const double derivative = 2.0 * rows * (6.0 * macs - 4.0 * first);
   std::vector<KernelWork> works;
   const auto add = [&](const char* name, double vectors, double flops, auto prepare) {
     const double numbers = static_cast<double>(all) * vectors + 4.0 * tasks * rows;
@@ -115,7 +115,8 @@ std::vector<KernelWork> perceptron_works(bool smoke) {
         descent.end_mu = a.zeros(all), descent.end_s = a.zeros(all);
         descent.gradient_mu = a.zeros(all), descent.gradient_s = a.zeros(all);
         descent.loss = a.zeros(static_cast<std::size_t>(tasks));
-        descent.scratch = a.zeros(gaussian_scratch(plan, tasks, steps));
+        descent.scratch =
+            a.zeros(gaussian_scratch(plan, tasks, steps, descent.samples_to_go_back()));
         return [=](cudaStream_t s) { gaussian_perceptron_descent(plan, descent, tasks, s); };
       });
   return works;

@@ -4,37 +4,45 @@
 // Mathematics   phi = mu + e^s eps at a sample; g its gradient, h the derivative of g along u
 //               (perceptron_task.h); delta = e^s eps; scale, S and KL as gaussian_perceptron.h has
 //               them; KL's derivatives are those of elementwise.cu.
-//               inner step   g_mu = sum_samples g, g_s = sum_samples g delta (both scaled by 1 / S
-//                            from the loss on); q <- q - rate (g + grad KL)
+//               inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (both scaled by
+//                            1 / S from the loss on); q <- q - rate (g + grad KL)
 //               adjoint      d = rate v; u = d_mu + delta d_s; v_mu <- v_mu - (sum h + KL'' d),
-//                            v_s <- v_s - (sum h delta + g_s d_s + KL'' d); steps K - 1 down to 0
+//                            v_s <- v_s - (e^s sum h eps + g_s d_s + KL'' d); steps K - 1 down to 0
 //               gradient     v at step 0, plus what theta gets as the prior of both KLs
+//               eps itself is kept, for sums over samples and for the way back: phi - mu has lost
+//               it where e^s is small beside mu.
 // Layout        One block works on one task at a time (persistent). Each of its teams, two where
 //               there are two samples, has a sample of that task at once: phi and u (later g, or h,
-//               in u's place), features and tangents, in shared memory. delta is not kept: it is
-//               phi - mu, what phi was moved by. The task's own vectors (q and v at hand, sums over
-//               samples, iterates, g_s of each step) lie in global memory, flat, for every block
-//               (not task), which is memory that the second cache holds.
-// Who does what Passes over weights: a thread takes a Philox quad of four elements for all teams,
-//               adds up what the last round's samples left, and draws the next round's: noise is
-//               drawn where it is used, again in the adjoint. A thread meets the same elements in
-//               every pass: vectors in global memory need no barrier. In between each team makes a
-//               pass of the network (perceptron_task.h). Samples are added in ascending order,
+//               in u's place), features and tangents, in shared memory. The task's own vectors (q
+//               of all steps with e^s, v, sums over samples, g_s of each step, eps of all inner
+//               samples) lie in global memory, for every block (not task): a Philox quad's four
+//               elements side by side, 32 quads in a row (a run, what a warp takes), all vectors of
+//               a run one behind the other, so that a vector is 16 bytes a thread at a fixed
+//               distance. Behind them lie the activations of all inner samples.
+// Who does what Passes over weights: a thread takes a quad for all teams, adds up what the last
+//               round's samples left, and draws the next round's (normal.h), or on the way back
+//               reads them; when all are there it takes the step. A thread meets the same elements
+//               in every pass: vectors in global memory need no barrier. In between each team makes
+//               a pass of the network (perceptron_task.h). Samples are added in ascending order,
 //               whatever the number of teams.
 // Outputs       end and gradient overwritten; loss accumulated. A task that leaves the finite range
 //               has numbers there that are not finite; the reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // S = 10 inside and outside, 10 + 10 rows, float:
-//               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.265 M:
-//                              20.3 M; 110 x 1761 normals of some 65: 12.6 M, integer for the most
-//               memory         gradient and end, 28 KB, once each
-//               second cache   passes over weights: 33 vectors a step, 49 a step back: 3.1 MB
+//               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.198 M:
+//                              16.9 M; 60 x 1761 normals of some 37: 3.9 M, a quarter of it integer
+//               memory         gradient and end, 28 KB, once each; eps and activations of 50
+//                              samples, 530 KB, there and back
+//               second cache   passes over weights: 36 vectors a step, 53 a step back: 3.5 MB; eps
+//                              1.6 MB, activations 0.3 MB
 //               shared memory  a team has 26 KB, a block with two 56 KB: 4 on a multiprocessor
-//               Floor 3.3 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
+//               Floor 4.0 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
 #include "kernels/gaussian_perceptron.h"
 
 #include <algorithm>
+#include <type_traits>
 
+#include "kernels/normal.h"
 #include "kernels/perceptron_task.h"
 
 namespace kshot::cuda {
@@ -45,82 +53,132 @@ using namespace perceptron;
 
 /// Elements of a Philox quad, 16 apart (kshot::noise_address, inverted).
 constexpr int quad_elements = 4, quad_stride = 16;
+/// Samples that a block has at once.
+constexpr int most_teams = 2;
 
+/// Runs of 32 quads, which a warp takes at once; the last one may have elements that are not there.
+constexpr int runs_of(int weights) {
+  return (weights + quad_elements * warp_lanes - 1) / (quad_elements * warp_lanes);
+}
 __device__ inline int first_of_quad(int quad) {
   return (quad >> 4) * 64 + (quad & 15);
 }
-
-/// A quad's standard normals for one sample of task t.
-template <class T>
-__device__ __forceinline__ void draw_quad(const PerceptronNoise<T>& noise, int quad, int task,
-                                          int step, int sample, int weights,
-                                          T (&normals)[quad_elements]) {
-  if (noise.given) {
-    const T* given = noise.given + static_cast<std::size_t>(step) * noise.step_stride +
-                     static_cast<std::size_t>(task) * noise.task_stride +
-                     static_cast<std::size_t>(sample) * noise.sample_stride;
-#pragma unroll
-    for (int word = 0; word < quad_elements; ++word) {
-      const int i = first_of_quad(quad) + quad_stride * word;
-      normals[word] = i < weights ? given[i] : T(0);
-    }
-    return;
-  }
-  RandomKey key = noise.key;
-  key.task += static_cast<std::uint32_t>(task);
-  key.inner_step = static_cast<std::uint32_t>(step);
-  key.sample = static_cast<std::uint32_t>(sample);
-  const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(quad)), key.key());
-  const NormalPair low = box_muller(words[0], words[1]), high = box_muller(words[2], words[3]);
-  normals[0] = static_cast<T>(low.cosine), normals[1] = static_cast<T>(low.sine);
-  normals[2] = static_cast<T>(high.cosine), normals[3] = static_cast<T>(high.sine);
+/// Its elements that there are: the first ones.
+__device__ inline int elements_of_quad(int quad, int weights) {
+  return (weights - first_of_quad(quad) + quad_stride - 1) >> 4;
 }
 
-/// q and p at one weight, with KL's derivatives there (elementwise.cu has the formulas).
+/// A vector's elements of a quad, from the flat order; 0 where there are none.
 template <class T>
-struct KlAt {
-  T d, precision, ratio;
-
-  __device__ KlAt(T mu, T s, T prior_mu, T prior_s)
-      : d(mu - prior_mu), precision(exp(T(-2) * prior_s)), ratio(exp(T(2) * (s - prior_s))) {}
-  __device__ T pull() const { return d * precision; }
-};
-
-/// A mean and a logarithm of a standard deviation, each a vector.
+__device__ __forceinline__ Quad<T> flat_quad(const T* from, int quad, int weights) {
+  Quad<T> x = {};
+#pragma unroll
+  for (int word = 0; word < quad_elements; ++word) {
+    if (word < elements_of_quad(quad, weights)) {
+      x.v[word] = from[first_of_quad(quad) + quad_stride * word];
+    }
+  }
+  return x;
+}
 template <class T>
-struct Both {
-  T* mu;
-  T* s;
+__device__ __forceinline__ void put_flat(T* to, int quad, int weights, const Quad<T>& x) {
+#pragma unroll
+  for (int word = 0; word < quad_elements; ++word) {
+    if (word < elements_of_quad(quad, weights)) {
+      to[first_of_quad(quad) + quad_stride * word] = x.v[word];
+    }
+  }
+}
+
+/// A pass's noise, at task t.
+template <class T>
+struct Noise {
+  std::uint32_t task, step, purpose;  ///< words of Philox's counter
+  const T* given;
+  std::size_t sample_stride;
+
+  __device__ Noise(const PerceptronNoise<T>& noise, int t, int k) {
+    const RandomKey& key = noise.key;
+    const auto counter = key.counter(0);
+    task = counter[2] + static_cast<std::uint32_t>(t);
+    step = static_cast<std::uint32_t>(k) << 16;
+    purpose = counter[3];
+    given = noise.given;
+    sample_stride = noise.sample_stride;
+    if (given) {
+      given += static_cast<std::size_t>(k) * noise.step_stride +
+               static_cast<std::size_t>(t) * noise.task_stride;
+    }
+  }
+
+  __device__ Quad<T> read(int quad, int sample, int weights) const {
+    return flat_quad(given + static_cast<std::size_t>(sample) * sample_stride, quad, weights);
+  }
+  /// A quad's standard normals of so many samples, `sample` the first of them.
+  template <int samples>
+  __device__ __forceinline__ void draw(const PhiloxKeys& keys, int quad, int sample,
+                                       Quad<T> (&normals)[most_teams]) const {
+#pragma unroll
+    for (int n = 0; n < samples; ++n) {
+      const PhiloxWords words =
+          philox_words({static_cast<std::uint32_t>(quad),
+                        step | (static_cast<std::uint32_t>(sample + n) & 0xffffu), task, purpose},
+                       keys);
+      const NormalPair low = normal_pair(words.a, words.b), high = normal_pair(words.c, words.d);
+      normals[n] = {static_cast<T>(low.cosine), static_cast<T>(low.sine),
+                    static_cast<T>(high.cosine), static_cast<T>(high.sine)};
+    }
+  }
 };
 
 /// What the block keeps of its task in global memory, where a thread reads what it wrote itself:
-/// vectors of weights in the flat order.
+/// vectors of weights, a quad's elements side by side, those that are not there too. For each run
+/// of quads they lie one behind the other.
 template <class T>
 struct Kept {
-  T* first;
-  std::size_t weights;
+  Quad<T>* first;  ///< of the quad at hand
+  int steps;
 
-  __device__ T* vector(int number) const {
-    return first + static_cast<std::size_t>(number) * weights;
+  static constexpr int of_task = 7, of_state = 3;
+  /// Vectors of so many steps, and samples' noise.
+  static constexpr int vectors(int steps, int samples) {
+    return of_task + of_state * (steps + 1) + steps + samples;
   }
-  __device__ Both<T> sums() const { return {vector(0), vector(1)}; }     ///< over samples
-  __device__ Both<T> adjoint() const { return {vector(2), vector(3)}; }  ///< by q at hand
-  __device__ Both<T> iterate(int k) const {                              ///< 0 < k < steps
-    return {vector(2 + 2 * k), vector(3 + 2 * k)};
-  }
+  __device__ Quad<T>& vector(int number) const { return first[number * warp_lanes]; }
+  __device__ Quad<T>& sum_mu() const { return vector(0); }  ///< over samples
+  __device__ Quad<T>& sum_s() const { return vector(1); }
+  __device__ Quad<T>& v_mu() const { return vector(2); }  ///< the adjoint: by q at hand
+  __device__ Quad<T>& v_s() const { return vector(3); }
+  __device__ Quad<T>& path_mu() const { return vector(4); }  ///< by theta as both KLs' prior
+  __device__ Quad<T>& path_s() const { return vector(5); }
+  __device__ Quad<T>& prior_precision() const { return vector(6); }
+  /// q_k, and its standard deviation; q_0 is theta.
+  __device__ Quad<T>& mu(int k) const { return vector(of_task + of_state * k); }
+  __device__ Quad<T>& s(int k) const { return vector(of_task + of_state * k + 1); }
+  __device__ Quad<T>& sigma(int k) const { return vector(of_task + of_state * k + 2); }
   /// The likelihood's gradient by s at step k.
-  __device__ T* by_s(int k, int steps) const { return vector(2 + 2 * (steps > 0 ? steps : 1) + k); }
+  __device__ Quad<T>& by_s(int k) const { return vector(of_task + of_state * (steps + 1) + k); }
+  /// Of samples from this one on.
+  __device__ Quad<T>* noise(int sample) const {
+    return &vector(of_task + of_state * (steps + 1) + steps + sample);
+  }
+};
+
+/// Where the elements of a quad lie in a vector of the block's memory.
+struct alignas(8) Places {
+  std::uint16_t at[quad_elements];
 };
 
 template <class T>
 __global__ void __launch_bounds__(most_threads, 1)
     gaussian_perceptron_kernel(const __grid_constant__ Perceptron network,
-                               const __grid_constant__ GaussianDescent<T> descent, int tasks,
-                               int teams, int kept_scalars) {
+                               const __grid_constant__ GaussianDescent<T> descent,
+                               const __grid_constant__ PhiloxKeys keys, int tasks, int teams,
+                               int kept_vectors, std::size_t of_block) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int team_threads = threads / teams, number = thread / team_threads;
   const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
-  const int width = network.weights, quads = (width + 63) / 64 * 16;
+  const int width = network.weights, quads = runs_of(width) * warp_lanes;
 
   DynamicShared shared;
   const auto take = [&](int count) {
@@ -131,7 +189,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   const int of_team = team_scalars(network, 2);
   T* const first_team = take(of_team * teams);
   T* const warp_sums = take(most_threads / warp_lanes);
-  auto* const place = shared.take<std::uint16_t>(static_cast<unsigned>(width));
+  auto* const places = shared.take<Places>(static_cast<unsigned>(quads));
   Task<T> task{network, {thread - number * team_threads, team_threads}, {}};
   Memory<T>& memory = task.memory;
   memory.w = first_team + number * of_team;
@@ -141,164 +199,264 @@ __global__ void __launch_bounds__(most_threads, 1)
   memory.tangent = memory.feature + network.features + overrun;
   memory.row_loss = memory.tangent + tangents + overrun;
   for (int i = thread; i < of_team * teams; i += threads) first_team[i] = T(0);
-  // where an element of the flat order lies in a vector of the block's memory
-  each_weight({thread, threads}, network,
-              [&](int at, int i) { place[i] = static_cast<std::uint16_t>(at); });
-  __syncthreads();
+  const auto put_place = [&](int at, int i) {
+    places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
+  };
+  each_weight({thread, threads}, network, put_place);
+  // what is not there goes behind a vector, to a word that no other thread has
+  for (int i = width + thread; i < quads * quad_elements; i += threads) {
+    put_place(stored + (((i >> 6) & 1) * 16 + (i & 15)), i);
+  }
 
-  const auto weights = static_cast<std::size_t>(width);
   const int steps = descent.steps;
   const bool back = descent.second_order;
+  // the block's memory, of this thread's first quad; from run to run; what gradients keep of their
+  // samples is behind that
+  const std::ptrdiff_t run = static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
+  T* const block = descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
+  Quad<T>* const first_quad =
+      reinterpret_cast<Quad<T>*>(block) + thread / warp_lanes * run + thread % warp_lanes;
+  T* const first_activation = block + runs_of(width) * run * quad_elements;
+  const std::ptrdiff_t next_quad = run * (threads / warp_lanes);
+  Kept<T> kept{first_quad, steps};
+  for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
+    const Quad<T> s = flat_quad(descent.s, quad, width);
+    Quad<T> sigma, precision;
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      sigma.v[word] = exp(s.v[word]);
+      precision.v[word] = exp(T(-2) * s.v[word]);
+    }
+    kept.mu(0) = flat_quad(descent.mu, quad, width);
+    kept.s(0) = s;
+    kept.sigma(0) = sigma;
+    kept.prior_precision() = precision;
+  }
+  __syncthreads();
 
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
 #pragma unroll 1
     for (int pass = 0; pass <= (back ? 2 * steps : steps); ++pass) {
-      const bool down = pass<steps, outer = pass == steps, adjoint = pass> steps;
+      const bool down = pass<steps, outer = pass == steps, up = pass> steps;
       const int samples = outer ? descent.outer_samples : descent.samples;
       if (outer) {
         for (int r = task.team.thread; r < losses; r += team_threads) memory.row_loss[r] = T(0);
       }
 #pragma unroll 1
       for (int round = 0;; ++round) {
-        // Element by element: what the last round's samples left is added up, and this round's are
+        // Quad by quad: what the last round's samples left is added up, and this round's are
         // drawn. What it takes for that is found here, so that it does not stay in registers.
-        const bool draws = round * teams < samples;
-        const std::size_t row = static_cast<std::size_t>(t) * weights;
-        const Both<T> end = {descent.end_mu + row, descent.end_s + row};
-        const Both<T> gradient = {descent.gradient_mu + row, descent.gradient_s + row};
-        const Kept<T> kept{descent.scratch + static_cast<std::size_t>(blockIdx.x) *
-                                                 static_cast<std::size_t>(kept_scalars),
-                           weights};
-        const int k = adjoint ? 2 * steps - pass : pass;
-        const PerceptronNoise<T>& noise = outer ? descent.outer_noise : descent.noise;
+        const int drawn = lesser(teams, samples - round * teams);
+        const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
+        const bool draws = drawn > 0;
+        const int k = up ? 2 * steps - pass : pass;
+        const Noise<T> noise(outer ? descent.outer_noise : descent.noise, t, outer ? 0 : k);
         const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
         const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
-        Both<const T> state = {descent.mu, descent.s};
-        if (k > 0) {
-          const Both<T> at = k == steps ? end : kept.iterate(k);
-          state = {at.mu, at.s};
-        }
+        const auto rates = [&](int quad) {
+          if (rate.vector) return flat_quad(rate.vector, quad, width);
+          return Quad<T>{rate.value, rate.value, rate.value, rate.value};
+        };
+        // noise of this round's samples, and of the last one's
+        const bool keeps = back && !outer;
+        const int noise_now = keeps ? teams + k * samples + round * teams : 0;
+        const int noise_before = keeps ? noise_now - teams : 0;
 
-        T divergence = 0;  // of this thread's weights
+        T divergence = 0;  // of this thread's weights, times kl
         /// What is left of a pass when all samples' gradients are added up.
-        const auto finish = [&](int i, T mu, T s, T d_mu, T d_s, T sum_mu, T sum_s) {
-          T by_mu = sum_mu, by_s = sum_s, path_mu = 0, path_s = 0;
+        const auto finish = [&](auto back_again, int quad, const Quad<T>& mu, const Quad<T>& sigma,
+                                const Quad<T>& d_mu, const Quad<T>& d_s, const Quad<T>& sum_mu,
+                                const Quad<T>& sum_s) {
+          constexpr bool adjoint = decltype(back_again)::value;
+          const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(width);
+          const Quad<T> s = kept.s(k);
+          Quad<T> by_mu = sum_mu, by_s, path_mu = {}, path_s = {};
+#pragma unroll
+          for (int word = 0; word < quad_elements; ++word) {
+            by_s.v[word] = sigma.v[word] * sum_s.v[word];
+          }
+          if (!adjoint && down && back) kept.by_s(k) = by_s;
           if (kl != T(0)) {
-            const KlAt<T> at(mu, s, descent.mu[i], descent.s[i]);
-            if (adjoint) {
-              const T along_mu = kl * at.precision * d_mu, along_s = kl * T(2) * at.ratio * d_s;
-              by_mu += along_mu;
-              by_s += along_s;
-              if (descent.prior_path) {
-                path_mu = along_mu;
-                path_s = T(2) * at.d * along_mu + along_s;
+            const Quad<T> prior_mu = kept.mu(0), prior_s = kept.s(0);
+            const Quad<T> precision = kept.prior_precision();
+            Quad<T> d, pull, apart, ratio;
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              d.v[word] = mu.v[word] - prior_mu.v[word];
+              pull.v[word] = kl * precision.v[word];  // times d, or what d changes by
+              apart.v[word] = s.v[word] - prior_s.v[word];
+              ratio.v[word] = exp(T(2) * apart.v[word]);
+            }
+            if constexpr (adjoint) {
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                const T along_mu = pull.v[word] * d_mu.v[word];
+                const T along_s = kl * T(2) * ratio.v[word] * d_s.v[word];
+                by_mu.v[word] += along_mu;
+                by_s.v[word] += along_s;
+                path_mu.v[word] = along_mu;
+                path_s.v[word] = T(2) * d.v[word] * along_mu + along_s;
               }
+              if (!descent.prior_path) path_mu = path_s = {};
             } else {
-              by_mu += kl * at.pull();
-              by_s += kl * (at.ratio - T(1));
-              if (outer) {
-                const T square = at.d * at.pull();
-                path_mu = -kl * at.pull();
-                path_s = kl * (T(1) - at.ratio - square);
-                divergence += descent.s[i] - s + T(0.5) * (at.ratio + square - T(1));
+              const int elements = outer ? elements_of_quad(quad, width) : 0;
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                const T along = pull.v[word] * d.v[word], grown = ratio.v[word] - T(1);
+                by_mu.v[word] += along;
+                by_s.v[word] += kl * grown;
+                path_mu.v[word] = -along;
+                path_s.v[word] = -kl * grown - along * d.v[word];
+                if (word < elements) {
+                  divergence += T(0.5) * (kl * grown + along * d.v[word]) - kl * apart.v[word];
+                }
               }
             }
           }
-          const Both<T> v = kept.adjoint();
-          if (down) {
-            const T step = rate.vector ? rate.vector[i] : rate.value;
-            const Both<T> next = k + 1 == steps ? end : kept.iterate(k + 1);
-            next.mu[i] = mu - step * by_mu;
-            next.s[i] = s - step * by_s;
-            if (back) kept.by_s(k, steps)[i] = sum_s;
-          } else if (outer) {
-            v.mu[i] = by_mu;
-            v.s[i] = by_s;
-            gradient.mu[i] = by_mu + path_mu;
-            gradient.s[i] = by_s + path_s;
-            if (steps == 0) {
-              end.mu[i] = mu;
-              end.s[i] = s;
+          if (!adjoint && down) {
+            const Quad<T> step = rates(quad);
+            Quad<T> next_mu, next_s, next_sigma;
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              next_mu.v[word] = mu.v[word] - step.v[word] * by_mu.v[word];
+              next_s.v[word] = s.v[word] - step.v[word] * by_s.v[word];
+              next_sigma.v[word] = exp(next_s.v[word]);
+            }
+            kept.mu(k + 1) = next_mu;
+            kept.s(k + 1) = next_s;
+            kept.sigma(k + 1) = next_sigma;
+            return;
+          }
+          if constexpr (adjoint) {
+            const Quad<T> v_mu = kept.v_mu(), v_s = kept.v_s(), at_k = kept.by_s(k);
+            const Quad<T> by_prior_mu = kept.path_mu(), by_prior_s = kept.path_s();
+#pragma unroll
+            for (int word = 0; word < quad_elements; ++word) {
+              by_mu.v[word] = v_mu.v[word] - by_mu.v[word];
+              by_s.v[word] = v_s.v[word] - (by_s.v[word] + at_k.v[word] * d_s.v[word]);
+              path_mu.v[word] += by_prior_mu.v[word];
+              path_s.v[word] += by_prior_s.v[word];
             }
           } else {
-            by_s += kept.by_s(k, steps)[i] * d_s;
-            v.mu[i] -= by_mu;
-            v.s[i] -= by_s;
-            gradient.mu[i] += path_mu - by_mu;
-            gradient.s[i] += path_s - by_s;
+            put_flat(descent.end_mu + row, quad, width, mu);
+            put_flat(descent.end_s + row, quad, width, s);
           }
+          if (back && k > 0) {
+            kept.v_mu() = by_mu;
+            kept.v_s() = by_s;
+            kept.path_mu() = path_mu;
+            kept.path_s() = path_s;
+            return;
+          }
+#pragma unroll
+          for (int word = 0; word < quad_elements; ++word) {
+            path_mu.v[word] += by_mu.v[word];
+            path_s.v[word] += by_s.v[word];
+          }
+          put_flat(descent.gradient_mu + row, quad, width, path_mu);
+          put_flat(descent.gradient_s + row, quad, width, path_s);
         };
 
-        const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
-        const Both<T> sums = kept.sums();
+        const int u_at = stored + overrun;  // from an element of phi to that of u, g and h
+        const auto pass_over_weights = [&](auto back_again) {
+          constexpr bool adjoint = decltype(back_again)::value;
+          kept.first = first_quad;
 #pragma unroll 1
-        for (int quad = thread; quad < quads; quad += threads) {
-          const int first = first_of_quad(quad);
-          T mu[quad_elements] = {}, s[quad_elements] = {}, d_mu[quad_elements] = {},
-            d_s[quad_elements] = {}, sum_mu[quad_elements] = {}, sum_s[quad_elements] = {};
-          int at[quad_elements];
+          for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
+            const Quad<T> mu = kept.mu(k), sigma = kept.sigma(k);
+            Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
+            Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
+            T* at[quad_elements];  // in the first team's memory
+            {
+              const Places place = places[quad];
 #pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            const int i = first + quad_stride * word;
-            at[word] = -1;
-            if (i >= width) continue;
-            at[word] = place[i];
-            mu[word] = state.mu[i];
-            s[word] = state.s[i];
-            if (adjoint) {
-              const T step = rate.vector ? rate.vector[i] : rate.value;
-              d_mu[word] = step * kept.adjoint().mu[i];
-              d_s[word] = step * kept.adjoint().s[i];
+              for (int word = 0; word < quad_elements; ++word) {
+                at[word] = first_team + place.at[word];
+              }
+            }
+            if constexpr (adjoint) {
+              const Quad<T> step = rates(quad), v_mu = kept.v_mu(), v_s = kept.v_s();
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) {
+                d_mu.v[word] = step.v[word] * v_mu.v[word];
+                d_s.v[word] = step.v[word] * v_s.v[word];
+              }
             }
             if (round > 1) {
-              sum_mu[word] = sums.mu[i];
-              sum_s[word] = sums.s[i];
+              sum_mu = kept.sum_mu();
+              sum_s = kept.sum_s();
             }
-          }
-#pragma unroll 1
-          for (int n = 0; n < left; ++n) {
-            const T* const phi = first_team + n * of_team;
-            const T* const g = phi + stored + overrun;
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              const T by = g[at[word]];
-              sum_mu[word] += by;
-              sum_s[word] += by * (phi[at[word]] - mu[word]);
+            for (int n = 0; n < most_teams; ++n) {
+              if (n < left) left_normals[n] = kept.noise(noise_before)[n * warp_lanes];
             }
-          }
-          if (!draws) {
+
+            Quad<T>* const now = kept.noise(noise_now);
+            if constexpr (adjoint) {
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              finish(first + quad_stride * word, mu[word], s[word], d_mu[word], d_s[word],
-                     sum_mu[word], sum_s[word]);
+              for (int n = 0; n < most_teams; ++n) {
+                if (n < drawn) normals[n] = now[n * warp_lanes];
+              }
+            } else if (draws) {
+              const int sample = round * teams;
+              if (noise.given) {
+                normals[0] = noise.read(quad, sample, width);
+                if (drawn > 1) normals[1] = noise.read(quad, sample + 1, width);
+              } else if (drawn > 1) {
+                noise.template draw<2>(keys, quad, sample, normals);
+              } else {
+                noise.template draw<1>(keys, quad, sample, normals);
+              }
+              now[0] = normals[0];
+              if (drawn > 1) now[warp_lanes] = normals[1];
             }
-            continue;
-          }
+
 #pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            const int i = first + quad_stride * word;
-            if (round > 0 && at[word] >= 0) {
-              sums.mu[i] = sum_mu[word];
-              sums.s[i] = sum_s[word];
-            }
-            s[word] = exp(s[word]);
-          }
-#pragma unroll 1
-          for (int n = 0; n < teams && round * teams + n < samples; ++n) {
-            T normals[quad_elements];
-            draw_quad(noise, quad, t, outer ? 0 : k, round * teams + n, width, normals);
-            T* const phi = first_team + n * of_team;
-            T* const u = phi + stored + overrun;
+            for (int n = 0; n < most_teams; ++n) {
+              if (n >= left) continue;
 #pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              if (at[word] < 0) continue;
-              const T moved = s[word] * normals[word];
-              phi[at[word]] = mu[word] + moved;
-              if (adjoint) u[at[word]] = d_mu[word] + moved * d_s[word];
+              for (int word = 0; word < quad_elements; ++word) {
+                const T g = at[word][u_at + n * of_team];
+                sum_mu.v[word] += g;
+                sum_s.v[word] += g * left_normals[n].v[word];
+              }
+            }
+            if (!draws) {
+              finish(back_again, quad, mu, sigma, d_mu, d_s, sum_mu, sum_s);
+              continue;
+            }
+            if (round > 0) {
+              kept.sum_mu() = sum_mu;
+              kept.sum_s() = sum_s;
+            }
+            if constexpr (adjoint) {
+#pragma unroll
+              for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
+#pragma unroll
+              for (int n = 0; n < most_teams; ++n) {
+                if (n >= drawn) continue;
+#pragma unroll
+                for (int word = 0; word < quad_elements; ++word) {
+                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                  at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
+                }
+              }
+            } else {
+#pragma unroll
+              for (int n = 0; n < most_teams; ++n) {
+                if (n >= drawn) continue;
+#pragma unroll
+                for (int word = 0; word < quad_elements; ++word) {
+                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                }
+              }
             }
           }
+        };
+        if (up) {
+          pass_over_weights(std::true_type());
+        } else {
+          pass_over_weights(std::false_type());
         }
         if (!draws) {
           if (outer && descent.loss) {
@@ -313,27 +471,36 @@ __global__ void __launch_bounds__(most_threads, 1)
               }
               for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
               descent.loss[t] += scale_of(descent.outer.scale, t) / static_cast<T>(samples) * rows;
-              if (kl != T(0)) descent.loss[t] += kl * total;
+              descent.loss[t] += total;
             }
           }
           break;
         }
         const int sets = outer && descent.two_sets ? 2 : 1;
         const bool live = round * teams + number < samples;  // else the team idles along
-        if (adjoint) {
+        T* activations = nullptr;
+        if (back && !outer) {
+          const int sample = live ? k * samples + round * teams + number : steps * samples;
+          activations = first_activation + static_cast<std::ptrdiff_t>(sample) * network.kept;
+        }
+        if (up) {
           task.load_rows(descent.inner, t);
+          copy_quads(task.team, memory.feature + network.kept_at, activations, network.kept);
           if (!live) task.rows = 0;
           __syncthreads();
           const T scale = scale_of(descent.inner.scale, t) / static_cast<T>(samples);
-          task.derivative(descent.inner, t, scale, [&](const PerceptronLayer& layer, bool first) {
-            if (first) {
-              task.template weight_gradient<Use::keep_dot, first_dot>(layer, memory.u, T(0),
-                                                                      nullptr);
-            } else {
-              task.template weight_gradient<Use::keep_dot, both_dots>(layer, memory.u, T(0),
-                                                                      nullptr);
-            }
-          });
+          task.derivative(
+              descent.inner, t, scale,
+              [&](const PerceptronLayer& layer, bool first) {
+                if (first) {
+                  task.template weight_gradient<Use::keep_dot, first_dot>(layer, memory.u, T(0),
+                                                                          nullptr);
+                } else {
+                  task.template weight_gradient<Use::keep_dot, both_dots>(layer, memory.u, T(0),
+                                                                          nullptr);
+                }
+              },
+              true);
           continue;
         }
 #pragma unroll 1
@@ -345,13 +512,16 @@ __global__ void __launch_bounds__(most_threads, 1)
           if (!live) task.rows = 0;
           __syncthreads();
           const T scale = scale_of(set.scale, t) / static_cast<T>(samples);
-          task.gradient(set, t, scale, [&](const PerceptronLayer& layer, bool) {
-            if (which > 0) {
-              task.template weight_gradient<Use::add, values>(layer, memory.u, T(0), nullptr);
-            } else {
-              task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
-            }
-          });
+          task.gradient(
+              set, t, scale,
+              [&](const PerceptronLayer& layer, bool) {
+                if (which > 0) {
+                  task.template weight_gradient<Use::add, values>(layer, memory.u, T(0), nullptr);
+                } else {
+                  task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
+                }
+              },
+              activations);
         }
       }
       // what teams kept of the pass is read; a thread's own vectors need no barrier
@@ -360,16 +530,24 @@ __global__ void __launch_bounds__(most_threads, 1)
   }
 }
 
-std::size_t kept_scalars_of(const Perceptron& network, int steps) {
-  return static_cast<std::size_t>(network.weights) *
-         static_cast<std::size_t>(2 + 2 * std::max(steps, 1) + steps);
+int kept_vectors_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
+  return Kept<float>::vectors(steps, plan.teams + samples_to_go_back);
+}
+
+/// Scalars that a block keeps; a place more for what a team without a sample has to say.
+std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
+  const int activations = samples_to_go_back > 0 ? samples_to_go_back + 1 : 0;
+  return static_cast<std::size_t>(kept_vectors_of(plan, steps, samples_to_go_back)) *
+             static_cast<std::size_t>(runs_of(plan.network.weights) * warp_lanes * quad_elements) +
+         static_cast<std::size_t>(activations) * static_cast<std::size_t>(plan.network.kept);
 }
 
 }  // namespace
 
-std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps) {
+std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
+                             int samples_to_go_back) {
   return static_cast<std::size_t>(std::min(tasks, plan.blocks)) *
-         kept_scalars_of(plan.network, steps);
+         kept_scalars_of(plan, steps, samples_to_go_back);
 }
 
 template <class T>
@@ -380,12 +558,13 @@ bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, i
   if (plan.network.stored_weights > 0xffff) return false;  // places are 16 bits
   // Two samples at once share what is read of their task, and its memory on the device; more of
   // them would leave teams idle in the last round more often.
-  for (int teams = std::min(samples, 2); teams > 0; --teams) {
+  for (int teams = std::min(samples, most_teams); teams > 0; --teams) {
     plan.teams = teams;
-    plan.shared_bytes = static_cast<std::size_t>(team_scalars(plan.network, 2) * teams +
-                                                 most_threads / warp_lanes) *
-                            sizeof(T) +
-                        static_cast<std::size_t>(network.weights) * sizeof(std::uint16_t);
+    plan.shared_bytes =
+        static_cast<std::size_t>(team_scalars(plan.network, 2) * teams +
+                                 most_threads / warp_lanes) *
+            sizeof(T) +
+        static_cast<std::size_t>(runs_of(network.weights) * warp_lanes) * sizeof(Places);
     if (choose_threads(plan, device)) return true;
   }
   return false;
@@ -400,8 +579,9 @@ void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDesce
        .block = static_cast<unsigned>(plan.threads),
        .shared_bytes = plan.shared_bytes,
        .stream = stream},
-      plan.network, descent, tasks, plan.teams,
-      static_cast<int>(kept_scalars_of(plan.network, descent.steps)));
+      plan.network, descent, philox_keys(descent.noise.key), tasks, plan.teams,
+      kept_vectors_of(plan, descent.steps, descent.samples_to_go_back()),
+      kept_scalars_of(plan, descent.steps, descent.samples_to_go_back()));
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                       \

@@ -45,7 +45,7 @@ struct GaussianDescent {
   bool two_sets = false;
   PerceptronRows<T> second;  ///< where there are two; of the same scale
   int outer_samples = 1;
-  PerceptronNoise<T> outer_noise;
+  PerceptronNoise<T> outer_noise;  ///< of the same seed
   TaskScale<T> outer_kl;
 
   T* end_mu = nullptr;  ///< q_steps [tasks, D]
@@ -55,6 +55,9 @@ struct GaussianDescent {
   T* loss = nullptr;  ///< [tasks], added to
 
   T* scratch = nullptr;  ///< gaussian_scratch scalars
+
+  /// Inner samples whose noise is kept for the adjoint.
+  int samples_to_go_back() const { return second_order ? steps * samples : 0; }
 };
 
 /// As plan_perceptron, with as many teams (samples at once) as `samples`, the most of any step, and
@@ -63,7 +66,8 @@ template <class T>
 bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows,
                               int samples, const DeviceLimits& device);
 /// Scalars of scratch memory.
-std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps);
+std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
+                             int samples_to_go_back);
 
 template <class T>
 void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDescent<T>& descent,

@@ -6,24 +6,24 @@
 //               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first, steps K - 1 down to 0:
 //                          the derivative of the gradient along rate v;
 //                          dL/drate_k = -v dL/dw_k
-//               Nothing of a step is kept but its iterate w_k.
+//               Of a step its iterate w_k and its layers' outputs are kept.
 // Layout        One block works on one task at a time, and takes another when it is done
 //               (persistent). In its shared memory: w, v (and u, where rates differ by weight), and
-//               features. Iterates 1 .. K - 1 go to global memory, K - 1 for every block (not
-//               task), which is memory that the second cache holds.
+//               features. Iterates 1 .. K - 1 and outputs of K steps go to global memory, for
+//               every block (not task), which is about what the second cache holds.
 // Who does what A task has one warp, more where a layer has more tiles (perceptron_task.h).
 // Outputs       end, gradient (unless accumulated) and rate gradients overwritten; loss
-// accumulated.
-//               A task that leaves the finite range has numbers there that are not finite; the
-//               reduction masks it.
+//               accumulated. A task that leaves the finite range has numbers there that are not
+//               finite; the reduction masks it.
 // Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
 // 10 + 10 rows, float:
-//               operations     a gradient 0.100 M, an adjoint step 0.265 M (0.066 M of it compute
-//                              activations and gradients again): 6 and 5 of them, 1.92 M
+//               operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them, 1.59 M
 //               memory         gradient and last iterate, 14 KB, once each; rows 160 B
-//               second cache   iterates: 62 KB; the start, which all tasks share: 14 KB
+//               second cache   iterates: 62 KB; outputs: 34 KB; the start, which all tasks share:
+//                              14 KB
 //               shared memory  the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
-//               Floor 35 M tasks/s at 67 TFLOP/s; expected 7.5 to 8.8 M (docs/kernels.md says why).
+//               Floor 42 M tasks/s at 67 TFLOP/s; expected 10.6 to 12.4 M (docs/kernels.md says
+//               why).
 #include "kernels/perceptron.h"
 
 #include <algorithm>
@@ -77,16 +77,18 @@ __global__ void __launch_bounds__(most_threads, 1)
   // a product is an adjoint step alone
   const int steps = product ? 1 : descent.steps,
             passes = steps + (wanted ? 1 : 0) + (back ? steps : 0);
-  const auto iterate = [&](int k) {  // 0 < k < steps
-    const auto number = static_cast<std::size_t>(blockIdx.x) * static_cast<std::size_t>(steps - 1) +
-                        static_cast<std::size_t>(k - 1);
-    return descent.scratch + number * static_cast<std::size_t>(stored);
-  };
+  T* scratch = nullptr;  // the block's: iterates, then what gradients keep
+  if (back && !product && steps > 0) {
+    const auto of_block = static_cast<std::size_t>((steps - 1) * stored + steps * network.kept);
+    scratch = descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
+  }
+  const auto iterate = [&](int k) { return scratch + (k - 1) * stored; };  // 0 < k < steps
+  const auto kept = [&](int k) { return scratch + (steps - 1) * stored + k * network.kept; };
 
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
     const std::size_t first = static_cast<std::size_t>(t) * weights;
     const T* start = descent.start.data + static_cast<std::size_t>(t) * descent.start.stride;
-    each_weight(team, network, [&](int at, int i) { memory.w[at] = start[i]; });
+    each_weight(team, network, start, [&](int at, int, T w) { memory.w[at] = w; });
     for (int slot = 0; wanted && slot < descent.rate_gradient_count; ++slot) {
       for (int i = thread; i < network.weights; i += threads) {
         descent.rate_gradients[slot][first + static_cast<std::size_t>(i)] = T(0);
@@ -103,7 +105,7 @@ __global__ void __launch_bounds__(most_threads, 1)
       if (down) {
         if (back && k > 0) copy_quads(team, iterate(k), memory.w, stored);
         if (rate.vector && (k == 0 || descent.rate_count > 1)) {
-          each_weight(team, network, [&](int at, int i) { memory.u[at] = rate.vector[i]; });
+          each_weight(team, network, rate.vector, [&](int at, int, T r) { memory.u[at] = r; });
         }
       } else if (outer) {
         task.load_rows(descent.outer, t);
@@ -113,17 +115,20 @@ __global__ void __launch_bounds__(most_threads, 1)
         if (k > 0) {
           copy_quads(team, memory.w, iterate(k), stored);
         } else if (!product) {
-          each_weight(team, network, [&](int at, int i) { memory.w[at] = start[i]; });
+          each_weight(team, network, start, [&](int at, int, T w) { memory.w[at] = w; });
+        }
+        if (!product && descent.second_order) {
+          copy_quads(team, memory.feature + network.kept_at, kept(k), network.kept);
         }
         if (product) {
           const T* direction = descent.direction + first;
-          each_weight(team, network, [&](int at, int i) {
-            memory.u[at] = direction[i];
+          each_weight(team, network, direction, [&](int at, int, T d) {
+            memory.u[at] = d;
             memory.v[at] = T(0);
           });
         } else if (rate.vector) {
-          each_weight(team, network,
-                      [&](int at, int i) { memory.u[at] = rate.vector[i] * memory.v[at]; });
+          each_weight(team, network, rate.vector,
+                      [&](int at, int, T r) { memory.u[at] = r * memory.v[at]; });
         } else if (vectors) {
           copy_quads(team, memory.u, memory.v, stored);
         }
@@ -133,7 +138,7 @@ __global__ void __launch_bounds__(most_threads, 1)
       __syncthreads();
       if (down || outer || !descent.second_order) {
         const PerceptronRows<T>& set = outer ? descent.outer : descent.inner;
-        task.gradient(set, t, scale_of(set.scale, t), [&](const PerceptronLayer& layer, bool) {
+        const auto use = [&](const PerceptronLayer& layer, bool) {
           if (outer) {
             task.template weight_gradient<Use::keep, values>(layer, memory.v, T(0), nullptr);
           } else if (!down) {
@@ -145,24 +150,25 @@ __global__ void __launch_bounds__(most_threads, 1)
             task.template weight_gradient<Use::descend, values>(layer, memory.w, rate.value,
                                                                 nullptr);
           }
-        });
+        };
+        task.gradient(set, t, scale_of(set.scale, t), use,
+                      down && back && descent.second_order ? kept(k) : nullptr);
       } else {
         const T factor = rate.vector ? T(1) : rate.value;
         const PerceptronRows<T>& set = descent.inner;
-        task.derivative(set, t, scale_of(set.scale, t),
-                        [&](const PerceptronLayer& layer, bool first_layer) {
-                          if (rate_gradient) {
-                            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0),
-                                                                             rate_gradient);
-                          }
-                          if (first_layer) {
-                            task.template weight_gradient<Use::adjoint, first_dot>(layer, memory.v,
-                                                                                   factor, nullptr);
-                          } else {
-                            task.template weight_gradient<Use::adjoint, both_dots>(layer, memory.v,
-                                                                                   factor, nullptr);
-                          }
-                        });
+        const auto use = [&](const PerceptronLayer& layer, bool first_layer) {
+          if (rate_gradient) {
+            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0), rate_gradient);
+          }
+          if (first_layer) {
+            task.template weight_gradient<Use::adjoint, first_dot>(layer, memory.v, factor,
+                                                                   nullptr);
+          } else {
+            task.template weight_gradient<Use::adjoint, both_dots>(layer, memory.v, factor,
+                                                                   nullptr);
+          }
+        };
+        task.derivative(set, t, scale_of(set.scale, t), use, !product, rate_gradient == nullptr);
       }
       if (outer) {
         if (thread == 0 && descent.loss) {
@@ -180,7 +186,8 @@ __global__ void __launch_bounds__(most_threads, 1)
     T* to = (wanted ? descent.gradient : descent.end) + first;
     const T* from = wanted ? memory.v : memory.w;
     const bool add = wanted && descent.accumulate;
-    each_weight(team, network, [&](int at, int i) { to[i] = add ? to[i] + from[at] : from[at]; });
+    each_weight(team, network, add ? to : nullptr,
+                [&](int at, int i, T before) { to[i] = before + from[at]; });
     __syncthreads();
   }
 }
@@ -207,12 +214,57 @@ bool is_narrow(int rows, int columns, int depth, int tile_height, int tile_width
              (per_tile + per_depth * depth);
 }
 
+void choose_ways(PerceptronLayer& layer, int rows) {
+  const int in = layer.inputs, out = layer.outputs;
+  const bool usual = in == usual_width && out == usual_width;
+  const ProductWay tiles = usual ? ProductWay::usual_tiles : ProductWay::tiles;
+  if (in == 1) {
+    layer.forward = ProductWay::outer;
+  } else if (out == 1 && in >= 4) {
+    layer.forward = ProductWay::column;
+  } else if (in < 4 || is_narrow(rows, out, in, tile_rows, tile_columns, 14, 200)) {
+    layer.forward = ProductWay::elements;
+  } else {
+    layer.forward = tiles;
+  }
+  if (out == 1) {
+    layer.backward = ProductWay::outer;
+  } else if (in < 4 || is_narrow(rows, in, out, tile_rows, tile_columns, 15, 200)) {
+    layer.backward = ProductWay::elements;
+  } else {
+    layer.backward = tiles;
+  }
+  if (in == 1) {
+    layer.weights = GradientWay::one_input;
+  } else if (out == 1) {
+    layer.weights = GradientWay::one_output;
+  } else if (in < 4 || is_narrow(out, in, rows, tile_weights, tile_weights, 70, 200)) {
+    layer.weights = GradientWay::elements;
+  } else {
+    layer.weights = usual ? GradientWay::usual_tiles : GradientWay::tiles;
+  }
+  layer.curve = Curve::none;
+  if (!layer.activated) return;
+  switch (layer.activation) {
+    case Activation::relu:
+      layer.curve = Curve::relu;
+      break;
+    case Activation::leaky_relu:
+      layer.curve = Curve::leaky_relu;
+      break;
+    case Activation::tanh:
+      layer.curve = Curve::tanh;
+      break;
+  }
+}
+
 }  // namespace
 
 std::size_t PerceptronPlan::scratch(int tasks, int steps) const {
   return static_cast<std::size_t>(std::min(tasks, blocks)) *
-         static_cast<std::size_t>(std::max(steps - 1, 0)) *
-         static_cast<std::size_t>(network.stored_weights);
+         (static_cast<std::size_t>(std::max(steps - 1, 0)) *
+              static_cast<std::size_t>(network.stored_weights) +
+          static_cast<std::size_t>(steps) * static_cast<std::size_t>(network.kept));
 }
 
 namespace perceptron {
@@ -231,31 +283,27 @@ void lay_out(Perceptron& n, int rows) {
   n.stored_weights = at;
   // One buffer a layer's outputs and one more: the gradient by a layer's outputs takes the place of
   // the next layer's outputs, which nobody reads any more by then; the last hidden layer's the
-  // spare one's.
+  // spare one's, which is the first.
   at = 0;
   PerceptronLayer& last = n.layer[n.layers - 1];
   const auto buffer = [&](int& where, int features) {
     where = at;
     at += quads(rows * quads(features));
   };
+  if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_at, last.inputs);
   last.gradient_stride = quads(last.outputs);
   buffer(last.gradient_at, last.outputs);
+  n.kept_at = last.gradient_at;
   for (int l = n.layers - 1; l > 0; --l) {
     PerceptronLayer &layer = n.layer[l], &before = n.layer[l - 1];
     layer.inputs_stride = quads(layer.inputs);
     before.gradient_stride = quads(before.outputs);
-    if (l == n.layers - 1) buffer(before.gradient_at, before.outputs);
     // the inputs of layer l, then the gradient by those of layer l - 1
     buffer(layer.inputs_at, std::max(layer.inputs, before.inputs));
     if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
   }
-  for (int l = 0; l < n.layers; ++l) {
-    PerceptronLayer& layer = n.layer[l];
-    const int in = layer.inputs, out = layer.outputs;
-    layer.narrow.forward = in < 4 || is_narrow(rows, out, in, tile_rows, tile_columns, 18, 150);
-    layer.narrow.backward = is_narrow(rows, in, out, tile_rows, tile_columns, 20, 150);
-    layer.narrow.weights = in < 4 || is_narrow(out, in, rows, tile_weights, tile_weights, 70, 150);
-  }
+  n.kept = at - n.kept_at;
+  for (int l = 0; l < n.layers; ++l) choose_ways(n.layer[l], rows);
   n.layer[0].inputs_stride = quads(n.layer[0].inputs);
   buffer(n.layer[0].inputs_at, n.layer[0].inputs);
   n.features = at;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/activation.h"
 #include "kernels/elementwise.h"
@@ -16,6 +17,19 @@ constexpr int most_perceptron_layers = 6;
 /// Different vectors of rates in one descent.
 constexpr int most_descent_rates = 10;
 
+/// How a layer's product of features and weights, or of gradients and weights, is made.
+enum class ProductWay : std::uint8_t {
+  elements,    ///< too narrow for tiles: a thread an element
+  outer,       ///< its depth is one
+  column,      ///< it has one column
+  tiles,       ///< of any sizes
+  usual_tiles  ///< of sizes that the compiler knows
+};
+/// And its weights' gradient.
+enum class GradientWay : std::uint8_t { elements, one_input, one_output, tiles, usual_tiles };
+/// What is applied to its outputs.
+enum class Curve : std::uint8_t { none, relu, leaky_relu, tanh };
+
 /// A linear layer, and what is applied to its outputs.
 struct PerceptronLayer {
   int inputs = 0, outputs = 0;
@@ -28,10 +42,10 @@ struct PerceptronLayer {
   int weight_at = 0, bias_at = 0;
   int inputs_at = 0, inputs_stride = 0;      ///< features that enter, [rows, inputs]
   int gradient_at = 0, gradient_stride = 0;  ///< gradient by what leaves, [rows, outputs]
-  /// Products that are too small for tiles. Sums have the same order either way.
-  struct {
-    bool forward = false, backward = false, weights = false;
-  } narrow;
+  // Everything that a choice depends on, side by side.
+  ProductWay forward = ProductWay::elements, backward = ProductWay::elements;
+  GradientWay weights = GradientWay::elements;
+  Curve curve = Curve::none;
 };
 
 struct Perceptron {
@@ -41,6 +55,8 @@ struct Perceptron {
   // Set by plan_perceptron, in scalars:
   int stored_weights = 0;  ///< one vector of weights in the block's memory, and of an iterate
   int features = 0;        ///< all features and gradients, without tangents
+  int kept_at = 0;         ///< among them all layers' outputs, one after another,
+  int kept = 0;            ///< so many, which a gradient keeps for its derivative
   int rows = 0;            ///< the most of any set
 };
 

@@ -5,23 +5,26 @@
 //               gradient    g_l = f_l'(a_l) (W_{l+1}^T g_{l+1}), g_L from the loss;
 //                           dL/dW_l = sum_rows g_l y_{l-1}^T, dL/db_l = sum_rows g_l
 //               derivative  of the gradient along a direction u of the weights, by the product rule
-//               in
-//                           all of the above (forward over reverse, Pearlmutter 1994)
+//                           in all of the above (forward over reverse, Pearlmutter 1994)
 //               f' and f'' a' are known by y and y' alone (tanh: 1 - y^2 and -2 y y'), so that a is
 //               not kept.
 // Layout        In the block's shared memory, for each team: vectors of weights, their rows padded
-// to
-//               4 times an odd number; features of all layers with their tangents. What nobody
+//               to 4 times an odd number; features of all layers with their tangents. What nobody
 //               reads any more is overwritten: outputs by the loss's gradient, a layer's inputs by
 //               the gradient two layers below.
-// Who does what A warp makes 10 rows by 48 features of a layer's outputs or input gradients: a lane
-//               five by three of them, values and tangents together, so that operands are loaded
-//               once. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
-//               sums in registers, a lane a column of some rows, or a pair of weights, or half of a
-//               row. What else is narrow: a thread an element. Sums have a fixed order: rows
-//               ascending; depth ascending, that of one output in two halves. All teams of a block
-//               pass the same barriers.
+// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
+//               five by five of them over half of the depth, 16 bytes of it at a time; lanes 16
+//               apart then add their sums. A tangent is a product of its own, of two pairs of
+//               operands. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
+//               sums in registers, a lane four columns of every other row, or half of a row. What
+//               else is narrow: a thread an element. Sums have a fixed order: rows ascending; depth
+//               ascending in two halves; with one input or one output rows in two halves. All teams
+//               of a block pass the same barriers.
 #pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
 
 #include "kernels/passes.h"
 #include "kernels/perceptron.h"
@@ -39,10 +42,13 @@ void lay_out(Perceptron& network, int rows);
 bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device);
 
 /// Rows and columns of a tile that a warp makes, and a lane's part of them.
-constexpr int tile_rows = 10, tile_columns = 48, lane_rows = 5, lane_columns = 3;
+constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
 /// The same of a weight gradient: 40 outputs by 40 inputs.
-constexpr int tile_weights = 40, lane_outputs = 5, lane_pairs = 5;
+constexpr int tile_weights = 40, lane_outputs = 5, lane_inputs = 10;
 constexpr int overrun = tile_columns;
+/// Features that the field's perceptrons have, and how far apart rows of as many weights lie: loops
+/// over them are compiled once more, with sizes that are known.
+constexpr int usual_width = 40, usual_stride = 44;
 
 /// Scalars of a team's memory with so many vectors of weights: these, then features, tangents, sums
 /// of losses.
@@ -58,17 +64,20 @@ constexpr double log_sqrt_two_pi = 0.91893853320467274178;
 /// Two and four neighbouring scalars, for wide accesses.
 template <class T>
 struct alignas(2 * sizeof(T)) Pair {
-  T x, y;
+  T v[2];
 };
 template <class T>
 struct alignas(16) Quad {
   T v[4];
 };
-/// As many as 16 bytes hold.
+/// What a lane reads of a tile's operands at once: 16 bytes of floats, but doubles one by one, so
+/// that their sums stay in registers.
 template <class T>
-struct alignas(16) Several {
-  T v[16 / sizeof(T)];
+struct alignas(sizeof(T) == 4 ? 16 : sizeof(T)) Several {
+  T v[sizeof(T) == 4 ? 4 : 1];
 };
+template <class T>
+constexpr int several = sizeof(Several<T>) / sizeof(T);
 
 /// Threads that take a task's pass together: whole warps.
 struct Team {
@@ -124,104 +133,190 @@ __device__ __forceinline__ Pair<T> pair_at(const T* address) {
   return *reinterpret_cast<const Pair<T>*>(address);
 }
 template <class T>
+__device__ __forceinline__ Quad<T> quad_at(const T* address) {
+  return *reinterpret_cast<const Quad<T>*>(address);
+}
+template <class T>
+__device__ __forceinline__ void put_quad(T* address, const Quad<T>& quad) {
+  *reinterpret_cast<Quad<T>*>(address) = quad;
+}
+template <class T>
 __device__ __forceinline__ Several<T> several_at(const T* address) {
   return *reinterpret_cast<const Several<T>*>(address);
 }
 
 /// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
-/// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. Two
-/// groups of five rows, sixteen columns three times: a lane has fifteen elements, and takes 16
-/// bytes of an operand's depth at a time. Sums begin at store.first(column) and go up the depth;
-/// store(row, column, sum).
-template <unsigned terms, bool along, class T, class Store>
+/// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. A
+/// lane takes five rows by five columns, and every other 16 bytes of the depth: a half of the warp
+/// these, the other half those. Of the sums each half then keeps two rows, which the other gives
+/// it, and both have the fifth. Sums begin at store.first(column), of the first half; store(row,
+/// column, sum), and store.four(row, column, sums) where not `along`. `full`: tiles are, in both
+/// directions.
+template <unsigned terms, bool along, bool full, class T, class Store>
 __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                              const ProductSize& size, const Store& store) {
-  constexpr int turn = 16 / sizeof(T);
+  constexpr int turn = several<T>;
+  constexpr int kept_rows = lane_rows / 2, middle = kept_rows, given = kept_rows + 1;
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
-  const int column = team.thread & 15, group = (team.thread >> 4) & 1, warps = team.threads / 32;
+  // Neighbouring lanes read the same of b, and lanes two apart the same of a: a wide load then
+  // takes two passes over the banks for four. The columns' order keeps fours of features that eight
+  // lanes store at once in different banks.
+  const int lane = team.thread & 31, group = lane & 1, half = lane >> 4;
+  const int column = ((lane >> 1) & 1) + (lane & 4) + ((lane >> 2) & 2);
+  const int warps = team.threads / 32;
   const int across = (size.columns + tile_columns - 1) / tile_columns;
   const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
+  // where the half of the warp begins; pairs of turns, then what is left of the depth
+  const int pairs = size.depth / (2 * turn), begin = turn * half;
   for (int tile = team.thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
-    const int row = down * tile_rows + group * lane_rows;
-    const int first_column = (tile - down * across) * tile_columns + column;
-    int a_at[lane_rows], b_at[lane_columns];
+    const int top = down * tile_rows + group, left = (tile - down * across) * tile_columns;
+    // the halves' rows in an order such that what one gives away is what the other keeps
+    const int shift = half != 0 ? 2 * given : 0;
+    const auto row_at = [&](int i) {
+      return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
+    };
+    const auto column_at = [&](int j) {
+      if (along) return left + column + 8 * j;
+      return left + (j < 4 ? 4 * column + j : 32 + column);
+    };
+    // Where the operands are. In full tiles three of a's rows lead, and the first of b's: the
+    // others follow at distances that the compiler may know.
+    const auto leader = [](int i) { return i < middle ? 0 : i == middle ? middle : given; };
+    const T *a_value[lane_rows], *a_dot[lane_rows], *b_value[lane_columns], *b_dot[lane_columns];
 #pragma unroll
-    for (int i = 0; i < lane_rows; ++i) a_at[i] = lesser(row + i, size.rows - 1) * a.stride;
+    for (int i = 0; i < lane_rows; ++i) {
+      const int row = full ? row_at(leader(i)) : lesser(row_at(i), size.rows - 1);
+      a_value[i] = a.value + row * a.stride + begin;
+      a_dot[i] = a.dot + row * a.stride + begin;
+    }
+    const auto of_a = [&](const T* const(&of)[lane_rows], int i) {
+      return full ? of[leader(i)] + 2 * (i - leader(i)) * a.stride : of[i];
+    };
     Element<T> sum[lane_rows][lane_columns];
 #pragma unroll
     for (int j = 0; j < lane_columns; ++j) {
-      const int at = first_column + 16 * j, inside = lesser(at, size.columns - 1);
-      b_at[j] = along ? inside * b.stride : at;
-      const Element<T> first = store.first(inside);
+      const int inside = full ? column_at(j) : lesser(column_at(j), size.columns - 1);
+      const int at = along ? (full ? column_at(0) : inside) * b.stride + begin
+                           : column_at(j) + begin * b.stride;
+      b_value[j] = b.value + at;
+      b_dot[j] = b.dot + at;
+      Element<T> first = store.first(inside);
+      if (half != 0) first = {};
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) sum[i][j] = first;
     }
-    const int whole = size.depth / turn * turn;
-    int b_row[turn];  // where b's rows of this turn begin
-#pragma unroll
-    for (int e = 0; e < turn; ++e) b_row[e] = first_column + e * b.stride;
-#pragma unroll(sizeof(T) == 4 ? 2 : 1)
-    for (int d = 0; d < whole; d += turn) {
-      Several<T> x[lane_rows], x_dot[lane_rows];
+    const auto of_b = [&](const T* const(&of)[lane_columns], int j) {
+      return full ? of[0] + 8 * j * b.stride : of[j];
+    };
+    const auto multiply = [&](int j, const T(&x)[lane_rows], const T(&x_dot)[lane_rows], T w,
+                              T w_dot) {
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) x[i] = several_at(a.value + a_at[i] + d);
-        if constexpr (A::dotted) x_dot[i] = several_at(a.dot + a_at[i] + d);
+        multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
       }
+    };
+#pragma unroll(full&& terms == values ? 5 : 1)
+    for (int pair = 0; pair < pairs; ++pair) {
+      Several<T> x[lane_rows], x_dot[lane_rows], w[lane_columns] = {}, w_dot[lane_columns] = {};
 #pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        Several<T> w = {}, w_dot = {};
-        if constexpr (along) {
-          if constexpr (B::plain) w = several_at(b.value + b_at[j] + d);
-          if constexpr (B::dotted) w_dot = several_at(b.dot + b_at[j] + d);
-        } else {
+      for (int i = 0; i < lane_rows; ++i) {
+        if constexpr (A::plain) x[i] = several_at(of_a(a_value, i));
+        if constexpr (A::dotted) x_dot[i] = several_at(of_a(a_dot, i));
+      }
+      if constexpr (along) {
 #pragma unroll
-          for (int e = 0; e < turn; ++e) {
-            if constexpr (B::plain) w.v[e] = b.value[b_row[e] + 16 * j];
-            if constexpr (B::dotted) w_dot.v[e] = b.dot[b_row[e] + 16 * j];
-          }
+        for (int j = 0; j < lane_columns; ++j) {
+          if constexpr (B::plain) w[j] = several_at(of_b(b_value, j));
+          if constexpr (B::dotted) w_dot[j] = several_at(of_b(b_dot, j));
         }
+      } else {
 #pragma unroll
         for (int e = 0; e < turn; ++e) {
-#pragma unroll
-          for (int i = 0; i < lane_rows; ++i) {
-            multiply_add<terms>(sum[i][j], A::plain ? x[i].v[e] : T(0),
-                                A::dotted ? x_dot[i].v[e] : T(0), w.v[e], w_dot.v[e]);
+          Quad<T> four = {}, four_dot = {};
+          if constexpr (B::plain) {
+            four = quad_at(b_value[0] + e * b.stride);
+            w[4].v[e] = b_value[4][e * b.stride];
           }
+          if constexpr (B::dotted) {
+            four_dot = quad_at(b_dot[0] + e * b.stride);
+            w_dot[4].v[e] = b_dot[4][e * b.stride];
+          }
+#pragma unroll
+          for (int j = 0; j < 4; ++j) w[j].v[e] = four.v[j], w_dot[j].v[e] = four_dot.v[j];
         }
       }
 #pragma unroll
-      for (int e = 0; e < turn; ++e) b_row[e] += turn * b.stride;
-    }
-#pragma unroll 1
-    for (int d = whole; d < size.depth; ++d) {
-      T x[lane_rows] = {}, x_dot[lane_rows] = {};
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) x[i] = a.value[a_at[i] + d];
-        if constexpr (A::dotted) x_dot[i] = a.dot[a_at[i] + d];
-      }
-#pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        const int at = b_at[j] + (along ? d : d * b.stride);
-        T w = 0, w_dot = 0;
-        if constexpr (B::plain) w = b.value[at];
-        if constexpr (B::dotted) w_dot = b.dot[at];
+      for (int e = 0; e < turn; ++e) {
+        T of_x[lane_rows] = {}, of_x_dot[lane_rows] = {};
 #pragma unroll
         for (int i = 0; i < lane_rows; ++i) {
-          multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
+          if constexpr (A::plain) of_x[i] = x[i].v[e];
+          if constexpr (A::dotted) of_x_dot[i] = x_dot[i].v[e];
+        }
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          multiply(j, of_x, of_x_dot, w[j].v[e], w_dot[j].v[e]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) a_value[i] += 2 * turn, a_dot[i] += 2 * turn;
+#pragma unroll
+      for (int j = 0; j < lane_columns; ++j) {
+        const int next = 2 * turn * (along ? 1 : b.stride);
+        b_value[j] += next;
+        b_dot[j] += next;
+      }
+    }
+    if constexpr (!full) {
+#pragma unroll 1
+      for (int d = 2 * turn * pairs + half; d < size.depth; d += 2) {
+        T x[lane_rows] = {}, x_dot[lane_rows] = {};
+#pragma unroll
+        for (int i = 0; i < lane_rows; ++i) {
+          const int at = lesser(row_at(i), size.rows - 1) * a.stride + d;
+          if constexpr (A::plain) x[i] = a.value[at];
+          if constexpr (A::dotted) x_dot[i] = a.dot[at];
+        }
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          const int inside = lesser(column_at(j), size.columns - 1);
+          const int at = along ? inside * b.stride + d : inside + d * b.stride;
+          T w = 0, w_dot = 0;
+          if constexpr (B::plain) w = b.value[at];
+          if constexpr (B::dotted) w_dot = b.dot[at];
+          multiply(j, x, x_dot, w, w_dot);
         }
       }
     }
+    const auto take = [&](Element<T>& to, const Element<T>& from) {
+      constexpr int other_half = 16;
+      if constexpr ((terms & values) != 0) {
+        to.value += __shfl_xor_sync(all_lanes, from.value, other_half);
+      }
+      if constexpr ((terms & both_dots) != 0) {
+        to.dot += __shfl_xor_sync(all_lanes, from.dot, other_half);
+      }
+    };
 #pragma unroll
     for (int j = 0; j < lane_columns; ++j) {
-      const int c = first_column + 16 * j;
-      if (c >= size.columns) continue;
 #pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if (row + i < size.rows) store(row + i, c, sum[i][j]);
+      for (int i = 0; i < kept_rows; ++i) take(sum[i][j], sum[i + given][j]);
+      take(sum[middle][j], sum[middle][j]);
+    }
+#pragma unroll
+    for (int i = 0; i <= middle; ++i) {
+      const int row = row_at(i);
+      if ((!full && row >= size.rows) || (i == middle && half != 0)) continue;
+      if constexpr (along) {
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          if (full || column_at(j) < size.columns) store(row, column_at(j), sum[i][j]);
+        }
+      } else {  // what is beyond the columns of a matrix of features is nobody's
+        if (full || column_at(0) < size.columns) store.four(row, column_at(0), sum[i]);
+        if (full || column_at(4) < size.columns) store(row, column_at(4), sum[i][4]);
       }
     }
   }
@@ -254,64 +349,64 @@ __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, in
 }
 
 /// The product where the depth is one (the layer after one input, the gradient by the inputs of one
-/// output): c[i][j] = a[i] b[j], b's numbers one after another. A lane has five columns of every
-/// fourth row, and keeps what is of columns in registers.
+/// output): c[i][j] = a[i] b[j], b's numbers one after another, and up to three after them are read
+/// too. A lane has four columns of every other row, and keeps what is of columns in registers.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                               const ProductSize& size, const Store& store) {
-  constexpr int columns = 5;  // of a lane
+  constexpr int lanes = 16;  // of a row
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
-  const int column = team.thread & 7, group = team.thread >> 3, groups = team.threads >> 3;
-  for (int left = 0; left < size.columns; left += 8 * columns) {
-    T w[columns] = {}, w_dot[columns] = {};
-    Element<T> first[columns];
+  const int group = team.thread / lanes, groups = team.threads / lanes;
+  for (int column = 4 * (team.thread % lanes); column < size.columns; column += 4 * lanes) {
+    Quad<T> w = {}, w_dot = {};
+    if constexpr (B::plain) w = quad_at(b.value + column);
+    if constexpr (B::dotted) w_dot = quad_at(b.dot + column);
+    Element<T> first[4];
 #pragma unroll
-    for (int j = 0; j < columns; ++j) {
-      const int at = lesser(left + column + 8 * j, size.columns - 1);
-      if constexpr (B::plain) w[j] = b.value[at];
-      if constexpr (B::dotted) w_dot[j] = b.dot[at];
-      first[j] = store.first(at);
-    }
-#pragma unroll 1
+    for (int j = 0; j < 4; ++j) first[j] = store.first(lesser(column + j, size.columns - 1));
+#pragma unroll(sizeof(T) == 4 ? 5 : 1)
     for (int i = group; i < size.rows; i += groups) {
       T x = 0, x_dot = 0;
       if constexpr (A::plain) x = a.value[i * a.stride];
       if constexpr (A::dotted) x_dot = a.dot[i * a.stride];
+      Element<T> sum[4];
 #pragma unroll
-      for (int j = 0; j < columns; ++j) {
-        Element<T> sum = first[j];
-        multiply_add<terms>(sum, x, x_dot, w[j], w_dot[j]);
-        const int at = left + column + 8 * j;
-        if (at < size.columns) store(i, at, sum);
+      for (int j = 0; j < 4; ++j) {
+        sum[j] = first[j];
+        multiply_add<terms>(sum[j], x, x_dot, w.v[j], w_dot.v[j]);
       }
+      store.four(i, column, sum);
     }
   }
 }
 
-/// The product with one column (a layer's one output): two lanes a row, each with every other pair
+/// The product with one column (a layer's one output): two lanes a row, each with every other four
 /// of the depth.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                                const ProductSize& size, const Store& store) {
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
-  const int half = team.thread & 1, whole = size.depth & ~3;
+  const int half = team.thread & 1, whole = size.depth & ~7;
   // all lanes of a warp are there when they exchange sums
   for (int down = 0; down < size.rows; down += team.threads / 2) {
     const int row = down + (team.thread >> 1);
     const int a_at = lesser(row, size.rows - 1) * a.stride;
     Element<T> sum = {};
     if (half == 0) sum = store.first(0);
-#pragma unroll 5
-    for (int d = 2 * half; d < whole; d += 4) {
-      Pair<T> x = {}, x_dot = {}, w = {}, w_dot = {};
-      if constexpr (A::plain) x = pair_at(a.value + a_at + d);
-      if constexpr (A::dotted) x_dot = pair_at(a.dot + a_at + d);
-      if constexpr (B::plain) w = pair_at(b.value + d);
-      if constexpr (B::dotted) w_dot = pair_at(b.dot + d);
-      multiply_add<terms>(sum, x.x, x_dot.x, w.x, w_dot.x);
-      multiply_add<terms>(sum, x.y, x_dot.y, w.y, w_dot.y);
+#pragma unroll(sizeof(T) == 4 ? 5 : 1)
+    for (int d = 0; d < whole; d += 8) {
+      Quad<T> x = {}, x_dot = {}, w = {}, w_dot = {};
+      const int at = d + 4 * half;
+      if constexpr (A::plain) x = quad_at(a.value + a_at + at);
+      if constexpr (A::dotted) x_dot = quad_at(a.dot + a_at + at);
+      if constexpr (B::plain) w = quad_at(b.value + at);
+      if constexpr (B::dotted) w_dot = quad_at(b.dot + at);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        multiply_add<terms>(sum, x.v[e], x_dot.v[e], w.v[e], w_dot.v[e]);
+      }
     }
 #pragma unroll 1
     for (int d = whole + half; d < size.depth; d += 2) {
@@ -329,70 +424,112 @@ __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, co
 }
 
 template <unsigned terms, bool along, class T, class Store>
-__device__ __forceinline__ void product(Team team, bool narrow, const Matrix<T>& a,
+__device__ __forceinline__ void wide_product(Team team, bool usual, const Matrix<T>& a,
+                                             const Matrix<T>& b, const ProductSize& size,
+                                             const Store& store) {
+  if (sizeof(T) == 4 && usual && size.rows % tile_rows == 0) {
+    Store known = store;
+    known.stride = usual_width;
+    tile_product<terms, along, true>(team, Matrix<T>{a.value, a.dot, usual_width},
+                                     Matrix<T>{b.value, b.dot, usual_stride},
+                                     {size.rows, usual_width, usual_width}, known);
+  } else {
+    tile_product<terms, along, false>(team, a, b, size, store);
+  }
+}
+
+template <unsigned terms, bool along, class T, class Store>
+__device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<T>& a,
                                         const Matrix<T>& b, const ProductSize& size,
                                         const Store& store) {
-  if (size.depth == 1) {  // rows of weights of one input lie one after another
+  const bool usual = way == ProductWay::usual_tiles;
+  if (usual || way == ProductWay::tiles) {
+    if constexpr (terms == all_terms) {  // all sums at once would not fit into registers
+      wide_product<values, along>(team, usual, a, b, size, store.template part<values>());
+      wide_product<both_dots, along>(team, usual, a, b, size, store.template part<both_dots>());
+    } else {
+      wide_product<terms, along>(team, usual, a, b, size, store);
+    }
+  } else if (way == ProductWay::outer) {  // rows of weights of one input lie one after another
     outer_product<terms>(team, a, b, size, store);
-  } else if (along && size.columns == 1 && size.depth >= 4) {
+  } else if (along && way == ProductWay::column) {
     column_product<terms>(team, a, b, size, store);
-  } else if (narrow) {
+  } else {
     narrow_product<terms>(team, a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
                           store);
-  } else {
-    tile_product<terms, along>(team, a, b, size, store);
   }
 }
 
 /// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k], rows of both at r * stride; size.rows is the
 /// number of outputs o, size.columns of inputs k. A lane makes five by ten: o = its own + 8 i, and
-/// pairs of k; up to `overrun` scalars after the matrices are read too. store(o, k, c), and
-/// store.two(o, k, both of a pair), whose second is beyond the columns where their number is odd.
-template <unsigned terms, class T, class Store>
-__device__ __forceinline__ void sum_over_rows(Team team, bool narrow, const Matrix<T>& g,
-                                              const Matrix<T>& x, const ProductSize& size,
-                                              const Store& store) {
-  if (narrow) {
-    narrow_product<terms>(team, g, 1, g.stride, x, 1, x.stride, size, store);
-    return;
-  }
+/// two fours and a pair of k; up to `overrun` scalars after the matrices are read too.
+/// store(o, k, c), and store.put<n>(o, k, n of them), of which some may be beyond the columns;
+/// bias(0, o, sum_r g[r][o]) where there are biases. `full`: tiles are.
+template <unsigned terms, bool full, class T, class Store>
+__device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, const Matrix<T>& x,
+                                              const ProductSize& size, const Store& store,
+                                              bool biased, const Store& bias) {
   using G = Fragment<terms, true, T>;
   using X = Fragment<terms, false, T>;
+  // neighbouring lanes read the same of x: a wide load then takes two passes over the banks for
+  // four
   const int thread = team.thread, warps = team.threads / 32;
+  const int own_output = thread & 7, own_input = (thread >> 3) & 3;
   const int across = (size.columns + tile_weights - 1) / tile_weights;
   const int tiles = (size.rows + tile_weights - 1) / tile_weights * across;
   for (int tile = thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
-    const int output = down * tile_weights + ((thread >> 2) & 7);
-    const int input = (tile - down * across) * tile_weights + 2 * (thread & 3);
-    Element<T> sum[lane_outputs][lane_pairs][2] = {};
-#pragma unroll(sizeof(T) == 4 ? 2 : 1)
-    for (int d = 0; d < size.depth; ++d) {
+    const int output = down * tile_weights + own_output;
+    const int left = (tile - down * across) * tile_weights;
+    const int fours = left + 4 * own_input, pair = left + 32 + 2 * own_input;
+    Element<T> sum[lane_outputs][lane_inputs] = {}, of_bias[lane_outputs] = {};
+    const auto add_row = [&](int d) {
       T out[lane_outputs] = {}, out_dot[lane_outputs] = {};
 #pragma unroll
       for (int i = 0; i < lane_outputs; ++i) {
         if constexpr (G::plain) out[i] = g.value[output + d * g.stride + 8 * i];
         if constexpr (G::dotted) out_dot[i] = g.dot[output + d * g.stride + 8 * i];
+        of_bias[i].value += out[i];
+        of_bias[i].dot += out_dot[i];
       }
-#pragma unroll
-      for (int j = 0; j < lane_pairs; ++j) {
-        Pair<T> in = {}, in_dot = {};
-        if constexpr (X::plain) in = pair_at(x.value + input + d * x.stride + 8 * j);
-        if constexpr (X::dotted) in_dot = pair_at(x.dot + input + d * x.stride + 8 * j);
+      const auto multiply = [&](int j, T in, T in_dot) {
 #pragma unroll
         for (int i = 0; i < lane_outputs; ++i) {
-          multiply_add<terms>(sum[i][j][0], out[i], out_dot[i], in.x, in_dot.x);
-          multiply_add<terms>(sum[i][j][1], out[i], out_dot[i], in.y, in_dot.y);
+          multiply_add<terms>(sum[i][j], out[i], out_dot[i], in, in_dot);
         }
+      };
+#pragma unroll
+      for (int f = 0; f < 2; ++f) {
+        Quad<T> in = {}, in_dot = {};
+        if constexpr (X::plain) in = quad_at(x.value + fours + d * x.stride + 16 * f);
+        if constexpr (X::dotted) in_dot = quad_at(x.dot + fours + d * x.stride + 16 * f);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) multiply(4 * f + e, in.v[e], in_dot.v[e]);
       }
+      Pair<T> in = {}, in_dot = {};
+      if constexpr (X::plain) in = pair_at(x.value + pair + d * x.stride);
+      if constexpr (X::dotted) in_dot = pair_at(x.dot + pair + d * x.stride);
+      multiply(8, in.v[0], in_dot.v[0]);
+      multiply(9, in.v[1], in_dot.v[1]);
+    };
+    constexpr int at_once = sizeof(T) == 4 ? 2 : 1;
+    int d = 0;
+#pragma unroll 1
+    for (; d + at_once <= size.depth; d += at_once) {
+#pragma unroll
+      for (int e = 0; e < at_once; ++e) add_row(d + e);
     }
+    if (d < size.depth) add_row(d);
 #pragma unroll
     for (int i = 0; i < lane_outputs; ++i) {
-#pragma unroll
-      for (int j = 0; j < lane_pairs; ++j) {
-        const int o = output + 8 * i, k = input + 8 * j;
-        if (o < size.rows && k < size.columns) store.two(o, k, sum[i][j][0], sum[i][j][1]);
+      const int o = output + 8 * i;
+      if (!full && o >= size.rows) continue;
+      if (full || fours < size.columns) store.template put<4>(o, fours, sum[i]);
+      if (full || fours + 16 < size.columns) {
+        store.template put<4>(o, fours + 16, sum[i] + 4);
       }
+      if (full || pair < size.columns) store.template put<2>(o, pair, sum[i] + 8);
+      if (biased && fours == 0) bias(0, o, of_bias[i]);
     }
   }
 }
@@ -405,17 +542,11 @@ struct Slope {
   T first, second;
 };
 template <class T>
-__device__ __forceinline__ Slope<T> slope_at(const PerceptronLayer& layer, T y, T y_dot) {
-  if (!layer.activated) return {T(1), T(0)};
-  switch (layer.activation) {
-    case Activation::tanh:
-      return {T(1) - y * y, T(-2) * y * y_dot};
-    case Activation::leaky_relu:
-      return {y > T(0) ? T(1) : T(leaky_slope), T(0)};
-    case Activation::relu:
-      break;
-  }
-  return {y > T(0) ? T(1) : T(0), T(0)};
+__device__ __forceinline__ Slope<T> slope_at(Curve curve, T y, T y_dot) {
+  if (curve == Curve::none) return {T(1), T(0)};
+  if (curve == Curve::tanh) return {T(1) - y * y, T(-2) * y * y_dot};
+  const T below = curve == Curve::leaky_relu ? T(leaky_slope) : T(0);
+  return {y > T(0) ? T(1) : below, T(0)};
 }
 
 /// What a product does to its elements on their way out, without a branch: relu, leaky_relu and
@@ -423,43 +554,73 @@ __device__ __forceinline__ Slope<T> slope_at(const PerceptronLayer& layer, T y, 
 /// as every backend does. tanh is nothing here: it goes over the elements afterwards.
 template <class T>
 struct Bend {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   T slope, threshold;
+  Bits least;  ///< of outputs whose tangents pass, as an integer
 
-  __device__ explicit Bend(const PerceptronLayer& layer)
-      : slope(layer.activation == Activation::leaky_relu ? T(leaky_slope) : T(0)), threshold(0) {
-    if (!layer.activated || layer.activation == Activation::tanh) slope = T(1);
-    if (slope == T(leaky_slope)) threshold = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
+  __device__ explicit Bend(Curve curve)
+      : slope(curve == Curve::leaky_relu ? T(leaky_slope)
+              : curve == Curve::relu     ? T(0)
+                                         : T(1)),
+        threshold(curve != Curve::leaky_relu ? T(0)
+                  : sizeof(T) == 4           ? T(0x1p-126)
+                                             : T(0x1p-1022)),
+        least(curve == Curve::leaky_relu ? 1 : 0) {}
+  __device__ T forward(T a) const {
+    const T below = slope * a;
+    return a >= threshold ? a : below;
   }
-  __device__ T forward(T a, T x) const { return a >= threshold ? x : slope * x; }
+  /// By the output: relu makes -0 of what is below 0, whose bits are those of a negative integer.
+  __device__ T tangent(T y, T x) const { return std::bit_cast<Bits>(y) >= least ? x : slope * x; }
   __device__ T backward(T y, T g) const { return y > T(0) ? g : slope * g; }
 };
 
-__device__ inline bool is_tanh(const PerceptronLayer& layer) {
-  return layer.activated && layer.activation == Activation::tanh;
-}
-
 /// y = f(W x + b), but for tanh.
-template <bool tangent, class T>
+template <class T>
 struct Forward {
   Bend<T> bend;
-  const T* bias;  ///< null: none
-  const T* bias_dot;
+  const T* bias;  ///< zeros where there are none
   T* y;
+  int stride;
+
+  __device__ Element<T> first(int o) const { return {bias[o], T(0)}; }
+  __device__ void operator()(int r, int o, const Element<T>& a) const {
+    y[r * stride + o] = bend.forward(a.value);
+  }
+  __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
+    Quad<T> out;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) out.v[e] = bend.forward(a[e].value);
+    put_quad(y + r * stride + o, out);
+  }
+};
+
+/// Its tangent.
+template <class T>
+struct ForwardTangent {
+  Bend<T> bend;
+  const T* bias_dot;  ///< zeros where there are none
+  const T* y;
   T* y_dot;
   int stride;
 
-  __device__ Element<T> first(int o) const {
-    if (!bias) return {};
-    return {bias[o], tangent ? bias_dot[o] : T(0)};
-  }
+  __device__ Element<T> first(int o) const { return {T(0), bias_dot[o]}; }
   __device__ void operator()(int r, int o, const Element<T>& a) const {
-    y[r * stride + o] = bend.forward(a.value, a.value);
-    if constexpr (tangent) y_dot[r * stride + o] = bend.forward(a.value, a.dot);
+    const int at = r * stride + o;
+    y_dot[at] = bend.tangent(y[at], a.dot);
+  }
+  __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
+    const int at = r * stride + o;
+    const Quad<T> of = quad_at(y + at);
+    Quad<T> out;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) out.v[e] = bend.tangent(of.v[e], a[e].dot);
+    put_quad(y_dot + at, out);
   }
 };
 
 /// g = f'(a) (W^T g), but for tanh.
-template <bool tangent, class T>
+template <unsigned terms, class T>
 struct Backward {
   Bend<T> bend;
   const T* y;
@@ -467,12 +628,28 @@ struct Backward {
   T* g_dot;
   int stride;
 
+  template <unsigned some>
+  __device__ Backward<some, T> part() const {
+    return {bend, y, g, g_dot, stride};
+  }
   __device__ Element<T> first(int) const { return {}; }
   __device__ void operator()(int r, int k, const Element<T>& sum) const {
     const int at = r * stride + k;
     const T out = y[at];
-    g[at] = bend.backward(out, sum.value);
-    if constexpr (tangent) g_dot[at] = bend.backward(out, sum.dot);
+    if constexpr ((terms & values) != 0) g[at] = bend.backward(out, sum.value);
+    if constexpr ((terms & both_dots) != 0) g_dot[at] = bend.backward(out, sum.dot);
+  }
+  __device__ __forceinline__ void four(int r, int k, const Element<T>* sum) const {
+    const int at = r * stride + k;
+    const Quad<T> out = quad_at(y + at);
+    Quad<T> value, dot;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      value.v[e] = bend.backward(out.v[e], sum[e].value);
+      dot.v[e] = bend.backward(out.v[e], sum[e].dot);
+    }
+    if constexpr ((terms & values) != 0) put_quad(g + at, value);
+    if constexpr ((terms & both_dots) != 0) put_quad(g_dot + at, dot);
   }
 };
 
@@ -487,33 +664,83 @@ struct Memory {
   T* row_loss;  ///< sums of the rows' losses
 };
 
-/// visit(where it is stored, its number) for all weights, shared out to the threads.
-template <class Visit>
-__device__ __forceinline__ void each_weight(Team team, const Perceptron& network,
+/// visit(where it is stored, its number, from[number]) for all weights, shared out to the threads:
+/// eight lanes have a row of 40 at a time, so that some loads are under way at once. Without `from`
+/// visit(.., .., 0).
+template <class T, class Visit>
+__device__ __forceinline__ void each_weight(Team team, const Perceptron& network, const T* from,
                                             const Visit& visit) {
-  const int thread = team.thread, threads = team.threads;
-  for (int l = 0; l < network.layers; ++l) {
-    const PerceptronLayer& layer = network.layer[l];
-    const int down = threads / layer.inputs, across = threads - down * layer.inputs;
-    int o = thread / layer.inputs, k = thread - o * layer.inputs;
-    for (int i = layer.weight + thread; o < layer.outputs; i += threads) {
-      visit(layer.weight_at + o * layer.stride + k, i);
-      o += down;
-      k += across;
-      if (k >= layer.inputs) {
-        k -= layer.inputs;
-        ++o;
+  constexpr int lanes = 8, columns = 5;  // of a row, of a lane
+  const int lane = team.thread % lanes, group = team.thread / lanes, groups = team.threads / lanes;
+  // five columns of a lane's, in a row or some; `inside`: all of them are
+  const auto strip = [&](auto inside, int at, int number, int height, int width, int stride,
+                         int k) {
+#pragma unroll 2
+    for (int o = group; o < height; o += groups) {
+      const int i = number + o * width + k, to = at + o * stride + k;
+      T loaded[columns] = {};
+#pragma unroll
+      for (int j = 0; j < columns; ++j) {
+        if (from && (inside.value || k + lanes * j < width)) loaded[j] = from[i + lanes * j];
+      }
+#pragma unroll
+      for (int j = 0; j < columns; ++j) {
+        if (inside.value || k + lanes * j < width) visit(to + lanes * j, i + lanes * j, loaded[j]);
       }
     }
-    if (layer.bias < 0) continue;
-    for (int i = thread; i < layer.outputs; i += threads) visit(layer.bias_at + i, layer.bias + i);
+  };
+  const auto matrix = [&](int at, int number, int height, int width, int stride) {
+    for (int left = 0; left < width; left += lanes * columns) {
+      if (left + lanes * columns <= width) {
+        strip(std::true_type{}, at, number, height, width, stride, left + lane);
+      } else {
+        strip(std::false_type{}, at, number, height, width, stride, left + lane);
+      }
+    }
+  };
+#pragma unroll 1
+  for (int m = 0; m < 2 * network.layers; ++m) {
+    const PerceptronLayer& layer = network.layer[m >> 1];
+    const bool biases = (m & 1) != 0;
+    const bool one = biases || layer.inputs == layer.stride;  // all of them are one row
+    const int width = biases ? layer.outputs : one ? layer.outputs * layer.inputs : layer.inputs;
+    if (biases && layer.bias < 0) continue;
+    matrix(biases ? layer.bias_at : layer.weight_at, biases ? layer.bias : layer.weight,
+           one ? 1 : layer.outputs, width, layer.stride);
   }
 }
 
+/// visit(where it is stored, its number)
+template <class Visit>
+__device__ __forceinline__ void each_weight(Team team, const Perceptron& network,
+                                            const Visit& visit) {
+  each_weight(team, network, static_cast<const float*>(nullptr),
+              [&](int at, int i, float) { visit(at, i); });
+}
+
+/// `count`, a multiple of 4, between the block's memory and global memory. Some loads are under way
+/// at once.
 template <class T>
 __device__ __forceinline__ void copy_quads(Team team, T* to, const T* from, int count) {
-  for (int i = team.thread; i < count / 4; i += team.threads) {
-    reinterpret_cast<Quad<T>*>(to)[i] = reinterpret_cast<const Quad<T>*>(from)[i];
+  constexpr int batch = 8, each = several<T>;
+  const int lane = team.thread % warp_lanes, warp = team.thread / warp_lanes;
+  count /= each;
+#pragma unroll 1
+  for (int first = warp * batch * warp_lanes; first < count; first += batch * team.threads) {
+    const int left = count - first - lane;
+    const T* const source = from + (first + lane) * each;
+    T* const target = to + (first + lane) * each;
+    Several<T> words[batch];
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      if (i * warp_lanes < left) words[i] = several_at(source + i * warp_lanes * each);
+    }
+#pragma unroll
+    for (int i = 0; i < batch; ++i) {
+      if (i * warp_lanes < left) {
+        *reinterpret_cast<Several<T>*>(target + i * warp_lanes * each) = words[i];
+      }
+    }
   }
 }
 
@@ -554,17 +781,25 @@ struct Update {
       at = next(at, use == Use::descend_each ? rates[o * stride + k] : T(0), g);
     }
   }
-  __device__ __forceinline__ void two(int o, int k, const Element<T>& one,
-                                      const Element<T>& other) const {
+  /// Neighbours, which lie in 16 bytes, or 8: words after an odd number of them are nobody's.
+  template <int n>
+  __device__ __forceinline__ void put(int o, int k, const Element<T>* g) const {
     if constexpr (use == Use::rate) {
-      (*this)(o, k, one);
-      if (k + 1 < inputs) (*this)(o, k + 1, other);
-    } else {  // the word after an odd number of them is nobody's
-      auto& at = *reinterpret_cast<Pair<T>*>(stored + o * stride + k);
-      Pair<T> rate = {};
-      if constexpr (use == Use::descend_each) rate = pair_at(rates + o * stride + k);
-      const Pair<T> before = use == Use::keep || use == Use::keep_dot ? Pair<T>{} : at;
-      at = {next(before.x, rate.x, one), next(before.y, rate.y, other)};
+#pragma unroll
+      for (int e = 0; e < n; ++e) {
+        if (k + e < inputs) (*this)(o, k + e, g[e]);
+      }
+    } else {
+      using Words = std::conditional_t<n == 4, Quad<T>, Pair<T>>;
+      auto& at = *reinterpret_cast<Words*>(stored + o * stride + k);
+      Words rate = {}, now = {};
+      if constexpr (use == Use::descend_each) {
+        rate = *reinterpret_cast<const Words*>(rates + o * stride + k);
+      }
+      if constexpr (use != Use::keep && use != Use::keep_dot) now = at;
+#pragma unroll
+      for (int e = 0; e < n; ++e) now.v[e] = next(now.v[e], rate.v[e], g[e]);
+      at = now;
     }
   }
 };
@@ -597,43 +832,57 @@ struct Task {
     }
   }
 
-  template <unsigned terms>
-  __device__ __forceinline__ void forward_layer(const PerceptronLayer& layer, int to, int stride) {
-    constexpr bool tangent = (terms & both_dots) != 0;
-    const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-    const bool biased = layer.bias >= 0;
-    const Forward<tangent, T> store{
-        Bend<T>(layer),           biased ? memory.w + layer.bias_at : nullptr,
-        memory.u + layer.bias_at, memory.feature + to,
-        memory.tangent + to,      stride};
-    product<terms, true>(team, layer.narrow.forward, inputs(layer), w,
-                         {rows, layer.outputs, layer.inputs}, store);
-    if (!is_tanh(layer)) return;
-    __syncthreads();
-    for (int i = team.thread; i < rows * stride; i += team.threads) {
-      const T y = tanh(store.y[i]);
-      store.y[i] = y;
-      if constexpr (tangent) store.y_dot[i] *= T(1) - y * y;
-    }
+  /// Where a layer's outputs are, those of the last where the gradient by them will be.
+  struct Outputs {
+    int at, stride;
+  };
+  __device__ Outputs outputs(int l) const {
+    const PerceptronLayer& layer = network.layer[l];
+    if (l + 1 == network.layers) return {layer.gradient_at, layer.gradient_stride};
+    const PerceptronLayer& next = network.layer[l + 1];
+    return {next.inputs_at, next.inputs_stride};
   }
 
-  /// The outputs are where the gradient by them will be. A barrier after every layer.
-  template <bool tangent>
+  /// All layers' outputs. A barrier after every layer.
   __device__ __forceinline__ void forward() {
 #pragma unroll 1
     for (int l = 0; l < network.layers; ++l) {
       const PerceptronLayer& layer = network.layer[l];
-      const bool last = l + 1 == network.layers;
-      const int to = last ? layer.gradient_at : network.layer[l + 1].inputs_at;
-      const int stride = last ? layer.gradient_stride : network.layer[l + 1].inputs_stride;
-      if constexpr (tangent) {
-        if (l == 0) {
-          forward_layer<values | second_dot>(layer, to, stride);
-        } else {
-          forward_layer<all_terms>(layer, to, stride);
-        }
+      const Outputs to = outputs(l);
+      const Matrix<T> w = {memory.w + layer.weight_at, nullptr, layer.stride};
+      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_at, memory.feature + to.at,
+                             to.stride};
+      product<values, true>(team, layer.forward, inputs(layer), w,
+                            {rows, layer.outputs, layer.inputs}, store);
+      __syncthreads();
+      if (layer.curve != Curve::tanh) continue;
+      for (int i = team.thread; i < rows * to.stride; i += team.threads) {
+        store.y[i] = tanh(store.y[i]);
+      }
+      __syncthreads();
+    }
+  }
+
+  /// Their derivatives along memory.u.
+  __device__ __forceinline__ void forward_tangent() {
+#pragma unroll 1
+    for (int l = 0; l < network.layers; ++l) {
+      const PerceptronLayer& layer = network.layer[l];
+      const Outputs to = outputs(l);
+      const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
+      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_at,
+                                    memory.feature + to.at, memory.tangent + to.at, to.stride};
+      const ProductSize size{rows, layer.outputs, layer.inputs};
+      if (l == 0) {
+        product<second_dot, true>(team, layer.forward, inputs(layer), w, size, store);
       } else {
-        forward_layer<values>(layer, to, stride);
+        product<both_dots, true>(team, layer.forward, inputs(layer), w, size, store);
+      }
+      __syncthreads();
+      if (layer.curve != Curve::tanh) continue;
+      for (int i = team.thread; i < rows * to.stride; i += team.threads) {
+        const T y = store.y[i];
+        store.y_dot[i] *= T(1) - y * y;
       }
       __syncthreads();
     }
@@ -652,7 +901,7 @@ struct Task {
           static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
           static_cast<std::size_t>(r);
       const auto put = [&](int i, T g, T g_dot) {  // by what the last activation was given
-        const Slope<T> f = slope_at(layer, o[i], tangent ? o_dot[i] : T(0));
+        const Slope<T> f = slope_at(layer.curve, o[i], tangent ? o_dot[i] : T(0));
         o[i] = f.first * g;
         if constexpr (tangent) o_dot[i] = f.first * g_dot + f.second * g;
       };
@@ -690,22 +939,24 @@ struct Task {
     }
   }
 
-  /// The gradient by a layer's inputs, through the activation before them.
-  template <bool tangent>
+  /// The gradient by a layer's inputs (its derivative too, or that alone), through the activation
+  /// before them.
+  template <unsigned terms>
   __device__ __forceinline__ void input_gradient(const PerceptronLayer& layer,
                                                  const PerceptronLayer& before) {
+    constexpr bool tangent = (terms & both_dots) != 0;
     const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
     const T* y = memory.feature + layer.inputs_at;
     const int stride = layer.inputs_stride;  // of the gradients too
-    const Backward<tangent, T> store{Bend<T>(before), y, memory.feature + before.gradient_at,
-                                     memory.tangent + before.gradient_at, stride};
-    product<tangent ? all_terms : values, false>(team, layer.narrow.backward, gradients(layer), w,
-                                                 {rows, layer.inputs, layer.outputs}, store);
-    if (!is_tanh(before)) return;
+    const Backward<terms, T> store{Bend<T>(before.curve), y, memory.feature + before.gradient_at,
+                                   memory.tangent + before.gradient_at, stride};
+    product<terms, false>(team, layer.backward, gradients(layer), w,
+                          {rows, layer.inputs, layer.outputs}, store);
+    if ((terms & values) == 0 || before.curve != Curve::tanh) return;
     __syncthreads();
     const T* y_dot = memory.tangent + layer.inputs_at;
     for (int i = team.thread; i < rows * stride; i += team.threads) {
-      const Slope<T> f = slope_at(before, y[i], tangent ? y_dot[i] : T(0));
+      const Slope<T> f = slope_at(before.curve, y[i], tangent ? y_dot[i] : T(0));
       const T g = store.g[i];
       store.g[i] = f.first * g;
       if constexpr (tangent) store.g_dot[i] = f.first * store.g_dot[i] + f.second * g;
@@ -726,67 +977,86 @@ struct Task {
                                 layer.inputs};
     const Update<use, T> bias{
         stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
-    if (layer.inputs == 1) return thin_weight_gradient<terms, true>(layer, weight, bias);
-    if (layer.outputs == 1) return thin_weight_gradient<terms, false>(layer, weight, bias);
-    sum_over_rows<terms>(team, layer.narrow.weights, g, inputs(layer),
-                         {layer.outputs, layer.inputs, rows}, weight);
-    if (layer.bias < 0) return;
-    const T* of = use == Use::adjoint || use == Use::keep_dot ? g.dot : g.value;
-    Update<use, T> biases = bias;
-    biases.inputs = layer.outputs;
-    for (int o = 2 * team.thread; o < layer.outputs; o += 2 * team.threads) {
-      Pair<T> sum = {};
-#pragma unroll 2
-      for (int r = 0; r < rows; ++r) {
-        const Pair<T> at = pair_at(of + o + r * g.stride);
-        sum.x += at.x;
-        sum.y += at.y;
+    const bool biased = layer.bias >= 0;
+    const Matrix<T> x = inputs(layer);
+    const ProductSize size{layer.outputs, layer.inputs, rows};
+    if (sizeof(T) == 4 && layer.weights == GradientWay::usual_tiles) {
+      Update<use, T> known = weight;
+      known.stride = usual_stride;
+      sum_over_rows<terms, true>(team, Matrix<T>{g.value, g.dot, usual_width},
+                                 Matrix<T>{x.value, x.dot, usual_width},
+                                 {usual_width, usual_width, rows}, known, biased, bias);
+    } else if (layer.weights == GradientWay::one_input) {
+      thin_weight_gradient<terms, true>(layer, weight, bias);
+    } else if (layer.weights == GradientWay::one_output) {
+      thin_weight_gradient<terms, false>(layer, weight, bias);
+    } else if (layer.weights == GradientWay::elements) {
+      narrow_product<terms>(team, g, 1, g.stride, x, 1, x.stride, size, weight);
+      if (!biased) return;
+      const T* of = use == Use::adjoint || use == Use::keep_dot ? g.dot : g.value;
+      for (int o = team.thread; o < layer.outputs; o += team.threads) {
+        T sum = 0;
+#pragma unroll 1
+        for (int r = 0; r < rows; ++r) sum += of[o + r * g.stride];
+        bias(0, o, {sum, sum});
       }
-      biases.two(0, o, {sum.x, sum.x}, {sum.y, sum.y});
+    } else {
+      sum_over_rows<terms, false>(team, g, x, size, weight, biased, bias);
     }
   }
 
-  /// The same for one input or one output: a lane a pair of weights, and biases on the way.
+  /// The same for one input or one output: a lane has four weights, and biases on the way, of every
+  /// other row.
   template <unsigned terms, bool one_input, Use use>
   __device__ __forceinline__ void thin_weight_gradient(const PerceptronLayer& layer,
                                                        const Update<use, T>& weight,
                                                        const Update<use, T>& bias) {
+    constexpr int lanes = 16;  // of a row
     using G = Fragment<terms, true, T>;
     using X = Fragment<terms, false, T>;
     const Matrix<T> g = gradients(layer), x = inputs(layer);
     const int width = one_input ? layer.outputs : layer.inputs;
+    const int half = (team.thread / lanes) & 1, warp = team.thread / warp_lanes;
     // weights of one input lie one after another, as those of one output do
     Update<use, T> all = weight, biases = bias;
     all.inputs = biases.inputs = width;
-    for (int at = 2 * team.thread; at < width; at += 2 * team.threads) {
-      Element<T> sum[2] = {}, of_bias[2] = {};
-      int g_at = one_input ? at : 0, x_at = one_input ? 0 : at;
-#pragma unroll 2
-      for (int r = 0; r < rows; ++r, g_at += g.stride, x_at += x.stride) {
-        T out[2] = {}, out_dot[2] = {}, in[2] = {}, in_dot[2] = {};
-        const auto load = [](const T* from, bool wide, T(&to)[2]) {
-          if (wide) {
-            const Pair<T> pair = pair_at(from);
-            to[0] = pair.x, to[1] = pair.y;
-          } else {
-            to[0] = to[1] = *from;
-          }
+    // all lanes of a warp are there when they exchange sums
+    for (int left = 4 * lanes * warp; left < width; left += 2 * team.threads) {
+      const int own = left + 4 * (team.thread % lanes), at = lesser(own, (width - 1) / 4 * 4);
+      Element<T> sum[4] = {}, of_bias[4] = {};
+      const int g_at = one_input ? at : 0, x_at = one_input ? 0 : at;
+#pragma unroll(sizeof(T) == 4 ? 5 : 1)
+      for (int r = half; r < rows; r += 2) {
+        const auto load = [](const T* from, bool wide) {
+          if (wide) return quad_at(from);
+          return Quad<T>{*from, *from, *from, *from};
         };
-        if constexpr (G::plain) load(g.value + g_at, one_input, out);
-        if constexpr (G::dotted) load(g.dot + g_at, one_input, out_dot);
-        if constexpr (X::plain) load(x.value + x_at, !one_input, in);
-        if constexpr (X::dotted) load(x.dot + x_at, !one_input, in_dot);
+        Quad<T> out = {}, out_dot = {}, in = {}, in_dot = {};
+        if constexpr (G::plain) out = load(g.value + g_at + r * g.stride, one_input);
+        if constexpr (G::dotted) out_dot = load(g.dot + g_at + r * g.stride, one_input);
+        if constexpr (X::plain) in = load(x.value + x_at + r * x.stride, !one_input);
+        if constexpr (X::dotted) in_dot = load(x.dot + x_at + r * x.stride, !one_input);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          multiply_add<terms>(sum[e], out[e], out_dot[e], in[e], in_dot[e]);
-          if constexpr (G::plain) of_bias[e].value += out[e];
-          if constexpr (G::dotted) of_bias[e].dot += out_dot[e];
+        for (int e = 0; e < 4; ++e) {
+          multiply_add<terms>(sum[e], out.v[e], out_dot.v[e], in.v[e], in_dot.v[e]);
+          of_bias[e].value += out.v[e];
+          of_bias[e].dot += out_dot.v[e];
         }
       }
-      all.two(0, at, sum[0], sum[1]);
+      const auto both_halves = [](Element<T>& of) {
+        if constexpr ((terms & values) != 0)
+          of.value += __shfl_xor_sync(all_lanes, of.value, lanes);
+        if constexpr ((terms & both_dots) != 0) of.dot += __shfl_xor_sync(all_lanes, of.dot, lanes);
+      };
+#pragma unroll
+      for (int e = 0; e < 4; ++e) both_halves(sum[e]);
+#pragma unroll
+      for (int e = 0; e < (one_input ? 4 : 1); ++e) both_halves(of_bias[e]);
+      if (half != 0 || own >= width) continue;
+      all.template put<4>(0, at, sum);
       if (layer.bias < 0) continue;
       if (one_input) {
-        biases.two(0, at, of_bias[0], of_bias[1]);
+        biases.template put<4>(0, at, of_bias);
       } else if (at == 0) {
         bias(0, 0, of_bias[0]);
       }
@@ -794,13 +1064,23 @@ struct Task {
   }
 
   /// Back from the loss's gradient, a layer at a time: the gradient by its inputs, then (its
-  /// weights are not read any more) by its weights.
+  /// weights are not read any more) by its weights. `derivative_alone`: weights() does not read the
+  /// gradient itself by the first layer's outputs.
   template <bool tangent, class WeightGradient>
-  __device__ __forceinline__ void backward(const WeightGradient& weights) {
+  __device__ __forceinline__ void backward(bool derivative_alone, const WeightGradient& weights) {
 #pragma unroll 1
     for (int l = network.layers - 1; l >= 0; --l) {
       const PerceptronLayer& layer = network.layer[l];
-      if (l > 0) input_gradient<tangent>(layer, network.layer[l - 1]);
+      if (l > 0) {
+        const PerceptronLayer& before = network.layer[l - 1];
+        if constexpr (!tangent) {
+          input_gradient<values>(layer, before);
+        } else if (l == 1 && derivative_alone && before.curve != Curve::tanh) {
+          input_gradient<both_dots>(layer, before);
+        } else {
+          input_gradient<all_terms>(layer, before);
+        }
+      }
       __syncthreads();
       weights(layer, l == 0);
       __syncthreads();
@@ -808,24 +1088,31 @@ struct Task {
   }
 
   /// The gradient of the set's losses, times `scale`, at memory.w: weights(layer, whether it is the
-  /// first) takes each layer's. Ends with a barrier, as the next.
+  /// first) takes each layer's. What derivative() would compute again goes to `kept`, where that is
+  /// wanted. Ends with a barrier, as the next.
   template <class WeightGradient>
   __device__ __forceinline__ void gradient(const PerceptronRows<T>& set, int task, T scale,
-                                           const WeightGradient& weights) {
-    forward<false>();
+                                           const WeightGradient& weights, T* kept = nullptr) {
+    forward();
+    if (kept) {
+      copy_quads(team, kept, memory.feature + network.kept_at, network.kept);
+      __syncthreads();
+    }
     loss_gradient<false>(set, task, scale);
     __syncthreads();
-    backward<false>(weights);
+    backward<false>(false, weights);
   }
 
-  /// The same with the derivative along memory.u.
+  /// The same with the derivative along memory.u. `known`: what a gradient kept is there again.
   template <class WeightGradient>
   __device__ __forceinline__ void derivative(const PerceptronRows<T>& set, int task, T scale,
-                                             const WeightGradient& weights) {
-    forward<true>();
+                                             const WeightGradient& weights, bool known = false,
+                                             bool derivative_alone = true) {
+    if (!known) forward();
+    forward_tangent();
     loss_gradient<true>(set, task, scale);
     __syncthreads();
-    backward<true>(weights);
+    backward<true>(derivative_alone, weights);
   }
 };
 

@@ -580,6 +580,7 @@ struct WaveDemand {
   // Of Wave::differentiate and differentiate_gaussian, where they are done at once:
   int descent_steps = 0;
   int descent_samples = 0;  ///< the most of any step; 0: of a point
+  int descent_noise = 0;    ///< samples of all inner steps that are differentiated
   /// Passes with noise by rows, and Hessian-vector products of them; by Estimator.
   struct Split {
     bool passes = false, hessian_vectors = false;

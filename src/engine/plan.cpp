@@ -73,6 +73,10 @@ class Ledger final : public backend::Wave {
       demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
       demand_.descent_samples =
           std::max({demand_.descent_samples, descent.draws.samples, descent.outer_draws.samples});
+      if (descent.second_order) {
+        demand_.descent_noise =
+            std::max(demand_.descent_noise, descent.steps * descent.draws.samples);
+      }
     }
     return at_once_;
   }

@@ -240,6 +240,28 @@ TEST_F(GaussianPerceptron, GradientIsTheLosssDerivative) {
   }
 }
 
+TEST_F(GaussianPerceptron, SmallSpreadsKeepTheirDigits) {
+  // sigma = e^-14 = 8e-7 beside weights near 1, whose floats are 1.2e-7 apart: what a sample has
+  // been moved by cannot be read off it any more.
+  Case c{"", mlp({2, 6, 3}, LayerType::tanh), LossKind::gaussian_nll, abml(2, 3, 2)};
+  c.config.abml.kl_weight_inner = 0.0;  // so that all of s's gradient comes by the samples
+  c.config.abml.kl_weight_outer = 0.0;
+  const Problem problem = make_problem(c.network, c.loss, 3, 7, {4, 5, 6});
+  const std::size_t width = problem.width();
+  RandomStream random = stream(9, 6);
+  Numbers mu = normals(random, width, 0.2);
+  for (double& x : mu) x = static_cast<float>(x + (x > 0.0 ? 1.0 : -1.0));
+  const Numbers s(width, -14.0);
+  const Result want = meta_gradient(*open_backend("simt_f64"), c, problem, mu, s);
+  const Result got = meta_gradient(*open_backend("simt_f32"), c, problem, mu, s);
+  // A gradient's element is a sum over some ten rows of products through two layers: some 40
+  // roundings of 6e-8, among them that of the sample itself. Two steps and their adjoint: five
+  // gradients and derivatives deep, 1.2e-5; against the largest element, with as much again for
+  // what cancels in the sums.
+  EXPECT_TRUE(close_rows(got.s, want.s, width, 2.5e-5));
+  EXPECT_TRUE(close_rows(got.mu, want.mu, width, 2.5e-5));
+}
+
 TEST_F(GaussianPerceptron, DrawsTheNoiseOfEveryBackend) {
   const Case c{"", mlp({1, 40, 3}, LayerType::relu), LossKind::mse, abml(2, 3, 2)};
   const Problem problem = make_problem(c.network, c.loss, 3, 7, {3, 4, 5});

@@ -266,6 +266,31 @@ TEST(PerceptronPath, WhatItDoesNotTakeIsLeftToTheCaller) {
   EXPECT_FALSE(takes(Network({3, 1, 1, false}, {layer(LayerType::tanh), linear_layer(2)})));
 }
 
+// Whether a tangent passes is told by the sign of what relu left of a unit; at exactly 0 it does.
+TEST(PerceptronPath, TangentsAtZeroAreTheReferences) {
+  const auto devices = backend::list_devices();
+  if (std::ranges::none_of(devices, [](const auto& d) { return d.name == "simt"; })) {
+    GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
+  }
+  for (const LayerType type : {LayerType::relu, LayerType::leaky_relu}) {
+    const Problem problem = make_problem(mlp({1, 40, 40, 1}, type), LossKind::mse, 1, 5);
+    const std::size_t width = problem.width();
+    Numbers at(problem.weights.begin(),
+               problem.weights.begin() + static_cast<std::ptrdiff_t>(width));
+    // every third unit of the first layer is 0 for all inputs: its weight and its bias
+    for (std::size_t i = 0; i < 40; i += 3) at[i] = at[40 + i] = 0.0;
+    RandomStream random = stream(7, 4);
+    const Numbers along = normals(random, width, 1.0);
+    const auto reference = open_backend("reference");
+    const Numbers want =
+        Runner(*reference, problem).hessian_vector(at, along, Set::support, {1.0, Scale::By::one});
+    const auto backend = open_backend("simt_f64");
+    Runner runner(*backend, problem);
+    EXPECT_TRUE(close_rows(runner.hessian_vector(at, along, Set::support, {1.0, Scale::By::one}),
+                           want, width, 1e-12));
+  }
+}
+
 TEST(PerceptronPath, AMetaGradientIsOneLaunch) {
   const auto devices = backend::list_devices();
   if (std::ranges::none_of(devices, [](const auto& d) { return d.name == "simt"; })) {

@@ -116,7 +116,8 @@ void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
   }
   if (demand.hessian_vectors && layered) prepare_tangents();
   if (demand.descent_samples > 0) {
-    perceptron_.reserve_gaussian(capacity_, demand.descent_steps, demand.descent_samples);
+    perceptron_.reserve_gaussian(capacity_, demand.descent_steps, demand.descent_samples,
+                                 demand.descent_noise);
   } else if (demand.descent_steps > 0) {
     perceptron_.reserve(capacity_, demand.descent_steps);
   }
@@ -841,7 +842,8 @@ bool CudaWave<T>::differentiate_gaussian(const GaussianDescent& descent) {
   d.gradient_mu = at(descent.gradient_mu, n);
   d.gradient_s = at(descent.gradient_s, n);
   d.loss = wanted(descent.loss, 1);
-  perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples));
+  perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples),
+                               d.samples_to_go_back());
   return perceptron_.run(d, count_, stream_);
 }
 

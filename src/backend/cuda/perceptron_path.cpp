@@ -97,9 +97,10 @@ const std::optional<PerceptronPlan>& PerceptronPath<T>::gaussian_plan(int sample
 }
 
 template <class T>
-void PerceptronPath<T>::reserve_gaussian(int tasks, int steps, int samples) {
+void PerceptronPath<T>::reserve_gaussian(int tasks, int steps, int samples,
+                                         int samples_to_go_back) {
   const std::optional<PerceptronPlan>& plan = gaussian_plan(samples);
-  if (plan) iterates_.reserve(gaussian_scratch(*plan, tasks, steps));
+  if (plan) iterates_.reserve(gaussian_scratch(*plan, tasks, steps, samples_to_go_back));
 }
 
 template <class T>

@@ -29,8 +29,9 @@ class PerceptronPath {
   /// is too small. `descent` comes without scratch memory.
   bool run(PerceptronDescent<T> descent, int tasks, const Stream& stream);
 
-  /// The same for Gaussian weights; samples: the most of any step.
-  void reserve_gaussian(int tasks, int steps, int samples);
+  /// The same for Gaussian weights; samples: the most of any step; samples_to_go_back: of all inner
+  /// steps, where they are differentiated.
+  void reserve_gaussian(int tasks, int steps, int samples, int samples_to_go_back);
   bool run(GaussianDescent<T> descent, int tasks, const Stream& stream);
 
  private:
