@@ -68,6 +68,11 @@ std::vector<Case> cases() {
     c.tasks = 1;
     c.steps = 1;
   }
+  {  // tiles of the usual width behind one another, two of them in a set's rows
+    Case& c = add("deep", mlp({1, 40, 40, 40, 1}, relu), LossKind::mse);
+    c.rows = {20, 20, 20};
+    c.tasks = 1;
+  }
   {  // more tasks than a wave
     Case& c = add("few_rows", mlp({5, 8, 6, 3}, tanh), LossKind::cross_entropy);
     c.rows = {1, 5, 3};
