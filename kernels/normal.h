@@ -93,6 +93,15 @@ __device__ __forceinline__ float root_of_normal(float x) {
 #endif
 }
 
+/// a + b, which no compiler joins to the product that made a.
+__device__ __forceinline__ float rounded_sum(float a, float b) {
+#ifdef KSHOT_SIMT
+  return a + b;
+#else
+  return __fadd_rn(a, b);
+#endif
+}
+
 /// box_muller of kshot/random.h, which says what is computed.
 __device__ __forceinline__ NormalPair normal_pair(std::uint32_t a, std::uint32_t b) {
   // u of (0, 1) by way of [1, 2): every step is exact
@@ -114,7 +123,7 @@ __device__ __forceinline__ NormalPair normal_pair(std::uint32_t a, std::uint32_t
   p = std::fma(p, m, -2.0f * 3.3333331174e-1f);
   float y = (p * m) * m2;
   y = std::fma(e, -0x1p-22f * -2.12194440e-4f, y);
-  y = m2 + y;
+  y = rounded_sum(m2, y);
   y = std::fma(m, -2.0f, y);
   const float radius = root_of_normal(std::fma(e, -0x1p-22f * 0.693359375f, y));
   // the angle, times 2^32
