@@ -15,7 +15,7 @@
 #   --dry-run         says what would run, and runs nothing
 #
 # Steps: configure, build, devices, equivalence (the backends' tests on the device), training steps
-# (sinusoid, abml, conv4) beside JAX's and PyTorch's where a Python here or bench/peers/.venv has them
+# (sinusoid, abml, conv4, leo) beside JAX's and PyTorch's where a Python here or bench/peers/.venv has them
 # (few meta-batch sizes; all of them: bench/compare --device cuda), a training of a minute, memory, and
 # kernels (each alone). Each has a time limit; one that fails does not hide the others, but what needs
 # it is left out. After each DIR has summary.json and table.txt, with reach.json (what was asked of an
@@ -76,7 +76,7 @@ prepare() {
 # ---- arguments -----------------------------------------------------------------------------------
 
 data='' out=$root/device-results limit=570 device=cuda steps='' dry=false peers=false preparing=false
-all_steps='equivalence sinusoid train conv4 abml memory kernels'
+all_steps='equivalence sinusoid train conv4 abml leo memory kernels'
 while (($#)); do
   case $1 in
     --prepare) preparing=true ;;
@@ -174,7 +174,7 @@ report() {
       printf '%-12s %-9s %5d  %s\n' "${names[i]}" "${states[i]}" "${seconds[i]}" "${notes[i]}"
     done
     printf '\n' && python3 bench/reach.py "$out" 2>&1
-    for part in sinusoid conv4 abml memory train; do
+    for part in sinusoid conv4 abml leo memory train; do
       [[ -z $(state_of "$part") || $(state_of "$part") == left-out ]] ||
         { printf '\n%s\n' "$part" && tail -n 25 "$out/$part.log" 2>/dev/null; }
     done
@@ -300,6 +300,7 @@ step sinusoid 80 devices bash -c "$(measured sinusoid_maml_k5)"
 step train 90 devices bash -c train
 step conv4 120 devices bash -c "$(measured conv4_maml_k5_q75)"
 step abml 70 devices bash -c "$(measured sinusoid_abml_k5_s10)"
+step leo 50 devices bash -c "$(measured leo_5w1s_t12)"
 step memory 60 devices bash -c "compare --memory --json \"\$out/memory.json\""
 step kernels 90 devices bash -c kernels
 $dry && exit 0

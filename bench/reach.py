@@ -104,7 +104,7 @@ class Results:
 
     def lines(self):
         sinusoid, abml = "sinusoid_maml_k5", "sinusoid_abml_k5_s10"
-        conv4 = "conv4_maml_k5_q75"
+        conv4, leo = "conv4_maml_k5_q75", "leo_5w1s_t12"
         yield "sinusoid 1-40-40-1, K = 5, 10 + 10 points", *self.ratio(sinusoid, 20)
         yield "the same", *self.rate(sinusoid, 10_000_000)
         yield "the same, against T", *self.scaling(sinusoid)
@@ -112,6 +112,8 @@ class Results:
         yield "ABML with S = 10 on it", *self.ratio(abml, 20)
         yield "conv4-64 stride 2, 5-way 1-shot, 75 queries, K = 5", *self.ratio(conv4, 5)
         yield "the same", *self.rate(conv4, 10_000)
+        yield "LEO, 5-way 1-shot on 640 features, 12 tasks a step", *self.ratio(leo, 10)
+        yield "the same: 100,000 steps in ten minutes", *self.rate(leo, 2_000)
         yield "Omniglot 5-way 1-shot", *self.omniglot()
 
 
