@@ -432,22 +432,15 @@ __global__ void __launch_bounds__(most_threads, 1)
             if constexpr (adjoint) {
 #pragma unroll
               for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
+            }
 #pragma unroll
-              for (int n = 0; n < most_teams; ++n) {
-                if (n >= drawn) continue;
+            for (int n = 0; n < most_teams; ++n) {
+              if (n >= drawn) continue;
 #pragma unroll
-                for (int word = 0; word < quad_elements; ++word) {
-                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+              for (int word = 0; word < quad_elements; ++word) {
+                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
+                if constexpr (adjoint) {
                   at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
-                }
-              }
-            } else {
-#pragma unroll
-              for (int n = 0; n < most_teams; ++n) {
-                if (n >= drawn) continue;
-#pragma unroll
-                for (int word = 0; word < quad_elements; ++word) {
-                  at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
                 }
               }
             }
