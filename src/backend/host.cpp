@@ -65,6 +65,7 @@ constexpr int run_tasks = 16;
 /// Elements that a tree is gone through for at a time, so that what lies between stays in the
 /// cache.
 constexpr std::size_t tree_elements = 512;
+
 /// Elements first ... first + count - 1 of the sum of waves, as a binary tree that is filled from
 /// the left. The result lies in the scratch (tree_elements a level of the tree), or is the one
 /// wave's own.

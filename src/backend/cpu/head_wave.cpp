@@ -65,7 +65,7 @@ Block HeadWave::shared_gradient(std::size_t width, SharedGradient& gradient) {
 }
 
 const float* HeadWave::features_of(Set set, int task) const {
-  return rows_at_[set == Set::query ? 1 : 0][task];
+  return rows_at_[task][set == Set::query];
 }
 
 /// Copies rows of features that are not floats, not whole vectors, or wanted one set behind the
@@ -76,7 +76,7 @@ void HeadWave::copy_rows(const TaskBatch& batch) {
   for (int t = 0; t < count_; ++t) {
     float* to = x_.data() + product(t * rows_, stride_);
     const auto take = [&](const auto& x, const auto& x64, Set set, int most) {
-      rows_at_[set == Set::query ? 1 : 0][t] = to;
+      rows_at_[t][set == Set::query] = to;
       std::size_t from = product(batch_first_ + t, most) * inputs;
       for (int r = 0; r < task_rows(set, t); ++r, from += inputs, to += stride_) {
         for (std::size_t i = 0; i < inputs; ++i) {
@@ -110,8 +110,7 @@ void HeadWave::load(const TaskBatch& batch, int first, int count, std::uint32_t 
       const std::size_t from = task * static_cast<std::size_t>(most);
       const int row_first = set == Set::support ? 0 : task_rows(Set::support, t);
       if (!copied) {
-        rows_at_[set == Set::query ? 1 : 0][t] =
-            x.data() + from * static_cast<std::size_t>(features_);
+        rows_at_[t][set == Set::query] = x.data() + from * static_cast<std::size_t>(features_);
       }
       for (int r = 0; r < task_rows(set, t); ++r) {
         const int c = t * classes() + static_cast<int>(label[from + static_cast<std::size_t>(r)]);

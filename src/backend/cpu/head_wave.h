@@ -98,7 +98,9 @@ class HeadWave final : public CpuWave {
 
   int features_ = 0, stride_ = 0, rows_ = 0;
   Products products_;
-  const float* rows_at_[2][tasks] = {};  ///< support and query rows: the batch's own, or in x_
+  /// Support rows (with all others behind where there is Set::all) and query rows: the batch's own,
+  /// or in x_.
+  const float* rows_at_[tasks][2] = {};
   AlignedFloats x_;          ///< [task][support, then query rows][stride], where rows are copied
   AlignedFloats target_[3];  ///< of each set, [task][class][row_stride]
   AlignedFloats z_, z_dot_, delta_, delta_dot_, weight_, dropped_, rates_;
