@@ -6,13 +6,12 @@
 #include <array>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "cli/run_records.h"
 #include "engine/assembly.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
-#include "io/json_lines.h"
 #include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/learner.h"
@@ -22,90 +21,12 @@ namespace kshot::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr std::array shots_shown = {1, 2, 5, 10, 20};
 constexpr std::array shots_drawn = {1, 5, 10};
 constexpr int shots_episodes = 300;
 constexpr int figure_samples = 100;
 constexpr std::size_t samples_drawn = 8;
-
-double number(const json& record, const char* key) {
-  const auto found = record.find(key);
-  return found == record.end() || found->is_null() ? std::nan("") : found->get<double>();
-}
-
-/// A curve for every quantity of the metrics file.
-std::vector<report::TrainingCurve> training_curves(const fs::path& file, const std::string& name) {
-  std::vector<report::TrainingCurve> curves;
-  const auto curve = [&](const char* quantity, bool validation) -> report::TrainingCurve& {
-    for (report::TrainingCurve& c : curves) {
-      if (c.quantity == quantity && c.validation == validation) return c;
-    }
-    curves.push_back({.name = name, .quantity = quantity, .validation = validation});
-    return curves.back();
-  };
-  std::error_code ignored;
-  if (!fs::exists(file, ignored)) return curves;
-  const auto add = [&](const json& record, const char* key, const char* quantity, bool validation) {
-    if (!record.contains(key)) return;
-    report::TrainingCurve& c = curve(quantity, validation);
-    c.step.push_back(number(record, "step"));
-    c.seconds.push_back(number(record, "seconds"));
-    c.value.push_back(number(record, key));
-    if (validation)
-      c.half_width.push_back(number(record, (std::string(key) + "_half_width").c_str()));
-  };
-  for (const json& record : io::read_json_lines(file)) {
-    const std::string kind = record.value("kind", "");
-    if (kind == "train") {
-      add(record, "task_loss", "task loss", false);
-      add(record, "gradient_snr", "signal to noise of the gradient", false);
-      add(record, "kl", "KL from the prior, nats a task", false);
-      add(record, "sigma_moved", "share of weights whose sigma left the prior's", false);
-      add(record, "log_sigma", "mean log sigma", false);
-    } else if (kind == "validation") {
-      add(record, "accuracy", "accuracy", true);
-      add(record, "mse", "mean squared error", true);
-      add(record, "nll", "negative log-likelihood", true);
-    }
-  }
-  return curves;
-}
-
-report::Facts environment(const fs::path& folder) {
-  report::Facts facts;
-  std::error_code ignored;
-  if (!fs::exists(folder / run_file, ignored)) return facts;
-  try {
-    const auto record = nlohmann::ordered_json::parse(io::read_file(folder / run_file));
-    const auto put = [&](const nlohmann::ordered_json& j, const char* key, const char* shown) {
-      const auto found = j.find(key);
-      if (found == j.end()) return;
-      facts.emplace_back(shown, found->is_string() ? found->get<std::string>() : found->dump());
-    };
-    put(record, "seed", "seed");
-    put(record, "network_weights", "weights of the network");
-    put(record, "meta_parameters", "meta-learned parameters");
-    put(record, "episodes", "episodes");
-    const auto& sessions = record.at("sessions");
-    if (!sessions.empty()) {
-      const auto& last = sessions.back();
-      put(last, "kshot", "kshot");
-      put(last, "compiler", "compiler");
-      put(last, "device", "device");
-      put(last, "threads", "threads");
-      put(last, "processor", "processor");
-      put(sessions.front(), "start", "start");
-      put(sessions.front(), "command", "command");
-      if (sessions.size() > 1) facts.emplace_back("sessions", std::to_string(sessions.size()));
-    }
-  } catch (const json::exception& error) {
-    throw Error(fmt::format("{}: not a run record of kshot: {}", (folder / run_file).string(),
-                            error.what()));
-  }
-  return facts;
-}
 
 /// Of a score: accuracy, or the mean squared error.
 const Statistic& error_of(const Score& score) {

@@ -428,6 +428,18 @@ samples = 6
                   "there are 15");
 }
 
+TEST_F(Cli, ReportRefusesRecordsThatAreNotItsOwn) {
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "run", "--quiet"}).status, 0);
+  const std::string metrics = slurp(folder_ / "run" / "metrics.jsonl");
+  for (const char* line :
+       {"{\"kind\": 5}", "{\"kind\": \"train\", \"task_loss\": \"low\"}", "[]"}) {
+    put_file(folder_ / "run" / "metrics.jsonl", metrics + line + "\n");
+    const Outcome outcome = kshot({"report", "run", "--out", "r.html"});
+    expect_one_line(outcome, line);
+    EXPECT_THAT(outcome.error, HasSubstr("metrics.jsonl"));
+  }
+}
+
 TEST_F(Cli, AFullReportShowsNewTasks) {
   ASSERT_EQ(kshot({"train", "c.toml", "--out", "run", "--quiet"}).status, 0);
   const Outcome report = kshot({"report", "run", "--out", "r.html"});

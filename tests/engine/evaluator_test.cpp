@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "engine/engine_cases.h"
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 using test::error_text;
 using test::small_config;
 using test::TempFolder;
+using testing::AllOf;
 using testing::HasSubstr;
 
 fs::path train(const TempFolder& folder, const Config& config) {
@@ -143,6 +145,25 @@ TEST(Evaluator, JsonComesBackTheSame) {
   const Evaluation e = Evaluator(run).run();
   EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
   EXPECT_THAT(error_text([] { Evaluation::from_json("{}", "e.json"); }), HasSubstr("e.json"));
+}
+
+TEST(Evaluator, JsonThatIsNoEvaluationIsRefused) {
+  const TempFolder folder;
+  const fs::path run = train(folder, small_config("abml", {"train.steps=1"}));
+  const auto whole = nlohmann::json::parse(Evaluator(run).run().to_json());
+  const auto refused = [](const nlohmann::json& j) {
+    return error_text([&] { Evaluation::from_json(j.dump(), "e.json"); });
+  };
+  auto changed = whole;
+  changed["split"] = "holdout";
+  EXPECT_THAT(refused(changed), AllOf(HasSubstr("e.json"), HasSubstr("\"split\" is \"holdout\"")));
+  // A score without the number that reports go by.
+  changed = whole;
+  changed["baselines"][0].erase("mse");
+  EXPECT_THAT(refused(changed), AllOf(HasSubstr("e.json"), HasSubstr("has no \"mse\"")));
+  changed = whole;
+  changed["target"] = "label";
+  EXPECT_THAT(refused(changed), HasSubstr("has no \"accuracy\""));
 }
 
 TEST(Evaluator, DivergedEpisodesAreLeftOutAndCounted) {
