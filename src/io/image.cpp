@@ -1,18 +1,12 @@
 #include "io/image.h"
 
 #include <fmt/format.h>
-#include <png.h>
 
 #include <algorithm>
-#include <csetjmp>
-#include <cstdio>  // jpeglib.h needs it
-#include <cstring>
 #include <utility>
 
-#include <jerror.h>
-#include <jpeglib.h>
-
 #include "io/atomic_file.h"
+#include "io/image_codec.h"
 #include "kshot/error.h"
 
 #pragma GCC diagnostic push
@@ -27,119 +21,88 @@
 namespace kshot::io {
 namespace {
 
-/// Larger ones are damage or an attack on memory rather than examples.
 constexpr std::size_t largest_side = 32768;
+constexpr std::size_t largest_area = std::size_t{1} << 28;
 
-Image planar(const std::vector<std::uint8_t>& interleaved, int channels, int height, int width) {
-  Image out{channels, height, width, {}};
-  out.pixels.resize(interleaved.size());
-  const std::size_t area = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
-  const auto depth = static_cast<std::size_t>(channels);
-  for (std::size_t c = 0; c < depth; ++c) {
-    for (std::size_t p = 0; p < area; ++p) out.pixels[c * area + p] = interleaved[p * depth + c];
+/// Lays a pixel of `channels` samples, the last of them alpha, on a grey level.
+void lay_on(std::uint8_t* pixel, std::size_t channels, unsigned level) {
+  const unsigned alpha = pixel[channels - 1];
+  for (std::size_t c = 0; c + 1 < channels; ++c) {
+    pixel[c] = static_cast<std::uint8_t>((pixel[c] * alpha + level * (255u - alpha) + 127u) / 255u);
+  }
+}
+
+/// ITU-R 601-2 luma in 16 bits, with Pillow's rounding.
+std::uint8_t grey_level(const std::uint8_t* rgb) {
+  return static_cast<std::uint8_t>((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >>
+                                   16);
+}
+
+/// Alpha, channels and planes as wanted; not yet turned.
+Image planar(StoredImage* stored, int channels, Background background) {
+  Image out{channels, stored->height, stored->width, {}};
+  const auto depth = static_cast<std::size_t>(stored->channels);
+  const std::size_t area = stored->pixels.size() / depth;
+  const auto wanted = static_cast<std::size_t>(channels);
+  out.pixels.resize(area * wanted);
+  const bool alpha = depth == 2 || depth == 4;
+  const bool colour = depth >= 3;
+  for (std::size_t p = 0; p < area; ++p) {
+    std::uint8_t* pixel = stored->pixels.data() + p * depth;
+    if (alpha && pixel[depth - 1] != 255) {
+      out.transparent = true;
+      if (background != Background::stored) {
+        lay_on(pixel, depth, background == Background::white ? 255 : 0);
+      }
+    }
+    if (wanted == 1) {
+      out.pixels[p] = colour ? grey_level(pixel) : pixel[0];
+    } else {
+      for (std::size_t c = 0; c < wanted; ++c) out.pixels[c * area + p] = pixel[colour ? c : 0];
+    }
   }
   return out;
 }
 
-void check_sides(std::size_t height, std::size_t width, const std::string& name) {
-  if (height == 0 || width == 0 || height > largest_side || width > largest_side) {
-    throw Error(fmt::format("{}: image of {} x {} pixels; expected sides of 1 to {}", name, width,
-                            height, largest_side));
-  }
-}
-
-Image decode_png(std::string_view bytes, int channels, const std::string& name) {
-  png_image png{};
-  png.version = PNG_IMAGE_VERSION;
-  const auto fail = [&] {
-    std::string why = png.message;
-    png_image_free(&png);
-    return Error(fmt::format("{}: cannot read the PNG image ({})", name, why));
-  };
-  if (png_image_begin_read_from_memory(&png, bytes.data(), bytes.size()) == 0) throw fail();
-  png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
-  try {
-    check_sides(png.height, png.width, name);
-    std::vector<std::uint8_t> pixels(PNG_IMAGE_SIZE(png));
-    const png_color white{255, 255, 255};
-    if (png_image_finish_read(&png, &white, pixels.data(), 0, nullptr) == 0) throw fail();
-    return planar(pixels, channels, static_cast<int>(png.height), static_cast<int>(png.width));
-  } catch (...) {
-    png_image_free(&png);
-    throw;
-  }
-}
-
-struct JpegErrors {
-  jpeg_error_mgr base;
-  std::jmp_buf back;
-  char message[JMSG_LENGTH_MAX];
-};
-
-[[noreturn]] void jpeg_stop(j_common_ptr info) {
-  auto* errors = reinterpret_cast<JpegErrors*>(info->err);
-  info->err->format_message(info, errors->message);
-  std::longjmp(errors->back, 1);
-}
-
-/// Warnings that mean missing data are errors here; others (stray bytes) are common and harmless.
-void jpeg_note(j_common_ptr info, int level) {
-  if (level >= 0) return;
-  const int code = info->err->msg_code;
-  if (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER) jpeg_stop(info);
-}
-
-/// No object with a destructor lives across the longjmp: pixels belong to the caller.
-bool jpeg_to(std::string_view bytes, int channels, JpegErrors* errors, bool* too_large,
-             std::vector<std::uint8_t>* pixels, int* height, int* width) {
-  jpeg_decompress_struct info;
-  info.err = jpeg_std_error(&errors->base);
-  errors->base.error_exit = jpeg_stop;
-  errors->base.emit_message = jpeg_note;
-  if (setjmp(errors->back) != 0) {
-    jpeg_destroy_decompress(&info);
-    return false;
-  }
-  jpeg_create_decompress(&info);
-  jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  jpeg_read_header(&info, TRUE);
-  *height = static_cast<int>(info.image_height);
-  *width = static_cast<int>(info.image_width);
-  if (info.image_height > largest_side || info.image_width > largest_side) {
-    *too_large = true;
-    jpeg_destroy_decompress(&info);
-    return false;
-  }
-  info.out_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
-  jpeg_start_decompress(&info);
-  const std::size_t stride = static_cast<std::size_t>(info.output_width) *
-                             static_cast<std::size_t>(info.output_components);
-  pixels->resize(stride * info.output_height);
-  while (info.output_scanline < info.output_height) {
-    JSAMPROW row = pixels->data() + stride * info.output_scanline;
-    jpeg_read_scanlines(&info, &row, 1);
-  }
-  jpeg_finish_decompress(&info);
-  jpeg_destroy_decompress(&info);
-  return true;
-}
-
-Image decode_jpeg(std::string_view bytes, int channels, const std::string& name) {
-  JpegErrors errors{};
-  bool too_large = false;
-  std::vector<std::uint8_t> pixels;
-  int height = 0;
-  int width = 0;
-  if (!jpeg_to(bytes, channels, &errors, &too_large, &pixels, &height, &width)) {
-    if (too_large) {
-      check_sides(static_cast<std::size_t>(height), static_cast<std::size_t>(width), name);
+/// Turns or mirrors an image by its EXIF orientation, so that it stands as it is to be seen.
+Image upright(Image image, int orientation) {
+  if (orientation <= 1) return image;
+  const bool swapped = orientation >= 5;
+  const auto h = static_cast<std::size_t>(image.height);
+  const auto w = static_cast<std::size_t>(image.width);
+  Image out = image;
+  if (swapped) std::swap(out.height, out.width);
+  // Each new pixel is looked up among the stored ones. Orientations from 5 exchange rows and
+  // columns.
+  const bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const auto height = static_cast<std::size_t>(out.height);
+  const auto width = static_cast<std::size_t>(out.width);
+  for (std::size_t c = 0; c < static_cast<std::size_t>(image.channels); ++c) {
+    for (std::size_t y = 0; y < height; ++y) {
+      for (std::size_t x = 0; x < width; ++x) {
+        std::size_t from_y = swapped ? x : y;
+        std::size_t from_x = swapped ? y : x;
+        if (flip_y) from_y = h - 1 - from_y;
+        if (flip_x) from_x = w - 1 - from_x;
+        out.pixels[(c * height + y) * width + x] = image.pixels[(c * h + from_y) * w + from_x];
+      }
     }
-    throw Error(fmt::format("{}: cannot read the JPEG image ({})", name, errors.message));
   }
-  return planar(pixels, channels, height, width);
+  return out;
 }
 
 }  // namespace
+
+void check_image_size(std::size_t height, std::size_t width, const std::string& name) {
+  if (height == 0 || width == 0 || height > largest_side || width > largest_side ||
+      height * width > largest_area) {
+    throw Error(
+        fmt::format("{}: image of {} x {} pixels; expected sides of 1 to {} and at most {} "
+                    "pixels",
+                    name, width, height, largest_side, largest_area));
+  }
+}
 
 bool is_image_name(std::string_view name) {
   const auto dot = name.rfind('.');
@@ -148,17 +111,22 @@ bool is_image_name(std::string_view name) {
   std::ranges::transform(suffix, suffix.begin(), [](char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   });
-  return suffix == "png" || suffix == "jpg" || suffix == "jpeg";
+  return suffix == "png" || suffix == "jpg" || suffix == "jpeg" || suffix == "jpe" ||
+         suffix == "jfif";
 }
 
-Image decode_image(std::string_view bytes, int channels, const std::string& name) {
-  if (bytes.starts_with("\x89PNG")) return decode_png(bytes, channels, name);
-  if (bytes.starts_with("\xff\xd8")) return decode_jpeg(bytes, channels, name);
-  throw Error(fmt::format("{}: expected a PNG or JPEG image", name));
+Image decode_image(std::string_view bytes, int channels, const std::string& name,
+                   Background background) {
+  const bool png = bytes.starts_with("\x89PNG");
+  if (!png && !bytes.starts_with("\xff\xd8")) {
+    throw Error(fmt::format("{}: expected a PNG or JPEG image", name));
+  }
+  StoredImage stored = png ? decode_png(bytes, name) : decode_jpeg(bytes, name);
+  return upright(planar(&stored, channels, background), stored.orientation);
 }
 
-Image read_image(const std::filesystem::path& file, int channels) {
-  return decode_image(read_file(file), channels, file.string());
+Image read_image(const std::filesystem::path& file, int channels, Background background) {
+  return decode_image(read_file(file), channels, file.string(), background);
 }
 
 Image resize_image(const Image& image, int height, int width) {

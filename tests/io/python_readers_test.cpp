@@ -1,6 +1,6 @@
 // What kshot writes, read by the programs that its users will read it with, and the other way
-// round: the Python packages numpy, safetensors and tensorboard. KSHOT_TEST_PYTHON names the
-// interpreter (python3, where it is not set); a test whose package is missing there is skipped.
+// round: the Python packages numpy, safetensors, tensorboard and pillow. KSHOT_TEST_PYTHON names
+// the interpreter (python3, where it is not set); a test whose package is missing there is skipped.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "io/atomic_file.h"
+#include "io/image.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
 #include "io/tfevents.h"
@@ -251,6 +252,75 @@ print(json.dumps({k: {"shape": list(numpy.shape(a)),
   EXPECT_THAT(error_of("object.npz"), HasSubstr("object.npz: x: dtype '|O' is not supported"));
   EXPECT_THAT(error_of("text.npz"), HasSubstr("text.npz: x: dtype '<U2' is not supported"));
   EXPECT_THAT(error_of("struct.npz"), HasSubstr("struct.npz: x: structured arrays"));
+}
+
+// Greys and colours of pictures of every mode that Pillow writes, held against its own convert().
+TEST_F(PythonReaders, PicturesAreWhatPillowSees) {
+  KSHOT_NEEDS("PIL");
+  KSHOT_NEEDS("numpy");
+  const json files = run(R"(
+import json, struct
+import numpy
+from PIL import Image, ImageOps, PngImagePlugin
+rng = numpy.random.default_rng(3)
+small = Image.fromarray(rng.integers(0, 256, (6, 5, 4), dtype="u1"), "RGBA")
+rgba = small.resize((26, 20), Image.BICUBIC)
+rgb = rgba.convert("RGB")
+grey = rgb.convert("L")
+expected, files = {}, []
+def save(name, image, **options):
+    image.save(name, **options)
+    files.append(name)
+    with Image.open(name) as seen:
+        seen = ImageOps.exif_transpose(seen)
+        if seen.mode.startswith("I"):
+            seen = Image.fromarray(((numpy.asarray(seen, "i8") + 128) // 257).astype("u1"), "L")
+        expected[name + "/1"] = numpy.asarray(seen.convert("L"))[None]
+        expected[name + "/3"] = numpy.asarray(seen.convert("RGB")).transpose(2, 0, 1)
+save("bits.png", grey.convert("1"))
+save("grey.png", grey)
+save("rgb.png", rgb)
+save("rgba.png", rgba)
+save("la.png", rgba.convert("LA"))
+save("palette.png", rgb.quantize(200))
+save("palette16.png", rgb.quantize(16), bits=4)
+save("palette_clear.png", rgb.quantize(50), transparency=7)
+save("grey_clear.png", grey, transparency=128)
+save("rgb_clear.png", rgb, transparency=(1, 2, 3))
+save("wide.png", Image.fromarray(rng.integers(0, 65536, (9, 7), dtype="u2")))
+gamma = PngImagePlugin.PngInfo()
+gamma.add(b"gAMA", struct.pack(">I", 100000))
+save("gamma.png", rgb, pnginfo=gamma)
+save("grey.jpg", grey, quality=90)
+save("rgb.jpg", rgb, quality=90)
+save("full.jpg", rgb, quality=95, subsampling=0)
+save("progressive.jpg", rgb, quality=80, progressive=True)
+save("cmyk.jpg", rgb.convert("CMYK"), quality=95)
+for turn in range(1, 9):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    save("turn%d.jpg" % turn, rgb, quality=95, exif=exif)
+    save("turn%d.png" % turn, rgb, exif=exif)
+numpy.savez("expected.npz", **expected)
+print(json.dumps(files))
+)");
+  const auto expected = read_npz(folder_ / "expected.npz");
+  ASSERT_EQ(files.size(), 33u);
+  for (const std::string file : files) {
+    for (const int channels : {1, 3}) {
+      const Image image = read_image(folder_ / file, channels);
+      const Tensor& want = expected.at(file + "/" + std::to_string(channels));
+      const auto side = [](int n) { return static_cast<std::size_t>(n); };
+      ASSERT_THAT(want.shape, ElementsAre(side(channels), side(image.height), side(image.width)))
+          << file;
+      const std::vector<std::int64_t> values = want.to_i64();
+      std::int64_t worst = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        worst = std::max(worst, std::abs(values[i] - image.pixels[i]));
+      }
+      EXPECT_LE(worst, 1) << file << " to " << channels << " channels";
+    }
+  }
 }
 
 TEST_F(PythonReaders, SafetensorsReadsOurs) {
