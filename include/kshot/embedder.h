@@ -72,9 +72,10 @@ struct EmbeddedFile {
 /// Features of a whole data file of classes, with its classes, splits and order of examples, as a
 /// data file; or, where `output` ends in .npz, as arrays x [N, features] float32 and y [N] int64
 /// (the class's place in the file) with a table of names and splits beside them (.tsv): what
-/// `kshot import arrays` reads. Nothing is at `output` before it is complete. Throws Error naming
-/// file and class: a file of tasks, rows of another size than the network's, features that are not
-/// finite, an output that cannot be written.
+/// `kshot import arrays` reads. Nothing is at `output` before it is complete; a file is replaced
+/// there only if kshot wrote it and it is not `data`. Throws Error naming file and class: a file of
+/// tasks, rows of another size than the network's, features that are not finite, an output that
+/// cannot be written.
 EmbeddedFile embed_file(
     const Embedder& embedder, const std::filesystem::path& data,
     const std::filesystem::path& output,

@@ -9,8 +9,8 @@
 
 #include "cli/commands.h"
 #include "cli/task_files.h"
-#include "io/atomic_file.h"
 #include "io/npy.h"
+#include "io/output_file.h"
 #include "io/safetensors.h"
 #include "kshot/error.h"
 #include "kshot/learner.h"
@@ -156,7 +156,7 @@ void write_weights(const fs::path& file, const Prediction& p, const std::string&
     content.tensors[tensor.name] = io::Tensor::from(std::span<const double>(tensor.values),
                                                     {tensor.shape.begin(), tensor.shape.end()});
   }
-  content.metadata = {{"format", "kshot adapted weights"},
+  content.metadata = {{"format", std::string(io::weights_mark)},
                       {"kshot", version()},
                       {"run", run},
                       {"inner_steps", std::to_string(p.inner_steps)}};
@@ -193,18 +193,21 @@ int run_adapt(const AdaptArguments& a) {
   if (a.steps >= 0) options.overrides.push_back(fmt::format("evaluate.steps={}", a.steps));
   if (a.samples >= 1) options.overrides.push_back(fmt::format("evaluate.samples={}", a.samples));
   const Learner learner(a.run, options);
+  const fs::path out = a.out;
+  const std::vector<fs::path> inputs = {a.support, a.query};
+  io::OutputFile weights(out / "adapted.safetensors", io::OutputKind::weights, inputs);
+  io::OutputFile arrays(out / "predictions.npz", io::OutputKind::arrays, inputs);
+  io::OutputFile table(out / "predictions.csv", io::OutputKind::predictions, inputs);
   const TaskFiles task = read_task_files(learner, a.support, a.query);
   const Prediction prediction =
       learner.predict({task.support_x, task.support_labels, task.support_values}, task.query_x);
-  const fs::path out = a.out;
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) throw Error(fmt::format("cannot create folder {}: {}", a.out, error.message()));
-  io::write_file_atomic(out / "predictions.csv", prediction.classification
-                                                     ? classification_csv(prediction, task)
-                                                     : regression_csv(prediction, task));
-  write_arrays(out / "predictions.npz", prediction, task);
-  write_weights(out / "adapted.safetensors", prediction, a.run);
+  // The weights first: they say that the folder is one of kshot's (io/output_file.cpp).
+  write_weights(weights.path(), prediction, a.run);
+  weights.written();
+  write_arrays(arrays.path(), prediction, task);
+  arrays.written();
+  table.write(prediction.classification ? classification_csv(prediction, task)
+                                        : regression_csv(prediction, task));
   fmt::print("adapted in {} inner step{}, {} rows predicted{}; written to {}\n",
              prediction.inner_steps, prediction.inner_steps == 1 ? "" : "s", prediction.rows,
              prediction.samples > 1 ? fmt::format(" with {} samples", prediction.samples) : "",

@@ -69,7 +69,7 @@ int run_inspect(const std::string& file, bool values);
 int run_devices();
 
 struct ConfigArguments {
-  std::string config, starter;
+  std::string config, starter, out;  ///< out: empty for standard output
   std::vector<std::string> set;
   bool reference = false;
 };

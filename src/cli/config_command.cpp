@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "cli/commands.h"
+#include "io/output_file.h"
 #include "kshot/config.h"
 #include "kshot/error.h"
 
@@ -19,7 +20,12 @@ int run_config(const ConfigArguments& a) {
   } else {
     text = Config::load(a.config, a.set).to_toml();
   }
-  std::fputs(text.c_str(), stdout);
+  if (a.out.empty()) {
+    std::fputs(text.c_str(), stdout);
+  } else {
+    io::OutputFile(a.out, io::OutputKind::text, {a.config}).write(text);
+    fmt::print("{}\n", a.out);
+  }
   return 0;
 }
 

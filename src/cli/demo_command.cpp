@@ -8,8 +8,8 @@
 #include "cli/commands.h"
 #include "cli/report_page.h"
 #include "cli/run_pieces.h"
-#include "io/atomic_file.h"
 #include "io/log.h"
+#include "io/output_file.h"
 #include "kshot/config.h"
 #include "kshot/error.h"
 #include "kshot/trainer.h"
@@ -97,6 +97,7 @@ Config configuration(const Method& method, double seconds) {
 
 int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
+  io::OutputFile file(folder / "report.html", io::OutputKind::page);
   std::vector<RunPieces> runs;
   for (const Method& method : {Method{"abml", abml, 0.8, 5000}, Method{"maml", maml, 0.2, 6000}}) {
     TrainerOptions options;
@@ -120,11 +121,10 @@ int run_demo(const DemoArguments& a) {
   report::Report page = report_page(pieces, task_figures(pieces, 4, a.machine));
   page.title = "Bayesian few-shot regression";
   page.subtitle = "ABML, and MAML beside it, on sinusoids: every task is a new amplitude and phase";
-  const fs::path out = folder / "report.html";
-  io::write_file_atomic(out, report::render(page));
+  file.write(report::render(page));
   for (const RunPieces& run : runs) std::fputs((run.evaluation->table() + "\n").c_str(), stdout);
   fmt::print("Open {}: learning curves, what is predicted from 1, 5 and 10 points, calibration.\n",
-             out.string());
+             file.path().string());
   fmt::print("Next: kshot config --template abml > my.toml, kshot train my.toml\n");
   return 0;
 }

@@ -5,8 +5,8 @@
 #include <system_error>
 
 #include "cli/commands.h"
-#include "io/atomic_file.h"
 #include "io/log.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
 
@@ -33,15 +33,16 @@ int run_evaluate(const EvaluateArguments& a) {
                                             : Split::train;
   options.baselines = !a.no_baselines;
   options.progress = !a.quiet;
-  Evaluator evaluator(a.run, options);
-  const Evaluation result = evaluator.run();
-  std::fputs(result.table().c_str(), stdout);
   std::error_code ignored;
   const fs::path run = a.run;
   const fs::path out = !a.out.empty()                   ? fs::path(a.out)
                        : fs::is_directory(run, ignored) ? run / "evaluation.json"
                                                         : run.parent_path() / "evaluation.json";
-  io::write_file_atomic(out, result.to_json());
+  Evaluator evaluator(a.run, options);
+  io::OutputFile file(out, io::OutputKind::evaluation);
+  const Evaluation result = evaluator.run();
+  std::fputs(result.table().c_str(), stdout);
+  file.write(result.to_json());
   if (!a.quiet) io::log_info(fmt::format("{:.1f} s; written to {}", result.seconds, out.string()));
   return 0;
 }

@@ -12,6 +12,7 @@
 
 #include "io/import.h"
 #include "io/log.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -115,6 +116,8 @@ std::vector<std::string> split_commas(const std::string& text) {
 
 void apply(const Common& common, io::ImportCommon* options) {
   options->output = common.output;
+  // Before the sources are read, so that a wrong name costs no time.
+  io::OutputFile(options->output, io::OutputKind::data_file);
   options->progress = [bar = std::shared_ptr<io::Progress>()](std::uint64_t done,
                                                               std::uint64_t total) mutable {
     if (!bar) bar = std::make_shared<io::Progress>(total, "classes");

@@ -37,6 +37,8 @@ class CommandLine {
   kshot evaluate runs/first
 
 `kshot COMMAND --help` has examples of each.
+Outputs: folders that are missing are made. An output is never an input of the command, and never a file
+that kshot did not write. A file of the same kind that kshot wrote is replaced, and a line says so.
 Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on standard error),
 130 or 143 stopped by SIGINT or SIGTERM after a checkpoint was written.)");
     app_.set_version_flag("--version", std::string("kshot ") + version());
@@ -293,6 +295,7 @@ probe of about a second, or with --gflops from an assumed rate.)");
                             R"(Examples:
   kshot config --template abml > my.toml
   kshot config my.toml --set inner.steps=5
+  kshot config my.toml --set inner.steps=5 --out five.toml
   kshot config --reference > configuration.md
 
 With a file: checks it and prints it with every default filled in.)");
@@ -300,6 +303,8 @@ With a file: checks it and prints it with every default filled in.)");
     sub->add_option("--template", config_.starter, "Starter file: maml, meta_sgd, abml, leo or hvi")
         ->type_name("ALGORITHM");
     sub->add_flag("--reference", config_.reference, "Every key, as a document");
+    sub->add_option("--out", config_.out, "File to write; default: standard output")
+        ->type_name("FILE");
     add_set(sub, config_.set);
     sub->callback([this] { status_ = run_config(config_); });
   }

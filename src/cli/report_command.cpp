@@ -11,8 +11,8 @@
 #include "cli/report_page.h"
 #include "cli/run_pieces.h"
 #include "engine/config_facts.h"
-#include "io/atomic_file.h"
 #include "io/log.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 #include "metrics/report.h"
 
@@ -79,20 +79,22 @@ void print_table(const report::Comparison& comparison) {
 
 int run_report(const ReportArguments& a) {
   RunPieces run = read_run(a.run);
+  io::OutputFile file(a.out.empty() ? fs::path(a.run) / "report.html" : fs::path(a.out),
+                      io::OutputKind::page);
   std::vector<report::TaskFigure> figures;
   if (!a.quick) {
     study_run(run, a.machine);
     figures = task_figures({&run}, 3, a.machine);
   }
   const report::Report page = report_page({&run}, std::move(figures));
-  const fs::path out = a.out.empty() ? fs::path(a.run) / "report.html" : fs::path(a.out);
-  io::write_file_atomic(out, report::render(page));
-  fmt::print("{}\n", out.string());
+  file.write(report::render(page));
+  fmt::print("{}\n", file.path().string());
   return 0;
 }
 
 int run_compare(const CompareArguments& a) {
   const std::vector<std::string> names = run_names(a.runs);
+  io::OutputFile file(a.out.empty() ? "comparison.html" : a.out, io::OutputKind::page);
   report::Comparison comparison;
   comparison.title = "Comparison";
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -121,9 +123,8 @@ int run_compare(const CompareArguments& a) {
   }
   comparison.subtitle = fmt::format("{} runs", comparison.runs.size());
   print_table(comparison);
-  const fs::path out = a.out.empty() ? fs::path("comparison.html") : fs::path(a.out);
-  io::write_file_atomic(out, report::render(comparison));
-  fmt::print("\n{}\n", out.string());
+  file.write(report::render(comparison));
+  fmt::print("\n{}\n", file.path().string());
   return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
 #include "io/log.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/learner.h"
 #include "metrics/metrics.h"
@@ -101,8 +102,9 @@ RunPieces read_run(const fs::path& folder) {
 void study_run(RunPieces& run, const Machine& machine) {
   if (!run.evaluation) {
     io::log_info(fmt::format("{}: evaluating", run.folder.string()));
+    io::OutputFile file(run.folder / "evaluation.json", io::OutputKind::evaluation);
     run.evaluation = evaluate(run, machine, {});
-    io::write_file_atomic(run.folder / "evaluation.json", run.evaluation->to_json());
+    file.write(run.evaluation->to_json());
   }
   if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
   io::log_info(fmt::format("{}: error against shots", run.folder.string()));

@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "engine/verify.h"
 #include "io/npy.h"
+#include "io/output_file.h"
 
 namespace kshot::cli {
 
@@ -15,9 +16,18 @@ int run_verify(const VerifyArguments& a) {
   if (!a.precision.empty()) {
     precision = a.precision == "f64" ? backend::Precision::f64 : backend::Precision::f32;
   }
+  const std::filesystem::path folder = a.folder;
+  std::optional<io::OutputFile> file;
+  if (!a.out.empty()) {
+    file.emplace(a.out, io::OutputKind::arrays,
+                 std::vector{folder / "inputs.npz", folder / "expected.npz"});
+  }
   const VerifyResult result = verify_case(a.folder, a.machine.device, precision, a.machine.threads);
-  if (!a.out.empty()) io::write_npz(a.out, result.values);
-  fmt::print("{}: {}\n", std::filesystem::path(a.folder).string(), result.device);
+  if (file) {
+    io::write_npz(file->path(), result.values);
+    file->written();
+  }
+  fmt::print("{}: {}\n", folder.string(), result.device);
   std::size_t width = 0;
   for (const VerifyKey& key : result.keys) width = std::max(width, key.name.size());
   std::size_t bad = 0;

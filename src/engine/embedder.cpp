@@ -15,10 +15,10 @@
 #include "engine/checkpoint.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
-#include "io/atomic_file.h"
 #include "io/dataset.h"
 #include "io/log.h"
 #include "io/npy.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
 
@@ -296,7 +296,7 @@ class FeatureSink {
 class DataFileSink final : public FeatureSink {
  public:
   DataFileSink(const fs::path& output, const Embedder& embedder, const io::Dataset& data)
-      : output_(output), writer_(output, header(embedder, data)) {}
+      : output_(output), writer_(output, header(embedder, data), {data.path()}) {}
   void begin_class(const io::Group& group) override {
     writer_.begin_group(group.name, group.split);
   }
@@ -334,14 +334,12 @@ class DataFileSink final : public FeatureSink {
 
 class ArraySink final : public FeatureSink {
  public:
-  ArraySink(fs::path output, int features)
+  ArraySink(fs::path output, int features, const fs::path& data)
       : output_(std::move(output)),
         names_(fs::path(output_).replace_extension(".tsv")),
         features_(static_cast<std::size_t>(features)),
-        // also tells, before any work is done, that the folder can be written
-        table_(std::make_unique<io::AtomicFile>(names_)) {
-    table_->write("index\tname\tsplit\n");
-  }
+        array_file_(output_, io::OutputKind::arrays, {data}),
+        table_file_(names_, io::OutputKind::class_table, {data}) {}
   void begin_class(const io::Group& group) override {
     if (group.name.find_first_of("\t\r\n") != std::string::npos) {
       throw Error(
@@ -350,7 +348,7 @@ class ArraySink final : public FeatureSink {
                       names_.string(), label_ + 1));
     }
     ++label_;
-    table_->write(fmt::format("{}\t{}\t{}\n", label_, group.name, split_name(group.split)));
+    table_ += fmt::format("{}\t{}\t{}\n", label_, group.name, split_name(group.split));
   }
   void add(std::span<const float> row) override {
     x_.insert(x_.end(), row.begin(), row.end());
@@ -360,14 +358,16 @@ class ArraySink final : public FeatureSink {
     io::write_npz(output_,
                   {{"x", io::Tensor::from(std::span<const float>(x_), {y_.size(), features_})},
                    {"y", io::Tensor::from(std::span<const std::int64_t>(y_), {y_.size()})}});
-    table_->commit();
+    array_file_.written();
+    table_file_.write(table_);
     return {output_, names_};
   }
 
  private:
   fs::path output_, names_;
   std::size_t features_;
-  std::unique_ptr<io::AtomicFile> table_;
+  io::OutputFile array_file_, table_file_;
+  std::string table_{io::class_table_header};
   std::int64_t label_ = -1;
   std::vector<float> x_;
   std::vector<std::int64_t> y_;
@@ -376,7 +376,7 @@ class ArraySink final : public FeatureSink {
 std::unique_ptr<FeatureSink> make_sink(const fs::path& output, const Embedder& embedder,
                                        const io::Dataset& data) {
   if (output.extension() == ".npz") {
-    return std::make_unique<ArraySink>(output, embedder.network().outputs());
+    return std::make_unique<ArraySink>(output, embedder.network().outputs(), data.path());
   }
   return std::make_unique<DataFileSink>(output, embedder, data);
 }
@@ -387,11 +387,6 @@ EmbeddedFile embed_file(const Embedder& embedder, const fs::path& data, const fs
                         const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   const std::shared_ptr<const io::Dataset> file = open_classes(data, embedder.network());
   const io::DatasetHeader& header = file->header();
-  std::error_code ignored;
-  if (fs::equivalent(data, output, ignored)) {
-    throw Error(fmt::format("{}: is the data file itself; expected another file for its features",
-                            output.string()));
-  }
   if (!embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
     io::log_warning(fmt::format(

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/config_schema.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
 
@@ -196,7 +197,8 @@ std::string Evaluation::table() const {
 }
 
 std::string Evaluation::to_json() const {
-  nlohmann::ordered_json j{{"algorithm", algorithm},
+  nlohmann::ordered_json j{{"format", io::evaluation_mark},
+                           {"algorithm", algorithm},
                            {"checkpoint", checkpoint},
                            {"step", step},
                            {"source", source},

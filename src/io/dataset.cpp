@@ -16,6 +16,7 @@
 #include "base/episode_arithmetic.h"
 #include "base/prefetch.h"
 #include "io/atomic_file.h"
+#include "io/output_file.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 
@@ -273,8 +274,9 @@ std::int32_t Dataset::label(std::uint64_t row) const {
 // ---- writing ----
 
 struct DatasetWriter::State {
-  State(const std::filesystem::path& path, DatasetHeader given)
-      : file(path), header(std::move(given)) {
+  State(const std::filesystem::path& path, DatasetHeader given,
+        const std::vector<std::filesystem::path>& inputs)
+      : output(path, OutputKind::data_file, inputs), file(path), header(std::move(given)) {
     header.groups.clear();
   }
 
@@ -302,6 +304,7 @@ struct DatasetWriter::State {
     ++header.groups.back().rows;
   }
 
+  OutputFile output;  // checked, and its folder made, before the file is begun
   AtomicFile file;
   DatasetHeader header;
   std::uint64_t written = 0;
@@ -310,8 +313,9 @@ struct DatasetWriter::State {
   std::vector<std::int32_t> labels;
 };
 
-DatasetWriter::DatasetWriter(const std::filesystem::path& path, DatasetHeader header)
-    : state_(std::make_unique<State>(path, std::move(header))) {
+DatasetWriter::DatasetWriter(const std::filesystem::path& path, DatasetHeader header,
+                             const std::vector<std::filesystem::path>& inputs)
+    : state_(std::make_unique<State>(path, std::move(header), inputs)) {
   state_->put(start_mark.data(), start_mark.size());
   state_->put(&format_version, sizeof format_version);
   state_->align();
@@ -374,6 +378,7 @@ const DatasetHeader& DatasetWriter::commit() {
   std::memcpy(trailer.mark, end_mark.data(), sizeof trailer.mark);
   s.put(reinterpret_cast<const char*>(&trailer) + sizeof trailer - unchecked_tail, unchecked_tail);
   s.file.commit();
+  s.output.written();
   return s.header;
 }
 

@@ -93,11 +93,13 @@ class Dataset {
   const std::int32_t* labels_ = nullptr;
 };
 
-/// Writes a data file as the rows come. Nothing is at `path` before `commit`.
+/// Writes a data file as the rows come. Nothing new is at `path` before `commit`. The path must be
+/// free or name a data file (io/output_file.h).
 class DatasetWriter {
  public:
-  /// `header.groups` is ignored: groups come from begin_group.
-  DatasetWriter(const std::filesystem::path& path, DatasetHeader header);
+  /// `header.groups` is ignored: groups come from begin_group. `path` must be none of `inputs`.
+  DatasetWriter(const std::filesystem::path& path, DatasetHeader header,
+                const std::vector<std::filesystem::path>& inputs = {});
   ~DatasetWriter();
 
   void begin_group(const std::string& name, Split split);

@@ -15,6 +15,7 @@
 
 #include "io/atomic_file.h"
 #include "io/input_file.h"
+#include "io/output_file.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
@@ -429,7 +430,9 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
   AtomicFile file(path);
   if (entries.empty()) {
     // libzip makes no archive without entries: it is the end record alone.
-    file.write(std::string("PK\x05\x06") + std::string(18, '\0'));
+    std::string record = std::string("PK\x05\x06") + std::string(18, '\0');
+    record[record.size() - 2] = static_cast<char>(arrays_mark.size());
+    file.write(record.append(arrays_mark));
     file.commit();
     return;
   }
@@ -441,6 +444,10 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
   if (!archive) {
     zip_source_free(buffer.get());
     fail(error.text());
+  }
+  if (zip_set_archive_comment(archive.get(), arrays_mark.data(),
+                              static_cast<zip_uint16_t>(arrays_mark.size())) != 0) {
+    fail(zip_strerror(archive.get()));
   }
   std::vector<std::string> headers;  // libzip reads the fragments when it closes the archive.
   headers.reserve(entries.size());

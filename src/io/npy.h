@@ -23,7 +23,8 @@ std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path);
 
 enum class Compression { stored, deflated };
 /// What numpy.savez (or savez_compressed) writes. The same entries give the same bytes. The archive
-/// is put together in memory and then written atomically.
+/// is put together in memory and then written atomically. Its comment says that kshot wrote it
+/// (io/output_file.h).
 void write_npz(const std::filesystem::path& path, const std::map<std::string, NpyArray>& entries,
                Compression compression = Compression::stored);
 
