@@ -103,6 +103,10 @@ class TaskBatch {
   std::vector<float> support_x, query_x, support_value, query_value;
   std::vector<double> support_x64, query_x64, support_value64, query_value64;
   std::vector<std::int32_t> support_label, query_label, support_n, query_n;
+  /// [T], each task's own number of classes, in [1, shape().outputs]: classes beyond it do not
+  /// exist for that task. Empty: every task has shape().outputs classes. Only algorithms whose head
+  /// allows it (the closed-form heads) take tasks with different numbers of classes.
+  std::vector<std::int32_t> ways;
 
  private:
   void fill(const EpisodeSource& source, TaskId id, std::uint32_t first, int t);

@@ -164,6 +164,23 @@ class Episodes {
 
 class Generator;
 struct GeneratorSpec;
+class LinearAlgebra;
+
+/// Largest sizes a wave must serve.
+struct WaveShape {
+  int support = 0, query = 0;  ///< rows
+  bool with_all = false;       ///< Set::all is used
+  bool generated = false;      ///< the weights are a generator's
+  /// Where a head beside the network makes the predictions (closed-form heads), the network's
+  /// outputs are features: `targets` is the tasks' own number of classes or of target values, and
+  /// no pass of the network asks for a loss. 0: the network's outputs are the predictions.
+  int targets = 0;
+  bool every_class = false;  ///< every class of a task must have a support row
+  bool operator==(const WaveShape&) const = default;
+  int rows(Set set) const {
+    return set == Set::support ? support : set == Set::query ? query : support + query;
+  }
+};
 
 /// Operations on the tasks of one wave. Not thread-safe; different waves are independent.
 class Wave {
@@ -279,6 +296,14 @@ class Wave {
   };
   /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.
   virtual void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;
+  /// Pull-back of an output gradient (vector-Jacobian product): grad = or += sum over the rows of
+  /// the set of (d outputs / d weights)^T g_outputs. `g_outputs` is laid out as outputs(set),
+  /// [rows(set), outputs]; rows beyond the task's own count are not read. Norm layers are
+  /// differentiated through the statistics of the set at hand. pass.scale is not used.
+  virtual void output_pullback(const Pass& /*pass*/, Block /*g_outputs*/, Block /*grad*/,
+                               bool /*accumulate*/) {
+    throw std::logic_error("output_pullback is not there yet on this backend");
+  }
   /// hv = or += scale * (d2 sum nll / dw2) direction; the gradient itself into `grad` where wanted
   /// (overwritten). Forward over reverse (Pearlmutter 1994).
   virtual void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
@@ -406,13 +431,25 @@ class Wave {
   /// this wave, which must outlive it.
   virtual std::unique_ptr<Generator> generator(const GeneratorSpec& spec) = 0;
 
+  /// Small matrices of this wave's tasks (linear_algebra.h); on blocks of this wave, which must
+  /// outlive it.
+  virtual std::unique_ptr<LinearAlgebra> linear_algebra();
+
   // ---- the door back ----
   /// values[t * width + i], t < count().
   virtual void download(Block src, std::span<double> values) const = 0;
 
  protected:
+  /// For load(): throws Error where a task of the batch has a number of classes outside
+  /// [1, outputs], a label that is none of its classes, or, where the shape asks for it, a class
+  /// without a support row. Keeps the numbers of classes of tasks [first, first + count).
+  void check_classes(const TaskBatch& batch, int first, int count, const WaveShape& shape);
+  /// Number of classes of task t of the wave; the batch's number of outputs where it says nothing.
+  int task_ways(int t) const { return ways_[static_cast<std::size_t>(t)]; }
+
   int count_ = 0;
   std::uint32_t global_first_ = 0;
+  std::vector<std::int32_t> ways_;          ///< classes of each loaded task; set by check_classes
   int network_outputs_ = 0;                 ///< set by the backend
   std::shared_ptr<const Network> network_;  ///< likewise; for all but the estimator `weight`
 
@@ -548,17 +585,6 @@ struct OptimizerStep {
   double weight_decay = 0.0;
   /// Where given, a step whose outcome is `stop` changes nothing.
   const Step* of = nullptr;
-};
-
-/// Largest sizes a wave must serve.
-struct WaveShape {
-  int support = 0, query = 0;  ///< rows
-  bool with_all = false;       ///< Set::all is used
-  bool generated = false;      ///< the weights are a generator's
-  bool operator==(const WaveShape&) const = default;
-  int rows(Set set) const {
-    return set == Set::support ? support : set == Set::query ? query : support + query;
-  }
 };
 
 enum class LossKind { cross_entropy, mse, gaussian_nll };

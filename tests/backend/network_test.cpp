@@ -112,6 +112,42 @@ TEST_P(NetworkTest, HessianVectorIsTheCentralDifferenceOfTheGradient) {
   });
 }
 
+TEST_P(NetworkTest, OutputPullbackIsTheCentralDifferenceOfTheOutputs) {
+  if (!has_output_pullback(std::get<0>(GetParam()))) GTEST_SKIP() << "not there yet";
+  for_each_case([&](const Problem& problem, Runner& runner, Runner& reference, Set set,
+                    Scale /*scale*/) {
+    const auto tasks = static_cast<std::size_t>(problem.tasks);
+    const std::size_t width = static_cast<std::size_t>(runner.wave().rows(set)) *
+                              static_cast<std::size_t>(problem.network->outputs());
+    RandomStream random = stream(5, 3);
+    Numbers g = normals(random, tasks * width);
+    // <g, outputs>: outputs are zero in rows that a task does not have
+    const auto inner = [&](const Numbers& weights) {
+      Numbers outputs, sums(tasks, 0.0);
+      reference.value(weights, set, {}, NormStatistics::batch, &outputs);
+      for (std::size_t i = 0; i < outputs.size(); ++i) sums[i / width] += g[i] * outputs[i];
+      return sums;
+    };
+    const auto coordinates = chosen_coordinates(problem.width());
+    const Numbers want =
+        central_differences(inner, problem.weights, tasks, coordinates, difference_step);
+    // such rows are never read
+    const auto& support = problem.single.support_n;
+    const auto& query = problem.single.query_n;
+    const auto outputs = static_cast<std::size_t>(problem.network->outputs());
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const int rows = (set == Set::query ? 0 : support[t]) + (set == Set::support ? 0 : query[t]);
+      std::fill(g.begin() + static_cast<std::ptrdiff_t>(t * width +
+                                                        static_cast<std::size_t>(rows) * outputs),
+                g.begin() + static_cast<std::ptrdiff_t>((t + 1) * width),
+                std::numeric_limits<double>::quiet_NaN());
+    }
+    const Numbers got = runner.output_pullback(problem.weights, set, g);
+    EXPECT_TRUE(close_rows(select(got, tasks, coordinates), want, coordinates.size(),
+                           difference_tolerance(*backend_)));
+  });
+}
+
 TEST_P(NetworkTest, StepsAreTheirComposition) {
   // inner step src - rate * g and adjoint step v - H (rate * v), which a backend may fuse; g and H
   // v of the reference, which the tests above hold against differences

@@ -102,6 +102,20 @@ inline std::vector<std::string> backend_names() {
   return names;
 }
 
+/// Whether a backend has what the closed-form heads are composed of: Wave::output_pullback and
+/// LinearAlgebra.
+inline bool has_output_pullback(const std::string& name) {
+  return name == "reference";
+}
+inline bool has_linear_algebra(const std::string& name) {
+  return name == "reference";
+}
+inline std::vector<std::string> linear_algebra_backend_names() {
+  std::vector<std::string> names = backend_names();
+  std::erase_if(names, [](const std::string& name) { return !has_linear_algebra(name); });
+  return names;
+}
+
 /// CUDA's backend without a GPU: each thread of a kernel by itself, a thousand times slower.
 inline bool emulated(const backend::Backend& b) {
   return b.name() == "simt";
@@ -311,6 +325,7 @@ struct Problem {
   int tasks = 0;
   TaskBatch single, twice;  ///< the same tasks in float and double
   Numbers weights;          ///< [tasks, D], each task its own
+  int targets = 0;          ///< as backend::WaveShape
 
   std::size_t width() const { return network->size(); }
   const TaskBatch& batch(const backend::Backend& b) const {
@@ -320,6 +335,10 @@ struct Problem {
 
 struct Rows {
   int least = 3, support = 5, query = 6;
+  /// Where a head beside the network makes the predictions: the tasks' own targets, and whether
+  /// tasks have different numbers of classes.
+  int targets = 0;
+  bool ways_differ = false;
 };
 
 inline Problem make_problem(std::shared_ptr<const Network> network, backend::LossKind loss,
@@ -331,12 +350,19 @@ inline Problem make_problem(std::shared_ptr<const Network> network, backend::Los
   RandomStream random = stream(seed, 2);
   TaskShape shape;
   shape.input = p.network->input();
-  shape.outputs = p.network->outputs();
+  p.targets = rows.targets;
+  shape.outputs = rows.targets > 0 ? rows.targets : p.network->outputs();
   shape.target = loss == backend::LossKind::cross_entropy ? TargetKind::label : TargetKind::value;
   shape.support = rows.support;
   shape.query = rows.query;
   p.single = TaskBatch(shape, tasks);
   p.twice = TaskBatch(shape, tasks, true);
+  if (rows.ways_differ) {
+    for (int t = 0; t < tasks; ++t) {
+      p.single.ways.push_back(t == 0 ? shape.outputs : pick(random, 1, shape.outputs));
+    }
+    p.twice.ways = p.single.ways;
+  }
   const auto set = [&](int largest, auto& n, auto& x, auto& x64, auto& value, auto& value64,
                        auto& label) {
     const auto inputs = static_cast<std::size_t>(shape.input.size());
@@ -356,7 +382,9 @@ inline Problem make_problem(std::shared_ptr<const Network> network, backend::Los
         const auto row = static_cast<std::size_t>(t * largest + r);
         for (std::size_t i = 0; i < inputs; ++i) x[row * inputs + i] = random.normal();
         if (shape.target == TargetKind::label) {
-          label[row] = static_cast<std::int32_t>(random.below(static_cast<unsigned>(outputs)));
+          const int ways = rows.ways_differ ? p.single.ways[static_cast<std::size_t>(t)]
+                                            : static_cast<int>(outputs);
+          label[row] = static_cast<std::int32_t>(random.below(static_cast<unsigned>(ways)));
         } else {
           for (std::size_t i = 0; i < outputs; ++i) value[row * outputs + i] = random.normal();
         }
@@ -390,8 +418,9 @@ class Runner {
   Runner(backend::Backend& backend, const Problem& problem)
       : problem_(problem),
         batch_(problem.batch(backend)),
-        wave_(backend.open(problem.network, problem.loss,
-                           {batch_.shape().support, batch_.shape().query, true})) {
+        wave_(backend.open(
+            problem.network, problem.loss,
+            {batch_.shape().support, batch_.shape().query, true, false, problem.targets})) {
     for (backend::Block& b : blocks_) b = wave_->weights();
     loss_ = wave_->block(1);
   }
@@ -440,6 +469,20 @@ class Runner {
       take(blocks_[2], problem_.width(), result);
       if (gradient) take(blocks_[3], problem_.width(), *gradient);
     });
+    return result;
+  }
+  /// Pull-back of output gradients [tasks, rows, outputs].
+  Numbers output_pullback(const Numbers& weights, backend::Set set, const Numbers& g_outputs) {
+    Numbers result;
+    for_each_wave([&](int) {
+      put(blocks_[0], weights);
+      put(wave_->outputs(set), g_outputs);
+      wave_->output_pullback({set, blocks_[0], {}}, wave_->outputs(set), blocks_[1], false);
+      // the second time added
+      wave_->output_pullback({set, blocks_[0], {}}, wave_->outputs(set), blocks_[1], true);
+      take(blocks_[1], problem_.width(), result);
+    });
+    for (double& v : result) v *= 0.5;
     return result;
   }
   /// Losses [tasks]; outputs [tasks, rows, outputs] where wanted.

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -367,6 +368,20 @@ std::vector<T> network_forward(const Network& network, const T* weights, const D
   return current;
 }
 
+/// Pull-back of an output gradient `g` [rows, outputs] to the weights; `gradient` [D] is
+/// overwritten. `records` as network_forward left them.
+template <typename T>
+void network_backward(const Network& network, const T* weights, const DataSet& data,
+                      const std::vector<LayerRecord<T>>& records, std::vector<T> g,
+                      std::vector<T>& gradient) {
+  gradient.assign(network.size(), T(0.0));
+  for (std::size_t i = network.layers().size(); i-- > 0;) {
+    const Layer& layer = network.layers()[i];
+    g = backward(layer, layer_weights(network, layer, weights), data.rows, records[i], g,
+                 layer_weights(network, layer, gradient.data()));
+  }
+}
+
 /// Sum of the losses over the set's rows; `gradient` [D] is overwritten.
 template <typename T>
 T network_gradient(const Network& network, const Loss& loss, const T* weights, const DataSet& data,
@@ -375,12 +390,7 @@ T network_gradient(const Network& network, const Loss& loss, const T* weights, c
   const std::vector<T> out = network_forward<T>(network, weights, data, records, nullptr);
   std::vector<T> g;
   const T sum = loss_sum(loss, data, static_cast<std::size_t>(network.outputs()), out, &g);
-  gradient.assign(network.size(), T(0.0));
-  for (std::size_t i = network.layers().size(); i-- > 0;) {
-    const Layer& layer = network.layers()[i];
-    g = backward(layer, layer_weights(network, layer, weights), data.rows, records[i], g,
-                 layer_weights(network, layer, gradient.data()));
-  }
+  network_backward(network, weights, data, records, std::move(g), gradient);
   return sum;
 }
 

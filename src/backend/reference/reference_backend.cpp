@@ -8,7 +8,9 @@
 #include <thread>
 #include <utility>
 
+#include "backend/dense_kernels_impl.h"
 #include "backend/host.h"
+#include "backend/host_linear_algebra.h"
 #include "backend/reference/generator.h"
 #include "backend/reference/layers.h"
 #include "backend/reference/split_layers.h"
@@ -19,6 +21,7 @@ namespace kshot::backend {
 namespace {
 
 class ReferenceGenerator;
+class ReferenceLinearAlgebra;
 
 using reference::DataSet;
 using reference::Dual;
@@ -79,6 +82,7 @@ class ReferenceWave final : public HostWave<double> {
               Block rp_s) override;
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
@@ -91,6 +95,7 @@ class ReferenceWave final : public HostWave<double> {
   int rows(Set set) const override { return shape_.rows(set); }
 
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+  std::unique_ptr<LinearAlgebra> linear_algebra() override;
 
   void download(Block src, std::span<double> values) const override {
     const Values& s = at(src);
@@ -102,6 +107,7 @@ class ReferenceWave final : public HostWave<double> {
 
  private:
   friend class ReferenceGenerator;
+  friend class ReferenceLinearAlgebra;
   using Values = std::vector<double>;
 
   static void check_width(std::size_t a, std::size_t b) {
@@ -133,6 +139,7 @@ class ReferenceWave final : public HostWave<double> {
       x[i] = uniform_element(key, i) < dropout.rate ? 0.0 : x[i] / (1.0 - dropout.rate);
     }
   }
+  int targets() const { return shape_.targets > 0 ? shape_.targets : network_->outputs(); }
   double factor(const Scale& scale) const;
   std::vector<reference::LayerNoise> row_noise(const SplitPass& pass, Set set) const;
   void put_value(const Pass& pass, const Values& out, Block loss, Block outputs);
@@ -172,11 +179,6 @@ DataSet read_rows(const TaskShape& shape, LossKind loss, int t, int largest, std
     return set;
   }
   copy(labels, 1, set.labels);
-  for (const std::int32_t label : set.labels) {
-    if (label < 0 || label >= shape.outputs) {
-      throw Error(fmt::format("label {}: expected a class index in [0, {})", label, outputs));
-    }
-  }
   return set;
 }
 
@@ -192,11 +194,12 @@ void ReferenceWave::load(const TaskBatch& batch, int first, int count, std::uint
   if (count != 1 || first < 0 || first >= batch.tasks()) {
     throw std::logic_error("a reference wave holds one task of its batch");
   }
-  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
+  if (shape.input.size() != network_->input().size() || shape.outputs != targets() ||
       (shape.target == TargetKind::label) != (loss_.kind == LossKind::cross_entropy) ||
       shape.support > shape_.support || shape.query > shape_.query) {
     throw std::logic_error("task batch does not fit the wave");
   }
+  check_classes(batch, first, count, shape_);
   count_ = count;
   global_first_ = global_first;
   first_ = static_cast<std::size_t>(first);
@@ -427,6 +430,22 @@ void ReferenceWave::gradient(const Pass& pass, Block grad, bool accumulate, Bloc
   Values& to = at(grad, g.size());
   for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + scale * g[i];
   if (loss) at(loss, 1)[0] += scale * sum;
+}
+
+void ReferenceWave::output_pullback(const Pass& pass, Block g_outputs, Block grad,
+                                    bool accumulate) {
+  const Values& weights = at(pass.weights, network_->size());
+  const DataSet& set = data(pass);
+  const auto width = static_cast<std::size_t>(network_outputs_);
+  const Values& all = at(g_outputs, static_cast<std::size_t>(rows(pass.set)) * width);
+  Values g_rows(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(set.rows * width));
+  std::vector<LayerRecord<double>> records;
+  reference::network_forward<double>(*network_, weights.data(), set, records, nullptr);
+  Values g;
+  reference::network_backward<double>(*network_, weights.data(), set, records, std::move(g_rows),
+                                      g);
+  Values& to = at(grad, g.size());
+  for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + g[i];
 }
 
 void ReferenceWave::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
@@ -688,6 +707,43 @@ class ReferenceGenerator final : public Generator {
 
 std::unique_ptr<Generator> ReferenceWave::generator(const GeneratorSpec& spec) {
   return std::make_unique<ReferenceGenerator>(*this, spec);
+}
+
+// ---- small matrices ----
+
+class ReferenceLinearAlgebra final : public HostLinearAlgebra<double> {
+ public:
+  explicit ReferenceLinearAlgebra(ReferenceWave& wave)
+      : HostLinearAlgebra(wave, Precision::f64, Dense<double, 1, ReferenceLinearAlgebra>::table()),
+        wave_(wave) {}
+
+ protected:
+  double* run_data(Block block, int /*run*/) override { return wave_.at(block).data(); }
+  DenseCounts counts(int /*run*/) const override {
+    DenseCounts c;
+    c.support[0] = static_cast<int>(wave_.support_.rows);
+    c.query[0] = static_cast<int>(wave_.query_.rows);
+    c.ways[0] = wave_.task_ways(0);
+    c.support_rows = wave_.rows(Set::support);
+    return c;
+  }
+  void do_targets(const Matrix& dst, Set set) override {
+    const DataSet& data = wave_.data(set);
+    std::vector<double>& to = wave_.at(dst.block);
+    std::ranges::fill(to, 0.0);
+    std::ranges::copy(data.values, to.begin());
+    for (std::size_t row = 0; row < data.labels.size(); ++row) {
+      to[row * static_cast<std::size_t>(dst.columns) + static_cast<std::size_t>(data.labels[row])] =
+          1.0;
+    }
+  }
+
+ private:
+  ReferenceWave& wave_;
+};
+
+std::unique_ptr<LinearAlgebra> ReferenceWave::linear_algebra() {
+  return std::make_unique<ReferenceLinearAlgebra>(*this);
 }
 
 class ReferenceBackend final : public HostBackend<double> {

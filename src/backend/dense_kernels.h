@@ -1,0 +1,85 @@
+// The operations of LinearAlgebra in host memory, as functions on plain pointers: what
+// HostLinearAlgebra calls for each run of tasks. A matrix lies element-major with W tasks side by
+// side: element e of task (lane) l at data[e * W + l].
+//
+// dense_kernels_impl.h has the code, a template on the scalar and W, which is compiled once per
+// instruction set where a backend has several.
+#pragma once
+
+#include <cstddef>
+
+#include "backend/linear_algebra.h"
+
+namespace kshot::backend {
+
+/// Largest W.
+inline constexpr int dense_lanes = 16;
+
+template <typename T>
+struct DenseMatrix {
+  T* data = nullptr;  ///< null: not given
+  int rows = 0, columns = 0;
+};
+/// A factor of a product or of a system; strides count elements.
+template <typename T>
+struct DenseOperand {
+  const T* data = nullptr;
+  int rows = 0, columns = 0;
+  std::size_t row_stride = 0, column_stride = 0;
+};
+
+/// The sizes of the W tasks of a run.
+struct DenseCounts {
+  int support[dense_lanes] = {}, query[dense_lanes] = {};  ///< rows of each task
+  int ways[dense_lanes] = {};                              ///< classes of each task
+  int support_rows = 0;  ///< rows(Set::support), where the query rows of Set::all begin
+};
+
+/// What a loss is computed from; gradients and `loss` are null where they are not wanted.
+template <typename T>
+struct DenseLoss {
+  const T *outputs = nullptr, *variance = nullptr, *y = nullptr;
+  T *loss = nullptr, *g_outputs = nullptr, *g_variance = nullptr;
+  int rows = 0, columns = 0;
+  Set set = Set::query;
+  T scale[dense_lanes] = {};  ///< per task
+};
+
+template <typename T>
+struct DenseKernels {
+  int lanes = 1;  ///< W
+  void (*row_indicator)(DenseMatrix<T> dst, const DenseCounts& counts, Set set);
+  void (*class_indicator)(DenseMatrix<T> dst, const DenseCounts& counts);
+  void (*copy_part)(DenseMatrix<T> dst, DenseMatrix<const T> src, const LinearAlgebra::Part& part);
+  void (*product)(DenseMatrix<T> c, T factor, DenseOperand<T> a, DenseOperand<T> b,
+                  bool accumulate);
+  void (*multiply)(DenseMatrix<T> dst, T factor, DenseMatrix<const T> x, DenseMatrix<const T> y,
+                   bool accumulate);
+  void (*sum)(DenseMatrix<T> dst, T factor, DenseMatrix<const T> x, DenseMatrix<const T> y,
+              bool accumulate);
+  /// `set`: null where all rows count.
+  void (*add_diagonal)(DenseMatrix<T> a, T factor, const T* s, const DenseCounts& counts,
+                       const Set* set);
+  void (*cholesky)(DenseMatrix<T> l, DenseMatrix<const T> a, T jitter, T* jittered);
+  /// Solves for `vectors` vectors of length l.rows; the elements of one are x_stride apart, the
+  /// vectors vector_stride.
+  void (*solve_triangular)(DenseOperand<T> l, T* x, int vectors, std::size_t x_stride,
+                           std::size_t vector_stride);
+  void (*log_determinant)(T* dst, T factor, DenseMatrix<const T> l);
+  void (*unpack_factor)(DenseMatrix<T> l, DenseMatrix<const T> f);
+  void (*unpack_factor_pullback)(DenseMatrix<T> g_f, DenseMatrix<const T> l,
+                                 DenseMatrix<const T> g_l);
+  void (*distances)(DenseMatrix<T> dst, DenseMatrix<const T> a, DenseMatrix<const T> b,
+                    DenseMatrix<const T> w);
+  void (*distances_pullback)(DenseMatrix<const T> g, DenseMatrix<const T> a, DenseMatrix<const T> b,
+                             DenseMatrix<const T> w, DenseMatrix<T> g_a, DenseMatrix<T> g_b,
+                             DenseMatrix<T> g_w);
+  void (*cosines)(DenseMatrix<T> dst, DenseMatrix<const T> a, DenseMatrix<const T> b);
+  void (*cosines_pullback)(DenseMatrix<const T> g, DenseMatrix<const T> a, DenseMatrix<const T> b,
+                           DenseMatrix<T> g_a, DenseMatrix<T> g_b);
+  void (*cross_entropy)(const DenseLoss<T>& loss, const DenseCounts& counts);
+  void (*squared_error)(const DenseLoss<T>& loss, const DenseCounts& counts);
+  void (*gaussian_nll)(const DenseLoss<T>& loss, const DenseCounts& counts);
+};
+
+}  // namespace kshot::backend
