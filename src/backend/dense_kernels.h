@@ -60,6 +60,7 @@ struct DenseKernels {
   /// `set`: null where all rows count.
   void (*add_diagonal)(DenseMatrix<T> a, T factor, const T* s, const DenseCounts& counts,
                        const Set* set);
+  void (*trace)(T* dst, T factor, DenseMatrix<const T> a, bool accumulate);
   void (*cholesky)(DenseMatrix<T> l, DenseMatrix<const T> a, T jitter, T* jittered);
   /// Solves for `vectors` vectors of length l.rows; the elements of one are x_stride apart, the
   /// vectors vector_stride.

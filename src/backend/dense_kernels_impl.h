@@ -117,6 +117,15 @@ struct Dense {
     }
   }
 
+  static void trace(T* dst, T factor, In a, bool accumulate) {
+    T sum[W] = {};
+    for (int i = 0; i < a.rows; ++i) {
+      const T* const diagonal = a.data + at(i, i, a.columns);
+      lanes([&](int l) { sum[l] += diagonal[l]; });
+    }
+    lanes([&](int l) { dst[l] = (accumulate ? dst[l] : T(0)) + factor * sum[l]; });
+  }
+
   /// Row by row: l_ij = (a_ij - sum_k<j l_ik l_jk) / l_jj, l_ii = sqrt(a_ii - sum_k<i l_ik^2).
   /// Clears ok[l] where a pivot of the task is not positive.
   static void factorize(Out l, In a, const T* jitter, bool* ok) {
@@ -429,26 +438,29 @@ struct Dense {
 
   static const DenseKernels<T>& table() {
     static_assert(W <= dense_lanes);
-    static constexpr DenseKernels<T> kernels = {W,
-                                                row_indicator,
-                                                class_indicator,
-                                                copy_part,
-                                                product,
-                                                multiply,
-                                                sum,
-                                                add_diagonal,
-                                                cholesky,
-                                                solve_triangular,
-                                                log_determinant,
-                                                unpack_factor,
-                                                unpack_factor_pullback,
-                                                distances,
-                                                distances_pullback,
-                                                cosines,
-                                                cosines_pullback,
-                                                cross_entropy,
-                                                squared_error,
-                                                gaussian_nll};
+    static constexpr DenseKernels<T> kernels = {
+        .lanes = W,
+        .row_indicator = row_indicator,
+        .class_indicator = class_indicator,
+        .copy_part = copy_part,
+        .product = product,
+        .multiply = multiply,
+        .sum = sum,
+        .add_diagonal = add_diagonal,
+        .trace = trace,
+        .cholesky = cholesky,
+        .solve_triangular = solve_triangular,
+        .log_determinant = log_determinant,
+        .unpack_factor = unpack_factor,
+        .unpack_factor_pullback = unpack_factor_pullback,
+        .distances = distances,
+        .distances_pullback = distances_pullback,
+        .cosines = cosines,
+        .cosines_pullback = cosines_pullback,
+        .cross_entropy = cross_entropy,
+        .squared_error = squared_error,
+        .gaussian_nll = gaussian_nll,
+    };
     return kernels;
   }
 };

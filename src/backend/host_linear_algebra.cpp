@@ -58,6 +58,14 @@ void HostLinearAlgebra<T>::do_add_diagonal(const Matrix& a, double factor, const
 }
 
 template <typename T>
+void HostLinearAlgebra<T>::do_trace(const Matrix& dst, double factor, const Matrix& a,
+                                    bool accumulate) {
+  for (int r = 0; r < runs(); ++r) {
+    kernels_.trace(data(dst, r), static_cast<T>(factor), in(a, r), accumulate);
+  }
+}
+
+template <typename T>
 void HostLinearAlgebra<T>::do_cholesky(const Matrix& l, const Matrix& a, const Matrix& jittered) {
   for (int r = 0; r < runs(); ++r) {
     kernels_.cholesky(out(l, r), in(a, r), static_cast<T>(cholesky_jitter(precision_)),

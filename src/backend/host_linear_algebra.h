@@ -33,6 +33,7 @@ class HostLinearAlgebra : public LinearAlgebra {
               bool accumulate) override;
   void do_add_diagonal(const Matrix& a, double factor, const Matrix& s,
                        std::optional<Set> rows) override;
+  void do_trace(const Matrix& dst, double factor, const Matrix& a, bool accumulate) override;
   void do_cholesky(const Matrix& l, const Matrix& a, const Matrix& jittered) override;
   void do_solve_triangular(const Operand& l, Side side, const Matrix& x) override;
   void do_log_determinant(const Matrix& dst, double factor, const Matrix& l) override;

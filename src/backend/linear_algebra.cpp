@@ -111,6 +111,13 @@ void LinearAlgebra::add_diagonal(const Matrix& a, double factor, const Matrix& s
   do_add_diagonal(a, factor, s, rows);
 }
 
+void LinearAlgebra::trace(const Matrix& dst, double factor, const Matrix& a, bool accumulate) {
+  check("trace", a, a.rows, a.rows);
+  check("trace", dst, 1, 1);
+  check_distinct("trace", dst, a);
+  do_trace(dst, factor, a, accumulate);
+}
+
 void LinearAlgebra::cholesky(const Matrix& l, const Matrix& a, const Matrix& jittered) {
   check("cholesky", a, a.rows, a.rows);
   check("cholesky", l, a.rows, a.rows);

@@ -94,6 +94,8 @@ class LinearAlgebra {
   /// a [n, n] += factor * s on the diagonal, s [1, 1]. Where `rows` is given, n is rows(*rows), and
   /// the diagonal of rows that a task does not have is set to one instead.
   void add_diagonal(const Matrix& a, double factor, const Matrix& s, std::optional<Set> rows = {});
+  /// dst [1, 1] = or += factor * the sum of a's diagonal.
+  void trace(const Matrix& dst, double factor, const Matrix& a, bool accumulate = false);
   /// l l^T = a, l lower triangular with zeros above; reads the lower triangle of a. Where a pivot
   /// is not positive, the factorization begins anew with a jitter on the diagonal, of
   /// cholesky_jitter(precision) times the largest diagonal element, then ten and a hundred times as
@@ -133,6 +135,7 @@ class LinearAlgebra {
   void squared_error(const Matrix& loss, Set set, const Scale& scale, const Matrix& outputs,
                      const Matrix& y, const Matrix& g_outputs);
   /// Negative log density of y under N(mean, variance), element by element, summed over outputs.
+  /// The variance is positive in the task's own rows alone.
   void gaussian_nll(const Matrix& loss, Set set, const Scale& scale, const Matrix& mean,
                     const Matrix& variance, const Matrix& y, const Matrix& g_mean,
                     const Matrix& g_variance);
@@ -150,6 +153,7 @@ class LinearAlgebra {
                       bool accumulate) = 0;
   virtual void do_add_diagonal(const Matrix& a, double factor, const Matrix& s,
                                std::optional<Set> rows) = 0;
+  virtual void do_trace(const Matrix& dst, double factor, const Matrix& a, bool accumulate) = 0;
   virtual void do_cholesky(const Matrix& l, const Matrix& a, const Matrix& jittered) = 0;
   virtual void do_solve_triangular(const Operand& l, Side side, const Matrix& x) = 0;
   virtual void do_log_determinant(const Matrix& dst, double factor, const Matrix& l) = 0;
