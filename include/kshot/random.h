@@ -49,8 +49,8 @@ KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox4x32(
   return c;
 }
 
-/// The address of a stream: everything but the element. Limits: step < 2^28, task < 2^32,
-/// inner_step and sample < 2^16 each.
+/// The address of a stream: everything but the element. Two different addresses of one seed are
+/// never the same stream: step < 2^60, the others may take any value.
 struct RandomKey {
   std::uint64_t seed = 0;
   Purpose purpose = Purpose::user;
@@ -59,8 +59,18 @@ struct RandomKey {
   std::uint32_t inner_step = 0;
   std::uint32_t sample = 0;
 
+  /// Philox's key: the seed. The counter has room for 16 bits of the inner step, 16 of the sample
+  /// and 28 of the step. Their higher bits, which are zero in nearly all work, change the key by a
+  /// bijection that maps zero to zero (SplitMix64's finaliser, Steele et al. 2014).
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 2> key() const {
-    return {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+    std::uint64_t high = (static_cast<std::uint64_t>(inner_step >> 16) << 48) |
+                         (static_cast<std::uint64_t>(sample >> 16) << 32) |
+                         static_cast<std::uint32_t>(step >> 28);
+    high = (high ^ (high >> 30)) * 0xBF58476D1CE4E5B9ull;
+    high = (high ^ (high >> 27)) * 0x94D049BB133111EBull;
+    high ^= high >> 31;
+    const std::uint64_t k = seed ^ high;
+    return {static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(k >> 32)};
   }
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
     return {quad, (inner_step << 16) | (sample & 0xffffu), task,
@@ -80,13 +90,32 @@ KSHOT_HOST_DEVICE constexpr NoiseAddress noise_address(std::uint64_t element) {
           static_cast<int>((element >> 4) & 3)};
 }
 
-/// a * b + c with both roundings on every machine: no compiler makes one operation of it. (For the
-/// host that is the compiler's option -ffp-contract=off, where its instructions could.)
+/// x, whose value the compiler can then not see through: what is computed from it is not contracted
+/// with what it was computed of, whatever -ffp-contract says. Costs no instruction where the
+/// processor's floating-point registers are named here, else a store and a load.
+inline float opaque(float x) {
+#if defined(__GNUC__) && defined(__SSE__)
+  __asm__("" : "+x"(x));
+  return x;
+#elif defined(__GNUC__) && defined(__aarch64__)
+  __asm__("" : "+w"(x));
+  return x;
+#elif defined(__GNUC__)
+  __asm__("" : "+m"(x));
+  return x;
+#else
+  volatile float y = x;
+  return y;
+#endif
+}
+
+/// a * b + c with both roundings, in every translation unit and on every machine: no compiler makes
+/// one operation of it.
 KSHOT_HOST_DEVICE inline float product_sum(float a, float b, float c) {
 #ifdef __CUDA_ARCH__
   return __fadd_rn(__fmul_rn(a, b), c);
 #else
-  return a * b + c;
+  return opaque(a * b) + c;
 #endif
 }
 

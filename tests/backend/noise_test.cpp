@@ -2,6 +2,7 @@
 // and their distribution.
 #include <set>
 
+#include "backend/contracted.h"
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -35,6 +36,77 @@ TEST(Philox, EveryPartOfAKeyMakesAnotherCounterOrKey) {
   std::set<std::pair<std::array<std::uint32_t, 4>, std::array<std::uint32_t, 2>>> seen;
   for (const RandomKey& key : keys) seen.insert({key.counter(0), key.key()});
   EXPECT_EQ(seen.size(), keys.size());
+}
+
+/// The counter has 16 bits for the inner step, 16 for the sample and 28 for the step; what is above
+/// them changes the key, and the bits below stay where they have always been.
+TEST(Philox, StepsAndSamplesBeyondTheCountersBitsHaveNumbersOfTheirOwn) {
+  const RandomKey base{7, Purpose::noise_inner, 0, 5, 0, 0};
+  std::vector<RandomKey> keys;
+  for (const std::uint32_t n : {0u, 1u, 65535u, 65536u, 65537u, 100000u, 131072u, ~0u}) {
+    for (const std::uint32_t s : {0u, 1u, 65535u, 65536u, 65537u, 131072u, ~0u}) {
+      for (const std::uint64_t step :
+           {std::uint64_t{0}, (std::uint64_t{1} << 28) - 1, std::uint64_t{1} << 28,
+            (std::uint64_t{1} << 28) + 1, std::uint64_t{1} << 32, (std::uint64_t{1} << 60) - 1}) {
+        RandomKey key = base;
+        key.inner_step = n;
+        key.sample = s;
+        key.step = step;
+        keys.push_back(key);
+      }
+    }
+  }
+  std::set<std::pair<std::array<std::uint32_t, 4>, std::array<std::uint32_t, 2>>> seen;
+  std::set<std::array<float, 3>> normals;
+  for (const RandomKey& key : keys) {
+    seen.insert({key.counter(0), key.key()});
+    normals.insert({normal_element(key, 0), normal_element(key, 1), normal_element(key, 2)});
+    if (key.inner_step <= 65535 && key.sample <= 65535 && key.step < (1u << 28)) {
+      EXPECT_EQ(key.key(), base.key()) << "recorded numbers stay";
+    }
+  }
+  EXPECT_EQ(seen.size(), keys.size());
+  EXPECT_EQ(normals.size(), keys.size());
+}
+
+/// What is drawn on a backend beyond the counter's bits is what the host's function says.
+TEST(Philox, ABackendDrawsTheSameBeyondTheCountersBits) {
+  for (const std::string& name : backend_names()) {
+    SCOPED_TRACE(name);
+    const auto backend = open_backend(name);
+    const auto network = std::make_shared<const Network>(Network::mlp({1, 2, 1}, LayerType::tanh));
+    const auto wave = backend->open(network, {backend::LossKind::mse, 1.0}, {1, 1});
+    const Problem p =
+        make_problem(network, backend::LossKind::mse, 1, 3, {.least = 1, .support = 1, .query = 1});
+    wave->load(p.batch(*backend), 0, 1, 9);
+    const backend::Block block = wave->block(40);
+    backend::Noise noise;
+    noise.key = {11, Purpose::noise_latent, 3, 0, 65536 + 2, 3 * 65536 + 1};
+    wave->normal(block, noise);
+    Numbers got(40);
+    wave->download(block, got);
+    RandomKey key = noise.key;
+    key.task = 9;
+    for (std::size_t e = 0; e < got.size(); ++e) EXPECT_EQ(got[e], normal_element(key, e)) << e;
+  }
+}
+
+TEST(ProductSum, IsRoundedTwiceWhereverItIsCompiled) {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("fma")) GTEST_SKIP() << "no fused multiply-add here";
+#endif
+  RandomStream random = stream(5);
+  int told_apart = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const float a = random.normal(), b = random.normal(), c = random.normal();
+    // a product of floats is exact in double, and so rounded once; then the sum
+    const auto product = static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
+    const auto want = static_cast<float>(static_cast<double>(product) + static_cast<double>(c));
+    EXPECT_EQ(product_sum(a, b, c), want);
+    EXPECT_EQ(contracted::product_sum(a, b, c), want);
+    told_apart += contracted::plain(a, b, c) != want;
+  }
+  EXPECT_GT(told_apart, 100) << "the file is compiled so that a plain a * b + c is one operation";
 }
 
 TEST(Philox, EveryElementHasItsOwnWord) {
