@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -31,7 +32,9 @@ struct ClassRecipe {
   int ways = 0, shots = 0, queries = 0;  ///< shots and queries: of a class
   std::size_t features = 0;              ///< of a row
   Element element = Element::f32;
-  std::span<const std::byte> stored;         ///< [rows, features]; lives as long as the source
+  std::span<const std::byte> stored;  ///< [rows, features]; lives as long as the source
+  /// To be called once `stored` was copied: throws Error where it was damaged meanwhile.
+  std::function<void()> check_stored;
   std::array<std::vector<Group>, 3> groups;  ///< of each Split
   bool unit_length = false;                  ///< each row times unit_length_factor
 };

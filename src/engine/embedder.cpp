@@ -144,15 +144,15 @@ struct Embedder::State {
     std::vector<std::uint32_t> chosen(
         std::min({all.size(), static_cast<std::size_t>(reference_rows),
                   static_cast<std::size_t>(rows_that_fit(*network))}));
-    // a step that no training reaches
-    RandomStream stream = episode_stream({.seed = config.seed,
-                                          .split = Split::train,
-                                          .step = std::numeric_limits<std::uint64_t>::max()});
+    // A step that hardly a training reaches, and one of the counter alone (RandomKey).
+    RandomStream stream = episode_stream(
+        {.seed = config.seed, .split = Split::train, .step = (std::uint64_t{1} << 28) - 1});
     sample_without_replacement(stream, static_cast<std::uint32_t>(all.size()), chosen);
     reference.resize(chosen.size() * inputs());
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       data->read(all[chosen[i]], std::span(reference).subspan(i * inputs(), inputs()));
     }
+    data->check();
     if (takes_unit_length()) scale_to_unit_length(reference, inputs());
     statistics = fmt::format("norm statistics of {} training examples of {} (seed {})",
                              chosen.size(), data->path().filename().string(), config.seed);
@@ -407,6 +407,7 @@ EmbeddedFile embed_file(const Embedder& embedder, const fs::path& data, const fs
     for (std::size_t i = 0; i < count; ++i) {
       file->read(first + i, std::span(x).subspan(i * inputs, inputs));
     }
+    file->check();
     const std::vector<float> y = embedder.embed(x);
     for (std::size_t i = 0; i < count; ++i) {
       if (in_group == 0) sink->begin_class(*group);

@@ -58,6 +58,7 @@ bool TaskMemory::recall(std::uint64_t task, std::uint64_t since, std::span<doubl
   } else {
     read(reinterpret_cast<const float*>(state.data.data()));
   }
+  store_->check();
   return true;
 }
 

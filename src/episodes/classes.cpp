@@ -56,6 +56,7 @@ class ClassSource final : public EpisodeSource {
                        .element = header.element == io::Element::u8 ? ClassRecipe::Element::u8
                                                                     : ClassRecipe::Element::f32,
                        .stored = data_->stored(),
+                       .check_stored = [data = data_] { data->check(); },
                        .groups = {}};
     for (std::size_t split = 0; split < groups_.size(); ++split) {
       for (const std::uint32_t g : groups_[split]) {
@@ -103,6 +104,7 @@ class ClassSource final : public EpisodeSource {
         slot.support_label[at] = static_cast<std::int32_t>(n);
       }
     }
+    data_->check();
   }
 
   std::string describe() const override {

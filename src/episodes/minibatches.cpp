@@ -76,6 +76,7 @@ class MinibatchSource final : public EpisodeSource {
       data_->read(group.first + first + within, slot.query_x.subspan(i * d, d));
       slot.query_label[i] = static_cast<std::int32_t>(c);
     }
+    data_->check();
   }
 
   std::string describe() const override {

@@ -72,6 +72,7 @@ class PermutedSource final : public EpisodeSource {
         (query ? slot.query_label : slot.support_label)[at] = static_cast<std::int32_t>(labels[n]);
       }
     }
+    data_->check();
   }
 
   std::string describe() const override {

@@ -75,6 +75,7 @@ class TableSource final : public EpisodeSource {
     gather(task, drawn.subspan(query), slot.support_x, slot.support_value, slot.support_label);
     *slot.support_n = static_cast<std::int32_t>(support);
     *slot.query_n = static_cast<std::int32_t>(query);
+    data_->check();
   }
 
   std::string describe() const override {

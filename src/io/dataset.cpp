@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -162,21 +161,28 @@ std::shared_ptr<const Dataset> Dataset::open(const std::filesystem::path& path) 
   }
   dataset->size_ = static_cast<std::uint64_t>(status.st_size);
   if (dataset->size_ > 0) {
-    void* mapped = ::mmap(nullptr, dataset->size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    const int code = errno;
-    ::close(descriptor);
-    if (mapped == MAP_FAILED) throw_system_error("cannot map data file", path, code);
-    dataset->bytes_ = static_cast<const unsigned char*>(mapped);
-  } else {
-    ::close(descriptor);
+    try {
+      dataset->mapping_ =
+          MappedFile(descriptor, dataset->size_, MappedFile::Access::read, path, "data file");
+    } catch (...) {
+      ::close(descriptor);
+      throw;
+    }
+    dataset->bytes_ = reinterpret_cast<const unsigned char*>(dataset->mapping_.data());
   }
-  dataset->parse();
+  ::close(descriptor);
+  dataset->state_ = dataset->mapping_.state();
+  try {
+    dataset->parse();
+  } catch (const Error&) {
+    dataset->mapping_.check();  // the likelier cause
+    throw;
+  }
+  dataset->check();
   return dataset;
 }
 
-Dataset::~Dataset() {
-  if (bytes_ != nullptr) ::munmap(const_cast<unsigned char*>(bytes_), size_);
-}
+Dataset::~Dataset() = default;
 
 void Dataset::parse() {
   const auto fail = [&](const std::string& why) {
@@ -249,6 +255,7 @@ void Dataset::read(std::uint64_t row, std::span<float> out) const {
   } else {
     std::memcpy(out.data(), x_ + row * d * sizeof(float), d * sizeof(float));
   }
+  mapping_.check();
 }
 
 void Dataset::prefetch(std::uint64_t row) const {
@@ -264,11 +271,34 @@ std::span<const std::byte> Dataset::stored() const {
 
 std::span<const float> Dataset::value(std::uint64_t row) const {
   const auto outputs = static_cast<std::size_t>(header_.outputs);
-  return {values_ + row * outputs, outputs};
+  const float* const first = values_ + row * outputs;
+  // Touched here, so that it is this call that throws where the file has no such page any more.
+  static_cast<void>(*static_cast<const volatile float*>(first));
+  static_cast<void>(*static_cast<const volatile float*>(first + outputs - 1));
+  mapping_.check();
+  return {first, outputs};
+}
+
+void Dataset::check() const {
+  mapping_.check();
+  const MappedFile::FileState now = mapping_.state();
+  const std::lock_guard lock(state_mutex_);
+  if (now == state_) return;
+  if (now.size < size_) mapping_.fail();
+  // Its time alone says little: the contents decide.
+  if (now.size != size_ || crc(0, bytes_, size_ - unchecked_tail) != checksum_) {
+    throw Error(fmt::format(
+        "{}: the data file was changed while it was in use; import to another file, or train again",
+        path_.string()));
+  }
+  mapping_.check();
+  state_ = now;
 }
 
 std::int32_t Dataset::label(std::uint64_t row) const {
-  return labels_[row];
+  const std::int32_t label = labels_[row];
+  mapping_.check();
+  return label;
 }
 
 // ---- writing ----

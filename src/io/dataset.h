@@ -14,11 +14,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "io/mapped_file.h"
 #include "io/preprocessing.h"
 #include "kshot/episode.h"
 
@@ -68,12 +70,17 @@ class Dataset {
   std::uint32_t checksum() const { return checksum_; }
   std::uint64_t file_bytes() const { return size_; }
 
+  // Reading throws Error where the file was cut short while it was open.
   /// Features of a row, `out` of input.size(); u8 scaled to [0, 1].
   void read(std::uint64_t row, std::span<float> out) const;
   /// For a row that will be read soon.
   void prefetch(std::uint64_t row) const;
-  /// All rows as the file has them, [rows, features] of header().element.
+  /// All rows as the file has them, [rows, features] of header().element. To be followed by check()
+  /// once it was read.
   std::span<const std::byte> stored() const;
+  /// Throws Error where the file is not the one that was opened any more: cut short, or written
+  /// over. To be called when the rows of a task were read; takes a system call.
+  void check() const;
   /// Tasks with real targets: target of a row, [outputs].
   std::span<const float> value(std::uint64_t row) const;
   /// Tasks with labels.
@@ -85,7 +92,10 @@ class Dataset {
 
   std::filesystem::path path_;
   DatasetHeader header_;
-  const unsigned char* bytes_ = nullptr;
+  MappedFile mapping_;
+  mutable std::mutex state_mutex_;
+  mutable MappedFile::FileState state_;   ///< in which the contents are known to be right
+  const unsigned char* bytes_ = nullptr;  ///< of mapping_; null: the file is empty
   std::uint64_t size_ = 0;
   std::uint32_t checksum_ = 0;
   const unsigned char* x_ = nullptr;

@@ -60,7 +60,7 @@ RowStore::RowStore(std::uint64_t rows, std::size_t row_bytes)
     : rows_(rows), row_bytes_(row_bytes), size_(bytes(rows, row_bytes)) {}
 
 RowStore::~RowStore() {
-  if (mapped_ != nullptr) ::munmap(mapped_, size_);
+  if (mapped_ != nullptr && !file_) ::munmap(mapped_, size_);
 }
 
 std::uint64_t RowStore::bytes(std::uint64_t rows, std::size_t row_bytes) {
@@ -68,16 +68,17 @@ std::uint64_t RowStore::bytes(std::uint64_t rows, std::size_t row_bytes) {
 }
 
 void RowStore::map(int descriptor) {
-  const int flags = descriptor < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
-  void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, descriptor, 0);
-  if (mapped == MAP_FAILED) {
-    if (descriptor < 0) {
-      throw Error(fmt::format("no memory for {} bytes of task memory", size_));
-    }
-    throw_system_error("cannot map", path_, errno);
+  if (descriptor >= 0) {
+    mapping_ = MappedFile(descriptor, size_, MappedFile::Access::write, path_, "task store");
+    mapped_ = mapping_.data();
+    file_ = true;
+    return;
   }
+  constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (mapped == MAP_FAILED)
+    throw Error(fmt::format("no memory for {} bytes of task memory", size_));
   mapped_ = static_cast<std::byte*>(mapped);
-  file_ = descriptor >= 0;
 }
 
 std::unique_ptr<RowStore> RowStore::in_memory(std::uint64_t rows, std::size_t row_bytes) {
@@ -188,7 +189,9 @@ std::byte* RowStore::data(std::uint64_t row, int slot) const {
 RowStore::State RowStore::newest(std::uint64_t row) const {
   const std::uint64_t* s = steps(row);
   const int slot = s[1] > s[0] ? 1 : 0;
-  if (s[slot] == 0) return {};
+  const bool none = s[slot] == 0;
+  mapping_.check();  // else a row that was lost would count as one that was never written
+  if (none) return {};
   return {s[slot], {data(row, slot), row_bytes_}};
 }
 
@@ -203,9 +206,17 @@ void RowStore::write(std::uint64_t row, std::uint64_t step, std::span<const std:
   const int slot = keep < 0 ? (s[1] > s[0] ? 1 : 0) : 1 - keep;
   std::memcpy(data(row, slot), bytes.data(), row_bytes_);
   s[slot] = step;
+  mapping_.check();
+}
+
+void RowStore::check() const {
+  mapping_.check();
 }
 
 void RowStore::sync() {
+  mapping_.check();
+  // A page that holds the new end raises nothing.
+  if (file_ && mapping_.state().size < size_) mapping_.fail();
   if (file_ && ::msync(mapped_, size_, MS_SYNC) != 0) {
     throw_system_error("cannot write", path_, errno);
   }

@@ -17,6 +17,8 @@
 #include <span>
 #include <string>
 
+#include "io/mapped_file.h"
+
 namespace kshot::io {
 
 class RowStore {
@@ -49,6 +51,9 @@ class RowStore {
     std::span<const std::byte> data;
   };
   State newest(std::uint64_t row) const;
+  /// Throws Error where something that was read or written so far was not in the file any more. To
+  /// be called once a State's data was read; write and sync do it themselves.
+  void check() const;
   /// `step` >= 1, not before the row's newest.
   void write(std::uint64_t row, std::uint64_t step, std::span<const std::byte> data);
 
@@ -72,6 +77,7 @@ class RowStore {
   std::uint64_t committed_ = 0;
   std::byte* mapped_ = nullptr;
   bool file_ = false;
+  MappedFile mapping_;  ///< of file_
 };
 
 }  // namespace kshot::io

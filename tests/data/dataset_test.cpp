@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <vector>
 
 #include "data/files.h"
@@ -67,6 +70,75 @@ TEST(Dataset, ClassesOfBytesComeBackScaled) {
   for (int i = 0; i < 6; ++i) {
     EXPECT_FLOAT_EQ(row[static_cast<std::size_t>(i)], static_cast<float>(24 + i) / 255.0f);
   }
+}
+
+/// Rows of 1000 floats, several pages of them.
+void write_floats(const std::filesystem::path& path, float first) {
+  DatasetHeader header;
+  header.kind = GroupKind::tasks;
+  header.input = {.channels = 1000};
+  header.target = TargetKind::value;
+  header.outputs = 1;
+  header.preprocessing.input = header.input;
+  DatasetWriter writer(path, header);
+  writer.begin_group("only", Split::train);
+  for (int r = 0; r < 16; ++r) {
+    writer.add(std::vector<float>(1000, first + static_cast<float>(r)));
+    writer.add_value(std::vector<float>{static_cast<float>(r)});
+  }
+  writer.commit();
+}
+
+TEST(Dataset, AFileThatIsCutShortWhileItIsOpenIsAnError) {
+  TempFolder folder;
+  const std::filesystem::path file = folder / "cut.kshot";
+  std::vector<float> row(1000);
+  for (const std::uintmax_t size : {std::uintmax_t{0}, std::uintmax_t{10}, std::uintmax_t{20000}}) {
+    SCOPED_TRACE(size);
+    write_floats(file, 1.0f);
+    const auto data = Dataset::open(file);
+    data->read(0, row);
+    EXPECT_EQ(row[0], 1.0f);
+    std::filesystem::resize_file(file, size);
+    const std::string wanted = "cut.kshot: the data file was cut short";
+    EXPECT_THAT(error_text([&] { data->read(12, row); }), HasSubstr(wanted));
+    EXPECT_THAT(error_text([&] { data->value(12); }), HasSubstr(wanted));
+    EXPECT_THAT(error_text([&] { data->check(); }), HasSubstr(wanted));
+  }
+}
+
+/// The page that holds the new end raises no signal: the rest of it reads as zeros.
+TEST(Dataset, AFileThatIsCutWithinItsLastPageIsAnError) {
+  TempFolder folder;
+  const std::filesystem::path file = folder / "cut.kshot";
+  write_floats(file, 1.0f);
+  const auto data = Dataset::open(file);
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  EXPECT_THAT(error_text([&] { data->check(); }), HasSubstr("was cut short"));
+}
+
+TEST(Dataset, AFileThatIsWrittenOverWhileItIsOpenIsAnErrorButNotOneThatIsTouchedOrReplaced) {
+  TempFolder folder;
+  const std::filesystem::path file = folder / "a.kshot", other = folder / "b.kshot";
+  write_floats(file, 1.0f);
+  write_floats(other, 2.0f);
+  const auto data = Dataset::open(file);
+  using std::filesystem::last_write_time;
+  last_write_time(file, last_write_time(file) + std::chrono::hours(1));
+  EXPECT_NO_THROW(data->check());
+  std::filesystem::rename(other, file);  // as an import does: the open file is still there
+  EXPECT_NO_THROW(data->check());
+
+  const auto replaced = Dataset::open(file);
+  write_floats(other, 3.0f);
+  {
+    std::ifstream from(other, std::ios::binary);
+    std::fstream to(file, std::ios::binary | std::ios::in | std::ios::out);
+    to << from.rdbuf();
+  }
+  last_write_time(file, last_write_time(file) + std::chrono::hours(2));
+  EXPECT_THAT(error_text([&] { replaced->check(); }),
+              HasSubstr("a.kshot: the data file was changed while it was in use"));
 }
 
 TEST(Dataset, TasksKeepTargetsLabelsAndPreprocessing) {

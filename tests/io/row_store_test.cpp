@@ -38,6 +38,26 @@ std::unique_ptr<RowStore> reopen(const fs::path& file, std::uint64_t step) {
   return RowStore::open(file, 3, row_bytes, "me", step);
 }
 
+TEST(RowStore, AFileThatIsCutShortWhileItIsOpenIsAnError) {
+  TempFolder folder;
+  const fs::path file = folder / "tasks.store";
+  for (const bool reads : {false, true}) {
+    const auto store = RowStore::create(file, 1000, row_bytes, "me");
+    store->write(900, 1, row_of(11));
+    fs::resize_file(file, 0);
+    const std::string wanted = "tasks.store: the task store was cut short";
+    if (reads) {
+      EXPECT_THAT(error_text([&] { store->newest(900); }), HasSubstr(wanted));
+    } else {
+      EXPECT_THAT(error_text([&] { store->write(900, 2, row_of(12)); }), HasSubstr(wanted));
+    }
+    EXPECT_THAT(error_text([&] { store->sync(); }), HasSubstr(wanted));
+  }
+  const auto store = RowStore::create(file, 1000, row_bytes, "me");
+  fs::resize_file(file, fs::file_size(file) - 1);
+  EXPECT_THAT(error_text([&] { store->sync(); }), HasSubstr("was cut short"));
+}
+
 TEST(RowStore, NewestStateOfEveryRow) {
   const auto store = RowStore::in_memory(3, row_bytes);
   EXPECT_EQ(value_of(store->newest(1)), -1);

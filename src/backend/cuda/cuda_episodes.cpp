@@ -88,6 +88,7 @@ CudaEpisodes::Classes CudaEpisodes::bring(const Stream& stream, const ClassRecip
     made.factors = DeviceMemory<float>(factors.size());
     stream.to_device(made.factors.data(), factors.data(), factors.size());
   }
+  if (recipe.check_stored) recipe.check_stored();
   std::vector<RowGroup> packed;
   std::uint32_t first = 0;
   for (const ClassRecipe::Group& group : groups) {
@@ -176,6 +177,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
     throw std::logic_error("tasks to be drawn do not fit the wave");
   }
   device_.activate();
+  forget_batch();
   const auto tasks = static_cast<std::size_t>(count);
   count_ = count;
   global_first_ = id.task;
