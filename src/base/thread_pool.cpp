@@ -1,6 +1,11 @@
 #include "base/thread_pool.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <system_error>
+
+#include "kshot/error.h"
 
 namespace kshot {
 namespace {
@@ -25,12 +30,22 @@ bool soon(const Done& done) {
 }  // namespace
 
 ThreadPool::ThreadPool(int workers) {
-  for (int i = 1; i < workers; ++i) {
-    threads_.emplace_back([this, i] { loop(static_cast<std::size_t>(i)); });
+  try {
+    for (int i = 1; i < workers; ++i) {
+      threads_.emplace_back([this, i] { loop(static_cast<std::size_t>(i)); });
+    }
+  } catch (const std::system_error& error) {
+    end();  // the destructor of an object whose constructor throws never runs
+    throw Error(fmt::format("cannot start thread {} of {}: {}", threads_.size() + 1, workers,
+                            error.code().message()));
   }
 }
 
 ThreadPool::~ThreadPool() {
+  end();
+}
+
+void ThreadPool::end() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

@@ -18,6 +18,7 @@ namespace kshot {
 
 class ThreadPool {
  public:
+  /// Throws Error where the system does not give so many threads.
   explicit ThreadPool(int workers);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -32,6 +33,8 @@ class ThreadPool {
  private:
   void loop(std::size_t worker);
   void drain(std::size_t worker);
+  /// Stops the threads and waits for them.
+  void end();
 
   std::vector<std::thread> threads_;
   std::mutex mutex_;

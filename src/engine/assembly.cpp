@@ -1,6 +1,7 @@
 #include "engine/assembly.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,15 +16,59 @@ std::string text(const FeatureShape& shape) {
                        : fmt::format("{}", shape.size());
 }
 
+/// Memory of this machine; 0 where the system does not say.
+double physical_memory() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 0.0;
+}
+
+/// Throws Error where `bytes`, the least that `what` takes, are more than the machine has. The
+/// system may hand out memory that it does not have and end the process when it is used.
+void require_memory(double bytes, const std::string& what) {
+  constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+  const double most = physical_memory();
+  if (most == 0.0 || bytes <= most) return;
+  throw Error(fmt::format("{} take at least {:.1f} GiB of memory, and this machine has {:.1f} GiB",
+                          what, bytes / gib, most / gib));
+}
+
+/// Of one task: rows, and what the network's layers give for them.
+double task_bytes(const Network& network, const TaskShape& shape) {
+  double per_row = network.input().size();
+  for (const Layer& layer : network.layers()) per_row += layer.out.size();
+  return (static_cast<double>(shape.support) + shape.query) * per_row * sizeof(float);
+}
+
 }  // namespace
+
+void check_training_memory(const Assembly& assembly, const TaskShape& shape) {
+  double parameters = 0.0;
+  for (const ParameterGroup& group : assembly.algorithm->groups()) {
+    parameters += static_cast<double>(group.size);
+  }
+  // value, gradient, its mean, and the optimiser's state; every inner step's weights are kept
+  const double vectors = parameters * 4 * sizeof(float);
+  const double iterates = static_cast<double>(assembly.network->size()) *
+                          (assembly.algorithm->steps() + 1) * sizeof(float);
+  require_memory(vectors + iterates + task_bytes(*assembly.network, shape),
+                 fmt::format("[network]: {} weights, kept for {} inner steps,",
+                             assembly.network->size(), assembly.algorithm->steps()));
+}
 
 Assembly assemble(const Config& config, const std::string& device, int threads,
                   std::optional<backend::Precision> precision) {
   Assembly a;
   a.config = config;
   a.network = std::make_shared<const Network>(config.make_network());
+  // as numbers of the host, on the backend, and in a wave
+  require_memory(static_cast<double>(a.network->size()) * (sizeof(double) + 2 * sizeof(float)),
+                 fmt::format("[network]: {} weights", a.network->size()));
   a.algorithm = make_algorithm(config, a.network);
   a.backend = backend::make_backend(device, threads, precision);
+  std::size_t parameters = 0;
+  for (const ParameterGroup& group : a.algorithm->groups()) parameters += group.size;
+  require_memory(static_cast<double>(parameters) * (sizeof(double) + sizeof(float)),
+                 fmt::format("algorithm = \"{}\": {} parameters", a.algorithm->name(), parameters));
   for (const ParameterGroup& group : a.algorithm->groups()) {
     a.parameters.push_back(a.backend->shared(group.size));
   }
@@ -55,6 +100,9 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
     throw Error(fmt::format("[network] takes inputs of {}, but the episodes ({}) have {}",
                             text(input), source.describe(), text(shape.input)));
   }
+  require_memory(task_bytes(network, shape),
+                 fmt::format("tasks of {} support and {} query rows ({})", shape.support,
+                             shape.query, source.describe()));
   const bool labels = shape.target == TargetKind::label;
   if (labels != is_classification(config)) {
     throw Error(fmt::format("loss.type: the episodes ({}) have {} for targets, expected {}",

@@ -33,6 +33,9 @@ std::string device_text(const backend::Backend& backend);
 SourceInfo describe(const EpisodeSource& source);
 /// Throws Error where the episodes do not fit the network or the loss.
 void check_fit(const Config& config, const Network& network, const EpisodeSource& source);
+/// Throws Error where training on such tasks takes more memory than the machine has, by a count of
+/// the least that it takes.
+void check_training_memory(const Assembly& assembly, const TaskShape& shape);
 
 /// For prediction: new tasks come without labels for their queries, so the inner loop of
 /// abml.inner_data = "all" runs on the support set alone.

@@ -212,6 +212,12 @@ Range between(double low, double high) {
 // Far beyond any network that trains, and small enough that products of sizes do not overflow.
 constexpr int largest_size = 1 << 20;
 constexpr int largest_kernel = 1 << 10;
+// Far beyond any meta-batch, set of rows or number of samples that a machine gets through: what is
+// larger is a slip, and would look like a program that hangs.
+constexpr int most_tasks = 1 << 20;
+constexpr int most_rows = 1 << 20;
+constexpr int most_samples = 1 << 16;
+constexpr int most_episodes = 1 << 24;
 
 std::vector<Key> make_keys() {
   const When conv4 = {{"network.type", {"conv4"}}};
@@ -319,9 +325,9 @@ std::vector<Key> make_keys() {
        .doc =
            "Weight of the hyper-prior's negative log density; 1/(training tasks x rows of a task) "
            "makes the objective the ELBO per example."},
-      {KSHOT_TABLE_KEY(abml, samples_inner), .range = at_least(1), .unit = "samples",
+      {KSHOT_TABLE_KEY(abml, samples_inner), .range = between(1, most_samples), .unit = "samples",
        .doc = "Monte Carlo samples of every inner step (S)."},
-      {KSHOT_TABLE_KEY(abml, samples_outer), .range = at_least(1), .unit = "samples",
+      {KSHOT_TABLE_KEY(abml, samples_outer), .range = between(1, most_samples), .unit = "samples",
        .doc = "Monte Carlo samples of the outer loss (S')."},
       {KSHOT_TABLE_KEY(abml, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
        .doc = "Initial log standard deviation of every weight."},
@@ -407,7 +413,7 @@ std::vector<Key> make_keys() {
        .doc = "Constant terms of the hyper-posterior's KL: `full`, once a parameter (the KL); "
               "`per_model`, once (the authors' code, where a large network would drown the tasks' "
               "own KL)."},
-      {KSHOT_TABLE_KEY(hvi, samples), .range = at_least(1), .unit = "samples",
+      {KSHOT_TABLE_KEY(hvi, samples), .range = between(1, most_samples), .unit = "samples",
        .doc = "Monte Carlo samples of every posterior step (S)."},
       {KSHOT_TABLE_KEY(hvi, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
        .doc = "Initial log standard deviation of every weight of the prior."},
@@ -430,14 +436,15 @@ std::vector<Key> make_keys() {
            "examples of all training classes with their own labels and no support, for a plain "
            "classifier (`maml` with `inner.steps = 0`) whose features `kshot embed` writes. A "
            "tenth of each class's examples is held out for validation and test."},
-      {KSHOT_TABLE_KEY(data, ways), .range = at_least(2),
+      {KSHOT_TABLE_KEY(data, ways), .range = between(2, largest_size),
        .when = {{"data.source", {"file"}},
                 {"loss.type", {"cross_entropy"}},
                 {"data.episodes", {"few_shot"}}},
        .unit = "classes", .doc = "Classes of an episode (N); the network's outputs."},
-      {KSHOT_TABLE_KEY(data, shots), .range = at_least(1), .when = few_shot, .unit = "examples",
+      {KSHOT_TABLE_KEY(data, shots), .range = between(1, most_rows), .when = few_shot,
+       .unit = "examples",
        .doc = "Support examples a class (file of classes), support rows (else)."},
-      {KSHOT_TABLE_KEY(data, queries), .range = at_least(1), .unit = "examples",
+      {KSHOT_TABLE_KEY(data, queries), .range = between(1, most_rows), .unit = "examples",
        .doc = "Query examples a class (file of classes), query rows (else)."},
       {KSHOT_TABLE_KEY(data, variable_size),
        .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
@@ -452,7 +459,7 @@ std::vector<Key> make_keys() {
        .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
        .doc = "File of classes: every task has the same classes, with its own permutation of their "
               "`labels` or of some `pixels` (Amit & Meir 2018); `none`: every task draws classes."},
-      {KSHOT_TABLE_KEY(data, pixel_swaps), .range = at_least(1),
+      {KSHOT_TABLE_KEY(data, pixel_swaps), .range = between(1, most_rows),
        .when = {{"data.source", {"file"}}, {"data.permute", {"pixels"}}}, .unit = "swaps",
        .doc = "Swaps of two pixels that a task's permutation is made of."},
       {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
@@ -501,12 +508,12 @@ std::vector<Key> make_keys() {
       // ---- train
       {KSHOT_TABLE_KEY(train, steps), .range = at_least(0), .unit = "meta-steps",
        .doc = "Meta-updates in all."},
-      {KSHOT_TABLE_KEY(train, meta_batch), .range = at_least(1), .unit = "tasks",
+      {KSHOT_TABLE_KEY(train, meta_batch), .range = between(1, most_tasks), .unit = "tasks",
        .doc = "Tasks of one meta-update (T)."},
       {KSHOT_TABLE_KEY(train, validate_every), .range = at_least(0), .unit = "meta-steps",
        .doc = "Steps between validations; 0: never."},
-      {KSHOT_TABLE_KEY(train, validation_episodes), .range = at_least(1), .unit = "episodes",
-       .doc = "Episodes of one validation, the same every time."},
+      {KSHOT_TABLE_KEY(train, validation_episodes), .range = between(1, most_episodes),
+       .unit = "episodes", .doc = "Episodes of one validation, the same every time."},
       {KSHOT_TABLE_KEY(train, patience), .range = at_least(0), .unit = "validations",
        .doc = "Stop after so many validations without a better one; 0: never."},
       {KSHOT_TABLE_KEY(train, time_limit), .range = at_least(0), .unit = "seconds",
@@ -520,12 +527,12 @@ std::vector<Key> make_keys() {
        .doc = "Steps between checkpoints; one is also written at the end and on interruption."},
 
       // ---- evaluate
-      {KSHOT_TABLE_KEY(evaluate, episodes), .range = at_least(1), .unit = "episodes",
+      {KSHOT_TABLE_KEY(evaluate, episodes), .range = between(1, most_episodes), .unit = "episodes",
        .doc = "Test episodes."},
       {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .unit = "inner steps",
        .doc = "Inner steps of evaluation; -1: as in training. For `leo` steps in the latents come "
               "first, then those in the weights."},
-      {KSHOT_TABLE_KEY(evaluate, samples), .range = at_least(-1),
+      {KSHOT_TABLE_KEY(evaluate, samples), .range = between(-1, most_samples),
        .when = {{"algorithm", {"abml", "leo", "hvi"}}}, .unit = "samples",
        .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`, for `leo` 1, for `hvi` "
               "10 (or `hvi.samples` where that is more). For `leo` 1 is the prediction without "

@@ -1,7 +1,12 @@
 #include "engine/episodes_ahead.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <system_error>
 #include <utility>
+
+#include "kshot/error.h"
 
 namespace kshot {
 
@@ -14,10 +19,20 @@ int WaveSequence::draw(TaskBatch& batch, std::uint64_t step, int wave) const {
 EpisodesAhead::EpisodesAhead(const TaskShape& shape, int wave_tasks, int threads, int depth)
     : slots_(static_cast<std::size_t>(depth)) {
   for (Slot& slot : slots_) slot.batch = TaskBatch(shape, wave_tasks);
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
+  } catch (const std::system_error& error) {
+    end();  // the destructor of an object whose constructor throws never runs
+    throw Error(fmt::format("cannot start thread {} of {} that draw episodes: {}",
+                            threads_.size() + 1, threads, error.code().message()));
+  }
 }
 
 EpisodesAhead::~EpisodesAhead() {
+  end();
+}
+
+void EpisodesAhead::end() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
@@ -30,6 +45,7 @@ void EpisodesAhead::begin(const WaveSequence& sequence, std::uint64_t step) {
   std::unique_lock lock(mutex_);
   const bool complete = sequence_ && taken_ == sequence_->waves();
   taken_ = 0;
+  failure_ = nullptr;
   if (complete && *sequence_ == sequence && step == step_ + 1) {
     step_ = step;
     return;
@@ -54,11 +70,24 @@ void EpisodesAhead::take(int wave,
   const std::uint64_t ordinal = (step_ - start_) * waves + static_cast<std::uint64_t>(wave);
   Slot& slot = slots_[ordinal % slots_.size()];
   // Waves are taken in ascending order: nobody else waits for this slot's next one before.
-  changed_.wait(lock, [&] { return next_ > ordinal && slot.state == Slot::State::ready; });
-  // A step that was not taken whole is the sequence's last.
-  if (slot.error) std::rethrow_exception(slot.error);
+  changed_.wait(lock,
+                [&] { return failure_ || (next_ > ordinal && slot.state == Slot::State::ready); });
+  // A step that was not taken whole is the sequence's last. A slot that failed is not drawn again,
+  // so that whoever waits for a later wave in it must be told.
+  const auto fail = [&](const std::exception_ptr& error) {
+    if (!failure_) failure_ = error;
+    changed_.notify_all();
+    std::rethrow_exception(error);
+  };
+  if (failure_) std::rethrow_exception(failure_);
+  if (slot.error) fail(slot.error);
   lock.unlock();
-  use(slot.batch, slot.tasks);
+  try {
+    use(slot.batch, slot.tasks);
+  } catch (...) {
+    lock.lock();
+    fail(std::current_exception());
+  }
   lock.lock();
   slot.state = Slot::State::free;
   ++taken_;

@@ -40,7 +40,8 @@ class EpisodesAhead {
   /// was the one before, they are under way already. The source must live as long as this.
   void begin(const WaveSequence& sequence, std::uint64_t step);
   /// use(batch, tasks) for wave `wave` of the step that was begun, once it is drawn. Throws what
-  /// the source threw.
+  /// the source or `use` threw; then every other call for this step throws that too, so that nobody
+  /// waits for a wave that cannot come.
   void take(int wave, const std::function<void(const TaskBatch& batch, int tasks)>& use);
 
  private:
@@ -52,15 +53,18 @@ class EpisodesAhead {
     std::exception_ptr error;
   };
   void loop();
+  /// Stops the threads and waits for them.
+  void end();
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Slot> slots_;
   std::optional<WaveSequence> sequence_;
-  std::uint64_t start_ = 0;  ///< the sequence's first step
-  std::uint64_t step_ = 0;   ///< begun
-  std::uint64_t next_ = 0;   ///< ordinal to be drawn next
-  int taken_ = 0;            ///< waves of step_
+  std::uint64_t start_ = 0;     ///< the sequence's first step
+  std::uint64_t step_ = 0;      ///< begun
+  std::uint64_t next_ = 0;      ///< ordinal to be drawn next
+  int taken_ = 0;               ///< waves of step_
+  std::exception_ptr failure_;  ///< of step_
   bool stop_ = false;
   std::vector<std::thread> threads_;
 };

@@ -217,6 +217,7 @@ struct Trainer::State {
         source(std::move(tasks)),
         assembly(assemble(config, options.device, options.threads)) {
     check_fit(config, *assembly.network, *source);
+    check_training_memory(assembly, source->shape());
     validating = config.train.validate_every > 0 && source->has(Split::validation);
     optimizer = std::make_unique<Optimizer>(config.optimizer, *assembly.backend,
                                             assembly.algorithm->groups());

@@ -327,6 +327,10 @@ TEST(Devices, AWrongNameIsAnErrorThatHelps) {
   EXPECT_THAT(message_of("cudagpu"), HasSubstr("unknown"));
   EXPECT_THAT(message_of(""), HasSubstr("unknown"));
   EXPECT_THAT(message_of("cpu", -1), HasSubstr("threads = -1"));
+  for (const std::string device : {"cpu", "reference", "auto"}) {
+    EXPECT_THAT(message_of(device, 100000),
+                HasSubstr("threads = 100000: expected 0 (all cores) to "));
+  }
 }
 
 }  // namespace

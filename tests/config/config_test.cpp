@@ -278,6 +278,32 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'abml'\n[evaluate]\nsamples = 0",
                 "run.toml:3: evaluate.samples: expected -1 or at least 1, got 0"}));
 
+// What is larger than any machine gets through is a slip, and would look like a program that hangs.
+INSTANTIATE_TEST_SUITE_P(
+    Absurd, Messages,
+    ::testing::Values(
+        Message{
+            "[train]\nmeta_batch = 50000000",
+            "run.toml:2: train.meta_batch: expected an integer from 1 to 1048576, got 50000000"},
+        Message{"[train]\nvalidation_episodes = 100000000",
+                "run.toml:2: train.validation_episodes: expected an integer from 1 to 16777216, "
+                "got 100000000"},
+        Message{"[evaluate]\nepisodes = 2000000000",
+                "run.toml:2: evaluate.episodes: expected an integer from 1 to 16777216, got "
+                "2000000000"},
+        Message{"algorithm = 'abml'\n[evaluate]\nsamples = 1000000",
+                "run.toml:3: evaluate.samples: expected an integer from -1 to 65536, got 1000000"},
+        Message{"algorithm = 'abml'\n[abml]\nsamples_inner = 100000",
+                "run.toml:3: abml.samples_inner: expected an integer from 1 to 65536, got 100000"},
+        Message{"algorithm = 'abml'\n[abml]\nsamples_outer = 100000",
+                "run.toml:3: abml.samples_outer: expected an integer from 1 to 65536, got 100000"},
+        Message{"algorithm = 'hvi'\n[hvi]\nsamples = 100000",
+                "run.toml:3: hvi.samples: expected an integer from 1 to 65536, got 100000"},
+        Message{"[data]\nshots = 2000000",
+                "run.toml:2: data.shots: expected an integer from 1 to 1048576, got 2000000"},
+        Message{"[data]\nqueries = 2000000",
+                "run.toml:2: data.queries: expected an integer from 1 to 1048576, got 2000000"}));
+
 INSTANTIATE_TEST_SUITE_P(
     Together, Messages,
     ::testing::Values(

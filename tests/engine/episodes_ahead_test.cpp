@@ -91,6 +91,32 @@ TEST(EpisodesAhead, AnErrorComesOutWhereItsWaveIsTakenAndTheNextStepWorks) {
   hold(ahead, sequence, 4);
 }
 
+/// A taker that waits for a wave whose slot holds a failed one must not wait for ever.
+TEST(EpisodesAhead, AnErrorReachesWhoeverWaitsForALaterWave) {
+  for (const bool by_use : {false, true}) {
+    SCOPED_TRACE(by_use);
+    Source source;
+    if (!by_use) source.bad = 1;  // its first wave
+    constexpr int depth = 2;
+    EpisodesAhead ahead(source.shape(), wave_tasks, 2, depth);
+    const WaveSequence sequence{&source, 7, 4 * wave_tasks, wave_tasks};
+    ahead.begin(sequence, 1);
+    ahead.take(1, [](const TaskBatch&, int) {});
+    std::atomic<bool> waits{false};
+    std::thread waiter([&] {
+      waits = true;
+      EXPECT_THROW(ahead.take(depth, [](const TaskBatch&, int) {}), std::runtime_error);
+    });
+    while (!waits) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // it waits by now, most likely
+    EXPECT_THROW(ahead.take(0, [](const TaskBatch&, int) { throw std::runtime_error("user"); }),
+                 std::runtime_error);
+    waiter.join();
+    source.bad = 99;
+    hold(ahead, sequence, 2);
+  }
+}
+
 TEST(EpisodesAhead, SeveralTakers) {
   Source source;
   EpisodesAhead ahead(source.shape(), wave_tasks, 3, 5);

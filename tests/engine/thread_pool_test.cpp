@@ -1,16 +1,22 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "backend/ordered_queue.h"
+#include "kshot/error.h"
 
 namespace kshot {
 namespace {
@@ -31,6 +37,28 @@ TEST(ThreadPool, EveryItemOnceWhetherThreadsSleptOrNot) {
   }
   pool.run(0, [](std::size_t, std::size_t) { FAIL() << "there is no item"; });
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the addresses
+TEST(ThreadPool, MoreThreadsThanTheSystemGivesAreAnErrorAndNoneStays) {
+  const auto start_too_many = [] {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = rlim_t{256} << 20;  // room for a few stacks
+    ::setrlimit(RLIMIT_AS, &limit);
+    try {
+      const ThreadPool pool(1000);
+    } catch (const Error& error) {
+      std::fputs(error.what(), stderr);
+      const auto threads = std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                                         std::filesystem::directory_iterator{});
+      std::_Exit(threads == 1 ? 3 : 4);
+    }
+    std::_Exit(5);
+  };
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(start_too_many(), ::testing::ExitedWithCode(3), "cannot start thread .* of 1000");
+}
+#endif
 
 TEST(ThreadPool, ThrowsTheFirstItemsErrorAndGoesOn) {
   ThreadPool pool(2);
