@@ -2,7 +2,11 @@
 # compiler for the emulator of tests/simt, which needs none.
 set(KSHOT_CUDA AUTO CACHE STRING "Build for NVIDIA GPUs: ON, OFF, or AUTO (where nvcc is found)")
 set_property(CACHE KSHOT_CUDA PROPERTY STRINGS AUTO ON OFF)
-option(KSHOT_SIMT "Hold the CUDA backend on the emulator too: device simt" ${KSHOT_BUILD_TESTS})
+set(default OFF)
+if(KSHOT_BUILD_TESTS AND PROJECT_IS_TOP_LEVEL)
+  set(default ON)
+endif()
+option(KSHOT_SIMT "The CUDA backend on the emulator, for tests and program: device simt" ${default})
 
 # ---- GPU -----------------------------------------------------------------------------------------
 set(KSHOT_HAS_CUDA OFF)
@@ -109,38 +113,42 @@ if(KSHOT_HAS_SIMT)
   kshot_emulated_library(kshot_emulated_examples ${KSHOT_EXAMPLE_KERNELS})
 endif()
 
-# ---- the CUDA backend, in the library --------------------------------------------------------------
-# Its sources are plain C++ and are compiled once for each of the two. Their objects and the kernels'
-# go into the library itself, so that an installed one is whole.
+# ---- the CUDA backend ------------------------------------------------------------------------------
+# Its sources are plain C++ and are compiled once for each of the two. For GPUs their objects and the
+# kernels' go into the library itself, so that an installed one is whole. The emulated ones never do,
+# because they define __tsan_*: programs that want device simt link them (kshot_link_emulator).
 file(GLOB KSHOT_CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cpp)
-function(kshot_cuda_backend name kernels)
+function(kshot_cuda_backend name)
   add_library(${name} OBJECT ${KSHOT_CUDA_SOURCES})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src
                                              ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE kshot_warnings kshot_deps)
-  target_sources(kshot_lib PRIVATE $<TARGET_OBJECTS:${name}>)
-  foreach(library ${kernels})
-    set_target_properties(${library} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-    target_sources(kshot_lib PRIVATE $<TARGET_OBJECTS:${library}>)
-  endforeach()
+endfunction()
+
+# The emulated backend adds itself to the program's devices (backend::add_backend); its objects are
+# linked as they are, since nothing calls them by name.
+function(kshot_link_emulator program)
+  if(TARGET kshot_emulated_cuda)
+    target_link_libraries(${program} PRIVATE kshot_emulated_cuda $<LINK_ONLY:kshot_emulated_kernels>
+                                             $<LINK_ONLY:kshot_simt> ${CMAKE_DL_LIBS})
+  endif()
 endfunction()
 
 # To be called once kshot_lib is there.
 function(kshot_add_cuda_backends)
   set(factory ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp)
   if(KSHOT_HAS_CUDA)
-    kshot_cuda_backend(kshot_cuda kshot_kernels)
+    kshot_cuda_backend(kshot_cuda)
+    target_sources(kshot_lib PRIVATE $<TARGET_OBJECTS:kshot_cuda> $<TARGET_OBJECTS:kshot_kernels>)
     target_include_directories(kshot_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
     target_link_libraries(kshot_lib PRIVATE CUDA::cudart_static)
     set_property(SOURCE ${factory} APPEND PROPERTY COMPILE_DEFINITIONS KSHOT_HAS_CUDA)
   endif()
   if(KSHOT_SIMT AND KSHOT_HAS_SIMT)
-    kshot_cuda_backend(kshot_emulated_cuda "kshot_emulated_kernels;kshot_simt")
+    kshot_cuda_backend(kshot_emulated_cuda)
     target_include_directories(kshot_emulated_cuda PRIVATE ${PROJECT_SOURCE_DIR}/tests
                                                            ${PROJECT_SOURCE_DIR}/tests/simt/include)
     target_compile_definitions(kshot_emulated_cuda PRIVATE KSHOT_SIMT)
-    target_link_libraries(kshot_lib PRIVATE ${CMAKE_DL_LIBS})
-    set_property(SOURCE ${factory} APPEND PROPERTY COMPILE_DEFINITIONS KSHOT_HAS_SIMT)
   endif()
 endfunction()

@@ -1,17 +1,22 @@
 # Options, defaults and the warnings every target of ours is built with.
-option(KSHOT_BUILD_TESTS "Build the tests" ON)
-option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ON)
-option(KSHOT_WERROR "Treat warnings in our own code as errors" ON)
+# As a part of somebody's project (add_subdirectory) kshot is its library and nothing else.
+option(KSHOT_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_BUILD_PROGRAM "Build the program kshot" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_INSTALL "Install library, headers and program" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_WERROR "Treat warnings in our own code as errors" ${PROJECT_IS_TOP_LEVEL})
 set(KSHOT_SANITIZE "" CACHE STRING "Sanitizers, comma-separated (address,undefined or thread)")
 
-if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
 endif()
-set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+endif()
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
-set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 find_program(KSHOT_CCACHE ccache)
 if(KSHOT_CCACHE)
@@ -41,7 +46,7 @@ function(kshot_cpu_isa_flags)
   set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
              -fno-version-loops-for-strides)
   # plain loops over rows beside the products
-  set_source_files_properties(${dir}/../host.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
+  set_source_files_properties(${dir}/../host.cpp ${dir}/../task_rows.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
                               PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O3>")
   set_source_files_properties(${dir}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${common}")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

@@ -9,12 +9,25 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     continue()
   endif()
   get_filename_component(name ${folder} NAME)
-  if(name STREQUAL "simt" AND NOT KSHOT_HAS_SIMT)
+  # The kernels' own tests check every access themselves: the address sanitizer adds nothing.
+  if(name STREQUAL "simt" AND (NOT KSHOT_HAS_SIMT OR KSHOT_SANITIZE MATCHES "address"))
     continue()
   endif()
   add_executable(test_${name} ${sources})
   target_include_directories(test_${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src
                                                   ${CMAKE_CURRENT_SOURCE_DIR}/tests)
+  if(name STREQUAL "backend")  # product_sum where contraction is asked for
+    set(contracted ${folder}/contracted.cpp)
+    target_sources(test_backend PRIVATE ${contracted})
+    set(options -O2 -ffp-contract=fast)
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      list(APPEND options -mfma)
+    endif()
+    set_source_files_properties(${contracted} PROPERTIES COMPILE_OPTIONS "${options}")
+  endif()
+  if(name MATCHES "^(algorithms|backend|engine|equivalence|simt)$")
+    kshot_link_emulator(test_${name})
+  endif()
   target_link_libraries(test_${name} PRIVATE kshot_lib kshot_warnings kshot_deps GTest::gtest
                                              GTest::gmock GTest::gtest_main)
   target_compile_definitions(test_${name} PRIVATE

@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <thread>
+#include <utility>
+#include <vector>
+
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/reference/reference_backend.h"
@@ -15,11 +20,6 @@ constexpr bool has_cuda = true;
 #else
 constexpr bool has_cuda = false;
 #endif
-#ifdef KSHOT_HAS_SIMT
-constexpr bool has_simt = true;
-#else
-constexpr bool has_simt = false;
-#endif
 
 constexpr const char* no_cuda =
     "this build has no CUDA backend (install the CUDA toolkit 13, then ./kshot ... --device cuda, "
@@ -29,6 +29,18 @@ constexpr const char* no_simt =
     "this build has no emulated CUDA backend (./kshot ... --device simt builds it, as does "
     "configuring "
     "with -DKSHOT_SIMT=ON)";
+
+/// Made when first asked for: backends add themselves before main, in any order.
+std::vector<AddedBackend>& added_backends() {
+  static std::vector<AddedBackend> list;
+  return list;
+}
+
+/// Each thread has waves of its own, and beyond a few threads per core they only wait for each
+/// other.
+int most_threads() {
+  return std::max(256, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+}
 
 bool names_cuda(const std::string& device) {
   return device == "cuda" || device.starts_with("cuda:");
@@ -52,14 +64,20 @@ std::vector<DeviceInfo> list_devices() {
   } else {
     devices.push_back({"cuda", "NVIDIA GPU", false, no_cuda});
   }
-  if constexpr (has_simt) devices.push_back(simt_device());
+  for (const AddedBackend& added : added_backends()) devices.push_back(added.device);
   return devices;
+}
+
+bool add_backend(AddedBackend backend) {
+  added_backends().push_back(std::move(backend));
+  return true;
 }
 
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
                                       std::optional<Precision> precision) {
-  if (threads < 0) {
-    throw Error(fmt::format("threads = {}: expected 0 (all cores) or a positive number", threads));
+  if (threads < 0 || threads > most_threads()) {
+    throw Error(fmt::format("threads = {}: expected 0 (all cores) to {} on this machine", threads,
+                            most_threads()));
   }
   if (device == "cpu" || device == "auto") return make_cpu_backend(threads);
   if (device == "reference") return make_reference_backend(threads);
@@ -70,8 +88,10 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads,
     throw DeviceError(
         fmt::format("device \"{}\": {} (use \"auto\", \"cpu\" or \"reference\")", device, no_cuda));
   }
+  for (const AddedBackend& added : added_backends()) {
+    if (added.device.name == device) return added.make(threads, precision.value_or(Precision::f32));
+  }
   if (device == "simt") {
-    if constexpr (has_simt) return make_simt_backend(threads, precision.value_or(Precision::f32));
     throw DeviceError(fmt::format("device \"simt\": {}", no_simt));
   }
   throw Error(fmt::format(

@@ -75,6 +75,58 @@ TEST_F(Install, OutsideProgramBuildsAndRuns) {
   EXPECT_EQ(output(), "weights 1761\n");
 }
 
+/// The emulator of GPUs defines the thread sanitizer's calls: a user's own sanitizer would find
+/// two.
+TEST_F(Install, TheLibraryHasNothingOfTheEmulator) {
+  if (cached("KSHOT_SANITIZE").find("thread") != std::string::npos) {
+    GTEST_SKIP() << "a build for the thread sanitizer calls it everywhere";
+  }
+  ASSERT_TRUE(cmake({"--install", KSHOT_BINARY_DIR, "--prefix", prefix()})) << output();
+  std::vector<std::string> libraries;
+  for (const auto& entry : fs::recursive_directory_iterator(prefix())) {
+    if (entry.path().extension() == ".a") libraries.push_back(entry.path().string());
+  }
+  EXPECT_EQ(libraries.size(), 1u);
+  for (const std::string& library : libraries) {
+    ASSERT_TRUE(run(cached("CMAKE_NM"), {"-A", "-C", library}));
+    const std::string symbols = output();
+    EXPECT_NE(symbols.find("kshot::Trainer::run"), std::string::npos) << "nm reads it";
+    for (const char* of_emulator : {"__tsan_", "simt::", "cudaMalloc"}) {
+      if (of_emulator == std::string("cudaMalloc") && cached("KSHOT_CUDA") != "OFF") continue;
+      const std::size_t at = symbols.find(of_emulator);
+      EXPECT_EQ(at, std::string::npos)
+          << symbols.substr(at == std::string::npos ? 0 : at - 200, 300);
+    }
+  }
+}
+
+/// kshot inside somebody's project is its library: no tests, no benchmarks, no warnings as errors.
+TEST_F(Install, APartOfAnotherProjectForcesNothing) {
+  std::ofstream(folder_ / "CMakeLists.txt")
+      << "cmake_minimum_required(VERSION 3.25)\n"
+         "project(outer LANGUAGES CXX)\n"
+         "add_subdirectory(" KSHOT_SOURCE_DIR
+         " kshot)\n"
+         "add_executable(outside " KSHOT_SOURCE_DIR
+         "/tests/install/outside/main.cpp)\n"
+         "target_link_libraries(outside PRIVATE kshot::kshot)\n"
+         "file(WRITE ${CMAKE_BINARY_DIR}/flags \"<${CMAKE_BUILD_TYPE}>"
+         "<${CMAKE_CXX_FLAGS_RELWITHDEBINFO}>\")\n";
+  const fs::path build = folder_ / "build";
+  ASSERT_TRUE(cmake({"-S", folder_.string(), "-B", build.string(), "-G", cached("CMAKE_GENERATOR"),
+                     "-DKSHOT_CUDA=OFF", "-DCMAKE_CXX_COMPILER=" + cached("CMAKE_CXX_COMPILER")}))
+      << output();
+  const std::string cache = read(build / "CMakeCache.txt");
+  for (const char* option : {"KSHOT_BUILD_TESTS", "KSHOT_BUILD_BENCH", "KSHOT_BUILD_PROGRAM",
+                             "KSHOT_INSTALL", "KSHOT_SIMT", "KSHOT_WERROR"}) {
+    EXPECT_NE(cache.find(std::string(option) + ":BOOL=OFF"), std::string::npos) << option;
+  }
+  EXPECT_EQ(read(build / "flags"), "<><-O2 -g -DNDEBUG>") << "the outer project's own";
+  ASSERT_TRUE(cmake({"--build", build.string(), "--target", "help"}));
+  EXPECT_EQ(output().find("test_"), std::string::npos);
+  EXPECT_EQ(output().find("kshot_cli"), std::string::npos);
+}
+
 TEST_F(Install, PackageRefusesAnotherVersion) {
   ASSERT_TRUE(cmake({"--install", KSHOT_BINARY_DIR, "--prefix", prefix()})) << output();
   std::ofstream(folder_ / "CMakeLists.txt") << "cmake_minimum_required(VERSION 3.25)\n"

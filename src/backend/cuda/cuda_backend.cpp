@@ -486,13 +486,15 @@ namespace kshot::backend {
 
 #ifdef KSHOT_SIMT
 
-std::unique_ptr<Backend> make_simt_backend(int threads, Precision precision) {
-  return cuda::make("simt", 0, "simt", threads, precision);
-}
+namespace {
 
-DeviceInfo simt_device() {
-  return {"simt", "CUDA kernels run by the host, for tests: checks every access, slow", true, ""};
-}
+[[maybe_unused]] const bool added = add_backend(
+    {{"simt", "CUDA kernels run by the host, for tests: checks every access, slow", true, ""},
+     [](int threads, Precision precision) {
+       return cuda::make("simt", 0, "simt", threads, precision);
+     }});
+
+}  // namespace
 
 #else
 

@@ -1,5 +1,6 @@
-// The backend on NVIDIA GPUs, and the same sources on the emulator of tests/simt. Which of the two
-// a build has is the factory's business (backend.cpp); this header needs neither.
+// The backend on NVIDIA GPUs. Whether a build has it is the factory's business (backend.cpp); this
+// header does not need it. The same sources compiled for the emulator of tests/simt add themselves
+// to the factory where a program links them (add_backend).
 #pragma once
 
 #include <memory>
@@ -17,9 +18,5 @@ std::unique_ptr<Backend> make_cuda_backend(const std::string& device, int thread
                                            Precision precision);
 /// Each GPU, or one entry "cuda" that says why there is none.
 std::vector<DeviceInfo> list_cuda_devices();
-
-/// "simt".
-std::unique_ptr<Backend> make_simt_backend(int threads, Precision precision);
-DeviceInfo simt_device();
 
 }  // namespace kshot::backend
