@@ -416,9 +416,12 @@ class Leo final : public Algorithm {
     const std::size_t weights = network_->size() / groups_count_;
     spec_.generator.offset.assign(weights, given);
     if (given >= 0.0) return;
-    for (const ParameterTensor& t : network_->parameters()) {
-      // a bias has its layer's
-      const ParameterTensor& w = t.shape.size() > 1 ? t : *(&t - 1);
+    const std::vector<ParameterTensor>& tensors = network_->parameters();
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const ParameterTensor& t = tensors[i];
+      // A bias has its layer's. A network that begins with a norm has no layer before it: the
+      // vector's own length stands for the number of inputs.
+      const ParameterTensor& w = t.shape.size() > 1 || i == 0 ? t : tensors[i - 1];
       double fans = w.shape[0];
       for (std::size_t d = 1; d < w.shape.size(); ++d) fans += w.shape[d];
       for (std::size_t e = 0; e < t.size && t.offset + e < weights; ++e) {

@@ -162,6 +162,12 @@ class Episodes {
   virtual ~Episodes() = default;
 };
 
+enum class LossKind { cross_entropy, mse, gaussian_nll };
+struct Loss {
+  LossKind kind = LossKind::cross_entropy;
+  double noise_std = 1.0;  ///< gaussian_nll
+};
+
 class Generator;
 struct GeneratorSpec;
 class LinearAlgebra;
@@ -195,7 +201,19 @@ class Wave {
   /// first. Lanes without a task compute on copies and are ignored by reduction and downloads.
   /// Set::all is prepared where the wave was opened with it. Unless the backend is asynchronous(),
   /// the batch must stay as it is until the next load: a wave may read its rows where they are.
-  virtual void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) = 0;
+  /// The batch is checked here, once for every backend, before anything is computed (task_rows.h):
+  /// throws Error where a size, a number of rows or a label is out of range, and the wave keeps the
+  /// tasks that it has. A task with a number that is not finite is taken, see rows_finite.
+  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first);
+  /// Whether all numbers of the valid rows of task `t` (of the wave) are finite, as far as the host
+  /// has seen them. A task of which that is not true counts as diverged, whatever was computed of
+  /// it.
+  bool rows_finite(int t) const {
+    return not_finite_.empty() || not_finite_[static_cast<std::size_t>(t)] == 0;
+  }
+  /// Makes the loss [count()] of every task without finite rows NaN, so that the reduction leaves
+  /// the task out: an activation may have swallowed what was not finite in its rows.
+  void exclude_not_finite(Block loss);
   /// The same for tasks [id.task, id.task + count), that this wave's backend draws: the bits that
   /// the source's fill gives, without a word from the host. Their shape is the wave's.
   virtual void draw(const Episodes& /*episodes*/, const TaskId& /*id*/, int /*count*/) {
@@ -375,6 +393,13 @@ class Wave {
     Block loss;                     ///< added to
   };
   virtual bool differentiate_gaussian(const GaussianDescent& /*descent*/) { return false; }
+  /// Whether a fused version may count inner steps and samples in Philox's counter alone: both stay
+  /// within the 16 bits that they have there (RandomKey::key).
+  static bool draws_fused(const GaussianDescent& descent) {
+    constexpr int most = 1 << 16;
+    return descent.steps <= most && descent.draws.samples <= most &&
+           descent.outer_draws.samples <= most;
+  }
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
   virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
@@ -440,18 +465,29 @@ class Wave {
   virtual void download(Block src, std::span<double> values) const = 0;
 
  protected:
-  /// For load(): throws Error where a task of the batch has a number of classes outside
-  /// [1, outputs], a label that is none of its classes, or, where the shape asks for it, a class
-  /// without a support row. Keeps the numbers of classes of tasks [first, first + count).
-  void check_classes(const TaskBatch& batch, int first, int count, const WaveShape& shape);
+  Wave(std::shared_ptr<const Network> network, const Loss& loss, const WaveShape& shape)
+      : network_outputs_(network->outputs()),
+        network_(std::move(network)),
+        loss_(loss),
+        shape_(shape) {}
+  /// load() for a batch that was checked; task_ways() is set.
+  virtual void do_load(const TaskBatch& batch, int first, int count,
+                       std::uint32_t global_first) = 0;
+  /// To be called by draw(), which takes tasks of `ways` classes without a batch.
+  void take_drawn(int count, int ways) {
+    not_finite_.clear();
+    ways_.assign(static_cast<std::size_t>(count), ways);
+  }
   /// Number of classes of task t of the wave; the batch's number of outputs where it says nothing.
   int task_ways(int t) const { return ways_[static_cast<std::size_t>(t)]; }
 
   int count_ = 0;
   std::uint32_t global_first_ = 0;
-  std::vector<std::int32_t> ways_;          ///< classes of each loaded task; set by check_classes
-  int network_outputs_ = 0;                 ///< set by the backend
-  std::shared_ptr<const Network> network_;  ///< likewise; for all but the estimator `weight`
+  std::vector<std::int32_t> ways_;  ///< classes of each loaded task
+  int network_outputs_;
+  std::shared_ptr<const Network> network_;
+  Loss loss_;
+  WaveShape shape_;
 
  private:
   /// Block `i` of the composed operations, made when first asked for.
@@ -478,6 +514,8 @@ class Wave {
     bool made = false;
   };
   Mask drawn_masks_[3];
+  std::vector<char> not_finite_;  ///< a flag per task, or empty: all are finite
+  Block exclusion_;               ///< [1]: NaN for tasks that are not finite, else 0
 };
 
 inline Block Wave::outputs(Set set) {
@@ -585,12 +623,6 @@ struct OptimizerStep {
   double weight_decay = 0.0;
   /// Where given, a step whose outcome is `stop` changes nothing.
   const Step* of = nullptr;
-};
-
-enum class LossKind { cross_entropy, mse, gaussian_nll };
-struct Loss {
-  LossKind kind = LossKind::cross_entropy;
-  double noise_std = 1.0;  ///< gaussian_nll
 };
 
 /// What each task of a wave will take, counted before one is opened (engine/plan.h).
@@ -727,6 +759,16 @@ struct DeviceInfo {
   std::string reason;
 };
 std::vector<DeviceInfo> list_devices();
+
+/// A backend that is not part of the library: a program has it that links it (the emulator of
+/// tests/simt, which must never be in an installed library).
+struct AddedBackend {
+  DeviceInfo device;
+  std::function<std::unique_ptr<Backend>(int threads, Precision precision)> make;
+};
+/// From now on list_devices names it and make_backend makes it. To be called while the program
+/// starts, before there are other threads. True, so that it can initialise a variable.
+bool add_backend(AddedBackend backend);
 
 /// "reference", "cpu", "auto" (says in `description` what was picked), "cuda" and "cuda:N" (GPUs),
 /// "simt" (CUDA emulated, for tests). `precision` is f32 where it is left out, and heeded by "cuda"

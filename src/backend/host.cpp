@@ -153,6 +153,7 @@ template <typename T>
 void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
                            Block loss) {
   auto& host_wave = dynamic_cast<HostWave<T>&>(wave);
+  wave.exclude_not_finite(loss);
   Partial partial = queue_.take();
   const auto count = static_cast<std::size_t>(wave.count());
   partial.sums.resize(width_);
@@ -160,9 +161,8 @@ void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Bloc
   partial.diverged.assign(count, 0);
   partial.first = wave.global_first();
   partial.capacity = wave.capacity();
-  static_assert(sizeof(bool) == 1);
   host_wave.sum_tasks(gradients, loss, partial.sums.data(), partial.losses.data(),
-                      reinterpret_cast<bool*>(partial.diverged.data()));
+                      partial.diverged.data());
   queue_.put(ordinal, std::move(partial), [&](Partial& next) { commit(next); });
 }
 

@@ -54,12 +54,13 @@ void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float
 template <typename T>
 class HostWave : public Wave {
  public:
+  using Wave::Wave;
   /// Binary-tree sums over the wave's tasks (capacity() a power of two; absent tasks count as
   /// zero): the concatenated elements of `blocks` into out, losses [count()] into losses;
   /// diverged[t] is set where any element or the loss of task t is not finite, and that task then
   /// counts as zero.
   virtual void sum_tasks(std::span<const Block> blocks, Block loss, T* out, double* losses,
-                         bool* diverged) = 0;
+                         char* diverged) = 0;
 };
 
 /// The fixed order of backend.h: trees over aligned runs of 16 tasks, runs one after another.

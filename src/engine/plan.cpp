@@ -21,16 +21,18 @@ using backend::SharedVector;
 /// A wave of one task that computes nothing and notes what it was asked for.
 class Ledger final : public backend::Wave {
  public:
-  Ledger(std::shared_ptr<const Network> network, const backend::WaveShape& shape, int tasks,
-         TaskCost& cost, backend::WaveDemand& demand, bool at_once)
-      : shape_(shape), tasks_(tasks), cost_(cost), demand_(demand), at_once_(at_once) {
-    network_ = std::move(network);
+  Ledger(std::shared_ptr<const Network> network, const backend::Loss& loss,
+         const backend::WaveShape& shape, int tasks, TaskCost& cost, backend::WaveDemand& demand,
+         bool at_once)
+      : Wave(std::move(network), loss, shape),
+        tasks_(tasks),
+        cost_(cost),
+        demand_(demand),
+        at_once_(at_once) {
     count_ = 1;
-    network_outputs_ = network_->outputs();
   }
 
   int capacity() const override { return tasks_; }
-  void load(const TaskBatch&, int, int, std::uint32_t) override {}
   Block block(std::size_t width) override {
     cost_.vector_scalars += width;
     return {next_++};
@@ -69,7 +71,8 @@ class Ledger final : public backend::Wave {
     return at_once_;
   }
   bool differentiate_gaussian(const GaussianDescent& descent) override {
-    if (at_once_) {
+    const bool at_once = at_once_ && draws_fused(descent);
+    if (at_once) {
       demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
       demand_.descent_samples =
           std::max({demand_.descent_samples, descent.draws.samples, descent.outer_draws.samples});
@@ -78,7 +81,7 @@ class Ledger final : public backend::Wave {
             std::max(demand_.descent_noise, descent.steps * descent.draws.samples);
       }
     }
-    return at_once_;
+    return at_once;
   }
   void hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
     ++cost_.hessian_products;
@@ -108,6 +111,9 @@ class Ledger final : public backend::Wave {
 
   int classes() const { return network_->outputs(); }
 
+ protected:
+  void do_load(const TaskBatch&, int, int, std::uint32_t) override {}
+
  private:
   backend::WaveDemand::Split& split(const SplitPass& pass) {
     return demand_.split[static_cast<std::size_t>(pass.estimator)];
@@ -123,7 +129,6 @@ class Ledger final : public backend::Wave {
         std::max(cost_.activation_scalars, copies * outputs * static_cast<std::size_t>(n));
   }
 
-  backend::WaveShape shape_;
   int tasks_;
   TaskCost& cost_;
   backend::WaveDemand& demand_;
@@ -200,7 +205,7 @@ class LedgerBackend final : public backend::HostBackend<float> {
     demand.loss = loss;
     demand.shape = shape;
     const bool at_once = of_ && of_->differentiates(*network, shape);
-    return std::make_unique<Ledger>(std::move(network), shape, tasks_, cost, demand, at_once);
+    return std::make_unique<Ledger>(std::move(network), loss, shape, tasks_, cost, demand, at_once);
   }
 
   TaskCost cost;

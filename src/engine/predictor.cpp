@@ -77,6 +77,7 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
     p.batch = &batch;
     p.slot = t;
     p.rows = batch.query_n[static_cast<std::size_t>(t)];
+    p.diverged = !program.wave().rows_finite(t);
   }
   std::vector<double> all;
   const auto samples = static_cast<std::size_t>(options.samples);

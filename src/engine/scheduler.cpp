@@ -51,6 +51,7 @@ void keep(TaskProgram& program, std::span<const MemoryGroup> groups, TaskMemory&
                             std::span(arrays[g]).first(rows.size() * groups[g].width));
   }
   for (std::size_t t = 0; t < rows.size(); ++t) {
+    if (!program.wave().rows_finite(static_cast<int>(t))) continue;
     auto to = row.begin();
     for (std::size_t g = 0; g < groups.size(); ++g) {
       const auto width = static_cast<std::ptrdiff_t>(groups[g].width);
@@ -216,7 +217,13 @@ struct Scheduler::Monitor {
     for (const backend::Block g : program.gradients()) {
       program.wave().multiply_fold(squares, 1.0, g, g);
     }
-    program.wave().download(squares, std::span(squares_).subspan(start, count));
+    const std::span<double> mine = std::span(squares_).subspan(start, count);
+    program.wave().download(squares, mine);
+    for (std::size_t t = 0; t < count; ++t) {
+      if (!program.wave().rows_finite(static_cast<int>(t))) {
+        mine[t] = std::numeric_limits<double>::quiet_NaN();
+      }
+    }
   }
 
   void finish(double squared_mean, StepResult& result) const {

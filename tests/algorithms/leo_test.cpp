@@ -756,6 +756,38 @@ TEST_P(LeoTest, ClassesWithTheWrongNumberOfRows) {
               ::testing::HasSubstr("class 1 of a task has 0 support rows, expected at least 1"));
 }
 
+/// There is no layer before the first norm whose fans its weights could have: their own number
+/// stands in.
+TEST_P(LeoTest, GeneratesANetworkThatBeginsWithANorm) {
+  const auto backend = open_backend(GetParam());
+  const auto gradient = [&](double offset) {
+    Config config = Config::parse(R"(
+algorithm = "leo"
+loss.type = "mse"
+leo = { latent = 3, latent_steps = 1, finetune_steps = 1, encoder_layers = [4], decoder_layers = [4] }
+[network]
+type = "sequential"
+input = [2]
+layers = [{ type = "norm" }, { type = "tanh" }]
+)",
+                                  "test");
+    config.leo.decoder_offset = offset;
+    const auto network = std::make_shared<const Network>(config.make_network());
+    const Problem p = make_problem(network, backend::LossKind::mse, 3, 8);
+    const auto algorithm = make_algorithm(config, network);
+    const Numbers theta = algorithm->initial(1).front();
+    std::vector<backend::Shared> parameters = {backend->shared(theta.size())};
+    parameters[0]->upload(theta);
+    Scheduler scheduler(*backend, *algorithm, p.batch(*backend).shape());
+    EXPECT_EQ(scheduler.step(parameters, p.batch(*backend), {}).diverged, 0u);
+    Numbers values(theta.size());
+    scheduler.gradients()[0]->download(values);
+    return values;
+  };
+  EXPECT_EQ(gradient(-1.0), gradient(std::sqrt(2.0 / 2.0)));
+  EXPECT_NE(gradient(-1.0), gradient(0.5));
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, LeoTest, ::testing::ValuesIn(backend_names()),
                          [](const auto& param) { return param.param; });
 

@@ -61,10 +61,7 @@ AlignedFloats::AlignedFloats(std::size_t size) : size_(size) {
 
 CpuWave::CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
                  const WaveShape& shape)
-    : kernels_(kernels), loss_(loss), shape_(shape) {
-  network_ = std::move(network);
-  network_outputs_ = network_->outputs();
-}
+    : HostWave(std::move(network), loss, shape), kernels_(kernels) {}
 
 Block CpuWave::store(std::size_t floats, std::size_t width, bool weights) {
   const auto lanes = static_cast<std::size_t>(kernels_.lanes);

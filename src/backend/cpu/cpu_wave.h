@@ -129,8 +129,6 @@ class CpuWave : public HostWave<float> {
   float loss_constant() const;
 
   const Kernels& kernels_;
-  Loss loss_;
-  WaveShape shape_;
   std::vector<int> support_n_, query_n_;  ///< of the tasks at hand
   int batch_first_ = 0;                   ///< the wave's first task within its batch
 

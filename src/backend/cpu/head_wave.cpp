@@ -89,7 +89,7 @@ void HeadWave::copy_rows(const TaskBatch& batch) {
   }
 }
 
-void HeadWave::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+void HeadWave::do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
   count_ = count;
   global_first_ = global_first;
   batch_first_ = first;
@@ -336,7 +336,7 @@ void HeadWave::value(const Pass& pass, Block loss, Block outputs, NormStatistics
 // ---- the door back ----
 
 void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
-                         bool* diverged) {
+                         char* diverged) {
   std::vector<float> flat;
   std::size_t width = 0;
   for (const Block b : blocks) width += storage(b).width;

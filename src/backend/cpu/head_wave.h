@@ -35,7 +35,6 @@ class HeadWave final : public CpuWave {
   /// downloads and the reduction.
   Block shared_gradient(std::size_t width, SharedGradient& gradient);
 
-  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   void fill(Block dst, double value) override;
   void multiply_fold(Block y, double a, Block x1, Block x2) override;
   void broadcast(Block dst, const SharedVector& src) override;
@@ -51,7 +50,7 @@ class HeadWave final : public CpuWave {
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
-                 bool* diverged) override;
+                 char* diverged) override;
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
 
   // ---- what its generator sees of it ----
@@ -79,6 +78,7 @@ class HeadWave final : public CpuWave {
   std::uint64_t loads() const { return loads_; }
 
  protected:
+  void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   std::size_t runs() const override { return tasks; }
   void pattern(const Scale& scale, std::size_t run, float* out) const override;
   void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;

@@ -13,9 +13,15 @@
 namespace kshot::backend::cpu {
 namespace {
 
-/// The rows of the support set, padding and all, then those of the query set: where no layer mixes
-/// rows, one pass over both does the work of two with half the traffic of weights.
-constexpr Set both = static_cast<Set>(3);
+/// The rows of one pass: those of a Set, or `joint`, the rows of the support set, padding and all,
+/// then those of the query set. Where no layer mixes rows, one pass over both sets does the work of
+/// two with half the traffic of weights.
+enum class PassRows { support, query, all, joint };
+PassRows rows_of(Set set) {
+  return set == Set::support ? PassRows::support
+         : set == Set::query ? PassRows::query
+                             : PassRows::all;
+}
 
 /// Activations of the last inner steps are kept for the adjoint, up to this size a wave: about what
 /// reading them back costs less than computing them again, next to the iterates in the cache.
@@ -68,9 +74,9 @@ class LaneWave final : public CpuWave {
     for (const Step& step : steps_) slot_bytes += 2 * sizeof(float) * size(step.out, shape.support);
     slots_ = static_cast<int>(std::min<std::size_t>(
         kept_activation_bytes / std::max<std::size_t>(slot_bytes, 1), most_slots));
-    make_room(Set::support);
-    make_room(Set::query);
-    if (shape.with_all) make_room(Set::all);
+    make_room(PassRows::support);
+    make_room(PassRows::query);
+    if (shape.with_all) make_room(PassRows::all);
     weight_ = AlignedFloats(size(1, shape.support + shape.query));
   }
 
@@ -81,30 +87,6 @@ class LaneWave final : public CpuWave {
   }
   Block weights() override {
     return store(network_->size() * static_cast<std::size_t>(lanes_), network_->size(), true);
-  }
-
-  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
-    count_ = count;
-    global_first_ = global_first;
-    batch_first_ = first;
-    support_n_.assign(static_cast<std::size_t>(lanes_), 0);
-    query_n_.assign(static_cast<std::size_t>(lanes_), 0);
-    for (int lane = 0; lane < lanes_; ++lane) {
-      const auto task = static_cast<std::size_t>(first + std::min(lane, count - 1));
-      support_n_[static_cast<std::size_t>(lane)] = batch.support_n[task];
-      query_n_[static_cast<std::size_t>(lane)] = batch.query_n[task];
-    }
-    const int s = batch.shape().support;
-    const int q = batch.shape().query;
-    load_rows(batch, true, s, data_[0], 0);
-    load_rows(batch, false, q, data_[1], 0);
-    if (shape_.with_all) {
-      // each task's query rows follow its own support rows
-      load_rows(batch, true, s, data_[2], 0);
-      load_rows(batch, false, q, data_[2], 1);
-    }
-    joined_ = false;
-    std::fill_n(kept_, places, -1);
   }
 
   void broadcast(Block dst, const SharedVector& src) override {
@@ -198,10 +180,10 @@ class LaneWave final : public CpuWave {
     }
     const float* const shift = draw_shift(pass, {}, {});
     const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
-    const Set set = pass.and_support ? both : pass.set;  // the other set is the query
+    // with the support set, the other set is the query
+    const Place place = own_place(pass.and_support ? PassRows::joint : rows_of(pass.set));
     if (pass.and_support) join_sets();
-    take_input({set, {}, {}});
-    const Place place = own_place(set);
+    input_ = data_[place.store].x.data();
     forward(place, phi_.data(), nullptr, true);
     loss_and_delta(place, pass.scale, at(loss), true, false);
     backward(place, phi_.data(), nullptr, true, target, {});
@@ -214,7 +196,7 @@ class LaneWave final : public CpuWave {
     }
     const float* const shift = draw_shift(pass, v_mu, v_s);
     take_input({pass.set, {}, {}});
-    const Place place = own_place(pass.set);
+    const Place place = own_place(rows_of(pass.set));
     forward(place, phi_.data(), u_.data(), true);
     loss_and_delta(place, pass.scale, nullptr, true, true);
     backward(place, phi_.data(), u_.data(), true, {},
@@ -223,7 +205,7 @@ class LaneWave final : public CpuWave {
 
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) override {
     take_input(pass);
-    const Place place = own_place(pass.set);
+    const Place place = own_place(rows_of(pass.set));
     forward(place, at(pass.weights), nullptr, true);
     if (loss) loss_and_delta(place, pass.scale, at(loss), false, false);
     if (!outputs) return;
@@ -256,7 +238,7 @@ class LaneWave final : public CpuWave {
   }
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
-                 bool* diverged) override {
+                 char* diverged) override {
     float keep[max_lanes];
     for (int lane = 0; lane < lanes_; ++lane) keep[lane] = lane < count_ ? 1.0f : 0.0f;
     for (const Block b : blocks) {
@@ -292,6 +274,29 @@ class LaneWave final : public CpuWave {
   }
 
  protected:
+  void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
+    count_ = count;
+    global_first_ = global_first;
+    batch_first_ = first;
+    support_n_.assign(static_cast<std::size_t>(lanes_), 0);
+    query_n_.assign(static_cast<std::size_t>(lanes_), 0);
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const auto task = static_cast<std::size_t>(first + std::min(lane, count - 1));
+      support_n_[static_cast<std::size_t>(lane)] = batch.support_n[task];
+      query_n_[static_cast<std::size_t>(lane)] = batch.query_n[task];
+    }
+    const int s = batch.shape().support;
+    const int q = batch.shape().query;
+    load_rows(batch, true, s, data_[0], 0);
+    load_rows(batch, false, q, data_[1], 0);
+    if (shape_.with_all) {
+      // each task's query rows follow its own support rows
+      load_rows(batch, true, s, data_[2], 0);
+      load_rows(batch, false, q, data_[2], 1);
+    }
+    joined_ = false;
+    std::fill_n(kept_, places, -1);
+  }
   void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
   }
@@ -370,9 +375,16 @@ class LaneWave final : public CpuWave {
            layers[i + 1].type == LayerType::linear;
   }
 
+  /// Rows of a pass in its buffers: the largest number over tasks.
+  int rows_in(PassRows set) const {
+    return set == PassRows::support ? shape_.support
+           : set == PassRows::query ? shape_.query
+                                    : shape_.support + shape_.query;
+  }
+
   /// Buffers of a set's rows, without tangents.
-  void make_room(Set set) {
-    const int n = rows(set);
+  void make_room(PassRows set) {
+    const int n = rows_in(set);
     for (Step& step : steps_) {
       step.y[static_cast<int>(set)] = AlignedFloats(size(step.out, n));
       step.delta[static_cast<int>(set)] = AlignedFloats(size(step.out, n));
@@ -385,13 +397,14 @@ class LaneWave final : public CpuWave {
 
   /// Where a pass's activations lie: a set's own store, or one of those kept for the adjoint.
   struct Place {
-    Set set;
+    PassRows rows;
     int store;
   };
-  static Place own_place(Set set) { return {set, static_cast<int>(set)}; }
+  static Place own_place(PassRows rows) { return {rows, static_cast<int>(rows)}; }
   Place place_of(const Pass& pass) {
-    if (pass.set != Set::support || pass.activations < 0 || slots_ == 0) return own_place(pass.set);
-    const Place place{pass.set, 4 + pass.activations % slots_};
+    const PassRows own = rows_of(pass.set);
+    if (pass.set != Set::support || pass.activations < 0 || slots_ == 0) return own_place(own);
+    const Place place{own, 4 + pass.activations % slots_};
     for (Step& step : steps_) {
       if (step.y[place.store].size() != 0) break;
       step.y[place.store] = AlignedFloats(size(step.out, rows(pass.set)));
@@ -404,8 +417,8 @@ class LaneWave final : public CpuWave {
   void join_sets() {
     if (joined_) return;
     joined_ = true;
-    Data& joint = data_[static_cast<int>(both)];
-    if (joint.x.size() == 0) make_room(both);
+    Data& joint = data_[static_cast<int>(PassRows::joint)];
+    if (joint.x.size() == 0) make_room(PassRows::joint);
     const auto join = [&](AlignedFloats Data::*part, int features) {
       float* out = (joint.*part).data();
       for (int f = 0; f < features; ++f) {
@@ -543,7 +556,7 @@ class LaneWave final : public CpuWave {
   /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
   void forward(const Place& place, const float* w, const float* w_dot, bool fresh) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int n = rows(place.set);
+    const int n = rows_in(place.rows);
     const float* x = input_;
     const float* x_dot = nullptr;  // the data have no tangent
     for (Step& step : steps_) {
@@ -619,7 +632,7 @@ class LaneWave final : public CpuWave {
     r.set = pass.set;
     r.rows = rows(pass.set);
     r.x = data_[static_cast<int>(pass.set)].x.data();
-    r.loss = loss_args(pass.set, pass.scale);
+    r.loss = loss_args(rows_of(pass.set), pass.scale);
     r.support = shape_.support;
     r.query = shape_.query;
     std::copy(support_n_.begin(), support_n_.end(), r.support_n.begin());
@@ -632,9 +645,9 @@ class LaneWave final : public CpuWave {
   }
 
   /// Targets and weights of a set's rows.
-  LaneLoss loss_args(Set set, const Scale& factors) {
+  LaneLoss loss_args(PassRows set, const Scale& factors) {
     const int s = static_cast<int>(set);
-    const int n = rows(set);
+    const int n = rows_in(set);
     float scale[max_lanes];
     pattern(factors, 0, scale);
     const float* valid = data_[s].valid.data();
@@ -659,7 +672,7 @@ class LaneWave final : public CpuWave {
   void loss_and_delta(const Place& place, const Scale& factors, float* loss, bool delta,
                       bool tangent) {
     Step& last = steps_.back();
-    LaneLoss g = loss_args(place.set, factors);
+    LaneLoss g = loss_args(place.rows, factors);
     g.z = last.y[place.store].data();
     g.loss = loss;
     if (delta) g.delta = last.delta[place.store].data();
@@ -674,7 +687,7 @@ class LaneWave final : public CpuWave {
   void backward(const Place& place, const float* w, const float* w_dot, bool fresh,
                 const Target& grad, const Target& hv) {
     const auto lanes = static_cast<std::size_t>(lanes_);
-    const int n = rows(place.set);
+    const int n = rows_in(place.rows);
     const bool tangent = w_dot != nullptr;
     int now = 0;  // which of delta_dot_ is the current one
     for (std::size_t i = steps_.size(); i-- > 0;) {
@@ -780,7 +793,7 @@ class LaneWave final : public CpuWave {
   Data data_[4];
   int slots_ = 0;
   int kept_[places] = {};  ///< the number whose activations a place holds, or -1
-  bool joined_ = false;    ///< data_[both] is of the tasks at hand
+  bool joined_ = false;    ///< data_[joint] is of the tasks at hand
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
   AlignedFloats phi_, u_;         ///< of Gaussian weights, [D][W]; made when first asked for

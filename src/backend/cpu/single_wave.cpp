@@ -99,21 +99,6 @@ class SingleWave final : public CpuWave {
   Block block(std::size_t width) override { return store(width, width, false); }
   Block weights() override { return store(layout_size_, network_->size(), true); }
 
-  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
-    count_ = count;
-    global_first_ = global_first;
-    batch_first_ = first;
-    const auto task = static_cast<std::size_t>(first);
-    support_n_ = {batch.support_n[task]};
-    query_n_ = {batch.query_n[task]};
-    load_rows(batch, true, data_[0], 0);
-    load_rows(batch, false, data_[1], 0);
-    if (shape_.with_all) {
-      load_rows(batch, true, data_[2], 0);
-      load_rows(batch, false, data_[2], support_n_[0]);
-    }
-  }
-
   void broadcast(Block dst, const SharedVector& src) override {
     const AlignedFloats& values = placed(src);
     std::copy_n(values.data(), values.size(), at(dst));
@@ -211,7 +196,7 @@ class SingleWave final : public CpuWave {
   }
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
-                 bool* diverged) override {
+                 char* diverged) override {
     float keep[max_lanes];
     std::fill_n(keep, max_lanes, 1.0f);
     for (const Block b : blocks) kernels_.lane_finite(at(b), vectors(b), keep);
@@ -235,6 +220,20 @@ class SingleWave final : public CpuWave {
   }
 
  protected:
+  void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
+    count_ = count;
+    global_first_ = global_first;
+    batch_first_ = first;
+    const auto task = static_cast<std::size_t>(first);
+    support_n_ = {batch.support_n[task]};
+    query_n_ = {batch.query_n[task]};
+    load_rows(batch, true, data_[0], 0);
+    load_rows(batch, false, data_[1], 0);
+    if (shape_.with_all) {
+      load_rows(batch, true, data_[2], 0);
+      load_rows(batch, false, data_[2], support_n_[0]);
+    }
+  }
   void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     std::fill_n(out, kernels_.lanes, factor(scale, 0));
   }

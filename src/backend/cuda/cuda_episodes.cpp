@@ -177,7 +177,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
     throw std::logic_error("tasks to be drawn do not fit the wave");
   }
   device_.activate();
-  forget_batch();
+  take_drawn(count, shape.outputs);
   const auto tasks = static_cast<std::size_t>(count);
   count_ = count;
   global_first_ = id.task;

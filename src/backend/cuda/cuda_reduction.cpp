@@ -41,6 +41,7 @@ template <class T>
 void CudaReduction<T>::add(backend::Wave& wave, std::size_t ordinal,
                            std::span<const backend::Block> gradients, backend::Block loss) {
   device_.activate();
+  wave.exclude_not_finite(loss);
   Partial partial = queue_.take();
   take(partial, dynamic_cast<CudaWave<T>&>(wave), gradients, loss);
   queue_.put(ordinal, std::move(partial), [&](Partial& next) { commit(next); });

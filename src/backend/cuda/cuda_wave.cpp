@@ -37,15 +37,12 @@ template <class T>
 CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
                       std::shared_ptr<const Network> network, const backend::Loss& loss,
                       const backend::WaveShape& shape, int capacity, Arithmetic arithmetic)
-    : device_(device),
+    : Wave(std::move(network), loss, shape),
+      device_(device),
       shared_(std::move(shared)),
-      loss_(loss),
-      shape_(shape),
       capacity_(capacity),
       arithmetic_(arithmetic),
-      perceptron_(*network, shape) {
-  network_ = std::move(network);
-  network_outputs_ = network_->outputs();
+      perceptron_(*network_, shape) {
   const std::size_t tasks = count_of(capacity);
   const auto inputs = count_of(network_->input().size());
   const auto outputs = count_of(network_->outputs());
@@ -209,12 +206,6 @@ void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
   if (loss_.kind == backend::LossKind::cross_entropy) {
     std::int32_t* const host = staged.integers.take(rows);
     gather(batch.support_label, batch.query_label, 1, host);
-    for (const std::int32_t label : std::span(host, rows)) {
-      if (label < 0 || label >= shape.outputs) {
-        throw Error(
-            fmt::format("label {}: expected a class index in [0, {})", label, shape.outputs));
-      }
-    }
     stream_.start_to_device(to.labels.data(), host, rows);
   } else {
     put_numbers(support_y, query_y, shape.outputs, to.values.data());
@@ -247,24 +238,9 @@ typename CudaWave<T>::Staged& CudaWave<T>::begin_staging() {
 }
 
 template <class T>
-void CudaWave<T>::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+void CudaWave<T>::do_load(const TaskBatch& batch, int first, int count,
+                          std::uint32_t global_first) {
   const TaskShape& shape = batch.shape();
-  if (count < 1 || count > capacity_ || first < 0 || first + count > batch.tasks()) {
-    throw std::logic_error(fmt::format("a wave of at most {} tasks asked to hold {} from {} of {}",
-                                       capacity_, count, first, batch.tasks()));
-  }
-  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
-      (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
-      shape.support > shape_.support || shape.query > shape_.query) {
-    throw std::logic_error("task batch does not fit the wave");
-  }
-  for (int t = first; t < first + count; ++t) {
-    const std::int32_t support = batch.support_n[count_of(t)], query = batch.query_n[count_of(t)];
-    if (support < 0 || support > shape.support || query < 0 || query > shape.query) {
-      throw std::logic_error(fmt::format("task with {} and {} rows of at most {} and {}", support,
-                                         query, shape.support, shape.query));
-    }
-  }
   device_.activate();
   count_ = count;
   global_first_ = global_first;
@@ -821,7 +797,7 @@ template <class T>
 bool CudaWave<T>::differentiate_gaussian(const GaussianDescent& descent) {
   const std::size_t n = network_->size();
   cuda::GaussianDescent<T> d;
-  if (!perceptron_.open() || !take_rates(descent.rates, d)) return false;
+  if (!perceptron_.open() || !draws_fused(descent) || !take_rates(descent.rates, d)) return false;
   d.mu = shared(*descent.mu);
   d.s = shared(*descent.s);
   d.steps = descent.steps;

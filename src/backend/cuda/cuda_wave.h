@@ -37,7 +37,6 @@ class CudaWave final : public backend::Wave {
            Arithmetic arithmetic);
 
   int capacity() const override { return capacity_; }
-  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   void draw(const backend::Episodes& episodes, const TaskId& id, int count) override;
   /// As a graph, from the second time on.
   void gather_work(const std::function<void()>& work) override;
@@ -129,6 +128,9 @@ class CudaWave final : public backend::Wave {
   int outputs_of_network() const { return network_outputs_; }
   /// How often tasks were loaded.
   std::uint64_t loads() const { return loads_; }
+
+ protected:
+  void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
 
  private:
   struct Storage {
@@ -243,8 +245,6 @@ class CudaWave final : public backend::Wave {
   SharedStreamPointer shared_;
   mutable SharedStream::Followed followed_;
   Stream stream_;
-  backend::Loss loss_;
-  backend::WaveShape shape_;
   int capacity_;
   Arithmetic arithmetic_;
   std::size_t batch_first_ = 0;

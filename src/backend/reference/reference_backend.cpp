@@ -30,13 +30,9 @@ using reference::LayerRecord;
 class ReferenceWave final : public HostWave<double> {
  public:
   ReferenceWave(std::shared_ptr<const Network> network, const Loss& loss, const WaveShape& shape)
-      : loss_(loss), shape_(shape) {
-    network_ = std::move(network);
-    network_outputs_ = network_->outputs();
-  }
+      : HostWave(std::move(network), loss, shape) {}
 
   int capacity() const override { return 1; }
-  void load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   Block weights() override { return block(network_->size()); }
   Block block(std::size_t width) override {
     blocks_.emplace_back(width, 0.0);
@@ -103,7 +99,10 @@ class ReferenceWave final : public HostWave<double> {
     std::ranges::copy(s, values.begin());
   }
   void sum_tasks(std::span<const Block> blocks, Block loss, double* out, double* losses,
-                 bool* diverged) override;
+                 char* diverged) override;
+
+ protected:
+  void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
 
  private:
   friend class ReferenceGenerator;
@@ -150,8 +149,6 @@ class ReferenceWave final : public HostWave<double> {
     return host<double>(*rate.vector).data()[i % n];
   }
 
-  Loss loss_;
-  WaveShape shape_;
   std::vector<Values> blocks_;
   DataSet support_, query_, all_, dropped_;
   std::size_t first_ = 0;  ///< index within the batch
@@ -162,9 +159,6 @@ template <typename T>
 DataSet read_rows(const TaskShape& shape, LossKind loss, int t, int largest, std::int32_t valid,
                   const std::vector<T>& x, const std::vector<T>& values,
                   const std::vector<std::int32_t>& labels) {
-  if (valid < 0 || valid > largest) {
-    throw std::logic_error(fmt::format("task with {} rows of at most {}", valid, largest));
-  }
   DataSet set;
   set.rows = static_cast<std::size_t>(valid);
   const auto row0 = static_cast<std::size_t>(t) * static_cast<std::size_t>(largest);
@@ -189,17 +183,9 @@ void append(DataSet& to, const DataSet& from) {
   to.values.insert(to.values.end(), from.values.begin(), from.values.end());
 }
 
-void ReferenceWave::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+void ReferenceWave::do_load(const TaskBatch& batch, int first, int count,
+                            std::uint32_t global_first) {
   const TaskShape& shape = batch.shape();
-  if (count != 1 || first < 0 || first >= batch.tasks()) {
-    throw std::logic_error("a reference wave holds one task of its batch");
-  }
-  if (shape.input.size() != network_->input().size() || shape.outputs != targets() ||
-      (shape.target == TargetKind::label) != (loss_.kind == LossKind::cross_entropy) ||
-      shape.support > shape_.support || shape.query > shape_.query) {
-    throw std::logic_error("task batch does not fit the wave");
-  }
-  check_classes(batch, first, count, shape_);
   count_ = count;
   global_first_ = global_first;
   first_ = static_cast<std::size_t>(first);
@@ -597,7 +583,7 @@ void ReferenceWave::split_value(const SplitPass& pass, Block loss, Block outputs
 // ---- reduction ----
 
 void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double* out,
-                              double* losses, bool* diverged) {
+                              double* losses, char* diverged) {
   const auto finite = [](const Values& values) {
     return std::ranges::all_of(values, [](double x) { return std::isfinite(x); });
   };
