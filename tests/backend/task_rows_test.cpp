@@ -15,6 +15,7 @@
 namespace kshot::testing {
 namespace {
 
+using backend::Set;
 using ::testing::HasSubstr;
 
 constexpr std::int32_t lowest = std::numeric_limits<std::int32_t>::min();
