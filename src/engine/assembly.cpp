@@ -46,10 +46,11 @@ void check_training_memory(const Assembly& assembly, const TaskShape& shape) {
   for (const ParameterGroup& group : assembly.algorithm->groups()) {
     parameters += static_cast<double>(group.size);
   }
-  // value, gradient, its mean, and the optimiser's state; every inner step's weights are kept
-  const double vectors = parameters * 4 * sizeof(float);
+  // value, gradient, mean over tasks, the sums of a few waves, the optimiser's state
+  const double vectors = parameters * 7 * sizeof(float);
+  // every inner step's weights are kept, beside a gradient and a direction
   const double iterates = static_cast<double>(assembly.network->size()) *
-                          (assembly.algorithm->steps() + 1) * sizeof(float);
+                          (assembly.algorithm->steps() + 3) * sizeof(float);
   require_memory(vectors + iterates + task_bytes(*assembly.network, shape),
                  fmt::format("[network]: {} weights, kept for {} inner steps,",
                              assembly.network->size(), assembly.algorithm->steps()));

@@ -189,7 +189,7 @@ TEST_P(TaskRowsTest, ABatchOfAnotherShape) {
   };
   EXPECT_EQ(message([](TaskShape&) {}), "(no error)");
   EXPECT_THAT(message([](TaskShape& s) { s.input.channels = 3; }),
-              HasSubstr("rows of 3 inputs and 3 outputs, expected the network's 4 and 3"));
+              HasSubstr("rows of 3 inputs and 3 outputs, expected 4 and 3"));
   EXPECT_THAT(message([](TaskShape& s) { s.outputs = 4; }), HasSubstr("4 outputs"));
   EXPECT_THAT(message([](TaskShape& s) { s.target = TargetKind::value; }),
               HasSubstr("targets are values, expected labels"));

@@ -95,6 +95,7 @@ TEST(Dataset, AFileThatIsCutShortWhileItIsOpenIsAnError) {
   std::vector<float> row(1000);
   for (const std::uintmax_t size : {std::uintmax_t{0}, std::uintmax_t{10}, std::uintmax_t{20000}}) {
     SCOPED_TRACE(size);
+    std::filesystem::remove(file);
     write_floats(file, 1.0f);
     const auto data = Dataset::open(file);
     data->read(0, row);
