@@ -249,7 +249,9 @@ TEST_P(HostileSourceTest, ATaskWithoutRowsSpoilsNothing) {
       const std::string message = test::error_text([&] {
         const StepResult result = steps.step(spoil);
         EXPECT_LE(result.diverged, 1u);
-        if (result.diverged > 0) EXPECT_THAT(steps.diverged(), ElementsAre(bad));
+        if (result.diverged > 0) {
+          EXPECT_THAT(steps.diverged(), ElementsAre(bad));
+        }
         EXPECT_TRUE(std::isfinite(result.loss));
         EXPECT_TRUE(steps.gradients_finite());
       });
