@@ -12,7 +12,23 @@
 
 namespace kshot {
 
-enum class AlgorithmKind { maml, meta_sgd, abml, leo, hvi };
+enum class AlgorithmKind {
+  maml,
+  meta_sgd,
+  abml,
+  leo,
+  hvi,
+  protonet,
+  r2d2,
+  bayes_protonet,
+  alpaca,
+  dkt
+};
+/// Whether the algorithm fits a head to a task's support features in closed form: the outputs of
+/// [network] are features then, of any number, and there is no inner loop.
+bool is_closed_form(AlgorithmKind algorithm);
+/// Whether the algorithm predicts a task without support rows from a learned prior.
+bool has_prior(AlgorithmKind algorithm);
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
@@ -28,6 +44,9 @@ enum class Bound { vb, mcallester, seeger, pentina };
 enum class HyperKl { full, per_model };
 enum class Permute { none, labels, pixels };
 enum class Episodes { few_shot, minibatch };
+enum class Metric { euclidean, cosine };
+enum class Kernel { linear, rbf, cosine };
+enum class ProcessObjective { predictive, marginal };
 
 /// Throughout: fields have the TOML keys' names, tables are nested structs.
 struct Config {
@@ -41,7 +60,7 @@ struct Config {
     int in_channels = 1;                       ///< conv4
     std::vector<int> image = {28, 28};         ///< conv4: height, width
     int filters = 64;                          ///< conv4
-    int classes = 5;                           ///< conv4
+    int classes = 5;                           ///< conv4; 0: no linear layer (closed-form heads)
     std::string downsample = "stride";         ///< conv4: stride | pool
     std::string norm = "batch";                ///< conv4: batch | none
     std::string head = "mean";                 ///< conv4: mean | flatten
@@ -124,6 +143,36 @@ struct Config {
     int joint_steps = 30;  ///< on one meta-batch, where there is no end of tasks
     bool operator==(const HviTable&) const = default;
   } hvi;
+
+  // Closed-form heads. `ways` is the largest number of classes of a task, `outputs` the number of
+  // target values of a row; 0: as many as the episodes have.
+  struct ProtonetTable {
+    int ways = 0;
+    Metric metric = Metric::euclidean;
+    bool operator==(const ProtonetTable&) const = default;
+  } protonet;
+
+  struct R2d2Table {
+    int ways = 0;  ///< cross_entropy
+    bool operator==(const R2d2Table&) const = default;
+  } r2d2;
+
+  struct BayesProtonetTable {
+    int ways = 0;
+    bool operator==(const BayesProtonetTable&) const = default;
+  } bayes_protonet;
+
+  struct AlpacaTable {
+    int outputs = 0;
+    bool operator==(const AlpacaTable&) const = default;
+  } alpaca;
+
+  struct DktTable {
+    int outputs = 0;
+    Kernel kernel = Kernel::rbf;
+    ProcessObjective objective = ProcessObjective::predictive;
+    bool operator==(const DktTable&) const = default;
+  } dkt;
 
   struct DataTable {
     DataKind source = DataKind::sinusoid;

@@ -21,11 +21,14 @@ struct LearnerOptions {
 };
 
 /// The rows of a task. x [rows, inputs] row-major (NCHW for images), in the units the network was
-/// trained on. Classification: labels [rows] in [0, outputs); regression: values [rows, outputs].
+/// trained on. Classification: labels [rows] in [0, outputs), where closed-form
+/// heads take any number of classes; regression: values [rows, outputs].
 struct SupportRows {
   std::span<const float> x;
   std::span<const std::int32_t> labels = {};
   std::span<const float> values = {};
+  /// Closed-form heads, classification: the task's number of classes; 0: the largest label + 1.
+  int ways = 0;
 };
 
 /// A named tensor of the adapted state, e.g. "theta.layers.0.weight".
@@ -47,6 +50,9 @@ struct Prediction {
   std::vector<double> std;
   /// Observation noise, where loss.type = "gaussian_nll"; else 0.
   double noise_std = 0.0;
+  /// [rows, outputs]: standard deviation of the predictive distribution, noise included, where the
+  /// method itself gives one (alpaca, dkt); else empty.
+  std::vector<double> predictive_std;
   /// [rows], classification: entropy of `mean`, and the part of it that stems from not knowing the
   /// weights (mutual information; zero for one sample), nats.
   std::vector<double> entropy, mutual_information;
@@ -63,13 +69,16 @@ class Learner {
 
   const Config& config() const;
   const Network& network() const;
+  /// Classes or target values of a task; 0 where a closed-form head takes any number of classes.
+  int outputs() const;
   /// How raw inputs became the network's (JSON), where the training data carried that; else empty.
   const std::string& preprocessing() const;
   std::string device() const;
 
   /// Adapts to the support rows and predicts the query rows [rows, inputs] after evaluate.steps
   /// inner steps. Networks with norm layers and norm_statistics "batch" see the query rows
-  /// together. Throws Error for rows that do not fit, and where the adapted weights leave the
+  /// together. Algorithms with a learned prior (bayes_protonet, alpaca, dkt) take a task without
+  /// support rows. Throws Error for rows that do not fit, and where the adapted weights leave the
   /// finite range.
   Prediction predict(const SupportRows& support, std::span<const float> query_x) const;
   /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's.

@@ -70,7 +70,7 @@ class Network {
     int in_channels = 1;
     int height = 28, width = 28;
     int filters = 64;
-    int classes = 5;
+    int classes = 5;                ///< 0: ends before the linear head
     bool stride_downsample = true;  ///< else 2x2 max-pool
     bool batch_norm = true;
     bool mean_head = true;  ///< else flatten

@@ -17,6 +17,12 @@ std::unique_ptr<Algorithm> make_algorithm(const Config& config,
       return make_leo(config, std::move(network));
     case AlgorithmKind::hvi:
       return make_hvi(config, std::move(network));
+    case AlgorithmKind::protonet:
+    case AlgorithmKind::r2d2:
+    case AlgorithmKind::bayes_protonet:
+    case AlgorithmKind::alpaca:
+    case AlgorithmKind::dkt:
+      return make_closed_form(config, std::move(network));
   }
   return nullptr;
 }

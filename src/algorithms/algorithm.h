@@ -89,6 +89,10 @@ class TaskProgram {
   virtual void predict(
       const StepContext& context, const PredictOptions& options,
       const std::function<void(int step, int sample, backend::Block outputs)>& visit) = 0;
+  /// After predict or outputs_after_gradient: the variance of the prediction, noise included,
+  /// [query rows, outputs], where the method itself gives one; else no block. `outputs` are then
+  /// its means.
+  virtual backend::Block predictive_variance() const { return {}; }
   /// After predict: the adapted state, e.g. {"theta", block} or {"mu", ...}, {"log_sigma", ...}.
   struct NamedBlock {
     std::string name;

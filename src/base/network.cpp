@@ -196,7 +196,7 @@ Network Network::conv4(const Conv4& options) {
     if (!options.stride_downsample) add(LayerType::max_pool).size = 2;
   }
   add(options.mean_head ? LayerType::mean : LayerType::flatten);
-  add(LayerType::linear, "head").out = options.classes;
+  if (options.classes > 0) add(LayerType::linear, "head").out = options.classes;
   return Network({options.in_channels, options.height, options.width, true}, list);
 }
 

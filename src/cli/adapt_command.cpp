@@ -65,12 +65,14 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
   return text;
 }
 
-/// In the units of the user's targets: the mean; what the samples spread; with observation noise
-/// where the loss has one; and the central 90 % band where there is any spread.
+/// In the units of the user's targets: the mean; the standard deviation of the samples; the same
+/// with observation noise where the loss has one, or the method's own predictive deviation; and the
+/// central 90 % band where there is any spread.
 std::string regression_csv(const Prediction& p, const TaskFiles& task) {
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
-  const bool banded = samples > 1 || p.noise_std > 0.0;
+  const bool own = !p.predictive_std.empty();  // the method's own predictive distribution
+  const bool banded = samples > 1 || p.noise_std > 0.0 || own;
   std::string text = "row";
   for (const std::string& name : task.target_names) {
     text += "," + csv_field(name);
@@ -94,8 +96,9 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
       if (banded) {
         for (std::size_t s = 0; s < samples; ++s) means[s] = p.raw[s * p.mean.size() + at];
         std::ranges::sort(means);
-        const metrics::Band band = metrics::mixture_band(means, p.noise_std, 0.9);
-        text += fmt::format(",{:.6g},{:.7g},{:.7g}", std::hypot(p.std[at], p.noise_std) * scale,
+        const double noise = own ? p.predictive_std[at] : p.noise_std;
+        const metrics::Band band = metrics::mixture_band(means, noise, 0.9);
+        text += fmt::format(",{:.6g},{:.7g},{:.7g}", std::hypot(p.std[at], noise) * scale,
                             band.low * scale + shift, band.high * scale + shift);
       }
       if (task.query_has_targets) {
@@ -143,6 +146,9 @@ void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& ta
     put("prediction", scaled(p.mean, true), {rows, outputs});
     put("samples", scaled(p.raw, true), {samples, rows, outputs});
     if (samples > 1) put("model_std", scaled(p.std, false), {rows, outputs});
+    if (!p.predictive_std.empty()) {
+      put("prediction_std", scaled(p.predictive_std, false), {rows, outputs});
+    }
     if (p.noise_std > 0.0) {
       put("noise_std", scaled(std::vector<double>(outputs, p.noise_std), false), {outputs});
     }
@@ -200,7 +206,9 @@ int run_adapt(const AdaptArguments& a) {
   io::OutputFile table(out / "predictions.csv", io::OutputKind::predictions, inputs);
   const TaskFiles task = read_task_files(learner, a.support, a.query);
   const Prediction prediction =
-      learner.predict({task.support_x, task.support_labels, task.support_values}, task.query_x);
+      learner.predict({task.support_x, task.support_labels, task.support_values,
+                       static_cast<int>(task.label_names.size())},
+                      task.query_x);
   // The weights first: they say that the folder is one of kshot's (io/output_file.cpp).
   write_weights(weights.path(), prediction, a.run);
   weights.written();
@@ -208,8 +216,11 @@ int run_adapt(const AdaptArguments& a) {
   arrays.written();
   table.write(prediction.classification ? classification_csv(prediction, task)
                                         : regression_csv(prediction, task));
-  fmt::print("adapted in {} inner step{}, {} rows predicted{}; written to {}\n",
-             prediction.inner_steps, prediction.inner_steps == 1 ? "" : "s", prediction.rows,
+  const std::string how = is_closed_form(learner.config().algorithm)
+                              ? "fitted in closed form"
+                              : fmt::format("adapted in {} inner step{}", prediction.inner_steps,
+                                            prediction.inner_steps == 1 ? "" : "s");
+  fmt::print("{}, {} rows predicted{}; written to {}\n", how, prediction.rows,
              prediction.samples > 1 ? fmt::format(" with {} samples", prediction.samples) : "",
              out.string());
   print_score(prediction, task);

@@ -215,7 +215,8 @@ adapted.safetensors (the adapted weights).)");
   kshot embed runs/birds --set data.path=moved/birds.kshot --data photos.kshot --out features.kshot
 
 What the network's last linear layer sees of each example, for LEO or a linear head to learn on. RUN is
-a plain classifier (data.episodes = "minibatch") or any run of maml, meta_sgd, abml or hvi. The features
+a plain classifier (data.episodes = "minibatch") or any run of another algorithm than leo. With a
+closed-form head they are the whole network's outputs. The features
 keep classes, splits and order of the examples; --out is a data file, or with .npz arrays x and y beside
 a table (.tsv), which `kshot import arrays` reads. Norm layers take the statistics of training examples
 of the run's data file (data.path): an example's features depend on nothing beside it.)");
@@ -300,7 +301,9 @@ probe of about a second, or with --gflops from an assumed rate.)");
 
 With a file: checks it and prints it with every default filled in.)");
     sub->add_option("config", config_.config, "Configuration (TOML) to check and resolve");
-    sub->add_option("--template", config_.starter, "Starter file: maml, meta_sgd, abml, leo or hvi")
+    sub->add_option("--template", config_.starter,
+                    "Starter file: maml, meta_sgd, abml, leo, hvi, protonet, r2d2, bayes_protonet, "
+                    "alpaca or dkt")
         ->type_name("ALGORITHM");
     sub->add_flag("--reference", config_.reference, "Every key, as a document");
     sub->add_option("--out", config_.out, "File to write; default: standard output")

@@ -65,7 +65,8 @@ int run_plan(const PlanArguments& a) {
   config.check_data(a.config);
   const std::unique_ptr<EpisodeSource> source = make_source(config);
   const TaskShape shape = source->shape();
-  Assembly assembly = assemble(config, a.machine.device, a.machine.threads);
+  Assembly assembly =
+      assemble(with_head_outputs(config, shape), a.machine.device, a.machine.threads);
   check_fit(config, *assembly.network, *source);
   const TaskCost cost = count_task(config, shape);
   const TrainingEpisodes episodes = place_episodes(*assembly.backend, *source);

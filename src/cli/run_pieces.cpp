@@ -130,7 +130,7 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
     const Config& config = run->checkpoint.config;
     const Network network = config.make_network();
     if (config.data.source == DataKind::file || network.input().size() != 1 ||
-        network.outputs() != 1) {
+        (network.outputs() != 1 && !is_closed_form(config.algorithm))) {
       return figures;
     }
   }
@@ -184,14 +184,16 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
       report::Fit f;
       f.label = std::move(label);
       f.mean = p.mean;
-      if (p.samples == 1 && p.noise_std == 0.0) return f;
+      const bool own = !p.predictive_std.empty();
+      if (p.samples == 1 && p.noise_std == 0.0 && !own) return f;
       for (const double level : {0.5, 0.9, 0.95}) f.bands.push_back({.level = level});
       std::vector<double> means(static_cast<std::size_t>(p.samples));
       for (std::size_t i = 0; i < p.mean.size(); ++i) {
         for (std::size_t s = 0; s < means.size(); ++s) means[s] = p.raw[s * p.mean.size() + i];
         std::ranges::sort(means);
         for (report::FitBand& band : f.bands) {
-          const metrics::Band b = metrics::mixture_band(means, p.noise_std, band.level);
+          const metrics::Band b =
+              metrics::mixture_band(means, own ? p.predictive_std[i] : p.noise_std, band.level);
           band.low.push_back(b.low);
           band.high.push_back(b.high);
         }
@@ -212,7 +214,11 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
         const auto x = std::span<const float>(support.support_x).subspan(t * support_rows, k);
         const auto y = std::span<const float>(support.support_value).subspan(t * support_rows, k);
         const std::vector<Prediction> steps = learner.predict_steps({x, {}, y}, grids[t]);
-        if (method.fits.empty()) method.fits.push_back(fit(steps.front(), "prior"));
+        if (method.fits.empty() && has_prior(algorithm)) {
+          method.fits.push_back(fit(learner.predict({}, grids[t]), "prior"));
+        } else if (method.fits.empty() && !is_closed_form(algorithm)) {
+          method.fits.push_back(fit(steps.front(), "prior"));
+        }
         report::Fit adapted =
             fit(steps.back(), fmt::format("{} shot{}", shots, shots == 1 ? "" : "s"));
         adapted.support_x.assign(x.begin(), x.end());
@@ -227,7 +233,7 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
 
 std::vector<report::Chart> charts(const RunPieces& run) {
   std::vector<report::Chart> all;
-  if (run.evaluation) {
+  if (run.evaluation && !is_closed_form(run.checkpoint.config.algorithm)) {
     const Evaluation& e = *run.evaluation;
     const bool classify = e.last().accuracy.has_value();
     const std::string error = classify ? "accuracy" : "mean squared error";
@@ -328,7 +334,7 @@ std::vector<report::Table> tables(const RunPieces& run) {
   }
   const auto row = [&](const Score& s) {
     std::vector<std::string> cells = {
-        s.inner_steps < 0 ? s.name
+        s.inner_steps < 0 ? (&s == &e.last() ? run.name : s.name)
                           : fmt::format("{}, {} inner step{}", run.name, s.inner_steps,
                                         s.inner_steps == 1 ? "" : "s")};
     const auto put = [&](const std::optional<Statistic>& v) {

@@ -34,7 +34,7 @@ class Reader {
  public:
   explicit Reader(const Learner& learner)
       : inputs_(static_cast<std::size_t>(learner.network().input().size())),
-        outputs_(static_cast<std::size_t>(learner.network().outputs())),
+        outputs_(static_cast<std::size_t>(learner.outputs())),
         classify_(learner.config().loss.type == LossType::cross_entropy) {
     if (!learner.preprocessing().empty()) {
       preprocessing_ = Preprocessing::from_json(learner.preprocessing(), "checkpoint");
@@ -291,7 +291,7 @@ class Reader {
 };
 
 /// Label names by number: those of the training data where labels keep their meaning between
-/// tasks, else the support set's own, sorted (as numbers where all are).
+/// tasks, else the support set's own, sorted (as numbers where all are). `ways` 0: any number.
 std::vector<std::string> label_names(const Preprocessing& preprocessing, const Rows& support,
                                      std::size_t ways) {
   if (!preprocessing.labels.empty()) return preprocessing.labels;
@@ -302,6 +302,7 @@ std::vector<std::string> label_names(const Preprocessing& preprocessing, const R
     return numeric ? *io::parse_number(a) < *io::parse_number(b) : a < b;
   });
   names.erase(std::unique(names.begin(), names.end()), names.end());
+  if (ways == 0) return names;  // a closed-form head takes any number
   if (names.size() > ways) {
     throw Error(fmt::format("{}: {} classes, but the network was trained for {}", support.file,
                             names.size(), ways));
@@ -338,7 +339,7 @@ TaskFiles read_task_files(const Learner& learner, const fs::path& support_file,
   task.support_x = std::move(support.x);
   task.query_x = std::move(query.x);
   task.query_has_targets = query.has_targets;
-  const auto outputs = static_cast<std::size_t>(learner.network().outputs());
+  const auto outputs = static_cast<std::size_t>(learner.outputs());
   if (reader.classify()) {
     task.label_names = label_names(reader.preprocessing(), support, outputs);
     task.support_labels = numbered(support, task.label_names);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kshot/error.h"
 
@@ -55,6 +56,38 @@ void check_training_memory(const Assembly& assembly, const TaskShape& shape) {
                  fmt::format("[network]: {} weights, kept for {} inner steps,",
                              assembly.network->size(), assembly.algorithm->steps()));
 }
+
+Config with_head_outputs(Config config, const TaskShape& shape) {
+  if (config.algorithm == AlgorithmKind::alpaca && config.alpaca.outputs == 0) {
+    config.alpaca.outputs = shape.outputs;
+  }
+  if (config.algorithm == AlgorithmKind::dkt && config.dkt.outputs == 0) {
+    config.dkt.outputs = shape.outputs;
+  }
+  return config;
+}
+
+namespace {
+
+/// The key that says how many outputs a closed-form head has, and its value; 0: any number.
+std::pair<const char*, int> head_outputs(const Config& config) {
+  switch (config.algorithm) {
+    case AlgorithmKind::protonet:
+      return {"protonet.ways", config.protonet.ways};
+    case AlgorithmKind::bayes_protonet:
+      return {"bayes_protonet.ways", config.bayes_protonet.ways};
+    case AlgorithmKind::r2d2:
+      return {"r2d2.ways", is_classification(config) ? config.r2d2.ways : 0};
+    case AlgorithmKind::alpaca:
+      return {"alpaca.outputs", config.alpaca.outputs};
+    case AlgorithmKind::dkt:
+      return {"dkt.outputs", config.dkt.outputs};
+    default:
+      return {"", 0};
+  }
+}
+
+}  // namespace
 
 Assembly assemble(const Config& config, const std::string& device, int threads,
                   std::optional<backend::Precision> precision) {
@@ -110,19 +143,26 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
                             source.describe(), labels ? "classes" : "numbers",
                             labels ? "cross_entropy" : "mse or gaussian_nll"));
   }
-  if (network.outputs() != shape.outputs) {
+  const bool head = is_closed_form(config.algorithm);
+  if (const auto [key, outputs] = head_outputs(config); outputs > 0 && outputs != shape.outputs) {
+    throw Error(fmt::format("{}: expected {}, the episodes' ({}) number of {}, got {}", key,
+                            shape.outputs, source.describe(), labels ? "classes" : "targets",
+                            outputs));
+  }
+  if (!head && network.outputs() != shape.outputs) {
     throw Error(fmt::format("[network] gives {} outputs, but the episodes ({}) have {} {}",
                             network.outputs(), source.describe(), shape.outputs,
                             labels ? "classes" : "targets"));
   }
   const bool plain = config.algorithm == AlgorithmKind::maml && config.inner.steps == 0;
-  if ((shape.support < 1 && !plain) || shape.query < 1) {
+  if ((shape.support < 1 && !plain && !has_prior(config.algorithm)) || shape.query < 1) {
     throw Error(
         fmt::format("the episodes ({}) have {} support and {} query rows: expected at least "
-                    "1 of each (no support rows: for algorithm = \"maml\" with inner.steps = 0)",
+                    "1 of each (no support rows: for algorithm = \"maml\" with inner.steps = 0, "
+                    "\"bayes_protonet\", \"alpaca\" and \"dkt\")",
                     source.describe(), shape.support, shape.query));
   }
-  if (shape.support < 1 && config.evaluate.steps > 0) {
+  if (shape.support < 1 && !head && config.evaluate.steps > 0) {
     throw Error(
         fmt::format("evaluate.steps = {}: the episodes ({}) have no support rows to adapt "
                     "to; expected 0",
@@ -143,7 +183,8 @@ Config prediction_config(Config config) {
 
 PredictOptions predict_options(const Config& config, const Algorithm& algorithm) {
   PredictOptions options;
-  options.steps = config.evaluate.steps >= 0 ? config.evaluate.steps : algorithm.steps();
+  const bool chosen = config.evaluate.steps >= 0 && !is_closed_form(config.algorithm);
+  options.steps = chosen ? config.evaluate.steps : algorithm.steps();
   options.samples = !algorithm.bayesian()         ? 1
                     : config.evaluate.samples > 0 ? config.evaluate.samples
                                                   : algorithm.samples();
@@ -158,6 +199,7 @@ bool is_classification(const Config& config) {
 }
 
 double predictive_noise(const Config& config, const Network& network, const Algorithm& algorithm) {
+  if (is_closed_form(config.algorithm)) return 0.0;  // its own variance, or none
   if (config.loss.type == LossType::gaussian_nll) return config.loss.noise_std;
   if (config.loss.type == LossType::mse && algorithm.bayesian()) {
     return std::sqrt(0.5 * network.outputs());

@@ -23,6 +23,9 @@ struct Assembly {
   std::vector<backend::Shared> parameters;  ///< in the order of algorithm->groups()
 };
 
+/// The configuration with what a closed-form head takes from the tasks: its number of target values
+/// where the configuration leaves it to the episodes.
+Config with_head_outputs(Config config, const TaskShape& shape);
 /// Parameters are left zero. `precision`: as backend::make_backend takes it.
 Assembly assemble(const Config& config, const std::string& device, int threads,
                   std::optional<backend::Precision> precision = {});

@@ -664,12 +664,19 @@ void check_network(const Config& config, const Locate& locate) {
          fmt::format("{} weights, expected at most {}", network->size(),
                      std::numeric_limits<int>::max()));
   }
+  const bool head = is_closed_form(config.algorithm);
+  if (table.type == "conv4" && table.classes == 0 && !head) {
+    fail(locate("network.classes"), "network.classes",
+         fmt::format("0 (no linear layer) is for algorithms with a closed-form head; expected at "
+                     "least 1 with algorithm = {}",
+                     schema::quote(schema::selector(config, "algorithm"))));
+  }
   try {
-    if (config.algorithm != AlgorithmKind::leo) network->match(config.inner.adapt);
+    if (config.algorithm != AlgorithmKind::leo && !head) network->match(config.inner.adapt);
   } catch (const Error& error) {
     fail(locate("inner.adapt"), "inner.adapt", error.what());
   }
-  if (config.loss.type == LossType::cross_entropy && network->outputs() < 2) {
+  if (config.loss.type == LossType::cross_entropy && !head && network->outputs() < 2) {
     fail(locate("loss.type"), "loss.type",
          "cross_entropy expects a network with at least 2 outputs (classes), got 1");
   }
@@ -701,6 +708,26 @@ void check_hvi(const Config& config, const Locate& locate) {
   }
 }
 
+/// Which losses a closed-form head has, and whether it needs support rows.
+void check_head(const Config& config, const Locate& locate) {
+  std::vector<LossType> losses = {LossType::cross_entropy};
+  std::string expected = "\"cross_entropy\"";
+  if (config.algorithm == AlgorithmKind::r2d2) {
+    losses.push_back(LossType::mse);
+    expected += " or \"mse\"";
+  }
+  if (config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt) {
+    losses = {LossType::gaussian_nll};
+    expected = "\"gaussian_nll\"";
+  }
+  if (std::ranges::find(losses, config.loss.type) == losses.end()) {
+    fail(locate("loss.type"), "loss.type",
+         fmt::format("expected {} with algorithm = {}, got {}", expected,
+                     schema::quote(schema::selector(config, "algorithm")),
+                     schema::quote(schema::selector(config, "loss.type"))));
+  }
+}
+
 void check_config(Config config, const Locate& locate) {
   for (const Key& key : schema::keys()) {
     if (schema::applies(key, config)) check_key(key, config, locate);
@@ -723,6 +750,14 @@ void check_config(Config config, const Locate& locate) {
     ordered("data.x_low", config.data.x_low, "data.x_high", config.data.x_high);
   }
   if (config.algorithm == AlgorithmKind::hvi) check_hvi(config, locate);
+  if (is_closed_form(config.algorithm)) check_head(config, locate);
+  if (config.data.shots == 0 && config.data.episodes == Episodes::few_shot &&
+      !has_prior(config.algorithm)) {
+    fail(locate("data.shots"), "data.shots",
+         fmt::format("expected at least 1 with algorithm = {} (0 is for bayes_protonet, alpaca and "
+                     "dkt), got 0",
+                     schema::quote(schema::selector(config, "algorithm"))));
+  }
   if (config.evaluate.samples == 0) {
     fail(locate("evaluate.samples"), "evaluate.samples", "expected -1 or at least 1, got 0");
   }
@@ -783,16 +818,45 @@ void Config::check_data(const std::string& origin) const {
                        "expected data.source = \"file\" and a data.path, or loss.type = \"mse\"",
                        name));
     }
-    if (built.input().size() != 1 || built.outputs() != 1) {
+    if (is_closed_form(algorithm) && built.input().size() != 1) {
+      fail(origin, "network",
+           fmt::format("expected 1 input for data.source = \"{}\", got {}", name,
+                       built.input().size()));
+    }
+    if (!is_closed_form(algorithm) && (built.input().size() != 1 || built.outputs() != 1)) {
       fail(origin, "network",
            fmt::format("expected 1 input and 1 output for data.source = \"{}\", got {} and {}",
                        name, built.input().size(), built.outputs()));
     }
-  } else if (loss.type == LossType::cross_entropy && built.outputs() != data.ways) {
+  } else if (loss.type == LossType::cross_entropy && !is_closed_form(algorithm) &&
+             built.outputs() != data.ways) {
     fail(origin, "data.ways",
          fmt::format("expected the network's number of outputs, {}, got {}", built.outputs(),
                      data.ways));
   }
+}
+
+bool is_closed_form(AlgorithmKind algorithm) {
+  switch (algorithm) {
+    case AlgorithmKind::maml:
+    case AlgorithmKind::meta_sgd:
+    case AlgorithmKind::abml:
+    case AlgorithmKind::leo:
+    case AlgorithmKind::hvi:
+      return false;
+    case AlgorithmKind::protonet:
+    case AlgorithmKind::r2d2:
+    case AlgorithmKind::bayes_protonet:
+    case AlgorithmKind::alpaca:
+    case AlgorithmKind::dkt:
+      return true;
+  }
+  return false;
+}
+
+bool has_prior(AlgorithmKind algorithm) {
+  return algorithm == AlgorithmKind::bayes_protonet || algorithm == AlgorithmKind::alpaca ||
+         algorithm == AlgorithmKind::dkt;
 }
 
 Network Config::make_network() const {

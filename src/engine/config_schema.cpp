@@ -26,9 +26,36 @@ struct Names;
 template <>
 struct Names<AlgorithmKind> {
   static constexpr Named<AlgorithmKind> list[] = {
-      {"maml", AlgorithmKind::maml}, {"meta_sgd", AlgorithmKind::meta_sgd},
-      {"abml", AlgorithmKind::abml}, {"leo", AlgorithmKind::leo},
-      {"hvi", AlgorithmKind::hvi},
+      {"maml", AlgorithmKind::maml},     {"meta_sgd", AlgorithmKind::meta_sgd},
+      {"abml", AlgorithmKind::abml},     {"leo", AlgorithmKind::leo},
+      {"hvi", AlgorithmKind::hvi},       {"protonet", AlgorithmKind::protonet},
+      {"r2d2", AlgorithmKind::r2d2},     {"bayes_protonet", AlgorithmKind::bayes_protonet},
+      {"alpaca", AlgorithmKind::alpaca}, {"dkt", AlgorithmKind::dkt},
+  };
+};
+
+template <>
+struct Names<Metric> {
+  static constexpr Named<Metric> list[] = {
+      {"euclidean", Metric::euclidean},
+      {"cosine", Metric::cosine},
+  };
+};
+
+template <>
+struct Names<Kernel> {
+  static constexpr Named<Kernel> list[] = {
+      {"linear", Kernel::linear},
+      {"rbf", Kernel::rbf},
+      {"cosine", Kernel::cosine},
+  };
+};
+
+template <>
+struct Names<ProcessObjective> {
+  static constexpr Named<ProcessObjective> list[] = {
+      {"predictive", ProcessObjective::predictive},
+      {"marginal", ProcessObjective::marginal},
   };
 };
 
@@ -219,10 +246,18 @@ constexpr int most_rows = 1 << 20;
 constexpr int most_samples = 1 << 16;
 constexpr int most_episodes = 1 << 24;
 
+/// Those that adapt by gradient steps.
+const std::vector<std::string> inner_loop_algorithms = {"maml", "meta_sgd", "abml", "leo", "hvi"};
+
+const char* const head_ways =
+    "Largest number of classes of a task; 0: as many as the episodes have.";
+const char* const head_outputs = "Target values of a row; 0: as many as the episodes have.";
+
 std::vector<Key> make_keys() {
   const When conv4 = {{"network.type", {"conv4"}}};
   const When sequential = {{"network.type", {"sequential"}}};
   const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml", "hvi"}}};
+  const When inner_loop = {{"algorithm", inner_loop_algorithms}};
   const When head = {{"loss.type", {"cross_entropy"}}};
   const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
   const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
@@ -241,12 +276,15 @@ std::vector<Key> make_keys() {
 
       // ---- loss
       {KSHOT_TABLE_KEY(loss, type),
-       .doc = "`cross_entropy` for classes (the default of `leo`); `mse`: mean over outputs of the "
-              "squared error; `gaussian_nll`: negative log density of the target under a Gaussian "
-              "of standard deviation `noise_std`, summed over outputs."},
+       .doc = "`cross_entropy` for classes (the default of `leo`, `protonet`, `bayes_protonet` and "
+              "`r2d2`); `mse`: mean over outputs of the squared error; `gaussian_nll`: negative "
+              "log density of the target under a Gaussian of standard deviation `noise_std`, "
+              "summed over outputs (the default of `alpaca` and `dkt`, whose predictive variance "
+              "is their own)."},
       {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
        .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
-       .doc = "Standard deviation of the observation noise."},
+       .doc = "Standard deviation of the observation noise; not used by `alpaca` and `dkt`, which "
+              "learn theirs."},
 
       // ---- network
       {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},
@@ -270,8 +308,10 @@ std::vector<Key> make_keys() {
            "`[height, width]`; four halvings, so at least 16 each with `downsample = \"pool\"`."},
       {KSHOT_TABLE_KEY(network, filters), .range = between(1, largest_size), .when = conv4,
        .unit = "channels", .doc = "Channels of every block."},
-      {KSHOT_TABLE_KEY(network, classes), .range = between(1, largest_size), .when = conv4,
-       .unit = "classes", .doc = "Outputs; for classification the ways of an episode."},
+      {KSHOT_TABLE_KEY(network, classes), .range = between(0, largest_size), .when = conv4,
+       .unit = "classes",
+       .doc = "Outputs; for classification the ways of an episode. 0 ends the network before its "
+              "linear layer, for algorithms with a closed-form head."},
       {KSHOT_TABLE_KEY(network, downsample), .choices = {"stride", "pool"}, .when = conv4,
        .doc = "Convolution with stride 2, or stride 1 and a 2x2 max-pool at the block's end."},
       {KSHOT_TABLE_KEY(network, norm), .choices = {"batch", "none"}, .when = conv4,
@@ -421,6 +461,27 @@ std::vector<Key> make_keys() {
        .doc = "Where there is no end of training tasks: steps on one meta-batch, whose posteriors "
               "start at the prior."},
 
+      // ---- closed-form heads
+      {KSHOT_TABLE_KEY(protonet, metric),
+       .doc = "What compares a query with a class's mean: the squared Euclidean distance or the "
+              "cosine, times a learned scale."},
+      {KSHOT_TABLE_KEY(protonet, ways), .range = between(0, largest_size), .unit = "classes",
+       .doc = head_ways},
+      {KSHOT_TABLE_KEY(r2d2, ways), .range = between(0, largest_size), .when = head,
+       .unit = "classes", .doc = head_ways},
+      {KSHOT_TABLE_KEY(bayes_protonet, ways), .range = between(0, largest_size), .unit = "classes",
+       .doc = head_ways},
+      {KSHOT_TABLE_KEY(alpaca, outputs), .range = between(0, largest_size), .unit = "numbers",
+       .doc = head_outputs},
+      {KSHOT_TABLE_KEY(dkt, kernel),
+       .doc = "Kernel on features: `linear`, `rbf` with a learned length, or `cosine`; each times "
+              "a learned amplitude."},
+      {KSHOT_TABLE_KEY(dkt, objective),
+       .doc = "`predictive`: density of the query rows given the support rows; `marginal`: "
+              "marginal likelihood of support and query rows together."},
+      {KSHOT_TABLE_KEY(dkt, outputs), .range = between(0, largest_size), .unit = "numbers",
+       .doc = head_outputs},
+
       // ---- data
       {KSHOT_TABLE_KEY(data, source),
        .doc =
@@ -440,10 +501,13 @@ std::vector<Key> make_keys() {
        .when = {{"data.source", {"file"}},
                 {"loss.type", {"cross_entropy"}},
                 {"data.episodes", {"few_shot"}}},
-       .unit = "classes", .doc = "Classes of an episode (N); the network's outputs."},
-      {KSHOT_TABLE_KEY(data, shots), .range = between(1, most_rows), .when = few_shot,
+       .unit = "classes",
+       .doc = "Classes of an episode (N); the network's outputs, but for closed-form "
+              "heads, which take any number."},
+      {KSHOT_TABLE_KEY(data, shots), .range = between(0, most_rows), .when = few_shot,
        .unit = "examples",
-       .doc = "Support examples a class (file of classes), support rows (else)."},
+       .doc = "Support examples a class (file of classes), support rows (else). 0 for "
+              "`bayes_protonet`, `alpaca` and `dkt`: the prediction of the learned prior."},
       {KSHOT_TABLE_KEY(data, queries), .range = between(1, most_rows), .unit = "examples",
        .doc = "Query examples a class (file of classes), query rows (else)."},
       {KSHOT_TABLE_KEY(data, variable_size),
@@ -529,7 +593,8 @@ std::vector<Key> make_keys() {
       // ---- evaluate
       {KSHOT_TABLE_KEY(evaluate, episodes), .range = between(1, most_episodes), .unit = "episodes",
        .doc = "Test episodes."},
-      {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .unit = "inner steps",
+      {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .when = inner_loop,
+       .unit = "inner steps",
        .doc = "Inner steps of evaluation; -1: as in training. For `leo` steps in the latents come "
               "first, then those in the weights."},
       {KSHOT_TABLE_KEY(evaluate, samples), .range = between(-1, most_samples),
@@ -617,10 +682,11 @@ const std::vector<Table>& tables() {
       {"", {}, "At the top of the file, before the first table."},
       {"network",
        {},
-       "The network that is adapted to each task.",
+       "The network that is adapted to each task; with a closed-form head, the network of features "
+       "that all tasks share.",
        {{"algorithm", {"leo"}}, {"loss.type", {"cross_entropy"}}}},
       {"loss", {}, "The loss of one example, inside and outside."},
-      {"inner", {}, "Adaptation to one task."},
+      {"inner", {{"algorithm", inner_loop_algorithms}}, "Adaptation to one task."},
       {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
       {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
       {"leo",
@@ -634,6 +700,17 @@ const std::vector<Table>& tables() {
        "A Gaussian posterior that every training task keeps, under a learned prior. `inner.steps` "
        "and `inner.learning_rate` are those of Adam on a new task's posterior; the training tasks' "
        "posteriors move by the same rate, a step each time they are drawn."},
+      {"protonet", {{"algorithm", {"protonet"}}}, "Class means of the features as prototypes."},
+      {"r2d2",
+       {{"algorithm", {"r2d2"}}},
+       "Ridge regression on the features, to one-hot labels or to real targets."},
+      {"bayes_protonet",
+       {{"algorithm", {"bayes_protonet"}}},
+       "Gaussian classes in feature space with a learned prior on their means."},
+      {"alpaca",
+       {{"algorithm", {"alpaca"}}},
+       "Bayesian linear regression on the features with a learned prior and learned noise."},
+      {"dkt", {{"algorithm", {"dkt"}}}, "A Gaussian process on the features."},
       {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
       {"optimizer", {}, "The meta-update."},
       {"train", {}, "The training run."},
@@ -722,7 +799,20 @@ bool applies(const Key& key, const Config& config) {
 }
 
 void set_defaults(Config& config) {
-  if (config.algorithm == AlgorithmKind::leo) config.loss.type = LossType::cross_entropy;
+  switch (config.algorithm) {
+    case AlgorithmKind::leo:
+    case AlgorithmKind::protonet:
+    case AlgorithmKind::r2d2:
+    case AlgorithmKind::bayes_protonet:
+      config.loss.type = LossType::cross_entropy;
+      break;
+    case AlgorithmKind::alpaca:
+    case AlgorithmKind::dkt:
+      config.loss.type = LossType::gaussian_nll;
+      break;
+    default:
+      break;
+  }
 }
 
 std::vector<std::string> choices(const Key& key) {

@@ -89,6 +89,24 @@ Config starter(const std::string& algorithm) {
     config.leo.latent = 16;
     config.leo.latent_lr_init = 0.1;
   }
+  if (is_closed_form(config.algorithm)) {
+    schema::set_defaults(config);
+    config.network.layers = {1, 64, 64, 32};  // 32 features
+    config.network.activation = "tanh";
+    config.optimizer.learning_rate = 2e-3;
+    config.optimizer.schedule = ScheduleKind::cosine;
+    if (config.algorithm == AlgorithmKind::r2d2) config.loss.type = LossType::mse;
+  }
+  if (config.algorithm == AlgorithmKind::protonet ||
+      config.algorithm == AlgorithmKind::bayes_protonet) {
+    // Sinusoids have no classes: grey images of 28 x 28 in the features of four blocks.
+    config.network.type = "conv4";
+    config.network.classes = 0;
+    config.network.head = "flatten";
+    config.optimizer.learning_rate = 1e-3;
+    config.data.source = DataKind::file;
+    config.data.path = "classes.kshot";
+  }
   if (config.algorithm == AlgorithmKind::hvi) {
     config.loss.type = LossType::gaussian_nll;
     config.loss.noise_std = 0.3;
@@ -120,9 +138,11 @@ std::string Config::to_toml() const {
 std::string config_template(const std::string& algorithm) {
   const Config config = starter(algorithm);
   std::string text = comment(fmt::format(
-      "A starting point for {} on sinusoids. Every key that {} knows is here; a key behind a # "
+      "A starting point for {} on {}. Every key that {} knows is here; a key behind a # "
       "belongs to another choice, which the line above it names.",
-      algorithm, algorithm));
+      algorithm,
+      config.data.source == DataKind::file ? "a file of classes (kshot import)" : "sinusoids",
+      algorithm));
   for (const schema::Table& table : schema::tables()) {
     if (!schema::applies(table, config)) continue;
     if (*table.name != '\0') text += fmt::format("\n{}[{}]\n", comment(table.doc), table.name);
@@ -144,7 +164,7 @@ std::string config_template(const std::string& algorithm) {
         doc += fmt::format(" Expected: {}.", expected);
       }
       text += fmt::format("\n{}{}{} = {}\n", comment(doc), active ? "" : "# ", key.name,
-                          key.required ? "..." : schema::value_text(key, config));
+                          key.required && !active ? "..." : schema::value_text(key, config));
     }
   }
   return text;

@@ -75,12 +75,15 @@ struct Embedder::State {
     if (config.algorithm == AlgorithmKind::leo) {
       throw Error(fmt::format(
           "{}: algorithm = \"leo\" generates every task's weights and has no network of features; "
-          "expected a run of maml, meta_sgd, abml or hvi",
+          "expected a run of another algorithm",
           file));
     }
     const auto whole = std::make_shared<const Network>(config.make_network());
     try {
-      network = std::make_shared<const Network>(feature_network(*whole));
+      // Beside a closed-form head the network's outputs are the features.
+      network = is_closed_form(config.algorithm)
+                    ? whole
+                    : std::make_shared<const Network>(feature_network(*whole));
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", file, error.what()));
     }

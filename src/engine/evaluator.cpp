@@ -63,7 +63,7 @@ struct Judged {
 struct Entry {
   std::vector<double> values;
   std::size_t samples = 1;
-  double noise = 0.0;
+  std::vector<double> noise = {};  ///< standard deviation of each target; none: a point
 };
 
 std::vector<double> repeated(const std::vector<double>& row, int rows) {
@@ -117,9 +117,10 @@ struct Evaluator::State {
       throw Error(fmt::format("the episodes ({}) have no {} split", source->describe(),
                               split_name(options.split)));
     }
-    assembly = assemble(prediction_config(config), options.device, options.threads);
-    load_parameters(assembly, checkpoint);
+    assembly = assemble(with_head_outputs(prediction_config(config), source->shape()),
+                        options.device, options.threads);
     check_fit(config, *assembly.network, *source);
+    load_parameters(assembly, checkpoint);
     plan_waves(*assembly.backend, assembly.config, source->shape());
     if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
@@ -155,7 +156,7 @@ Evaluation Evaluator::run() {
   const PredictOptions predict = predict_options(s.config, algorithm);
   const double noise = predictive_noise(s.config, *s.assembly.network, algorithm);
   const auto samples = static_cast<std::size_t>(predict.samples);
-  const auto outputs = static_cast<std::size_t>(s.assembly.network->outputs());
+  const auto outputs = static_cast<std::size_t>(s.source->shape().outputs);
 
   std::vector<Judged> judged(static_cast<std::size_t>(predict.steps) + 1);
   for (std::size_t k = 0; k < judged.size(); ++k) {
@@ -174,50 +175,54 @@ Evaluation Evaluator::run() {
   const auto tick = [&] {
     if (progress) progress->update(++done);
   };
-  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed,
-                   s.options.split, s.config.evaluate.episodes, predict,
-                   [&](const EpisodePrediction& p) -> std::function<void()> {
-                     if (p.diverged) {
-                       return [&] {
-                         ++result.diverged;
-                         tick();
-                       };
-                     }
-                     std::vector<Entry> entries;
-                     for (const std::vector<double>& raw : p.outputs) {
-                       if (!classify) {
-                         entries.push_back({raw, samples, noise});
-                         continue;
-                       }
-                       Entry entry{std::vector<double>(raw.size() / samples)};
-                       metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows),
-                                             outputs, entry.values);
-                       entries.push_back(std::move(entry));
-                     }
-                     if (s.options.baselines) {
-                       for (Entry& entry : baselines(p, classify))
-                         entries.push_back(std::move(entry));
-                     }
-                     std::vector<std::int32_t> labels;
-                     std::vector<double> values;
-                     if (classify) {
-                       labels.assign(p.query_labels().begin(), p.query_labels().end());
-                     } else {
-                       values.assign(p.query_values().begin(), p.query_values().end());
-                     }
-                     return [&, entries = std::move(entries), labels = std::move(labels),
-                             values = std::move(values)] {
-                       for (std::size_t i = 0; i < entries.size(); ++i) {
-                         if (classify) {
-                           judged[i].classification.add_episode(entries[i].values, labels, outputs);
-                         } else {
-                           judged[i].regression.add_episode(entries[i].values, entries[i].samples,
-                                                            values, entries[i].noise);
-                         }
-                       }
-                       tick();
-                     };
-                   });
+  predict_episodes(
+      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
+      s.config.evaluate.episodes, predict,
+      [&](const EpisodePrediction& p) -> std::function<void()> {
+        if (p.diverged) {
+          return [&] {
+            ++result.diverged;
+            tick();
+          };
+        }
+        std::vector<Entry> entries;
+        for (const std::vector<double>& raw : p.outputs) {
+          if (!classify) {
+            entries.push_back(
+                {raw, samples,
+                 p.std.empty() ? std::vector<double>(raw.size() / samples, noise) : p.std});
+            continue;
+          }
+          Entry entry{std::vector<double>(raw.size() / samples)};
+          metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows), outputs,
+                                entry.values);
+          entries.push_back(std::move(entry));
+        }
+        if (s.options.baselines) {
+          for (Entry& entry : baselines(p, classify)) entries.push_back(std::move(entry));
+        }
+        std::vector<std::int32_t> labels;
+        std::vector<double> values;
+        if (classify) {
+          labels.assign(p.query_labels().begin(), p.query_labels().end());
+        } else {
+          values.assign(p.query_values().begin(), p.query_values().end());
+        }
+        return [&, entries = std::move(entries), labels = std::move(labels),
+                values = std::move(values)] {
+          for (std::size_t i = 0; i < entries.size(); ++i) {
+            if (classify) {
+              judged[i].classification.add_episode(entries[i].values, labels, outputs);
+            } else {
+              std::vector<double> spread = entries[i].noise;
+              spread.resize(values.size(), 0.0);
+              judged[i].regression.add_episode(entries[i].values, entries[i].samples, values,
+                                               spread);
+            }
+          }
+          tick();
+        };
+      });
   if (progress) progress->finish();
   if (result.diverged == s.config.evaluate.episodes) {
     throw Error(fmt::format("all {} test episodes diverged; likely cause: {}",
@@ -238,6 +243,7 @@ Evaluation Evaluator::run() {
   for (const Judged& j : judged) {
     (j.inner_steps >= 0 ? result.steps : result.baselines).push_back(j.score(classify));
   }
+  if (is_closed_form(s.config.algorithm)) result.steps.front().inner_steps = -1;  // it has none
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

@@ -70,16 +70,46 @@ struct Learner::State {
     const Config config =
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
     assembly = assemble(prediction_config(config), options.device, options.threads);
+    outputs = head_outputs();
     load_parameters(assembly, checkpoint);
     assembly.algorithm->prepare(*assembly.backend, assembly.parameters, {});
+  }
+
+  /// Classes or target values of every task; 0: of each its own.
+  int head_outputs() const {
+    const Config& config = assembly.config;
+    switch (config.algorithm) {
+      case AlgorithmKind::protonet:
+        return config.protonet.ways;
+      case AlgorithmKind::bayes_protonet:
+        return config.bayes_protonet.ways;
+      case AlgorithmKind::r2d2:
+        return is_classification(config) ? config.r2d2.ways : checkpoint.source.shape.outputs;
+      case AlgorithmKind::alpaca:
+        return config.alpaca.outputs;
+      case AlgorithmKind::dkt:
+        return config.dkt.outputs;
+      default:
+        return assembly.network->outputs();
+    }
+  }
+  /// Those of one task.
+  int outputs_of(const SupportRows& support) const {
+    if (outputs > 0) return outputs;
+    if (support.ways > 0) return support.ways;
+    if (support.labels.empty()) {
+      throw Error("support rows: without labels the number of classes is needed (ways)");
+    }
+    return std::max(1, 1 + *std::ranges::max_element(support.labels));
   }
 
   /// The task as a batch of one.
   TaskBatch batch(const SupportRows& support, std::span<const float> query_x) const {
     const bool classify = is_classification(assembly.config);
     const auto inputs = static_cast<std::size_t>(assembly.network->input().size());
-    const int outputs = assembly.network->outputs();
-    const auto rows_in = [&](std::span<const float> x, const char* what) {
+    const int outputs_here = outputs_of(support);
+    const auto rows_in = [&](std::span<const float> x, const char* what, bool may_be_empty) {
+      if (x.empty() && may_be_empty) return 0;
       if (x.empty() || x.size() % inputs != 0) {
         throw Error(
             fmt::format("{}: {} numbers, expected a positive multiple of the network's {} "
@@ -91,10 +121,10 @@ struct Learner::State {
     };
     TaskShape shape;
     shape.input = assembly.network->input();
-    shape.outputs = outputs;
+    shape.outputs = outputs_here;
     shape.target = classify ? TargetKind::label : TargetKind::value;
-    shape.support = rows_in(support.x, "support rows");
-    shape.query = rows_in(query_x, "query rows");
+    shape.support = rows_in(support.x, "support rows", has_prior(assembly.config.algorithm));
+    shape.query = rows_in(query_x, "query rows", false);
     TaskBatch b(shape, 1);
     std::ranges::copy(support.x, b.support_x.begin());
     std::ranges::copy(query_x, b.query_x.begin());
@@ -105,16 +135,16 @@ struct Learner::State {
     }
     const std::size_t targets = classify ? support.labels.size() : support.values.size();
     const std::size_t expected = static_cast<std::size_t>(shape.support) *
-                                 (classify ? 1 : static_cast<std::size_t>(outputs));
+                                 (classify ? 1 : static_cast<std::size_t>(outputs_here));
     if (targets != expected) {
       throw Error(fmt::format("support rows: {} {}, expected {} for {} rows", targets,
                               classify ? "labels" : "target numbers", expected, shape.support));
     }
     if (classify) {
       for (const std::int32_t label : support.labels) {
-        if (label < 0 || label >= outputs) {
+        if (label < 0 || label >= outputs_here) {
           throw Error(fmt::format("support rows: label {} is out of range, expected 0 to {}", label,
-                                  outputs - 1));
+                                  outputs_here - 1));
         }
       }
       std::ranges::copy(support.labels, b.support_label.begin());
@@ -150,7 +180,9 @@ struct Learner::State {
       p.inner_steps = every_step ? static_cast<int>(i) : options.steps;
       p.classification = is_classification(assembly.config);
       p.raw = episode.outputs[i];
-      if (assembly.config.loss.type == LossType::gaussian_nll) {
+      p.predictive_std = episode.std;
+      if (assembly.config.loss.type == LossType::gaussian_nll &&
+          !is_closed_form(assembly.config.algorithm)) {
         p.noise_std = assembly.config.loss.noise_std;
       }
       summarise(p);
@@ -178,6 +210,7 @@ struct Learner::State {
 
   Checkpoint checkpoint;
   Assembly assembly;
+  int outputs = 0;
 };
 
 Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)
@@ -191,6 +224,9 @@ const Config& Learner::config() const {
 }
 const Network& Learner::network() const {
   return *state_->assembly.network;
+}
+int Learner::outputs() const {
+  return state_->outputs;
 }
 const std::string& Learner::preprocessing() const {
   return state_->checkpoint.source.preprocessing;

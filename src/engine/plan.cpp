@@ -8,6 +8,7 @@
 #include "algorithms/algorithm.h"
 #include "backend/generator.h"
 #include "backend/host.h"
+#include "backend/linear_algebra.h"
 #include "engine/assembly.h"
 
 namespace kshot {
@@ -109,6 +110,9 @@ class Ledger final : public backend::Wave {
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   void download(Block, std::span<double>) const override {}
 
+  void output_pullback(const Pass& pass, Block, Block, bool) override { note(pass.set, 3.0, 2); }
+  std::unique_ptr<backend::LinearAlgebra> linear_algebra() override;
+
   int classes() const { return network_->outputs(); }
 
  protected:
@@ -184,6 +188,70 @@ class GeneratorLedger final : public backend::Generator {
   double latents_;
 };
 
+/// The same for small matrices: the operations that grow with the cube of their size count.
+class AlgebraLedger final : public backend::LinearAlgebra {
+ public:
+  AlgebraLedger(Ledger& wave, TaskCost& cost) : LinearAlgebra(wave), cost_(cost) {}
+
+ protected:
+  using Matrix = backend::Matrix;
+  using Operand = backend::Operand;
+  using Scale = backend::Scale;
+
+  void do_targets(const Matrix&, Set) override {}
+  void do_row_indicator(const Matrix&, Set) override {}
+  void do_class_indicator(const Matrix&) override {}
+  void do_copy_part(const Matrix&, const Matrix&, const Part&) override {}
+  void do_product(const Matrix& c, double, const Operand& a, const Operand&, bool) override {
+    count(2.0, c.rows, c.columns, a.columns());
+  }
+  void do_multiply(const Matrix& dst, double, const Matrix&, const Matrix&, bool) override {
+    count(1.0, dst.rows, dst.columns, 1);
+  }
+  void do_sum(const Matrix&, double, const Matrix& x, const Matrix&, bool) override {
+    count(2.0, x.rows, x.columns, 1);
+  }
+  void do_add_diagonal(const Matrix&, double, const Matrix&, std::optional<Set>) override {}
+  void do_trace(const Matrix&, double, const Matrix&, bool) override {}
+  void do_cholesky(const Matrix& l, const Matrix&, const Matrix&) override {
+    count(1.0 / 3.0, l.rows, l.rows, l.rows);
+  }
+  void do_solve_triangular(const Operand& l, backend::Side, const Matrix& x) override {
+    count(1.0, x.rows, x.columns, l.matrix.rows);
+  }
+  void do_log_determinant(const Matrix&, double, const Matrix&) override {}
+  void do_unpack_factor(const Matrix&, const Matrix&) override {}
+  void do_unpack_factor_pullback(const Matrix&, const Matrix&, const Matrix&) override {}
+  void do_distances(const Matrix& dst, const Matrix& a, const Matrix&, const Matrix&) override {
+    count(3.0, dst.rows, dst.columns, a.columns);
+  }
+  void do_distances_pullback(const Matrix& g, const Matrix& a, const Matrix&, const Matrix&,
+                             const Matrix&, const Matrix&, const Matrix&) override {
+    count(6.0, g.rows, g.columns, a.columns);
+  }
+  void do_cosines(const Matrix& dst, const Matrix& a, const Matrix&) override {
+    count(2.0, dst.rows, dst.columns, a.columns);
+  }
+  void do_cosines_pullback(const Matrix& g, const Matrix& a, const Matrix&, const Matrix&,
+                           const Matrix&) override {
+    count(8.0, g.rows, g.columns, a.columns);
+  }
+  void do_cross_entropy(const Matrix&, Set, const Scale&, const Matrix&, const Matrix&,
+                        const Matrix&) override {}
+  void do_squared_error(const Matrix&, Set, const Scale&, const Matrix&, const Matrix&,
+                        const Matrix&) override {}
+  void do_gaussian_nll(const Matrix&, Set, const Scale&, const Matrix&, const Matrix&,
+                       const Matrix&, const Matrix&, const Matrix&) override {}
+
+ private:
+  void count(double operations, int a, int b, int c) { cost_.operations += operations * a * b * c; }
+  TaskCost& cost_;
+};
+
+std::unique_ptr<backend::LinearAlgebra> Ledger::linear_algebra() {
+  return std::make_unique<AlgebraLedger>(*this, cost_);
+}
+
 std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
   return std::make_unique<GeneratorLedger>(*this, spec, cost_, demand_);
 }
@@ -217,7 +285,8 @@ class LedgerBackend final : public backend::HostBackend<float> {
 };
 
 /// Runs the algorithm on the ledger: its meta-gradient, and where wanted its prediction too.
-void count(const Config& config, const TaskShape& shape, LedgerBackend& backend, bool predict) {
+void count(const Config& given, const TaskShape& shape, LedgerBackend& backend, bool predict) {
+  const Config config = with_head_outputs(given, shape);
   const auto network = std::make_shared<const Network>(config.make_network());
   const std::unique_ptr<Algorithm> algorithm = make_algorithm(config, network);
   std::vector<backend::Shared> parameters;

@@ -100,6 +100,20 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
           p.diverged || !std::ranges::all_of(values, [](double v) { return std::isfinite(v); });
     }
   });
+  if (const backend::Block variance = program.predictive_variance()) {
+    const auto stride =
+        static_cast<std::size_t>(program.wave().rows(backend::Set::query)) * outputs;
+    all.resize(static_cast<std::size_t>(count) * stride);
+    program.wave().download(variance, all);
+    for (std::size_t t = 0; t < predictions.size(); ++t) {
+      EpisodePrediction& p = predictions[t];
+      const std::span<const double> values =
+          std::span(all).subspan(t * stride, static_cast<std::size_t>(p.rows) * outputs);
+      for (const double v : values) p.std.push_back(std::sqrt(v));
+      p.diverged =
+          p.diverged || !std::ranges::all_of(p.std, [](double v) { return std::isfinite(v); });
+    }
+  }
   return predictions;
 }
 

@@ -19,6 +19,9 @@ struct EpisodePrediction {
   bool diverged = false;             ///< some output is not finite
   /// Per inner step asked for (0, 1, ..., or the last alone): [samples, rows, outputs].
   std::vector<std::vector<double>> outputs;
+  /// Predictive standard deviation of the last, noise included, [rows, outputs], where the method
+  /// itself gives one (TaskProgram::predictive_variance); else empty.
+  std::vector<double> std;
 
   // The episode's valid rows; labels or values by TaskShape::target.
   std::span<const float> support_x() const;

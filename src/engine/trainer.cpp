@@ -215,7 +215,8 @@ struct Trainer::State {
   State(const Config& config, std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
         source(std::move(tasks)),
-        assembly(assemble(config, options.device, options.threads)) {
+        assembly(
+            assemble(with_head_outputs(config, source->shape()), options.device, options.threads)) {
     check_fit(config, *assembly.network, *source);
     check_training_memory(assembly, source->shape());
     validating = config.train.validate_every > 0 && source->has(Split::validation);
@@ -430,7 +431,7 @@ struct Trainer::State {
   /// Two validations in a row whose interval holds chance: said once.
   void check_chance(const ValidationReport& v) {
     if (v.metric != "accuracy") return;
-    const double chance = 1.0 / assembly.network->outputs();
+    const double chance = 1.0 / source->shape().outputs;
     at_chance = v.value - v.half_width <= chance ? at_chance + 1 : 0;
     if (at_chance == 2 && options.progress) {
       io::log_warning(fmt::format(
@@ -482,7 +483,7 @@ struct Trainer::State {
                        const std::vector<double>& raw = p.outputs.back();
                        const auto samples = static_cast<std::size_t>(predict.samples);
                        if (classify) {
-                         const auto classes = static_cast<std::size_t>(assembly.network->outputs());
+                         const auto classes = static_cast<std::size_t>(source->shape().outputs);
                          std::vector<double> probabilities(raw.size() / samples);
                          metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows),
                                                classes, probabilities);
@@ -494,9 +495,11 @@ struct Trainer::State {
                          };
                        }
                        const auto values = p.query_values();
-                       return [&regression, raw, samples, noise,
+                       std::vector<double> spread = p.std;
+                       if (spread.empty()) spread.assign(values.size(), noise);
+                       return [&regression, raw, samples, spread = std::move(spread),
                                target = std::vector<double>(values.begin(), values.end())] {
-                         regression.add_episode(raw, samples, target, noise);
+                         regression.add_episode(raw, samples, target, spread);
                        };
                      });
     ValidationReport& r = detail.report;
@@ -508,7 +511,7 @@ struct Trainer::State {
       r.metric = "accuracy";
     } else {
       detail.mse = decisive = regression.mse();
-      if (noise > 0.0) detail.nll = regression.nll();
+      if (regression.nll().count > 0) detail.nll = regression.nll();
       r.metric = "mse";
       if (config.loss.type == LossType::gaussian_nll) {
         decisive = regression.nll();

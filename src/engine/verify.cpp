@@ -89,6 +89,29 @@ std::pair<std::size_t, std::size_t> tasks_and_rows(const Inputs& inputs, const s
   return {shape[0], shape[1]};
 }
 
+/// Classes or target values of the case's tasks: those of a closed-form head stand in its table, or
+/// follow from the targets.
+int case_outputs(const Inputs& inputs, const Config& config, const Network& network) {
+  if (!is_closed_form(config.algorithm)) return network.outputs();
+  if (!is_classification(config)) {
+    const Sizes& shape = inputs.at("query_y").shape;
+    if (shape.size() != 3 || shape[2] < 1) {
+      inputs.fail_shape("query_y", shape, "(tasks, rows, outputs)");
+    }
+    return static_cast<int>(shape[2]);
+  }
+  const int ways = config.algorithm == AlgorithmKind::protonet ? config.protonet.ways
+                   : config.algorithm == AlgorithmKind::r2d2   ? config.r2d2.ways
+                                                               : config.bayes_protonet.ways;
+  if (ways < 1) {
+    throw Error(
+        fmt::format("{}: \"ways\" is missing in the algorithm's table: expected the largest "
+                    "number of classes of a task",
+                    "case.toml"));
+  }
+  return ways;
+}
+
 TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& network) {
   const auto [tasks, support] = tasks_and_rows(inputs, "support_x", network.input());
   // an objective of training tasks' own sets has no query rows
@@ -103,7 +126,7 @@ TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& 
   }
   TaskShape shape;
   shape.input = network.input();
-  shape.outputs = network.outputs();
+  shape.outputs = case_outputs(inputs, config, network);
   shape.target = is_classification(config) ? TargetKind::label : TargetKind::value;
   shape.support = static_cast<int>(support);
   shape.query = static_cast<int>(query);
@@ -121,10 +144,14 @@ TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& 
     if (with_query) batch.query_value64 = inputs.numbers("query_y", {tasks, query, outputs});
   }
   if (inputs.has("support_n")) {
-    batch.support_n = inputs.integers("support_n", {tasks}, 1, shape.support);
+    const int least = has_prior(config.algorithm) ? 0 : 1;
+    batch.support_n = inputs.integers("support_n", {tasks}, least, shape.support);
   }
   if (with_query && inputs.has("query_n")) {
     batch.query_n = inputs.integers("query_n", {tasks}, 1, shape.query);
+  }
+  if (is_closed_form(config.algorithm) && shape.target == TargetKind::label && inputs.has("ways")) {
+    batch.ways = inputs.integers("ways", {tasks}, 1, shape.outputs);
   }
   return batch;
 }
@@ -346,6 +373,11 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
     config.abml.samples_outer = outer.samples();
   }
+  if (config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt) {
+    const int outputs = case_outputs(inputs, config, network);
+    (config.algorithm == AlgorithmKind::alpaca ? config.alpaca.outputs : config.dkt.outputs) =
+        outputs;
+  }
   Assembly assembly = assemble(config, device, threads, precision);
   backend::Backend& backend = *assembly.backend;
   if (precision && *precision != backend.precision()) {
@@ -401,7 +433,10 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
 
   const auto rows = static_cast<std::size_t>(batch.shape().query);
   const std::size_t output = rows * static_cast<std::size_t>(batch.shape().outputs);
-  std::vector<double> task_loss(tasks), query_output(tasks * samples * output);
+  std::vector<double> task_loss(tasks), query_output(tasks * samples * output), query_variance;
+  if (config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt) {
+    query_variance.resize(tasks * output);
+  }
   Scheduler scheduler(backend, *assembly.algorithm, batch.shape());
   // Tasks are disjoint, so the workers write without a lock.
   const auto visit = [&](TaskProgram& program, int first_task) {
@@ -420,6 +455,10 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
                           query_output.begin() + static_cast<std::ptrdiff_t>(to));
       }
     });
+    if (!query_variance.empty()) {
+      wave.download(program.predictive_variance(),
+                    std::span(query_variance).subspan(first * output, count * output));
+    }
   };
   const StepResult step = scheduler.step(assembly.parameters, batch, context, visit);
 
@@ -435,6 +474,10 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
     put("query_output", query_output,
         sampled ? Sizes{tasks, samples, rows, outputs} : Sizes{tasks, rows, outputs});
+  }
+  if (!query_variance.empty()) {
+    put("query_variance", query_variance,
+        {tasks, rows, static_cast<std::size_t>(batch.shape().outputs)});
   }
   if (memory) {
     for (const auto& [name, values] : memory->gradients()) {

@@ -24,11 +24,11 @@ class ClassSource final : public EpisodeSource {
     if (header.kind != io::GroupKind::classes) {
       throw Error(fmt::format("{}: holds tasks; expected classes to make episodes of", file));
     }
-    if (episodes_.ways < 2 || episodes_.ways > most_ways || episodes_.shots < 1 ||
+    if (episodes_.ways < 2 || episodes_.ways > most_ways || episodes_.shots < 0 ||
         episodes_.queries < 1) {
       throw Error(
           fmt::format("data.ways = {}, data.shots = {}, data.queries = {}: expected 2 to {} "
-                      "ways, at least 1 shot and 1 query",
+                      "ways, at least 0 shots and 1 query",
                       episodes_.ways, episodes_.shots, episodes_.queries, most_ways));
     }
     const std::int64_t needed = std::int64_t{episodes_.shots} + episodes_.queries;

@@ -17,8 +17,8 @@ class Sinusoid final : public EpisodeSource {
  public:
   explicit Sinusoid(const SinusoidOptions& options)
       : options_(options), ranges_(sinusoid_ranges(options)), recipe_{shape(), options} {
-    if (options.support < 1 || options.query < 1) {
-      throw Error("sinusoid: data.shots and data.queries must be at least 1");
+    if (options.support < 0 || options.query < 1) {
+      throw Error("sinusoid: data.shots must be at least 0, data.queries at least 1");
     }
     const auto require_range = [](double low, double high, const char* what) {
       if (!std::isfinite(low) || !std::isfinite(high) || low > high) {

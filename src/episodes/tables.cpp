@@ -22,8 +22,8 @@ class TableSource final : public EpisodeSource {
     if (header.kind != io::GroupKind::tasks) {
       throw Error(fmt::format("{}: holds classes; expected tasks", file));
     }
-    if (episodes_.shots < 1 || episodes_.queries < 1) {
-      throw Error(fmt::format("data.shots = {}, data.queries = {}: expected at least 1 of each",
+    if (episodes_.shots < 0 || episodes_.queries < 1) {
+      throw Error(fmt::format("data.shots = {}, data.queries = {}: expected at least 0 and 1",
                               episodes_.shots, episodes_.queries));
     }
     const std::int64_t wanted = std::int64_t{episodes_.shots} + episodes_.queries;

@@ -315,8 +315,19 @@ void Coverage::end_episode() {
 
 double RegressionMetrics::add_episode(std::span<const double> samples, std::size_t sample_count,
                                       std::span<const double> targets, double noise_std) {
+  const std::vector<double> same(targets.size(), noise_std);
+  return add_episode(samples, sample_count, targets, same);
+}
+
+double RegressionMetrics::add_episode(std::span<const double> samples, std::size_t sample_count,
+                                      std::span<const double> targets,
+                                      std::span<const double> noise_std) {
   const std::size_t size = targets.size();
   if (size == 0) throw Error("regression metrics: an episode without query rows");
+  if (noise_std.size() != size) {
+    throw Error("regression metrics: " + std::to_string(noise_std.size()) +
+                " standard deviations for " + std::to_string(size) + " targets");
+  }
   if (sample_count == 0 || samples.size() != sample_count * size) {
     throw Error("regression metrics: " + std::to_string(samples.size()) +
                 " predictions, expected " + std::to_string(sample_count) + " samples of " +
@@ -324,10 +335,13 @@ double RegressionMetrics::add_episode(std::span<const double> samples, std::size
   }
   const auto finite = [](double x) { return std::isfinite(x); };
   if (!std::all_of(samples.begin(), samples.end(), finite) ||
-      !std::all_of(targets.begin(), targets.end(), finite)) {
+      !std::all_of(targets.begin(), targets.end(), finite) ||
+      !std::all_of(noise_std.begin(), noise_std.end(), finite)) {
     throw Error("regression metrics: a prediction or target is not finite");
   }
-  const bool spread = sample_count > 1 || noise_std > 0.0;
+  const bool noisy =
+      std::all_of(noise_std.begin(), noise_std.end(), [](double s) { return s > 0.0; });
+  const bool spread = sample_count > 1 || noisy;
   std::vector<double> means(sample_count);
   double squares = 0.0;
   double nll = 0.0;
@@ -339,11 +353,11 @@ double RegressionMetrics::add_episode(std::span<const double> samples, std::size
     }
     mean /= static_cast<double>(sample_count);
     squares += (mean - targets[i]) * (mean - targets[i]);
-    if (noise_std > 0.0) nll += mixture_nll(targets[i], means, noise_std);
-    if (spread) coverage_.add_mixture(targets[i], means, noise_std);
+    if (noisy) nll += mixture_nll(targets[i], means, noise_std[i]);
+    if (spread) coverage_.add_mixture(targets[i], means, noisy ? noise_std[i] : 0.0);
   }
   coverage_.end_episode();
-  if (noise_std > 0.0) nll_.add(nll / static_cast<double>(size));
+  if (noisy) nll_.add(nll / static_cast<double>(size));
   const double mse = squares / static_cast<double>(size);
   mse_.add(mse);
   return mse;

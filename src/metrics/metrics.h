@@ -167,6 +167,9 @@ class RegressionMetrics {
   /// are not finite. Returns the episode's MSE.
   double add_episode(std::span<const double> samples, std::size_t sample_count,
                      std::span<const double> targets, double noise_std);
+  /// The same for a noise of its own for each target, [n, outputs].
+  double add_episode(std::span<const double> samples, std::size_t sample_count,
+                     std::span<const double> targets, std::span<const double> noise_std);
   std::size_t episodes() const { return mse_.count(); }
   Estimate mse() const { return mse_.estimate(); }
   Estimate nll() const { return nll_.estimate(); }  ///< count 0 where never recorded

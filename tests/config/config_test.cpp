@@ -178,13 +178,15 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.toml:1: [optimiser]: unknown table; did you mean [optimizer]?"},
         Message{"[qqqqqq]",
                 "run.toml:1: [qqqqqq]: unknown table; expected one of [network], [loss], [inner], "
-                "[meta_sgd], [abml], [leo], [hvi], [data], [optimizer], [train] or [evaluate]"},
+                "[meta_sgd], [abml], [leo], [hvi], [protonet], [r2d2], [bayes_protonet], [alpaca], "
+                "[dkt], [data], [optimizer], [train] or [evaluate]"},
         Message{"inner = 3", "run.toml:1: inner: expected a table, [inner], got 3"},
         // The first line with an unknown name is reported, not the first in the alphabet.
         Message{"[train]\nstep = 1\n[data]\nshot = 1",
                 "run.toml:2: train.step: unknown key; did you mean train.steps?"},
         Message{"algorithm = \"vae\"\n[vae]\nbound = \"vb\"",
-                "run.toml:1: algorithm: expected maml, meta_sgd, abml, leo or hvi, got the string "
+                "run.toml:1: algorithm: expected maml, meta_sgd, abml, leo, hvi, protonet, r2d2, "
+                "bayes_protonet, alpaca or dkt, got the string "
                 "\"vae\""},
         Message{"algorithm = \"abml\"\n[abml]\nestimator = \"flip\"",
                 "run.toml:3: abml.estimator: expected weight, flipout or local, got the string "
@@ -230,7 +232,8 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'abml'\n[abml]\nsupport_in_outer = 1",
                 "run.toml:3: abml.support_in_outer: expected true or false, got 1"},
         Message{"algorithm = true",
-                "run.toml:1: algorithm: expected maml, meta_sgd, abml, leo or hvi, got true"},
+                "run.toml:1: algorithm: expected maml, meta_sgd, abml, leo, hvi, protonet, r2d2, "
+                "bayes_protonet, alpaca or dkt, got true"},
         Message{"[network]\ntype = 5",
                 "run.toml:2: network.type: expected mlp, linear, conv4 or sequential, got 5"},
         Message{"[network]\ntype = \"re\\nsnet\"",
@@ -494,7 +497,8 @@ TEST(Override, Messages) {
       error_of("", {"inner.steps=3\nseed = 4"}),
       "--set: inner.steps: expected an integer from 0 to 100000, got the string \"3\\nseed = 4\"");
   EXPECT_EQ(error_of("", {"algorithm=vae"}),
-            "--set: algorithm: expected maml, meta_sgd, abml, leo or hvi, got the string \"vae\"");
+            "--set: algorithm: expected maml, meta_sgd, abml, leo, hvi, protonet, r2d2, "
+            "bayes_protonet, alpaca or dkt, got the string \"vae\"");
   EXPECT_EQ(error_of("", {"abml.samples_inner=3"}),
             "--set: abml.samples_inner: applies to algorithm = \"abml\" alone; here algorithm = "
             "\"maml\"");
@@ -651,6 +655,44 @@ TEST(Check, FindsWhatCodePutIn) {
   config.network.type = "conv4";
   config.network.image = {28};
   EXPECT_THROW(config.check(), Error);
+}
+
+TEST(ClosedForm, TablesLossesAndWhatNeedsAPrior) {
+  const auto head = [](const std::string& algorithm, const std::string& more = "") {
+    return "algorithm = \"" + algorithm + "\"\n" + more;
+  };
+  EXPECT_EQ(Config::parse(head("protonet")).loss.type, LossType::cross_entropy);
+  EXPECT_EQ(Config::parse(head("r2d2")).loss.type, LossType::cross_entropy);
+  EXPECT_EQ(Config::parse(head("alpaca", "[alpaca]")).loss.type, LossType::gaussian_nll);
+  EXPECT_EQ(error_of(head("alpaca", "[loss]\ntype = \"mse\"")),
+            "run.toml:3: loss.type: expected \"gaussian_nll\" with algorithm = \"alpaca\", got "
+            "\"mse\"");
+  EXPECT_EQ(error_of(head("r2d2", "[loss]\ntype = \"gaussian_nll\"")),
+            "run.toml:3: loss.type: expected \"cross_entropy\" or \"mse\" with algorithm = "
+            "\"r2d2\", got \"gaussian_nll\"");
+  EXPECT_THAT(error_of(head("dkt", "[inner]\nsteps = 2")),
+              StartsWith("run.toml:2: [inner]: applies to algorithm = "));
+  EXPECT_THAT(error_of(head("dkt", "[evaluate]\nsteps = 2")),
+              StartsWith("run.toml:3: evaluate.steps: applies to algorithm = "));
+  EXPECT_THAT(error_of(head("protonet", "[dkt]\nkernel = \"rbf\"")),
+              StartsWith("run.toml:2: [dkt]: applies to algorithm = "));
+  EXPECT_THAT(error_of(head("r2d2", "[loss]\ntype = \"mse\"\n[r2d2]\nways = 3")),
+              StartsWith("run.toml:5: r2d2.ways: applies to"));
+  EXPECT_EQ(Config::parse(head("dkt", "[data]\nshots = 0")).data.shots, 0);
+  EXPECT_EQ(error_of("[data]\nshots = 0"),
+            "run.toml:2: data.shots: expected at least 1 with algorithm = \"maml\" (0 is for "
+            "bayes_protonet, alpaca and dkt), got 0");
+  EXPECT_EQ(error_of(head("r2d2", "[data]\nshots = 0")),
+            "run.toml:3: data.shots: expected at least 1 with algorithm = \"r2d2\" (0 is for "
+            "bayes_protonet, alpaca and dkt), got 0");
+  const std::string conv4 = "[network]\ntype = \"conv4\"\nclasses = 0\n";
+  const Network network = Config::parse(head("protonet", conv4)).make_network();
+  EXPECT_EQ(network.outputs(), 64);
+  EXPECT_EQ(network.parameters().back().name, "blocks.3.norm.bias");
+  EXPECT_THAT(
+      error_of(conv4 + "[loss]\ntype = \"cross_entropy\""),
+      StartsWith("run.toml:3: network.classes: 0 (no linear layer) is for algorithms with a "
+                 "closed-form head"));
 }
 
 TEST(CheckData, HoldsDataAgainstNetworkAndLoss) {

@@ -194,7 +194,7 @@ TEST(Sinusoid, NoiseHasTheAskedDeviation) {
 }
 
 TEST(Sinusoid, BadOptionsNameTheKey) {
-  EXPECT_THAT(error_text([] { make_sinusoid({.support = 0}); }), HasSubstr("data.shots"));
+  EXPECT_THAT(error_text([] { make_sinusoid({.support = -1}); }), HasSubstr("data.shots"));
   EXPECT_THAT(error_text([] { make_sinusoid({.x_low = 2, .x_high = 1}); }),
               HasSubstr("data.x_low"));
   EXPECT_THAT(error_text([] { make_sinusoid({.x_high = 1e6}); }), HasSubstr("8192"));

@@ -37,6 +37,45 @@ log_every = 3
   return Config::parse(text, "test", overrides);
 }
 
+/// An algorithm with a closed-form head on sinusoids: alpaca, dkt or r2d2.
+inline Config head_config(const std::string& algorithm,
+                          const std::vector<std::string>& overrides = {}) {
+  return Config::parse("algorithm = \"" + algorithm + "\"\n" +
+                           (algorithm == "r2d2" ? "loss.type = \"mse\"\n" : "") + R"(
+seed = 3
+network = { layers = [1, 12, 5], activation = "tanh" }
+data = { shots = 4, queries = 5, noise_std = 0.25 }
+optimizer.clip_norm = 5.0
+evaluate.episodes = 40
+[train]
+steps = 14
+meta_batch = 20
+validate_every = 4
+validation_episodes = 19
+log_every = 3
+)",
+                       "test", overrides);
+}
+
+/// The same for classes of vectors of six numbers: protonet, bayes_protonet or r2d2.
+inline Config class_head_config(const std::string& algorithm, const std::filesystem::path& file,
+                                std::vector<std::string> overrides = {}) {
+  overrides.push_back("data.path=" + file.string());
+  return Config::parse("algorithm = \"" + algorithm + "\"\n" + R"(
+seed = 3
+network = { type = "linear", layers = [6, 4] }
+data = { source = "file", ways = 3, shots = 2, queries = 3 }
+evaluate.episodes = 40
+[train]
+steps = 14
+meta_batch = 20
+validate_every = 4
+validation_episodes = 19
+log_every = 3
+)",
+                       "test", overrides);
+}
+
 /// LEO that generates all weights of a small network, for sinusoids.
 inline Config leo_points(const std::vector<std::string>& overrides = {}) {
   return Config::parse(R"(

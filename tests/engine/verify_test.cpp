@@ -245,10 +245,33 @@ constexpr const char* shared_cases[] = {"abml_conv4",
                                         "maml_sequential",
                                         "metasgd_layer_rates_per_step",
                                         "metasgd_mlp"};
+// The cases of closed-form heads.
+constexpr const char* head_cases[] = {"alpaca_mlp",
+                                      "bayes_protonet_ways_differ",
+                                      "dkt_rbf_marginal",
+                                      "protonet_conv4_cosine",
+                                      "protonet_mlp_euclidean",
+                                      "r2d2_mlp_classify",
+                                      "r2d2_regression_ragged"};
+
+/// On the backends that have what these heads are composed of.
+class SharedHeadCase : public testing::TestWithParam<const char*> {};
+
+TEST_P(SharedHeadCase, Agrees) {
+  const fs::path folder = fs::path(KSHOT_SHARED_DIR) / "cases" / GetParam();
+  if (!fs::exists(folder)) GTEST_SKIP() << "the shared cases are not here: " << folder;
+  const VerifyResult result = verify_case(folder, "reference", {});
+  EXPECT_FALSE(result.keys.empty());
+  for (const VerifyKey& key : result.keys) {
+    EXPECT_LE(key.error, result.tolerance) << key.name;
+  }
+}
+
 std::string name_of(const testing::TestParamInfo<const char*>& info) {
   return info.param;
 }
 INSTANTIATE_TEST_SUITE_P(AllItTakes, SharedCaseOnCuda, testing::ValuesIn(shared_cases), name_of);
+INSTANTIATE_TEST_SUITE_P(All, SharedHeadCase, testing::ValuesIn(head_cases), name_of);
 INSTANTIATE_TEST_SUITE_P(All, SharedCase, testing::ValuesIn(shared_cases), name_of);
 
 }  // namespace

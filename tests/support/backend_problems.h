@@ -376,7 +376,7 @@ inline Problem make_problem(std::shared_ptr<const Network> network, backend::Los
       label.assign(static_cast<std::size_t>(tasks * largest), 1 << 30);
     }
     for (int t = 0; t < tasks; ++t) {
-      const int valid = t == 0 ? largest : pick(random, rows.least, largest);
+      const int valid = t == 0 ? largest : pick(random, std::min(rows.least, largest), largest);
       n[static_cast<std::size_t>(t)] = valid;
       for (int r = 0; r < valid; ++r) {
         const auto row = static_cast<std::size_t>(t * largest + r);

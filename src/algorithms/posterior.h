@@ -1,0 +1,86 @@
+// Posteriors of y = f + e, e ~ N(0, noise), that closed-form heads for real targets share, with
+// their derivatives: a Gaussian process given its kernel matrices, and linear regression
+// f = x w, w ~ N(0, I), in the smaller of its primal and dual form. All outputs of a task share one
+// system; targets come as residuals from the prior's mean.
+//
+// S, Q: rows of the support and query set; shapes are those of a wave's matrices
+// (backend/linear_algebra.h). Factorizations that need a jitter are counted in `jittered`.
+#pragma once
+
+#include "backend/linear_algebra.h"
+
+namespace kshot {
+
+/// With A = K_SS + noise I and alpha = A^-1 r: mean K_QS alpha, and `explained`, the part of the
+/// prior variance of a query row that the support rows explain, k_q A^-1 k_q^T.
+class KernelPosterior {
+ public:
+  KernelPosterior(backend::LinearAlgebra& la, backend::Wave& wave, int support, int query,
+                  int outputs);
+
+  /// k_ss [S, S], k_qs [Q, S], noise [1, 1], r [S, outputs]; overwrites mean [Q, outputs] and,
+  /// where given, explained [Q, 1].
+  void predict(const backend::Matrix& k_ss, const backend::Matrix& k_qs,
+               const backend::Matrix& noise, const backend::Matrix& r,
+               const backend::Matrix& jittered, const backend::Matrix& mean,
+               const backend::Matrix& explained);
+  /// After predict, from the gradients by mean and, where given, by explained: overwrites g_k_ss
+  /// (not symmetric), g_k_qs and g_r; adds to g_noise.
+  void pullback(const backend::Matrix& k_qs, const backend::Matrix& g_mean,
+                const backend::Matrix& g_explained, const backend::Matrix& g_k_ss,
+                const backend::Matrix& g_k_qs, const backend::Matrix& g_noise,
+                const backend::Matrix& g_r);
+
+ private:
+  backend::LinearAlgebra& la_;
+  backend::Wave& wave_;
+  backend::Matrix a_, l_, alpha_, u_, half_, e_, scaled_;
+};
+
+/// f(x) = x w, w ~ N(0, I): the mean at the query rows and the posterior variance of f. This is
+/// ridge regression with lambda = noise.
+class LinearPosterior {
+ public:
+  LinearPosterior(backend::LinearAlgebra& la, backend::Wave& wave, int support, int query,
+                  int inputs, int outputs, bool with_variance);
+
+  /// Whether the system has the size of the inputs rather than of the support rows.
+  bool primal() const { return primal_; }
+
+  /// x_s [S, p], x_q [Q, p], noise [1, 1], r [S, outputs]; mean() and variance() are then there.
+  void predict(const backend::Matrix& x_s, const backend::Matrix& x_q, const backend::Matrix& noise,
+               const backend::Matrix& r, const backend::Matrix& jittered);
+  const backend::Matrix& mean() const { return mean_; }
+  /// [Q, 1], without the noise; none without with_variance.
+  const backend::Matrix& variance() const { return variance_; }
+
+  /// After predict: overwrites g_x_s, g_x_q and g_r; adds to g_noise. g_variance: none without
+  /// with_variance.
+  void pullback(const backend::Matrix& x_s, const backend::Matrix& x_q,
+                const backend::Matrix& noise, const backend::Matrix& r,
+                const backend::Matrix& g_mean, const backend::Matrix& g_variance,
+                const backend::Matrix& g_x_s, const backend::Matrix& g_x_q,
+                const backend::Matrix& g_noise, const backend::Matrix& g_r);
+
+ private:
+  void predict_primal(const backend::Matrix& x_s, const backend::Matrix& x_q,
+                      const backend::Matrix& noise, const backend::Matrix& r,
+                      const backend::Matrix& jittered);
+  void pullback_primal(const backend::Matrix& x_s, const backend::Matrix& x_q,
+                       const backend::Matrix& noise, const backend::Matrix& r,
+                       const backend::Matrix& g_mean, const backend::Matrix& g_variance,
+                       const backend::Matrix& g_x_s, const backend::Matrix& g_x_q,
+                       const backend::Matrix& g_noise, const backend::Matrix& g_r);
+
+  backend::LinearAlgebra& la_;
+  backend::Wave& wave_;
+  bool primal_, empty_;  ///< empty: no support rows, the prior alone
+  KernelPosterior kernel_;
+  backend::Matrix mean_, variance_;
+  // dual
+  backend::Matrix k_ss_, k_qs_, explained_, g_k_ss_, g_k_qs_, g_explained_;
+  // primal
+  backend::Matrix a_, l_, w_, half_, e_, scaled_, solved_, g_w_, g_a_;
+};
+
+}  // namespace kshot
