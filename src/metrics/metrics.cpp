@@ -313,8 +313,9 @@ void Coverage::end_episode() {
   targets_ = 0;
 }
 
-double RegressionMetrics::add_episode(std::span<const double> samples, std::size_t sample_count,
-                                      std::span<const double> targets, double noise_std) {
+RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
+                                               std::size_t sample_count,
+                                               std::span<const double> targets, double noise_std) {
   const std::size_t size = targets.size();
   if (size == 0) throw Error("regression metrics: an episode without query rows");
   if (sample_count == 0 || samples.size() != sample_count * size) {
@@ -343,10 +344,12 @@ double RegressionMetrics::add_episode(std::span<const double> samples, std::size
     if (spread) coverage_.add_mixture(targets[i], means, noise_std);
   }
   coverage_.end_episode();
-  if (noise_std > 0.0) nll_.add(nll / static_cast<double>(size));
-  const double mse = squares / static_cast<double>(size);
-  mse_.add(mse);
-  return mse;
+  RegressionScore score;
+  score.mse = squares / static_cast<double>(size);
+  score.nll = noise_std > 0.0 ? nll / static_cast<double>(size) : std::nan("");
+  mse_.add(score.mse);
+  if (noise_std > 0.0) nll_.add(score.nll);
+  return score;
 }
 
 }  // namespace kshot::metrics
