@@ -23,6 +23,8 @@ struct EmbedderOptions {
   int threads = 0;
   /// Changes to the checkpoint's configuration: "data.path=elsewhere.kshot".
   std::vector<std::string> overrides = {};
+  /// Take the norm layers' statistics from the data file although it is not that of the training.
+  bool allow_changed_data = false;
 };
 
 /// The features of an example depend on the run and on that example alone, never on the examples

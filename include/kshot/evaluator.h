@@ -34,6 +34,18 @@ struct CalibrationBin {
   double confidence = 0.0, accuracy = 0.0;
 };
 
+/// Scores of the single episodes, in their order; what does not apply is empty.
+struct EpisodeScores {
+  std::vector<double> accuracy, brier;  ///< classification
+  std::vector<double> mse;              ///< regression
+  std::vector<double> nll;              ///< nats per row
+};
+
+/// The smallest and the largest of a number of rows over episodes.
+struct RowRange {
+  int least = 0, most = 0;
+};
+
 /// One way to predict, judged on all episodes. What does not apply is absent.
 struct Score {
   std::string name;                          ///< "maml", "nearest centroid"
@@ -44,6 +56,7 @@ struct Score {
   std::optional<Statistic> mse;  ///< regression: mean over rows and outputs
   std::optional<Statistic> nll;  ///< nats a row
   std::vector<CoverageScore> coverage;
+  EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored
 };
 
 struct Evaluation {
@@ -53,6 +66,8 @@ struct Evaluation {
   std::string source;      ///< the episodes, in words
   Split split = Split::test;
   TaskShape shape;
+  /// Rows of the episodes as they were drawn, and for classification support rows per class.
+  RowRange support, query, shots;
   std::uint64_t seed = 0;
   int episodes = 0;
   int diverged = 0;  ///< episodes left out: their adapted network left the finite range
@@ -60,10 +75,17 @@ struct Evaluation {
   std::string norm_statistics;  ///< "batch", "support"; "none": no norm layers
   std::string device;
   double seconds = 0.0;
+  /// The data file that the episodes were drawn from and its checksum; empty for other sources.
+  std::string data_path, data_checksum;
+  /// Checksum of the file that the run was trained on, where it is another one.
+  std::string trained_checksum;
+  std::vector<int> scored;       ///< numbers of the episodes that did not diverge
   std::vector<Score> steps;      ///< after 0, 1, ... inner steps
   std::vector<Score> baselines;  ///< the same episodes
 
   const Score& last() const { return steps.back(); }
+  /// What the numbers hold for, in one line: episodes, split, ways, shots, inner steps, samples.
+  std::string conditions() const;
   /// As a table for people.
   std::string table() const;
   std::string to_json() const;
@@ -79,12 +101,14 @@ struct EvaluatorOptions {
   Split split = Split::test;
   bool baselines = true;
   bool progress = false;
+  /// Evaluate although the data file is not the one that the run was trained on.
+  bool allow_changed_data = false;
 };
 
 class Evaluator {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint. Episodes from the
-  /// run's own [data] ...
+  /// run's own [data]; throws Error where its data file is another one than in training ...
   explicit Evaluator(const std::filesystem::path& run, EvaluatorOptions options = {});
   /// ... or from a source.
   Evaluator(const std::filesystem::path& run, std::shared_ptr<const EpisodeSource> source,

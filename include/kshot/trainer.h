@@ -48,14 +48,17 @@ struct ValidationReport {
 
 struct TrainerOptions {
   /// Where configuration, metrics and checkpoints go. Created; must not hold a run already, unless
-  /// resumed. Empty: nothing is written, the parameters stay with the Trainer.
+  /// resumed, and no other training may run in it. A run that fails in its first step leaves
+  /// nothing there. Empty: nothing is written, the parameters stay with the Trainer.
   std::filesystem::path run_folder = {};
-  /// Go on from run_folder's last checkpoint, bit for bit as if never stopped.
+  /// Go on from run_folder's last checkpoint, bit for bit as if never stopped. Throws Error where
+  /// the data file is another one than before.
   bool resume = false;
-  std::string device = "auto";  ///< auto | cpu | reference | cuda
-  int threads = 0;              ///< 0: all cores
-  bool progress = false;        ///< a progress line and messages on standard error
-  std::string command = {};     ///< recorded in run.json
+  bool allow_changed_data = false;  ///< resume although the data file is another one
+  std::string device = "auto";      ///< auto | cpu | reference | cuda
+  int threads = 0;                  ///< 0: all cores
+  bool progress = false;            ///< a progress line and messages on standard error
+  std::string command = {};         ///< recorded in run.json
   std::function<void(const TrainReport&)> on_report = {};  ///< every train.log_every steps
   std::function<void(const ValidationReport&)> on_validation = {};
   /// Asked after every step; true: write a checkpoint and return.
@@ -72,6 +75,8 @@ struct TrainResult {
   bool validated = false;
   ValidationReport best;                  ///< where validated
   std::uint64_t tasks = 0, diverged = 0;  ///< over all sessions of the run
+  /// Whether the source has episodes of these splits to evaluate on.
+  bool has_validation = false, has_test = false;
 };
 
 class Trainer {

@@ -20,7 +20,7 @@ struct TrainArguments {
   std::string config, resume, out;
   std::vector<std::string> set;
   Machine machine;
-  bool quiet = false;
+  bool quiet = false, allow_changed_data = false;
   std::string command;  ///< as typed, for the record
 };
 int run_train(const TrainArguments& arguments);
@@ -31,7 +31,7 @@ struct EvaluateArguments {
   int episodes = -1, steps = -2, samples = -1, shots = -1;  ///< below their range: as configured
   long long seed = -1;
   std::string norm;
-  bool no_baselines = false, quiet = false;
+  bool no_baselines = false, quiet = false, allow_changed_data = false;
   Machine machine;
 };
 int run_evaluate(const EvaluateArguments& arguments);

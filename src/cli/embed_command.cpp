@@ -20,6 +20,7 @@ int run_embed(const EmbedArguments& a) {
   options.device = a.machine.device;
   options.threads = a.machine.threads;
   options.overrides = a.set;
+  options.allow_changed_data = a.allow_changed_data;
   const Embedder embedder(a.run, options);
   const std::string data = a.data.empty() ? embedder.config().data.path : a.data;
   if (data.empty()) {

@@ -11,7 +11,7 @@ namespace kshot::cli {
 struct EmbedArguments {
   std::string run, data, out;  ///< data: empty for the run's own
   std::vector<std::string> set;
-  bool quiet = false;
+  bool quiet = false, allow_changed_data = false;
   Machine machine;
 };
 int run_embed(const EmbedArguments& arguments);

@@ -33,6 +33,7 @@ int run_evaluate(const EvaluateArguments& a) {
                                             : Split::train;
   options.baselines = !a.no_baselines;
   options.progress = !a.quiet;
+  options.allow_changed_data = a.allow_changed_data;
   std::error_code ignored;
   const fs::path run = a.run;
   const fs::path out = !a.out.empty()                   ? fs::path(a.out)

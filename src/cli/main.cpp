@@ -40,7 +40,7 @@ class CommandLine {
 Outputs: folders that are missing are made. An output is never an input of the command, and never a file
 that kshot did not write. A file of the same kind that kshot wrote is replaced, and a line says so.
 Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on standard error),
-130 or 143 stopped by SIGINT or SIGTERM after a checkpoint was written.)");
+128 + n stopped by signal n (129 SIGHUP, 130 SIGINT, 143 SIGTERM) after a checkpoint was written.)");
     app_.set_version_flag("--version", std::string("kshot ") + version());
     app_.require_subcommand(1);
     add_train();
@@ -115,6 +115,11 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
         ->allow_extra_args(false);
   }
 
+  static void add_changed_data(CLI::App* sub, bool& allowed) {
+    sub->add_flag("--allow-changed-data", allowed,
+                  "Take a data file that is not the one the run was trained on; results say so");
+  }
+
   void add_train() {
     CLI::App* sub = command("train", "Meta-train from a configuration",
                             R"(Examples:
@@ -124,15 +129,17 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
   kshot train --resume runs/five-steps --set train.steps=40000
 
 The run folder gets config.toml (as resolved), run.json (versions, seed, device, command),
-metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors.
-SIGINT or SIGTERM: the step is finished, a checkpoint written, exit status 130 or 143; --resume goes
-on bit for bit as if never stopped.)");
+metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors. One training at a time
+runs in a folder; run.lock is its lock, which ends with the process.
+SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit status 130, 143 or 129;
+--resume goes on bit for bit as if never stopped. It takes the data file that the run began with.)");
     sub->add_option("config", train_.config, "Configuration (TOML); with --resume the run's own");
     add_set(sub, train_.set);
     sub->add_option("--resume", train_.resume, "Run folder to go on with")->type_name("RUN");
     sub->add_option("--out", train_.out, "Run folder; default: runs/NAME, the configuration's name")
         ->type_name("DIR");
     sub->add_flag("--quiet", train_.quiet, "No progress, no messages");
+    add_changed_data(sub, train_.allow_changed_data);
     add_machine(sub, train_.machine);
     sub->callback([this] {
       train_.command = command_;
@@ -149,7 +156,9 @@ on bit for bit as if never stopped.)");
   kshot evaluate runs/first --shots 5 --set data.queries=10
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
-output, the numbers to evaluation.json in the run folder (or --out).)");
+output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). The
+data file must be the one that the run was trained on; where data.path is not there, its place in
+training is looked at.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")
         ->check(CLI::PositiveNumber);
@@ -169,6 +178,7 @@ output, the numbers to evaluation.json in the run folder (or --out).)");
     sub->add_flag("--quiet", evaluate_.quiet, "No progress");
     sub->add_option("--out", evaluate_.out, "JSON file")->type_name("FILE");
     add_set(sub, evaluate_.set);
+    add_changed_data(sub, evaluate_.allow_changed_data);
     add_machine(sub, evaluate_.machine);
     sub->callback([this] { status_ = run_evaluate(evaluate_); });
   }
@@ -228,6 +238,7 @@ of the run's data file (data.path): an example's features depend on nothing besi
         ->required();
     add_set(sub, embed_.set);
     sub->add_flag("--quiet", embed_.quiet, "No progress, no messages");
+    add_changed_data(sub, embed_.allow_changed_data);
     add_machine(sub, embed_.machine);
     sub->callback([this] { status_ = run_embed(embed_); });
   }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -63,7 +64,7 @@ double probe(Assembly& assembly, Scheduler& scheduler, const EpisodeSource& sour
 int run_plan(const PlanArguments& a) {
   const Config config = Config::load(a.config, a.set);
   config.check_data(a.config);
-  const std::unique_ptr<EpisodeSource> source = make_source(config);
+  const std::unique_ptr<EpisodeSource> source = make_source(config, std::array{Split::train});
   const TaskShape shape = source->shape();
   Assembly assembly =
       assemble(with_head_outputs(config, shape), a.machine.device, a.machine.threads);

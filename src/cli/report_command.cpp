@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "cli/commands.h"
@@ -38,6 +39,37 @@ std::vector<std::string> run_names(const std::vector<std::string>& folders) {
     throw Error("compare: the same run folder is given twice");
   }
   return names;
+}
+
+/// What tells that the runs' results do not belong side by side; empty where they do. Inner steps
+/// and samples are a run's own.
+std::string evaluation_warning(const std::vector<std::string>& names,
+                               const std::vector<RunPieces>& runs) {
+  std::set<std::string> tasks, data;
+  std::string each;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const std::optional<Evaluation>& e = runs[i].evaluation;
+    if (!e) continue;
+    const std::string task =
+        fmt::format("{} split, {} support rows, {} query rows, {}", split_name(e->split),
+                    fmt::format("{} to {}", e->support.least, e->support.most),
+                    fmt::format("{} to {}", e->query.least, e->query.most),
+                    e->shape.target == TargetKind::label ? fmt::format("{} ways", e->shape.outputs)
+                                                         : "numbers");
+    tasks.insert(fmt::format("{}, seed {}, {} episodes", task, e->seed, e->episodes));
+    if (!e->data_checksum.empty()) data.insert(e->data_checksum);
+    each += fmt::format("{}{}: {}", each.empty() ? "" : "; ", names[i], e->conditions());
+  }
+  if (tasks.size() > 1) {
+    return "The runs were evaluated on different episodes, so that their results are not "
+           "comparable: " +
+           each;
+  }
+  if (data.size() > 1) {
+    return "The runs were evaluated on different data files, so that their results are not "
+           "comparable";
+  }
+  return {};
 }
 
 void print_table(const report::Comparison& comparison) {
@@ -97,8 +129,10 @@ int run_compare(const CompareArguments& a) {
   io::OutputFile file(a.out.empty() ? "comparison.html" : a.out, io::OutputKind::page);
   report::Comparison comparison;
   comparison.title = "Comparison";
+  std::vector<RunPieces> runs;
+  runs.reserve(names.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
-    const RunPieces run = read_run(a.runs[i]);
+    const RunPieces& run = runs.emplace_back(read_run(a.runs[i]));
     if (!run.evaluation) {
       io::log_info(
           fmt::format("{} has not been evaluated: kshot evaluate {}", a.runs[i], a.runs[i]));
@@ -122,6 +156,10 @@ int run_compare(const CompareArguments& a) {
     comparison.runs.push_back(std::move(entry));
   }
   comparison.subtitle = fmt::format("{} runs", comparison.runs.size());
+  if (const std::string warning = evaluation_warning(names, runs); !warning.empty()) {
+    io::log_warning(warning);
+    comparison.subtitle += ". " + warning;
+  }
   print_table(comparison);
   file.write(report::render(comparison));
   fmt::print("\n{}\n", file.path().string());

@@ -34,7 +34,8 @@ void add_cards(report::Report& page, const RunPieces& run) {
   if (!run.evaluation) return;
   const Score& s = run.evaluation->last();
   const std::string note =
-      fmt::format("{}, {} episodes", run.name, run.evaluation->episodes - run.evaluation->diverged);
+      fmt::format("{}, {} {}", run.name, run.evaluation->episodes - run.evaluation->diverged,
+                  episodes_text(*run.evaluation));
   if (s.accuracy) {
     page.cards.push_back({"accuracy", report::format_percent(estimate(*s.accuracy)), note});
     if (s.ece) page.cards.push_back({"calibration error", fmt::format("{:.3f}", *s.ece), note});
@@ -84,7 +85,7 @@ report::Report report_page(const std::vector<const RunPieces*>& runs,
   page.tasks_x_label = "x";
   page.tasks_y_label = "y";
   if (!page.coverage.empty()) {
-    page.coverage_caption = "Share of query targets within the central bands, over test episodes.";
+    page.coverage_caption = "Share of query targets within the central bands, over episodes.";
   }
   return page;
 }

@@ -256,7 +256,10 @@ std::vector<report::Chart> charts(const RunPieces& run) {
     const bool classify = e.last().accuracy.has_value();
     report::Chart chart;
     chart.title = classify ? "Accuracy against shots" : "Error against shots";
-    chart.caption = fmt::format("Mean over {} episodes with 95 % intervals", e.episodes);
+    chart.caption =
+        fmt::format("Mean over {} {} with 95 % intervals, {} inner step{}, {} sample{}", e.episodes,
+                    episodes_text(e), e.last().inner_steps, e.last().inner_steps == 1 ? "" : "s",
+                    e.samples, e.samples == 1 ? "" : "s");
     chart.x_label = classify ? "support examples a class" : "support points";
     chart.y_label = classify ? "accuracy" : "mean squared error";
     chart.log_x = true;
@@ -308,7 +311,7 @@ std::vector<report::Diverged> diverged(const RunPieces& run) {
   const RunState& state = run.checkpoint.state;
   all.push_back({run.name + ", training", state.diverged, state.tasks, ""});
   if (run.evaluation) {
-    all.push_back({run.name + ", test episodes",
+    all.push_back({run.name + ", " + episodes_text(*run.evaluation),
                    static_cast<std::uint64_t>(run.evaluation->diverged),
                    static_cast<std::uint64_t>(run.evaluation->episodes), ""});
   }
@@ -320,11 +323,8 @@ std::vector<report::Table> tables(const RunPieces& run) {
   const Evaluation& e = *run.evaluation;
   const bool classify = e.last().accuracy.has_value();
   report::Table table;
-  table.title = run.name + " on test episodes";
-  table.caption = fmt::format(
-      "{} episodes of {}, {} support and {} query rows{}{}", e.episodes, e.source, e.shape.support,
-      e.shape.query, e.samples > 1 ? fmt::format(", {} samples", e.samples) : "",
-      e.norm_statistics == "none" ? "" : ", norm statistics: " + e.norm_statistics);
+  table.title = run.name + " on " + episodes_text(e);
+  table.caption = fmt::format("{} ({})", e.conditions(), e.source);
   table.columns = classify ? std::vector<std::string>{"", "accuracy", "NLL", "Brier", "ECE"}
                            : std::vector<std::string>{"", "MSE", "NLL"};
   if (!classify) {
@@ -361,16 +361,25 @@ std::vector<report::Table> tables(const RunPieces& run) {
   return {table};
 }
 
+std::string episodes_text(const Evaluation& evaluation) {
+  return fmt::format("{} episodes", split_name(evaluation.split));
+}
+
 report::Facts numbers(const RunPieces& run) {
   report::Facts facts;
   if (run.evaluation) {
     const Score& s = run.evaluation->last();
-    if (s.accuracy)
-      facts.emplace_back("test accuracy", report::format_percent(estimate(*s.accuracy)));
-    if (s.mse) facts.emplace_back("test MSE", report::format(estimate(*s.mse)));
-    if (s.nll) facts.emplace_back("test NLL", report::format(estimate(*s.nll)));
-    if (s.brier) facts.emplace_back("test Brier", report::format(estimate(*s.brier)));
-    if (s.ece) facts.emplace_back("test ECE", fmt::format("{:.3f}", *s.ece));
+    const std::string split = split_name(run.evaluation->split);
+    facts.emplace_back("evaluated on", run.evaluation->conditions());
+    const auto put = [&](const char* name, const std::optional<Statistic>& value, auto format) {
+      if (value) facts.emplace_back(split + " " + name, format(estimate(*value)));
+    };
+    put("accuracy", s.accuracy, report::format_percent);
+    const auto plain = [](const report::Estimate& e) { return report::format(e); };
+    put("MSE", s.mse, plain);
+    put("NLL", s.nll, plain);
+    put("Brier", s.brier, plain);
+    if (s.ece) facts.emplace_back(split + " ECE", fmt::format("{:.3f}", *s.ece));
     for (const CoverageScore& c : s.coverage) {
       facts.emplace_back(fmt::format("in {:.0f} % band", 100.0 * c.level),
                          report::format_percent(estimate(c.observed)));

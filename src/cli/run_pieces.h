@@ -44,7 +44,9 @@ std::vector<report::BandCoverage> coverage(const RunPieces& run);
 std::vector<report::Reliability> reliability(const RunPieces& run);
 std::vector<report::Diverged> diverged(const RunPieces& run);
 std::vector<report::Table> tables(const RunPieces& run);
-/// Headline numbers of the test episodes and the validation.
+/// Headline numbers of the evaluation, with what they hold for, and of the validation.
 report::Facts numbers(const RunPieces& run);
+/// "test episodes": of the split that was evaluated.
+std::string episodes_text(const Evaluation& evaluation);
 
 }  // namespace kshot::cli

@@ -1,7 +1,11 @@
 #include <fmt/format.h>
 
+#include <sys/stat.h>
+
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <system_error>
 
@@ -22,39 +26,73 @@ extern "C" void on_signal(int signal) {
   caught_signal = signal;
 }
 
-/// Notes SIGINT and SIGTERM while it lives; a second one of a kind ends the process at once.
+/// Notes SIGINT, SIGTERM and SIGHUP while it lives; a second one of a kind ends the process at
+/// once. Where SIGHUP is ignored (nohup), it stays so.
 class SignalScope {
  public:
   SignalScope() {
     caught_signal = 0;
-    for (std::size_t i = 0; i < 2; ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
+      sigaction(signals[i], nullptr, &before_[i]);
+      if (signals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN) continue;
       struct sigaction action {};
       action.sa_handler = on_signal;
       action.sa_flags = static_cast<int>(SA_RESETHAND);
       sigemptyset(&action.sa_mask);
-      sigaction(signals[i], &action, &before_[i]);
+      sigaction(signals[i], &action, nullptr);
     }
   }
   ~SignalScope() {
-    for (std::size_t i = 0; i < 2; ++i) sigaction(signals[i], &before_[i], nullptr);
+    for (std::size_t i = 0; i < count; ++i) sigaction(signals[i], &before_[i], nullptr);
   }
   SignalScope(const SignalScope&) = delete;
   SignalScope& operator=(const SignalScope&) = delete;
 
  private:
-  static constexpr int signals[] = {SIGINT, SIGTERM};
-  struct sigaction before_[2];
+  static constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP};
+  static constexpr std::size_t count = std::size(signals);
+  struct sigaction before_[count];
 };
 
-/// runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that is free.
-fs::path default_folder(const fs::path& config) {
-  const fs::path base = fs::path("runs") / config.stem();
-  std::error_code ignored;
-  fs::path folder = base;
-  for (int i = 2; fs::exists(folder, ignored); ++i) {
-    folder = fs::path(base.string() + fmt::format("-{}", i));
+/// runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that is free. It is made here, so that
+/// of several trainings that begin at once each has its own; and removed again where nothing was
+/// written into it.
+class DefaultFolder {
+ public:
+  explicit DefaultFolder(const fs::path& config) {
+    const fs::path base = fs::path("runs") / config.stem();
+    std::error_code error;
+    made_parent_ = fs::create_directories(base.parent_path(), error);
+    path_ = base;
+    for (int i = 2; ::mkdir(path_.c_str(), 0777) != 0; ++i) {
+      if (errno != EEXIST) {
+        throw Error(fmt::format("cannot create run folder {}: {}", path_.string(),
+                                std::generic_category().message(errno)));
+      }
+      path_ = base;
+      path_ += fmt::format("-{}", i);
+    }
   }
-  return folder;
+  ~DefaultFolder() {
+    std::error_code ignored;
+    fs::remove(path_, ignored);  // only where it is empty
+    if (made_parent_) fs::remove(path_.parent_path(), ignored);
+  }
+  DefaultFolder(const DefaultFolder&) = delete;
+  DefaultFolder& operator=(const DefaultFolder&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  bool made_parent_ = false;
+};
+
+/// What to do with a run that is trained.
+std::string next_step(const TrainResult& result, const std::string& folder) {
+  if (result.has_test) return fmt::format("next: kshot evaluate {}", folder);
+  return fmt::format("next: kshot evaluate {} --split {} (there are no test episodes)", folder,
+                     result.has_validation ? "validation" : "train");
 }
 
 std::string value_text(const ValidationReport& v) {
@@ -94,9 +132,12 @@ int run_train(const TrainArguments& arguments) {
                                : *given;
   TrainerOptions options;
   options.resume = resume;
-  options.run_folder = resume                   ? fs::path(arguments.resume)
-                       : !arguments.out.empty() ? fs::path(arguments.out)
-                                                : default_folder(arguments.config);
+  options.allow_changed_data = arguments.allow_changed_data;
+  std::optional<DefaultFolder> made;
+  if (!resume && arguments.out.empty()) made.emplace(arguments.config);
+  options.run_folder = resume ? fs::path(arguments.resume)
+                       : made ? made->path()
+                              : fs::path(arguments.out);
   options.device = arguments.machine.device;
   options.threads = arguments.machine.threads;
   options.progress = !arguments.quiet;
@@ -125,7 +166,7 @@ int run_train(const TrainArguments& arguments) {
     if (!arguments.quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
     return 128 + static_cast<int>(caught_signal);
   }
-  if (!arguments.quiet) io::log_info(fmt::format("next: kshot evaluate {}", folder));
+  if (!arguments.quiet) io::log_info(next_step(result, folder));
   return 0;
 }
 

@@ -86,14 +86,20 @@ RunState state_from(const json& j) {
 
 std::string source_text(const SourceInfo& source) {
   const TaskShape& shape = source.shape;
-  return json{{"description", source.description},
-              {"input", {shape.input.channels, shape.input.height, shape.input.width}},
-              {"spatial", shape.input.spatial},
-              {"outputs", shape.outputs},
-              {"target", shape.target == TargetKind::label ? "label" : "value"},
-              {"support", shape.support},
-              {"query", shape.query}}
-      .dump();
+  json j{{"description", source.description},
+         {"input", {shape.input.channels, shape.input.height, shape.input.width}},
+         {"spatial", shape.input.spatial},
+         {"outputs", shape.outputs},
+         {"target", shape.target == TargetKind::label ? "label" : "value"},
+         {"support", shape.support},
+         {"query", shape.query}};
+  if (source.data) {
+    j["data"] = {{"path", source.data->path},
+                 {"checksum", source.data->checksum},
+                 {"split", source.data->split}};
+  }
+  // A path need not be UTF-8 text.
+  return j.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 SourceInfo source_from(const json& j) {
@@ -105,6 +111,12 @@ SourceInfo source_from(const json& j) {
   source.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
   source.shape.support = j.at("support").get<int>();
   source.shape.query = j.at("query").get<int>();
+  if (j.contains("data")) {
+    const json& data = j.at("data");
+    source.data =
+        DataFile{data.at("path").get<std::string>(), data.at("checksum").get<std::string>(),
+                 data.at("split").get<std::string>()};
+  }
   return source;
 }
 

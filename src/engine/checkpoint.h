@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,11 +39,19 @@ struct RunState {
   std::string run_id;  ///< of runs with a task store: the store's
 };
 
+/// Which data file a run was trained on, so that another one is noticed.
+struct DataFile {
+  std::string path;      ///< absolute
+  std::string checksum;  ///< "crc32:1a2b3c4d", of the whole file, its split included
+  std::string split;     ///< "64 train, 16 validation, 20 test classes"
+};
+
 /// What the training data look like, for whoever reads the checkpoint without them.
 struct SourceInfo {
   std::string description;
   TaskShape shape;
-  std::string preprocessing;  ///< JSON; empty where the source has none
+  std::string preprocessing;          ///< JSON; empty where the source has none
+  std::optional<DataFile> data = {};  ///< none: no data file, or a checkpoint of kshot 0.1.0
 };
 
 struct Checkpoint {

@@ -13,6 +13,7 @@
 #include "base/feature_network.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
+#include "engine/data_file.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "io/dataset.h"
@@ -89,7 +90,7 @@ struct Embedder::State {
     }
     backend = backend::make_backend(options.device, options.threads);
     load_weights(whole);
-    draw_reference();
+    draw_reference(options.allow_changed_data);
     workers.resize(static_cast<std::size_t>(backend->pool().workers()));
     plan_wave();
   }
@@ -123,7 +124,7 @@ struct Embedder::State {
   }
 
   /// Examples of the training classes for the statistics of norm layers, as a support set.
-  void draw_reference() {
+  void draw_reference(bool allow_changed_data) {
     reference.assign(inputs(), 0.0f);  // one row that nothing looks at
     if (!has_norm(*network)) return;
     if (config.data.source != DataKind::file || config.data.path.empty()) {
@@ -132,7 +133,9 @@ struct Embedder::State {
                       "expected the data file of the run (--set data.path=FILE)",
                       checkpoint.path.string()));
     }
+    config = locate_data(config, checkpoint);
     const std::shared_ptr<const io::Dataset> data = open_classes(config.data.path, *network);
+    const bool changed = check_same_data(checkpoint, *data, allow_changed_data);
     std::vector<std::uint64_t> all;
     for (const std::uint32_t g : data->header().split_groups(Split::train)) {
       const io::Group& group = data->header().groups[g];
@@ -157,8 +160,9 @@ struct Embedder::State {
     }
     data->check();
     if (takes_unit_length()) scale_to_unit_length(reference, inputs());
-    statistics = fmt::format("norm statistics of {} training examples of {} (seed {})",
-                             chosen.size(), data->path().filename().string(), config.seed);
+    statistics = fmt::format("norm statistics of {} training examples of {} (seed {}{})",
+                             chosen.size(), data->path().filename().string(), config.seed,
+                             changed ? ", not the data file of the training" : "");
   }
 
   std::unique_ptr<backend::Wave> open_wave() const {

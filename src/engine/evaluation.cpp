@@ -108,6 +108,13 @@ nlohmann::ordered_json to_json(const Score& s) {
       j["coverage"].push_back(entry);
     }
   }
+  const auto put = [&](const char* key, const std::vector<double>& values) {
+    if (!values.empty()) j["per_episode"][key] = values;
+  };
+  put("accuracy", s.per_episode.accuracy);
+  put("mse", s.per_episode.mse);
+  put("nll", s.per_episode.nll);
+  put("brier", s.per_episode.brier);
   for (const CalibrationBin& b : s.calibration) {
     j["calibration"].push_back({{"low", b.low},
                                 {"high", b.high},
@@ -143,6 +150,17 @@ Score score_from(const nlohmann::json& j) {
       s.coverage.push_back({c.at("level").get<double>(), statistic_from(c)});
     }
   }
+  if (j.contains("per_episode")) {
+    const auto& all = j.at("per_episode");
+    const auto column = [&](const char* key, std::vector<double>& values) {
+      if (!all.contains(key)) return;
+      for (const auto& value : all.at(key)) values.push_back(number(value));
+    };
+    column("accuracy", s.per_episode.accuracy);
+    column("mse", s.per_episode.mse);
+    column("nll", s.per_episode.nll);
+    column("brier", s.per_episode.brier);
+  }
   if (j.contains("calibration")) {
     for (const auto& b : j.at("calibration")) {
       s.calibration.push_back({b.at("low").get<double>(), b.at("high").get<double>(),
@@ -163,7 +181,47 @@ Split split_from(const nlohmann::json& j, const std::string& origin) {
                   origin, j.dump()));
 }
 
+nlohmann::ordered_json to_json(const RowRange& r) {
+  return {r.least, r.most};
+}
+
+/// Older evaluations hold only the largest number of rows.
+RowRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
+  if (!j.contains(key)) return {otherwise, otherwise};
+  return {j.at(key).at(0).get<int>(), j.at(key).at(1).get<int>()};
+}
+
+/// "5" or "2 to 9".
+std::string range_text(const RowRange& r) {
+  return r.least == r.most ? fmt::format("{}", r.most) : fmt::format("{} to {}", r.least, r.most);
+}
+
 }  // namespace
+
+std::string Evaluation::conditions() const {
+  std::string text = fmt::format("{} {} episodes (seed {}): ", episodes, split_name(split), seed);
+  if (shape.target == TargetKind::label) {
+    text += fmt::format("{}-way, ", shape.outputs);
+    if (shots.most > 0) {
+      text += fmt::format("{} shot{} per class, ", range_text(shots),
+                          shots.least == 1 && shots.most == 1 ? "" : "s");
+    }
+  }
+  const int inner_steps = steps.empty() ? 0 : last().inner_steps;
+  text += fmt::format("{} support and {} query rows, {} inner step{}", range_text(support),
+                      range_text(query), inner_steps, inner_steps == 1 ? "" : "s");
+  text += fmt::format(", {} sample{}", samples, samples == 1 ? "" : "s");
+  if (norm_statistics != "none") {
+    text += fmt::format(", norm statistics of the {}",
+                        norm_statistics == "batch" ? "batch at hand" : "support set");
+  }
+  if (diverged > 0) text += fmt::format("; {} diverged and are left out", diverged);
+  if (!trained_checksum.empty()) {
+    text += fmt::format("; data file changed: trained on {}, evaluated on {}", trained_checksum,
+                        data_checksum);
+  }
+  return text;
+}
 
 std::string Evaluation::table() const {
   const bool classify = shape.target == TargetKind::label;
@@ -184,16 +242,8 @@ std::string Evaluation::table() const {
   for (const Score& s : baselines) rows.push_back(cells(s, classify));
   for (auto& row : rows) row.resize(rows.front().size());
   drop_empty_columns(rows);
-  std::string text = fmt::format(
-      "{}, {} meta-steps; {}\n{} {} episodes (seed {}), {} support and {} query rows{}{}{}\n\n",
-      algorithm, step, source, episodes, split_name(split), seed, shape.support, shape.query,
-      samples > 1 ? fmt::format(", {} samples", samples) : "",
-      norm_statistics == "none"
-          ? ""
-          : fmt::format(", norm statistics of the {}",
-                        norm_statistics == "batch" ? "batch at hand" : "support set"),
-      diverged > 0 ? fmt::format("; {} diverged and are left out", diverged) : "");
-  return text + layout(rows);
+  return fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", algorithm, step, source, conditions(),
+                     layout(rows));
 }
 
 std::string Evaluation::to_json() const {
@@ -207,6 +257,10 @@ std::string Evaluation::to_json() const {
                            {"outputs", shape.outputs},
                            {"support_rows", shape.support},
                            {"query_rows", shape.query},
+                           {"support_drawn", kshot::to_json(support)},
+                           {"query_drawn", kshot::to_json(query)},
+                           {"shots", kshot::to_json(shots)},
+                           {"inner_steps", steps.empty() ? 0 : last().inner_steps},
                            {"seed", seed},
                            {"episodes", episodes},
                            {"diverged", diverged},
@@ -216,9 +270,15 @@ std::string Evaluation::to_json() const {
                            {"seconds", seconds},
                            {"steps", nlohmann::ordered_json::array()},
                            {"baselines", nlohmann::ordered_json::array()}};
+  if (!data_path.empty()) {
+    j["data"] = {{"path", data_path}, {"checksum", data_checksum}};
+    if (!trained_checksum.empty()) j["data"]["trained_on"] = trained_checksum;
+  }
+  j["scored"] = scored;
   for (const Score& s : steps) j["steps"].push_back(kshot::to_json(s));
   for (const Score& s : baselines) j["baselines"].push_back(kshot::to_json(s));
-  return j.dump(2) + "\n";
+  // A path need not be UTF-8 text.
+  return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
@@ -234,6 +294,9 @@ Evaluation Evaluation::from_json(const std::string& text, const std::string& ori
     e.shape.outputs = j.at("outputs").get<int>();
     e.shape.support = j.at("support_rows").get<int>();
     e.shape.query = j.at("query_rows").get<int>();
+    e.support = range_from(j, "support_drawn", e.shape.support);
+    e.query = range_from(j, "query_drawn", e.shape.query);
+    e.shots = range_from(j, "shots", 0);
     e.seed = j.at("seed").get<std::uint64_t>();
     e.episodes = j.at("episodes").get<int>();
     e.diverged = j.at("diverged").get<int>();
@@ -241,6 +304,13 @@ Evaluation Evaluation::from_json(const std::string& text, const std::string& ori
     e.norm_statistics = j.at("norm_statistics").get<std::string>();
     e.device = j.at("device").get<std::string>();
     e.seconds = j.at("seconds").get<double>();
+    if (j.contains("data")) {
+      const auto& data = j.at("data");
+      e.data_path = data.at("path").get<std::string>();
+      e.data_checksum = data.at("checksum").get<std::string>();
+      e.trained_checksum = data.value("trained_on", "");
+    }
+    if (j.contains("scored")) e.scored = j.at("scored").get<std::vector<int>>();
     for (const auto& entry : j.at("steps")) e.steps.push_back(score_from(entry));
     for (const auto& entry : j.at("baselines")) e.baselines.push_back(score_from(entry));
     if (e.steps.empty()) throw Error(fmt::format("{}: \"steps\" is empty", origin));

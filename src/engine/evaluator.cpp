@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <mutex>
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
+#include "engine/data_file.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/scheduler.h"
@@ -33,11 +35,22 @@ struct Judged {
   int inner_steps = -1;
   metrics::ClassificationMetrics classification;
   metrics::RegressionMetrics regression;
+  EpisodeScores per_episode;
 
+  void add(const metrics::ClassificationScore& s) {
+    per_episode.accuracy.push_back(s.accuracy);
+    per_episode.nll.push_back(s.nll);
+    per_episode.brier.push_back(s.brier);
+  }
+  void add(const metrics::RegressionScore& s) {
+    per_episode.mse.push_back(s.mse);
+    if (std::isfinite(s.nll)) per_episode.nll.push_back(s.nll);
+  }
   Score score(bool classify) const {
     Score s;
     s.name = name;
     s.inner_steps = inner_steps;
+    s.per_episode = per_episode;
     if (classify) {
       s.accuracy = statistic(classification.accuracy());
       s.nll = statistic(classification.nll());
@@ -64,6 +77,36 @@ struct Entry {
   std::vector<double> values;
   std::size_t samples = 1;
   std::vector<double> noise = {};  ///< standard deviation of each target; none: a point
+};
+
+/// How many rows an episode has.
+struct EpisodeRows {
+  EpisodeRows(const EpisodePrediction& p, bool classify)
+      : episode(p.episode),
+        support(p.batch->support_n[static_cast<std::size_t>(p.slot)]),
+        query(p.rows) {
+    if (!classify || support == 0) return;
+    std::vector<int> counts(static_cast<std::size_t>(p.batch->shape().outputs));
+    for (const std::int32_t label : p.support_labels())
+      ++counts.at(static_cast<std::size_t>(label));
+    const auto [least, most] = std::ranges::minmax(counts);
+    shots = {least, most};
+  }
+
+  /// Widens the ranges of an evaluation by this episode.
+  void put(Evaluation& all) const {
+    const bool first = all.scored.empty();
+    const auto widen = [first](RowRange& range, int least, int most) {
+      range = first ? RowRange{least, most}
+                    : RowRange{std::min(range.least, least), std::max(range.most, most)};
+    };
+    widen(all.support, support, support);
+    widen(all.query, query, query);
+    widen(all.shots, shots.least, shots.most);
+  }
+
+  int episode, support, query;
+  RowRange shots;
 };
 
 std::vector<double> repeated(const std::vector<double>& row, int rows) {
@@ -110,7 +153,9 @@ struct Evaluator::State {
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
     if (!episodes) {
       config.check_data(checkpoint.path.string());
-      episodes = make_source(config);
+      config = locate_data(config, checkpoint);
+      data = open_data(config);
+      episodes = make_source(config, data, std::array{options.split});
     }
     source = std::move(episodes);
     if (!source->has(options.split)) {
@@ -121,6 +166,7 @@ struct Evaluator::State {
                         options.device, options.threads);
     check_fit(config, *assembly.network, *source);
     load_parameters(assembly, checkpoint);
+    if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
     plan_waves(*assembly.backend, assembly.config, source->shape());
     if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
@@ -130,6 +176,8 @@ struct Evaluator::State {
   EvaluatorOptions options;
   Checkpoint checkpoint;
   Config config;
+  std::shared_ptr<const io::Dataset> data;  ///< null for a source of the caller's own
+  bool changed_data = false;                ///< another file than that of the training, as allowed
   std::shared_ptr<const EpisodeSource> source;
   Assembly assembly;
   std::unique_ptr<Scheduler> scheduler;
@@ -209,24 +257,32 @@ Evaluation Evaluator::run() {
           values.assign(p.query_values().begin(), p.query_values().end());
         }
         return [&, entries = std::move(entries), labels = std::move(labels),
-                values = std::move(values)] {
+                values = std::move(values), rows = EpisodeRows(p, classify)] {
           for (std::size_t i = 0; i < entries.size(); ++i) {
             if (classify) {
-              judged[i].classification.add_episode(entries[i].values, labels, outputs);
+              judged[i].add(
+                  judged[i].classification.add_episode(entries[i].values, labels, outputs));
             } else {
               std::vector<double> spread = entries[i].noise;
               spread.resize(values.size(), 0.0);
-              judged[i].regression.add_episode(entries[i].values, entries[i].samples, values,
-                                               spread);
+              judged[i].add(judged[i].regression.add_episode(entries[i].values, entries[i].samples,
+                                                             values, spread));
             }
           }
+          rows.put(result);
+          result.scored.push_back(rows.episode);
           tick();
         };
       });
   if (progress) progress->finish();
   if (result.diverged == s.config.evaluate.episodes) {
-    throw Error(fmt::format("all {} test episodes diverged; likely cause: {}",
-                            s.config.evaluate.episodes, algorithm.divergence_hint()));
+    throw Error(fmt::format("all {} {} episodes diverged; likely cause: {}",
+                            s.config.evaluate.episodes, split_name(s.options.split),
+                            predict.steps > algorithm.steps()
+                                ? fmt::format("evaluate.steps = {} is more than the {} inner steps "
+                                              "of the training",
+                                              predict.steps, algorithm.steps())
+                                : algorithm.divergence_hint()));
   }
   result.algorithm = algorithm.name();
   result.checkpoint = s.checkpoint.path.string();
@@ -237,6 +293,12 @@ Evaluation Evaluator::run() {
   result.seed = s.config.evaluate.seed;
   result.episodes = s.config.evaluate.episodes;
   result.samples = predict.samples;
+  if (s.data) {
+    const DataFile file = describe_data(*s.data);
+    result.data_path = file.path;
+    result.data_checksum = file.checksum;
+    if (s.changed_data) result.trained_checksum = s.checkpoint.source.data->checksum;
+  }
   result.norm_statistics =
       has_norm(*s.assembly.network) ? s.config.evaluate.norm_statistics : "none";
   result.device = device_text(*s.assembly.backend);

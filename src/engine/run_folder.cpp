@@ -1,14 +1,23 @@
 #include "engine/run_folder.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
+#include <cerrno>
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "io/atomic_file.h"
+#include "io/log.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -38,18 +47,95 @@ std::string processor() {
   return "unknown";
 }
 
+constexpr const char* lock_file = "run.lock";
+constexpr std::array run_files = {last_checkpoint, best_checkpoint, config_file,
+                                  metrics_file,    memory_file,     run_file};
+
+/// Names of what a training writes and the folder holds.
+std::vector<std::string> names_of_run(const fs::path& folder) {
+  std::error_code ignored;
+  std::vector<std::string> names;
+  for (const char* name : run_files) {
+    if (fs::exists(folder / name, ignored)) names.emplace_back(name);
+  }
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    std::string name = entry.path().filename().string();
+    if (name.starts_with("events.out.tfevents.")) names.push_back(std::move(name));
+  }
+  return names;
+}
+
+/// Whether some training, of this process or another, holds the lock.
+bool is_locked(const fs::path& folder) {
+  const int descriptor = ::open((folder / lock_file).c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool locked = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(descriptor);
+  return locked;
+}
+
+[[noreturn]] void throw_locked(const fs::path& folder) {
+  std::string holder;
+  std::ifstream(folder / lock_file) >> holder;
+  throw Error(
+      fmt::format("run folder {}: another training is running in it{}; wait for its end, or "
+                  "choose another folder",
+                  folder.string(), holder.empty() ? "" : fmt::format(" (process {})", holder)));
+}
+
+/// Throws Error where the folder holds a run. `ours`: this process holds the lock.
+void check_free(const fs::path& folder, bool ours) {
+  for (const std::string& name : names_of_run(folder)) {
+    if (!ours && is_locked(folder)) throw_locked(folder);
+    throw Error(
+        fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",
+                    folder.string(), name));
+  }
+}
+
 }  // namespace
 
-void create_run_folder(const fs::path& folder) {
-  std::error_code error;
-  for (const char* name :
-       {last_checkpoint, best_checkpoint, config_file, metrics_file, memory_file}) {
-    if (fs::exists(folder / name, error)) {
-      throw Error(
-          fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",
-                      folder.string(), name));
+RunLock::RunLock(fs::path folder) {
+  const fs::path path = folder / lock_file;
+  for (;;) {
+    descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) {
+      throw Error(fmt::format("cannot write run folder {}: {}", folder.string(),
+                              std::generic_category().message(errno)));
     }
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+      const int code = errno;
+      ::close(std::exchange(descriptor_, -1));
+      if (code == EINTR) continue;
+      if (code == EWOULDBLOCK) throw_locked(folder);
+      io::log_warning(fmt::format(
+          "run folder {}: its file system has no locks ({}); take care that no other training "
+          "writes there",
+          folder.string(), std::generic_category().message(code)));
+      return;
+    }
+    // A run that failed at its start removes its files, this one too: the lock counts only if it
+    // is on the file that others see.
+    struct stat held {
+    }, seen{};
+    if (::fstat(descriptor_, &held) == 0 && ::stat(path.c_str(), &seen) == 0 &&
+        held.st_ino == seen.st_ino && held.st_dev == seen.st_dev) {
+      break;
+    }
+    ::close(std::exchange(descriptor_, -1));
   }
+  const std::string holder = std::to_string(::getpid()) + "\n";  // for messages alone
+  (void)!::ftruncate(descriptor_, 0);
+  (void)!::pwrite(descriptor_, holder.data(), holder.size(), 0);
+}
+
+RunLock::~RunLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
+  check_free(folder, false);
+  std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
     throw Error(fmt::format("cannot create run folder {}: {}", folder.string(), error.message()));
@@ -57,24 +143,40 @@ void create_run_folder(const fs::path& folder) {
   if (!fs::is_directory(folder, error)) {
     throw Error(fmt::format("cannot create run folder {}: it is a file", folder.string()));
   }
+  auto lock = std::make_unique<RunLock>(folder);
+  check_free(folder, true);  // one that began and ended in the meantime
+  return lock;
+}
+
+void remove_run(const fs::path& folder) {
+  std::error_code ignored;
+  for (const std::string& name : names_of_run(folder)) fs::remove(folder / name, ignored);
+  fs::remove(folder / lock_file, ignored);
+  fs::remove(folder, ignored);  // only where it is empty
 }
 
 void write_run_record(const fs::path& folder, const Assembly& assembly, const SourceInfo& source,
-                      const std::string& command, const std::uint64_t* resumed_at) {
+                      const Session& session) {
   using nlohmann::ordered_json;
-  const ordered_json session = {
+  ordered_json entry = {
       {"start", now_text()},
       {"kshot", version()},
       {"compiler", __VERSION__},
-      {"command", command},
+      {"command", session.command},
       {"device", device_text(*assembly.backend)},
       {"threads", assembly.backend->concurrency()},
       {"processor", processor()},
       {"processor_threads", std::thread::hardware_concurrency()},
-      {"from_step", resumed_at ? *resumed_at : 0},
+      {"from_step", session.resumed_at.value_or(0)},
   };
+  if (source.data) {
+    entry["data"] = {{"path", source.data->path},
+                     {"checksum", source.data->checksum},
+                     {"split", source.data->split},
+                     {"changed", session.changed_data}};
+  }
   ordered_json record;
-  if (resumed_at) {
+  if (session.resumed_at) {
     try {
       record = ordered_json::parse(io::read_file(folder / run_file));
     } catch (const nlohmann::json::exception&) {  // not needed to go on: begin a new list
@@ -91,8 +193,10 @@ void write_run_record(const fs::path& folder, const Assembly& assembly, const So
               {"episodes", source.description},
               {"sessions", ordered_json::array()}};
   }
-  record["sessions"].push_back(session);
-  io::write_file_atomic(folder / run_file, record.dump(2) + "\n");
+  record["sessions"].push_back(entry);
+  // A path in the command need not be UTF-8 text.
+  io::write_file_atomic(folder / run_file,
+                        record.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace kshot

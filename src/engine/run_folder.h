@@ -1,7 +1,10 @@
 // The folder that a training run leaves behind.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/assembly.h"
@@ -9,14 +12,38 @@
 
 namespace kshot {
 
-/// Creates the folder (and those above). Throws Error where it cannot be, and where it holds a run
-/// already.
-void create_run_folder(const std::filesystem::path& folder);
+/// A training's hold on its run folder, so that no other one writes there. It is an advisory lock
+/// of the system (flock) on a file in the folder: it ends with the process, however that ends.
+class RunLock {
+ public:
+  /// Takes the lock of a folder that exists. Throws Error where another training holds it, which
+  /// may be one of this process.
+  explicit RunLock(std::filesystem::path folder);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
 
-/// Writes run.json: versions, seed, device, machine, command, start. With `resumed_at` that file is
-/// kept and the session is added to its list.
+ private:
+  int descriptor_ = -1;
+};
+
+/// Creates the folder (and those above) and locks it. Throws Error where it cannot be created,
+/// where a training runs in it, and where it holds a run already. Of several at once, one succeeds.
+std::unique_ptr<RunLock> create_run_folder(const std::filesystem::path& folder);
+/// Removes what a training writes, and the folder where nothing else is in it. For a run that
+/// failed before its first step was done, so that the same command can be given again.
+void remove_run(const std::filesystem::path& folder);
+
+/// What a session of training is recorded with.
+struct Session {
+  std::string command = {};
+  std::optional<std::uint64_t> resumed_at = {};
+  /// Resumed with another data file than the run's, as the user allowed.
+  bool changed_data = false;
+};
+/// Writes run.json: versions, seed, device, machine, command, data file, start. Where the session
+/// resumes a run, that file is kept and the session is added to its list.
 void write_run_record(const std::filesystem::path& folder, const Assembly& assembly,
-                      const SourceInfo& source, const std::string& command,
-                      const std::uint64_t* resumed_at);
+                      const SourceInfo& source, const Session& session);
 
 }  // namespace kshot

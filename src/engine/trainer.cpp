@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
 #include <system_error>
@@ -15,17 +14,17 @@
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/config_facts.h"
+#include "engine/data_file.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/run_folder.h"
+#include "engine/run_log.h"
 #include "engine/scheduler.h"
 #include "engine/task_memory.h"
 #include "engine/training_episodes.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
-#include "io/json_lines.h"
 #include "io/log.h"
-#include "io/tfevents.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
 #include "metrics/metrics.h"
@@ -133,93 +132,29 @@ class Optimizer {
   std::vector<backend::Shared> m_, v_;
 };
 
-/// What a validation measures, beyond what decides.
-struct ValidationDetail {
-  ValidationReport report;
-  std::optional<metrics::Estimate> accuracy, mse, nll;
-};
-
-/// Metrics as JSON lines and TensorBoard events.
-class RunLog {
- public:
-  /// `resumed_at`: what was written of later steps is dropped.
-  RunLog(const fs::path& folder, std::optional<std::uint64_t> resumed_at)
-      : lines_(prepare(folder, resumed_at)),
-        events_(folder, resumed_at ? static_cast<std::int64_t>(*resumed_at) + 1 : 0) {}
-
-  void add(const TrainReport& r) {
-    nlohmann::ordered_json record{{"kind", "train"},
-                                  {"step", r.step},
-                                  {"seconds", r.seconds},
-                                  {"loss", r.loss},
-                                  {"task_loss", r.task_loss},
-                                  {"tasks", r.tasks},
-                                  {"diverged", r.diverged},
-                                  {"guarded", r.guarded},
-                                  {"learning_rate", r.learning_rate},
-                                  {"gradient_norm", r.gradient_norm},
-                                  {"tasks_per_second", r.tasks_per_second}};
-    const auto step = static_cast<std::int64_t>(r.step);
-    for (const auto& [name, value] : r.metrics) {
-      if (!std::isfinite(value)) continue;
-      record[name] = value;
-      events_.scalar("train/" + name, step, value);
-    }
-    lines_.append(record);
-    events_.scalar("train/loss", step, r.loss);
-    events_.scalar("train/task_loss", step, r.task_loss);
-    events_.scalar("train/diverged", step, static_cast<double>(r.diverged));
-    events_.scalar("train/guarded", step, static_cast<double>(r.guarded));
-    events_.scalar("train/learning_rate", step, r.learning_rate);
-    events_.scalar("train/gradient_norm", step, r.gradient_norm);
-    events_.scalar("train/tasks_per_second", step, r.tasks_per_second);
-    events_.flush();
-  }
-
-  void add(const ValidationDetail& v) {
-    nlohmann::ordered_json record{{"kind", "validation"},
-                                  {"step", v.report.step},
-                                  {"seconds", v.report.seconds},
-                                  {"metric", v.report.metric}};
-    const auto step = static_cast<std::int64_t>(v.report.step);
-    const auto put = [&](const char* name, const std::optional<metrics::Estimate>& e) {
-      if (!e || e->count == 0) return;
-      record[name] = e->mean;
-      record[std::string(name) + "_half_width"] = e->half_width;
-      events_.scalar(std::string("validation/") + name, step, e->mean);
-    };
-    put("accuracy", v.accuracy);
-    put("mse", v.mse);
-    put("nll", v.nll);
-    record["diverged"] = v.report.diverged;
-    record["best"] = v.report.best;
-    lines_.append(record);
-    events_.flush();
-  }
-
- private:
-  static fs::path prepare(const fs::path& folder, std::optional<std::uint64_t> resumed_at) {
-    if (resumed_at) {
-      io::truncate_after(folder / metrics_file, static_cast<std::int64_t>(*resumed_at));
-    }
-    return folder / metrics_file;
-  }
-
-  io::JsonLinesWriter lines_;
-  io::EventWriter events_;
-};
-
 }  // namespace
 
 struct Trainer::State {
-  State(const Config& config, std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
+  /// `file`: what the tasks are drawn from; null for a source of the caller's own.
+  State(const Config& config, std::shared_ptr<const io::Dataset> file,
+        std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
         source(std::move(tasks)),
+        data(std::move(file)),
         assembly(
             assemble(with_head_outputs(config, source->shape()), options.device, options.threads)) {
     check_fit(config, *assembly.network, *source);
     check_training_memory(assembly, source->shape());
     validating = config.train.validate_every > 0 && source->has(Split::validation);
+    if (config.train.patience > 0 && !validating) {
+      throw Error(
+          fmt::format("train.patience = {}: counts validations, but the episodes ({}) have no "
+                      "validation split; expected 0",
+                      config.train.patience, source->describe()));
+    }
+    if (config.train.validate_every > 0 && !validating && options.progress) {
+      io::log_info("no validations: the episodes have no validation split");
+    }
     optimizer = std::make_unique<Optimizer>(config.optimizer, *assembly.backend,
                                             assembly.algorithm->groups());
     const std::vector<std::vector<double>> initial = assembly.algorithm->initial(config.seed);
@@ -274,38 +209,60 @@ struct Trainer::State {
       if (options.resume) throw Error("to resume a run, its folder is needed");
       return;
     }
-    std::optional<std::uint64_t> resumed_at;
     if (options.resume) {
+      find_checkpoint(folder, "last");  // says what is missing before anything is made there
+      lock = std::make_unique<RunLock>(folder);
       const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
+      Session session{.command = options.command, .resumed_at = checkpoint.state.step};
+      if (data) {
+        session.changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
+      }
       load_parameters(assembly, checkpoint);
       optimizer->load(checkpoint);
       run = checkpoint.state;
-      resumed_at = run.step;
       if (remembers()) {
         memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id,
                                               run.step);
       }
-    } else {
-      create_run_folder(folder);
-      try {
-        if (remembers()) {
-          run.run_id = new_run_id();
-          memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id);
-        }
-        // Before all else: the disk can be written, and a run that is killed early can be resumed.
-        save(last_checkpoint);
-        writer.wait();
-      } catch (...) {
-        std::error_code ignored;
-        fs::remove(folder / memory_file, ignored);
-        fs::remove(folder, ignored);  // only where it is empty
-        throw;
-      }
+      begin_records(session);
+      return;
     }
-    write_run_record(folder, assembly, describe(*source), options.command,
-                     resumed_at ? &*resumed_at : nullptr);
+    lock = create_run_folder(folder);
+    try {
+      if (remembers()) {
+        run.run_id = new_run_id();
+        memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id);
+      }
+      // Before all else: the disk can be written, and a run that is killed early can be resumed.
+      save(last_checkpoint);
+      writer.wait();
+      begin_records({.command = options.command});
+    } catch (...) {
+      discard_run();
+      throw;
+    }
+  }
+
+  void begin_records(const Session& session) {
+    const fs::path& folder = options.run_folder;
+    write_run_record(folder, assembly, source_info(), session);
     io::write_file_atomic(folder / config_file, assembly.config.to_toml());
-    log = std::make_unique<RunLog>(folder, resumed_at);
+    log = std::make_unique<RunLog>(folder, session.resumed_at);
+  }
+
+  SourceInfo source_info() const {
+    SourceInfo info = describe(*source);
+    if (data) info.data = describe_data(*data);
+    return info;
+  }
+
+  /// Leaves the folder as if the run had never begun.
+  void discard_run() {
+    writer.finish();
+    log.reset();
+    memory.reset();
+    remove_run(options.run_folder);
+    lock.reset();
   }
 
   /// Takes the state as it is now; it is brought to the host, and written, while the run goes on.
@@ -319,7 +276,7 @@ struct Trainer::State {
     auto checkpoint = std::make_shared<Checkpoint>();
     checkpoint->config = assembly.config;
     checkpoint->state = run;
-    checkpoint->source = describe(*source);
+    checkpoint->source = source_info();
     std::vector<Values> values;
     const auto take = [&](const char* prefix, const ParameterGroup& group,
                           const backend::SharedVector& vector) {
@@ -397,14 +354,11 @@ struct Trainer::State {
       throw Error(fmt::format(
           "step {}: {} of {} tasks diverged, more than train.max_diverged = {} allows; likely "
           "cause: {}",
-          run.step + 1, result.diverged, result.tasks, most,
-          assembly.algorithm->divergence_hint()));
+          run.step + 1, result.diverged, result.tasks, most, likely_cause()));
     }
     if (stop) {
-      throw Error(
-          fmt::format("step {}: the loss is not finite; likely cause: "
-                      "optimizer.learning_rate is too large, or {}",
-                      run.step + 1, assembly.algorithm->divergence_hint()));
+      throw Error(fmt::format("step {}: the loss is not finite; likely cause: {}", run.step + 1,
+                              likely_cause()));
     }
     if (result.diverged > 0 && options.progress && !warned) {
       warned = true;
@@ -413,6 +367,17 @@ struct Trainer::State {
           "the metrics count them from here on",
           run.step + 1, result.diverged, result.tasks, scheduler->diverged_tasks().front()));
     }
+  }
+
+  /// Why tasks diverge. In the first step nothing but the inner loop and the data can be the cause.
+  std::string likely_cause() const {
+    const std::string meta =
+        "optimizer.learning_rate is too large (lower it, or set optimizer.clip_norm)";
+    if (assembly.algorithm->steps() == 0) {  // there is no inner loop
+      return run.step > 0 ? meta : "the inputs are too large for the network (standardise them)";
+    }
+    const std::string inner = assembly.algorithm->divergence_hint();
+    return run.step > 0 ? meta + ", or " + inner : inner;
   }
 
   void monitor(const StepResult& result) {
@@ -428,6 +393,11 @@ struct Trainer::State {
     }
   }
 
+  /// Whether inner.learning_rate has a say: LEO has rates of its own.
+  bool has_inner_rate() const {
+    return assembly.algorithm->steps() > 0 && assembly.config.algorithm != AlgorithmKind::leo;
+  }
+
   /// Two validations in a row whose interval holds chance: said once.
   void check_chance(const ValidationReport& v) {
     if (v.metric != "accuracy") return;
@@ -435,9 +405,9 @@ struct Trainer::State {
     at_chance = v.value - v.half_width <= chance ? at_chance + 1 : 0;
     if (at_chance == 2 && options.progress) {
       io::log_warning(fmt::format(
-          "step {}: validation accuracy {:.3f} is still at chance ({:.3f}); try another "
-          "inner.learning_rate or a smaller optimizer.learning_rate",
-          v.step, v.value, chance));
+          "step {}: validation accuracy {:.3f} is still at chance ({:.3f}); try {}a smaller "
+          "optimizer.learning_rate",
+          v.step, v.value, chance, has_inner_rate() ? "another inner.learning_rate or " : ""));
     }
   }
 
@@ -567,7 +537,9 @@ struct Trainer::State {
   }
 
   TrainerOptions options;
+  std::unique_ptr<RunLock> lock;  ///< of the run folder
   std::shared_ptr<const EpisodeSource> source;
+  std::shared_ptr<const io::Dataset> data;
   Assembly assembly;
   std::unique_ptr<Optimizer> optimizer;
   TrainingEpisodes episodes;
@@ -592,20 +564,29 @@ struct Trainer::State {
 
 namespace {
 
-std::shared_ptr<const EpisodeSource> source_from(const Config& config) {
+/// The configuration with its data file where it is, for a run that is resumed from any folder.
+Config located(const Config& config, const TrainerOptions& options) {
   config.check_data();
-  return make_source(config);
+  if (!options.resume || options.run_folder.empty()) return config;
+  return locate_data(config, Checkpoint::read(find_checkpoint(options.run_folder, "last")));
 }
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, TrainerOptions options)
-    : Trainer(config, source_from(config), std::move(options)) {}
+Trainer::Trainer(const Config& given, TrainerOptions options) {
+  given.check();
+  const Config config = located(given, options);
+  const std::shared_ptr<const io::Dataset> data = open_data(config);
+  std::vector<Split> used = {Split::train};
+  if (config.train.validate_every > 0) used.push_back(Split::validation);
+  std::shared_ptr<const EpisodeSource> source = make_source(config, data, used);
+  state_ = std::make_unique<State>(config, data, std::move(source), std::move(options));
+}
 
 Trainer::Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
                  TrainerOptions options) {
   config.check();
-  state_ = std::make_unique<State>(config, std::move(source), std::move(options));
+  state_ = std::make_unique<State>(config, nullptr, std::move(source), std::move(options));
 }
 
 Trainer::~Trainer() = default;
@@ -617,6 +598,7 @@ TrainResult Trainer::run() {
     return state_->train();
   } catch (...) {
     state_->writer.finish();  // the last checkpoint is there before anybody hears of the error
+    if (state_->run.step == 0 && state_->lock && !state_->options.resume) state_->discard_run();
     throw;
   }
 }
@@ -689,6 +671,8 @@ TrainResult Trainer::State::train() {
   result.best = run.best;
   result.tasks = run.tasks;
   result.diverged = run.diverged;
+  result.has_validation = source->has(Split::validation);
+  result.has_test = source->has(Split::test);
   return result;
 }
 

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -13,11 +15,10 @@
 namespace kshot {
 namespace {
 
-constexpr std::array<Split, 3> all_splits = {Split::train, Split::validation, Split::test};
-
 class ClassSource final : public EpisodeSource {
  public:
-  ClassSource(std::shared_ptr<const io::Dataset> data, const ClassEpisodes& episodes)
+  ClassSource(std::shared_ptr<const io::Dataset> data, const ClassEpisodes& episodes,
+              std::span<const Split> used)
       : data_(std::move(data)), episodes_(episodes) {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();
@@ -31,23 +32,16 @@ class ClassSource final : public EpisodeSource {
                       "ways, at least 0 shots and 1 query",
                       episodes_.ways, episodes_.shots, episodes_.queries, most_ways));
     }
-    const std::int64_t needed = std::int64_t{episodes_.shots} + episodes_.queries;
     for (const Split split : all_splits) {
-      auto& groups = groups_[static_cast<std::size_t>(split)];
-      groups = header.split_groups(split);
-      if (groups.empty() && split != Split::train) continue;
-      if (groups.size() < static_cast<std::size_t>(episodes_.ways)) {
-        throw Error(fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
-                                groups.size(), split_name(split), episodes_.ways));
-      }
-      for (const std::uint32_t g : groups) {
-        if (header.groups[g].rows < needed) {
-          throw Error(fmt::format(
-              "{}: {} class '{}' has {} examples; data.shots = {} and data.queries = {} need {}",
-              file, split_name(split), header.groups[g].name, header.groups[g].rows,
-              episodes_.shots, episodes_.queries, needed));
-        }
-      }
+      const auto s = static_cast<std::size_t>(split);
+      groups_[s] = header.split_groups(split);
+      counts_[s] = groups_[s].size();
+      faults_[s] = fault(split);
+      if (faults_[s].empty()) continue;
+      // A file without validation or test classes is a common one; training needs its classes.
+      const bool asked = counts_[s] > 0 || split == Split::train;
+      if (asked && std::ranges::find(used, split) != used.end()) throw Error(faults_[s]);
+      groups_[s].clear();
     }
     ClassRecipe recipe{.ways = episodes_.ways,
                        .shots = episodes_.shots,
@@ -70,10 +64,7 @@ class ClassSource final : public EpisodeSource {
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const auto& groups = groups_[static_cast<std::size_t>(id.split)];
-    if (groups.empty()) {
-      throw Error(
-          fmt::format("{}: has no {} classes", data_->path().string(), split_name(id.split)));
-    }
+    if (groups.empty()) throw Error(faults_[static_cast<std::size_t>(id.split)]);
     const auto ways = static_cast<std::size_t>(episodes_.ways);
     const auto shots = static_cast<std::size_t>(episodes_.shots);
     const auto queries = static_cast<std::size_t>(episodes_.queries);
@@ -112,7 +103,7 @@ class ClassSource final : public EpisodeSource {
         "{}-way {}-shot, {} queries a class, from {}: {} train, {} validation, {} "
         "test classes",
         episodes_.ways, episodes_.shots, episodes_.queries, data_->path().filename().string(),
-        groups_[0].size(), groups_[1].size(), groups_[2].size());
+        counts_[0], counts_[1], counts_[2]);
   }
 
   const EpisodeRecipe* recipe() const override { return &recipe_; }
@@ -124,17 +115,41 @@ class ClassSource final : public EpisodeSource {
  private:
   static constexpr int most_ways = 65534;  // episode_stream's parts, less the one for the classes
 
+  /// Why no episodes can be drawn from a split; empty where they can.
+  std::string fault(Split split) const {
+    const std::string file = data_->path().string();
+    const io::DatasetHeader& header = data_->header();
+    const auto& groups = groups_[static_cast<std::size_t>(split)];
+    if (groups.empty()) return fmt::format("{}: has no {} classes", file, split_name(split));
+    if (groups.size() < static_cast<std::size_t>(episodes_.ways)) {
+      return fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
+                         groups.size(), split_name(split), episodes_.ways);
+    }
+    const std::int64_t needed = std::int64_t{episodes_.shots} + episodes_.queries;
+    for (const std::uint32_t g : groups) {
+      if (header.groups[g].rows >= needed) continue;
+      return fmt::format(
+          "{}: {} class '{}' has {} examples; data.shots = {} and data.queries = {} need {}", file,
+          split_name(split), header.groups[g].name, header.groups[g].rows, episodes_.shots,
+          episodes_.queries, needed);
+    }
+    return {};
+  }
+
   std::shared_ptr<const io::Dataset> data_;
   ClassEpisodes episodes_;
-  std::array<std::vector<std::uint32_t>, 3> groups_;
+  std::array<std::vector<std::uint32_t>, 3> groups_;  ///< empty: no episodes of that split
+  std::array<std::size_t, 3> counts_{};               ///< classes of the file
+  std::array<std::string, 3> faults_;
   EpisodeRecipe recipe_;
 };
 
 }  // namespace
 
 std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
-                                                 const ClassEpisodes& episodes) {
-  return std::make_unique<ClassSource>(std::move(data), episodes);
+                                                 const ClassEpisodes& episodes,
+                                                 std::span<const Split> used) {
+  return std::make_unique<ClassSource>(std::move(data), episodes, used);
 }
 
 }  // namespace kshot

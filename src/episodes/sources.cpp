@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -11,6 +13,8 @@
 
 namespace kshot {
 namespace {
+
+namespace fs = std::filesystem;
 
 /// Another source's tasks, every example scaled to unit length.
 class UnitLength final : public EpisodeSource {
@@ -44,7 +48,9 @@ class UnitLength final : public EpisodeSource {
 };
 
 /// With new training tasks every time.
-std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
+std::unique_ptr<EpisodeSource> plain_source(const Config& config,
+                                            std::shared_ptr<const io::Dataset> file,
+                                            std::span<const Split> used) {
   const Config::DataTable& data = config.data;
   if (data.source != DataKind::file) {
     SinusoidOptions options;
@@ -59,10 +65,6 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
     options.noise_std = data.noise_std;
     return make_sinusoid(options);
   }
-  if (data.path.empty()) {
-    throw Error("data.path: expected a data file written by `kshot import`");
-  }
-  auto file = io::Dataset::open(data.path);
   const io::DatasetHeader& header = file->header();
   if (header.kind == io::GroupKind::classes) {
     if (config.loss.type != LossType::cross_entropy) {
@@ -76,7 +78,7 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
       return make_minibatch_source(std::move(file), data.queries);
     }
     const ClassEpisodes episodes{.ways = data.ways, .shots = data.shots, .queries = data.queries};
-    if (data.permute == Permute::none) return make_class_source(std::move(file), episodes);
+    if (data.permute == Permute::none) return make_class_source(std::move(file), episodes, used);
     return make_permuted_source(std::move(file),
                                 {episodes, data.permute == Permute::pixels, data.pixel_swaps});
   }
@@ -103,7 +105,7 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config) {
   }
   return make_table_source(
       std::move(file),
-      {.shots = data.shots, .queries = data.queries, .variable_size = data.variable_size});
+      {.shots = data.shots, .queries = data.queries, .variable_size = data.variable_size}, used);
 }
 
 }  // namespace
@@ -116,8 +118,28 @@ void scale_to_unit_length(std::span<float> rows, std::size_t width) {
   }
 }
 
-std::unique_ptr<EpisodeSource> make_source(const Config& config) {
-  auto source = plain_source(config);
+std::shared_ptr<const io::Dataset> open_data(const Config& config) {
+  const std::string& path = config.data.path;
+  if (config.data.source != DataKind::file) return nullptr;
+  if (path.empty()) throw Error("data.path: expected a data file written by `kshot import`");
+  std::error_code ignored;
+  if (const fs::path file = path; file.is_relative() && !fs::exists(file, ignored)) {
+    throw Error(
+        fmt::format("data.path = \"{}\": no such file in {}, where kshot was started; expected "
+                    "a data file written by `kshot import`",
+                    path, fs::current_path(ignored).string()));
+  }
+  return io::Dataset::open(path);
+}
+
+std::unique_ptr<EpisodeSource> make_source(const Config& config, std::span<const Split> used) {
+  return make_source(config, open_data(config), used);
+}
+
+std::unique_ptr<EpisodeSource> make_source(const Config& config,
+                                           std::shared_ptr<const io::Dataset> data,
+                                           std::span<const Split> used) {
+  auto source = plain_source(config, std::move(data), used);
   if (config.data.source == DataKind::file && config.data.unit_length) {
     source = std::make_unique<UnitLength>(std::move(source));
   }

@@ -1,6 +1,7 @@
 // Episode sources made from a configuration or a data file.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 
@@ -10,9 +11,20 @@
 
 namespace kshot {
 
-/// The source that [data] describes. Throws Error naming the key or the file for a data file that
-/// cannot be read, or that has too few classes, tasks or examples for the episodes asked for.
-std::unique_ptr<EpisodeSource> make_source(const Config& config);
+inline constexpr std::array all_splits = {Split::train, Split::validation, Split::test};
+
+/// The data file that [data] names, opened; null where data.source is not "file". Throws Error for
+/// a file that cannot be read.
+std::shared_ptr<const io::Dataset> open_data(const Config& config);
+/// The source that [data] describes, on the file that `open_data` gave. Throws Error naming the key
+/// or the file where the splits in `used` have too few classes, tasks or examples for the episodes
+/// asked for. Another split of that kind counts as one without episodes.
+std::unique_ptr<EpisodeSource> make_source(const Config& config,
+                                           std::shared_ptr<const io::Dataset> data,
+                                           std::span<const Split> used = all_splits);
+/// The same with the file opened here.
+std::unique_ptr<EpisodeSource> make_source(const Config& config,
+                                           std::span<const Split> used = all_splits);
 
 /// What data.unit_length asks for, on rows of `width` features; a row of zeros stays.
 void scale_to_unit_length(std::span<float> rows, std::size_t width);
@@ -34,7 +46,8 @@ struct ClassEpisodes {
 /// without replacement. Rows stand class by class, in the order the classes were drawn: labels 0,
 /// ..., N - 1.
 std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
-                                                 const ClassEpisodes& episodes);
+                                                 const ClassEpisodes& episodes,
+                                                 std::span<const Split> used = all_splits);
 
 /// For a plain classifier: a task is `rows` examples of any of the training classes, drawn without
 /// replacement, as query rows; the label is the class's place among them. There are no support
@@ -53,7 +66,8 @@ struct TableEpisodes {
 /// Episodes from a file of tasks: one of the tasks, its support and query rows drawn without
 /// replacement.
 std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
-                                                 const TableEpisodes& episodes);
+                                                 const TableEpisodes& episodes,
+                                                 std::span<const Split> used = all_splits);
 
 /// `tasks` training tasks, each the same whenever it is drawn: episode `member` of `source`'s first
 /// step. Validation and test episodes are the source's own.

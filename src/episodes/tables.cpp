@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,7 +16,8 @@ namespace {
 
 class TableSource final : public EpisodeSource {
  public:
-  TableSource(std::shared_ptr<const io::Dataset> data, const TableEpisodes& episodes)
+  TableSource(std::shared_ptr<const io::Dataset> data, const TableEpisodes& episodes,
+              std::span<const Split> used)
       : data_(std::move(data)), episodes_(episodes) {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();
@@ -26,21 +28,16 @@ class TableSource final : public EpisodeSource {
       throw Error(fmt::format("data.shots = {}, data.queries = {}: expected at least 0 and 1",
                               episodes_.shots, episodes_.queries));
     }
-    const std::int64_t wanted = std::int64_t{episodes_.shots} + episodes_.queries;
-    for (std::size_t g = 0; g < header.groups.size(); ++g) {
-      const io::Group& task = header.groups[g];
-      groups_[static_cast<std::size_t>(task.split)].push_back(static_cast<std::uint32_t>(g));
-      if (task.rows < (episodes_.variable_size ? 2 : wanted)) {
-        throw Error(fmt::format(
-            "{}: {} task '{}' has {} rows; {}", file, split_name(task.split), task.name, task.rows,
-            episodes_.variable_size
-                ? std::string("expected at least 2, one for support and one for query")
-                : fmt::format("data.shots = {} and data.queries = {} need {} (or "
-                              "data.variable_size = true)",
-                              episodes_.shots, episodes_.queries, wanted)));
-      }
+    for (const Split split : all_splits) {
+      const auto s = static_cast<std::size_t>(split);
+      groups_[s] = header.split_groups(split);
+      counts_[s] = groups_[s].size();
+      faults_[s] = fault(split);
+      if (faults_[s].empty()) continue;
+      const bool asked = counts_[s] > 0 || split == Split::train;
+      if (asked && std::ranges::find(used, split) != used.end()) throw Error(faults_[s]);
+      groups_[s].clear();
     }
-    if (groups_[0].empty()) throw Error(fmt::format("{}: has no train tasks", file));
   }
 
   TaskShape shape() const override {
@@ -53,9 +50,7 @@ class TableSource final : public EpisodeSource {
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const auto& groups = groups_[static_cast<std::size_t>(id.split)];
-    if (groups.empty()) {
-      throw Error(fmt::format("{}: has no {} tasks", data_->path().string(), split_name(id.split)));
-    }
+    if (groups.empty()) throw Error(faults_[static_cast<std::size_t>(id.split)]);
     RandomStream tasks = episode_stream(id, 0);
     const std::size_t drawn_task = tasks.below(static_cast<std::uint32_t>(groups.size()));
     const bool given = id.split == Split::train && id.member >= 0;
@@ -83,12 +78,12 @@ class TableSource final : public EpisodeSource {
         "tasks of {}, {} support and {} query rows{}: {} train, {} validation, {} "
         "test tasks",
         data_->path().filename().string(), episodes_.shots, episodes_.queries,
-        episodes_.variable_size ? " at most" : "", groups_[0].size(), groups_[1].size(),
-        groups_[2].size());
+        episodes_.variable_size ? " at most" : "", counts_[0], counts_[1], counts_[2]);
   }
 
   std::uint64_t training_tasks() const override { return groups_[0].size(); }
   double training_rows() const override {
+    if (groups_[0].empty()) return 0.0;
     double rows = 0.0;
     for (const std::uint32_t g : groups_[0]) rows += data_->header().groups[g].rows;
     return rows / static_cast<double>(groups_[0].size());
@@ -99,6 +94,26 @@ class TableSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
+  /// Why no episodes can be drawn from a split; empty where they can.
+  std::string fault(Split split) const {
+    const std::string file = data_->path().string();
+    const auto& groups = groups_[static_cast<std::size_t>(split)];
+    if (groups.empty()) return fmt::format("{}: has no {} tasks", file, split_name(split));
+    const std::int64_t wanted = std::int64_t{episodes_.shots} + episodes_.queries;
+    for (const std::uint32_t g : groups) {
+      const io::Group& task = data_->header().groups[g];
+      if (task.rows >= (episodes_.variable_size ? 2 : wanted)) continue;
+      return fmt::format("{}: {} task '{}' has {} rows; {}", file, split_name(split), task.name,
+                         task.rows,
+                         episodes_.variable_size
+                             ? std::string("expected at least 2, one for support and one for query")
+                             : fmt::format("data.shots = {} and data.queries = {} need {} (or "
+                                           "data.variable_size = true)",
+                                           episodes_.shots, episodes_.queries, wanted));
+    }
+    return {};
+  }
+
   void gather(const io::Group& task, std::span<const std::uint32_t> rows, std::span<float> x,
               std::span<float> values, std::span<std::int32_t> labels) const {
     const auto d = static_cast<std::size_t>(data_->header().input.size());
@@ -116,14 +131,17 @@ class TableSource final : public EpisodeSource {
 
   std::shared_ptr<const io::Dataset> data_;
   TableEpisodes episodes_;
-  std::array<std::vector<std::uint32_t>, 3> groups_;
+  std::array<std::vector<std::uint32_t>, 3> groups_;  ///< empty: no episodes of that split
+  std::array<std::size_t, 3> counts_{};               ///< tasks of the file
+  std::array<std::string, 3> faults_;
 };
 
 }  // namespace
 
 std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
-                                                 const TableEpisodes& episodes) {
-  return std::make_unique<TableSource>(std::move(data), episodes);
+                                                 const TableEpisodes& episodes,
+                                                 std::span<const Split> used) {
+  return std::make_unique<TableSource>(std::move(data), episodes, used);
 }
 
 }  // namespace kshot

@@ -313,15 +313,17 @@ void Coverage::end_episode() {
   targets_ = 0;
 }
 
-double RegressionMetrics::add_episode(std::span<const double> samples, std::size_t sample_count,
-                                      std::span<const double> targets, double noise_std) {
+RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
+                                               std::size_t sample_count,
+                                               std::span<const double> targets, double noise_std) {
   const std::vector<double> same(targets.size(), noise_std);
   return add_episode(samples, sample_count, targets, same);
 }
 
-double RegressionMetrics::add_episode(std::span<const double> samples, std::size_t sample_count,
-                                      std::span<const double> targets,
-                                      std::span<const double> noise_std) {
+RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
+                                               std::size_t sample_count,
+                                               std::span<const double> targets,
+                                               std::span<const double> noise_std) {
   const std::size_t size = targets.size();
   if (size == 0) throw Error("regression metrics: an episode without query rows");
   if (noise_std.size() != size) {
@@ -357,10 +359,12 @@ double RegressionMetrics::add_episode(std::span<const double> samples, std::size
     if (spread) coverage_.add_mixture(targets[i], means, noisy ? noise_std[i] : 0.0);
   }
   coverage_.end_episode();
-  if (noisy) nll_.add(nll / static_cast<double>(size));
-  const double mse = squares / static_cast<double>(size);
-  mse_.add(mse);
-  return mse;
+  RegressionScore score;
+  score.mse = squares / static_cast<double>(size);
+  score.nll = noisy ? nll / static_cast<double>(size) : std::nan("");
+  mse_.add(score.mse);
+  if (noisy) nll_.add(score.nll);
+  return score;
 }
 
 }  // namespace kshot::metrics

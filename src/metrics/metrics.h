@@ -157,6 +157,11 @@ class Coverage {
   std::vector<Mean> observed_;
 };
 
+struct RegressionScore {
+  double mse = 0.0;
+  double nll = 0.0;  ///< nats per row; NaN where the prediction has no density
+};
+
 /// Regression over episodes: MSE (mean over rows and outputs), NLL, coverage.
 class RegressionMetrics {
  public:
@@ -164,12 +169,12 @@ class RegressionMetrics {
   /// estimate), targets [n, outputs], noise_std the observation noise, 0 where there is none: then
   /// the mixture has no density and NLL is not recorded. The prediction is the samples' mean;
   /// coverage is recorded where S > 1 or noise_std > 0. Throws Error for no rows or numbers that
-  /// are not finite. Returns the episode's MSE.
-  double add_episode(std::span<const double> samples, std::size_t sample_count,
-                     std::span<const double> targets, double noise_std);
+  /// are not finite. Returns the episode's scores.
+  RegressionScore add_episode(std::span<const double> samples, std::size_t sample_count,
+                              std::span<const double> targets, double noise_std);
   /// The same for a noise of its own for each target, [n, outputs].
-  double add_episode(std::span<const double> samples, std::size_t sample_count,
-                     std::span<const double> targets, std::span<const double> noise_std);
+  RegressionScore add_episode(std::span<const double> samples, std::size_t sample_count,
+                              std::span<const double> targets, std::span<const double> noise_std);
   std::size_t episodes() const { return mse_.count(); }
   Estimate mse() const { return mse_.estimate(); }
   Estimate nll() const { return nll_.estimate(); }  ///< count 0 where never recorded

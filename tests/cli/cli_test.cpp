@@ -505,10 +505,11 @@ TEST_P(CliSignal, StoppedRunGoesOnBitForBit) {
   EXPECT_EQ(tensors("stopped/last.safetensors"), tensors("straight/last.safetensors"));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CliSignal, testing::Values(SIGINT, SIGTERM, SIGKILL),
+INSTANTIATE_TEST_SUITE_P(All, CliSignal, testing::Values(SIGINT, SIGTERM, SIGHUP, SIGKILL),
                          [](const auto& parameter) {
                            return parameter.param == SIGINT    ? "Interrupt"
                                   : parameter.param == SIGTERM ? "Terminate"
+                                  : parameter.param == SIGHUP  ? "HangUp"
                                                                : "Kill";
                          });
 

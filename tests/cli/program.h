@@ -25,8 +25,9 @@ inline std::string slurp(const std::filesystem::path& file) {
 class Program {
  public:
   Program(const std::filesystem::path& folder, const std::vector<std::string>& arguments,
-          const std::string& stdout_file = "stdout.txt")
-      : out_(folder / stdout_file), error_(folder / "stderr.txt") {
+          const std::string& stdout_file = "stdout.txt",
+          const std::string& stderr_file = "stderr.txt")
+      : out_(folder / stdout_file), error_(folder / stderr_file) {
     if (stdout_file.starts_with('/')) out_ = stdout_file;
     std::vector<std::string> words = {KSHOT_CLI};
     words.insert(words.end(), arguments.begin(), arguments.end());

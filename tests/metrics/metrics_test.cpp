@@ -220,8 +220,9 @@ TEST(Coverage, MixtureAgreesWithItsBands) {
 TEST(Regression, ClosedForms) {
   RegressionMetrics metrics;
   // Two samples of two rows: predictions (1, 2) on average; targets (0, 2).
-  const double mse = metrics.add_episode(std::vector<double>{0.5, 1.0, 1.5, 3.0}, 2,
-                                         std::vector<double>{0.0, 2.0}, 0.5);
+  const RegressionScore score = metrics.add_episode(std::vector<double>{0.5, 1.0, 1.5, 3.0}, 2,
+                                                    std::vector<double>{0.0, 2.0}, 0.5);
+  const double mse = score.mse;
   EXPECT_DOUBLE_EQ(mse, 0.5);
   EXPECT_NEAR(metrics.nll().mean,
               0.5 * (mixture_nll(0.0, std::vector<double>{0.5, 1.5}, 0.5) +
