@@ -117,12 +117,15 @@ std::size_t consistent_fields(std::string_view text, const std::string& origin, 
   }
 }
 
-char detect_delimiter(std::string_view text, const std::string& origin, char usual, Table* table) {
+char detect_delimiter(std::string_view text, const std::string& origin, char usual, bool ask,
+                      Table* table) {
   std::vector<char> fitting;
   for (const char delimiter : {',', ';', '\t', '|'}) {
     if (consistent_fields(text, origin, delimiter) > 1) fitting.push_back(delimiter);
   }
   if (fitting.empty()) return usual;
+  if (fitting.size() > 1 && !ask && std::ranges::find(fitting, usual) != fitting.end())
+    return usual;
   if (fitting.size() > 1) {
     throw Error(fmt::format("{}: the fields may be separated by {} or by {}; expected --delimiter",
                             origin, delimiter_name(fitting[0]), delimiter_name(fitting[1])));
@@ -169,7 +172,7 @@ void read_header(std::vector<std::string> fields, std::size_t line, Table* table
 }  // namespace
 
 Table parse_csv(std::string_view text, const std::string& origin, char delimiter,
-                const TextFormat& format, char usual_delimiter) {
+                const TextFormat& format, char usual_delimiter, bool ask_delimiter) {
   Table table;
   table.origin = origin;
   table.unit = "line";
@@ -180,7 +183,8 @@ Table parse_csv(std::string_view text, const std::string& origin, char delimiter
   if (text.find('\0') != std::string_view::npos) {
     throw Error(fmt::format("{}: expected a text table, found binary data", origin));
   }
-  if (delimiter == 0) delimiter = detect_delimiter(text, origin, usual_delimiter, &table);
+  if (delimiter == 0)
+    delimiter = detect_delimiter(text, origin, usual_delimiter, ask_delimiter, &table);
   Reader reader(text, origin, delimiter);
   std::vector<std::string> fields;
   if (!reader.next(&fields)) {
@@ -214,13 +218,24 @@ Table parse_csv(std::string_view text, const std::string& origin, char delimiter
   return table;
 }
 
-Table read_csv(const std::filesystem::path& path, char delimiter, const TextFormat& format) {
+namespace {
+
+char usual_delimiter_of(const std::filesystem::path& path) {
   std::string extension = path.extension().string();
   std::ranges::transform(extension, extension.begin(), [](char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   });
-  return parse_csv(read_file(path), path.string(), delimiter, format,
-                   extension == ".tsv" ? '\t' : ',');
+  return extension == ".tsv" ? '\t' : ',';
+}
+
+}  // namespace
+
+Table read_csv(const std::filesystem::path& path, char delimiter, const TextFormat& format) {
+  return parse_csv(read_file(path), path.string(), delimiter, format, usual_delimiter_of(path));
+}
+
+Table read_name_table(const std::filesystem::path& path) {
+  return parse_csv(read_file(path), path.string(), 0, {}, usual_delimiter_of(path), false);
 }
 
 }  // namespace kshot::io

@@ -16,7 +16,11 @@ namespace kshot::io {
 /// delimiters fit.
 Table read_csv(const std::filesystem::path& path, char delimiter = 0,
                const TextFormat& format = {});
+/// A table of names (classes, tasks, columns): the usual delimiter where several fit, because such
+/// tables have no option for it.
+Table read_name_table(const std::filesystem::path& path);
 Table parse_csv(std::string_view text, const std::string& origin, char delimiter = 0,
-                const TextFormat& format = {}, char usual_delimiter = ',');
+                const TextFormat& format = {}, char usual_delimiter = ',',
+                bool ask_delimiter = true);
 
 }  // namespace kshot::io

@@ -80,7 +80,7 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
 }
 
 std::vector<GroupRow> read_group_table(const std::filesystem::path& path) {
-  const Table table = read_csv(path);
+  const Table table = read_name_table(path);
   const auto split_column = table.find("split");
   std::optional<std::size_t> name_column;
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
@@ -254,21 +254,29 @@ double ColumnStatistics::deviation(std::size_t column) const {
   return deviation > 0.0 ? deviation : 1.0;  // differences whose squares are not numbers
 }
 
+std::string header_text(std::string name) {
+  if (is_utf8(name)) return name;
+  for (char& c : name) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return name;
+}
+
 std::vector<std::pair<std::string, std::string>> provenance_of(
     const std::string& import, const std::vector<std::string>& sources,
     const SplitOptions& splits) {
   std::vector<std::pair<std::string, std::string>> out{
       {"program", "kshot " KSHOT_VERSION},
       {"import", import},
-      {"sources", fmt::format("{}", fmt::join(sources, ", "))}};
+      {"sources", header_text(fmt::format("{}", fmt::join(sources, ", ")))}};
   if (!splits.lists.empty()) {
     std::string lists;
     for (const auto& [split, path] : splits.lists) {
       lists += fmt::format("{}{}={}", lists.empty() ? "" : ", ", split_name(split), path.string());
     }
-    out.emplace_back("splits", lists);
+    out.emplace_back("splits", header_text(lists));
   } else if (!splits.table.empty()) {
-    out.emplace_back("splits", splits.table.string());
+    out.emplace_back("splits", header_text(splits.table.string()));
   } else if (splits.fractions.size() == 3) {
     out.emplace_back("splits", fmt::format("fractions {} with seed {}",
                                            fmt::join(splits.fractions, ","), splits.seed));

@@ -85,6 +85,10 @@ class ColumnStatistics {
   std::vector<std::size_t> n_;
 };
 
+/// A file's name for a data file's header: as it is where it is UTF-8, else with "?" for each byte
+/// that is not ASCII.
+std::string header_text(std::string name);
+
 std::vector<std::pair<std::string, std::string>> provenance_of(
     const std::string& import, const std::vector<std::string>& sources, const SplitOptions& splits);
 

@@ -86,7 +86,7 @@ Input read_input(const TableImport& options) {
     in.table.columns = array_columns(options.source, "x", 0, &in.table.origin);
     in.table.rows = in.table.columns.front().numbers.size();
     if (!options.columns.empty()) {
-      const Table names = read_csv(options.columns);
+      const Table names = read_name_table(options.columns);
       const std::size_t name = names.require("name", "--columns");
       if (names.rows != in.table.columns.size()) {
         throw Error(fmt::format("{}: {} names; expected {}, one for each column of {}",
@@ -182,7 +182,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   Tasks out;
   out.of_row.assign(in.table.rows, 0);
   if (!in.task) {
-    out.names = {std::filesystem::path(in.table.origin).stem().string()};
+    out.names = {header_text(std::filesystem::path(in.table.origin).stem().string())};
     return out;
   }
   std::unordered_map<std::string, std::size_t> index;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "base/episode_arithmetic.h"
 #include "kshot/error.h"
@@ -65,7 +66,7 @@ const char* missing_rule_name(MissingRule rule) {
 namespace {
 
 template <typename Scale>
-float standardised(const Scale& scale, double value, const std::string& where) {
+float scaled_by(const Scale& scale, double value, const std::string& where) {
   const double result = (value - scale.mean) / scale.std;
   if (!(std::abs(result) <= std::numeric_limits<float>::max())) {
     throw Error(
@@ -79,11 +80,11 @@ float standardised(const Scale& scale, double value, const std::string& where) {
 }  // namespace
 
 float Preprocessing::Column::encode(double value, const std::string& where) const {
-  return standardised(*this, value, where);
+  return scaled_by(*this, value, where);
 }
 
 float Preprocessing::Target::encode(double value, const std::string& where) const {
-  return standardised(*this, value, where);
+  return scaled_by(*this, value, where);
 }
 
 std::string Preprocessing::to_json() const {
@@ -195,8 +196,15 @@ struct EncodingPlan {
 
   EncodingPlan(const Preprocessing& preprocessing, const Table& table, bool with_targets)
       : classification(!preprocessing.labels.empty()), labels(preprocessing.labels) {
+    std::unordered_map<std::string_view, std::size_t> by_name;
+    for (std::size_t c = 0; c < table.columns.size(); ++c) {
+      by_name.emplace(table.columns[c].name, c);
+    }
     for (const Preprocessing::Column& column : preprocessing.columns) {
-      sources.push_back({table.require(column.name, "a feature"), NameIndex(column.categories)});
+      const auto found = by_name.find(column.name);
+      sources.push_back(
+          {found != by_name.end() ? found->second : table.require(column.name, "a feature"),
+           NameIndex(column.categories)});
       features += static_cast<std::size_t>(column.features());
     }
     if (!with_targets) return;

@@ -108,6 +108,7 @@ std::string parse_thousands_mark(const std::string& text) {
 }
 
 std::vector<std::string> parse_missing_marks(const std::string& text) {
+  if (!is_utf8(text)) throw Error("--missing-marks: expected UTF-8 text");
   std::vector<std::string> out;
   for (std::size_t at = 0; at <= text.size();) {
     const std::size_t end = std::min(text.find(',', at), text.size());
@@ -406,11 +407,14 @@ double Table::number(std::size_t column, std::size_t row, Reading reading) const
   const std::optional<double> parsed = value(column, row, reading);
   if (!parsed) {
     throw Error(fmt::format(
-        "{}: column '{}' holds '{}'; expected {}", where(row), cells.name, cell(column, row),
+        "{}: column '{}' holds '{}'; expected {}{}", where(row), cells.name, cell(column, row),
         reading == Reading::percent ? "a percentage such as 12%"
         : reading == Reading::date  ? "a date such as 2024-05-31 or 2024-05-31T12:00:00"
         : format.decimal == '.'     ? "a number"
-                                    : "a number with a decimal comma"));
+                                    : "a number with a decimal comma",
+        reading == Reading::number && resembles_number(cells.text[row])
+            ? " (--decimal and --thousands read another notation)"
+            : ""));
   }
   if (!std::isfinite(*parsed) || std::abs(*parsed) > std::numeric_limits<float>::max()) {
     throw Error(fmt::format("{}: column '{}' holds {}; expected a finite number", where(row),
