@@ -40,6 +40,12 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/generator_works.cpp
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/perceptron_works.cpp)
   endif()
+  if(name STREQUAL "adapt")
+    # the program's reading of a user's task, held against what the imports stored
+    target_sources(test_adapt PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/task_files.cpp
+                                      ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/task_rows.cpp
+                                      ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/text_options.cpp)
+  endif()
   if(TARGET kshot_cli AND NOT name STREQUAL "simt")
     add_dependencies(test_${name} kshot_cli)
     target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")

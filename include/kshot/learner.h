@@ -43,7 +43,8 @@ struct Prediction {
   bool classification = false;
   /// What the network gives, [samples, rows, outputs].
   std::vector<double> raw;
-  /// [rows, outputs]: probabilities (mean over samples), or the mean prediction.
+  /// [rows, outputs]: probabilities (mean over samples; 0 for a class that no support row has), or
+  /// the mean prediction.
   std::vector<double> mean;
   /// [rows, outputs]: spread over posterior samples (of the probabilities, or of the prediction
   /// without observation noise). Zero for one sample.

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -9,6 +10,7 @@
 
 #include "cli/commands.h"
 #include "cli/task_files.h"
+#include "io/log.h"
 #include "io/npy.h"
 #include "io/output_file.h"
 #include "io/safetensors.h"
@@ -33,6 +35,23 @@ std::size_t best_class(std::span<const double> p) {
   return static_cast<std::size_t>(std::ranges::max_element(p) - p.begin());
 }
 
+/// The prediction without the outputs that stand for no class of the support rows.
+Prediction of_classes(Prediction p, const std::vector<std::size_t>& outputs) {
+  const auto compact = [&](std::vector<double>& values) {
+    std::vector<double> out;
+    const auto width = static_cast<std::size_t>(p.outputs);
+    for (std::size_t row = 0; row * width < values.size(); ++row) {
+      for (const std::size_t output : outputs) out.push_back(values[row * width + output]);
+    }
+    values = std::move(out);
+  };
+  compact(p.raw);
+  compact(p.mean);
+  compact(p.std);
+  p.outputs = static_cast<int>(outputs.size());
+  return p;
+}
+
 std::string classification_csv(const Prediction& p, const TaskFiles& task) {
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const bool uncertain = p.samples > 1;
@@ -48,7 +67,8 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
   for (std::size_t row = 0; row < static_cast<std::size_t>(p.rows); ++row) {
     const auto mean = std::span(p.mean).subspan(row * outputs, outputs);
     const std::size_t best = best_class(mean);
-    text += fmt::format("{},{},{:.6g}", row, csv_field(task.label_names[best]), mean[best]);
+    text += fmt::format("{},{},{:.6g}", task.query_rows[row], csv_field(task.label_names[best]),
+                        mean[best]);
     for (const double v : mean) text += fmt::format(",{:.6g}", v);
     text += fmt::format(",{:.6g}", p.entropy[row]);
     if (uncertain) {
@@ -58,7 +78,9 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
       }
     }
     if (task.query_has_targets) {
-      text += "," + csv_field(task.label_names[static_cast<std::size_t>(task.query_labels[row])]);
+      const std::int32_t label = task.query_labels[row];
+      text += ",";
+      if (label >= 0) text += csv_field(task.label_names[static_cast<std::size_t>(label)]);
     }
     text += "\n";
   }
@@ -86,7 +108,7 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
   text += "\n";
   std::vector<double> means(samples);
   for (std::size_t row = 0; row < static_cast<std::size_t>(p.rows); ++row) {
-    text += std::to_string(row);
+    text += std::to_string(task.query_rows[row]);
     for (std::size_t i = 0; i < outputs; ++i) {
       const std::size_t at = row * outputs + i;
       const double scale = task.target_scale[i];
@@ -102,7 +124,8 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
                             band.low * scale + shift, band.high * scale + shift);
       }
       if (task.query_has_targets) {
-        text += fmt::format(",{:.7g}", static_cast<double>(task.query_values[at]) * scale + shift);
+        const auto value = static_cast<double>(task.query_values[at]);
+        text += std::isnan(value) ? "," : fmt::format(",{:.7g}", value * scale + shift);
       }
     }
     text += "\n";
@@ -134,6 +157,16 @@ void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& ta
     }
     arrays.insert_or_assign("prediction",
                             io::NpyArray::from(std::span<const std::int64_t>(best), {rows}));
+    std::vector<std::int64_t> labels;
+    for (const std::string& name : task.label_names) {
+      std::int64_t label = 0;
+      const char* end = name.data() + name.size();
+      if (std::from_chars(name.data(), end, label).ptr == end) labels.push_back(label);
+    }
+    if (labels.size() == outputs) {
+      arrays.insert_or_assign("labels",
+                              io::NpyArray::from(std::span<const std::int64_t>(labels), {outputs}));
+    }
   } else {
     const auto scaled = [&](const std::vector<double>& values, bool shifted) {
       std::vector<double> out = values;
@@ -153,6 +186,8 @@ void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& ta
       put("noise_std", scaled(std::vector<double>(outputs, p.noise_std), false), {outputs});
     }
   }
+  const std::vector<std::int64_t> source(task.query_rows.begin(), task.query_rows.end());
+  arrays.insert_or_assign("row", io::NpyArray::from(std::span<const std::int64_t>(source), {rows}));
   io::write_npz(file, arrays);
 }
 
@@ -169,24 +204,56 @@ void write_weights(const fs::path& file, const Prediction& p, const std::string&
   io::write_safetensors(file, content);
 }
 
-/// How good the predictions are, where the query file has targets.
+/// How good the predictions are, over the query rows that have targets.
 void print_score(const Prediction& p, const TaskFiles& task) {
   if (!task.query_has_targets) return;
+  const auto outputs = static_cast<std::size_t>(p.outputs);
+  const auto rows = static_cast<std::size_t>(p.rows);
+  std::size_t known = 0;
+  std::vector<double> mean;
+  std::vector<std::int32_t> labels;
+  double squares = 0.0;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const auto predicted = std::span(p.mean).subspan(row * outputs, outputs);
+    if (p.classification) {
+      if (task.query_labels[row] < 0) continue;
+      labels.push_back(task.query_labels[row]);
+      mean.insert(mean.end(), predicted.begin(), predicted.end());
+    } else {
+      double sum = 0.0;
+      for (std::size_t i = 0; i < outputs; ++i) {
+        const auto value = static_cast<double>(task.query_values[row * outputs + i]);
+        const double d = (predicted[i] - value) * task.target_scale[i];
+        sum += d * d;
+      }
+      if (std::isnan(sum)) continue;
+      squares += sum;
+    }
+    ++known;
+  }
+  if (known == 0) return;
+  const std::string over =
+      known < rows ? fmt::format(" ({} of {} rows have targets)", known, rows) : std::string();
   if (p.classification) {
     metrics::ClassificationMetrics m;
-    const metrics::ClassificationScore s =
-        m.add_episode(p.mean, task.query_labels, static_cast<std::size_t>(p.outputs));
-    fmt::print("accuracy {:.2f} %, NLL {:.4f}, Brier {:.4f}\n", 100.0 * s.accuracy, s.nll, s.brier);
+    const metrics::ClassificationScore score = m.add_episode(mean, labels, outputs);
+    fmt::print("accuracy {:.2f} %, NLL {:.4f}, Brier {:.4f}{}\n", 100.0 * score.accuracy, score.nll,
+               score.brier, over);
     return;
   }
-  double squares = 0.0;
-  for (std::size_t i = 0; i < p.mean.size(); ++i) {
-    const double d = (p.mean[i] - static_cast<double>(task.query_values[i])) *
-                     task.target_scale[i % static_cast<std::size_t>(p.outputs)];
-    squares += d * d;
-  }
-  const double mse = squares / static_cast<double>(p.mean.size());
-  fmt::print("mean squared error {:.6g} (root {:.6g})\n", mse, std::sqrt(mse));
+  const double mse = squares / static_cast<double>(known * outputs);
+  fmt::print("mean squared error {:.6g} (root {:.6g}){}\n", mse, std::sqrt(mse), over);
+}
+
+/// Batch statistics of one or two rows make the rows' predictions depend on nothing but each other.
+void warn_of_few_rows(const Learner& learner, std::size_t query_rows) {
+  const bool norms = std::ranges::any_of(
+      learner.network().layers(), [](const Layer& layer) { return layer.type == LayerType::norm; });
+  if (!norms || query_rows > 2 || learner.config().evaluate.norm_statistics != "batch") return;
+  io::log_warning(fmt::format(
+      "the network's norm layers take their statistics from the query rows together, and there {}; "
+      "--set evaluate.norm_statistics=support takes those of the support rows",
+      query_rows == 1 ? "is only one" : "are only two"));
 }
 
 }  // namespace
@@ -204,11 +271,15 @@ int run_adapt(const AdaptArguments& a) {
   io::OutputFile weights(out / "adapted.safetensors", io::OutputKind::weights, inputs);
   io::OutputFile arrays(out / "predictions.npz", io::OutputKind::arrays, inputs);
   io::OutputFile table(out / "predictions.csv", io::OutputKind::predictions, inputs);
-  const TaskFiles task = read_task_files(learner, a.support, a.query);
-  const Prediction prediction =
-      learner.predict({task.support_x, task.support_labels, task.support_values,
-                       static_cast<int>(task.label_names.size())},
-                      task.query_x);
+  const TaskFiles task =
+      read_task_files(learner, a.support, a.query, task_file_options(a.text, a.missing, a.layout));
+  warn_of_few_rows(learner, task.query_rows.size());
+  Prediction prediction = learner.predict({task.support_x, task.support_labels, task.support_values,
+                                           static_cast<int>(task.label_names.size())},
+                                          task.query_x);
+  if (prediction.classification) {
+    prediction = of_classes(std::move(prediction), task.label_outputs);
+  }
   // The weights first: they say that the folder is one of kshot's (io/output_file.cpp).
   write_weights(weights.path(), prediction, a.run);
   weights.written();

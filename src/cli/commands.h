@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/text_options.h"
+
 namespace kshot::cli {
 
 /// Exit statuses: 0 done, 1 a verification out of tolerance, 2 an error, 128 + n stopped by
@@ -40,6 +42,8 @@ struct AdaptArguments {
   std::string run, support, query, out = "adapted";
   std::vector<std::string> set;
   int steps = -2, samples = -1;
+  TextOptions text;             ///< of both CSV files; by default as the training table was written
+  std::string missing, layout;  ///< error, mean or drop; hwc or chw; empty: as in training
   Machine machine;
 };
 int run_adapt(const AdaptArguments& arguments);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/text_options.h"
 #include "io/import.h"
 #include "io/log.h"
 #include "io/output_file.h"
@@ -66,8 +67,11 @@ constexpr const char* table_examples = R"(Examples:
 
 Every value of the task column is a few-shot task of its own; tasks may differ in size. Numeric
 columns and numeric targets are standardised with mean and deviation over the training tasks, which
-the data file and every checkpoint keep; columns of text become one-hot. The table --tasks has a
-first column of task names and a column `split` (train, val, test).)";
+the data file and every checkpoint keep; columns of text become one-hot. How each column is read is
+printed. A text column is refused where it looks like numbers or dates in another notation, or where
+more than half of its values (and more than 3) are distinct: --decimal, --thousands, --date,
+--categorical or --ignore settles it. The table --tasks has a first column of task names and a column
+`split` (train, val, test).)";
 
 /// Options that every kind has.
 struct Common {
@@ -191,6 +195,7 @@ void print_summary(const io::ImportSummary& summary) {
                fewest == most ? fmt::format("{}", fewest) : fmt::format("{} to {}", fewest, most),
                tasks ? "task" : "class");
   }
+  for (const std::string& column : summary.columns) fmt::print("  column {}\n", column);
   for (const std::string& note : summary.notes) fmt::print("  note: {}\n", note);
 }
 
@@ -277,7 +282,7 @@ void add_arrays(CLI::App& import) {
 
 void add_table(CLI::App& import) {
   struct Tables : Request<io::TableImport> {
-    std::string delimiter;
+    TextOptions text;
   };
   auto request = std::make_shared<Tables>();
   io::TableImport& options = request->options;
@@ -303,7 +308,7 @@ void add_table(CLI::App& import) {
       ->type_name("COLUMN");
   command
       ->add_option("--categorical", options.categorical,
-                   "Numeric columns that are categories (a,b,...)")
+                   "Columns that are categories, whatever they look like (a,b,...)")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("COLUMN");
@@ -331,19 +336,18 @@ void add_table(CLI::App& import) {
           CLI::ignore_case))
       ->option_text("error|mean|drop [error]");
   command->add_flag("--raw-targets", options.raw_targets, "Do not standardise the targets");
-  command->add_option("--delimiter", request->delimiter, "Between fields [, or tab for .tsv]")
-      ->type_name("CHARACTER");
+  command
+      ->add_option("--date", options.dates,
+                   "Columns of ISO 8601 dates or times, read as days (a,b,...)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("COLUMN");
+  add_text_options(*command, request->text);
   add_common(*command, request->common, true);
   command->callback([request] {
     apply(request->common, &request->options);
-    const std::string& delimiter = request->delimiter;
-    if (delimiter == "tab" || delimiter == "\\t") {
-      request->options.delimiter = '\t';
-    } else if (delimiter.size() == 1 && delimiter != "\"" && delimiter != "\n") {
-      request->options.delimiter = delimiter.front();
-    } else if (!delimiter.empty()) {
-      throw Error(fmt::format("--delimiter {}: expected one character, or tab", delimiter));
-    }
+    request->options.delimiter = request->text.delimiter();
+    request->options.format = request->text.format({});
     print_summary(io::import_table(request->options));
   });
 }

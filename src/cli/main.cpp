@@ -192,13 +192,16 @@ training is looked at.)");
 
 Files, by what the run was trained on:
   tables   CSV with the columns of the training table; the support file with the target or label
-           column, the query file with or without
-  vectors  CSV, a column a feature in their order, support with `y` (or y0, y1, ..., or `label`);
-           npz with x [n, d] and y
-  images   CSV with the columns `file` (paths, relative to the CSV) and `label`; npz with x [n, H, W]
-           or [n, C, H, W] (bytes are treated like picture files, floats taken as they are) and y
-Written to --out: predictions.csv, predictions.npz (probabilities, uncertainty, samples) and
-adapted.safetensors (the adapted weights).)");
+           column, the query file with or without; or npz with x [n, columns] and y
+  vectors  CSV, one column per feature in their order (by name where all of x0, x1, ... are there),
+           support with `label`, or `y` (y0, y1, ...); npz with x [n, d] and y
+  images   of picture files: CSV with the columns `file` (paths, relative to the CSV) and `label`;
+           of either: npz with x [n, H, W], [n, H, W, C] or [n, C, H, W] and y. Bytes are treated as
+           in training; where training had bytes or pictures, other numbers lie in [0, 1]
+Rows are prepared as the import prepared the training data. Labels that read as numbers are the same
+where the numbers are ("01", "1" and "1.0"). Only classes of the support file are predicted, with
+probabilities that add up to 1 over them. Written to --out: predictions.csv, predictions.npz
+(probabilities, uncertainty, samples) and adapted.safetensors (the adapted weights).)");
     sub->add_option("run", adapt_.run, "Run folder or checkpoint")->required();
     sub->add_option("--support", adapt_.support, "Rows with targets (CSV, npz)")
         ->type_name("FILE")
@@ -206,6 +209,14 @@ adapted.safetensors (the adapted weights).)");
     sub->add_option("--query", adapt_.query, "Rows to predict (CSV, npz)")
         ->type_name("FILE")
         ->required();
+    sub->add_option("--missing", adapt_.missing,
+                    "What a missing value is: an error, the training mean (a category: none), or a "
+                    "reason to leave the row out; by default as in training, but never drop")
+        ->check(CLI::IsMember({"error", "mean", "drop"}));
+    add_text_options(*sub, adapt_.text);
+    sub->add_option("--layout", adapt_.layout,
+                    "Where the channels of images in npz files are, if the shape leaves it open")
+        ->check(CLI::IsMember({"hwc", "chw"}));
     sub->add_option("--steps", adapt_.steps, "Inner steps")->check(CLI::NonNegativeNumber);
     sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(CLI::PositiveNumber);
     sub->add_option("--out", adapt_.out, "Folder for the results")

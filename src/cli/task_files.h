@@ -3,28 +3,45 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "cli/text_options.h"
 #include "io/preprocessing.h"
 #include "kshot/learner.h"
 
 namespace kshot::cli {
 
+struct TaskFileOptions {
+  TextOptions text;
+  /// By default the training table's rule, but an error where that rule leaves rows out.
+  std::optional<io::MissingRule> missing;
+  io::ArrayLayout layout = io::ArrayLayout::automatic;
+};
+
+/// What the options of `adapt` say.
+TaskFileOptions task_file_options(const TextOptions& text, const std::string& missing,
+                                  const std::string& layout);
+
 struct TaskFiles {
   std::vector<float> support_x, query_x;
-  std::vector<std::int32_t> support_labels, query_labels;  ///< classification
-  std::vector<float> support_values, query_values;         ///< regression, in the network's units
+  std::vector<std::int32_t> support_labels;  ///< classification: the network's output of each row
+  std::vector<std::int32_t> query_labels;    ///< by label_names; -1: not given
+  std::vector<float> support_values;         ///< regression, in the network's units
+  std::vector<float> query_values;           ///< the same; NaN: not given
   bool query_has_targets = false;
-  std::vector<std::string> label_names;   ///< by label
-  std::vector<std::string> target_names;  ///< by output
+  std::vector<std::size_t> query_rows;     ///< number of each row in its file, from 0
+  std::vector<std::string> label_names;    ///< the classes of the support rows, in output order
+  std::vector<std::size_t> label_outputs;  ///< the network's output for each of label_names
+  std::vector<std::string> target_names;   ///< by output
   /// Targets in the user's units = value * target_scale + target_shift, by output.
   std::vector<double> target_scale, target_shift;
 };
 
-/// Reads both files (CSV, TSV or npz; see `kshot adapt --help`). Throws Error naming file, row and
-/// what was expected.
+/// Reads both files (CSV, TSV or npz; see `kshot adapt --help`) and logs what is not plain. Throws
+/// Error naming file, row and what was expected.
 TaskFiles read_task_files(const Learner& learner, const std::filesystem::path& support,
-                          const std::filesystem::path& query);
+                          const std::filesystem::path& query, const TaskFileOptions& options = {});
 
 }  // namespace kshot::cli

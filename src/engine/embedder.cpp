@@ -322,6 +322,8 @@ class DataFileSink final : public FeatureSink {
     // a new task comes as a table of features
     h.preprocessing.kind = io::Preprocessing::Kind::table;
     h.preprocessing.input = h.input;
+    h.preprocessing.standardised = false;
+    h.preprocessing.named_columns = false;
     for (int i = 0; i < h.input.channels; ++i) {
       io::Preprocessing::Column column;
       column.name = fmt::format("x{}", i);

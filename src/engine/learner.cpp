@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
@@ -23,15 +24,21 @@ double entropy(std::span<const double> p) {
   return h;
 }
 
-/// Fills what follows from `raw`.
-void summarise(Prediction& p) {
+/// Fills what follows from `raw`. `labels`: of the support rows; a class that they do not have has
+/// probability 0, unless the head itself predicts such classes (`absent_classes`).
+void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_classes) {
   const auto size = static_cast<std::size_t>(p.rows) * static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
   const auto outputs = static_cast<std::size_t>(p.outputs);
   std::vector<double> values = p.raw;
   if (p.classification) {
+    std::vector<bool> present(outputs, absent_classes);
+    for (const std::int32_t label : labels) present[static_cast<std::size_t>(label)] = true;
     for (std::size_t row = 0; row * outputs < values.size(); ++row) {
       const std::span<double> logits = std::span(values).subspan(row * outputs, outputs);
+      for (std::size_t i = 0; i < outputs; ++i) {
+        if (!present[i]) logits[i] = -std::numeric_limits<double>::infinity();
+      }
       metrics::softmax(logits, logits);
     }
   }
@@ -185,7 +192,7 @@ struct Learner::State {
           !is_closed_form(assembly.config.algorithm)) {
         p.noise_std = assembly.config.loss.noise_std;
       }
-      summarise(p);
+      summarise(p, support.labels, is_closed_form(assembly.config.algorithm));
       predictions.push_back(std::move(p));
     }
     predictions.back().adapted = adapted(*program);

@@ -3,14 +3,24 @@
 
 #include <filesystem>
 
-#include "io/preprocessing.h"
+#include "io/table.h"
 
 namespace kshot::io {
 
-/// Reads a table whose first line names its columns; every column is text. `delimiter` 0: a tab for
-/// names ending in .tsv, else a comma. Throws Error with file and line for rows of another length,
-/// open quotes, columns without a name or with the same name, a file without rows.
-Table read_csv(const std::filesystem::path& path, char delimiter = 0);
-Table parse_csv(std::string_view text, const std::string& origin, char delimiter = ',');
+/// Reads a UTF-8 table whose first line names its columns; every column is text. `delimiter` 0: the
+/// one of comma, semicolon, tab and bar that cuts header and first rows into equally many fields;
+/// Table::notes says so where it is not the usual one (a tab for names ending in .tsv, else a
+/// comma). A first column without a name becomes Table::row_index, "Unnamed: 0".
+/// Throws Error with file and line for rows of another length, open quotes, text that is not UTF-8,
+/// other columns without a name or with the same name, a file without rows, and where several
+/// delimiters fit.
+Table read_csv(const std::filesystem::path& path, char delimiter = 0,
+               const TextFormat& format = {});
+/// A table of names (classes, tasks, columns): the usual delimiter where several fit, because such
+/// tables have no option for it.
+Table read_name_table(const std::filesystem::path& path);
+Table parse_csv(std::string_view text, const std::string& origin, char delimiter = 0,
+                const TextFormat& format = {}, char usual_delimiter = ',',
+                bool ask_delimiter = true);
 
 }  // namespace kshot::io

@@ -38,6 +38,8 @@ struct ImportSummary {
   DatasetHeader header;
   std::uint64_t bytes = 0;
   std::vector<std::string> notes;
+  /// How each column of a table was read, in their order.
+  std::vector<std::string> columns;
 };
 
 /// Omniglot as published: images_background and images_evaluation, zip or folder, with
@@ -61,8 +63,6 @@ struct ImagesImport : ImportCommon {
 };
 ImportSummary import_images(const ImagesImport& options);
 
-enum class ArrayLayout { automatic, hwc, chw };
-
 /// Classes from arrays. References are FILE.npy, FILE.npz or FILE.npz:NAME. Without labels the
 /// array is [classes, examples, ...], with labels [N, ...], labels whole numbers [N]. An example is
 /// a vector [d] or an image [H, W], [H, W, C], [C, H, W].
@@ -70,7 +70,8 @@ struct ArraysImport : ImportCommon {
   std::string source;
   std::string labels;
   ArrayLayout layout = ArrayLayout::automatic;
-  bool standardise = false;  ///< vectors: with mean and deviation over the training classes
+  /// Vectors: with mean and deviation over the training classes, in double precision.
+  bool standardise = false;
 };
 ImportSummary import_arrays(const ArraysImport& options);
 
@@ -86,10 +87,12 @@ struct TableImport : ImportCommon {
   std::vector<std::string> categorical;  ///< columns that are categories though they look numeric
   std::vector<std::string> categorical_arrays;  ///< further columns, of codes
   std::vector<std::string> ignore;
-  std::filesystem::path columns;  ///< arrays: table whose column `name` names the columns
+  std::vector<std::string> dates;  ///< columns of ISO 8601 dates, read as days
+  std::filesystem::path columns;   ///< arrays: table whose column `name` names the columns
   MissingRule missing = MissingRule::error;
   bool raw_targets = false;  ///< keep targets as they are
-  char delimiter = 0;        ///< 0: by the file's name
+  char delimiter = 0;        ///< 0: the one that fits
+  TextFormat format;         ///< how numbers and missing values are written
 };
 ImportSummary import_table(const TableImport& options);
 

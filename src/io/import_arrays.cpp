@@ -14,10 +14,10 @@ namespace {
 const std::vector<std::string> feature_names = {"x", "X", "data", "images", "features", "arr_0"};
 const std::vector<std::string> label_names = {"y", "Y", "labels", "label", "targets", "target"};
 
-/// Shape of an example and, for images stored [H, W, C], that its channels are to be brought first.
+/// Shape of an example and, for images of several axes, where the channels are.
 struct ExampleLayout {
   FeatureShape shape;
-  bool channels_last = false;
+  ArrayLayout layout = ArrayLayout::automatic;
 };
 
 ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout wanted,
@@ -25,15 +25,17 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
   const auto fail = [&](const std::string& why) {
     return Error(fmt::format("{}: shape {}: {}", origin, whole, why));
   };
+  std::size_t size = 1;
   for (const std::size_t dim : dims) {
-    if (dim == 0 || dim > (std::size_t{1} << 24)) throw fail("an example is empty or too large");
+    size = dim > (std::size_t{1} << 24) ? 0 : size * dim;
+    if (size == 0 || size > (std::size_t{1} << 24)) throw fail("an example is empty or too large");
   }
   const auto dim = [&](std::size_t i) { return static_cast<int>(dims[i]); };
   switch (dims.size()) {
     case 1:
-      return {{.channels = dim(0)}, false};
+      return {{.channels = dim(0)}};
     case 2:
-      return {{1, dim(0), dim(1), true}, false};
+      return {{1, dim(0), dim(1), true}};
     case 3: {
       const auto few = [&](std::size_t i) { return dims[i] == 1 || dims[i] == 3; };
       bool last = wanted == ArrayLayout::hwc;
@@ -43,8 +45,8 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
         }
         last = few(2);
       }
-      return last ? ExampleLayout{{dim(2), dim(0), dim(1), true}, true}
-                  : ExampleLayout{{dim(0), dim(1), dim(2), true}, false};
+      return last ? ExampleLayout{{dim(2), dim(0), dim(1), true}, ArrayLayout::hwc}
+                  : ExampleLayout{{dim(0), dim(1), dim(2), true}, ArrayLayout::chw};
     }
     default:
       throw fail(
@@ -65,19 +67,6 @@ std::optional<std::size_t> parse_index(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return {};
   return value;
-}
-
-template <typename T>
-void reorder(std::span<const T> from, const ExampleLayout& layout, std::span<T> to) {
-  if (!layout.channels_last) {
-    std::ranges::copy(from, to.begin());
-    return;
-  }
-  const auto channels = static_cast<std::size_t>(layout.shape.channels);
-  const std::size_t area = from.size() / channels;
-  for (std::size_t c = 0; c < channels; ++c) {
-    for (std::size_t p = 0; p < area; ++p) to[c * area + p] = from[p * channels + c];
-  }
 }
 
 /// Classes in order of their index: from labels, or the array's first axis.
@@ -153,18 +142,143 @@ void name_classes(const SplitOptions& options, const Tensor& x, std::vector<Arra
   for (std::size_t c = 0; c < classes->size(); ++c) (*classes)[c].split = splits[c];
 }
 
+/// Numbers of a row of vectors; throws Error for one that is not finite.
+void read_vector(const Tensor& x, std::size_t row, std::span<double> out) {
+  read_numbers(x, row * out.size(), out, out.size());
+  const auto bad = std::ranges::find_if(out, [](double v) { return std::isnan(v); });
+  if (bad != out.end()) {
+    throw Error(fmt::format("{}: nan in row {}, element {}; expected finite numbers", x.origin, row,
+                            bad - out.begin()));
+  }
+}
+
+/// Mean, deviation and range of every element over the classes of a split, or over all that have
+/// one.
+ColumnStatistics measure(const Tensor& x, const std::vector<ArrayClass>& classes, std::size_t d,
+                         std::optional<Split> split) {
+  ColumnStatistics statistics(d);
+  std::vector<double> row_values(d);
+  for (const ArrayClass& entry : classes) {
+    if (!entry.split || (split && entry.split != split)) continue;
+    for (const std::size_t row : entry.rows) {
+      read_vector(x, row, row_values);
+      for (std::size_t i = 0; i < d; ++i) statistics.add(i, row_values[i]);
+    }
+  }
+  return statistics;
+}
+
+/// Columns x0, x1, ... of vectors; notes what float32 cannot hold.
+void describe_vectors(const Tensor& x, const std::vector<ArrayClass>& classes, bool standardise,
+                      Preprocessing* out, std::vector<std::string>* notes) {
+  out->kind = Preprocessing::Kind::table;
+  out->named_columns = false;
+  out->standardised = standardise;
+  const auto d = static_cast<std::size_t>(out->input.size());
+  const ColumnStatistics statistics =
+      measure(x, classes, d, standardise ? std::optional(Split::train) : std::nullopt);
+  std::size_t constant = 0;
+  bool coarse = false;
+  for (std::size_t i = 0; i < d; ++i) {
+    Preprocessing::Column column;
+    column.name = fmt::format("x{}", i);
+    const double low = statistics.low(i), high = statistics.high(i);
+    if (standardise) {
+      column.mean = statistics.mean(i);
+      column.std = statistics.deviation(i);
+      constant += statistics.constant(i) ? 1 : 0;
+    } else if (!coarse && high > low &&
+               std::max(std::abs(low), std::abs(high)) * 0x1p-23 > (high - low) * 1e-3) {
+      coarse = true;
+      notes->push_back(
+          fmt::format("{} runs from {} to {}: stored as float32, nearby values become equal "
+                      "(--standardise keeps them apart)",
+                      column.name, low, high));
+    }
+    out->columns.push_back(std::move(column));
+  }
+  notes->push_back(
+      fmt::format("{} vectors, {}", dtype_name(x.dtype),
+                  standardise ? "standardised over the training classes" : "numbers as they are"));
+  if (constant > 0) {
+    notes->push_back(
+        fmt::format("{} of {} elements are constant in the training classes: 0", constant, d));
+  }
+}
+
+/// The units of images, and the range of those that are taken as they are.
+void describe_images(const Tensor& x, const ExampleLayout& layout, Preprocessing* out,
+                     std::vector<std::string>* notes) {
+  out->kind = Preprocessing::Kind::array;
+  out->bytes = x.dtype == Tensor::DType::u8 || x.dtype == Tensor::DType::boolean;
+  const std::string axes = layout.layout == ArrayLayout::hwc   ? "[height, width, channels]"
+                           : layout.layout == ArrayLayout::chw ? "[channels, height, width]"
+                                                               : "[height, width]";
+  if (out->bytes) {
+    notes->push_back(fmt::format("images {} of {}: {} become [0, 1]", axes, dtype_name(x.dtype),
+                                 x.dtype == Tensor::DType::u8 ? "0 to 255" : "false and true"));
+    return;
+  }
+  const auto d = static_cast<std::size_t>(out->input.size());
+  std::vector<double> numbers(d);
+  ColumnStatistics range(1);
+  for (std::size_t row = 0; row < x.size() / d; ++row) {
+    read_vector(x, row, numbers);
+    for (const double v : numbers) range.add(0, v);
+  }
+  out->low = range.low(0);
+  out->high = range.high(0);
+  notes->push_back(fmt::format("images {} of {}: numbers from {} to {} as they are", axes,
+                               dtype_name(x.dtype), out->low, out->high));
+}
+
+void write_rows(const Tensor& x, std::size_t leading, const ExampleLayout& layout,
+                const std::vector<ArrayClass>& classes, const DatasetHeader& header,
+                DatasetWriter* writer) {
+  const Preprocessing& preprocessing = header.preprocessing;
+  const auto d = static_cast<std::size_t>(layout.shape.size());
+  std::optional<ImageArray> images;
+  if (layout.shape.spatial) images.emplace(preprocessing, x, leading, layout.layout);
+  std::vector<float> row_values(d);
+  std::vector<std::uint8_t> row_bytes(d);
+  std::vector<double> numbers(d);
+  for (const ArrayClass& entry : classes) {
+    if (!entry.split) continue;
+    writer->begin_group(entry.name, *entry.split);
+    for (const std::size_t row : entry.rows) {
+      if (preprocessing.bytes) {
+        images->read(row, std::span<std::uint8_t>(row_bytes));
+        writer->add(std::span<const std::uint8_t>(row_bytes));
+        continue;
+      }
+      if (images) {
+        images->read(row, std::span<float>(row_values));
+      } else {
+        read_vector(x, row, numbers);
+        for (std::size_t i = 0; i < d; ++i) {
+          row_values[i] =
+              preprocessing.columns[i].encode(numbers[i], fmt::format("{}: row {}", x.origin, row));
+        }
+      }
+      writer->add(std::span<const float>(row_values));
+    }
+  }
+}
+
 }  // namespace
 
 ImportSummary import_arrays(const ArraysImport& options) {
   const ArrayReference reference = parse_array_reference(options.source);
   const Tensor x = read_array(reference, feature_names);
   std::optional<Tensor> labels;
+  std::vector<std::string> notes;
   std::vector<std::string> sources{options.source};
   if (!options.labels.empty()) {
     labels = read_array(parse_array_reference(options.labels), label_names);
     sources.push_back(options.labels);
-  } else if (reference.file.extension() == ".npz") {
+  } else if (is_npz(reference.file)) {
     labels = find_array({reference.file, ""}, label_names);
+    if (labels) notes.push_back(fmt::format("labels from {}", labels->origin));
   }
   const std::size_t leading = labels ? 1 : 2;
   if (x.shape.size() <= leading || x.size() == 0) {
@@ -174,12 +288,16 @@ ImportSummary import_arrays(const ArraysImport& options) {
   }
   const ExampleLayout layout = example_layout(std::span(x.shape).subspan(leading), options.layout,
                                               x.origin, shape_text(x.shape));
-  const auto d = static_cast<std::size_t>(layout.shape.size());
   if (options.standardise && layout.shape.spatial) {
     throw Error(fmt::format("{}: --standardise is for vectors; these are images", x.origin));
   }
+  if (options.layout != ArrayLayout::automatic && layout.layout == ArrayLayout::automatic) {
+    throw Error(
+        fmt::format("{}: shape {}; --layout is for images of several channels [H, W, C] or "
+                    "[C, H, W]",
+                    x.origin, shape_text(x.shape)));
+  }
 
-  std::vector<std::string> notes;
   std::vector<ArrayClass> classes = collect_classes(x, labels);
   name_classes(options.splits, x, &classes, &notes);
   std::vector<std::optional<Split>> splits;
@@ -189,71 +307,16 @@ ImportSummary import_arrays(const ArraysImport& options) {
   DatasetHeader header;
   header.kind = GroupKind::classes;
   header.input = layout.shape;
-  const bool bytes =
-      layout.shape.spatial && (x.dtype == Tensor::DType::u8 || x.dtype == Tensor::DType::boolean);
-  header.element = bytes ? Element::u8 : Element::f32;
   header.preprocessing.input = layout.shape;
+  if (layout.shape.spatial) {
+    describe_images(x, layout, &header.preprocessing, &notes);
+  } else {
+    describe_vectors(x, classes, options.standardise, &header.preprocessing, &notes);
+  }
+  header.element = header.preprocessing.bytes ? Element::u8 : Element::f32;
   header.provenance = provenance_of("arrays", sources, options.splits);
-
-  std::vector<float> values;
-  if (!bytes) {
-    values = x.to_f32();
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (!std::isfinite(values[i])) {
-        throw Error(fmt::format("{}: {} in row {}, element {}; expected finite numbers", x.origin,
-                                values[i], i / d, i % d));
-      }
-    }
-  }
-  if (!layout.shape.spatial) {
-    Preprocessing& preprocessing = header.preprocessing;
-    preprocessing.kind = Preprocessing::Kind::table;
-    ColumnStatistics statistics(d);
-    if (options.standardise) {
-      for (const ArrayClass& entry : classes) {
-        if (entry.split != Split::train) continue;
-        for (const std::size_t row : entry.rows) {
-          for (std::size_t i = 0; i < d; ++i) statistics.add(i, values[row * d + i]);
-        }
-      }
-    }
-    for (std::size_t i = 0; i < d; ++i) {
-      Preprocessing::Column column;
-      column.name = fmt::format("x{}", i);
-      if (options.standardise) {
-        column.mean = statistics.mean(i);
-        column.std = statistics.deviation(i);
-      }
-      preprocessing.columns.push_back(std::move(column));
-    }
-  }
-
   DatasetWriter writer(options.output, header);
-  std::vector<float> row_values(d);
-  std::vector<std::uint8_t> row_bytes(d);
-  for (const ArrayClass& entry : classes) {
-    if (!entry.split) continue;
-    writer.begin_group(entry.name, *entry.split);
-    for (const std::size_t row : entry.rows) {
-      if (bytes) {
-        const auto* pixels = reinterpret_cast<const std::uint8_t*>(x.bytes.data()) + row * d;
-        reorder<std::uint8_t>({pixels, d}, layout, row_bytes);
-        if (x.dtype == Tensor::DType::boolean) {
-          for (std::uint8_t& pixel : row_bytes) pixel = pixel != 0 ? 255 : 0;
-        }
-        writer.add(std::span<const std::uint8_t>(row_bytes));
-      } else {
-        reorder<float>({values.data() + row * d, d}, layout, row_values);
-        if (options.standardise) {
-          for (std::size_t i = 0; i < d; ++i) {
-            const auto& column = header.preprocessing.columns[i];
-            row_values[i] = static_cast<float>((row_values[i] - column.mean) / column.std);
-          }
-        }
-        writer.add(std::span<const float>(row_values));
-      }
-    }
-  }
+  write_rows(x, leading, layout, classes, header, &writer);
   return finish(&writer, options, std::move(notes));
 }
 

@@ -80,7 +80,7 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
 }
 
 std::vector<GroupRow> read_group_table(const std::filesystem::path& path) {
-  const Table table = read_csv(path);
+  const Table table = read_name_table(path);
   const auto split_column = table.find("split");
   std::optional<std::size_t> name_column;
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
@@ -204,37 +204,41 @@ void require_training(const std::vector<std::optional<Split>>& splits, const std
 }
 
 ArrayReference parse_array_reference(const std::string& text) {
+  const std::string folded = lower(text);
   for (const char* suffix : {".npz:", ".npy:"}) {
-    const auto at = text.rfind(suffix);
+    const auto at = folded.rfind(suffix);
     if (at != std::string::npos) return {text.substr(0, at + 4), text.substr(at + 5)};
   }
   return {text, ""};
 }
 
 bool is_array_file(const std::string& reference) {
-  const auto extension = parse_array_reference(reference).file.extension();
-  return extension == ".npy" || extension == ".npz";
+  const std::filesystem::path file = parse_array_reference(reference).file;
+  return lower(file.extension().string()) == ".npy" || is_npz(file);
+}
+
+bool is_npz(const std::filesystem::path& file) {
+  return lower(file.extension().string()) == ".npz";
 }
 
 std::optional<Tensor> find_array(const ArrayReference& reference,
                                  const std::vector<std::string>& usual_names) {
-  auto archive = read_npz(reference.file);
+  const std::vector<std::string> names = npz_names(reference.file);
   std::vector<std::string> wanted = usual_names;
   if (!reference.part.empty()) wanted = {reference.part};
   for (const std::string& name : wanted) {
-    const auto found = archive.find(name);
-    if (found != archive.end()) return std::move(found->second);
+    if (std::ranges::find(names, name) != names.end()) return read_npz_array(reference.file, name);
   }
   return {};
 }
 
 Tensor read_array(const ArrayReference& reference, const std::vector<std::string>& usual_names) {
-  if (reference.file.extension() != ".npz") return read_npy(reference.file);
+  if (!is_npz(reference.file)) return read_npy(reference.file);
   if (auto found = find_array(reference, usual_names)) return std::move(*found);
-  auto archive = read_npz(reference.file);
-  if (reference.part.empty() && archive.size() == 1) return std::move(archive.begin()->second);
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : archive) names.push_back(name);
+  const std::vector<std::string> names = npz_names(reference.file);
+  if (reference.part.empty() && names.size() == 1) {
+    return read_npz_array(reference.file, names.front());
+  }
   throw Error(fmt::format(
       "{}: expected {}; it holds {}", reference.file.string(),
       reference.part.empty()
@@ -246,13 +250,16 @@ Tensor read_array(const ArrayReference& reference, const std::vector<std::string
 
 double ColumnStatistics::deviation(std::size_t column) const {
   if (constant(column)) return 1.0;
-  return std::sqrt(square_[column] / static_cast<double>(n_[column]));
+  const double deviation = std::sqrt(square_[column] / static_cast<double>(n_[column]));
+  return deviation > 0.0 ? deviation : 1.0;  // differences whose squares are not numbers
 }
 
-bool ColumnStatistics::constant(std::size_t column) const {
-  // Rounding may leave a trace of variance in a constant column.
-  const double scale = std::abs(mean_[column]) * 1e-12;
-  return n_[column] == 0 || square_[column] <= scale * scale * static_cast<double>(n_[column]);
+std::string header_text(std::string name) {
+  if (is_utf8(name)) return name;
+  for (char& c : name) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return name;
 }
 
 std::vector<std::pair<std::string, std::string>> provenance_of(
@@ -261,15 +268,15 @@ std::vector<std::pair<std::string, std::string>> provenance_of(
   std::vector<std::pair<std::string, std::string>> out{
       {"program", "kshot " KSHOT_VERSION},
       {"import", import},
-      {"sources", fmt::format("{}", fmt::join(sources, ", "))}};
+      {"sources", header_text(fmt::format("{}", fmt::join(sources, ", ")))}};
   if (!splits.lists.empty()) {
     std::string lists;
     for (const auto& [split, path] : splits.lists) {
       lists += fmt::format("{}{}={}", lists.empty() ? "" : ", ", split_name(split), path.string());
     }
-    out.emplace_back("splits", lists);
+    out.emplace_back("splits", header_text(lists));
   } else if (!splits.table.empty()) {
-    out.emplace_back("splits", splits.table.string());
+    out.emplace_back("splits", header_text(splits.table.string()));
   } else if (splits.fractions.size() == 3) {
     out.emplace_back("splits", fmt::format("fractions {} with seed {}",
                                            fmt::join(splits.fractions, ","), splits.seed));

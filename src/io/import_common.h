@@ -1,6 +1,7 @@
 // What the imports share.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -51,6 +52,7 @@ struct ArrayReference {
 };
 ArrayReference parse_array_reference(const std::string& text);
 bool is_array_file(const std::string& reference);
+bool is_npz(const std::filesystem::path& file);  ///< by its name, in any case
 /// Reads an array; of an archive the named entry, else the first of `usual_names` it holds, else
 /// its only one. A part of a .npy is not applied here.
 Tensor read_array(const ArrayReference& reference, const std::vector<std::string>& usual_names);
@@ -61,8 +63,11 @@ std::optional<Tensor> find_array(const ArrayReference& reference,
 /// Mean and deviation (population) by column, added up in double.
 class ColumnStatistics {
  public:
-  explicit ColumnStatistics(std::size_t columns) : mean_(columns), square_(columns), n_(columns) {}
+  explicit ColumnStatistics(std::size_t columns)
+      : mean_(columns), square_(columns), low_(columns), high_(columns), n_(columns) {}
   void add(std::size_t column, double value) {  // Welford 1962
+    low_[column] = n_[column] == 0 ? value : std::min(low_[column], value);
+    high_[column] = n_[column] == 0 ? value : std::max(high_[column], value);
     const double delta = value - mean_[column];
     mean_[column] += delta / static_cast<double>(++n_[column]);
     square_[column] += delta * (value - mean_[column]);
@@ -70,13 +75,19 @@ class ColumnStatistics {
   double mean(std::size_t column) const { return mean_[column]; }
   /// 1 for a constant column: it becomes 0 throughout.
   double deviation(std::size_t column) const;
-  bool constant(std::size_t column) const;
+  bool constant(std::size_t column) const { return low_[column] == high_[column]; }
+  double low(std::size_t column) const { return low_[column]; }
+  double high(std::size_t column) const { return high_[column]; }
   std::size_t count(std::size_t column) const { return n_[column]; }
 
  private:
-  std::vector<double> mean_, square_;
+  std::vector<double> mean_, square_, low_, high_;
   std::vector<std::size_t> n_;
 };
+
+/// A file's name for a data file's header: as it is where it is UTF-8, else with "?" for each byte
+/// that is not ASCII.
+std::string header_text(std::string name);
 
 std::vector<std::pair<std::string, std::string>> provenance_of(
     const std::string& import, const std::vector<std::string>& sources, const SplitOptions& splits);

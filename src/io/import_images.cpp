@@ -96,6 +96,7 @@ ImportSummary import_images(const ImagesImport& options) {
   const int channels = options.grey ? 1 : 3;
   int height = options.height;
   int width = options.width;
+  DatasetHeader header;
   std::unique_ptr<DatasetWriter> writer;
   std::string shaped_by;
   for (std::size_t c = 0; c < classes.size(); ++c) {
@@ -108,29 +109,26 @@ ImportSummary import_images(const ImagesImport& options) {
         width = image.width;
         shaped_by = file;
       }
-      if (options.height > 0) {
-        if (options.crop) image = crop_image(image, height, width);
-        image = resize_image(image, height, width);
-      } else if (image.height != height || image.width != width) {
+      if (options.height == 0 && (image.height != height || image.width != width)) {
         throw Error(
             fmt::format("{}: {}x{} pixels, but '{}' has {}x{}; expected images of one size, "
                         "or --size",
                         tree->name(file), image.width, image.height, shaped_by, width, height));
       }
-      if (options.invert) {
-        for (std::uint8_t& pixel : image.pixels) pixel = static_cast<std::uint8_t>(255 - pixel);
-      }
       if (!writer) {
-        DatasetHeader header;
         header.kind = GroupKind::classes;
         header.input = {channels, height, width, true};
         header.element = Element::u8;
         header.preprocessing.kind = Preprocessing::Kind::image;
         header.preprocessing.input = header.input;
         header.preprocessing.inverted = options.invert;
+        header.preprocessing.fit = options.height == 0 ? ImageFit::exact
+                                   : options.crop      ? ImageFit::crop
+                                                       : ImageFit::squeeze;
         header.provenance = provenance_of("images", {source}, used);
-        writer = std::make_unique<DatasetWriter>(options.output, std::move(header));
+        writer = std::make_unique<DatasetWriter>(options.output, header);
       }
+      image = prepare_image(header.preprocessing, std::move(image), tree->name(file));
       if (!begun) writer->begin_group(classes[c].name, *splits[c]);
       begun = true;
       writer->add(std::span<const std::uint8_t>(image.pixels));

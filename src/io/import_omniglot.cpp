@@ -87,7 +87,7 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
   header.preprocessing.input = header.input;
   header.preprocessing.inverted = true;
   header.provenance = provenance_of("omniglot", sources, options.splits);
-  DatasetWriter writer(options.output, std::move(header));
+  DatasetWriter writer(options.output, header);
 
   bool training = false;
   std::string decoded;  // rotations of a character follow each other: decode it once
@@ -107,8 +107,8 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
       for (const Drawing& drawing : found->second) {
         Image image =
             decode_image(drawing.tree->read(drawing.file), 1, drawing.tree->name(drawing.file));
-        for (std::uint8_t& pixel : image.pixels) pixel = static_cast<std::uint8_t>(255 - pixel);
-        drawings.push_back(resize_image(image, options.size, options.size));
+        drawings.push_back(prepare_image(header.preprocessing, std::move(image),
+                                         drawing.tree->name(drawing.file)));
       }
       decoded = name;
     }

@@ -9,26 +9,13 @@
 #include <set>
 #include <unordered_map>
 
+#include "io/column_reading.h"
 #include "io/csv.h"
 #include "io/import_common.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
 namespace {
-
-/// One-hot columns of more categories are nearly always an identifier by mistake.
-constexpr std::size_t most_categories = 1000;
-
-std::vector<double> numbers_of(const Tensor& array) {
-  std::vector<double> out = array.to_f64();
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (std::isinf(out[i])) {
-      throw Error(
-          fmt::format("{}: {} at element {}; expected finite numbers", array.origin, out[i], i));
-    }
-  }
-  return out;
-}
 
 /// Columns of an array [rows] or [rows, d], or the one that the reference names. `rows` 0: any.
 std::vector<Table::Column> array_columns(const std::string& text, const std::string& prefix,
@@ -42,7 +29,8 @@ std::vector<Table::Column> array_columns(const std::string& text, const std::str
         rows > 0 ? fmt::format("[{0}] or [{0}, columns]", rows) : "[rows] or [rows, columns]"));
   }
   const std::size_t count = array.shape.size() == 2 ? array.shape[1] : 1;
-  const std::vector<double> numbers = numbers_of(array);
+  std::vector<double> numbers(array.size());
+  read_numbers(array, 0, numbers, count);
   std::vector<Table::Column> out;
   for (std::size_t c = 0; c < count; ++c) {
     Table::Column column;
@@ -54,7 +42,7 @@ std::vector<Table::Column> array_columns(const std::string& text, const std::str
     }
     out.push_back(std::move(column));
   }
-  if (reference.file.extension() == ".npy" && !reference.part.empty()) {
+  if (!is_npz(reference.file) && !reference.part.empty()) {
     std::size_t index = count;
     std::from_chars(reference.part.data(), reference.part.data() + reference.part.size(), index);
     if (index >= count) {
@@ -72,7 +60,7 @@ struct Input {
   Table table;
   std::optional<std::size_t> task, split;
   std::vector<std::size_t> targets;
-  std::set<std::size_t> categorical;
+  std::set<std::size_t> categorical, dates;
   std::set<std::size_t> other;  ///< task, split, targets, ignored
 };
 
@@ -98,7 +86,7 @@ Input read_input(const TableImport& options) {
     in.table.columns = array_columns(options.source, "x", 0, &in.table.origin);
     in.table.rows = in.table.columns.front().numbers.size();
     if (!options.columns.empty()) {
-      const Table names = read_csv(options.columns);
+      const Table names = read_name_table(options.columns);
       const std::size_t name = names.require("name", "--columns");
       if (names.rows != in.table.columns.size()) {
         throw Error(fmt::format("{}: {} names; expected {}, one for each column of {}",
@@ -109,11 +97,12 @@ Input read_input(const TableImport& options) {
         in.table.columns[c].name = names.columns[name].text[c];
       }
     }
+    in.table.format = options.format;
   } else {
     if (!options.columns.empty()) {
       throw Error("--columns: a CSV table has its names in its first line");
     }
-    in.table = read_csv(options.source, options.delimiter);
+    in.table = read_csv(options.source, options.delimiter, options.format);
   }
   if (options.targets.empty()) {
     throw Error("import table: no target; expected --target COLUMN or --target FILE.npy");
@@ -155,12 +144,28 @@ Input read_input(const TableImport& options) {
   for (const std::string& name : options.ignore) {
     in.other.insert(in.table.require(name, "--ignore"));
   }
-  for (const std::string& name : options.categorical) {
-    const std::size_t column = in.table.require(name, "--categorical");
+  const auto feature = [&](const std::string& name, const std::string& option) {
+    const std::size_t column = in.table.require(name, option);
     if (in.other.contains(column)) {
-      throw Error(fmt::format("--categorical {}: it is the task, a target or ignored", name));
+      throw Error(fmt::format("{} {}: it is the task, a target or ignored", option, name));
     }
-    in.categorical.insert(column);
+    return column;
+  };
+  for (const std::string& name : options.categorical) {
+    in.categorical.insert(feature(name, "--categorical"));
+  }
+  for (const std::string& name : options.dates) {
+    const std::size_t column = feature(name, "--date");
+    if (in.categorical.contains(column) || in.table.columns[column].numeric) {
+      throw Error(fmt::format(
+          "--date {}: it is {}; expected a column of dates such as 2024-05-31", name,
+          in.categorical.contains(column) ? "also --categorical" : "a column of numbers"));
+    }
+    in.dates.insert(column);
+  }
+  if (in.table.row_index && !in.categorical.contains(*in.table.row_index) &&
+      !in.dates.contains(*in.table.row_index)) {
+    in.other.insert(*in.table.row_index);
   }
   return in;
 }
@@ -177,7 +182,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   Tasks out;
   out.of_row.assign(in.table.rows, 0);
   if (!in.task) {
-    out.names = {std::filesystem::path(in.table.origin).stem().string()};
+    out.names = {header_text(std::filesystem::path(in.table.origin).stem().string())};
     return out;
   }
   std::unordered_map<std::string, std::size_t> index;
@@ -235,6 +240,8 @@ Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   Table out;
   out.origin = table.origin;
   out.unit = table.unit;
+  out.format = table.format;
+  out.row_index = table.row_index;
   out.rows = rows.size();
   for (const Table::Column& column : table.columns) {
     Table::Column kept{column.name, column.numeric, {}, {}};
@@ -253,153 +260,162 @@ Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   return out;
 }
 
-/// A column is numeric where every value is a number, a category where none is. Anything between is
-/// more likely a slip of the pen than a category.
-bool is_categorical(const Input& in, std::size_t c) {
-  if (in.categorical.contains(c)) return true;
-  const Table::Column& column = in.table.columns[c];
-  if (column.numeric) return false;
-  std::size_t numbers = 0;
-  std::optional<std::size_t> number;
-  std::optional<std::size_t> text;
-  for (std::size_t row = 0; row < in.table.rows; ++row) {
-    if (in.table.missing(c, row)) continue;
-    if (parse_number(column.text[row])) {
-      ++numbers;
-      if (!number) number = row;
-    } else if (!text) {
-      text = row;
-    }
-  }
-  if (!number && !text) {
-    throw Error(fmt::format("{}: column '{}' has no values; expected some, or --ignore {}",
-                            in.table.origin, column.name, column.name));
-  }
-  if (number && text) {
-    throw Error(fmt::format(
-        "{}: column '{}' holds '{}', but numbers elsewhere ({} of {} rows); expected a number, or "
-        "--categorical {}",
-        in.table.where(*text), column.name, in.table.cell(c, *text), numbers, in.table.rows,
-        column.name));
-  }
-  return text.has_value();
-}
-
-/// Sorted by value where all are numbers, else by name.
-std::vector<std::string> sorted_names(const std::set<std::string>& names) {
-  std::vector<std::string> out(names.begin(), names.end());
-  const bool numeric =
-      std::ranges::all_of(out, [](const auto& name) { return parse_number(name).has_value(); });
-  if (numeric) {
-    std::ranges::stable_sort(out, {}, [](const auto& name) { return *parse_number(name); });
-  }
-  return out;
-}
-
-/// Categories, means and deviations from the training rows.
-Preprocessing fit(const Input& in, const TableImport& options, const std::vector<bool>& training,
-                  std::vector<std::string>* notes) {
-  const Table& table = in.table;
-  Preprocessing out;
-  out.kind = Preprocessing::Kind::table;
-  out.missing = options.missing;
-  // Under the rule "drop" an incomplete row counts nowhere.
-  std::vector<bool> counts = training;
-  if (options.missing == MissingRule::drop) {
-    for (std::size_t c = 0; c < table.columns.size(); ++c) {
+/// Fits the preprocessing on the training rows.
+class Fit {
+ public:
+  Fit(const Input& in, const TableImport& options, const std::vector<bool>& training,
+      std::vector<std::string>* notes)
+      : in_(in), table_(in.table), options_(options), counts_(training), notes_(notes) {
+    if (options.missing != MissingRule::drop) return;
+    // Under the rule "drop" an incomplete row counts nowhere.
+    for (std::size_t c = 0; c < table_.columns.size(); ++c) {
       const bool target = std::ranges::find(in.targets, c) != in.targets.end();
       if (in.other.contains(c) && !target) continue;
-      for (std::size_t row = 0; row < table.rows; ++row) {
-        if (counts[row] && table.missing(c, row)) counts[row] = false;
+      for (std::size_t row = 0; row < table_.rows; ++row) {
+        if (counts_[row] && table_.missing(c, row)) counts_[row] = false;
       }
     }
   }
-  const auto number = [&](std::size_t c, std::size_t row) -> std::optional<double> {
-    const Table::Column& column = table.columns[c];
-    if (table.missing(c, row)) return {};
-    if (column.numeric) return column.numbers[row];
-    return parse_number(column.text[row]);  // what is not a number is reported by encode_table
-  };
-  ColumnStatistics statistics(table.columns.size());
-  const auto measure = [&](std::size_t c) {
-    for (std::size_t row = 0; row < table.rows; ++row) {
-      if (!counts[row]) continue;
-      const auto value = number(c, row);
-      if (value && std::isfinite(*value)) statistics.add(c, *value);
-    }
-  };
 
-  for (std::size_t c = 0; c < table.columns.size(); ++c) {
-    if (in.other.contains(c)) continue;
-    Preprocessing::Column column;
-    column.name = table.columns[c].name;
-    if (is_categorical(in, c)) {
-      std::set<std::string> values;
-      for (std::size_t row = 0; row < table.rows; ++row) {
-        if (counts[row] && !table.missing(c, row)) values.insert(table.cell(c, row));
-      }
-      if (values.size() > most_categories) {
-        throw Error(
-            fmt::format("{}: column '{}' has {} categories; expected at most {} (--ignore "
-                        "{} leaves it out)",
-                        table.origin, column.name, values.size(), most_categories, column.name));
-      }
-      column.categories = sorted_names(values);
+  Preprocessing run() {
+    Preprocessing out;
+    out.kind = Preprocessing::Kind::table;
+    out.missing = options_.missing;
+    out.format = options_.format;
+    out.named_columns = !is_array_file(options_.source) || !options_.columns.empty();
+    int features = 0;
+    for (std::size_t c = 0; c < table_.columns.size(); ++c) {
+      if (in_.other.contains(c)) continue;
+      out.columns.push_back(feature(c));
+      features += out.columns.back().features();
+    }
+    if (out.columns.empty()) {
+      throw Error(fmt::format("{}: no columns left as features", table_.origin));
+    }
+    out.input = {.channels = features};
+    if (options_.classification) {
+      const std::size_t c = in_.targets.front();
+      out.label_column = table_.columns[c].name;
+      out.labels = names(c, std::vector<bool>(table_.rows, true));
+      check_labels(table_, c, out.labels);
+      readings_[c] = "the target, " + names_text(out.labels, "labels") + missing_text(table_, c);
     } else {
-      measure(c);
-      column.mean = statistics.mean(c);
-      column.std = statistics.deviation(c);
-      if (statistics.count(c) > 0 && statistics.constant(c)) {
-        notes->push_back(fmt::format("column '{}' is constant in the training tasks", column.name));
-      }
+      for (const std::size_t c : in_.targets) out.targets.push_back(target(c));
     }
-    if (column.categories.empty() && statistics.count(c) == 0) {
-      throw Error(
-          fmt::format("{}: column '{}' has no values in the training tasks; expected some, "
-                      "or --ignore {}",
-                      table.origin, column.name, column.name));
-    }
-    out.columns.push_back(std::move(column));
+    return out;
   }
-  if (out.columns.empty()) {
-    throw Error(fmt::format("{}: no columns left as features", table.origin));
-  }
-  int features = 0;
-  for (const auto& column : out.columns) features += column.features();
-  out.input = {.channels = features};
 
-  if (options.classification) {
-    const std::size_t c = in.targets.front();
-    out.label_column = table.columns[c].name;
-    std::set<std::string> values;
-    for (std::size_t row = 0; row < table.rows; ++row) {
-      if (!table.missing(c, row)) values.insert(table.cell(c, row));
+  /// How each column is read, in the table's order; after run().
+  std::vector<std::string> readings() const {
+    std::vector<std::pair<std::string, std::string>> all;
+    for (std::size_t c = 0; c < table_.columns.size(); ++c) {
+      const auto found = readings_.find(c);
+      all.emplace_back(table_.columns[c].name,
+                       found != readings_.end() ? found->second
+                       : c == in_.task          ? "tells the tasks apart"
+                       : c == in_.split         ? "tells the splits apart"
+                       : c == table_.row_index ? "ignored: a first column without a name counts as "
+                                                 "row numbers"
+                                               : "ignored");
     }
-    if (values.size() < 2 || values.size() > most_categories) {
-      throw Error(fmt::format("{}: target column '{}' has {} labels; expected 2 to {}",
-                              table.origin, out.label_column, values.size(), most_categories));
-    }
-    out.labels = sorted_names(values);
-  } else {
-    for (const std::size_t c : in.targets) {
-      Preprocessing::Target target;
-      target.name = table.columns[c].name;
-      if (!options.raw_targets) {
-        measure(c);
-        target.mean = statistics.mean(c);
-        target.std = statistics.deviation(c);
-      }
-      out.targets.push_back(std::move(target));
-    }
+    return reading_lines(all);
   }
-  return out;
-}
+
+ private:
+  Preprocessing::Column feature(std::size_t c) {
+    Preprocessing::Column column;
+    column.name = table_.columns[c].name;
+    column.reading = in_.dates.contains(c)         ? Reading::date
+                     : in_.categorical.contains(c) ? Reading::category
+                                                   : choose_reading(table_, c);
+    if (column.reading == Reading::category) {
+      column.categories = names(c, counts_);
+      column.reading = Reading::number;
+      if (column.categories.size() > most_categories) {
+        throw Error(fmt::format(
+            "{}: column '{}' has {} categories; expected at most {} (--ignore {} leaves it out)",
+            table_.origin, column.name, column.categories.size(), most_categories, column.name));
+      }
+      if (column.categories.empty()) no_values(c);
+      readings_[c] = names_text(column.categories, "categories") + missing_text(table_, c);
+      return column;
+    }
+    const ColumnStatistics statistics = measure(c, column.reading);
+    if (statistics.count(0) == 0) no_values(c);
+    column.mean = statistics.mean(0);
+    column.std = statistics.deviation(0);
+    if (statistics.constant(0)) {
+      notes_->push_back(fmt::format("column '{}' is constant in the training tasks", column.name));
+    }
+    readings_[c] = number_text(table_, c, column.reading) + missing_text(table_, c);
+    return column;
+  }
+
+  Preprocessing::Target target(std::size_t c) {
+    Preprocessing::Target out;
+    out.name = table_.columns[c].name;
+    out.reading = choose_target_reading(table_, c);
+    const ColumnStatistics statistics = measure(c, out.reading);
+    if (!options_.raw_targets) {
+      out.mean = statistics.mean(0);
+      out.std = statistics.deviation(0);
+    } else if (std::max(std::abs(statistics.low(0)), std::abs(statistics.high(0))) * 0x1p-23 >
+               (statistics.high(0) - statistics.low(0)) * 1e-3) {
+      notes_->push_back(
+          fmt::format("target '{}' runs from {} to {}: stored as float32, nearby values become "
+                      "equal (without --raw-targets they are kept apart)",
+                      out.name, statistics.low(0), statistics.high(0)));
+    }
+    readings_[c] = "a target, " + number_text(table_, c, out.reading) + missing_text(table_, c);
+    return out;
+  }
+
+  /// Mean and deviation of a column over the rows that count.
+  ColumnStatistics measure(std::size_t c, Reading reading) const {
+    ColumnStatistics statistics(1);
+    for (std::size_t row = 0; row < table_.rows; ++row) {
+      if (!counts_[row] || table_.missing(c, row)) continue;
+      statistics.add(0, table_.number(c, row, reading));
+    }
+    return statistics;
+  }
+
+  /// Distinct names of a column; says where two spellings are one number.
+  std::vector<std::string> names(std::size_t c, const std::vector<bool>& rows) {
+    std::vector<std::string> cells;
+    for (std::size_t row = 0; row < table_.rows; ++row) {
+      if (rows[row] && !table_.missing(c, row)) cells.push_back(table_.cell(c, row));
+    }
+    std::optional<std::pair<std::string, std::string>> merged;
+    std::vector<std::string> out = distinct_names(cells, table_.format, &merged);
+    if (merged) {
+      notes_->push_back(fmt::format("column '{}' reads as numbers: '{}' and '{}' are the same",
+                                    table_.columns[c].name, merged->first, merged->second));
+    }
+    return out;
+  }
+
+  [[noreturn]] void no_values(std::size_t c) const {
+    throw Error(
+        fmt::format("{}: column '{}' has no values in the training tasks; expected some, or "
+                    "--ignore {}",
+                    table_.origin, table_.columns[c].name, table_.columns[c].name));
+  }
+
+  const Input& in_;
+  const Table& table_;
+  const TableImport& options_;
+  std::vector<bool> counts_;
+  std::vector<std::string>* notes_;
+  std::map<std::size_t, std::string> readings_;
+};
 
 }  // namespace
 
 ImportSummary import_table(const TableImport& options) {
   std::vector<std::string> notes;
   Input in = read_input(options);
+  notes.insert(notes.end(), in.table.notes.begin(), in.table.notes.end());
   const Tasks tasks = find_tasks(in, options.missing, &notes);
   const auto splits = task_splits(in, options, tasks, &notes);
   require_training(splits, "task", in.table.origin);
@@ -419,7 +435,8 @@ ImportSummary import_table(const TableImport& options) {
   DatasetHeader header;
   header.kind = GroupKind::tasks;
   header.element = Element::f32;
-  header.preprocessing = fit(in, options, training, &notes);
+  Fit fit(in, options, training, &notes);
+  header.preprocessing = fit.run();
   header.input = header.preprocessing.input;
   header.target = options.classification ? TargetKind::label : TargetKind::value;
   header.outputs = static_cast<int>(options.classification ? header.preprocessing.labels.size()
@@ -469,7 +486,9 @@ ImportSummary import_table(const TableImport& options) {
       }
     }
   }
-  return finish(&writer, options, std::move(notes));
+  ImportSummary summary = finish(&writer, options, std::move(notes));
+  summary.columns = fit.readings();
+  return summary;
 }
 
 }  // namespace kshot::io

@@ -387,37 +387,70 @@ void write_npy(const std::filesystem::path& path, const NpyArray& array) {
   file.commit();
 }
 
-std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path) {
-  // libzip's own message for a missing file would do, but not for a folder or a pipe.
-  if (!InputFile(path).size()) throw Error("cannot read " + path.string() + ": not a regular file");
-  int code = 0;
-  const Archive archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
-  if (!archive) {
-    ZipError error;
-    zip_error_init_with_code(error.get(), code);
-    throw Error(fmt::format("{}: not a whole .npz (zip) archive: {}", path.string(), error.text()));
+namespace {
+
+/// An archive opened for reading, and the names of its arrays.
+struct NpzFile {
+  explicit NpzFile(const std::filesystem::path& path) : file(path.string()) {
+    // libzip's own message for a missing file would do, but not for a folder or a pipe.
+    if (!InputFile(path).size()) throw Error("cannot read " + file + ": not a regular file");
+    int code = 0;
+    archive.reset(zip_open(path.c_str(), ZIP_RDONLY, &code));
+    if (!archive) {
+      ZipError error;
+      zip_error_init_with_code(error.get(), code);
+      throw Error(fmt::format("{}: not a whole .npz (zip) archive: {}", file, error.text()));
+    }
+    const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
+    for (zip_int64_t i = 0; i < count; ++i) {
+      zip_stat_t info;
+      zip_stat_init(&info);
+      if (zip_stat_index(archive.get(), static_cast<zip_uint64_t>(i), 0, &info) != 0) {
+        throw Error(fmt::format("{}: entry {}: {}", file, i, zip_strerror(archive.get())));
+      }
+      std::string name = info.name;
+      if (name.ends_with(".npy")) name.resize(name.size() - 4);
+      if (!index.emplace(name, static_cast<zip_uint64_t>(i)).second) {
+        throw Error(file + ": " + name + ": two entries of this name");
+      }
+    }
   }
-  std::map<std::string, NpyArray> entries;
-  const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
-  for (zip_int64_t i = 0; i < count; ++i) {
-    const auto index = static_cast<zip_uint64_t>(i);
+
+  NpyArray read(const std::string& name, zip_uint64_t at) const {
+    const std::string origin = file + ": " + name;
     zip_stat_t info;
     zip_stat_init(&info);
-    if (zip_stat_index(archive.get(), index, 0, &info) != 0) {
-      throw Error(fmt::format("{}: entry {}: {}", path.string(), i, zip_strerror(archive.get())));
-    }
-    std::string name = info.name;
-    if (name.ends_with(".npy")) name.resize(name.size() - 4);
-    const std::string origin = path.string() + ": " + name;
-    ZipEntry entry(archive.get(), index, origin);
-    const bool has_size = (info.valid & ZIP_STAT_SIZE) != 0;
-    NpyArray array =
-        parse(entry, has_size ? std::optional<std::uint64_t>(info.size) : std::nullopt, origin);
-    if (!entries.emplace(name, std::move(array)).second) {
-      throw Error(origin + ": two entries of this name");
-    }
+    const bool has_size =
+        zip_stat_index(archive.get(), at, 0, &info) == 0 && (info.valid & ZIP_STAT_SIZE) != 0;
+    ZipEntry entry(archive.get(), at, origin);
+    return parse(entry, has_size ? std::optional<std::uint64_t>(info.size) : std::nullopt, origin);
   }
+
+  std::string file;
+  Archive archive;
+  std::map<std::string, zip_uint64_t> index;
+};
+
+}  // namespace
+
+std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path) {
+  const NpzFile npz(path);
+  std::map<std::string, NpyArray> entries;
+  for (const auto& [name, at] : npz.index) entries.emplace(name, npz.read(name, at));
   return entries;
+}
+
+std::vector<std::string> npz_names(const std::filesystem::path& path) {
+  std::vector<std::string> names;
+  for (const auto& [name, at] : NpzFile(path).index) names.push_back(name);
+  return names;
+}
+
+NpyArray read_npz_array(const std::filesystem::path& path, const std::string& name) {
+  const NpzFile npz(path);
+  const auto found = npz.index.find(name);
+  if (found == npz.index.end()) throw Error(fmt::format("{}: no array '{}'", npz.file, name));
+  return npz.read(name, found->second);
 }
 
 void write_npz(const std::filesystem::path& path, const std::map<std::string, NpyArray>& entries,

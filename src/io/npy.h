@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "io/tensor.h"
 
@@ -20,6 +21,11 @@ void write_npy(const std::filesystem::path& path, const NpyArray& array);
 /// All arrays of an archive, stored or deflated, by name (without ".npy"). Errors name the file and
 /// the entry.
 std::map<std::string, NpyArray> read_npz(const std::filesystem::path& path);
+
+/// The archive's array names (without ".npy"), sorted.
+std::vector<std::string> npz_names(const std::filesystem::path& path);
+/// One array of an archive; the others are not read. Throws Error where there is none of that name.
+NpyArray read_npz_array(const std::filesystem::path& path, const std::string& name);
 
 enum class Compression { stored, deflated };
 /// What numpy.savez (or savez_compressed) writes. The same entries give the same bytes. The archive

@@ -4,12 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
-#include "io/image.h"
+#include "base/episode_arithmetic.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
@@ -17,126 +17,102 @@ namespace {
 
 using nlohmann::json;
 
-std::string_view trim(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\r");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
-}
-
 constexpr std::pair<MissingRule, const char*> missing_rules[] = {
     {MissingRule::error, "error"}, {MissingRule::mean, "mean"}, {MissingRule::drop, "drop"}};
 
+constexpr std::pair<Preprocessing::Kind, const char*> kinds[] = {
+    {Preprocessing::Kind::none, "none"},
+    {Preprocessing::Kind::image, "image"},
+    {Preprocessing::Kind::array, "array"},
+    {Preprocessing::Kind::table, "table"}};
+
+constexpr std::pair<ImageFit, const char*> fits[] = {
+    {ImageFit::exact, "exact"}, {ImageFit::squeeze, "squeeze"}, {ImageFit::crop, "crop"}};
+
+constexpr std::pair<Reading, const char*> readings[] = {
+    {Reading::number, "number"}, {Reading::percent, "percent"}, {Reading::date, "date"}};
+
+template <typename Value, std::size_t n>
+const char* name_of(const std::pair<Value, const char*> (&names)[n], Value wanted) {
+  for (const auto& [value, name] : names) {
+    if (value == wanted) return name;
+  }
+  return "?";
+}
+/// Throws Error for a name that a newer version may have written.
+template <typename Value, std::size_t n>
+Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& wanted) {
+  for (const auto& [value, name] : names) {
+    if (name == wanted) return value;
+  }
+  throw Error(fmt::format("unknown word '{}'", wanted));
+}
+
 [[noreturn]] void missing_value(const Table& table, std::size_t column, std::size_t row) {
+  const std::string mark = table.columns[column].numeric ? "" : table.cell(column, row);
   throw Error(fmt::format(
-      "{}: column '{}' has no value; expected one, or a rule for missing values (--missing "
+      "{}: column '{}' has no value{}; expected one, or a rule for missing values (--missing "
       "mean|drop)",
-      table.where(row), table.columns[column].name));
-}
-
-/// A cell as a finite number; it must not be missing.
-double cell_number(const Table& table, std::size_t column, std::size_t row) {
-  const Table::Column& cells = table.columns[column];
-  double value = 0.0;
-  if (cells.numeric) {
-    value = cells.numbers[row];
-  } else if (const auto parsed = parse_number(cells.text[row])) {
-    value = *parsed;
-  } else {
-    throw Error(fmt::format("{}: column '{}' holds '{}'; expected a number", table.where(row),
-                            cells.name, cells.text[row]));
-  }
-  if (!std::isfinite(value) || std::abs(value) > std::numeric_limits<float>::max()) {
-    throw Error(fmt::format("{}: column '{}' holds {}; expected a finite number", table.where(row),
-                            cells.name, value));
-  }
-  return value;
-}
-
-std::unordered_map<std::string, int> index_of(const std::vector<std::string>& names) {
-  std::unordered_map<std::string, int> out;
-  for (std::size_t i = 0; i < names.size(); ++i) out.emplace(names[i], static_cast<int>(i));
-  return out;
+      table.where(row), table.columns[column].name,
+      mark.empty() ? "" : fmt::format(" ('{}' counts as missing: --missing-marks)", mark)));
 }
 
 }  // namespace
 
 const char* missing_rule_name(MissingRule rule) {
-  for (const auto& [value, name] : missing_rules) {
-    if (value == rule) return name;
+  return name_of(missing_rules, rule);
+}
+
+namespace {
+
+template <typename Scale>
+float scaled_by(const Scale& scale, double value, const std::string& where) {
+  const double result = (value - scale.mean) / scale.std;
+  if (!(std::abs(result) <= std::numeric_limits<float>::max())) {
+    throw Error(
+        fmt::format("{}: column '{}' holds {}; the training rows have mean {} and deviation "
+                    "{}: expected a value nearer to them",
+                    where, scale.name, value, scale.mean, scale.std));
   }
-  return "?";
+  return static_cast<float>(result);
 }
 
-std::optional<double> parse_number(std::string_view text) {
-  text = trim(text);
-  if (text.size() > 1 && text.front() == '+' && text[1] != '-') text.remove_prefix(1);
-  double value = 0.0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return {};
-  return value;
+}  // namespace
+
+float Preprocessing::Column::encode(double value, const std::string& where) const {
+  return scaled_by(*this, value, where);
 }
 
-bool is_missing(std::string_view text) {
-  text = trim(text);
-  if (text.size() > 4) return false;
-  std::string lower(text);
-  std::ranges::transform(lower, lower.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return lower.empty() || lower == "na" || lower == "n/a" || lower == "nan" || lower == "null" ||
-         lower == "none" || lower == "?";
-}
-
-std::optional<std::size_t> Table::find(std::string_view name) const {
-  for (std::size_t c = 0; c < columns.size(); ++c) {
-    if (columns[c].name == name) return c;
-  }
-  return {};
-}
-
-std::size_t Table::require(std::string_view name, std::string_view key) const {
-  if (const auto index = find(name)) return *index;
-  std::string names;
-  for (const Column& column : columns) {
-    if (names.size() > 200) {
-      names += ", ...";
-      break;
-    }
-    names += (names.empty() ? "" : ", ") + column.name;
-  }
-  throw Error(
-      fmt::format("{}: no column '{}' ({}); its columns are: {}", origin, name, key, names));
-}
-
-std::string Table::where(std::size_t row) const {
-  return fmt::format("{}, {} {}", origin, unit, lines.empty() ? row : lines[row]);
-}
-
-std::string Table::cell(std::size_t column, std::size_t row) const {
-  const Column& cells = columns[column];
-  return cells.numeric ? fmt::format("{}", cells.numbers[row]) : std::string(trim(cells.text[row]));
-}
-
-bool Table::missing(std::size_t column, std::size_t row) const {
-  const Column& cells = columns[column];
-  return cells.numeric ? std::isnan(cells.numbers[row]) : is_missing(cells.text[row]);
+float Preprocessing::Target::encode(double value, const std::string& where) const {
+  return scaled_by(*this, value, where);
 }
 
 std::string Preprocessing::to_json() const {
-  json out{{"kind", kind == Kind::table   ? "table"
-                    : kind == Kind::image ? "image"
-                                          : "none"},
+  json out{{"kind", name_of(kinds, kind)},
            {"input", {input.channels, input.height, input.width}},
            {"spatial", input.spatial}};
-  if (kind == Kind::image) out["inverted"] = inverted;
+  if (kind == Kind::image) {
+    out["inverted"] = inverted;
+    out["fit"] = name_of(fits, fit);
+  }
+  if (kind == Kind::array) {
+    out["bytes"] = bytes;
+    if (!bytes) out["range"] = {low, high};
+  }
   if (kind == Kind::table) {
     out["missing"] = missing_rule_name(missing);
+    out["standardised"] = standardised;
+    out["named_columns"] = named_columns;
+    if (format.decimal != '.') out["decimal"] = std::string(1, format.decimal);
+    if (!format.thousands.empty()) out["thousands"] = format.thousands;
+    if (format.missing_marks) out["missing_marks"] = *format.missing_marks;
     out["columns"] = json::array();
     for (const Column& column : columns) {
       json entry{{"name", column.name}};
       if (column.categories.empty()) {
         entry["mean"] = column.mean;
         entry["std"] = column.std;
+        if (column.reading != Reading::number) entry["reading"] = name_of(readings, column.reading);
       } else {
         entry["categories"] = column.categories;
       }
@@ -146,7 +122,9 @@ std::string Preprocessing::to_json() const {
   if (!targets.empty()) {
     out["targets"] = json::array();
     for (const Target& target : targets) {
-      out["targets"].push_back({{"name", target.name}, {"mean", target.mean}, {"std", target.std}});
+      json entry{{"name", target.name}, {"mean", target.mean}, {"std", target.std}};
+      if (target.reading != Reading::number) entry["reading"] = name_of(readings, target.reading);
+      out["targets"].push_back(std::move(entry));
     }
   }
   if (!labels.empty()) {
@@ -160,130 +138,308 @@ Preprocessing Preprocessing::from_json(std::string_view text, const std::string&
   try {
     const json in = json::parse(text);
     Preprocessing out;
-    const std::string kind = in.at("kind");
-    out.kind = kind == "table" ? Kind::table : kind == "image" ? Kind::image : Kind::none;
+    out.kind = value_of(kinds, in.at("kind").get<std::string>());
     const json& shape = in.at("input");
     out.input = {shape.at(0), shape.at(1), shape.at(2), in.at("spatial")};
     out.inverted = in.value("inverted", false);
-    const std::string missing = in.value("missing", "error");
-    for (const auto& [rule, name] : missing_rules) {
-      if (missing == name) out.missing = rule;
+    out.fit = value_of(fits, in.value("fit", "squeeze"));
+    out.bytes = in.value("bytes", false);
+    if (in.contains("range")) {
+      out.low = in["range"].at(0);
+      out.high = in["range"].at(1);
     }
+    out.missing = value_of(missing_rules, in.value("missing", "error"));
+    out.standardised = in.value("standardised", true);
+    out.format.decimal = in.value("decimal", ".").at(0);
+    out.format.thousands = in.value("thousands", "");
+    if (in.contains("missing_marks")) {
+      out.format.missing_marks = in["missing_marks"].get<std::vector<std::string>>();
+    }
+    bool generated = true;  // x0, x1, ...: files of version 0.1 do not say
     for (const json& entry : in.value("columns", json::array())) {
       Column column;
       column.name = entry.at("name");
       column.categories = entry.value("categories", std::vector<std::string>());
       column.mean = entry.value("mean", 0.0);
       column.std = entry.value("std", 1.0);
+      column.reading = value_of(readings, entry.value("reading", "number"));
+      generated = generated && column.name == fmt::format("x{}", out.columns.size());
       out.columns.push_back(std::move(column));
     }
+    out.named_columns = in.value("named_columns", !generated);
     for (const json& entry : in.value("targets", json::array())) {
-      out.targets.push_back({entry.at("name"), entry.at("mean"), entry.at("std")});
+      out.targets.push_back({entry.at("name"), entry.at("mean"), entry.at("std"),
+                             value_of(readings, entry.value("reading", "number"))});
     }
     out.label_column = in.value("label_column", "");
     out.labels = in.value("labels", std::vector<std::string>());
     return out;
-  } catch (const json::exception& error) {
+  } catch (const std::exception& error) {
     throw Error(fmt::format("{}: the description of its preprocessing cannot be read ({})", origin,
                             error.what()));
   }
 }
 
-EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table,
-                          bool with_targets) {
+namespace {
+
+/// Where encode_table finds each column and target.
+struct EncodingPlan {
   struct Source {
     std::size_t column;
-    std::unordered_map<std::string, int> categories;
+    NameIndex categories;
   };
   std::vector<Source> sources;
-  int features = 0;
-  for (const Preprocessing::Column& column : preprocessing.columns) {
-    sources.push_back({table.require(column.name, "a feature"), index_of(column.categories)});
-    features += column.features();
-  }
-  const bool classification = !preprocessing.labels.empty();
-  const auto labels = index_of(preprocessing.labels);
   std::vector<std::size_t> targets;
-  if (with_targets && classification) {
-    targets.push_back(table.require(preprocessing.label_column, "the target"));
-  } else if (with_targets) {
-    for (const auto& target : preprocessing.targets) {
-      targets.push_back(table.require(target.name, "a target"));
+  std::size_t features = 0;
+  bool classification;
+  NameIndex labels;
+
+  EncodingPlan(const Preprocessing& preprocessing, const Table& table, bool with_targets)
+      : classification(!preprocessing.labels.empty()), labels(preprocessing.labels) {
+    std::unordered_map<std::string_view, std::size_t> by_name;
+    for (std::size_t c = 0; c < table.columns.size(); ++c) {
+      by_name.emplace(table.columns[c].name, c);
+    }
+    for (const Preprocessing::Column& column : preprocessing.columns) {
+      const auto found = by_name.find(column.name);
+      sources.push_back(
+          {found != by_name.end() ? found->second : table.require(column.name, "a feature"),
+           NameIndex(column.categories)});
+      features += static_cast<std::size_t>(column.features());
+    }
+    if (!with_targets) return;
+    if (classification) {
+      targets.push_back(table.require(preprocessing.label_column, "the target"));
+    } else {
+      for (const auto& target : preprocessing.targets) {
+        targets.push_back(table.require(target.name, "a target"));
+      }
     }
   }
+};
 
+/// True if the row is to be left out.
+bool drops_row(const Preprocessing& preprocessing, const Table& table, const EncodingPlan& plan,
+               std::size_t row) {
+  bool drop = false;
+  for (const EncodingPlan::Source& source : plan.sources) {
+    if (!table.missing(source.column, row)) continue;
+    if (preprocessing.missing == MissingRule::error) missing_value(table, source.column, row);
+    drop = drop || preprocessing.missing == MissingRule::drop;
+  }
+  for (const std::size_t target : plan.targets) {
+    if (!table.missing(target, row)) continue;
+    // A mean target would be an invented answer: only dropping the row is a rule here.
+    if (preprocessing.missing != MissingRule::drop) {
+      const std::string mark = table.columns[target].numeric ? "" : table.cell(target, row);
+      throw Error(fmt::format(
+          "{}: target column '{}' has no value{}; expected one (--missing drop leaves such rows "
+          "out)",
+          table.where(row), table.columns[target].name,
+          mark.empty() ? "" : fmt::format(" ('{}' counts as missing: --missing-marks)", mark)));
+    }
+    drop = true;
+  }
+  return drop;
+}
+
+}  // namespace
+
+EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table,
+                          bool with_targets) {
+  const EncodingPlan plan(preprocessing, table, with_targets);
   EncodedTable out;
-  std::vector<float> x(static_cast<std::size_t>(features));
+  std::vector<float> x(plan.features);
   for (std::size_t row = 0; row < table.rows; ++row) {
+    if (drops_row(preprocessing, table, plan, row)) continue;
     std::fill(x.begin(), x.end(), 0.0f);
-    bool drop = false;
-    std::size_t unseen = 0;
     std::size_t at = 0;
-    for (std::size_t c = 0; c < sources.size() && !drop; ++c) {
+    for (std::size_t c = 0; c < plan.sources.size(); ++c) {
       const Preprocessing::Column& column = preprocessing.columns[c];
-      const Source& source = sources[c];
+      const EncodingPlan::Source& source = plan.sources[c];
       if (table.missing(source.column, row)) {
-        if (preprocessing.missing == MissingRule::error) missing_value(table, source.column, row);
-        drop = preprocessing.missing == MissingRule::drop;
+        // MissingRule::mean: the mean is 0 once standardised.
       } else if (column.categories.empty()) {
-        const double value = cell_number(table, source.column, row);
-        x[at] = static_cast<float>((value - column.mean) / column.std);
+        x[at] = column.encode(table.number(source.column, row, column.reading), table.where(row));
+      } else if (const auto found =
+                     source.categories.find(table.cell(source.column, row), table.format)) {
+        x[at + *found] = 1.0f;
       } else {
-        const auto found = source.categories.find(table.cell(source.column, row));
-        if (found == source.categories.end()) {
-          ++unseen;
-        } else {
-          x[at + static_cast<std::size_t>(found->second)] = 1.0f;
-        }
+        ++out.unseen;
       }
       at += static_cast<std::size_t>(column.features());
     }
-    for (const std::size_t target : targets) {
-      if (!table.missing(target, row)) continue;
-      // A mean target would be an invented answer: only dropping the row is a rule here.
-      if (preprocessing.missing != MissingRule::drop) {
-        throw Error(fmt::format(
-            "{}: target column '{}' has no value; expected one (--missing drop leaves such rows "
-            "out)",
-            table.where(row), table.columns[target].name));
-      }
-      drop = true;
-    }
-    if (drop) continue;
-    if (classification && !targets.empty()) {
-      const std::string label = table.cell(targets[0], row);
-      const auto found = labels.find(label);
-      if (found == labels.end()) {
+    if (plan.classification && !plan.targets.empty()) {
+      const std::string label = table.cell(plan.targets[0], row);
+      const auto found = plan.labels.find(label, table.format);
+      if (!found) {
         throw Error(fmt::format("{}: column '{}' holds the label '{}'; expected one of {}",
                                 table.where(row), preprocessing.label_column, label,
                                 fmt::join(preprocessing.labels, ", ")));
       }
-      out.labels.push_back(found->second);
+      out.labels.push_back(static_cast<std::int32_t>(*found));
     } else {
-      for (std::size_t t = 0; t < targets.size(); ++t) {
+      for (std::size_t t = 0; t < plan.targets.size(); ++t) {
         const auto& target = preprocessing.targets[t];
-        out.values.push_back(
-            static_cast<float>((cell_number(table, targets[t], row) - target.mean) / target.std));
+        const double value = table.number(plan.targets[t], row, target.reading);
+        out.values.push_back(target.encode(value, table.where(row)));
       }
     }
     out.x.insert(out.x.end(), x.begin(), x.end());
     out.source.push_back(row);
-    out.unseen += unseen;
     ++out.rows;
   }
   return out;
 }
 
+Image prepare_image(const Preprocessing& preprocessing, Image picture, const std::string& name) {
+  const FeatureShape& shape = preprocessing.input;
+  if (preprocessing.fit == ImageFit::exact &&
+      (picture.height != shape.height || picture.width != shape.width)) {
+    throw Error(
+        fmt::format("{}: {} x {} pixels; expected {} x {} (width x height), the size of all "
+                    "pictures of the training data",
+                    name, picture.width, picture.height, shape.width, shape.height));
+  }
+  if (preprocessing.fit == ImageFit::crop) {
+    picture = crop_image(picture, shape.height, shape.width);
+  }
+  if (preprocessing.inverted) {
+    for (std::uint8_t& pixel : picture.pixels) pixel = static_cast<std::uint8_t>(255 - pixel);
+  }
+  if (preprocessing.fit != ImageFit::exact) {
+    picture = resize_image(picture, shape.height, shape.width);
+  }
+  return picture;
+}
+
 std::vector<float> encode_image(const Preprocessing& preprocessing,
                                 const std::filesystem::path& file) {
-  const FeatureShape& shape = preprocessing.input;
-  Image image = read_image(file, shape.channels);
-  image = resize_image(image, shape.height, shape.width);
+  const Image image =
+      prepare_image(preprocessing, read_image(file, preprocessing.input.channels), file.string());
   std::vector<float> out(image.pixels.size());
-  std::ranges::transform(image.pixels, out.begin(), [&](std::uint8_t pixel) {
-    return static_cast<float>(preprocessing.inverted ? 255 - pixel : pixel) * (1.0f / 255.0f);
-  });
+  std::ranges::transform(image.pixels, out.begin(), stored_number);
   return out;
+}
+
+void read_numbers(const Tensor& x, std::size_t first, std::span<double> out, std::size_t columns) {
+  x.to_f64(first, out);
+  const bool wide = x.dtype == Tensor::DType::i64 || x.dtype == Tensor::DType::u64;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const double v = out[i];
+    const char* expected = nullptr;
+    if (std::abs(v) > std::numeric_limits<float>::max()) {
+      expected = "a finite number within the range of float32";
+    } else if (wide && std::abs(v) >= 0x1p53) {
+      expected = "whole numbers below 2^53, which double precision holds exactly";
+    }
+    if (expected != nullptr) {
+      throw Error(fmt::format("{}: {} in row {}, element {}; expected {}", x.origin, v,
+                              (first + i) / columns, (first + i) % columns, expected));
+    }
+  }
+}
+
+ImageArray::ImageArray(const Preprocessing& preprocessing, const Tensor& x, std::size_t leading,
+                       ArrayLayout layout)
+    : preprocessing_(preprocessing), x_(x) {
+  const FeatureShape& in = preprocessing.input;
+  const auto c = static_cast<std::size_t>(in.channels), h = static_cast<std::size_t>(in.height),
+             w = static_cast<std::size_t>(in.width);
+  channels_ = c;
+  area_ = h * w;
+  rows_ = 1;
+  for (std::size_t i = 0; i < std::min(leading, x.shape.size()); ++i) rows_ *= x.shape[i];
+  const std::vector<std::size_t> shape(
+      x.shape.begin() + static_cast<std::ptrdiff_t>(std::min(leading, x.shape.size())),
+      x.shape.end());
+  const bool plain = c == 1 && shape == std::vector<std::size_t>{h, w};
+  const bool last = layout != ArrayLayout::chw && shape == std::vector<std::size_t>{h, w, c};
+  const bool first = layout != ArrayLayout::hwc && shape == std::vector<std::size_t>{c, h, w};
+  if (!plain && !last && !first) {
+    const std::string hwc = fmt::format("[{}, {}, {}] (height, width, channels)", h, w, c);
+    const std::string chw = fmt::format("[{}, {}, {}] (channels, height, width)", c, h, w);
+    throw Error(fmt::format("{}: shape {}; expected examples of {}{}", x.origin,
+                            shape_text(x.shape),
+                            c == 1 ? fmt::format("[{}, {}] (height, width), ", h, w) : "",
+                            layout == ArrayLayout::hwc   ? hwc
+                            : layout == ArrayLayout::chw ? chw
+                                                         : hwc + " or " + chw));
+  }
+  if (last && first && c > 1 && area_ > 1) {
+    throw Error(
+        fmt::format("{}: shape {}: which axis are the channels? expected --layout hwc or "
+                    "--layout chw",
+                    x.origin, shape_text(x.shape)));
+  }
+  channels_last_ = last && !first && !plain;
+  check_units();
+}
+
+void ImageArray::check_units() const {
+  using DType = Tensor::DType;
+  const bool bytes = x_.dtype == DType::u8 || x_.dtype == DType::boolean;
+  if (preprocessing_.kind == Preprocessing::Kind::none) return;  // the units are not recorded
+  const bool unit = preprocessing_.kind != Preprocessing::Kind::array || preprocessing_.bytes;
+  if (unit && bytes) return;
+  const bool real = x_.dtype == DType::f16 || x_.dtype == DType::f32 || x_.dtype == DType::f64;
+  double low = 0.0, high = 1.0;
+  if (!unit) {
+    // Numbers as they are. The training data's range tells floats in [0, 1] from bytes.
+    const double width = preprocessing_.high - preprocessing_.low;
+    low = preprocessing_.low - width;
+    high = preprocessing_.high + width;
+    if (real || width == 0.0) return;
+  }
+  std::vector<double> numbers(channels_ * area_);
+  for (std::size_t row = 0; row < rows_; ++row) {
+    read_numbers(x_, row * numbers.size(), numbers, numbers.size());
+    for (const double v : numbers) {
+      if (!(v < low || v > high)) continue;  // NaN is reported where the row is read
+      throw Error(fmt::format(
+          "{}: {} in row {} ({}); {}", x_.origin, v, row, dtype_name(x_.dtype),
+          unit
+              ? "the run was trained on pixels: expected bytes (uint8), or numbers from 0 to 1"
+              : fmt::format("the run was trained on numbers from {} to {}: expected the same units",
+                            preprocessing_.low, preprocessing_.high)));
+    }
+  }
+}
+
+void ImageArray::read(std::size_t row, std::span<std::uint8_t> out) const {
+  const auto* from = reinterpret_cast<const std::uint8_t*>(x_.bytes.data()) + row * out.size();
+  const bool invert = preprocessing_.kind == Preprocessing::Kind::image && preprocessing_.inverted;
+  for (std::size_t c = 0; c < channels_; ++c) {
+    for (std::size_t p = 0; p < area_; ++p) {
+      std::uint8_t v = channels_last_ ? from[p * channels_ + c] : from[c * area_ + p];
+      if (x_.dtype == Tensor::DType::boolean) v = v != 0 ? 255 : 0;
+      out[c * area_ + p] = invert ? static_cast<std::uint8_t>(255 - v) : v;
+    }
+  }
+}
+
+void ImageArray::read(std::size_t row, std::span<float> out) const {
+  const bool unit = preprocessing_.kind != Preprocessing::Kind::array || preprocessing_.bytes;
+  if (unit && (x_.dtype == Tensor::DType::u8 || x_.dtype == Tensor::DType::boolean)) {
+    std::vector<std::uint8_t> pixels(out.size());
+    read(row, std::span<std::uint8_t>(pixels));
+    std::ranges::transform(pixels, out.begin(), stored_number);
+    return;
+  }
+  std::vector<double> numbers(out.size());
+  read_numbers(x_, row * out.size(), numbers, out.size());
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    if (std::isnan(numbers[i])) {
+      throw Error(
+          fmt::format("{}: nan in row {}, element {}; expected finite numbers", x_.origin, row, i));
+    }
+  }
+  for (std::size_t c = 0; c < channels_; ++c) {
+    for (std::size_t p = 0; p < area_; ++p) {
+      out[c * area_ + p] =
+          static_cast<float>(numbers[channels_last_ ? p * channels_ + c : c * area_ + p]);
+    }
+  }
 }
 
 }  // namespace kshot::io

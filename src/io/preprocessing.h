@@ -4,46 +4,17 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "io/image.h"
+#include "io/table.h"
+#include "io/tensor.h"
 #include "kshot/episode.h"
 
 namespace kshot::io {
-
-/// A table in memory, column by column: text (from CSV) or numbers (from arrays).
-struct Table {
-  struct Column {
-    std::string name;
-    bool numeric = false;
-    std::vector<std::string> text;  ///< where not numeric
-    std::vector<double> numbers;    ///< where numeric; NaN: missing
-  };
-  std::string origin;  ///< file, for messages
-  std::size_t rows = 0;
-  std::vector<Column> columns;
-  std::vector<std::size_t> lines;  ///< where each row stands in the file; empty: its own number
-  const char* unit = "row";        ///< what `lines` count, for messages
-
-  /// Index of a column, or nothing.
-  std::optional<std::size_t> find(std::string_view name) const;
-  /// As `find`; throws Error that lists the columns there are.
-  std::size_t require(std::string_view name, std::string_view key) const;
-  /// "FILE, line 17" or "FILE, row 16".
-  std::string where(std::size_t row) const;
-  /// A cell as the name of a category, label or task: text without blanks around it, 7.0 as "7".
-  std::string cell(std::size_t column, std::size_t row) const;
-  /// True for NaN and for text that stands for a missing value.
-  bool missing(std::size_t column, std::size_t row) const;
-};
-
-/// A number, whatever the locale; nothing where `text` is not one (surrounding blanks are ignored).
-std::optional<double> parse_number(std::string_view text);
-/// True for "", NA, N/A, NaN, null, none, ? in any case.
-bool is_missing(std::string_view text);
 
 enum class MissingRule {
   error,  ///< a missing value is an Error
@@ -51,27 +22,58 @@ enum class MissingRule {
   drop,   ///< the row is left out
 };
 
+/// How a picture comes to the wanted size.
+enum class ImageFit {
+  exact,    ///< it must have that size
+  squeeze,  ///< resized, whatever its aspect ratio
+  crop,     ///< the centre part of the wanted aspect ratio, resized
+};
+
+/// Which axis of an image array holds the channels.
+enum class ArrayLayout {
+  automatic,  ///< as far as the shape tells; for one channel it does not matter
+  hwc,
+  chw
+};
+
 /// What became of the inputs and targets.
 struct Preprocessing {
-  enum class Kind { none, image, table };
+  enum class Kind {
+    none,   ///< not recorded
+    image,  ///< from picture files
+    array,  ///< from an array of images
+    table,  ///< from a table, or an array of vectors
+  };
 
-  /// One column of raw input. Numeric: (value - mean) / std. Categorical: one-hot.
+  /// One column of raw input. Categorical: one-hot. Else: (value - mean) / std.
   struct Column {
     std::string name;
-    std::vector<std::string> categories;  ///< empty: numeric
+    std::vector<std::string> categories;  ///< empty: not a category
     double mean = 0.0, std = 1.0;
+    Reading reading = Reading::number;  ///< of the cells of a column that is not a category
     int features() const { return categories.empty() ? 1 : static_cast<int>(categories.size()); }
+    /// Throws Error that begins with `where` for a result beyond the range of float32.
+    float encode(double value, const std::string& where) const;
   };
   struct Target {
     std::string name;
     double mean = 0.0, std = 1.0;  ///< stored value = (raw - mean) / std
+    Reading reading = Reading::number;
+    /// Throws Error that begins with `where` for a result beyond the range of float32.
+    float encode(double value, const std::string& where) const;
   };
 
   Kind kind = Kind::none;
   FeatureShape input;
-  bool inverted = false;        ///< image: 1 - grey level
-  std::vector<Column> columns;  ///< table, in the order of the features
+  bool inverted = false;             ///< image: 1 - grey level
+  ImageFit fit = ImageFit::squeeze;  ///< image
+  bool bytes = false;                ///< array: 0..255 stands for [0, 1]; else numbers as they are
+  double low = 0.0, high = 0.0;      ///< array, not bytes: range of the imported numbers
+  std::vector<Column> columns;       ///< table, in the order of the features
+  bool standardised = true;          ///< table: `mean` and `std` of the columns were measured
+  bool named_columns = true;         ///< table: false for names x0, x1, ... that kshot gave
   MissingRule missing = MissingRule::error;
+  TextFormat format;                ///< table: how its numbers were written
   std::vector<Target> targets;      ///< regression
   std::string label_column;         ///< classification
   std::vector<std::string> labels;  ///< classification: names by index
@@ -96,10 +98,42 @@ struct EncodedTable {
 EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table,
                           bool with_targets);
 
-/// An image file as a feature row: decoded, brought to the channels and size of
-/// `preprocessing.input`, scaled to [0, 1], inverted where the import did so.
+/// A decoded picture as the import stores it: cropped, inverted, resized. Throws Error that begins
+/// with `name` for one of another size where `fit` is exact.
+Image prepare_image(const Preprocessing& preprocessing, Image picture, const std::string& name);
+/// A picture file as a feature row: decoded, prepared, scaled to [0, 1].
 std::vector<float> encode_image(const Preprocessing& preprocessing,
                                 const std::filesystem::path& file);
+
+/// The examples of an array of images as the import stores them.
+class ImageArray {
+ public:
+  /// `x` is [rows, ...] or, with two `leading` axes, [classes, examples, ...]; it must outlive the
+  /// object. An example is [H, W] (one channel), [H, W, C] or [C, H, W] as `layout` and the shape
+  /// tell. Throws Error where the shape does not fit `preprocessing.input`, where it leaves the
+  /// layout open, and where the numbers cannot be in the units of the imported ones.
+  ImageArray(const Preprocessing& preprocessing, const Tensor& x, std::size_t leading,
+             ArrayLayout layout);
+  std::size_t rows() const { return rows_; }
+  /// Channels first. `bytes`: 0..255, only where preprocessing.bytes and x holds bytes or booleans.
+  void read(std::size_t row, std::span<std::uint8_t> out) const;
+  /// Channels first, as training reads it. Throws Error for a number that is not finite.
+  void read(std::size_t row, std::span<float> out) const;
+
+ private:
+  void check_units() const;
+
+  const Preprocessing& preprocessing_;
+  const Tensor& x_;
+  std::size_t rows_ = 0;
+  std::size_t channels_ = 1, area_ = 1;
+  bool channels_last_ = false;
+};
+
+/// An array's numbers [first, first + out.size()) in double precision. Throws Error for a number
+/// that is infinite or beyond float32, and for a whole number that double precision cannot hold;
+/// NaN passes. `columns` (numbers per row) is for messages.
+void read_numbers(const Tensor& x, std::size_t first, std::span<double> out, std::size_t columns);
 
 const char* missing_rule_name(MissingRule rule);
 

@@ -115,22 +115,29 @@ std::int64_t to_integer(const Tensor& tensor, std::size_t index, In value) {
 }
 
 template <typename Out>
-std::vector<Out> convert(const Tensor& tensor) {
-  std::vector<Out> result(tensor.size());
+void convert(const Tensor& tensor, std::size_t first, std::span<Out> result) {
   dispatch(tensor.dtype, [&](auto prototype) {
     decltype(prototype) stored;
-    if (tensor.bytes.size() != result.size() * sizeof(stored)) {
+    if (tensor.bytes.size() != tensor.size() * sizeof(stored) ||
+        first + result.size() > tensor.size()) {
       throw std::logic_error("Tensor: bytes do not fit the shape");
     }
-    for (std::size_t i = 0; i < result.size(); ++i) {
+    for (std::size_t k = 0; k < result.size(); ++k) {
+      const std::size_t i = first + k;
       std::memcpy(&stored, tensor.bytes.data() + i * sizeof(stored), sizeof(stored));
       if constexpr (std::is_same_v<Out, std::int64_t>) {
-        result[i] = to_integer(tensor, i, number(stored));
+        result[k] = to_integer(tensor, i, number(stored));
       } else {
-        result[i] = to_real<Out>(tensor, i, number(stored));
+        result[k] = to_real<Out>(tensor, i, number(stored));
       }
     }
   });
+}
+
+template <typename Out>
+std::vector<Out> convert(const Tensor& tensor) {
+  std::vector<Out> result(tensor.size());
+  convert(tensor, 0, std::span<Out>(result));
   return result;
 }
 
@@ -174,6 +181,9 @@ std::size_t Tensor::size() const {
 
 std::vector<double> Tensor::to_f64() const {
   return convert<double>(*this);
+}
+void Tensor::to_f64(std::size_t first, std::span<double> out) const {
+  convert(*this, first, out);
 }
 std::vector<float> Tensor::to_f32() const {
   return convert<float>(*this);

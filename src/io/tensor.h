@@ -36,6 +36,8 @@ struct Tensor {
   /// Elements as real numbers, rounded to nearest. A finite value beyond the range of the result is
   /// an Error; infinities and NaN pass.
   std::vector<double> to_f64() const;
+  /// Elements [first, first + out.size()).
+  void to_f64(std::size_t first, std::span<double> out) const;
   std::vector<float> to_f32() const;
   /// Elements as whole numbers: a fraction, NaN or a value out of range is an Error.
   std::vector<std::int64_t> to_i64() const;

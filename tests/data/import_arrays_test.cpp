@@ -150,5 +150,73 @@ TEST_F(Arrays, FaultsNameFileAndRow) {
   EXPECT_THAT(fault(), HasSubstr("no class for training"));
 }
 
+TEST_F(Arrays, StandardisedInDoubleFromTheSourcesOwnType) {
+  std::vector<std::int64_t> whole(1000);
+  std::iota(whole.begin(), whole.end(), std::int64_t{1} << 33);
+  const std::vector<double> real(whole.begin(), whole.end());
+  options_.standardise = true;
+  options_.splits.fractions = {1, 0, 0};
+  for (const Tensor& x : {Tensor::from(std::span<const std::int64_t>(whole), {2, 500, 1}),
+                          Tensor::from(std::span<const double>(real), {2, 500, 1})}) {
+    write_npy(folder_ / "x.npy", x);
+    const auto data = import();
+    const auto& column = data->header().preprocessing.columns[0];
+    EXPECT_EQ(column.mean, 0x1p33 + 499.5);
+    EXPECT_NEAR(column.std, 288.675, 1e-3);
+    for (std::uint64_t r = 0; r < 1000; ++r) {
+      ASSERT_EQ(row(*data, r)[0],
+                static_cast<float>((static_cast<double>(r) - 499.5) / column.std));
+    }
+  }
+  options_.standardise = false;
+  import();
+  EXPECT_THAT(summary_.notes, ::testing::Contains(AllOf(HasSubstr("8589934592 to 8589935591"),
+                                                        HasSubstr("--standardise"))));
+}
+
+TEST_F(Arrays, WholeNumbersThatDoublesRoundAreRefused) {
+  const std::vector<std::int64_t> x = {std::int64_t{1} << 60, (std::int64_t{1} << 60) + 1, 0, 1};
+  write_npy(folder_ / "x.npy", Tensor::from(std::span<const std::int64_t>(x), {2, 2, 1}));
+  options_.splits.fractions = {1, 0, 0};
+  options_.standardise = true;
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("row 0"), HasSubstr("2^53")));
+}
+
+TEST_F(Arrays, UnitsAndAxesAreSaidAndStored) {
+  options_.splits.fractions = {1, 0, 0};
+  write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 1, 2, 2, 3}));
+  EXPECT_TRUE(import()->header().preprocessing.bytes);
+  EXPECT_THAT(
+      summary_.notes,
+      ::testing::Contains("images [height, width, channels] of uint8: 0 to 255 become [0, 1]"));
+  write_npy(folder_ / "x.npy", counting<float>({2, 1, 3, 2, 2}));
+  const Preprocessing stored = import()->header().preprocessing;
+  EXPECT_FALSE(stored.bytes);
+  EXPECT_EQ(stored.high, 23.0);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("float32: numbers from 0 to 23")));
+  options_.layout = ArrayLayout::hwc;
+  write_npy(folder_ / "x.npy", counting<float>({2, 1, 3}));
+  EXPECT_THAT(fault(), HasSubstr("--layout is for images of several channels"));
+}
+
+TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {
+  write_npz(folder_ / "SET.NPZ", {{"x", counting<float>({4, 2})}, {"y", labels_of({0, 0, 1, 1})}});
+  options_.source = (folder_ / "SET.NPZ").string();
+  options_.splits.fractions = {0.5, 0, 0.5};
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("labels from")));
+  options_.labels = options_.source + ":y";
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+  // An array of Python objects beside them is not read.
+  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  write_npy(folder_ / "y.npy", labels_of({0, 0, 1, 1}));
+  test::write_zip(folder_ / "mixed.npz", {{"x.npy", test::read_text(folder_ / "x.npy")},
+                                          {"y.npy", test::read_text(folder_ / "y.npy")},
+                                          {"meta.npy", "not an array"}});
+  options_.source = (folder_ / "mixed.npz").string();
+  options_.labels.clear();
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+}
+
 }  // namespace
 }  // namespace kshot::io

@@ -1,0 +1,71 @@
+// The rows of one file of a user's task, prepared as the import prepared the training data.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "cli/task_files.h"
+#include "io/preprocessing.h"
+#include "io/tensor.h"
+#include "kshot/learner.h"
+
+namespace kshot::cli {
+
+struct Rows {
+  std::string file;
+  std::vector<float> x;  ///< [rows, inputs]
+  bool has_targets = false;
+  std::vector<std::string> labels;  ///< classification, without blanks around; empty: missing
+  std::vector<float> values;        ///< regression, [rows, outputs]; NaN: missing
+  std::vector<std::size_t> source;  ///< number of each row in the file, from 0
+  std::vector<std::size_t> lines;   ///< of a CSV file, by row of the file
+  std::string where(std::size_t row) const;
+};
+
+class RowReader {
+ public:
+  RowReader(const Learner& learner, TaskFileOptions options);
+
+  const io::Preprocessing& preprocessing() const { return preprocessing_; }
+  const io::TextFormat& format() const { return format_; }
+  bool classify() const { return classify_; }
+
+  /// Support rows need targets; where the columns of a CSV file are taken by their order, the query
+  /// file must have those of the support file.
+  Rows read_support(const std::filesystem::path& file);
+  Rows read_query(const std::filesystem::path& file);
+
+ private:
+  enum class Role { support, query };
+
+  Rows read(const std::filesystem::path& file, Role role);
+  std::string target_hint(const std::filesystem::path& file) const;
+  std::string label_column() const;
+  /// Rows without a target are an error or left out, and are counted.
+  void require_targets(Rows& rows) const;
+
+  Rows read_table(const std::filesystem::path& file, Role role);
+  void read_pictures(const io::Table& table, const std::filesystem::path& file, Rows& rows) const;
+  void read_columns(io::Table table, Role role, Rows& rows);
+  /// Gives the features of a file whose columns count by their order the names of training.
+  void name_features(io::Table& table, Role role);
+  void read_table_targets(const io::Table& table, Rows& rows) const;
+
+  Rows read_arrays(const std::filesystem::path& file) const;
+  void read_vectors(const io::Tensor& x, Rows& rows) const;
+  void read_images(const io::Tensor& x, Rows& rows) const;
+  void read_array_targets(const io::Tensor& y, std::size_t count, Rows& rows) const;
+
+  void encode(const io::Table& table, Rows& rows) const;
+  void check_width(std::size_t numbers, std::size_t rows, const std::string& where) const;
+
+  std::size_t inputs_, outputs_;
+  bool classify_;
+  TaskFileOptions options_;
+  io::Preprocessing preprocessing_;
+  io::TextFormat format_;
+  std::vector<std::string> feature_names_;  ///< of the support file, where taken by their order
+};
+
+}  // namespace kshot::cli

@@ -1,0 +1,217 @@
+#include "io/column_reading.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "kshot/error.h"
+
+namespace kshot::io {
+namespace {
+
+struct Scan {
+  std::size_t values = 0, numbers = 0, percents = 0;
+  std::optional<std::size_t> number, percent, text;  ///< first row of each
+  std::optional<std::size_t> resembling;             ///< first text that looks like number or date
+  std::unordered_set<std::string> texts;
+};
+
+Scan scan_column(const Table& table, std::size_t c) {
+  Scan out;
+  const Table::Column& column = table.columns[c];
+  for (std::size_t row = 0; row < table.rows; ++row) {
+    if (table.missing(c, row)) continue;
+    ++out.values;
+    const std::string& cell = column.text[row];
+    if (parse_cell(cell, Reading::number, table.format)) {
+      ++out.numbers;
+      if (!out.number) out.number = row;
+    } else if (parse_cell(cell, Reading::percent, table.format)) {
+      ++out.percents;
+      if (!out.percent) out.percent = row;
+    } else {
+      if (!out.text) out.text = row;
+      if (!out.resembling && (resembles_number(cell) || resembles_date(cell))) out.resembling = row;
+      out.texts.emplace(trimmed_view(cell));
+    }
+  }
+  if (out.values == 0) {
+    throw Error(fmt::format("{}: column '{}' has no values; expected some, or --ignore {}",
+                            table.origin, column.name, column.name));
+  }
+  return out;
+}
+
+/// Throws Error for digits that a double rounds: an identifier, not a quantity.
+void check_digits(const Table& table, std::size_t c) {
+  const Table::Column& column = table.columns[c];
+  for (std::size_t row = 0; row < table.rows; ++row) {
+    const std::string_view cell = trimmed_view(column.text[row]);
+    const bool digits =
+        cell.size() > 15 && cell.find_first_not_of("+-0123456789") == std::string_view::npos;
+    const auto value = digits ? parse_number(cell) : std::nullopt;
+    if (value && std::abs(*value) >= 0x1p53) {
+      throw Error(
+          fmt::format("{}: column '{}' holds {}, a whole number beyond 2^53 that double "
+                      "precision rounds; expected --ignore {} or --categorical {}",
+                      table.where(row), column.name, cell, column.name, column.name));
+    }
+  }
+}
+
+Reading numeric_reading(const Table& table, std::size_t c, const Scan& scan) {
+  const std::string& name = table.columns[c].name;
+  if (scan.number && scan.percent) {
+    throw Error(
+        fmt::format("{}: column '{}' holds '{}', but numbers without a percent sign "
+                    "elsewhere ({} of {} values); expected one notation, or "
+                    "--categorical {}",
+                    table.where(*scan.percent), name, table.cell(c, *scan.percent), scan.numbers,
+                    scan.values, name));
+  }
+  check_digits(table, c);
+  return scan.percent ? Reading::percent : Reading::number;
+}
+
+}  // namespace
+
+Reading choose_reading(const Table& table, std::size_t c) {
+  const Table::Column& column = table.columns[c];
+  if (column.numeric) return Reading::number;
+  const Scan scan = scan_column(table, c);
+  if (!scan.text) return numeric_reading(table, c, scan);
+  if (scan.numbers + scan.percents > 0) {
+    throw Error(fmt::format(
+        "{}: column '{}' holds '{}', but numbers elsewhere ({} of {} values); expected a number, "
+        "or {}",
+        table.where(*scan.text), column.name, table.cell(c, *scan.text),
+        scan.numbers + scan.percents, scan.values,
+        advice_for(column.text[*scan.text], column.name)));
+  }
+  if (scan.resembling) {
+    const std::string& cell = column.text[*scan.resembling];
+    throw Error(fmt::format(
+        "{}: column '{}' holds '{}', which looks like a {} but is not read as "
+        "one; expected {}",
+        table.where(*scan.resembling), column.name, table.cell(c, *scan.resembling),
+        resembles_date(cell) ? "date or time" : "number", advice_for(cell, column.name)));
+  }
+  const double share = static_cast<double>(scan.texts.size()) / static_cast<double>(scan.values);
+  if (scan.texts.size() > few_categories && share > largest_distinct_share) {
+    throw Error(fmt::format(
+        "{}: column '{}' has {} distinct values in {} rows ('{}', ...): more than {:g} % are "
+        "distinct, so that they are hardly categories; expected --ignore {} or --categorical {}",
+        table.origin, column.name, scan.texts.size(), scan.values, table.cell(c, *scan.text),
+        100.0 * largest_distinct_share, column.name, column.name));
+  }
+  return Reading::category;
+}
+
+Reading choose_target_reading(const Table& table, std::size_t c) {
+  const Table::Column& column = table.columns[c];
+  if (column.numeric) return Reading::number;
+  const Scan scan = scan_column(table, c);
+  if (scan.text) {
+    const std::string& cell = column.text[*scan.text];
+    throw Error(fmt::format("{}: target column '{}' holds '{}'; expected a number ({})",
+                            table.where(*scan.text), column.name, table.cell(c, *scan.text),
+                            resembles_number(cell) ? "--decimal , or --thousands , for another "
+                                                     "notation"
+                                                   : "--classification for labels, "
+                                                     "--missing-marks for marks of missing "
+                                                     "values"));
+  }
+  return numeric_reading(table, c, scan);
+}
+
+void check_labels(const Table& table, std::size_t c, const std::vector<std::string>& names) {
+  const std::string& column = table.columns[c].name;
+  std::size_t values = 0;
+  for (std::size_t row = 0; row < table.rows; ++row) values += table.missing(c, row) ? 0 : 1;
+  if (names.size() < 2 || names.size() > most_categories) {
+    throw Error(fmt::format("{}: target column '{}' has {} labels; expected 2 to {}", table.origin,
+                            column, names.size(), most_categories));
+  }
+  if (names.size() > few_categories &&
+      static_cast<double>(names.size()) > largest_distinct_share * static_cast<double>(values)) {
+    throw Error(
+        fmt::format("{}: target column '{}' has {} labels in {} rows; expected labels that "
+                    "occur more than once or twice (numbers: leave out --classification)",
+                    table.origin, column, names.size(), values));
+  }
+}
+
+std::string missing_text(const Table& table, std::size_t c) {
+  std::size_t missing = 0;
+  std::vector<std::string> marks;
+  for (std::size_t row = 0; row < table.rows; ++row) {
+    if (!table.missing(c, row)) continue;
+    ++missing;
+    const std::string mark = table.columns[c].numeric ? "" : table.cell(c, row);
+    if (!mark.empty() && marks.size() < 3 && std::ranges::find(marks, mark) == marks.end()) {
+      marks.push_back(mark);
+    }
+  }
+  if (missing == 0) return {};
+  std::string text = fmt::format(", {} of {} values missing", missing, table.rows);
+  for (std::size_t i = 0; i < marks.size(); ++i) {
+    text += fmt::format("{}'{}'", i == 0 ? " (marked " : ", ", marks[i]);
+  }
+  return marks.empty() ? text : text + ")";
+}
+
+std::string number_text(const Table& table, std::size_t c, Reading reading) {
+  const Table::Column& column = table.columns[c];
+  std::string text = reading == Reading::percent ? "percentages (12% is 12)"
+                     : reading == Reading::date  ? "dates, as days since 1970-01-01"
+                                                 : "numeric";
+  bool counts = reading == Reading::number && table.rows > few_categories;
+  std::optional<double> last;
+  std::string zeros;
+  for (std::size_t row = 0; row < table.rows; ++row) {
+    if (table.missing(c, row)) continue;
+    const auto value = table.value(c, row, reading);
+    counts = counts && value && (last ? *value == *last + 1.0 : *value == 0.0 || *value == 1.0);
+    last = value;
+    if (column.numeric || reading != Reading::number || !zeros.empty()) continue;
+    const std::string_view cell = trimmed_view(column.text[row]);
+    if (cell.size() > 1 && cell[0] == '0' && cell[1] >= '0' && cell[1] <= '9') zeros = cell;
+  }
+  if (counts) text += fmt::format(", counts the rows (--ignore {} leaves it out)", column.name);
+  if (!zeros.empty()) {
+    text += fmt::format(", though '{}' has leading zeros (--categorical {} keeps names)", zeros,
+                        column.name);
+  }
+  return text;
+}
+
+std::string names_text(const std::vector<std::string>& names, const char* what) {
+  std::string text = fmt::format("{} {}: ", names.size(), what);
+  const std::size_t shown = names.size() <= 8 ? names.size() : 6;
+  for (std::size_t i = 0; i < shown; ++i) text += (i == 0 ? "" : ", ") + names[i];
+  return shown < names.size() ? text + ", ..." : text;
+}
+
+std::vector<std::string> reading_lines(
+    const std::vector<std::pair<std::string, std::string>>& all) {
+  constexpr std::size_t many = 40;
+  std::vector<std::string> out;
+  for (std::size_t i = 0; i < all.size();) {
+    std::size_t end = i + 1;
+    while (all.size() > many && end < all.size() && all[end].second == all[i].second) ++end;
+    if (end - i > 2) {
+      out.push_back(fmt::format("{} to {} ({} columns): {}", all[i].first, all[end - 1].first,
+                                end - i, all[i].second));
+    } else {
+      end = i + 1;
+      out.push_back(fmt::format("{}: {}", all[i].first, all[i].second));
+    }
+    i = end;
+  }
+  return out;
+}
+
+}  // namespace kshot::io
