@@ -48,11 +48,12 @@ function(kshot_cpu_isa_flags)
   # plain loops over rows beside the products
   set_source_files_properties(${dir}/../host.cpp ${dir}/../task_rows.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
                               PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O3>")
-  set_source_files_properties(${dir}/isa_portable.cpp PROPERTIES COMPILE_OPTIONS "${common}")
+  set_source_files_properties(${dir}/isa_portable.cpp ${dir}/dense_portable.cpp PROPERTIES
+    COMPILE_OPTIONS "${common}")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    set_source_files_properties(${dir}/isa_avx2.cpp PROPERTIES
+    set_source_files_properties(${dir}/isa_avx2.cpp ${dir}/dense_avx2.cpp PROPERTIES
       COMPILE_OPTIONS "${common};-mavx2;-mfma")
-    set_source_files_properties(${dir}/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS
+    set_source_files_properties(${dir}/isa_avx512.cpp ${dir}/dense_avx512.cpp PROPERTIES COMPILE_OPTIONS
       "${common};-mavx512f;-mavx512dq;-mavx512vl;-mavx512bw;-mfma;-mprefer-vector-width=512")
   endif()
 endfunction()

@@ -32,6 +32,7 @@ bool has_prior(AlgorithmKind algorithm);
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
+enum class AbmlRates { fixed, layer, weight };
 enum class OptimizerKind { adam, sgd };
 enum class ScheduleKind { constant, cosine, step };
 enum class DataKind { sinusoid, sine_line, file };
@@ -102,6 +103,7 @@ struct Config {
     double log_sigma_init = -4.0;
     Estimator estimator = Estimator::weight;
     InnerData inner_data = InnerData::support;
+    AbmlRates rates = AbmlRates::fixed;
     bool operator==(const AbmlTable&) const = default;
   } abml;
 

@@ -61,6 +61,9 @@ class AbmlProgram final : public TaskProgram {
     prior_ = {wave_->weights(), wave_->weights()};
     loss_ = wave_->block(1);
     gradients_ = {prior_.mu, prior_.s};
+    if (spec_.adaptation.learn_rates) {
+      for (int i = 0; i < 2; ++i) gradients_.push_back(wave_->weights());
+    }
   }
 
   Wave& wave() override { return *wave_; }
@@ -92,7 +95,9 @@ class AbmlProgram final : public TaskProgram {
       wave_->kl({q.mu, q.s, p.mu, p.s, {outer.kl_weight, rows}}, loss_, v_.mu, v_.s, prior_.mu,
                 prior_.s);
     }
-    v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, {});
+    const std::span<const Block> rate_gradients = std::span(gradients_).subspan(2);
+    for (const Block b : rate_gradients) wave_->fill(b, 0.0);
+    v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, rate_gradients);
     wave_->axpy(prior_.mu, 1.0, v_.mu);
     wave_->axpy(prior_.s, 1.0, v_.s);
   }
@@ -185,24 +190,44 @@ class Abml final : public Algorithm {
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
     spec_.outer = {table_.support_in_outer, table_.samples_outer, table_.kl_weight_outer};
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
+    if (table_.rates == AbmlRates::fixed) return;
+    spec_.adaptation.learn_rates = true;
+    for (const char* name : {"alpha_mu", "alpha_log_sigma"}) {
+      const bool per_tensor = table_.rates == AbmlRates::layer;
+      learned_.emplace_back(name, config, *network_, LearnedRates::Layout{per_tensor, 0});
+      groups_.push_back(learned_.back().group());
+    }
   }
 
   std::string name() const override { return "abml"; }
   const std::vector<ParameterGroup>& groups() const override { return groups_; }
   int steps() const override { return spec_.adaptation.steps; }
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
-    return {network_->initial_weights(seed),
-            std::vector<double>(network_->size(), table_.log_sigma_init)};
+    std::vector<std::vector<double>> values = {
+        network_->initial_weights(seed),
+        std::vector<double>(network_->size(), table_.log_sigma_init)};
+    for (const LearnedRates& rates : learned_) values.push_back(rates.initial());
+    return values;
   }
   int samples() const override { return spec_.outer.samples; }
   bool bayesian() const override { return true; }
   std::vector<std::size_t> gradient_widths() const override {
-    return {network_->size(), network_->size()};
+    return std::vector<std::size_t>(groups_.size(), network_->size());
   }
   void prepare(backend::Backend& backend, std::span<const Shared> parameters,
                const StepContext& /*context*/) override {
-    rate_.prepare(backend);
-    shared_ = {parameters[0], parameters[1], rate_.plan()};
+    shared_.mu = parameters[0];
+    shared_.s = parameters[1];
+    if (learned_.empty()) {
+      rate_.prepare(backend);
+      shared_.rates = rate_.plan();
+      return;
+    }
+    std::vector<backend::Rate>* const plans[] = {&shared_.rates.steps, &shared_.rates.s_steps};
+    for (std::size_t i = 0; i < learned_.size(); ++i) {
+      learned_[i].prepare(backend, *parameters[2 + i]);
+      plans[i]->assign(learned_[i].steps().begin(), learned_[i].steps().end());
+    }
   }
   std::unique_ptr<TaskProgram> open(backend::Backend& backend,
                                     const TaskShape& shape) const override {
@@ -216,6 +241,9 @@ class Abml final : public Algorithm {
               backend::Sum outside) const override {
     backend.assign(*gradients[0], *means[0]);
     backend.assign(*gradients[1], *means[1]);
+    for (std::size_t i = 0; i < learned_.size(); ++i) {
+      learned_[i].finish(backend, means.subspan(2 + i, 1), *gradients[2 + i]);
+    }
     if (table_.hyper_prior_weight == 0.0) return;
     backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape, table_.gamma_rate,
                         table_.hyper_prior_weight, *gradients[0], *gradients[1], outside);
@@ -248,6 +276,7 @@ class Abml final : public Algorithm {
   std::shared_ptr<const Network> network_;
   backend::Loss loss_;
   FixedRate rate_;
+  std::vector<LearnedRates> learned_;  ///< of mu and log_sigma, or none
   Config::AbmlTable table_;
   AbmlSpec spec_;
   std::vector<ParameterGroup> groups_;

@@ -131,23 +131,30 @@ GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, in
   return pass;
 }
 
-void Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state,
-                                bool keep) {
-  wave_.fill(gradient_.mu, 0.0);
-  wave_.fill(gradient_.s, 0.0);
+StateBlocks Adaptation::inner_gradient(const StepContext& context, int k, const StateBlocks& state,
+                                       bool keep) {
+  const auto step = static_cast<std::size_t>(k);
+  StateBlocks g = gradient_;
+  if (keep && spec_.learn_rates) {
+    if (kept_gradients_.size() <= step) {
+      kept_gradients_.push_back({wave_.weights(), wave_.weights()});
+    }
+    g = kept_gradients_[step];
+  }
+  wave_.fill(g.mu, 0.0);
+  wave_.fill(g.s, 0.0);
   wave_.exponential(sigma_, state.s);
   for (int s = 0; s < spec_.samples; ++s) {
-    wave_.gaussian_gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, gradient_.mu,
-                            gradient_.s, {});
+    wave_.gaussian_gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, g.mu, g.s, {});
   }
   if (keep && spec_.second_order) {
-    const auto step = static_cast<std::size_t>(k);
     if (likelihood_s_.size() <= step) likelihood_s_.push_back(wave_.weights());
-    wave_.copy(likelihood_s_[step], gradient_.s);
+    wave_.copy(likelihood_s_[step], g.s);
   }
   if (spec_.kl_weight != 0.0) {
-    wave_.kl(kl_terms(state), {}, gradient_.mu, gradient_.s, {}, {});
+    wave_.kl(kl_terms(state), {}, g.mu, g.s, {}, {});
   }
+  return g;
 }
 
 void Adaptation::adapt(const StepContext& context, const backend::SharedVector& mu,
@@ -180,9 +187,9 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
     const auto slot = keep ? static_cast<std::size_t>(k) + 1 : 1 + static_cast<std::size_t>(k % 2);
     const StateBlocks next = iterate(slot);
     if (spec_.gaussian) {
-      inner_gradient(context, k, current_, keep);
-      wave_.rate_step(next.mu, current_.mu, rates.at(k), gradient_.mu);
-      wave_.rate_step(next.s, current_.s, rates.at(k), gradient_.s);
+      const StateBlocks g = inner_gradient(context, k, current_, keep);
+      wave_.rate_step(next.mu, current_.mu, rates.at(k), g.mu);
+      wave_.rate_step(next.s, current_.s, rates.s_at(k), g.s);
     } else {
       Wave::Pass pass = inner_pass(context, k, current_.mu);
       if (keep && spec_.second_order) pass.activations = activations_number(k);
@@ -226,7 +233,7 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
                                const backend::SharedVector& s, const RatePlan& rates,
                                const GaussianOuter& outer, const StateBlocks& gradient,
                                Block loss) {
-  if (spec_.estimator != backend::Estimator::weight) return false;
+  if (spec_.estimator != backend::Estimator::weight || spec_.learn_rates) return false;
   const auto samples = static_cast<std::size_t>(spec_.samples);
   Wave::GaussianDescent descent;
   descent.set = spec_.inner_set;
@@ -269,7 +276,7 @@ StateBlocks Adaptation::adjoint(const StepContext& context, const RatePlan& rate
                                 std::span<const Block> rate_gradients) {
   if (!spec_.second_order && rate_gradients.empty()) return v;
   if (!spec_.gaussian) return {adjoint_point(context, rates, v.mu, rate_gradients), {}};
-  adjoint_gaussian(context, rates, v, prior_gradient);
+  adjoint_gaussian(context, rates, v, prior_gradient, rate_gradients);
   return v;
 }
 
@@ -294,13 +301,22 @@ Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rate
 }
 
 void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& rates,
-                                  const StateBlocks& v, const StateBlocks& prior_gradient) {
+                                  const StateBlocks& v, const StateBlocks& prior_gradient,
+                                  std::span<const Block> rate_gradients) {
   const StateBlocks d = direction_;
+  const std::size_t slots = rate_gradients.size() / 2;
   // d is rate * v, so that all of H d can be taken from v in place
   for (int k = spec_.steps - 1; k >= 0; --k) {
+    if (slots > 0) {
+      const auto step = static_cast<std::size_t>(k);
+      const std::size_t slot = std::min(step, slots - 1);
+      wave_.multiply_add(rate_gradients[slot], -1.0, v.mu, kept_gradients_[step].mu);
+      wave_.multiply_add(rate_gradients[slots + slot], -1.0, v.s, kept_gradients_[step].s);
+      if (!spec_.second_order) continue;
+    }
     const StateBlocks& state = iterates_[static_cast<std::size_t>(k)];
     wave_.rate_multiply(d.mu, rates.at(k), v.mu);
-    wave_.rate_multiply(d.s, rates.at(k), v.s);
+    wave_.rate_multiply(d.s, rates.s_at(k), v.s);
     wave_.exponential(sigma_, state.s);
     for (int s = 0; s < spec_.samples; ++s) {
       wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), -1.0 / spec_.samples, d.mu,

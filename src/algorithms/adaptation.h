@@ -34,13 +34,21 @@ struct AdaptationSpec {
   int samples = 1;         ///< S
   double kl_weight = 0.0;  ///< w in
   bool differentiate_prior = true;
+  /// The rates are learned: the inner gradients of adapt(keep) stay for the rates' gradients.
+  bool learn_rates = false;
 };
 
 /// Inner step sizes: one for all steps or one a step (the last serves steps beyond).
 struct RatePlan {
   std::vector<backend::Rate> steps;
-  const backend::Rate& at(int k) const {
-    return steps[std::min(static_cast<std::size_t>(k), steps.size() - 1)];
+  /// Of a Gaussian's s = log sigma, where it has rates of its own; empty: `steps` serve both.
+  std::vector<backend::Rate> s_steps = {};
+  const backend::Rate& at(int k) const { return of(steps, k); }
+  const backend::Rate& s_at(int k) const { return of(s_steps.empty() ? steps : s_steps, k); }
+
+ private:
+  static const backend::Rate& of(const std::vector<backend::Rate>& rates, int k) {
+    return rates[std::min(static_cast<std::size_t>(k), rates.size() - 1)];
   }
 };
 
@@ -69,7 +77,8 @@ class Adaptation {
   /// After adapt(keep): takes v = dL/dstate_K to dL/dstate_0, which it returns (v's own blocks or
   /// others; v is used up: own it by taking what comes back in its place). Adds the path through
   /// the inner KL's prior to `prior` (where its blocks are given), and dL/drate_k to
-  /// rate_gradients[k] (one for all steps, one a step, or none).
+  /// rate_gradients[k] (one for all steps, one a step, or none; of a Gaussian all those of mu, then
+  /// as many of s, and the specification must say learn_rates).
   StateBlocks adjoint(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                       const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
@@ -92,7 +101,7 @@ class Adaptation {
   };
   /// Adapts from `mu` and `s`, adds the outer loss to `loss` and overwrites `gradient` with its
   /// gradient by both, the path through the prior included, where the backend does all of that at
-  /// once. False where it does not; nothing is done then.
+  /// once. False where it does not, and where the rates are learned; nothing is done then.
   bool differentiate(const StepContext& context, const backend::SharedVector& mu,
                      const backend::SharedVector& s, const RatePlan& rates,
                      const GaussianOuter& outer, const StateBlocks& gradient, backend::Block loss);
@@ -120,11 +129,13 @@ class Adaptation {
                    std::size_t samples, backend::GaussianNoise& noise);
   backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
                                      const StateBlocks& state);
-  void inner_gradient(const StepContext& context, int k, const StateBlocks& state, bool keep);
+  /// The inner gradient of a Gaussian at step k, in the blocks that it returns.
+  StateBlocks inner_gradient(const StepContext& context, int k, const StateBlocks& state,
+                             bool keep);
   backend::Block adjoint_point(const StepContext& context, const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
-                        const StateBlocks& prior);
+                        const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
   backend::Wave& wave_;
   std::size_t width_;
@@ -139,6 +150,7 @@ class Adaptation {
   std::vector<KeptDraw> draws_;
   std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
+  std::vector<StateBlocks> kept_gradients_;   ///< one per step, where the rates are learned
 };
 
 }  // namespace kshot

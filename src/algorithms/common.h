@@ -1,7 +1,10 @@
 // Small things the algorithms share.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "algorithms/adaptation.h"
@@ -52,6 +55,43 @@ class FixedRate {
   double rate_;
   std::vector<double> mask_;  ///< empty where all weights adapt
   backend::Shared vector_;
+};
+
+/// Inner learning rates that are meta-learned: one per weight or one per tensor, for all inner
+/// steps or for each step. Weights that inner.adapt does not name have rate zero.
+class LearnedRates {
+ public:
+  struct Layout {
+    bool per_tensor = false;  ///< else one rate per weight
+    int steps = 0;            ///< K: rates of their own for each of K steps; 0: the same for all
+  };
+  /// `name` of the parameter group: tensors "<name>.<tensor>", [the tensor's shape or 1], with a
+  /// leading dimension K where each step has its own.
+  LearnedRates(std::string name, const Config& config, const Network& network,
+               const Layout& layout);
+
+  const ParameterGroup& group() const { return group_; }
+  /// All at inner.learning_rate.
+  std::vector<double> initial() const { return std::vector<double>(group_.size, rate_); }
+  /// Number of per-task gradients, each with one element per network weight: K or 1.
+  std::size_t gradients() const { return index_.size(); }
+  /// Spreads `values` (the group's parameters) over the network's weights.
+  void prepare(backend::Backend& backend, const backend::SharedVector& values);
+  /// One rate per step, or one for all; after prepare().
+  std::span<const backend::Rate> steps() const { return steps_; }
+  /// Sums the mean task gradients (`gradients()` of them, which it masks in place) into the
+  /// group's gradient.
+  void finish(backend::Backend& backend, std::span<const backend::Shared> means,
+              backend::SharedVector& gradient) const;
+
+ private:
+  double rate_;
+  std::vector<double> mask_;
+  ParameterGroup group_;
+  std::vector<std::vector<std::uint32_t>> index_;  ///< [vectors][D]: offset of a weight's rate
+  std::vector<backend::Shared> expanded_;          ///< [vectors], one element per weight
+  std::vector<backend::Rate> steps_;
+  backend::Shared mask_vector_;
 };
 
 }  // namespace kshot

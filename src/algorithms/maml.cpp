@@ -1,6 +1,5 @@
 // MAML, first-order MAML and ANIL (Finn et al. 2017; Raghu et al. 2020), and Meta-SGD (Li et al.
 // 2017): point weights, the mean query loss at theta_K, and for Meta-SGD learned step sizes.
-#include <numeric>
 #include <utility>
 
 #include "algorithms/adaptation.h"
@@ -136,85 +135,37 @@ class Maml final : public PointAlgorithm {
   FixedRate rate_;
 };
 
-/// alpha: a rate a weight or a tensor, for all steps or a step each ("alpha.<name>", with a leading
-/// dimension K). Weights that inner.adapt does not name have rate zero.
+/// The rates are the parameter group "alpha".
 class MetaSgd final : public PointAlgorithm {
  public:
   MetaSgd(const Config& config, const std::shared_ptr<const Network>& network)
       : PointAlgorithm(config, network),
-        rate_(config.inner.learning_rate),
-        layer_(config.meta_sgd.rates == RateKind::layer),
-        mask_(adapt_mask(*network, config.inner.adapt)) {
-    const bool per_step = config.meta_sgd.per_step;
-    const auto vectors = per_step ? static_cast<std::size_t>(spec_.steps) : 1;
-    shared_.rate_gradients = vectors;
-    ParameterGroup alpha;
-    alpha.name = "alpha";
-    // Group layout, tensor by tensor: [K] x (the tensor's shape or [1]).
-    std::uint32_t index = 0;
-    index_.assign(vectors, std::vector<std::uint32_t>(network->size()));
-    for (const ParameterTensor& tensor : network->parameters()) {
-      ParameterTensor entry;
-      entry.name = tensor.name;
-      if (per_step) entry.shape.push_back(spec_.steps);
-      if (layer_) {
-        entry.shape.push_back(1);
-      } else {
-        entry.shape.insert(entry.shape.end(), tensor.shape.begin(), tensor.shape.end());
-      }
-      entry.offset = index;
-      entry.size = vectors * (layer_ ? 1 : tensor.size);
-      for (std::size_t k = 0; k < vectors; ++k) {
-        for (std::size_t i = 0; i < tensor.size; ++i) {
-          const auto within = static_cast<std::uint32_t>(layer_ ? k : k * tensor.size + i);
-          index_[k][tensor.offset + i] = index + within;
-        }
-      }
-      index += static_cast<std::uint32_t>(entry.size);
-      alpha.tensors.push_back(std::move(entry));
-    }
-    alpha.size = index;
-    groups_.push_back(std::move(alpha));
+        rates_("alpha", config, *network,
+               {config.meta_sgd.rates == RateKind::layer,
+                config.meta_sgd.per_step ? config.inner.steps : 0}) {
+    shared_.rate_gradients = rates_.gradients();
+    groups_.push_back(rates_.group());
   }
 
   std::string name() const override { return "meta_sgd"; }
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
-    return {network_->initial_weights(seed), std::vector<double>(groups_[1].size, rate_)};
+    return {network_->initial_weights(seed), rates_.initial()};
   }
   void prepare(backend::Backend& backend, std::span<const Shared> parameters,
                const StepContext& /*context*/) override {
     shared_.theta = parameters[0];
-    if (expanded_.empty()) {
-      for (std::size_t k = 0; k < index_.size(); ++k) {
-        expanded_.push_back(backend.shared(network_->size()));
-      }
-      mask_vector_ = backend.shared(mask_.size());
-      mask_vector_->upload(mask_);
-    }
-    shared_.rates.steps.clear();
-    for (std::size_t k = 0; k < index_.size(); ++k) {
-      backend.gather(*expanded_[k], *parameters[1], index_[k]);
-      backend.multiply(*expanded_[k], *mask_vector_);
-      shared_.rates.steps.push_back({0.0, expanded_[k].get()});
-    }
+    rates_.prepare(backend, *parameters[1]);
+    shared_.rates.steps.assign(rates_.steps().begin(), rates_.steps().end());
   }
   void finish(backend::Backend& backend, std::span<const Shared> /*parameters*/,
               std::span<const Shared> means, std::span<const Shared> gradients,
               backend::Sum /*outside*/) const override {
     backend.assign(*gradients[0], *means[0]);
-    for (std::size_t k = 0; k < index_.size(); ++k) {
-      backend.multiply(*means[1 + k], *mask_vector_);
-      backend.scatter_add(*gradients[1], *means[1 + k], index_[k], k > 0);
-    }
+    rates_.finish(backend, means.subspan(1), *gradients[1]);
   }
 
  private:
-  double rate_;
-  bool layer_;
-  std::vector<double> mask_;
-  std::vector<std::vector<std::uint32_t>> index_;  ///< [vectors][D]: where a weight's rate lies
-  std::vector<Shared> expanded_;
-  Shared mask_vector_;
+  LearnedRates rates_;
 };
 
 }  // namespace

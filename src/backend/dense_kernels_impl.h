@@ -4,23 +4,57 @@
 //
 // A translation unit that is compiled for another instruction set than its neighbours must not
 // share inline functions with them: everything here is a static member of a template that is
-// instantiated with that unit's own tag.
+// instantiated with that unit's own tag, and no function of the standard library is called (see
+// backend/cpu/kernels.h).
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "backend/dense_kernels.h"
 
 namespace kshot::backend {
 
+/// W numbers that are worked on at once, one of each task.
+template <typename T, int W>
+struct DenseVector {
+  typedef T Type __attribute__((vector_size(sizeof(T) * W)));
+};
+template <typename T>
+struct DenseVector<T, 1> {
+  using Type = T;
+};
+
 template <typename T, int W, typename Tag>
 struct Dense {
+  using Vector = typename DenseVector<T, W>::Type;
   using Out = DenseMatrix<T>;
   using In = DenseMatrix<const T>;
   using Factor = DenseOperand<T>;
+
+  static constexpr T not_a_number = std::numeric_limits<T>::quiet_NaN();
+
+  static void copy(const T* from, std::size_t n, T* to) {
+    for (std::size_t i = 0; i < n; ++i) to[i] = from[i];
+  }
+  static void fill(T* to, std::size_t n, T value) {
+    for (std::size_t i = 0; i < n; ++i) to[i] = value;
+  }
+  static T larger(T a, T b) { return a < b ? b : a; }
+  static float root(float x) { return __builtin_sqrtf(x); }
+  static double root(double x) { return __builtin_sqrt(x); }
+  static float exponential(float x) { return __builtin_expf(x); }
+  static double exponential(double x) { return __builtin_exp(x); }
+  static float logarithm(float x) { return __builtin_logf(x); }
+  static double logarithm(double x) { return __builtin_log(x); }
+
+  __attribute__((always_inline)) static inline Vector load(const T* from) {
+    Vector v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+  }
+  __attribute__((always_inline)) static inline void store(T* to, const Vector& v) {
+    __builtin_memcpy(to, &v, sizeof v);
+  }
 
   static std::size_t at(int row, int column, int columns) {
     return (static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) +
@@ -53,25 +87,41 @@ struct Dense {
 
   static void copy_part(Out dst, In src, const LinearAlgebra::Part& part) {
     for (int i = 0; i < part.rows; ++i) {
-      std::copy_n(src.data + at(part.src_row + i, part.src_column, src.columns),
-                  static_cast<std::size_t>(part.columns) * W,
-                  dst.data + at(part.dst_row + i, part.dst_column, dst.columns));
+      copy(src.data + at(part.src_row + i, part.src_column, src.columns),
+           static_cast<std::size_t>(part.columns) * W,
+           dst.data + at(part.dst_row + i, part.dst_column, dst.columns));
     }
   }
 
   static void product(Out c, T factor, Factor a, Factor b, bool accumulate) {
+    if (W == 1 && b.column_stride == 1) return product_by_rows(c, factor, a, b, accumulate);
     for (int i = 0; i < c.rows; ++i) {
       for (int j = 0; j < c.columns; ++j) {
-        T sum[W] = {};
         const T* x = a.data + static_cast<std::size_t>(i) * a.row_stride * W;
         const T* y = b.data + static_cast<std::size_t>(j) * b.column_stride * W;
+        Vector sum = {};
         for (int k = 0; k < a.columns; ++k) {
-          lanes([&](int l) { sum[l] += x[l] * y[l]; });
+          sum += load(x) * load(y);
           x += a.column_stride * W;
           y += b.row_stride * W;
         }
         T* const to = c.data + at(i, j, c.columns);
-        lanes([&](int l) { to[l] = (accumulate ? to[l] : T(0)) + factor * sum[l]; });
+        const Vector scaled = factor * sum;
+        store(to, accumulate ? load(to) + scaled : scaled);
+      }
+    }
+  }
+  /// The same for one task and a b whose rows are contiguous: row i of c is a sum of rows of b, so
+  /// that the innermost loop has no sum in it.
+  static void product_by_rows(Out c, T factor, Factor a, Factor b, bool accumulate) {
+    for (int i = 0; i < c.rows; ++i) {
+      T* const __restrict to = c.data + at(i, 0, c.columns);
+      if (!accumulate) fill(to, static_cast<std::size_t>(c.columns), T(0));
+      for (int k = 0; k < a.columns; ++k) {
+        const T x = factor * a.data[static_cast<std::size_t>(i) * a.row_stride +
+                                    static_cast<std::size_t>(k) * a.column_stride];
+        const T* const __restrict y = b.data + static_cast<std::size_t>(k) * b.row_stride;
+        for (int j = 0; j < c.columns; ++j) to[j] += x * y[j];
       }
     }
   }
@@ -89,9 +139,8 @@ struct Dense {
 
   static void sum(Out dst, T factor, In x, In y, bool accumulate) {
     if (!accumulate) {
-      std::fill_n(dst.data,
-                  static_cast<std::size_t>(dst.rows) * static_cast<std::size_t>(dst.columns) * W,
-                  T(0));
+      fill(dst.data, static_cast<std::size_t>(dst.rows) * static_cast<std::size_t>(dst.columns) * W,
+           T(0));
     }
     for (int i = 0; i < x.rows; ++i) {
       for (int j = 0; j < x.columns; ++j) {
@@ -111,7 +160,7 @@ struct Dense {
     for (int i = 0; i < a.rows; ++i) {
       T* const to = a.data + at(i, i, a.columns);
       T mask[W];
-      std::fill_n(mask, W, T(1));
+      fill(mask, W, T(1));
       if (set) row_mask(counts, *set, i, mask);
       lanes([&](int l) { to[l] = mask[l] != T(0) ? to[l] + factor * s[l] : T(1); });
     }
@@ -126,34 +175,48 @@ struct Dense {
     lanes([&](int l) { dst[l] = (accumulate ? dst[l] : T(0)) + factor * sum[l]; });
   }
 
-  /// Row by row: l_ij = (a_ij - sum_k<j l_ik l_jk) / l_jj, l_ii = sqrt(a_ii - sum_k<i l_ik^2).
-  /// Clears ok[l] where a pivot of the task is not positive.
-  static void factorize(Out l, In a, const T* jitter, bool* ok) {
-    for (int i = 0; i < a.rows; ++i) {
-      for (int j = 0; j < a.columns; ++j) {
-        T* const to = l.data + at(i, j, l.columns);
-        if (j > i) {
-          std::fill_n(to, W, T(0));
-          continue;
-        }
-        T rest[W];
-        std::copy_n(a.data + at(i, j, a.columns), W, rest);
-        if (i == j) lanes([&](int w) { rest[w] += jitter[w]; });
-        const T* x = l.data + at(i, 0, l.columns);
-        const T* y = l.data + at(j, 0, l.columns);
-        for (int k = 0; k < j; ++k, x += W, y += W) {
-          lanes([&](int w) { rest[w] -= x[w] * y[w]; });
-        }
-        if (i == j) {
-          lanes([&](int w) {
-            ok[w] = ok[w] && rest[w] > T(0);
-            to[w] = std::sqrt(rest[w]);
-          });
-        } else {
-          const T* const diagonal = l.data + at(j, j, l.columns);
-          lanes([&](int w) { to[w] = rest[w] / diagonal[w]; });
-        }
+  /// rest_i -= sum over k < columns of x_ik y_k for N rows of x, `apart` elements from row to row.
+  template <int N>
+  static void subtract_products(Vector (&rest)[N], const T* x, std::size_t apart, const T* y,
+                                int columns) {
+    for (int k = 0; k < columns; ++k, x += W, y += W) {
+      const Vector factor = load(y);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        rest[n] -= load(x + static_cast<std::size_t>(n) * apart * W) * factor;
       }
+    }
+  }
+
+  /// N elements of column j, from row i on, below the diagonal.
+  template <int N>
+  static void factorize_below(Out l, In a, int i, int j, const Vector& inverse) {
+    Vector rest[N];
+    for (int n = 0; n < N; ++n) rest[n] = load(a.data + at(i + n, j, a.columns));
+    subtract_products(rest, l.data + at(i, 0, l.columns), static_cast<std::size_t>(l.columns),
+                      l.data + at(j, 0, l.columns), j);
+    for (int n = 0; n < N; ++n) store(l.data + at(i + n, j, l.columns), rest[n] * inverse);
+  }
+
+  /// Column by column: l_jj = sqrt(a_jj - sum_k<j l_jk^2), l_ij = (a_ij - sum_k<j l_ik l_jk) /
+  /// l_jj. Clears ok[l] where a pivot of the task is not positive.
+  static void factorize(Out l, In a, const T* jitter, bool* ok) {
+    constexpr int block = 8;
+    for (int j = 0; j < a.rows; ++j) {
+      T* const diagonal = l.data + at(j, j, l.columns);
+      Vector rest[1] = {load(a.data + at(j, j, a.columns)) + load(jitter)};
+      subtract_products(rest, l.data + at(j, 0, l.columns), 0, l.data + at(j, 0, l.columns), j);
+      store(diagonal, rest[0]);
+      T inverse[W];
+      lanes([&](int w) {
+        ok[w] = ok[w] && diagonal[w] > T(0);
+        diagonal[w] = root(diagonal[w]);
+        inverse[w] = T(1) / diagonal[w];
+      });
+      fill(diagonal + W, static_cast<std::size_t>(l.columns - j - 1) * W, T(0));
+      int i = j + 1;
+      for (; i + block <= a.rows; i += block) factorize_below<block>(l, a, i, j, load(inverse));
+      for (; i < a.rows; ++i) factorize_below<1>(l, a, i, j, load(inverse));
     }
   }
 
@@ -161,13 +224,15 @@ struct Dense {
     T largest[W] = {}, added[W] = {};
     for (int i = 0; i < a.rows; ++i) {
       const T* const diagonal = a.data + at(i, i, a.columns);
-      lanes([&](int w) { largest[w] = std::max(largest[w], diagonal[w]); });
+      lanes([&](int w) { largest[w] = larger(largest[w], diagonal[w]); });
     }
     bool ok[W];
     for (int attempt = 0; attempt <= cholesky_jitters; ++attempt) {
-      std::fill_n(ok, W, true);
+      lanes([&](int w) { ok[w] = true; });
       factorize(l, a, added, ok);
-      if (std::all_of(ok, ok + W, [](bool good) { return good; })) return;
+      bool all = true;
+      lanes([&](int w) { all = all && ok[w]; });
+      if (all) return;
       if (attempt == cholesky_jitters) break;
       // A task that is factorized already keeps its jitter, so that it gets the same result again.
       lanes([&](int w) {
@@ -181,46 +246,57 @@ struct Dense {
       for (int j = 0; j <= i; ++j) {
         T* const to = l.data + at(i, j, l.columns);
         lanes([&](int w) {
-          if (!ok[w]) to[w] = std::numeric_limits<T>::quiet_NaN();
+          if (!ok[w]) to[w] = not_a_number;
         });
       }
     }
   }
 
-  static void solve_triangular(Factor l, T* x, int vectors, std::size_t x_stride,
-                               std::size_t vector_stride) {
+  /// N vectors from x on, `apart` elements from vector to vector; each has its elements `stride`
+  /// apart.
+  template <int N>
+  static void solve_vectors(const Factor& l, T* x, std::size_t stride, std::size_t apart) {
     // l x = b goes down for a lower triangle; the transpose of a lower triangle goes up.
     const bool down = l.row_stride >= l.column_stride;
-    for (int v = 0; v < vectors; ++v) {
-      T* const vector = x + static_cast<std::size_t>(v) * vector_stride * W;
-      const auto element = [&](int i) {
-        return vector + static_cast<std::size_t>(i) * x_stride * W;
-      };
-      const auto factor = [&](int i, int k) {
-        return l.data + (static_cast<std::size_t>(i) * l.row_stride +
-                         static_cast<std::size_t>(k) * l.column_stride) *
-                            W;
-      };
-      for (int step = 0; step < l.rows; ++step) {
-        const int i = down ? step : l.rows - 1 - step;
-        T* const to = element(i);
-        T rest[W];
-        std::copy_n(to, W, rest);
-        for (int k = down ? 0 : i + 1; k < (down ? i : l.rows); ++k) {
-          const T* const c = factor(i, k);
-          const T* const known = element(k);
-          lanes([&](int w) { rest[w] -= c[w] * known[w]; });
+    const auto factor = [&](int i, int k) {
+      return l.data + (static_cast<std::size_t>(i) * l.row_stride +
+                       static_cast<std::size_t>(k) * l.column_stride) *
+                          W;
+    };
+    for (int step = 0; step < l.rows; ++step) {
+      const int i = down ? step : l.rows - 1 - step;
+      T* const to = x + static_cast<std::size_t>(i) * stride * W;
+      Vector rest[N];
+      for (int n = 0; n < N; ++n) rest[n] = load(to + static_cast<std::size_t>(n) * apart * W);
+      for (int k = down ? 0 : i + 1; k < (down ? i : l.rows); ++k) {
+        const Vector c = load(factor(i, k));
+        const T* const known = x + static_cast<std::size_t>(k) * stride * W;
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) {
+          rest[n] -= c * load(known + static_cast<std::size_t>(n) * apart * W);
         }
-        const T* const diagonal = factor(i, i);
-        lanes([&](int w) { to[w] = rest[w] / diagonal[w]; });
+      }
+      const Vector diagonal = load(factor(i, i));
+      for (int n = 0; n < N; ++n) {
+        store(to + static_cast<std::size_t>(n) * apart * W, rest[n] / diagonal);
       }
     }
+  }
+  static void solve_triangular(Factor l, T* x, int vectors, std::size_t x_stride,
+                               std::size_t vector_stride) {
+    constexpr int block = 8;
+    int v = 0;
+    const auto vector = [&] { return x + static_cast<std::size_t>(v) * vector_stride * W; };
+    for (; v + block <= vectors; v += block) {
+      solve_vectors<block>(l, vector(), x_stride, vector_stride);
+    }
+    for (; v < vectors; ++v) solve_vectors<1>(l, vector(), x_stride, vector_stride);
   }
 
   static void log_determinant(T* dst, T factor, In l) {
     for (int i = 0; i < l.rows; ++i) {
       const T* const diagonal = l.data + at(i, i, l.columns);
-      lanes([&](int w) { dst[w] += T(2) * factor * std::log(diagonal[w]); });
+      lanes([&](int w) { dst[w] += T(2) * factor * logarithm(diagonal[w]); });
     }
   }
 
@@ -229,7 +305,7 @@ struct Dense {
       for (int j = 0; j < l.columns; ++j) {
         T* const to = l.data + at(i, j, l.columns);
         const T* const from = f.data + at(i, j, f.columns);
-        lanes([&](int w) { to[w] = j < i ? from[w] : j == i ? std::exp(from[w]) : T(0); });
+        lanes([&](int w) { to[w] = j < i ? from[w] : j == i ? exponential(from[w]) : T(0); });
       }
     }
   }
@@ -247,18 +323,15 @@ struct Dense {
   static void distances(Out dst, In a, In b, In w) {
     for (int i = 0; i < a.rows; ++i) {
       for (int m = 0; m < b.rows; ++m) {
-        T sum[W] = {};
         const T* x = a.data + at(i, 0, a.columns);
         const T* y = b.data + at(m, 0, b.columns);
         const T* weight = w.data ? w.data + at(m, 0, w.columns) : nullptr;
+        Vector sum = {};
         for (int j = 0; j < a.columns; ++j, x += W, y += W) {
-          lanes([&](int l) {
-            const T d = x[l] - y[l];
-            sum[l] += weight ? weight[l] * d * d : d * d;
-          });
-          if (weight) weight += W;
+          const Vector d = load(x) - load(y);
+          sum += weight ? load(weight + static_cast<std::size_t>(j) * W) * d * d : d * d;
         }
-        std::copy_n(sum, W, dst.data + at(i, m, dst.columns));
+        store(dst.data + at(i, m, dst.columns), sum);
       }
     }
   }
@@ -266,39 +339,30 @@ struct Dense {
   static void distances_pullback(In g, In a, In b, In w, Out g_a, Out g_b, Out g_w) {
     for (int i = 0; i < a.rows; ++i) {
       for (int m = 0; m < b.rows; ++m) {
-        const T* const outer = g.data + at(i, m, g.columns);
+        const Vector outer = load(g.data + at(i, m, g.columns));
         for (int j = 0; j < a.columns; ++j) {
-          const T* const x = a.data + at(i, j, a.columns);
-          const T* const y = b.data + at(m, j, b.columns);
-          const T* const weight = w.data ? w.data + at(m, j, w.columns) : nullptr;
-          T* const to_a = g_a.data ? g_a.data + at(i, j, a.columns) : nullptr;
-          T* const to_b = g_b.data ? g_b.data + at(m, j, b.columns) : nullptr;
-          T* const to_w = g_w.data ? g_w.data + at(m, j, b.columns) : nullptr;
-          lanes([&](int l) {
-            const T d = x[l] - y[l];
-            const T slope = T(2) * outer[l] * d * (weight ? weight[l] : T(1));
-            if (to_a) to_a[l] += slope;
-            if (to_b) to_b[l] -= slope;
-            if (to_w) to_w[l] += outer[l] * d * d;
-          });
+          const std::size_t of_a = at(i, j, a.columns), of_b = at(m, j, b.columns);
+          const Vector d = load(a.data + of_a) - load(b.data + of_b);
+          Vector slope = T(2) * outer * d;
+          if (w.data) slope *= load(w.data + of_b);
+          if (g_a.data) store(g_a.data + of_a, load(g_a.data + of_a) + slope);
+          if (g_b.data) store(g_b.data + of_b, load(g_b.data + of_b) - slope);
+          if (g_w.data) store(g_w.data + of_b, load(g_w.data + of_b) + outer * d * d);
         }
       }
     }
   }
 
   static void length(In a, int row, T* to) {
-    std::fill_n(to, W, T(0));
-    const T* x = a.data + at(row, 0, a.columns);
-    for (int j = 0; j < a.columns; ++j, x += W) lanes([&](int l) { to[l] += x[l] * x[l]; });
-    lanes([&](int l) { to[l] = std::sqrt(to[l]); });
+    dot(a, row, a, row, to);
+    lanes([&](int l) { to[l] = root(to[l]); });
   }
   static void dot(In a, int row_a, In b, int row_b, T* to) {
-    std::fill_n(to, W, T(0));
     const T* x = a.data + at(row_a, 0, a.columns);
     const T* y = b.data + at(row_b, 0, b.columns);
-    for (int j = 0; j < a.columns; ++j, x += W, y += W) {
-      lanes([&](int l) { to[l] += x[l] * y[l]; });
-    }
+    Vector sum = {};
+    for (int j = 0; j < a.columns; ++j, x += W, y += W) sum += load(x) * load(y);
+    store(to, sum);
   }
 
   static void cosines(Out dst, In a, In b) {
@@ -365,22 +429,22 @@ struct Dense {
       const auto has = [&](int m, int l) { return m < counts.ways[l]; };
       // the largest logit is taken out, so that the exponential does not overflow
       T largest[W], total[W] = {}, chosen[W] = {};
-      std::copy_n(logits, W, largest);
+      copy(logits, W, largest);
       for (int m = 1; m < loss.columns; ++m) {
         lanes([&](int l) {
-          if (has(m, l)) largest[l] = std::max(largest[l], logits[m * W + l]);
+          if (has(m, l)) largest[l] = larger(largest[l], logits[m * W + l]);
         });
       }
       for (int m = 0; m < loss.columns; ++m) {
         lanes([&](int l) {
           if (!has(m, l)) return;
-          total[l] += std::exp(logits[m * W + l] - largest[l]);
+          total[l] += exponential(logits[m * W + l] - largest[l]);
           chosen[l] += y[m * W + l] * (logits[m * W + l] - largest[l]);
         });
       }
       if (loss.loss) {
         lanes([&](int l) {
-          if (mask[l] != T(0)) loss.loss[l] += loss.scale[l] * (std::log(total[l]) - chosen[l]);
+          if (mask[l] != T(0)) loss.loss[l] += loss.scale[l] * (logarithm(total[l]) - chosen[l]);
         });
       }
       if (!loss.g_outputs) return;
@@ -388,7 +452,7 @@ struct Dense {
         T* const g = loss.g_outputs + first + m * W;
         lanes([&](int l) {
           const bool counted = mask[l] != T(0) && has(m, l);
-          const T p = std::exp(logits[m * W + l] - largest[l]) / total[l];
+          const T p = exponential(logits[m * W + l] - largest[l]) / total[l];
           g[l] = counted ? loss.scale[l] * (p - y[m * W + l]) : T(0);
         });
       }
@@ -412,7 +476,7 @@ struct Dense {
   }
 
   static void gaussian_nll(const DenseLoss<T>& loss, const DenseCounts& counts) {
-    const T constant = static_cast<T>(0.5 * std::log(2.0 * std::numbers::pi));
+    constexpr T constant = static_cast<T>(0.91893853320467274178);  // log(2 pi) / 2
     for_rows(loss, counts, [&](std::size_t first, const T* mask) {
       for (int m = 0; m < loss.columns; ++m) {
         const std::size_t e = first + static_cast<std::size_t>(m) * W;
@@ -423,7 +487,7 @@ struct Dense {
           const T precision = T(1) / loss.variance[e + l];
           if (loss.loss && counted) {
             loss.loss[l] += scale * (T(0.5) * error * error * precision +
-                                     T(0.5) * std::log(loss.variance[e + l]) + constant);
+                                     T(0.5) * logarithm(loss.variance[e + l]) + constant);
           }
           if (loss.g_outputs) loss.g_outputs[e + l] = counted ? scale * error * precision : T(0);
           if (loss.g_variance) {

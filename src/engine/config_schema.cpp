@@ -85,6 +85,15 @@ struct Names<RateKind> {
 };
 
 template <>
+struct Names<AbmlRates> {
+  static constexpr Named<AbmlRates> list[] = {
+      {"fixed", AbmlRates::fixed},
+      {"layer", AbmlRates::layer},
+      {"weight", AbmlRates::weight},
+  };
+};
+
+template <>
 struct Names<OptimizerKind> {
   static constexpr Named<OptimizerKind> list[] = {
       {"adam", OptimizerKind::adam},
@@ -333,7 +342,8 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .when = own_loop,
        .unit = "inner steps", .doc = "Gradient steps on the support set (K)."},
       {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0), .when = own_loop,
-       .doc = "Step size (alpha); for `meta_sgd` the value that the learned rates start from."},
+       .doc = "Step size (alpha); for `meta_sgd`, and for `abml` with learned rates "
+              "(`abml.rates`), the value that the learned rates start from."},
       {KSHOT_TABLE_KEY(inner, order),
        .doc = "`second` differentiates through the inner steps; `first` takes every inner gradient "
               "as a constant."},
@@ -379,6 +389,12 @@ std::vector<Key> make_keys() {
            "for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
        .doc = "Rows the inner loop sees: the support set, or support and query together."},
+      {KSHOT_TABLE_KEY(abml, rates),
+       .doc = "Inner step sizes: `fixed`, `inner.learning_rate` for all weights; `layer`, one "
+              "learned rate per tensor; `weight`, one learned rate per weight. Means and log "
+              "standard deviations have learned rates of their own. On a GPU, small perceptrons "
+              "with learned rates run operation by operation: the kernel that runs a whole inner "
+              "loop takes fixed rates."},
 
       // ---- leo
       {KSHOT_TABLE_KEY(leo, ways), .range = between(2, largest_size), .when = head,

@@ -63,6 +63,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   c.abml.samples_outer = pick(random, 1, 3);
   c.abml.inner_data = random.below(3) == 0 ? InnerData::all : InnerData::support;
   c.abml.estimator = std::array{Estimator::weight, Estimator::flipout, Estimator::local}[seed % 3];
+  c.abml.rates = std::array{AbmlRates::fixed, AbmlRates::layer, AbmlRates::weight}[(seed / 3) % 3];
   const LossKind loss = all_losses[random.below(3)];
   c.loss.type = loss_type(loss);
   c.loss.noise_std = 0.75;
@@ -94,7 +95,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   const auto made = make_algorithm(c, named.network);
   for (const ParameterGroup& group : made->groups()) {
     Numbers values;
-    if (group.name == "alpha") {
+    if (group.name.starts_with("alpha")) {
       for (std::size_t i = 0; i < group.size; ++i) {
         values.push_back(static_cast<float>(0.01 + 0.1 * random.uniform()));
       }
@@ -121,8 +122,9 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     EXPECT_TRUE(group.width == width || group.width == 1u);
   }
   s.name =
-      fmt::format("{} seed {}: {}, {}, estimator {}, K {}, {} order, adapt {}", made->name(), seed,
-                  named.name, loss_name(loss), static_cast<int>(c.abml.estimator), c.inner.steps,
+      fmt::format("{} seed {}: {}, {}, estimator {}, rates {}, K {}, {} order, adapt {}",
+                  made->name(), seed, named.name, loss_name(loss),
+                  static_cast<int>(c.abml.estimator), static_cast<int>(c.abml.rates), c.inner.steps,
                   c.inner.order == Order::first ? "first" : "second", c.inner.adapt[0]);
   return s;
 }
@@ -151,7 +153,16 @@ std::set<std::string> traits(const Setting& s) {
                (c.meta_sgd.per_step ? " and step" : ""));
   }
   if (c.algorithm == AlgorithmKind::abml) {
-    all.insert(std::array{"weight", "flipout", "local"}[static_cast<int>(c.abml.estimator)]);
+    const std::string estimator =
+        std::array{"weight", "flipout", "local"}[static_cast<int>(c.abml.estimator)];
+    all.insert(estimator);
+    if (c.abml.rates != AbmlRates::fixed && c.inner.steps > 0) {
+      const std::string rates =
+          c.abml.rates == AbmlRates::layer ? "rates by layer, " : "rates by weight, ";
+      all.insert(rates + estimator);
+      all.insert(rates + (c.inner.order == Order::first ? "first order" : "second order"));
+      all.insert(rates + (c.inner.adapt[0] == "*" ? "all adapt" : "some adapt"));
+    }
     is(c.abml.differentiate_prior, "prior's path", "prior cut");
     is(c.abml.support_in_outer, "support outside", "queries outside");
     is(c.abml.hyper_prior_weight > 0.0, "hyper-prior", "no hyper-prior");
@@ -189,11 +200,37 @@ std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
                                     "rates by layer and step"});
   }
   if (algorithm == AlgorithmKind::abml) {
-    all.merge(std::set<std::string>{"weight", "flipout", "local", "prior's path", "prior cut",
-                                    "support outside", "queries outside", "hyper-prior",
-                                    "no hyper-prior", "all inside", "support inside", "inner KL",
-                                    "no inner KL", "outer KL", "no outer KL", "inner samples",
-                                    "one inner sample", "outer samples", "one outer sample"});
+    all.merge(std::set<std::string>{"weight",
+                                    "flipout",
+                                    "local",
+                                    "prior's path",
+                                    "prior cut",
+                                    "support outside",
+                                    "queries outside",
+                                    "hyper-prior",
+                                    "no hyper-prior",
+                                    "all inside",
+                                    "support inside",
+                                    "inner KL",
+                                    "no inner KL",
+                                    "outer KL",
+                                    "no outer KL",
+                                    "inner samples",
+                                    "one inner sample",
+                                    "outer samples",
+                                    "one outer sample",
+                                    "rates by layer, weight",
+                                    "rates by layer, flipout",
+                                    "rates by layer, local",
+                                    "rates by weight, weight",
+                                    "rates by weight, flipout",
+                                    "rates by weight, local",
+                                    "rates by layer, first order",
+                                    "rates by weight, first order",
+                                    "rates by layer, second order",
+                                    "rates by weight, second order",
+                                    "rates by layer, some adapt",
+                                    "rates by weight, some adapt"});
   }
   return all;
 }
@@ -343,22 +380,18 @@ class Objective {
     }
     return false;
   }
-  /// Step size of every weight at inner step k.
-  Numbers rates(const Parameters& at, int k) const {
+  /// Step size of every weight at inner step k; `learned`: the group of rates, or null.
+  Numbers rates(const Numbers* learned, bool layer, bool per_step, int k) const {
     Numbers result;
-    std::size_t next = 0;  // alpha lies tensor by tensor, [K] x [shape or 1]
+    std::size_t next = 0;  // rates lie tensor by tensor, [K] x [shape or 1]
     const auto step = static_cast<std::size_t>(k);
-    const auto steps =
-        static_cast<std::size_t>(config_.meta_sgd.per_step ? config_.inner.steps : 1);
+    const auto steps = static_cast<std::size_t>(per_step ? config_.inner.steps : 1);
     for (const ParameterTensor& tensor : setting_.problem.network->parameters()) {
       const bool on = adapts(tensor.name);
-      const bool layer = config_.meta_sgd.rates == RateKind::layer;
       const std::size_t each = layer ? 1 : tensor.size;
       for (std::size_t i = 0; i < tensor.size; ++i) {
         double rate = config_.inner.learning_rate;
-        if (config_.algorithm == AlgorithmKind::meta_sgd) {
-          rate = at[1][next + (config_.meta_sgd.per_step ? step : 0) * each + (layer ? 0 : i)];
-        }
+        if (learned) rate = (*learned)[next + (per_step ? step : 0) * each + (layer ? 0 : i)];
         result.push_back(on ? rate : 0.0);
       }
       next += steps * each;
@@ -375,7 +408,10 @@ class Objective {
         summed_loss(task, Set::support, theta, &gradient[0]);
         for (double& x : gradient[0]) x /= task.support;
       });
-      const Numbers rate = rates(at, k);
+      const bool learned = config_.algorithm == AlgorithmKind::meta_sgd;
+      const Numbers rate =
+          rates(learned ? &at[1] : nullptr, config_.meta_sgd.rates == RateKind::layer,
+                learned && config_.meta_sgd.per_step, k);
       for (std::size_t i = 0; i < theta.size(); ++i) theta[i] -= rate[i] * now_[0][i];
     }
     return summed_loss(task, Set::query, theta, nullptr) / task.query;
@@ -408,10 +444,13 @@ class Objective {
           for (double& x : part) x /= rows(task, set);
         }
       });
-      const Numbers rate = rates(at, k);
+      const bool learned = config_.abml.rates != AbmlRates::fixed;
+      const bool layer = config_.abml.rates == AbmlRates::layer;
+      const Numbers rate_mu = rates(learned ? &at[2] : nullptr, layer, false, k);
+      const Numbers rate_s = rates(learned ? &at[3] : nullptr, layer, false, k);
       for (std::size_t i = 0; i < width; ++i) {
-        mu[i] -= rate[i] * now_[0][i];
-        s[i] -= rate[i] * now_[1][i];
+        mu[i] -= rate_mu[i] * now_[0][i];
+        s[i] -= rate_s[i] * now_[1][i];
       }
     }
     double loss = 0.0;

@@ -188,6 +188,9 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.toml:1: algorithm: expected maml, meta_sgd, abml, leo, hvi, protonet, r2d2, "
                 "bayes_protonet, alpaca or dkt, got the string "
                 "\"vae\""},
+        Message{"algorithm = \"abml\"\n[abml]\nrates = \"tensor\"",
+                "run.toml:3: abml.rates: expected fixed, layer or weight, got the string "
+                "\"tensor\""},
         Message{"algorithm = \"abml\"\n[abml]\nestimator = \"flip\"",
                 "run.toml:3: abml.estimator: expected weight, flipout or local, got the string "
                 "\"flip\""},

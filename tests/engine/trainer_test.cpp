@@ -52,18 +52,24 @@ std::vector<nlohmann::json> metrics(const fs::path& run) {
 struct Case {
   const char* algorithm;
   const char* device;
-  bool head = false;  ///< fitted in closed form
+  bool head = false;       ///< fitted in closed form
+  std::string rates = {};  ///< of abml, where they are learned
+
+  Config config(std::vector<std::string> overrides = {}) const {
+    if (!rates.empty()) overrides.push_back("abml.rates=" + rates);
+    return head ? test::head_config(algorithm, overrides) : small_config(algorithm, overrides);
+  }
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << c.algorithm << " on " << c.device;
+  return out << c.algorithm << " on " << c.device << (c.rates.empty() ? "" : ", rates by ")
+             << c.rates;
 }
 
 class TrainerTest : public testing::TestWithParam<Case> {};
 
 TEST_P(TrainerTest, ResumesBitForBit) {
   const TempFolder folder;
-  const Config config = GetParam().head ? test::head_config(GetParam().algorithm)
-                                        : small_config(GetParam().algorithm);
+  const Config config = GetParam().config();
   Trainer straight(config, in_folder(folder / "straight", GetParam().device));
   ASSERT_EQ(straight.run().reason, StopReason::steps);
   // 5: neither a step of the log nor of the validation. Then again, on other numbers of threads.
@@ -88,9 +94,7 @@ TEST_P(TrainerTest, ResumesBitForBit) {
 }
 
 TEST_P(TrainerTest, ThreadsDoNotMatter) {
-  const std::vector<std::string> overrides = {"train.validate_every=0"};
-  const Config config = GetParam().head ? test::head_config(GetParam().algorithm, overrides)
-                                        : small_config(GetParam().algorithm, overrides);
+  const Config config = GetParam().config({"train.validate_every=0"});
   std::vector<std::vector<double>> seen;
   for (const int threads : {1, 2, 3}) {
     TrainerOptions options;
@@ -112,12 +116,45 @@ TEST_P(TrainerTest, ThreadsDoNotMatter) {
 INSTANTIATE_TEST_SUITE_P(
     All, TrainerTest,
     testing::Values(Case{"maml", "cpu"}, Case{"maml", "reference"}, Case{"meta_sgd", "cpu"},
-                    Case{"abml", "cpu"}, Case{"abml", "reference"}, Case{"hvi", "cpu"},
-                    Case{"hvi", "reference"}, Case{"alpaca", "reference", true},
+                    Case{"abml", "cpu"}, Case{"abml", "reference"},
+                    Case{"abml", "cpu", false, "weight"}, Case{"abml", "reference", false, "layer"},
+                    Case{"hvi", "cpu"}, Case{"hvi", "reference"}, Case{"alpaca", "reference", true},
                     Case{"dkt", "reference", true}, Case{"r2d2", "reference", true}),
     [](const auto& parameter) {
-      return std::string(parameter.param.algorithm) + "_" + parameter.param.device;
+      const Case& c = parameter.param;
+      return std::string(c.algorithm) + "_" + c.device + (c.rates.empty() ? "" : "_rates_by_") +
+             c.rates;
     });
+
+TEST(Trainer, LearnsTheInnerRates) {
+  // Both groups of rates start at inner.learning_rate and move; a weight that inner.adapt does not
+  // name has a rate that nothing depends on.
+  for (const std::string rates : {"layer", "weight"}) {
+    SCOPED_TRACE(rates);
+    const TempFolder folder;
+    const Config config = small_config(
+        "abml", {"abml.rates=" + rates, "inner.adapt=[\"layers.1.*\"]", "train.validate_every=0"});
+    Trainer trainer(config, in_folder(folder / "run", "cpu"));
+    EXPECT_THAT(trainer.groups(),
+                testing::ElementsAre("mu", "log_sigma", "alpha_mu", "alpha_log_sigma"));
+    trainer.run();
+    const auto checkpoint = tensors(folder / "run" / "last.safetensors");
+    for (const std::string group : {"alpha_mu", "alpha_log_sigma"}) {
+      const std::vector<double> values = trainer.parameters(group);
+      // by layer: weight and bias of layer 0, then those of layer 1; by weight: 24, then 13
+      const std::size_t fixed = rates == "layer" ? 2 : 24;
+      ASSERT_EQ(values.size(), rates == "layer" ? 4u : 37u);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        if (i < fixed) {
+          EXPECT_FLOAT_EQ(values[i], 0.005) << group << " " << i;
+        } else {
+          EXPECT_NE(static_cast<float>(values[i]), 0.005f) << group << " " << i;
+        }
+      }
+      EXPECT_TRUE(checkpoint.contains(group + ".layers.1.bias"));
+    }
+  }
+}
 
 TEST(Trainer, WorkAfterTheCheckpointIsDroppedAndDoneAgain) {
   // As after a kill: metrics are ahead of the checkpoint, with a cut line at their end.

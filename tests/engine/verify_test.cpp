@@ -225,6 +225,7 @@ TEST_P(SharedCaseOnCuda, Agrees) {
 
 constexpr const char* shared_cases[] = {"abml_conv4",
                                         "abml_flipout_mlp",
+                                        "abml_learned_rates",
                                         "abml_local_mlp",
                                         "abml_mlp_classify_fixed_prior",
                                         "abml_mlp_regression",

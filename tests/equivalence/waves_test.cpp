@@ -135,6 +135,7 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
       own_loop("abml", "1,8,1", {"abml.estimator=flipout"}),
       own_loop("abml", "1,8,1", {"abml.estimator=local"}),
       own_loop("abml", "1,8,1", {"abml.estimator=local", "inner.order=first"}),
+      own_loop("abml", "1,8,1", {"abml.rates=weight"}),
       own_loop("meta_sgd", "1,12,8,1"),
       points_of_leo({}),
       points_of_leo({"inner.order=first"}),

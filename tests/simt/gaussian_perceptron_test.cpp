@@ -131,9 +131,10 @@ Result meta_gradient(backend::Backend& backend, const Case& c, const Problem& pr
                                                          : LossType::gaussian_nll;
   const auto algorithm = make_algorithm(config, problem.network);
   std::vector<backend::Shared> parameters;
-  for (const Numbers* values : {&mu, &s}) {
-    parameters.push_back(backend.shared(values->size()));
-    parameters.back()->upload(*values);
+  for (const ParameterGroup& group : algorithm->groups()) {
+    const Numbers rates(group.size, config.inner.learning_rate);
+    parameters.push_back(backend.shared(group.size));
+    parameters.back()->upload(group.name == "mu" ? mu : group.name == "log_sigma" ? s : rates);
   }
   context.seed = 11;
   context.step = 3;
@@ -326,9 +327,11 @@ TEST_F(GaussianPerceptron, ATaskHasItsBitsAloneAndBesideOneThatDiverged) {
 }
 
 TEST_F(GaussianPerceptron, WhatItDoesNotTakeIsComposed) {
-  const auto launches = [](std::shared_ptr<const Network> network, Estimator estimator) {
+  const auto launches = [](std::shared_ptr<const Network> network, Estimator estimator,
+                           AbmlRates rates = AbmlRates::fixed) {
     Case c{"", std::move(network), LossKind::mse, abml(1, 1, 1)};
     c.config.abml.estimator = estimator;
+    c.config.abml.rates = rates;
     const Problem problem = make_problem(c.network, c.loss, 1, 7, {1, 2, 2});
     const auto backend = open_backend("simt_f32");
     return meta_gradient(*backend, c, problem, theta_mu(problem), theta_s(problem)).kernels;
@@ -336,6 +339,9 @@ TEST_F(GaussianPerceptron, WhatItDoesNotTakeIsComposed) {
   EXPECT_EQ(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::weight), 2u);
   EXPECT_GT(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::flipout), 10u);
   EXPECT_GT(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::local), 10u);
+  for (const AbmlRates learned : {AbmlRates::layer, AbmlRates::weight}) {
+    EXPECT_GT(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::weight, learned), 10u);
+  }
   EXPECT_GT(launches(mlp({2, 2, 2, 2, 2, 2, 2, 2, 2}, LayerType::relu), Estimator::weight), 10u)
       << "layers";
 }

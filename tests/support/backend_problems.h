@@ -105,10 +105,10 @@ inline std::vector<std::string> backend_names() {
 /// Whether a backend has what the closed-form heads are composed of: Wave::output_pullback and
 /// LinearAlgebra.
 inline bool has_output_pullback(const std::string& name) {
-  return name == "reference";
+  return name == "reference" || name.starts_with("cpu");
 }
 inline bool has_linear_algebra(const std::string& name) {
-  return name == "reference";
+  return name == "reference" || name.starts_with("cpu");
 }
 inline std::vector<std::string> linear_algebra_backend_names() {
   std::vector<std::string> names = backend_names();

@@ -12,6 +12,7 @@
 #include <numbers>
 
 #include "backend/cpu/generator.h"
+#include "backend/cpu/linear_algebra.h"
 
 namespace kshot::backend::cpu {
 
@@ -98,6 +99,24 @@ int CpuWave::task_rows(Set set, int task) const {
   const int s = support_n_[static_cast<std::size_t>(task)];
   const int q = query_n_[static_cast<std::size_t>(task)];
   return set == Set::support ? s : set == Set::query ? q : s + q;
+}
+
+DenseCounts CpuWave::run_counts(int run) const {
+  DenseCounts c;
+  const int tasks = run_tasks();
+  for (int i = 0; i < tasks; ++i) {
+    const int task = run * tasks + i;
+    c.support[i] = task_rows(Set::support, task);
+    c.query[i] = task_rows(Set::query, task);
+    // lanes without a task repeat the last one
+    c.ways[i] = task_ways(std::min(task, count_ - 1));
+  }
+  c.support_rows = rows(Set::support);
+  return c;
+}
+
+std::unique_ptr<LinearAlgebra> CpuWave::linear_algebra() {
+  return std::make_unique<CpuLinearAlgebra>(*this);
 }
 
 float CpuWave::factor(const Scale& scale, int task) const {

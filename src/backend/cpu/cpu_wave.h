@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/cpu/kernels.h"
+#include "backend/dense_kernels.h"
 #include "backend/host.h"
 
 namespace kshot::backend::cpu {
@@ -63,6 +64,7 @@ class CpuWave : public HostWave<float> {
               Block rp_s) override;
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+  std::unique_ptr<LinearAlgebra> linear_algebra() override;
 
   // ---- what generators see of a wave: vectors of one task as they are in flat order ----
   virtual void read(Block src, int task, float* to) const = 0;
@@ -77,6 +79,18 @@ class CpuWave : public HostWave<float> {
   const Kernels& kernels() const { return kernels_; }
   bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
   int largest_support() const { return shape_.support; }
+
+  // ---- what the linear algebra sees of a wave ----
+  /// Number of runs that a block consists of.
+  int run_count() const { return static_cast<int>(runs()); }
+  /// Number of tasks whose elements lie side by side in a run.
+  int run_tasks() const { return static_cast<int>(tasks_at_once()); }
+  float* run_data(Block block, int run) { return at(block, static_cast<std::size_t>(run)); }
+  /// Sizes of the tasks of a run.
+  DenseCounts run_counts(int run) const;
+  /// The targets of a set (one-hot labels, or real numbers) into dst [rows(set), targets()]; zero
+  /// in rows beyond the task's own.
+  virtual void put_targets(Set set, Block dst) = 0;
 
  protected:
   enum class Layout {
@@ -100,6 +114,8 @@ class CpuWave : public HostWave<float> {
   std::size_t run_vectors(Block block) const { return vectors(block) / runs(); }
   const Storage& storage(Block block) const { return blocks_[static_cast<std::size_t>(block.id)]; }
 
+  /// Number of classes or of target values: the network's outputs, where no head stands beside it.
+  int targets() const { return shape_.targets > 0 ? shape_.targets : network_outputs_; }
   /// Valid rows of a set for a task of the wave.
   int task_rows(Set set, int task) const;
   /// The per-task factor of a Scale.

@@ -209,6 +209,19 @@ void HeadWave::read_support(int task, int row, float* x, float* target) const {
   }
 }
 
+void HeadWave::put_targets(Set set, Block dst) {
+  for (int t = 0; t < count_; ++t) {
+    float* to = task_vector(dst, t);
+    for (int r = 0; r < rows(set); ++r) {
+      for (int c = 0; c < classes(); ++c) {
+        *to++ =
+            target_[static_cast<int>(set)]
+                .data()[product(t * classes() + c, row_stride(set)) + static_cast<std::size_t>(r)];
+      }
+    }
+  }
+}
+
 void HeadWave::normal(Block dst, const Noise& noise) {
   if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
   for (int t = 0; t < count_; ++t) {
@@ -283,16 +296,33 @@ void HeadWave::logits_loss(const Pass& pass, int task, float* z, float* z_dot, f
   *loss += static_cast<float>(total);
 }
 
+void HeadWave::weight_gradient(const Pass& pass, int task, const float* delta, const float* x,
+                               Block to, bool accumulate) {
+  products_.multiply(classes(), stride_, task_rows(pass.set, task), delta,
+                     static_cast<std::size_t>(row_stride(pass.set)), 1, x,
+                     static_cast<std::size_t>(stride_), task_vector(to, task),
+                     static_cast<std::size_t>(stride_), accumulate);
+}
+
 void HeadWave::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   for (int t = 0; t < count_; ++t) {
     const float* x = pass_rows(pass, t);
     logits(task_vector(pass.weights, t), t, pass.set, x, z_.data());
     logits_loss(pass, t, z_.data(), nullptr, delta_.data(), nullptr,
                 loss ? task_vector(loss, t) : nullptr);
-    products_.multiply(classes(), stride_, task_rows(pass.set, t), delta_.data(),
-                       static_cast<std::size_t>(row_stride(pass.set)), 1, x,
-                       static_cast<std::size_t>(stride_), task_vector(grad, t),
-                       static_cast<std::size_t>(stride_), accumulate);
+    weight_gradient(pass, t, delta_.data(), x, grad, accumulate);
+  }
+}
+
+void HeadWave::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
+  for (int t = 0; t < count_; ++t) {
+    const float* g = task_vector(g_outputs, t);
+    for (int r = 0; r < task_rows(pass.set, t); ++r) {
+      for (int c = 0; c < classes(); ++c) {
+        delta_.data()[product(c, row_stride(pass.set)) + static_cast<std::size_t>(r)] = *g++;
+      }
+    }
+    weight_gradient(pass, t, delta_.data(), pass_rows(pass, t), grad, accumulate);
   }
 }
 
@@ -303,14 +333,8 @@ void HeadWave::hessian_vector(const Pass& pass, Block direction, Block hv, bool 
     logits(task_vector(pass.weights, t), t, pass.set, x, z_.data());
     logits(task_vector(direction, t), t, pass.set, x, z_dot_.data());
     logits_loss(pass, t, z_.data(), z_dot_.data(), delta_.data(), delta_dot_.data(), nullptr);
-    const auto back = [&](const AlignedFloats& delta, Block to, bool add) {
-      products_.multiply(classes(), stride_, task_rows(pass.set, t), delta.data(),
-                         static_cast<std::size_t>(row_stride(pass.set)), 1, x,
-                         static_cast<std::size_t>(stride_), task_vector(to, t),
-                         static_cast<std::size_t>(stride_), add);
-    };
-    back(delta_dot_, hv, accumulate);
-    if (grad) back(delta_, grad, false);
+    weight_gradient(pass, t, delta_dot_.data(), x, hv, accumulate);
+    if (grad) weight_gradient(pass, t, delta_.data(), x, grad, false);
   }
 }
 

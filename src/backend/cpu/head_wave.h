@@ -43,9 +43,11 @@ class HeadWave final : public CpuWave {
   void read(Block src, int task, float* to) const override;
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;
+  void put_targets(Set set, Block dst) override;
   void normal(Block dst, const Noise& noise) override;
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override;
   void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
@@ -95,6 +97,10 @@ class HeadWave final : public CpuWave {
   void spread_rows(const float* flat, float* to) const;
   const float* pass_rows(const Pass& pass, int task);
   void logits(const float* w, int task, Set set, const float* x, float* z);
+  /// Weight gradient [class][stride] = or += delta^T x, delta [class][row_stride], x
+  /// [rows][stride].
+  void weight_gradient(const Pass& pass, int task, const float* delta, const float* x, Block to,
+                       bool accumulate);
 
   int features_ = 0, stride_ = 0, rows_ = 0;
   Products products_;

@@ -12,6 +12,11 @@
 #include <cstddef>
 #include <cstdint>
 
+namespace kshot::backend {
+template <typename T>
+struct DenseKernels;  // backend/dense_kernels.h
+}
+
 namespace kshot::backend::cpu {
 
 inline constexpr int max_lanes = 16;
@@ -279,13 +284,23 @@ struct Kernels {
   void (*deviation_backward)(float* dv, float* dv_dot, const float* dy, const float* dy_dot,
                              const float* variance_dot, const float* inverse, const float* zeta,
                              std::size_t vectors);
+
+  // ---- small matrices (dense_impl.h) ----
+  const DenseKernels<float>& (*dense_lanes)();   ///< of W tasks
+  const DenseKernels<float>& (*dense_single)();  ///< of one task
 };
 
 /// The tables this binary holds, best first; the run-time choice is the first the processor runs.
 const Kernels& kernels_portable();
+const DenseKernels<float>& dense_lanes_portable();
+const DenseKernels<float>& dense_single_portable();
 #if defined(__x86_64__)
 const Kernels& kernels_avx2();
+const DenseKernels<float>& dense_lanes_avx2();
+const DenseKernels<float>& dense_single_avx2();
 const Kernels& kernels_avx512();
+const DenseKernels<float>& dense_lanes_avx512();
+const DenseKernels<float>& dense_single_avx512();
 #endif
 /// The best table for this processor; KSHOT_ISA=portable|avx2|avx512 in the environment picks one
 /// (Error where the processor lacks it).

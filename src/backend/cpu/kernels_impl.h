@@ -31,6 +31,8 @@ typedef std::int32_t vi_unaligned __attribute__((vector_size(4 * W), aligned(4))
 typedef std::uint32_t vu __attribute__((vector_size(4 * W)));
 
 #define KSHOT_INLINE inline __attribute__((always_inline))
+#define KSHOT_CONCAT_(a, b) a##b
+#define KSHOT_CONCAT(a, b) KSHOT_CONCAT_(a, b)
 
 KSHOT_INLINE vf load(const float* p) {
   return *reinterpret_cast<const vf_unaligned*>(p);
@@ -1331,13 +1333,13 @@ constexpr Kernels table = {
     deviation,
     deviation_tangent,
     deviation_backward,
+    KSHOT_CONCAT(dense_lanes_, KSHOT_ISA),
+    KSHOT_CONCAT(dense_single_, KSHOT_ISA),
 };
 
 }  // namespace
 }  // namespace KSHOT_ISA
 
-#define KSHOT_CONCAT_(a, b) a##b
-#define KSHOT_CONCAT(a, b) KSHOT_CONCAT_(a, b)
 const Kernels& KSHOT_CONCAT(kernels_, KSHOT_ISA)() {
   return KSHOT_ISA::table;
 }

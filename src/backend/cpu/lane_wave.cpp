@@ -82,7 +82,8 @@ class LaneWave final : public CpuWave {
 
   int capacity() const override { return lanes_; }
   Block block(std::size_t width) override {
-    if (width >= wide) return store_by_task(width);
+    // the linear algebra of a head wants its matrices in lanes
+    if (width >= wide && shape_.targets == 0) return store_by_task(width);
     return store(width * static_cast<std::size_t>(lanes_), width, false);
   }
   Block weights() override {
@@ -130,17 +131,24 @@ class LaneWave final : public CpuWave {
     for (std::size_t i = 0; i < static_cast<std::size_t>(network_->input().size()); ++i) {
       x[i] = data_[0].x.data()[at(i)];
     }
-    for (std::size_t o = 0; o < static_cast<std::size_t>(network_outputs_); ++o) {
+    for (std::size_t o = 0; o < static_cast<std::size_t>(targets()); ++o) {
       target[o] = data_[0].target.data()[at(o)];
     }
   }
 
+  void put_targets(Set set, Block dst) override {
+    put_rows(set, targets(), data_[static_cast<int>(set)].target.data(), dst);
+  }
+
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
-    take_input(pass);
-    const Place place = place_of(pass);
-    keep(place, pass.activations);
-    forward(place, at(pass.weights), nullptr, true);
+    const Place place = values_of(pass);
     loss_and_delta(place, pass.scale, at(loss), true, false);
+    backward(place, at(pass.weights), nullptr, true,
+             {at(grad), accumulate ? at(grad) : nullptr, 1.0f}, {});
+  }
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override {
+    const Place place = values_of(pass);
+    take_outputs(pass.set, g_outputs, steps_.back().delta[place.store].data());
     backward(place, at(pass.weights), nullptr, true,
              {at(grad), accumulate ? at(grad) : nullptr, 1.0f}, {});
   }
@@ -148,10 +156,7 @@ class LaneWave final : public CpuWave {
   void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
                      Block scratch) override {
     if (rate.vector != nullptr) return Wave::gradient_step(pass, dst, src, rate, scratch);
-    take_input(pass);
-    const Place place = place_of(pass);
-    keep(place, pass.activations);
-    forward(place, at(pass.weights), nullptr, true);
+    const Place place = values_of(pass);
     loss_and_delta(place, pass.scale, nullptr, true, false);
     backward(place, at(pass.weights), nullptr, true,
              {at(dst), at(src), -static_cast<float>(rate.value)}, {});
@@ -209,7 +214,7 @@ class LaneWave final : public CpuWave {
     forward(place, at(pass.weights), nullptr, true);
     if (loss) loss_and_delta(place, pass.scale, at(loss), false, false);
     if (!outputs) return;
-    put_outputs(pass.set, steps_.back().y[place.store].data(), at(outputs));
+    put_outputs(pass.set, steps_.back().y[place.store].data(), outputs);
   }
 
   void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
@@ -234,7 +239,7 @@ class LaneWave final : public CpuWave {
       g.loss = at(loss);
       kernels_.lane_loss(g);
     }
-    if (outputs) put_outputs(pass.set, z, at(outputs));
+    if (outputs) put_outputs(pass.set, z, outputs);
   }
 
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
@@ -391,7 +396,7 @@ class LaneWave final : public CpuWave {
     }
     Data& data = data_[static_cast<int>(set)];
     data.x = AlignedFloats(size(network_->input().size(), n));
-    data.target = AlignedFloats(size(network_outputs_, n));
+    data.target = AlignedFloats(size(targets(), n));
     data.valid = AlignedFloats(size(1, n));
   }
 
@@ -414,6 +419,15 @@ class LaneWave final : public CpuWave {
   }
   void keep(const Place& place, int number) { kept_[place.store] = place.store < 4 ? -1 : number; }
 
+  /// Forward pass of a gradient: values at the place where the pass keeps its activations.
+  Place values_of(const Pass& pass) {
+    take_input(pass);
+    const Place place = place_of(pass);
+    keep(place, pass.activations);
+    forward(place, at(pass.weights), nullptr, true);
+    return place;
+  }
+
   void join_sets() {
     if (joined_) return;
     joined_ = true;
@@ -431,7 +445,7 @@ class LaneWave final : public CpuWave {
       }
     };
     join(&Data::x, network_->input().size());
-    join(&Data::target, network_outputs_);
+    join(&Data::target, targets());
     join(&Data::valid, 1);
   }
 
@@ -467,13 +481,13 @@ class LaneWave final : public CpuWave {
           data.x.data()[(static_cast<std::size_t>(i) * n + r) * lanes + at] =
               batch.is_double() ? static_cast<float>(x64[e]) : x[e];
         }
-        for (int o = 0; o < network_outputs_; ++o) {
+        for (int o = 0; o < targets(); ++o) {
           float target = 0.0f;
           if (loss_.kind == LossKind::cross_entropy) {
             target = label[from] == o ? 1.0f : 0.0f;
           } else {
             const std::size_t e =
-                from * static_cast<std::size_t>(network_outputs_) + static_cast<std::size_t>(o);
+                from * static_cast<std::size_t>(targets()) + static_cast<std::size_t>(o);
             target = batch.is_double() ? static_cast<float>(value64[e]) : value[e];
           }
           data.target.data()[(static_cast<std::size_t>(o) * n + r) * lanes + at] = target;
@@ -606,19 +620,40 @@ class LaneWave final : public CpuWave {
     }
   }
 
-  /// [outputs][rows][W] to [rows][outputs][W], zero beyond the task's rows.
-  void put_outputs(Set set, const float* z, float* out) const {
+  /// Calls visit(task's lane, element of [columns][rows][W], index in [rows, columns], valid) for
+  /// every element of a set; `valid` is false in rows beyond the task's own.
+  template <typename F>
+  void visit_rows(Set set, int columns, const F& visit) const {
     const int n = rows(set);
-    const auto lanes = static_cast<std::size_t>(lanes_);
     for (int r = 0; r < n; ++r) {
-      for (int o = 0; o < network_outputs_; ++o) {
-        for (std::size_t lane = 0; lane < lanes; ++lane) {
-          const bool valid = r < task_rows(set, static_cast<int>(lane));
-          out[(static_cast<std::size_t>(r * network_outputs_ + o)) * lanes + lane] =
-              valid ? z[static_cast<std::size_t>(o * n + r) * lanes + lane] : 0.0f;
+      for (int o = 0; o < columns; ++o) {
+        for (int lane = 0; lane < lanes_; ++lane) {
+          visit(lane,
+                static_cast<std::size_t>(o * n + r) * static_cast<std::size_t>(lanes_) +
+                    static_cast<std::size_t>(lane),
+                static_cast<std::size_t>(r * columns + o), r < task_rows(set, lane));
         }
       }
     }
+  }
+  /// Outputs [outputs][rows][W] to a block [rows, outputs], zero beyond the task's rows.
+  void put_outputs(Set set, const float* z, Block to) { put_rows(set, network_outputs_, z, to); }
+  void put_rows(Set set, int columns, const float* z, Block to) {
+    float* const out = at(to);
+    Strides s[max_lanes];
+    for (int lane = 0; lane < lanes_; ++lane) s[lane] = strides(to, lane);
+    visit_rows(set, columns, [&](int lane, std::size_t from, std::size_t e, bool valid) {
+      out[s[lane].first + e * s[lane].step] = valid ? z[from] : 0.0f;
+    });
+  }
+  /// The other way, for the gradient of a loss in the outputs.
+  void take_outputs(Set set, Block from, float* delta) const {
+    const float* const in = at(from);
+    Strides s[max_lanes];
+    for (int lane = 0; lane < lanes_; ++lane) s[lane] = strides(from, lane);
+    visit_rows(set, network_outputs_, [&](int lane, std::size_t to, std::size_t e, bool valid) {
+      delta[to] = valid ? in[s[lane].first + e * s[lane].step] : 0.0f;
+    });
   }
 
   /// The rows of a split pass, and their noise.

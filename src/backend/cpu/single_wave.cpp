@@ -85,12 +85,12 @@ class SingleWave final : public CpuWave {
     plan_groups();
     plan_steps();
     const Geometry& input = groups_.front().geometry;
-    const Geometry& output = groups_.back().geometry;
+    target_stride_ = shape.targets > 0 ? pad(shape.targets) : groups_.back().geometry.stride;
     for (int s = 0; s < 3; ++s) {
       if (s == 2 && !shape.with_all) continue;
       const auto n = static_cast<std::size_t>(rows(static_cast<Set>(s)));
       data_[s].x = AlignedFloats(n * input.row_floats());
-      data_[s].target = AlignedFloats(n * static_cast<std::size_t>(output.stride));
+      data_[s].target = AlignedFloats(n * static_cast<std::size_t>(target_stride_));
     }
     canonical_ = AlignedFloats((network_->size() + 63) / 64 * 64);
   }
@@ -138,15 +138,34 @@ class SingleWave final : public CpuWave {
   void read_support(int /*task*/, int row, float* x, float* target) const override {
     const Geometry& g = groups_.front().geometry;
     std::copy_n(data_[0].x.data() + g.offset(row, 0, 0), g.channels, x);
-    const auto stride = static_cast<std::size_t>(groups_.back().geometry.stride);
-    std::copy_n(data_[0].target.data() + static_cast<std::size_t>(row) * stride, network_outputs_,
-                target);
+    std::copy_n(data_[0].target.data() + row * target_stride_, targets(), target);
+  }
+  void put_targets(Set set, Block dst) override {
+    float* to = at(dst);
+    for (int r = 0; r < rows(set); ++r, to += targets()) {
+      const float* from = data_[static_cast<int>(set)].target.data() + r * target_stride_;
+      if (r < task_rows(set, 0)) {
+        std::copy_n(from, targets(), to);
+      } else {
+        std::fill_n(to, targets(), 0.0f);
+      }
+    }
   }
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override {
     take_input(pass);
     forward(pass.set, at(pass.weights), nullptr, false);
     loss_and_delta(pass, at(loss), true, false);
+    backward(pass.set, at(pass.weights), nullptr, at(grad), nullptr, accumulate);
+  }
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override {
+    if (task_rows(pass.set, 0) == 0) {  // there are no batch statistics either
+      if (!accumulate) fill(grad, 0.0);
+      return;
+    }
+    take_input(pass);
+    forward(pass.set, at(pass.weights), nullptr, false);
+    take_outputs(pass.set, at(g_outputs));
     backward(pass.set, at(pass.weights), nullptr, at(grad), nullptr, accumulate);
   }
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
@@ -549,8 +568,8 @@ class SingleWave final : public CpuWave {
     const int valid = support ? support_n_[0] : query_n_[0];
     const Geometry& g = groups_.front().geometry;
     const auto inputs = static_cast<std::size_t>(network_->input().size());
-    const auto outputs = static_cast<std::size_t>(network_outputs_);
-    const auto stride = static_cast<std::size_t>(groups_.back().geometry.stride);
+    const auto outputs = static_cast<std::size_t>(targets());
+    const auto stride = static_cast<std::size_t>(target_stride_);
     for (int row = 0; row < valid; ++row) {
       const std::size_t from =
           static_cast<std::size_t>(batch_first_) * batch_rows + static_cast<std::size_t>(row);
@@ -783,6 +802,17 @@ class SingleWave final : public CpuWave {
       for (int o = 0; o < network_outputs_; ++o) {
         *out++ = r < n ? z[static_cast<std::ptrdiff_t>(r) * stride + o] : 0.0f;
       }
+    }
+  }
+
+  /// The gradient of a loss in the outputs, [rows, outputs], to where backward() takes it; padded
+  /// channels are zero.
+  void take_outputs(Set set, const float* in) {
+    const int stride = groups_.back().geometry.stride;
+    float* to = groups_.back().delta.data();
+    for (int r = 0; r < task_rows(set, 0); ++r, in += network_outputs_, to += stride) {
+      std::copy_n(in, network_outputs_, to);
+      std::fill(to + network_outputs_, to + stride, 0.0f);
     }
   }
 
@@ -1211,6 +1241,7 @@ class SingleWave final : public CpuWave {
   }
 
   int max_rows_ = 0;
+  std::ptrdiff_t target_stride_ = 0;    ///< floats from row to row of the targets
   std::vector<std::uint32_t> place_;    ///< flat order to layout
   std::vector<std::size_t> tensor_at_;  ///< a tensor's start in the layout
   std::size_t layout_size_ = 0;

@@ -1,0 +1,5 @@
+#if defined(__x86_64__)
+#define KSHOT_ISA avx2
+#define KSHOT_LANES 8
+#include "backend/cpu/dense_impl.h"
+#endif
