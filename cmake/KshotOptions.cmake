@@ -1,6 +1,7 @@
 # Options, defaults and the warnings every target of ours is built with.
 option(KSHOT_BUILD_TESTS "Build the tests" ON)
 option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ON)
+option(KSHOT_FUZZ "Build the fuzz targets (clang++; target fuzz)" OFF)
 option(KSHOT_WERROR "Treat warnings in our own code as errors" ON)
 set(KSHOT_SANITIZE "" CACHE STRING "Sanitizers, comma-separated (address,undefined or thread)")
 

@@ -42,8 +42,7 @@ std::string processor() {
 
 void create_run_folder(const fs::path& folder) {
   std::error_code error;
-  for (const char* name :
-       {last_checkpoint, best_checkpoint, config_file, metrics_file, memory_file}) {
+  for (const char* name : {last_checkpoint, best_checkpoint, config_file, metrics_file}) {
     if (fs::exists(folder / name, error)) {
       throw Error(
           fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",
@@ -56,6 +55,14 @@ void create_run_folder(const fs::path& folder) {
   }
   if (!fs::is_directory(folder, error)) {
     throw Error(fmt::format("cannot create run folder {}: it is a file", folder.string()));
+  }
+  clean_run_folder(folder);
+}
+
+void clean_run_folder(const fs::path& folder) {
+  for (const char* name :
+       {last_checkpoint, best_checkpoint, config_file, metrics_file, run_file, memory_file}) {
+    io::remove_leftovers(folder / name);
   }
 }
 

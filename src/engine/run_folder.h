@@ -10,8 +10,13 @@
 namespace kshot {
 
 /// Creates the folder (and those above). Throws Error where it cannot be, and where it holds a run
-/// already.
+/// already. A task store without a checkpoint is no run: a training that was killed while it began
+/// has left it, and the new one replaces it.
 void create_run_folder(const std::filesystem::path& folder);
+
+/// Removes the temporary files that a killed training has left in its run folder. Only this process
+/// may be training in it.
+void clean_run_folder(const std::filesystem::path& folder);
 
 /// Writes run.json: versions, seed, device, machine, command, start. With `resumed_at` that file is
 /// kept and the session is added to its list.

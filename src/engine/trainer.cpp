@@ -275,6 +275,7 @@ struct Trainer::State {
     std::optional<std::uint64_t> resumed_at;
     if (options.resume) {
       const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
+      clean_run_folder(folder);
       load_parameters(assembly, checkpoint);
       optimizer->load(checkpoint);
       run = checkpoint.state;
