@@ -11,9 +11,7 @@ namespace kshot {
 /// Bad input or an environment that cannot do what was asked (file, configuration, shape, device).
 class Error : public std::runtime_error {
  public:
-  /// Control characters and bytes that are not UTF-8, which names and values of a user may hold,
-  /// are written as escapes ("\n", "\xff"), so that the message is one line of text.
-  explicit Error(const std::string& message);
+  explicit Error(const std::string& message) : std::runtime_error(message) {}
 };
 
 /// A backend was asked for that this build or this machine does not have. Never a silent fallback.

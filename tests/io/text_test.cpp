@@ -5,8 +5,6 @@
 
 #include <string>
 
-#include "kshot/error.h"
-
 namespace kshot {
 namespace {
 
@@ -26,11 +24,6 @@ TEST(Text, IsPrintedOnOneLine) {
   EXPECT_EQ(printable("a\nb\r\n\tc"), "a\\nb\\r\\n\\tc");
   EXPECT_EQ(printable(std::string_view("\0\x1b[31m\x7f", 7)), "\\x00\\x1b[31m\\x7f");
   EXPECT_EQ(printable("Z\xfcrich \xc3"), "Z\\xfcrich \\xc3");
-}
-
-TEST(Text, AnErrorIsOneLineWhateverItNames) {
-  EXPECT_STREQ(Error("t.csv: column 'a\nb' holds 'Z\xfcrich'").what(),
-               "t.csv: column 'a\\nb' holds 'Z\\xfcrich'");
 }
 
 }  // namespace
