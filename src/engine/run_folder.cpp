@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "io/atomic_file.h"
+#include "io/json_text.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -83,7 +84,7 @@ void write_run_record(const fs::path& folder, const Assembly& assembly, const So
   ordered_json record;
   if (resumed_at) {
     try {
-      record = ordered_json::parse(io::read_file(folder / run_file));
+      record = io::parse_json<ordered_json>(io::read_file(folder / run_file));
     } catch (const nlohmann::json::exception&) {  // not needed to go on: begin a new list
     } catch (const Error&) {
     }
