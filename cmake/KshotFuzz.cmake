@@ -17,6 +17,10 @@ target_compile_options(kshot_fuzzed PUBLIC ${flags})
 target_compile_definitions(kshot_fuzzed PUBLIC KSHOT_FUZZ PRIVATE KSHOT_VERSION="${PROJECT_VERSION}")
 target_link_libraries(kshot_fuzzed PUBLIC kshot_deps Threads::Threads)
 
+# Most of the time of an unoptimised compilation goes into these.
+target_precompile_headers(kshot_fuzzed PRIVATE
+  <algorithm> <filesystem> <fstream> <map> <memory> <string> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+
 add_custom_target(fuzz)
 file(GLOB targets CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/tests/fuzz/*_target.cpp)
 foreach(target ${targets})
@@ -24,6 +28,7 @@ foreach(target ${targets})
   string(REGEX REPLACE "_target$" "" name ${name})
   add_executable(fuzz_${name} EXCLUDE_FROM_ALL ${target})
   target_link_libraries(fuzz_${name} PRIVATE kshot_fuzzed)
+  target_precompile_headers(fuzz_${name} REUSE_FROM kshot_fuzzed)
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer,address,undefined)
   set_target_properties(fuzz_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
   add_dependencies(fuzz fuzz_${name})
