@@ -4,6 +4,7 @@ option(KSHOT_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_PROGRAM "Build the program kshot" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_INSTALL "Install library, headers and program" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_FUZZ "Build the fuzz targets (clang++; target fuzz)" OFF)
 option(KSHOT_WERROR "Treat warnings in our own code as errors" ${PROJECT_IS_TOP_LEVEL})
 set(KSHOT_SANITIZE "" CACHE STRING "Sanitizers, comma-separated (address,undefined or thread)")
 

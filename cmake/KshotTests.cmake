@@ -46,6 +46,11 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
                                       ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/task_rows.cpp
                                       ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/text_options.cpp)
   endif()
+  if(name STREQUAL "fuzz")
+    # the targets of cmake/KshotFuzz.cmake, on their corpus
+    file(GLOB targets CONFIGURE_DEPENDS ${folder}/*_target.cpp)
+    target_sources(test_fuzz PRIVATE ${targets} ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/run_records.cpp)
+  endif()
   if(TARGET kshot_cli AND NOT name STREQUAL "simt")
     add_dependencies(test_${name} kshot_cli)
     target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")

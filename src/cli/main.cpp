@@ -4,6 +4,7 @@
 #include <exception>
 #include <string>
 
+#include "base/text.h"
 #include "cli/commands.h"
 #include "cli/embed_command.h"
 #include "cli/import_command.h"
@@ -403,13 +404,15 @@ int main(int argc, char** argv) {
     }
     return status;
   } catch (const kshot::Error& error) {
-    std::fprintf(stderr, "kshot: %s\n", error.what());
+    // names and values of the user may hold line breaks, and bytes that no terminal should get
+    std::fprintf(stderr, "kshot: %s\n", kshot::printable(error.what()).c_str());
     return kshot::cli::error_status;
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "kshot: out of memory (kshot plan shows what a configuration needs)\n");
     return kshot::cli::error_status;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "kshot: internal error, please report it: %s\n", error.what());
+    std::fprintf(stderr, "kshot: internal error, please report it: %s\n",
+                 kshot::printable(error.what()).c_str());
     return 70;  // EX_SOFTWARE
   }
 }

@@ -8,6 +8,7 @@
 #include "engine/checkpoint.h"
 #include "io/atomic_file.h"
 #include "io/json_lines.h"
+#include "io/json_text.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -70,7 +71,7 @@ report::Facts environment(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(folder / run_file, ignored)) return facts;
   try {
-    const auto record = nlohmann::ordered_json::parse(io::read_file(folder / run_file));
+    const auto record = io::parse_json<nlohmann::ordered_json>(io::read_file(folder / run_file));
     const auto put = [&](const nlohmann::ordered_json& j, const char* key, const char* shown) {
       const auto found = j.find(key);
       if (found == j.end()) return;

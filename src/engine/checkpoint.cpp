@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "io/json_text.h"
 #include "io/safetensors.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -33,12 +34,12 @@ double number(const json& value) {
 
 ValidationReport validation_from(const json& j) {
   ValidationReport v;
-  v.step = j.at("step").get<std::uint64_t>();
+  v.step = io::whole<std::uint64_t>(j.at("step"));
   v.metric = j.at("metric").get<std::string>();
   v.value = number(j.at("value"));
   v.half_width = number(j.at("half_width"));
   v.nll = number(j.at("nll"));
-  v.diverged = j.at("diverged").get<std::uint64_t>();
+  v.diverged = io::whole<std::uint64_t>(j.at("diverged"));
   v.seconds = number(j.at("seconds"));
   v.best = true;
   return v;
@@ -64,16 +65,16 @@ std::string state_text(const RunState& s) {
 
 RunState state_from(const json& j) {
   RunState s;
-  s.step = j.at("step").get<std::uint64_t>();
+  s.step = io::whole<std::uint64_t>(j.at("step"));
   s.seconds = number(j.at("seconds"));
-  s.tasks = j.at("tasks").get<std::uint64_t>();
-  s.diverged = j.at("diverged").get<std::uint64_t>();
-  s.guarded = j.value("guarded", std::uint64_t{0});
-  s.validations_since_best = j.at("validations_since_best").get<int>();
+  s.tasks = io::whole<std::uint64_t>(j.at("tasks"));
+  s.diverged = io::whole<std::uint64_t>(j.at("diverged"));
+  if (j.contains("guarded")) s.guarded = io::whole<std::uint64_t>(j.at("guarded"));
+  s.validations_since_best = io::whole<int>(j.at("validations_since_best"));
   const json& w = j.at("window");
-  s.window = {.steps = w.at("steps").get<std::uint64_t>(),
-              .tasks = w.at("tasks").get<std::uint64_t>(),
-              .diverged = w.at("diverged").get<std::uint64_t>(),
+  s.window = {.steps = io::whole<std::uint64_t>(w.at("steps")),
+              .tasks = io::whole<std::uint64_t>(w.at("tasks")),
+              .diverged = io::whole<std::uint64_t>(w.at("diverged")),
               .loss = number(w.at("loss")),
               .task_loss = number(w.at("task_loss"))};
   if (j.contains("run_id")) s.run_id = j.at("run_id").get<std::string>();
@@ -105,12 +106,13 @@ std::string source_text(const SourceInfo& source) {
 SourceInfo source_from(const json& j) {
   SourceInfo source;
   source.description = j.at("description").get<std::string>();
-  const auto input = j.at("input").get<std::vector<int>>();
-  source.shape.input = {input.at(0), input.at(1), input.at(2), j.at("spatial").get<bool>()};
-  source.shape.outputs = j.at("outputs").get<int>();
+  const json& input = j.at("input");
+  source.shape.input = {io::whole<int>(input.at(0)), io::whole<int>(input.at(1)),
+                        io::whole<int>(input.at(2)), j.at("spatial").get<bool>()};
+  source.shape.outputs = io::whole<int>(j.at("outputs"));
   source.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
-  source.shape.support = j.at("support").get<int>();
-  source.shape.query = j.at("query").get<int>();
+  source.shape.support = io::whole<int>(j.at("support"));
+  source.shape.query = io::whole<int>(j.at("query"));
   if (j.contains("data")) {
     const json& data = j.at("data");
     source.data =
@@ -149,8 +151,8 @@ Checkpoint Checkpoint::read(const fs::path& path) {
   checkpoint.path = path;
   checkpoint.config = Config::parse(entry("config"), path.string());
   try {
-    checkpoint.state = state_from(json::parse(entry("state")));
-    checkpoint.source = source_from(json::parse(entry("source")));
+    checkpoint.state = state_from(io::parse_json(entry("state")));
+    checkpoint.source = source_from(io::parse_json(entry("source")));
   } catch (const json::exception& error) {
     throw Error(fmt::format("{}: the metadata of the checkpoint are damaged: {}", path.string(),
                             error.what()));

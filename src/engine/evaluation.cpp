@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/config_schema.h"
+#include "io/json_text.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
@@ -130,13 +131,14 @@ double number(const nlohmann::json& value) {
 }
 
 Statistic statistic_from(const nlohmann::json& j) {
-  return {number(j.at("mean")), number(j.at("half_width")), j.at("episodes").get<std::size_t>()};
+  return {number(j.at("mean")), number(j.at("half_width")),
+          io::whole<std::size_t>(j.at("episodes"))};
 }
 
 Score score_from(const nlohmann::json& j) {
   Score s;
   s.name = j.at("name").get<std::string>();
-  s.inner_steps = j.value("inner_steps", -1);
+  if (j.contains("inner_steps")) s.inner_steps = io::whole<int>(j.at("inner_steps"));
   const auto take = [&](const char* key, std::optional<Statistic>& value) {
     if (j.contains(key)) value = statistic_from(j.at(key));
   };
@@ -164,8 +166,8 @@ Score score_from(const nlohmann::json& j) {
   if (j.contains("calibration")) {
     for (const auto& b : j.at("calibration")) {
       s.calibration.push_back({b.at("low").get<double>(), b.at("high").get<double>(),
-                               b.at("count").get<std::size_t>(), b.at("confidence").get<double>(),
-                               b.at("accuracy").get<double>()});
+                               io::whole<std::size_t>(b.at("count")),
+                               b.at("confidence").get<double>(), b.at("accuracy").get<double>()});
     }
   }
   return s;
@@ -283,24 +285,24 @@ std::string Evaluation::to_json() const {
 
 Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
   try {
-    const auto j = nlohmann::json::parse(text);
+    const auto j = io::parse_json(text);
     Evaluation e;
     e.algorithm = j.at("algorithm").get<std::string>();
     e.checkpoint = j.at("checkpoint").get<std::string>();
-    e.step = j.at("step").get<std::uint64_t>();
+    e.step = io::whole<std::uint64_t>(j.at("step"));
     e.source = j.at("source").get<std::string>();
     e.split = split_from(j.at("split"), origin);
     e.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
-    e.shape.outputs = j.at("outputs").get<int>();
-    e.shape.support = j.at("support_rows").get<int>();
-    e.shape.query = j.at("query_rows").get<int>();
+    e.shape.outputs = io::whole<int>(j.at("outputs"));
+    e.shape.support = io::whole<int>(j.at("support_rows"));
+    e.shape.query = io::whole<int>(j.at("query_rows"));
     e.support = range_from(j, "support_drawn", e.shape.support);
     e.query = range_from(j, "query_drawn", e.shape.query);
     e.shots = range_from(j, "shots", 0);
-    e.seed = j.at("seed").get<std::uint64_t>();
-    e.episodes = j.at("episodes").get<int>();
-    e.diverged = j.at("diverged").get<int>();
-    e.samples = j.at("samples").get<int>();
+    e.seed = io::whole<std::uint64_t>(j.at("seed"));
+    e.episodes = io::whole<int>(j.at("episodes"));
+    e.diverged = io::whole<int>(j.at("diverged"));
+    e.samples = io::whole<int>(j.at("samples"));
     e.norm_statistics = j.at("norm_statistics").get<std::string>();
     e.device = j.at("device").get<std::string>();
     e.seconds = j.at("seconds").get<double>();

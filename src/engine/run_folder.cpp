@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "io/atomic_file.h"
+#include "io/json_text.h"
 #include "io/log.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
@@ -85,7 +86,9 @@ bool is_locked(const fs::path& folder) {
 
 /// Throws Error where the folder holds a run. `ours`: this process holds the lock.
 void check_free(const fs::path& folder, bool ours) {
-  for (const std::string& name : names_of_run(folder)) {
+  std::error_code ignored;
+  for (const char* name : {last_checkpoint, best_checkpoint, config_file, metrics_file}) {
+    if (!fs::exists(folder / name, ignored)) continue;
     if (!ours && is_locked(folder)) throw_locked(folder);
     throw Error(
         fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",
@@ -145,6 +148,7 @@ std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
   }
   auto lock = std::make_unique<RunLock>(folder);
   check_free(folder, true);  // one that began and ended in the meantime
+  clean_run_folder(folder);
   return lock;
 }
 
@@ -153,6 +157,13 @@ void remove_run(const fs::path& folder) {
   for (const std::string& name : names_of_run(folder)) fs::remove(folder / name, ignored);
   fs::remove(folder / lock_file, ignored);
   fs::remove(folder, ignored);  // only where it is empty
+}
+
+void clean_run_folder(const fs::path& folder) {
+  for (const char* name :
+       {last_checkpoint, best_checkpoint, config_file, metrics_file, run_file, memory_file}) {
+    io::remove_leftovers(folder / name);
+  }
 }
 
 void write_run_record(const fs::path& folder, const Assembly& assembly, const SourceInfo& source,
@@ -178,7 +189,7 @@ void write_run_record(const fs::path& folder, const Assembly& assembly, const So
   ordered_json record;
   if (session.resumed_at) {
     try {
-      record = ordered_json::parse(io::read_file(folder / run_file));
+      record = io::parse_json<ordered_json>(io::read_file(folder / run_file));
     } catch (const nlohmann::json::exception&) {  // not needed to go on: begin a new list
     } catch (const Error&) {
     }

@@ -29,10 +29,16 @@ class RunLock {
 
 /// Creates the folder (and those above) and locks it. Throws Error where it cannot be created,
 /// where a training runs in it, and where it holds a run already. Of several at once, one succeeds.
+/// A task store or a record without a checkpoint is no run: a training that was killed while it
+/// began has left it, and the new one replaces it.
 std::unique_ptr<RunLock> create_run_folder(const std::filesystem::path& folder);
 /// Removes what a training writes, and the folder where nothing else is in it. For a run that
 /// failed before its first step was done, so that the same command can be given again.
 void remove_run(const std::filesystem::path& folder);
+
+/// Removes the temporary files that a killed training has left in its run folder. Only this process
+/// may be training in it.
+void clean_run_folder(const std::filesystem::path& folder);
 
 /// What a session of training is recorded with.
 struct Session {

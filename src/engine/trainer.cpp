@@ -217,6 +217,7 @@ struct Trainer::State {
       if (data) {
         session.changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
       }
+      clean_run_folder(folder);
       load_parameters(assembly, checkpoint);
       optimizer->load(checkpoint);
       run = checkpoint.state;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "io/input_file.h"
 #include "io/system_error.h"
@@ -17,11 +18,16 @@ namespace {
 
 constexpr std::size_t kBufferSize = std::size_t{1} << 20;
 
+/// What the name of every temporary of `path` begins with.
+std::string temporary_prefix(const std::filesystem::path& path) {
+  return "." + path.filename().string() + ".tmp-";
+}
+
 /// A name in the same folder (rename does not cross file systems) that no other writer uses.
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
-  return path.parent_path() / ("." + path.filename().string() + ".tmp-" +
-                               std::to_string(::getpid()) + "-" + std::to_string(counter++));
+  return path.parent_path() /
+         (temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(counter++));
 }
 
 /// Makes the rename itself durable. Some file systems cannot sync folders: that is not a failure of
@@ -110,6 +116,18 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail();
   temporary_.clear();
   sync_folder(path_);
+}
+
+void remove_leftovers(const std::filesystem::path& path) {
+  const std::string prefix = temporary_prefix(path);
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code error;  // a folder that cannot be listed keeps what it has
+  std::filesystem::directory_iterator it(folder, error);
+  std::vector<std::filesystem::path> found;
+  for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+    if (it->path().filename().string().starts_with(prefix)) found.push_back(it->path());
+  }
+  for (const std::filesystem::path& file : found) std::filesystem::remove(file, error);
 }
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view data) {

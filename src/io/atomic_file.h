@@ -40,6 +40,10 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+/// Removes the temporaries of `path` that killed processes have left beside it. To be called where no
+/// other process can be writing `path`.
+void remove_leftovers(const std::filesystem::path& path);
+
 /// Replaces the file with `data` through an AtomicFile.
 void write_file_atomic(const std::filesystem::path& path, std::string_view data);
 

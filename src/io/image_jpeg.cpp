@@ -101,6 +101,11 @@ StoredImage decode_jpeg(std::string_view bytes, const std::string& name) {
   if (!read_jpeg_header(&reading, bytes)) throw fail(reading.message);
   jpeg_decompress_struct& info = reading.info;
   check_image_size(info.image_height, info.image_width, name);
+  // Huffman coding takes at least a bit for each block of 8 x 8 samples, arithmetic coding a small
+  // part of one. No memory is taken for pixels that cannot be there.
+  const std::size_t blocks = static_cast<std::size_t>(info.image_height) * info.image_width / 64;
+  const std::size_t per_byte = info.arith_code != 0 ? 512 : 8;
+  if (blocks / per_byte > bytes.size()) throw fail("it is cut short");
   const int stored = info.num_components;
   if (stored != 1 && stored != 3 && stored != 4) {
     throw fail(fmt::format("{} components; expected 1 (grey), 3 (colour) or 4 (CMYK)", stored));

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "io/atomic_file.h"
+#include "io/json_text.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 
@@ -38,7 +39,10 @@ std::vector<Line> parse_lines(const std::filesystem::path& path, std::string_vie
     const std::size_t end = ended ? end_of_line + 1 : contents.size();
     const std::string_view text = contents.substr(begin, end - begin);
     if (text.find_first_not_of(" \t\r\n") != std::string_view::npos) {
-      json record = json::parse(text, nullptr, /*allow_exceptions=*/false);
+      json record;  // null where the line is not JSON
+      if (!nested_deeper(text, deepest_json)) {
+        record = json::parse(text, nullptr, /*allow_exceptions=*/false);
+      }
       if (!record.is_object()) {
         if (!ended) break;
         throw Error(fmt::format("{}, line {}: expected a JSON object", path.string(), number));

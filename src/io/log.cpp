@@ -12,6 +12,8 @@
 #include <mutex>
 #include <utility>
 
+#include "base/text.h"
+
 namespace kshot::io {
 namespace {
 
@@ -79,12 +81,12 @@ void set_log_level(LogLevel level) {
 }
 
 void log_info(std::string_view message) {
-  if (g_level.load() <= LogLevel::info) write_log_line(std::string(message) + '\n');
+  if (g_level.load() <= LogLevel::info) write_log_line(printable(message) + '\n');
 }
 
 void log_warning(std::string_view message) {
   if (g_level.load() <= LogLevel::warning) {
-    write_log_line("warning: " + std::string(message) + '\n');
+    write_log_line("warning: " + printable(message) + '\n');
   }
 }
 

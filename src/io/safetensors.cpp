@@ -14,6 +14,7 @@
 
 #include "io/atomic_file.h"
 #include "io/input_file.h"
+#include "io/json_text.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
@@ -77,6 +78,7 @@ json parse_header(const std::filesystem::path& path, const std::string& text) {
   };
   json header;
   try {
+    if (nested_deeper(text, deepest_json)) damaged(path, "the header is not one of tensors");
     header = json::parse(text, check);
   } catch (const json::exception&) {
     damaged(path, "the header is not JSON");

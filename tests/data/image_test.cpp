@@ -217,6 +217,17 @@ TEST(Image, SizesInTheHeaderTakeNoMemoryThatTheFileCannotFill) {
   EXPECT_THAT(fault(30000, 30000), HasSubstr("at most 268435456 pixels"));
 }
 
+TEST(Image, JpegSizesTakeNoMemoryThatTheFileCannotFill) {
+  std::string jpeg = jpeg_bytes(test::plain(16, 16, 1, 0));
+  const auto frame = jpeg.find("\xff\xc0");  // height and width from its fifth byte
+  ASSERT_NE(frame, std::string::npos);
+  jpeg.replace(frame + 5, 4, "\x40\x00\x3f\xff", 4);
+  EXPECT_THAT(error_text([&] { decode_image(jpeg, 1, "big.jpg"); }),
+              AllOf(HasSubstr("big.jpg"), HasSubstr("cut short")));
+  // A plain picture of this size is as small as a JPEG gets.
+  EXPECT_EQ(decode_image(jpeg_bytes(test::plain(2000, 2000, 1, 128), 1), 1, "p.jpg").width, 2000);
+}
+
 TEST(Image, JpegGreyAndColour) {
   const Image grey = decode_image(jpeg_bytes(test::plain(8, 8, 1, 77)), 1, "g");
   EXPECT_THAT(grey.pixels, Each(77));

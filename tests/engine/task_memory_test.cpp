@@ -221,6 +221,34 @@ TEST(TaskMemory, AStoreOfAnotherRunIsAnError) {
   EXPECT_THAT(error_text([&] { Trainer(config, options); }), HasSubstr("tasks.store"));
 }
 
+TEST(TaskMemory, AStartThatWasKilledDoesNotBlockTheNext) {
+  const TempFolder folder;
+  const Config config = small_config("hvi", fixed_tasks);
+  TrainerOptions options = in_folder(folder / "run");
+  options.stop = stop_after(5);
+  Trainer(config, options).run();
+  // What is there between the making of the store and the first checkpoint, and a half checkpoint.
+  for (const auto& entry : fs::directory_iterator(folder / "run")) {
+    if (entry.path().filename() != "tasks.store") fs::remove(entry.path());
+  }
+  io::write_file_atomic(folder / "run" / ".last.safetensors.tmp-7-0", "half");
+  options.stop = stop_after(6);
+  Trainer(config, options).run();
+  EXPECT_FALSE(fs::exists(folder / "run" / ".last.safetensors.tmp-7-0"));
+
+  // The same of a run that goes on.
+  io::write_file_atomic(folder / "run" / ".tasks.store.tmp-7", "half");
+  io::write_file_atomic(folder / "run" / ".best.safetensors.tmp-7-1", "half");
+  options.resume = true;
+  options.stop = {};
+  Trainer(config, options).run();
+  EXPECT_FALSE(fs::exists(folder / "run" / ".tasks.store.tmp-7"));
+  EXPECT_FALSE(fs::exists(folder / "run" / ".best.safetensors.tmp-7-1"));
+  Trainer(config, in_folder(folder / "whole")).run();
+  EXPECT_EQ(tensors(folder / "run" / "last.safetensors"),
+            tensors(folder / "whole" / "last.safetensors"));
+}
+
 TEST(TaskMemory, MoreTasksInABatchThanThereAreIsAnError) {
   EXPECT_THAT(error_text([] {
                 Trainer(small_config("hvi", {"data.tasks=7"}), TrainerOptions{.device = "cpu"});

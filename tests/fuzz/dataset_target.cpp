@@ -17,8 +17,8 @@ KSHOT_FUZZ_TARGET(dataset) {
   if (bytes.size() < tail) return;
   std::string mended(bytes);
   const std::size_t body = mended.size() - tail;
-  const auto sum = static_cast<std::uint32_t>(
-      crc32_z(0, reinterpret_cast<const Bytef*>(mended.data()), body));
+  const auto sum =
+      static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(mended.data()), body));
   std::memcpy(mended.data() + body, &sum, sizeof sum);
   open(mended);
 }

@@ -34,8 +34,8 @@ inline void read_all(const io::Dataset& dataset) {
   require(groups == header.groups.size(), "every group is in one split");
 }
 
-/// Runs an import to a new file. Where it succeeds, the file must open and hold finite numbers alone;
-/// where it fails, there is no file.
+/// Runs an import to a new file. Where it succeeds, the file must open and hold finite numbers
+/// alone; where it fails, there is no file.
 template <typename Options, typename Import>
 void check_import(Options& options, Import&& import) {
   static const std::filesystem::path output = input("folder", "").parent_path() / "imported.kshot";

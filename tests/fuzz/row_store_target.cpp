@@ -1,5 +1,5 @@
-// A task store, as it is and with the checksum of its header set right. Whatever it holds, it can be
-// read and written afterwards.
+// A task store, as it is and with the checksum of its header set right. Whatever it holds, it can
+// be read and written afterwards.
 #include <cstring>
 
 #include "fuzz/target.h"

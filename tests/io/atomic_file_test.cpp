@@ -99,6 +99,27 @@ TEST(AtomicFile, NothingAppearsBeforeCommitAndNothingStaysWithoutIt) {
   EXPECT_EQ(names_in(folder.path()).size(), 1u);
 }
 
+TEST(AtomicFile, LeftoversOfKilledWritersAreRemoved) {
+  const TempFolder folder;
+  for (const char* other : {"a", "b", ".b.tmp-7-0", "a.tmp-7-0", ".a.txt"}) {
+    write_file_atomic(folder / other, "stays");
+  }
+  const std::vector<std::string> before = names_in(folder.path());
+  const pid_t writer = ::fork();
+  if (writer == 0) {
+    AtomicFile file(folder / "a");
+    file.write("half");
+    ::raise(SIGKILL);
+  }
+  ASSERT_GT(writer, 0);
+  ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
+  ASSERT_EQ(names_in(folder.path()).size(), before.size() + 1) << "the temporary of the killed one";
+  remove_leftovers(folder / "a");
+  EXPECT_THAT(names_in(folder.path()), testing::UnorderedElementsAreArray(before));
+  EXPECT_EQ(read_file(folder / "a"), "stays");
+  remove_leftovers(folder / "nowhere" / "a");  // nothing to do
+}
+
 TEST(AtomicFile, TakesANameWithoutFolder) {
   const TempFolder folder;
   const fs::path before = fs::current_path();

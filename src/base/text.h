@@ -1,0 +1,21 @@
+// Text from outside (cells, names of files and classes) in messages, logs and documents.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace kshot {
+
+/// Bytes of the UTF-8 character that `text` begins with, 1 to 4; 0 where it begins with none
+/// (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF).
+std::size_t utf8_length(std::string_view text);
+
+/// True where all of `text` is UTF-8.
+bool is_utf8(std::string_view text);
+
+/// `text` on one line and as UTF-8: line breaks and tabs become "\n", "\r" and "\t", other control
+/// characters and bytes that are not UTF-8 become "\x1b" and the like. Everything else stays.
+std::string printable(std::string_view text);
+
+}  // namespace kshot

@@ -1,0 +1,65 @@
+// JSON from files, which may hold anything.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace kshot::io {
+
+/// True where lists and objects lie within each other more than `most` deep. Such text must not be
+/// parsed: values are copied and written by recursion.
+inline bool nested_deeper(std::string_view text, int most) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > most) return true;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+constexpr int deepest_json = 64;
+
+/// Json::parse for text of at most `deepest_json` levels. Throws Json::exception for any other.
+template <typename Json = nlohmann::json>
+Json parse_json(std::string_view text) {
+  if (nested_deeper(text, deepest_json)) {
+    throw nlohmann::json::out_of_range::create(
+        408, "more than " + std::to_string(deepest_json) + " levels of lists and objects", nullptr);
+  }
+  return Json::parse(text);
+}
+
+/// A whole number within the range of T, where get<T>() would cut off what does not fit. Throws
+/// json::exception for any other value.
+template <typename T>
+T whole(const nlohmann::json& value) {
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<std::uint64_t>();
+    if (std::in_range<T>(number)) return static_cast<T>(number);
+  } else if (value.is_number_integer()) {
+    const auto number = value.get<std::int64_t>();
+    if (std::in_range<T>(number)) return static_cast<T>(number);
+  }
+  throw nlohmann::json::out_of_range::create(
+      406,
+      "expected a whole number from " + std::to_string(std::numeric_limits<T>::min()) + " to " +
+          std::to_string(std::numeric_limits<T>::max()) + ", found " + value.dump(),
+      nullptr);
+}
+
+}  // namespace kshot::io
