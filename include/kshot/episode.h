@@ -62,9 +62,9 @@ struct EpisodeRecipe;
 
 /// A source of tasks. `fill` is called from several threads at once and must depend on `id` alone.
 /// What it writes is checked before it is used: a label outside [0, outputs) or a number of rows
-/// outside [0, support] or [0, query] is an Error that names task, set and row; a task with a number
-/// that is not finite among its valid rows counts as one diverged task. What `fill` throws comes out
-/// of the call that asked for tasks (Trainer::run, ...).
+/// outside [0, support] or [0, query] is an Error that names task, set and row; a task with NaN or
+/// infinity among its valid rows counts as one diverged task. What `fill` throws comes out of the
+/// call that asked for tasks (Trainer::run, ...).
 class EpisodeSource {
  public:
   virtual ~EpisodeSource() = default;
