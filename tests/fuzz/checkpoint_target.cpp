@@ -8,7 +8,6 @@
 KSHOT_FUZZ_TARGET(checkpoint) {
   using namespace kshot;
   io::SafeTensors content;
-  const std::string numbers = "1 2 3";
   content.tensors["theta"] = io::Tensor::from(std::vector<float>{1.0f, 2.0f}, {2});
   while (!bytes.empty()) {
     const std::string_view part = bytes.substr(0, bytes.find('\0'));
