@@ -132,8 +132,11 @@ void check_labels(const Table& table, std::size_t c, const std::vector<std::stri
   std::size_t values = 0;
   for (std::size_t row = 0; row < table.rows; ++row) values += table.missing(c, row) ? 0 : 1;
   if (names.size() < 2 || names.size() > most_categories) {
-    throw Error(fmt::format("{}: target column '{}' has {} labels; expected 2 to {}", table.origin,
-                            column, names.size(), most_categories));
+    const std::string missing = missing_text(table, c);
+    throw Error(
+        fmt::format("{}: target column '{}' has {} labels{}; expected 2 to {}{}", table.origin,
+                    column, names.size(), missing, most_categories,
+                    missing.empty() ? "" : " (--missing-marks says what counts as missing)"));
   }
   if (names.size() > few_categories &&
       static_cast<double>(names.size()) > largest_distinct_share * static_cast<double>(values)) {

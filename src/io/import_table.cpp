@@ -190,10 +190,10 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   for (std::size_t row = 0; row < in.table.rows; ++row) {
     if (in.table.missing(*in.task, row)) {
       if (rule != MissingRule::drop) {
-        throw Error(
-            fmt::format("{}: task column '{}' has no value; expected one (--missing drop "
-                        "leaves such rows out)",
-                        in.table.where(row), in.table.columns[*in.task].name));
+        throw Error(fmt::format(
+            "{}: task column '{}' has no value; expected one (--missing-marks says what counts as "
+            "missing, --missing drop leaves such rows out)",
+            in.table.where(row), in.table.columns[*in.task].name));
       }
       out.of_row[row] = no_task;
       ++dropped;

@@ -306,12 +306,21 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+namespace {
+
+/// One text for each number; -0 is 0.
+std::string number_key(double number) {
+  return fmt::format("{}", number + 0.0);
+}
+
+}  // namespace
+
 NameIndex::NameIndex(const std::vector<std::string>& names)
     : numeric_(!names.empty() && std::ranges::all_of(names, [](const std::string& name) {
         return parse_number(name).has_value();
       })) {
   for (std::size_t i = 0; i < names.size(); ++i) {
-    index_.emplace(numeric_ ? fmt::format("{}", *parse_number(names[i])) : names[i], i);
+    index_.emplace(numeric_ ? number_key(*parse_number(names[i])) : names[i], i);
   }
 }
 
@@ -320,7 +329,7 @@ std::optional<std::size_t> NameIndex::find(std::string_view name, const TextForm
   if (numeric_) {
     auto number = parse_number(key, format);
     if (!number) number = parse_number(key);
-    if (number) key = fmt::format("{}", *number);
+    if (number) key = number_key(*number);
   }
   const auto found = index_.find(key);
   if (found == index_.end()) return {};

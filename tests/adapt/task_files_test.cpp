@@ -61,7 +61,8 @@ class AdaptFiles : public testing::Test {
                "algorithm = \"maml\"\ninner.steps = 1\n[network]\n" + network +
                    "[loss]\ntype = \"" + (labels ? "cross_entropy" : "mse") +
                    "\"\n[data]\nsource = \"file\"\npath = \"d.kshot\"\nshots = 1\nqueries = 1\n" +
-                   (tasks ? "variable_size = true\n" : "ways = " + std::to_string(ways_) + "\n") +
+                   (labels ? "ways = " + std::to_string(outputs) + "\n" : "") +
+                   (tasks ? "variable_size = true\n" : "") +
                    "[train]\nsteps = 1\nmeta_batch = 2\nvalidate_every = 0\n");
     const Outcome trained = kshot({"train", "c.toml", "--out", "run", "--quiet"});
     ASSERT_EQ(trained.status, 0) << trained.error;
