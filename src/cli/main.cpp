@@ -1,5 +1,6 @@
 // The command line: what can be asked for, with examples; the work is behind cli/commands.h.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -7,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/embed_command.h"
 #include "cli/import_command.h"
+#include "io/atomic_file.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
 
@@ -23,6 +25,20 @@ std::string command_text(int argc, char** argv) {
     text += (i > 0 ? " " : "") + (plain ? word : "'" + word + "'");
   }
   return text;
+}
+
+extern "C" void end_by_signal(int signal) {
+  io::remove_temporaries();
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+/// A process that is stopped leaves no half-written file. Signals that whoever started it has
+/// ignored (nohup) stay ignored; `train` notes them itself while it trains.
+void leave_nothing_behind() {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
+  }
 }
 
 class CommandLine {
@@ -382,6 +398,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
 
 int main(int argc, char** argv) {
   try {
+    kshot::cli::leave_nothing_behind();
     kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
     const int status = line.run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
