@@ -311,10 +311,14 @@ probe of about a second, or with --gflops from an assumed rate.)");
                             R"(Examples:
   kshot inspect runs/first/best.safetensors
   kshot inspect omniglot.kshot
+  kshot inspect omniglot.kshot --classes
   kshot inspect adapted/predictions.npz --values)");
     sub->add_option("file", inspect_file_, "File, or run folder (its best checkpoint)")->required();
     sub->add_flag("--values", inspect_values_, "Show the first values of each array");
-    sub->callback([this] { status_ = run_inspect(inspect_file_, inspect_values_); });
+    sub->add_flag("--classes", inspect_classes_,
+                  "Data files: list every class or task with its split and its number of examples");
+    sub->callback(
+        [this] { status_ = run_inspect(inspect_file_, inspect_values_, inspect_classes_); });
   }
 
   void add_config() {
@@ -388,6 +392,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   PlanArguments plan_;
   std::string inspect_file_;
   bool inspect_values_ = false;
+  bool inspect_classes_ = false;
   ConfigArguments config_;
   VerifyArguments verify_;
   DemoArguments demo_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/utf8.h"
 #include "io/atomic_file.h"
 #include "kshot/error.h"
 

@@ -20,7 +20,6 @@
 namespace kshot::io {
 namespace {
 
-constexpr std::array all_splits = {Split::train, Split::validation, Split::test};
 constexpr std::array default_shares = {0.64, 0.16, 0.2};
 
 std::string lower(std::string_view text) {
@@ -145,14 +144,6 @@ std::string random_how(const SplitOptions& options) {
       options.fractions.empty() ? " (neither a list, a table nor a folder divides them)" : "");
 }
 
-std::string lists_how(const SplitOptions& options) {
-  std::string out = "by the lists ";
-  for (const auto& [split, path] : options.lists) {
-    out += fmt::format("{}{}={}", out.ends_with(' ') ? "" : ", ", split_name(split), path.string());
-  }
-  return out;
-}
-
 [[noreturn]] void unknown_name(const std::string& where, const std::string& name,
                                const std::vector<std::string>& names, const std::string& what) {
   throw Error(fmt::format("{}: '{}' is not among the data's {} {} ('{}', ...)", where, name,
@@ -267,6 +258,14 @@ std::string name_some(const std::vector<std::string>& names, std::size_t most) {
   return out;
 }
 
+std::string lists_how(const SplitOptions& options) {
+  std::string out = "by the lists ";
+  for (const auto& [split, path] : options.lists) {
+    out += fmt::format("{}{}={}", out.ends_with(' ') ? "" : ", ", split_name(split), path.string());
+  }
+  return out;
+}
+
 std::vector<ListedName> read_split_lists(const SplitOptions& options) {
   std::vector<ListedName> out;
   std::unordered_map<std::string, std::vector<ListedName>> seen;
@@ -323,7 +322,7 @@ std::optional<std::size_t> find_split_column(const Table& table) {
 }  // namespace
 
 std::vector<GroupRow> read_group_table(const std::filesystem::path& path) {
-  const Table table = read_csv(path);
+  const Table table = read_name_table(path);
   const auto split_column = find_split_column(table);
   std::optional<std::size_t> name_column;
   for (std::size_t c = 1; c < table.columns.size(); ++c) {

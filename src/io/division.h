@@ -32,6 +32,9 @@ struct ListedName {
 /// unless `options.allow_shared`; then a name is there once per split.
 std::vector<ListedName> read_split_lists(const SplitOptions& options);
 
+/// "by the lists train=a.txt, test=b.txt".
+std::string lists_how(const SplitOptions& options);
+
 /// A row of SplitOptions::table.
 struct GroupRow {
   std::string key, name, where;
@@ -44,6 +47,7 @@ struct NamedClass {
   std::string name;
   std::string key;  ///< what classes that are the same have in common; mostly the name
   std::size_t examples = 0;
+  std::size_t index = 0;       ///< the caller's: classes that are left out disappear from the list
   std::optional<Split> given;  ///< what the data say, by a folder or a table
   std::vector<Split> splits;   ///< the outcome; empty: left out
 };
