@@ -9,6 +9,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/utf8.h"
 #include "io/column_reading.h"
 #include "io/csv.h"
 #include "io/import_common.h"
@@ -182,7 +183,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   Tasks out;
   out.of_row.assign(in.table.rows, 0);
   if (!in.task) {
-    out.names = {header_text(std::filesystem::path(in.table.origin).stem().string())};
+    out.names = {printable(std::filesystem::path(in.table.origin).stem().string())};
     return out;
   }
   std::unordered_map<std::string, std::size_t> index;
