@@ -69,7 +69,8 @@ struct PlanArguments {
 };
 int run_plan(const PlanArguments& arguments);
 
-int run_inspect(const std::string& file, bool values);
+/// `classes`: list every class of a data file.
+int run_inspect(const std::string& file, bool values, bool classes);
 int run_devices();
 
 struct ConfigArguments {

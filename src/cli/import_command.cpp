@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/text_options.h"
+#include "io/division.h"
 #include "io/import.h"
 #include "io/log.h"
 #include "io/output_file.h"
@@ -44,9 +45,11 @@ constexpr const char* images_examples = R"(Examples:
       --split train=train_classes.txt --split test=test_classes.txt
   kshot import images birds/ -o birds.kshot --size 84 --fractions 0.7,0.1,0.2 --seed 3
 
-The source has a folder of PNG or JPEG images for every class: birds/robin/0001.jpg. Folders
-train, val and test above the class folders are the splits, unless --split or --fractions says
-otherwise. A split list has the name of a class folder on every line.)";
+The source has a folder of PNG or JPEG images for every class: birds/robin/0001.jpg. Folders above
+the class folders that are called train, val, test or the like (training, meta-train, base; valid,
+dev; testing, eval, novel) are the splits, unless --split or --fractions says otherwise. Where the
+folders leave that open, nothing is imported and --by-folders, --fractions or --split settles it. A
+split list has the name of a class folder on every line. One class in two splits is an error.)";
 
 constexpr const char* arrays_examples = R"(Examples:
   kshot import arrays leaves100.npy -o leaves.kshot --classes classes.tsv --standardise
@@ -79,6 +82,7 @@ struct Common {
   std::vector<std::string> split_lists;
   std::string fractions;
   std::uint64_t seed = 1;
+  bool allow_shared = false;
 };
 
 void add_common(CLI::App& command, Common& common, bool fractions) {
@@ -100,10 +104,19 @@ void add_common(CLI::App& command, Common& common, bool fractions) {
   }
 }
 
+/// Options of the imports whose groups are classes.
+void add_class_options(CLI::App& command, Common& common, io::ClassImport& options) {
+  command
+      .add_option("--min-examples", options.min_examples,
+                  "Leave out classes with fewer examples than this")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_flag("--allow-shared-classes", common.allow_shared,
+                   "Accept a class in several splits, and several classes of one name");
+}
+
 Split parse_split(const std::string& text, const std::string& name) {
-  if (name == "train") return Split::train;
-  if (name == "validation" || name == "val") return Split::validation;
-  if (name == "test") return Split::test;
+  if (const auto split = io::split_from_name(name)) return *split;
   throw Error(fmt::format("--split {}: expected train=FILE, validation=FILE or test=FILE", text));
 }
 
@@ -147,6 +160,7 @@ void apply(const Common& common, io::ImportCommon* options) {
     }
   }
   options->splits.seed = common.seed;
+  options->splits.allow_shared = common.allow_shared;
 }
 
 /// "84" or "64x48" (width x height).
@@ -195,6 +209,7 @@ void print_summary(const io::ImportSummary& summary) {
                fewest == most ? fmt::format("{}", fewest) : fmt::format("{} to {}", fewest, most),
                tasks ? "task" : "class");
   }
+  fmt::print("  divided {}\n", summary.division);
   for (const std::string& column : summary.columns) fmt::print("  column {}\n", column);
   for (const std::string& note : summary.notes) fmt::print("  note: {}\n", note);
 }
@@ -214,6 +229,9 @@ void add_omniglot(CLI::App& import) {
       ->type_name("SOURCE");
   command->add_option("--size", request->options.size, "Height and width in pixels")
       ->capture_default_str();
+  command->add_flag("--skip-bad", request->options.skip_bad,
+                    "Leave out pictures that cannot be read, and list them");
+  add_class_options(*command, request->common, request->options);
   add_common(*command, request->common, false);
   command->callback([request] {
     apply(request->common, &request->options);
@@ -237,6 +255,21 @@ void add_images(CLI::App& import) {
   command->add_flag("--crop", request->options.crop,
                     "Take the centre of the wanted aspect ratio; else squeeze");
   command->add_flag("--invert", request->options.invert, "Black becomes 1, white 0");
+  command
+      ->add_option("--background", request->options.background,
+                   "What lies behind transparent pixels; stored: nothing, their own colour counts")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, io::Background>{{"stored", io::Background::stored},
+                                                {"white", io::Background::white},
+                                                {"black", io::Background::black}},
+          CLI::ignore_case))
+      ->option_text("stored|white|black [stored]");
+  command->add_flag("--skip-bad", request->options.skip_bad,
+                    "Leave out pictures that cannot be read, and list them");
+  command->add_flag("--by-folders", request->options.splits.by_folders,
+                    "A class goes by the first folder above it that is called train, val, test or "
+                    "the like; what has none is left out");
+  add_class_options(*command, request->common, request->options);
   add_common(*command, request->common, true);
   command->callback([request] {
     apply(request->common, &request->options);
@@ -263,16 +296,18 @@ void add_arrays(CLI::App& import) {
       ->add_option("--classes", request->options.splits.table,
                    "Table of the classes' names, splits")
       ->type_name("FILE.tsv");
-  command->add_option("--layout", request->options.layout, "Where the channels of images are")
+  command->add_option("--layout", request->options.layout, "What the axes of an example are")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, io::ArrayLayout>{{"auto", io::ArrayLayout::automatic},
                                                  {"hwc", io::ArrayLayout::hwc},
-                                                 {"chw", io::ArrayLayout::chw}},
+                                                 {"chw", io::ArrayLayout::chw},
+                                                 {"hw", io::ArrayLayout::hw},
+                                                 {"vectors", io::ArrayLayout::vectors}},
           CLI::ignore_case))
-      ->type_name("auto|hwc|chw")
-      ->option_text("auto|hwc|chw [auto]");
+      ->option_text("auto|vectors|hw|hwc|chw [auto]");
   command->add_flag("--standardise", request->options.standardise,
                     "Vectors: to mean 0 and deviation 1 over the training classes");
+  add_class_options(*command, request->common, request->options);
   add_common(*command, request->common, true);
   command->callback([request] {
     apply(request->common, &request->options);

@@ -14,9 +14,11 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/text.h"
 #include "cli/commands.h"
 #include "engine/checkpoint.h"
 #include "io/dataset.h"
+#include "io/division.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
 #include "kshot/error.h"
@@ -73,7 +75,29 @@ void print_safetensors(const fs::path& file, bool values) {
   print_tensors(content.tensors, values);
 }
 
-void print_dataset(const fs::path& file) {
+/// The classes or tasks of a split: all, one per line, or the first few names.
+void print_groups(const io::DatasetHeader& h, const std::vector<std::uint32_t>& indices, bool all) {
+  std::vector<std::string> names;
+  for (const std::uint32_t i : indices) {
+    names.push_back(h.groups[i].name);
+    if (all) fmt::print("  {}: {} rows\n", printable(names.back()), h.groups[i].rows);
+  }
+  if (!all) fmt::print("  {}\n", io::name_some(names, 5));
+}
+
+void print_picture_preparation(const io::Preprocessing& p) {
+  if (p.kind != io::Preprocessing::Kind::image) return;
+  const std::string fit = p.fit == io::ImageFit::exact     ? "pictures of this size only"
+                          : p.fit == io::ImageFit::squeeze ? "resized, whatever the aspect ratio"
+                                                           : "centre of the aspect ratio, resized";
+  const std::string behind = p.background == io::Background::stored  ? "transparency dropped"
+                             : p.background == io::Background::white ? "laid on white"
+                                                                     : "laid on black";
+  fmt::print("pictures: {}, {}, {}{}\n", p.input.channels == 1 ? "grey" : "RGB", fit, behind,
+             p.inverted ? ", inverted (black is 1)" : "");
+}
+
+void print_dataset(const fs::path& file, bool classes) {
   const std::shared_ptr<const io::Dataset> data = io::Dataset::open(file);
   const io::DatasetHeader& h = data->header();
   fmt::print("{}: data file of kshot, {} bytes, checksum {:08x}\n", file.string(),
@@ -99,8 +123,10 @@ void print_dataset(const fs::path& file) {
     }
     fmt::print("{:<10}  {} {}, {} rows ({} to {} each)\n", split_name(split), indices.size(),
                groups, rows, fewest, most);
+    print_groups(h, indices, classes);
   }
   for (const auto& [key, text] : h.provenance) fmt::print("{}: {}\n", key, text);
+  print_picture_preparation(h.preprocessing);
   for (const io::Preprocessing::Column& c : h.preprocessing.columns) {
     fmt::print("column {}: {}\n", c.name,
                c.categories.empty()
@@ -111,7 +137,7 @@ void print_dataset(const fs::path& file) {
 
 }  // namespace
 
-int run_inspect(const std::string& name, bool values) {
+int run_inspect(const std::string& name, bool values, bool classes) {
   fs::path file = name;
   std::error_code ignored;
   if (fs::is_directory(file, ignored)) file = find_checkpoint(file);
@@ -125,7 +151,7 @@ int run_inspect(const std::string& name, bool values) {
   } else if (extension == ".safetensors") {
     print_safetensors(file, values);
   } else if (extension == ".kshot") {
-    print_dataset(file);
+    print_dataset(file, classes);
   } else {
     throw Error(
         fmt::format("{}: expected a file named .safetensors, .kshot, .npz or .npy", file.string()));

@@ -1,5 +1,6 @@
 // The command line: what can be asked for, with examples; the work is behind cli/commands.h.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -8,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/embed_command.h"
 #include "cli/import_command.h"
+#include "io/atomic_file.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
 
@@ -24,6 +26,20 @@ std::string command_text(int argc, char** argv) {
     text += (i > 0 ? " " : "") + (plain ? word : "'" + word + "'");
   }
   return text;
+}
+
+extern "C" void end_by_signal(int signal) {
+  io::remove_temporaries();
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+/// A process that is stopped leaves no half-written file. Signals that whoever started it has
+/// ignored (nohup) stay ignored; `train` notes them itself while it trains.
+void leave_nothing_behind() {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
+  }
 }
 
 class CommandLine {
@@ -308,10 +324,14 @@ probe of about a second, or with --gflops from an assumed rate.)");
                             R"(Examples:
   kshot inspect runs/first/best.safetensors
   kshot inspect omniglot.kshot
+  kshot inspect omniglot.kshot --classes
   kshot inspect adapted/predictions.npz --values)");
     sub->add_option("file", inspect_file_, "File, or run folder (its best checkpoint)")->required();
     sub->add_flag("--values", inspect_values_, "Show the first values of each array");
-    sub->callback([this] { status_ = run_inspect(inspect_file_, inspect_values_); });
+    sub->add_flag("--classes", inspect_classes_,
+                  "Data files: list every class or task with its split and its number of examples");
+    sub->callback(
+        [this] { status_ = run_inspect(inspect_file_, inspect_values_, inspect_classes_); });
   }
 
   void add_config() {
@@ -387,6 +407,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   PlanArguments plan_;
   std::string inspect_file_;
   bool inspect_values_ = false;
+  bool inspect_classes_ = false;
   ConfigArguments config_;
   VerifyArguments verify_;
   DemoArguments demo_;
@@ -397,6 +418,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
 
 int main(int argc, char** argv) {
   try {
+    kshot::cli::leave_nothing_behind();
     kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
     const int status = line.run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {

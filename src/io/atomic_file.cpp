@@ -5,8 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <climits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -30,6 +33,27 @@ std::filesystem::path temporary_name(const std::filesystem::path& path) {
          (temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(counter++));
 }
 
+/// Paths of the temporaries that exist, where a signal handler finds them: it may take no lock and
+/// no memory. A temporary beyond the last place is not removed on a signal.
+struct Place {
+  std::atomic<bool> taken{false};
+  std::atomic<bool> live{false};
+  std::array<char, PATH_MAX> path{};
+};
+std::array<Place, 32> places;
+
+Place* register_temporary(const std::filesystem::path& path) {
+  if (path.native().size() >= PATH_MAX) return nullptr;
+  for (Place& place : places) {
+    if (place.taken.exchange(true)) continue;
+    std::ranges::copy(path.native(), place.path.begin());
+    place.path[path.native().size()] = '\0';
+    place.live = true;
+    return &place;
+  }
+  return nullptr;
+}
+
 /// Makes the rename itself durable. Some file systems cannot sync folders: that is not a failure of
 /// the write.
 void sync_folder(const std::filesystem::path& path) {
@@ -44,6 +68,22 @@ void sync_folder(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+void remove_temporaries() noexcept {
+  for (Place& place : places) {
+    if (place.live) ::unlink(place.path.data());
+  }
+}
+
+AtomicFile::Registration::Registration(const std::filesystem::path& path)
+    : place_(register_temporary(path)) {}
+
+AtomicFile::Registration::~Registration() {
+  auto* place = static_cast<Place*>(place_);
+  if (place == nullptr) return;
+  place->live = false;
+  place->taken = false;
+}
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   if (!path_.has_filename()) throw Error("cannot write " + path_.string() + ": not a file name");
@@ -65,6 +105,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (descriptor_ < 0 && errno == EEXIST);
   if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
+  registration_ = std::make_unique<Registration>(temporary_);
   if (exists) (void)!::fchmod(descriptor_, existing.st_mode & 07777);
 }
 
@@ -115,6 +156,7 @@ void AtomicFile::commit() {
   if (::close(std::exchange(descriptor_, -1)) != 0) fail();
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail();
   temporary_.clear();
+  registration_.reset();
   sync_folder(path_);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,11 +39,26 @@ class AtomicFile {
   std::filesystem::path temporary_;
   std::string buffer_;
   int descriptor_ = -1;
+  /// Notes the temporary for remove_temporaries() while it exists.
+  class Registration {
+   public:
+    explicit Registration(const std::filesystem::path& path);
+    ~Registration();
+    Registration(const Registration&) = delete;
+    Registration& operator=(const Registration&) = delete;
+
+   private:
+    void* place_;
+  };
+  std::unique_ptr<Registration> registration_;
 };
 
-/// Removes the temporaries of `path` that killed processes have left beside it. To be called where no
-/// other process can be writing `path`.
+/// Removes the temporaries of `path` that killed processes have left beside it. To be called where
+/// no other process can be writing `path`.
 void remove_leftovers(const std::filesystem::path& path);
+/// Removes the temporaries of all files that are being written, for a signal handler that ends the
+/// process: it takes no lock and no memory.
+void remove_temporaries() noexcept;
 
 /// Replaces the file with `data` through an AtomicFile.
 void write_file_atomic(const std::filesystem::path& path, std::string_view data);

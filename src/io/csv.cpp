@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/text.h"
 #include "io/atomic_file.h"
 #include "kshot/error.h"
 

@@ -14,6 +14,7 @@
 
 #include "base/episode_arithmetic.h"
 #include "base/prefetch.h"
+#include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/output_file.h"
 #include "io/system_error.h"
@@ -64,7 +65,7 @@ json header_json(const DatasetHeader& header) {
     groups["rows"].push_back(group.rows);
   }
   json provenance = json::object();
-  for (const auto& [key, value] : header.provenance) provenance[key] = value;
+  for (const auto& [key, value] : header.provenance) provenance[key] = printable(value);
   json out{{"kind", header.kind == GroupKind::classes ? "classes" : "tasks"},
            {"input",
             {{"channels", header.input.channels},
@@ -354,6 +355,10 @@ DatasetWriter::DatasetWriter(const std::filesystem::path& path, DatasetHeader he
 DatasetWriter::~DatasetWriter() = default;
 
 void DatasetWriter::begin_group(const std::string& name, Split split) {
+  if (!is_utf8(name)) {
+    throw Error(fmt::format("'{}': the name of a {} is not UTF-8 text; rename it", printable(name),
+                            state_->header.kind == GroupKind::classes ? "class" : "task"));
+  }
   state_->header.groups.push_back({name, split, state_->header.rows(), 0});
 }
 

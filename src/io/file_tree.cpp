@@ -1,48 +1,125 @@
 #include "io/file_tree.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <zip.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <string_view>
+#include <system_error>
 #include <unordered_map>
+#include <utility>
 
+#include "base/text.h"
 #include "io/atomic_file.h"
+#include "io/system_error.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
 namespace {
 
-/// What copying programs leave behind ("__MACOSX/", ".DS_Store", "Thumbs.db" is no image).
-bool is_hidden(const std::string& file) {
-  return file.starts_with('.') || file.find("/.") != std::string::npos ||
-         file.starts_with("__MACOSX/");
+/// A name that copying and viewing programs leave behind: ".DS_Store", "__MACOSX", "@eaDir".
+bool is_hidden(std::string_view name) {
+  return name.starts_with('.') || name == "__MACOSX" || name == "@eaDir";
 }
 
 class FolderTree final : public FileTree {
  public:
   explicit FolderTree(std::filesystem::path root) : root_(std::move(root)) {
-    std::error_code error;
-    using Options = std::filesystem::directory_options;
-    std::filesystem::recursive_directory_iterator it(root_, Options::follow_directory_symlink,
-                                                     error);
-    while (!error && it != std::filesystem::recursive_directory_iterator()) {
-      if (it->is_regular_file()) {
-        std::string file = it->path().lexically_relative(root_).generic_string();
-        if (!is_hidden(file)) files_.push_back(std::move(file));
-      }
-      it.increment(error);
+    std::vector<Identity> above;
+    std::error_code error;  // a missing root is reported by `walk`
+    const std::filesystem::path whole = std::filesystem::canonical(root_, error);
+    for (auto folder = whole; folder.has_relative_path();) {
+      folder = folder.parent_path();
+      struct stat info {};
+      if (::stat(folder.c_str(), &info) == 0) above.emplace_back(info.st_dev, info.st_ino);
     }
-    if (error) {
-      throw Error(fmt::format("cannot list {}: {}", root_.string(), error.message()));
-    }
+    walk(root_, "", &above);
     std::ranges::sort(files_);
   }
   std::string read(const std::string& file) const override { return read_file(root_ / file); }
-  std::string name(const std::string& file) const override { return (root_ / file).string(); }
+  std::string name(const std::string& file) const override {
+    return printable((root_ / file).string());
+  }
 
  private:
+  /// Device and number of a folder, by which a link to a folder above is known.
+  using Identity = std::pair<dev_t, ino_t>;
+
+  void walk(const std::filesystem::path& folder, const std::string& prefix,
+            std::vector<Identity>* above) {
+    struct stat info {};
+    if (::stat(folder.c_str(), &info) != 0) throw_system_error("cannot list", folder, errno);
+    const Identity identity{info.st_dev, info.st_ino};
+    if (std::ranges::find(*above, identity) != above->end()) {
+      left_out_.push_back(prefix.substr(0, prefix.size() - 1) + " (a link to a folder above it)");
+      return;
+    }
+    above->push_back(identity);
+    std::error_code error;
+    std::filesystem::directory_iterator it(folder, error);
+    for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+      const std::string name = it->path().filename().string();
+      if (!is_hidden(name)) visit(it->path(), prefix + name, above);
+    }
+    if (error) {
+      throw Error(fmt::format("cannot list {}: {}", folder.string(), error.message()));
+    }
+    above->pop_back();
+  }
+
+  void visit(const std::filesystem::path& path, const std::string& file,
+             std::vector<Identity>* above) {
+    std::error_code error;
+    switch (std::filesystem::status(path, error).type()) {
+      case std::filesystem::file_type::regular:
+        files_.push_back(file);
+        break;
+      case std::filesystem::file_type::directory:
+        walk(path, file + "/", above);
+        break;
+      case std::filesystem::file_type::not_found:
+        left_out_.push_back(file + " (a link to nothing)");
+        break;
+      case std::filesystem::file_type::none:
+        left_out_.push_back(fmt::format("{} ({})", file, error.message()));
+        break;
+      default:
+        left_out_.push_back(file + " (not a file)");
+    }
+  }
+
   std::filesystem::path root_;
 };
+
+/// The path of an entry with "/" between folders (Windows programs write "\\") and without "." and
+/// empty parts; nothing for a folder, for a hidden file, and for what lies in a hidden folder.
+std::optional<std::string> entry_path(std::string name, const std::string& archive) {
+  std::ranges::replace(name, '\\', '/');
+  const bool folder = name.empty() || name.back() == '/';
+  const bool absolute =
+      name.starts_with('/') || (name.size() > 2 && name[1] == ':' && name[2] == '/');
+  std::string out;
+  bool hidden = folder;
+  for (std::size_t begin = 0; begin < name.size();) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    const std::string part = name.substr(begin, end - begin);
+    begin = end + 1;
+    if (part.empty() || part == ".") continue;
+    if (part == ".." || absolute) {
+      throw Error(
+          fmt::format("{}: the entry '{}' leads outside of the archive; expected names "
+                      "relative to it",
+                      archive, printable(name)));
+    }
+    hidden = hidden || is_hidden(part);
+    out += (out.empty() ? "" : "/") + part;
+  }
+  if (hidden || out.empty()) return {};
+  return out;
+}
 
 class ZipTree final : public FileTree {
  public:
@@ -56,14 +133,10 @@ class ZipTree final : public FileTree {
       zip_error_fini(&error);
       throw Error(fmt::format("{}: expected a folder or a zip archive ({})", path_.string(), why));
     }
-    const zip_int64_t entries = zip_get_num_entries(archive_.get(), 0);
-    for (zip_int64_t i = 0; i < entries; ++i) {
-      const char* entry = zip_get_name(archive_.get(), static_cast<zip_uint64_t>(i), 0);
-      if (entry == nullptr) continue;
-      const std::string file = entry;
-      if (file.empty() || file.back() == '/' || is_hidden(file)) continue;
-      index_[file] = static_cast<zip_uint64_t>(i);
-      files_.push_back(file);
+    const auto entries = static_cast<zip_uint64_t>(zip_get_num_entries(archive_.get(), 0));
+    for (zip_uint64_t i = 0; i < entries; ++i) add_entry(i);
+    if (repeated_ > 0) {
+      left_out_.push_back(fmt::format("{} entries that the archive holds twice", repeated_));
     }
     std::ranges::sort(files_);
   }
@@ -74,6 +147,8 @@ class ZipTree final : public FileTree {
     if (zip_stat_index(archive_.get(), index, 0, &stat) != 0 || (stat.valid & ZIP_STAT_SIZE) == 0) {
       fail(file, zip_strerror(archive_.get()));
     }
+    constexpr zip_uint64_t most = zip_uint64_t{1} << 30;
+    if (stat.size > most) fail(file, fmt::format("{} bytes; expected at most {}", stat.size, most));
     const std::unique_ptr<zip_file_t, decltype(&zip_fclose)> entry(
         zip_fopen_index(archive_.get(), index, 0), &zip_fclose);
     if (entry == nullptr) fail(file, zip_strerror(archive_.get()));
@@ -86,17 +161,41 @@ class ZipTree final : public FileTree {
       const zip_int64_t got = zip_fread(entry.get(), out.data() + have, piece);
       if (got < 0) fail(file, zip_file_strerror(entry.get()));
       out.resize(have + static_cast<std::size_t>(got));
-      if (got == 0) break;
+      if (got == 0 || out.size() > stat.size) break;
     }
-    if (out.size() != stat.size) fail(file, "it is cut short");
+    if (out.size() != stat.size) fail(file, "its size is not that of the archive's list");
     return out;
   }
 
   std::string name(const std::string& file) const override {
-    return fmt::format("{}: {}", path_.string(), file);
+    return fmt::format("{}: {}", path_.string(), printable(file));
   }
 
  private:
+  void add_entry(zip_uint64_t i) {
+    const char* entry = zip_get_name(archive_.get(), i, 0);
+    if (entry == nullptr) return;
+    const auto file = entry_path(entry, path_.string());
+    if (!file) return;
+    zip_stat_t stat;
+    if (zip_stat_index(archive_.get(), i, 0, &stat) != 0) fail(*file, zip_strerror(archive_.get()));
+    if ((stat.valid & ZIP_STAT_ENCRYPTION_METHOD) != 0 && stat.encryption_method != ZIP_EM_NONE) {
+      throw Error(
+          fmt::format("{} is encrypted; expected an archive without a password", name(*file)));
+    }
+    const auto [first, fresh] = index_.emplace(*file, i);
+    if (fresh) {
+      files_.push_back(*file);
+      return;
+    }
+    zip_stat_t before;
+    if (zip_stat_index(archive_.get(), first->second, 0, &before) != 0 ||
+        before.size != stat.size || before.crc != stat.crc) {
+      throw Error(fmt::format("{} is twice in the archive, with different contents", name(*file)));
+    }
+    ++repeated_;
+  }
+
   [[noreturn]] void fail(const std::string& file, const std::string& why) const {
     throw Error(fmt::format("{}: cannot be read ({})", name(file), why));
   }
@@ -107,6 +206,7 @@ class ZipTree final : public FileTree {
   std::filesystem::path path_;
   std::unique_ptr<zip_t, Close> archive_;
   std::unordered_map<std::string, zip_uint64_t> index_;
+  std::size_t repeated_ = 0;
 };
 
 }  // namespace

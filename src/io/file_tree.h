@@ -10,18 +10,23 @@ namespace kshot::io {
 
 class FileTree {
  public:
-  /// Throws Error for a path that is neither a folder nor a zip archive, naming what it is for.
+  /// Throws Error for a path that is neither a folder nor a zip archive, and for an archive that is
+  /// encrypted, whose entries lead outside of it ("../a"), or that holds two different files of one
+  /// name. Hidden files and what copying programs leave behind are not there. Links are followed.
   static std::unique_ptr<FileTree> open(const std::filesystem::path& path);
   virtual ~FileTree() = default;
 
-  /// Files (not folders) below the root, "a/b/c.png", sorted.
+  /// Files (not folders) below the root, "a/b/c.png", sorted, each once.
   const std::vector<std::string>& files() const { return files_; }
+  /// What is there and cannot be read, each with the reason: "a/b (a link to nothing)".
+  const std::vector<std::string>& left_out() const { return left_out_; }
   virtual std::string read(const std::string& file) const = 0;
   /// For messages: "ARCHIVE.zip: a/b/c.png".
   virtual std::string name(const std::string& file) const = 0;
 
  protected:
   std::vector<std::string> files_;
+  std::vector<std::string> left_out_;
 };
 
 }  // namespace kshot::io

@@ -16,7 +16,7 @@ namespace kshot::io {
 
 /// Which classes or tasks go to which split: by lists, or by shares of a seeded shuffle.
 struct SplitOptions {
-  /// Text files, one name a line; several a split. What no file lists is left out.
+  /// Text files, one name per line; a split may have several. What no file lists is left out.
   std::vector<std::pair<Split, std::filesystem::path>> lists;
   /// Table with a column `split`: its first column is the index (arrays) or name (tables) of a
   /// class or task, a column `name`, `class` or else its second one the name to keep.
@@ -24,6 +24,11 @@ struct SplitOptions {
   /// Shares of train, validation, test. Where nothing else is given: 0.64, 0.16, 0.2.
   std::vector<double> fractions;
   std::uint64_t seed = 1;
+  /// Images: a class goes by the first folder above it that names a split, wherever that folder
+  /// stands; what has none is left out.
+  bool by_folders = false;
+  /// One class may be in two splits, or several classes have one name.
+  bool allow_shared = false;
 };
 
 struct ImportCommon {
@@ -33,10 +38,16 @@ struct ImportCommon {
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;
 };
 
+/// Imports whose groups are classes.
+struct ClassImport : ImportCommon {
+  std::size_t min_examples = 1;  ///< classes with fewer are left out
+};
+
 struct ImportSummary {
   std::filesystem::path output;
   DatasetHeader header;
   std::uint64_t bytes = 0;
+  std::string division;  ///< how the classes or tasks were divided
   std::vector<std::string> notes;
   /// How each column of a table was read, in their order.
   std::vector<std::string> columns;
@@ -46,27 +57,32 @@ struct ImportSummary {
 /// <alphabet>/characterNN/*.png, black on white. Split lists hold "Alphabet/characterNN/rotDDD": a
 /// class turned counter-clockwise by 0, 90, 180 or 270 degrees ("/rotDDD" may be left out). Strokes
 /// become 1, paper 0.
-struct OmniglotImport : ImportCommon {
+struct OmniglotImport : ClassImport {
   std::vector<std::filesystem::path> sources;
   int size = 28;
+  bool skip_bad = false;  ///< pictures that cannot be read are left out and noted
 };
 ImportSummary import_omniglot(const OmniglotImport& options);
 
-/// A folder or zip archive with a folder of PNG and JPEG images for every class; `train`, `val` and
-/// `test` folders above them, if there are, are the splits.
-struct ImagesImport : ImportCommon {
+/// A folder or zip archive with a folder of PNG and JPEG images for every class. Folders above them
+/// that are called `train`, `val`, `test` or the like are the splits; where that is not clear, the
+/// import is refused. Where lists or fractions divide, classes of one name below such folders are
+/// one class.
+struct ImagesImport : ClassImport {
   std::filesystem::path source;
   int height = 0, width = 0;  ///< 0: that of the images, which must then be equal
   bool grey = false;          ///< else RGB
   bool crop = false;          ///< the centre of the wanted aspect ratio, else squeezed
   bool invert = false;
+  bool skip_bad = false;  ///< pictures that cannot be read are left out and noted
+  Background background = Background::stored;  ///< behind transparent pixels
 };
 ImportSummary import_images(const ImagesImport& options);
 
 /// Classes from arrays. References are FILE.npy, FILE.npz or FILE.npz:NAME. Without labels the
 /// array is [classes, examples, ...], with labels [N, ...], labels whole numbers [N]. An example is
 /// a vector [d] or an image [H, W], [H, W, C], [C, H, W].
-struct ArraysImport : ImportCommon {
+struct ArraysImport : ClassImport {
   std::string source;
   std::string labels;
   ArrayLayout layout = ArrayLayout::automatic;

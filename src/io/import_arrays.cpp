@@ -31,6 +31,11 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
     if (size == 0 || size > (std::size_t{1} << 24)) throw fail("an example is empty or too large");
   }
   const auto dim = [&](std::size_t i) { return static_cast<int>(dims[i]); };
+  const std::size_t rank = wanted == ArrayLayout::vectors ? 1 : wanted == ArrayLayout::hw ? 2 : 3;
+  if (wanted != ArrayLayout::automatic && dims.size() != rank) {
+    throw fail(fmt::format("--layout says that an example has {} ax{}; here it has {}", rank,
+                           rank == 1 ? "is" : "es", dims.size()));
+  }
   switch (dims.size()) {
     case 1:
       return {{.channels = dim(0)}};
@@ -58,8 +63,10 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
 /// A class and the rows of the array that belong to it.
 struct ArrayClass {
   std::string name;
-  std::optional<Split> split;
+  std::optional<Split> given;  ///< by the table of the classes
   std::vector<std::size_t> rows;
+  std::vector<Split> splits{};
+  bool in(Split split) const { return std::ranges::find(splits, split) != splits.end(); }
 };
 
 std::optional<std::size_t> parse_index(const std::string& text) {
@@ -75,7 +82,7 @@ std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Ten
   if (!labels) {
     const std::size_t per_class = x.shape[1];
     for (std::size_t c = 0; c < x.shape[0]; ++c) {
-      ArrayClass entry{fmt::format("{}", c), {}, {}};
+      ArrayClass entry{fmt::format("{}", c), {}, {}, {}};
       for (std::size_t k = 0; k < per_class; ++k) entry.rows.push_back(c * per_class + k);
       out.push_back(std::move(entry));
     }
@@ -95,51 +102,86 @@ std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Ten
     rows[values[row]].push_back(row);
   }
   for (auto& [label, members] : rows) {
-    out.push_back({fmt::format("{}", label), {}, std::move(members)});
+    out.push_back({fmt::format("{}", label), {}, std::move(members), {}});
   }
   return out;
 }
 
-/// Names and splits of the classes.
-void name_classes(const SplitOptions& options, const Tensor& x, std::vector<ArrayClass>* classes,
-                  std::vector<std::string>* notes) {
-  if (!options.table.empty()) {
-    std::map<std::string, GroupRow> by_key;
-    bool splits = true;
-    for (GroupRow& row : read_group_table(options.table)) {
-      if (!parse_index(row.key)) {
-        throw Error(
-            fmt::format("{}: first column holds '{}'; expected the index of a class, from 0",
-                        row.where, row.key));
-      }
-      splits = splits && row.split.has_value();
-      by_key[fmt::format("{}", *parse_index(row.key))] = std::move(row);
+/// Names and, where the table has them, splits of the classes. True where all have a split.
+bool name_classes(const SplitOptions& options, const Tensor& x, std::vector<ArrayClass>* classes) {
+  std::map<std::string, GroupRow> by_key;
+  bool splits = true;
+  for (GroupRow& row : read_group_table(options.table)) {
+    if (!parse_index(row.key)) {
+      throw Error(fmt::format("{}: first column holds '{}'; expected the index of a class, from 0",
+                              row.where, row.key));
     }
-    std::size_t used = 0;
-    for (ArrayClass& entry : *classes) {
-      const auto found = by_key.find(entry.name);
-      if (found == by_key.end()) {
-        throw Error(
-            fmt::format("{}: no row for class {} of {}; expected one for each of its {} "
-                        "classes",
-                        options.table.string(), entry.name, x.origin, classes->size()));
-      }
-      ++used;
-      entry.name = found->second.name;
-      entry.split = found->second.split;
-    }
-    if (used != by_key.size()) {
-      throw Error(fmt::format("{}: {} classes; expected the {} that {} has", options.table.string(),
-                              by_key.size(), classes->size(), x.origin));
-    }
-    if (splits && options.lists.empty() && options.fractions.empty()) return;
+    splits = splits && row.split.has_value();
+    by_key[fmt::format("{}", *parse_index(row.key))] = std::move(row);
   }
-  std::vector<std::string> names;
-  for (const ArrayClass& entry : *classes) names.push_back(entry.name);
-  SplitOptions rest = options;
-  rest.table.clear();  // its splits, if any, give way to lists or fractions
-  const auto splits = assign_splits(rest, names, "classes", notes);
-  for (std::size_t c = 0; c < classes->size(); ++c) (*classes)[c].split = splits[c];
+  for (ArrayClass& entry : *classes) {
+    const auto found = by_key.find(entry.name);
+    if (found == by_key.end()) {
+      throw Error(
+          fmt::format("{}: no row for class {} of {}; expected one for each of its {} "
+                      "classes",
+                      options.table.string(), entry.name, x.origin, classes->size()));
+    }
+    entry.name = found->second.name;
+    entry.given = found->second.split;
+  }
+  if (classes->size() != by_key.size()) {
+    throw Error(fmt::format("{}: {} classes; expected the {} that {} has", options.table.string(),
+                            by_key.size(), classes->size(), x.origin));
+  }
+  return splits;
+}
+
+/// Names the classes and gives them their splits; those that are left out go. Returns how.
+std::string divide(const ArraysImport& options, const Tensor& x, std::vector<ArrayClass>* classes,
+                   std::vector<std::string>* notes) {
+  const SplitOptions& splits = options.splits;
+  std::string how;
+  if (!splits.table.empty() && name_classes(splits, x, classes)) {
+    how = fmt::format("by the column 'split' of {}", splits.table.string());
+    if (!splits.lists.empty() || !splits.fractions.empty()) {
+      notes->push_back(fmt::format("the column 'split' of {} is not used: {} divides",
+                                   splits.table.string(),
+                                   splits.lists.empty() ? "--fractions" : "--split"));
+    }
+  }
+  std::vector<NamedClass> named;
+  for (const ArrayClass& entry : *classes) {
+    named.push_back({entry.name, entry.name, entry.rows.size(), named.size(), entry.given, {}});
+  }
+  const Division division = divide_classes(splits, x.origin, options.min_examples, how, "", &named);
+  notes->insert(notes->end(), division.notes.begin(), division.notes.end());
+  std::vector<ArrayClass> kept;
+  for (const NamedClass& entry : named) {
+    kept.push_back(std::move((*classes)[entry.index]));
+    kept.back().splits = entry.splits;
+  }
+  *classes = std::move(kept);
+  return division.how;
+}
+
+/// An array without labels is [classes, examples, ...]. Throws Error where it is more likely that
+/// the labels are missing.
+void check_unlabelled(const Tensor& x, ArrayLayout layout, std::vector<std::string>* notes) {
+  const std::vector<std::size_t>& shape = x.shape;
+  const auto few = [](std::size_t dim) { return dim == 1 || dim == 3 || dim == 4; };
+  const bool bytes = x.dtype == Tensor::DType::u8 || x.dtype == Tensor::DType::boolean;
+  const bool pictures = (shape.size() == 3 && (bytes || (shape[1] == shape[2] && shape[1] >= 8))) ||
+                        (shape.size() == 4 && (few(shape[3]) || shape[1] == 1 || shape[1] == 3));
+  if (layout == ArrayLayout::automatic && pictures) {
+    throw Error(fmt::format(
+        "{}: shape {} without labels may be {} images or {} classes of {} examples; expected "
+        "--labels for images, or --layout {} for [classes, examples, {}]",
+        x.origin, shape_text(shape), shape[0], shape[0], shape[1],
+        shape.size() == 3 ? "vectors" : "hw", shape.size() == 3 ? "d" : "height, width"));
+  }
+  notes->push_back(fmt::format("no labels: shape {} is read as {} classes of {} examples each",
+                               shape_text(shape), shape[0], shape[1]));
 }
 
 /// Numbers of a row of vectors; throws Error for one that is not finite.
@@ -159,7 +201,7 @@ ColumnStatistics measure(const Tensor& x, const std::vector<ArrayClass>& classes
   ColumnStatistics statistics(d);
   std::vector<double> row_values(d);
   for (const ArrayClass& entry : classes) {
-    if (!entry.split || (split && entry.split != split)) continue;
+    if (split && !entry.in(*split)) continue;
     for (const std::size_t row : entry.rows) {
       read_vector(x, row, row_values);
       for (std::size_t i = 0; i < d; ++i) statistics.add(i, row_values[i]);
@@ -242,25 +284,27 @@ void write_rows(const Tensor& x, std::size_t leading, const ExampleLayout& layou
   std::vector<float> row_values(d);
   std::vector<std::uint8_t> row_bytes(d);
   std::vector<double> numbers(d);
+  const auto write_row = [&](std::size_t row) {
+    if (preprocessing.bytes) {
+      images->read(row, std::span<std::uint8_t>(row_bytes));
+      writer->add(std::span<const std::uint8_t>(row_bytes));
+      return;
+    }
+    if (images) {
+      images->read(row, std::span<float>(row_values));
+    } else {
+      read_vector(x, row, numbers);
+      for (std::size_t i = 0; i < d; ++i) {
+        row_values[i] =
+            preprocessing.columns[i].encode(numbers[i], fmt::format("{}: row {}", x.origin, row));
+      }
+    }
+    writer->add(std::span<const float>(row_values));
+  };
   for (const ArrayClass& entry : classes) {
-    if (!entry.split) continue;
-    writer->begin_group(entry.name, *entry.split);
-    for (const std::size_t row : entry.rows) {
-      if (preprocessing.bytes) {
-        images->read(row, std::span<std::uint8_t>(row_bytes));
-        writer->add(std::span<const std::uint8_t>(row_bytes));
-        continue;
-      }
-      if (images) {
-        images->read(row, std::span<float>(row_values));
-      } else {
-        read_vector(x, row, numbers);
-        for (std::size_t i = 0; i < d; ++i) {
-          row_values[i] =
-              preprocessing.columns[i].encode(numbers[i], fmt::format("{}: row {}", x.origin, row));
-        }
-      }
-      writer->add(std::span<const float>(row_values));
+    for (const Split split : entry.splits) {
+      writer->begin_group(entry.name, split);
+      for (const std::size_t row : entry.rows) write_row(row);
     }
   }
 }
@@ -286,23 +330,21 @@ ImportSummary import_arrays(const ArraysImport& options) {
         "{}: shape {}; expected [classes, examples, ...], or [examples, ...] with --labels",
         x.origin, shape_text(x.shape)));
   }
+  if (!labels) check_unlabelled(x, options.layout, &notes);
   const ExampleLayout layout = example_layout(std::span(x.shape).subspan(leading), options.layout,
                                               x.origin, shape_text(x.shape));
   if (options.standardise && layout.shape.spatial) {
     throw Error(fmt::format("{}: --standardise is for vectors; these are images", x.origin));
   }
-  if (options.layout != ArrayLayout::automatic && layout.layout == ArrayLayout::automatic) {
-    throw Error(
-        fmt::format("{}: shape {}; --layout is for images of several channels [H, W, C] or "
-                    "[C, H, W]",
-                    x.origin, shape_text(x.shape)));
-  }
-
   std::vector<ArrayClass> classes = collect_classes(x, labels);
-  name_classes(options.splits, x, &classes, &notes);
-  std::vector<std::optional<Split>> splits;
-  for (const ArrayClass& entry : classes) splits.push_back(entry.split);
-  require_training(splits, "class", x.origin);
+  std::string how = divide(options, x, &classes, &notes);
+  if (options.standardise &&
+      std::ranges::none_of(classes, [](const ArrayClass& c) { return c.in(Split::train); })) {
+    throw Error(
+        fmt::format("{}: --standardise: no class for training, whose mean and deviation "
+                    "count; expected at least one",
+                    x.origin));
+  }
 
   DatasetHeader header;
   header.kind = GroupKind::classes;
@@ -314,10 +356,10 @@ ImportSummary import_arrays(const ArraysImport& options) {
     describe_vectors(x, classes, options.standardise, &header.preprocessing, &notes);
   }
   header.element = header.preprocessing.bytes ? Element::u8 : Element::f32;
-  header.provenance = provenance_of("arrays", sources, options.splits);
+  header.provenance = provenance_of("arrays", sources, how);
   DatasetWriter writer(options.output, header);
   write_rows(x, leading, layout, classes, header, &writer);
-  return finish(&writer, options, std::move(notes));
+  return finish(&writer, options, std::move(how), std::move(notes));
 }
 
 }  // namespace kshot::io

@@ -7,43 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "io/division.h"
 #include "io/import.h"
 #include "io/tensor.h"
 
 namespace kshot::io {
-
-/// "train", "training", "val", "valid", "validation", "test" in any case.
-std::optional<Split> split_from_name(std::string_view name);
-
-/// A line of a split list.
-struct ListedName {
-  Split split;
-  std::string name;
-  std::string where;  ///< "FILE, line 3"
-};
-/// All names of all lists, in order. Throws Error for an empty list and for a name listed twice.
-std::vector<ListedName> read_split_lists(const SplitOptions& options);
-
-/// A row of SplitOptions::table.
-struct GroupRow {
-  std::string key, name, where;
-  std::optional<Split> split;  ///< none: the table has no column `split`
-};
-std::vector<GroupRow> read_group_table(const std::filesystem::path& path);
-
-/// The split of each of `names`, none for what is left out. Uses the lists, else the table (by
-/// key), else the fractions. `what`: "class" or "task", for messages.
-std::vector<std::optional<Split>> assign_splits(const SplitOptions& options,
-                                                const std::vector<std::string>& names,
-                                                const std::string& what,
-                                                std::vector<std::string>* notes);
-/// By shares of a seeded shuffle. Throws Error where a share above 0 gets nothing.
-std::vector<std::optional<Split>> fraction_splits(const SplitOptions& options, std::size_t count,
-                                                  const std::string& what);
-
-/// Throws Error unless there is a training group.
-void require_training(const std::vector<std::optional<Split>>& splits, const std::string& what,
-                      const std::string& source);
 
 /// "FILE.npz:NAME" or "FILE.npy:COLUMN" cut at its colon; `part` empty where there is none.
 struct ArrayReference {
@@ -85,15 +53,16 @@ class ColumnStatistics {
   std::vector<std::size_t> n_;
 };
 
-/// A file's name for a data file's header: as it is where it is UTF-8, else with "?" for each byte
-/// that is not ASCII.
-std::string header_text(std::string name);
+/// Lists pictures that were left out, each line with its reason.
+void note_bad_pictures(const std::vector<std::string>& bad, std::vector<std::string>* notes);
 
+/// `division`: how the classes or tasks were divided.
 std::vector<std::pair<std::string, std::string>> provenance_of(
-    const std::string& import, const std::vector<std::string>& sources, const SplitOptions& splits);
+    const std::string& import, const std::vector<std::string>& sources,
+    const std::string& division);
 
 /// Commits and describes.
-ImportSummary finish(DatasetWriter* writer, const ImportCommon& options,
+ImportSummary finish(DatasetWriter* writer, const ImportCommon& options, std::string division,
                      std::vector<std::string> notes);
 
 }  // namespace kshot::io

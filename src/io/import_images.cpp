@@ -4,138 +4,171 @@
 
 #include "io/file_tree.h"
 #include "io/image.h"
+#include "io/image_folders.h"
 #include "io/import_common.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
 namespace {
 
-struct ClassFolder {
-  std::string name;
-  std::optional<Split> split;  ///< from a train/val/test folder above
-  std::vector<std::string> files;
-};
-
-/// Class folders in order of name; a folder that all have in common is not part of the names.
-std::vector<ClassFolder> find_classes(const FileTree& tree, const std::string& source,
-                                      std::size_t* skipped) {
-  std::map<std::string, std::vector<std::string>> folders;
-  for (const std::string& file : tree.files()) {
-    if (!is_image_name(file)) {
-      ++*skipped;
-      continue;
-    }
-    const auto slash = file.rfind('/');
-    if (slash == std::string::npos) {
-      throw Error(
-          fmt::format("{}: expected a folder of images for every class, found the image "
-                      "'{}' outside of one",
-                      source, file));
-    }
-    folders[file.substr(0, slash)].push_back(file);
+/// Takes the pictures out that cannot be read; `bad` gets one line for each.
+void leave_out_bad(const FileTree& tree, int channels, std::vector<ClassFolder>* folders,
+                   std::vector<std::string>* bad) {
+  for (ClassFolder& folder : *folders) {
+    std::erase_if(folder.files, [&](const std::string& file) {
+      try {
+        decode_image(tree.read(file), channels, tree.name(file));
+        return false;
+      } catch (const Error& error) {
+        bad->emplace_back(error.what());
+        return true;
+      }
+    });
   }
-  if (folders.empty()) {
-    throw Error(fmt::format(
-        "{}: no images; expected a folder of PNG or JPEG images for every class", source));
-  }
-  std::size_t common = 0;  // length of the shared leading folders, with their slash
-  const std::string& first = folders.begin()->first;
-  while (folders.size() > 1) {
-    const auto slash = first.find('/', common);
-    if (slash == std::string::npos) break;
-    const std::string prefix = first.substr(0, slash + 1);
-    bool shared = true;
-    for (const auto& [folder, files] : folders) shared = shared && folder.starts_with(prefix);
-    if (!shared) break;
-    common = slash + 1;
-  }
-  std::vector<ClassFolder> out;
-  bool by_folder = true;
-  for (auto& [folder, files] : folders) {
-    ClassFolder entry{folder.substr(common), {}, std::move(files)};
-    const auto slash = entry.name.find('/');
-    if (slash != std::string::npos) entry.split = split_from_name(entry.name.substr(0, slash));
-    by_folder = by_folder && entry.split.has_value();
-    out.push_back(std::move(entry));
-  }
-  if (!by_folder) {
-    for (ClassFolder& entry : out) entry.split.reset();
-  }
-  return out;
 }
 
-}  // namespace
+/// Classes of one name below the folders that name splits become one class, because something else
+/// divides them; not so where a list names one of them with that folder.
+void merge_classes(const SplitOptions& options, std::vector<ClassFolder>* folders,
+                   std::vector<std::string>* notes) {
+  std::map<std::string, std::size_t> names;
+  for (std::size_t c = 0; c < folders->size(); ++c) {
+    if ((*folders)[c].split) names.emplace((*folders)[c].name, c);
+  }
+  if (names.empty()) return;
+  if (!options.lists.empty()) {
+    for (const ListedName& entry : read_split_lists(options)) {
+      if (names.contains(entry.name)) return;
+    }
+  }
+  std::map<std::string, ClassFolder> merged;
+  for (ClassFolder& folder : *folders) {
+    const auto [entry, fresh] = merged.try_emplace(folder.key, folder);
+    entry->second.name = folder.key;
+    if (fresh) continue;
+    auto& files = entry->second.files;
+    files.insert(files.end(), folder.files.begin(), folder.files.end());
+  }
+  notes->push_back(fmt::format(
+      "the folders look like a division, which {} replaces: {} class "
+      "folders are {} classes by their names below",
+      options.lists.empty() ? "--fractions" : "--split", folders->size(), merged.size()));
+  folders->clear();
+  for (auto& [key, folder] : merged) folders->push_back(std::move(folder));
+}
 
-ImportSummary import_images(const ImagesImport& options) {
+/// Writes pictures as they come; the first one may decide the size.
+class PictureWriter {
+ public:
+  PictureWriter(const ImagesImport& options, const FileTree& tree, std::string division)
+      : options_(options), tree_(tree) {
+    header_.kind = GroupKind::classes;
+    header_.element = Element::u8;
+    header_.input = {options.grey ? 1 : 3, options.height, options.width, true};
+    header_.preprocessing.kind = Preprocessing::Kind::image;
+    header_.preprocessing.inverted = options.invert;
+    header_.preprocessing.background = options.background;
+    header_.preprocessing.fit = options.height == 0 ? ImageFit::exact
+                                : options.crop      ? ImageFit::crop
+                                                    : ImageFit::squeeze;
+    header_.provenance = provenance_of("images", {options.source.string()}, division);
+  }
+
+  void add_class(const ClassFolder& folder, const std::string& name, Split split) {
+    bool begun = false;
+    for (const std::string& file : folder.files) {
+      Image image = decode_image(tree_.read(file), header_.input.channels, tree_.name(file),
+                                 options_.background);
+      transparent_ += image.transparent ? 1 : 0;
+      if (header_.input.height == 0) {
+        header_.input.height = image.height;
+        header_.input.width = image.width;
+        shaped_by_ = file;
+      }
+      if (options_.height == 0 &&
+          (image.height != header_.input.height || image.width != header_.input.width)) {
+        throw Error(
+            fmt::format("{}: {}x{} pixels, but '{}' has {}x{}; expected images of one "
+                        "size, or --size",
+                        tree_.name(file), image.width, image.height, shaped_by_,
+                        header_.input.width, header_.input.height));
+      }
+      if (!writer_) {
+        header_.preprocessing.input = header_.input;
+        writer_ = std::make_unique<DatasetWriter>(options_.output, header_);
+      }
+      image = prepare_image(header_.preprocessing, std::move(image), tree_.name(file));
+      if (!begun) writer_->begin_group(name, split);
+      begun = true;
+      writer_->add(std::span<const std::uint8_t>(image.pixels));
+    }
+  }
+
+  DatasetWriter* writer() { return writer_.get(); }
+  std::size_t transparent() const { return transparent_; }
+
+ private:
+  const ImagesImport& options_;
+  const FileTree& tree_;
+  DatasetHeader header_;
+  std::unique_ptr<DatasetWriter> writer_;
+  std::string shaped_by_;
+  std::size_t transparent_ = 0;
+};
+
+void check_options(const ImagesImport& options) {
   if (options.height < 0 || options.width < 0 || options.height > 4096 || options.width > 4096 ||
       (options.height == 0) != (options.width == 0)) {
     throw Error(fmt::format("--size {}x{}: expected height and width of 1 to 4096 pixels",
                             options.height, options.width));
   }
+  if (options.splits.by_folders &&
+      (!options.splits.lists.empty() || !options.splits.fractions.empty())) {
+    throw Error("--by-folders: expected without --split and --fractions");
+  }
+}
+
+}  // namespace
+
+ImportSummary import_images(const ImagesImport& options) {
+  check_options(options);
   const std::string source = options.source.string();
   const auto tree = FileTree::open(options.source);
-  std::size_t skipped = 0;
-  const std::vector<ClassFolder> classes = find_classes(*tree, source, &skipped);
-  std::vector<std::string> notes;
-  if (skipped > 0) notes.push_back(fmt::format("{} files are no PNG or JPEG: left out", skipped));
+  ImageFolders found = find_image_folders(*tree, source, options.splits);
+  std::vector<std::string> notes = std::move(found.notes);
+  std::vector<std::string> bad;
+  if (options.skip_bad) leave_out_bad(*tree, options.grey ? 1 : 3, &found.classes, &bad);
+  if (found.how.empty()) merge_classes(options.splits, &found.classes, &notes);
 
-  std::vector<std::optional<Split>> splits;
-  SplitOptions used = options.splits;
-  if (used.lists.empty() && used.table.empty() && used.fractions.empty() &&
-      classes.front().split.has_value()) {
-    for (const ClassFolder& entry : classes) splits.push_back(entry.split);
-    notes.emplace_back("splits by the folders train, val and test");
-  } else {
-    std::vector<std::string> names;
-    for (const ClassFolder& entry : classes) names.push_back(entry.name);
-    if (used.fractions.empty()) used.fractions = {0.64, 0.16, 0.2};
-    splits = assign_splits(used, names, "classes", &notes);
+  std::vector<NamedClass> classes;
+  for (const ClassFolder& folder : found.classes) {
+    NamedClass entry{folder.name, folder.key, folder.files.size(), classes.size(), {}, {}};
+    entry.given = folder.split;
+    classes.push_back(std::move(entry));
   }
-  require_training(splits, "class", source);
+  const std::string advice =
+      found.how.empty() ? ""
+                        : ", or --fractions A,B,C, which puts the pictures of equal names together "
+                          "and divides the classes at random";
+  Division division =
+      divide_classes(options.splits, source, options.min_examples, found.how, advice, &classes);
+  notes.insert(notes.end(), division.notes.begin(), division.notes.end());
 
-  const int channels = options.grey ? 1 : 3;
-  int height = options.height;
-  int width = options.width;
-  DatasetHeader header;
-  std::unique_ptr<DatasetWriter> writer;
-  std::string shaped_by;
+  PictureWriter pictures(options, *tree, division.how);
   for (std::size_t c = 0; c < classes.size(); ++c) {
-    if (!splits[c]) continue;
-    bool begun = false;
-    for (const std::string& file : classes[c].files) {
-      Image image = decode_image(tree->read(file), channels, tree->name(file));
-      if (height == 0) {
-        height = image.height;
-        width = image.width;
-        shaped_by = file;
-      }
-      if (options.height == 0 && (image.height != height || image.width != width)) {
-        throw Error(
-            fmt::format("{}: {}x{} pixels, but '{}' has {}x{}; expected images of one size, "
-                        "or --size",
-                        tree->name(file), image.width, image.height, shaped_by, width, height));
-      }
-      if (!writer) {
-        header.kind = GroupKind::classes;
-        header.input = {channels, height, width, true};
-        header.element = Element::u8;
-        header.preprocessing.kind = Preprocessing::Kind::image;
-        header.preprocessing.input = header.input;
-        header.preprocessing.inverted = options.invert;
-        header.preprocessing.fit = options.height == 0 ? ImageFit::exact
-                                   : options.crop      ? ImageFit::crop
-                                                       : ImageFit::squeeze;
-        header.provenance = provenance_of("images", {source}, used);
-        writer = std::make_unique<DatasetWriter>(options.output, header);
-      }
-      image = prepare_image(header.preprocessing, std::move(image), tree->name(file));
-      if (!begun) writer->begin_group(classes[c].name, *splits[c]);
-      begun = true;
-      writer->add(std::span<const std::uint8_t>(image.pixels));
+    for (const Split split : classes[c].splits) {
+      pictures.add_class(found.classes[classes[c].index], classes[c].name, split);
     }
     if (options.progress) options.progress(c + 1, classes.size());
   }
-  return finish(writer.get(), options, std::move(notes));
+  if (pictures.transparent() > 0 && options.background == Background::stored) {
+    notes.push_back(
+        fmt::format("{} pictures have transparent parts, whose stored colours count "
+                    "(--background white or black lays them on it)",
+                    pictures.transparent()));
+  }
+  note_bad_pictures(bad, &notes);
+  return finish(pictures.writer(), options, std::move(division.how), std::move(notes));
 }
 
 }  // namespace kshot::io

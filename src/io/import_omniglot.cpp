@@ -2,6 +2,8 @@
 #include <fmt/ranges.h>
 
 #include <map>
+#include <set>
+#include <utility>
 
 #include "io/file_tree.h"
 #include "io/image.h"
@@ -17,10 +19,12 @@ struct Drawing {
   std::string file;
 };
 
-/// "Alphabet/characterNN" to its drawings, whatever lies above the alphabets.
+/// "Alphabet/characterNN" to its drawings, whatever lies above the alphabets. Throws Error for a
+/// character with two folders: its drawings would count twice.
 std::map<std::string, std::vector<Drawing>> find_characters(
     const std::vector<std::unique_ptr<FileTree>>& trees) {
   std::map<std::string, std::vector<Drawing>> out;
+  std::map<std::string, std::string> folders;
   for (const auto& tree : trees) {
     for (const std::string& file : tree->files()) {
       if (!is_image_name(file)) continue;
@@ -33,7 +37,14 @@ std::map<std::string, std::vector<Drawing>> find_characters(
       }
       const auto above = character == 0 ? std::string::npos : file.rfind('/', character - 1);
       const std::size_t begin = above == std::string::npos ? 0 : above + 1;
-      out[file.substr(begin, name - begin)].push_back({tree.get(), file});
+      const std::string key = file.substr(begin, name - begin);
+      const std::string folder = tree->name(file.substr(0, name));
+      const std::string& first = folders.emplace(key, folder).first->second;
+      if (first != folder) {
+        throw Error(fmt::format("{}: '{}' is also in {}; expected each character once", folder, key,
+                                first));
+      }
+      out[key].push_back({tree.get(), file});
     }
   }
   return out;
@@ -52,6 +63,65 @@ int parse_rotation(std::string* name, const std::string& where) {
   }
   throw Error(fmt::format("{}: rotation 'rot{}'; expected rot000, rot090, rot180 or rot270", where,
                           degrees));
+}
+
+/// A line of a list.
+struct Turned {
+  std::string name;  ///< as listed
+  std::string character;
+  int quarters = 0;
+  Split split = Split::train;
+  std::string where;
+};
+
+/// The lists' classes. Throws Error for one that is there twice, "Greek/character01" being
+/// "Greek/character01/rot000", unless `options.allow_shared`.
+std::vector<Turned> listed_classes(const SplitOptions& options, std::vector<std::string>* notes) {
+  std::vector<Turned> out;
+  std::map<std::pair<std::string, int>, const ListedName*> seen;
+  std::map<std::string, Split> split_of;
+  std::set<std::string> across;
+  const std::vector<ListedName> listed = read_split_lists(options);
+  for (const ListedName& entry : listed) {
+    Turned turned{entry.name, entry.name, 0, entry.split, entry.where};
+    turned.quarters = parse_rotation(&turned.character, entry.where);
+    const auto [first, fresh] = seen.emplace(std::pair(turned.character, turned.quarters), &entry);
+    if (!fresh && !options.allow_shared) {
+      throw Error(
+          fmt::format("{}: '{}' is already in {}; expected every class once "
+                      "(--allow-shared-classes lifts that)",
+                      entry.where, entry.name, first->second->where));
+    }
+    if (!fresh && first->second->split == entry.split) continue;
+    if (split_of.emplace(turned.character, entry.split).first->second != entry.split) {
+      across.insert(turned.character);
+    }
+    out.push_back(std::move(turned));
+  }
+  if (!across.empty()) {
+    notes->push_back(fmt::format("{} characters are in several splits, turned differently ({})",
+                                 across.size(), name_some({across.begin(), across.end()})));
+  }
+  return out;
+}
+
+/// The drawings of one character, prepared. Those that cannot be read are added to `bad`, which is
+/// null where they are an error.
+std::vector<Image> read_drawings(const std::vector<Drawing>& drawings,
+                                 const Preprocessing& preprocessing,
+                                 std::vector<std::string>* bad) {
+  std::vector<Image> out;
+  for (const Drawing& drawing : drawings) {
+    const std::string name = drawing.tree->name(drawing.file);
+    try {
+      Image image = decode_image(drawing.tree->read(drawing.file), 1, name);
+      out.push_back(prepare_image(preprocessing, std::move(image), name));
+    } catch (const Error& error) {
+      if (bad == nullptr) throw;
+      bad->emplace_back(error.what());
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -77,7 +147,9 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
         "{}: no Omniglot images; expected <alphabet>/characterNN/*.png as in the official archives",
         fmt::format("{}", fmt::join(sources, ", "))));
   }
-  const auto listed = read_split_lists(options.splits);
+  std::vector<std::string> notes;
+  const std::vector<Turned> listed = listed_classes(options.splits, &notes);
+  const std::string how = lists_how(options.splits);
 
   DatasetHeader header;
   header.kind = GroupKind::classes;
@@ -86,41 +158,51 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
   header.preprocessing.kind = Preprocessing::Kind::image;
   header.preprocessing.input = header.input;
   header.preprocessing.inverted = true;
-  header.provenance = provenance_of("omniglot", sources, options.splits);
+  header.provenance = provenance_of("omniglot", sources, how);
   DatasetWriter writer(options.output, header);
 
-  bool training = false;
   std::string decoded;  // rotations of a character follow each other: decode it once
   std::vector<Image> drawings;
+  std::map<std::string, std::vector<std::string>> bad;  // by character, which may be read twice
+  std::vector<std::string> small;
+  std::size_t written = 0;
   for (std::size_t k = 0; k < listed.size(); ++k) {
-    const ListedName& entry = listed[k];
-    std::string name = entry.name;
-    const int quarters = parse_rotation(&name, entry.where);
-    if (name != decoded) {
-      const auto found = characters.find(name);
+    const Turned& entry = listed[k];
+    if (entry.character != decoded) {
+      const auto found = characters.find(entry.character);
       if (found == characters.end()) {
         throw Error(fmt::format("{}: no images of '{}' among the {} characters of {}", entry.where,
-                                name, characters.size(),
+                                entry.character, characters.size(),
                                 fmt::format("{}", fmt::join(sources, ", "))));
       }
-      drawings.clear();
-      for (const Drawing& drawing : found->second) {
-        Image image =
-            decode_image(drawing.tree->read(drawing.file), 1, drawing.tree->name(drawing.file));
-        drawings.push_back(prepare_image(header.preprocessing, std::move(image),
-                                         drawing.tree->name(drawing.file)));
-      }
-      decoded = name;
+      std::vector<std::string> unread;
+      drawings =
+          read_drawings(found->second, header.preprocessing, options.skip_bad ? &unread : nullptr);
+      if (!unread.empty()) bad[entry.character] = std::move(unread);
+      decoded = entry.character;
     }
-    training = training || entry.split == Split::train;
-    writer.begin_group(entry.name, entry.split);
-    for (const Image& image : drawings) {
-      writer.add(std::span<const std::uint8_t>(rotate_image(image, quarters).pixels));
+    if (drawings.empty() || drawings.size() < options.min_examples) {
+      small.push_back(fmt::format("{}: {}", entry.name, drawings.size()));
+    } else {
+      ++written;
+      writer.begin_group(entry.name, entry.split);
+      for (const Image& image : drawings) {
+        writer.add(std::span<const std::uint8_t>(rotate_image(image, entry.quarters).pixels));
+      }
     }
     if (options.progress) options.progress(k + 1, listed.size());
   }
-  if (!training) throw Error("import omniglot: no list for training; expected --split train=FILE");
-  return finish(&writer, options, {});
+  if (written == 0) throw Error("import omniglot: no class is left (--min-examples)");
+  if (!small.empty()) {
+    notes.push_back(fmt::format("left out: {} classes with fewer than {} examples ({})",
+                                small.size(), options.min_examples, name_some(small)));
+  }
+  std::vector<std::string> lines;
+  for (const auto& [character, unread] : bad) {
+    lines.insert(lines.end(), unread.begin(), unread.end());
+  }
+  note_bad_pictures(lines, &notes);
+  return finish(&writer, options, how, std::move(notes));
 }
 
 }  // namespace kshot::io

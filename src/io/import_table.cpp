@@ -9,6 +9,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/text.h"
 #include "io/column_reading.h"
 #include "io/csv.h"
 #include "io/import_common.h"
@@ -182,7 +183,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   Tasks out;
   out.of_row.assign(in.table.rows, 0);
   if (!in.task) {
-    out.names = {header_text(std::filesystem::path(in.table.origin).stem().string())};
+    out.names = {printable(std::filesystem::path(in.table.origin).stem().string())};
     return out;
   }
   std::unordered_map<std::string, std::size_t> index;
@@ -209,9 +210,14 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
 }
 
 std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport& options,
-                                              const Tasks& tasks, std::vector<std::string>* notes) {
-  if (!in.task) return {Split::train};
-  if (!in.split) return assign_splits(options.splits, tasks.names, "tasks", notes);
+                                              const Tasks& tasks, std::vector<std::string>* notes,
+                                              std::string* how) {
+  if (!in.task) {
+    *how = "not at all: one task, for training";
+    return {Split::train};
+  }
+  if (!in.split) return divide_tasks(options.splits, tasks.names, notes, how);
+  *how = fmt::format("by the column '{}' of {}", in.table.columns[*in.split].name, in.table.origin);
   std::vector<std::optional<Split>> out(tasks.names.size());
   const Table::Column& column = in.table.columns[*in.split];
   for (std::size_t row = 0; row < in.table.rows; ++row) {
@@ -417,7 +423,8 @@ ImportSummary import_table(const TableImport& options) {
   Input in = read_input(options);
   notes.insert(notes.end(), in.table.notes.begin(), in.table.notes.end());
   const Tasks tasks = find_tasks(in, options.missing, &notes);
-  const auto splits = task_splits(in, options, tasks, &notes);
+  std::string how;
+  const auto splits = task_splits(in, options, tasks, &notes, &how);
   require_training(splits, "task", in.table.origin);
 
   std::vector<std::size_t> wanted;
@@ -445,7 +452,7 @@ ImportSummary import_table(const TableImport& options) {
   for (const std::string& target : options.targets) {
     if (is_array_file(target)) sources.push_back(target);
   }
-  header.provenance = provenance_of("table", sources, options.splits);
+  header.provenance = provenance_of("table", sources, how);
 
   const EncodedTable encoded = encode_table(header.preprocessing, in.table, true);
   if (encoded.rows < in.table.rows) {
@@ -486,7 +493,7 @@ ImportSummary import_table(const TableImport& options) {
       }
     }
   }
-  ImportSummary summary = finish(&writer, options, std::move(notes));
+  ImportSummary summary = finish(&writer, options, std::move(how), std::move(notes));
   summary.columns = fit.readings();
   return summary;
 }

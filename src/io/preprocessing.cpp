@@ -28,6 +28,8 @@ constexpr std::pair<Preprocessing::Kind, const char*> kinds[] = {
 
 constexpr std::pair<ImageFit, const char*> fits[] = {
     {ImageFit::exact, "exact"}, {ImageFit::squeeze, "squeeze"}, {ImageFit::crop, "crop"}};
+constexpr std::pair<Background, const char*> backgrounds[] = {
+    {Background::stored, "stored"}, {Background::white, "white"}, {Background::black, "black"}};
 
 constexpr std::pair<Reading, const char*> readings[] = {
     {Reading::number, "number"}, {Reading::percent, "percent"}, {Reading::date, "date"}};
@@ -93,6 +95,7 @@ std::string Preprocessing::to_json() const {
            {"spatial", input.spatial}};
   if (kind == Kind::image) {
     out["inverted"] = inverted;
+    out["background"] = name_of(backgrounds, background);
     out["fit"] = name_of(fits, fit);
   }
   if (kind == Kind::array) {
@@ -142,6 +145,7 @@ Preprocessing Preprocessing::from_json(std::string_view text, const std::string&
     const json& shape = in.at("input");
     out.input = {shape.at(0), shape.at(1), shape.at(2), in.at("spatial")};
     out.inverted = in.value("inverted", false);
+    out.background = value_of(backgrounds, in.value("background", "stored"));
     out.fit = value_of(fits, in.value("fit", "squeeze"));
     out.bytes = in.value("bytes", false);
     if (in.contains("range")) {
@@ -315,8 +319,9 @@ Image prepare_image(const Preprocessing& preprocessing, Image picture, const std
 
 std::vector<float> encode_image(const Preprocessing& preprocessing,
                                 const std::filesystem::path& file) {
-  const Image image =
-      prepare_image(preprocessing, read_image(file, preprocessing.input.channels), file.string());
+  const Image image = prepare_image(
+      preprocessing, read_image(file, preprocessing.input.channels, preprocessing.background),
+      file.string());
   std::vector<float> out(image.pixels.size());
   std::ranges::transform(image.pixels, out.begin(), stored_number);
   return out;

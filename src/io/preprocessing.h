@@ -29,11 +29,13 @@ enum class ImageFit {
   crop,     ///< the centre part of the wanted aspect ratio, resized
 };
 
-/// Which axis of an image array holds the channels.
+/// What the axes of one example of an array are.
 enum class ArrayLayout {
   automatic,  ///< as far as the shape tells; for one channel it does not matter
   hwc,
-  chw
+  chw,
+  hw,      ///< images of one channel, without an axis for it
+  vectors  ///< no images
 };
 
 /// What became of the inputs and targets.
@@ -65,13 +67,14 @@ struct Preprocessing {
 
   Kind kind = Kind::none;
   FeatureShape input;
-  bool inverted = false;             ///< image: 1 - grey level
-  ImageFit fit = ImageFit::squeeze;  ///< image
-  bool bytes = false;                ///< array: 0..255 stands for [0, 1]; else numbers as they are
-  double low = 0.0, high = 0.0;      ///< array, not bytes: range of the imported numbers
-  std::vector<Column> columns;       ///< table, in the order of the features
-  bool standardised = true;          ///< table: `mean` and `std` of the columns were measured
-  bool named_columns = true;         ///< table: false for names x0, x1, ... that kshot gave
+  bool inverted = false;                       ///< image: 1 - grey level
+  ImageFit fit = ImageFit::squeeze;            ///< image
+  Background background = Background::stored;  ///< image: behind transparent pixels
+  bool bytes = false;            ///< array: 0..255 stands for [0, 1]; else numbers as they are
+  double low = 0.0, high = 0.0;  ///< array, not bytes: range of the imported numbers
+  std::vector<Column> columns;   ///< table, in the order of the features
+  bool standardised = true;      ///< table: `mean` and `std` of the columns were measured
+  bool named_columns = true;     ///< table: false for names x0, x1, ... that kshot gave
   MissingRule missing = MissingRule::error;
   TextFormat format;                ///< table: how its numbers were written
   std::vector<Target> targets;      ///< regression

@@ -60,9 +60,6 @@ bool resembles_date(std::string_view text);
 /// Which options could make sense of the text `cell` of column `name`, for an error message.
 std::string advice_for(std::string_view cell, std::string_view name);
 
-/// True for well-formed UTF-8.
-bool is_utf8(std::string_view text);
-
 /// Names with their indices. Where all of them are numbers, names of the same number are the same
 /// name: "01", "1" and "1.0".
 class NameIndex {

@@ -147,7 +147,75 @@ TEST_F(Arrays, FaultsNameFileAndRow) {
   EXPECT_THAT(fault(), HasSubstr("4 classes; expected the 3"));
   options_.splits.fractions.clear();
   write_text(folder_ / "c.tsv", "index\tsplit\n0\tval\n1\ttest\n5\ttest\n");
-  EXPECT_THAT(fault(), HasSubstr("no class for training"));
+  EXPECT_EQ(import()->header().groups.size(), 3u);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("no class is for training")));
+  std::filesystem::remove(options_.output);
+  options_.standardise = true;
+  EXPECT_THAT(fault(), HasSubstr("--standardise: no class for training"));
+}
+
+TEST_F(Arrays, NamesOfClassesAreThereOnce) {
+  write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
+  write_text(folder_ / "c.csv",
+             "\xef\xbb\xbfindex,name,Split\r\n0,cat,train\r\n1,dog,dev\r\n2,owl,test\r\n"
+             "3,cat,test\r\n");
+  options_.splits.table = folder_ / "c.csv";
+  EXPECT_THAT(fault(), AllOf(HasSubstr("class 'cat' is in train ('cat') and in test ('cat')"),
+                             HasSubstr("--allow-shared-classes")));
+  write_text(folder_ / "train.txt", "cat\n");
+  write_text(folder_ / "test.txt", "owl\n");
+  options_.splits.lists = {{Split::train, folder_ / "train.txt"},
+                           {Split::test, folder_ / "test.txt"}};
+  EXPECT_THAT(fault(), HasSubstr("class 'cat' is in train ('cat') and in train"));
+  options_.splits.allow_shared = true;
+  EXPECT_EQ(import()->header().split_groups(Split::train).size(), 2u);
+  options_.splits.lists.clear();
+  const auto data = import();
+  EXPECT_EQ(summary_.division, "by the column 'split' of " + (folder_ / "c.csv").string());
+  EXPECT_EQ(data->header().split_groups(Split::validation).size(), 1u);
+  EXPECT_EQ(data->header().split_groups(Split::test).size(), 2u);
+}
+
+TEST_F(Arrays, ADivisionUnderAnotherNameIsNotPassedOver) {
+  write_npy(folder_ / "x.npy", counting<float>({3, 2, 3}));
+  write_text(folder_ / "c.csv", "index,name,subset\n0,cat,train\n1,dog,train\n2,owl,test\n");
+  options_.splits.table = folder_ / "c.csv";
+  EXPECT_THAT(fault(), AllOf(HasSubstr("c.csv: column 'subset'"), HasSubstr("called 'split'")));
+}
+
+TEST_F(Arrays, SmallClassesCanBeLeftOut) {
+  write_npy(folder_ / "x.npy", counting<double>({5, 2}));
+  write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 9, 7}));
+  options_.labels = (folder_ / "y.npy").string();
+  options_.splits.fractions = {1, 0, 0};
+  options_.min_examples = 2;
+  EXPECT_EQ(import()->header().groups.size(), 1u);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(AllOf(HasSubstr("2 classes with fewer than 2"),
+                                                        HasSubstr("3: 1, 9: 1"))));
+}
+
+TEST_F(Arrays, ImagesWithoutLabelsAreAskedAbout) {
+  options_.splits.fractions = {1, 0, 0};
+  write_npy(folder_ / "x.npy", counting<float>({30, 28, 28}));
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy: shape (30, 28, 28) without labels"),
+                             HasSubstr("30 images or 30 classes of 28 examples"),
+                             HasSubstr("--labels"), HasSubstr("--layout vectors")));
+  options_.layout = ArrayLayout::vectors;
+  EXPECT_EQ(import()->header().input, (FeatureShape{.channels = 28}));
+  EXPECT_THAT(summary_.notes,
+              ::testing::Contains(HasSubstr("read as 30 classes of 28 examples each")));
+  std::filesystem::remove(options_.output);
+  options_.layout = ArrayLayout::automatic;
+  write_npy(folder_ / "x.npy", counting<std::uint8_t>({4, 6, 5}));
+  EXPECT_THAT(fault(), HasSubstr("without labels"));
+  for (const std::vector<std::size_t>& shape :
+       {std::vector<std::size_t>{9, 8, 8, 3}, {9, 3, 8, 8}, {9, 1, 8, 8}, {9, 8, 8, 1}}) {
+    write_npy(folder_ / "x.npy", counting<float>(shape));
+    EXPECT_THAT(fault(), AllOf(HasSubstr("without labels"), HasSubstr("--layout hw")));
+  }
+  options_.layout = ArrayLayout::hw;
+  write_npy(folder_ / "x.npy", counting<float>({9, 3, 8, 8}));
+  EXPECT_EQ(import()->header().input, (FeatureShape{1, 8, 8, true}));
 }
 
 TEST_F(Arrays, StandardisedInDoubleFromTheSourcesOwnType) {
@@ -196,7 +264,7 @@ TEST_F(Arrays, UnitsAndAxesAreSaidAndStored) {
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("float32: numbers from 0 to 23")));
   options_.layout = ArrayLayout::hwc;
   write_npy(folder_ / "x.npy", counting<float>({2, 1, 3}));
-  EXPECT_THAT(fault(), HasSubstr("--layout is for images of several channels"));
+  EXPECT_THAT(fault(), HasSubstr("--layout says that an example has 3 axes; here it has 1"));
 }
 
 TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {

@@ -149,9 +149,40 @@ TEST_F(Omniglot, FaultsNameSourceAndImage) {
   EXPECT_THAT(fault(), HasSubstr("bad.zip"));
 }
 
-TEST_F(Omniglot, AListForTrainingIsNeeded) {
+TEST_F(Omniglot, TestClassesAlone) {
   options_.splits.lists = {{Split::test, folder_ / "test.txt"}};
-  EXPECT_THAT(fault(), HasSubstr("--split train=FILE"));
+  EXPECT_THAT(names(*import(), Split::test), ElementsAre("Keble/character01/rot270"));
+}
+
+TEST_F(Omniglot, AClassIsInOneSplit) {
+  write_text(folder_ / "test.txt", "Greek/character01\n");  // that is rot000, which trains
+  EXPECT_THAT(fault(), AllOf(HasSubstr("test.txt, line 1"), HasSubstr("already in"),
+                             HasSubstr("--allow-shared-classes")));
+  options_.splits.allow_shared = true;
+  EXPECT_THAT(names(*import(), Split::test), ElementsAre("Greek/character01"));
+  options_.splits.allow_shared = false;
+  write_text(folder_ / "test.txt", "Greek/character01/rot270\n");
+  import();
+  EXPECT_THAT(summary_.notes, ElementsAre(AllOf(HasSubstr("1 characters are in several splits"),
+                                                HasSubstr("Greek/character01"))));
+}
+
+TEST_F(Omniglot, DrawingsAreCountedOnce) {
+  options_.sources.push_back(folder_ / "images_background");
+  EXPECT_THAT(fault(), AllOf(HasSubstr("'Greek/character01' is also in"), HasSubstr("once")));
+}
+
+TEST_F(Omniglot, BadPicturesAndSmallClassesCanBeLeftOut) {
+  write_text(folder_ / "images_evaluation/Keble/character01/0965_02.png", "not an image");
+  options_.skip_bad = true;
+  options_.min_examples = 2;
+  const auto data = import();
+  EXPECT_THAT(names(*data, Split::train),
+              ElementsAre("Greek/character01/rot000", "Greek/character01/rot090"));
+  EXPECT_TRUE(names(*data, Split::test).empty());
+  EXPECT_THAT(summary_.notes,
+              ElementsAre(HasSubstr("2 classes with fewer than 2 examples"),
+                          HasSubstr("1 pictures that cannot be read"), HasSubstr("0965_02.png")));
 }
 
 // ---- folders of images ----
@@ -174,7 +205,10 @@ TEST_F(Images, ClassFoldersOfPngAndJpeg) {
   write_text(folder_ / "birds/class0/notes.txt", "x");
   options_.splits.fractions = {0.5, 0.2, 0.3};
   const ImportSummary summary = import_images(options_);
-  EXPECT_THAT(summary.notes, ElementsAre(HasSubstr("1 files")));
+  EXPECT_THAT(summary.notes, ElementsAre(AllOf(HasSubstr("1 file that is no PNG"),
+                                               HasSubstr("class0/notes.txt"))));
+  EXPECT_EQ(summary.division,
+            "at random with seed 1, in shares of 0.5, 0.2, 0.3 for train, validation and test");
   const auto data = Dataset::open(options_.output);
   EXPECT_EQ(data->header().input, (FeatureShape{3, 4, 4, true}));
   EXPECT_EQ(names(*data, Split::train).size(), 5u);
@@ -203,7 +237,8 @@ TEST_F(Images, ListsNameClassFolders) {
   options_.splits.lists = {{Split::train, folder_ / "train.txt"},
                            {Split::validation, folder_ / "val.txt"}};
   const ImportSummary summary = import_images(options_);
-  EXPECT_THAT(summary.notes, ElementsAre(HasSubstr("7 classes are in no split")));
+  EXPECT_THAT(summary.notes, ElementsAre(HasSubstr("7 classes that are in no split (class2, ")));
+  EXPECT_THAT(summary.division, HasSubstr("by the lists train="));
   const auto data = Dataset::open(options_.output);
   EXPECT_THAT(names(*data, Split::train), ElementsAre("class1", "class3"));
   EXPECT_THAT(names(*data, Split::validation), ElementsAre("class0"));
@@ -228,6 +263,170 @@ TEST_F(Images, FoldersTrainValTestAreSplits) {
   EXPECT_THAT(names(*data, Split::validation), ElementsAre("val/jay"));
   EXPECT_THAT(names(*data, Split::test), ElementsAre("test/rook"));
   EXPECT_FLOAT_EQ(row(*data, 0)[0], 247.0f / 255.0f);
+}
+
+/// Class folders of one picture each, with or without anything beside them.
+class Divisions : public test::Imports<ImagesImport, import_images> {
+ protected:
+  Divisions() { options_.source = folder_ / "set"; }
+  void put(const std::vector<std::string>& files) {
+    std::filesystem::remove_all(folder_ / "set");
+    for (const std::string& file : files) {
+      write_text(folder_ / ("set/" + file),
+                 file.ends_with(".png") ? test::png_bytes(test::plain(2, 2, 1, 8)) : "text");
+    }
+  }
+  /// "train: a b | test: c", in the order of the file.
+  std::string divided(const std::vector<std::string>& files) {
+    put(files);
+    const auto data = import();
+    std::string out;
+    for (const Split split : {Split::train, Split::validation, Split::test}) {
+      if (names(*data, split).empty()) continue;
+      out += (out.empty() ? "" : " | ") + std::string(split_name(split)) + ":";
+      for (const std::string& name : names(*data, split)) out += " " + name;
+    }
+    return out;
+  }
+  std::string refused(const std::vector<std::string>& files) {
+    put(files);
+    return fault();
+  }
+};
+
+TEST_F(Divisions, CommonNamesOfTheSplits) {
+  EXPECT_EQ(divided({"training/a/1.png", "dev/b/1.png", "testing/c/1.png"}),
+            "train: training/a | validation: dev/b | test: testing/c");
+  EXPECT_EQ(summary_.division, "by the folders training (train), dev (validation), testing (test)");
+  EXPECT_EQ(divided({"base/a/1.png", "val/b/1.png", "novel/c/1.png"}),
+            "train: base/a | validation: val/b | test: novel/c");
+  EXPECT_EQ(divided({"x/meta-train/a/1.png", "x/meta_valid/b/1.png", "x/MetaTest/c/1.png"}),
+            "train: meta-train/a | validation: meta_valid/b | test: MetaTest/c");
+  EXPECT_EQ(divided({"Train_Set/a/1.png", "val2017/b/1.png", "test images/c/1.png"}),
+            "train: Train_Set/a | validation: val2017/b | test: test images/c");
+  EXPECT_EQ(divided({"images_background/Greek/a/1.png", "images_evaluation/Keble/a/1.png"}),
+            "train: images_background/Greek/a | test: images_evaluation/Keble/a");
+}
+
+TEST_F(Divisions, WhatLiesBesideTheFoldersIsListed) {
+  EXPECT_EQ(divided({"train/a/1.png", "test/b/1.png", "README.md", "logo.png", "docs/guide.txt",
+                     "train/cover.png"}),
+            "train: train/a | test: test/b");
+  EXPECT_THAT(summary_.notes,
+              ElementsAre(AllOf(HasSubstr("2 files"), HasSubstr("README.md, docs/guide.txt")),
+                          AllOf(HasSubstr("2 pictures"), HasSubstr("logo.png, train/cover.png"))));
+}
+
+TEST_F(Divisions, OneSplitAlone) {
+  EXPECT_EQ(divided({"test/a/1.png", "test/b/1.png"}), "test: test/a test/b");
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("no class is for training")));
+  options_.splits.fractions = {0, 0, 1};
+  EXPECT_EQ(divided({"a/1.png", "b/1.png"}), "test: a b");
+}
+
+TEST_F(Divisions, WhatIsNotClearIsRefusedWithTheList) {
+  EXPECT_THAT(refused({"train/a/1.png", "test/b/1.png", "docs/logo.png"}),
+              AllOf(HasSubstr("train/ (train, 1 class)"), HasSubstr("docs/ (no split, 1 class)"),
+                    HasSubstr("--by-folders"), HasSubstr("--fractions"), HasSubstr("--split")));
+  EXPECT_THAT(refused({"one/train/a/1.png", "one/test/b/1.png", "two/train/c/1.png"}),
+              AllOf(HasSubstr("one/train/ (train, 1 class)"), HasSubstr("two/train/")));
+  EXPECT_THAT(refused({"train/a/1.png", "val/b/1.png", "validation/c/1.png"}),
+              HasSubstr("validation/ (validation, 1 class)"));
+  EXPECT_THAT(refused({"my_train_v2/a/1.png", "my_test_v2/b/1.png"}),
+              AllOf(HasSubstr("look like a division"), HasSubstr("my_train_v2")));
+  EXPECT_THAT(refused({"train/1.png", "test/1.png"}),
+              HasSubstr("instead of a folder for every class"));
+  EXPECT_THAT(refused({"cat/train/1.png", "cat/test/1.png", "dog/train/1.png"}),
+              HasSubstr("instead of a folder for every class"));
+}
+
+TEST_F(Divisions, OptionsSettleWhatIsNotClear) {
+  options_.splits.by_folders = true;
+  EXPECT_EQ(divided({"train/a/1.png", "test/b/1.png", "docs/logo.png"}),
+            "train: train/a | test: test/b");
+  EXPECT_THAT(summary_.notes,
+              ElementsAre(AllOf(HasSubstr("left out: 1 classes"), HasSubstr("docs"))));
+  EXPECT_EQ(divided({"one/train/a/1.png", "two/test/b/1.png"}),
+            "train: one/train/a | test: two/test/b");
+  EXPECT_THAT(refused({"a/1.png", "b/1.png"}), HasSubstr("--by-folders: no folder"));
+  options_.splits.by_folders = false;
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_EQ(divided({"train/a/1.png", "docs/logo.png"}), "train: a docs");
+}
+
+TEST_F(Divisions, AWordAmongOthersIsAClass) {
+  options_.splits.fractions.clear();
+  put({"bus/1.png", "car/1.png", "train/1.png", "boat/1.png", "bike/1.png", "tram/1.png"});
+  EXPECT_EQ(import()->header().groups.size(), 6u);
+  EXPECT_THAT(summary_.division, AllOf(HasSubstr("at random with seed 1"), HasSubstr("0.64")));
+}
+
+TEST_F(Divisions, AClassIsInOneSplit) {
+  const std::vector<std::string> files = {"train/cat/1.png", "train/dog/1.png", "test/cat/2.png",
+                                          "test/dog/2.png"};
+  EXPECT_THAT(refused(files),
+              AllOf(HasSubstr("class 'cat' is in test ('test/cat') and in train ('train/cat')"),
+                    HasSubstr("and 1 more"), HasSubstr("--fractions"),
+                    HasSubstr("--allow-shared-classes")));
+  options_.splits.allow_shared = true;
+  EXPECT_EQ(divided(files), "train: train/cat train/dog | test: test/cat test/dog");
+  options_.splits.allow_shared = false;
+  options_.splits.fractions = {0.5, 0, 0.5};
+  put(files);
+  const auto data = import();
+  ASSERT_EQ(data->header().groups.size(), 2u);  // the pictures of equal names together
+  EXPECT_EQ(data->header().groups[0].name, "cat");
+  EXPECT_EQ(data->header().groups[0].rows, 2u);
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("4 class folders are 2 classes")));
+}
+
+TEST_F(Divisions, ListsMayNameAClassTwiceWhereThatIsAllowed) {
+  put({"a/1.png", "b/1.png"});
+  write_text(folder_ / "train.txt",
+             "\xef\xbb\xbf"
+             "a\r\nb/\r");
+  write_text(folder_ / "test.txt", "b\n");
+  options_.splits.lists = {{Split::train, folder_ / "train.txt"},
+                           {Split::test, folder_ / "test.txt"}};
+  EXPECT_THAT(fault(), AllOf(HasSubstr("test.txt, line 1: 'b' is already in"),
+                             HasSubstr("--allow-shared-classes")));
+  options_.splits.allow_shared = true;
+  const auto data = import();
+  EXPECT_THAT(names(*data, Split::train), ElementsAre("a", "b"));
+  EXPECT_THAT(names(*data, Split::test), ElementsAre("b"));
+}
+
+TEST_F(Divisions, SmallClassesAndBadPicturesCanBeLeftOut) {
+  put({"a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png"});
+  write_text(folder_ / "set/b/2.png", "no picture");
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_THAT(fault(), HasSubstr("b/2.png: expected a PNG or JPEG"));
+  options_.skip_bad = true;
+  options_.min_examples = 2;
+  EXPECT_EQ(import()->header().groups.size(), 1u);
+  EXPECT_THAT(summary_.notes,
+              ElementsAre(AllOf(HasSubstr("2 classes with fewer than 2"), HasSubstr("b: 1, c: 1")),
+                          HasSubstr("1 pictures that cannot be read"), HasSubstr("b/2.png")));
+  options_.min_examples = 3;
+  EXPECT_THAT(fault(), HasSubstr("no class has 3 examples (--min-examples)"));
+}
+
+TEST_F(Divisions, TransparencyIsNotedAndStoredWithTheFile) {
+  put({});
+  write_text(folder_ / "set/a/1.png", test::png_bytes({1, 1, 4, {9, 9, 9, 0}}));
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_EQ(row(*import(), 0)[0], 9.0f / 255.0f);
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("1 pictures have transparent parts")));
+  options_.background = Background::white;
+  const auto data = import();
+  EXPECT_EQ(row(*data, 0)[0], 1.0f);
+  EXPECT_EQ(encode_image(data->header().preprocessing, folder_ / "set/a/1.png"), row(*data, 0));
+  EXPECT_TRUE(summary_.notes.empty());
+}
+
+TEST_F(Divisions, ClassNamesAreUtf8) {
+  put({"a/1.png", "caf\xe9/1.png"});
+  EXPECT_THAT(fault(), HasSubstr("the name of the class folder 'caf\\xe9' is not UTF-8"));
 }
 
 TEST_F(Images, SizesMustAgreeOrBeGiven) {

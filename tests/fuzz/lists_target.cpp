@@ -1,6 +1,6 @@
 // Lists and tables of classes, and how they divide names.
 #include "fuzz/target.h"
-#include "io/import_common.h"
+#include "io/division.h"
 
 KSHOT_FUZZ_TARGET(lists) {
   using namespace kshot;
@@ -8,16 +8,17 @@ KSHOT_FUZZ_TARGET(lists) {
   const std::vector<std::string> names = {"robin", "wren", "crow", "0", "1"};
   io::SplitOptions options;
   std::vector<std::string> notes;
+  std::string how;
   if (choice % 2 == 0) {
     const auto half = bytes.size() / 2;
     const auto first = fuzz::input("names.txt", bytes.substr(0, half));
     const auto second = fuzz::input("more-names.txt", bytes.substr(half));
     options.lists = {{Split::train, first}, {Split::test, second}};
     fuzz::accepts("names.txt", [&] { io::read_split_lists(options); });
-    fuzz::accepts("", [&] { io::assign_splits(options, names, "classes", &notes); });
+    fuzz::accepts("", [&] { io::divide_tasks(options, names, &notes, &how); });
     return;
   }
   options.table = fuzz::input("classes.csv", bytes);
   fuzz::accepts("classes.csv", [&] { io::read_group_table(options.table); });
-  fuzz::accepts("", [&] { io::assign_splits(options, names, "classes", &notes); });
+  fuzz::accepts("", [&] { io::divide_tasks(options, names, &notes, &how); });
 }
