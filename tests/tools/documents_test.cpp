@@ -284,8 +284,8 @@ TEST_P(Documents, AreFollowed) {
 
 INSTANTIATE_TEST_SUITE_P(Docs, Documents,
                          testing::Values("quickstart.md", "own-data.md", "embeddings.md"),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& parameter) {
+                           std::string name = parameter.param;
                            name.resize(name.find('.'));
                            std::erase(name, '-');
                            return name;
