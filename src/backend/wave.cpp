@@ -7,7 +7,9 @@
 namespace kshot::backend {
 
 std::unique_ptr<LinearAlgebra> Wave::linear_algebra() {
-  throw std::logic_error("linear_algebra is not there yet on this backend");
+  throw DeviceError(
+      "this backend does not have the small matrices that closed-form heads are composed of yet; "
+      "expected --device reference");
 }
 
 }  // namespace kshot::backend
