@@ -3,6 +3,7 @@
 
 #include "backend/backend.h"
 #include "backend/linear_algebra.h"
+#include "kshot/error.h"
 
 namespace kshot::backend {
 
