@@ -3,11 +3,14 @@
 
 #include "backend/backend.h"
 #include "backend/linear_algebra.h"
+#include "kshot/error.h"
 
 namespace kshot::backend {
 
 std::unique_ptr<LinearAlgebra> Wave::linear_algebra() {
-  throw std::logic_error("linear_algebra is not there yet on this backend");
+  throw DeviceError(
+      "this backend does not have the small matrices that closed-form heads are composed of yet; "
+      "expected --device reference");
 }
 
 }  // namespace kshot::backend

@@ -139,7 +139,8 @@ TEST_F(Cli, ConfigurationsPrintAsTheyAreRead) {
   EXPECT_THAT(resolved.out, HasSubstr("steps = 7"));
   put_file(folder_ / "resolved.toml", resolved.out);
   EXPECT_EQ(kshot({"config", "resolved.toml"}).out, resolved.out);
-  for (const char* algorithm : {"maml", "meta_sgd", "abml", "leo", "hvi"}) {
+  for (const char* algorithm : {"maml", "meta_sgd", "abml", "leo", "hvi", "protonet", "r2d2",
+                                "bayes_protonet", "alpaca", "dkt"}) {
     put_file(folder_ / "starter.toml", kshot({"config", "--template", algorithm}).out);
     EXPECT_EQ(kshot({"config", "starter.toml"}).status, 0) << algorithm;
   }

@@ -674,7 +674,7 @@ TEST(ClosedForm, TablesLossesAndWhatNeedsAPrior) {
             "run.toml:3: loss.type: expected \"cross_entropy\" or \"mse\" with algorithm = "
             "\"r2d2\", got \"gaussian_nll\"");
   EXPECT_THAT(error_of(head("dkt", "[inner]\nsteps = 2")),
-              StartsWith("run.toml:2: [inner]: applies to algorithm = "));
+              StartsWith("run.toml:2: [inner]: does not apply with algorithm = "));
   EXPECT_THAT(error_of(head("dkt", "[evaluate]\nsteps = 2")),
               StartsWith("run.toml:3: evaluate.steps: applies to algorithm = "));
   EXPECT_THAT(error_of(head("protonet", "[dkt]\nkernel = \"rbf\"")),

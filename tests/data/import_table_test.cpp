@@ -185,7 +185,7 @@ TEST_F(TableImports, SplitsFromAListATableOrShares) {
   options_.splits.lists = {{Split::train, folder_ / "train.txt"}};
   auto data = import();
   EXPECT_EQ(data->header().groups.size(), 2u);  // b is left out
-  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("1 tasks are in no split")));
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("1 tasks that are in no split (b)")));
   options_.splits.lists.clear();
   write_text(folder_ / "tasks.tsv", "patient\tsplit\na\tval\nb\ttrain\nc\ttest\n");
   options_.splits.table = folder_ / "tasks.tsv";
