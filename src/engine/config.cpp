@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <list>
 #include <map>
@@ -555,7 +556,13 @@ class Document {
     for (const Key& key : schema::keys()) {
       if (key.path() != path) continue;
       if (all.empty()) {
-        all = schema::table(key.table).when;
+        // A key's own condition is narrower than its table's on the same selector.
+        std::ranges::copy_if(
+            schema::table(key.table).when, std::back_inserter(all),
+            [&](const schema::Condition& outer) {
+              return std::ranges::none_of(
+                  key.when, [&](const schema::Condition& inner) { return inner.key == outer.key; });
+            });
         all.insert(all.end(), key.when.begin(), key.when.end());
       } else {
         // Keys of one name differ in the values of their last condition alone.

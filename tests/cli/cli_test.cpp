@@ -276,7 +276,7 @@ evaluate.episodes = 20
     expect_one_line(outcome, testing::PrintToString(arguments));
     EXPECT_THAT(outcome.error, HasSubstr(expected));
   };
-  refused({"embed", "leo", "--out", "g.kshot"}, "expected a run of maml");
+  refused({"embed", "leo", "--out", "g.kshot"}, "expected a run of another algorithm");
   refused({"embed", "c", "--data", "f.kshot", "--out", "g.kshot"}, "the network takes images");
   refused({"embed", "c", "--out", "i.kshot"}, "is an input of this command");
   refused({"evaluate", "leo", "--set", "data.path=i.kshot"}, "72");

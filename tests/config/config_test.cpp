@@ -306,7 +306,7 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'hvi'\n[hvi]\nsamples = 100000",
                 "run.toml:3: hvi.samples: expected an integer from 1 to 65536, got 100000"},
         Message{"[data]\nshots = 2000000",
-                "run.toml:2: data.shots: expected an integer from 1 to 1048576, got 2000000"},
+                "run.toml:2: data.shots: expected an integer from 0 to 1048576, got 2000000"},
         Message{"[data]\nqueries = 2000000",
                 "run.toml:2: data.queries: expected an integer from 1 to 1048576, got 2000000"}));
 

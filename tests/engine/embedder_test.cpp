@@ -323,7 +323,7 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
                           "data = { source = \"file\", ways = 3, queries = 2, path = \"" +
                           (folder / "vectors.kshot").string() + "\" }\n"),
             "leo");
-  EXPECT_THAT(open(leo), AllOf(HasSubstr("leo"), HasSubstr("expected a run of maml")));
+  EXPECT_THAT(open(leo), AllOf(HasSubstr("leo"), HasSubstr("expected a run of another algorithm")));
 }
 
 TEST(Classifier, LearnsTheTrainingClassesAndIsEvaluatedOnHeldOutExamples) {
