@@ -768,7 +768,8 @@ void Works::classes(const std::string& problem, int tasks, const ClassDraw& draw
 
 std::vector<KernelWork> kernel_works(bool smoke) {
   std::vector<KernelWork> all = Works(smoke).take();
-  for (std::vector<KernelWork> more : {generator_works(smoke), perceptron_works(smoke)}) {
+  for (std::vector<KernelWork> more :
+       {generator_works(smoke), perceptron_works(smoke), head_works(smoke)}) {
     std::ranges::move(more, std::back_inserter(all));
   }
   return all;

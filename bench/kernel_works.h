@@ -95,6 +95,8 @@ std::vector<KernelWork> kernel_works(bool smoke);
 std::vector<KernelWork> generator_works(bool smoke);
 /// And those of small perceptrons (perceptron_works.cpp).
 std::vector<KernelWork> perceptron_works(bool smoke);
+/// And those of closed-form heads (head_works.cpp).
+std::vector<KernelWork> head_works(bool smoke);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

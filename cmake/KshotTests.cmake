@@ -38,7 +38,13 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     # the kernels' benchmarks, run once
     target_sources(test_simt PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/bench/kernel_works.cpp
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/generator_works.cpp
-                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/perceptron_works.cpp)
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/perceptron_works.cpp
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/bench/head_works.cpp)
+  endif()
+  if(name STREQUAL "backend" AND KSHOT_HAS_CUDA)
+    # curand_test.cpp: cuRAND's header, as the host sees it
+    target_include_directories(test_backend SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+    target_compile_definitions(test_backend PRIVATE KSHOT_HAS_CURAND)
   endif()
   if(name STREQUAL "adapt")
     # the program's reading of a user's task, held against what the imports stored

@@ -586,14 +586,14 @@ std::string test_name(const ::testing::TestParamInfo<ClosedFormTest::ParamType>&
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, ClosedFormTest,
-                         ::testing::Combine(::testing::ValuesIn(linear_algebra_backend_names()),
+                         ::testing::Combine(::testing::ValuesIn(backend_names()),
                                             ::testing::ValuesIn(settings())),
                          test_name);
 
 /// A task whose system is singular, or whose rows are not finite, is one diverged task.
 TEST(ClosedForm, ASingularTaskIsOneDivergedTask) {
   const auto network = std::make_shared<const Network>(Network::mlp({2, 3}, LayerType::relu));
-  for (const std::string& name : linear_algebra_backend_names()) {
+  for (const std::string& name : backend_names()) {
     SCOPED_TRACE(name);
     const auto backend = open_backend(name);
     Problem problem = make_problem(network, LossKind::mse, 4, 5, {3, 4, 4, 1});

@@ -710,7 +710,7 @@ std::string test_name(const ::testing::TestParamInfo<LinearAlgebraTest::ParamTyp
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, LinearAlgebraTest,
-                         ::testing::Combine(::testing::ValuesIn(linear_algebra_backend_names()),
+                         ::testing::Combine(::testing::ValuesIn(backend_names()),
                                             ::testing::Values(0, 1)),
                          test_name);
 

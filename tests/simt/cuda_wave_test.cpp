@@ -1,6 +1,8 @@
 // What is particular to the CUDA backend's waves, on the emulator: memory and, at step 0, weights
 // that tasks of different size share. Their numbers are held by tests/backend, with every other
 // backend's.
+#include "backend/linear_algebra.h"
+#include "simt/simt.h"
 #include "support/backend_problems.h"
 #include "support/environment.h"
 
@@ -143,6 +145,54 @@ TEST_F(CudaWave, AtStepZeroATaskHasTheSameBitsInABatchAsAlone) {
       EXPECT_EQ(run(1, Start::broadcast), alone);
       EXPECT_EQ(run(tasks, Start::copies), alone);
     }
+  }
+}
+
+// Features, a factorization and a pull-back, launched one by one and as one graph.
+TEST_F(CudaWave, SmallMatricesAndThePullBackGoIntoAGraph) {
+  const auto network = std::make_shared<const Network>(Network::mlp({2, 5, 3}, LayerType::tanh));
+  const Problem p = make_problem(network, backend::LossKind::mse, 3, 7, {1, 4, 4});
+  for (const char* const name : {"simt_f32", "simt_f64"}) {
+    const auto made = open_backend(name);
+    Runner runner(*made, p);
+    backend::Wave& wave = runner.wave();
+    const auto algebra = wave.linear_algebra();
+    const int rows = wave.rows(Set::support), features = network->outputs();
+    const backend::Block weights = runner.block(0), gradient = runner.block(1);
+    const backend::Matrix z{wave.outputs(Set::support), rows, features};
+    const backend::Matrix gram = algebra->matrix(rows, rows), l = algebra->matrix(rows, rows),
+                          y = algebra->matrix(rows, features), one = algebra->matrix(1, 1),
+                          jittered = algebra->matrix(1, 1);
+    // y = (z z^T + 1)^-1 targets, pulled back as if it were a gradient by z
+    const auto work = [&] {
+      wave.value({Set::support, weights, {}}, {}, z.block, backend::NormStatistics::batch);
+      wave.fill(one.block, 1.0);
+      wave.fill(jittered.block, 0.0);
+      algebra->product(gram, 1.0, z, backend::transposed(z));
+      algebra->add_diagonal(gram, 1.0, one, Set::support);
+      algebra->cholesky(l, gram, jittered);
+      algebra->targets(y, Set::support);
+      algebra->solve_triangular(l, backend::Side::left, y);
+      algebra->solve_triangular(backend::transposed(l), backend::Side::left, y);
+      wave.output_pullback({Set::support, weights, {}}, y.block, gradient, false);
+    };
+    const auto run = [&](bool as_graph) {
+      Numbers result;
+      for (int first = 0; first < p.tasks; ++first) {  // other tasks every time
+        wave.load(p.batch(*made), first, 1, static_cast<std::uint32_t>(first));
+        runner.put(weights, p.weights);
+        as_graph ? wave.gather_work(work) : work();
+        runner.take(gradient, p.width(), result);
+      }
+      return result;
+    };
+    const Numbers one_by_one = run(false);
+    EXPECT_TRUE(std::ranges::all_of(one_by_one, [](double x) { return std::isfinite(x); }));
+    const std::uint64_t before = simt::counters().graphs_launched;
+    EXPECT_EQ(run(true), one_by_one);
+    EXPECT_EQ(simt::counters().graphs_launched - before, 2u) << "the first run takes memory";
+    EXPECT_EQ(run(true), one_by_one);
+    EXPECT_EQ(simt::counters().graphs_launched - before, 5u);
   }
 }
 

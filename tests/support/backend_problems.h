@@ -102,20 +102,6 @@ inline std::vector<std::string> backend_names() {
   return names;
 }
 
-/// Whether a backend has what the closed-form heads are composed of: Wave::output_pullback and
-/// LinearAlgebra.
-inline bool has_output_pullback(const std::string& name) {
-  return name == "reference" || name.starts_with("cpu");
-}
-inline bool has_linear_algebra(const std::string& name) {
-  return name == "reference" || name.starts_with("cpu");
-}
-inline std::vector<std::string> linear_algebra_backend_names() {
-  std::vector<std::string> names = backend_names();
-  std::erase_if(names, [](const std::string& name) { return !has_linear_algebra(name); });
-  return names;
-}
-
 /// CUDA's backend without a GPU: each thread of a kernel by itself, a thousand times slower.
 inline bool emulated(const backend::Backend& b) {
   return b.name() == "simt";

@@ -171,7 +171,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
     throw std::logic_error(
         fmt::format("a wave of at most {} tasks asked to draw {}", capacity_, count));
   }
-  if (shape.input.size() != network_->input().size() || shape.outputs != network_->outputs() ||
+  if (shape.input.size() != network_->input().size() || shape.outputs != targets() ||
       (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
       shape.support != shape_.support || shape.query != shape_.query || id.split != drawn.split()) {
     throw std::logic_error("tasks to be drawn do not fit the wave");
@@ -185,6 +185,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
   ++loads_;
   support_n_.assign(tasks, shape.support);
   query_n_.assign(tasks, shape.query);
+  own_ways_ = false;
   if (const int shots = drawn.shots(); shots > 0) {
     support_labels_.resize(tasks * static_cast<std::size_t>(shape.support));
     for (std::size_t i = 0; i < support_labels_.size(); ++i) {

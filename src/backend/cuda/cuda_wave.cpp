@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "backend/cuda/cuda_generator.h"
+#include "backend/cuda/cuda_linear_algebra.h"
 #include "kernels/latent.h"
 #include "kernels/reduction.h"
 #include "kernels/scalar.h"
@@ -45,7 +46,7 @@ CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
       perceptron_(*network_, shape) {
   const std::size_t tasks = count_of(capacity);
   const auto inputs = count_of(network_->input().size());
-  const auto outputs = count_of(network_->outputs());
+  const auto outputs = count_of(targets());
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& of = sets_[static_cast<int>(set)];
     of.rows = rows(set);
@@ -61,6 +62,7 @@ CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
   }
   if (loss.kind == backend::LossKind::cross_entropy) {
     stored_rows_ = DeviceMemory<std::uint32_t>(tasks * count_of(shape.support + shape.query));
+    ways_on_device_ = DeviceMemory<std::int32_t>(tasks);
   }
   const std::size_t most = tasks * count_of(largest_rows(shape));
   row_loss_ = DeviceMemory<T>(most);
@@ -165,11 +167,17 @@ typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
   SupportRows view;
   view.extent = row_extent(rows);
   view.features = network_->input().size();
-  view.targets = network_->outputs();
+  view.targets = targets();
   view.x = rows.x.data();
   view.values = rows.values.data();
   view.labels = rows.labels.data();
   return view;
+}
+
+template <class T>
+typename CudaWave<T>::TargetRows CudaWave<T>::target_rows(Set set) const {
+  const Rows& rows = sets_[static_cast<int>(set)];
+  return {row_extent(rows), rows.values.data(), rows.labels.data()};
 }
 
 template <class T>
@@ -224,10 +232,19 @@ void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set, Staged& 
 }
 
 template <class T>
+void CudaWave<T>::put_ways(const TaskBatch& batch, Staged& staged) {
+  own_ways_ = !batch.ways.empty() && ways_on_device_.size() > 0;
+  if (!own_ways_) return;
+  std::int32_t* const host = staged.integers.take(count_of(count_));
+  std::copy_n(batch.ways.begin() + static_cast<std::ptrdiff_t>(batch_first_), count_, host);
+  stream_.start_to_device(ways_on_device_.data(), host, count_of(count_));
+}
+
+template <class T>
 typename CudaWave<T>::Staged& CudaWave<T>::begin_staging() {
   Staged& staged = staged_[loads_ % 2];
   staged.fetched.wait();  // what was put there two loads ago
-  std::size_t numbers = 0, integers = 0;
+  std::size_t numbers = 0, integers = ways_on_device_.size();
   for (const Rows& set : sets_) {
     numbers += set.x.size() + set.values.size();
     integers += set.labels.size() + set.counts.size();
@@ -269,6 +286,7 @@ void CudaWave<T>::do_load(const TaskBatch& batch, int first, int count,
 
 template <class T>
 void CudaWave<T>::put_sets(const TaskBatch& batch, Staged& staged) {
+  put_ways(batch, staged);
   for (const Set set : {Set::support, Set::query, Set::all}) {
     Rows& to = sets_[static_cast<int>(set)];
     put_counts(to, batch, set, staged);
@@ -655,6 +673,16 @@ void CudaWave<T>::backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_s
 }
 
 template <class T>
+template <class OutputGradient>
+void CudaWave<T>::layered_gradient(const Pass& pass, Block grad, bool accumulate,
+                                   const OutputGradient& output_gradient) {
+  const Run entered = enter(pass, nullptr);
+  forward(entered, false);
+  output_gradient(entered);
+  backward(entered, {at(grad, network_->size()), nullptr}, {}, {accumulate, false});
+}
+
+template <class T>
 void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   if (!pass.dropout) {
     PerceptronDescent<T> at_once;
@@ -666,10 +694,18 @@ void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block 
     at_once.loss = wanted(loss, 1);
     if (perceptron_.run(at_once, count_, stream_)) return;
   }
-  const Run entered = enter(pass, nullptr);
-  forward(entered, false);
-  loss_of(entered, pass.scale, loss, {g_[0].value.data(), nullptr});
-  backward(entered, {at(grad, network_->size()), nullptr}, {}, {accumulate, false});
+  layered_gradient(pass, grad, accumulate, [&](const Run& run) {
+    loss_of(run, pass.scale, loss, {g_[0].value.data(), nullptr});
+  });
+}
+
+template <class T>
+void CudaWave<T>::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
+  layered_gradient(pass, grad, accumulate, [&](const Run& run) {
+    const RowExtent extent = row_extent(*run.rows);
+    const T* const from = at(g_outputs, count_of(extent.rows) * count_of(network_outputs_));
+    own_rows(g_[0].value.data(), from, network_outputs_, extent, stream_.get());
+  });
 }
 
 template <class T>
@@ -926,6 +962,11 @@ template <class T>
 std::unique_ptr<backend::Generator> CudaWave<T>::generator(const backend::GeneratorSpec& spec) {
   device_.activate();
   return make_generator(*this, spec);
+}
+
+template <class T>
+std::unique_ptr<backend::LinearAlgebra> CudaWave<T>::linear_algebra() {
+  return make_linear_algebra(*this);
 }
 
 template class CudaWave<float>;

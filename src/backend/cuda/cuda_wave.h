@@ -69,6 +69,7 @@ class CudaWave final : public backend::Wave {
               Block rp_s) override;
 
   void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
   void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                       Block grad) override;
   void gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
@@ -85,12 +86,13 @@ class CudaWave final : public backend::Wave {
                    backend::NormStatistics statistics) override;
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
+  std::unique_ptr<backend::LinearAlgebra> linear_algebra() override;
   void download(Block src, std::span<double> values) const override;
 
   /// Takes the memory that is otherwise taken when it is first needed: for counting.
   void take_memory(const backend::WaveDemand& demand);
 
-  // ---- what the reduction and generators see ----
+  // ---- what the reduction, generators and linear algebra see ----
   const Stream& stream() const { return stream_; }
   /// Its stream comes after all that was done to shared vectors so far.
   void follow_shared() const { shared_->follow(stream_, followed_); }
@@ -125,6 +127,16 @@ class CudaWave final : public backend::Wave {
   /// Their numbers [tasks], and labels [tasks, rows of the batch], on the host.
   std::span<const std::int32_t> support_counts() const { return support_n_; }
   std::span<const std::int32_t> support_labels() const { return support_labels_; }
+  /// Targets of a set's rows: labels [tasks, rows], or values [tasks, rows, targets].
+  struct TargetRows {
+    RowExtent extent;
+    const T* values = nullptr;             ///< null with labels
+    const std::int32_t* labels = nullptr;  ///< null with values
+  };
+  TargetRows target_rows(Set set) const;
+  /// Numbers of classes [tasks]; null where every task has as many as there are.
+  const std::int32_t* ways() const { return own_ways_ ? ways_on_device_.data() : nullptr; }
+  TaskScale<T> task_scale(const backend::Scale& scale) const;
   int outputs_of_network() const { return network_outputs_; }
   /// How often tasks were loaded.
   std::uint64_t loads() const { return loads_; }
@@ -189,7 +201,9 @@ class CudaWave final : public backend::Wave {
   Staged& begin_staging();
   void put_sets(const TaskBatch& batch, Staged& staged);
   RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
-  TaskScale<T> task_scale(const backend::Scale& scale) const;
+  /// Classes or values that a row of a task has as its target.
+  int targets() const { return shape_.targets > 0 ? shape_.targets : network_outputs_; }
+  void put_ways(const TaskBatch& batch, Staged& staged);
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
   GaussianPair<T> gaussian_pair(const KlTerms& terms);
 
@@ -234,6 +248,11 @@ class CudaWave final : public backend::Wave {
   /// What a split pass does at a layer after the layer's own backward.
   void split_backward(const Run& pass, std::size_t layer, const LayerCall<T>& call, Tangent<T> g,
                       Tangent<T> g_in, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
+  /// Forward and backward, layer by layer. output_gradient(run) puts the gradient by the outputs of
+  /// the forward pass into g_[0]; rows beyond a task's own are zero there.
+  template <class OutputGradient>
+  void layered_gradient(const Pass& pass, Block grad, bool accumulate,
+                        const OutputGradient& output_gradient);
   void prepare_tangents();
   SplitLayers<T>& split_layers();
   /// Memory for features. Rows beyond a task's own are nobody's: no layer lets them into a task's
@@ -251,6 +270,8 @@ class CudaWave final : public backend::Wave {
   std::vector<std::int32_t> support_n_, query_n_;  ///< own rows of the tasks at hand
   std::uint64_t loads_ = 0;
   std::vector<std::int32_t> support_labels_;
+  DeviceMemory<std::int32_t> ways_on_device_;  ///< [tasks], of a batch that says them
+  bool own_ways_ = false;                      ///< they are those of the tasks at hand
   std::vector<Storage> blocks_;
   Rows sets_[3];
   DeviceMemory<std::uint32_t> stored_rows_;  ///< [tasks, all rows]: which ones draw() took
