@@ -299,6 +299,21 @@ TEST_P(LinearAlgebraTest, ProductsByElementRowColumnAndScalar) {
   }
 }
 
+TEST_P(LinearAlgebraTest, SharedParametersAreNoWeights) {
+  // a head's parameters: their number has nothing to do with the network's weights
+  const backend::Shared shared = backend_->shared(5);
+  const Numbers values = {0.5, -1.0, 2.0, 3.0, -4.0};
+  shared->upload(values);
+  const Values before = random(5, 1, 0);
+  const auto got =
+      run({before}, [&](auto& m) { runner_->wave().broadcast(m[0].block, *shared); }, {0});
+  expect(got[0], [&](int) {
+    Plain p(5, 1);
+    p.e = values;
+    return p;
+  });
+}
+
 TEST_P(LinearAlgebraTest, SumsOverRowsColumnsAndBoth) {
   const Values x = random(4, 3, 1), y = random(4, 3, 2);
   for (const auto& [rows, columns] : {std::pair{4, 1}, {1, 3}, {1, 1}}) {

@@ -100,6 +100,10 @@ class SingleWave final : public CpuWave {
   Block weights() override { return store(layout_size_, network_->size(), true); }
 
   void broadcast(Block dst, const SharedVector& src) override {
+    if (!storage(dst).weights) {  // a head's parameters, say
+      std::copy_n(host<float>(src).data(), src.size(), at(dst));
+      return;
+    }
     const AlignedFloats& values = placed(src);
     std::copy_n(values.data(), values.size(), at(dst));
   }
