@@ -141,6 +141,7 @@ class AlpacaHead final : public LinearHead {
     d_.la.product(g_noise_, 1.0, transposed(ratio_), g_variance_);
     d_.la.multiply(d_.gradients[2], 2.0, g_noise_, noise_, true);
     // mean = X prior_mean + posterior of the residuals in U; g_x first holds the gradient by U
+    zero(g_one_);  // the pull-back adds to it, and nothing reads it
     posterior_.pullback(u_s_, u_q_, one_, r_, g_outputs_, g_ratio_, g_x_s_, g_x_q_, g_one_, g_r_);
     zero(g_factor_);
     unwhiten(u_q_, g_x_q_);
