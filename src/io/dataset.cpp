@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/output_file.h"
+#include "io/json_text.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 
@@ -90,6 +91,15 @@ Split parse_split(const std::string& name) {
   throw Error(fmt::format("unknown split '{}'", name));
 }
 
+void check_input(const FeatureShape& input) {
+  std::int64_t size = 1;
+  for (const int side : {input.channels, input.height, input.width}) {
+    if (side < 1) throw Error("input shape is not positive");
+    size *= side;
+    if (size > std::numeric_limits<int>::max()) throw Error("input shape is too large");
+  }
+}
+
 /// Throws json::exception or Error for a header that is not one.
 DatasetHeader parse_header(const json& in, const std::string& origin) {
   DatasetHeader header;
@@ -97,19 +107,17 @@ DatasetHeader parse_header(const json& in, const std::string& origin) {
   if (kind != "classes" && kind != "tasks") throw Error("unknown kind '" + kind + "'");
   header.kind = kind == "classes" ? GroupKind::classes : GroupKind::tasks;
   const json& input = in.at("input");
-  header.input = {.channels = input.at("channels"),
-                  .height = input.at("height"),
-                  .width = input.at("width"),
+  header.input = {.channels = whole<int>(input.at("channels")),
+                  .height = whole<int>(input.at("height")),
+                  .width = whole<int>(input.at("width")),
                   .spatial = input.at("spatial")};
-  if (header.input.channels < 1 || header.input.height < 1 || header.input.width < 1) {
-    throw Error("input shape is not positive");
-  }
+  check_input(header.input);
   const std::string element = in.at("element");
   if (element != "u8" && element != "f32") throw Error("unknown element '" + element + "'");
   header.element = element == "u8" ? Element::u8 : Element::f32;
   if (header.kind == GroupKind::tasks) {
     header.target = in.at("target") == "label" ? TargetKind::label : TargetKind::value;
-    header.outputs = in.at("outputs");
+    header.outputs = whole<int>(in.at("outputs"));
     if (header.outputs < 1) throw Error("no outputs");
   }
   const json& groups = in.at("groups");
@@ -120,7 +128,7 @@ DatasetHeader parse_header(const json& in, const std::string& origin) {
   std::uint64_t first = 0;
   header.groups.reserve(count);
   for (std::size_t g = 0; g < count; ++g) {
-    const std::uint32_t rows = groups["rows"][g];
+    const auto rows = whole<std::uint32_t>(groups["rows"][g]);
     header.groups.push_back({groups["names"][g], parse_split(groups["splits"][g]), first, rows});
     first += rows;
   }
@@ -221,10 +229,10 @@ void Dataset::parse() {
   }
   try {
     const char* text = reinterpret_cast<const char*>(bytes_ + trailer.header_offset);
-    const json in = json::parse(text, text + trailer.header_bytes);
+    const json in = parse_json({text, trailer.header_bytes});
     header_ = parse_header(in, path_.string());
     const auto array = [&](const char* name, std::uint64_t row_bytes) {
-      const std::uint64_t offset = in.at("arrays").at(name);
+      const auto offset = whole<std::uint64_t>(in.at("arrays").at(name));
       if (offset % alignment != 0 || offset > end ||
           header_.rows() > (end - offset) / std::max<std::uint64_t>(row_bytes, 1)) {
         throw Error(fmt::format("array '{}' lies outside of it", name));
