@@ -146,8 +146,15 @@ class Documents : public testing::TestWithParam<const char*> {
       const std::string first = block.text.substr(2, block.text.find('\n') - 2);
       if (first.ends_with(".toml") && first.find(' ') == std::string::npos) name = first;
     }
-    if (!whole)
+    if (!whole) {
+      // A part of a configuration goes over the last whole one, or over a starter file.
+      if (whole_.empty()) {
+        whole_ = "starter.toml";
+        const std::string none = failure("kshot config --template maml --out starter.toml");
+        if (!none.empty()) return none;
+      }
       return failure(fmt::format("kshot config '{}'{}", whole_, as_overrides(block.text)));
+    }
     put_file(home() / name, block.text);
     whole_ = name;
     if (name != "block.toml") return failure("kshot config " + name);
