@@ -55,6 +55,7 @@ data = { shots = 4, queries = 5, tasks = 40 }
 """,
     "leo": """algorithm = "leo"
 network.layers = [1, 12, 1]
+loss.type = "mse"
 leo = { latent = 4, latent_steps = 1, finetune_steps = 1, encoder_layers = [8], decoder_layers = [8], \
 latent_lr_init = 0.01, finetune_lr_init = 0.0002 }
 data = { source = "sine_line", shots = 4, queries = 5, noise_std = 0.3 }

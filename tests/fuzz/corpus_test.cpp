@@ -50,7 +50,7 @@ std::vector<std::string> names() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fuzz, Corpus, testing::ValuesIn(names()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& tested) { return tested.param; });
 
 TEST(Corpora, EachHasATarget) {
   for (const auto& entry : fs::directory_iterator(corpus)) {
