@@ -26,7 +26,7 @@ int run_evaluate(const EvaluateArguments& a) {
   put("evaluate.steps", a.steps, 0);
   put("evaluate.samples", a.samples, 1);
   put("evaluate.seed", a.seed, 0);
-  put("data.shots", a.shots, 1);
+  put("data.shots", a.shots, 0);
   if (!a.norm.empty()) options.overrides.push_back("evaluate.norm_statistics=\"" + a.norm + "\"");
   options.split = a.split == "test"         ? Split::test
                   : a.split == "validation" ? Split::validation

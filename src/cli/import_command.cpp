@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/checks.h"
 #include "cli/text_options.h"
 #include "io/division.h"
 #include "io/import.h"
@@ -109,7 +110,7 @@ void add_class_options(CLI::App& command, Common& common, io::ClassImport& optio
   command
       .add_option("--min-examples", options.min_examples,
                   "Leave out classes with fewer examples than this")
-      ->check(CLI::PositiveNumber)
+      ->check(number_from(1))
       ->capture_default_str();
   command.add_flag("--allow-shared-classes", common.allow_shared,
                    "Accept a class in several splits, and several classes of one name");

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/text.h"
+#include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/embed_command.h"
 #include "cli/import_command.h"
@@ -122,7 +123,7 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
            "what a device needs")
         ->capture_default_str();
     sub->add_option("--threads", machine.threads, "Worker threads; 0: all cores")
-        ->check(CLI::NonNegativeNumber)
+        ->check(number_from(0))
         ->capture_default_str();
   }
   static void add_set(CLI::App* sub, std::vector<std::string>& set) {
@@ -177,15 +178,12 @@ output, the numbers, those of each episode too, to evaluation.json in the run fo
 data file must be the one that the run was trained on; where data.path is not there, its place in
 training is looked at.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
-    sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")
-        ->check(CLI::PositiveNumber);
-    sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(CLI::NonNegativeNumber);
-    sub->add_option("--samples", evaluate_.samples, "Posterior samples")
-        ->check(CLI::PositiveNumber);
+    sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")->check(number_from(1));
+    sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(number_from(0));
+    sub->add_option("--samples", evaluate_.samples, "Posterior samples")->check(number_from(1));
     sub->add_option("--shots", evaluate_.shots, "Support examples (a class)")
-        ->check(CLI::PositiveNumber);
-    sub->add_option("--seed", evaluate_.seed, "Seed of the episodes")
-        ->check(CLI::NonNegativeNumber);
+        ->check(number_from(0));
+    sub->add_option("--seed", evaluate_.seed, "Seed of the episodes")->check(number_from(0));
     sub->add_option("--norm", evaluate_.norm, "Statistics of norm layers: batch or support")
         ->check(CLI::IsMember({"batch", "support"}));
     sub->add_option("--split", evaluate_.split, "test, validation or train")
@@ -234,8 +232,8 @@ probabilities that add up to 1 over them. Written to --out: predictions.csv, pre
     sub->add_option("--layout", adapt_.layout,
                     "Where the channels of images in npz files are, if the shape leaves it open")
         ->check(CLI::IsMember({"hwc", "chw"}));
-    sub->add_option("--steps", adapt_.steps, "Inner steps")->check(CLI::NonNegativeNumber);
-    sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(CLI::PositiveNumber);
+    sub->add_option("--steps", adapt_.steps, "Inner steps")->check(number_from(0));
+    sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(number_from(1));
     sub->add_option("--out", adapt_.out, "Folder for the results")
         ->type_name("DIR")
         ->capture_default_str();
@@ -313,7 +311,7 @@ Counts what a meta-step asks of the network, task by task, without doing it. The
 probe of about a second, or with --gflops from an assumed rate.)");
     sub->add_option("config", plan_.config, "Configuration (TOML)")->required();
     sub->add_option("--gflops", plan_.gflops, "Assumed rate of all threads, GFLOP/s; no probe")
-        ->check(CLI::PositiveNumber);
+        ->check(number_from(0, true));
     add_set(sub, plan_.set);
     add_machine(sub, plan_.machine);
     sub->callback([this] { status_ = run_plan(plan_); });
@@ -389,7 +387,7 @@ expected.npz it only computes.)");
 Trains ABML and, beside it, MAML on sinusoids and writes both run folders and report.html.)");
     sub->add_option("--out", demo_.out, "Folder")->type_name("DIR")->capture_default_str();
     sub->add_option("--seconds", demo_.seconds, "Limit for the training of both together")
-        ->check(CLI::PositiveNumber)
+        ->check(number_from(0, true))
         ->capture_default_str();
     add_machine(sub, demo_.machine);
     sub->callback([this] { status_ = run_demo(demo_); });

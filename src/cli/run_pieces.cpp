@@ -256,10 +256,12 @@ std::vector<report::Chart> charts(const RunPieces& run) {
     const bool classify = e.last().accuracy.has_value();
     report::Chart chart;
     chart.title = classify ? "Accuracy against shots" : "Error against shots";
-    chart.caption =
-        fmt::format("Mean over {} {} with 95 % intervals, {} inner step{}, {} sample{}", e.episodes,
-                    episodes_text(e), e.last().inner_steps, e.last().inner_steps == 1 ? "" : "s",
-                    e.samples, e.samples == 1 ? "" : "s");
+    chart.caption = fmt::format(
+        "Mean over {} {} with 95 % intervals, {}, {} sample{}", e.episodes, episodes_text(e),
+        e.last().inner_steps < 0 ? std::string("fitted in closed form")
+                                 : fmt::format("{} inner step{}", e.last().inner_steps,
+                                               e.last().inner_steps == 1 ? "" : "s"),
+        e.samples, e.samples == 1 ? "" : "s");
     chart.x_label = classify ? "support examples a class" : "support points";
     chart.y_label = classify ? "accuracy" : "mean squared error";
     chart.log_x = true;

@@ -210,8 +210,10 @@ std::string Evaluation::conditions() const {
     }
   }
   const int inner_steps = steps.empty() ? 0 : last().inner_steps;
-  text += fmt::format("{} support and {} query rows, {} inner step{}", range_text(support),
-                      range_text(query), inner_steps, inner_steps == 1 ? "" : "s");
+  text += fmt::format("{} support and {} query rows, ", range_text(support), range_text(query));
+  text += inner_steps < 0
+              ? std::string("fitted in closed form")
+              : fmt::format("{} inner step{}", inner_steps, inner_steps == 1 ? "" : "s");
   text += fmt::format(", {} sample{}", samples, samples == 1 ? "" : "s");
   if (norm_statistics != "none") {
     text += fmt::format(", norm statistics of the {}",
@@ -262,7 +264,7 @@ std::string Evaluation::to_json() const {
                            {"support_drawn", kshot::to_json(support)},
                            {"query_drawn", kshot::to_json(query)},
                            {"shots", kshot::to_json(shots)},
-                           {"inner_steps", steps.empty() ? 0 : last().inner_steps},
+                           {"inner_steps", steps.empty() ? 0 : std::max(0, last().inner_steps)},
                            {"seed", seed},
                            {"episodes", episodes},
                            {"diverged", diverged},

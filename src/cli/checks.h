@@ -1,0 +1,24 @@
+// Checks of what a command-line option may be, with messages that a user can read.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace kshot::cli {
+
+/// Refuses what is not a number of at least `least` (greater than `least` where `above` is set).
+/// CLI11's own checks name a range up to the largest double.
+inline CLI::Validator number_from(double least, bool above = false) {
+  const auto check = [least, above](std::string& text) {
+    double value = 0.0;
+    const bool number = CLI::detail::lexical_cast(text, value);
+    if (number && (above ? value > least : value >= least)) return std::string();
+    return fmt::format("expected a number {} {}, got {}", above ? "above" : "of at least", least,
+                       text);
+  };
+  return CLI::Validator(check, "");
+}
+
+}  // namespace kshot::cli
