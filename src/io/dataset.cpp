@@ -16,8 +16,8 @@
 #include "base/prefetch.h"
 #include "base/text.h"
 #include "io/atomic_file.h"
-#include "io/output_file.h"
 #include "io/json_text.h"
+#include "io/output_file.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 
