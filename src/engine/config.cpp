@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -20,6 +19,21 @@
 
 #include "config_schema.h"
 #include "kshot/error.h"
+
+namespace kshot {
+/// A text that breaks an assertion of the parser.
+struct BrokenToml {};
+[[noreturn]] void refuse_broken_toml() {
+  throw BrokenToml();
+}
+}  // namespace kshot
+
+// The parser asserts what some texts break ("seed = [}"). Where assertions are off it assumes it
+// instead, so that such a text would be undefined behaviour. Here it is refused like any other
+// malformed text.
+#undef NDEBUG
+#define TOML_ASSERT(expr) ((expr) ? void() : kshot::refuse_broken_toml())
+#include <toml++/toml.h>
 
 namespace kshot {
 namespace {
@@ -330,6 +344,8 @@ bool is_toml_value(std::string_view text) {
     return toml::parse("v = " + std::string(text)).size() == 1;
   } catch (const toml::parse_error&) {
     return false;
+  } catch (const BrokenToml&) {
+    return false;
   }
 }
 
@@ -391,6 +407,8 @@ class Document {
     } catch (const toml::parse_error& error) {
       throw Error(fmt::format("{}:{}: not TOML: {}", origin_, error.source().begin.line,
                               one_line(error.description())));
+    } catch (const BrokenToml&) {
+      throw Error(fmt::format("{}: not TOML: expected KEY = VALUE, with a whole value", origin_));
     }
     for (const auto& [key, node] : file_) {
       const std::string name(key.str());
@@ -437,6 +455,8 @@ class Document {
       fail("--set", path,
            fmt::format("not a TOML value: {} ({})", schema::quote(value),
                        one_line(error.description())));
+    } catch (const BrokenToml&) {
+      fail("--set", path, fmt::format("not a TOML value: {}", schema::quote(value)));
     }
     if (sets_.back().size() != 1) fail("--set", path, "expected one value");
     entries_[path] = {sets_.back().get("v"), true};

@@ -743,6 +743,13 @@ TEST(Reference, NamesEveryKeyAndTable) {
   }
 }
 
+TEST(Toml, TextsThatTheParserTakesForImpossibleAreRefused) {
+  // toml++ asserts that no value begins with what ends one.
+  for (const char* text : {"seed = [}", "seed = [ 1, } ]", "[data]\npath = [}]"}) {
+    EXPECT_THAT(error_of(text), ::testing::HasSubstr("not TOML")) << text;
+  }
+}
+
 TEST(Reference, DocumentIsUpToDate) {
   const auto file = std::filesystem::path(KSHOT_SOURCE_DIR) / "docs" / "configuration.md";
   EXPECT_EQ(slurp(file), configuration_reference())
