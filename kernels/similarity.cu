@@ -110,7 +110,8 @@ struct DistancesByB {
 
 // ---- cosines ----
 
-/// Of two rows, for all lanes of a warp.
+/// Inner product, lengths and cosine scale of two rows. Every lane of the warp gets the same
+/// values.
 template <class T>
 struct Pair {
   T inner, length_x, length_y, scale;

@@ -41,7 +41,8 @@ struct AdaptationSpec {
 /// Inner step sizes: one for all steps or one a step (the last serves steps beyond).
 struct RatePlan {
   std::vector<backend::Rate> steps;
-  /// Of a Gaussian's s = log sigma, where it has rates of its own; empty: `steps` serve both.
+  /// Step sizes for a Gaussian's log standard deviation s, one per step. Where this is empty,
+  /// `steps` serve the mean and s alike.
   std::vector<backend::Rate> s_steps = {};
   const backend::Rate& at(int k) const { return of(steps, k); }
   const backend::Rate& s_at(int k) const { return of(s_steps.empty() ? steps : s_steps, k); }

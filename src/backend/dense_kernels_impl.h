@@ -111,8 +111,8 @@ struct Dense {
       }
     }
   }
-  /// The same for one task and a b whose rows are contiguous: row i of c is a sum of rows of b, so
-  /// that the innermost loop has no sum in it.
+  /// Computes the product for one task where the rows of b are contiguous. Row i of c is a weighted
+  /// sum of rows of b, so that the innermost loop carries no sum and vectorises.
   static void product_by_rows(Out c, T factor, Factor a, Factor b, bool accumulate) {
     for (int i = 0; i < c.rows; ++i) {
       T* const __restrict to = c.data + at(i, 0, c.columns);

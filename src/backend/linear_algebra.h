@@ -55,7 +55,8 @@ class LinearAlgebra {
 
   /// A new matrix; its contents are undefined. A matrix without elements has a block of width 1.
   Matrix matrix(int rows, int columns);
-  /// The same elements as [rows, columns]: a column of n elements is a row of n elements.
+  /// Views the elements of m, in their row-major order, as a matrix [rows, columns]. Nothing is
+  /// copied; rows * columns must equal the number of elements of m.
   static Matrix reshaped(const Matrix& m, int rows, int columns);
 
   // ---- the tasks' rows and classes ----

@@ -33,7 +33,7 @@ void require_memory(double bytes, const std::string& what) {
                           what, bytes / gib, most / gib));
 }
 
-/// Of one task: rows, and what the network's layers give for them.
+/// Bytes that one task takes: its support and query rows, and the outputs of every layer for them.
 double task_bytes(const Network& network, const TaskShape& shape) {
   double per_row = network.input().size();
   for (const Layer& layer : network.layers()) per_row += layer.out.size();

@@ -255,7 +255,7 @@ constexpr int most_rows = 1 << 20;
 constexpr int most_samples = 1 << 16;
 constexpr int most_episodes = 1 << 24;
 
-/// Those that adapt by gradient steps.
+/// The algorithms that adapt to a task by gradient steps.
 const std::vector<std::string> inner_loop_algorithms = {"maml", "meta_sgd", "abml", "leo", "hvi"};
 
 const char* const head_ways =

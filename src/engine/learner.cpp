@@ -100,7 +100,8 @@ struct Learner::State {
         return assembly.network->outputs();
     }
   }
-  /// Those of one task.
+  /// Number of outputs for one task: the run's own number, or the task's number of classes where a
+  /// closed-form head takes any number.
   int outputs_of(const SupportRows& support) const {
     if (outputs > 0) return outputs;
     if (support.ways > 0) return support.ways;

@@ -188,7 +188,8 @@ class GeneratorLedger final : public backend::Generator {
   double latents_;
 };
 
-/// The same for small matrices: the operations that grow with the cube of their size count.
+/// Counts the cost of a head's small matrices. Only operations whose cost grows with the cube of
+/// the matrix size are counted.
 class AlgebraLedger final : public backend::LinearAlgebra {
  public:
   AlgebraLedger(Ledger& wave, TaskCost& cost) : LinearAlgebra(wave), cost_(cost) {}
