@@ -67,9 +67,6 @@ Config with_head_outputs(Config config, const TaskShape& shape) {
   return config;
 }
 
-namespace {
-
-/// The key that says how many outputs a closed-form head has, and its value; 0: any number.
 std::pair<const char*, int> head_outputs(const Config& config) {
   switch (config.algorithm) {
     case AlgorithmKind::protonet:
@@ -86,8 +83,6 @@ std::pair<const char*, int> head_outputs(const Config& config) {
       return {"", 0};
   }
 }
-
-}  // namespace
 
 Assembly assemble(const Config& config, const std::string& device, int threads,
                   std::optional<backend::Precision> precision) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.h"
@@ -26,6 +27,9 @@ struct Assembly {
 /// The configuration with what a closed-form head takes from the tasks: its number of target values
 /// where the configuration leaves it to the episodes.
 Config with_head_outputs(Config config, const TaskShape& shape);
+/// The key that says how many outputs a closed-form head has, and its value; 0: any number. An
+/// empty key for other algorithms.
+std::pair<const char*, int> head_outputs(const Config& config);
 /// Parameters are left zero. `precision`: as backend::make_backend takes it.
 Assembly assemble(const Config& config, const std::string& device, int threads,
                   std::optional<backend::Precision> precision = {});

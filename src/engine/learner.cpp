@@ -85,20 +85,11 @@ struct Learner::State {
   /// Classes or target values of every task; 0: of each its own.
   int head_outputs() const {
     const Config& config = assembly.config;
-    switch (config.algorithm) {
-      case AlgorithmKind::protonet:
-        return config.protonet.ways;
-      case AlgorithmKind::bayes_protonet:
-        return config.bayes_protonet.ways;
-      case AlgorithmKind::r2d2:
-        return is_classification(config) ? config.r2d2.ways : checkpoint.source.shape.outputs;
-      case AlgorithmKind::alpaca:
-        return config.alpaca.outputs;
-      case AlgorithmKind::dkt:
-        return config.dkt.outputs;
-      default:
-        return assembly.network->outputs();
+    if (!is_closed_form(config.algorithm)) return assembly.network->outputs();
+    if (config.algorithm == AlgorithmKind::r2d2 && !is_classification(config)) {
+      return checkpoint.source.shape.outputs;
     }
+    return kshot::head_outputs(config).second;
   }
   /// Number of outputs for one task: the run's own number, or the task's number of classes where a
   /// closed-form head takes any number.

@@ -10,6 +10,7 @@
 #include "base/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
+#include "episodes/split_groups.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -32,17 +33,8 @@ class ClassSource final : public EpisodeSource {
                       "ways, at least 0 shots and 1 query",
                       episodes_.ways, episodes_.shots, episodes_.queries, most_ways));
     }
-    for (const Split split : all_splits) {
-      const auto s = static_cast<std::size_t>(split);
-      groups_[s] = header.split_groups(split);
-      counts_[s] = groups_[s].size();
-      faults_[s] = fault(split);
-      if (faults_[s].empty()) continue;
-      // A file without validation or test classes is a common one; training needs its classes.
-      const bool asked = counts_[s] > 0 || split == Split::train;
-      if (asked && std::ranges::find(used, split) != used.end()) throw Error(faults_[s]);
-      groups_[s].clear();
-    }
+    splits_ = take_groups(header, used,
+                          [this](Split split, const auto& groups) { return fault(split, groups); });
     ClassRecipe recipe{.ways = episodes_.ways,
                        .shots = episodes_.shots,
                        .queries = episodes_.queries,
@@ -52,8 +44,8 @@ class ClassSource final : public EpisodeSource {
                        .stored = data_->stored(),
                        .check_stored = [data = data_] { data->check(); },
                        .groups = {}};
-    for (std::size_t split = 0; split < groups_.size(); ++split) {
-      for (const std::uint32_t g : groups_[split]) {
+    for (std::size_t split = 0; split < splits_.groups.size(); ++split) {
+      for (const std::uint32_t g : splits_.groups[split]) {
         recipe.groups[split].push_back({header.groups[g].first, header.groups[g].rows});
       }
     }
@@ -63,8 +55,8 @@ class ClassSource final : public EpisodeSource {
   TaskShape shape() const override { return episodes_.shape(data_->header().input); }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
-    const auto& groups = groups_[static_cast<std::size_t>(id.split)];
-    if (groups.empty()) throw Error(faults_[static_cast<std::size_t>(id.split)]);
+    const auto& groups = splits_.groups[static_cast<std::size_t>(id.split)];
+    if (groups.empty()) throw Error(splits_.faults[static_cast<std::size_t>(id.split)]);
     const auto ways = static_cast<std::size_t>(episodes_.ways);
     const auto shots = static_cast<std::size_t>(episodes_.shots);
     const auto queries = static_cast<std::size_t>(episodes_.queries);
@@ -103,12 +95,14 @@ class ClassSource final : public EpisodeSource {
         "{}-way {}-shot, {} queries a class, from {}: {} train, {} validation, {} "
         "test classes",
         episodes_.ways, episodes_.shots, episodes_.queries, data_->path().filename().string(),
-        counts_[0], counts_[1], counts_[2]);
+        splits_.counts[0], splits_.counts[1], splits_.counts[2]);
   }
 
   const EpisodeRecipe* recipe() const override { return &recipe_; }
 
-  bool has(Split split) const override { return !groups_[static_cast<std::size_t>(split)].empty(); }
+  bool has(Split split) const override {
+    return !splits_.groups[static_cast<std::size_t>(split)].empty();
+  }
 
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
@@ -116,10 +110,9 @@ class ClassSource final : public EpisodeSource {
   static constexpr int most_ways = 65534;  // episode_stream's parts, less the one for the classes
 
   /// Why no episodes can be drawn from a split; empty where they can.
-  std::string fault(Split split) const {
+  std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();
-    const auto& groups = groups_[static_cast<std::size_t>(split)];
     if (groups.empty()) return fmt::format("{}: has no {} classes", file, split_name(split));
     if (groups.size() < static_cast<std::size_t>(episodes_.ways)) {
       return fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
@@ -138,9 +131,7 @@ class ClassSource final : public EpisodeSource {
 
   std::shared_ptr<const io::Dataset> data_;
   ClassEpisodes episodes_;
-  std::array<std::vector<std::uint32_t>, 3> groups_;  ///< empty: no episodes of that split
-  std::array<std::size_t, 3> counts_{};               ///< classes of the file
-  std::array<std::string, 3> faults_;
+  SplitGroups splits_;
   EpisodeRecipe recipe_;
 };
 

@@ -9,6 +9,7 @@
 #include "base/episode_stream.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
+#include "episodes/split_groups.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -28,16 +29,8 @@ class TableSource final : public EpisodeSource {
       throw Error(fmt::format("data.shots = {}, data.queries = {}: expected at least 0 and 1",
                               episodes_.shots, episodes_.queries));
     }
-    for (const Split split : all_splits) {
-      const auto s = static_cast<std::size_t>(split);
-      groups_[s] = header.split_groups(split);
-      counts_[s] = groups_[s].size();
-      faults_[s] = fault(split);
-      if (faults_[s].empty()) continue;
-      const bool asked = counts_[s] > 0 || split == Split::train;
-      if (asked && std::ranges::find(used, split) != used.end()) throw Error(faults_[s]);
-      groups_[s].clear();
-    }
+    splits_ = take_groups(header, used,
+                          [this](Split split, const auto& groups) { return fault(split, groups); });
   }
 
   TaskShape shape() const override {
@@ -49,8 +42,8 @@ class TableSource final : public EpisodeSource {
   }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
-    const auto& groups = groups_[static_cast<std::size_t>(id.split)];
-    if (groups.empty()) throw Error(faults_[static_cast<std::size_t>(id.split)]);
+    const auto& groups = splits_.groups[static_cast<std::size_t>(id.split)];
+    if (groups.empty()) throw Error(splits_.faults[static_cast<std::size_t>(id.split)]);
     RandomStream tasks = episode_stream(id, 0);
     const std::size_t drawn_task = tasks.below(static_cast<std::uint32_t>(groups.size()));
     const bool given = id.split == Split::train && id.member >= 0;
@@ -78,26 +71,28 @@ class TableSource final : public EpisodeSource {
         "tasks of {}, {} support and {} query rows{}: {} train, {} validation, {} "
         "test tasks",
         data_->path().filename().string(), episodes_.shots, episodes_.queries,
-        episodes_.variable_size ? " at most" : "", counts_[0], counts_[1], counts_[2]);
+        episodes_.variable_size ? " at most" : "", splits_.counts[0], splits_.counts[1],
+        splits_.counts[2]);
   }
 
-  std::uint64_t training_tasks() const override { return groups_[0].size(); }
+  std::uint64_t training_tasks() const override { return splits_.groups[0].size(); }
   double training_rows() const override {
-    if (groups_[0].empty()) return 0.0;
+    if (splits_.groups[0].empty()) return 0.0;
     double rows = 0.0;
-    for (const std::uint32_t g : groups_[0]) rows += data_->header().groups[g].rows;
-    return rows / static_cast<double>(groups_[0].size());
+    for (const std::uint32_t g : splits_.groups[0]) rows += data_->header().groups[g].rows;
+    return rows / static_cast<double>(splits_.groups[0].size());
   }
 
-  bool has(Split split) const override { return !groups_[static_cast<std::size_t>(split)].empty(); }
+  bool has(Split split) const override {
+    return !splits_.groups[static_cast<std::size_t>(split)].empty();
+  }
 
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
   /// Why no episodes can be drawn from a split; empty where they can.
-  std::string fault(Split split) const {
+  std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
-    const auto& groups = groups_[static_cast<std::size_t>(split)];
     if (groups.empty()) return fmt::format("{}: has no {} tasks", file, split_name(split));
     const std::int64_t wanted = std::int64_t{episodes_.shots} + episodes_.queries;
     for (const std::uint32_t g : groups) {
@@ -131,9 +126,7 @@ class TableSource final : public EpisodeSource {
 
   std::shared_ptr<const io::Dataset> data_;
   TableEpisodes episodes_;
-  std::array<std::vector<std::uint32_t>, 3> groups_;  ///< empty: no episodes of that split
-  std::array<std::size_t, 3> counts_{};               ///< tasks of the file
-  std::array<std::string, 3> faults_;
+  SplitGroups splits_;
 };
 
 }  // namespace
