@@ -267,12 +267,15 @@ int run_adapt(const AdaptArguments& a) {
   if (a.samples >= 1) options.overrides.push_back(fmt::format("evaluate.samples={}", a.samples));
   const Learner learner(a.run, options);
   const fs::path out = a.out;
-  const std::vector<fs::path> inputs = {a.support, a.query};
+  std::optional<fs::path> support;
+  if (!a.support.empty()) support = a.support;
+  std::vector<fs::path> inputs = {a.query};
+  if (support) inputs.push_back(*support);
   io::OutputFile weights(out / "adapted.safetensors", io::OutputKind::weights, inputs);
   io::OutputFile arrays(out / "predictions.npz", io::OutputKind::arrays, inputs);
   io::OutputFile table(out / "predictions.csv", io::OutputKind::predictions, inputs);
   const TaskFiles task =
-      read_task_files(learner, a.support, a.query, task_file_options(a.text, a.missing, a.layout));
+      read_task_files(learner, support, a.query, task_file_options(a.text, a.missing, a.layout));
   warn_of_few_rows(learner, task.query_rows.size());
   Prediction prediction = learner.predict({task.support_x, task.support_labels, task.support_values,
                                            static_cast<int>(task.label_names.size())},
@@ -287,7 +290,8 @@ int run_adapt(const AdaptArguments& a) {
   arrays.written();
   table.write(prediction.classification ? classification_csv(prediction, task)
                                         : regression_csv(prediction, task));
-  const std::string how = is_closed_form(learner.config().algorithm)
+  const std::string how = !support ? "predicted from the prior alone"
+                          : is_closed_form(learner.config().algorithm)
                               ? "fitted in closed form"
                               : fmt::format("adapted in {} inner step{}", prediction.inner_steps,
                                             prediction.inner_steps == 1 ? "" : "s");

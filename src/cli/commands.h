@@ -39,7 +39,8 @@ struct EvaluateArguments {
 int run_evaluate(const EvaluateArguments& arguments);
 
 struct AdaptArguments {
-  std::string run, support, query, out = "adapted";
+  std::string run, query, out = "adapted";
+  std::string support;  ///< empty: from the prior alone
   std::vector<std::string> set;
   int steps = -2, samples = -1;
   TextOptions text;             ///< of both CSV files; by default as the training table was written
@@ -51,6 +52,7 @@ int run_adapt(const AdaptArguments& arguments);
 struct ReportArguments {
   std::string run, out;
   bool quick = false;  ///< only what the run folder holds
+  bool allow_changed_data = false;
   Machine machine;
 };
 int run_report(const ReportArguments& arguments);

@@ -115,7 +115,7 @@ int run_demo(const DemoArguments& a) {
   pieces.reserve(2);
   for (const char* name : {"abml", "maml"}) {
     runs.push_back(read_run(folder / name));
-    study_run(runs.back(), a.machine);
+    study_run(runs.back(), a.machine, false);
   }
   for (const RunPieces& run : runs) pieces.push_back(&run);
   report::Report page = report_page(pieces, task_figures(pieces, 4, a.machine));

@@ -204,6 +204,7 @@ training is looked at.)");
   kshot adapt runs/first --support mine.csv --query new.csv
   kshot adapt runs/first --support support.npz --query query.npz --out prediction --samples 100
   kshot adapt runs/omniglot --support drawings.csv --query unknown.csv
+  kshot adapt runs/patients-alpaca --query new.csv
 
 Files, by what the run was trained on:
   tables   CSV with the columns of the training table; the support file with the target or label
@@ -218,9 +219,10 @@ where the numbers are ("01", "1" and "1.0"). Only classes of the support file ar
 probabilities that add up to 1 over them. Written to --out: predictions.csv, predictions.npz
 (probabilities, uncertainty, samples) and adapted.safetensors (the adapted weights).)");
     sub->add_option("run", adapt_.run, "Run folder or checkpoint")->required();
-    sub->add_option("--support", adapt_.support, "Rows with targets (CSV, npz)")
-        ->type_name("FILE")
-        ->required();
+    sub->add_option("--support", adapt_.support,
+                    "Rows with targets (CSV, npz); without it alpaca, bayes_protonet and dkt "
+                    "predict from their prior alone")
+        ->type_name("FILE");
     sub->add_option("--query", adapt_.query, "Rows to predict (CSV, npz)")
         ->type_name("FILE")
         ->required();
@@ -282,6 +284,7 @@ what the folder holds and computes nothing. Written to report.html in the run fo
     sub->add_option("run", report_.run, "Run folder")->required();
     sub->add_option("--out", report_.out, "HTML file")->type_name("FILE");
     sub->add_flag("--quick", report_.quick, "Compute nothing");
+    add_changed_data(sub, report_.allow_changed_data);
     add_machine(sub, report_.machine);
     sub->callback([this] { status_ = run_report(report_); });
   }

@@ -115,7 +115,7 @@ int run_report(const ReportArguments& a) {
                       io::OutputKind::page);
   std::vector<report::TaskFigure> figures;
   if (!a.quick) {
-    study_run(run, a.machine);
+    study_run(run, a.machine, a.allow_changed_data);
     figures = task_figures({&run}, 3, a.machine);
   }
   const report::Report page = report_page({&run}, std::move(figures));

@@ -34,9 +34,10 @@ const Statistic& error_of(const Score& score) {
   return score.accuracy ? *score.accuracy : *score.mse;
 }
 
-Evaluation evaluate(const RunPieces& run, const Machine& machine,
+Evaluation evaluate(const RunPieces& run, const Machine& machine, bool allow_changed_data,
                     std::vector<std::string> overrides) {
   EvaluatorOptions options;
+  options.allow_changed_data = allow_changed_data;
   options.device = machine.device;
   options.threads = machine.threads;
   options.overrides = std::move(overrides);
@@ -99,11 +100,11 @@ RunPieces read_run(const fs::path& folder) {
   return run;
 }
 
-void study_run(RunPieces& run, const Machine& machine) {
+void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data) {
   if (!run.evaluation) {
     io::log_info(fmt::format("{}: evaluating", run.folder.string()));
     io::OutputFile file(run.folder / "evaluation.json", io::OutputKind::evaluation);
-    run.evaluation = evaluate(run, machine, {});
+    run.evaluation = evaluate(run, machine, allow_changed_data, {});
     file.write(run.evaluation->to_json());
   }
   if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
@@ -111,7 +112,7 @@ void study_run(RunPieces& run, const Machine& machine) {
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {
     try {
-      run.by_shots.emplace_back(shots, evaluate(run, machine,
+      run.by_shots.emplace_back(shots, evaluate(run, machine, allow_changed_data,
                                                 {fmt::format("data.shots={}", shots),
                                                  fmt::format("evaluate.episodes={}", episodes)}));
     } catch (const Error& error) {

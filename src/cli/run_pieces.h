@@ -30,8 +30,9 @@ RunPieces read_run(const std::filesystem::path& folder);
 /// "ABML": how reports call an algorithm.
 std::string method_name(const std::string& algorithm);
 
-/// Fills what `evaluation` and `by_shots` lack.
-void study_run(RunPieces& run, const Machine& machine);
+/// Fills what `evaluation` and `by_shots` lack. Throws Error where the data file is not that of the
+/// training, unless `allow_changed_data` is set.
+void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data);
 /// New one-dimensional tasks and every run's predictions for them: the prior, then after 1, 5 and
 /// 10 support points. Empty for other sources than sinusoids.
 std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>& runs, int tasks,

@@ -86,6 +86,27 @@ void number_labels(const RowReader& reader, const Rows& support, const Rows& que
   }
 }
 
+/// The classes of a task without support rows.
+void prior_classes(const RowReader& reader, const Learner& learner, Rows* query, TaskFiles* task) {
+  task->label_names = reader.preprocessing().labels;
+  if (task->label_names.empty()) {
+    const int ways = learner.outputs() > 0 ? learner.outputs() : learner.config().data.ways;
+    for (int c = 0; c < ways; ++c) task->label_names.push_back(std::to_string(c));
+    io::log_info(
+        fmt::format("no support rows: the {} classes have no names and are numbered from 0{}{}",
+                    ways, learner.outputs() > 0 ? "" : " (--set data.ways=N for another number)",
+                    query->has_targets ? "; the labels of the query rows are left out" : ""));
+    query->has_targets = false;
+  }
+  task->label_outputs.resize(task->label_names.size());
+  std::iota(task->label_outputs.begin(), task->label_outputs.end(), std::size_t{0});
+  if (!query->has_targets) return;
+  for (const std::size_t label : numbered(*query, reader.format(), task->label_names)) {
+    task->query_labels.push_back(
+        label == task->label_names.size() ? -1 : static_cast<std::int32_t>(label));
+  }
+}
+
 }  // namespace
 
 TaskFileOptions task_file_options(const TextOptions& text, const std::string& missing,
@@ -101,15 +122,26 @@ TaskFileOptions task_file_options(const TextOptions& text, const std::string& mi
   return out;
 }
 
-TaskFiles read_task_files(const Learner& learner, const std::filesystem::path& support_file,
+TaskFiles read_task_files(const Learner& learner,
+                          const std::optional<std::filesystem::path>& support_file,
                           const std::filesystem::path& query_file, const TaskFileOptions& options) {
+  if (!support_file && !has_prior(learner.config().algorithm)) {
+    throw Error(
+        "--support: the run's algorithm needs support rows; expected a file (without one alpaca, "
+        "bayes_protonet and dkt alone predict, from their prior)");
+  }
   RowReader reader(learner, options);
-  Rows support = reader.read_support(support_file);
+  Rows support;
+  if (support_file) support = reader.read_support(*support_file);
   Rows query = reader.read_query(query_file);
   TaskFiles task;
   const auto outputs = static_cast<std::size_t>(learner.outputs());
+  if (reader.classify() && support_file) {
+    number_labels(reader, support, query, outputs, &task);
+  } else if (reader.classify()) {
+    prior_classes(reader, learner, &query, &task);
+  }
   task.query_has_targets = query.has_targets;
-  if (reader.classify()) number_labels(reader, support, query, outputs, &task);
   task.support_x = std::move(support.x);
   task.query_x = std::move(query.x);
   task.query_rows = std::move(query.source);

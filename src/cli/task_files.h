@@ -32,16 +32,19 @@ struct TaskFiles {
   std::vector<float> query_values;           ///< the same; NaN: not given
   bool query_has_targets = false;
   std::vector<std::size_t> query_rows;     ///< number of each row in its file, from 0
-  std::vector<std::string> label_names;    ///< the classes of the support rows, in output order
+  std::vector<std::string> label_names;    ///< the classes that are predicted, in output order
   std::vector<std::size_t> label_outputs;  ///< the network's output for each of label_names
   std::vector<std::string> target_names;   ///< by output
   /// Targets in the user's units = value * target_scale + target_shift, by output.
   std::vector<double> target_scale, target_shift;
 };
 
-/// Reads both files (CSV, TSV or npz; see `kshot adapt --help`) and logs what is not plain. Throws
-/// Error naming file, row and what was expected.
-TaskFiles read_task_files(const Learner& learner, const std::filesystem::path& support,
+/// Reads both files (CSV, TSV or npz; see `kshot adapt --help`) and logs what is not plain. Without
+/// a support file, for algorithms with a prior, the classes are those of the training data where
+/// labels keep their meaning between tasks, else data.ways classes without names. Throws Error
+/// naming file, row and what was expected.
+TaskFiles read_task_files(const Learner& learner,
+                          const std::optional<std::filesystem::path>& support,
                           const std::filesystem::path& query, const TaskFileOptions& options = {});
 
 }  // namespace kshot::cli

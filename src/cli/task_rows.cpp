@@ -260,14 +260,14 @@ void RowReader::name_features(io::Table& table, Role role) {
                     table.origin, given, preprocessing_.columns.front().name,
                     preprocessing_.columns.back().name));
   }
-  if (role == Role::support) {
+  if (role == Role::support || feature_names_.empty()) {
     feature_names_ = names;
     if (wanted > 1) {
       io::log_info(fmt::format("{}: columns are taken in their order: {} as {}, ..., {} as {}",
                                table.origin, names.front(), preprocessing_.columns.front().name,
                                names.back(), preprocessing_.columns.back().name));
     }
-  } else if (!feature_names_.empty() && wanted > 1) {
+  } else if (wanted > 1) {
     for (std::size_t i = 0; i < wanted; ++i) {
       features[i] = table.require(feature_names_[i], "a feature of the support file");
     }

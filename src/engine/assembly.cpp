@@ -1,12 +1,12 @@
 #include "engine/assembly.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "base/memory.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -15,12 +15,6 @@ namespace {
 std::string text(const FeatureShape& shape) {
   return shape.spatial ? fmt::format("{} x {} x {}", shape.channels, shape.height, shape.width)
                        : fmt::format("{}", shape.size());
-}
-
-/// Memory of this machine; 0 where the system does not say.
-double physical_memory() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 0.0;
 }
 
 /// Throws Error where `bytes`, the least that `what` takes, are more than the machine has. The

@@ -349,6 +349,33 @@ bool is_toml_value(std::string_view text) {
   }
 }
 
+/// The line, from 1, of a text that breaks an assertion of the parser, which does not say where it
+/// was: the last line of the shortest beginning that breaks it.
+std::size_t broken_line(std::string_view text) {
+  std::vector<std::size_t> ends;  // of the lines
+  for (std::size_t at = 0; at < text.size();) {
+    at = std::min(text.find('\n', at), text.size() - 1) + 1;
+    ends.push_back(at);
+  }
+  const auto breaks = [&](std::size_t lines) {
+    try {
+      static_cast<void>(toml::parse(text.substr(0, ends[lines - 1])));
+      return false;
+    } catch (const toml::parse_error&) {
+      return false;
+    } catch (const BrokenToml&) {
+      return true;
+    }
+  };
+  // The whole text breaks it, and no line does.
+  std::size_t whole = 0, broken = ends.size();
+  while (broken - whole > 1) {
+    const std::size_t middle = whole + (broken - whole) / 2;
+    (breaks(middle) ? broken : whole) = middle;
+  }
+  return broken;
+}
+
 /// Puts quotes around the bare words of a list or inline table: [head.*, "x"] -> ["head.*", "x"].
 std::string quote_bare_words(std::string_view text) {
   constexpr std::string_view stops = " \t[]{},=\"'";
@@ -408,7 +435,8 @@ class Document {
       throw Error(fmt::format("{}:{}: not TOML: {}", origin_, error.source().begin.line,
                               one_line(error.description())));
     } catch (const BrokenToml&) {
-      throw Error(fmt::format("{}: not TOML: expected KEY = VALUE, with a whole value", origin_));
+      throw Error(fmt::format("{}:{}: not TOML: expected KEY = VALUE, with a whole value", origin_,
+                              broken_line(text)));
     }
     for (const auto& [key, node] : file_) {
       const std::string name(key.str());

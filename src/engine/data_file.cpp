@@ -65,7 +65,8 @@ bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool 
       checkpoint.path.string(), now.path().string(), file.checksum, file.split, trained->checksum,
       trained->split);
   if (!allowed) {
-    throw Error(what + "; --allow-changed-data of train, evaluate and embed takes it nevertheless");
+    throw Error(
+        what + "; --allow-changed-data of train, evaluate, report and embed takes it nevertheless");
   }
   io::log_warning(what);
   return true;

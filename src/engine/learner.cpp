@@ -124,6 +124,10 @@ struct Learner::State {
     shape.target = classify ? TargetKind::label : TargetKind::value;
     shape.support = rows_in(support.x, "support rows", has_prior(assembly.config.algorithm));
     shape.query = rows_in(query_x, "query rows", false);
+    if (shape.support == 0 && assembly.config.evaluate.norm_statistics == "support") {
+      throw Error(
+          "evaluate.norm_statistics = \"support\": there are no support rows; expected \"batch\"");
+    }
     TaskBatch b(shape, 1);
     std::ranges::copy(support.x, b.support_x.begin());
     std::ranges::copy(query_x, b.query_x.begin());

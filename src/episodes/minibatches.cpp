@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,7 +17,7 @@ namespace {
 
 class MinibatchSource final : public EpisodeSource {
  public:
-  MinibatchSource(std::shared_ptr<const io::Dataset> data, int rows)
+  MinibatchSource(std::shared_ptr<const io::Dataset> data, int rows, std::span<const Split> used)
       : data_(std::move(data)), rows_(rows) {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();
@@ -39,8 +41,10 @@ class MinibatchSource final : public EpisodeSource {
       throw Error(fmt::format("{}: {} train examples, expected fewer than 2^32", file, kept));
     }
     if (static_cast<std::uint64_t>(rows_) > kept) {
-      throw Error(fmt::format("{}: {} train examples to learn from; data.queries = {} needs {}",
-                              file, kept, rows_, rows_));
+      training_fault_ =
+          fmt::format("{}: {} train examples to learn from; data.queries = {} needs {}", file, kept,
+                      rows_, rows_);
+      if (std::ranges::find(used, Split::train) != used.end()) throw Error(training_fault_);
     }
   }
 
@@ -54,6 +58,7 @@ class MinibatchSource final : public EpisodeSource {
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const bool training = id.split == Split::train;
+    if (training && !training_fault_.empty()) throw Error(training_fault_);
     const std::vector<std::uint64_t>& ends = training ? kept_to_ : held_to_;
     if (ends.back() == 0) {
       throw Error(fmt::format("{}: no class has the 10 examples of which one is held out",
@@ -84,7 +89,9 @@ class MinibatchSource final : public EpisodeSource {
                        data_->path().filename().string(), classes_.size(), kept_to_.back(),
                        held_to_.back());
   }
-  bool has(Split split) const override { return split == Split::train || held_to_.back() > 0; }
+  bool has(Split split) const override {
+    return split == Split::train ? training_fault_.empty() : held_to_.back() > 0;
+  }
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
@@ -95,13 +102,14 @@ class MinibatchSource final : public EpisodeSource {
   std::vector<std::uint32_t> classes_;  ///< groups of the file, in the order of the labels
   /// Examples to learn from, and held out, of all classes up to and with this one.
   std::vector<std::uint64_t> kept_to_, held_to_;
+  std::string training_fault_;  ///< why no training minibatches can be drawn; empty: they can
 };
 
 }  // namespace
 
 std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::Dataset> data,
-                                                     int rows) {
-  return std::make_unique<MinibatchSource>(std::move(data), rows);
+                                                     int rows, std::span<const Split> used) {
+  return std::make_unique<MinibatchSource>(std::move(data), rows, used);
 }
 
 }  // namespace kshot

@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,10 +18,16 @@ namespace {
 
 class PermutedSource final : public EpisodeSource {
  public:
-  PermutedSource(std::shared_ptr<const io::Dataset> data, const PermutedEpisodes& options)
+  PermutedSource(std::shared_ptr<const io::Dataset> data, const PermutedEpisodes& options,
+                 std::span<const Split> used)
       : data_(std::move(data)), options_(options), episodes_(options.episodes) {
     const std::string file = data_->path().string();
     const std::vector<std::uint32_t> all = data_->header().split_groups(Split::train);
+    if (episodes_.shots < 1 || episodes_.queries < 1) {
+      throw Error(fmt::format(
+          "data.shots = {}, data.queries = {}: expected at least 1 of each for permuted tasks",
+          episodes_.shots, episodes_.queries));
+    }
     if (episodes_.ways < 2 || static_cast<std::size_t>(episodes_.ways) > all.size()) {
       throw Error(fmt::format("{}: {} train classes; data.ways = {} needs at least as many", file,
                               all.size(), episodes_.ways));
@@ -29,24 +38,18 @@ class PermutedSource final : public EpisodeSource {
     sample_without_replacement(draw, static_cast<std::uint32_t>(all.size()), chosen);
     std::ranges::sort(chosen);
     for (const std::uint32_t c : chosen) classes_.push_back(all[c]);
-    const std::int64_t shots = episodes_.shots;
-    const std::int64_t queries = episodes_.queries;
-    for (const std::uint32_t g : classes_) {
-      const io::Group& group = data_->header().groups[g];
-      const std::int64_t kept = held_out(group);
-      if (shots < 1 || queries < 1 || shots + queries > group.rows - kept || queries > kept) {
-        throw Error(fmt::format(
-            "{}: class '{}' has {} examples, {} of them held out for the queries of new tasks; "
-            "data.shots = {} and data.queries = {} do not fit (expected at most {} together, and "
-            "{} queries)",
-            file, group.name, group.rows, kept, shots, queries, group.rows - kept, kept));
-      }
+    for (const Split split : all_splits) {
+      std::string& fault = faults_[static_cast<std::size_t>(split)];
+      fault = fault_of(split);
+      if (!fault.empty() && std::ranges::find(used, split) != used.end()) throw Error(fault);
     }
   }
 
   TaskShape shape() const override { return episodes_.shape(data_->header().input); }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
+    const std::string& fault = faults_[static_cast<std::size_t>(id.split)];
+    if (!fault.empty()) throw Error(fault);
     const auto ways = static_cast<std::size_t>(episodes_.ways);
     const auto shots = static_cast<std::size_t>(episodes_.shots);
     const auto queries = static_cast<std::size_t>(episodes_.queries);
@@ -57,19 +60,25 @@ class PermutedSource final : public EpisodeSource {
       const io::Group& group = data_->header().groups[classes_[n]];
       const std::uint32_t kept = held_out(group);
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
-      rows.resize(shots + queries);
+      // The last of the drawn rows are support rows. New tasks take their query rows from those
+      // that are kept; then there may be too few others for both.
+      rows.resize(std::min<std::size_t>(shots + queries, group.rows - kept));
       sample_without_replacement(examples, group.rows - kept, rows);
+      held.assign(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(rows.size() - shots));
       if (id.split != Split::train) {
         held.resize(queries);
         sample_without_replacement(examples, kept, held);
-        for (std::size_t k = 0; k < queries; ++k) rows[k] = group.rows - kept + held[k];
+        for (std::uint32_t& row : held) row += group.rows - kept;
       }
-      for (std::size_t k = 0; k < shots + queries; ++k) {
-        const bool query = k < queries;
-        const std::size_t at = query ? n * queries + k : n * shots + (k - queries);
-        const std::span<float> x = (query ? slot.query_x : slot.support_x).subspan(at * d, d);
-        read(group.first + rows[k], order, x);
-        (query ? slot.query_label : slot.support_label)[at] = static_cast<std::int32_t>(labels[n]);
+      for (std::size_t k = 0; k < queries; ++k) {
+        const std::size_t at = n * queries + k;
+        read(group.first + held[k], order, slot.query_x.subspan(at * d, d));
+        slot.query_label[at] = static_cast<std::int32_t>(labels[n]);
+      }
+      for (std::size_t k = 0; k < shots; ++k) {
+        const std::size_t at = n * shots + k;
+        read(group.first + rows[rows.size() - shots + k], order, slot.support_x.subspan(at * d, d));
+        slot.support_label[at] = static_cast<std::int32_t>(labels[n]);
       }
     }
     data_->check();
@@ -82,11 +91,30 @@ class PermutedSource final : public EpisodeSource {
                                        : std::string("labels"),
                        episodes_.shots, episodes_.queries);
   }
+  bool has(Split split) const override { return faults_[static_cast<std::size_t>(split)].empty(); }
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
   static std::uint32_t held_out(const io::Group& group) {
     return static_cast<std::uint32_t>(group.rows / 4);
+  }
+
+  /// Why no tasks of a split can be drawn; empty where they can.
+  std::string fault_of(Split split) const {
+    const std::int64_t shots = episodes_.shots, queries = episodes_.queries;
+    const bool training = split == Split::train;
+    for (const std::uint32_t g : classes_) {
+      const io::Group& group = data_->header().groups[g];
+      const std::int64_t kept = held_out(group), others = group.rows - kept;
+      if (training ? shots + queries <= others : shots <= others && queries <= kept) continue;
+      return fmt::format(
+          "{}: class '{}' has {} examples, {} of them held out for the queries of new tasks; "
+          "data.shots = {} and data.queries = {} do not fit {} tasks (expected {})",
+          data_->path().string(), group.name, group.rows, kept, shots, queries, split_name(split),
+          training ? fmt::format("at most {} together", others)
+                   : fmt::format("at most {} shots and {} queries", others, kept));
+    }
+    return {};
   }
 
   /// A label for each class, and where each pixel is read from (empty: from its own place).
@@ -121,13 +149,15 @@ class PermutedSource final : public EpisodeSource {
   PermutedEpisodes options_;
   ClassEpisodes episodes_;
   std::vector<std::uint32_t> classes_;
+  std::array<std::string, 3> faults_;
 };
 
 }  // namespace
 
 std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const io::Dataset> data,
-                                                    const PermutedEpisodes& options) {
-  return std::make_unique<PermutedSource>(std::move(data), options);
+                                                    const PermutedEpisodes& options,
+                                                    std::span<const Split> used) {
+  return std::make_unique<PermutedSource>(std::move(data), options, used);
 }
 
 }  // namespace kshot

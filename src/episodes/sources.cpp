@@ -75,12 +75,12 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config,
           fmt::format("data.variable_size: {} holds classes; expected a file of tasks", data.path));
     }
     if (data.episodes == Episodes::minibatch) {
-      return make_minibatch_source(std::move(file), data.queries);
+      return make_minibatch_source(std::move(file), data.queries, used);
     }
     const ClassEpisodes episodes{.ways = data.ways, .shots = data.shots, .queries = data.queries};
     if (data.permute == Permute::none) return make_class_source(std::move(file), episodes, used);
-    return make_permuted_source(std::move(file),
-                                {episodes, data.permute == Permute::pixels, data.pixel_swaps});
+    return make_permuted_source(
+        std::move(file), {episodes, data.permute == Permute::pixels, data.pixel_swaps}, used);
   }
   if (data.episodes == Episodes::minibatch) {
     throw Error(

@@ -54,7 +54,8 @@ std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Datas
 /// rows. The last tenth of each class's examples (rounded down) is held out: validation and test
 /// minibatches are drawn from those.
 std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::Dataset> data,
-                                                     int rows);
+                                                     int rows,
+                                                     std::span<const Split> used = all_splits);
 
 struct TableEpisodes {
   int shots = 10;    ///< support rows
@@ -84,6 +85,7 @@ struct PermutedEpisodes {
 /// examples is kept for the queries of validation and test tasks; all other rows come from the
 /// rest.
 std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const io::Dataset> data,
-                                                    const PermutedEpisodes& options);
+                                                    const PermutedEpisodes& options,
+                                                    std::span<const Split> used = all_splits);
 
 }  // namespace kshot

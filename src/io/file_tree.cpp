@@ -25,6 +25,13 @@ bool is_hidden(std::string_view name) {
   return name.starts_with('.') || name == "__MACOSX" || name == "@eaDir";
 }
 
+/// Files are read into memory as a whole.
+constexpr std::uintmax_t largest_file = std::uintmax_t{1} << 30;
+
+std::string too_large(std::uintmax_t size) {
+  return fmt::format("{} bytes; expected at most {}", size, largest_file);
+}
+
 class FolderTree final : public FileTree {
  public:
   explicit FolderTree(std::filesystem::path root) : root_(std::move(root)) {
@@ -39,7 +46,14 @@ class FolderTree final : public FileTree {
     walk(root_, "", &above);
     std::ranges::sort(files_);
   }
-  std::string read(const std::string& file) const override { return read_file(root_ / file); }
+  std::string read(const std::string& file) const override {
+    std::error_code error;  // a file that is gone is reported where it is read
+    const std::uintmax_t size = std::filesystem::file_size(root_ / file, error);
+    if (!error && size > largest_file) {
+      throw Error(fmt::format("{}: cannot be read ({})", name(file), too_large(size)));
+    }
+    return read_file(root_ / file);
+  }
   std::string name(const std::string& file) const override {
     return printable((root_ / file).string());
   }
@@ -147,8 +161,15 @@ class ZipTree final : public FileTree {
     if (zip_stat_index(archive_.get(), index, 0, &stat) != 0 || (stat.valid & ZIP_STAT_SIZE) == 0) {
       fail(file, zip_strerror(archive_.get()));
     }
-    constexpr zip_uint64_t most = zip_uint64_t{1} << 30;
-    if (stat.size > most) fail(file, fmt::format("{} bytes; expected at most {}", stat.size, most));
+    if (stat.size > largest_file) fail(file, too_large(stat.size));
+    // Pictures are compressed already, so that an archive makes them hardly smaller.
+    constexpr zip_uint64_t small = zip_uint64_t{1} << 24;
+    constexpr zip_uint64_t largest_ratio = 200;
+    if (stat.size > small && (stat.valid & ZIP_STAT_COMP_SIZE) != 0 &&
+        stat.size / largest_ratio > stat.comp_size) {
+      fail(file, fmt::format("{} bytes would become {}; expected a picture, which compresses less",
+                             stat.comp_size, stat.size));
+    }
     const std::unique_ptr<zip_file_t, decltype(&zip_fclose)> entry(
         zip_fopen_index(archive_.get(), index, 0), &zip_fclose);
     if (entry == nullptr) fail(file, zip_strerror(archive_.get()));

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/memory.h"
 #include "io/atomic_file.h"
 #include "io/input_file.h"
 #include "io/output_file.h"
@@ -31,6 +32,7 @@ constexpr std::size_t kMostDimensions = 64;
 
 struct Header {
   DType dtype = DType::f64;
+  bool big_endian = false;
   bool fortran_order = false;
   std::vector<std::size_t> shape;
 };
@@ -48,7 +50,7 @@ class HeaderParser {
       const std::string key = string();
       expect(':');
       if (key == "descr" && !std::exchange(seen_descr, true)) {
-        header.dtype = dtype();
+        header.dtype = dtype(&header.big_endian);
       } else if (key == "fortran_order" && !std::exchange(seen_order, true)) {
         header.fortran_order = boolean();
       } else if (key == "shape" && !std::exchange(seen_shape, true)) {
@@ -125,7 +127,7 @@ class HeaderParser {
     return extents;
   }
 
-  DType dtype() {
+  DType dtype(bool* big_endian) {
     if (accept('[')) {
       throw Error(origin_ + ": structured arrays are not supported: expected an array of numbers");
     }
@@ -158,9 +160,8 @@ class HeaderParser {
              : kind[0] == 'c' ? "complex numbers; expected real numbers or booleans"
                               : "expected numbers of up to 64 bits or booleans");
     }
-    const bool single_byte = item_size(known->second) == 1;
-    if (descr[0] == '>' && !single_byte) reject("big-endian; expected little-endian values");
     if (std::string_view("<|=>").find(descr[0]) == std::string_view::npos) damaged();
+    *big_endian = descr[0] == '>';
     return known->second;
   }
 
@@ -193,6 +194,13 @@ void transpose(const std::vector<std::size_t>& shape, std::size_t item,
       from -= stride[axis] * shape[axis];
       index[axis] = 0;
     }
+  }
+}
+
+/// Reverses the bytes of every item.
+void swap_bytes(std::size_t item, std::vector<std::byte>* bytes) {
+  for (auto at = bytes->begin(); at != bytes->end(); at += static_cast<std::ptrdiff_t>(item)) {
+    std::reverse(at, at + static_cast<std::ptrdiff_t>(item));
   }
 }
 
@@ -248,6 +256,15 @@ NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
   if (!checked_size(header.shape, header.dtype, &elements, &byte_count)) {
     throw Error(fmt::format("{}: impossible shape {}", origin, shape_text(header.shape)));
   }
+  // Zeros compress to almost nothing, so that a small archive may hold an array of any size.
+  const double memory = physical_memory();
+  if (memory > 0.0 && static_cast<double>(byte_count) > memory) {
+    throw Error(
+        fmt::format("{}: shape {} of {} is {:.1f} GiB; expected at most the {:.1f} GiB of "
+                    "memory that this machine has",
+                    origin, shape_text(header.shape), dtype_name(header.dtype),
+                    static_cast<double>(byte_count) / 0x1p30, memory / 0x1p30));
+  }
   const std::size_t data_start = prefix_size + header_size;
   if (known_size && *known_size < data_start + byte_count) {
     cut_short(origin, data_start + byte_count, *known_size);
@@ -262,6 +279,7 @@ NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
   if (source.read(&beyond, 1) != 0) {
     throw Error(fmt::format("{}: expected {} bytes, found more", origin, data_start + byte_count));
   }
+  if (header.big_endian) swap_bytes(item_size(header.dtype), &array.bytes);
   if (header.fortran_order && header.shape.size() > 1) {
     std::vector<std::byte> row_major;
     transpose(header.shape, item_size(header.dtype), array.bytes, &row_major);

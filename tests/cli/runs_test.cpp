@@ -231,6 +231,11 @@ TEST_F(CliClasses, AChangedDataFileIsRefused) {
   ASSERT_EQ(allowed.status, 0) << allowed.error;
   EXPECT_THAT(allowed.out, HasSubstr("data file changed: trained on " + checksum));
   EXPECT_EQ(evaluation().at("data").at("trained_on"), checksum);
+  fs::remove(folder_ / "run" / "evaluation.json");
+  const Outcome report = kshot({"report", "run", "--out", "r.html", "--allow-changed-data"});
+  ASSERT_EQ(report.status, 0) << report.error;
+  EXPECT_EQ(evaluation().at("data").at("trained_on"), checksum);
+  EXPECT_THAT(slurp(folder_ / "r.html"), HasSubstr("data file changed"));
   std::vector<std::string> forced = resume;
   forced.emplace_back("--allow-changed-data");
   EXPECT_EQ(kshot(forced).status, 0);

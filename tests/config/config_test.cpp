@@ -748,6 +748,12 @@ TEST(Toml, TextsThatTheParserTakesForImpossibleAreRefused) {
   for (const char* text : {"seed = [}", "seed = [ 1, } ]", "[data]\npath = [}]"}) {
     EXPECT_THAT(error_of(text), ::testing::HasSubstr("not TOML")) << text;
   }
+  // It does not say where; the line is the one without which the text is not broken.
+  EXPECT_THAT(error_of("seed = [}"), StartsWith("run.toml:1: not TOML: "));
+  EXPECT_THAT(error_of("[data]\npath = [}]"), StartsWith("run.toml:2: not TOML: "));
+  EXPECT_THAT(error_of("seed = 1\n\n# a\nx = [\n  1,\n  }\n]\n[data]\nshots = 1\n"),
+              StartsWith("run.toml:6: not TOML: "));
+  EXPECT_THAT(error_of("seed = [\r\n}]\r\nx = 1\r\n"), StartsWith("run.toml:2: not TOML: "));
 }
 
 TEST(Reference, DocumentIsUpToDate) {

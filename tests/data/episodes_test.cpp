@@ -396,6 +396,22 @@ TEST(Minibatches, SmallClassesHoldNothingOut) {
               AllOf(HasSubstr("72 train examples"), HasSubstr("data.queries = 100")));
 }
 
+TEST(Minibatches, OnlySplitsThatAreUsedAreChecked) {
+  TempFolder folder;
+  // 228 examples to learn from, fewer than a minibatch has rows; those that are held out do.
+  const auto data = class_file(folder / "c.kshot", 20);
+  EXPECT_THAT(error_text([&] { make_minibatch_source(data, 300, std::array{Split::train}); }),
+              HasSubstr("228 train examples"));
+  const auto source = make_minibatch_source(data, 300, std::array{Split::test});
+  EXPECT_FALSE(source->has(Split::train));
+  EXPECT_TRUE(source->has(Split::test));
+  TaskBatch batch(source->shape(), 1);
+  batch.draw(*source, {.split = Split::test}, 0, 1);
+  EXPECT_EQ(*batch.slot(0).query_n, 24);
+  EXPECT_THAT(error_text([&] { batch.draw(*source, {.split = Split::train}, 0, 1); }),
+              HasSubstr("228 train examples"));
+}
+
 TEST(FixedTasks, AMemberIsTheSameEveryTimeAndOthersDiffer) {
   const auto source = make_fixed_source(make_sinusoid({.support = 4, .query = 3}), 50);
   EXPECT_EQ(source->training_tasks(), 50u);
@@ -477,7 +493,46 @@ TEST(PermutedTasks, SameClassesOtherLabels) {
                 make_permuted_source(class_file(folder / "d.kshot"),
                                      {{.ways = 5, .shots = 12, .queries = 5}});
               }),
-              HasSubstr("expected at most 16 together, and 5 queries"));
+              AllOf(HasSubstr("do not fit train tasks"), HasSubstr("at most 16 together")));
+}
+
+TEST(PermutedTasks, OnlySplitsThatAreUsedAreChecked) {
+  TempFolder folder;
+  // Of 20 examples five are kept for the queries of new tasks, and 15 serve all else.
+  const auto data = class_file(folder / "c.kshot");
+  const auto source = [&](int shots, int queries, std::vector<Split> used) {
+    return make_permuted_source(data, {{.ways = 5, .shots = shots, .queries = queries}}, used);
+  };
+  const auto many_queries = source(3, 10, {Split::train});
+  EXPECT_TRUE(many_queries->has(Split::train));
+  EXPECT_FALSE(many_queries->has(Split::validation));
+  EXPECT_THAT(error_text([&] {
+                source(3, 10, {Split::train, Split::validation});
+              }),
+              AllOf(HasSubstr("validation tasks"), HasSubstr("shots and 5 queries)")));
+  TaskBatch batch(many_queries->shape(), 1);
+  EXPECT_THAT(error_text([&] { batch.draw(*many_queries, {.split = Split::test}, 0, 1); }),
+              HasSubstr("test tasks"));
+  EXPECT_THAT(error_text([&] { source(13, 4, {Split::train}); }), HasSubstr("train tasks"));
+  // A test takes its query rows from those that are kept, so that 13 shots are left beside them.
+  const auto many_shots = source(13, 4, {Split::test});
+  EXPECT_FALSE(many_shots->has(Split::train));
+  TaskBatch tests(many_shots->shape(), 20);
+  tests.draw(*many_shots, {.seed = 3, .split = Split::test}, 0, 20);
+  for (int t = 0; t < 20; ++t) {
+    const TaskSlot slot = tests.slot(t);
+    std::set<std::pair<float, float>> rows;
+    for (std::size_t i = 0; i < 65; ++i) {
+      const float kept_from =
+          15.0f + static_cast<float>(static_cast<int>(slot.support_x[2 * i]) % 3);
+      EXPECT_LT(slot.support_x[2 * i + 1], kept_from);
+      EXPECT_TRUE(rows.emplace(slot.support_x[2 * i], slot.support_x[2 * i + 1]).second);
+    }
+    for (std::size_t i = 0; i < 20; ++i) {
+      EXPECT_TRUE(rows.emplace(slot.query_x[2 * i], slot.query_x[2 * i + 1]).second);
+    }
+  }
+  EXPECT_THAT(error_text([&] { source(0, 4, {Split::test}); }), HasSubstr("data.shots = 0"));
 }
 
 TEST(PermutedTasks, OnePermutationOfPixelsATask) {

@@ -105,6 +105,40 @@ TEST_F(FileTrees, EntriesStayInTheArchive) {
   }
 }
 
+TEST_F(FileTrees, WhatGrowsWithoutMeasureIsRefused) {
+  // Zeros become a thousand times as many; pictures, which are compressed already, do not.
+  const std::string bomb(std::size_t{32} << 20, '\0');
+  const auto tree = zip({{"a/1.png", bomb}, {"a/2.png", bomb.substr(0, std::size_t{1} << 20)}});
+  EXPECT_THAT(error_text([&] { tree->read("a/1.png"); }),
+              AllOf(HasSubstr("x.zip: a/1.png: cannot be read ("),
+                    HasSubstr("would become 33554432; expected a picture")));
+  EXPECT_EQ(tree->read("a/2.png").size(), std::size_t{1} << 20);
+}
+
+TEST_F(FileTrees, AnEntryLongerThanItsListSaysIsRefused) {
+  zip({{"a/1.png", std::string(100000, 'x')}});
+  // The size stands in the entry's own header and in the archive's list: 100,000 becomes 99.
+  std::string bytes = test::read_text(folder_ / "x.zip");
+  const std::string stated("\xa0\x86\x01\x00", 4), lie("\x63\x00\x00\x00", 4);
+  int places = 0;
+  for (std::size_t at = 0; (at = bytes.find(stated, at)) != std::string::npos; ++places) {
+    bytes.replace(at, 4, lie);
+  }
+  ASSERT_GE(places, 1);
+  write_text(folder_ / "x.zip", bytes);
+  const auto tree = FileTree::open(folder_ / "x.zip");
+  EXPECT_THAT(error_text([&] { tree->read("a/1.png"); }),
+              HasSubstr("x.zip: a/1.png: cannot be read ("));
+}
+
+TEST_F(FileTrees, HugeFilesAreRefusedBeforeTheyAreRead) {
+  write_text(folder_ / "root/a/1.png", "x");
+  std::filesystem::resize_file(folder_ / "root/a/1.png", std::uintmax_t{3} << 40);  // a hole
+  const auto tree = FileTree::open(folder_ / "root");
+  EXPECT_THAT(error_text([&] { tree->read("a/1.png"); }),
+              AllOf(HasSubstr("root/a/1.png: cannot be read"), HasSubstr("expected at most")));
+}
+
 TEST_F(FileTrees, EncryptedArchivesAreRefused) {
   int code = 0;
   zip_t* archive = zip_open((folder_ / "x.zip").c_str(), ZIP_CREATE, &code);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -112,8 +113,7 @@ TEST_F(Npy, RejectsWhatItCannotHold) {
     return error_of(
         npy("{'descr': " + descr + ", 'fortran_order': False, 'shape': (1,), }", "12345678"));
   };
-  EXPECT_EQ(with("'>f8'"),
-            ": dtype '>f8' is not supported: big-endian; expected little-endian values");
+  EXPECT_EQ(with("'>U3'"), ": dtype '>U3' is not supported: text; expected numbers or booleans");
   EXPECT_EQ(with("'|O'"),
             ": dtype '|O' is not supported: Python objects; expected numbers or booleans");
   EXPECT_EQ(with("'<U3'"), ": dtype '<U3' is not supported: text; expected numbers or booleans");
@@ -124,6 +124,38 @@ TEST_F(Npy, RejectsWhatItCannotHold) {
   EXPECT_THAT(with("[('a', '<f4'), ('b', '<f4')]"), HasSubstr("structured"));
   EXPECT_EQ(with("'?f8'"), ": the .npy header is damaged");
   EXPECT_THAT(with("''"), HasSubstr("is not supported"));
+}
+
+TEST_F(Npy, BigEndianNumbersAreTheSameNumbers) {
+  const auto big = [&](const std::string& descr, const std::string& data,
+                       const std::string& order = "False") {
+    return read(
+        npy("{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': (2, 2), }", data));
+  };
+  // Halves: 1, -2, 0.5, 0; sign, exponent and fraction from the first byte on.
+  EXPECT_THAT(big(">f2", {"\x3c\x00\xc0\x00\x38\x00\x00\x00", 8}).to_f64(),
+              ElementsAre(1, -2, 0.5, 0));
+  const std::string words("\x00\x00\x01\x02\xff\xff\xff\xfe\x7f\xff\xff\xff\x00\x00\x00\x05", 16);
+  EXPECT_THAT(big(">i4", words).to_i64(), ElementsAre(258, -2, 2147483647, 5));
+  EXPECT_THAT(big(">u4", words).to_i64(), ElementsAre(258, 4294967294, 2147483647, 5));
+  EXPECT_THAT(big(">i4", words, "True").to_i64(), ElementsAre(258, 2147483647, -2, 5));
+  EXPECT_THAT(
+      big(">f4", {"\x3f\x80\x00\x00\xc0\x49\x0f\xdb\x00\x00\x00\x00\x7f\x80\x00\x00", 16}).to_f32(),
+      ElementsAre(1.0f, -3.14159274f, 0.0f, std::numeric_limits<float>::infinity()));
+  std::string doubles;
+  for (const double value : {1.5, -0.1, 1e300, 0.0}) {
+    std::string bytes = as_bytes<double>({value});
+    doubles.append(bytes.rbegin(), bytes.rend());
+  }
+  EXPECT_THAT(big(">f8", doubles).to_f64(), ElementsAre(1.5, -0.1, 1e300, 0.0));
+  EXPECT_THAT(big(">i1", "\x01\xff\x7f\x05").to_i64(), ElementsAre(1, -1, 127, 5));
+}
+
+TEST_F(Npy, AnArrayThatNoMachineHoldsIsRefused) {
+  EXPECT_THAT(
+      error_of(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1048576, 1048576), }", "")),
+      ::testing::AllOf(HasSubstr("shape (1048576, 1048576) of float64 is 8192.0 GiB"),
+                       HasSubstr("memory that this machine has")));
 }
 
 TEST_F(Npy, RejectsDamagedFiles) {

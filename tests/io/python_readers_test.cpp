@@ -248,7 +248,7 @@ print(json.dumps({k: {"shape": list(numpy.shape(a)),
   const auto error_of = [&](const char* file) {
     return error_text([&] { read_npz(folder_ / file); });
   };
-  EXPECT_THAT(error_of("big.npz"), HasSubstr("big.npz: x: dtype '>f8' is not supported"));
+  EXPECT_THAT(read_npz(folder_ / "big.npz").at("x").to_f64(), testing::ElementsAre(0, 1, 2));
   EXPECT_THAT(error_of("object.npz"), HasSubstr("object.npz: x: dtype '|O' is not supported"));
   EXPECT_THAT(error_of("text.npz"), HasSubstr("text.npz: x: dtype '<U2' is not supported"));
   EXPECT_THAT(error_of("struct.npz"), HasSubstr("struct.npz: x: structured arrays"));

@@ -73,7 +73,7 @@ import) : >"$5" ;;
 train)
   mkdir -p "$6"
   echo '{"kind": "validation", "step": 100, "seconds": 12.5, "accuracy": 0.985}' >"$6/metrics.jsonl" ;;
-evaluate) echo '{}' >"$8" ;;
+evaluate) echo '{}' >"$9" ;;
 esac
 )");
   put_program(folder / "build" / "bench" / "kshot_bench", R"(#!/bin/sh
@@ -105,6 +105,8 @@ END
       {"conv4", "failed"},       {"abml", "failed"},     {"leo", "failed"},
       {"memory", "passed"},      {"kernels", "left-out"}};
   EXPECT_EQ(states, wanted) << outcome.error;
+  EXPECT_EQ(slurp(results / "evaluation.json"), "{}\n") << "of the fifth option, --out";
+  EXPECT_FALSE(std::filesystem::exists(std::string(KSHOT_SOURCE_DIR) + "/--out"));
   EXPECT_THAT(slurp(results / "sinusoid.log"), HasSubstr("jax sinusoid_maml_k5 failed: "));
   EXPECT_THAT(slurp(results / "conv4.log"), HasSubstr("broken on purpose"));
 
