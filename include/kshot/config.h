@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kshot/count_range.h"
 #include "kshot/network.h"
 
 namespace kshot {
@@ -29,6 +30,10 @@ enum class AlgorithmKind {
 bool is_closed_form(AlgorithmKind algorithm);
 /// Whether the algorithm predicts a task without support rows from a learned prior.
 bool has_prior(AlgorithmKind algorithm);
+struct Config;
+/// Number of classes of an episode from a file of classes: data.ways, and where that is 0 the
+/// network's number of outputs, or 5 for a closed-form head.
+CountRange episode_ways(const Config& config);
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
 enum class RateKind { weight, layer };
@@ -45,6 +50,7 @@ enum class Bound { vb, mcallester, seeger, pentina };
 enum class HyperKl { full, per_model };
 enum class Permute { none, labels, pixels };
 enum class Episodes { few_shot, minibatch };
+enum class SmallTasks { refuse, skip };
 enum class Metric { euclidean, cosine };
 enum class Kernel { linear, rbf, cosine };
 enum class ProcessObjective { predictive, marginal };
@@ -180,11 +186,14 @@ struct Config {
     DataKind source = DataKind::sinusoid;
     std::string path;                        ///< file: what `kshot import` wrote
     Episodes episodes = Episodes::few_shot;  ///< file of classes
-    int ways = 5;                            ///< classification
-    int shots = 1;             ///< support examples a class (file of classes), support rows (else)
-    int queries = 15;          ///< query examples a class, query rows
-    bool unit_length = false;  ///< file: every example's features divided by their length
+    // Every task draws its own number from a range.
+    CountRange ways = 0;   ///< classification; 0: see episode_ways
+    CountRange shots = 1;  ///< support examples of a class (file of classes), support rows (else)
+    CountRange queries = 15;     ///< query examples of a class, query rows
+    bool unit_length = false;    ///< file: every example's features divided by their length
+    bool stratified = false;     ///< file of tasks with labels: shots and queries are of each class
     bool variable_size = false;  ///< file of tasks: a task's own number of rows up to the limits
+    SmallTasks small_tasks = SmallTasks::refuse;  ///< file of tasks: those with too few rows
     int tasks = 0;  ///< fixed training tasks; 0: no end of them (a file of tasks has its own)
     Permute permute = Permute::none;                   ///< file of classes
     int pixel_swaps = 200;                             ///< permute = "pixels"

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kshot/count_range.h"
 #include "kshot/network.h"
 
 namespace kshot {
@@ -30,6 +31,7 @@ struct TaskShape {
   TargetKind target = TargetKind::label;
   int support = 0;
   int query = 0;
+  bool ways_vary = false;  ///< labels: `outputs` is the largest number of classes of a task
 };
 
 /// Which task. The same id is the same task, on any thread, in any order.
@@ -54,6 +56,7 @@ struct TaskSlot {
   std::span<std::int32_t> query_label;    ///< [query]
   std::int32_t* support_n = nullptr;      ///< valid rows; preset to TaskShape::support
   std::int32_t* query_n = nullptr;        ///< valid rows; preset to TaskShape::query
+  std::int32_t* ways = nullptr;  ///< TaskShape::ways_vary: classes; preset to TaskShape::outputs
 };
 
 /// What the library's own sources tell a backend that can draw their tasks by itself
@@ -108,8 +111,9 @@ class TaskBatch {
   std::vector<double> support_x64, query_x64, support_value64, query_value64;
   std::vector<std::int32_t> support_label, query_label, support_n, query_n;
   /// [T], each task's own number of classes, in [1, shape().outputs]: classes beyond it do not
-  /// exist for that task. Empty: every task has shape().outputs classes. Only algorithms whose head
-  /// allows it (the closed-form heads) take tasks with different numbers of classes.
+  /// exist for that task. Empty unless shape().ways_vary: every task has shape().outputs classes.
+  /// Only algorithms whose head allows it (the closed-form heads) take tasks with different numbers
+  /// of classes.
   std::vector<std::int32_t> ways;
 
  private:
@@ -123,8 +127,8 @@ class TaskBatch {
 /// Options of the built-in sinusoid regression (Finn et al. 2017, 5.1): y = a sin(x - p),
 /// a in [0.1, 5], p in [0, pi], x in [-5, 5].
 struct SinusoidOptions {
-  int support = 10;
-  int query = 10;
+  CountRange support = 10;  ///< points; every task draws its own number
+  CountRange query = 10;
   double amplitude_low = 0.1, amplitude_high = 5.0;
   double phase_low = 0.0, phase_high = 3.14159265358979323846;
   double x_low = -5.0, x_high = 5.0;

@@ -7,9 +7,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kshot/config.h"
+#include "kshot/count_range.h"
 #include "kshot/episode.h"
 
 namespace kshot {
@@ -41,11 +43,6 @@ struct EpisodeScores {
   std::vector<double> nll;              ///< nats per row
 };
 
-/// The smallest and the largest of a number of rows over episodes.
-struct RowRange {
-  int least = 0, most = 0;
-};
-
 /// One way to predict, judged on all episodes. What does not apply is absent.
 struct Score {
   std::string name;                          ///< "maml", "nearest centroid"
@@ -66,8 +63,9 @@ struct Evaluation {
   std::string source;      ///< the episodes, in words
   Split split = Split::test;
   TaskShape shape;
-  /// Rows of the episodes as they were drawn, and for classification support rows per class.
-  RowRange support, query, shots;
+  /// Rows of the episodes as they were drawn, and for classification support rows per class and
+  /// classes: the least and the most over episodes.
+  CountRange support, query, shots, ways;
   std::uint64_t seed = 0;
   int episodes = 0;
   int diverged = 0;  ///< episodes left out: their adapted network left the finite range
@@ -91,6 +89,20 @@ struct Evaluation {
   std::string to_json() const;
   /// The inverse (of the episodes' shape only what is written). Throws Error naming `origin`.
   static Evaluation from_json(const std::string& text, const std::string& origin = "evaluation");
+};
+
+/// Evaluations of one run with several numbers of shots (`kshot evaluate RUN --shots 1,5`), the
+/// episodes' queries the same in all. In the order of the shots, at least one.
+struct ShotsEvaluation {
+  std::vector<std::pair<int, Evaluation>> by_shots;
+
+  /// As a table for people: for each number of shots the run after its last inner step, and the
+  /// baselines.
+  std::string table() const;
+  std::string to_json() const;
+  /// The inverse. Throws Error naming `origin`.
+  static ShotsEvaluation from_json(const std::string& text,
+                                   const std::string& origin = "evaluation");
 };
 
 struct EvaluatorOptions {

@@ -58,4 +58,9 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string count_text(const CountRange& range) {
+  return range.fixed() ? fmt::format("{}", range.most)
+                       : fmt::format("{} to {}", range.least, range.most);
+}
+
 }  // namespace kshot

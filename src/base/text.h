@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "kshot/count_range.h"
+
 namespace kshot {
 
 /// Bytes of the UTF-8 character that `text` begins with, 1 to 4; 0 where it begins with none
@@ -17,5 +19,8 @@ bool is_utf8(std::string_view text);
 /// `text` on one line and as UTF-8: line breaks and tabs become "\n", "\r" and "\t", other control
 /// characters and bytes that are not UTF-8 become "\x1b" and the like. Everything else stays.
 std::string printable(std::string_view text);
+
+/// "5" or "1 to 10".
+std::string count_text(const CountRange& range);
 
 }  // namespace kshot

@@ -30,7 +30,8 @@ int run_train(const TrainArguments& arguments);
 struct EvaluateArguments {
   std::string run, split = "test", out;
   std::vector<std::string> set;
-  int episodes = -1, steps = -2, samples = -1, shots = -1;  ///< below their range: as configured
+  int episodes = -1, steps = -2, samples = -1;  ///< below their range: as configured
+  std::string shots;                            ///< "5" or "1,2,5"; empty: as configured
   long long seed = -1;
   std::string norm;
   bool no_baselines = false, quiet = false, allow_changed_data = false;

@@ -1,20 +1,51 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "cli/commands.h"
+#include "cli/run_pieces.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
+#include "metrics/report.h"
 
 namespace kshot::cli {
+namespace {
 
 namespace fs = std::filesystem;
 
-int run_evaluate(const EvaluateArguments& a) {
+/// "1,2,5" as numbers, ascending. Throws Error for anything else.
+std::vector<int> shots_of(std::string_view text) {
+  std::vector<int> numbers;
+  while (true) {
+    const std::string_view part = text.substr(0, text.find(','));
+    int number = -1;
+    const auto [end, fault] = std::from_chars(part.data(), part.data() + part.size(), number);
+    if (fault != std::errc() || end != part.data() + part.size() || number < 0) {
+      throw Error(
+          fmt::format("--shots: expected a number of at least 0 or a list such as 1,2,5, "
+                      "got \"{}\"",
+                      part));
+    }
+    numbers.push_back(number);
+    if (part.size() == text.size()) break;
+    text.remove_prefix(part.size() + 1);
+  }
+  std::ranges::sort(numbers);
+  const auto twice = std::ranges::adjacent_find(numbers);
+  if (twice != numbers.end()) throw Error(fmt::format("--shots: {} is given twice", *twice));
+  return numbers;
+}
+
+EvaluatorOptions options_of(const EvaluateArguments& a) {
   EvaluatorOptions options;
   options.device = a.machine.device;
   options.threads = a.machine.threads;
@@ -26,7 +57,6 @@ int run_evaluate(const EvaluateArguments& a) {
   put("evaluate.steps", a.steps, 0);
   put("evaluate.samples", a.samples, 1);
   put("evaluate.seed", a.seed, 0);
-  put("data.shots", a.shots, 0);
   if (!a.norm.empty()) options.overrides.push_back("evaluate.norm_statistics=\"" + a.norm + "\"");
   options.split = a.split == "test"         ? Split::test
                   : a.split == "validation" ? Split::validation
@@ -34,12 +64,65 @@ int run_evaluate(const EvaluateArguments& a) {
   options.baselines = !a.no_baselines;
   options.progress = !a.quiet;
   options.allow_changed_data = a.allow_changed_data;
+  return options;
+}
+
+Evaluator with_shots(const EvaluateArguments& a, int shots) {
+  EvaluatorOptions options = options_of(a);
+  options.overrides.push_back(fmt::format("data.shots={}", shots));
+  return Evaluator(a.run, options);
+}
+
+/// Where the numbers go: --out, or a file of this name in the run folder.
+fs::path output_of(const EvaluateArguments& a, const char* name) {
+  if (!a.out.empty()) return a.out;
   std::error_code ignored;
   const fs::path run = a.run;
-  const fs::path out = !a.out.empty()                   ? fs::path(a.out)
-                       : fs::is_directory(run, ignored) ? run / "evaluation.json"
-                                                        : run.parent_path() / "evaluation.json";
-  Evaluator evaluator(a.run, options);
+  return (fs::is_directory(run, ignored) ? run : run.parent_path()) / name;
+}
+
+/// A page with one plot.
+std::string plot_page(const ShotsEvaluation& all) {
+  const Evaluation& first = all.by_shots.front().second;
+  const std::string name = method_name(first.algorithm);
+  report::Report page;
+  page.title = fmt::format("{}: {} shots to {}", name, all.by_shots.front().first,
+                           all.by_shots.back().first);
+  page.charts = {shots_chart(name, all.by_shots)};
+  return report::render(page);
+}
+
+int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
+  const fs::path out = output_of(a, shots_file);
+  const fs::path plot = fs::path(out).replace_extension(".html");
+  // All are made before the first runs: what is wrong with one is said at once.
+  std::vector<Evaluator> evaluators;
+  for (const int number : shots) evaluators.push_back(with_shots(a, number));
+  io::OutputFile file(out, io::OutputKind::evaluation);
+  io::OutputFile page(plot, io::OutputKind::page);
+  ShotsEvaluation all;
+  double seconds = 0.0;
+  for (std::size_t i = 0; i < shots.size(); ++i) {
+    all.by_shots.emplace_back(shots[i], evaluators[i].run());
+    seconds += all.by_shots.back().second.seconds;
+  }
+  std::fputs(all.table().c_str(), stdout);
+  file.write(all.to_json());
+  page.write(plot_page(all));
+  if (!a.quiet) {
+    io::log_info(
+        fmt::format("{:.1f} s; written to {} and {}", seconds, out.string(), plot.string()));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int run_evaluate(const EvaluateArguments& a) {
+  const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
+  if (shots.size() > 1) return evaluate_list(a, shots);
+  const fs::path out = output_of(a, "evaluation.json");
+  Evaluator evaluator = shots.empty() ? Evaluator(a.run, options_of(a)) : with_shots(a, shots[0]);
   io::OutputFile file(out, io::OutputKind::evaluation);
   const Evaluation result = evaluator.run();
   std::fputs(result.table().c_str(), stdout);

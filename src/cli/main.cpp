@@ -172,17 +172,19 @@ SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit stat
   kshot evaluate runs/first --episodes 2000 --steps 10 --samples 50
   kshot evaluate runs/first/last.safetensors --split validation --out validation.json
   kshot evaluate runs/first --shots 5 --set data.queries=10
+  kshot evaluate runs/first --shots 1,2,5,10
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
-output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). The
-data file must be the one that the run was trained on; where data.path is not there, its place in
+output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). A
+list of shots gives one table and, beside evaluation-shots.json, a page with a plot. The data file must be the one that the run was trained on; where data.path is not there, its place in
 training is looked at.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")->check(number_from(1));
     sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(number_from(0));
     sub->add_option("--samples", evaluate_.samples, "Posterior samples")->check(number_from(1));
-    sub->add_option("--shots", evaluate_.shots, "Support examples (a class)")
-        ->check(number_from(0));
+    sub->add_option("--shots", evaluate_.shots,
+                    "Support examples (a class), or a list of such numbers")
+        ->type_name("N[,N...]");
     sub->add_option("--seed", evaluate_.seed, "Seed of the episodes")->check(number_from(0));
     sub->add_option("--norm", evaluate_.norm, "Statistics of norm layers: batch or support")
         ->check(CLI::IsMember({"batch", "support"}));

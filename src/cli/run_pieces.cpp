@@ -97,6 +97,11 @@ RunPieces read_run(const fs::path& folder) {
       run.evaluation.reset();
     }
   }
+  if (const fs::path file = folder / shots_file; fs::exists(file, ignored)) {
+    ShotsEvaluation shots = ShotsEvaluation::from_json(io::read_file(file), file.string());
+    const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
+    if (shots.by_shots.front().second.step == now) run.by_shots = std::move(shots.by_shots);
+  }
   return run;
 }
 
@@ -108,6 +113,7 @@ void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data) 
     file.write(run.evaluation->to_json());
   }
   if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
+  if (!run.by_shots.empty()) return;                                       // evaluated already
   io::log_info(fmt::format("{}: error against shots", run.folder.string()));
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {
@@ -147,8 +153,8 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
   const TaskId id{first.evaluate.seed, Split::test, 0, 0};
   truth.draw(*dense, id, 0, tasks);
   support.draw(*source, id, 0, tasks);
-  const auto query_rows = static_cast<std::size_t>(drawing.data.queries);
-  const auto support_rows = static_cast<std::size_t>(drawing.data.shots);
+  const auto query_rows = static_cast<std::size_t>(drawing.data.queries.most);
+  const auto support_rows = static_cast<std::size_t>(drawing.data.shots.most);
   std::vector<std::vector<float>> grids;
   for (int t = 0; t < tasks; ++t) {
     std::vector<std::pair<float, float>> points;
@@ -232,6 +238,42 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
   return figures;
 }
 
+report::Chart shots_chart(const std::string& name,
+                          const std::vector<std::pair<int, Evaluation>>& by_shots) {
+  const Evaluation& e = by_shots.front().second;
+  const bool classify = e.last().accuracy.has_value();
+  report::Chart chart;
+  chart.title = classify ? "Accuracy against shots" : "Error against shots";
+  chart.caption = fmt::format(
+      "Mean over {} {} with 95 % intervals, {}, {} sample{}", e.episodes, episodes_text(e),
+      e.last().inner_steps < 0 ? std::string("fitted in closed form")
+                               : fmt::format("{} inner step{}", e.last().inner_steps,
+                                             e.last().inner_steps == 1 ? "" : "s"),
+      e.samples, e.samples == 1 ? "" : "s");
+  chart.x_label = classify ? "support examples a class" : "support points";
+  chart.y_label = classify ? "accuracy" : "mean squared error";
+  // A logarithmic axis has no place for 0.
+  chart.log_x = by_shots.front().first > 0;
+  report::Curve curve{.name = name};
+  std::vector<report::Curve> baselines;
+  for (const auto& [shots, evaluation] : by_shots) {
+    curve.x.push_back(shots);
+    curve.y.push_back(estimate(error_of(evaluation.last())));
+    for (const Score& s : evaluation.baselines) {
+      auto found = std::ranges::find(baselines, s.name, &report::Curve::name);
+      if (found == baselines.end()) {
+        baselines.push_back({.name = s.name});
+        found = std::prev(baselines.end());
+      }
+      found->x.push_back(shots);
+      found->y.push_back(estimate(error_of(s)));
+    }
+  }
+  chart.curves.push_back(std::move(curve));
+  for (report::Curve& b : baselines) chart.curves.push_back(std::move(b));
+  return chart;
+}
+
 std::vector<report::Chart> charts(const RunPieces& run) {
   std::vector<report::Chart> all;
   if (run.evaluation && !is_closed_form(run.checkpoint.config.algorithm)) {
@@ -252,35 +294,7 @@ std::vector<report::Chart> charts(const RunPieces& run) {
     chart.curves.push_back(std::move(curve));
     all.push_back(std::move(chart));
   }
-  if (run.by_shots.size() > 1) {
-    const Evaluation& e = run.by_shots.front().second;
-    const bool classify = e.last().accuracy.has_value();
-    report::Chart chart;
-    chart.title = classify ? "Accuracy against shots" : "Error against shots";
-    chart.caption = fmt::format(
-        "Mean over {} {} with 95 % intervals, {}, {} sample{}", e.episodes, episodes_text(e),
-        e.last().inner_steps < 0 ? std::string("fitted in closed form")
-                                 : fmt::format("{} inner step{}", e.last().inner_steps,
-                                               e.last().inner_steps == 1 ? "" : "s"),
-        e.samples, e.samples == 1 ? "" : "s");
-    chart.x_label = classify ? "support examples a class" : "support points";
-    chart.y_label = classify ? "accuracy" : "mean squared error";
-    chart.log_x = true;
-    report::Curve curve{.name = run.name};
-    std::vector<report::Curve> baselines;
-    for (const auto& [shots, evaluation] : run.by_shots) {
-      curve.x.push_back(shots);
-      curve.y.push_back(estimate(error_of(evaluation.last())));
-      for (std::size_t b = 0; b < evaluation.baselines.size(); ++b) {
-        if (baselines.size() <= b) baselines.push_back({.name = evaluation.baselines[b].name});
-        baselines[b].x.push_back(shots);
-        baselines[b].y.push_back(estimate(error_of(evaluation.baselines[b])));
-      }
-    }
-    chart.curves.push_back(std::move(curve));
-    for (report::Curve& b : baselines) chart.curves.push_back(std::move(b));
-    all.push_back(std::move(chart));
-  }
+  if (run.by_shots.size() > 1) all.push_back(shots_chart(run.name, run.by_shots));
   return all;
 }
 

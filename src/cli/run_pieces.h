@@ -25,7 +25,11 @@ struct RunPieces {
   std::vector<std::pair<int, Evaluation>> by_shots;  ///< shots and what they gave
 };
 
-/// Reads the folder; evaluation.json only where it is there.
+/// What `kshot evaluate RUN --shots 1,5` writes into the run folder.
+inline constexpr const char* shots_file = "evaluation-shots.json";
+
+/// Reads the folder; evaluation.json and evaluation-shots.json only where they are there, and the
+/// latter only where it is of the run's best checkpoint.
 RunPieces read_run(const std::filesystem::path& folder);
 /// "ABML": how reports call an algorithm.
 std::string method_name(const std::string& algorithm);
@@ -41,6 +45,9 @@ std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>
 // Parts of a report.
 report::Estimate estimate(const Statistic& s);
 std::vector<report::Chart> charts(const RunPieces& run);
+/// Accuracy or error against shots, of a run called `name` and the baselines.
+report::Chart shots_chart(const std::string& name,
+                          const std::vector<std::pair<int, Evaluation>>& by_shots);
 std::vector<report::BandCoverage> coverage(const RunPieces& run);
 std::vector<report::Reliability> reliability(const RunPieces& run);
 std::vector<report::Diverged> diverged(const RunPieces& run);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/memory.h"
+#include "engine/config_schema.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -137,6 +138,12 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
     throw Error(fmt::format("{}: expected {}, the episodes' ({}) number of {}, got {}", key,
                             shape.outputs, source.describe(), labels ? "classes" : "targets",
                             outputs));
+  }
+  if (!head && shape.ways_vary) {
+    throw Error(
+        fmt::format("algorithm = \"{}\": the episodes ({}) differ in their number of "
+                    "classes, which closed-form heads alone take",
+                    schema::selector(config, "algorithm"), source.describe()));
   }
   if (!head && network.outputs() != shape.outputs) {
     throw Error(fmt::format("[network] gives {} outputs, but the episodes ({}) have {} {}",

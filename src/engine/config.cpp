@@ -240,6 +240,24 @@ class ValueReader {
     }
   }
 
+  void assign(const Key& key, const toml::node& node, CountRange* value) const {
+    const toml::array* const ends = node.as_array();
+    if (ends == nullptr) {
+      int number = 0;
+      assign(key, node, &number);
+      *value = number;
+      return;
+    }
+    const auto least = ends->size() == 2 ? as_int(*ends->get(0)) : std::nullopt;
+    const auto most = ends->size() == 2 ? as_int(*ends->get(1)) : std::nullopt;
+    if (!least || !most) mismatch(key.path(), schema::expected(key), node);
+    if (*least > *most) {
+      fail(line_of(node), key.path(),
+           fmt::format("expected the least number first, got [{}, {}]", *least, *most));
+    }
+    *value = {*least, *most};
+  }
+
   template <class F>
   void each(const Key& key, const toml::node& node, F&& item) const {
     if (!node.is_array()) mismatch(key.path(), schema::expected(key), node);
@@ -415,6 +433,10 @@ std::string override_toml(const Key& key, std::string_view text) {
   const bool list = std::holds_alternative<std::vector<int>*>(slot) ||
                     std::holds_alternative<std::vector<std::string>*>(slot) ||
                     std::holds_alternative<std::vector<LayerSpec>*>(slot);
+  if (std::holds_alternative<CountRange*>(slot) && text.front() != '[' &&
+      text.find(',') != std::string_view::npos) {
+    return fmt::format("[{}]", text);
+  }
   if (list)
     return quote_bare_words(text.front() == '[' ? std::string(text) : fmt::format("[{}]", text));
   return is_toml_value(text) ? std::string(text) : schema::quote(text);
@@ -657,6 +679,11 @@ void check_key(const Key& key, Config& config, const Locate& locate) {
               mismatch(schema::value_text(key, config));
             }
           }
+        } else if constexpr (std::is_same_v<T, CountRange*>) {
+          // A Config filled in code may have the ends in the wrong order.
+          if (slot->least > slot->most) mismatch(schema::value_text(key, config));
+          number(slot->least);
+          number(slot->most);
         } else if constexpr (std::is_same_v<T, std::string*>) {
           const auto& words = key.choices;
           if (!words.empty() && std::find(words.begin(), words.end(), *slot) == words.end()) {
@@ -783,6 +810,49 @@ void check_head(const Config& config, const Locate& locate) {
   }
 }
 
+/// Numbers of rows and classes of the episodes.
+void check_counts(const Config& config, const Locate& locate) {
+  const Config::DataTable& data = config.data;
+  if (data.episodes == Episodes::minibatch) {
+    if (data.queries.fixed()) return;
+    fail(locate("data.queries"), "data.queries",
+         "expected one number with data.episodes = \"minibatch\", got a range");
+  }
+  const std::string algorithm = schema::quote(schema::selector(config, "algorithm"));
+  if (data.shots.least == 0 && !has_prior(config.algorithm)) {
+    fail(locate("data.shots"), "data.shots",
+         fmt::format("expected at least 1 with algorithm = {} (0 is for bayes_protonet, alpaca and "
+                     "dkt), got {}",
+                     algorithm, data.shots.fixed() ? "0" : "a range from 0"));
+  }
+  const bool of_latents = config.algorithm == AlgorithmKind::leo &&
+                          config.loss.type == LossType::cross_entropy &&
+                          config.leo.latents == Latents::per_example;
+  if (!data.shots.fixed() && of_latents) {
+    fail(locate("data.shots"), "data.shots",
+         "expected one number with leo.latents = \"per_example\", which gives a class as many "
+         "latents as it has support examples (leo.latents = \"one\" takes a range), got a range");
+  }
+  if (config.data.source != DataKind::file || config.loss.type != LossType::cross_entropy) return;
+  if (data.ways != CountRange(0) && data.ways.least < 2) {
+    fail(locate("data.ways"), "data.ways",
+         fmt::format("expected at least 2 classes, or 0, got {}", data.ways.least));
+  }
+  if (!data.ways.fixed() && !is_closed_form(config.algorithm)) {
+    fail(locate("data.ways"), "data.ways",
+         fmt::format("expected one number with algorithm = {}, whose network has as many outputs "
+                     "as an episode has classes, got a range (closed-form heads take one)",
+                     algorithm));
+  }
+  if (data.permute == Permute::none) return;
+  for (const auto& [path, range] :
+       {std::pair("data.ways", data.ways), std::pair("data.shots", data.shots),
+        std::pair("data.queries", data.queries)}) {
+    if (range.fixed()) continue;
+    fail(locate(path), path, "expected one number with data.permute, got a range");
+  }
+}
+
 void check_config(Config config, const Locate& locate) {
   for (const Key& key : schema::keys()) {
     if (schema::applies(key, config)) check_key(key, config, locate);
@@ -806,13 +876,7 @@ void check_config(Config config, const Locate& locate) {
   }
   if (config.algorithm == AlgorithmKind::hvi) check_hvi(config, locate);
   if (is_closed_form(config.algorithm)) check_head(config, locate);
-  if (config.data.shots == 0 && config.data.episodes == Episodes::few_shot &&
-      !has_prior(config.algorithm)) {
-    fail(locate("data.shots"), "data.shots",
-         fmt::format("expected at least 1 with algorithm = {} (0 is for bayes_protonet, alpaca and "
-                     "dkt), got 0",
-                     schema::quote(schema::selector(config, "algorithm"))));
-  }
+  check_counts(config, locate);
   if (config.evaluate.samples == 0) {
     fail(locate("evaluate.samples"), "evaluate.samples", "expected -1 or at least 1, got 0");
   }
@@ -884,10 +948,10 @@ void Config::check_data(const std::string& origin) const {
                        name, built.input().size(), built.outputs()));
     }
   } else if (loss.type == LossType::cross_entropy && !is_closed_form(algorithm) &&
-             built.outputs() != data.ways) {
+             episode_ways(*this) != CountRange(built.outputs())) {
     fail(origin, "data.ways",
          fmt::format("expected the network's number of outputs, {}, got {}", built.outputs(),
-                     data.ways));
+                     data.ways.most));
   }
 }
 
@@ -912,6 +976,11 @@ bool is_closed_form(AlgorithmKind algorithm) {
 bool has_prior(AlgorithmKind algorithm) {
   return algorithm == AlgorithmKind::bayes_protonet || algorithm == AlgorithmKind::alpaca ||
          algorithm == AlgorithmKind::dkt;
+}
+
+CountRange episode_ways(const Config& config) {
+  if (config.data.ways != CountRange(0)) return config.data.ways;
+  return is_closed_form(config.algorithm) ? 5 : config.make_network().outputs();
 }
 
 Network Config::make_network() const {

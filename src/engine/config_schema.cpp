@@ -188,6 +188,14 @@ struct Names<Permute> {
 };
 
 template <>
+struct Names<SmallTasks> {
+  static constexpr Named<SmallTasks> list[] = {
+      {"refuse", SmallTasks::refuse},
+      {"skip", SmallTasks::skip},
+  };
+};
+
+template <>
 struct Names<Episodes> {
   static constexpr Named<Episodes> list[] = {
       {"few_shot", Episodes::few_shot},
@@ -513,23 +521,37 @@ std::vector<Key> make_keys() {
            "examples of all training classes with their own labels and no support, for a plain "
            "classifier (`maml` with `inner.steps = 0`) whose features `kshot embed` writes. A "
            "tenth of each class's examples is held out for validation and test."},
-      {KSHOT_TABLE_KEY(data, ways), .range = between(2, largest_size),
+      {KSHOT_TABLE_KEY(data, ways), .range = between(0, largest_size),
        .when = {{"data.source", {"file"}},
                 {"loss.type", {"cross_entropy"}},
                 {"data.episodes", {"few_shot"}}},
        .unit = "classes",
-       .doc = "Classes of an episode (N); the network's outputs, but for closed-form "
-              "heads, which take any number."},
+       .doc = "Classes of an episode (N). 0: as many as the network has outputs, 5 with a "
+              "closed-form head; a file of tasks has its own number of labels. Closed-form heads "
+              "take a range, `[2, 20]`: every task draws its own number."},
       {KSHOT_TABLE_KEY(data, shots), .range = between(0, most_rows), .when = few_shot,
        .unit = "examples",
-       .doc = "Support examples a class (file of classes), support rows (else). 0 for "
-              "`bayes_protonet`, `alpaca` and `dkt`: the prediction of the learned prior."},
+       .doc = "Support examples of a class (file of classes), support rows (else). With a range, "
+              "`[1, 10]`, every task draws its own number. 0 for `bayes_protonet`, `alpaca` and "
+              "`dkt`: the prediction of the learned prior."},
       {KSHOT_TABLE_KEY(data, queries), .range = between(1, most_rows), .unit = "examples",
-       .doc = "Query examples a class (file of classes), query rows (else)."},
+       .doc = "Query examples of a class (file of classes), query rows (else); a number or a "
+              "range."},
+      {KSHOT_TABLE_KEY(data, stratified),
+       .when = {{"data.source", {"file"}},
+                {"loss.type", {"cross_entropy"}},
+                {"data.episodes", {"few_shot"}}},
+       .doc = "File of tasks with labels: `shots` and `queries` count the rows of each class that "
+              "the task has, as for a file of classes."},
       {KSHOT_TABLE_KEY(data, variable_size),
        .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
        .doc = "File of tasks: take as many rows as a task has, up to `shots` and `queries`; "
               "`false`: every task must have that many."},
+      {KSHOT_TABLE_KEY(data, small_tasks),
+       .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
+       .doc = "File of tasks: what becomes of a task that has too few rows. `refuse`: an error "
+              "names it; `skip`: no episodes are drawn from it, and the number of such tasks is "
+              "said."},
       {KSHOT_TABLE_KEY(data, unit_length), .when = file,
        .doc = "Divide every example's features by their Euclidean length (embeddings)."},
       {KSHOT_TABLE_KEY(data, tasks), .range = at_least(0), .when = few_shot, .unit = "tasks",
@@ -863,6 +885,7 @@ std::string expected(const Key& key) {
           [&](double*) { return "a number" + range; },
           [](bool*) { return std::string("true or false"); },
           [](std::string*) { return std::string("a string"); },
+          [&](CountRange*) { return "an integer" + range + ", or a range [least, most]"; },
           [&](std::vector<int>*) { return list_text(key, "integers"); },
           [&](std::vector<std::string>*) { return list_text(key, "strings"); },
           [](std::vector<LayerSpec>*) {
@@ -949,6 +972,10 @@ std::string value_text(const Key& key, const Config& config) {
           [](const double* value) { return number_text(*value); },
           [](const bool* value) { return std::string(*value ? "true" : "false"); },
           [](const std::string* value) { return quote(*value); },
+          [](const CountRange* value) {
+            return value->fixed() ? fmt::format("{}", value->most)
+                                  : fmt::format("[{}, {}]", value->least, value->most);
+          },
           [](const std::vector<int>* value) {
             return join(*value, [](int item) { return fmt::format("{}", item); });
           },

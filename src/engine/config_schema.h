@@ -23,10 +23,11 @@ struct EnumField {
 };
 
 /// Where a key's value lives in a Config. The alternative is the key's type.
-using Slot = std::variant<int*, std::uint64_t*, double*, bool*, std::string*, std::vector<int>*,
-                          std::vector<std::string>*, std::vector<LayerSpec>*, EnumField>;
+using Slot =
+    std::variant<int*, std::uint64_t*, double*, bool*, std::string*, CountRange*, std::vector<int>*,
+                 std::vector<std::string>*, std::vector<LayerSpec>*, EnumField>;
 
-/// Allowed numbers; for lists, of every element.
+/// Allowed numbers; for lists, of every element, and for ranges, of both ends.
 struct Range {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();

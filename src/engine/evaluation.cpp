@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "engine/config_schema.h"
 #include "io/json_text.h"
 #include "io/output_file.h"
@@ -183,61 +184,67 @@ Split split_from(const nlohmann::json& j, const std::string& origin) {
                   origin, j.dump()));
 }
 
-nlohmann::ordered_json to_json(const RowRange& r) {
+nlohmann::ordered_json to_json(const CountRange& r) {
   return {r.least, r.most};
 }
 
 /// Older evaluations hold only the largest number of rows.
-RowRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
+CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
   if (!j.contains(key)) return {otherwise, otherwise};
   return {j.at(key).at(0).get<int>(), j.at(key).at(1).get<int>()};
 }
 
-/// "5" or "2 to 9".
-std::string range_text(const RowRange& r) {
-  return r.least == r.most ? fmt::format("{}", r.most) : fmt::format("{} to {}", r.least, r.most);
+/// What Evaluation::conditions says; without the numbers of rows where `rows` is false.
+std::string conditions_text(const Evaluation& e, bool rows) {
+  std::string text =
+      fmt::format("{} {} episodes (seed {}): ", e.episodes, split_name(e.split), e.seed);
+  if (e.shape.target == TargetKind::label) text += fmt::format("{}-way, ", count_text(e.ways));
+  if (rows) {
+    if (e.shape.target == TargetKind::label && e.shots.most > 0) {
+      text += fmt::format("{} shot{} per class, ", count_text(e.shots),
+                          e.shots.least == 1 && e.shots.most == 1 ? "" : "s");
+    }
+    text += fmt::format("{} support and ", count_text(e.support));
+  }
+  text += fmt::format("{} query rows, ", count_text(e.query));
+  const int inner_steps = e.steps.empty() ? 0 : e.last().inner_steps;
+  text += inner_steps < 0
+              ? std::string("fitted in closed form")
+              : fmt::format("{} inner step{}", inner_steps, inner_steps == 1 ? "" : "s");
+  text += fmt::format(", {} sample{}", e.samples, e.samples == 1 ? "" : "s");
+  if (e.norm_statistics != "none") {
+    text += fmt::format(", norm statistics of the {}",
+                        e.norm_statistics == "batch" ? "batch at hand" : "support set");
+  }
+  if (rows && e.diverged > 0) {
+    text += fmt::format("; {} diverged and are left out", e.diverged);
+  }
+  if (!e.trained_checksum.empty()) {
+    text += fmt::format("; data file changed: trained on {}, evaluated on {}", e.trained_checksum,
+                        e.data_checksum);
+  }
+  return text;
+}
+
+/// Titles of the columns of `cells`.
+std::vector<std::string> titles(const Evaluation& e) {
+  if (e.shape.target == TargetKind::label) return {"", "accuracy", "NLL", "Brier", "ECE"};
+  std::vector<std::string> row = {"", "MSE", "NLL"};
+  for (const CoverageScore& c : e.last().coverage) {
+    row.push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
+  }
+  return row;
 }
 
 }  // namespace
 
 std::string Evaluation::conditions() const {
-  std::string text = fmt::format("{} {} episodes (seed {}): ", episodes, split_name(split), seed);
-  if (shape.target == TargetKind::label) {
-    text += fmt::format("{}-way, ", shape.outputs);
-    if (shots.most > 0) {
-      text += fmt::format("{} shot{} per class, ", range_text(shots),
-                          shots.least == 1 && shots.most == 1 ? "" : "s");
-    }
-  }
-  const int inner_steps = steps.empty() ? 0 : last().inner_steps;
-  text += fmt::format("{} support and {} query rows, ", range_text(support), range_text(query));
-  text += inner_steps < 0
-              ? std::string("fitted in closed form")
-              : fmt::format("{} inner step{}", inner_steps, inner_steps == 1 ? "" : "s");
-  text += fmt::format(", {} sample{}", samples, samples == 1 ? "" : "s");
-  if (norm_statistics != "none") {
-    text += fmt::format(", norm statistics of the {}",
-                        norm_statistics == "batch" ? "batch at hand" : "support set");
-  }
-  if (diverged > 0) text += fmt::format("; {} diverged and are left out", diverged);
-  if (!trained_checksum.empty()) {
-    text += fmt::format("; data file changed: trained on {}, evaluated on {}", trained_checksum,
-                        data_checksum);
-  }
-  return text;
+  return conditions_text(*this, true);
 }
 
 std::string Evaluation::table() const {
   const bool classify = shape.target == TargetKind::label;
-  std::vector<std::vector<std::string>> rows;
-  if (classify) {
-    rows.push_back({"", "accuracy", "NLL", "Brier", "ECE"});
-  } else {
-    rows.push_back({"", "MSE", "NLL"});
-    for (const CoverageScore& c : last().coverage) {
-      rows.front().push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
-    }
-  }
+  std::vector<std::vector<std::string>> rows = {titles(*this)};
   // of many inner steps about ten rows, the first and the last among them
   const std::size_t every = steps.size() > 16 ? (steps.size() - 1 + 9) / 10 : 1;
   for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -250,44 +257,50 @@ std::string Evaluation::table() const {
                      layout(rows));
 }
 
-std::string Evaluation::to_json() const {
+namespace {
+
+nlohmann::ordered_json object(const Evaluation& e) {
   nlohmann::ordered_json j{{"format", io::evaluation_mark},
-                           {"algorithm", algorithm},
-                           {"checkpoint", checkpoint},
-                           {"step", step},
-                           {"source", source},
-                           {"split", split_name(split)},
-                           {"target", shape.target == TargetKind::label ? "label" : "value"},
-                           {"outputs", shape.outputs},
-                           {"support_rows", shape.support},
-                           {"query_rows", shape.query},
-                           {"support_drawn", kshot::to_json(support)},
-                           {"query_drawn", kshot::to_json(query)},
-                           {"shots", kshot::to_json(shots)},
-                           {"inner_steps", steps.empty() ? 0 : std::max(0, last().inner_steps)},
-                           {"seed", seed},
-                           {"episodes", episodes},
-                           {"diverged", diverged},
-                           {"samples", samples},
-                           {"norm_statistics", norm_statistics},
-                           {"device", device},
-                           {"seconds", seconds},
+                           {"algorithm", e.algorithm},
+                           {"checkpoint", e.checkpoint},
+                           {"step", e.step},
+                           {"source", e.source},
+                           {"split", split_name(e.split)},
+                           {"target", e.shape.target == TargetKind::label ? "label" : "value"},
+                           {"outputs", e.shape.outputs},
+                           {"support_rows", e.shape.support},
+                           {"query_rows", e.shape.query},
+                           {"support_drawn", to_json(e.support)},
+                           {"query_drawn", to_json(e.query)},
+                           {"shots", to_json(e.shots)},
+                           {"ways", to_json(e.ways)},
+                           {"inner_steps", e.steps.empty() ? 0 : std::max(0, e.last().inner_steps)},
+                           {"seed", e.seed},
+                           {"episodes", e.episodes},
+                           {"diverged", e.diverged},
+                           {"samples", e.samples},
+                           {"norm_statistics", e.norm_statistics},
+                           {"device", e.device},
+                           {"seconds", e.seconds},
                            {"steps", nlohmann::ordered_json::array()},
                            {"baselines", nlohmann::ordered_json::array()}};
-  if (!data_path.empty()) {
-    j["data"] = {{"path", data_path}, {"checksum", data_checksum}};
-    if (!trained_checksum.empty()) j["data"]["trained_on"] = trained_checksum;
+  if (!e.data_path.empty()) {
+    j["data"] = {{"path", e.data_path}, {"checksum", e.data_checksum}};
+    if (!e.trained_checksum.empty()) j["data"]["trained_on"] = e.trained_checksum;
   }
-  j["scored"] = scored;
-  for (const Score& s : steps) j["steps"].push_back(kshot::to_json(s));
-  for (const Score& s : baselines) j["baselines"].push_back(kshot::to_json(s));
-  // A path need not be UTF-8 text.
+  j["scored"] = e.scored;
+  for (const Score& s : e.steps) j["steps"].push_back(to_json(s));
+  for (const Score& s : e.baselines) j["baselines"].push_back(to_json(s));
+  return j;
+}
+
+/// A path need not be UTF-8 text.
+std::string dump(const nlohmann::ordered_json& j) {
   return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
+Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
   try {
-    const auto j = io::parse_json(text);
     Evaluation e;
     e.algorithm = j.at("algorithm").get<std::string>();
     e.checkpoint = j.at("checkpoint").get<std::string>();
@@ -301,6 +314,7 @@ Evaluation Evaluation::from_json(const std::string& text, const std::string& ori
     e.support = range_from(j, "support_drawn", e.shape.support);
     e.query = range_from(j, "query_drawn", e.shape.query);
     e.shots = range_from(j, "shots", 0);
+    e.ways = range_from(j, "ways", e.shape.outputs);
     e.seed = io::whole<std::uint64_t>(j.at("seed"));
     e.episodes = io::whole<int>(j.at("episodes"));
     e.diverged = io::whole<int>(j.at("diverged"));
@@ -330,6 +344,77 @@ Evaluation Evaluation::from_json(const std::string& text, const std::string& ori
   } catch (const nlohmann::json::exception& error) {
     throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
   }
+}
+
+nlohmann::json parsed(const std::string& text, const std::string& origin) {
+  try {
+    return io::parse_json(text);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
+  }
+}
+
+}  // namespace
+
+std::string Evaluation::to_json() const {
+  return dump(object(*this));
+}
+
+Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
+  return evaluation_from(parsed(text, origin), origin);
+}
+
+// ---- several numbers of shots ----
+
+std::string ShotsEvaluation::table() const {
+  const Evaluation& first = by_shots.front().second;
+  const bool classify = first.shape.target == TargetKind::label;
+  std::vector<std::vector<std::string>> rows = {titles(first)};
+  rows.front().insert(rows.front().begin(), "shots");
+  for (const auto& [shots, e] : by_shots) {
+    const auto put = [&, number = shots](const Score& s, const Evaluation& of) {
+      std::vector<std::string> row = cells(s, classify);
+      row.resize(rows.front().size() - 1);
+      row.insert(row.begin(), &s == &of.last() ? fmt::format("{}", number) : "");
+      rows.push_back(std::move(row));
+    };
+    put(e.last(), e);
+    for (const Score& s : e.baselines) put(s, e);
+  }
+  drop_empty_columns(rows);
+  std::string text = fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", first.algorithm, first.step,
+                                 first.source, conditions_text(first, false), layout(rows));
+  for (const auto& [shots, e] : by_shots) {
+    if (e.diverged > 0) {
+      text += fmt::format("{} shots: {} of {} episodes diverged and are left out\n", shots,
+                          e.diverged, e.episodes);
+    }
+  }
+  return text;
+}
+
+std::string ShotsEvaluation::to_json() const {
+  nlohmann::ordered_json j{{"format", io::evaluation_mark},
+                           {"by_shots", nlohmann::ordered_json::array()}};
+  for (const auto& [shots, e] : by_shots) {
+    j["by_shots"].push_back({{"shots", shots}, {"evaluation", object(e)}});
+  }
+  return dump(j);
+}
+
+ShotsEvaluation ShotsEvaluation::from_json(const std::string& text, const std::string& origin) {
+  const nlohmann::json j = parsed(text, origin);
+  ShotsEvaluation all;
+  try {
+    for (const auto& entry : j.at("by_shots")) {
+      all.by_shots.emplace_back(io::whole<int>(entry.at("shots")),
+                                evaluation_from(entry.at("evaluation"), origin));
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
+  }
+  if (all.by_shots.empty()) throw Error(fmt::format("{}: \"by_shots\" is empty", origin));
+  return all;
 }
 
 }  // namespace kshot

@@ -84,9 +84,10 @@ struct EpisodeRows {
   EpisodeRows(const EpisodePrediction& p, bool classify)
       : episode(p.episode),
         support(p.batch->support_n[static_cast<std::size_t>(p.slot)]),
-        query(p.rows) {
+        query(p.rows),
+        ways(p.outputs_n) {
     if (!classify || support == 0) return;
-    std::vector<int> counts(static_cast<std::size_t>(p.batch->shape().outputs));
+    std::vector<int> counts(static_cast<std::size_t>(ways));
     for (const std::int32_t label : p.support_labels())
       ++counts.at(static_cast<std::size_t>(label));
     const auto [least, most] = std::ranges::minmax(counts);
@@ -96,17 +97,18 @@ struct EpisodeRows {
   /// Widens the ranges of an evaluation by this episode.
   void put(Evaluation& all) const {
     const bool first = all.scored.empty();
-    const auto widen = [first](RowRange& range, int least, int most) {
-      range = first ? RowRange{least, most}
-                    : RowRange{std::min(range.least, least), std::max(range.most, most)};
+    const auto widen = [first](CountRange& range, int least, int most) {
+      range = first ? CountRange{least, most}
+                    : CountRange{std::min(range.least, least), std::max(range.most, most)};
     };
     widen(all.support, support, support);
     widen(all.query, query, query);
     widen(all.shots, shots.least, shots.most);
+    widen(all.ways, ways, ways);
   }
 
-  int episode, support, query;
-  RowRange shots;
+  int episode, support, query, ways;
+  CountRange shots;
 };
 
 std::vector<double> repeated(const std::vector<double>& row, int rows) {
@@ -125,7 +127,7 @@ const std::vector<std::string>& baseline_names(bool classify) {
 std::vector<Entry> baselines(const EpisodePrediction& p, bool classify) {
   const TaskShape& shape = p.batch->shape();
   const auto dim = static_cast<std::size_t>(shape.input.size());
-  const auto outputs = static_cast<std::size_t>(shape.outputs);
+  const auto outputs = static_cast<std::size_t>(p.outputs_n);
   if (classify) {
     const metrics::LogisticRegression head(p.support_x(), dim, p.support_labels(), outputs);
     return {
@@ -151,7 +153,8 @@ struct Evaluator::State {
       : options(std::move(opts)), checkpoint(Checkpoint::read(find_checkpoint(run))) {
     config =
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
-    if (!episodes) {
+    const bool configured = !episodes;
+    if (configured) {
       config.check_data(checkpoint.path.string());
       config = locate_data(config, checkpoint);
       data = open_data(config);
@@ -168,7 +171,10 @@ struct Evaluator::State {
     load_parameters(assembly, checkpoint);
     if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
     plan_waves(*assembly.backend, assembly.config, source->shape());
-    if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
+    // Baselines learn from support rows. A range from 0 has tasks without any.
+    if (source->shape().support == 0 || (configured && config.data.shots.least == 0)) {
+      options.baselines = false;
+    }
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
   }
@@ -204,7 +210,6 @@ Evaluation Evaluator::run() {
   const PredictOptions predict = predict_options(s.config, algorithm);
   const double noise = predictive_noise(s.config, *s.assembly.network, algorithm);
   const auto samples = static_cast<std::size_t>(predict.samples);
-  const auto outputs = static_cast<std::size_t>(s.source->shape().outputs);
 
   std::vector<Judged> judged(static_cast<std::size_t>(predict.steps) + 1);
   for (std::size_t k = 0; k < judged.size(); ++k) {
@@ -233,6 +238,7 @@ Evaluation Evaluator::run() {
             tick();
           };
         }
+        const auto outputs = static_cast<std::size_t>(p.outputs_n);
         std::vector<Entry> entries;
         for (const std::vector<double>& raw : p.outputs) {
           if (!classify) {
@@ -257,7 +263,7 @@ Evaluation Evaluator::run() {
           values.assign(p.query_values().begin(), p.query_values().end());
         }
         return [&, entries = std::move(entries), labels = std::move(labels),
-                values = std::move(values), rows = EpisodeRows(p, classify)] {
+                values = std::move(values), outputs, rows = EpisodeRows(p, classify)] {
           for (std::size_t i = 0; i < entries.size(); ++i) {
             if (classify) {
               judged[i].add(

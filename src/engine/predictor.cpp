@@ -77,6 +77,8 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
     p.batch = &batch;
     p.slot = t;
     p.rows = batch.query_n[static_cast<std::size_t>(t)];
+    p.outputs_n =
+        batch.ways.empty() ? batch.shape().outputs : batch.ways[static_cast<std::size_t>(t)];
     p.diverged = !program.wave().rows_finite(t);
   }
   std::vector<double> all;
@@ -89,15 +91,19 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
     const auto slot = static_cast<std::size_t>(options.every_step ? step : 0);
     for (std::size_t t = 0; t < predictions.size(); ++t) {
       EpisodePrediction& p = predictions[t];
-      const std::size_t size = static_cast<std::size_t>(p.rows) * outputs;
+      const auto own = static_cast<std::size_t>(p.outputs_n);
+      const auto rows = static_cast<std::size_t>(p.rows);
       if (p.outputs.size() <= slot) p.outputs.resize(slot + 1);
-      p.outputs[slot].resize(samples * size);
-      const std::span<const double> values = std::span(all).subspan(t * stride, size);
-      std::ranges::copy(values,
-                        p.outputs[slot].begin() +
-                            static_cast<std::ptrdiff_t>(static_cast<std::size_t>(sample) * size));
-      p.diverged =
-          p.diverged || !std::ranges::all_of(values, [](double v) { return std::isfinite(v); });
+      p.outputs[slot].resize(samples * rows * own);
+      for (std::size_t row = 0; row < rows; ++row) {
+        // Classes that the episode does not have are left out.
+        const std::span<const double> values =
+            std::span(all).subspan(t * stride + row * outputs, own);
+        const std::size_t at = (static_cast<std::size_t>(sample) * rows + row) * own;
+        std::ranges::copy(values, p.outputs[slot].begin() + static_cast<std::ptrdiff_t>(at));
+        p.diverged =
+            p.diverged || !std::ranges::all_of(values, [](double v) { return std::isfinite(v); });
+      }
     }
   });
   if (const backend::Block variance = program.predictive_variance()) {

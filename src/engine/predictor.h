@@ -16,10 +16,11 @@ struct EpisodePrediction {
   const TaskBatch* batch = nullptr;  ///< holds the episode's rows ...
   int slot = 0;                      ///< ... here
   int rows = 0;                      ///< query rows of this episode
-  bool diverged = false;             ///< some output is not finite
-  /// Per inner step asked for (0, 1, ..., or the last alone): [samples, rows, outputs].
+  int outputs_n = 0;      ///< outputs of a row: the episode's own classes, or length of a target
+  bool diverged = false;  ///< some output is not finite
+  /// Per inner step asked for (0, 1, ..., or the last alone): [samples, rows, outputs_n].
   std::vector<std::vector<double>> outputs;
-  /// Predictive standard deviation of the last, noise included, [rows, outputs], where the method
+  /// Predictive standard deviation of the last, noise included, [rows, outputs_n], where the method
   /// itself gives one (TaskProgram::predictive_variance); else empty.
   std::vector<double> std;
 

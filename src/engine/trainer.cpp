@@ -401,7 +401,7 @@ struct Trainer::State {
 
   /// Two validations in a row whose interval holds chance: said once.
   void check_chance(const ValidationReport& v) {
-    if (v.metric != "accuracy") return;
+    if (v.metric != "accuracy" || source->shape().ways_vary) return;
     const double chance = 1.0 / source->shape().outputs;
     at_chance = v.value - v.half_width <= chance ? at_chance + 1 : 0;
     if (at_chance == 2 && options.progress) {
@@ -454,7 +454,7 @@ struct Trainer::State {
                        const std::vector<double>& raw = p.outputs.back();
                        const auto samples = static_cast<std::size_t>(predict.samples);
                        if (classify) {
-                         const auto classes = static_cast<std::size_t>(source->shape().outputs);
+                         const auto classes = static_cast<std::size_t>(p.outputs_n);
                          std::vector<double> probabilities(raw.size() / samples);
                          metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows),
                                                classes, probabilities);

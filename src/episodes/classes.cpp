@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/episode_recipe.h"
 #include "base/episode_stream.h"
+#include "base/text.h"
+#include "episodes/draw_count.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "episodes/split_groups.h"
@@ -26,18 +29,20 @@ class ClassSource final : public EpisodeSource {
     if (header.kind != io::GroupKind::classes) {
       throw Error(fmt::format("{}: holds tasks; expected classes to make episodes of", file));
     }
-    if (episodes_.ways < 2 || episodes_.ways > most_ways || episodes_.shots < 0 ||
-        episodes_.queries < 1) {
+    if (episodes_.ways.least < 2 || episodes_.ways.most > most_ways || episodes_.shots.least < 0 ||
+        episodes_.queries.least < 1) {
       throw Error(
           fmt::format("data.ways = {}, data.shots = {}, data.queries = {}: expected 2 to {} "
                       "ways, at least 0 shots and 1 query",
-                      episodes_.ways, episodes_.shots, episodes_.queries, most_ways));
+                      count_text(episodes_.ways), count_text(episodes_.shots),
+                      count_text(episodes_.queries), most_ways));
     }
     splits_ = take_groups(header, used,
                           [this](Split split, const auto& groups) { return fault(split, groups); });
-    ClassRecipe recipe{.ways = episodes_.ways,
-                       .shots = episodes_.shots,
-                       .queries = episodes_.queries,
+    if (!episodes_.fixed()) return;  // a recipe's tasks all have the same numbers
+    ClassRecipe recipe{.ways = episodes_.ways.most,
+                       .shots = episodes_.shots.most,
+                       .queries = episodes_.queries.most,
                        .features = static_cast<std::size_t>(header.input.size()),
                        .element = header.element == io::Element::u8 ? ClassRecipe::Element::u8
                                                                     : ClassRecipe::Element::f32,
@@ -49,7 +54,7 @@ class ClassSource final : public EpisodeSource {
         recipe.groups[split].push_back({header.groups[g].first, header.groups[g].rows});
       }
     }
-    recipe_ = {shape(), std::move(recipe)};
+    recipe_ = EpisodeRecipe{shape(), std::move(recipe)};
   }
 
   TaskShape shape() const override { return episodes_.shape(data_->header().input); }
@@ -57,9 +62,15 @@ class ClassSource final : public EpisodeSource {
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const auto& groups = splits_.groups[static_cast<std::size_t>(id.split)];
     if (groups.empty()) throw Error(splits_.faults[static_cast<std::size_t>(id.split)]);
-    const auto ways = static_cast<std::size_t>(episodes_.ways);
-    const auto shots = static_cast<std::size_t>(episodes_.shots);
-    const auto queries = static_cast<std::size_t>(episodes_.queries);
+    const auto draw = [&](SizePart part, const CountRange& range) {
+      return static_cast<std::size_t>(draw_count(id, part, range));
+    };
+    const std::size_t ways = draw(ways_part, episodes_.ways);
+    const std::size_t shots = draw(shots_part, episodes_.shots);
+    const std::size_t queries = draw(queries_part, episodes_.queries);
+    if (slot.ways != nullptr) *slot.ways = static_cast<std::int32_t>(ways);
+    *slot.support_n = static_cast<std::int32_t>(ways * shots);
+    *slot.query_n = static_cast<std::int32_t>(ways * queries);
     const auto d = static_cast<std::size_t>(data_->header().input.size());
     thread_local std::vector<std::uint32_t> chosen;
     thread_local std::vector<std::uint32_t> rows;
@@ -94,11 +105,11 @@ class ClassSource final : public EpisodeSource {
     return fmt::format(
         "{}-way {}-shot, {} queries a class, from {}: {} train, {} validation, {} "
         "test classes",
-        episodes_.ways, episodes_.shots, episodes_.queries, data_->path().filename().string(),
-        splits_.counts[0], splits_.counts[1], splits_.counts[2]);
+        count_text(episodes_.ways), count_text(episodes_.shots), count_text(episodes_.queries),
+        data_->path().filename().string(), splits_.counts[0], splits_.counts[1], splits_.counts[2]);
   }
 
-  const EpisodeRecipe* recipe() const override { return &recipe_; }
+  const EpisodeRecipe* recipe() const override { return recipe_ ? &*recipe_ : nullptr; }
 
   bool has(Split split) const override {
     return !splits_.groups[static_cast<std::size_t>(split)].empty();
@@ -107,24 +118,25 @@ class ClassSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
-  static constexpr int most_ways = 65534;  // episode_stream's parts, less the one for the classes
+  /// Parts of the stream below those of the sizes, less the one for the classes.
+  static constexpr int most_ways = static_cast<int>(ways_part) - 1;
 
   /// Why no episodes can be drawn from a split; empty where they can.
   std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();
     if (groups.empty()) return fmt::format("{}: has no {} classes", file, split_name(split));
-    if (groups.size() < static_cast<std::size_t>(episodes_.ways)) {
+    if (groups.size() < static_cast<std::size_t>(episodes_.ways.most)) {
       return fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
-                         groups.size(), split_name(split), episodes_.ways);
+                         groups.size(), split_name(split), count_text(episodes_.ways));
     }
-    const std::int64_t needed = std::int64_t{episodes_.shots} + episodes_.queries;
+    const std::int64_t needed = std::int64_t{episodes_.shots.most} + episodes_.queries.most;
     for (const std::uint32_t g : groups) {
       if (header.groups[g].rows >= needed) continue;
       return fmt::format(
           "{}: {} class '{}' has {} examples; data.shots = {} and data.queries = {} need {}", file,
-          split_name(split), header.groups[g].name, header.groups[g].rows, episodes_.shots,
-          episodes_.queries, needed);
+          split_name(split), header.groups[g].name, header.groups[g].rows,
+          count_text(episodes_.shots), count_text(episodes_.queries), needed);
     }
     return {};
   }
@@ -132,7 +144,7 @@ class ClassSource final : public EpisodeSource {
   std::shared_ptr<const io::Dataset> data_;
   ClassEpisodes episodes_;
   SplitGroups splits_;
-  EpisodeRecipe recipe_;
+  std::optional<EpisodeRecipe> recipe_;
 };
 
 }  // namespace

@@ -68,6 +68,7 @@ TaskBatch::TaskBatch(const TaskShape& shape, int tasks, bool double_precision)
   query_label.resize(count * rows.query_label);
   support_n.assign(count, shape.support);
   query_n.assign(count, shape.query);
+  if (shape.ways_vary) ways.assign(count, shape.outputs);
 }
 
 TaskSlot TaskBatch::slot(int t) {
@@ -82,7 +83,8 @@ TaskSlot TaskBatch::slot(int t) {
           .support_label = part(support_label, t, rows.support_label),
           .query_label = part(query_label, t, rows.query_label),
           .support_n = &support_n[index],
-          .query_n = &query_n[index]};
+          .query_n = &query_n[index],
+          .ways = ways.empty() ? nullptr : &ways[index]};
 }
 
 void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first,
@@ -101,6 +103,7 @@ void TaskBatch::fill(const EpisodeSource& source, TaskId id, std::uint32_t first
   const TaskSlot target = slot(t);
   *target.support_n = shape_.support;
   *target.query_n = shape_.query;
+  if (target.ways != nullptr) *target.ways = shape_.outputs;
   id.task = first + static_cast<std::uint32_t>(t);
   source.fill(id, target);
 }
@@ -120,6 +123,7 @@ void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first
       std::ranges::copy(one.query_label, part(query_label, t, rows.query_label).begin());
       support_n[static_cast<std::size_t>(t)] = one.support_n[0];
       query_n[static_cast<std::size_t>(t)] = one.query_n[0];
+      if (!ways.empty()) ways[static_cast<std::size_t>(t)] = one.ways[0];
     }
     return;
   }

@@ -23,18 +23,18 @@ class PermutedSource final : public EpisodeSource {
       : data_(std::move(data)), options_(options), episodes_(options.episodes) {
     const std::string file = data_->path().string();
     const std::vector<std::uint32_t> all = data_->header().split_groups(Split::train);
-    if (episodes_.shots < 1 || episodes_.queries < 1) {
+    if (episodes_.shots.most < 1 || episodes_.queries.most < 1) {
       throw Error(fmt::format(
           "data.shots = {}, data.queries = {}: expected at least 1 of each for permuted tasks",
-          episodes_.shots, episodes_.queries));
+          episodes_.shots.most, episodes_.queries.most));
     }
-    if (episodes_.ways < 2 || static_cast<std::size_t>(episodes_.ways) > all.size()) {
+    if (episodes_.ways.most < 2 || static_cast<std::size_t>(episodes_.ways.most) > all.size()) {
       throw Error(fmt::format("{}: {} train classes; data.ways = {} needs at least as many", file,
-                              all.size(), episodes_.ways));
+                              all.size(), episodes_.ways.most));
     }
     // The classes belong to the environment: the same for every seed and split.
     RandomStream draw({0, Purpose::episode, 0, 0, 0, 0xffff});
-    std::vector<std::uint32_t> chosen(static_cast<std::size_t>(episodes_.ways));
+    std::vector<std::uint32_t> chosen(static_cast<std::size_t>(episodes_.ways.most));
     sample_without_replacement(draw, static_cast<std::uint32_t>(all.size()), chosen);
     std::ranges::sort(chosen);
     for (const std::uint32_t c : chosen) classes_.push_back(all[c]);
@@ -50,9 +50,9 @@ class PermutedSource final : public EpisodeSource {
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const std::string& fault = faults_[static_cast<std::size_t>(id.split)];
     if (!fault.empty()) throw Error(fault);
-    const auto ways = static_cast<std::size_t>(episodes_.ways);
-    const auto shots = static_cast<std::size_t>(episodes_.shots);
-    const auto queries = static_cast<std::size_t>(episodes_.queries);
+    const auto ways = static_cast<std::size_t>(episodes_.ways.most);
+    const auto shots = static_cast<std::size_t>(episodes_.shots.most);
+    const auto queries = static_cast<std::size_t>(episodes_.queries.most);
     const auto d = static_cast<std::size_t>(data_->header().input.size());
     thread_local std::vector<std::uint32_t> labels, order, rows, held;
     permutations(id, d, labels, order);
@@ -86,10 +86,10 @@ class PermutedSource final : public EpisodeSource {
 
   std::string describe() const override {
     return fmt::format("{} classes of {} with permuted {}, {} shots and {} queries a class",
-                       episodes_.ways, data_->path().filename().string(),
+                       episodes_.ways.most, data_->path().filename().string(),
                        options_.pixels ? fmt::format("pixels ({} swaps)", options_.pixel_swaps)
                                        : std::string("labels"),
-                       episodes_.shots, episodes_.queries);
+                       episodes_.shots.most, episodes_.queries.most);
   }
   bool has(Split split) const override { return faults_[static_cast<std::size_t>(split)].empty(); }
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
@@ -101,7 +101,7 @@ class PermutedSource final : public EpisodeSource {
 
   /// Why no tasks of a split can be drawn; empty where they can.
   std::string fault_of(Split split) const {
-    const std::int64_t shots = episodes_.shots, queries = episodes_.queries;
+    const std::int64_t shots = episodes_.shots.most, queries = episodes_.queries.most;
     const bool training = split == Split::train;
     for (const std::uint32_t g : classes_) {
       const io::Group& group = data_->header().groups[g];
@@ -121,10 +121,10 @@ class PermutedSource final : public EpisodeSource {
   void permutations(const TaskId& id, std::size_t pixels, std::vector<std::uint32_t>& labels,
                     std::vector<std::uint32_t>& order) const {
     RandomStream stream = episode_stream(id, 0);
-    labels.resize(static_cast<std::size_t>(episodes_.ways));
+    labels.resize(static_cast<std::size_t>(episodes_.ways.most));
     order.clear();
     if (!options_.pixels) {
-      sample_without_replacement(stream, static_cast<std::uint32_t>(episodes_.ways), labels);
+      sample_without_replacement(stream, static_cast<std::uint32_t>(episodes_.ways.most), labels);
       return;
     }
     std::iota(labels.begin(), labels.end(), 0u);

@@ -5,6 +5,8 @@
 #include "base/episode_arithmetic.h"
 #include "base/episode_recipe.h"
 #include "base/episode_stream.h"
+#include "base/text.h"
+#include "episodes/draw_count.h"
 #include "kshot/episode.h"
 #include "kshot/error.h"
 
@@ -17,7 +19,7 @@ class Sinusoid final : public EpisodeSource {
  public:
   explicit Sinusoid(const SinusoidOptions& options)
       : options_(options), ranges_(sinusoid_ranges(options)), recipe_{shape(), options} {
-    if (options.support < 0 || options.query < 1) {
+    if (options.support.least < 0 || options.query.least < 1) {
       throw Error("sinusoid: data.shots must be at least 0, data.queries at least 1");
     }
     const auto require_range = [](double low, double high, const char* what) {
@@ -50,17 +52,25 @@ class Sinusoid final : public EpisodeSource {
     return {.input = {.channels = 1},
             .outputs = 1,
             .target = TargetKind::value,
-            .support = options_.support,
-            .query = options_.query};
+            .support = options_.support.most,
+            .query = options_.query.most};
   }
 
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const SinusoidTask task = draw_sinusoid(ranges_, episode_stream(id, sinusoid_task));
-    draw_points(id, sinusoid_query, task, slot.query_x, slot.query_value);
-    draw_points(id, sinusoid_support, task, slot.support_x, slot.support_value);
+    *slot.query_n = draw_count(id, queries_part, options_.query);
+    *slot.support_n = draw_count(id, shots_part, options_.support);
+    const auto query = static_cast<std::size_t>(*slot.query_n);
+    const auto support = static_cast<std::size_t>(*slot.support_n);
+    draw_points(id, sinusoid_query, task, slot.query_x.first(query), slot.query_value.first(query));
+    draw_points(id, sinusoid_support, task, slot.support_x.first(support),
+                slot.support_value.first(support));
   }
 
-  const EpisodeRecipe* recipe() const override { return &recipe_; }
+  /// A recipe's tasks all have the same numbers of points.
+  const EpisodeRecipe* recipe() const override {
+    return options_.support.fixed() && options_.query.fixed() ? &recipe_ : nullptr;
+  }
 
   std::string describe() const override {
     const std::string lines = options_.line_share > 0.0
@@ -71,7 +81,8 @@ class Sinusoid final : public EpisodeSource {
                        "and {} query "
                        "points",
                        options_.amplitude_low, options_.amplitude_high, options_.x_low,
-                       options_.x_high, options_.noise_std, options_.support, options_.query);
+                       options_.x_high, options_.noise_std, count_text(options_.support),
+                       count_text(options_.query));
   }
 
  private:

@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "base/episode_recipe.h"
+#include "base/text.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -75,9 +76,14 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config,
           fmt::format("data.variable_size: {} holds classes; expected a file of tasks", data.path));
     }
     if (data.episodes == Episodes::minibatch) {
-      return make_minibatch_source(std::move(file), data.queries, used);
+      return make_minibatch_source(std::move(file), data.queries.most, used);
     }
-    const ClassEpisodes episodes{.ways = data.ways, .shots = data.shots, .queries = data.queries};
+    if (data.stratified || data.small_tasks != SmallTasks::refuse) {
+      throw Error(fmt::format("data.{}: {} holds classes; expected a file of tasks",
+                              data.stratified ? "stratified" : "small_tasks", data.path));
+    }
+    const ClassEpisodes episodes{
+        .ways = episode_ways(config), .shots = data.shots, .queries = data.queries};
     if (data.permute == Permute::none) return make_class_source(std::move(file), episodes, used);
     return make_permuted_source(
         std::move(file), {episodes, data.permute == Permute::pixels, data.pixel_swaps}, used);
@@ -99,13 +105,18 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config,
                             labels ? "labels" : "numbers",
                             labels ? "cross_entropy" : "mse or gaussian_nll"));
   }
-  if (labels && data.ways != header.outputs) {
-    throw Error(fmt::format("data.ways = {}: {} has {} labels; expected {}", data.ways, data.path,
-                            header.outputs, header.outputs));
+  if (labels && data.ways != CountRange(0) && data.ways != CountRange(header.outputs)) {
+    throw Error(
+        fmt::format("data.ways = {}: {} has {} labels; expected {}, or 0 for its own number",
+                    count_text(data.ways), data.path, header.outputs, header.outputs));
   }
-  return make_table_source(
-      std::move(file),
-      {.shots = data.shots, .queries = data.queries, .variable_size = data.variable_size}, used);
+  return make_table_source(std::move(file),
+                           {.shots = data.shots,
+                            .queries = data.queries,
+                            .stratified = labels && data.stratified,
+                            .variable_size = data.variable_size,
+                            .skip_small = data.small_tasks == SmallTasks::skip},
+                           used);
 }
 
 }  // namespace

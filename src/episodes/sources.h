@@ -29,22 +29,26 @@ std::unique_ptr<EpisodeSource> make_source(const Config& config,
 /// What data.unit_length asks for, on rows of `width` features; a row of zeros stays.
 void scale_to_unit_length(std::span<float> rows, std::size_t width);
 
+/// Every episode draws its own numbers from the ranges; all classes of an episode have the same.
 struct ClassEpisodes {
-  int ways = 5;
-  int shots = 1;     ///< support examples a class
-  int queries = 15;  ///< query examples a class
+  CountRange ways = 5;
+  CountRange shots = 1;     ///< support examples of a class
+  CountRange queries = 15;  ///< query examples of a class
 
+  /// Whether all episodes have the same numbers of classes and rows.
+  bool fixed() const { return ways.fixed() && shots.fixed() && queries.fixed(); }
   TaskShape shape(const FeatureShape& input) const {
     return {.input = input,
-            .outputs = ways,
+            .outputs = ways.most,
             .target = TargetKind::label,
-            .support = ways * shots,
-            .query = ways * queries};
+            .support = ways.most * shots.most,
+            .query = ways.most * queries.most,
+            .ways_vary = !ways.fixed()};
   }
 };
 /// N-way K-shot episodes from a file of classes: classes, and examples of a class, are drawn
 /// without replacement. Rows stand class by class, in the order the classes were drawn: labels 0,
-/// ..., N - 1.
+/// ..., N - 1. Throws Error where a class has fewer examples than the largest numbers ask for.
 std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
                                                  const ClassEpisodes& episodes,
                                                  std::span<const Split> used = all_splits);
@@ -58,11 +62,17 @@ std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::D
                                                      std::span<const Split> used = all_splits);
 
 struct TableEpisodes {
-  int shots = 10;    ///< support rows
-  int queries = 10;  ///< query rows
-  /// A task of n < shots + queries rows has min(shots, n - 1) support rows, and the others for
-  /// query; else every task must have shots + queries rows.
+  CountRange shots = 10;    ///< support rows; every episode draws its own number
+  CountRange queries = 10;  ///< query rows; the same
+  /// Tasks with labels: the numbers are of each class that the task has. Rows then stand class by
+  /// class.
+  bool stratified = false;
+  /// Of n < shots + queries rows min(shots, n - 1) are support rows, and the others query rows;
+  /// else every task (or class of it) must have as many rows as the largest numbers ask for.
   bool variable_size = false;
+  /// Tasks with fewer rows than that (with variable_size: than 2) are left out; else they are an
+  /// Error.
+  bool skip_small = false;
 };
 /// Episodes from a file of tasks: one of the tasks, its support and query rows drawn without
 /// replacement.

@@ -16,15 +16,17 @@ namespace kshot {
 /// Classes or tasks of a data file, one entry per split.
 struct SplitGroups {
   std::array<std::vector<std::uint32_t>, 3> groups;  ///< empty: no episodes of that split
-  std::array<std::size_t, 3> counts{};               ///< groups of the file
+  std::array<std::size_t, 3> counts{};               ///< groups of the file that are kept
+  std::array<std::size_t, 3> skipped{};              ///< groups of the file that are left out
   std::array<std::string, 3> faults;                 ///< why `groups` is empty
 };
 
-/// Takes every split's groups. `fault` says why no episodes can be drawn from some groups, or
-/// nothing where they can. Throws Error with the fault of a split in `used`. A split without groups
-/// is accepted unless it is the training split.
+/// Takes every split's groups that `keep` keeps (all where there is none). `fault` says why no
+/// episodes can be drawn from some groups, or nothing where they can. Throws Error with the fault
+/// of a split in `used`. A split without groups is accepted unless it is the training split.
 SplitGroups take_groups(
     const io::DatasetHeader& header, std::span<const Split> used,
-    const std::function<std::string(Split, const std::vector<std::uint32_t>&)>& fault);
+    const std::function<std::string(Split, const std::vector<std::uint32_t>&)>& fault,
+    const std::function<bool(std::uint32_t)>& keep = {});
 
 }  // namespace kshot

@@ -102,10 +102,11 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   do {
     // A leftover of a killed process with the same id is stepped over.
     temporary_ = temporary_name(path_);
+    // Before the file is made: a signal that comes right after that must find it.
+    registration_ = std::make_unique<Registration>(temporary_);
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (descriptor_ < 0 && errno == EEXIST);
   if (descriptor_ < 0) throw_system_error("cannot write", path_, errno);
-  registration_ = std::make_unique<Registration>(temporary_);
   if (exists) (void)!::fchmod(descriptor_, existing.st_mode & 07777);
 }
 

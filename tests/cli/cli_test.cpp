@@ -340,6 +340,33 @@ TEST_F(Cli, FromTrainingToComparison) {
   EXPECT_THAT(inspect.out, HasSubstr("theta.layers.0.weight"));
 }
 
+TEST_F(Cli, SeveralNumbersOfShotsAreOneTableAndOnePlot) {
+  ASSERT_EQ(kshot({"train", "c.toml", "--out", "run", "--set", "data.shots=1,5", "--quiet"}).status,
+            0);
+  const Outcome all = kshot({"evaluate", "run", "--shots", "5,1,2", "--episodes", "30"});
+  ASSERT_EQ(all.status, 0) << all.error;
+  EXPECT_THAT(all.out, testing::ContainsRegex("\n1 +maml.*\n +support mean(.|\n)*\n2 +maml"
+                                              "(.|\n)*\n5 +maml"));
+  const std::string text = slurp(folder_ / "run" / "evaluation-shots.json");
+  const ShotsEvaluation read = ShotsEvaluation::from_json(text);
+  ASSERT_EQ(read.by_shots.size(), 3u);
+  EXPECT_EQ(read.to_json(), text);
+  // The numbers are those of an evaluation of its own.
+  const Outcome two = kshot({"evaluate", "run", "--shots", "2", "--episodes", "30"});
+  ASSERT_EQ(two.status, 0) << two.error;
+  const Evaluation alone = Evaluation::from_json(slurp(folder_ / "run" / "evaluation.json"));
+  EXPECT_EQ(read.by_shots[1].second.last().mse->mean, alone.last().mse->mean);
+  EXPECT_EQ(alone.support, CountRange(2));
+  EXPECT_THAT(slurp(folder_ / "run" / "evaluation-shots.html"), HasSubstr("Error against shots"));
+  EXPECT_EQ(kshot({"report", "run"}).status, 0);
+
+  for (const char* wrong : {"1,x", "1,,2", "-1,2", "1,2,1", "1.5,2"}) {
+    const Outcome refused = kshot({"evaluate", "run", std::string("--shots=") + wrong});
+    expect_one_line(refused, wrong);
+    EXPECT_THAT(refused.error, HasSubstr("--shots"));
+  }
+}
+
 TEST_F(Cli, HviTrainsResumesEvaluatesAdaptsAndCompares) {
   put_file(folder_ / "h.toml", R"(algorithm = "hvi"
 network.layers = [1, 12, 1]

@@ -306,9 +306,11 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'hvi'\n[hvi]\nsamples = 100000",
                 "run.toml:3: hvi.samples: expected an integer from 1 to 65536, got 100000"},
         Message{"[data]\nshots = 2000000",
-                "run.toml:2: data.shots: expected an integer from 0 to 1048576, got 2000000"},
+                "run.toml:2: data.shots: expected an integer from 0 to 1048576, or a "
+                "range [least, most], got 2000000"},
         Message{"[data]\nqueries = 2000000",
-                "run.toml:2: data.queries: expected an integer from 1 to 1048576, got 2000000"}));
+                "run.toml:2: data.queries: expected an integer from 1 to 1048576, or a "
+                "range [least, most], got 2000000"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Together, Messages,
@@ -572,6 +574,58 @@ TEST(ToToml, ReadsBackToTheSame) {
   }
 }
 
+TEST(Ranges, AreANumberOrTwo) {
+  const auto shots = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
+    return Config::parse("[data]\nshots = " + text, "run.toml", overrides).data.shots;
+  };
+  EXPECT_EQ(shots("7"), CountRange(7, 7));
+  EXPECT_EQ(shots("[1, 10]"), CountRange(1, 10));
+  EXPECT_EQ(shots("[3, 3]"), CountRange(3));
+  EXPECT_EQ(shots("7", {"data.shots=1,10"}), CountRange(1, 10));
+  EXPECT_EQ(shots("7", {"data.shots=[2,4]"}), CountRange(2, 4));
+  EXPECT_EQ(shots("[1, 10]", {"data.shots=5"}), CountRange(5));
+  const Config config = Config::parse("[data]\nshots = [1, 10]\nqueries = [3, 4]");
+  EXPECT_THAT(config.to_toml(), HasSubstr("shots = [1, 10]\nqueries = [3, 4]\n"));
+  EXPECT_EQ(Config::parse(config.to_toml()), config);
+
+  const std::string expected =
+      "run.toml:2: data.shots: expected an integer from 0 to 1048576, or a range [least, most], "
+      "got ";
+  for (const char* text :
+       {"[1]", "[1, 2, 3]", "[]", "[1.0, 2]", "[-1, 2]", "[1, 2000000]", "true"}) {
+    EXPECT_THAT(error_of(std::string("[data]\nshots = ") + text), StartsWith(expected)) << text;
+  }
+  EXPECT_EQ(error_of("[data]\nshots = [10, 1]"),
+            "run.toml:2: data.shots: expected the least number first, got [10, 1]");
+  EXPECT_THAT(error_of("[data]\nshots = [0, 5]"),
+              HasSubstr("data.shots: expected at least 1 with algorithm = \"maml\""));
+  Config filled;
+  filled.data.queries = {9, 3};
+  try {
+    filled.check();
+    FAIL() << "the ends are in the wrong order";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("data.queries"));
+  }
+}
+
+TEST(Ranges, AreRefusedWhereATaskCannotHaveItsOwnNumber) {
+  const std::string file = "[data]\nsource = 'file'\npath = 'x'\n";
+  const std::string classes = "[loss]\ntype = 'cross_entropy'\n[network]\nlayers = [4, 5]\n";
+  EXPECT_THAT(error_of(classes + file + "ways = [2, 5]"),
+              HasSubstr("data.ways: expected one number with algorithm = \"maml\""));
+  EXPECT_EQ(Config::parse("algorithm = 'protonet'\n" + file + "ways = [2, 5]").data.ways,
+            CountRange(2, 5));
+  EXPECT_THAT(error_of(classes + file + "ways = 1"), HasSubstr("data.ways: expected at least 2"));
+  EXPECT_THAT(error_of(classes + file + "permute = 'labels'\nshots = [1, 5]"),
+              HasSubstr("data.shots: expected one number with data.permute"));
+  EXPECT_THAT(error_of(classes + file + "episodes = 'minibatch'\nqueries = [1, 5]"),
+              HasSubstr("data.queries: expected one number"));
+  const std::string leo = "algorithm = 'leo'\n" + file + "shots = [1, 5]\n[leo]\nlatents = ";
+  EXPECT_THAT(error_of(leo + "'per_example'"), HasSubstr("data.shots: expected one number"));
+  EXPECT_EQ(Config::parse(leo + "'one'").data.shots, CountRange(1, 5));
+}
+
 TEST(ToToml, HoldsTheKeysThatApplyAndNoOther) {
   const std::string text = Config().to_toml();
   EXPECT_THAT(text,
@@ -603,6 +657,8 @@ TEST(ToToml, EveryKeyIsBoundToItsOwnField) {
               const bool first = slot.get(slot.value) == names.front();
               EXPECT_TRUE(slot.set(slot.value, first ? names.back() : names.front()));
             }
+          } else if constexpr (std::is_same_v<T, CountRange*>) {
+            slot->most += 1;
           } else {
             slot->emplace_back();
           }
@@ -633,6 +689,10 @@ TEST(Schema, DefaultsAreInRange) {
     }
     if (const auto* number = std::get_if<int*>(&slot)) {
       EXPECT_TRUE(key.range.contains(**number)) << key.path();
+    }
+    if (const auto* range = std::get_if<CountRange*>(&slot)) {
+      EXPECT_TRUE(key.range.contains((*range)->least)) << key.path();
+      EXPECT_TRUE(key.range.contains((*range)->most)) << key.path();
     }
     EXPECT_NE(std::string(key.doc), "") << key.path();
   }

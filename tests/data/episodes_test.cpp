@@ -13,6 +13,7 @@
 
 #include "base/episode_recipe.h"
 #include "base/episode_stream.h"
+#include "data/episode_files.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "support/error_text.h"
@@ -24,7 +25,9 @@ namespace {
 using io::Dataset;
 using io::DatasetHeader;
 using io::DatasetWriter;
+using test::class_file;
 using test::error_text;
+using test::task_file;
 using test::TempFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -241,26 +244,6 @@ TEST(Sample, WithoutReplacementAndUniform) {
 }
 
 // ---- classes ----
-
-/// 12 training, 6 validation, 5 test classes; feature 0 of a row is its class, feature 1 its number
-/// in the class.
-std::shared_ptr<const Dataset> class_file(const std::filesystem::path& path, int rows = 20) {
-  DatasetHeader header;
-  header.kind = io::GroupKind::classes;
-  header.input = {.channels = 2};
-  header.preprocessing.kind = io::Preprocessing::Kind::table;
-  DatasetWriter writer(path, header);
-  for (int c = 0; c < 23; ++c) {
-    writer.begin_group("class " + std::to_string(c), c < 12   ? Split::train
-                                                     : c < 18 ? Split::validation
-                                                              : Split::test);
-    for (int r = 0; r < rows + c % 3; ++r) {
-      writer.add(std::vector<float>{static_cast<float>(c), static_cast<float>(r)});
-    }
-  }
-  writer.commit();
-  return Dataset::open(path);
-}
 
 TEST(ClassEpisodes, LabelsFollowClassesAndNothingRepeats) {
   TempFolder folder;
@@ -582,31 +565,6 @@ TEST(PermutedTasks, OnePermutationOfPixelsATask) {
 
 // ---- tables ----
 
-/// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
-/// r.
-std::shared_ptr<const Dataset> task_file(const std::filesystem::path& path, bool labels = false) {
-  DatasetHeader header;
-  header.kind = io::GroupKind::tasks;
-  header.input = {.channels = 2};
-  header.target = labels ? TargetKind::label : TargetKind::value;
-  header.outputs = labels ? 3 : 1;
-  DatasetWriter writer(path, header);
-  const std::vector<int> sizes = {30, 12, 4, 9};
-  for (int t = 0; t < 4; ++t) {
-    writer.begin_group("t" + std::to_string(t), t < 3 ? Split::train : Split::validation);
-    for (int r = 0; r < sizes[static_cast<std::size_t>(t)]; ++r) {
-      writer.add(std::vector<float>{static_cast<float>(t), static_cast<float>(r)});
-      if (labels) {
-        writer.add_label(r % 3);
-      } else {
-        writer.add_value(std::vector<float>{static_cast<float>(100 * t + r)});
-      }
-    }
-  }
-  writer.commit();
-  return Dataset::open(path);
-}
-
 TEST(TableEpisodes, TasksOfDifferentSize) {
   TempFolder folder;
   const auto source = make_table_source(task_file(folder / "t.kshot"),
@@ -678,7 +636,7 @@ TEST(MakeSource, MismatchesNameTheKey) {
   task_file(folder / "l.kshot", true);
   Config config;
   const auto fault = [&] { return error_text([&] { make_source(config); }); };
-  EXPECT_EQ(make_source(config)->shape().support, config.data.shots);
+  EXPECT_EQ(make_source(config)->shape().support, config.data.shots.most);
 
   config.data.source = DataKind::file;
   EXPECT_THAT(fault(), HasSubstr("data.path"));
@@ -688,7 +646,8 @@ TEST(MakeSource, MismatchesNameTheKey) {
   config.data.queries = 3;
   EXPECT_THAT(fault(), AllOf(HasSubstr("loss.type"), HasSubstr("expected cross_entropy")));
   config.loss.type = LossType::cross_entropy;
-  EXPECT_EQ(make_source(config)->shape().outputs, 5);
+  config.network.layers = {2, 5};
+  EXPECT_EQ(make_source(config)->shape().outputs, 5) << "the network's outputs";
   config.data.variable_size = true;
   EXPECT_THAT(fault(), HasSubstr("data.variable_size"));
   config.data.path = (folder / "t.kshot").string();
@@ -697,7 +656,10 @@ TEST(MakeSource, MismatchesNameTheKey) {
   EXPECT_EQ(make_source(config)->shape().target, TargetKind::value);
   config.data.path = (folder / "l.kshot").string();
   config.loss.type = LossType::cross_entropy;
+  config.data.ways = 5;
   EXPECT_THAT(fault(), AllOf(HasSubstr("data.ways = 5"), HasSubstr("has 3 labels")));
+  config.data.ways = 0;
+  EXPECT_EQ(make_source(config)->shape().outputs, 3) << "the file's own number";
 }
 
 TEST(TableEpisodes, AMemberIsATaskOfTheFileWithRowsOfEachStep) {

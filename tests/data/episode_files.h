@@ -1,0 +1,60 @@
+// Data files that the tests of episodes draw from; every row says where it stands.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/dataset.h"
+
+namespace kshot::test {
+
+/// 12 training, 6 validation, 5 test classes; feature 0 of a row is its class, feature 1 its number
+/// in the class.
+inline std::shared_ptr<const io::Dataset> class_file(const std::filesystem::path& path,
+                                                     int rows = 20) {
+  io::DatasetHeader header;
+  header.kind = io::GroupKind::classes;
+  header.input = {.channels = 2};
+  header.preprocessing.kind = io::Preprocessing::Kind::table;
+  io::DatasetWriter writer(path, header);
+  for (int c = 0; c < 23; ++c) {
+    writer.begin_group("class " + std::to_string(c), c < 12   ? Split::train
+                                                     : c < 18 ? Split::validation
+                                                              : Split::test);
+    for (int r = 0; r < rows + c % 3; ++r) {
+      writer.add(std::vector<float>{static_cast<float>(c), static_cast<float>(r)});
+    }
+  }
+  writer.commit();
+  return io::Dataset::open(path);
+}
+
+/// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
+/// r.
+inline std::shared_ptr<const io::Dataset> task_file(const std::filesystem::path& path,
+                                                    bool labels = false) {
+  io::DatasetHeader header;
+  header.kind = io::GroupKind::tasks;
+  header.input = {.channels = 2};
+  header.target = labels ? TargetKind::label : TargetKind::value;
+  header.outputs = labels ? 3 : 1;
+  io::DatasetWriter writer(path, header);
+  const std::vector<int> sizes = {30, 12, 4, 9};
+  for (int t = 0; t < 4; ++t) {
+    writer.begin_group("t" + std::to_string(t), t < 3 ? Split::train : Split::validation);
+    for (int r = 0; r < sizes[static_cast<std::size_t>(t)]; ++r) {
+      writer.add(std::vector<float>{static_cast<float>(t), static_cast<float>(r)});
+      if (labels) {
+        writer.add_label(r % 3);
+      } else {
+        writer.add_value(std::vector<float>{static_cast<float>(100 * t + r)});
+      }
+    }
+  }
+  writer.commit();
+  return io::Dataset::open(path);
+}
+
+}  // namespace kshot::test
