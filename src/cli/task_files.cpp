@@ -90,7 +90,8 @@ void number_labels(const RowReader& reader, const Rows& support, const Rows& que
 void prior_classes(const RowReader& reader, const Learner& learner, Rows* query, TaskFiles* task) {
   task->label_names = reader.preprocessing().labels;
   if (task->label_names.empty()) {
-    const int ways = learner.outputs() > 0 ? learner.outputs() : learner.config().data.ways;
+    const int ways =
+        learner.outputs() > 0 ? learner.outputs() : episode_ways(learner.config()).most;
     for (int c = 0; c < ways; ++c) task->label_names.push_back(std::to_string(c));
     io::log_info(
         fmt::format("no support rows: the {} classes have no names and are numbered from 0{}{}",

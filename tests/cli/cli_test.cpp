@@ -14,6 +14,7 @@
 #include "cli/fixture.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
+#include "kshot/evaluator.h"
 #include "kshot/random.h"
 #include "support/class_files.h"
 #include "support/put_file.h"
