@@ -56,6 +56,12 @@ struct Score {
   EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored
 };
 
+/// A baseline without a score, because it could not be fitted in every episode.
+struct LeftOut {
+  std::string name;
+  std::string reason;  ///< the first such episode and why, in words
+};
+
 struct Evaluation {
   std::string algorithm;
   std::string checkpoint;  ///< file
@@ -80,8 +86,11 @@ struct Evaluation {
   std::vector<int> scored;       ///< numbers of the episodes that did not diverge
   std::vector<Score> steps;      ///< after 0, 1, ... inner steps
   std::vector<Score> baselines;  ///< the same episodes
+  std::vector<LeftOut> left_out;
 
   const Score& last() const { return steps.back(); }
+  /// The levels of the bands whose coverage some score has; empty for classification.
+  std::vector<double> coverage_levels() const;
   /// What the numbers hold for, in one line: episodes, split, ways, shots, inner steps, samples.
   std::string conditions() const;
   /// As a table for people.

@@ -176,8 +176,14 @@ SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit stat
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
 output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). A
-list of shots gives one table and, beside evaluation-shots.json, a page with a plot. The data file must be the one that the run was trained on; where data.path is not there, its place in
-training is looked at.)");
+list of shots gives one table and, beside evaluation-shots.json, a page with a plot. The data file
+must be the one that the run was trained on; where data.path is not there, its place in training is
+looked at.
+
+Baselines are fitted on the support rows of each episode alone. Labels: nearest centroid, mahalanobis,
+knn, logistic regression, gp_rbf. Values: support mean, knn, ridge regression, gp_rbf. gp_tanimoto
+comes on top where all features are 0 or 1. A baseline that cannot be fitted in every episode
+(support rows beyond 1024, none) is left out, and a line says so.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")->check(number_from(1));
     sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(number_from(0));

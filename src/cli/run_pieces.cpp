@@ -342,11 +342,14 @@ std::vector<report::Table> tables(const RunPieces& run) {
   report::Table table;
   table.title = run.name + " on " + episodes_text(e);
   table.caption = fmt::format("{} ({})", e.conditions(), e.source);
+  for (const LeftOut& l : e.left_out) {
+    table.caption += fmt::format("; left out: {} ({})", l.name, l.reason);
+  }
   table.columns = classify ? std::vector<std::string>{"", "accuracy", "NLL", "Brier", "ECE"}
                            : std::vector<std::string>{"", "MSE", "NLL"};
   if (!classify) {
-    for (const CoverageScore& c : e.last().coverage) {
-      table.columns.push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
+    for (const double level : e.coverage_levels()) {
+      table.columns.push_back(fmt::format("in {:.0f} % band", 100.0 * level));
     }
   }
   const auto row = [&](const Score& s) {

@@ -230,8 +230,8 @@ std::string conditions_text(const Evaluation& e, bool rows) {
 std::vector<std::string> titles(const Evaluation& e) {
   if (e.shape.target == TargetKind::label) return {"", "accuracy", "NLL", "Brier", "ECE"};
   std::vector<std::string> row = {"", "MSE", "NLL"};
-  for (const CoverageScore& c : e.last().coverage) {
-    row.push_back(fmt::format("in {:.0f} % band", 100.0 * c.level));
+  for (const double level : e.coverage_levels()) {
+    row.push_back(fmt::format("in {:.0f} % band", 100.0 * level));
   }
   return row;
 }
@@ -253,8 +253,22 @@ std::string Evaluation::table() const {
   for (const Score& s : baselines) rows.push_back(cells(s, classify));
   for (auto& row : rows) row.resize(rows.front().size());
   drop_empty_columns(rows);
-  return fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", algorithm, step, source, conditions(),
-                     layout(rows));
+  std::string text = fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", algorithm, step, source,
+                                 conditions(), layout(rows));
+  for (const LeftOut& l : left_out) text += fmt::format("left out: {} ({})\n", l.name, l.reason);
+  return text;
+}
+
+std::vector<double> Evaluation::coverage_levels() const {
+  for (const std::vector<Score>* scores : {&steps, &baselines}) {
+    for (const Score& s : *scores) {
+      if (s.coverage.empty()) continue;
+      std::vector<double> levels;
+      for (const CoverageScore& c : s.coverage) levels.push_back(c.level);
+      return levels;
+    }
+  }
+  return {};
 }
 
 namespace {
@@ -291,6 +305,9 @@ nlohmann::ordered_json object(const Evaluation& e) {
   j["scored"] = e.scored;
   for (const Score& s : e.steps) j["steps"].push_back(to_json(s));
   for (const Score& s : e.baselines) j["baselines"].push_back(to_json(s));
+  for (const LeftOut& l : e.left_out) {
+    j["left_out"].push_back({{"name", l.name}, {"reason", l.reason}});
+  }
   return j;
 }
 
@@ -331,6 +348,12 @@ Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
     if (j.contains("scored")) e.scored = j.at("scored").get<std::vector<int>>();
     for (const auto& entry : j.at("steps")) e.steps.push_back(score_from(entry));
     for (const auto& entry : j.at("baselines")) e.baselines.push_back(score_from(entry));
+    if (j.contains("left_out")) {
+      for (const auto& entry : j.at("left_out")) {
+        e.left_out.push_back(
+            {entry.at("name").get<std::string>(), entry.at("reason").get<std::string>()});
+      }
+    }
     if (e.steps.empty()) throw Error(fmt::format("{}: \"steps\" is empty", origin));
     const bool classify = e.shape.target == TargetKind::label;
     for (const std::vector<Score>* scores : {&e.steps, &e.baselines}) {
@@ -370,6 +393,10 @@ std::string ShotsEvaluation::table() const {
   const Evaluation& first = by_shots.front().second;
   const bool classify = first.shape.target == TargetKind::label;
   std::vector<std::vector<std::string>> rows = {titles(first)};
+  for (const auto& [shots, e] : by_shots) {
+    // bands that only a baseline has, which may be left out at some shots
+    if (titles(e).size() > rows.front().size()) rows.front() = titles(e);
+  }
   rows.front().insert(rows.front().begin(), "shots");
   for (const auto& [shots, e] : by_shots) {
     const auto put = [&, number = shots](const Score& s, const Evaluation& of) {
@@ -388,6 +415,9 @@ std::string ShotsEvaluation::table() const {
     if (e.diverged > 0) {
       text += fmt::format("{} shots: {} of {} episodes diverged and are left out\n", shots,
                           e.diverged, e.episodes);
+    }
+    for (const LeftOut& l : e.left_out) {
+      text += fmt::format("{} shots: left out: {} ({})\n", shots, l.name, l.reason);
     }
   }
   return text;

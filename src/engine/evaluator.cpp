@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "engine/assembly.h"
+#include "engine/baselines.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
 #include "engine/plan.h"
@@ -17,7 +18,6 @@
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/error.h"
-#include "metrics/baselines.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -36,6 +36,9 @@ struct Judged {
   metrics::ClassificationMetrics classification;
   metrics::RegressionMetrics regression;
   EpisodeScores per_episode;
+  /// Why a baseline cannot be held against the others: it is missing in an episode. Empty: it is
+  /// missing in none.
+  std::string left_out;
 
   void add(const metrics::ClassificationScore& s) {
     per_episode.accuracy.push_back(s.accuracy);
@@ -72,13 +75,6 @@ struct Judged {
   }
 };
 
-/// One episode's numbers for one Judged: probabilities, or samples of the prediction.
-struct Entry {
-  std::vector<double> values;
-  std::size_t samples = 1;
-  std::vector<double> noise = {};  ///< standard deviation of each target; none: a point
-};
-
 /// How many rows an episode has.
 struct EpisodeRows {
   EpisodeRows(const EpisodePrediction& p, bool classify)
@@ -111,32 +107,9 @@ struct EpisodeRows {
   CountRange shots;
 };
 
-std::vector<double> repeated(const std::vector<double>& row, int rows) {
-  std::vector<double> all;
-  all.reserve(row.size() * static_cast<std::size_t>(rows));
-  for (int i = 0; i < rows; ++i) all.insert(all.end(), row.begin(), row.end());
-  return all;
-}
-
-const std::vector<std::string>& baseline_names(bool classify) {
-  static const std::vector<std::string> labels = {"nearest centroid", "logistic regression"};
-  static const std::vector<std::string> values = {"support mean", "ridge regression"};
-  return classify ? labels : values;
-}
-
-std::vector<Entry> baselines(const EpisodePrediction& p, bool classify) {
-  const TaskShape& shape = p.batch->shape();
-  const auto dim = static_cast<std::size_t>(shape.input.size());
-  const auto outputs = static_cast<std::size_t>(p.outputs_n);
-  if (classify) {
-    const metrics::LogisticRegression head(p.support_x(), dim, p.support_labels(), outputs);
-    return {
-        {metrics::nearest_centroid({p.support_x(), p.query_x(), dim}, p.support_labels(), outputs)},
-        {head.predict(p.query_x())}};
-  }
-  const metrics::RidgeRegression head(p.support_x(), dim, p.support_values(), outputs);
-  return {{repeated(metrics::support_mean(p.support_values(), outputs), p.rows)},
-          {head.predict(p.query_x())}};
+std::string reason_to_leave_out(const Entry& entry, int episode) {
+  if (entry.missing.empty() || entry.missing == not_applicable) return entry.missing;
+  return fmt::format("episode {}: {}", episode, entry.missing);
 }
 
 bool has_norm(const Network& network) {
@@ -153,8 +126,7 @@ struct Evaluator::State {
       : options(std::move(opts)), checkpoint(Checkpoint::read(find_checkpoint(run))) {
     config =
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
-    const bool configured = !episodes;
-    if (configured) {
+    if (!episodes) {
       config.check_data(checkpoint.path.string());
       config = locate_data(config, checkpoint);
       data = open_data(config);
@@ -171,10 +143,7 @@ struct Evaluator::State {
     load_parameters(assembly, checkpoint);
     if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
     plan_waves(*assembly.backend, assembly.config, source->shape());
-    // Baselines learn from support rows. A range from 0 has tasks without any.
-    if (source->shape().support == 0 || (configured && config.data.shots.least == 0)) {
-      options.baselines = false;
-    }
+    if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
   }
@@ -253,7 +222,7 @@ Evaluation Evaluator::run() {
           entries.push_back(std::move(entry));
         }
         if (s.options.baselines) {
-          for (Entry& entry : baselines(p, classify)) entries.push_back(std::move(entry));
+          for (Entry& entry : predict_baselines(p, classify)) entries.push_back(std::move(entry));
         }
         std::vector<std::int32_t> labels;
         std::vector<double> values;
@@ -265,6 +234,10 @@ Evaluation Evaluator::run() {
         return [&, entries = std::move(entries), labels = std::move(labels),
                 values = std::move(values), outputs, rows = EpisodeRows(p, classify)] {
           for (std::size_t i = 0; i < entries.size(); ++i) {
+            if (judged[i].left_out.empty()) {
+              judged[i].left_out = reason_to_leave_out(entries[i], rows.episode);
+            }
+            if (!judged[i].left_out.empty()) continue;
             if (classify) {
               judged[i].add(
                   judged[i].classification.add_episode(entries[i].values, labels, outputs));
@@ -309,6 +282,10 @@ Evaluation Evaluator::run() {
       has_norm(*s.assembly.network) ? s.config.evaluate.norm_statistics : "none";
   result.device = device_text(*s.assembly.backend);
   for (const Judged& j : judged) {
+    if (!j.left_out.empty()) {
+      if (j.left_out != not_applicable) result.left_out.push_back({j.name, j.left_out});
+      continue;
+    }
     (j.inner_steps >= 0 ? result.steps : result.baselines).push_back(j.score(classify));
   }
   if (is_closed_form(s.config.algorithm)) result.steps.front().inner_steps = -1;  // it has none

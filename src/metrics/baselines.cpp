@@ -6,47 +6,17 @@
 #include <string>
 
 #include "kshot/error.h"
+#include "metrics/baseline_checks.h"
 #include "metrics/metrics.h"
+#include "metrics/small_algebra.h"
 
 namespace kshot::metrics {
 namespace {
 
-double dot(std::span<const double> a, std::span<const double> b) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-void add_scaled(std::span<double> y, double scale, std::span<const double> x) {
-  for (std::size_t i = 0; i < y.size(); ++i) y[i] += scale * x[i];
-}
-
-/// Rows of `x`; throws where the sizes do not fit or a number is not finite.
-std::size_t check_rows(std::span<const float> x, std::size_t dim, const char* what) {
-  if (dim == 0 || x.empty() || x.size() % dim != 0) {
-    throw Error(std::string("baseline: ") + what + " of " + std::to_string(x.size()) +
-                " numbers, expected rows of " + std::to_string(dim));
-  }
-  for (float value : x) {
-    if (!std::isfinite(value)) {
-      throw Error(std::string("baseline: ") + what + " has a number that is not finite");
-    }
-  }
-  return x.size() / dim;
-}
-
-void check_labels(std::span<const std::int32_t> labels, std::size_t rows, std::size_t classes) {
-  if (labels.size() != rows) {
-    throw Error("baseline: " + std::to_string(labels.size()) + " labels, expected " +
-                std::to_string(rows));
-  }
-  for (std::int32_t label : labels) {
-    if (label < 0 || static_cast<std::size_t>(label) >= classes) {
-      throw Error("baseline: label " + std::to_string(label) + ", expected 0 to " +
-                  std::to_string(static_cast<long long>(classes) - 1));
-    }
-  }
-}
+/// The least share of the identity in a shrunk covariance. The estimate of the best share is 0
+/// where all residuals have the same outer product (two rows of one class), and the covariance
+/// would be singular.
+constexpr double kLeastShrinkage = 0.01;
 
 /// An orthonormal basis of the span of some rows, and the rows' coordinates in it. A model with an
 /// l2 penalty on its weights has its optimum in that span.
@@ -220,28 +190,127 @@ bool minimise(Objective& objective, std::vector<double>& x, int max_iterations, 
   }
 }
 
-/// Solves A X = B in place by Cholesky; A [n, n] symmetric positive definite, B [n, columns].
-void solve_spd(std::vector<double>& a, std::size_t n, std::vector<double>& b, std::size_t columns) {
-  for (std::size_t j = 0; j < n; ++j) {
-    for (std::size_t i = j; i < n; ++i) {
-      double sum = a[i * n + j];
-      for (std::size_t k = 0; k < j; ++k) sum -= a[i * n + k] * a[j * n + k];
-      a[i * n + j] = i == j ? std::sqrt(sum) : sum / a[j * n + j];
+struct ClassMeans {
+  std::vector<std::size_t> count;  // [classes]
+  std::vector<double> mean;        // [classes, dim], zero where a class has no rows
+};
+
+ClassMeans class_means(std::span<const float> rows, std::size_t dim,
+                       std::span<const std::int32_t> labels, std::size_t classes) {
+  ClassMeans means{std::vector<std::size_t>(classes, 0), std::vector<double>(classes * dim, 0.0)};
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const auto label = static_cast<std::size_t>(labels[i]);
+    ++means.count[label];
+    for (std::size_t d = 0; d < dim; ++d) means.mean[label * dim + d] += rows[i * dim + d];
+  }
+  for (std::size_t c = 0; c < classes; ++c) {
+    if (means.count[c] == 0) continue;
+    for (std::size_t d = 0; d < dim; ++d) {
+      means.mean[c * dim + d] /= static_cast<double>(means.count[c]);
     }
   }
-  for (std::size_t c = 0; c < columns; ++c) {
-    for (std::size_t i = 0; i < n; ++i) {
-      double sum = b[i * columns + c];
-      for (std::size_t k = 0; k < i; ++k) sum -= a[i * n + k] * b[k * columns + c];
-      b[i * columns + c] = sum / a[i * n + i];
-    }
-    for (std::size_t i = n; i-- > 0;) {
-      double sum = b[i * columns + c];
-      for (std::size_t k = i + 1; k < n; ++k) sum -= a[k * n + i] * b[k * columns + c];
-      b[i * columns + c] = sum / a[i * n + i];
-    }
-  }
+  return means;
 }
+
+/// The covariance (1 - delta) E^T E / n + delta mu I of rows E [n, dim] with mean zero, delta as
+/// Ledoit and Wolf (2004) estimate it, and Mahalanobis distances by it. Systems have the smaller of
+/// the two sizes.
+class ShrunkCovariance {
+ public:
+  ShrunkCovariance(std::vector<double> rows, std::size_t dim)
+      : rows_(std::move(rows)), dim_(dim), n_(rows_.size() / dim) {
+    const double n = static_cast<double>(n_), d = static_cast<double>(dim);
+    gram();
+    double trace = 0.0, squares = 0.0, fourths = 0.0;  // tr S, ||S||^2, sum ||e||^4
+    for (std::size_t i = 0; i < n_; ++i) {
+      const double length = dot(row(i), row(i));
+      trace += length / n;
+      fourths += length * length;
+    }
+    for (std::size_t i = 0; i < size_; ++i) {
+      const auto line = std::span(factor_).subspan(i * size_, i);
+      const double diagonal = factor_[i * size_ + i];
+      squares += (2.0 * dot(line, line) + diagonal * diagonal) / (n * n);
+    }
+    scale_ = trace / d;
+    const double distance = squares - d * scale_ * scale_;  // ||S - mu I||^2
+    const double error = (fourths / n - squares) / n;       // estimated ||S - Sigma||^2
+    shrinkage_ = distance > 1e-12 * squares ? error / distance : 0.0;
+    shrinkage_ = std::clamp(shrinkage_, kLeastShrinkage, 1.0);
+    if (scale_ > 0.0) factorize();
+  }
+
+  /// mu: the mean variance of a feature; 0: there is nothing to measure distances by.
+  double scale() const { return scale_; }
+
+  /// What a vector x has to be turned into before distances are taken: L^-1 x or L^-1 E x.
+  std::vector<double> transformed(std::span<const double> x) const {
+    std::vector<double> out(x.begin(), x.end());
+    if (dual()) {
+      out.resize(n_);
+      for (std::size_t i = 0; i < n_; ++i) out[i] = dot(row(i), x);
+    }
+    solve_lower(factor_, size_, out);
+    return out;
+  }
+
+  /// (x - y)^T Sigma^-1 (x - y) of two vectors and what they were transformed into.
+  double distance(std::span<const double> x, std::span<const double> y,
+                  std::span<const double> transformed_x,
+                  std::span<const double> transformed_y) const {
+    const double inside = squared_distance(transformed_x, transformed_y);
+    // Woodbury: Sigma^-1 = (I - E^T (E E^T + ridge I)^-1 E) / (delta mu).
+    return dual() ? (squared_distance(x, y) - inside) / (shrinkage_ * scale_) : inside;
+  }
+
+ private:
+  bool dual() const { return n_ < dim_; }
+  std::span<const double> row(std::size_t i) const {
+    return std::span(rows_).subspan(i * dim_, dim_);
+  }
+
+  /// The lower triangle of E E^T or E^T E.
+  void gram() {
+    size_ = std::min(n_, dim_);
+    factor_.assign(size_ * size_, 0.0);
+    if (dual()) {
+      for (std::size_t i = 0; i < n_; ++i) {
+        for (std::size_t j = 0; j <= i; ++j) factor_[i * n_ + j] = dot(row(i), row(j));
+      }
+      return;
+    }
+    for (std::size_t k = 0; k < n_; ++k) {
+      for (std::size_t i = 0; i < dim_; ++i) {
+        add_scaled(std::span(factor_).subspan(i * dim_, i + 1), row(k)[i], row(k).first(i + 1));
+      }
+    }
+  }
+
+  void factorize() {
+    const double n = static_cast<double>(n_);
+    double ridge = shrinkage_ * scale_;
+    if (dual()) {
+      if (shrinkage_ == 1.0) {  // Sigma = mu I
+        rows_.assign(rows_.size(), 0.0);
+        factor_.assign(factor_.size(), 0.0);
+        ridge = 1.0;
+      } else {
+        ridge *= n / (1.0 - shrinkage_);
+      }
+    } else {
+      for (double& value : factor_) value *= (1.0 - shrinkage_) / n;
+    }
+    for (std::size_t i = 0; i < size_; ++i) factor_[i * size_ + i] += ridge;
+    if (!cholesky(factor_, size_)) {
+      throw Error("baseline: the covariance of the support set is singular");
+    }
+  }
+
+  std::vector<double> rows_;  // [n, dim]
+  std::size_t dim_, n_, size_ = 0;
+  std::vector<double> factor_;  // [size, size], lower
+  double scale_ = 0.0, shrinkage_ = 1.0;
+};
 
 }  // namespace
 
@@ -251,19 +320,7 @@ std::vector<double> nearest_centroid(const Features& features, std::span<const s
   const std::size_t rows = check_rows(features.support, dim, "support set");
   const std::size_t queries = check_rows(features.query, dim, "query set");
   check_labels(labels, rows, classes);
-  std::vector<double> centroid(classes * dim, 0.0);
-  std::vector<std::size_t> count(classes, 0);
-  for (std::size_t i = 0; i < rows; ++i) {
-    const auto label = static_cast<std::size_t>(labels[i]);
-    ++count[label];
-    for (std::size_t d = 0; d < dim; ++d) {
-      centroid[label * dim + d] += features.support[i * dim + d];
-    }
-  }
-  for (std::size_t c = 0; c < classes; ++c) {
-    if (count[c] == 0) continue;
-    for (std::size_t d = 0; d < dim; ++d) centroid[c * dim + d] /= static_cast<double>(count[c]);
-  }
+  const auto [count, centroid] = class_means(features.support, dim, labels, classes);
   std::vector<double> out(queries * classes);
   for (std::size_t q = 0; q < queries; ++q) {
     const auto row = std::span(out).subspan(q * classes, classes);
@@ -278,6 +335,43 @@ std::vector<double> nearest_centroid(const Features& features, std::span<const s
         distance += gap * gap;
       }
       row[c] = -distance;
+    }
+    softmax(row, row);
+  }
+  return out;
+}
+
+std::vector<double> mahalanobis(const Features& features, std::span<const std::int32_t> labels,
+                                std::size_t classes) {
+  const std::size_t dim = features.dim;
+  const std::size_t rows = check_rows(features.support, dim, "support set");
+  const std::size_t queries = check_rows(features.query, dim, "query set");
+  check_labels(labels, rows, classes);
+  const auto [count, centroid] = class_means(features.support, dim, labels, classes);
+  std::vector<double> residuals(features.support.begin(), features.support.end());
+  for (std::size_t i = 0; i < rows; ++i) {
+    add_scaled(std::span(residuals).subspan(i * dim, dim), -1.0,
+               std::span(centroid).subspan(static_cast<std::size_t>(labels[i]) * dim, dim));
+  }
+  const ShrunkCovariance covariance(std::move(residuals), dim);
+  if (covariance.scale() == 0.0) return nearest_centroid(features, labels, classes);
+  const auto centre = [&, &means = centroid](std::size_t c) {
+    return std::span(means).subspan(c * dim, dim);
+  };
+  std::vector<std::vector<double>> centres(classes);
+  for (std::size_t c = 0; c < classes; ++c) {
+    if (count[c] > 0) centres[c] = covariance.transformed(centre(c));
+  }
+  std::vector<double> out(queries * classes);
+  std::vector<double> query(dim);
+  for (std::size_t q = 0; q < queries; ++q) {
+    std::copy_n(features.query.begin() + static_cast<std::ptrdiff_t>(q * dim), dim, query.begin());
+    const std::vector<double> transformed = covariance.transformed(query);
+    const auto row = std::span(out).subspan(q * classes, classes);
+    for (std::size_t c = 0; c < classes; ++c) {
+      row[c] = count[c] == 0
+                   ? -std::numeric_limits<double>::infinity()
+                   : -0.5 * covariance.distance(query, centre(c), transformed, centres[c]);
     }
     softmax(row, row);
   }
@@ -340,21 +434,22 @@ RidgeRegression::RidgeRegression(std::span<const float> support, std::size_t dim
   bias_ = support_mean(values, outputs);
   const Span span = span_of(centred, dim);
   const std::size_t rank = span.rank;
-  std::vector<double> gram(rank * rank, 0.0), right(rank * outputs, 0.0);
+  std::vector<double> gram(rank * rank, 0.0), weight(outputs * rank, 0.0);
   for (std::size_t i = 0; i < rows; ++i) {
     const auto z = std::span(span.coordinates).subspan(i * rank, rank);
     for (std::size_t j = 0; j < rank; ++j) {
       add_scaled(std::span(gram).subspan(j * rank, rank), z[j], z);
-      for (std::size_t o = 0; o < outputs; ++o) {
-        right[j * outputs + o] += z[j] * (values[i * outputs + o] - bias_[o]);
-      }
+    }
+    for (std::size_t o = 0; o < outputs; ++o) {
+      add_scaled(std::span(weight).subspan(o * rank, rank), values[i * outputs + o] - bias_[o], z);
     }
   }
   for (std::size_t j = 0; j < rank; ++j) gram[j * rank + j] += l2;
-  solve_spd(gram, rank, right, outputs);
-  std::vector<double> weight(outputs * rank);
-  for (std::size_t j = 0; j < rank; ++j) {
-    for (std::size_t o = 0; o < outputs; ++o) weight[o * rank + j] = right[j * outputs + o];
+  if (!cholesky(gram, rank)) throw Error("baseline: ridge regression's system is singular");
+  for (std::size_t o = 0; o < outputs; ++o) {
+    const auto right = std::span(weight).subspan(o * rank, rank);
+    solve_lower(gram, rank, right);
+    solve_lower_transposed(gram, rank, right);
   }
   weight_ = expand(span, weight, outputs, dim);
   for (std::size_t o = 0; o < outputs; ++o) {

@@ -1,5 +1,6 @@
 // What meta-learning is held against: predictors that see one task's support set and nothing else.
-// In double, deterministic, a task at a time. Features are [n, dim] row-major.
+// They compute in double, are deterministic and take one task at a time. Features are [n, dim]
+// row-major. Those that go by pairs of rows are in metrics/pair_baselines.h.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +22,17 @@ struct Features {
 /// support examples has probability 0. Returns [query_n, classes].
 std::vector<double> nearest_centroid(const Features& features, std::span<const std::int32_t> labels,
                                      std::size_t classes);
+
+/// Classes as Gaussians of one covariance: softmax of minus half the squared Mahalanobis distance
+/// to the class means, all classes as likely as each other (linear discriminant analysis with equal
+/// priors; Bateni et al. 2020 for few-shot tasks). The covariance is that of the support rows
+/// around their class means, pooled over classes, S = E^T E / n, shrunk towards the identity:
+/// (1 - delta) S + delta mu I with mu = tr(S) / dim and delta = min(1, ((sum_i ||e_i||^4) / n -
+/// ||S||^2) / (n ||S - mu I||^2)) of Ledoit and Wolf (2004), at least 0.01. Where every row is its
+/// class's mean (one shot), it is the nearest centroid. A class without support examples has
+/// probability 0. Solves systems of the smaller of support_n and dim. Returns [query_n, classes].
+std::vector<double> mahalanobis(const Features& features, std::span<const std::int32_t> labels,
+                                std::size_t classes);
 
 /// Share of each class in the support set, for any query. Returns [classes].
 std::vector<double> class_prior(std::span<const std::int32_t> labels, std::size_t classes);

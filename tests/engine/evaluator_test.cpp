@@ -65,6 +65,12 @@ double line_error(const TaskBatch& batch, double w, double b, double rate, int s
   return total / batch.tasks();
 }
 
+std::vector<std::string> names(const std::vector<Score>& scores) {
+  std::vector<std::string> all;
+  for (const Score& s : scores) all.push_back(s.name);
+  return all;
+}
+
 TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
   const TempFolder folder;
   const Config config =
@@ -100,11 +106,116 @@ TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
         mean_error += d * d / 5.0 / batch.tasks();
       }
     }
-    ASSERT_EQ(e.baselines.size(), 2u);
-    EXPECT_EQ(e.baselines[0].name, "support mean");
+    EXPECT_EQ(names(e.baselines),
+              (std::vector<std::string>{"support mean", "knn", "ridge regression", "gp_rbf"}));
+    EXPECT_TRUE(e.left_out.empty());
     EXPECT_NEAR(e.baselines[0].mse->mean, mean_error, 1e-9 * mean_error);
     EXPECT_FALSE(e.last().nll) << "squared error of a point estimate is no likelihood";
   }
+}
+
+/// Tasks of two features, zeros and ones where asked for, whose number of support rows is `rows`
+/// but for one episode; labels are the first feature's signs, values the features' sum.
+class Rows final : public EpisodeSource {
+ public:
+  Rows(TargetKind target, int rows, int other_rows, bool binary)
+      : target_(target), rows_(rows), other_rows_(other_rows), binary_(binary) {}
+  TaskShape shape() const override {
+    return {.input = {.channels = 2},
+            .outputs = target_ == TargetKind::label ? 2 : 1,
+            .target = target_,
+            .support = std::max(rows_, other_rows_),
+            .query = 3};
+  }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    RandomStream random({.seed = id.seed, .step = id.step, .task = id.task});
+    *slot.support_n = id.split == Split::test && id.task == 3 ? other_rows_ : rows_;
+    const auto put = [&](std::span<float> x, std::span<float> value,
+                         std::span<std::int32_t> label) {
+      for (float& f : x) f = binary_ ? (random.normal() > 0.0f ? 1.0f : 0.0f) : random.normal();
+      for (std::size_t i = 0; i < x.size() / 2; ++i) {
+        if (target_ == TargetKind::value) value[i] = x[2 * i] + x[2 * i + 1];
+        if (target_ == TargetKind::label) label[i] = x[2 * i] > 0.0f;
+      }
+    };
+    put(slot.support_x, slot.support_value, slot.support_label);
+    put(slot.query_x, slot.query_value, slot.query_label);
+  }
+  std::string describe() const override { return "rows"; }
+
+ private:
+  TargetKind target_;
+  int rows_, other_rows_;
+  bool binary_;
+};
+
+Evaluation evaluate_rows(TargetKind target, int rows, int other_rows, bool binary) {
+  const TempFolder folder;
+  const bool classify = target == TargetKind::label;
+  Config config = small_config("maml", {classify ? "network.layers=2,2" : "network.layers=2,1",
+                                        classify ? "loss.type=cross_entropy" : "loss.type=mse",
+                                        "train.steps=1", "evaluate.episodes=8"});
+  if (other_rows == 0) {  // a method that has a prior
+    const std::string name = classify ? "bayes_protonet" : "alpaca";
+    config = Config::parse("algorithm = \"" + name + R"("
+network = { layers = [2, 4], activation = "tanh" }
+train = { steps = 1, meta_batch = 4 }
+evaluate.episodes = 8
+)",
+                           "test");
+  }
+  const auto source = std::make_shared<Rows>(target, rows, other_rows, binary);
+  Trainer(config, source, {.run_folder = folder / "run", .device = "cpu", .threads = 1}).run();
+  return Evaluator(folder / "run", source).run();
+}
+
+TEST(Evaluator, BaselinesBesideAPointMethod) {
+  const Evaluation values = evaluate_rows(TargetKind::value, 9, 5, false);
+  EXPECT_EQ(names(values.baselines),
+            (std::vector<std::string>{"support mean", "knn", "ridge regression", "gp_rbf"}));
+  // The process is the only one with a predictive distribution, and has columns of its own.
+  EXPECT_TRUE(values.last().coverage.empty());
+  const Score& process = values.baselines.back();
+  ASSERT_EQ(process.coverage.size(), 3u);
+  EXPECT_TRUE(process.nll);
+  EXPECT_GT(process.coverage[2].observed.mean, 0.5);
+  EXPECT_LT(process.mse->mean, values.baselines.front().mse->mean);
+  EXPECT_THAT(values.table(),
+              AllOf(HasSubstr("in 95 % band"), testing::Not(HasSubstr("left out"))));
+
+  const Evaluation bits = evaluate_rows(TargetKind::value, 9, 5, true);
+  EXPECT_EQ(names(bits.baselines),
+            (std::vector<std::string>{"support mean", "knn", "ridge regression", "gp_rbf",
+                                      "gp_tanimoto"}));
+  EXPECT_EQ(Evaluation::from_json(bits.to_json()).to_json(), bits.to_json());
+
+  const std::vector<std::string> classifiers = {
+      "nearest centroid", "mahalanobis", "knn", "logistic regression", "gp_rbf", "gp_tanimoto"};
+  const Evaluation labels = evaluate_rows(TargetKind::label, 20, 12, true);
+  EXPECT_EQ(names(labels.baselines), classifiers);
+  for (const Score& s : labels.baselines) {
+    EXPECT_EQ(s.accuracy->episodes, 8u) << s.name;
+    EXPECT_GT(s.accuracy->mean, 0.9) << s.name << ": one feature is the label";
+    EXPECT_TRUE(std::isfinite(s.nll->mean)) << s.name;
+  }
+}
+
+TEST(Evaluator, BaselinesThatCannotBeFittedInAnEpisodeAreLeftOutAndNamed) {
+  // One episode of eight has no support rows: no baseline can be held against the method, which
+  // predicts from its prior.
+  for (const TargetKind target : {TargetKind::value, TargetKind::label}) {
+    const Evaluation e = evaluate_rows(target, 4, 0, false);
+    EXPECT_EQ(e.diverged, 0);
+    EXPECT_TRUE(e.baselines.empty());
+    EXPECT_EQ(e.left_out.size(), target == TargetKind::label ? 5u : 4u);
+    EXPECT_THAT(e.table(), HasSubstr("left out: knn (episode 3: there are no support rows"));
+    EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
+  }
+  // One episode has more rows than pairs are taken of.
+  const Evaluation large = evaluate_rows(TargetKind::label, 4, 1100, false);
+  EXPECT_EQ(names(large.baselines),
+            (std::vector<std::string>{"nearest centroid", "mahalanobis", "logistic regression"}));
+  EXPECT_THAT(large.table(), HasSubstr("left out: gp_rbf (episode 3: 1100 support rows of 2 "));
 }
 
 TEST(Evaluator, ThreadsDoNotMatter) {

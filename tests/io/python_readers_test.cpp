@@ -1,9 +1,7 @@
 // What kshot writes, read by the programs that its users will read it with, and the other way
-// round: the Python packages numpy, safetensors, tensorboard and pillow. KSHOT_TEST_PYTHON names
-// the interpreter (python3, where it is not set); a test whose package is missing there is skipped.
+// round: the Python packages numpy, safetensors, tensorboard and pillow (support/python.h).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 
@@ -21,6 +19,7 @@
 #include "io/tfevents.h"
 #include "kshot/error.h"
 #include "support/error_text.h"
+#include "support/python.h"
 #include "support/temp_folder.h"
 
 namespace kshot::io {
@@ -32,46 +31,12 @@ using test::error_text;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string python() {
-  const char* name = ::getenv("KSHOT_TEST_PYTHON");
-  return name != nullptr && *name != '\0' ? name : "python3";
-}
-
-std::string quoted(const std::string& text) {
-  return "'" + text + "'";
-}
-
-bool can_import(const std::string& module) {
-  const std::string command =
-      quoted(python()) + " -c " + quoted("import " + module) + " >/dev/null 2>&1";
-  return ::system(command.c_str()) == 0;
-}
-
 class PythonReaders : public ::testing::Test {
  protected:
-  // Runs a script in the test's folder and parses what it prints as JSON.
-  json run(const std::string& script) {
-    write_file_atomic(folder_ / "script.py", script);
-    const std::string command =
-        "cd " + quoted(folder_.path().string()) + " && " + quoted(python()) + " script.py 2>stderr";
-    FILE* pipe = ::popen(command.c_str(), "r");
-    std::string output;
-    char buffer[4096];
-    for (std::size_t got = 0; (got = ::fread(buffer, 1, sizeof(buffer), pipe)) > 0;) {
-      output.append(buffer, got);
-    }
-    EXPECT_EQ(::pclose(pipe), 0) << read_file(folder_ / "stderr");
-    return json::parse(output, nullptr, false);
-  }
+  json run(const std::string& script) { return test::run_python(folder_, script); }
 
   test::TempFolder folder_;
 };
-
-#define KSHOT_NEEDS(module)                                                                      \
-  if (!can_import(module)) {                                                                     \
-    GTEST_SKIP() << python() << " cannot import " << module << ": set KSHOT_TEST_PYTHON to one " \
-                 << "that can";                                                                  \
-  }
 
 // Doubles without a short decimal form.
 std::vector<double> awkward() {

@@ -31,6 +31,67 @@ TEST(NearestCentroid, ClosedForm) {
   EXPECT_EQ(p[2], 0.0);  // no support
 }
 
+TEST(Mahalanobis, TallByHand) {
+  // Residuals (-1, -1), (1, -1), (0, 2), twice: S = diag(2/3, 2), mu = 4/3, ||S||^2 = 40/9,
+  // sum ||e||^4 / n = 8, delta = ((8 - 40/9) / 6) / (8/9) = 2/3, covariance diag(10/9, 14/9).
+  const std::vector<float> support = {0, 0, 2, 0, 1, 3, 4, 4, 6, 4, 5, 7}, query = {2, 1};
+  const auto p = mahalanobis({support, query, 2}, std::vector<std::int32_t>{0, 0, 0, 1, 1, 1}, 3);
+  const double near = 0.9, far = 9 * 0.9 + 16 * 9.0 / 14.0;
+  EXPECT_NEAR(p[0], 1.0 / (1.0 + std::exp(-0.5 * (far - near))), 1e-12);
+  EXPECT_NEAR(p[0] + p[1], 1.0, 1e-14);
+  EXPECT_EQ(p[2], 0.0);  // no support
+}
+
+TEST(Mahalanobis, WideByHand) {
+  // Residuals (1, 0, 0, 0), minus that, and 0: S = diag(2/3, 0, 0, 0), mu = 1/6, delta = 2/9,
+  // covariance diag(15, 1, 1, 1) / 27. Class means 0 and (0, 2, 0, 0).
+  const std::vector<float> support = {1, 0, 0, 0, -1, 0, 0, 0, 0, 2, 0, 0};
+  const std::vector<float> query = {3, 0.95f, 0, 1};
+  const auto p = mahalanobis({support, query, 4}, std::vector<std::int32_t>{0, 0, 1}, 2);
+  const double x = 0.95f;
+  const double gap = 27.0 * ((2 - x) * (2 - x) - x * x);  // the other features cancel
+  EXPECT_NEAR(p[0], 1.0 / (1.0 + std::exp(-0.5 * gap)), 1e-12);
+}
+
+TEST(Mahalanobis, ResidualsOfOneDirectionAreShrunkAll) {
+  // Residuals +-(1, 0, 0, 0, 0) alone: the estimated delta is 0, 0.01 is taken, and the variance of
+  // the other features is 0.01 / 5 = 0.002.
+  const std::vector<float> support = {1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 2, 0, 0, 0, -1, 2, 0, 0, 0};
+  const std::vector<float> query = {0, 1.001f, 0, 0, 0};
+  const auto p = mahalanobis({support, query, 5}, std::vector<std::int32_t>{0, 0, 1, 1}, 2);
+  const double x = 1.001f;
+  const double gap = (x * x - (2 - x) * (2 - x)) / 0.002;
+  EXPECT_NEAR(p[1], 1.0 / (1.0 + std::exp(-0.5 * gap)), 1e-9);
+}
+
+TEST(Mahalanobis, OneShotAndEqualRowsAreTheNearestCentroid) {
+  const auto support = normals(5 * 7, 1), query = normals(4 * 7, 2);
+  const std::vector<std::int32_t> labels = {3, 1, 0, 4, 2};
+  EXPECT_EQ(mahalanobis({support, query, 7}, labels, 5),
+            nearest_centroid({support, query, 7}, labels, 5));
+  const std::vector<float> twice = {0.1f, 0.1f, 0.1f, 5}, at = {1};
+  const std::vector<std::int32_t> classes = {0, 0, 0, 1};
+  EXPECT_EQ(mahalanobis({twice, at, 1}, classes, 2), nearest_centroid({twice, at, 1}, classes, 2));
+}
+
+TEST(Mahalanobis, ExtremeInputsAreFine) {
+  // Residuals of equal length in every direction (delta = 1), huge and tiny features, one feature,
+  // constant features.
+  const std::vector<float> cross = {1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1};
+  const std::vector<float> large = {1e30f, -1e30f, 3e38f, 0, 1, 1e20f};
+  const std::vector<float> tiny = {1e-30f, 0, 2e-30f, 0, 0, 1e-38f};
+  const std::vector<float> constant = {4, 1, 4, 2, 4, 3};
+  for (const auto& [support, dim] :
+       {std::pair{cross, 3u}, {large, 2u}, {tiny, 2u}, {constant, 2u}, {large, 1u}}) {
+    std::vector<std::int32_t> labels(support.size() / dim, 0);
+    labels.back() = 1;
+    const auto p = mahalanobis({support, support, dim}, labels, 2);
+    for (std::size_t i = 0; i < p.size(); i += 2) EXPECT_NEAR(p[i] + p[i + 1], 1.0, 1e-12);
+  }
+  EXPECT_THROW(mahalanobis({{}, cross, 3}, {}, 2), Error);
+  EXPECT_THROW(mahalanobis({cross, cross, 3}, std::vector<std::int32_t>{0, 1}, 2), Error);
+}
+
 TEST(Priors, SharesAndMeans) {
   const auto share = class_prior(std::vector<std::int32_t>{2, 0, 2, 2}, 3);
   EXPECT_EQ(share, (std::vector<double>{0.25, 0.0, 0.75}));
