@@ -91,15 +91,27 @@ void mean_softmax(std::span<const double> logits, std::size_t samples, std::size
   for (double& p : probabilities) p /= static_cast<double>(samples);
 }
 
-Calibration::Calibration(std::size_t bins) : sums_(bins) {
+std::size_t bin_of(double value, std::size_t bins, BinEdges edges) {
+  const double n = static_cast<double>(bins);
+  const auto edge = [n](std::size_t b) { return static_cast<double>(b) / n; };
+  // The product may round across an edge: the edges themselves decide.
+  auto bin = static_cast<std::size_t>(std::clamp(std::floor(value * n), 0.0, n - 1.0));
+  if (edges == BinEdges::right) {
+    while (bin > 0 && value <= edge(bin)) --bin;
+    while (bin + 1 < bins && value > edge(bin + 1)) ++bin;
+  } else {
+    while (bin > 0 && value < edge(bin)) --bin;
+    while (bin + 1 < bins && value >= edge(bin + 1)) ++bin;
+  }
+  return bin;
+}
+
+Calibration::Calibration(std::size_t bins, BinEdges edges) : sums_(bins), edges_(edges) {
   if (bins == 0) throw Error("calibration: number of bins is 0, expected at least 1");
 }
 
 void Calibration::add(double confidence, bool right) {
-  // Bin b holds (b, b + 1] / bins; 0 itself joins the first.
-  const double position = std::ceil(confidence * static_cast<double>(sums_.size())) - 1.0;
-  const double last = static_cast<double>(sums_.size() - 1);
-  Sum& sum = sums_[static_cast<std::size_t>(std::clamp(position, 0.0, last))];
+  Sum& sum = sums_[bin_of(confidence, sums_.size(), edges_)];
   ++sum.count;
   sum.right += right ? 1 : 0;
   sum.confidence += confidence;
@@ -113,6 +125,16 @@ double Calibration::ece() const {
     count += sum.count;
   }
   return count > 0 ? gaps / static_cast<double>(count) : kNaN;
+}
+
+double Calibration::mce() const {
+  double largest = kNaN;
+  for (const Sum& sum : sums_) {
+    if (sum.count == 0) continue;
+    const double gap = std::abs(static_cast<double>(sum.right) - sum.confidence);
+    largest = std::fmax(largest, gap / static_cast<double>(sum.count));
+  }
+  return largest;
 }
 
 std::vector<ReliabilityBin> Calibration::bins() const {

@@ -53,7 +53,16 @@ void log_softmax(std::span<const double> logits, std::span<double> log_probabili
 void mean_softmax(std::span<const double> logits, std::size_t samples, std::size_t rows,
                   std::size_t classes, std::span<double> probabilities);
 
-/// One bin of a reliability diagram over (low, high] of confidence.
+/// Which of its two edges belongs to a bin of equal width in [0, 1].
+enum class BinEdges {
+  right,  ///< (low, high], the first bin closed: scikit-learn's rule
+  left,   ///< [low, high), the last bin closed: netcal's rule
+};
+/// The bin of a value in [0, 1] among `bins`. The edges are the doubles b / bins: 0.2 lies on an
+/// edge of 15 bins.
+std::size_t bin_of(double value, std::size_t bins, BinEdges edges);
+
+/// One bin of a reliability diagram; BinEdges says which of low and high belongs to it.
 struct ReliabilityBin {
   double low = 0.0;
   double high = 0.0;
@@ -67,9 +76,12 @@ struct ReliabilityBin {
 /// all predictions of all episodes together.
 class Calibration {
  public:
-  explicit Calibration(std::size_t bins = 15);
+  explicit Calibration(std::size_t bins = 15, BinEdges edges = BinEdges::right);
   void add(double confidence, bool right);
   double ece() const;  ///< NaN where empty
+  /// Maximum calibration error: the largest |accuracy_b - confidence_b| of a bin that is not empty.
+  /// NaN where all are.
+  double mce() const;
   std::vector<ReliabilityBin> bins() const;
 
  private:
@@ -79,6 +91,7 @@ class Calibration {
     double confidence = 0.0;
   };
   std::vector<Sum> sums_;
+  BinEdges edges_;
 };
 
 /// Means of one episode's rows.
