@@ -224,7 +224,8 @@ print(json.dumps(out))
 
 TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
   KSHOT_NEEDS("sklearn");
-  constexpr std::size_t classes = 5, rows = 400;
+  // 398 / 15 is not whole: no quantile is an order statistic, which NumPy's rounding may miss
+  constexpr std::size_t classes = 5, rows = 399;
   RandomStream random({.seed = 5});
   std::vector<double> p(rows * classes);
   std::vector<std::int32_t> labels;
@@ -274,7 +275,8 @@ TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
     for (const json& b : expected.at("brier binary")) binary += b.get<double>();
     EXPECT_NEAR(parts.brier, binary, tolerance);
   }
-  EXPECT_NE(expected.at("right").at("ece"), expected.at("left").at("ece")) << "0.2 is on an edge";
+  EXPECT_NE(expected.at("right").at("parts"), expected.at("left").at("parts"))
+      << "0.2 is on an edge";
   EXPECT_NEAR(expected.at("sklearn gap").get<double>(), 0.0, tolerance)
       << "scikit-learn's bins are (low, high]";
   EXPECT_NEAR(ece_equal_mass(all), expected.at("equal mass").get<double>(), tolerance);
