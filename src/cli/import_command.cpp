@@ -101,7 +101,9 @@ void add_common(CLI::App& command, Common& common, bool fractions) {
                     "Shares of train, validation, test in a random division (0.64,0.16,0.2 where "
                     "nothing divides)")
         ->type_name("A,B,C");
-    command.add_option("--seed", common.seed, "Of the random division")->capture_default_str();
+    command.add_option("--seed", common.seed, "Of the random division")
+        ->check(number_from(0))
+        ->capture_default_str();
   }
 }
 

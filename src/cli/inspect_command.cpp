@@ -129,9 +129,10 @@ void print_dataset(const fs::path& file, bool classes) {
   print_picture_preparation(h.preprocessing);
   for (const io::Preprocessing::Column& c : h.preprocessing.columns) {
     fmt::print("column {}: {}\n", c.name,
-               c.categories.empty()
+               !c.categories.empty() ? fmt::format("one-hot of {}", fmt::join(c.categories, ", "))
+               : h.preprocessing.standardised
                    ? fmt::format("standardised, mean {:.6g}, deviation {:.6g}", c.mean, c.std)
-                   : fmt::format("one-hot of {}", fmt::join(c.categories, ", ")));
+                   : "numbers as they are");
   }
 }
 
@@ -142,7 +143,10 @@ int run_inspect(const std::string& name, bool values, bool classes) {
   std::error_code ignored;
   if (fs::is_directory(file, ignored)) file = find_checkpoint(file);
   if (!fs::exists(file, ignored)) throw Error(fmt::format("{}: no such file", file.string()));
-  const std::string extension = file.extension().string();
+  std::string extension = file.extension().string();
+  std::ranges::transform(extension, extension.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   if (extension == ".npz") {
     fmt::print("{}: npz\n", file.string());
     print_tensors(io::read_npz(file), values);

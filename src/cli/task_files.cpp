@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cli/task_rows.h"
+#include "io/column_reading.h"
 #include "io/log.h"
 #include "kshot/error.h"
 
@@ -25,6 +26,10 @@ std::vector<std::string> output_names(const RowReader& reader, const Rows& suppo
   if (merged) {
     io::log_info(fmt::format("{}: the labels read as numbers: \"{}\" and \"{}\" are the same class",
                              support.file, merged->first, merged->second));
+  }
+  if (const auto twins = io::same_but_for_case(names)) {
+    io::log_info(fmt::format("{}: the classes \"{}\" and \"{}\" differ in case alone", support.file,
+                             twins->first, twins->second));
   }
   if (ways > 0 && names.size() > ways) {
     throw Error(fmt::format("{}: {} classes, but the network was trained for {}", support.file,

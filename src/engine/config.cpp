@@ -14,7 +14,6 @@
 #include <map>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "config_schema.h"
@@ -231,6 +230,10 @@ class ValueReader {
 
   void assign(const Key& key, const toml::node& node, std::string* value) const {
     if (!node.is_string()) mismatch(key.path(), schema::expected(key), node);
+    // Names of files end at such a character, and so would the message.
+    if (node.as_string()->get().find('\0') != std::string::npos) {
+      mismatch(key.path(), "text without the character of code 0", node);
+    }
     *value = node.as_string()->get();
   }
 
@@ -894,14 +897,21 @@ Config Config::load(const std::filesystem::path& file, const std::vector<std::st
     throw Error(fmt::format("{}: a folder, expected a TOML file", file.string()));
   }
   std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  // An empty file leaves failbit behind; that is no fault.
-  if (!stream ||
-      (stream.peek() != std::ifstream::traits_type::eof() && !(text << stream.rdbuf()))) {
+  // A device such as /dev/zero has no end, and no configuration is as long as this.
+  constexpr std::size_t longest = std::size_t{1} << 24;
+  std::string text(stream ? longest + 1 : 0, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!stream.eof() && stream.gcount() == static_cast<std::streamsize>(text.size()) &&
+      !text.empty()) {
+    throw Error(
+        fmt::format("{}: more than {} bytes; expected a TOML file", file.string(), longest));
+  }
+  if (!stream.eof()) {
     throw Error(
         fmt::format("{}: cannot read the configuration: {}", file.string(), std::strerror(errno)));
   }
-  return parse(text.str(), file.string(), overrides);
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  return parse(text, file.string(), overrides);
 }
 
 Config Config::parse(const std::string& text, const std::string& origin,

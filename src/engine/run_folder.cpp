@@ -52,18 +52,39 @@ constexpr const char* lock_file = "run.lock";
 constexpr std::array run_files = {last_checkpoint, best_checkpoint, config_file,
                                   metrics_file,    memory_file,     run_file};
 
-/// Names of what a training writes and the folder holds.
+/// Names of what a training of this process writes and the folder holds.
 std::vector<std::string> names_of_run(const fs::path& folder) {
   std::error_code ignored;
   std::vector<std::string> names;
   for (const char* name : run_files) {
     if (fs::exists(folder / name, ignored)) names.emplace_back(name);
   }
+  // Another program's events may lie beside; the name of ours ends with the process.
+  const std::string process = "." + std::to_string(::getpid());
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     std::string name = entry.path().filename().string();
-    if (name.starts_with("events.out.tfevents.")) names.push_back(std::move(name));
+    if (name.starts_with("events.out.tfevents.") && name.ends_with(process)) {
+      names.push_back(std::move(name));
+    }
   }
   return names;
+}
+
+/// Whether kshot wrote the file of this name, or began to. A training that was killed before its
+/// first checkpoint leaves such files, and the next one replaces them.
+bool wrote(const fs::path& file, const std::string& name) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(file, ignored)) return false;
+  std::string text(4096, '\0');
+  std::ifstream in(file, std::ios::binary);
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(in.gcount()));
+  if (name == run_file) {
+    return text.starts_with("{\n  \"algorithm\": ") &&
+           text.find("\n  \"sessions\": [") != std::string::npos;
+  }
+  if (name == memory_file) return text.starts_with("kshotrow");
+  return text.find_first_not_of("0123456789\n") == std::string::npos;  // the lock
 }
 
 /// Whether some training, of this process or another, holds the lock.
@@ -84,7 +105,8 @@ bool is_locked(const fs::path& folder) {
                   folder.string(), holder.empty() ? "" : fmt::format(" (process {})", holder)));
 }
 
-/// Throws Error where the folder holds a run. `ours`: this process holds the lock.
+/// Throws Error where the folder holds a run, or a file of another program in the place of one.
+/// `ours`: this process holds the lock.
 void check_free(const fs::path& folder, bool ours) {
   std::error_code ignored;
   for (const char* name : {last_checkpoint, best_checkpoint, config_file, metrics_file}) {
@@ -92,6 +114,14 @@ void check_free(const fs::path& folder, bool ours) {
     if (!ours && is_locked(folder)) throw_locked(folder);
     throw Error(
         fmt::format("run folder {} already holds a run ({}): resume it, or choose another folder",
+                    folder.string(), name));
+  }
+  for (const char* name : {run_file, memory_file, lock_file}) {
+    if (!fs::exists(fs::symlink_status(folder / name, ignored))) continue;
+    if (wrote(folder / name, name)) continue;
+    throw Error(
+        fmt::format("run folder {} holds {}, which kshot did not write: choose another folder, or "
+                    "move the file away",
                     folder.string(), name));
   }
 }

@@ -1,6 +1,7 @@
 // Sinusoid regression (Finn et al. 2017, section 5.1): y = a sin(x - p).
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/episode_arithmetic.h"
 #include "base/episode_recipe.h"
@@ -38,6 +39,16 @@ class Sinusoid final : public EpisodeSource {
     }
     if (!std::isfinite(options.noise_std) || options.noise_std < 0) {
       throw Error("sinusoid: data.noise_std must not be negative");
+    }
+    constexpr double largest = 1e30;  // so that no point leaves the range of float
+    for (const auto& [key, value] : {std::pair{"data.noise_std", options.noise_std},
+                                     std::pair{"data.amplitude_low", options.amplitude_low},
+                                     std::pair{"data.amplitude_high", options.amplitude_high},
+                                     std::pair{"data.line_limit", options.line_limit}}) {
+      if (std::abs(value) > largest) {
+        throw Error(
+            fmt::format("sinusoid: {} = {}: expected at most {} in size", key, value, largest));
+      }
     }
     const double widest =
         std::max(std::abs(options.x_low - options.phase_high), std::abs(options.x_high)) +

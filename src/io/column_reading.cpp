@@ -17,7 +17,20 @@ struct Scan {
   std::optional<std::size_t> number, percent, text;  ///< first row of each
   std::optional<std::size_t> resembling;             ///< first text that looks like number or date
   std::unordered_set<std::string> texts;
+  std::optional<std::string> unit;  ///< what stands behind the number in every text: "kg"
 };
+
+/// What stands behind the number that a cell begins with; empty where it begins with none.
+std::string unit_of(std::string_view cell) {
+  cell = trimmed_view(cell);
+  const std::size_t end = cell.find_first_not_of("+-.,0123456789");
+  const bool number = end != std::string_view::npos && end > 0 &&
+                      (resembles_number(cell.substr(0, end)) || parse_number(cell.substr(0, end)));
+  if (!number) return {};
+  const std::string_view rest = trimmed_view(cell.substr(end));
+  return rest.find_first_of("0123456789") == std::string_view::npos ? std::string(rest)
+                                                                    : std::string();
+}
 
 Scan scan_column(const Table& table, std::size_t c) {
   Scan out;
@@ -33,6 +46,9 @@ Scan scan_column(const Table& table, std::size_t c) {
       ++out.percents;
       if (!out.percent) out.percent = row;
     } else {
+      const std::string unit = unit_of(cell);
+      if (!out.text) out.unit = unit;
+      if (out.unit != unit) out.unit = std::string();
       if (!out.text) out.text = row;
       if (!out.resembling && (resembles_number(cell) || resembles_date(cell))) out.resembling = row;
       out.texts.emplace(trimmed_view(cell));
@@ -98,6 +114,13 @@ Reading choose_reading(const Table& table, std::size_t c) {
         "one; expected {}",
         table.where(*scan.resembling), column.name, table.cell(c, *scan.resembling),
         resembles_date(cell) ? "date or time" : "number", advice_for(cell, column.name)));
+  }
+  if (scan.unit && !scan.unit->empty() && scan.texts.size() > 1) {
+    throw Error(fmt::format(
+        "{}: column '{}' holds '{}', and a number before '{}' in all other rows; expected numbers "
+        "without a unit, --categorical {} or --ignore {}",
+        table.where(*scan.text), column.name, table.cell(c, *scan.text), *scan.unit, column.name,
+        column.name));
   }
   const double share = static_cast<double>(scan.texts.size()) / static_cast<double>(scan.values);
   if (scan.texts.size() > few_categories && share > largest_distinct_share) {
@@ -166,12 +189,25 @@ std::string missing_text(const Table& table, std::size_t c) {
   return marks.empty() ? text : text + ")";
 }
 
+namespace {
+
+/// 20240531
+bool is_compact_date(double value) {
+  if (value < 19000101 || value > 21001231 || std::trunc(value) != value) return false;
+  const auto digits = static_cast<int>(value);
+  const int month = digits / 100 % 100, day = digits % 100;
+  return month >= 1 && month <= 12 && day >= 1 && day <= 31;
+}
+
+}  // namespace
+
 std::string number_text(const Table& table, std::size_t c, Reading reading) {
   const Table::Column& column = table.columns[c];
   std::string text = reading == Reading::percent ? "percentages (12% is 12)"
                      : reading == Reading::date  ? "dates, as days since 1970-01-01"
                                                  : "numeric";
   bool counts = reading == Reading::number && table.rows > few_categories;
+  bool dates = reading == Reading::number;
   std::optional<double> last;
   std::string zeros;
   for (std::size_t row = 0; row < table.rows; ++row) {
@@ -179,16 +215,36 @@ std::string number_text(const Table& table, std::size_t c, Reading reading) {
     const auto value = table.value(c, row, reading);
     counts = counts && value && (last ? *value == *last + 1.0 : *value == 0.0 || *value == 1.0);
     last = value;
+    dates = dates && value && is_compact_date(*value);
     if (column.numeric || reading != Reading::number || !zeros.empty()) continue;
     const std::string_view cell = trimmed_view(column.text[row]);
     if (cell.size() > 1 && cell[0] == '0' && cell[1] >= '0' && cell[1] <= '9') zeros = cell;
   }
   if (counts) text += fmt::format(", counts the rows (--ignore {} leaves it out)", column.name);
+  if (dates && last) {
+    text +=
+        fmt::format(", though all look like dates without separators (--ignore {} leaves them out)",
+                    column.name);
+  }
   if (!zeros.empty()) {
     text += fmt::format(", though '{}' has leading zeros (--categorical {} keeps names)", zeros,
                         column.name);
   }
   return text;
+}
+
+std::optional<std::pair<std::string, std::string>> same_but_for_case(
+    const std::vector<std::string>& names) {
+  std::unordered_map<std::string, std::string> seen;
+  for (const std::string& name : names) {
+    std::string folded = name;
+    std::ranges::transform(folded, folded.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    });
+    const auto [first, fresh] = seen.emplace(folded, name);
+    if (!fresh && first->second != name) return std::pair{first->second, name};
+  }
+  return {};
 }
 
 std::string names_text(const std::vector<std::string>& names, const char* what) {

@@ -2,7 +2,9 @@
 // about it.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/table.h"
@@ -33,6 +35,10 @@ std::string missing_text(const Table& table, std::size_t column);
 std::string number_text(const Table& table, std::size_t column, Reading reading);
 /// "3 categories: a, b, c".
 std::string names_text(const std::vector<std::string>& names, const char* what);
+
+/// Two of the names that differ in the case of letters alone, if there are such.
+std::optional<std::pair<std::string, std::string>> same_but_for_case(
+    const std::vector<std::string>& names);
 
 /// "NAME: TEXT" for each column, runs of columns with the same text in one line where there are
 /// many columns.

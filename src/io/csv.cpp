@@ -157,6 +157,13 @@ void read_header(std::vector<std::string> fields, std::size_t line, Table* table
       name = row_index_name;
       table->row_index = 0;
     }
+    if (fields.size() <= 2 && name.size() <= 5 && name.starts_with("sep=")) {
+      throw Error(
+          fmt::format("{}, line {}: '{}' tells Excel the separator; expected the column names "
+                      "there: remove the "
+                      "line",
+                      table->origin, line, name));
+    }
     if (name.empty()) {
       throw Error(
           fmt::format("{}, line {}: column {} has no name", table->origin, line, index + 1));

@@ -41,8 +41,13 @@ std::string trimmed(std::string_view text) {
 std::vector<std::pair<std::size_t, std::string>> text_lines(const std::filesystem::path& path) {
   const std::string whole = read_file(path);
   std::string_view text = whole;
+  const bool utf16 = text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
+  if (!utf16 && text.find('\0') != std::string_view::npos) {
+    throw Error(
+        fmt::format("{}: binary data; expected text, one name per line", printable(path.string())));
+  }
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
-  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff")) {
+  if (utf16) {
     throw Error(fmt::format("{}: the text is UTF-16; expected UTF-8", printable(path.string())));
   }
   std::vector<std::pair<std::size_t, std::string>> out;
@@ -214,7 +219,9 @@ std::optional<Split> split_from_name(std::string_view name) {
       {"train", Split::train},
       {"training", Split::train},
       {"trn", Split::train},
+      {"tr", Split::train},
       {"val", Split::validation},
+      {"va", Split::validation},
       {"valid", Split::validation},
       {"validation", Split::validation},
       {"validate", Split::validation},
@@ -224,6 +231,9 @@ std::optional<Split> split_from_name(std::string_view name) {
       {"test", Split::test},
       {"testing", Split::test},
       {"tst", Split::test},
+      {"te", Split::test},
+      {"holdout", Split::test},
+      {"heldout", Split::test},
       {"eval", Split::test},
       {"evaluation", Split::test}};
   const auto found = words.find(lower(trimmed(name)));
@@ -237,8 +247,8 @@ std::optional<Split> split_from_folder(std::string_view name) {
   if (text == "images_evaluation") return Split::test;
   const std::vector<std::string> words = telling_words(name);
   if (words.size() != 1) return {};
-  if (words[0] == "base") return Split::train;
-  if (words[0] == "novel") return Split::test;
+  if (words[0] == "base" || words[0] == "seen") return Split::train;
+  if (words[0] == "novel" || words[0] == "unseen") return Split::test;
   return split_from_name(words[0]);
 }
 
@@ -247,6 +257,16 @@ bool mentions_split(std::string_view name) {
                                               "valid", "validation", "test",     "testing"};
   return std::ranges::any_of(telling_words(name),
                              [](const std::string& word) { return words.contains(word); });
+}
+
+bool names_division(const std::string& name) {
+  static const std::set<std::string> words = {"partition", "subset", "fold", "phase", "role"};
+  const std::string text = lower(trimmed(name));
+  const std::vector<std::string> parts = telling_words(text);
+  return text == "set" || text.find("split") != std::string::npos || mentions_split(text) ||
+         std::ranges::any_of(parts, [](const std::string& part) {
+           return words.contains(part) || part == "istrain" || part == "istest";
+         });
 }
 
 std::string name_some(const std::vector<std::string>& names, std::size_t most) {
@@ -276,7 +296,8 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
     }
     for (const auto& [number, line] : lines) {
       ListedName entry{split, line, fmt::format("{}, line {}", path.string(), number)};
-      // `ls -d */` writes folders with their slash.
+      // `ls -d */` writes folders with their slash, `find` writes them with "./".
+      while (entry.name.starts_with("./") && entry.name.size() > 2) entry.name.erase(0, 2);
       while (entry.name.size() > 1 && entry.name.back() == '/') entry.name.pop_back();
       auto& before = seen[entry.name];
       if (!before.empty() && !options.allow_shared) {
@@ -296,11 +317,13 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
 
 namespace {
 
-/// The column `split` of a table, in any case. Throws Error where another column looks like it.
-std::optional<std::size_t> find_split_column(const Table& table) {
+/// The column `split` of a table, in any case. Throws Error where another column looks like it,
+/// unless the table need not divide.
+std::optional<std::size_t> find_split_column(const Table& table, bool divides) {
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
     if (lower(trimmed(table.columns[c].name)) == "split") return c;
   }
+  if (!divides) return {};
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
     std::set<Split> found;
     bool all = true;
@@ -315,15 +338,23 @@ std::optional<std::size_t> find_split_column(const Table& table) {
                       "called 'split'",
                       table.origin, table.columns[c].name));
     }
+    if (names_division(table.columns[c].name)) {
+      throw Error(
+          fmt::format("{}: column '{}' may divide the classes or tasks; expected it to be called "
+                      "'split' and to "
+                      "hold train, validation (val) or test, or --fractions or --split lists",
+                      table.origin, table.columns[c].name));
+    }
   }
   return {};
 }
 
 }  // namespace
 
-std::vector<GroupRow> read_group_table(const std::filesystem::path& path) {
-  const Table table = read_name_table(path);
-  const auto split_column = find_split_column(table);
+std::vector<GroupRow> read_group_table(const SplitOptions& options) {
+  const Table table = read_name_table(options.table);
+  const bool divides = options.lists.empty() && options.fractions.empty();
+  const auto split_column = find_split_column(table, divides);
   std::optional<std::size_t> name_column;
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
     const std::string name = lower(trimmed(table.columns[c].name));
@@ -416,7 +447,7 @@ std::vector<std::optional<Split>> divide_tasks(const SplitOptions& options,
   } else if (!options.table.empty()) {
     std::unordered_map<std::string, std::size_t> index;
     for (std::size_t g = 0; g < names.size(); ++g) index.emplace(names[g], g);
-    for (const GroupRow& row : read_group_table(options.table)) {
+    for (const GroupRow& row : read_group_table(options)) {
       if (!row.split) {
         throw Error(fmt::format("{}: no column 'split'", options.table.string()));
       }

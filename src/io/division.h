@@ -35,12 +35,18 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options);
 /// "by the lists train=a.txt, test=b.txt".
 std::string lists_how(const SplitOptions& options);
 
+/// True for the name of a column or array that seems to divide classes: "partition", "is_test",
+/// "fold".
+bool names_division(const std::string& name);
+
 /// A row of SplitOptions::table.
 struct GroupRow {
   std::string key, name, where;
   std::optional<Split> split;  ///< none: the table has no column `split`
 };
-std::vector<GroupRow> read_group_table(const std::filesystem::path& path);
+/// Throws Error for a table that seems to divide by another column than `split`, unless lists or
+/// fractions divide.
+std::vector<GroupRow> read_group_table(const SplitOptions& options);
 
 /// A class on its way to its splits.
 struct NamedClass {

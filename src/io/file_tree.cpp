@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -44,6 +45,11 @@ class FolderTree final : public FileTree {
       if (::stat(folder.c_str(), &info) == 0) above.emplace_back(info.st_dev, info.st_ino);
     }
     walk(root_, "", &above);
+    // Links come last, so that a folder keeps its own name where a link leads to it as well.
+    for (std::size_t i = 0; i < links_.size(); ++i) {
+      Link link = std::move(links_[i]);
+      walk(link.path, link.prefix, &link.above);
+    }
     std::ranges::sort(files_);
   }
   std::string read(const std::string& file) const override {
@@ -71,6 +77,12 @@ class FolderTree final : public FileTree {
       left_out_.push_back(prefix.substr(0, prefix.size() - 1) + " (a link to a folder above it)");
       return;
     }
+    if (const auto [known, fresh] = seen_.emplace(identity, prefix); !fresh) {
+      left_out_.push_back(fmt::format(
+          "{} (a link to {}, which is there already)", prefix.substr(0, prefix.size() - 1),
+          known->second.empty() ? "." : known->second.substr(0, known->second.size() - 1)));
+      return;
+    }
     above->push_back(identity);
     std::error_code error;
     std::filesystem::directory_iterator it(folder, error);
@@ -92,7 +104,11 @@ class FolderTree final : public FileTree {
         files_.push_back(file);
         break;
       case std::filesystem::file_type::directory:
-        walk(path, file + "/", above);
+        if (std::filesystem::is_symlink(path, error)) {
+          links_.push_back({path, file + "/", *above});
+        } else {
+          walk(path, file + "/", above);
+        }
         break;
       case std::filesystem::file_type::not_found:
         left_out_.push_back(file + " (a link to nothing)");
@@ -105,7 +121,16 @@ class FolderTree final : public FileTree {
     }
   }
 
+  /// A link to a folder that is not yet walked.
+  struct Link {
+    std::filesystem::path path;
+    std::string prefix;
+    std::vector<Identity> above;
+  };
+
   std::filesystem::path root_;
+  std::vector<Link> links_;
+  std::map<Identity, std::string> seen_;  ///< folders that were walked, by their prefix
 };
 
 /// The path of an entry with "/" between folders (Windows programs write "\\") and without "." and

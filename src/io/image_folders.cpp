@@ -223,7 +223,11 @@ ImageFolders find_image_folders(const FileTree& tree, const std::string& source,
   move_strays(&found);
   if (found.folders.empty() && found.loose.empty()) {
     throw Error(fmt::format(
-        "{}: no images; expected a folder of PNG or JPEG images for every class", source));
+        "{}: no images{}; expected a folder of PNG or JPEG images for every class", source,
+        found.other.empty()
+            ? ""
+            : fmt::format(" among {} ({})", quantity(found.other.size(), "file", "files"),
+                          name_some(found.other))));
   }
   ImageFolders out;
   const bool divided_otherwise = !options.lists.empty() || !options.fractions.empty();

@@ -1,11 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 
 #include "io/import_common.h"
+#include "io/npy.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
@@ -88,7 +91,7 @@ std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Ten
     }
     return out;
   }
-  if (labels->size() != x.shape[0]) {
+  if (labels->size() != x.shape[0] || labels->shape[0] != x.shape[0]) {
     throw Error(fmt::format("{}: shape {}; expected one label for each of the {} rows of {}",
                             labels->origin, shape_text(labels->shape), x.shape[0], x.origin));
   }
@@ -111,7 +114,7 @@ std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Ten
 bool name_classes(const SplitOptions& options, const Tensor& x, std::vector<ArrayClass>* classes) {
   std::map<std::string, GroupRow> by_key;
   bool splits = true;
-  for (GroupRow& row : read_group_table(options.table)) {
+  for (GroupRow& row : read_group_table(options)) {
     if (!parse_index(row.key)) {
       throw Error(fmt::format("{}: first column holds '{}'; expected the index of a class, from 0",
                               row.where, row.key));
@@ -182,6 +185,35 @@ void check_unlabelled(const Tensor& x, ArrayLayout layout, std::vector<std::stri
   }
   notes->push_back(fmt::format("no labels: shape {} is read as {} classes of {} examples each",
                                shape_text(shape), shape[0], shape[1]));
+}
+
+/// Notes the arrays of an archive that the import does not use. Throws Error for one that seems to
+/// divide the classes where nothing else divides them.
+void note_unused(const ArraysImport& options, const std::filesystem::path& file,
+                 std::initializer_list<const Tensor*> used, std::vector<std::string>* notes) {
+  const SplitOptions& splits = options.splits;
+  const bool divided = !splits.lists.empty() || !splits.fractions.empty() || !splits.table.empty();
+  std::vector<std::string> unused;
+  for (const std::string& name : npz_names(file)) {
+    const std::string origin = file.string() + ": " + name;
+    if (std::ranges::any_of(used, [&](const Tensor* t) { return t && t->origin == origin; })) {
+      continue;
+    }
+    // "x_test" and "labels_train" are other data, not a division of these.
+    const bool data = std::ranges::any_of(
+        std::array{"x", "y", "X", "Y", "data", "images", "features", "labels", "targets"},
+        [&](const std::string_view word) { return name.starts_with(word); });
+    if (!divided && !data && names_division(name)) {
+      throw Error(
+          fmt::format("{} may divide the classes; expected --classes TABLE with a column 'split', "
+                      "--split lists, "
+                      "or --fractions A,B,C, which divides them at random",
+                      origin));
+    }
+    unused.push_back(name);
+  }
+  if (unused.empty()) return;
+  notes->push_back(fmt::format("arrays that are not used: {}", name_some(unused)));
 }
 
 /// Numbers of a row of vectors; throws Error for one that is not finite.
@@ -313,6 +345,12 @@ void write_rows(const Tensor& x, std::size_t leading, const ExampleLayout& layou
 
 ImportSummary import_arrays(const ArraysImport& options) {
   const ArrayReference reference = parse_array_reference(options.source);
+  for (const std::string& text : {options.source, options.labels}) {
+    const ArrayReference part = parse_array_reference(text);
+    if (part.part.empty() || is_npz(part.file)) continue;
+    throw Error(fmt::format("{}: a .npy file holds one array; expected {} alone", text,
+                            part.file.string()));
+  }
   const Tensor x = read_array(reference, feature_names);
   std::optional<Tensor> labels;
   std::vector<std::string> notes;
@@ -323,6 +361,9 @@ ImportSummary import_arrays(const ArraysImport& options) {
   } else if (is_npz(reference.file)) {
     labels = find_array({reference.file, ""}, label_names);
     if (labels) notes.push_back(fmt::format("labels from {}", labels->origin));
+  }
+  if (is_npz(reference.file)) {
+    note_unused(options, reference.file, {&x, labels ? &*labels : nullptr}, &notes);
   }
   const std::size_t leading = labels ? 1 : 2;
   if (x.shape.size() <= leading || x.size() == 0) {

@@ -57,6 +57,23 @@ void merge_classes(const SplitOptions& options, std::vector<ClassFolder>* folder
   for (auto& [key, folder] : merged) folders->push_back(std::move(folder));
 }
 
+/// Says where folders of one name stand below different ones: each is a class of its own.
+void note_equal_names(const std::vector<ClassFolder>& folders, std::vector<std::string>* notes) {
+  std::map<std::string, std::string> seen;
+  std::map<std::string, std::string> twice;
+  for (const ClassFolder& folder : folders) {
+    const std::string leaf = folder.name.substr(folder.name.rfind('/') + 1);
+    const auto [first, fresh] = seen.emplace(leaf, folder.name);
+    if (!fresh) twice.emplace(first->second, folder.name);
+  }
+  if (twice.empty()) return;
+  const auto& [first, second] = *twice.begin();
+  notes->push_back(
+      fmt::format("{} of one name below different folders are classes of their own ('{}', '{}'): "
+                  "they may come into different splits",
+                  twice.size() == 1 ? "class folders" : "many class folders", first, second));
+}
+
 /// Writes pictures as they come; the first one may decide the size.
 class PictureWriter {
  public:
@@ -139,6 +156,8 @@ ImportSummary import_images(const ImagesImport& options) {
   std::vector<std::string> bad;
   if (options.skip_bad) leave_out_bad(*tree, options.grey ? 1 : 3, &found.classes, &bad);
   if (found.how.empty()) merge_classes(options.splits, &found.classes, &notes);
+
+  if (found.how.empty()) note_equal_names(found.classes, &notes);
 
   std::vector<NamedClass> classes;
   for (const ClassFolder& folder : found.classes) {

@@ -205,6 +205,14 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
     if (fresh) out.names.push_back(std::move(name));
     out.of_row[row] = entry->second;
   }
+  std::optional<std::pair<std::string, std::string>> twins;
+  distinct_names(out.names, in.table.format, &twins);  // "01" and "1", where all are numbers
+  if (!twins) twins = same_but_for_case(out.names);
+  if (twins) {
+    notes->push_back(
+        fmt::format("tasks '{}' and '{}' are two tasks: names of tasks count as written",
+                    twins->first, twins->second));
+  }
   if (dropped > 0) notes->push_back(fmt::format("{} rows without a task left out", dropped));
   return out;
 }
@@ -397,6 +405,12 @@ class Fit {
     if (merged) {
       notes_->push_back(fmt::format("column '{}' reads as numbers: '{}' and '{}' are the same",
                                     table_.columns[c].name, merged->first, merged->second));
+    }
+    if (const auto twins = same_but_for_case(out)) {
+      notes_->push_back(
+          fmt::format("column '{}': '{}' and '{}' differ in case alone and are not the "
+                      "same",
+                      table_.columns[c].name, twins->first, twins->second));
     }
     return out;
   }

@@ -22,6 +22,10 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
     ::close(descriptor_);  // The destructor of an object whose constructor throws never runs.
     throw_system_error("cannot read", path_, failure);
   }
+  if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode)) {
+    ::close(descriptor_);
+    throw Error("cannot read " + path_.string() + ": it is a device; expected a file");
+  }
   if (S_ISREG(info.st_mode)) size_ = static_cast<std::uint64_t>(info.st_size);
 }
 

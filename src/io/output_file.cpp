@@ -151,7 +151,14 @@ bool OutputFile::check() const {
   if (!path_.has_filename()) throw Error("cannot write " + name + ": not a file name");
   std::error_code error;
   const fs::file_status status = fs::status(path_, error);
-  if (status.type() == fs::file_type::not_found) return false;
+  if (status.type() == fs::file_type::not_found) {
+    std::error_code ignored;
+    if (!fs::is_symlink(path_, ignored)) return false;
+    throw Error(
+        fmt::format("cannot write {}: it is a link to {}, which is not there; choose another "
+                    "name, or remove the link",
+                    name, fs::read_symlink(path_, ignored).string()));
+  }
   if (!fs::exists(status)) throw Error(fmt::format("cannot write {}: {}", name, error.message()));
   for (const fs::path& input : inputs_) {
     if (fs::equivalent(path_, input, error) && !error) {

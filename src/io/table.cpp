@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -27,6 +28,14 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+/// Bytes of the separator that `text` begins with; 0 where it begins with none. A space is also a
+/// no-break space, plain or narrow, which programs write so that no line ends within a number.
+std::size_t thousands_mark(std::string_view text, std::string_view mark) {
+  if (text.starts_with(mark)) return mark.size();
+  if (mark != " ") return 0;
+  return text.starts_with("\xc2\xa0") ? 2 : text.starts_with("\xe2\x80\xaf") ? 3 : 0;
+}
+
 /// The number without its thousands separators; nothing where a group has not three digits.
 std::optional<std::string> without_groups(std::string_view text, const TextFormat& format) {
   std::string out;
@@ -38,11 +47,11 @@ std::optional<std::string> without_groups(std::string_view text, const TextForma
     if (is_digit(text[at])) {
       out += text[at++];
       ++digits;
-    } else if (text.substr(at).starts_with(format.thousands)) {
+    } else if (const std::size_t mark = thousands_mark(text.substr(at), format.thousands)) {
       if (grouped ? digits != 3 : digits < 1 || digits > 3) return {};
       grouped = true;
       digits = 0;
-      at += format.thousands.size();
+      at += mark;
     } else {
       break;
     }
@@ -212,6 +221,55 @@ bool is_missing(std::string_view text, const TextFormat& format) {
          mark == "?";
 }
 
+namespace {
+
+/// "0x1f"
+bool is_hexadecimal(std::string_view text) {
+  return text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X') &&
+         text.find_first_not_of("0123456789abcdefABCDEF", 2) == std::string_view::npos;
+}
+
+/// "e5", "E-03"
+bool is_exponent(std::string_view text) {
+  if (text.front() != 'e' && text.front() != 'E') return false;
+  text.remove_prefix(1);
+  if (!text.empty() && (text.front() == '+' || text.front() == '-')) text.remove_prefix(1);
+  return !text.empty() && text.size() <= 4 && std::ranges::all_of(text, is_digit);
+}
+
+/// True for digits and the name of a month, whole or its first three letters, with no other words
+/// than a date has: "31 May 2024", "Fri, Oct 3rd 10:30 am".
+bool names_month(std::string_view text) {
+  static constexpr std::array<std::string_view, 12> months = {
+      "january", "february", "march",     "april",   "may",      "june",
+      "july",    "august",   "september", "october", "november", "december"};
+  static constexpr std::array<std::string_view, 17> others = {
+      "st",  "nd",  "rd",  "th",  "of",  "at",  "am",  "pm", "utc",
+      "mon", "tue", "wed", "thu", "fri", "sat", "sun", "z"};
+  const std::string folded = lower(text);
+  bool digits = false, month = false;
+  for (std::size_t at = 0; at < folded.size();) {
+    std::size_t end = at;
+    while (end < folded.size() && folded[end] >= 'a' && folded[end] <= 'z') ++end;
+    if (end == at) {
+      const char c = folded[at++];
+      if ((c & 0x80) != 0) return false;
+      digits = digits || is_digit(c);
+      continue;
+    }
+    const std::string_view word = std::string_view(folded).substr(at, end - at);
+    at = end;
+    const bool named = word.size() >= 3 && std::ranges::any_of(months, [&](std::string_view name) {
+                         return name == word || name.substr(0, 3) == word;
+                       });
+    month = month || named;
+    if (!named && std::ranges::find(others, word) == others.end()) return false;
+  }
+  return month && digits;
+}
+
+}  // namespace
+
 bool resembles_number(std::string_view text) {
   text = trimmed_view(text);
   for (const std::string_view sign : {"$", "€", "£", "¥"}) {
@@ -219,7 +277,12 @@ bool resembles_number(std::string_view text) {
     if (text.ends_with(sign)) text = trimmed_view(text.substr(0, text.size() - sign.size()));
   }
   if (text.ends_with('%')) text = trimmed_view(text.substr(0, text.size() - 1));
-  if (!text.empty() && (text.front() == '+' || text.front() == '-')) text.remove_prefix(1);
+  for (const std::string_view sign : {"+", "-", "\xe2\x88\x92", "\xe2\x80\x93"}) {  // minus, dash
+    if (!text.starts_with(sign)) continue;
+    text.remove_prefix(sign.size());
+    break;
+  }
+  if (is_hexadecimal(text)) return true;
   if (text.empty() || (!is_digit(text.front()) && text.front() != ',' && text.front() != '.')) {
     return false;
   }
@@ -227,6 +290,8 @@ bool resembles_number(std::string_view text) {
   while (!text.empty()) {
     if (is_digit(text.front())) {
       digits = true;
+    } else if (digits && is_exponent(text)) {
+      return true;
     } else if (text.starts_with("\xc2\xa0")) {  // no-break space
       text.remove_prefix(1);
     } else if (text.starts_with("\xe2\x80\xaf")) {  // narrow no-break space
@@ -242,6 +307,7 @@ bool resembles_number(std::string_view text) {
 bool resembles_date(std::string_view text) {
   text = trimmed_view(text);
   if (text.size() > 40) return false;
+  if (names_month(text)) return true;
   // Three runs of digits with the same separator, one of them a year; or hours and minutes.
   std::vector<std::size_t> runs;
   char separator = 0;
@@ -255,6 +321,10 @@ bool resembles_date(std::string_view text) {
     if (std::string_view("-/.:").find(text[at]) == std::string_view::npos) break;
     if (separator != 0 && text[at] != separator) break;
     separator = text[at++];
+  }
+  // A year and a month, in either order: "2024-05", "5/2024".
+  if (at == text.size() && runs.size() == 2 && (separator == '-' || separator == '/')) {
+    return (runs[0] == 4 && runs[1] == 2) || (runs[0] <= 2 && runs[1] == 4);
   }
   if (separator == ':') return runs.size() >= 2 && runs[0] <= 2 && runs[1] == 2;
   return runs.size() == 3 && runs[1] <= 2 &&

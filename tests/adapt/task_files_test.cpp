@@ -355,6 +355,14 @@ TEST_F(Labels, BlanksAndSpellingsOfANumberDoNotMakeClasses) {
   EXPECT_THAT(with("v,label\n1,01\n2,1\n3,b\n").label_names, ElementsAre("01", "1", "b"));
 }
 
+TEST_F(Labels, ClassesThatDifferInCaseAloneAreSaid) {
+  write_text(folder_ / "s.csv", "v,label\n1,Cat\n2,cat\n");
+  write_text(folder_ / "q.csv", "v\n1\n");
+  const Outcome outcome = kshot({"adapt", "run", "--support", "s.csv", "--query", "q.csv"});
+  EXPECT_EQ(outcome.status, 0) << outcome.error;
+  EXPECT_THAT(outcome.error, HasSubstr("\"Cat\" and \"cat\" differ in case alone"));
+}
+
 TEST_F(Labels, AMissingLabelIsNoClass) {
   for (const char* mark : {"", " ", "nan", "NaN", "NA", "None", "?"}) {
     EXPECT_THAT(refused(std::string("v,label\n1,a\n2,b\n3,") + mark + "\n"),

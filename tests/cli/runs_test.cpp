@@ -179,6 +179,33 @@ TEST_F(Cli, ARunThatFailsInItsFirstStepLeavesNothing) {
   EXPECT_EQ(files(), (std::set<std::string>{"c.toml", "run", "run/notes.txt"}));
 }
 
+TEST_F(Cli, FilesOfOtherProgramsInARunFolderAreLeftAlone) {
+  for (const char* name : {"run.json", "tasks.store", "run.lock", "metrics.jsonl", "config.toml"}) {
+    fs::remove_all(folder_ / "run");
+    fs::create_directory(folder_ / "run");
+    put_file(folder_ / "run" / name, "{\"mine\": 1}");
+    const Outcome outcome = kshot({"train", "c.toml", "--out", "run", "--quiet"});
+    expect_one_line(outcome, name);
+    EXPECT_THAT(outcome.error, AllOf(HasSubstr(name), HasSubstr("choose another folder")));
+    EXPECT_EQ(slurp(folder_ / "run" / name), "{\"mine\": 1}");
+    EXPECT_EQ(files(), (std::set<std::string>{"c.toml", "run", "run/" + std::string(name)}));
+  }
+  // A run that fails takes its own events along and no others.
+  fs::remove_all(folder_ / "run");
+  fs::create_directory(folder_ / "run");
+  const std::string events = "events.out.tfevents.1700000000.host.1";
+  put_file(folder_ / "run" / events, "mine");
+  EXPECT_EQ(kshot({"train", "c.toml", "--out", "run", "--set", "inner.learning_rate=1e30"}).status,
+            2);
+  EXPECT_EQ(files(), (std::set<std::string>{"c.toml", "run", "run/" + events}));
+  // What a killed training left before its first checkpoint does not block the next one.
+  put_file(folder_ / "run" / "run.lock", "123\n");
+  put_file(folder_ / "run" / "run.json",
+           "{\n  \"algorithm\": \"maml\",\n  \"sessions\": [\n  ]\n}\n");
+  const Outcome trained = kshot({"train", "c.toml", "--out", "run", "--quiet"});
+  EXPECT_EQ(trained.status, 0) << trained.error;
+}
+
 TEST_F(Cli, DivergenceAfterAStepNamesTheMetaRate) {
   const Outcome outcome = kshot({"train", "c.toml", "--out", "run", "--set",
                                  "optimizer.learning_rate=1e30", "--set", "optimizer.clip_norm=0"});

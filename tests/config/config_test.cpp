@@ -9,10 +9,12 @@
 
 #include "engine/config_schema.h"
 #include "kshot/error.h"
+#include "support/error_text.h"
 
 namespace kshot {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -142,6 +144,8 @@ TEST(Config, LoadReadsAFileAndNamesIt) {
       },
       Error);
   EXPECT_THROW(Config::load(::testing::TempDir()), Error);
+  EXPECT_THAT(test::error_text([] { Config::load("/dev/zero"); }),
+              HasSubstr("/dev/zero: more than 16777216 bytes"));
 }
 
 // ---- messages ----
@@ -352,6 +356,12 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"[train]\npatience = 5\nvalidate_every = 0",
                 "run.toml:2: train.patience: counts validations, but train.validate_every = 0 asks "
                 "for none; expected 0"}));
+
+TEST(ConfigText, NamesEndAtNoZeroByte) {
+  EXPECT_THAT(error_of("[data]\nsource = \"file\"\npath = \"a.kshot\\u0000b\""),
+              AllOf(StartsWith("run.toml:3: data.path: expected text without"),
+                    HasSubstr("a.kshot\\u0000b")));
+}
 
 TEST(ConfigText, WhatIsNotTomlNamesTheLine) {
   EXPECT_THAT(error_of("[inner]\nsteps = 3\nsteps = 4"), StartsWith("run.toml:3: not TOML: "));

@@ -11,6 +11,7 @@ namespace kshot::io {
 namespace {
 
 using test::error_text;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -41,6 +42,14 @@ TEST(Csv, FaultsNameFileAndLine) {
   EXPECT_THAT(fault("a,b\n"), HasSubstr("no rows"));
   EXPECT_THAT(error_text([] { parse_csv(std::string_view("a\n\0\n", 4), "t.csv"); }),
               HasSubstr("binary"));
+}
+
+TEST(Csv, ExcelsLineForTheSeparatorIsNamed) {
+  for (const char* text : {"sep=;\na;b\n1;2\n", "sep=,\na,b\n1,2\n", "sep=\t\na\tb\n1\t2\n"}) {
+    EXPECT_THAT(error_text([&] { parse_csv(text, "t.csv"); }),
+                AllOf(HasSubstr("t.csv, line 1: 'sep="), HasSubstr("remove the line")))
+        << text;
+  }
 }
 
 TEST(Csv, NumbersDoNotHangOnTheLocale) {

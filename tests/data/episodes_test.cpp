@@ -202,6 +202,10 @@ TEST(Sinusoid, BadOptionsNameTheKey) {
               HasSubstr("data.x_low"));
   EXPECT_THAT(error_text([] { make_sinusoid({.x_high = 1e6}); }), HasSubstr("8192"));
   EXPECT_THAT(error_text([] { make_sinusoid({.noise_std = -1}); }), HasSubstr("data.noise_std"));
+  EXPECT_THAT(error_text([] { make_sinusoid({.noise_std = 1e39}); }),
+              AllOf(HasSubstr("data.noise_std = 1e+39"), HasSubstr("expected at most 1e+30")));
+  EXPECT_THAT(error_text([] { make_sinusoid({.amplitude_low = -1e39}); }),
+              HasSubstr("data.amplitude_low"));
 }
 
 // ---- streams and samples ----

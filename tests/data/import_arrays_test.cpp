@@ -181,6 +181,63 @@ TEST_F(Arrays, ADivisionUnderAnotherNameIsNotPassedOver) {
   write_text(folder_ / "c.csv", "index,name,subset\n0,cat,train\n1,dog,train\n2,owl,test\n");
   options_.splits.table = folder_ / "c.csv";
   EXPECT_THAT(fault(), AllOf(HasSubstr("c.csv: column 'subset'"), HasSubstr("called 'split'")));
+  // By its name, where the values are not words for splits.
+  for (const char* name : {"partition", "is_test", "train", "Fold", "data_split", "set"}) {
+    write_text(folder_ / "c.csv",
+               "index,name," + std::string(name) + "\n0,cat,0\n1,dog,0\n2,owl,1\n");
+    EXPECT_THAT(fault(), AllOf(HasSubstr("c.csv: column '" + std::string(name) + "' may divide"),
+                               HasSubstr("called 'split'"), HasSubstr("--fractions")));
+  }
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_EQ(import()->header().groups.size(), 3u);
+  options_.splits.fractions.clear();
+  write_text(folder_ / "c.csv", "index,name,colour\n0,cat,red\n1,dog,red\n2,owl,blue\n");
+  EXPECT_THAT(fault(), HasSubstr("--fractions 0.64,0.16,0.2")) << "at random; too few classes";
+}
+
+TEST_F(Arrays, ArraysOfAnArchiveThatAreNotUsedAreSaid) {
+  write_npz(folder_ / "x.npz", {{"x", counting<float>({4, 2})},
+                                {"X", counting<float>({4, 2})},
+                                {"y", labels_of({0, 0, 1, 1})},
+                                {"split", labels_of({0, 0, 1, 1})}});
+  options_.source = (folder_ / "x.npz").string();
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npz: split may divide the classes"),
+                             HasSubstr("--classes"), HasSubstr("--fractions")));
+  options_.splits.fractions = {0.5, 0, 0.5};
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("not used: X, split")));
+  // Other data beside those that are asked for divide nothing.
+  options_.splits.fractions.clear();
+  write_npz(folder_ / "x.npz", {{"x_train", counting<float>({40, 2})},
+                                {"x_test", counting<float>({4, 2})},
+                                {"y_train", labels_of(std::vector<std::int64_t>(40, 0))}});
+  options_.source += ":x_train";
+  std::vector<std::int64_t> ten;
+  for (int i = 0; i < 40; ++i) ten.push_back(i / 4);
+  write_npy(folder_ / "y.npy", labels_of(ten));
+  options_.labels = (folder_ / "y.npy").string();
+  EXPECT_EQ(import()->header().groups.size(), 10u);
+  EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("not used: x_test, y_train")));
+}
+
+TEST_F(Arrays, PartsOfNpyFilesAndLabelsOfOtherShapesAreRefused) {
+  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  NpyArray y = labels_of({0, 0, 1, 1});
+  write_npy(folder_ / "y.npy", y);
+  options_.source = (folder_ / "x.npy:1").string();
+  options_.labels = (folder_ / "y.npy").string();
+  EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy:1: a .npy file holds one array")));
+  options_.source = (folder_ / "x.npy").string();
+  options_.labels += ":0";
+  EXPECT_THAT(fault(), HasSubstr("y.npy:0: a .npy file holds one array"));
+  y.shape = {2, 2};
+  write_npy(folder_ / "y.npy", y);
+  options_.labels = (folder_ / "y.npy").string();
+  EXPECT_THAT(fault(), HasSubstr("y.npy: shape (2, 2); expected one label"));
+  y.shape = {4, 1};
+  write_npy(folder_ / "y.npy", y);
+  options_.splits.fractions = {1, 0, 0};
+  EXPECT_EQ(import()->header().groups.size(), 2u);
 }
 
 TEST_F(Arrays, SmallClassesCanBeLeftOut) {

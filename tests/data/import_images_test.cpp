@@ -304,6 +304,10 @@ TEST_F(Divisions, CommonNamesOfTheSplits) {
             "train: meta-train/a | validation: meta_valid/b | test: MetaTest/c");
   EXPECT_EQ(divided({"Train_Set/a/1.png", "val2017/b/1.png", "test images/c/1.png"}),
             "train: Train_Set/a | validation: val2017/b | test: test images/c");
+  EXPECT_EQ(divided({"seen/a/1.png", "Unseen/b/1.png"}), "train: seen/a | test: Unseen/b");
+  EXPECT_EQ(divided({"tr/a/1.png", "va/b/1.png", "te/c/1.png"}),
+            "train: tr/a | validation: va/b | test: te/c");
+  EXPECT_EQ(divided({"train/a/1.png", "holdout/b/1.png"}), "train: train/a | test: holdout/b");
   EXPECT_EQ(divided({"images_background/Greek/a/1.png", "images_evaluation/Keble/a/1.png"}),
             "train: images_background/Greek/a | test: images_evaluation/Keble/a");
 }
@@ -338,6 +342,31 @@ TEST_F(Divisions, WhatIsNotClearIsRefusedWithTheList) {
               HasSubstr("instead of a folder for every class"));
   EXPECT_THAT(refused({"cat/train/1.png", "cat/test/1.png", "dog/train/1.png"}),
               HasSubstr("instead of a folder for every class"));
+}
+
+TEST_F(Divisions, EqualNamesBelowDifferentFoldersAreSaid) {
+  options_.splits.fractions = {1, 0, 0};
+  divided({"2019/cat/1.png", "2020/cat/1.png", "2019/dog/1.png"});
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("('2019/cat', '2020/cat')")));
+  divided({"2019/cat/1.png", "2020/owl/1.png"});
+  EXPECT_THAT(summary_.notes, ElementsAre());
+}
+
+TEST_F(Divisions, ListsOfOtherPrograms) {
+  put({"a/1.png", "b/1.png"});
+  options_.splits.lists = {{Split::train, folder_ / "l.txt"}, {Split::test, folder_ / "m.txt"}};
+  write_text(folder_ / "l.txt", "./a\n");
+  write_text(folder_ / "m.txt", "./b/\n");
+  EXPECT_EQ(import()->header().groups.size(), 2u);
+  write_text(folder_ / "m.txt", std::string("b\0c\n", 4));
+  EXPECT_THAT(fault(), AllOf(HasSubstr("m.txt: binary data"), HasSubstr("one name per line")));
+  options_.splits.lists[1].second = "/dev/zero";
+  EXPECT_THAT(fault(), HasSubstr("cannot read /dev/zero: it is a device"));
+}
+
+TEST_F(Divisions, OtherFormatsAreNamed) {
+  EXPECT_THAT(refused({"a/1.gif", "b/2.webp"}),
+              AllOf(HasSubstr("no images among 2 files"), HasSubstr("a/1.gif, b/2.webp")));
 }
 
 TEST_F(Divisions, OptionsSettleWhatIsNotClear) {

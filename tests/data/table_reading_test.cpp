@@ -45,7 +45,9 @@ TEST_F(TableReadings, OtherNotationsOfNumbersAreAskedEvenIfFewAreDistinct) {
   for (const char* cell : {"1,5", "1,027", "1.027,5", "1'027", "1 027", "$3", "\xe2\x82\xac 4,5",
                            "1\xc2\xa0"
                            "027",
-                           "-1,5", "3,5%"}) {
+                           "-1,5", "3,5%", "0x1F", "1,5e-3", "1,5E+10",
+                           "\xe2\x88\x92"
+                           "15"}) {
     EXPECT_THAT(fault_of({cell, cell, cell, cell, "abc", "abc"}),
                 AllOf(HasSubstr("t.csv, line 2"), HasSubstr("column 'v'"), HasSubstr("looks like"),
                       HasSubstr("--decimal ,"), HasSubstr("--thousands"),
@@ -64,6 +66,60 @@ TEST_F(TableReadings, OtherNotationsOfNumbersAreAskedEvenIfFewAreDistinct) {
               ElementsAre("1,5", "2", "2,5", "3"));
 }
 
+TEST_F(TableReadings, NumbersWithAUnitAreNoCategories) {
+  for (const auto& [first, second] :
+       std::vector<std::pair<std::string, std::string>>{{"15kg", "16kg"},
+                                                        {"37.5 \xc2\xb0"
+                                                         "C",
+                                                         "38 \xc2\xb0"
+                                                         "C"},
+                                                        {"1,5 EUR", "2 EUR"}}) {
+    EXPECT_THAT(fault_of({first, second, first, second, first, second}),
+                AllOf(HasSubstr("t.csv, line 2"), HasSubstr("column 'v' holds '" + first + "'"),
+                      HasSubstr("without a unit"), HasSubstr("--categorical v")))
+        << first;
+  }
+  // Names that begin with a number.
+  write_column({"1st", "2nd", "1st", "2nd", "1st", "2nd"});
+  EXPECT_EQ(import()->header().input.channels, 2);
+  write_column({"4x4", "2x2", "4x4", "2x2", "4x4", "2x2"});
+  EXPECT_EQ(import()->header().input.channels, 2);
+}
+
+TEST_F(TableReadings, NoBreakSpacesCountAsSpaces) {
+  write_column(
+      {"1\xc2\xa0"
+       "027",
+       "2\xe2\x80\xaf"
+       "000",
+       "3 001"});
+  options_.format.thousands = " ";
+  EXPECT_NEAR(import()->header().preprocessing.columns[0].mean, 6028.0 / 3, 1e-9);
+}
+
+TEST_F(TableReadings, NamesThatDifferInCaseAloneAreSaid) {
+  write_column({"North", "north", "North", "north", "South", "South"});
+  EXPECT_EQ(import()->header().input.channels, 3);
+  EXPECT_THAT(summary_.notes,
+              Contains(AllOf(HasSubstr("'North' and 'north'"), HasSubstr("differ in case alone"))));
+  write_column({"North", "South", "North", "South"});
+  import();
+  EXPECT_THAT(summary_.notes, Not(Contains(HasSubstr("case alone"))));
+}
+
+TEST_F(TableReadings, TasksAreNamedAsWritten) {
+  for (const auto& [first, second] : std::vector<std::pair<std::string, std::string>>{
+           {"01", "1"}, {"1", "1.0"}, {"Anna", "anna"}}) {
+    write_text(folder_ / "t.csv", "task,v,y\n" + first + ",1,2\n" + second + ",2,3\n");
+    options_.task = "task";
+    options_.splits.fractions = {1, 0, 0};
+    EXPECT_EQ(import()->header().groups.size(), 2u);
+    EXPECT_THAT(summary_.notes,
+                Contains(AllOf(HasSubstr("'" + first + "'"), HasSubstr("'" + second + "'"),
+                               HasSubstr("are two tasks"))));
+  }
+}
+
 TEST_F(TableReadings, Percentages) {
   write_column({"12%", "7 %", "1.5%"});
   EXPECT_NEAR(import()->header().preprocessing.columns[0].mean, 20.5 / 3, 1e-12);
@@ -73,13 +129,23 @@ TEST_F(TableReadings, Percentages) {
 }
 
 TEST_F(TableReadings, DatesAndTimes) {
-  for (const char* cell : {"2024-05-31", "2024-05-31 10:00:00", "2024-05-31T10:00Z", "31.05.2024",
-                           "5/31/2024", "05/31/24", "10:30", "10:30:15", "2024/05/31"}) {
+  for (const char* cell :
+       {"2024-05-31", "2024-05-31 10:00:00", "2024-05-31T10:00Z", "31.05.2024", "5/31/2024",
+        "05/31/24", "10:30", "10:30:15", "2024/05/31", "2024-05", "5/2024", "31 May 2024",
+        "May 31, 2024", "Fri, Oct 3rd 10:30 am", "31-dec-24", "September 1"}) {
     EXPECT_THAT(fault_of({cell, cell, cell, cell}),
                 AllOf(HasSubstr("line 2"), HasSubstr("looks like a date or time"),
                       HasSubstr("--date v"), HasSubstr("--ignore v")))
         << cell;
   }
+  write_column({"May", "June", "May", "June", "March 1 ward", "March 1 ward"});
+  EXPECT_EQ(import()->header().input.channels, 3) << "names, not dates";
+  write_column({"20240531", "20240602", "20240601"});
+  import();
+  EXPECT_THAT(summary_.columns, Contains(HasSubstr("v: numeric, though all look like dates")));
+  write_column({"20240531", "20240602", "20241301"});
+  import();
+  EXPECT_THAT(summary_.columns, Contains("v: numeric"));
   options_.dates = {"v"};
   write_column({"2024-05-31", "2024-06-02", "2024-06-01"});
   EXPECT_EQ(import()->header().preprocessing.columns[0].mean, 19875.0);

@@ -65,6 +65,20 @@ TEST_F(FileTrees, LinksAreFollowedAndEndInNoLoop) {
                   "pipe.png (not a file)"));
 }
 
+TEST_F(FileTrees, AFolderIsThereOnceHoweverManyLinksLeadToIt) {
+  namespace fs = std::filesystem;
+  write_text(folder_ / "root/z/1.png", "one");
+  fs::create_directory_symlink("z", folder_ / "root/a");
+  write_text(folder_ / "elsewhere/2.png", "two");
+  fs::create_directory_symlink(folder_ / "elsewhere", folder_ / "root/b");
+  fs::create_directory_symlink(folder_ / "elsewhere", folder_ / "root/c");
+  const auto tree = FileTree::open(folder_ / "root");
+  EXPECT_EQ(tree->files().size(), 2u);
+  EXPECT_THAT(tree->files(), ::testing::Contains("z/1.png"));
+  EXPECT_THAT(tree->left_out(), ::testing::Contains("a (a link to z, which is there already)"));
+  EXPECT_EQ(tree->left_out().size(), 2u);
+}
+
 TEST_F(FileTrees, NamesInAnotherEncodingArePrinted) {
   write_text(folder_ / "root/caf\xe9/1\n.png", "x");
   const auto tree = FileTree::open(folder_ / "root");

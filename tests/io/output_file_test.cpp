@@ -145,6 +145,16 @@ TEST(OutputFile, SaysWhatCannotBeWritten) {
   }
 }
 
+TEST(OutputFile, ALinkToNothingIsNotReplaced) {
+  const TempFolder folder;
+  fs::create_symlink("gone/x.html", folder / "link.html");
+  EXPECT_THAT(error_text([&] { OutputFile(folder / "link.html", OutputKind::page); }),
+              ::testing::AllOf(HasSubstr("cannot write " + (folder / "link.html").string()),
+                               HasSubstr("a link to gone/x.html, which is not there")));
+  EXPECT_TRUE(fs::is_symlink(folder / "link.html"));
+  EXPECT_FALSE(fs::exists(folder / "gone"));
+}
+
 TEST(OutputFile, AFileThatAppearsMeanwhileIsLeftAlone) {
   const TempFolder folder;
   OutputFile output(folder / "a.html", OutputKind::page);

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/engine_cases.h"
+#include "io/dataset.h"
 #include "simt/device_runs.h"
 #include "simt/orders.h"
 #include "support/class_files.h"
@@ -115,6 +117,33 @@ TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
                                        HasSubstr("more than half of the 9 KiB at hand")));
     }
   }
+}
+
+TEST_F(DeviceEpisodes, TheHostDrawsWhereRowsAreNotFinite) {
+  // A class of a file that some program wrote has a NaN in its last row.
+  io::DatasetHeader header;
+  header.kind = io::GroupKind::classes;
+  header.input = {6, 1, 1, false};
+  header.element = io::Element::f32;
+  header.preprocessing.input = header.input;
+  io::DatasetWriter writer(file(), header);
+  constexpr int groups = 5, rows = 6;
+  for (int g = 0; g < groups; ++g) {
+    writer.begin_group("class " + std::to_string(g), Split::train);
+    for (int r = 0; r < rows; ++r) {
+      std::vector<float> x = {1.0f * static_cast<float>(g), 0.5f, -1.0f, 2.0f, 0.1f, 0.3f};
+      if (g == groups - 1 && r == rows - 1) x[3] = std::numeric_limits<float>::quiet_NaN();
+      writer.add(x);
+    }
+  }
+  writer.commit();
+  const Config c = classes("maml");
+  const auto source = make_source(c);
+  const auto backend = open_backend("simt_f32", 1);
+  const TrainingEpisodes episodes = place_episodes(*backend, *source);
+  EXPECT_EQ(episodes.on_device, nullptr);
+  EXPECT_EQ(episodes.text,
+            "episodes drawn by the host (some of the rows hold numbers that are not finite)");
 }
 
 TEST_F(DeviceEpisodes, WhatIsInHandIsSaid) {

@@ -1,6 +1,7 @@
 #include "backend/cuda/cuda_episodes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -40,6 +41,20 @@ std::size_t row_count(const ClassRecipe& recipe, Split split) {
 
 std::size_t element_bytes(const ClassRecipe& recipe) {
   return recipe.element == ClassRecipe::Element::u8 ? 1 : sizeof(float);
+}
+
+/// Whether all numbers of a split's rows are finite. Tasks that the device draws are not looked at
+/// again, as Wave::load looks at those of the host; sinusoids are finite by their ranges.
+bool rows_finite(const ClassRecipe& recipe, Split split) {
+  if (recipe.element == ClassRecipe::Element::u8) return true;
+  bool finite = true;
+  for_runs(groups_of(recipe, split), [&](std::size_t first, std::size_t rows) {
+    const auto* from =
+        reinterpret_cast<const float*>(recipe.stored.data()) + first * recipe.features;
+    finite = finite && std::all_of(from, from + rows * recipe.features,
+                                   [](float x) { return std::isfinite(x); });
+  });
+  return finite;
 }
 
 std::vector<float> unit_length_factors(const ClassRecipe& recipe, Split split) {
@@ -151,6 +166,9 @@ backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& 
     } else if (static_cast<double>(place.bytes) > row_share * static_cast<double>(at_hand)) {
       place.reason = fmt::format("the rows take {}, more than half of the {} at hand",
                                  bytes_text(place.bytes), bytes_text(at_hand));
+    }
+    if (place.reason.empty() && !rows_finite(*classes, split)) {
+      place.reason = "some of the rows hold numbers that are not finite";
     }
     if (!place.reason.empty()) {
       place.bytes = 0;
