@@ -9,8 +9,8 @@
 // Layout        outputs [tasks, rows, outputs], losses [tasks].
 // Who does what A thread takes a row. A second launch sums a task's rows, a thread a task, in
 //               ascending order.
-// Outputs       g overwritten, loss accumulated. A task without rows whose scale is divided by their
-//               number gets the loss NaN: the reduction leaves it out as one diverged task.
+// Outputs       g overwritten, loss accumulated. A task without rows whose scale is divided by
+//               their number gets the loss NaN: the reduction leaves it out as one diverged task.
 // Bytes, and operations, per row in scalars of T: 2 O (tangent 4 O), ~30 O for cross-entropy, ~4 O
 //               for the others.
 #include "kernels/loss.h"
