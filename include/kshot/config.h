@@ -213,6 +213,7 @@ struct Config {
     double final_learning_rate = 0.0;  ///< cosine: reached at train.steps
     int decay_every = 10000;           ///< step
     double decay_factor = 0.5;         ///< step
+    double weight_decay = 0.0;         ///< times the parameters, added to the meta-gradient
     double clip_value = 0.0;           ///< 0: off
     double clip_norm = 0.0;            ///< 0: off
     ClipNormOf clip_norm_of = ClipNormOf::all;

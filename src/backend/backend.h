@@ -620,7 +620,7 @@ struct OptimizerStep {
   /// 0: off; else gradients are scaled down so that `of`'s clipped_squares is the square of at most
   /// this.
   double clip_norm = 0.0;
-  double weight_decay = 0.0;
+  double weight_decay = 0.0;  ///< times the parameters, added to the clipped gradient
   /// Where given, a step whose outcome is `stop` changes nothing.
   const Step* of = nullptr;
 };

@@ -586,6 +586,9 @@ std::vector<Key> make_keys() {
        .when = adam, .doc = "Decay of the squared gradient's running mean."},
       {KSHOT_TABLE_KEY(optimizer, epsilon), .range = above(0), .when = adam,
        .doc = "Added to the denominator."},
+      {KSHOT_TABLE_KEY(optimizer, weight_decay), .range = at_least(0),
+       .doc = "This times the parameters is added to the meta-gradient after clipping: an L2 "
+              "penalty on all meta-parameters (PyTorch's `weight_decay` of Adam and SGD). 0: off."},
       {KSHOT_TABLE_KEY(optimizer, schedule),
        .doc =
            "`constant`; `cosine` from `learning_rate` to `final_learning_rate` at `train.steps`; "

@@ -87,6 +87,7 @@ class Optimizer {
     s.epsilon = table_.epsilon;
     s.step = step + 1;
     s.clip_value = table_.clip_value;
+    s.weight_decay = table_.weight_decay;
     s.of = &of;
     if (table_.clip_norm > 0.0 && table_.clip_norm_of == ClipNormOf::tensor) {
       for (std::size_t g = 0; g < gradients.size(); ++g) {
