@@ -374,6 +374,8 @@ void add_table(CLI::App& import) {
           CLI::ignore_case))
       ->option_text("error|mean|drop [error]");
   command->add_flag("--raw-targets", options.raw_targets, "Do not standardise the targets");
+  command->add_flag("--raw-inputs", options.raw_inputs,
+                    "Do not standardise numeric columns (the bits of fingerprints, say)");
   command
       ->add_option("--date", options.dates,
                    "Columns of ISO 8601 dates or times, read as days (a,b,...)")

@@ -107,6 +107,7 @@ struct TableImport : ImportCommon {
   std::filesystem::path columns;   ///< arrays: table whose column `name` names the columns
   MissingRule missing = MissingRule::error;
   bool raw_targets = false;  ///< keep targets as they are
+  bool raw_inputs = false;   ///< keep numeric inputs as they are; not with MissingRule::mean
   char delimiter = 0;        ///< 0: the one that fits
   TextFormat format;         ///< how numbers and missing values are written
 };

@@ -356,8 +356,10 @@ class Fit {
     }
     const ColumnStatistics statistics = measure(c, column.reading);
     if (statistics.count(0) == 0) no_values(c);
-    column.mean = statistics.mean(0);
-    column.std = statistics.deviation(0);
+    if (!options_.raw_inputs) {
+      column.mean = statistics.mean(0);
+      column.std = statistics.deviation(0);
+    }
     if (statistics.constant(0)) {
       notes_->push_back(fmt::format("column '{}' is constant in the training tasks", column.name));
     }
@@ -433,6 +435,11 @@ class Fit {
 }  // namespace
 
 ImportSummary import_table(const TableImport& options) {
+  if (options.raw_inputs && options.missing == MissingRule::mean) {
+    throw Error(
+        "--raw-inputs and --missing mean: the mean stands for a missing value in standardised "
+        "columns alone; expected --missing error or drop");
+  }
   std::vector<std::string> notes;
   Input in = read_input(options);
   notes.insert(notes.end(), in.table.notes.begin(), in.table.notes.end());

@@ -91,6 +91,26 @@ TEST_F(TableImports, RawTargetsStay) {
   EXPECT_EQ(import()->value(0)[0], 10.0f);
 }
 
+TEST_F(TableImports, RawInputsStay) {
+  options_.raw_inputs = true;
+  const auto data = import();
+  std::vector<float> row(static_cast<std::size_t>(data->header().input.size()));
+  data->read(0, row);
+  EXPECT_EQ(row[0], 1.0f) << "the dose of the first row";
+  const auto stored = data->header().preprocessing;
+  std::size_t numeric = 0;
+  for (const auto& column : stored.columns) {
+    if (!column.categories.empty()) continue;
+    ++numeric;
+    EXPECT_EQ(column.mean, 0.0);
+    EXPECT_EQ(column.std, 1.0);
+  }
+  EXPECT_GT(numeric, 0u);
+  options_.missing = io::MissingRule::mean;
+  EXPECT_THAT(error_text([&] { import(); }),
+              AllOf(HasSubstr("--raw-inputs"), HasSubstr("--missing mean")));
+}
+
 TEST_F(TableImports, Classification) {
   write("patient,dose,answer,part\na,1,10,train\na,2,9,train\nb,2,9,test\nb,3,100,test\n");
   options_.targets = {"answer"};
