@@ -1,6 +1,8 @@
-// The main job on an embedded default: ABML and, beside it, MAML on sinusoids.
+// The main job on an embedded default: ABML, MAML and a Bayesian linear head on the same sinusoids.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
@@ -19,20 +21,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Both learn the same tasks with the same likelihood.
+/// All learn the same tasks under a Gaussian likelihood. The number of points that a task comes
+/// with differs, so that what is learned holds for one point as for ten.
 constexpr const char* common = R"(
-[network]
-type = "mlp"
-layers = [1, 40, 40, 1]
-activation = "relu"
-
-[loss]
-type = "gaussian_nll"
-noise_std = 0.3
-
 [data]
 source = "sinusoid"
-shots = 10
+shots = {}
 queries = 10
 noise_std = 0.3
 
@@ -51,6 +45,15 @@ checkpoint_every = 1000
 )";
 
 constexpr const char* abml = R"(
+[network]
+type = "mlp"
+layers = [1, 40, 40, 1]
+activation = "relu"
+
+[loss]
+type = "gaussian_nll"
+noise_std = 0.3
+
 [inner]
 steps = 5
 learning_rate = 0.001
@@ -71,6 +74,15 @@ samples = 20
 )";
 
 constexpr const char* maml = R"(
+[network]
+type = "mlp"
+layers = [1, 40, 40, 1]
+activation = "relu"
+
+[loss]
+type = "gaussian_nll"
+noise_std = 0.3
+
 [inner]
 steps = 5
 learning_rate = 0.001
@@ -79,18 +91,51 @@ learning_rate = 0.001
 episodes = 1000
 )";
 
+constexpr const char* alpaca = R"(
+[network]
+type = "mlp"
+layers = [1, 64, 64, 32]
+activation = "tanh"
+
+[evaluate]
+episodes = 1000
+)";
+
 struct Method {
   const char* name;  ///< of the algorithm, and of its folder
   const char* tables;
+  const char* shots;
   double share;  ///< of the time
   int steps;
 };
+constexpr std::array methods = {Method{"abml", abml, "[1, 10]", 0.6, 5000},
+                                Method{"maml", maml, "[1, 10]", 0.15, 6000},
+                                Method{"alpaca", alpaca, "[0, 10]", 0.25, 5000}};
 
 Config configuration(const Method& method, double seconds) {
-  return Config::parse(
-      fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}", method.name, common, method.tables), "demo",
-      {fmt::format("train.time_limit={}", seconds * method.share),
-       fmt::format("train.steps={}", method.steps)});
+  return Config::parse(fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}", method.name,
+                                   fmt::format(common, method.shots), method.tables),
+                       "demo",
+                       {fmt::format("train.time_limit={}", seconds * method.share),
+                        fmt::format("train.steps={}", method.steps)});
+}
+
+/// Per number of points and method: the error, and how often the bands hold the target.
+std::string coverage_table(const std::vector<RunPieces>& runs) {
+  std::string text = "points  method       MSE   in 50 % band   90 %   95 %\n";
+  for (const int shots : {1, 5, 10}) {
+    for (const RunPieces& run : runs) {
+      const auto found = std::ranges::find(run.by_shots, shots, &std::pair<int, Evaluation>::first);
+      if (found == run.by_shots.end()) continue;
+      const Score& s = found->second.last();
+      text += fmt::format("{:>6}  {:<8}{:>8.3f}", shots, run.name, s.mse->mean);
+      for (std::size_t i = 0; i < s.coverage.size(); ++i) {
+        text += fmt::format("{:>{}.1f}", 100.0 * s.coverage[i].observed.mean, i == 0 ? 15 : 7);
+      }
+      text += "\n";
+    }
+  }
+  return text;
 }
 
 }  // namespace
@@ -99,7 +144,7 @@ int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
   io::OutputFile file(folder / "report.html", io::OutputKind::page);
   std::vector<RunPieces> runs;
-  for (const Method& method : {Method{"abml", abml, 0.8, 5000}, Method{"maml", maml, 0.2, 6000}}) {
+  for (const Method& method : methods) {
     TrainerOptions options;
     options.run_folder = folder / method.name;
     options.device = a.machine.device;
@@ -107,22 +152,24 @@ int run_demo(const DemoArguments& a) {
     options.progress = true;
     options.command = "kshot demo";
     Trainer trainer(configuration(method, a.seconds), options);
-    io::log_info(fmt::format("{} on sinusoids, 10 noisy points a task, device {}",
+    io::log_info(fmt::format("{} on sinusoids, up to 10 noisy points a task, device {}",
                              method_name(method.name), trainer.device()));
     trainer.run();
   }
   std::vector<const RunPieces*> pieces;
-  pieces.reserve(2);
-  for (const char* name : {"abml", "maml"}) {
-    runs.push_back(read_run(folder / name));
+  for (const Method& method : methods) {
+    runs.push_back(read_run(folder / method.name));
     study_run(runs.back(), a.machine, false);
   }
   for (const RunPieces& run : runs) pieces.push_back(&run);
   report::Report page = report_page(pieces, task_figures(pieces, 4, a.machine));
   page.title = "Bayesian few-shot regression";
-  page.subtitle = "ABML, and MAML beside it, on sinusoids: every task is a new amplitude and phase";
+  page.subtitle =
+      "ABML, MAML and a Bayesian linear head (ALPACA) on sinusoids: every task is a new amplitude "
+      "and phase";
   file.write(report::render(page));
   for (const RunPieces& run : runs) std::fputs((run.evaluation->table() + "\n").c_str(), stdout);
+  fmt::print("{}\n", coverage_table(runs));
   fmt::print("Open {}: learning curves, what is predicted from 1, 5 and 10 points, calibration.\n",
              file.path().string());
   fmt::print("Next: kshot config --template abml > my.toml, kshot train my.toml\n");

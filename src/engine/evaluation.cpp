@@ -409,8 +409,8 @@ std::string ShotsEvaluation::table() const {
     for (const Score& s : e.baselines) put(s, e);
   }
   drop_empty_columns(rows);
-  std::string text = fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", first.algorithm, first.step,
-                                 first.source, conditions_text(first, false), layout(rows));
+  std::string text = fmt::format("{}, {} meta-steps\n{}\n\n{}", first.algorithm, first.step,
+                                 conditions_text(first, false), layout(rows));
   for (const auto& [shots, e] : by_shots) {
     if (e.diverged > 0) {
       text += fmt::format("{} shots: {} of {} episodes diverged and are left out\n", shots,

@@ -591,7 +591,10 @@ TEST_F(Cli, DemoWritesItsReport) {
   ASSERT_EQ(demo.status, 0) << demo.error;
   EXPECT_THAT(demo.out, HasSubstr("d/report.html"));
   const std::string html = slurp(folder_ / "d" / "report.html");
-  for (const char* part : {"ABML", "MAML", "10 shots", "Coverage", "Error against shots"}) {
+  EXPECT_THAT(demo.out, testing::ContainsRegex("\n +1  ABML .*\n +1  MAML .*\n +1  ALPACA .*\n"
+                                               " +5  ABML "));
+  for (const char* part :
+       {"ABML", "MAML", "ALPACA", "10 shots", "Coverage", "Error against shots"}) {
     EXPECT_THAT(html, HasSubstr(part));
   }
   EXPECT_EQ(
