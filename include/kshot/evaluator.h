@@ -39,8 +39,10 @@ struct CalibrationBin {
 /// Scores of the single episodes, in their order; what does not apply is empty.
 struct EpisodeScores {
   std::vector<double> accuracy, brier;  ///< classification
-  std::vector<double> mse;              ///< regression
-  std::vector<double> nll;              ///< nats per row
+  std::vector<double> auroc;  ///< two classes: of class 1; NaN where the queries are of one class
+  std::vector<double> mse;    ///< regression
+  std::vector<double> r2;     ///< NaN where all query targets are equal
+  std::vector<double> nll;    ///< nats per row
 };
 
 /// One way to predict, judged on all episodes. What does not apply is absent.
@@ -48,9 +50,12 @@ struct Score {
   std::string name;                          ///< "maml", "nearest centroid"
   int inner_steps = -1;                      ///< -1: a baseline
   std::optional<Statistic> accuracy, brier;  ///< classification
+  std::optional<Statistic> auroc;            ///< two classes: area under the ROC curve of class 1
   std::optional<double> ece;                 ///< expected calibration error, 15 bins
   std::vector<CalibrationBin> calibration;
   std::optional<Statistic> mse;  ///< regression: mean over rows and outputs
+  /// Regression: coefficient of determination of an episode's queries, about their own mean.
+  std::optional<Statistic> r2;
   std::optional<Statistic> nll;  ///< nats a row
   std::vector<CoverageScore> coverage;
   EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored

@@ -346,7 +346,8 @@ std::vector<report::Table> tables(const RunPieces& run) {
     table.caption += fmt::format("; left out: {} ({})", l.name, l.reason);
   }
   table.columns = classify ? std::vector<std::string>{"", "accuracy", "NLL", "Brier", "ECE"}
-                           : std::vector<std::string>{"", "MSE", "NLL"};
+                           : std::vector<std::string>{"", "MSE", "R2", "NLL"};
+  if (e.last().auroc) table.columns.push_back("AUROC");
   if (!classify) {
     for (const double level : e.coverage_levels()) {
       table.columns.push_back(fmt::format("in {:.0f} % band", 100.0 * level));
@@ -365,8 +366,10 @@ std::vector<report::Table> tables(const RunPieces& run) {
       put(s.nll);
       put(s.brier);
       cells.push_back(s.ece ? fmt::format("{:.3f}", *s.ece) : "");
+      if (e.last().auroc) put(s.auroc);
     } else {
       put(s.mse);
+      put(s.r2);
       put(s.nll);
       for (const CoverageScore& c : s.coverage) {
         cells.push_back(report::format_percent(estimate(c.observed)));
@@ -397,6 +400,8 @@ report::Facts numbers(const RunPieces& run) {
     put("accuracy", s.accuracy, report::format_percent);
     const auto plain = [](const report::Estimate& e) { return report::format(e); };
     put("MSE", s.mse, plain);
+    put("R2", s.r2, plain);
+    put("AUROC", s.auroc, plain);
     put("NLL", s.nll, plain);
     put("Brier", s.brier, plain);
     if (s.ece) facts.emplace_back(split + " ECE", fmt::format("{:.3f}", *s.ece));

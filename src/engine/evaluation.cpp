@@ -79,9 +79,11 @@ std::vector<std::string> cells(const Score& s, bool classify) {
     put(s.nll, plain);
     put(s.brier, plain);
     row.push_back(s.ece ? fmt::format("{:.4f}", *s.ece) : "");
+    put(s.auroc, plain);
     return row;
   }
   put(s.mse, plain);
+  put(s.r2, plain);
   put(s.nll, plain);
   for (const CoverageScore& c : s.coverage) row.push_back(percent(c.observed));
   return row;
@@ -99,7 +101,9 @@ nlohmann::ordered_json to_json(const Score& s) {
   nlohmann::ordered_json j{{"name", s.name}};
   if (s.inner_steps >= 0) j["inner_steps"] = s.inner_steps;
   if (s.accuracy) j["accuracy"] = to_json(*s.accuracy);
+  if (s.auroc) j["auroc"] = to_json(*s.auroc);
   if (s.mse) j["mse"] = to_json(*s.mse);
+  if (s.r2) j["r2"] = to_json(*s.r2);
   if (s.nll) j["nll"] = to_json(*s.nll);
   if (s.brier) j["brier"] = to_json(*s.brier);
   if (s.ece) j["ece"] = std::isfinite(*s.ece) ? nlohmann::ordered_json(*s.ece) : nullptr;
@@ -114,7 +118,9 @@ nlohmann::ordered_json to_json(const Score& s) {
     if (!values.empty()) j["per_episode"][key] = values;
   };
   put("accuracy", s.per_episode.accuracy);
+  put("auroc", s.per_episode.auroc);
   put("mse", s.per_episode.mse);
+  put("r2", s.per_episode.r2);
   put("nll", s.per_episode.nll);
   put("brier", s.per_episode.brier);
   for (const CalibrationBin& b : s.calibration) {
@@ -144,7 +150,9 @@ Score score_from(const nlohmann::json& j) {
     if (j.contains(key)) value = statistic_from(j.at(key));
   };
   take("accuracy", s.accuracy);
+  take("auroc", s.auroc);
   take("mse", s.mse);
+  take("r2", s.r2);
   take("nll", s.nll);
   take("brier", s.brier);
   if (j.contains("ece")) s.ece = number(j.at("ece"));
@@ -160,7 +168,9 @@ Score score_from(const nlohmann::json& j) {
       for (const auto& value : all.at(key)) values.push_back(number(value));
     };
     column("accuracy", s.per_episode.accuracy);
+    column("auroc", s.per_episode.auroc);
     column("mse", s.per_episode.mse);
+    column("r2", s.per_episode.r2);
     column("nll", s.per_episode.nll);
     column("brier", s.per_episode.brier);
   }
@@ -228,8 +238,8 @@ std::string conditions_text(const Evaluation& e, bool rows) {
 
 /// Titles of the columns of `cells`.
 std::vector<std::string> titles(const Evaluation& e) {
-  if (e.shape.target == TargetKind::label) return {"", "accuracy", "NLL", "Brier", "ECE"};
-  std::vector<std::string> row = {"", "MSE", "NLL"};
+  if (e.shape.target == TargetKind::label) return {"", "accuracy", "NLL", "Brier", "ECE", "AUROC"};
+  std::vector<std::string> row = {"", "MSE", "R2", "NLL"};
   for (const double level : e.coverage_levels()) {
     row.push_back(fmt::format("in {:.0f} % band", 100.0 * level));
   }

@@ -18,6 +18,7 @@
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/error.h"
+#include "metrics/classification.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -49,6 +50,32 @@ struct Judged {
     per_episode.mse.push_back(s.mse);
     if (std::isfinite(s.nll)) per_episode.nll.push_back(s.nll);
   }
+  /// AUROC of class 1 among two, from probabilities [rows, 2].
+  void add_auroc(const std::vector<double>& probabilities,
+                 const std::vector<std::int32_t>& labels) {
+    std::vector<metrics::Scored> rows;
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      rows.push_back({probabilities[2 * i + 1], labels[i] == 1});
+    }
+    per_episode.auroc.push_back(metrics::auroc(rows));
+  }
+  /// R2 of the samples' mean; values [samples, rows, outputs].
+  void add_r2(const Entry& entry, const std::vector<double>& targets, std::size_t outputs) {
+    std::vector<double> mean(targets.size(), 0.0);
+    for (std::size_t i = 0; i < entry.values.size(); ++i) {
+      mean[i % mean.size()] += entry.values[i] / static_cast<double>(entry.samples);
+    }
+    per_episode.r2.push_back(metrics::r_squared(mean, targets, outputs));
+  }
+  /// Over the episodes in which a score is defined; none where there are no such episodes.
+  static std::optional<Statistic> over_defined(const std::vector<double>& values) {
+    metrics::Mean mean;
+    for (const double v : values) {
+      if (std::isfinite(v)) mean.add(v);
+    }
+    if (mean.count() == 0) return std::nullopt;
+    return statistic(mean.estimate());
+  }
   Score score(bool classify) const {
     Score s;
     s.name = name;
@@ -58,6 +85,7 @@ struct Judged {
       s.accuracy = statistic(classification.accuracy());
       s.nll = statistic(classification.nll());
       s.brier = statistic(classification.brier());
+      s.auroc = over_defined(per_episode.auroc);
       s.ece = classification.calibration().ece();
       for (const metrics::ReliabilityBin& b : classification.calibration().bins()) {
         s.calibration.push_back({b.low, b.high, b.count, b.confidence, b.accuracy});
@@ -65,6 +93,7 @@ struct Judged {
       return s;
     }
     s.mse = statistic(regression.mse());
+    s.r2 = over_defined(per_episode.r2);
     if (regression.nll().count > 0) s.nll = statistic(regression.nll());
     const metrics::Coverage& coverage = regression.coverage();
     for (std::size_t i = 0; i < coverage.levels().size(); ++i) {
@@ -241,11 +270,13 @@ Evaluation Evaluator::run() {
             if (classify) {
               judged[i].add(
                   judged[i].classification.add_episode(entries[i].values, labels, outputs));
+              if (outputs == 2) judged[i].add_auroc(entries[i].values, labels);
             } else {
               std::vector<double> spread = entries[i].noise;
               spread.resize(values.size(), 0.0);
               judged[i].add(judged[i].regression.add_episode(entries[i].values, entries[i].samples,
                                                              values, spread));
+              judged[i].add_r2(entries[i], values, outputs);
             }
           }
           rows.put(result);

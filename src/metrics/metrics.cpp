@@ -335,6 +335,21 @@ void Coverage::end_episode() {
   targets_ = 0;
 }
 
+double r_squared(std::span<const double> predictions, std::span<const double> targets,
+                 std::size_t outputs) {
+  double residual = 0.0, total = 0.0;
+  const double rows = static_cast<double>(targets.size() / outputs);
+  for (std::size_t o = 0; o < outputs; ++o) {
+    double mean = 0.0;
+    for (std::size_t i = o; i < targets.size(); i += outputs) mean += targets[i] / rows;
+    for (std::size_t i = o; i < targets.size(); i += outputs) {
+      residual += (targets[i] - predictions[i]) * (targets[i] - predictions[i]);
+      total += (targets[i] - mean) * (targets[i] - mean);
+    }
+  }
+  return total > 0.0 ? 1.0 - residual / total : std::numeric_limits<double>::quiet_NaN();
+}
+
 RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
                                                std::size_t sample_count,
                                                std::span<const double> targets, double noise_std) {

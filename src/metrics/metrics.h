@@ -170,6 +170,12 @@ class Coverage {
   std::vector<Mean> observed_;
 };
 
+/// Coefficient of determination of predictions and targets [n, outputs]: 1 - sum (y - p)^2 /
+/// sum (y - m)^2 over rows and outputs, m the mean of an output's targets. At most 1; 0 for the
+/// mean of these targets, negative for what is worse. NaN where no target differs from its mean.
+double r_squared(std::span<const double> predictions, std::span<const double> targets,
+                 std::size_t outputs);
+
 struct RegressionScore {
   double mse = 0.0;
   double nll = 0.0;  ///< nats per row; NaN where the prediction has no density

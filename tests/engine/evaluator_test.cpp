@@ -400,5 +400,73 @@ TEST(Learner, SaysWhatDoesNotFit) {
               HasSubstr("finite"));
 }
 
+/// Two classes that a threshold divides, but for every fourth task, whose queries are of one class.
+class TwoClasses final : public EpisodeSource {
+ public:
+  TaskShape shape() const override {
+    return {.input = {.channels = 1}, .outputs = 2, .support = 4, .query = 6};
+  }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    for (std::size_t i = 0; i < 4; ++i) {
+      slot.support_label[i] = static_cast<std::int32_t>(i % 2);
+      slot.support_x[i] = slot.support_label[i] == 1 ? 1.0f : -1.0f;
+    }
+    for (std::size_t i = 0; i < 6; ++i) {
+      slot.query_label[i] = id.task % 4 == 3 ? 0 : static_cast<std::int32_t>(i % 2);
+      // The first row of class 0 lies above two of the three rows of class 1.
+      slot.query_x[i] = i == 0 ? 2.5f : slot.query_label[i] == 1 ? static_cast<float>(i) : -1.0f;
+    }
+  }
+  std::string describe() const override { return "two classes"; }
+};
+
+TEST(Evaluator, TwoClassesHaveAnAreaUnderTheCurve) {
+  const TempFolder folder;
+  const auto source = std::make_shared<TwoClasses>();
+  Config config;
+  config.algorithm = AlgorithmKind::protonet;
+  config.loss.type = LossType::cross_entropy;
+  config.network.layers = {1, 1};
+  config.train.steps = 1;
+  config.train.validate_every = 0;
+  config.evaluate.episodes = 8;
+  Trainer(config, source, {.run_folder = folder / "run", .device = "reference", .threads = 1})
+      .run();
+  const Evaluation e =
+      Evaluator(folder / "run", source, EvaluatorOptions{.device = "reference", .threads = 1})
+          .run();
+  // Of class 1 are 1, 3, 5, of class 0 2.5, -1, -1: the pair of 1 and 2.5 alone of nine is wrong.
+  ASSERT_TRUE(e.last().auroc);
+  EXPECT_NEAR(e.last().auroc->mean, 8.0 / 9.0, 1e-12);
+  EXPECT_EQ(e.last().auroc->episodes, 6u) << "two episodes have queries of one class";
+  EXPECT_TRUE(std::isnan(e.last().per_episode.auroc.at(3)));
+  EXPECT_THAT(e.table(), HasSubstr("AUROC"));
+  const Evaluation back = Evaluation::from_json(e.to_json());
+  EXPECT_EQ(back.last().auroc->mean, e.last().auroc->mean);
+  EXPECT_EQ(back.to_json(), e.to_json());
+}
+
+TEST(Evaluator, R2IsThatOfEachEpisode) {
+  const TempFolder folder;
+  const Config config = test::small_config("maml");
+  const Evaluation e =
+      Evaluator(train(folder, config), EvaluatorOptions{.device = "cpu", .threads = 1}).run();
+  // The support mean of an episode, by hand.
+  TaskBatch batch(sinusoids(config)->shape(), 1);
+  batch.draw(*sinusoids(config), {config.evaluate.seed, Split::test, 0, 0}, 0, 1);
+  double mean = 0.0, centre = 0.0, residual = 0.0, total = 0.0;
+  for (const float y : batch.support_value) mean += static_cast<double>(y) / 4.0;
+  for (const float y : batch.query_value) centre += static_cast<double>(y) / 5.0;
+  for (const float y : batch.query_value) {
+    residual += std::pow(static_cast<double>(y) - mean, 2);
+    total += std::pow(static_cast<double>(y) - centre, 2);
+  }
+  const Score& support_mean = e.baselines.front();
+  EXPECT_EQ(support_mean.name, "support mean");
+  EXPECT_NEAR(support_mean.per_episode.r2.front(), 1.0 - residual / total, 1e-9);
+  ASSERT_TRUE(e.last().r2);
+  EXPECT_THAT(e.table(), HasSubstr("R2"));
+}
+
 }  // namespace
 }  // namespace kshot

@@ -243,5 +243,18 @@ TEST(Regression, PointEstimatesHaveNoDensityAndNoBands) {
                Error);
 }
 
+TEST(RSquared, IsOneForTheTargetsAndZeroForTheirMean) {
+  const std::vector<double> targets = {1.0, 2.0, 6.0};
+  EXPECT_EQ(r_squared(targets, targets, 1), 1.0);
+  EXPECT_NEAR(r_squared(std::vector<double>{3.0, 3.0, 3.0}, targets, 1), 0.0, 1e-15);
+  // (0 - 1)^2 + (0 - 2)^2 + (0 - 6)^2 = 41, about the mean 4 + 1 + 9 = 14.
+  EXPECT_NEAR(r_squared(std::vector<double>{0.0, 0.0, 0.0}, targets, 1), 1.0 - 41.0 / 14.0, 1e-14);
+  // Two outputs, rows (1, 10) and (3, 10): residual 1 + 4, about the means 2 + 0.
+  EXPECT_NEAR(r_squared(std::vector<double>{2.0, 10.0, 3.0, 12.0},
+                        std::vector<double>{1.0, 10.0, 3.0, 10.0}, 2),
+              1.0 - 5.0 / 2.0, 1e-14);
+  EXPECT_TRUE(std::isnan(r_squared(std::vector<double>{1.0}, std::vector<double>{1.0}, 1)));
+}
+
 }  // namespace
 }  // namespace kshot::metrics
