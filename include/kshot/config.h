@@ -36,6 +36,7 @@ struct Config;
 CountRange episode_ways(const Config& config);
 enum class Order { first, second };
 enum class LossType { cross_entropy, mse, gaussian_nll };
+enum class NoiseKind { fixed, learned };
 enum class RateKind { weight, layer };
 enum class AbmlRates { fixed, layer, weight };
 enum class OptimizerKind { adam, sgd };
@@ -79,6 +80,7 @@ struct Config {
   struct LossTable {
     LossType type = LossType::mse;
     double noise_std = 1.0;
+    NoiseKind noise = NoiseKind::fixed;  ///< gaussian_nll: learned starts at noise_std
     bool operator==(const LossTable&) const = default;
   } loss;
 

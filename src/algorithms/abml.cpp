@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "algorithms/adaptation.h"
 #include "algorithms/common.h"
 #include "algorithms/factories.h"
+#include "algorithms/observation_noise.h"
 
 namespace kshot {
 namespace {
@@ -39,8 +41,10 @@ constexpr double moved_threshold = 0.01;
 constexpr double collapsed_log_sigma = -9.0;
 
 struct AbmlShared {
+  explicit AbmlShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared mu, s;
   RatePlan rates;
+  ObservationNoise noise;
 };
 
 struct AbmlSpec {
@@ -62,8 +66,13 @@ class AbmlProgram final : public TaskProgram {
     loss_ = wave_->block(1);
     gradients_ = {prior_.mu, prior_.s};
     if (spec_.adaptation.learn_rates) {
-      for (int i = 0; i < 2; ++i) gradients_.push_back(wave_->weights());
+      rate_gradients_ = {wave_->weights(), wave_->weights()};
+      gradients_.insert(gradients_.end(), rate_gradients_.begin(), rate_gradients_.end());
     }
+    if (!shared_.noise.learned()) return;
+    noise_.emplace(*wave_, shared_.noise);
+    gradients_.push_back(noise_->gradient());
+    adaptation_.learn_noise(noise_->kappa(), noise_->gradient());
   }
 
   Wave& wave() override { return *wave_; }
@@ -71,6 +80,7 @@ class AbmlProgram final : public TaskProgram {
   void meta_gradient(const StepContext& context) override {
     context_ = context;
     wave_->fill(loss_, 0.0);
+    if (noise_) noise_->begin();
     if (adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates, spec_.outer,
                                   prior_, loss_)) {
       return;
@@ -89,15 +99,15 @@ class AbmlProgram final : public TaskProgram {
       pass.scale = scale;
       wave_->gaussian_gradient(pass, 1.0, v_.mu, v_.s, loss_);
     }
+    if (noise_) noise_->outer(loss_, std::vector{v_.mu, v_.s});
     if (outer.kl_weight != 0.0) {
       const StateBlocks& q = adaptation_.current();
       const StateBlocks& p = adaptation_.prior();
       wave_->kl({q.mu, q.s, p.mu, p.s, {outer.kl_weight, rows}}, loss_, v_.mu, v_.s, prior_.mu,
                 prior_.s);
     }
-    const std::span<const Block> rate_gradients = std::span(gradients_).subspan(2);
-    for (const Block b : rate_gradients) wave_->fill(b, 0.0);
-    v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, rate_gradients);
+    for (const Block b : rate_gradients_) wave_->fill(b, 0.0);
+    v_ = adaptation_.adjoint(context, shared_.rates, v_, prior_, rate_gradients_);
     wave_->axpy(prior_.mu, 1.0, v_.mu);
     wave_->axpy(prior_.s, 1.0, v_.s);
   }
@@ -111,6 +121,8 @@ class AbmlProgram final : public TaskProgram {
     wave_->broadcast(p.mu, *shared_.mu);
     wave_->broadcast(p.s, *shared_.s);
     const auto tasks = static_cast<std::size_t>(wave_->count());
+    const std::size_t stride = noise_ ? 4 : 3;
+    if (noise_) noise_->metrics(values.subspan(3), stride);
     std::vector<double> state[4];
     const Block blocks[] = {q.mu, q.s, p.mu, p.s};
     for (int b = 0; b < 4; ++b) {
@@ -126,9 +138,9 @@ class AbmlProgram final : public TaskProgram {
         moved += std::abs(s - prior) > moved_threshold ? 1.0 : 0.0;
         log_sigma += s;
       }
-      values[3 * t] = kl;
-      values[3 * t + 1] = moved / static_cast<double>(width_);
-      values[3 * t + 2] = log_sigma / static_cast<double>(width_);
+      values[stride * t] = kl;
+      values[stride * t + 1] = moved / static_cast<double>(width_);
+      values[stride * t + 2] = log_sigma / static_cast<double>(width_);
     }
   }
 
@@ -138,6 +150,7 @@ class AbmlProgram final : public TaskProgram {
 
   void predict(const StepContext& context, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
+    if (noise_) noise_->begin();
     adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, options.steps, false,
                       [&](int step) {
                         if (!options.every_step && step != options.steps) return;
@@ -170,6 +183,8 @@ class AbmlProgram final : public TaskProgram {
   StepContext context_;
   Block loss_, outputs_;
   StateBlocks v_, prior_;
+  std::optional<TaskNoise> noise_;
+  std::vector<Block> rate_gradients_;
   std::vector<Block> gradients_;
 };
 
@@ -179,7 +194,8 @@ class Abml final : public Algorithm {
       : network_(std::move(network)),
         loss_(make_loss(config)),
         rate_(config, *network_),
-        table_(config.abml) {
+        table_(config.abml),
+        shared_(ObservationNoise(config, *network_)) {
     spec_.adaptation.steps = config.inner.steps;
     spec_.adaptation.second_order = config.inner.order == Order::second;
     spec_.adaptation.gaussian = true;
@@ -190,13 +206,15 @@ class Abml final : public Algorithm {
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
     spec_.outer = {table_.support_in_outer, table_.samples_outer, table_.kl_weight_outer};
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
-    if (table_.rates == AbmlRates::fixed) return;
-    spec_.adaptation.learn_rates = true;
-    for (const char* name : {"alpha_mu", "alpha_log_sigma"}) {
-      const bool per_tensor = table_.rates == AbmlRates::layer;
-      learned_.emplace_back(name, config, *network_, LearnedRates::Layout{per_tensor, 0});
-      groups_.push_back(learned_.back().group());
+    spec_.adaptation.learn_rates = table_.rates != AbmlRates::fixed;
+    if (spec_.adaptation.learn_rates) {
+      for (const char* name : {"alpha_mu", "alpha_log_sigma"}) {
+        const bool per_tensor = table_.rates == AbmlRates::layer;
+        learned_.emplace_back(name, config, *network_, LearnedRates::Layout{per_tensor, 0});
+        groups_.push_back(learned_.back().group());
+      }
     }
+    if (shared_.noise.learned()) groups_.push_back(shared_.noise.group());
   }
 
   std::string name() const override { return "abml"; }
@@ -207,17 +225,21 @@ class Abml final : public Algorithm {
         network_->initial_weights(seed),
         std::vector<double>(network_->size(), table_.log_sigma_init)};
     for (const LearnedRates& rates : learned_) values.push_back(rates.initial());
+    if (shared_.noise.learned()) values.push_back(shared_.noise.initial());
     return values;
   }
   int samples() const override { return spec_.outer.samples; }
   bool bayesian() const override { return true; }
   std::vector<std::size_t> gradient_widths() const override {
-    return std::vector<std::size_t>(groups_.size(), network_->size());
+    std::vector<std::size_t> widths(2 + learned_.size(), network_->size());
+    if (shared_.noise.learned()) widths.push_back(1);
+    return widths;
   }
   void prepare(backend::Backend& backend, std::span<const Shared> parameters,
                const StepContext& /*context*/) override {
     shared_.mu = parameters[0];
     shared_.s = parameters[1];
+    if (shared_.noise.learned()) shared_.noise.prepare(backend, parameters.back());
     if (learned_.empty()) {
       rate_.prepare(backend);
       shared_.rates = rate_.plan();
@@ -244,13 +266,18 @@ class Abml final : public Algorithm {
     for (std::size_t i = 0; i < learned_.size(); ++i) {
       learned_[i].finish(backend, means.subspan(2 + i, 1), *gradients[2 + i]);
     }
+    if (shared_.noise.learned()) backend.assign(*gradients.back(), *means.back());
     if (table_.hyper_prior_weight == 0.0) return;
     backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape, table_.gamma_rate,
                         table_.hyper_prior_weight, *gradients[0], *gradients[1], outside);
   }
   /// The effective KL(q || p) of a task after its inner steps in nats, the share of weights whose
-  /// sigma left the prior's, and the mean log sigma.
-  std::vector<std::string> metrics() const override { return {"kl", "sigma_moved", "log_sigma"}; }
+  /// sigma left the prior's, the mean log sigma, and the noise where it is learned.
+  std::vector<std::string> metrics() const override {
+    std::vector<std::string> names = {"kl", "sigma_moved", "log_sigma"};
+    if (shared_.noise.learned()) names.emplace_back(TaskNoise::metric);
+    return names;
+  }
   std::string warning(std::span<const double> means) const override {
     if (means[2] < collapsed_log_sigma) {
       return fmt::format(

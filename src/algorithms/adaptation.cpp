@@ -39,6 +39,12 @@ Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec
   if (bytes <= kept_draw_bytes) draws_.resize(draws);
 }
 
+void Adaptation::learn_noise(Block kappa, Block gradient) {
+  kappa_ = kappa;
+  noise_gradient_ = gradient;
+  scaled_direction_ = {wave_.weights(), wave_.weights()};
+}
+
 StateBlocks Adaptation::iterate(std::size_t index) {
   while (iterates_.size() <= index) {
     StateBlocks next;
@@ -147,6 +153,14 @@ StateBlocks Adaptation::inner_gradient(const StepContext& context, int k, const 
   for (int s = 0; s < spec_.samples; ++s) {
     wave_.gaussian_gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, g.mu, g.s, {});
   }
+  if (kappa_) {
+    wave_.scale_by(g.mu, kappa_);
+    wave_.scale_by(g.s, kappa_);
+  }
+  if (keep && spec_.second_order && kappa_) {
+    if (likelihood_mu_.size() <= step) likelihood_mu_.push_back(wave_.weights());
+    wave_.copy(likelihood_mu_[step], g.mu);
+  }
   if (keep && spec_.second_order) {
     if (likelihood_s_.size() <= step) likelihood_s_.push_back(wave_.weights());
     wave_.copy(likelihood_s_[step], g.s);
@@ -233,7 +247,7 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
                                const backend::SharedVector& s, const RatePlan& rates,
                                const GaussianOuter& outer, const StateBlocks& gradient,
                                Block loss) {
-  if (spec_.estimator != backend::Estimator::weight || spec_.learn_rates) return false;
+  if (spec_.estimator != backend::Estimator::weight || spec_.learn_rates || kappa_) return false;
   const auto samples = static_cast<std::size_t>(spec_.samples);
   Wave::GaussianDescent descent;
   descent.set = spec_.inner_set;
@@ -300,6 +314,21 @@ Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rate
   return v;
 }
 
+/// The direction of the likelihood's Hessian-vector product where that of the adjoint step is d:
+/// kappa d where the noise is learned, whose gradient it adds to.
+StateBlocks Adaptation::likelihood_direction(int k, const StateBlocks& d) {
+  if (!kappa_) return d;
+  const auto step = static_cast<std::size_t>(k);
+  wave_.multiply_fold(noise_gradient_, 2.0, d.mu, likelihood_mu_[step]);
+  wave_.multiply_fold(noise_gradient_, 2.0, d.s, likelihood_s_[step]);
+  const StateBlocks& u = scaled_direction_;
+  wave_.copy(u.mu, d.mu);
+  wave_.copy(u.s, d.s);
+  wave_.scale_by(u.mu, kappa_);
+  wave_.scale_by(u.s, kappa_);
+  return u;
+}
+
 void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& rates,
                                   const StateBlocks& v, const StateBlocks& prior_gradient,
                                   std::span<const Block> rate_gradients) {
@@ -318,9 +347,10 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
     wave_.rate_multiply(d.mu, rates.at(k), v.mu);
     wave_.rate_multiply(d.s, rates.s_at(k), v.s);
     wave_.exponential(sigma_, state.s);
+    const StateBlocks u = likelihood_direction(k, d);
     for (int s = 0; s < spec_.samples; ++s) {
-      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), -1.0 / spec_.samples, d.mu,
-                                    d.s, v.mu, v.s);
+      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), -1.0 / spec_.samples, u.mu,
+                                    u.s, v.mu, v.s);
     }
     wave_.gaussian_curvature(spec_.estimator, -1.0, v.s, likelihood_s_[static_cast<std::size_t>(k)],
                              d.s);

@@ -62,6 +62,14 @@ class Adaptation {
  public:
   Adaptation(backend::Wave& wave, std::size_t width, const AdaptationSpec& spec);
 
+  /// For Gaussian states: multiplies the inner likelihood by `kappa` [1] of each task, which the
+  /// inner KL is not multiplied by:
+  ///   grad L_S = kappa g + w grad KL / n,  g the gradient of the mean support loss.
+  /// kappa is proportional to exp(-2 log_noise) (observation_noise.h), so that adjoint() adds
+  /// dL/dlog_noise through the inner steps, the sum over k of 2 <rate_k * v_{k+1}, kappa g_k> in mu
+  /// and s, to `gradient` [1]. With first order that path is cut.
+  void learn_noise(backend::Block kappa, backend::Block gradient);
+
   /// Starts at `initial` (broadcast to all tasks; it is the prior of a Gaussian too) and takes
   /// `steps` inner steps. With `keep` all iterates stay for the adjoint. `visit(k)` (optional) sees
   /// each iterate, 0 to steps, as current().
@@ -102,7 +110,8 @@ class Adaptation {
   };
   /// Adapts from `mu` and `s`, adds the outer loss to `loss` and overwrites `gradient` with its
   /// gradient by both, the path through the prior included, where the backend does all of that at
-  /// once. False where it does not, and where the rates are learned; nothing is done then.
+  /// once. False where it does not, and where the rates or the noise are learned; nothing is done
+  /// then.
   bool differentiate(const StepContext& context, const backend::SharedVector& mu,
                      const backend::SharedVector& s, const RatePlan& rates,
                      const GaussianOuter& outer, const StateBlocks& gradient, backend::Block loss);
@@ -135,6 +144,7 @@ class Adaptation {
                              bool keep);
   backend::Block adjoint_point(const StepContext& context, const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
+  StateBlocks likelihood_direction(int k, const StateBlocks& d);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                         const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
 
@@ -151,7 +161,12 @@ class Adaptation {
   std::vector<KeptDraw> draws_;
   std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
-  std::vector<StateBlocks> kept_gradients_;   ///< one per step, where the rates are learned
+  // Where the noise is learned: its blocks, a direction times kappa, and the likelihood's gradient
+  // in mu, one per step.
+  backend::Block kappa_, noise_gradient_;
+  StateBlocks scaled_direction_;
+  std::vector<backend::Block> likelihood_mu_;
+  std::vector<StateBlocks> kept_gradients_;  ///< one per step, where the rates are learned
 };
 
 }  // namespace kshot

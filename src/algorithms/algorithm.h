@@ -21,6 +21,12 @@ struct ParameterGroup {
   std::size_t size = 0;
 };
 
+/// "theta.layers.0.weight", as checkpoints and cases name it; a tensor without a name has that of
+/// its group ("log_noise").
+inline std::string full_name(const ParameterGroup& group, const ParameterTensor& tensor) {
+  return tensor.name.empty() ? group.name : group.name + "." + tensor.name;
+}
+
 /// A vector that every training task keeps from one of its steps to the next ("task_mu").
 struct MemoryGroup {
   std::string name;

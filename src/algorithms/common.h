@@ -12,6 +12,8 @@
 
 namespace kshot {
 
+/// Where the noise of gaussian_nll is learned, that is mse: the noise acts outside of the waves
+/// (observation_noise.h).
 inline backend::Loss make_loss(const Config& config) {
   backend::Loss loss;
   switch (config.loss.type) {
@@ -26,6 +28,9 @@ inline backend::Loss make_loss(const Config& config) {
       break;
   }
   loss.noise_std = config.loss.noise_std;
+  if (loss.kind == backend::LossKind::gaussian_nll && config.loss.noise == NoiseKind::learned) {
+    loss.kind = backend::LossKind::mse;
+  }
   return loss;
 }
 

@@ -4,11 +4,13 @@
 // meta-batch and the prior together: nothing is unrolled. docs/mathematics.md has the bounds.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "algorithms/adaptation.h"
 #include "algorithms/common.h"
 #include "algorithms/factories.h"
+#include "algorithms/observation_noise.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -37,9 +39,11 @@ struct HviSpec {
 
 /// What a program reads of its algorithm, set by prepare().
 struct HviShared {
+  explicit HviShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared mu, s;              ///< psi
   Shared prior_mu, prior_s;  ///< psi + kappa_posterior * noise
   BoundTerms terms;
+  ObservationNoise noise;
 };
 
 /// A task's objective B(er, KL) and its derivatives, as scalars of the wave's tasks.
@@ -155,6 +159,9 @@ class HviProgram final : public TaskProgram {
     one_ = wave_->block(1);
     gradients_ = {prior_gradient_.mu, prior_gradient_.s, bound_.by_hyper, bound_.inverse_rows};
     memory_ = {q_.mu, q_.s, m_.mu, m_.s, v_.mu, v_.s, count_};
+    if (!shared_.noise.learned()) return;
+    noise_.emplace(*wave_, shared_.noise);
+    gradients_.push_back(noise_->gradient());
   }
 
   Wave& wave() override { return *wave_; }
@@ -167,6 +174,9 @@ class HviProgram final : public TaskProgram {
   }
   std::span<const Block> gradients() const override { return gradients_; }
   Block loss() const override { return bound_.loss; }
+  void metrics(std::span<double> values) override {
+    if (noise_) noise_->metrics(values, 1);
+  }
   std::span<const Block> memory() const override { return memory_; }
   std::vector<NamedBlock> memory_gradients() const override {
     return {{"task_mu", gradient_.mu}, {"task_log_sigma", gradient_.s}};
@@ -202,6 +212,7 @@ class HviProgram final : public TaskProgram {
       wave_->fill(b, 0.0);
     }
     wave_->exponential(sigma_, q_.s);
+    if (noise_) noise_->begin();
     for (int s = 0; s < spec_.samples; ++s) {
       backend::GaussianPass pass;
       pass.set = Set::support;
@@ -215,6 +226,9 @@ class HviProgram final : public TaskProgram {
       }
       wave_->gaussian_gradient(pass, 1.0, gradient_.mu, gradient_.s, bound_.error);
     }
+    // A bound with a learned noise is er + f(KL), because the configuration refuses seeger. Its
+    // derivative by log_noise is that of er.
+    if (noise_) noise_->outer(bound_.error, std::vector{gradient_.mu, gradient_.s});
     StateBlocks to_prior;
     if (prior_gradient) {
       to_prior = prior_gradient_;
@@ -268,6 +282,7 @@ class HviProgram final : public TaskProgram {
   StateBlocks q_, m_, v_;
   StateBlocks prior_, gradient_, kl_gradient_, prior_gradient_;
   Block sigma_, count_, one_;
+  std::optional<TaskNoise> noise_;
   std::vector<Block> gradients_, memory_;
 };
 
@@ -277,12 +292,14 @@ class Hvi final : public Algorithm {
       : network_(std::move(network)),
         loss_(make_loss(config)),
         steps_(config.inner.steps),
-        table_(config.hvi) {
+        table_(config.hvi),
+        shared_(ObservationNoise(config, *network_)) {
     spec_.bound = table_.bound;
     spec_.delta = table_.delta;
     spec_.samples = table_.samples;
     spec_.adam.learning_rate = config.inner.learning_rate;
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
+    if (shared_.noise.learned()) groups_.push_back(shared_.noise.group());
     const std::size_t d = network_->size();
     memory_ = {{"task_mu", d},   {"task_log_sigma", d},   {"task_mu.m", d}, {"task_log_sigma.m", d},
                {"task_mu.v", d}, {"task_log_sigma.v", d}, {"count", 1}};
@@ -292,15 +309,20 @@ class Hvi final : public Algorithm {
   std::string name() const override { return "hvi"; }
   const std::vector<ParameterGroup>& groups() const override { return groups_; }
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
-    return {network_->initial_weights(seed),
-            std::vector<double>(network_->size(), table_.log_sigma_init)};
+    std::vector<std::vector<double>> values = {
+        network_->initial_weights(seed),
+        std::vector<double>(network_->size(), table_.log_sigma_init)};
+    if (shared_.noise.learned()) values.push_back(shared_.noise.initial());
+    return values;
   }
   int steps() const override { return steps_; }
   /// Training needs few samples; a prediction of so few would be noise.
   int samples() const override { return std::max(spec_.samples, 10); }
   bool bayesian() const override { return true; }
   std::vector<std::size_t> gradient_widths() const override {
-    return {network_->size(), network_->size(), 1, 1};
+    std::vector<std::size_t> widths = {network_->size(), network_->size(), 1, 1};
+    if (shared_.noise.learned()) widths.push_back(1);
+    return widths;
   }
 
   const std::vector<MemoryGroup>& memory() const override { return memory_; }
@@ -333,6 +355,7 @@ class Hvi final : public Algorithm {
     }
     shared_.mu = parameters[0];
     shared_.s = parameters[1];
+    if (shared_.noise.learned()) shared_.noise.prepare(backend, parameters[2]);
     const Shared priors[] = {shared_.prior_mu, shared_.prior_s};
     const double kappa = table_.kappa_posterior;
     double squares = 0.0;
@@ -394,7 +417,12 @@ class Hvi final : public Algorithm {
       backend.add(*gradients[g], by_hyper / (table_.kappa_prior * table_.kappa_prior),
                   *parameters[g]);
     }
+    if (shared_.noise.learned()) backend.assign(*gradients[2], *means[4]);
     outside.step.add(outside.figure, value);
+  }
+  std::vector<std::string> metrics() const override {
+    if (!shared_.noise.learned()) return {};
+    return {TaskNoise::metric};
   }
   std::string divergence_hint() const override {
     return spec_.bound == Bound::mcallester

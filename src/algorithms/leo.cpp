@@ -14,12 +14,14 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "algorithms/adaptation.h"
 #include "algorithms/common.h"
 #include "algorithms/factories.h"
+#include "algorithms/observation_noise.h"
 #include "backend/generator.h"
 #include "kshot/random.h"
 
@@ -36,9 +38,13 @@ using backend::Wave;
 
 /// What a program reads of its algorithm, set by prepare().
 struct LeoShared {
+  explicit LeoShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared theta;        ///< the shared networks, then latent_lr [L], finetune_lr [P]
   Shared latent_lr;    ///< [L]
   Shared finetune_lr;  ///< [D]: a rate a weight
+  /// Those vectors, times kappa where the noise is learned (observation_noise.h).
+  backend::Rate latent_rate, finetune_rate;
+  ObservationNoise noise;
 };
 
 struct LeoSpec {
@@ -72,6 +78,11 @@ class LeoProgram final : public TaskProgram {
     g_latent_lr_ = wave_->block(generator.latent());
     g_finetune_lr_ = wave_->weights();
     gradients_ = {g_theta_, g_latent_lr_, g_finetune_lr_};
+    if (!shared_.noise.learned()) return;
+    target_noise_.emplace(*wave_, shared_.noise);
+    gradients_.push_back(target_noise_->gradient());
+    latent_scratch_ = wave_->block(generator.latent());
+    weights_scratch_ = wave_->weights();
   }
 
   Wave& wave() override { return *wave_; }
@@ -94,9 +105,14 @@ class LeoProgram final : public TaskProgram {
     Wave::Pass query{Set::query, finetune_.current().mu, {1.0, Scale::By::query}};
     query.dropout = dropout(context, t.dropout_rate, pass_key(t.latent_steps + t.finetune_steps));
     wave_->gradient(query, v_, false, loss_);
+    if (target_noise_) {
+      target_noise_->begin();
+      target_noise_->outer(loss_, {&v_, 1});
+    }
     v_ = finetune_.adjoint(context, finetune_rates(), {v_, {}}, {}, {&g_finetune_lr_, 1}).mu;
     generator_->decode_pullback(*shared_.theta, latents(last, true), v_, v_z_, g_theta_);
     for (int k = t.latent_steps - 1; k >= 0; --k) adjoint_step(context, k);
+    if (target_noise_) add_inner_noise();
 
     if (t.encoder_penalty > 0.0) {
       wave_->mean_square(loss_, t.encoder_penalty, iterates_[last].z, iterates_[0].z, v_z_);
@@ -111,6 +127,9 @@ class LeoProgram final : public TaskProgram {
   }
   std::span<const Block> gradients() const override { return gradients_; }
   Block loss() const override { return loss_; }
+  void metrics(std::span<double> values) override {
+    if (target_noise_) target_noise_->metrics(values, 1);
+  }
 
   void outputs_after_gradient(const std::function<void(int, Block)>& visit) override {
     outputs(backend::NormStatistics::batch);
@@ -168,8 +187,8 @@ class LeoProgram final : public TaskProgram {
   /// What dropout of a classification is keyed by; 0 is the encoder's.
   static std::uint32_t pass_key(int pass) { return static_cast<std::uint32_t>(pass) + 1; }
 
-  RatePlan finetune_rates() const { return {{{0.0, shared_.finetune_lr.get()}}}; }
-  backend::Rate latent_rate() const { return {0.0, shared_.latent_lr.get()}; }
+  RatePlan finetune_rates() const { return {{shared_.finetune_rate}}; }
+  backend::Rate latent_rate() const { return shared_.latent_rate; }
   Iterate& iterate(std::size_t index) {
     while (iterates_.size() <= index) {
       iterates_.push_back({wave_->block(z_width_), wave_->block(eps_width_), wave_->weights(),
@@ -245,6 +264,17 @@ class LeoProgram final : public TaskProgram {
     wave_->axpy(v_z_, -1.0, h_z_);
   }
 
+  /// The gradients by kappa times the rates become those by the rates, and the noise's own gets its
+  /// path through both loops (observation_noise.h).
+  void add_inner_noise() {
+    if (spec_.second_order) {
+      target_noise_->inner(shared_.latent_rate, g_latent_lr_, latent_scratch_);
+      target_noise_->inner(shared_.finetune_rate, g_finetune_lr_, weights_scratch_);
+    }
+    wave_->scale_by(g_latent_lr_, target_noise_->kappa());
+    wave_->scale_by(g_finetune_lr_, target_noise_->kappa());
+  }
+
   void outputs(backend::NormStatistics statistics) {
     outputs_ = wave_->outputs(Set::query);
     wave_->value({Set::query, finetune_.current().mu, {}}, {}, outputs_, statistics);
@@ -263,6 +293,8 @@ class LeoProgram final : public TaskProgram {
   Block v_;
   Block loss_, outputs_;
   Block g_theta_, g_latent_lr_, g_finetune_lr_;
+  std::optional<TaskNoise> target_noise_;
+  Block latent_scratch_, weights_scratch_;
   std::vector<Block> gradients_;
 };
 
@@ -289,7 +321,9 @@ std::shared_ptr<const Network> perceptron(const std::string& name, int inputs,
 class Leo final : public Algorithm {
  public:
   Leo(const Config& config, std::shared_ptr<const Network> network)
-      : network_(std::move(network)), loss_(make_loss(config)) {
+      : network_(std::move(network)),
+        loss_(make_loss(config)),
+        shared_(ObservationNoise(config, *network_)) {
     const Config::LeoTable& t = config.leo;
     spec_.table = t;
     spec_.second_order = config.inner.order == Order::second;
@@ -316,6 +350,7 @@ class Leo final : public Algorithm {
     g.by_label = spec_.head;
     set_offsets();
     set_group();
+    if (shared_.noise.learned()) groups_.push_back(shared_.noise.group());
   }
 
   std::string name() const override { return "leo"; }
@@ -353,11 +388,15 @@ class Leo final : public Algorithm {
           weights, values.begin() +
                        static_cast<std::ptrdiff_t>(groups_[0].tensors[decoder_matrix_ + 1].offset));
     }
-    return {values};
+    std::vector<std::vector<double>> all = {std::move(values)};
+    if (shared_.noise.learned()) all.push_back(shared_.noise.initial());
+    return all;
   }
 
   std::vector<std::size_t> gradient_widths() const override {
-    return {groups_[0].size, spec_.generator.latent(), network_->size()};
+    std::vector<std::size_t> widths = {groups_[0].size, spec_.generator.latent(), network_->size()};
+    if (shared_.noise.learned()) widths.push_back(1);
+    return widths;
   }
 
   void prepare(backend::Backend& backend, std::span<const Shared> parameters,
@@ -369,6 +408,15 @@ class Leo final : public Algorithm {
     }
     backend.gather(*shared_.latent_lr, *shared_.theta, latent_index_);
     backend.gather(*shared_.finetune_lr, *shared_.theta, finetune_index_);
+    shared_.latent_rate = {0.0, shared_.latent_lr.get()};
+    shared_.finetune_rate = {0.0, shared_.finetune_lr.get()};
+    if (!shared_.noise.learned()) return;
+    shared_.noise.prepare(backend, parameters.back());
+    backend::Rate* const rates[] = {&shared_.latent_rate, &shared_.finetune_rate};
+    const std::size_t widths[] = {latent_index_.size(), finetune_index_.size()};
+    for (std::size_t i = 0; i < 2; ++i) {
+      *rates[i] = shared_.noise.scaled(backend, {rates[i], 1}, widths[i], i).front();
+    }
   }
 
   std::unique_ptr<TaskProgram> open(backend::Backend& backend,
@@ -390,6 +438,7 @@ class Leo final : public Algorithm {
     backend.assign(g, *means[0]);
     backend.scatter_add(g, *means[1], latent_index_, true);
     backend.scatter_add(g, *means[2], finetune_index_, true);
+    if (shared_.noise.learned()) backend.assign(*gradients[1], *means[3]);
     if (spec_.table.l2_weight > 0.0) {
       backend.l2_penalty(*parameters[0], matrices_, spec_.table.l2_weight, g, outside);
     }
@@ -401,6 +450,10 @@ class Leo final : public Algorithm {
     }
   }
 
+  std::vector<std::string> metrics() const override {
+    if (!shared_.noise.learned()) return {};
+    return {TaskNoise::metric};
+  }
   std::string divergence_hint() const override {
     return "the learned step sizes are too large for this loss (lower leo.latent_lr_init, "
            "leo.finetune_lr_init or optimizer.learning_rate, or clip the gradients)";

@@ -705,6 +705,8 @@ class Backend {
   virtual void multiply(SharedVector& dst, const SharedVector& src) = 0;
   /// dst += a src.
   virtual void add(SharedVector& dst, double a, const SharedVector& src) = 0;
+  /// dst = exp(src), element by element; dst may be src.
+  virtual void exponential(SharedVector& dst, const SharedVector& src) = 0;
   /// Adds the sum of squares, in fixed order, in double precision; of elements first cut to +-clip
   /// where clip > 0.
   virtual void squared_norm(const SharedVector& v, double clip, Sum to) = 0;

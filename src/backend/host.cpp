@@ -275,6 +275,14 @@ void HostBackend<T>::add(SharedVector& dst, double a, const SharedVector& src) {
 }
 
 template <typename T>
+void HostBackend<T>::exponential(SharedVector& dst, const SharedVector& src) {
+  check_sizes(dst.size(), src.size());
+  T* const d = host<T>(dst).data();
+  const T* const s = host<T>(src).data();
+  for (std::size_t i = 0; i < dst.size(); ++i) d[i] = std::exp(s[i]);
+}
+
+template <typename T>
 void HostBackend<T>::squared_norm(const SharedVector& v, double clip, Sum to) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);

@@ -127,6 +127,7 @@ class HostBackend : public Backend {
   void assign(SharedVector& dst, const SharedVector& src) override;
   void multiply(SharedVector& dst, const SharedVector& src) override;
   void add(SharedVector& dst, double a, const SharedVector& src) override;
+  void exponential(SharedVector& dst, const SharedVector& src) override;
   void squared_norm(const SharedVector& v, double clip, Sum to) override;
   void gather(SharedVector& dst, const SharedVector& src,
               std::span<const std::uint32_t> index) override;

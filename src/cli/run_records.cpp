@@ -54,6 +54,7 @@ std::vector<report::TrainingCurve> training_curves(const fs::path& file, const s
         add(record, "kl", "KL from the prior, nats a task", false);
         add(record, "sigma_moved", "share of weights whose sigma left the prior's", false);
         add(record, "log_sigma", "mean log sigma", false);
+        add(record, "noise_std", "learned observation noise, standard deviation", false);
       } else if (kind == "validation") {
         add(record, "accuracy", "accuracy", true);
         add(record, "mse", "mean squared error", true);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 
 #include "base/memory.h"
@@ -194,13 +195,25 @@ bool is_classification(const Config& config) {
   return config.loss.type == LossType::cross_entropy;
 }
 
-double predictive_noise(const Config& config, const Network& network, const Algorithm& algorithm) {
-  if (is_closed_form(config.algorithm)) return 0.0;  // its own variance, or none
-  if (config.loss.type == LossType::gaussian_nll) return config.loss.noise_std;
-  if (config.loss.type == LossType::mse && algorithm.bayesian()) {
-    return std::sqrt(0.5 * network.outputs());
+double observation_noise(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  if (config.loss.type != LossType::gaussian_nll || is_closed_form(config.algorithm)) return 0.0;
+  if (config.loss.noise == NoiseKind::fixed) return config.loss.noise_std;
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  const auto group = std::ranges::find(groups, "log_noise", &ParameterGroup::name);
+  double log_noise = 0.0;
+  assembly.parameters[static_cast<std::size_t>(group - groups.begin())]->download(
+      std::span(&log_noise, 1));
+  return std::exp(log_noise);
+}
+
+double predictive_noise(const Assembly& assembly) {
+  const Config& config = assembly.config;
+  if (config.loss.type == LossType::mse && !is_closed_form(config.algorithm) &&
+      assembly.algorithm->bayesian()) {
+    return std::sqrt(0.5 * assembly.network->outputs());
   }
-  return 0.0;
+  return observation_noise(assembly);
 }
 
 }  // namespace kshot

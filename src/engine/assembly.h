@@ -51,9 +51,13 @@ Config prediction_config(Config config);
 PredictOptions predict_options(const Config& config, const Algorithm& algorithm);
 
 bool is_classification(const Config& config);
+/// Standard deviation of the observation noise of the loss: 0 unless that is gaussian_nll, and for
+/// closed-form heads, which have their own variance; where it is learned, as the parameters are
+/// now.
+double observation_noise(const Assembly& assembly);
 /// Observation noise of the predictive distribution: the loss's own where it has one; for a
 /// Bayesian model with squared error, whose exponential is the density of N(o, outputs/2), that;
 /// else 0 (a point without a distribution).
-double predictive_noise(const Config& config, const Network& network, const Algorithm& algorithm);
+double predictive_noise(const Assembly& assembly);
 
 }  // namespace kshot

@@ -185,7 +185,7 @@ void Checkpoint::store(const std::string& prefix, const ParameterGroup& group,
                        const std::vector<double>& flat, backend::Precision precision) {
   const std::vector<float> single(flat.begin(), flat.end());
   for (const ParameterTensor& tensor : group.tensors) {
-    const std::string name = prefix + group.name + "." + tensor.name;
+    const std::string name = prefix + full_name(group, tensor);
     tensors[name] =
         precision == backend::Precision::f64
             ? io::Tensor::from(std::span<const double>(flat).subspan(tensor.offset, tensor.size),
@@ -199,7 +199,7 @@ void Checkpoint::load(const std::string& prefix, const ParameterGroup& group,
                       backend::SharedVector& values) const {
   std::vector<double> flat(group.size);
   for (const ParameterTensor& tensor : group.tensors) {
-    const std::string name = prefix + group.name + "." + tensor.name;
+    const std::string name = prefix + full_name(group, tensor);
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
       throw Error(fmt::format("checkpoint {} is of another network or algorithm: it has no \"{}\"",

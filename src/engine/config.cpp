@@ -782,6 +782,13 @@ void check_hvi(const Config& config, const Locate& locate) {
     fail(locate("hvi.task_size"), "hvi.task_size",
          "expected at least 2 with hvi.bound = \"mcallester\", got 1");
   }
+  if (bound == Bound::seeger && config.loss.type == LossType::gaussian_nll &&
+      config.loss.noise == NoiseKind::learned) {
+    fail(
+        locate("loss.noise"), "loss.noise",
+        "hvi.bound = \"seeger\" takes the root of the loss, which learned noise can make negative; "
+        "expected \"fixed\", or another hvi.bound");
+  }
   // sqrt(2 e er) asks for er >= 0; the density of a Gaussian of this width reaches 1
   constexpr double narrowest = 0.39894228040143268;
   if (bound == Bound::seeger && config.loss.type == LossType::gaussian_nll &&

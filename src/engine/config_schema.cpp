@@ -77,6 +77,14 @@ struct Names<LossType> {
 };
 
 template <>
+struct Names<NoiseKind> {
+  static constexpr Named<NoiseKind> list[] = {
+      {"fixed", NoiseKind::fixed},
+      {"learned", NoiseKind::learned},
+  };
+};
+
+template <>
 struct Names<RateKind> {
   static constexpr Named<RateKind> list[] = {
       {"weight", RateKind::weight},
@@ -300,8 +308,15 @@ std::vector<Key> make_keys() {
               "is their own)."},
       {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
        .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
-       .doc = "Standard deviation of the observation noise; not used by `alpaca` and `dkt`, which "
-              "learn theirs."},
+       .doc = "Standard deviation of the observation noise, or where it starts with "
+              "`noise = \"learned\"`; not used by `alpaca` and `dkt`, which learn theirs."},
+      {KSHOT_TABLE_KEY(loss, noise),
+       .when = {{"loss.type", {"gaussian_nll"}}, {"algorithm", inner_loop_algorithms}},
+       .doc = "`fixed`: the noise stays at `noise_std`; `learned`: its logarithm (`log_noise` in a "
+              "checkpoint) is learned with the initial weights and shared by all tasks. An inner "
+              "step is proportional to `1/noise_std^2` either way: where the noise falls, inner "
+              "steps grow. Predictions, likelihoods and bands use the learned value. Not with "
+              "`hvi.bound = \"seeger\"`."},
 
       // ---- network
       {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},

@@ -206,7 +206,7 @@ Evaluation Evaluator::run() {
   const Algorithm& algorithm = *s.assembly.algorithm;
   const bool classify = is_classification(s.config);
   const PredictOptions predict = predict_options(s.config, algorithm);
-  const double noise = predictive_noise(s.config, *s.assembly.network, algorithm);
+  const double noise = predictive_noise(s.assembly);
   const auto samples = static_cast<std::size_t>(predict.samples);
 
   std::vector<Judged> judged(static_cast<std::size_t>(predict.steps) + 1);

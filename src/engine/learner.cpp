@@ -184,10 +184,7 @@ struct Learner::State {
       p.classification = is_classification(assembly.config);
       p.raw = episode.outputs[i];
       p.predictive_std = episode.std;
-      if (assembly.config.loss.type == LossType::gaussian_nll &&
-          !is_closed_form(assembly.config.algorithm)) {
-        p.noise_std = assembly.config.loss.noise_std;
-      }
+      p.noise_std = observation_noise(assembly);
       summarise(p, support.labels, is_closed_form(assembly.config.algorithm));
       predictions.push_back(std::move(p));
     }

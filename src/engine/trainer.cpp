@@ -444,7 +444,7 @@ struct Trainer::State {
     predict.samples = assembly.algorithm->samples();
     predict.every_step = false;
     const bool classify = is_classification(config);
-    const double noise = predictive_noise(config, *assembly.network, *assembly.algorithm);
+    const double noise = predictive_noise(assembly);
     metrics::ClassificationMetrics classification;
     metrics::RegressionMetrics regression;
     ValidationDetail detail;

@@ -166,7 +166,7 @@ void upload_parameters(const Inputs& inputs, const Assembly& assembly) {
     std::vector<double> flat(groups[g].size);
     for (const ParameterTensor& tensor : groups[g].tensors) {
       const std::vector<double> values =
-          inputs.numbers(groups[g].name + "." + tensor.name, tensor_shape(tensor));
+          inputs.numbers(full_name(groups[g], tensor), tensor_shape(tensor));
       std::ranges::copy(values, flat.begin() + static_cast<std::ptrdiff_t>(tensor.offset));
     }
     assembly.parameters[g]->upload(flat);
@@ -489,7 +489,7 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
     std::vector<double> flat(groups[g].size);
     scheduler.gradients()[g]->download(flat);
     for (const ParameterTensor& tensor : groups[g].tensors) {
-      put("grad." + groups[g].name + "." + tensor.name,
+      put("grad." + full_name(groups[g], tensor),
           std::span<const double>(flat).subspan(tensor.offset, tensor.size), tensor_shape(tensor));
     }
   }

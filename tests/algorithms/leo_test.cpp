@@ -94,9 +94,10 @@ struct LeoSetting {
   Config config;
   std::shared_ptr<const Network> network;
   TaskBatch single, twice;
-  Numbers theta;
+  Numbers theta;  ///< all parameters, group after group: the last is log_noise where it is learned
   StepContext context;
 
+  bool learned_noise() const { return config.loss.noise == NoiseKind::learned; }
   bool head() const { return config.loss.type == LossType::cross_entropy; }
   const TaskBatch& batch(const backend::Backend& b) const {
     return b.precision() == backend::Precision::f64 ? twice : single;
@@ -133,6 +134,9 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
     c.loss.type = LossType::cross_entropy;
   } else {
     c.loss.type = random.below(2) == 0 ? LossType::mse : LossType::gaussian_nll;
+    if (c.loss.type == LossType::gaussian_nll && stream(seed, 62).below(4) != 0) {
+      c.loss.noise = NoiseKind::learned;
+    }
     c.network.layers = {pick(random, 1, 2), 4, 3, pick(random, 1, 2)};
     c.network.activation = random.below(2) == 0 ? "tanh" : "relu";
   }
@@ -186,7 +190,7 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
   s.context.seed = seed;
   s.context.step = 7;
   const auto made = make_algorithm(c, s.network);
-  EXPECT_EQ(made->groups().size(), 1u);
+  EXPECT_EQ(made->groups().size(), s.learned_noise() ? 2u : 1u);
   for (const ParameterTensor& tensor : made->groups()[0].tensors) {
     for (std::size_t e = 0; e < tensor.size; ++e) {
       // small enough for loops that stay near: deviations are exp(u)
@@ -197,6 +201,7 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
       s.theta.push_back(static_cast<float>(v));
     }
   }
+  if (s.learned_noise()) s.theta.push_back(static_cast<float>(std::log(0.6)));
   s.name = fmt::format("seed {}: {}, {} order, K {} + {}, {} latents, {} kl, dropout {}", seed,
                        head ? fmt::format("{} x {} head", t.ways, t.dim) : "network",
                        c.inner.order == Order::first ? "first" : "second", t.latent_steps,
@@ -229,6 +234,11 @@ std::vector<Choice> choices(const LeoSetting& s) {
     all.push_back({"a latent a row", "a latent a class", t.latents == Latents::per_example});
   } else {
     all.push_back({"MSE", "Gaussian NLL", s.config.loss.type == LossType::mse});
+    all.push_back({"learned noise", "fixed noise", s.learned_noise()});
+    if (s.learned_noise()) {
+      const bool second = s.config.inner.order == Order::second;
+      all.push_back({"learned noise, second order", "learned noise, first order", second});
+    }
   }
   return all;
 }
@@ -254,6 +264,7 @@ class LeoObjective {
 
   double operator()(const Numbers& theta, Numbers* task_losses = nullptr) {
     double sum = 0.0;
+    noise_std_ = s_.learned_noise() ? std::exp(theta.back()) : s_.config.loss.noise_std;
     const auto tasks = static_cast<std::size_t>(s_.twice.tasks());
     for (std::size_t t = 0; t < tasks; ++t) {
       next_ = 0;
@@ -381,7 +392,7 @@ class LeoObjective {
         sum += std::log(total) - o[label];
         g[label] -= 1.0;
       } else {
-        const double std = s_.config.loss.noise_std;
+        const double std = noise_std_;
         const bool mse = s_.config.loss.type == LossType::mse;
         const double factor = mse ? 1.0 / static_cast<double>(o.size()) : 0.5 / (std * std);
         for (std::size_t i = 0; i < o.size(); ++i) {
@@ -561,8 +572,23 @@ class LeoObjective {
   std::size_t next_ = 0;
   bool recording_ = false;
   double value_ = 0.0;
+  double noise_std_ = 1.0;
   Numbers task_losses_;
 };
+
+/// The setting's parameters on a backend, one vector per group.
+std::vector<backend::Shared> upload(backend::Backend& backend, const Algorithm& algorithm,
+                                    const LeoSetting& s) {
+  std::vector<backend::Shared> parameters;
+  auto from = s.theta.begin();
+  for (const ParameterGroup& group : algorithm.groups()) {
+    const auto to = from + static_cast<std::ptrdiff_t>(group.size);
+    parameters.push_back(backend.shared(group.size));
+    parameters.back()->upload(Numbers(from, to));
+    from = to;
+  }
+  return parameters;
+}
 
 struct LeoResult {
   StepResult step;
@@ -571,12 +597,15 @@ struct LeoResult {
 
 LeoResult run(backend::Backend& backend, const LeoSetting& s) {
   const auto algorithm = make_algorithm(s.config, s.network);
-  std::vector<backend::Shared> parameters = {backend.shared(s.theta.size())};
-  parameters[0]->upload(s.theta);
+  const std::vector<backend::Shared> parameters = upload(backend, *algorithm, s);
   const TaskBatch& batch = s.batch(backend);
   Scheduler scheduler(backend, *algorithm, batch.shape());
-  LeoResult result{scheduler.step(parameters, batch, s.context), Numbers(s.theta.size())};
-  scheduler.gradients()[0]->download(result.gradient);
+  LeoResult result{scheduler.step(parameters, batch, s.context), {}};
+  for (const backend::Shared& g : scheduler.gradients()) {
+    Numbers values(g->size());
+    g->download(values);
+    result.gradient.insert(result.gradient.end(), values.begin(), values.end());
+  }
   return result;
 }
 
@@ -603,7 +632,9 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       EXPECT_EQ(got.step.diverged, 0u);
       EXPECT_NEAR(got.step.loss, objective.value(),
                   (twice ? 1e-11 : 2e-5) * (1.0 + std::abs(objective.value())));
-      const auto coordinates = chosen_coordinates(s.theta.size(), 60);
+      std::vector<std::size_t> coordinates = chosen_coordinates(s.theta.size(), 60);
+      const std::size_t last = s.theta.size() - 1;  // the noise, where it is learned
+      if (std::ranges::find(coordinates, last) == coordinates.end()) coordinates.push_back(last);
       const Numbers want =
           central_differences([&](const Numbers& x) { return Numbers{objective(x)}; }, s.theta, 1,
                               coordinates, difference_step);
@@ -658,8 +689,7 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   s.config.leo.deterministic = false;
   const auto algorithm = make_algorithm(s.config, s.network);
   EXPECT_EQ(algorithm->steps(), 3);
-  std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
-  parameters[0]->upload(s.theta);
+  const std::vector<backend::Shared> parameters = upload(*backend, *algorithm, s);
   algorithm->prepare(*backend, parameters, {});
   const TaskBatch& batch = s.batch(*backend);
   const auto program = algorithm->open(*backend, batch.shape());
@@ -697,8 +727,7 @@ TEST_P(LeoTest, PredictsWhereTrainingEnds) {
     s.config.leo.dropout_rate = 0.0;
     s.config.leo.deterministic = true;
     const auto algorithm = make_algorithm(s.config, s.network);
-    std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
-    parameters[0]->upload(s.theta);
+    const std::vector<backend::Shared> parameters = upload(*backend, *algorithm, s);
     algorithm->prepare(*backend, parameters, {});
     const TaskBatch& batch = s.batch(*backend);
     const auto program = algorithm->open(*backend, batch.shape());
@@ -721,8 +750,7 @@ TEST_P(LeoTest, GradientsCanBeMultiplied) {
   for (const bool head : {true, false}) {
     const LeoSetting s = random_leo(5, head);
     const auto algorithm = make_algorithm(s.config, s.network);
-    std::vector<backend::Shared> parameters = {backend->shared(s.theta.size())};
-    parameters[0]->upload(s.theta);
+    const std::vector<backend::Shared> parameters = upload(*backend, *algorithm, s);
     algorithm->prepare(*backend, parameters, {});
     const TaskBatch& batch = s.batch(*backend);
     const auto program = algorithm->open(*backend, batch.shape());

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
+#include <numbers>
 #include <set>
 
 #include "algorithms/algorithm.h"
@@ -67,6 +69,9 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   const LossKind loss = all_losses[random.below(3)];
   c.loss.type = loss_type(loss);
   c.loss.noise_std = 0.75;
+  if (loss == LossKind::gaussian_nll && stream(seed, 51).below(2) == 0) {
+    c.loss.noise = NoiseKind::learned;
+  }
 
   const NamedNetwork named = random_network(1000 + seed);
   // 18 tasks fill a SIMD group and begin the next
@@ -80,6 +85,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     c.inner.adapt = {"*"};
     const Bound bounds[] = {Bound::vb, Bound::mcallester, Bound::seeger, Bound::pentina};
     c.hvi.bound = bounds[seed % 4];
+    if (c.hvi.bound == Bound::seeger) c.loss.noise = NoiseKind::fixed;
     c.hvi.hyper_kl = random.below(2) == 0 ? HyperKl::full : HyperKl::per_model;
     c.hvi.tasks = pick(random, 2, 40);
     c.hvi.task_size = random.below(2) == 0 ? 0 : 30;
@@ -99,6 +105,8 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
       for (std::size_t i = 0; i < group.size; ++i) {
         values.push_back(static_cast<float>(0.01 + 0.1 * random.uniform()));
       }
+    } else if (group.name == "log_noise") {
+      values = {static_cast<float>(std::log(0.6))};
     } else if (group.name == "log_sigma") {
       // sigma near 0.2: the inner KL's step stays stable (docs/mathematics.md)
       values = normals(random, group.size, 0.2);
@@ -133,6 +141,21 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
 std::set<std::string> traits(const Setting& s) {
   const Config& c = s.config;
   std::set<std::string> all = {loss_name(s.problem.loss.kind)};
+  if (c.loss.noise == NoiseKind::learned) {
+    all.insert("learned noise");
+    if (c.inner.steps > 0) {
+      all.insert(std::string("learned noise, ") +
+                 (c.inner.order == Order::first ? "first order" : "second order"));
+    }
+    if (c.algorithm == AlgorithmKind::meta_sgd && c.meta_sgd.per_step) {
+      all.insert("learned noise, rates by step");
+    }
+    if (c.algorithm == AlgorithmKind::abml) {
+      all.insert(std::string("learned noise, ") +
+                 std::array{"weight", "flipout", "local"}[static_cast<int>(c.abml.estimator)]);
+      if (c.abml.rates != AbmlRates::fixed) all.insert("learned noise, learned rates");
+    }
+  }
   const auto is = [&](bool holds, const std::string& what, const std::string& otherwise) {
     all.insert(holds ? what : otherwise);
   };
@@ -183,9 +206,9 @@ std::set<std::string> traits(const Setting& s) {
 
 /// What the settings that a backend is held to must have had between them.
 std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
-  std::set<std::string> all = {"cross_entropy", "mse",  "gaussian_nll", "ragged",
-                               "conv",          "norm", "linear",       "max_pool",
-                               "mean",          "relu", "tanh",         "leaky_relu"};
+  std::set<std::string> all = {"cross_entropy", "mse",        "gaussian_nll", "ragged", "conv",
+                               "norm",          "linear",     "max_pool",     "mean",   "relu",
+                               "tanh",          "leaky_relu", "learned noise"};
   if (algorithm == AlgorithmKind::hvi) {
     all.merge(std::set<std::string>{"vb", "mcallester", "seeger", "pentina", "full hyper-KL",
                                     "hyper-KL per model", "Gaussian hyper-posterior",
@@ -194,10 +217,11 @@ std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
     return all;
   }
   all.merge(std::set<std::string>{"first order", "second order", "all adapt", "some adapt", "steps",
-                                  "one step"});
+                                  "one step", "learned noise, first order",
+                                  "learned noise, second order"});
   if (algorithm == AlgorithmKind::meta_sgd) {
     all.merge(std::set<std::string>{"rates by weight", "rates by weight and step", "rates by layer",
-                                    "rates by layer and step"});
+                                    "rates by layer and step", "learned noise, rates by step"});
   }
   if (algorithm == AlgorithmKind::abml) {
     all.merge(std::set<std::string>{"weight",
@@ -230,7 +254,11 @@ std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
                                     "rates by layer, second order",
                                     "rates by weight, second order",
                                     "rates by layer, some adapt",
-                                    "rates by weight, some adapt"});
+                                    "rates by weight, some adapt",
+                                    "learned noise, weight",
+                                    "learned noise, flipout",
+                                    "learned noise, local",
+                                    "learned noise, learned rates"});
   }
   return all;
 }
@@ -272,6 +300,7 @@ class Objective {
 
   double operator()(const Parameters& at, double* mean_task_loss = nullptr) {
     double sum = 0.0;
+    if (config_.loss.noise == NoiseKind::learned) log_noise_ = at.back()[0];
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
       sum += config_.algorithm == AlgorithmKind::abml  ? bayesian_task(t, at)
              : config_.algorithm == AlgorithmKind::hvi ? bounded_task(t, at)
@@ -313,8 +342,30 @@ class Objective {
            : set == Set::query ? task.query
                                : task.support + task.query;
   }
-  /// Sum of the losses over a set's rows, and its gradient where wanted. `weights` [D].
-  static double summed_loss(Task& task, Set set, const Numbers& weights, Numbers* gradient) {
+  /// Takes a sum of gaussian_nll over a set's rows, and the gradients of it, from the noise s0 that
+  /// the waves have to the learned s, where it is learned: with d = s0^2 / s^2 and
+  /// c = log(2 pi) / 2, the sum over rows and outputs of
+  ///   r^2 / (2 s^2) + log s + c = d (r^2 / (2 s0^2) + log s0 + c) - d (log s0 + c) + log s + c.
+  double with_noise(const Task& task, Set set, double loss, Parameters* gradient) const {
+    if (config_.loss.noise != NoiseKind::learned) return loss;
+    const double s0 = setting_.problem.loss.noise_std;
+    const double c = 0.5 * std::log(2.0 * std::numbers::pi);
+    const double d = s0 * s0 * std::exp(-2.0 * log_noise_);
+    if (gradient) {
+      for (Numbers& part : *gradient) {
+        for (double& x : part) x *= d;
+      }
+    }
+    const double elements =
+        static_cast<double>(rows(task, set)) * setting_.problem.network->outputs();
+    return d * loss + elements * (log_noise_ + c - d * (std::log(s0) + c));
+  }
+  /// Sum of the losses over a set's rows, and its gradient where wanted, [1][D]. `weights` [D].
+  double summed_loss(Task& task, Set set, const Numbers& weights, Parameters* gradient) const {
+    Numbers* const g = gradient ? gradient->data() : nullptr;
+    return with_noise(task, set, wave_loss(task, set, weights, g), gradient);
+  }
+  static double wave_loss(Task& task, Set set, const Numbers& weights, Numbers* gradient) {
     backend::Wave& wave = *task.wave;
     // upload reads from the batch's task 0
     wave.upload(task.weights, weights.data(), 0);
@@ -340,8 +391,9 @@ class Objective {
     if (config_.abml.estimator == Estimator::weight) {
       const Numbers eps = noise(t, purpose, k, sample, width);
       if (!gradient) return summed_loss(task, set, reparameterise(mu, s, eps), nullptr);
-      gradient->assign(2, Numbers(width));
-      const double loss = summed_loss(task, set, reparameterise(mu, s, eps), gradient->data());
+      gradient->assign(1, Numbers(width));
+      const double loss = summed_loss(task, set, reparameterise(mu, s, eps), gradient);
+      gradient->emplace_back(width);
       for (std::size_t i = 0; i < width; ++i) {
         (*gradient)[1][i] = (*gradient)[0][i] * std::exp(s[i]) * eps[i];
       }
@@ -371,7 +423,7 @@ class Objective {
       wave.gaussian_value(pass, task.loss, {}, backend::NormStatistics::batch);
     }
     wave.download(task.loss, std::span(&loss, 1));
-    return loss;
+    return with_noise(task, set, loss, gradient);
   }
   bool adapts(const std::string& tensor) const {
     const auto& network = *setting_.problem.network;
@@ -405,7 +457,7 @@ class Objective {
     for (int k = 0; k < config_.inner.steps; ++k) {
       inner_gradient(task, k, [&](Parameters& gradient) {
         gradient.resize(1);
-        summed_loss(task, Set::support, theta, &gradient[0]);
+        summed_loss(task, Set::support, theta, &gradient);
         for (double& x : gradient[0]) x /= task.support;
       });
       const bool learned = config_.algorithm == AlgorithmKind::meta_sgd;
@@ -475,8 +527,8 @@ class Objective {
   /// H of hierarchical variational inference.
   double hyper_kl(const Parameters& psi) const {
     double squares = 0.0;
-    for (const Numbers& part : psi) {
-      for (const double x : part) squares += x * x;
+    for (std::size_t part = 0; part < 2; ++part) {  // mu and log_sigma
+      for (const double x : psi[part]) squares += x * x;
     }
     const double prior = config_.hvi.kappa_prior * config_.hvi.kappa_prior;
     const double posterior = config_.hvi.kappa_posterior * config_.hvi.kappa_posterior;
@@ -588,6 +640,7 @@ class Objective {
   Parameters now_;
   bool recording_ = false;
   double value_ = 0.0, task_loss_ = 0.0;
+  double log_noise_ = 0.0;
 };
 
 struct MetaGradient {

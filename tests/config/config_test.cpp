@@ -214,6 +214,20 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"[loss]\nnoise_std = 0.1",
                 "run.toml:2: loss.noise_std: applies to loss.type = \"gaussian_nll\" alone; here "
                 "loss.type = \"mse\""},
+        Message{"[loss]\nnoise = 'learned'",
+                "run.toml:2: loss.noise: applies to loss.type = \"gaussian_nll\" and algorithm = "
+                "\"maml\", \"meta_sgd\", \"abml\", \"leo\" or \"hvi\" alone; here loss.type = "
+                "\"mse\""},
+        Message{"algorithm = 'alpaca'\n[loss]\nnoise = 'learned'",
+                "run.toml:3: loss.noise: applies to loss.type = \"gaussian_nll\" and algorithm = "
+                "\"maml\", \"meta_sgd\", \"abml\", \"leo\" or \"hvi\" alone; here algorithm = "
+                "\"alpaca\""},
+        Message{"algorithm = 'hvi'\nloss = { type = 'gaussian_nll', noise = 'learned' }\n[hvi]\n"
+                "bound = 'seeger'",
+                "run.toml:2: loss.noise: hvi.bound = \"seeger\" takes the root of the loss, which "
+                "learned noise can make negative; expected \"fixed\", or another hvi.bound"},
+        Message{"loss = { type = 'gaussian_nll', noise = 'free' }",
+                "run.toml:1: loss.noise: expected fixed or learned, got the string \"free\""},
         Message{"[optimizer]\nmomentum = 0.5",
                 "run.toml:2: optimizer.momentum: applies to optimizer.type = \"sgd\" alone; here "
                 "optimizer.type = \"adam\""},

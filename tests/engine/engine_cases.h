@@ -37,6 +37,10 @@ log_every = 3
   return Config::parse(text, "test", overrides);
 }
 
+/// Overrides for a noise that is learned.
+inline const std::vector<std::string> learned_noise = {"loss.type=gaussian_nll",
+                                                       "loss.noise_std=0.5", "loss.noise=learned"};
+
 /// An algorithm with a closed-form head on sinusoids: alpaca, dkt or r2d2.
 inline Config head_config(const std::string& algorithm,
                           const std::vector<std::string>& overrides = {}) {

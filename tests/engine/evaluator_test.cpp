@@ -7,8 +7,10 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <numeric>
 
+#include "engine/checkpoint.h"
 #include "engine/engine_cases.h"
 #include "kshot/learner.h"
 #include "support/error_text.h"
@@ -314,6 +316,43 @@ TEST(Learner, AgreesWithTheEvaluatorTaskByTask) {
     EXPECT_EQ(p.std, std::vector<double>(5, 0.0));
   }
   EXPECT_NEAR(Evaluator(run).run().last().mse->mean, mean, 1e-5 * mean);
+}
+
+TEST(Evaluator, PredictsWithTheLearnedNoise) {
+  for (const Config& config :
+       {small_config("maml", test::learned_noise), small_config("abml", test::learned_noise),
+        test::leo_points(test::learned_noise)}) {
+    const TempFolder folder;
+    const fs::path run = train(folder, config);
+    const double std = std::exp(test::tensors(find_checkpoint(run)).at("log_noise").to_f64()[0]);
+    EXPECT_NE(static_cast<float>(std), 0.5f);
+    const std::unique_ptr<EpisodeSource> source = sinusoids(config);
+    const int tasks = config.evaluate.episodes;
+    TaskBatch batch(source->shape(), tasks);
+    batch.draw(*source, {config.evaluate.seed, Split::test, 0, 0}, 0, tasks);
+    const Learner learner(run);
+    double nll = 0.0, inside = 0.0;
+    for (std::size_t t = 0; t < static_cast<std::size_t>(tasks); ++t) {
+      const auto x = std::span<const float>(batch.support_x).subspan(t * 4, 4);
+      const auto y = std::span<const float>(batch.support_value).subspan(t * 4, 4);
+      const auto q = std::span<const float>(batch.query_x).subspan(t * 5, 5);
+      const Prediction p = learner.predict({.x = x, .values = y}, q);
+      EXPECT_DOUBLE_EQ(p.noise_std, std);
+      if (p.samples > 1) continue;
+      for (std::size_t i = 0; i < 5; ++i) {
+        const double z = (static_cast<double>(batch.query_value[t * 5 + i]) - p.mean[i]) / std;
+        nll += (0.5 * z * z + std::log(std) + 0.5 * std::log(2.0 * std::numbers::pi)) / 5 / tasks;
+        inside += (std::abs(z) <= 1.6448536269514722 ? 1.0 : 0.0) / 5 / tasks;
+      }
+    }
+    const Evaluation e = Evaluator(run).run();
+    ASSERT_TRUE(e.last().nll);
+    ASSERT_EQ(e.last().coverage.size(), 3u);
+    if (config.algorithm != AlgorithmKind::maml) continue;  // the others predict by samples
+    EXPECT_NEAR(e.last().nll->mean, nll, 1e-5 * (1.0 + std::abs(nll)));
+    EXPECT_EQ(e.last().coverage[1].level, 0.9);
+    EXPECT_NEAR(e.last().coverage[1].observed.mean, inside, 1e-9);
+  }
 }
 
 TEST(Learner, AdaptedWeightsGiveTheSamePredictions) {

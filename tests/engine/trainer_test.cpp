@@ -52,17 +52,21 @@ std::vector<nlohmann::json> metrics(const fs::path& run) {
 struct Case {
   const char* algorithm;
   const char* device;
-  bool head = false;       ///< fitted in closed form
-  std::string rates = {};  ///< of abml, where they are learned
+  bool head = false;           ///< fitted in closed form
+  std::string rates = {};      ///< of abml, where they are learned
+  bool learned_noise = false;  ///< of gaussian_nll
 
   Config config(std::vector<std::string> overrides = {}) const {
     if (!rates.empty()) overrides.push_back("abml.rates=" + rates);
+    if (learned_noise) {
+      overrides.insert(overrides.end(), test::learned_noise.begin(), test::learned_noise.end());
+    }
     return head ? test::head_config(algorithm, overrides) : small_config(algorithm, overrides);
   }
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.algorithm << " on " << c.device << (c.rates.empty() ? "" : ", rates by ")
-             << c.rates;
+             << c.rates << (c.learned_noise ? ", learned noise" : "");
 }
 
 class TrainerTest : public testing::TestWithParam<Case> {};
@@ -118,12 +122,15 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"maml", "cpu"}, Case{"maml", "reference"}, Case{"meta_sgd", "cpu"},
                     Case{"abml", "cpu"}, Case{"abml", "reference"},
                     Case{"abml", "cpu", false, "weight"}, Case{"abml", "reference", false, "layer"},
+                    Case{"maml", "cpu", false, "", true},
+                    Case{"meta_sgd", "reference", false, "", true},
+                    Case{"abml", "cpu", false, "layer", true}, Case{"hvi", "cpu", false, "", true},
                     Case{"hvi", "cpu"}, Case{"hvi", "reference"}, Case{"alpaca", "reference", true},
                     Case{"dkt", "reference", true}, Case{"r2d2", "reference", true}),
     [](const auto& parameter) {
       const Case& c = parameter.param;
       return std::string(c.algorithm) + "_" + c.device + (c.rates.empty() ? "" : "_rates_by_") +
-             c.rates;
+             c.rates + (c.learned_noise ? "_learned_noise" : "");
     });
 
 TEST(Trainer, LearnsTheInnerRates) {
@@ -154,6 +161,31 @@ TEST(Trainer, LearnsTheInnerRates) {
       EXPECT_TRUE(checkpoint.contains(group + ".layers.1.bias"));
     }
   }
+}
+
+TEST(Trainer, LearnsTheNoise) {
+  for (const Config& config :
+       {small_config("maml", test::learned_noise), small_config("meta_sgd", test::learned_noise),
+        small_config("abml", test::learned_noise), small_config("hvi", test::learned_noise),
+        test::leo_points(test::learned_noise)}) {
+    const TempFolder folder;
+    Trainer trainer(config, in_folder(folder / "run", "cpu"));
+    SCOPED_TRACE(trainer.groups().front());
+    ASSERT_EQ(trainer.groups().back(), "log_noise");
+    EXPECT_FLOAT_EQ(static_cast<float>(trainer.parameters("log_noise")[0]), std::log(0.5f));
+    trainer.run();
+    const double learned = trainer.parameters("log_noise")[0];
+    EXPECT_GT(std::abs(learned - std::log(0.5)), 1e-3);
+    const auto checkpoint = tensors(folder / "run" / "last.safetensors");
+    EXPECT_EQ(checkpoint.at("log_noise").shape, std::vector<std::size_t>{1});
+    EXPECT_EQ(checkpoint.at("log_noise").to_f64()[0], learned);
+    // Adam moves log_noise by at most about 0.001 per step: 14 steps at most.
+    const nlohmann::json record = metrics(folder / "run").front();
+    EXPECT_NEAR(record.at("noise_std").get<double>(), 0.5, 0.01);
+    EXPECT_NE(record.at("noise_std").get<double>(), 0.5);
+  }
+  Trainer fixed(small_config("maml", {"loss.type=gaussian_nll"}), TrainerOptions{.device = "cpu"});
+  EXPECT_THAT(fixed.groups(), testing::ElementsAre("theta"));
 }
 
 TEST(Trainer, WorkAfterTheCheckpointIsDroppedAndDoneAgain) {

@@ -6,7 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <filesystem>
+#include <numbers>
+#include <optional>
 
 #include "io/atomic_file.h"
 #include "kshot/error.h"
@@ -40,8 +43,13 @@ Arrays line_inputs() {
 }
 
 /// MAML on a quadratic loss in closed form: with L(u) = u'Au/2 - c'u + const, u' = u - rate (A u -
-/// c), the meta-gradient is (1 - rate A_support) (A_query u' - c_query).
-Arrays line_expected() {
+/// c), the meta-gradient is (1 - rate A_support) (A_query u' - c_query). With `log_noise` the loss
+/// is gaussian_nll with that noise: kappa = exp(-2 log_noise) / 2 times as much, plus log_noise +
+/// log(2 pi) / 2. Then log_noise's own gradient is 1 - 2 kappa L(u') directly, and
+/// 2 rate kappa (A u - c)_support times the query loss's gradient through the step.
+Arrays line_expected(std::optional<double> log_noise = {}) {
+  const double kappa = log_noise ? 0.5 * std::exp(-2.0 * *log_noise) : 1.0;
+  double noise_gradient = 0.0;
   const Arrays in = line_inputs();
   const std::array<double, 2> u = {0.4, -0.3};
   std::array<double, 2> gradient = {0.0, 0.0};
@@ -66,14 +74,17 @@ Arrays line_expected() {
   for (std::size_t task = 0; task < 2; ++task) {
     const Quadratic s = quadratic("support", task, 3), q = quadratic("query", task, 2);
     double adapted[2], g[2];
+    double inner[2];
     for (int r = 0; r < 2; ++r) {
-      adapted[r] =
-          u[static_cast<std::size_t>(r)] - rate * (s.a[r][0] * u[0] + s.a[r][1] * u[1] - s.c[r]);
+      inner[r] = kappa * (s.a[r][0] * u[0] + s.a[r][1] * u[1] - s.c[r]);
+      adapted[r] = u[static_cast<std::size_t>(r)] - rate * inner[r];
     }
-    for (int r = 0; r < 2; ++r) g[r] = q.a[r][0] * adapted[0] + q.a[r][1] * adapted[1] - q.c[r];
+    for (int r = 0; r < 2; ++r) {
+      g[r] = kappa * (q.a[r][0] * adapted[0] + q.a[r][1] * adapted[1] - q.c[r]);
+    }
     for (int r = 0; r < 2; ++r) {
       gradient[static_cast<std::size_t>(r)] +=
-          0.5 * (g[r] - rate * (s.a[r][0] * g[0] + s.a[r][1] * g[1]));
+          0.5 * (g[r] - rate * kappa * (s.a[r][0] * g[0] + s.a[r][1] * g[1]));
     }
     double loss = 0.0;
     for (std::size_t i = 2 * task; i < 2 * task + 2; ++i) {
@@ -82,21 +93,27 @@ Arrays line_expected() {
       loss += 0.5 * d * d;
       outputs.push_back(o);
     }
+    noise_gradient += 0.5 * (1.0 - 2.0 * kappa * loss);
+    for (int r = 0; r < 2; ++r) noise_gradient += 0.5 * 2.0 * rate * inner[r] * g[r];
+    if (log_noise) loss = kappa * loss + *log_noise + 0.5 * std::log(2.0 * std::numbers::pi);
     losses.push_back(loss);
   }
-  return {{"loss", array({0.5 * (losses[0] + losses[1])}, {})},
-          {"task_loss", array(losses, {2})},
-          {"query_output", array(outputs, {2, 2, 1})},
-          {"grad.theta.layers.0.weight", array({gradient[0]}, {1, 1})},
-          {"grad.theta.layers.0.bias", array({gradient[1]}, {1})}};
+  Arrays expected = {{"loss", array({0.5 * (losses[0] + losses[1])}, {})},
+                     {"task_loss", array(losses, {2})},
+                     {"query_output", array(outputs, {2, 2, 1})},
+                     {"grad.theta.layers.0.weight", array({gradient[0]}, {1, 1})},
+                     {"grad.theta.layers.0.bias", array({gradient[1]}, {1})}};
+  if (log_noise) expected.insert({"grad.log_noise", array({noise_gradient}, {1})});
+  return expected;
 }
 
 class VerifyTest : public testing::Test {
  protected:
-  void write(const Arrays& inputs, const Arrays& expected) {
+  void write(const Arrays& inputs, const Arrays& expected, const std::string& loss = "\"mse\"") {
     io::write_file_atomic(folder_ / "case.toml",
                           "algorithm = \"maml\"\n[network]\ntype = \"linear\"\nlayers = [1, 1]\n"
-                          "[loss]\ntype = \"mse\"\n[inner]\nsteps = 1\nlearning_rate = 0.07\n");
+                          "[inner]\nsteps = 1\nlearning_rate = 0.07\n[loss]\ntype = " +
+                              loss + "\n");
     io::write_npz(folder_ / "inputs.npz", inputs);
     if (!expected.empty()) io::write_npz(folder_ / "expected.npz", expected);
   }
@@ -116,6 +133,22 @@ TEST_F(VerifyTest, GradientsByHand) {
   }
   EXPECT_EQ(verify("reference").tolerance, 1e-9);
   EXPECT_EQ(verify("cpu").tolerance, 1e-4);
+}
+
+TEST_F(VerifyTest, LearnedNoiseByHand) {
+  Arrays inputs = line_inputs();
+  const std::string loss = "\"gaussian_nll\"\nnoise = \"learned\"";
+  write(inputs, {}, loss);
+  EXPECT_THAT(error_text([&] { verify(); }), HasSubstr("inputs.npz: \"log_noise\" is missing"));
+  for (const double log_noise : {-0.4, 0.3}) {
+    inputs.insert_or_assign("log_noise", array({log_noise}, {1}));
+    write(inputs, line_expected(log_noise), loss);
+    for (const char* device : {"reference", "cpu"}) {
+      const VerifyResult result = verify(device);
+      EXPECT_EQ(result.keys.size(), 6u);
+      EXPECT_TRUE(result.within()) << device << ", log_noise " << log_noise;
+    }
+  }
 }
 
 TEST_F(VerifyTest, SeesWrongNumbers) {

@@ -328,10 +328,11 @@ TEST_F(GaussianPerceptron, ATaskHasItsBitsAloneAndBesideOneThatDiverged) {
 
 TEST_F(GaussianPerceptron, WhatItDoesNotTakeIsComposed) {
   const auto launches = [](std::shared_ptr<const Network> network, Estimator estimator,
-                           AbmlRates rates = AbmlRates::fixed) {
-    Case c{"", std::move(network), LossKind::mse, abml(1, 1, 1)};
+                           AbmlRates rates = AbmlRates::fixed, NoiseKind noise = NoiseKind::fixed) {
+    Case c{"", std::move(network), LossKind::gaussian_nll, abml(1, 1, 1)};
     c.config.abml.estimator = estimator;
     c.config.abml.rates = rates;
+    c.config.loss.noise = noise;
     const Problem problem = make_problem(c.network, c.loss, 1, 7, {1, 2, 2});
     const auto backend = open_backend("simt_f32");
     return meta_gradient(*backend, c, problem, theta_mu(problem), theta_s(problem)).kernels;
@@ -342,6 +343,9 @@ TEST_F(GaussianPerceptron, WhatItDoesNotTakeIsComposed) {
   for (const AbmlRates learned : {AbmlRates::layer, AbmlRates::weight}) {
     EXPECT_GT(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::weight, learned), 10u);
   }
+  EXPECT_GT(launches(mlp({2, 4, 1}, LayerType::relu), Estimator::weight, AbmlRates::fixed,
+                     NoiseKind::learned),
+            10u);
   EXPECT_GT(launches(mlp({2, 2, 2, 2, 2, 2, 2, 2, 2}, LayerType::relu), Estimator::weight), 10u)
       << "layers";
 }

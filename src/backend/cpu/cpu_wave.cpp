@@ -179,11 +179,14 @@ void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
 void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t floats = storage(y).width * tasks_at_once();
   const auto factor = static_cast<float>(a);
+  // Weights may lie between pads, which are zero: a sum over all of them takes every element.
+  const bool pads = storage(x1).weights && storage(y).width == 1;
+  const std::size_t elements = pads ? run_floats(x1) / tasks_at_once() : storage(x1).width;
   for (std::size_t r = 0; r < runs(); ++r) {
     const float* left = at(x1, r);
     const float* right = at(x2, r);
     float* to = at(y, r);
-    for (std::size_t e = 0; e < storage(x1).width; e += storage(y).width) {
+    for (std::size_t e = 0; e < elements; e += storage(y).width) {
       for (std::size_t i = 0; i < floats; ++i) to[i] += factor * *left++ * *right++;
     }
   }

@@ -18,6 +18,7 @@
 #include "backend/cuda/cuda_wave.h"
 #include "backend/cuda/memory.h"
 #include "kernels/compaction.h"
+#include "kernels/elementwise.h"
 #include "kernels/reduction.h"
 #include "kernels/shared_vector.h"
 #include "kshot/error.h"
@@ -155,6 +156,10 @@ class CudaBackend final : public backend::Backend {
   void add(SharedVector& dst, double a, const SharedVector& src) override {
     check_sizes(dst.size(), src.size());
     run([&](cudaStream_t s) { axpy(at(dst), static_cast<T>(a), at(src), src.size(), s); });
+  }
+  void exponential(SharedVector& dst, const SharedVector& src) override {
+    check_sizes(dst.size(), src.size());
+    run([&](cudaStream_t s) { cuda::exponential(at(dst), at(src), src.size(), s); });
   }
   void squared_norm(const SharedVector& v, double clip, Sum to) override {
     run([&](cudaStream_t s) {

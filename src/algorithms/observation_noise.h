@@ -1,0 +1,100 @@
+// A learned observation noise (loss.noise = "learned"): the standard deviation sigma of
+// gaussian_nll is a meta-parameter log_noise = log sigma [1], which all tasks share and which no
+// inner step moves.
+//
+// The loss of a row with o outputs is affine in its mean squared error:
+//   nll = kappa mse + o (log_noise + log(2 pi) / 2),   kappa = o exp(-2 log_noise) / 2.
+// A wave therefore computes `mse` (make_loss), whatever sigma is, and kappa acts outside of it,
+// read from the backend's own memory:
+//   outer loss     L = kappa M + o (log_noise + log(2 pi) / 2), M the mean squared error of the
+//                  outer rows. Its gradient by the adapted weights is kappa dM/dw, and its direct
+//                  derivative is o - 2 kappa M: per row and output 1 - r^2 / sigma^2.
+//   step of a      w - alpha grad nll = w - (kappa alpha) grad mse, so that kappa is a factor of
+//   point          the rate. With G = dL/d(kappa alpha), which a learned rate needs anyway
+//                  (adaptation.h): dL/dalpha = kappa G, and log_noise gets -2 sum (kappa alpha) G,
+//                  which is the sum over steps of <dL/dw_{k+1}, 2 alpha grad nll_k>.
+//   step of a      kappa multiplies the gradient of the likelihood, not that of the KL, see
+//   Gaussian       Adaptation::learn_noise.
+// With inner.order = "first" the inner gradients are constants: log_noise gets the direct
+// derivative alone.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "algorithms/adaptation.h"
+#include "algorithms/algorithm.h"
+#include "backend/backend.h"
+
+namespace kshot {
+
+/// The parameter and what all tasks share of it. `learned()` is false where the noise is fixed;
+/// then only that may be asked.
+class ObservationNoise {
+ public:
+  ObservationNoise(const Config& config, const Network& network);
+
+  bool learned() const { return learned_; }
+  int outputs() const { return outputs_; }
+  /// "log_noise", one tensor [1] without a name of its own.
+  ParameterGroup group() const;
+  /// log(loss.noise_std).
+  std::vector<double> initial() const { return {initial_}; }
+
+  /// To be called in Algorithm::prepare with the parameter, [1].
+  void prepare(backend::Backend& backend, const backend::Shared& log_noise);
+  /// kappa times the rates of `plan`, each a vector of `width` elements. A rate that is a number
+  /// must stay the same from call to call. They live until the next call with this `slot`: there
+  /// is one for each plan that is in use.
+  std::vector<backend::Rate> scaled(backend::Backend& backend, std::span<const backend::Rate> rates,
+                                    std::size_t width, std::size_t slot);
+
+  const backend::SharedVector& log_noise() const { return *log_noise_; }
+  const backend::SharedVector& kappa() const { return *kappa_; }
+
+ private:
+  struct Scaled {
+    std::vector<std::uint32_t> index;        ///< zeros: every element is kappa
+    backend::Shared spread;                  ///< kappa, `width` times
+    std::vector<backend::Shared> constants;  ///< of rates that are numbers
+    std::vector<backend::Shared> rates;
+  };
+
+  bool learned_;
+  int outputs_;
+  double initial_;
+  backend::Shared log_noise_, kappa_, log_half_outputs_;
+  std::vector<Scaled> scaled_;
+};
+
+/// The same on the tasks of one wave, where the noise is learned.
+class TaskNoise {
+ public:
+  TaskNoise(backend::Wave& wave, const ObservationNoise& noise);
+
+  /// Brings the current noise to the wave's tasks; the gradient is zero. To be called first, after
+  /// prepare().
+  void begin();
+  /// [1]: kappa, the same for all tasks.
+  backend::Block kappa() const { return kappa_; }
+  /// [1]: dL/dlog_noise.
+  backend::Block gradient() const { return gradient_; }
+  /// `loss` [1] is a mean of `mse` over rows, `gradients` its gradients. Makes them those of
+  /// gaussian_nll and adds the direct derivative to gradient().
+  void outer(backend::Block loss, std::span<const backend::Block> gradients);
+  /// Adds the derivative through steps at `rate`, which is scaled() already; g = dL/drate and
+  /// `scratch` are vectors of the rate's width.
+  void inner(const backend::Rate& rate, backend::Block g, backend::Block scratch);
+  /// Name of the metric (Algorithm::metrics), and its value, sigma, for task t at
+  /// values[t * stride].
+  static constexpr const char* metric = "noise_std";
+  void metrics(std::span<double> values, std::size_t stride) const;
+
+ private:
+  backend::Wave& wave_;
+  const ObservationNoise& noise_;
+  backend::Block kappa_, log_noise_, gradient_, constant_;
+};
+
+}  // namespace kshot
