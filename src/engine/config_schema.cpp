@@ -312,12 +312,13 @@ std::vector<Key> make_keys() {
               "`noise = \"learned\"`; not used by `alpaca` and `dkt`, which learn theirs."},
       {KSHOT_TABLE_KEY(loss, noise),
        .when = {{"loss.type", {"gaussian_nll"}}, {"algorithm", inner_loop_algorithms}},
-       .doc = "`fixed`: the noise stays at `noise_std`; `learned`: its logarithm (`log_noise` in a "
-              "checkpoint) is learned with the initial weights and shared by all tasks. An inner "
-              "step is proportional to `1/noise_std^2` either way: where the noise falls, inner "
-              "steps grow. Predictions, likelihoods and bands use the learned value. Not with "
-              "`hvi.bound = \"seeger\"`. On a GPU, small perceptrons of `abml` with learned noise run "
-              "operation by operation: the kernel that runs a whole inner loop takes fixed noise."},
+       .doc =
+           "`fixed`: the noise stays at `noise_std`; `learned`: its logarithm (`log_noise` in a "
+           "checkpoint) is learned with the initial weights and shared by all tasks. An inner "
+           "step is proportional to `1/noise_std^2` either way: where the noise falls, inner "
+           "steps grow. Predictions, likelihoods and bands use the learned value. Not with "
+           "`hvi.bound = \"seeger\"`. On a GPU, small perceptrons of `abml` with learned noise run "
+           "operation by operation: the kernel that runs a whole inner loop takes fixed noise."},
 
       // ---- network
       {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},
