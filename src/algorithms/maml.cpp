@@ -158,6 +158,10 @@ class PointAlgorithm : public Algorithm {
     return {TaskNoise::metric};
   }
   std::string divergence_hint() const override {
+    if (shared_.noise.learned()) {
+      return "the inner learning rate is too large for the noise that was learned, because inner "
+             "steps grow as 1/noise_std^2 (lower inner.learning_rate)";
+    }
     return "the inner learning rate is too large for this loss (lower inner.learning_rate)";
   }
 

@@ -465,6 +465,29 @@ TEST_P(AlgebraTest, AScalarScalesItsTask) {
   expect_close(got, map([&](std::size_t i) { return factor[i / width] * a[i]; }));
 }
 
+/// Every weight counts, and the pads of a layout do not.
+TEST_P(AlgebraTest, WeightsFoldToANumberPerTask) {
+  Numbers a = random(0), b = random(1), start, want;
+  for (double& x : a) x = std::abs(x);
+  for (double& x : b) x = std::abs(x);
+  const std::size_t width = problem_.width();
+  for (std::size_t t = 0; t < static_cast<std::size_t>(tasks_); ++t) {
+    start.push_back(0.25 * static_cast<double>(t));
+    want.push_back(start.back());
+    for (std::size_t i = t * width; i < (t + 1) * width; ++i) want.back() += 2.0 * a[i] * b[i];
+  }
+  const Block sum = wave().block(1), left = wave().weights(), right = wave().weights();
+  Numbers got;
+  runner_->for_each_wave([&](int) {
+    runner_->put(sum, start);
+    runner_->put(left, a);
+    runner_->put(right, b);
+    wave().multiply_fold(sum, 2.0, left, right);
+    runner_->take(sum, 1, got);
+  });
+  EXPECT_TRUE(close_rows(got, want, 1, closed_form_tolerance(*backend_)));
+}
+
 /// Two steps of each task by itself, from counts of its own, against Kingma & Ba's formulas.
 TEST_P(AlgebraTest, AdamStepsOfEveryTask) {
   const backend::AdamRule rule{.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-4};

@@ -63,6 +63,8 @@ TEST_P(SharedVectorTest, Algebra) {
   expect_close(a, {3, -1.75, 3});
   backend_->multiply(*a, *b);
   expect_close(a, {12, -0.875, -3});
+  backend_->exponential(*a, *b);
+  expect_close(a, {std::exp(4.0), std::exp(0.5), std::exp(-1.0)});
   backend_->assign(*a, *b);
   expect_close(a, {4, 0.5, -1});
   const auto squared_norm = [&](double clip) {
