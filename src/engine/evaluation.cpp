@@ -201,7 +201,7 @@ nlohmann::ordered_json to_json(const CountRange& r) {
 /// Older evaluations hold only the largest number of rows.
 CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
   if (!j.contains(key)) return {otherwise, otherwise};
-  return {j.at(key).at(0).get<int>(), j.at(key).at(1).get<int>()};
+  return {io::whole<int>(j.at(key).at(0)), io::whole<int>(j.at(key).at(1))};
 }
 
 /// What Evaluation::conditions says; without the numbers of rows where `rows` is false.

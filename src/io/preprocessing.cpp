@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "base/episode_arithmetic.h"
+#include "io/json_text.h"
 #include "kshot/error.h"
 
 namespace kshot::io {
@@ -139,11 +140,12 @@ std::string Preprocessing::to_json() const {
 
 Preprocessing Preprocessing::from_json(std::string_view text, const std::string& origin) {
   try {
-    const json in = json::parse(text);
+    const json in = parse_json(text);
     Preprocessing out;
     out.kind = value_of(kinds, in.at("kind").get<std::string>());
     const json& shape = in.at("input");
-    out.input = {shape.at(0), shape.at(1), shape.at(2), in.at("spatial")};
+    out.input = {whole<int>(shape.at(0)), whole<int>(shape.at(1)), whole<int>(shape.at(2)),
+                 in.at("spatial").get<bool>()};
     out.inverted = in.value("inverted", false);
     out.background = value_of(backgrounds, in.value("background", "stored"));
     out.fit = value_of(fits, in.value("fit", "squeeze"));
