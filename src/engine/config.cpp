@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "config_schema.h"
+#include "engine/config_characters.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -360,12 +361,25 @@ std::string one_line(std::string_view text) {
   return result;
 }
 
+/// A character that must not reach the parser.
+struct StrayCharacter {
+  std::size_t line;
+};
+
+/// Throws StrayCharacter, BrokenToml or toml::parse_error for what is not TOML.
+toml::table parse_toml(std::string_view text) {
+  if (const std::size_t line = line_of_stray_character(text); line > 0) throw StrayCharacter{line};
+  return toml::parse(text);
+}
+
 bool is_toml_value(std::string_view text) {
   try {
-    return toml::parse("v = " + std::string(text)).size() == 1;
+    return parse_toml("v = " + std::string(text)).size() == 1;
   } catch (const toml::parse_error&) {
     return false;
   } catch (const BrokenToml&) {
+    return false;
+  } catch (const StrayCharacter&) {
     return false;
   }
 }
@@ -455,7 +469,12 @@ class Document {
  public:
   Document(const std::string& text, std::string origin) : origin_(std::move(origin)) {
     try {
-      file_ = toml::parse(text);
+      file_ = parse_toml(text);
+    } catch (const StrayCharacter& stray) {
+      throw Error(
+          fmt::format("{}:{}: not TOML: a character outside ASCII stands outside of quotes "
+                      "and comments",
+                      origin_, stray.line));
     } catch (const toml::parse_error& error) {
       throw Error(fmt::format("{}:{}: not TOML: {}", origin_, error.source().begin.line,
                               one_line(error.description())));
@@ -503,12 +522,14 @@ class Document {
                : unknown_table(table));
     }
     try {
-      sets_.push_back(toml::parse("v = " + override_toml(*key, value)));
+      sets_.push_back(parse_toml("v = " + override_toml(*key, value)));
     } catch (const toml::parse_error& error) {
       fail("--set", path,
            fmt::format("not a TOML value: {} ({})", schema::quote(value),
                        one_line(error.description())));
     } catch (const BrokenToml&) {
+      fail("--set", path, fmt::format("not a TOML value: {}", schema::quote(value)));
+    } catch (const StrayCharacter&) {
       fail("--set", path, fmt::format("not a TOML value: {}", schema::quote(value)));
     }
     if (sets_.back().size() != 1) fail("--set", path, "expected one value");

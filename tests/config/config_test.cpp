@@ -598,6 +598,29 @@ TEST(ToToml, ReadsBackToTheSame) {
   }
 }
 
+TEST(Config, CharactersOutsideAsciiStandInQuotesAndCommentsAlone) {
+  const std::string e = "\xC3\xA9";
+  const std::string what =
+      "not TOML: a character outside ASCII stands outside of quotes and comments";
+  const std::vector<std::string> stray = {"\xC2\xA1 = 1", "seed = " + e,  "seed =\xC2\xA0 1",
+                                          e + "a.b = 1",  "a = 'x' " + e, "a = '''\"''''' " + e};
+  for (const std::string& text : stray) {
+    EXPECT_EQ(error_of(text), "run.toml:1: " + what) << text;
+  }
+  EXPECT_EQ(error_of("# " + e + "\nseed = 1 # " + e + "\n\n[" + e + "]"), "run.toml:4: " + what);
+  EXPECT_EQ(error_of("a = \"\"\"\n'\"\"\" " + e), "run.toml:2: " + what);
+
+  const std::string file = "[data]\nsource = 'file' # " + e + "\npath = ";
+  for (const char* quotes : {"'", "\"", "'''", "\"\"\""}) {
+    EXPECT_EQ(Config::parse(file + quotes + e + quotes).data.path, e) << quotes;
+  }
+  EXPECT_EQ(Config::parse(file + "\"a\\\" " + e + "\"").data.path, "a\" " + e);
+  EXPECT_EQ(Config::parse("\xEF\xBB\xBFseed = 3").seed, 3u) << "a byte order mark";
+  EXPECT_THAT(error_of("a = '" + e + "\nb = " + e), StartsWith("run.toml:1: not TOML: "));
+  EXPECT_EQ(Config::parse(file + "'x'", "run.toml", {"data.path=" + e}).data.path, e);
+  EXPECT_THAT(error_of("", {"seed=" + e}), StartsWith("--set: seed: expected an integer"));
+}
+
 TEST(Ranges, AreANumberOrTwo) {
   const auto shots = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
     return Config::parse("[data]\nshots = " + text, "run.toml", overrides).data.shots;
