@@ -44,7 +44,8 @@ log_every = 100
 checkpoint_every = 1000
 )";
 
-constexpr const char* abml = R"(
+/// What ABML and MAML adapt: the same network, under the noise that the tasks have.
+constexpr const char* adapted = R"(
 [network]
 type = "mlp"
 layers = [1, 40, 40, 1]
@@ -53,7 +54,9 @@ activation = "relu"
 [loss]
 type = "gaussian_nll"
 noise_std = 0.3
+)";
 
+constexpr const char* abml = R"(
 [inner]
 steps = 5
 learning_rate = 0.001
@@ -74,15 +77,6 @@ samples = 20
 )";
 
 constexpr const char* maml = R"(
-[network]
-type = "mlp"
-layers = [1, 40, 40, 1]
-activation = "relu"
-
-[loss]
-type = "gaussian_nll"
-noise_std = 0.3
-
 [inner]
 steps = 5
 learning_rate = 0.001
@@ -91,33 +85,38 @@ learning_rate = 0.001
 episodes = 1000
 )";
 
-constexpr const char* alpaca = R"(
+/// The network of the features that the Bayesian linear head is fitted to.
+constexpr const char* features = R"(
 [network]
 type = "mlp"
 layers = [1, 64, 64, 32]
 activation = "tanh"
+)";
 
+constexpr const char* alpaca = R"(
 [evaluate]
 episodes = 1000
 )";
 
 struct Method {
-  const char* name;  ///< of the algorithm, and of its folder
+  const char* name;     ///< of the algorithm, and of its folder
+  const char* network;  ///< its table, and that of the loss
   const char* tables;
   const char* shots;
   double share;  ///< of the time
   int steps;
 };
-constexpr std::array methods = {Method{"abml", abml, "[1, 10]", 0.6, 5000},
-                                Method{"maml", maml, "[1, 10]", 0.15, 6000},
-                                Method{"alpaca", alpaca, "[0, 10]", 0.25, 5000}};
+constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 5000},
+                                Method{"maml", adapted, maml, "[1, 10]", 0.15, 6000},
+                                Method{"alpaca", features, alpaca, "[0, 10]", 0.25, 5000}};
 
 Config configuration(const Method& method, double seconds) {
-  return Config::parse(fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}", method.name,
-                                   fmt::format(common, method.shots), method.tables),
-                       "demo",
-                       {fmt::format("train.time_limit={}", seconds * method.share),
-                        fmt::format("train.steps={}", method.steps)});
+  return Config::parse(
+      fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}{}", method.name,
+                  fmt::format(common, method.shots), method.network, method.tables),
+      "demo",
+      {fmt::format("train.time_limit={}", seconds * method.share),
+       fmt::format("train.steps={}", method.steps)});
 }
 
 /// Per number of points and method: the error, and how often the bands hold the target.

@@ -361,14 +361,15 @@ std::string one_line(std::string_view text) {
   return result;
 }
 
-/// A character that must not reach the parser.
-struct StrayCharacter {
-  std::size_t line;
+/// A text with a character that must not reach the parser.
+struct StrayCharacter : BrokenToml {
+  explicit StrayCharacter(std::size_t at) : line(at) {}
+  std::size_t line;  ///< from 1
 };
 
-/// Throws StrayCharacter, BrokenToml or toml::parse_error for what is not TOML.
+/// Throws BrokenToml or toml::parse_error for what is not TOML.
 toml::table parse_toml(std::string_view text) {
-  if (const std::size_t line = line_of_stray_character(text); line > 0) throw StrayCharacter{line};
+  if (const std::size_t line = line_of_stray_character(text); line > 0) throw StrayCharacter(line);
   return toml::parse(text);
 }
 
@@ -378,8 +379,6 @@ bool is_toml_value(std::string_view text) {
   } catch (const toml::parse_error&) {
     return false;
   } catch (const BrokenToml&) {
-    return false;
-  } catch (const StrayCharacter&) {
     return false;
   }
 }
@@ -528,8 +527,6 @@ class Document {
            fmt::format("not a TOML value: {} ({})", schema::quote(value),
                        one_line(error.description())));
     } catch (const BrokenToml&) {
-      fail("--set", path, fmt::format("not a TOML value: {}", schema::quote(value)));
-    } catch (const StrayCharacter&) {
       fail("--set", path, fmt::format("not a TOML value: {}", schema::quote(value)));
     }
     if (sets_.back().size() != 1) fail("--set", path, "expected one value");

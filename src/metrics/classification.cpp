@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kshot/error.h"
+#include "metrics/classification_checks.h"
 
 namespace kshot::metrics {
 namespace {
@@ -14,17 +15,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 void check(std::span<const double> probabilities, std::span<const std::int32_t> labels,
            std::size_t classes) {
-  if (classes == 0 || probabilities.size() != labels.size() * classes) {
-    throw Error("classification metrics: " + std::to_string(probabilities.size()) +
-                " probabilities, expected " + std::to_string(labels.size()) + " rows of " +
-                std::to_string(classes));
-  }
-  for (std::int32_t label : labels) {
-    if (label < 0 || static_cast<std::size_t>(label) >= classes) {
-      throw Error("classification metrics: label " + std::to_string(label) + ", expected 0 to " +
-                  std::to_string(classes - 1));
-    }
-  }
+  check_labelled_rows(probabilities, labels, classes);
   for (double p : probabilities) {
     if (!(p >= 0.0 && p <= 1.0)) {
       throw Error("classification metrics: probability " + std::to_string(p) + ", expected 0 to 1");

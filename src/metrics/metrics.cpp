@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kshot/error.h"
+#include "metrics/classification_checks.h"
 
 namespace kshot::metrics {
 namespace {
@@ -157,18 +158,8 @@ ClassificationScore ClassificationMetrics::add_episode(std::span<const double> p
                                                        std::size_t classes) {
   const std::size_t rows = labels.size();
   if (rows == 0) throw Error("classification metrics: an episode without query examples");
-  if (classes == 0 || probabilities.size() != rows * classes) {
-    throw Error("classification metrics: " + std::to_string(probabilities.size()) +
-                " probabilities, expected " + std::to_string(rows) + " rows of " +
-                std::to_string(classes));
-  }
   // Everything is checked before anything is counted.
-  for (std::int32_t label : labels) {
-    if (label < 0 || static_cast<std::size_t>(label) >= classes) {
-      throw Error("classification metrics: label " + std::to_string(label) + ", expected 0 to " +
-                  std::to_string(classes - 1));
-    }
-  }
+  check_labelled_rows(probabilities, labels, classes);
   for (double p : probabilities) {
     if (!std::isfinite(p)) throw Error("classification metrics: a probability is not finite");
   }
