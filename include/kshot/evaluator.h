@@ -110,8 +110,8 @@ struct Evaluation {
 struct ShotsEvaluation {
   std::vector<std::pair<int, Evaluation>> by_shots;
 
-  /// As a table for people: for each number of shots the run after its last inner step, and the
-  /// baselines.
+  /// A table for people to read. For each number of shots it has one row for the run, scored after
+  /// its last inner step, and one row for each baseline.
   std::string table() const;
   std::string to_json() const;
   /// The inverse. Throws Error naming `origin`.

@@ -42,7 +42,8 @@ struct LeoShared {
   Shared theta;        ///< the shared networks, then latent_lr [L], finetune_lr [P]
   Shared latent_lr;    ///< [L]
   Shared finetune_lr;  ///< [D]: a rate a weight
-  /// Those vectors, times kappa where the noise is learned (observation_noise.h).
+  /// The rates of the steps: latent_lr and finetune_lr, each multiplied by kappa where the noise is
+  /// learned (observation_noise.h).
   backend::Rate latent_rate, finetune_rate;
   ObservationNoise noise;
 };

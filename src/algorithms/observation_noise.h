@@ -68,7 +68,7 @@ class ObservationNoise {
   std::vector<Scaled> scaled_;
 };
 
-/// The same on the tasks of one wave, where the noise is learned.
+/// The learned noise on the tasks of one wave: kappa as a block, and the gradient of log_noise.
 class TaskNoise {
  public:
   TaskNoise(backend::Wave& wave, const ObservationNoise& noise);

@@ -67,8 +67,9 @@ struct TableEpisodes {
   /// Tasks with labels: the numbers are of each class that the task has. Rows then stand class by
   /// class.
   bool stratified = false;
-  /// Of n < shots + queries rows min(shots, n - 1) are support rows, and the others query rows;
-  /// else every task (or class of it) must have as many rows as the largest numbers ask for.
+  /// A task (or a class of it) may have n < shots + queries rows: then min(shots, n - 1) of them
+  /// are support rows and the others are query rows. Where this is false, every task (or class of
+  /// it) must have as many rows as the largest numbers ask for.
   bool variable_size = false;
   /// Tasks with fewer rows than that (with variable_size: than 2) are left out; else they are an
   /// Error.

@@ -23,8 +23,8 @@ double crps_mixture(double y, std::span<const double> means, double std);
 
 /// Probability integral transform F(y): uniform in [0, 1] where the prediction is calibrated.
 double pit_gaussian(double y, double mean, double std);
-/// The same of the mixture. Where std is 0: the share of samples below y, those equal to y counted
-/// half.
+/// Probability integral transform of the mixture. Where std is 0 it is the share of the samples
+/// that lie below y; samples equal to y count half.
 double pit_mixture(double y, std::span<const double> means, double std);
 
 /// Standard deviation of the mixture: sqrt(variance of the means (divided by S) + std^2). Its mean

@@ -209,7 +209,7 @@ TEST(StratifiedTables, SayWhichTaskIsTooSmall) {
                     data, {.shots = 50, .queries = 2, .stratified = true, .skip_small = true});
               }),
               HasSubstr("all 4 train tasks have too few rows"));
-  // As many rows as a class has, one of them for the query.
+  // With variable_size a class gives as many rows as it has, and one of them is for the query.
   const auto source = make_table_source(
       data,
       {.shots = 3, .queries = 2, .stratified = true, .variable_size = true, .skip_small = true});

@@ -485,7 +485,8 @@ TEST(PermutedTasks, SameClassesOtherLabels) {
 
 TEST(PermutedTasks, OnlySplitsThatAreUsedAreChecked) {
   TempFolder folder;
-  // Of 20 examples five are kept for the queries of new tasks, and 15 serve all else.
+  // A class has 20 examples: five are kept for the queries of new tasks, and the other 15 serve for
+  // everything else.
   const auto data = class_file(folder / "c.kshot");
   const auto source = [&](int shots, int queries, std::vector<Split> used) {
     return make_permuted_source(data, {{.ways = 5, .shots = shots, .queries = queries}}, used);

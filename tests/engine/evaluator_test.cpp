@@ -474,7 +474,8 @@ TEST(Evaluator, TwoClassesHaveAnAreaUnderTheCurve) {
   const Evaluation e =
       Evaluator(folder / "run", source, EvaluatorOptions{.device = "reference", .threads = 1})
           .run();
-  // Of class 1 are 1, 3, 5, of class 0 2.5, -1, -1: the pair of 1 and 2.5 alone of nine is wrong.
+  // The rows of class 1 are 1, 3 and 5, those of class 0 are 2.5, -1 and -1. Of the nine pairs one
+  // is in the wrong order: 1 and 2.5.
   ASSERT_TRUE(e.last().auroc);
   EXPECT_NEAR(e.last().auroc->mean, 8.0 / 9.0, 1e-12);
   EXPECT_EQ(e.last().auroc->episodes, 6u) << "two episodes have queries of one class";
