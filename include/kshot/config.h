@@ -74,6 +74,7 @@ struct Config {
     std::string head = "mean";                 ///< conv4: mean | flatten
     std::vector<int> input;                    ///< sequential: [C, H, W] or [d]
     std::vector<LayerSpec> sequential;         ///< sequential: key `layers`, a list of tables
+    double input_dropout = 0.0;                ///< closed-form heads: share dropped in training
     bool operator==(const NetworkTable&) const = default;
   } network;
 

@@ -50,7 +50,10 @@ class ClosedFormProgram final : public TaskProgram {
  public:
   ClosedFormProgram(std::unique_ptr<Wave> wave, const Config& config, const HeadSpec& spec,
                     const TaskShape& shape, int features, const HeadShared& shared)
-      : wave_(std::move(wave)), algebra_(wave_->linear_algebra()), shared_(shared) {
+      : wave_(std::move(wave)),
+        algebra_(wave_->linear_algebra()),
+        shared_(shared),
+        dropout_rate_(config.network.input_dropout) {
     HeadData d{*wave_, *algebra_};
     d.support = shape.support;
     d.query = shape.query;
@@ -79,16 +82,16 @@ class ClosedFormProgram final : public TaskProgram {
 
   Wave& wave() override { return *wave_; }
 
-  void meta_gradient(const StepContext& /*context*/) override {
+  void meta_gradient(const StepContext& context) override {
     HeadData& d = *data_;
-    begin(NormStatistics::batch);
+    begin(context, NormStatistics::batch);
     for (const Matrix* m : {&d.g_s, &d.g_q, &d.loss}) wave_->fill(m->block, 0.0);
     for (const Matrix& g : d.gradients) wave_->fill(g.block, 0.0);
     algebra_->targets(d.y_q, Set::query);
     head_->differentiate();
-    wave_->output_pullback({Set::query, weights_, {}}, d.g_q.block, gradients_[0], false);
+    wave_->output_pullback(pass(context, Set::query), d.g_q.block, gradients_[0], false);
     if (d.support > 0) {
-      wave_->output_pullback({Set::support, weights_, {}}, d.g_s.block, gradients_[0], true);
+      wave_->output_pullback(pass(context, Set::support), d.g_s.block, gradients_[0], true);
     }
   }
   std::span<const Block> gradients() const override { return gradients_; }
@@ -105,9 +108,11 @@ class ClosedFormProgram final : public TaskProgram {
     visit(0, head_->outputs().block);
   }
 
-  void predict(const StepContext& /*context*/, const PredictOptions& options,
+  void predict(const StepContext& context, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
-    begin(options.statistics);
+    StepContext without = context;
+    without.dropout = false;
+    begin(without, options.statistics);
     head_->predict();
     visit(0, 0, head_->outputs().block);
   }
@@ -116,8 +121,16 @@ class ClosedFormProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"theta", weights_}}; }
 
  private:
+  /// The network on a set's rows. The two passes of a step over a set, forward and pull-back, have
+  /// the same key and thus the same inputs dropped.
+  Wave::Pass pass(const StepContext& context, Set set) const {
+    Wave::Pass pass{set, weights_, {}};
+    pass.dropout = dropout(context, dropout_rate_, set == Set::support ? 0 : 1);
+    return pass;
+  }
+
   /// Features of both sets, the support targets and the head's parameters.
-  void begin(NormStatistics statistics) {
+  void begin(const StepContext& context, NormStatistics statistics) {
     HeadData& d = *data_;
     wave_->broadcast(weights_, *shared_.theta);
     for (std::size_t i = 0; i < d.parameters.size(); ++i) {
@@ -125,15 +138,16 @@ class ClosedFormProgram final : public TaskProgram {
     }
     wave_->fill(d.jittered.block, 0.0);
     if (d.support > 0) {
-      wave_->value({Set::support, weights_, {}}, {}, d.z_s.block, NormStatistics::batch);
+      wave_->value(pass(context, Set::support), {}, d.z_s.block, NormStatistics::batch);
       algebra_->targets(d.y_s, Set::support);
     }
-    wave_->value({Set::query, weights_, {}}, {}, d.z_q.block, statistics);
+    wave_->value(pass(context, Set::query), {}, d.z_q.block, statistics);
   }
 
   std::unique_ptr<Wave> wave_;
   std::unique_ptr<backend::LinearAlgebra> algebra_;
   const HeadShared& shared_;
+  const double dropout_rate_;
   std::unique_ptr<HeadData> data_;
   std::unique_ptr<Head> head_;
   Block weights_;

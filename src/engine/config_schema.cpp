@@ -274,6 +274,10 @@ constexpr int most_episodes = 1 << 24;
 /// The algorithms that adapt to a task by gradient steps.
 const std::vector<std::string> inner_loop_algorithms = {"maml", "meta_sgd", "abml", "leo", "hvi"};
 
+/// Those that fit a head in closed form.
+const std::vector<std::string> closed_form_algorithms = {"protonet", "r2d2", "bayes_protonet",
+                                                         "alpaca", "dkt"};
+
 const char* const head_ways =
     "Largest number of classes of a task; 0: as many as the episodes have.";
 const char* const head_outputs = "Target values of a row; 0: as many as the episodes have.";
@@ -283,6 +287,7 @@ std::vector<Key> make_keys() {
   const When sequential = {{"network.type", {"sequential"}}};
   const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml", "hvi"}}};
   const When inner_loop = {{"algorithm", inner_loop_algorithms}};
+  const When closed_form = {{"algorithm", closed_form_algorithms}};
   const When head = {{"loss.type", {"cross_entropy"}}};
   const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
   const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
@@ -362,6 +367,11 @@ std::vector<Key> make_keys() {
        .required = true,
        .when = sequential,
        .doc = "The layers, first to last, each `{ type = ..., ... }`; see below."},
+      {KSHOT_TABLE_KEY(network, input_dropout), .range = {.low = 0, .high = 1, .open_high = true},
+       .when = closed_form,
+       .doc = "Share of the input features that is dropped in training, afresh for the support and "
+              "the query rows of every task; what stays is divided by one minus this share. None "
+              "is dropped in prediction."},
 
       // ---- inner
       {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .when = own_loop,
@@ -744,10 +754,7 @@ const std::vector<Table>& tables() {
        "that all tasks share.",
        {{"algorithm", {"leo"}}, {"loss.type", {"cross_entropy"}}}},
       {"loss", {}, "The loss of one example, inside and outside."},
-      {"inner",
-       {},
-       "Adaptation to one task.",
-       {{"algorithm", {"protonet", "r2d2", "bayes_protonet", "alpaca", "dkt"}}}},
+      {"inner", {}, "Adaptation to one task.", {{"algorithm", closed_form_algorithms}}},
       {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
       {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
       {"leo",

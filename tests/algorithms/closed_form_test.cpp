@@ -587,6 +587,74 @@ TEST_P(ClosedFormTest, ThreadsDoNotChangeABit) {
   EXPECT_EQ(gradients(3), one);
 }
 
+/// The loss and the gradients with dropout are those without it on rows that were dropped here, by
+/// the masks' keys; and nothing is dropped in prediction.
+TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
+  constexpr double rate = 0.4;
+  StepContext context;
+  context.seed = 7;
+  context.step = 3;
+  const auto run = [&](const Config& config, const TaskBatch& batch, Numbers* predicted) {
+    const auto algorithm = make_algorithm(config, setting_.network);
+    std::vector<backend::Shared> shared;
+    for (const Numbers& values : parameters_) {
+      shared.push_back(backend_->shared(values.size()));
+      shared.back()->upload(values);
+    }
+    Scheduler scheduler(*backend_, *algorithm, batch.shape());
+    const auto size = static_cast<std::size_t>(setting_.rows.query * setting_.rows.targets);
+    predicted->resize(tasks * size);
+    const auto predict = [&](TaskProgram& program, int first) {
+      program.predict(context, {}, [&](int, int, backend::Block block) {
+        program.wave().download(
+            block, std::span(*predicted)
+                       .subspan(static_cast<std::size_t>(first) * size,
+                                static_cast<std::size_t>(program.wave().count()) * size));
+      });
+    };
+    Numbers result = {scheduler.step(shared, batch, context, predict).loss};
+    for (const backend::Shared& g : scheduler.gradients()) {
+      Numbers values(g->size());
+      g->download(values);
+      result.insert(result.end(), values.begin(), values.end());
+    }
+    return result;
+  };
+  Problem dropped = problem_;
+  const auto inputs = static_cast<std::size_t>(setting_.network->input().size());
+  const auto drop = [&](auto& x, const std::vector<int>& rows_of, int most, int pass) {
+    if (x.empty()) return;  // of the two precisions a batch has one
+    for (std::uint32_t t = 0; t < tasks; ++t) {
+      const RandomKey key{
+          context.seed, Purpose::dropout, context.step, t, static_cast<std::uint32_t>(pass), 0};
+      const std::size_t first = t * static_cast<std::size_t>(most) * inputs;
+      for (std::size_t i = 0; i < static_cast<std::size_t>(rows_of[t]) * inputs; ++i) {
+        const bool gone = uniform_element(key, i) < rate;
+        x[first + i] = gone ? 0 : x[first + i] / static_cast<decltype(x[0] + 0)>(1.0 - rate);
+      }
+    }
+  };
+  for (TaskBatch* b : {&dropped.single, &dropped.twice}) {
+    drop(b->support_x, b->support_n, setting_.rows.support, 0);
+    drop(b->support_x64, b->support_n, setting_.rows.support, 0);
+    drop(b->query_x, b->query_n, setting_.rows.query, 1);
+    drop(b->query_x64, b->query_n, setting_.rows.query, 1);
+  }
+  Config with = setting_.config;
+  with.network.input_dropout = rate;
+  Numbers predicted, plain_predicted, ignored;
+  const Numbers got = run(with, problem_.batch(*backend_), &predicted);
+  const Numbers plain = run(setting_.config, problem_.batch(*backend_), &plain_predicted);
+  const Numbers want = run(setting_.config, dropped.batch(*backend_), &ignored);
+  const double within = backend_->precision() == backend::Precision::f64 ? 1e-12 : 1e-4;
+  EXPECT_TRUE(close_rows(got, want, want.size(), within));
+  EXPECT_EQ(predicted, plain_predicted);
+  // Without support rows an RBF kernel is the same for every row.
+  if (setting_.name != "dkt_rbf_prior") {
+    EXPECT_NE(got, plain);
+  }
+}
+
 std::string test_name(const ::testing::TestParamInfo<ClosedFormTest::ParamType>& param) {
   return std::get<0>(param.param) + "_" + std::get<1>(param.param).name;
 }

@@ -452,6 +452,10 @@ TEST(Leo, HeadOrNetwork) {
       "alone; here algorithm = \"leo\"");
   EXPECT_THAT(error_of("algorithm = 'leo'\nloss.type = 'mse'\nleo.ways = 5"),
               HasSubstr("leo.ways: applies to"));
+  EXPECT_THAT(
+      error_of("algorithm = 'alpaca'\nnetwork.input_dropout = 1"),
+      HasSubstr("network.input_dropout: expected a number of at least 0 and below 1, got 1"));
+  EXPECT_THAT(error_of("network.input_dropout = 0.5"), HasSubstr("network.input_dropout"));
   EXPECT_THAT(error_of("algorithm = 'leo'\nleo.dropout_rate = 1"),
               HasSubstr("leo.dropout_rate: expected a number of at least 0 and below 1, got 1"));
 }
