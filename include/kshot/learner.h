@@ -38,9 +38,18 @@ struct AdaptedTensor {
   std::vector<double> values;
 };
 
+/// A task of Learner::predict_many: what to adapt to, and the query rows [rows, inputs].
+struct TaskRows {
+  SupportRows support;
+  std::span<const float> query_x;
+};
+
 struct Prediction {
   int rows = 0, outputs = 0, samples = 1, inner_steps = 0;
   bool classification = false;
+  /// The adaptation left the finite range; all numbers are NaN. Only predict_many returns such a
+  /// prediction, the other functions throw Error.
+  bool diverged = false;
   /// What the network gives, [samples, rows, outputs].
   std::vector<double> raw;
   /// [rows, outputs]: probabilities (mean over samples; 0 for a class that no support row has), or
@@ -85,6 +94,14 @@ class Learner {
   /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's.
   std::vector<Prediction> predict_steps(const SupportRows& support,
                                         std::span<const float> query_x) const;
+  /// Predictions of many tasks, in their order: wave by wave on all threads. Tasks may differ in
+  /// their numbers of rows, and for closed-form heads in their numbers of classes. Task i draws its
+  /// posterior samples by its number i, so that its prediction does not depend on the other tasks;
+  /// task 0 has the samples of `predict`. `adapted` stays empty. A task that diverges is marked.
+  /// Throws Error that begins with "task i: " for rows that do not fit.
+  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks) const;
+  /// Throws Error where a task's support rows do not fit, as predict does.
+  void check(const SupportRows& support) const;
 
  private:
   struct State;

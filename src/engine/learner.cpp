@@ -9,6 +9,7 @@
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/predictor.h"
+#include "engine/scheduler.h"
 #include "episodes/sources.h"
 #include "kshot/error.h"
 #include "metrics/metrics.h"
@@ -63,6 +64,15 @@ void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_
   }
 }
 
+/// A diverged task has no numbers: those that happen to be finite would mislead.
+void mark_diverged(Prediction& p) {
+  p.diverged = true;
+  for (std::vector<double>* values :
+       {&p.raw, &p.mean, &p.std, &p.predictive_std, &p.entropy, &p.mutual_information}) {
+    std::ranges::fill(*values, std::numeric_limits<double>::quiet_NaN());
+  }
+}
+
 void check_finite(std::span<const float> values, const char* what) {
   if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); })) {
     throw Error(fmt::format("{}: expected finite numbers", what));
@@ -72,6 +82,23 @@ void check_finite(std::span<const float> values, const char* what) {
 }  // namespace
 
 struct Learner::State {
+  /// A user's tasks as a source: episode i is task i, whatever the seed.
+  class GivenTasks final : public EpisodeSource {
+   public:
+    GivenTasks(const State& state, std::span<const TaskRows> tasks, const TaskShape& shape)
+        : state_(state), tasks_(tasks), shape_(shape) {}
+    TaskShape shape() const override { return shape_; }
+    void fill(const TaskId& id, const TaskSlot& slot) const override {
+      state_.fill(tasks_[id.task], slot);
+    }
+    std::string describe() const override { return "given tasks"; }
+
+   private:
+    const State& state_;
+    std::span<const TaskRows> tasks_;
+    TaskShape shape_;
+  };
+
   State(const std::filesystem::path& run, const LearnerOptions& options)
       : checkpoint(Checkpoint::read(find_checkpoint(run))) {
     const Config config =
@@ -80,6 +107,7 @@ struct Learner::State {
     outputs = head_outputs();
     load_parameters(assembly, checkpoint);
     assembly.algorithm->prepare(*assembly.backend, assembly.parameters, {});
+    noise_std = observation_noise(assembly);
   }
 
   /// Classes or target values of every task; 0: of each its own.
@@ -102,39 +130,32 @@ struct Learner::State {
     return std::max(1, 1 + *std::ranges::max_element(support.labels));
   }
 
-  /// The task as a batch of one.
-  TaskBatch batch(const SupportRows& support, std::span<const float> query_x) const {
-    const bool classify = is_classification(assembly.config);
+  /// Rows of [rows, inputs]. Throws Error for a part of a row and numbers that are not finite.
+  int rows_in(std::span<const float> x, const char* what, bool may_be_empty) const {
     const auto inputs = static_cast<std::size_t>(assembly.network->input().size());
+    if (x.empty() && may_be_empty) return 0;
+    if (x.empty() || x.size() % inputs != 0) {
+      throw Error(
+          fmt::format("{}: {} numbers, expected a positive multiple of the network's {} inputs",
+                      what, x.size(), inputs));
+    }
+    check_finite(x, what);
+    return static_cast<int>(x.size() / inputs);
+  }
+
+  /// The shape of a task with these support rows and no query rows yet. Throws Error where the rows
+  /// do not fit.
+  TaskShape checked_shape(const SupportRows& support) const {
+    const bool classify = is_classification(assembly.config);
     const int outputs_here = outputs_of(support);
-    const auto rows_in = [&](std::span<const float> x, const char* what, bool may_be_empty) {
-      if (x.empty() && may_be_empty) return 0;
-      if (x.empty() || x.size() % inputs != 0) {
-        throw Error(
-            fmt::format("{}: {} numbers, expected a positive multiple of the network's {} "
-                        "inputs",
-                        what, x.size(), inputs));
-      }
-      check_finite(x, what);
-      return static_cast<int>(x.size() / inputs);
-    };
     TaskShape shape;
     shape.input = assembly.network->input();
     shape.outputs = outputs_here;
     shape.target = classify ? TargetKind::label : TargetKind::value;
     shape.support = rows_in(support.x, "support rows", has_prior(assembly.config.algorithm));
-    shape.query = rows_in(query_x, "query rows", false);
     if (shape.support == 0 && assembly.config.evaluate.norm_statistics == "support") {
       throw Error(
           "evaluate.norm_statistics = \"support\": there are no support rows; expected \"batch\"");
-    }
-    TaskBatch b(shape, 1);
-    std::ranges::copy(support.x, b.support_x.begin());
-    std::ranges::copy(query_x, b.query_x.begin());
-    const Config::DataTable& data = assembly.config.data;
-    if (data.source == DataKind::file && data.unit_length) {
-      scale_to_unit_length(b.support_x, inputs);
-      scale_to_unit_length(b.query_x, inputs);
     }
     const std::size_t targets = classify ? support.labels.size() : support.values.size();
     const std::size_t expected = static_cast<std::size_t>(shape.support) *
@@ -143,52 +164,130 @@ struct Learner::State {
       throw Error(fmt::format("support rows: {} {}, expected {} for {} rows", targets,
                               classify ? "labels" : "target numbers", expected, shape.support));
     }
-    if (classify) {
-      for (const std::int32_t label : support.labels) {
-        if (label < 0 || label >= outputs_here) {
-          throw Error(fmt::format("support rows: label {} is out of range, expected 0 to {}", label,
-                                  outputs_here - 1));
-        }
-      }
-      std::ranges::copy(support.labels, b.support_label.begin());
-    } else {
+    if (!classify) {
       check_finite(support.values, "support targets");
-      std::ranges::copy(support.values, b.support_value.begin());
+      return shape;
     }
-    return b;
+    for (const std::int32_t label : support.labels) {
+      if (label < 0 || label >= outputs_here) {
+        throw Error(fmt::format("support rows: label {} is out of range, expected 0 to {}", label,
+                                outputs_here - 1));
+      }
+    }
+    return shape;
+  }
+  /// The same with the query rows.
+  TaskShape checked_shape(const TaskRows& task) const {
+    TaskShape shape = checked_shape(task.support);
+    shape.query = rows_in(task.query_x, "query rows", false);
+    return shape;
+  }
+
+  /// Writes the rows of a task that was checked; the slot may have room for more.
+  void fill(const TaskRows& task, const TaskSlot& slot) const {
+    const auto inputs = static_cast<std::size_t>(assembly.network->input().size());
+    std::ranges::copy(task.support.x, slot.support_x.begin());
+    std::ranges::copy(task.query_x, slot.query_x.begin());
+    const Config::DataTable& data = assembly.config.data;
+    if (data.source == DataKind::file && data.unit_length) {
+      scale_to_unit_length(slot.support_x.first(task.support.x.size()), inputs);
+      scale_to_unit_length(slot.query_x.first(task.query_x.size()), inputs);
+    }
+    if (is_classification(assembly.config)) {
+      std::ranges::copy(task.support.labels, slot.support_label.begin());
+    } else {
+      std::ranges::copy(task.support.values, slot.support_value.begin());
+    }
+    *slot.support_n = static_cast<std::int32_t>(task.support.x.size() / inputs);
+    *slot.query_n = static_cast<std::int32_t>(task.query_x.size() / inputs);
+    if (slot.ways != nullptr) *slot.ways = outputs_of(task.support);
+  }
+
+  StepContext step_context() const {
+    StepContext context;
+    context.seed = assembly.config.evaluate.seed;
+    return context;
+  }
+
+  /// What one of the outputs of an episode says.
+  Prediction prediction(const EpisodePrediction& episode, std::size_t output, int inner_steps,
+                        int samples, std::span<const std::int32_t> labels) const {
+    Prediction p;
+    p.rows = episode.rows;
+    p.outputs = episode.outputs_n;
+    p.samples = samples;
+    p.inner_steps = inner_steps;
+    p.classification = is_classification(assembly.config);
+    p.raw = episode.outputs[output];
+    p.predictive_std = episode.std;
+    p.noise_std = noise_std;
+    summarise(p, labels, is_closed_form(assembly.config.algorithm));
+    return p;
   }
 
   std::vector<Prediction> predict(const SupportRows& support, std::span<const float> query_x,
                                   bool every_step) const {
-    const TaskBatch rows = batch(support, query_x);
+    const TaskRows task{support, query_x};
+    TaskBatch rows(checked_shape(task), 1);
+    fill(task, rows.slot(0));
     PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
     options.every_step = every_step;
     const std::unique_ptr<TaskProgram> program =
         assembly.algorithm->open(*assembly.backend, rows.shape());
     program->wave().load(rows, 0, 1, 0);
-    StepContext context;
-    context.seed = assembly.config.evaluate.seed;
     const EpisodePrediction episode =
-        std::move(predict_wave(*program, rows, 0, 1, context, options).front());
+        std::move(predict_wave(*program, rows, 0, 1, step_context(), options).front());
     if (episode.diverged) {
       throw Error(fmt::format("the adaptation diverged; likely cause: {}",
                               assembly.algorithm->divergence_hint()));
     }
     std::vector<Prediction> predictions;
     for (std::size_t i = 0; i < episode.outputs.size(); ++i) {
-      Prediction p;
-      p.rows = rows.shape().query;
-      p.outputs = rows.shape().outputs;
-      p.samples = options.samples;
-      p.inner_steps = every_step ? static_cast<int>(i) : options.steps;
-      p.classification = is_classification(assembly.config);
-      p.raw = episode.outputs[i];
-      p.predictive_std = episode.std;
-      p.noise_std = observation_noise(assembly);
-      summarise(p, support.labels, is_closed_form(assembly.config.algorithm));
-      predictions.push_back(std::move(p));
+      predictions.push_back(prediction(episode, i, every_step ? static_cast<int>(i) : options.steps,
+                                       options.samples, support.labels));
     }
     predictions.back().adapted = adapted(*program);
+    return predictions;
+  }
+
+  /// The shape that has room for each of the tasks.
+  TaskShape common_shape(std::span<const TaskRows> tasks) const {
+    TaskShape common;
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      TaskShape shape;
+      try {
+        shape = checked_shape(tasks[i]);
+      } catch (const Error& error) {
+        throw Error(fmt::format("task {}: {}", i, error.what()));
+      }
+      if (i == 0) common = shape;
+      common.ways_vary = common.ways_vary || shape.outputs != common.outputs;
+      common.outputs = std::max(common.outputs, shape.outputs);
+      common.support = std::max(common.support, shape.support);
+      common.query = std::max(common.query, shape.query);
+    }
+    return common;
+  }
+
+  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks) const {
+    std::vector<Prediction> predictions(tasks.size());
+    if (tasks.empty()) return predictions;
+    const GivenTasks source(*this, tasks, common_shape(tasks));
+    PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
+    options.every_step = false;
+    Scheduler scheduler(*assembly.backend, *assembly.algorithm, source.shape());
+    scheduler.for_each_wave(
+        assembly.parameters, source, assembly.config.evaluate.seed, Split::test,
+        static_cast<int>(tasks.size()),
+        [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
+          for (const EpisodePrediction& episode :
+               predict_wave(program, batch, first, count, step_context(), options)) {
+            const auto i = static_cast<std::size_t>(episode.episode);
+            predictions[i] =
+                prediction(episode, 0, options.steps, options.samples, tasks[i].support.labels);
+            if (episode.diverged) mark_diverged(predictions[i]);
+          }
+        });
     return predictions;
   }
 
@@ -211,6 +310,7 @@ struct Learner::State {
   Checkpoint checkpoint;
   Assembly assembly;
   int outputs = 0;
+  double noise_std = 0.0;
 };
 
 Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)
@@ -241,6 +341,14 @@ Prediction Learner::predict(const SupportRows& support, std::span<const float> q
 std::vector<Prediction> Learner::predict_steps(const SupportRows& support,
                                                std::span<const float> query_x) const {
   return state_->predict(support, query_x, true);
+}
+
+std::vector<Prediction> Learner::predict_many(std::span<const TaskRows> tasks) const {
+  return state_->predict_many(tasks);
+}
+
+void Learner::check(const SupportRows& support) const {
+  state_->checked_shape(support);
 }
 
 }  // namespace kshot
