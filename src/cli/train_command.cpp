@@ -1,15 +1,12 @@
 #include <fmt/format.h>
 
-#include <sys/stat.h>
-
-#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <iterator>
 #include <optional>
-#include <system_error>
 
 #include "cli/commands.h"
+#include "engine/run_folder.h"
 #include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/trainer.h"
@@ -52,40 +49,6 @@ class SignalScope {
   static constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP};
   static constexpr std::size_t count = std::size(signals);
   struct sigaction before_[count];
-};
-
-/// runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that is free. It is made here, so that
-/// of several trainings that begin at once each has its own; and removed again where nothing was
-/// written into it.
-class DefaultFolder {
- public:
-  explicit DefaultFolder(const fs::path& config) {
-    const fs::path base = fs::path("runs") / config.stem();
-    std::error_code error;
-    made_parent_ = fs::create_directories(base.parent_path(), error);
-    path_ = base;
-    for (int i = 2; ::mkdir(path_.c_str(), 0777) != 0; ++i) {
-      if (errno != EEXIST) {
-        throw Error(fmt::format("cannot create run folder {}: {}", path_.string(),
-                                std::generic_category().message(errno)));
-      }
-      path_ = base;
-      path_ += fmt::format("-{}", i);
-    }
-  }
-  ~DefaultFolder() {
-    std::error_code ignored;
-    fs::remove(path_, ignored);  // only where it is empty
-    if (made_parent_) fs::remove(path_.parent_path(), ignored);
-  }
-  DefaultFolder(const DefaultFolder&) = delete;
-  DefaultFolder& operator=(const DefaultFolder&) = delete;
-
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-  bool made_parent_ = false;
 };
 
 /// What to do with a run that is trained.
@@ -133,8 +96,8 @@ int run_train(const TrainArguments& arguments) {
   TrainerOptions options;
   options.resume = resume;
   options.allow_changed_data = arguments.allow_changed_data;
-  std::optional<DefaultFolder> made;
-  if (!resume && arguments.out.empty()) made.emplace(arguments.config);
+  std::optional<DefaultRunFolder> made;
+  if (!resume && arguments.out.empty()) made.emplace(fs::path(arguments.config).stem());
   options.run_folder = resume ? fs::path(arguments.resume)
                        : made ? made->path()
                               : fs::path(arguments.out);

@@ -182,6 +182,27 @@ std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
   return lock;
 }
 
+DefaultRunFolder::DefaultRunFolder(const fs::path& name) {
+  const fs::path base = fs::path("runs") / name;
+  std::error_code error;
+  made_parent_ = fs::create_directories(base.parent_path(), error);
+  path_ = base;
+  for (int i = 2; ::mkdir(path_.c_str(), 0777) != 0; ++i) {
+    if (errno != EEXIST) {
+      throw Error(fmt::format("cannot create run folder {}: {}", path_.string(),
+                              std::generic_category().message(errno)));
+    }
+    path_ = base;
+    path_ += fmt::format("-{}", i);
+  }
+}
+
+DefaultRunFolder::~DefaultRunFolder() {
+  std::error_code ignored;
+  fs::remove(path_, ignored);  // only where it is empty
+  if (made_parent_) fs::remove(path_.parent_path(), ignored);
+}
+
 void remove_run(const fs::path& folder) {
   std::error_code ignored;
   for (const std::string& name : names_of_run(folder)) fs::remove(folder / name, ignored);

@@ -40,6 +40,24 @@ void remove_run(const std::filesystem::path& folder);
 /// may be training in it.
 void clean_run_folder(const std::filesystem::path& folder);
 
+/// The folder of a training for which the user names none: runs/NAME, or the first of runs/NAME-2,
+/// runs/NAME-3, ... that is free. It is created at once, so that each of several trainings that
+/// begin together has its own folder. The destructor removes the folder where it is still empty.
+class DefaultRunFolder {
+ public:
+  /// Throws Error where the folder cannot be created.
+  explicit DefaultRunFolder(const std::filesystem::path& name);
+  ~DefaultRunFolder();
+  DefaultRunFolder(const DefaultRunFolder&) = delete;
+  DefaultRunFolder& operator=(const DefaultRunFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  bool made_parent_ = false;
+};
+
 /// What a session of training is recorded with.
 struct Session {
   std::string command = {};
