@@ -3,6 +3,7 @@
 option(KSHOT_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_PROGRAM "Build the program kshot" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_BUILD_PYTHON "Build the Python module (python/; pip install . asks for it)" OFF)
 option(KSHOT_INSTALL "Install library, headers and program" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_FUZZ "Build the fuzz targets (clang++; target fuzz)" OFF)
 option(KSHOT_WERROR "Treat warnings in our own code as errors" ${PROJECT_IS_TOP_LEVEL})

@@ -29,6 +29,7 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"algorithms", {"backend"}},
     {"episodes", {"io"}},
     {"engine", {"algorithms", "backend", "episodes", "io", "metrics"}},
+    {"python/src", {"engine", "io", "metrics"}},
     {"cli", {"engine", "algorithms", "backend", "episodes", "io", "metrics"}},
 };
 
@@ -88,7 +89,7 @@ TEST(Arrows, PointDown) {
   std::set<std::string> seen;
   // Where a tree's includes start from: include/ and src/ themselves, the root for kernels/.
   for (const auto& [tree, base] : std::map<std::string, std::string>{
-           {"include", "include"}, {"src", "src"}, {"kernels", "."}}) {
+           {"include", "include"}, {"src", "src"}, {"kernels", "."}, {"python/src", "."}}) {
     if (!fs::exists(source / tree)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(source / tree)) {
       if (!entry.is_regular_file() || !is_source(entry.path())) continue;
@@ -101,7 +102,8 @@ TEST(Arrows, PointDown) {
       }
     }
   }
-  for (const char* folder : {"kshot", "backend", "algorithms", "engine", "episodes", "io"}) {
+  for (const char* folder :
+       {"kshot", "backend", "algorithms", "engine", "episodes", "io", "python/src"}) {
     EXPECT_TRUE(seen.contains(folder)) << "no sources found in " << folder;
   }
 }
@@ -122,6 +124,8 @@ TEST(Arrows, RuleSeesWrongOnes) {
   EXPECT_EQ(count("metrics", "#include <vector>\n#include <fmt/format.h>\n"), 0u);
   EXPECT_EQ(count("engine", "#include \"cli/options.h\"\n#include \"io/dataset.h\"\n"), 1u);
   EXPECT_EQ(count("kshot", "#include \"base/thread_pool.h\"\n"), 1u);
+  EXPECT_EQ(count("python/src", "#include \"engine/run_folder.h\"\n"), 0u);
+  EXPECT_EQ(count("python/src", "#include \"cli/commands.h\"\n"), 1u);
   EXPECT_EQ(count("unheard_of", ""), 1u);
   EXPECT_TRUE(wrong_arrows(factory, "backend", "#include \"backend/cpu/cpu_backend.h\"\n").empty());
 }

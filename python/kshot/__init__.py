@@ -1,0 +1,78 @@
+"""Meta-learning on thousands of few-shot tasks at once.
+
+    import kshot
+
+    run = kshot.train("configs/sinusoid-abml.toml", overrides={"train.steps": 300})
+    task = kshot.load(run).adapt(x_support, y_support)
+    prediction = task.predict(x_query)
+
+Functions: train, evaluate, load, embed, import_arrays, import_images, import_omniglot,
+import_table, meta_gradient. Classes: Config, Learner, EpisodeSource, Embedder, MetaGradient.
+scikit-learn's estimators are in kshot.sklearn.
+"""
+
+from ._config import Config
+from ._core import ConfigError, DeviceError, Error, version
+from ._episodes import EpisodeSource
+from ._imports import (
+    ImportSummary,
+    import_arrays,
+    import_images,
+    import_omniglot,
+    import_table,
+)
+from ._learner import FittedTask, FittedTasks, Learner, Prediction, Predictions, load
+from ._meta_gradient import MetaGradient, meta_gradient
+from ._runs import (
+    EmbeddedFile,
+    Embedder,
+    Evaluation,
+    Score,
+    Statistic,
+    TrainReport,
+    TrainResult,
+    ValidationReport,
+    embed,
+    evaluate,
+    train,
+)
+
+__version__ = version()
+del version
+
+for _error in (Error, ConfigError, DeviceError):
+    _error.__module__ = "kshot"
+del _error
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DeviceError",
+    "EmbeddedFile",
+    "Embedder",
+    "EpisodeSource",
+    "Error",
+    "Evaluation",
+    "FittedTask",
+    "FittedTasks",
+    "ImportSummary",
+    "Learner",
+    "MetaGradient",
+    "Prediction",
+    "Predictions",
+    "Score",
+    "Statistic",
+    "TrainReport",
+    "TrainResult",
+    "ValidationReport",
+    "__version__",
+    "embed",
+    "evaluate",
+    "import_arrays",
+    "import_images",
+    "import_omniglot",
+    "import_table",
+    "load",
+    "meta_gradient",
+    "train",
+]

@@ -1,0 +1,217 @@
+"""Imports: from the files people have to the data file that training maps."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import _core
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import wrote. `splits` has the numbers of groups (classes or tasks) and rows."""
+
+    output: Path
+    kind: str  #: "classes" or "tasks"
+    input_shape: tuple[int, ...]
+    bytes: int
+    division: str  #: how the groups were divided into splits
+    splits: dict[str, dict[str, int]]
+    notes: list[str] = field(repr=False)
+    columns: list[str] = field(repr=False)  #: how each column of a table was read
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """Without what is None; paths as the library takes them."""
+    given = {name: value for name, value in options.items() if value is not None}
+    splits = given.get("splits")
+    if splits is not None:
+        given["splits"] = {
+            name: [os.fspath(files)] if isinstance(files, (str, os.PathLike)) else list(files)
+            for name, files in splits.items()
+        }
+    if "fractions" in given:
+        given["fractions"] = [float(share) for share in given["fractions"]]
+    return given
+
+
+def _show(progress: bool | None) -> bool:
+    return sys.stderr.isatty() if progress is None else progress
+
+
+def import_arrays(
+    source: PathLike,
+    output: PathLike,
+    *,
+    labels: str | None = None,
+    classes: PathLike | None = None,
+    layout: str | None = None,
+    standardise: bool | None = None,
+    splits: Mapping[str, Any] | None = None,
+    fractions: Sequence[float] | None = None,
+    seed: int | None = None,
+    min_examples: int | None = None,
+    allow_shared_classes: bool | None = None,
+    progress: bool | None = None,
+) -> ImportSummary:
+    """Classes from NumPy arrays in files (.npy, .npz, or FILE.npz:NAME).
+
+    labels: the array of labels [N]; classes: a table of the classes' names and splits.
+    splits: lists of class names per split, `{"train": "train.txt", "test": "test.txt"}`.
+    fractions: shares of train, validation, test in a random division by `seed`.
+    See docs/own-data.md; options that are None keep the program's defaults.
+    """
+    options = _options(
+        {
+            "labels": labels,
+            "classes": None if classes is None else os.fspath(classes),
+            "layout": layout,
+            "standardise": standardise,
+            "splits": splits,
+            "fractions": fractions,
+            "seed": seed,
+            "min_examples": min_examples,
+            "allow_shared_classes": allow_shared_classes,
+        }
+    )
+    out = os.fspath(output)
+    return ImportSummary(**_core.import_arrays(os.fspath(source), out, _show(progress), options))
+
+
+def import_images(
+    source: PathLike,
+    output: PathLike,
+    *,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
+    crop: bool | None = None,
+    invert: bool | None = None,
+    background: str | None = None,
+    skip_bad: bool | None = None,
+    by_folders: bool | None = None,
+    splits: Mapping[str, Any] | None = None,
+    fractions: Sequence[float] | None = None,
+    seed: int | None = None,
+    min_examples: int | None = None,
+    allow_shared_classes: bool | None = None,
+    progress: bool | None = None,
+) -> ImportSummary:
+    """A folder (or zip) with a folder of PNG or JPEG images for every class.
+
+    size: pixels, or (height, width). The other options are those of `kshot import images`.
+    """
+    height, width = (size, size) if size is None or isinstance(size, int) else size
+    options = _options(
+        {
+            "height": height,
+            "width": width,
+            "grey": grey,
+            "crop": crop,
+            "invert": invert,
+            "background": background,
+            "skip_bad": skip_bad,
+            "by_folders": by_folders,
+            "splits": splits,
+            "fractions": fractions,
+            "seed": seed,
+            "min_examples": min_examples,
+            "allow_shared_classes": allow_shared_classes,
+        }
+    )
+    out = os.fspath(output)
+    return ImportSummary(**_core.import_images(os.fspath(source), out, _show(progress), options))
+
+
+def import_omniglot(
+    sources: Sequence[PathLike],
+    output: PathLike,
+    *,
+    size: int | None = None,
+    skip_bad: bool | None = None,
+    splits: Mapping[str, Any] | None = None,
+    min_examples: int | None = None,
+    allow_shared_classes: bool | None = None,
+    progress: bool | None = None,
+) -> ImportSummary:
+    """Omniglot's official archives or folders."""
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    options = _options(
+        {
+            "size": size,
+            "skip_bad": skip_bad,
+            "splits": splits,
+            "min_examples": min_examples,
+            "allow_shared_classes": allow_shared_classes,
+        }
+    )
+    paths = [os.fspath(s) for s in sources]
+    return ImportSummary(
+        **_core.import_omniglot(paths, os.fspath(output), _show(progress), options)
+    )
+
+
+def import_table(
+    source: PathLike,
+    output: PathLike,
+    *,
+    target: str | Sequence[str],
+    task: str | None = None,
+    classification: bool | None = None,
+    tasks: PathLike | None = None,
+    split_column: str | None = None,
+    categorical: Sequence[str] | None = None,
+    categorical_arrays: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    dates: Sequence[str] | None = None,
+    columns: PathLike | None = None,
+    missing: str | None = None,
+    raw_targets: bool | None = None,
+    raw_inputs: bool | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    missing_marks: Sequence[str] | None = None,
+    splits: Mapping[str, Any] | None = None,
+    fractions: Sequence[float] | None = None,
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> ImportSummary:
+    """One few-shot task for every value of the column `task` of a CSV table or of arrays.
+
+    target: the column, or columns, of the targets. The other options are those of
+    `kshot import table`; `ImportSummary.columns` says how each column was read.
+    """
+    options = _options(
+        {
+            "targets": [target] if isinstance(target, str) else list(target),
+            "task": task,
+            "classification": classification,
+            "tasks": None if tasks is None else os.fspath(tasks),
+            "split_column": split_column,
+            "categorical": categorical,
+            "categorical_arrays": categorical_arrays,
+            "ignore": ignore,
+            "dates": dates,
+            "columns": None if columns is None else os.fspath(columns),
+            "missing": missing,
+            "raw_targets": raw_targets,
+            "raw_inputs": raw_inputs,
+            "delimiter": delimiter,
+            "decimal": decimal,
+            "thousands": thousands,
+            "missing_marks": missing_marks,
+            "splits": splits,
+            "fractions": fractions,
+            "seed": seed,
+        }
+    )
+    out = os.fspath(output)
+    return ImportSummary(**_core.import_table(os.fspath(source), out, _show(progress), options))

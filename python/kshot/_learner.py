@@ -1,0 +1,437 @@
+"""New tasks: a trained run adapts to support rows and predicts query rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._arrays import FloatArray, as_array, as_labels, as_rows, as_values
+from ._config import Config, Overrides, override_list
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a fitted task predicts for `rows` query rows. What does not apply is None.
+
+    Classification:
+        probabilities: [rows, classes], the mean over posterior samples.
+        labels: [rows], the most probable class.
+        std: [rows, classes], standard deviation of the probabilities over samples.
+        entropy: [rows], of the probabilities, in nats.
+        mutual_information: [rows], the part of the entropy that stems from not knowing the
+            weights, in nats; 0 for one sample.
+        samples: [samples, rows, classes], logits.
+
+    Regression:
+        mean: [rows, outputs].
+        std: [rows, outputs], standard deviation of the predictive distribution: that of the
+            samples together with the observation noise, where the loss or the method has one.
+        model_std: [rows, outputs], standard deviation over posterior samples alone.
+        samples: [samples, rows, outputs].
+
+    Numbers are in the units of the support rows (see Learner.adapt); `adapted` belongs to the
+    network, which works in its own.
+    """
+
+    inner_steps: int
+    samples: Array
+    std: Array
+    mean: Array | None = None
+    model_std: Array | None = None
+    probabilities: Array | None = None
+    entropy: Array | None = None
+    mutual_information: Array | None = None
+    diverged: bool = False
+    #: The adapted network: tensors by name, as "theta.layers.0.weight". Empty in `adapt_many`.
+    adapted: dict[str, Array] | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """[rows]: the most probable class of each row."""
+        if self.probabilities is None:
+            raise AttributeError("labels: a regression has none")
+        return np.asarray(np.argmax(self.probabilities, axis=1))
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with one row per query row (needs pandas)."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        if self.probabilities is not None:
+            columns["label"] = self.labels
+            for i in range(self.probabilities.shape[1]):
+                columns[f"p({i})"] = self.probabilities[:, i]
+            columns["entropy"] = self.entropy
+            columns["mutual_information"] = self.mutual_information
+        elif self.mean is not None:
+            for i in range(self.mean.shape[1]):
+                suffix = "" if self.mean.shape[1] == 1 else f"_{i}"
+                columns["mean" + suffix] = self.mean[:, i]
+                columns["std" + suffix] = self.std[:, i]
+        return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class _Units:
+    """How the caller's numbers become the network's: (number - mean) / std, by column."""
+
+    x_mean: Array | float = 0.0
+    x_std: Array | float = 1.0
+    y_mean: Array | float = 0.0
+    y_std: Array | float = 1.0
+    identity: bool = True
+
+    def rows(self, data: Any, name: str, shape: Sequence[int]) -> FloatArray:
+        if self.identity:
+            return as_rows(data, name, shape)
+        # In double precision, as the import computes.
+        numbers = as_array(data, name)
+        if numbers.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: expected real numbers, got dtype {numbers.dtype}")
+        size = int(np.prod(shape))
+        if numbers.ndim == 1 and size == 1:
+            numbers = numbers.reshape(-1, 1)
+        if numbers.ndim >= 2 and numbers.shape[1:] in (tuple(shape), (size,)):
+            numbers = (numbers.reshape(len(numbers), size) - self.x_mean) / self.x_std
+        return as_rows(numbers, name, shape)
+
+    def values(self, data: Any, name: str, rows: int, outputs: int) -> FloatArray:
+        if self.identity:
+            return as_values(data, name, rows, outputs)
+        numbers = as_array(data, name)
+        if numbers.dtype.kind not in "fiub":
+            raise TypeError(f"{name}: expected real numbers, got dtype {numbers.dtype}")
+        if numbers.ndim == 1 and outputs == 1:
+            numbers = numbers.reshape(-1, 1)
+        if numbers.shape == (rows, outputs):
+            numbers = (numbers - self.y_mean) / self.y_std
+        return as_values(numbers, name, rows, outputs)
+
+
+def _units(preprocessing: dict[str, Any], units: str | None) -> _Units:
+    """The units that the caller names. Raises ValueError where that is needed and missing."""
+    if units not in (None, "network", "raw"):
+        raise ValueError(f'units: expected "network" or "raw", got {units!r}')
+    kind = preprocessing.get("kind", "none")
+    columns = preprocessing.get("columns", [])
+    targets = preprocessing.get("targets", [])
+    scaled = [c for c in columns + targets if c.get("mean", 0) != 0 or c.get("std", 1) != 1]
+    categories = [c["name"] for c in columns if "categories" in c]
+    same = kind == "none" or (kind == "table" and not scaled and not categories)
+    if units == "network" or same:
+        return _Units()
+    if units is None:
+        raise ValueError(
+            "units: this run was trained on data that the import prepared (Learner.preprocessing); "
+            'expected "raw" for rows as they were before, or "network" for prepared rows'
+        )
+    if kind == "array" and preprocessing.get("bytes"):
+        return _Units(x_std=255.0, identity=False)
+    if kind != "table" or categories:
+        what = f"column {categories[0]} has categories" if categories else f"data of kind {kind}"
+        raise ValueError(f'units: "raw" is for tables of numbers and image bytes, but {what}')
+    y = np.array([[t["mean"], t["std"]] for t in targets], np.float64).reshape(-1, 2)
+    x = np.array([[c["mean"], c["std"]] for c in columns], np.float64).reshape(-1, 2)
+    y_mean, y_std = (y[:, 0], y[:, 1]) if len(y) else (0.0, 1.0)
+    return _Units(x[:, 0], x[:, 1], y_mean, y_std, identity=False)
+
+
+def _prediction(d: dict[str, Any], units: _Units) -> Prediction:
+    common = {
+        "inner_steps": d["inner_steps"],
+        "samples": d["raw"],
+        "diverged": d.get("diverged", False),
+        "adapted": d.get("adapted"),
+    }
+    if d["classification"]:
+        return Prediction(
+            probabilities=d["mean"],
+            std=d["std"],
+            entropy=d["entropy"],
+            mutual_information=d["mutual_information"],
+            **common,
+        )
+    mean, model_std = d["mean"], d["std"]
+    std = np.hypot(model_std, d.get("predictive_std", d["noise_std"]))
+    if not units.identity:
+        mean = mean * units.y_std + units.y_mean
+        std, model_std = std * units.y_std, model_std * units.y_std
+        common["samples"] = common["samples"] * units.y_std + units.y_mean
+    return Prediction(mean=mean, std=std, model_std=model_std, **common)
+
+
+class FittedTask:
+    """A run with the support rows of one task. `predict` may be called as often as wanted.
+
+    Every call adapts anew: the engine keeps no adapted network between calls, and networks with
+    batch statistics see the query rows of one call together.
+    """
+
+    def __init__(self, learner: Learner, support: _core.Support, units: _Units) -> None:
+        self._learner = learner
+        self._support = support
+        self._units = units
+
+    def predict(self, x: Any) -> Prediction:
+        """Predicts query rows [rows, *input_shape]. Raises Error where the adaptation diverges."""
+        native = self._learner._native
+        query = self._units.rows(x, "x", self._learner.input_shape)
+        d: Any = native.predict(self._support, query, False)
+        return _prediction(d, self._units)
+
+    def predict_steps(self, x: Any) -> list[Prediction]:
+        """The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's."""
+        native = self._learner._native
+        query = self._units.rows(x, "x", self._learner.input_shape)
+        steps: Any = native.predict(self._support, query, True)
+        return [_prediction(d, self._units) for d in steps]
+
+
+class Predictions(Sequence[Prediction]):
+    """Predictions of many tasks: a sequence with one Prediction per task.
+
+    The numbers of all tasks lie one after another in a few arrays; an item is a view into them.
+    """
+
+    def __init__(self, arrays: dict[str, Any], units: _Units) -> None:
+        self._arrays = arrays
+        self._units = units
+        cells = arrays["rows"] * arrays["outputs"]
+        self._row_starts = np.concatenate([[0], np.cumsum(arrays["rows"])])
+        self._cell_starts = np.concatenate([[0], np.cumsum(cells)])
+
+    def __len__(self) -> int:
+        return len(self._arrays["rows"])
+
+    @property
+    def diverged(self) -> npt.NDArray[np.bool_]:
+        """[tasks]: whether a task's adaptation left the finite range; its numbers are NaN."""
+        return np.asarray(self._arrays["diverged"] != 0)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        a = self._arrays
+        rows, outputs, samples = int(a["rows"][i]), int(a["outputs"][i]), a["samples"]
+        cells = slice(self._cell_starts[i], self._cell_starts[i + 1])
+        own = slice(self._row_starts[i], self._row_starts[i + 1])
+        start = self._cell_starts[i] * samples
+        d: dict[str, Any] = {
+            "classification": a["classification"],
+            "inner_steps": a["inner_steps"],
+            "noise_std": a["noise_std"],
+            "diverged": bool(a["diverged"][i]),
+            "raw": a["raw"][start : start + samples * rows * outputs].reshape(
+                samples, rows, outputs
+            ),
+        }
+        for name in ("mean", "std", "predictive_std"):
+            if name in a:
+                d[name] = a[name][cells].reshape(rows, outputs)
+        for name in ("entropy", "mutual_information"):
+            if name in a:
+                d[name] = a[name][own]
+        return _prediction(d, self._units)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[i] for i in range(len(self)))
+
+    def _stacked(self, name: str) -> Array:
+        a = self._arrays
+        rows, outputs = set(a["rows"].tolist()), set(a["outputs"].tolist())
+        if len(rows) > 1 or len(outputs) > 1:
+            raise ValueError("the tasks differ in size: take them one by one")
+        shape = (len(self), rows.pop() if rows else 0, outputs.pop() if outputs else 0)
+        return np.asarray(a[name]).reshape(shape)
+
+    @property
+    def mean(self) -> Array:
+        """Regression, tasks of one size: [tasks, rows, outputs]."""
+        if self._arrays["classification"]:
+            raise AttributeError("mean: a classification has probabilities")
+        return np.asarray(self._stacked("mean") * self._units.y_std + self._units.y_mean)
+
+    @property
+    def std(self) -> Array:
+        """Tasks of one size: [tasks, rows, outputs], as Prediction.std."""
+        std = self._stacked("std")
+        if self._arrays["classification"]:
+            return std
+        noise = self._arrays["noise_std"]
+        if "predictive_std" in self._arrays:
+            noise = self._stacked("predictive_std")
+        return np.asarray(np.hypot(std, noise) * self._units.y_std)
+
+    @property
+    def probabilities(self) -> Array:
+        """Classification, tasks of one size: [tasks, rows, classes]."""
+        if not self._arrays["classification"]:
+            raise AttributeError("probabilities: a regression has a mean")
+        return self._stacked("mean")
+
+
+class FittedTasks(Sequence[FittedTask]):
+    """A run with the support rows of many tasks: a sequence of fitted tasks."""
+
+    def __init__(self, learner: Learner, supports: list[_core.Support], units: _Units) -> None:
+        self._learner = learner
+        self._supports = supports
+        self._units = units
+
+    def __len__(self) -> int:
+        return len(self._supports)
+
+    @overload
+    def __getitem__(self, index: int) -> FittedTask: ...
+    @overload
+    def __getitem__(self, index: slice) -> FittedTasks: ...
+    def __getitem__(self, index: int | slice) -> FittedTask | FittedTasks:
+        if isinstance(index, slice):
+            return FittedTasks(self._learner, self._supports[index], self._units)
+        return FittedTask(self._learner, self._supports[index], self._units)
+
+    def predict(self, xs: Any) -> Predictions:
+        """Predicts the query rows of every task in one call of the engine.
+
+        `xs` is an array [tasks, rows, *input_shape], or one array of rows per task. Task i draws
+        its posterior samples by its number i. A task that diverges is marked, and its numbers are
+        NaN.
+        """
+        if len(xs) != len(self):
+            raise ValueError(f"xs: expected {len(self)} tasks, got {len(xs)}")
+        shape = self._learner.input_shape
+        queries = [self._units.rows(x, f"xs[{i}]", shape) for i, x in enumerate(xs)]
+        arrays = self._learner._native.predict_many(self._supports, queries)
+        return Predictions(arrays, self._units)
+
+
+class Learner:
+    """A trained run, ready for new tasks. See `kshot.load`."""
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        device: str = "auto",
+        threads: int = 0,
+        overrides: Overrides = None,
+    ) -> None:
+        self._native = _core.Learner(os.fspath(run), device, threads, override_list(overrides))
+
+    @property
+    def config(self) -> Config:
+        return Config._of(self._native.config)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row: (features,), or (channels, height, width)."""
+        return tuple(self._native.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        """Classes or target values of a task; 0 where a task may have any number of classes."""
+        return int(self._native.outputs)
+
+    @property
+    def classification(self) -> bool:
+        return bool(self._native.classification)
+
+    @property
+    def device(self) -> str:
+        return str(self._native.device)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How the import turned raw inputs into the network's; empty where nothing is recorded."""
+        text = self._native.preprocessing
+        return dict(json.loads(text)) if text else {}
+
+    def adapt(
+        self, x: Any = None, y: Any = None, *, ways: int = 0, units: str | None = None
+    ) -> FittedTask:
+        """Takes a task's support rows.
+
+        x: [rows, *input_shape].
+        y: labels [rows] in [0, outputs) (classification), or values [rows, outputs].
+        ways: the task's number of classes, for runs that take any number; 0: the largest
+            label + 1.
+        units: for runs on data that the import standardised. "raw": support and query rows are as
+            they were before the import, and predictions are given so; "network": they are prepared
+            already. Needed where the two differ.
+
+        Without rows the task is predicted from the prior alone, for the algorithms that have one
+        ("bayes_protonet", "alpaca", "dkt"). Raises TypeError and ValueError for arrays that do
+        not fit, and Error for what the engine refuses.
+        """
+        scale = _units(self.preprocessing, units)
+        support = self._support(x, y, ways, scale, "x", "y")
+        self._native.check(support)
+        return FittedTask(self, support, scale)
+
+    def adapt_many(
+        self, xs: Any, ys: Any, *, ways: Any = 0, units: str | None = None
+    ) -> FittedTasks:
+        """Takes the support rows of many tasks, which may differ in size.
+
+        xs: [tasks, rows, *input_shape], or one array of rows per task; ys: the same for targets.
+        ways: one number for all tasks, or one per task. units: as for `adapt`.
+        """
+        if len(xs) != len(ys):
+            raise ValueError(f"ys: expected {len(xs)} tasks, as in xs, got {len(ys)}")
+        numbers = [ways] * len(xs) if isinstance(ways, int) else [int(n) for n in ways]
+        if len(numbers) != len(xs):
+            raise ValueError(f"ways: expected {len(xs)} numbers, got {len(numbers)}")
+        scale = _units(self.preprocessing, units)
+        supports = []
+        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            support = self._support(x, y, numbers[i], scale, f"xs[{i}]", f"ys[{i}]")
+            try:
+                self._native.check(support)
+            except _core.Error as error:
+                raise type(error)(f"task {i}: {error}") from None
+            supports.append(support)
+        return FittedTasks(self, supports, scale)
+
+    def _support(
+        self, x: Any, y: Any, ways: int, units: _Units, x_name: str, y_name: str
+    ) -> _core.Support:
+        if (x is None) != (y is None):
+            raise TypeError(f"{y_name}: expected together with {x_name}")
+        if x is None:
+            empty = np.empty((0, 1), np.float32)
+            return _core.Support(empty, None, None, ways)
+        rows = units.rows(x, x_name, self.input_shape)
+        if self.classification:
+            return _core.Support(rows, as_labels(y, y_name, len(rows)), None, ways)
+        outputs = self.outputs or 1
+        return _core.Support(rows, None, units.values(y, y_name, len(rows), outputs), ways)
+
+    def __repr__(self) -> str:
+        return f"<kshot.Learner algorithm={self.config['algorithm']!r} device={self.device!r}>"
+
+
+def load(
+    run: str | os.PathLike[str],
+    device: str = "auto",
+    threads: int = 0,
+    overrides: Overrides = None,
+) -> Learner:
+    """Loads a trained run: a run folder (its best checkpoint, else the last) or a checkpoint.
+
+    `overrides` change the checkpoint's configuration: `{"evaluate.samples": 100}`.
+    `threads` = 0 uses all cores.
+    """
+    return Learner(run, device, threads, overrides)

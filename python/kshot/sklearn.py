@@ -1,0 +1,538 @@
+"""scikit-learn's estimators.
+
+`FewShotClassifier` and `FewShotRegressor` are fitted to the rows of one task: by a trained run
+(`prior=run`), or without one (`prior=None`) by a head on the data alone. `MetaClassifier` and
+`MetaRegressor` learn such a prior from many tasks, which are scikit-learn's groups:
+
+    meta = MetaRegressor(method="alpaca").fit(X, y, groups=patient)
+    model = meta.task_estimator().fit(X_new, y_new)
+    mean, std = model.predict(X, return_std=True)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import _core
+from ._config import Config
+from ._episodes import EpisodeSource
+from ._learner import FittedTask, Learner
+from ._runs import train
+
+Array = npt.NDArray[Any]
+_HEADS = ("centroid", "logistic", "mahalanobis")
+_CLASSIFIERS = ("protonet", "r2d2", "bayes_protonet")
+_REGRESSORS = ("alpaca", "dkt", "r2d2", "maml", "meta_sgd", "abml")
+
+
+def _plain(label: Any) -> Any:
+    """A label as Python's own number or string, for messages."""
+    return label.item() if hasattr(label, "item") else label
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A checkpoint in memory, with the scale of the data that it was trained on.
+
+    The value of `prior` in the estimators that MetaClassifier and MetaRegressor make; it can be
+    pickled and cloned.
+    """
+
+    checkpoint: bytes = field(repr=False)
+    x_mean: Array = field(repr=False)
+    x_std: Array = field(repr=False)
+    y_mean: Array | float = 0.0
+    y_std: Array | float = 1.0
+
+    def load(self, device: str, threads: int) -> Learner:
+        with tempfile.TemporaryDirectory(prefix="kshot-") as folder:
+            file = Path(folder) / "prior.safetensors"
+            file.write_bytes(self.checkpoint)
+            return Learner(file, device, threads)
+
+
+PriorLike = str | os.PathLike[str] | Prior | None
+
+
+class _FewShot(BaseEstimator):  # type: ignore[misc]
+    """What both estimators of a task share: the prior, loaded when it is first needed."""
+
+    support_x_: Array
+    support_y_: Array
+    prior: PriorLike
+    device: str
+    threads: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_loaded", None)  # threads cannot be pickled: loaded again where needed
+        return state
+
+    def _learner(self) -> Learner:
+        loaded: tuple[Any, Learner] | None = getattr(self, "_loaded", None)
+        key = (self.prior, self.device, self.threads, os.getpid())
+        if loaded is None or loaded[0] != key:
+            if isinstance(self.prior, Prior):
+                learner = self.prior.load(self.device, self.threads)
+            elif self.prior is None:
+                raise ValueError("prior: expected a run")
+            else:
+                learner = Learner(self.prior, self.device, self.threads)
+            loaded = self._loaded = (key, learner)
+        return loaded[1]
+
+    def _check_prior(self, classification: bool) -> None:
+        learner = self._learner()
+        if learner.classification != classification:
+            kind = "classes" if classification else "numbers"
+            raise ValueError(f"prior: expected a run that predicts {kind}")
+        size = int(np.prod(learner.input_shape))
+        if self.n_features_in_ != size:
+            raise ValueError(
+                f"X has {self.n_features_in_} features, but the prior expects {size} features"
+            )
+
+    def _inputs(self, X: Array) -> Array:
+        if isinstance(self.prior, Prior):
+            return np.asarray((X - self.prior.x_mean) / self.prior.x_std, np.float32)
+        return X
+
+    def _units(self) -> str | None:
+        """Rows are as they were before the import; other runs take them as they are."""
+        kind = self._learner().preprocessing.get("kind", "none")
+        return None if kind == "none" else "raw"
+
+
+class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
+    """A classifier for one few-shot task.
+
+    Parameters:
+        prior: a run folder or checkpoint of kshot.train, the Prior of a MetaClassifier, or None
+            for a head that is fitted to the data alone.
+        head: that head: "logistic" (L2-regularised), "centroid" (nearest class mean) or
+            "mahalanobis" (classes as Gaussians of one shrunk covariance).
+        device, threads: where a prior computes; 0 threads: all cores.
+
+    A prior with a fixed number of outputs takes tasks of up to that many classes, in the sorted
+    order of their labels; where its labels have names, the labels of y must be those names.
+    """
+
+    def __init__(
+        self,
+        prior: PriorLike = None,
+        *,
+        head: str = "logistic",
+        device: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.prior = prior
+        self.head = head
+        self.device = device
+        self.threads = threads
+
+    def fit(self, X: Any, y: Any) -> FewShotClassifier:
+        """Takes the support rows X [rows, features] and their labels y [rows]."""
+        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_features=1)
+        check_classification_targets(y)
+        return self._set(X, y, np.unique(y))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> FewShotClassifier:
+        """Adds support rows. `classes`: all classes, for the first call, as in scikit-learn."""
+        first = not hasattr(self, "classes_")
+        X, y = validate_data(self, X, y, dtype=np.float32, reset=first)
+        check_classification_targets(y)
+        if first:
+            known = np.unique(y) if classes is None else np.unique(classes)
+            self._extra = classes is None
+        else:
+            X = np.concatenate([self.support_x_, X])
+            y = np.concatenate([self.classes_[self.support_y_], y])
+            known = np.unique(y) if getattr(self, "_extra", False) else self.classes_
+        unknown = np.setdiff1d(y, known)
+        if len(unknown):
+            raise ValueError(f"y: label {_plain(unknown[0])!r} is not among classes")
+        return self._set(X, y, known)
+
+    def _set(self, X: Array, y: Array, classes: Array) -> FewShotClassifier:
+        if self.head not in _HEADS:
+            raise ValueError(f"head: expected one of {_HEADS}, got {self.head!r}")
+        if len(classes) < 2 and self.prior is None and self.head == "logistic":
+            raise ValueError(
+                f"y: expected at least 2 classes, got {len(classes)} class; "
+                'head="centroid" takes one'
+            )
+        if self.prior is not None:
+            self._check_prior(True)
+        self.classes_ = classes
+        self.support_x_ = X
+        self.support_y_ = np.searchsorted(classes, y)
+        return self
+
+    def _outputs(self) -> Array:
+        """The network's output of each class."""
+        learner = self._learner()
+        names = learner.preprocessing.get("labels", [])
+        if names:
+            unknown = [c for c in self.classes_ if str(c) not in names]
+            if unknown:
+                raise ValueError(f"y: label {_plain(unknown[0])!r} is none of the prior's: {names}")
+            return np.array([names.index(str(c)) for c in self.classes_])
+        if learner.outputs and len(self.classes_) > learner.outputs:
+            raise ValueError(
+                f"y: {len(self.classes_)} classes, expected at most the prior's {learner.outputs}"
+            )
+        return np.arange(len(self.classes_))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities [rows, classes], in the order of classes_."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        if self.prior is None:
+            labels = self.support_y_.astype(np.int32)
+            return np.asarray(
+                _core.classify(self.head, self.support_x_, labels, X, len(self.classes_))
+            )
+        outputs = self._outputs()
+        learner = self._learner()
+        task = learner.adapt(
+            self._inputs(self.support_x_),
+            outputs[self.support_y_],
+            ways=0 if learner.outputs else len(self.classes_),
+            units=self._units(),
+        )
+        probabilities = task.predict(self._inputs(X)).probabilities
+        assert probabilities is not None
+        chosen = probabilities[:, outputs]
+        return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> Array:
+        """The most probable class of each row."""
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[np.argmax(probabilities, axis=1)])
+
+
+class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
+    """A regressor for one few-shot task.
+
+    Parameters:
+        prior: a run folder or checkpoint of kshot.train, the Prior of a MetaRegressor, or None for
+            ridge regression on the data alone.
+        alpha: the ridge's penalty, as scikit-learn's.
+        device, threads: where a prior computes; 0 threads: all cores.
+    """
+
+    def __init__(
+        self,
+        prior: PriorLike = None,
+        *,
+        alpha: float = 1.0,
+        device: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.prior = prior
+        self.alpha = alpha
+        self.device = device
+        self.threads = threads
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> FewShotRegressor:
+        """Takes the support rows X [rows, features] and targets y [rows] or [rows, outputs]."""
+        return self._add(X, y, True)
+
+    def partial_fit(self, X: Any, y: Any) -> FewShotRegressor:
+        """Adds support rows."""
+        return self._add(X, y, not hasattr(self, "support_x_"))
+
+    def _add(self, X: Any, y: Any, first: bool) -> FewShotRegressor:
+        X, y = validate_data(
+            self, X, y, dtype=np.float32, multi_output=True, y_numeric=True, reset=first
+        )
+        y = np.asarray(y, np.float64)
+        if not first:
+            if y.shape[1:] != self.support_y_.shape[1:]:
+                raise ValueError("y: expected as many outputs as in the first call")
+            X = np.concatenate([self.support_x_, X])
+            y = np.concatenate([self.support_y_, y])
+        if not self.alpha > 0:
+            raise ValueError(f"alpha: expected a positive number, got {self.alpha!r}")
+        if self.prior is not None:
+            self._check_prior(False)
+        self.support_x_ = X
+        self.support_y_ = y
+        return self
+
+    def _task(self) -> FittedTask:
+        y = self.support_y_
+        if isinstance(self.prior, Prior):
+            y = (y.reshape(len(y), -1) - self.prior.y_mean) / self.prior.y_std
+        return self._learner().adapt(self._inputs(self.support_x_), y, units=self._units())
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Means, shaped as y; with `return_std` also the standard deviations of the prediction.
+
+        A ridge (prior=None) has no standard deviations: ValueError.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        shape = (len(X), *self.support_y_.shape[1:])
+        if self.prior is None:
+            if return_std:
+                raise ValueError("return_std: a ridge has no standard deviations; expected a prior")
+            # Centred, because float32 keeps few digits of a small variation around a large mean.
+            y = self.support_y_.reshape(len(self.support_y_), -1)
+            centre = y.mean(axis=0)
+            values = np.ascontiguousarray(y - centre, np.float32)
+            mean = _core.ridge(self.support_x_, values, X, float(self.alpha)) + centre
+            return mean.reshape(shape)
+        p = self._task().predict(self._inputs(X))
+        mean: Any = p.mean
+        std: Any = p.std
+        if isinstance(self.prior, Prior):
+            mean = mean * self.prior.y_std + self.prior.y_mean
+            std = std * self.prior.y_std
+        return (mean.reshape(shape), std.reshape(shape)) if return_std else mean.reshape(shape)
+
+
+class _Groups(EpisodeSource):
+    """Tasks from the rows of groups: a group is drawn, and its rows are dealt out."""
+
+    splits = ("train",)
+
+    def __init__(self, groups: list[tuple[Array, Array]], shots: int, queries: int, ways: int):
+        self.groups = groups
+        self.shots = shots
+        self.queries = queries
+        self.ways_vary = ways > 0
+        self.outputs = ways or None
+        self.support = shots * max(ways, 1)
+        self.query = queries * max(ways, 1)
+        self.description = f"{len(groups)} groups of rows"
+
+    def episode(self, rng: np.random.Generator, split: str) -> tuple[Array, Array, Array, Array]:
+        x, y = self.groups[rng.integers(len(self.groups))]
+        # Of each class of a task, or of all rows, the first are support and the next query rows.
+        parts = [np.flatnonzero(y == c) for c in np.unique(y)] if self.ways_vary else [len(x)]
+        support, query = [], []
+        for part in parts:
+            rows = rng.permutation(part)
+            n = min(self.shots, len(rows) - 1)
+            support.append(rows[:n])
+            query.append(rows[n : n + self.queries])
+        s, q = np.concatenate(support), np.concatenate(query)
+        return x[s], y[s], x[q], y[q]
+
+
+class _Meta(BaseEstimator):  # type: ignore[misc]
+    """What both meta-estimators share."""
+
+    method: str
+    hidden: Sequence[int]
+    shots: int
+    queries: int
+    steps: int
+    meta_batch: int
+    learning_rate: float
+    random_state: int
+    overrides: Any
+    device: str
+    threads: int
+
+    def _train(self, source: _Groups, loss: dict[str, Any], outputs: int) -> bytes:
+        layers = [self.n_features_in_, *self.hidden]
+        if self.method in ("maml", "meta_sgd", "abml"):
+            layers.append(outputs)
+        config = {
+            "algorithm": self.method,
+            "seed": self.random_state,
+            "network": {"layers": layers, "activation": "tanh"},
+            **loss,
+            "optimizer": {"learning_rate": self.learning_rate},
+            "train": {
+                "steps": self.steps,
+                "meta_batch": self.meta_batch,
+                "validate_every": 0,
+            },
+        }
+        with tempfile.TemporaryDirectory(prefix="kshot-") as folder:
+            run = train(
+                config,
+                self.overrides,
+                Path(folder) / "run",
+                source=source,
+                device=self.device,
+                threads=self.threads,
+                progress=False,
+            )
+            self.config_ = Config(run.folder / "config.toml")
+            self.reports_ = run.reports
+            return (run.folder / "last.safetensors").read_bytes()
+
+    def _grouped(self, X: Any, y: Any, groups: Any, methods: Sequence[str]) -> tuple[Any, ...]:
+        if self.method not in methods:
+            raise ValueError(
+                f"method: expected one of {tuple(methods)}, got {self.method!r}; kshot.train has "
+                "the others"
+            )
+        if groups is None:
+            raise ValueError("groups: expected one per row, the task that the row belongs to")
+        groups = np.asarray(groups)
+        if groups.shape != (len(X),):
+            raise ValueError(f"groups: expected shape ({len(X)},), got {groups.shape}")
+        for name in ("shots", "queries", "steps", "meta_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
+        x_mean = X.mean(axis=0, dtype=np.float64)
+        x_std = X.std(axis=0, dtype=np.float64)
+        x_std[x_std == 0] = 1.0
+        rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+        return (X - x_mean) / x_std, rows, x_mean, x_std
+
+
+class MetaClassifier(_Meta):
+    """Learns a prior for classifiers from many tasks.
+
+    Parameters:
+        method: "protonet", "r2d2" or "bayes_protonet".
+        hidden: widths of the network's layers; the last one is the number of features.
+        shots, queries: rows of each class that a training task draws for support and query. A
+            class with fewer rows keeps one for the query; classes of one row are left out.
+        steps, meta_batch, learning_rate: of the training.
+        random_state: the run's seed.
+        overrides: further changes to the configuration, as for kshot.train.
+    """
+
+    def __init__(
+        self,
+        method: str = "protonet",
+        *,
+        hidden: Sequence[int] = (64, 64),
+        shots: int = 5,
+        queries: int = 10,
+        steps: int = 1000,
+        meta_batch: int = 16,
+        learning_rate: float = 1e-3,
+        random_state: int = 1,
+        overrides: Any = None,
+        device: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.shots = shots
+        self.queries = queries
+        self.steps = steps
+        self.meta_batch = meta_batch
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.overrides = overrides
+        self.device = device
+        self.threads = threads
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> MetaClassifier:
+        """Trains on rows X [rows, features] with labels y [rows]; groups [rows] tells the tasks
+        apart. A task's classes are its own: labels of two groups have nothing in common."""
+        X, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
+        scaled, rows, x_mean, x_std = self._grouped(X, y, groups, _CLASSIFIERS)
+        tasks = []
+        for index in rows:
+            _, own, counts = np.unique(y[index], return_inverse=True, return_counts=True)
+            kept = np.flatnonzero(counts >= 2)
+            if len(kept) < 2:
+                continue
+            chosen = np.isin(own, kept)
+            tasks.append((scaled[index][chosen], np.searchsorted(kept, own[chosen])))
+        if not tasks:
+            raise ValueError("groups: expected a group with 2 classes of at least 2 rows each")
+        self.n_left_out_ = len(rows) - len(tasks)
+        ways = max(int(labels.max()) + 1 for _, labels in tasks)
+        source = _Groups(tasks, self.shots, self.queries, ways)
+        checkpoint = self._train(source, {"loss": {"type": "cross_entropy"}}, ways)
+        self.prior_ = Prior(checkpoint, x_mean, x_std)
+        return self
+
+    def task_estimator(self) -> FewShotClassifier:
+        """An estimator for one new task, with this prior."""
+        check_is_fitted(self)
+        return FewShotClassifier(self.prior_, device=self.device, threads=self.threads)
+
+
+class MetaRegressor(_Meta):
+    """Learns a prior for regressors from many tasks.
+
+    Parameters:
+        method: "alpaca", "dkt", "r2d2", "maml", "meta_sgd" or "abml".
+        hidden: widths of the network's layers; for alpaca, dkt and r2d2 the last one is the number
+            of features.
+        shots, queries: rows that a training task draws for support and query. A group with fewer
+            rows keeps one for the query; groups of one row are left out.
+        steps, meta_batch, learning_rate: of the training.
+        random_state: the run's seed.
+        overrides: further changes to the configuration, as for kshot.train.
+    """
+
+    def __init__(
+        self,
+        method: str = "alpaca",
+        *,
+        hidden: Sequence[int] = (64, 64),
+        shots: int = 10,
+        queries: int = 10,
+        steps: int = 1000,
+        meta_batch: int = 16,
+        learning_rate: float = 1e-3,
+        random_state: int = 1,
+        overrides: Any = None,
+        device: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.shots = shots
+        self.queries = queries
+        self.steps = steps
+        self.meta_batch = meta_batch
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.overrides = overrides
+        self.device = device
+        self.threads = threads
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> MetaRegressor:
+        """Trains on rows X [rows, features] with targets y [rows] or [rows, outputs]; groups [rows]
+        tells the tasks apart."""
+        X, y = validate_data(self, X, y, dtype=np.float32, multi_output=True, y_numeric=True)
+        scaled, rows, x_mean, x_std = self._grouped(X, y, groups, _REGRESSORS)
+        values = np.asarray(y, np.float64).reshape(len(y), -1)
+        y_mean, y_std = values.mean(axis=0), values.std(axis=0)
+        y_std[y_std == 0] = 1.0
+        values = (values - y_mean) / y_std
+        tasks = [(scaled[index], values[index]) for index in rows if len(index) >= 2]
+        if not tasks:
+            raise ValueError("groups: expected a group of at least 2 rows")
+        self.n_left_out_ = len(rows) - len(tasks)
+        source = _Groups(tasks, self.shots, self.queries, 0)
+        loss = {"loss": {"type": "mse"}} if self.method == "r2d2" else {}
+        checkpoint = self._train(source, loss, values.shape[1])
+        self.prior_ = Prior(checkpoint, x_mean, x_std, y_mean, y_std)
+        return self
+
+    def task_estimator(self) -> FewShotRegressor:
+        """An estimator for one new task, with this prior."""
+        check_is_fitted(self)
+        return FewShotRegressor(self.prior_, device=self.device, threads=self.threads)

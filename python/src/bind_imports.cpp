@@ -1,0 +1,248 @@
+// Imports of data files.
+#include "bindings.h"
+#include "io/division.h"
+#include "io/import.h"
+#include "io/log.h"
+#include "io/output_file.h"
+
+namespace kshot::python {
+
+using namespace nb::literals;
+
+namespace {
+
+nb::dict split_dict(const io::DatasetHeader& header, Split split) {
+  nb::dict d;
+  std::uint64_t rows = 0;
+  const auto groups = header.split_groups(split);
+  for (const std::uint32_t group : groups) rows += header.groups[group].rows;
+  d["groups"] = groups.size();
+  d["rows"] = rows;
+  return d;
+}
+
+nb::dict to_dict(const io::ImportSummary& summary) {
+  const io::DatasetHeader& header = summary.header;
+  nb::dict d;
+  d["output"] = summary.output;
+  d["kind"] = header.kind == io::GroupKind::tasks ? "tasks" : "classes";
+  const FeatureShape& input = header.input;
+  d["input_shape"] = input.spatial
+                         ? nb::object(nb::make_tuple(input.channels, input.height, input.width))
+                         : nb::object(nb::make_tuple(input.size()));
+  d["bytes"] = summary.bytes;
+  d["division"] = summary.division;
+  d["notes"] = summary.notes;
+  d["columns"] = summary.columns;
+  nb::dict splits;
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    splits[split_name(split)] = split_dict(header, split);
+  }
+  d["splits"] = splits;
+  return d;
+}
+
+/// Reads the options of an import from the keyword arguments, and refuses those that are left.
+class Keywords {
+ public:
+  explicit Keywords(const nb::dict& arguments)
+      : left_(nb::steal<nb::dict>(PyDict_Copy(arguments.ptr()))) {}
+
+  template <typename T>
+  void take(const char* name, T& value) {
+    if (!left_.contains(name)) return;
+    const nb::object given = left_[name];
+    nb::del(left_[name]);
+    if (!nb::try_cast(given, value)) {
+      throw nb::type_error((std::string(name) + ": unexpected type " +
+                            nb::cast<std::string>(given.type().attr("__name__")))
+                               .c_str());
+    }
+  }
+  /// One of several words; an absent keyword changes nothing.
+  template <typename T>
+  void take_word(const char* name, T& value, const std::map<std::string, T>& words) {
+    std::string word;
+    take(name, word);
+    if (word.empty()) return;
+    const auto found = words.find(word);
+    if (found != words.end()) {
+      value = found->second;
+      return;
+    }
+    std::string expected;
+    for (const auto& [known, ignored] : words) {
+      expected += (expected.empty() ? "\"" : ", \"") + known + "\"";
+    }
+    throw nb::value_error(
+        (std::string(name) + ": expected one of " + expected + ", got \"" + word + "\"").c_str());
+  }
+  void finish() const {
+    if (left_.size() == 0) return;
+    const std::string name = nb::cast<std::string>(nb::list(left_.keys())[0]);
+    throw nb::type_error(("unexpected keyword argument \"" + name + "\"").c_str());
+  }
+
+ private:
+  nb::dict left_;
+};
+
+void take_common(Keywords& keywords, io::ImportCommon& options) {
+  std::map<std::string, std::vector<std::filesystem::path>> lists;
+  keywords.take("splits", lists);
+  for (const auto& [name, files] : lists) {
+    const auto split = io::split_from_name(name);
+    if (!split) {
+      throw nb::value_error(
+          ("splits: expected train, validation or test, got \"" + name + "\"").c_str());
+    }
+    for (const auto& file : files) options.splits.lists.emplace_back(*split, file);
+  }
+  keywords.take("fractions", options.splits.fractions);
+  keywords.take("seed", options.splits.seed);
+  keywords.take("allow_shared_classes", options.splits.allow_shared);
+  if (!lists.empty() && !options.splits.fractions.empty()) {
+    throw nb::value_error("fractions: expected without splits");
+  }
+}
+
+void take_classes(Keywords& keywords, io::ClassImport& options) {
+  take_common(keywords, options);
+  keywords.take("min_examples", options.min_examples);
+}
+
+/// Runs an import; Ctrl-C ends it, and then nothing is at the output.
+template <typename Options>
+nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
+                     io::ImportSummary (*import)(const Options&)) {
+  keywords.finish();
+  Interruption interruption;
+  std::optional<io::Progress> bar;
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (interruption.stop()) throw Error("stopped");
+    if (!progress) return;
+    if (!bar) bar.emplace(total, "classes");
+    bar->update(done);
+    if (done == total) bar->finish();
+  };
+  std::optional<io::ImportSummary> summary;
+  {
+    const nb::gil_scoped_release release;
+    // Before the sources are read, so that a wrong name costs no time.
+    io::OutputFile(options.output, io::OutputKind::data_file);
+    try {
+      summary = import(options);
+    } catch (const Error&) {
+      if (!interruption.stopped()) throw;
+    }
+  }
+  interruption.rethrow();
+  return to_dict(*summary);
+}
+
+nb::dict import_omniglot(const std::vector<std::filesystem::path>& sources,
+                         const std::filesystem::path& output, bool progress,
+                         const nb::dict& arguments) {
+  io::OmniglotImport options;
+  options.sources = sources;
+  options.output = output;
+  Keywords keywords(arguments);
+  take_classes(keywords, options);
+  keywords.take("size", options.size);
+  keywords.take("skip_bad", options.skip_bad);
+  return import_with(options, keywords, progress, io::import_omniglot);
+}
+
+nb::dict import_images(const std::filesystem::path& source, const std::filesystem::path& output,
+                       bool progress, const nb::dict& arguments) {
+  io::ImagesImport options;
+  options.source = source;
+  options.output = output;
+  Keywords keywords(arguments);
+  take_classes(keywords, options);
+  keywords.take("height", options.height);
+  keywords.take("width", options.width);
+  keywords.take("grey", options.grey);
+  keywords.take("crop", options.crop);
+  keywords.take("invert", options.invert);
+  keywords.take("skip_bad", options.skip_bad);
+  keywords.take("by_folders", options.splits.by_folders);
+  keywords.take_word("background", options.background,
+                     {{"stored", io::Background::stored},
+                      {"white", io::Background::white},
+                      {"black", io::Background::black}});
+  return import_with(options, keywords, progress, io::import_images);
+}
+
+nb::dict import_arrays(const std::string& source, const std::filesystem::path& output,
+                       bool progress, const nb::dict& arguments) {
+  io::ArraysImport options;
+  options.source = source;
+  options.output = output;
+  Keywords keywords(arguments);
+  take_classes(keywords, options);
+  keywords.take("labels", options.labels);
+  keywords.take("classes", options.splits.table);
+  keywords.take("standardise", options.standardise);
+  keywords.take_word("layout", options.layout,
+                     {{"auto", io::ArrayLayout::automatic},
+                      {"hwc", io::ArrayLayout::hwc},
+                      {"chw", io::ArrayLayout::chw},
+                      {"hw", io::ArrayLayout::hw},
+                      {"vectors", io::ArrayLayout::vectors}});
+  return import_with(options, keywords, progress, io::import_arrays);
+}
+
+void take_text_format(Keywords& keywords, io::TableImport& options) {
+  std::string delimiter, decimal, thousands;
+  std::optional<std::vector<std::string>> marks;
+  keywords.take("delimiter", delimiter);
+  keywords.take("decimal", decimal);
+  keywords.take("thousands", thousands);
+  keywords.take("missing_marks", marks);
+  if (!delimiter.empty()) options.delimiter = io::parse_delimiter(delimiter);
+  if (!decimal.empty()) options.format.decimal = io::parse_decimal_mark(decimal);
+  if (!thousands.empty()) options.format.thousands = io::parse_thousands_mark(thousands);
+  options.format.missing_marks = marks;
+  if (options.format.thousands == std::string(1, options.format.decimal)) {
+    throw Error("decimal and thousands: expected two different characters");
+  }
+}
+
+nb::dict import_table(const std::string& source, const std::filesystem::path& output, bool progress,
+                      const nb::dict& arguments) {
+  io::TableImport options;
+  options.source = source;
+  options.output = output;
+  Keywords keywords(arguments);
+  take_common(keywords, options);
+  take_text_format(keywords, options);
+  keywords.take("task", options.task);
+  keywords.take("targets", options.targets);
+  keywords.take("classification", options.classification);
+  keywords.take("tasks", options.splits.table);
+  keywords.take("split_column", options.split_column);
+  keywords.take("categorical", options.categorical);
+  keywords.take("categorical_arrays", options.categorical_arrays);
+  keywords.take("ignore", options.ignore);
+  keywords.take("dates", options.dates);
+  keywords.take("columns", options.columns);
+  keywords.take("raw_targets", options.raw_targets);
+  keywords.take("raw_inputs", options.raw_inputs);
+  keywords.take_word("missing", options.missing,
+                     {{"error", io::MissingRule::error},
+                      {"mean", io::MissingRule::mean},
+                      {"drop", io::MissingRule::drop}});
+  return import_with(options, keywords, progress, io::import_table);
+}
+
+}  // namespace
+
+void bind_imports(nb::module_& m) {
+  m.def("import_omniglot", &import_omniglot, "sources"_a, "output"_a, "progress"_a, "options"_a);
+  m.def("import_images", &import_images, "source"_a, "output"_a, "progress"_a, "options"_a);
+  m.def("import_arrays", &import_arrays, "source"_a, "output"_a, "progress"_a, "options"_a);
+  m.def("import_table", &import_table, "source"_a, "output"_a, "progress"_a, "options"_a);
+}
+
+}  // namespace kshot::python

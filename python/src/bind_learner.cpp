@@ -1,0 +1,269 @@
+// kshot._core.Learner and Embedder: a trained run for new tasks, and its features.
+#include <mutex>
+
+#include "bindings.h"
+
+namespace kshot::python {
+
+using namespace nb::literals;
+
+namespace {
+
+/// The support rows of one task, as Python gives them; absent arrays are null.
+struct Support {
+  Floats x;
+  std::optional<Labels> labels;
+  std::optional<Floats> values;
+  int ways = 0;
+
+  SupportRows rows() const {
+    SupportRows rows;
+    rows.x = span_of(x);
+    if (labels) rows.labels = span_of(*labels);
+    if (values) rows.values = span_of(*values);
+    rows.ways = ways;
+    return rows;
+  }
+};
+
+std::vector<std::size_t> sizes(std::initializer_list<int> numbers) {
+  return {numbers.begin(), numbers.end()};
+}
+
+nb::dict adapted_arrays(const std::vector<AdaptedTensor>& tensors) {
+  nb::dict arrays;
+  for (const AdaptedTensor& tensor : tensors) {
+    arrays[nb::cast(tensor.name)] =
+        to_numpy(tensor.values, {tensor.shape.begin(), tensor.shape.end()});
+  }
+  return arrays;
+}
+
+nb::dict to_dict(Prediction p) {
+  const std::vector<std::size_t> table = sizes({p.rows, p.outputs});
+  nb::dict d;
+  d["classification"] = p.classification;
+  d["inner_steps"] = p.inner_steps;
+  d["noise_std"] = p.noise_std;
+  d["raw"] = to_numpy(std::move(p.raw), sizes({p.samples, p.rows, p.outputs}));
+  d["mean"] = to_numpy(std::move(p.mean), table);
+  d["std"] = to_numpy(std::move(p.std), table);
+  if (!p.predictive_std.empty()) {
+    d["predictive_std"] = to_numpy(std::move(p.predictive_std), table);
+  }
+  if (p.classification) {
+    d["entropy"] = to_numpy(std::move(p.entropy), sizes({p.rows}));
+    d["mutual_information"] = to_numpy(std::move(p.mutual_information), sizes({p.rows}));
+  }
+  d["adapted"] = adapted_arrays(p.adapted);
+  return d;
+}
+
+/// Predictions of many tasks one after another: `numbers` of every kind in one flat array.
+nb::dict to_dict(const std::vector<Prediction>& predictions) {
+  std::vector<std::int64_t> rows, outputs;
+  std::vector<double> raw, mean, std, predictive_std, entropy, mutual_information;
+  const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  std::vector<std::uint8_t> diverged;
+  for (const Prediction& p : predictions) {
+    rows.push_back(p.rows);
+    outputs.push_back(p.outputs);
+    diverged.push_back(p.diverged ? 1 : 0);
+    append(raw, p.raw);
+    append(mean, p.mean);
+    append(std, p.std);
+    append(predictive_std, p.predictive_std);
+    append(entropy, p.entropy);
+    append(mutual_information, p.mutual_information);
+  }
+  nb::dict d;
+  const Prediction first = predictions.empty() ? Prediction() : predictions.front();
+  d["classification"] = first.classification;
+  d["samples"] = first.samples;
+  d["inner_steps"] = first.inner_steps;
+  d["noise_std"] = first.noise_std;
+  const auto put = [&](const char* name, auto& values) {
+    const std::size_t size = values.size();
+    d[name] = to_numpy(std::move(values), {size});
+  };
+  put("rows", rows);
+  put("outputs", outputs);
+  put("diverged", diverged);
+  put("raw", raw);
+  put("mean", mean);
+  put("std", std);
+  if (!predictive_std.empty()) put("predictive_std", predictive_std);
+  if (first.classification) {
+    put("entropy", entropy);
+    put("mutual_information", mutual_information);
+  }
+  return d;
+}
+
+/// A Learner that one thread uses at a time: others wait, without the interpreter's lock.
+class SharedLearner {
+ public:
+  SharedLearner(const std::filesystem::path& run, const LearnerOptions& options)
+      : learner_(run, options) {}
+
+  nb::object predict(const Support& support, const Floats& query, bool every_step) const {
+    guard_.check("Learner");
+    std::vector<Prediction> predictions;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      if (every_step) {
+        predictions = learner_.predict_steps(support.rows(), span_of(query));
+      } else {
+        predictions.push_back(learner_.predict(support.rows(), span_of(query)));
+      }
+    }
+    if (!every_step) return to_dict(std::move(predictions.front()));
+    nb::list list;
+    for (Prediction& p : predictions) list.append(to_dict(std::move(p)));
+    return list;
+  }
+
+  nb::dict predict_many(const std::vector<Support>& supports,
+                        const std::vector<Floats>& queries) const {
+    guard_.check("Learner");
+    std::vector<TaskRows> tasks;
+    tasks.reserve(supports.size());
+    for (std::size_t i = 0; i < supports.size(); ++i) {
+      tasks.push_back({supports[i].rows(), span_of(queries.at(i))});
+    }
+    std::vector<Prediction> predictions;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      predictions = learner_.predict_many(tasks);
+    }
+    return to_dict(predictions);
+  }
+
+  const Learner& learner() const { return learner_; }
+
+ private:
+  Learner learner_;
+  mutable std::mutex mutex_;
+  ProcessGuard guard_;
+};
+
+std::vector<int> input_shape(const Network& network) {
+  const FeatureShape& input = network.input();
+  if (!input.spatial) return {input.size()};
+  return {input.channels, input.height, input.width};
+}
+
+class SharedEmbedder {
+ public:
+  SharedEmbedder(const std::filesystem::path& run, const EmbedderOptions& options)
+      : embedder_(run, options) {}
+
+  nb::object embed(const Floats& x) const {
+    guard_.check("Embedder");
+    std::vector<float> features;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      features = embedder_.embed(span_of(x));
+    }
+    const auto width = static_cast<std::size_t>(embedder_.network().outputs());
+    const std::size_t rows = features.size() / width;
+    return to_numpy(std::move(features), {rows, width});
+  }
+
+  nb::dict embed_file(const std::filesystem::path& data, const std::filesystem::path& out) const {
+    guard_.check("Embedder");
+    Interruption interruption;
+    EmbeddedFile result;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      try {
+        result = kshot::embed_file(embedder_, data, out, [&](std::uint64_t, std::uint64_t) {
+          if (interruption.stop()) throw Error("stopped");
+        });
+      } catch (const Error&) {
+        if (!interruption.stopped()) throw;
+      }
+    }
+    interruption.rethrow();
+    nb::dict d;
+    d["rows"] = result.rows;
+    d["features"] = result.features;
+    d["files"] = result.files;
+    return d;
+  }
+
+  const Embedder& embedder() const { return embedder_; }
+
+ private:
+  Embedder embedder_;
+  mutable std::mutex mutex_;
+  ProcessGuard guard_;
+};
+
+}  // namespace
+
+void bind_learner(nb::module_& m) {
+  nb::class_<Support>(m, "Support")
+      .def(
+          "__init__",
+          [](Support* self, Floats x, std::optional<Labels> labels, std::optional<Floats> values,
+             int ways) {
+            new (self) Support{x, labels, values, ways};
+          },
+          "x"_a, "labels"_a.none(), "values"_a.none(), "ways"_a)
+      .def_prop_ro("address",
+                   [](const Support& s) { return reinterpret_cast<std::uintptr_t>(s.x.data()); });
+  nb::class_<SharedLearner>(m, "Learner")
+      .def(
+          "__init__",
+          [](SharedLearner* self, const std::filesystem::path& run, const std::string& device,
+             int threads, const std::vector<std::string>& overrides) {
+            const nb::gil_scoped_release release;
+            new (self) SharedLearner(run, {device, threads, overrides});
+          },
+          "run"_a, "device"_a, "threads"_a, "overrides"_a)
+      .def("predict", &SharedLearner::predict, "support"_a, "query"_a, "every_step"_a)
+      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "queries"_a)
+      .def(
+          "check", [](const SharedLearner& l, const Support& s) { l.learner().check(s.rows()); },
+          "support"_a)
+      .def_prop_ro("config", [](const SharedLearner& l) { return Config(l.learner().config()); })
+      .def_prop_ro("input_shape",
+                   [](const SharedLearner& l) { return input_shape(l.learner().network()); })
+      .def_prop_ro("outputs", [](const SharedLearner& l) { return l.learner().outputs(); })
+      .def_prop_ro("classification",
+                   [](const SharedLearner& l) {
+                     return l.learner().config().loss.type == LossType::cross_entropy;
+                   })
+      .def_prop_ro("has_prior",
+                   [](const SharedLearner& l) { return has_prior(l.learner().config().algorithm); })
+      .def_prop_ro("preprocessing",
+                   [](const SharedLearner& l) { return l.learner().preprocessing(); })
+      .def_prop_ro("device", [](const SharedLearner& l) { return l.learner().device(); });
+  nb::class_<SharedEmbedder>(m, "Embedder")
+      .def(
+          "__init__",
+          [](SharedEmbedder* self, const std::filesystem::path& run, const std::string& device,
+             int threads, const std::vector<std::string>& overrides, bool allow_changed_data) {
+            const nb::gil_scoped_release release;
+            new (self) SharedEmbedder(run, {device, threads, overrides, allow_changed_data});
+          },
+          "run"_a, "device"_a, "threads"_a, "overrides"_a, "allow_changed_data"_a)
+      .def("embed", &SharedEmbedder::embed, "x"_a)
+      .def("embed_file", &SharedEmbedder::embed_file, "data"_a, "out"_a)
+      .def_prop_ro("config", [](const SharedEmbedder& e) { return Config(e.embedder().config()); })
+      .def_prop_ro("input_shape",
+                   [](const SharedEmbedder& e) { return input_shape(e.embedder().network()); })
+      .def_prop_ro("features",
+                   [](const SharedEmbedder& e) { return e.embedder().network().outputs(); })
+      .def_prop_ro("device", [](const SharedEmbedder& e) { return e.embedder().device(); })
+      .def_prop_ro("description", [](const SharedEmbedder& e) { return e.embedder().describe(); });
+}
+
+}  // namespace kshot::python

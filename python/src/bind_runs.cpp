@@ -1,0 +1,186 @@
+// Training and evaluation of runs.
+#include "bindings.h"
+#include "engine/run_folder.h"
+#include "io/output_file.h"
+
+namespace kshot::python {
+
+using namespace nb::literals;
+
+namespace {
+
+const char* reason_name(StopReason reason) {
+  switch (reason) {
+    case StopReason::steps:
+      return "steps";
+    case StopReason::patience:
+      return "patience";
+    case StopReason::time_limit:
+      return "time_limit";
+    case StopReason::asked:
+      return "asked";
+  }
+  return "";
+}
+
+nb::dict to_dict(const TrainReport& r) {
+  nb::dict d;
+  d["step"] = r.step;
+  d["loss"] = r.loss;
+  d["task_loss"] = r.task_loss;
+  d["learning_rate"] = r.learning_rate;
+  d["gradient_norm"] = r.gradient_norm;
+  d["tasks"] = r.tasks;
+  d["diverged"] = r.diverged;
+  d["guarded"] = r.guarded;
+  d["seconds"] = r.seconds;
+  d["tasks_per_second"] = r.tasks_per_second;
+  nb::dict metrics;
+  for (const auto& [name, value] : r.metrics) metrics[nb::cast(name)] = value;
+  d["metrics"] = metrics;
+  return d;
+}
+
+nb::dict to_dict(const ValidationReport& v) {
+  nb::dict d;
+  d["step"] = v.step;
+  d["metric"] = v.metric;
+  d["value"] = v.value;
+  d["half_width"] = v.half_width;
+  d["nll"] = v.nll;
+  d["best"] = v.best;
+  d["diverged"] = v.diverged;
+  d["seconds"] = v.seconds;
+  return d;
+}
+
+nb::dict to_dict(const TrainResult& r) {
+  nb::dict d;
+  d["step"] = r.step;
+  d["reason"] = reason_name(r.reason);
+  d["seconds"] = r.seconds;
+  d["loss"] = r.loss;
+  d["best"] = r.validated ? nb::object(to_dict(r.best)) : nb::none();
+  d["tasks"] = r.tasks;
+  d["diverged"] = r.diverged;
+  d["has_validation"] = r.has_validation;
+  d["has_test"] = r.has_test;
+  return d;
+}
+
+struct Machine {
+  std::string device = "auto";
+  int threads = 0;
+};
+
+/// Trains; `folder` empty: in the first free one of runs/NAME, runs/NAME-2, ... `source` null:
+/// episodes by [data]. Reports go to `on_report` and `on_validation` as dicts.
+nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& source,
+               const std::filesystem::path& folder, const std::string& name, bool resume,
+               bool allow_changed_data, const Machine& machine, bool progress,
+               const nb::callable& on_report, const nb::callable& on_validation) {
+  Interruption interruption;
+  TrainerOptions options;
+  options.resume = resume;
+  options.allow_changed_data = allow_changed_data;
+  options.device = machine.device;
+  options.threads = machine.threads;
+  options.progress = progress;
+  options.command = "kshot.train (Python)";
+  options.on_report = [&](const TrainReport& r) {
+    interruption.call([&] { on_report(to_dict(r)); });
+  };
+  options.on_validation = [&](const ValidationReport& v) {
+    interruption.call([&] { on_validation(to_dict(v)); });
+  };
+  options.stop = [&] { return interruption.stop(); };
+  TrainResult result;
+  {
+    const nb::gil_scoped_release release;
+    config_errors([&] {
+      config.check();
+      if (!source) config.check_data();
+    });
+    std::optional<DefaultRunFolder> made;
+    if (folder.empty()) made.emplace(name);
+    options.run_folder = made ? made->path() : folder;
+    std::optional<Trainer> trainer;
+    if (source) {
+      trainer.emplace(config, source, options);
+    } else {
+      trainer.emplace(config, options);
+    }
+    result = trainer->run();
+  }
+  interruption.rethrow();
+  nb::dict d = to_dict(result);
+  d["folder"] = options.run_folder;
+  return d;
+}
+
+/// The evaluation as JSON and as a table for people; the JSON is written to `out` unless that is
+/// empty.
+std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
+                                             const std::shared_ptr<EpisodeSource>& source,
+                                             const EvaluatorOptions& options,
+                                             const std::filesystem::path& out) {
+  const nb::gil_scoped_release release;
+  Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
+  std::optional<io::OutputFile> file;
+  if (!out.empty()) file.emplace(out, io::OutputKind::evaluation);
+  const Evaluation result = evaluator.run();
+  std::string json = result.to_json();
+  if (file) file->write(json);
+  return {std::move(json), result.table()};
+}
+
+Split split_of(const std::string& name) {
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    if (name == split_name(split)) return split;
+  }
+  throw nb::value_error(
+      ("split: expected \"train\", \"validation\" or \"test\", got \"" + name + "\"").c_str());
+}
+
+}  // namespace
+
+void bind_runs(nb::module_& m) {
+  m.def(
+      "train",
+      [](const Config& config, const std::shared_ptr<EpisodeSource>& source,
+         const std::filesystem::path& folder, const std::string& name, bool resume,
+         bool allow_changed_data, const std::string& device, int threads, bool progress,
+         const nb::callable& on_report, const nb::callable& on_validation) {
+        return train(config, source, folder, name, resume, allow_changed_data, {device, threads},
+                     progress, on_report, on_validation);
+      },
+      "config"_a, "source"_a.none(), "folder"_a, "name"_a, "resume"_a, "allow_changed_data"_a,
+      "device"_a, "threads"_a, "progress"_a, "on_report"_a, "on_validation"_a);
+  m.def(
+      "resumed_config",
+      [](const std::filesystem::path& run, const Config* config,
+         const std::vector<std::string>& overrides) {
+        return config_errors([&] { return resumed_config(run, config, overrides); });
+      },
+      "run"_a, "config"_a.none(), "overrides"_a);
+  m.def(
+      "evaluate",
+      [](const std::filesystem::path& run, const std::shared_ptr<EpisodeSource>& source,
+         const std::string& device, int threads, const std::vector<std::string>& overrides,
+         const std::string& split, bool baselines, bool progress, bool allow_changed_data,
+         const std::filesystem::path& out) {
+        EvaluatorOptions options;
+        options.device = device;
+        options.threads = threads;
+        options.overrides = overrides;
+        options.split = split_of(split);
+        options.baselines = baselines;
+        options.progress = progress;
+        options.allow_changed_data = allow_changed_data;
+        return evaluate(run, source, options, out);
+      },
+      "run"_a, "source"_a.none(), "device"_a, "threads"_a, "overrides"_a, "split"_a, "baselines"_a,
+      "progress"_a, "allow_changed_data"_a, "out"_a);
+}
+
+}  // namespace kshot::python

@@ -1,0 +1,108 @@
+// What the parts of the module kshot._core share: arrays in and out, errors, interruption.
+//
+// The module is the thin layer below python/kshot, which checks types and shapes, and returns
+// dataclasses. Functions here take C-contiguous arrays of the engine's types and return dicts.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kshot/kshot.h"
+
+namespace kshot::python {
+
+namespace nb = nanobind;
+
+/// A Config that is refused: kshot.ConfigError.
+class ConfigError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Arrays of the caller, which are read in place. Read-only ones are accepted.
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Labels = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
+
+template <typename Array>
+auto span_of(const Array& array) {
+  return std::span(array.data(), array.size());
+}
+
+/// A NumPy array that takes the vector's memory over.
+template <typename T>
+nb::object to_numpy(std::vector<T> values, const std::vector<std::size_t>& shape) {
+  auto owned = std::make_unique<std::vector<T>>(std::move(values));
+  T* data = owned->data();
+  const nb::capsule owner(owned.get(),
+                          [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  owned.release();
+  return nb::cast(nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(), owner));
+}
+
+/// Calls `body` and turns its Error into a ConfigError with the same message.
+template <typename Body>
+auto config_errors(const Body& body) {
+  try {
+    return body();
+  } catch (const DeviceError&) {
+    throw;
+  } catch (const Error& error) {
+    throw ConfigError(error.what());
+  }
+}
+
+/// Refuses the use of an object in a child process: its threads exist in the parent alone.
+class ProcessGuard {
+ public:
+  ProcessGuard();
+  /// Throws Error that names `what` in another process than the one that made the guard.
+  void check(const char* what) const;
+
+ private:
+  long process_;
+};
+
+/// Ctrl-C and exceptions of callbacks, for work that runs without the interpreter's lock. The first
+/// exception is kept; the work is asked to stop, and `rethrow` raises the exception when it has.
+class Interruption {
+ public:
+  /// Whether to stop. Looks for signals at most every 10 ms, because that needs the lock.
+  bool stop();
+  /// Calls back into Python, with the lock.
+  void call(const std::function<void()>& body);
+  bool stopped() const { return error_.has_value(); }
+  /// Throws what was kept. The caller holds the lock.
+  void rethrow();
+
+ private:
+  void keep(const std::function<void()>& body);
+
+  std::chrono::steady_clock::time_point looked_{};
+  std::optional<nb::python_error> error_;
+};
+
+void bind_config(nb::module_& m);
+void bind_learner(nb::module_& m);
+void bind_runs(nb::module_& m);
+void bind_imports(nb::module_& m);
+void bind_episodes(nb::module_& m);
+void bind_heads(nb::module_& m);
+
+}  // namespace kshot::python

@@ -1,0 +1,67 @@
+// The module kshot._core.
+#include <unistd.h>
+
+#include "bindings.h"
+
+namespace kshot::python {
+
+ProcessGuard::ProcessGuard() : process_(::getpid()) {}
+
+void ProcessGuard::check(const char* what) const {
+  if (process_ == ::getpid()) return;
+  throw Error(std::string(what) +
+              ": made in the parent process, whose threads a forked process does not have; make it "
+              "anew in this process");
+}
+
+bool Interruption::stop() {
+  if (error_) return true;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - looked_ < std::chrono::milliseconds(10)) return false;
+  looked_ = now;
+  const nb::gil_scoped_acquire lock;
+  keep([] {
+    if (PyErr_CheckSignals() != 0) nb::raise_python_error();
+  });
+  return error_.has_value();
+}
+
+void Interruption::call(const std::function<void()>& body) {
+  if (error_) return;
+  const nb::gil_scoped_acquire lock;
+  keep(body);
+}
+
+void Interruption::keep(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (nb::python_error& error) {
+    error_.emplace(std::move(error));
+  }
+}
+
+void Interruption::rethrow() {
+  if (!error_) return;
+  error_->restore();
+  error_.reset();
+  nb::raise_python_error();
+}
+
+}  // namespace kshot::python
+
+NB_MODULE(_core, m) {
+  using namespace kshot::python;
+  m.doc() = "The engine of kshot. Use the package kshot, which wraps it.";
+  m.def("version", [] { return std::string(kshot::version()); });
+  // Later translators are asked first.
+  const nb::exception<kshot::Error> error(m, "Error", PyExc_RuntimeError);
+  const nb::object config_bases = nb::make_tuple(error, nb::borrow<nb::object>(PyExc_ValueError));
+  const nb::exception<kshot::DeviceError> device_error(m, "DeviceError", error);
+  const nb::exception<ConfigError> config_error(m, "ConfigError", config_bases);
+  bind_config(m);
+  bind_learner(m);
+  bind_runs(m);
+  bind_imports(m);
+  bind_episodes(m);
+  bind_heads(m);
+}
