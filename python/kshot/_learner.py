@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -284,25 +284,81 @@ class Predictions(Sequence[Prediction]):
         return self._stacked("mean")
 
 
+def _tasks(items: Any, name: str) -> Any:
+    """A stack of tasks as an array, or a sequence of tasks as it is."""
+    if hasattr(items, "__dlpack__"):
+        return as_array(items, name)
+    if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
+        raise TypeError(f"{name}: expected rows for each task, got {type(items).__name__}")
+    return items
+
+
+def _counts(items: Any, name: str) -> list[int]:
+    """Number of rows of each task. Raises TypeError that names the task."""
+    if isinstance(items, np.ndarray) and items.dtype != object and items.ndim > 1:
+        return [items.shape[1]] * len(items)
+    counts = []
+    for i, item in enumerate(items):
+        try:
+            counts.append(len(item if hasattr(item, "__len__") else as_array(item, name)))
+        except TypeError:
+            raise TypeError(f"{name}[{i}]: expected rows, got {type(item).__name__}") from None
+    return counts
+
+
+def _joined(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
+    """The rows of all tasks one after another, converted once.
+
+    A stack [tasks, rows, ...] is only given another shape. Where something does not fit, the error
+    names the task.
+    """
+    try:
+        if isinstance(items, np.ndarray) and items.dtype != object:
+            if items.ndim < 2:
+                raise ValueError(f"{name}: expected rows per task, got shape {items.shape}")
+            return convert(items.reshape(-1, *items.shape[2:]), name)
+        return convert(np.concatenate([as_array(item, name) for item in items]), name)
+    except (TypeError, ValueError):
+        for i, item in enumerate(items):
+            convert(item, f"{name}[{i}]")
+        raise
+
+
 class FittedTasks(Sequence[FittedTask]):
     """A run with the support rows of many tasks: a sequence of fitted tasks."""
 
-    def __init__(self, learner: Learner, supports: list[_core.Support], units: _Units) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        x: FloatArray,
+        y: Any,
+        counts: list[int],
+        ways: list[int],
+        units: _Units,
+    ) -> None:
         self._learner = learner
-        self._supports = supports
+        self._x = x
+        self._y = y
+        self._counts = counts
+        self._ways = ways
         self._units = units
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
+        self._native = _core.Supports(learner._arrays(x, y, 0), counts, ways)
 
     def __len__(self) -> int:
-        return len(self._supports)
+        return len(self._counts)
 
     @overload
     def __getitem__(self, index: int) -> FittedTask: ...
     @overload
-    def __getitem__(self, index: slice) -> FittedTasks: ...
-    def __getitem__(self, index: int | slice) -> FittedTask | FittedTasks:
+    def __getitem__(self, index: slice) -> list[FittedTask]: ...
+    def __getitem__(self, index: int | slice) -> FittedTask | list[FittedTask]:
         if isinstance(index, slice):
-            return FittedTasks(self._learner, self._supports[index], self._units)
-        return FittedTask(self._learner, self._supports[index], self._units)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        own = slice(self._starts[i], self._starts[i + 1])
+        support = self._learner._arrays(self._x[own], self._y[own], self._ways[i])
+        return FittedTask(self._learner, support, self._units)
 
     def predict(self, xs: Any) -> Predictions:
         """Predicts the query rows of every task in one call of the engine.
@@ -311,12 +367,15 @@ class FittedTasks(Sequence[FittedTask]):
         its posterior samples by its number i. A task that diverges is marked, and its numbers are
         NaN.
         """
+        xs = _tasks(xs, "xs")
         if len(xs) != len(self):
             raise ValueError(f"xs: expected {len(self)} tasks, got {len(xs)}")
         shape = self._learner.input_shape
-        queries = [self._units.rows(x, f"xs[{i}]", shape) for i, x in enumerate(xs)]
-        arrays = self._learner._native.predict_many(self._supports, queries)
-        return Predictions(arrays, self._units)
+        if not len(xs):
+            xs = np.empty((0, 1, *shape), np.float32)
+        query = _joined(xs, "xs", lambda x, name: self._units.rows(x, name, shape))
+        native = self._learner._native
+        return Predictions(native.predict_many(self._native, query, _counts(xs, "xs")), self._units)
 
 
 class Learner:
@@ -389,21 +448,25 @@ class Learner:
         xs: [tasks, rows, *input_shape], or one array of rows per task; ys: the same for targets.
         ways: one number for all tasks, or one per task. units: as for `adapt`.
         """
+        xs, ys = _tasks(xs, "xs"), _tasks(ys, "ys")
         if len(xs) != len(ys):
             raise ValueError(f"ys: expected {len(xs)} tasks, as in xs, got {len(ys)}")
         numbers = [ways] * len(xs) if isinstance(ways, int) else [int(n) for n in ways]
         if len(numbers) != len(xs):
             raise ValueError(f"ways: expected {len(xs)} numbers, got {len(numbers)}")
         scale = _units(self.preprocessing, units)
-        supports = []
-        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
-            support = self._support(x, y, numbers[i], scale, f"xs[{i}]", f"ys[{i}]")
-            try:
-                self._native.check(support)
-            except _core.Error as error:
-                raise type(error)(f"task {i}: {error}") from None
-            supports.append(support)
-        return FittedTasks(self, supports, scale)
+        if not len(xs):
+            xs = np.empty((0, 1, *self.input_shape), np.float32)
+            ys = np.empty((0, 1) if self.classification else (0, 1, self.outputs or 1), np.int32)
+        x = _joined(xs, "xs", lambda x, name: scale.rows(x, name, self.input_shape))
+        y = _joined(ys, "ys", lambda y, name: self._targets(y, name, len(y), scale))
+        counts = _counts(xs, "xs")
+        for i, (rows, targets) in enumerate(zip(counts, _counts(ys, "ys"), strict=True)):
+            if rows != targets:
+                self._targets(ys[i], f"ys[{i}]", rows, scale)  # raises
+        fitted = FittedTasks(self, x, y, counts, numbers, scale)
+        self._native.check_many(fitted._native)
+        return fitted
 
     def _support(
         self, x: Any, y: Any, ways: int, units: _Units, x_name: str, y_name: str
@@ -414,10 +477,17 @@ class Learner:
             empty = np.empty((0, 1), np.float32)
             return _core.Support(empty, None, None, ways)
         rows = units.rows(x, x_name, self.input_shape)
+        return self._arrays(rows, self._targets(y, y_name, len(rows), units), ways)
+
+    def _targets(self, y: Any, name: str, rows: int, units: _Units) -> Any:
         if self.classification:
-            return _core.Support(rows, as_labels(y, y_name, len(rows)), None, ways)
-        outputs = self.outputs or 1
-        return _core.Support(rows, None, units.values(y, y_name, len(rows), outputs), ways)
+            return as_labels(y, name, rows)
+        return units.values(y, name, rows, self.outputs or 1)
+
+    def _arrays(self, rows: FloatArray, targets: Any, ways: int) -> _core.Support:
+        if self.classification:
+            return _core.Support(rows, targets, None, ways)
+        return _core.Support(rows, None, targets, ways)
 
     def __repr__(self) -> str:
         return f"<kshot.Learner algorithm={self.config['algorithm']!r} device={self.device!r}>"

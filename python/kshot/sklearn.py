@@ -297,8 +297,8 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             y = self.support_y_.reshape(len(self.support_y_), -1)
             centre = y.mean(axis=0)
             values = np.ascontiguousarray(y - centre, np.float32)
-            mean = _core.ridge(self.support_x_, values, X, float(self.alpha)) + centre
-            return mean.reshape(shape)
+            ridge = _core.ridge(self.support_x_, values, X, float(self.alpha))
+            return (np.asarray(ridge) + centre).reshape(shape)
         p = self._task().predict(self._inputs(X))
         mean: Any = p.mean
         std: Any = p.std

@@ -26,6 +26,32 @@ struct Support {
   }
 };
 
+/// The support rows of many tasks, one task after another in the same arrays.
+struct Supports {
+  Support all;
+  std::vector<SupportRows> rows;  ///< of each task, in `all`
+
+  /// counts[i] rows and ways[i] classes for task i.
+  Supports(const Support& arrays, const std::vector<std::size_t>& counts,
+           const std::vector<int>& ways)
+      : all(arrays) {
+    SupportRows left = all.rows();
+    const auto take = [](auto& span, std::size_t size) {
+      const auto part = span.first(size);
+      span = span.subspan(size);
+      return part;
+    };
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      SupportRows task;
+      task.x = take(left.x, counts[i] * all.x.shape(1));
+      if (all.labels) task.labels = take(left.labels, counts[i]);
+      if (all.values) task.values = take(left.values, counts[i] * all.values->shape(1));
+      task.ways = ways.at(i);
+      rows.push_back(task);
+    }
+  }
+};
+
 std::vector<std::size_t> sizes(std::initializer_list<int> numbers) {
   return {numbers.begin(), numbers.end()};
 }
@@ -126,13 +152,28 @@ class SharedLearner {
     return list;
   }
 
-  nb::dict predict_many(const std::vector<Support>& supports,
-                        const std::vector<Floats>& queries) const {
+  /// Throws Error that begins with "task i: " for the first task that does not fit.
+  void check_many(const Supports& supports) const {
+    for (std::size_t i = 0; i < supports.rows.size(); ++i) {
+      try {
+        learner_.check(supports.rows[i]);
+      } catch (const Error& error) {
+        throw Error("task " + std::to_string(i) + ": " + error.what());
+      }
+    }
+  }
+
+  /// `query` holds the tasks' rows one after another, counts[i] of them for task i.
+  nb::dict predict_many(const Supports& supports, const Floats& query,
+                        const std::vector<std::size_t>& counts) const {
     guard_.check("Learner");
     std::vector<TaskRows> tasks;
-    tasks.reserve(supports.size());
-    for (std::size_t i = 0; i < supports.size(); ++i) {
-      tasks.push_back({supports[i].rows(), span_of(queries.at(i))});
+    tasks.reserve(supports.rows.size());
+    std::span<const float> left = span_of(query);
+    for (std::size_t i = 0; i < supports.rows.size(); ++i) {
+      const std::size_t size = counts.at(i) * query.shape(1);
+      tasks.push_back({supports.rows[i], left.first(size)});
+      left = left.subspan(size);
     }
     std::vector<Prediction> predictions;
     {
@@ -219,6 +260,9 @@ void bind_learner(nb::module_& m) {
           "x"_a, "labels"_a.none(), "values"_a.none(), "ways"_a)
       .def_prop_ro("address",
                    [](const Support& s) { return reinterpret_cast<std::uintptr_t>(s.x.data()); });
+  nb::class_<Supports>(m, "Supports")
+      .def(nb::init<const Support&, const std::vector<std::size_t>&, const std::vector<int>&>(),
+           "arrays"_a, "counts"_a, "ways"_a);
   nb::class_<SharedLearner>(m, "Learner")
       .def(
           "__init__",
@@ -229,7 +273,8 @@ void bind_learner(nb::module_& m) {
           },
           "run"_a, "device"_a, "threads"_a, "overrides"_a)
       .def("predict", &SharedLearner::predict, "support"_a, "query"_a, "every_step"_a)
-      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "queries"_a)
+      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "query"_a, "counts"_a)
+      .def("check_many", &SharedLearner::check_many, "supports"_a)
       .def(
           "check", [](const SharedLearner& l, const Support& s) { l.learner().check(s.rows()); },
           "support"_a)

@@ -225,6 +225,29 @@ def test_labels_that_do_not_fit(protonet, y, error, message):
         kshot.load(protonet).adapt(np.zeros((2, 6)), y)
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda xs: xs,
+        lambda xs: xs[..., 0],
+        lambda xs: xs.astype(np.float64),
+        lambda xs: list(xs),
+        lambda xs: xs.tolist(),
+        lambda xs: [Exporter(x) for x in xs],
+        Exporter,
+    ],
+)
+def test_stacks_and_lists(learner, convert):
+    xs = np.random.default_rng(0).uniform(-2, 2, (7, 4, 1)).astype(np.float32)
+    ys = np.sin(xs)
+    expected = learner.adapt_many(xs, ys).predict(xs).mean
+    fitted = learner.adapt_many(convert(xs), convert(ys))
+    predictions = fitted.predict(convert(xs))
+    np.testing.assert_array_equal(predictions.mean, expected)
+    np.testing.assert_allclose(fitted[3].predict(xs[3]).mean, expected[3], rtol=1e-4, atol=1e-5)
+    assert len(fitted[2:5]) == 3
+
+
 def test_many_tasks_that_do_not_fit(learner):
     xs, ys, queries = ragged(3)
     with pytest.raises(ValueError, match=r"ys: expected 3 tasks"):
@@ -234,7 +257,13 @@ def test_many_tasks_that_do_not_fit(learner):
     xs[2] = np.full_like(xs[2], np.inf)
     with pytest.raises(kshot.Error, match="^task 2: support rows: expected finite"):
         learner.adapt_many(xs, ys)
+    with pytest.raises(TypeError, match="xs: expected rows for each task, got int"):
+        learner.adapt_many(3, 4)
+    with pytest.raises(ValueError, match="xs: expected rows per task|xs.0.: expected shape"):
+        learner.adapt_many(np.zeros(3), np.zeros(3))
     xs, ys, queries = ragged(3)
+    with pytest.raises(TypeError, match=r"xs\[1\]: expected real numbers"):
+        learner.adapt_many([xs[0], ["a", "b"], xs[2]], ys)
     with pytest.raises(ValueError, match="xs: expected 3 tasks, got 2"):
         learner.adapt_many(xs, ys).predict(queries[:2])
 
