@@ -94,6 +94,9 @@ struct Dense {
   }
 
   static void product(Out c, T factor, Factor a, Factor b, bool accumulate) {
+    if (W == 1 && sizeof(T) == sizeof(float) && c.columns > 2) {
+      return product_by_tiles(c, factor, a, b, accumulate);
+    }
     if (W == 1 && b.column_stride == 1) return product_by_rows(c, factor, a, b, accumulate);
     for (int i = 0; i < c.rows; ++i) {
       for (int j = 0; j < c.columns; ++j) {
@@ -108,6 +111,67 @@ struct Dense {
         T* const to = c.data + at(i, j, c.columns);
         const Vector scaled = factor * sum;
         store(to, accumulate ? load(to) + scaled : scaled);
+      }
+    }
+  }
+  static constexpr int tile_rows = 4, tile_columns = 8, tile_depth = 256;
+  typedef T TileRow __attribute__((vector_size(sizeof(T) * tile_columns)));
+
+  /// Computes the product for one task, whatever the strides, in single precision (the reference
+  /// backend, in double, keeps the plain loops). Some columns of b are packed side by side, zeros
+  /// where c has none, and every packed row is used for some rows of c at once. The sums are taken
+  /// over pieces of tile_depth terms, in an order that depends on the sizes alone.
+  static void product_by_tiles(Out c, T factor, Factor a, Factor b, bool accumulate) {
+    T packed[tile_depth * tile_columns];
+    for (int j = 0; j < c.columns; j += tile_columns) {
+      const int columns = c.columns - j < tile_columns ? c.columns - j : tile_columns;
+      int k = 0;
+      do {  // a product over no terms is zero, and has to be written
+        const int depth = a.columns - k < tile_depth ? a.columns - k : tile_depth;
+        pack_columns(packed, b, k, depth, j, columns);
+        for (int i = 0; i < c.rows; i += tile_rows) {
+          const int rows = c.rows - i < tile_rows ? c.rows - i : tile_rows;
+          TileRow sums[tile_rows];
+          multiply_tile(sums, a, i, rows, k, depth, packed);
+          for (int r = 0; r < rows; ++r) {
+            T* const to = c.data + at(i + r, j, c.columns);
+            const bool add = accumulate || k > 0;
+            for (int l = 0; l < columns; ++l) to[l] = (add ? to[l] : T(0)) + factor * sums[r][l];
+          }
+        }
+        k += tile_depth;
+      } while (k < a.columns);
+    }
+  }
+  /// Rows k to k + depth of b at columns j to j + columns, [depth, tile_columns].
+  static void pack_columns(T* packed, Factor b, int k, int depth, int j, int columns) {
+    const T* from = b.data + static_cast<std::size_t>(k) * b.row_stride +
+                    static_cast<std::size_t>(j) * b.column_stride;
+    for (int d = 0; d < depth; ++d) {
+      for (int l = 0; l < columns; ++l) {
+        packed[l] = from[static_cast<std::size_t>(l) * b.column_stride];
+      }
+      for (int l = columns; l < tile_columns; ++l) packed[l] = T(0);
+      packed += tile_columns;
+      from += b.row_stride;
+    }
+  }
+  /// Rows i to i + rows of a at columns k to k + depth, times the packed ones. Sums beyond `rows`
+  /// are those of row i again.
+  __attribute__((always_inline)) static inline void multiply_tile(TileRow* sums, Factor a, int i,
+                                                                  int rows, int k, int depth,
+                                                                  const T* packed) {
+    const T* x[tile_rows];
+    for (int r = 0; r < tile_rows; ++r) {
+      x[r] = a.data + static_cast<std::size_t>(r < rows ? i + r : i) * a.row_stride +
+             static_cast<std::size_t>(k) * a.column_stride;
+      sums[r] = TileRow{};
+    }
+    for (int d = 0; d < depth; ++d) {
+      TileRow y;
+      __builtin_memcpy(&y, packed + static_cast<std::size_t>(d) * tile_columns, sizeof y);
+      for (int r = 0; r < tile_rows; ++r) {
+        sums[r] += y * x[r][static_cast<std::size_t>(d) * a.column_stride];
       }
     }
   }

@@ -247,13 +247,18 @@ TEST_P(LinearAlgebraTest, PartsAreCopied) {
 }
 
 TEST_P(LinearAlgebraTest, ProductsOfFactorsAndTransposes) {
-  for (const int depth : {0, 1, 7}) {
+  struct Sizes {
+    int rows, depth, columns;
+  };
+  // the last three: more than one tile of rows, terms and columns of the CPU's kernel
+  for (const auto& [rows, depth, columns] :
+       {Sizes{4, 0, 3}, {4, 1, 3}, {4, 7, 3}, {5, 600, 2}, {6, 300, 19}, {9, 257, 8}}) {
     for (const bool left : {false, true}) {
       for (const bool right : {false, true}) {
         for (const bool accumulate : {false, true}) {
-          const Values c = random(4, 3, 0);
-          const Values a = left ? random(depth, 4, 1) : random(4, depth, 1);
-          const Values b = right ? random(3, depth, 2) : random(depth, 3, 2);
+          const Values c = random(rows, columns, 0);
+          const Values a = left ? random(depth, rows, 1) : random(rows, depth, 1);
+          const Values b = right ? random(columns, depth, 2) : random(depth, columns, 2);
           const auto got = run({c, a, b},
                                [&](auto& m) {
                                  la().product(m[0], 0.75, {m[1], left}, {m[2], right}, accumulate);
