@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -69,6 +68,54 @@ Work leo(int shots, int tasks) {
   return work;
 }
 
+Work head(std::string name, AlgorithmKind algorithm, int support, int query) {
+  Work work;
+  work.name = std::move(name);
+  work.config.algorithm = algorithm;
+  work.config.loss.type = LossType::cross_entropy;
+  work.support = support;
+  work.query = query;
+  work.tasks = {64, 256, 1024, 4096};
+  work.gpu_tasks = {1024, 4096, 16384};
+  return work;
+}
+
+Work sinusoid_alpaca() {
+  Work work = head("sinusoid_alpaca", AlgorithmKind::alpaca, 10, 10);
+  work.config.loss.type = LossType::gaussian_nll;
+  work.config.network.layers = {1, 64, 64, 32};
+  work.config.network.activation = "tanh";
+  work.config.alpaca.outputs = 1;
+  return work;
+}
+
+Work embedding_r2d2() {
+  Work work = head("embedding_r2d2_5w5s", AlgorithmKind::r2d2, 25, 75);
+  work.config.network.type = "linear";
+  work.config.network.layers = {640, 256};
+  work.config.r2d2.ways = ways;
+  return work;
+}
+
+Work conv4_protonet() {
+  Work work = head("conv4_protonet_20w1s", AlgorithmKind::protonet, 20, 100);
+  work.config.network.type = "conv4";
+  work.config.network.classes = 0;
+  work.config.network.head = "flatten";
+  work.config.protonet.ways = 20;
+  work.tasks = {2, 8, 16};
+  work.gpu_tasks = {16, 64, 256};
+  return work;
+}
+
+Work chembl_dkt() {
+  Work work = head("chembl_dkt_n16", AlgorithmKind::dkt, 16, 32);
+  work.config.loss.type = LossType::gaussian_nll;
+  work.config.network.layers = {512, 256, 64};
+  work.config.dkt.outputs = 1;
+  return work;
+}
+
 /// Rows of unit length with labels in the order of classes; which task it is decides them. Few
 /// enough rows that drawing one is a copy, as from a file of features.
 class FeatureSource final : public EpisodeSource {
@@ -125,11 +172,55 @@ class FeatureSource final : public EpisodeSource {
   std::vector<float> features_;
 };
 
-/// Five of 64 random binary 28x28 images as classes; an example is its class's image. For timing:
+/// Rows of 512 bits with a target each, as molecules with an activity; which task it is decides
+/// them.
+class MoleculeSource final : public EpisodeSource {
+ public:
+  MoleculeSource(int support, int query) : support_(support), query_(query) {
+    bits_.resize(stored * width);
+    activity_.resize(stored);
+    RandomStream random({.seed = 1, .purpose = Purpose::user});
+    for (float& bit : bits_) bit = random.below(16) == 0 ? 1.0f : 0.0f;
+    for (float& y : activity_) y = random.uniform(-1.7f, 1.7f);
+  }
+
+  TaskShape shape() const override {
+    return {.input = {.channels = static_cast<int>(width)},
+            .outputs = 1,
+            .target = TargetKind::value,
+            .support = support_,
+            .query = query_};
+  }
+  void fill(const TaskId& id, const TaskSlot& slot) const override {
+    RandomStream random(
+        {.seed = id.seed, .purpose = Purpose::episode, .step = id.step, .task = id.task});
+    copy(random, support_, slot.support_x, slot.support_value);
+    copy(random, query_, slot.query_x, slot.query_value);
+  }
+  std::string describe() const override { return "random molecules"; }
+
+ private:
+  static constexpr std::size_t stored = 4096, width = 512;
+
+  void copy(RandomStream& random, int rows, std::span<float> x, std::span<float> y) const {
+    for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
+      const std::size_t molecule = random.below(stored);
+      std::copy_n(bits_.begin() + static_cast<std::ptrdiff_t>(molecule * width), width,
+                  x.begin() + static_cast<std::ptrdiff_t>(row * width));
+      y[row] = activity_[molecule];
+    }
+  }
+
+  int support_, query_;
+  std::vector<float> bits_, activity_;
+};
+
+/// Some of 64 random binary 28x28 images as classes; an example is its class's image. For timing:
 /// what an image shows does not matter, how it comes to the task does.
 class GlyphSource final : public EpisodeSource {
  public:
-  GlyphSource(int support, int query) : support_(support), query_(query) {
+  GlyphSource(int outputs, int support, int query)
+      : ways_(outputs), support_(support), query_(query) {
     images_.resize(classes * pixels);
     RandomStream random({.seed = 1, .purpose = Purpose::user});
     for (float& pixel : images_) pixel = random.below(10) == 0 ? 1.0f : 0.0f;
@@ -137,7 +228,7 @@ class GlyphSource final : public EpisodeSource {
 
   TaskShape shape() const override {
     return {.input = {.channels = 1, .height = 28, .width = 28, .spatial = true},
-            .outputs = ways,
+            .outputs = ways_,
             .target = TargetKind::label,
             .support = support_,
             .query = query_};
@@ -146,8 +237,8 @@ class GlyphSource final : public EpisodeSource {
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     RandomStream random(
         {.seed = id.seed, .purpose = Purpose::episode, .step = id.step, .task = id.task});
-    std::array<std::size_t, ways> chosen{};
-    for (std::size_t way = 0; way < ways; ++way) {
+    std::vector<std::size_t> chosen(static_cast<std::size_t>(ways_));
+    for (std::size_t way = 0; way < chosen.size(); ++way) {
       const auto end = chosen.begin() + static_cast<std::ptrdiff_t>(way);
       do {
         chosen[way] = random.below(classes);
@@ -162,17 +253,17 @@ class GlyphSource final : public EpisodeSource {
  private:
   static constexpr std::size_t classes = 64, pixels = 28 * 28;
 
-  void copy(const std::array<std::size_t, ways>& chosen, int rows, std::span<float> x,
+  void copy(const std::vector<std::size_t>& chosen, int rows, std::span<float> x,
             std::span<std::int32_t> labels) const {
     for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
-      const std::size_t way = row % ways;
+      const std::size_t way = row % chosen.size();
       std::copy_n(images_.begin() + static_cast<std::ptrdiff_t>(chosen[way] * pixels), pixels,
                   x.begin() + static_cast<std::ptrdiff_t>(row * pixels));
       labels[row] = static_cast<std::int32_t>(way);
     }
   }
 
-  int support_, query_;
+  int ways_, support_, query_;
   std::vector<float> images_;
 };
 
@@ -187,12 +278,24 @@ std::vector<Work> works() {
   }
   all.push_back(leo(1, 12));
   all.push_back(leo(5, 48));
+  all.push_back(sinusoid_alpaca());
+  all.push_back(embedding_r2d2());
+  all.push_back(conv4_protonet());
+  all.push_back(chembl_dkt());
   return all;
 }
 
 std::unique_ptr<EpisodeSource> make_source(const Work& work) {
   if (work.config.network.type == "conv4") {
-    return std::make_unique<GlyphSource>(work.support, work.query);
+    const bool head = work.config.algorithm == AlgorithmKind::protonet;
+    return std::make_unique<GlyphSource>(head ? work.config.protonet.ways : ways, work.support,
+                                         work.query);
+  }
+  if (work.config.algorithm == AlgorithmKind::r2d2) {
+    return std::make_unique<FeatureSource>(work.config.network.layers[0], work.support, work.query);
+  }
+  if (work.config.algorithm == AlgorithmKind::dkt) {
+    return std::make_unique<MoleculeSource>(work.support, work.query);
   }
   if (work.config.algorithm == AlgorithmKind::leo) {
     return std::make_unique<FeatureSource>(work.config.leo.dim, work.support, work.query);
@@ -214,6 +317,13 @@ double floor_flops(const Work& work) {
     const double encoder = rows * half * 2.0 + square * 3.0 * (rows * rows + rows + ways);
     const double query = work.query * static_cast<double>(t.dim) * ways * 2.0;
     return 2.0 * (decoder + encoder + query);
+  }
+  if (is_closed_form(config.algorithm)) {
+    // The network's forward pass and gradient over all rows; of the head the Gram matrix and its
+    // adjoint, which are most of it.
+    const double rows = work.support + work.query;
+    const double gram = rows * work.support * config.make_network().outputs();
+    return 2.0 * (3.0 * rows * config.make_network().forward_macs() + 3.0 * gram);
   }
   const bool bayesian = config.algorithm == AlgorithmKind::abml;
   const double inner_samples = bayesian ? config.abml.samples_inner : 1;

@@ -19,7 +19,8 @@ struct Work {
   std::vector<int> gpu_tasks;  ///< likewise on a GPU
 };
 
-/// sinusoid_maml_k*, sinusoid_abml_k5_s10, conv4_maml_k*_q*, leo_5w*s_t*.
+/// sinusoid_maml_k*, sinusoid_abml_k5_s10, conv4_maml_k*_q*, leo_5w*s_t*, and the closed-form
+/// heads: sinusoid_alpaca, embedding_r2d2_5w5s, conv4_protonet_20w1s, chembl_dkt_n16.
 std::vector<Work> works();
 
 std::unique_ptr<EpisodeSource> make_source(const Work& work);

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import torch
 
+import heads
 import jax_peer
 import torch_peer
 import works
@@ -29,8 +30,23 @@ def group(inputs, prefix):
     return {name[len(prefix):]: inputs[name] for name in inputs.files if name.startswith(prefix)}
 
 
+def head_parameters(inputs):
+    return {**group(inputs, "theta."),
+            **{name: inputs[name] for name in inputs.files if name.startswith("head.")}}
+
+
+def head_result(loss, gradient):
+    """The cases name the network's gradients grad.theta.* and the head's grad.head.*."""
+    return {"loss": np.asarray(loss),
+            **{f"grad.{name}" if name.startswith("head.") else f"grad.theta.{name}": np.asarray(g)
+               for name, g in gradient.items()}}
+
+
 def gradients_jax(objective, inputs, mode):
     batch = [inputs[name] for name in DATA]
+    if objective.algorithm in heads.ALGORITHMS:
+        return head_result(*jax.jit(jax.value_and_grad(
+            lambda p: jax_peer.meta_loss(objective, p, batch)))(head_parameters(inputs)))
     if objective.algorithm == "maml":
         theta, noise = group(inputs, "theta."), None
     elif objective.algorithm == "leo":
@@ -52,6 +68,10 @@ def gradients_jax(objective, inputs, mode):
 
 def gradients_torch(objective, inputs, mode):
     data = [torch.from_numpy(inputs[name]) for name in DATA]
+    if objective.algorithm in heads.ALGORITHMS:
+        data = [part.long() if part.dtype == torch.int32 else part for part in data]
+        theta = {k: torch.from_numpy(v) for k, v in head_parameters(inputs).items()}
+        return head_result(*torch_peer.meta_gradient(objective, theta, data, mode))
     if objective.algorithm == "maml":
         theta = {k: torch.from_numpy(v) for k, v in group(inputs, "theta.").items()}
     else:
@@ -118,6 +138,8 @@ def main():
         for peer, (gradients, mode) in PEERS.items():
             if objective.algorithm == "leo" and not peer.startswith("jax"):
                 continue
+            if objective.algorithm in heads.ALGORITHMS and peer in ("jax map", "torch loop"):
+                continue  # one batch: both modes are the same
             error = worst(gradients(objective, inputs, mode), expected)
             good = error <= args.tolerance
             checked, failed = checked + 1, failed + (not good)

@@ -12,10 +12,63 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+import heads
 import leo
 import works
 
 UNROLL = 5  # inner loops up to this many steps are unrolled, longer ones are a scan
+
+
+class JaxOps:
+    """What heads.py needs by these names."""
+
+    exp, log, sqrt, tanh = jnp.exp, jnp.log, jnp.sqrt, jnp.tanh
+    relu, log_softmax, cholesky = jax.nn.relu, jax.nn.log_softmax, jnp.linalg.cholesky
+    ones_like, tril = jnp.ones_like, jnp.tril
+
+    @staticmethod
+    def solve(a, b):
+        """Of a symmetric positive definite a."""
+        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a), True), b)
+
+    @staticmethod
+    def diagonal(x):
+        """Of a matrix its diagonal, of a vector the diagonal matrix."""
+        return jnp.diag(x) if x.ndim == 1 else jnp.diagonal(x, axis1=-2, axis2=-1)
+
+    @staticmethod
+    def concat(parts):
+        return jnp.concatenate(parts, -1)
+
+    @staticmethod
+    def stack_rows(parts):
+        return jnp.concatenate(parts, -2)
+
+    @staticmethod
+    def eye(n, like):
+        return jnp.eye(n, dtype=like.dtype)
+
+    @staticmethod
+    def one_hot(labels, ways, like):
+        return jax.nn.one_hot(labels, ways, dtype=like.dtype)
+
+    @staticmethod
+    def solve_lower(root, b):
+        root = jnp.broadcast_to(root, b.shape[:-2] + root.shape[-2:])
+        return lax.linalg.triangular_solve(root, b, left_side=True, lower=True)
+
+    @staticmethod
+    def conv(x, weight, bias):
+        x = lax.conv_general_dilated(x, weight, (2, 2), ((1, 1), (1, 1)),
+                                     dimension_numbers=("NCHW", "OIHW", "NCHW"))
+        return x + bias[:, None, None]
+
+    @staticmethod
+    def norm(x, weight, bias):
+        """By the statistics of each task's set: x [T, n, C, H, W]."""
+        mean = x.mean((1, 3, 4), keepdims=True)
+        variance = jnp.square(x - mean).mean((1, 3, 4), keepdims=True)
+        return (x - mean) * lax.rsqrt(variance + 1e-5) * weight + bias
 
 
 def forward(objective, weights, x):
@@ -137,6 +190,8 @@ def meta_loss(objective, theta, batch, noise=None, mode="vmap"):
     a dict (MAML) or (mu, log_sigma); noise is (inner [T, K, S, D], outer [T, S', D])."""
     if objective.algorithm == "leo":
         return leo.meta_loss(objective, theta, batch, noise, mode)
+    if objective.algorithm in heads.ALGORITHMS:
+        return heads.meta_loss(objective, theta, batch, JaxOps)
     if objective.algorithm == "maml":
         task = lambda episode: maml_task(objective, theta, episode)
         data = (tuple(batch),)
@@ -186,7 +241,7 @@ def load(mode, args):
             def loss(parameters, data, key):
                 noise = [jax.random.normal(k, s) for k, s in zip(jax.random.split(key), shapes)]
                 return meta_loss(objective, parameters, data, noise, mode)
-        elif objective.algorithm == "maml":
+        elif objective.algorithm != "abml":
             theta = weights
 
             def loss(parameters, data, key):
@@ -206,7 +261,7 @@ def load(mode, args):
         keys = iter(jax.random.split(jax.random.key(1), 100000))
 
         def step():
-            key = None if objective.algorithm == "maml" else next(keys)
+            key = next(keys) if objective.algorithm in ("abml", "leo") else None
             value, gradient = compiled(theta, batch, key)
             jax.block_until_ready(gradient)
             return float(value)

@@ -15,7 +15,59 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, grad_and_value, vmap
 
+import heads
 import works
+
+
+class TorchOps:
+    """What heads.py needs by these names."""
+
+    exp, log, sqrt, tanh, relu = torch.exp, torch.log, torch.sqrt, torch.tanh, torch.relu
+    cholesky, ones_like, tril = torch.linalg.cholesky, torch.ones_like, torch.tril
+
+    @staticmethod
+    def solve(a, b):
+        """Of a symmetric positive definite a."""
+        return torch.cholesky_solve(b, torch.linalg.cholesky(a))
+
+    @staticmethod
+    def log_softmax(x):
+        return F.log_softmax(x, -1)
+
+    @staticmethod
+    def diagonal(x):
+        """Of a matrix its diagonal, of a vector the diagonal matrix."""
+        return torch.diag(x) if x.ndim == 1 else x.diagonal(dim1=-2, dim2=-1)
+
+    @staticmethod
+    def concat(parts):
+        return torch.cat(parts, -1)
+
+    @staticmethod
+    def stack_rows(parts):
+        return torch.cat(parts, -2)
+
+    @staticmethod
+    def eye(n, like):
+        return torch.eye(n, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def one_hot(labels, ways, like):
+        return F.one_hot(labels, ways).to(like.dtype)
+
+    @staticmethod
+    def solve_lower(root, b):
+        return torch.linalg.solve_triangular(root, b, upper=False)
+
+    @staticmethod
+    def conv(x, weight, bias):
+        return F.conv2d(x, weight, bias, stride=2, padding=1)
+
+    @staticmethod
+    def norm(x, weight, bias):
+        """By the statistics of each task's set: x [T, n, C, H, W]."""
+        variance, mean = torch.var_mean(x, (1, 3, 4), correction=0, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + 1e-5) * weight + bias
 
 
 def fused_norm(x, weight, bias):
@@ -154,6 +206,10 @@ def meta_gradient(objective, theta, data, mode):
     """(loss, gradient dict): the mean over the tasks of data (support_x, support_y, query_x,
     query_y and, for ABML, noise [T, K, S, D] and [T, S', D]). theta: a dict by parameter name
     (MAML), or of "mu" and "s" (ABML)."""
+    if objective.algorithm in heads.ALGORITHMS:  # one batch, so that there is nothing to map over
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        loss = heads.meta_loss(objective, leaves, data, TorchOps)
+        return loss.detach(), dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
     hyper = objective.hyper_prior_weight if objective.algorithm == "abml" else 0.0
     if mode == "func":
         def loss(parameters):

@@ -15,6 +15,8 @@ import statistics
 import sys
 import time
 
+import heads
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -47,6 +49,8 @@ class Objective:
         if tables["algorithm"] == "leo":
             from leo import LeoObjective  # JAX alone computes it
             return LeoObjective.from_tables(tables)
+        if tables["algorithm"] in heads.ALGORITHMS:
+            return heads.HeadObjective.from_tables(tables)
         if tables["algorithm"] not in ("maml", "abml"):
             raise NotImplementedError(f"algorithm {tables['algorithm']}")
         network, inner = tables["network"], tables["inner"]
@@ -121,7 +125,16 @@ def _leo(shots):
     return Work("leo", 5 * shots, 75, 0)  # an objective of leo.py, which needs JAX
 
 
+def _head(algorithm, support, query, **fields):
+    return Work(heads.HeadObjective(algorithm, **fields), support, query, 0)
+
+
 WORKS = {
+    "sinusoid_alpaca": _head("alpaca", 10, 10, layers=(1, 64, 64, 32), activation="tanh",
+                             outputs=1),
+    "embedding_r2d2_5w5s": _head("r2d2", 25, 75, layers=(640, 256), ways=5),
+    "conv4_protonet_20w1s": _head("protonet", 20, 100, network="conv4", ways=20),
+    "chembl_dkt_n16": _head("dkt", 16, 32, layers=(512, 256, 64), outputs=1),
     "leo_5w1s_t12": _leo(1),
     "leo_5w5s_t48": _leo(5),
     "sinusoid_maml_k1": _sinusoid(1),
@@ -142,7 +155,10 @@ def initial_weights(objective, rng):
     1; float32, by name."""
     weights = {}
     for name, shape in objective.parameter_shapes().items():
-        if name.endswith("norm.weight"):
+        if name.startswith("head.") and isinstance(objective, heads.HeadObjective):
+            start = objective.start(name)
+            weights[name] = rng.uniform(start, start, shape)
+        elif name.endswith("norm.weight"):
             weights[name] = rng.uniform(1.0, 1.0, shape)
         elif name.endswith("bias"):
             weights[name] = rng.uniform(0.0, 0.0, shape)
@@ -167,6 +183,18 @@ def episodes(work, tasks, rng):
             labels = rng.labels(tasks, n, n) // (n // objective.ways)
             parts += [x.astype("float32"), labels]
         return parts
+    if isinstance(objective, heads.HeadObjective) and objective.network == "mlp" \
+            and objective.algorithm != "alpaca":
+        for n in (work.support, work.query):
+            x = rng.uniform(-1.0, 1.0, (tasks, n, *objective.input_shape()))
+            if objective.classify():
+                x /= (x ** 2).sum(-1, keepdims=True) ** 0.5
+                y = rng.labels(tasks, n, objective.ways)
+            else:  # about 30 of 512 bits of a molecule are set
+                x = x > 0.88
+                y = rng.uniform(-1.7, 1.7, (tasks, n, 1)).astype("float32")
+            parts += [x.astype("float32"), y]
+        return parts
     if objective.network == "mlp":
         amplitude = rng.uniform(0.1, 5.0, (tasks, 1, 1))
         phase = rng.uniform(0.0, 3.141592653589793, (tasks, 1, 1))
@@ -177,7 +205,8 @@ def episodes(work, tasks, rng):
     else:
         for n in (work.support, work.query):
             x = rng.uniform(0.0, 1.0, (tasks, n, *objective.input_shape())) > 0.9
-            parts += [x.astype("float32"), rng.labels(tasks, n, objective.classes)]
+            ways = getattr(objective, "ways", 0) or objective.classes
+            parts += [x.astype("float32"), rng.labels(tasks, n, ways)]
     return parts
 
 
