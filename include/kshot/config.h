@@ -243,6 +243,9 @@ struct Config {
     int samples = -1;  ///< posterior samples; -1: as in training
     std::uint64_t seed = 1000;
     std::string norm_statistics = "batch";  ///< batch | support
+    int bins = 15;                          ///< of the calibration errors
+    std::string edges = "right";            ///< right | left
+    double risk = 0.05;                     ///< of the coverage at a given risk
     bool operator==(const EvaluateTable&) const = default;
   } evaluate;
 

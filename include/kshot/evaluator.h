@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kshot/calibration.h"
 #include "kshot/config.h"
 #include "kshot/count_range.h"
 #include "kshot/episode.h"
@@ -21,6 +23,17 @@ struct Statistic {
   double mean = 0.0;
   double half_width = 0.0;  ///< NaN for a single episode
   std::size_t episodes = 0;
+  /// 95 % bootstrap interval over episodes; NaN where it was not computed.
+  double low = std::numeric_limits<double>::quiet_NaN();
+  double high = std::numeric_limits<double>::quiet_NaN();
+};
+
+/// A statistic of all episodes together and its 95 % bootstrap interval over episodes. The ends are
+/// NaN for fewer than two episodes.
+struct IntervalScore {
+  double value = 0.0;
+  double low = std::numeric_limits<double>::quiet_NaN();
+  double high = std::numeric_limits<double>::quiet_NaN();
 };
 
 /// How often targets fell into the central bands of the prediction.
@@ -29,35 +42,79 @@ struct CoverageScore {
   Statistic observed;
 };
 
-/// One bin of a reliability diagram, over (low, high] of confidence.
+/// One bin of a reliability diagram over confidence; Evaluation::edges says which of low and high
+/// belongs to it.
 struct CalibrationBin {
   double low = 0.0, high = 0.0;
   std::size_t count = 0;
   double confidence = 0.0, accuracy = 0.0;
 };
 
+/// A threshold of confidence: the share of rows that are answered at or above it, and the share of
+/// the answered rows that are wrong.
+struct RiskCoveragePoint {
+  double threshold = 0.0, coverage = 0.0, risk = 0.0;
+};
+
+/// How far the probabilities of a classifier can be trusted, over the rows of all episodes.
+/// docs/uncertainty.md defines each number.
+struct UncertaintyScores {
+  IntervalScore ece;             ///< expected calibration error, bins of equal width
+  IntervalScore mce;             ///< maximum calibration error
+  IntervalScore ece_equal_mass;  ///< bins of equal mass
+  IntervalScore classwise_ece;
+  /// The parts of the Brier score: reliability - resolution + uncertainty + within-bin.
+  IntervalScore brier_reliability, brier_resolution, brier_uncertainty, brier_within_bin;
+  IntervalScore aurc;              ///< area under the risk-coverage curve
+  IntervalScore risk_at_coverage;  ///< at 80 % coverage
+  IntervalScore coverage_at_risk;  ///< at Evaluation::risk
+  /// At most 200 thresholds, the largest first; the last has coverage 1.
+  std::vector<RiskCoveragePoint> curve;
+};
+
 /// Scores of the single episodes, in their order; what does not apply is empty.
 struct EpisodeScores {
   std::vector<double> accuracy, brier;  ///< classification
   std::vector<double> auroc;  ///< two classes: of class 1; NaN where the queries are of one class
-  std::vector<double> mse;    ///< regression
-  std::vector<double> r2;     ///< NaN where all query targets are equal
-  std::vector<double> nll;    ///< nats per row
+  std::vector<double> aurc;   ///< classification
+  std::vector<double> entropy, mutual_information;  ///< classification, nats
+  std::vector<double> mse;                          ///< regression
+  std::vector<double> r2;                           ///< NaN where all query targets are equal
+  std::vector<double> crps, sharpness;              ///< target units
+  std::vector<double> epistemic_variance, aleatoric_variance;  ///< squared target units
+  std::vector<double> nll;                                     ///< nats per row
+  /// Regression: the share of targets within each central band, [levels of Score::coverage]
+  /// [episodes].
+  std::vector<std::vector<double>> coverage;
 };
 
 /// One way to predict, judged on all episodes. What does not apply is absent.
 struct Score {
   std::string name;                          ///< "maml", "nearest centroid"
   int inner_steps = -1;                      ///< -1: a baseline
+  bool calibrated = false;                   ///< after what `kshot calibrate` fitted
   std::optional<Statistic> accuracy, brier;  ///< classification
   std::optional<Statistic> auroc;            ///< two classes: area under the ROC curve of class 1
-  std::optional<double> ece;                 ///< expected calibration error, 15 bins
+  std::optional<double> ece;                 ///< expected calibration error
   std::vector<CalibrationBin> calibration;
   std::optional<Statistic> mse;  ///< regression: mean over rows and outputs
   /// Regression: coefficient of determination of an episode's queries, about their own mean.
   std::optional<Statistic> r2;
   std::optional<Statistic> nll;  ///< nats a row
   std::vector<CoverageScore> coverage;
+  /// Classification: entropy of the predicted probabilities, and the part of it that stems from not
+  /// knowing the weights (mutual information; posterior samples alone have it). Nats.
+  std::optional<Statistic> entropy, mutual_information;
+  /// Regression, target units: continuous ranked probability score (of a point prediction the mean
+  /// absolute error); mean standard deviation of the predictive distribution.
+  std::optional<Statistic> crps, sharpness;
+  /// Regression: the predictive variance from not knowing the function, and from noise.
+  std::optional<Statistic> epistemic_variance, aleatoric_variance;
+  /// The last inner step and the baselines of a classification.
+  std::optional<UncertaintyScores> uncertainty;
+  /// The last inner step and the baselines of a regression, where they predict distributions:
+  /// counts of the probability integral transforms of all targets in bins of equal width.
+  std::vector<std::size_t> pit;
   EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored
 };
 
@@ -88,8 +145,14 @@ struct Evaluation {
   std::string data_path, data_checksum;
   /// Checksum of the file that the run was trained on, where it is another one.
   std::string trained_checksum;
-  std::vector<int> scored;       ///< numbers of the episodes that did not diverge
-  std::vector<Score> steps;      ///< after 0, 1, ... inner steps
+  std::vector<int> scored;      ///< numbers of the episodes that did not diverge
+  int bins = 15;                ///< of the calibration errors
+  std::string edges = "right";  ///< edges that belong to a bin: "right" or "left"
+  double risk = 0.05;           ///< of UncertaintyScores::coverage_at_risk
+  std::string calibration;      ///< what was fitted and on what, in words; empty: nothing
+  /// After 0, 1, ... inner steps; with EvaluatorOptions::calibrated, the calibrated predictions
+  /// after the last inner step follow.
+  std::vector<Score> steps;
   std::vector<Score> baselines;  ///< the same episodes
   std::vector<LeftOut> left_out;
 
@@ -129,6 +192,8 @@ struct EvaluatorOptions {
   bool progress = false;
   /// Evaluate although the data file is not the one that the run was trained on.
   bool allow_changed_data = false;
+  /// Score the calibrated predictions too. Throws Error where the checkpoint was not calibrated.
+  bool calibrated = false;
 };
 
 class Evaluator {
@@ -146,6 +211,9 @@ class Evaluator {
   const Config& config() const;
   /// The same episodes and the same numbers every time, whatever the number of threads.
   Evaluation run();
+  /// Fits a temperature or a variance factor to the episodes. EvaluatorOptions::split should be
+  /// Split::validation. Throws Error where the predictions have no distribution. Writes nothing.
+  RunCalibration calibrate();
 
  private:
   struct State;

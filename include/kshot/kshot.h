@@ -1,6 +1,7 @@
 // All of kshot's public headers.
 #pragma once
 
+#include "kshot/calibration.h"    // IWYU pragma: export
 #include "kshot/config.h"         // IWYU pragma: export
 #include "kshot/embedder.h"       // IWYU pragma: export
 #include "kshot/episode.h"        // IWYU pragma: export

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "kshot/calibration.h"
 #include "kshot/config.h"
 #include "kshot/network.h"
 
@@ -18,6 +20,9 @@ struct LearnerOptions {
   int threads = 0;
   /// Changes to the checkpoint's configuration: "evaluate.steps=10", "evaluate.samples=100".
   std::vector<std::string> overrides = {};
+  /// Apply what `kshot calibrate` fitted to the checkpoint. Throws Error where it was not
+  /// calibrated, or with other inner steps or samples.
+  bool calibrated = false;
 };
 
 /// The rows of a task. x [rows, inputs] row-major (NCHW for images), in the units the network was
@@ -58,13 +63,16 @@ struct Prediction {
   /// [rows, outputs]: spread over posterior samples (of the probabilities, or of the prediction
   /// without observation noise). Zero for one sample.
   std::vector<double> std;
-  /// Observation noise, where loss.type = "gaussian_nll"; else 0.
+  /// Observation noise, where loss.type = "gaussian_nll"; else 0. Calibrated predictions have that
+  /// of the calibrated distribution; for a Bayesian model with loss.type = "mse" it is the noise
+  /// that the squared error implies, times the square root of the variance factor.
   double noise_std = 0.0;
   /// [rows, outputs]: standard deviation of the predictive distribution, noise included, where the
   /// method itself gives one (alpaca, dkt); else empty.
   std::vector<double> predictive_std;
   /// [rows], classification: entropy of `mean`, and the part of it that stems from not knowing the
-  /// weights (mutual information; zero for one sample), nats.
+  /// weights (mutual information; zero for one sample), nats. `std` and the mutual information are
+  /// those of the samples, before a calibration.
   std::vector<double> entropy, mutual_information;
   std::vector<AdaptedTensor> adapted;
 };
@@ -83,6 +91,8 @@ class Learner {
   int outputs() const;
   /// How raw inputs became the network's (JSON), where the training data carried that; else empty.
   const std::string& preprocessing() const;
+  /// What the predictions are calibrated with, where LearnerOptions::calibrated is set.
+  const std::optional<RunCalibration>& calibration() const;
   std::string device() const;
 
   /// Adapts to the support rows and predicts the query rows [rows, inputs] after evaluate.steps
@@ -91,7 +101,8 @@ class Learner {
   /// support rows. Throws Error for rows that do not fit, and where the adapted weights leave the
   /// finite range.
   Prediction predict(const SupportRows& support, std::span<const float> query_x) const;
-  /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's.
+  /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's. A calibration
+  /// holds for the last step and is applied to it alone.
   std::vector<Prediction> predict_steps(const SupportRows& support,
                                         std::span<const float> query_x) const;
   /// Predictions of many tasks, in their order: wave by wave on all threads. Tasks may differ in

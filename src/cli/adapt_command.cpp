@@ -265,6 +265,7 @@ int run_adapt(const AdaptArguments& a) {
   options.overrides = a.set;
   if (a.steps >= 0) options.overrides.push_back(fmt::format("evaluate.steps={}", a.steps));
   if (a.samples >= 1) options.overrides.push_back(fmt::format("evaluate.samples={}", a.samples));
+  options.calibrated = a.calibrated;
   const Learner learner(a.run, options);
   const fs::path out = a.out;
   std::optional<fs::path> support;
@@ -295,8 +296,10 @@ int run_adapt(const AdaptArguments& a) {
                               ? "fitted in closed form"
                               : fmt::format("adapted in {} inner step{}", prediction.inner_steps,
                                             prediction.inner_steps == 1 ? "" : "s");
-  fmt::print("{}, {} rows predicted{}; written to {}\n", how, prediction.rows,
+  const std::optional<RunCalibration>& calibration = learner.calibration();
+  fmt::print("{}, {} rows predicted{}{}; written to {}\n", how, prediction.rows,
              prediction.samples > 1 ? fmt::format(" with {} samples", prediction.samples) : "",
+             calibration ? fmt::format(", calibrated with {}", calibration->describe()) : "",
              out.string());
   print_score(prediction, task);
   return 0;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/text_options.h"
+#include "kshot/evaluator.h"
 
 namespace kshot::cli {
 
@@ -34,17 +35,23 @@ struct EvaluateArguments {
   std::string shots;                            ///< "5" or "1,2,5"; empty: as configured
   long long seed = -1;
   std::string norm;
-  bool no_baselines = false, quiet = false, allow_changed_data = false;
+  bool no_baselines = false, quiet = false, allow_changed_data = false, calibrated = false;
   Machine machine;
 };
 int run_evaluate(const EvaluateArguments& arguments);
+
+/// What evaluation and calibration have in common, with `overrides` in the order of the options.
+EvaluatorOptions evaluator_options(const EvaluateArguments& arguments);
+/// Fits a temperature or a variance factor; `split` and `out` are used as in run_evaluate.
+int run_calibrate(const EvaluateArguments& arguments);
 
 struct AdaptArguments {
   std::string run, query, out = "adapted";
   std::string support;  ///< empty: from the prior alone
   std::vector<std::string> set;
   int steps = -2, samples = -1;
-  TextOptions text;             ///< of both CSV files; by default as the training table was written
+  TextOptions text;  ///< of both CSV files; by default as the training table was written
+  bool calibrated = false;
   std::string missing, layout;  ///< error, mean or drop; hwc or chw; empty: as in training
   Machine machine;
 };

@@ -45,30 +45,8 @@ std::vector<int> shots_of(std::string_view text) {
   return numbers;
 }
 
-EvaluatorOptions options_of(const EvaluateArguments& a) {
-  EvaluatorOptions options;
-  options.device = a.machine.device;
-  options.threads = a.machine.threads;
-  options.overrides = a.set;
-  const auto put = [&](const char* key, long long value, long long lowest) {
-    if (value >= lowest) options.overrides.push_back(fmt::format("{}={}", key, value));
-  };
-  put("evaluate.episodes", a.episodes, 1);
-  put("evaluate.steps", a.steps, 0);
-  put("evaluate.samples", a.samples, 1);
-  put("evaluate.seed", a.seed, 0);
-  if (!a.norm.empty()) options.overrides.push_back("evaluate.norm_statistics=\"" + a.norm + "\"");
-  options.split = a.split == "test"         ? Split::test
-                  : a.split == "validation" ? Split::validation
-                                            : Split::train;
-  options.baselines = !a.no_baselines;
-  options.progress = !a.quiet;
-  options.allow_changed_data = a.allow_changed_data;
-  return options;
-}
-
 Evaluator with_shots(const EvaluateArguments& a, int shots) {
-  EvaluatorOptions options = options_of(a);
+  EvaluatorOptions options = evaluator_options(a);
   options.overrides.push_back(fmt::format("data.shots={}", shots));
   return Evaluator(a.run, options);
 }
@@ -118,11 +96,35 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
 
 }  // namespace
 
+EvaluatorOptions evaluator_options(const EvaluateArguments& a) {
+  EvaluatorOptions options;
+  options.device = a.machine.device;
+  options.threads = a.machine.threads;
+  options.overrides = a.set;
+  const auto put = [&](const char* key, long long value, long long lowest) {
+    if (value >= lowest) options.overrides.push_back(fmt::format("{}={}", key, value));
+  };
+  put("evaluate.episodes", a.episodes, 1);
+  put("evaluate.steps", a.steps, 0);
+  put("evaluate.samples", a.samples, 1);
+  put("evaluate.seed", a.seed, 0);
+  if (!a.norm.empty()) options.overrides.push_back("evaluate.norm_statistics=\"" + a.norm + "\"");
+  options.split = a.split == "test"         ? Split::test
+                  : a.split == "validation" ? Split::validation
+                                            : Split::train;
+  options.baselines = !a.no_baselines;
+  options.progress = !a.quiet;
+  options.allow_changed_data = a.allow_changed_data;
+  options.calibrated = a.calibrated;
+  return options;
+}
+
 int run_evaluate(const EvaluateArguments& a) {
   const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
   if (shots.size() > 1) return evaluate_list(a, shots);
   const fs::path out = output_of(a, "evaluation.json");
-  Evaluator evaluator = shots.empty() ? Evaluator(a.run, options_of(a)) : with_shots(a, shots[0]);
+  Evaluator evaluator =
+      shots.empty() ? Evaluator(a.run, evaluator_options(a)) : with_shots(a, shots[0]);
   io::OutputFile file(out, io::OutputKind::evaluation);
   const Evaluation result = evaluator.run();
   std::fputs(result.table().c_str(), stdout);

@@ -63,6 +63,7 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
     app_.require_subcommand(1);
     add_train();
     add_evaluate();
+    add_calibrate();
     add_adapt();
     add_embed();
     add_report();
@@ -173,12 +174,15 @@ SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit stat
   kshot evaluate runs/first/last.safetensors --split validation --out validation.json
   kshot evaluate runs/first --shots 5 --set data.queries=10
   kshot evaluate runs/first --shots 1,2,5,10
+  kshot evaluate runs/first --calibrated
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
 output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). A
 list of shots gives one table and, beside evaluation-shots.json, a page with a plot. The data file
 must be the one that the run was trained on; where data.path is not there, its place in training is
-looked at.
+looked at. A second table says how far the predictions' own uncertainty can be trusted;
+docs/uncertainty.md defines its numbers. --set evaluate.bins, evaluate.edges and evaluate.risk change
+them.
 
 Baselines are fitted on the support rows of each episode alone. Labels: nearest centroid, mahalanobis,
 knn, logistic regression, gp_rbf. Values: support mean, knn, ridge regression, gp_rbf. gp_tanimoto
@@ -198,12 +202,40 @@ comes on top where all features are 0 or 1. A baseline that cannot be fitted in 
         ->check(CLI::IsMember({"test", "validation", "train"}))
         ->capture_default_str();
     sub->add_flag("--no-baselines", evaluate_.no_baselines, "Leave the baselines out");
+    sub->add_flag("--calibrated", evaluate_.calibrated,
+                  "Score the predictions with what kshot calibrate fitted too");
     sub->add_flag("--quiet", evaluate_.quiet, "No progress");
     sub->add_option("--out", evaluate_.out, "JSON file")->type_name("FILE");
     add_set(sub, evaluate_.set);
     add_changed_data(sub, evaluate_.allow_changed_data);
     add_machine(sub, evaluate_.machine);
     sub->callback([this] { status_ = run_evaluate(evaluate_); });
+  }
+
+  void add_calibrate() {
+    CLI::App* sub = command("calibrate", "Fit a temperature or a variance factor to a run",
+                            R"(Examples:
+  kshot calibrate runs/first
+  kshot calibrate runs/first --episodes 2000 --samples 50
+  kshot evaluate runs/first --calibrated
+  kshot adapt runs/first --support mine.csv --query new.csv --calibrated
+
+One number is fitted by the negative log-likelihood of validation episodes. Labels: a temperature, which
+divides the log-probabilities of the prediction (the mean over posterior samples). Values: a factor of
+the variance of the predictive distribution. It is written to calibration.json beside the checkpoint and
+holds for that checkpoint, for as many inner steps and as many samples. Nothing uses it unless
+--calibrated is given. The run needs validation tasks, and a prediction that is a distribution.)");
+    calibrate_.split = "validation";
+    sub->add_option("run", calibrate_.run, "Run folder or checkpoint")->required();
+    sub->add_option("--episodes", calibrate_.episodes, "Number of episodes")->check(number_from(1));
+    sub->add_option("--steps", calibrate_.steps, "Inner steps")->check(number_from(0));
+    sub->add_option("--samples", calibrate_.samples, "Posterior samples")->check(number_from(1));
+    sub->add_option("--seed", calibrate_.seed, "Seed of the episodes")->check(number_from(0));
+    sub->add_flag("--quiet", calibrate_.quiet, "No progress");
+    add_set(sub, calibrate_.set);
+    add_changed_data(sub, calibrate_.allow_changed_data);
+    add_machine(sub, calibrate_.machine);
+    sub->callback([this] { status_ = run_calibrate(calibrate_); });
   }
 
   void add_adapt() {
@@ -244,6 +276,8 @@ probabilities that add up to 1 over them. Written to --out: predictions.csv, pre
         ->check(CLI::IsMember({"hwc", "chw"}));
     sub->add_option("--steps", adapt_.steps, "Inner steps")->check(number_from(0));
     sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(number_from(1));
+    sub->add_flag("--calibrated", adapt_.calibrated,
+                  "Predict with what kshot calibrate fitted to the run");
     sub->add_option("--out", adapt_.out, "Folder for the results")
         ->type_name("DIR")
         ->capture_default_str();
@@ -408,7 +442,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   std::string command_;
   int status_ = 0;
   TrainArguments train_;
-  EvaluateArguments evaluate_;
+  EvaluateArguments evaluate_, calibrate_;
   AdaptArguments adapt_;
   EmbedArguments embed_;
   ReportArguments report_;

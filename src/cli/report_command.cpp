@@ -9,6 +9,7 @@
 #include <set>
 
 #include "cli/commands.h"
+#include "cli/paired_comparison.h"
 #include "cli/report_page.h"
 #include "cli/run_pieces.h"
 #include "engine/config_facts.h"
@@ -107,6 +108,22 @@ void print_table(const report::Comparison& comparison) {
   }
 }
 
+/// What a part of a run is called beside the run's name: calibrated predictions are told apart.
+std::string part_name(const std::string& part, const std::string& run) {
+  return part.ends_with(", calibrated") ? "calibrated" : run;
+}
+
+/// Each method's differences, one line for each number.
+void print_paired(const report::Table& table) {
+  fmt::print("\n{}\n(paired; in brackets 95 % bootstrap intervals over episodes)\n", table.title);
+  for (const std::vector<std::string>& row : table.rows) {
+    fmt::print("  {} ({} episodes)\n", row[0], row[1]);
+    for (std::size_t c = 2; c < row.size(); ++c) {
+      if (!row[c].empty()) fmt::print("    {:<24}  {}\n", table.columns[c], row[c]);
+    }
+  }
+}
+
 }  // namespace
 
 int run_report(const ReportArguments& a) {
@@ -149,18 +166,32 @@ int run_compare(const CompareArguments& a) {
     entry.coverage = coverage(run);
     for (report::BandCoverage& c : entry.coverage) c.name = names[i];
     entry.reliability = reliability(run);
-    for (report::Reliability& r : entry.reliability) r.name = names[i];
+    for (report::Reliability& r : entry.reliability) r.name = part_name(r.name, names[i]);
+    entry.risk_coverage = risk_coverage(run);
+    for (report::RiskCoverageCurve& c : entry.risk_coverage) c.name = part_name(c.name, names[i]);
+    entry.pit = pit(run);
+    for (report::PitDensities& p : entry.pit) p.name = part_name(p.name, names[i]);
     entry.diverged = diverged(run);
     entry.configuration = config_facts(run.checkpoint.config);
     entry.environment = run.environment;
     comparison.runs.push_back(std::move(entry));
   }
   comparison.subtitle = fmt::format("{} runs", comparison.runs.size());
+  PairedComparison paired = paired_comparison(names, runs);
   if (const std::string warning = evaluation_warning(names, runs); !warning.empty()) {
     io::log_warning(warning);
     comparison.subtitle += ". " + warning;
+  } else {
+    for (const std::string& line : paired.left_out) {
+      io::log_warning(line);
+      comparison.subtitle += ". " + line;
+    }
   }
   print_table(comparison);
+  if (!paired.table.rows.empty()) {
+    print_paired(paired.table);
+    comparison.tables.push_back(std::move(paired.table));
+  }
   file.write(report::render(comparison));
   fmt::print("\n{}\n", file.path().string());
   return 0;

@@ -66,6 +66,8 @@ report::Report report_page(const std::vector<const RunPieces*>& runs,
     merge(page.charts, charts(*run));
     append(page.coverage, coverage(*run));
     append(page.reliability, reliability(*run));
+    append(page.risk_coverage, risk_coverage(*run));
+    append(page.pit, pit(*run));
     append(page.diverged, diverged(*run));
     append(page.tables, tables(*run));
     const RunState& state = run->checkpoint.state;

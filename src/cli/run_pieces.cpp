@@ -58,6 +58,90 @@ report::BandCoverage band_coverage(std::string name, const Score& score) {
   return bands;
 }
 
+/// The scores whose calibration is drawn, with their names: after the last inner step, and where
+/// the evaluation has them, the calibrated predictions too.
+std::vector<std::pair<std::string, const Score*>> shown(const RunPieces& run) {
+  std::vector<std::pair<std::string, const Score*>> all;
+  if (!run.evaluation) return all;
+  const std::vector<Score>& steps = run.evaluation->steps;
+  if (steps.back().calibrated && steps.size() > 1) {
+    all.emplace_back(run.name, &steps[steps.size() - 2]);
+  }
+  all.emplace_back(run.name + (steps.back().calibrated ? ", calibrated" : ""), &steps.back());
+  return all;
+}
+
+std::string name_of(const RunPieces& run, const Score& s) {
+  const std::string calibrated = s.calibrated ? ", calibrated" : "";
+  const bool own =
+      std::ranges::any_of(run.evaluation->steps, [&](const Score& step) { return &step == &s; });
+  if (!own) return s.name;
+  if (s.inner_steps < 0) return run.name + calibrated;
+  return fmt::format("{}{}, {} inner step{}", run.name, calibrated, s.inner_steps,
+                     s.inner_steps == 1 ? "" : "s");
+}
+
+std::string interval_text(const IntervalScore& s) {
+  return std::isfinite(s.low) && std::isfinite(s.high)
+             ? fmt::format("{:.4f} [{:.4f}, {:.4f}]", s.value, s.low, s.high)
+             : fmt::format("{:.4f}", s.value);
+}
+
+/// How far the predictions' own uncertainty can be trusted; without rows where no score says it.
+report::Table uncertainty_table(const RunPieces& run) {
+  const Evaluation& e = *run.evaluation;
+  const bool classify = e.last().accuracy.has_value();
+  report::Table table;
+  table.title = "Uncertainty of " + run.name + " on " + episodes_text(e);
+  table.caption =
+      classify
+          ? fmt::format(
+                "{} bins, {} edges; in brackets: 95 % bootstrap intervals over "
+                "episodes",
+                e.bins, e.edges)
+          : "CRPS and sharpness in units of the targets; of a point prediction the CRPS is the "
+            "mean absolute error";
+  table.columns =
+      classify ? std::vector<std::string>{"",
+                                          "ECE",
+                                          "MCE",
+                                          "ECE, equal mass",
+                                          "classwise ECE",
+                                          "AURC",
+                                          "risk at 80 % coverage",
+                                          fmt::format("coverage at {:.3g} % risk", 100.0 * e.risk),
+                                          "entropy",
+                                          "mutual information"}
+               : std::vector<std::string>{"", "CRPS", "sharpness", "epistemic variance",
+                                          "noise variance"};
+  for (const std::vector<Score>* scores : {&e.steps, &e.baselines}) {
+    for (const Score& s : *scores) {
+      if (classify ? !s.uncertainty.has_value() : !s.crps.has_value()) continue;
+      if (&s == &e.last()) table.strong.push_back(table.rows.size());
+      std::vector<std::string>& row = table.rows.emplace_back();
+      row.push_back(name_of(run, s));
+      const auto put = [&](const std::optional<Statistic>& v) {
+        row.push_back(v ? report::format(estimate(*v)) : "");
+      };
+      if (classify) {
+        const UncertaintyScores& u = *s.uncertainty;
+        for (const IntervalScore* i : {&u.ece, &u.mce, &u.ece_equal_mass, &u.classwise_ece, &u.aurc,
+                                       &u.risk_at_coverage, &u.coverage_at_risk}) {
+          row.push_back(interval_text(*i));
+        }
+        put(s.entropy);
+        put(s.mutual_information);
+      } else {
+        for (const auto* v :
+             {&s.crps, &s.sharpness, &s.epistemic_variance, &s.aleatoric_variance}) {
+          put(*v);
+        }
+      }
+    }
+  }
+  return table;
+}
+
 }  // namespace
 
 std::string method_name(const std::string& algorithm) {
@@ -288,6 +372,7 @@ std::vector<report::Chart> charts(const RunPieces& run) {
     chart.y_label = error;
     report::Curve curve{.name = run.name};
     for (const Score& s : e.steps) {
+      if (s.calibrated) continue;  // the last step once more
       curve.x.push_back(s.inner_steps);
       curve.y.push_back(estimate(error_of(s)));
     }
@@ -312,15 +397,51 @@ std::vector<report::BandCoverage> coverage(const RunPieces& run) {
 }
 
 std::vector<report::Reliability> reliability(const RunPieces& run) {
-  if (!run.evaluation || !run.evaluation->last().ece) return {};
-  const Score& score = run.evaluation->last();
-  report::Reliability r;
-  r.name = run.name;
-  r.ece = *score.ece;
-  for (const CalibrationBin& b : score.calibration) {
-    r.bins.push_back({b.low, b.high, b.count, b.confidence, b.accuracy});
+  std::vector<report::Reliability> all;
+  for (const auto& [name, score] : shown(run)) {
+    if (!score->ece) continue;
+    report::Reliability r;
+    r.name = name;
+    r.ece = *score->ece;
+    for (const CalibrationBin& b : score->calibration) {
+      r.bins.push_back({b.low, b.high, b.count, b.confidence, b.accuracy});
+    }
+    all.push_back(std::move(r));
   }
-  return {r};
+  return all;
+}
+
+std::vector<report::RiskCoverageCurve> risk_coverage(const RunPieces& run) {
+  std::vector<report::RiskCoverageCurve> all;
+  for (const auto& [name, score] : shown(run)) {
+    if (!score->uncertainty) continue;
+    report::RiskCoverageCurve c;
+    c.name = name;
+    c.aurc = score->uncertainty->aurc.value;
+    for (const RiskCoveragePoint& p : score->uncertainty->curve) {
+      c.coverage.push_back(p.coverage);
+      c.risk.push_back(p.risk);
+    }
+    all.push_back(std::move(c));
+  }
+  return all;
+}
+
+std::vector<report::PitDensities> pit(const RunPieces& run) {
+  std::vector<report::PitDensities> all;
+  for (const auto& [name, score] : shown(run)) {
+    double total = 0.0;
+    for (const std::size_t count : score->pit) total += static_cast<double>(count);
+    if (total == 0.0) continue;
+    report::PitDensities p;
+    p.name = name;
+    for (const std::size_t count : score->pit) {
+      p.densities.push_back(static_cast<double>(count) * static_cast<double>(score->pit.size()) /
+                            total);
+    }
+    all.push_back(std::move(p));
+  }
+  return all;
 }
 
 std::vector<report::Diverged> diverged(const RunPieces& run) {
@@ -354,10 +475,7 @@ std::vector<report::Table> tables(const RunPieces& run) {
     }
   }
   const auto row = [&](const Score& s) {
-    std::vector<std::string> cells = {
-        s.inner_steps < 0 ? (&s == &e.last() ? run.name : s.name)
-                          : fmt::format("{}, {} inner step{}", run.name, s.inner_steps,
-                                        s.inner_steps == 1 ? "" : "s")};
+    std::vector<std::string> cells = {name_of(run, s)};
     const auto put = [&](const std::optional<Statistic>& v) {
       cells.push_back(v ? report::format(estimate(*v)) : "");
     };
@@ -381,7 +499,11 @@ std::vector<report::Table> tables(const RunPieces& run) {
   for (const Score& s : e.steps) table.rows.push_back(row(s));
   table.strong.push_back(table.rows.size() - 1);
   for (const Score& s : e.baselines) table.rows.push_back(row(s));
-  return {table};
+  std::vector<report::Table> all = {std::move(table)};
+  if (report::Table more = uncertainty_table(run); !more.rows.empty()) {
+    all.push_back(std::move(more));
+  }
+  return all;
 }
 
 std::string episodes_text(const Evaluation& evaluation) {
@@ -404,7 +526,14 @@ report::Facts numbers(const RunPieces& run) {
     put("AUROC", s.auroc, plain);
     put("NLL", s.nll, plain);
     put("Brier", s.brier, plain);
-    if (s.ece) facts.emplace_back(split + " ECE", fmt::format("{:.3f}", *s.ece));
+    if (s.uncertainty) {
+      facts.emplace_back(split + " ECE", interval_text(s.uncertainty->ece));
+      facts.emplace_back(split + " AURC", interval_text(s.uncertainty->aurc));
+    } else if (s.ece) {
+      facts.emplace_back(split + " ECE", fmt::format("{:.3f}", *s.ece));
+    }
+    put("CRPS", s.crps, plain);
+    put("sharpness", s.sharpness, plain);
     for (const CoverageScore& c : s.coverage) {
       facts.emplace_back(fmt::format("in {:.0f} % band", 100.0 * c.level),
                          report::format_percent(estimate(c.observed)));

@@ -50,6 +50,8 @@ report::Chart shots_chart(const std::string& name,
                           const std::vector<std::pair<int, Evaluation>>& by_shots);
 std::vector<report::BandCoverage> coverage(const RunPieces& run);
 std::vector<report::Reliability> reliability(const RunPieces& run);
+std::vector<report::RiskCoverageCurve> risk_coverage(const RunPieces& run);
+std::vector<report::PitDensities> pit(const RunPieces& run);
 std::vector<report::Diverged> diverged(const RunPieces& run);
 std::vector<report::Table> tables(const RunPieces& run);
 /// Headline numbers of the evaluation, with what they hold for, and of the validation.

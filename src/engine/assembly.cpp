@@ -216,4 +216,21 @@ double predictive_noise(const Assembly& assembly) {
   return observation_noise(assembly);
 }
 
+std::vector<double> head_noise(const Assembly& assembly, int outputs) {
+  if (!is_closed_form(assembly.config.algorithm)) return {};
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto tensor = std::ranges::find(groups[g].tensors, "log_noise", &ParameterTensor::name);
+    if (tensor == groups[g].tensors.end()) continue;
+    std::vector<double> all(groups[g].size);
+    assembly.parameters[g]->download(all);
+    std::vector<double> noise;
+    for (int o = 0; o < outputs; ++o) {  // alpaca has one for each output, dkt one for all
+      noise.push_back(std::exp(all[tensor->offset + static_cast<std::size_t>(o) % tensor->size]));
+    }
+    return noise;
+  }
+  return {};
+}
+
 }  // namespace kshot

@@ -59,5 +59,8 @@ double observation_noise(const Assembly& assembly);
 /// Bayesian model with squared error, whose exponential is the density of N(o, outputs/2), that;
 /// else 0 (a point without a distribution).
 double predictive_noise(const Assembly& assembly);
+/// Observation noise that a closed-form head has learned (alpaca, dkt): standard deviations
+/// [outputs], or empty where there is none.
+std::vector<double> head_noise(const Assembly& assembly, int outputs);
 
 }  // namespace kshot

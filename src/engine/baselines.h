@@ -14,6 +14,9 @@ struct Entry {
       {};  ///< probabilities [rows, classes] or values [samples, rows, outputs]
   std::size_t samples = 1;
   std::vector<double> noise = {};  ///< standard deviation of each target; none: a point
+  /// Where one sample's `noise` holds more than observation noise (closed-form heads): the standard
+  /// deviation of the observation noise, [outputs].
+  std::vector<double> observation_std = {};
   /// Why there is no prediction; empty: there is one.
   std::string missing = {};
 };

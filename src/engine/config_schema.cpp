@@ -675,6 +675,13 @@ std::vector<Key> make_keys() {
        .doc = "Statistics of norm layers for queries: of the query set (transductive), or of the "
               "support set, so that queries can come one at a time. Without norm layers both are "
               "the same."},
+      {KSHOT_TABLE_KEY(evaluate, bins), .range = between(1, 1000), .unit = "bins",
+       .doc = "Bins of equal width of the calibration errors and of the parts of the Brier score."},
+      {KSHOT_TABLE_KEY(evaluate, edges), .choices = {"right", "left"},
+       .doc = "Which edge belongs to a bin: `right` makes them (low, high], as scikit-learn does; "
+              "`left` makes them [low, high), as netcal does."},
+      {KSHOT_TABLE_KEY(evaluate, risk), .range = between(0, 1), .unit = "share of answers",
+       .doc = "Risk, the share of wrong answers, of the coverage at a given risk."},
   };
 }
 

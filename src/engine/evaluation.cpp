@@ -1,21 +1,14 @@
-// An evaluation's numbers as text, as JSON, and back.
+// An evaluation's numbers as tables for people.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "engine/config_schema.h"
-#include "io/json_text.h"
-#include "io/output_file.h"
-#include "kshot/error.h"
 #include "kshot/evaluator.h"
 
 namespace kshot {
 namespace {
-
-// ---- as text ----
 
 std::string percent(const Statistic& s) {
   return std::isfinite(s.half_width)
@@ -89,119 +82,56 @@ std::vector<std::string> cells(const Score& s, bool classify) {
   return row;
 }
 
-nlohmann::ordered_json to_json(const Statistic& s) {
-  nlohmann::ordered_json j{
-      {"mean", s.mean}, {"half_width", s.half_width}, {"episodes", s.episodes}};
-  if (!std::isfinite(s.half_width)) j["half_width"] = nullptr;
-  if (!std::isfinite(s.mean)) j["mean"] = nullptr;
-  return j;
+std::string with_interval(const IntervalScore& s) {
+  return std::isfinite(s.low) && std::isfinite(s.high)
+             ? fmt::format("{:.4f} [{:.4f}, {:.4f}]", s.value, s.low, s.high)
+             : fmt::format("{:.4f}", s.value);
 }
 
-nlohmann::ordered_json to_json(const Score& s) {
-  nlohmann::ordered_json j{{"name", s.name}};
-  if (s.inner_steps >= 0) j["inner_steps"] = s.inner_steps;
-  if (s.accuracy) j["accuracy"] = to_json(*s.accuracy);
-  if (s.auroc) j["auroc"] = to_json(*s.auroc);
-  if (s.mse) j["mse"] = to_json(*s.mse);
-  if (s.r2) j["r2"] = to_json(*s.r2);
-  if (s.nll) j["nll"] = to_json(*s.nll);
-  if (s.brier) j["brier"] = to_json(*s.brier);
-  if (s.ece) j["ece"] = std::isfinite(*s.ece) ? nlohmann::ordered_json(*s.ece) : nullptr;
-  if (!s.coverage.empty()) {
-    for (const CoverageScore& c : s.coverage) {
-      auto entry = to_json(c.observed);
-      entry["level"] = c.level;
-      j["coverage"].push_back(entry);
-    }
-  }
-  const auto put = [&](const char* key, const std::vector<double>& values) {
-    if (!values.empty()) j["per_episode"][key] = values;
+/// The rows of the second table: how far the predictions' own uncertainty can be trusted.
+std::vector<std::string> uncertainty_cells(const Score& s, bool classify) {
+  std::vector<std::string> row = {cells(s, classify).front()};
+  const auto put = [&row](const std::optional<Statistic>& v, auto format) {
+    row.push_back(v ? format(*v) : "");
   };
-  put("accuracy", s.per_episode.accuracy);
-  put("auroc", s.per_episode.auroc);
-  put("mse", s.per_episode.mse);
-  put("r2", s.per_episode.r2);
-  put("nll", s.per_episode.nll);
-  put("brier", s.per_episode.brier);
-  for (const CalibrationBin& b : s.calibration) {
-    j["calibration"].push_back({{"low", b.low},
-                                {"high", b.high},
-                                {"count", b.count},
-                                {"confidence", b.confidence},
-                                {"accuracy", b.accuracy}});
+  if (classify) {
+    const auto mean = [](const Statistic& v) { return fmt::format("{:.4f}", v.mean); };
+    row.push_back(with_interval(s.uncertainty->ece));
+    row.push_back(with_interval(s.uncertainty->aurc));
+    row.push_back(fmt::format("{:.2f} %", 100.0 * s.uncertainty->risk_at_coverage.value));
+    row.push_back(fmt::format("{:.2f} %", 100.0 * s.uncertainty->coverage_at_risk.value));
+    put(s.entropy, mean);
+    put(s.mutual_information, mean);
+    return row;
   }
-  return j;
+  put(s.crps, plain);
+  put(s.sharpness, plain);
+  put(s.epistemic_variance, plain);
+  put(s.aleatoric_variance, plain);
+  return row;
 }
 
-double number(const nlohmann::json& value) {
-  return value.is_null() ? std::nan("") : value.get<double>();
-}
-
-Statistic statistic_from(const nlohmann::json& j) {
-  return {number(j.at("mean")), number(j.at("half_width")),
-          io::whole<std::size_t>(j.at("episodes"))};
-}
-
-Score score_from(const nlohmann::json& j) {
-  Score s;
-  s.name = j.at("name").get<std::string>();
-  if (j.contains("inner_steps")) s.inner_steps = io::whole<int>(j.at("inner_steps"));
-  const auto take = [&](const char* key, std::optional<Statistic>& value) {
-    if (j.contains(key)) value = statistic_from(j.at(key));
-  };
-  take("accuracy", s.accuracy);
-  take("auroc", s.auroc);
-  take("mse", s.mse);
-  take("r2", s.r2);
-  take("nll", s.nll);
-  take("brier", s.brier);
-  if (j.contains("ece")) s.ece = number(j.at("ece"));
-  if (j.contains("coverage")) {
-    for (const auto& c : j.at("coverage")) {
-      s.coverage.push_back({c.at("level").get<double>(), statistic_from(c)});
+/// The second table, over the scores that have such numbers; empty where none has.
+std::string uncertainty_table(const Evaluation& e) {
+  const bool classify = e.shape.target == TargetKind::label;
+  std::vector<std::vector<std::string>> rows;
+  rows.push_back(
+      classify ? std::vector<std::string>{"", "ECE", "AURC", "risk at 80 %",
+                                          fmt::format("cover at {:.3g} %", 100.0 * e.risk),
+                                          "entropy", "mutual inf."}
+               : std::vector<std::string>{"", "CRPS", "sharpness", "epistemic var.", "noise var."});
+  for (const std::vector<Score>* scores : {&e.steps, &e.baselines}) {
+    for (const Score& s : *scores) {
+      if (classify ? s.uncertainty.has_value() : s.crps.has_value()) {
+        rows.push_back(uncertainty_cells(s, classify));
+      }
     }
   }
-  if (j.contains("per_episode")) {
-    const auto& all = j.at("per_episode");
-    const auto column = [&](const char* key, std::vector<double>& values) {
-      if (!all.contains(key)) return;
-      for (const auto& value : all.at(key)) values.push_back(number(value));
-    };
-    column("accuracy", s.per_episode.accuracy);
-    column("auroc", s.per_episode.auroc);
-    column("mse", s.per_episode.mse);
-    column("r2", s.per_episode.r2);
-    column("nll", s.per_episode.nll);
-    column("brier", s.per_episode.brier);
-  }
-  if (j.contains("calibration")) {
-    for (const auto& b : j.at("calibration")) {
-      s.calibration.push_back({b.at("low").get<double>(), b.at("high").get<double>(),
-                               io::whole<std::size_t>(b.at("count")),
-                               b.at("confidence").get<double>(), b.at("accuracy").get<double>()});
-    }
-  }
-  return s;
-}
-
-Split split_from(const nlohmann::json& j, const std::string& origin) {
-  for (const Split split : {Split::train, Split::validation, Split::test}) {
-    if (j == split_name(split)) return split;
-  }
-  throw Error(
-      fmt::format("{}: not an evaluation of kshot: \"split\" is {}; expected one of train, "
-                  "validation, test",
-                  origin, j.dump()));
-}
-
-nlohmann::ordered_json to_json(const CountRange& r) {
-  return {r.least, r.most};
-}
-
-/// Older evaluations hold only the largest number of rows.
-CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
-  if (!j.contains(key)) return {otherwise, otherwise};
-  return {io::whole<int>(j.at(key).at(0)), io::whole<int>(j.at(key).at(1))};
+  if (rows.size() == 1) return {};
+  drop_empty_columns(rows);
+  return fmt::format("\nuncertainty{}\n{}",
+                     classify ? " (in brackets: 95 % bootstrap intervals over episodes)" : "",
+                     layout(rows));
 }
 
 /// What Evaluation::conditions says; without the numbers of rows where `rows` is false.
@@ -226,6 +156,7 @@ std::string conditions_text(const Evaluation& e, bool rows) {
     text += fmt::format(", norm statistics of the {}",
                         e.norm_statistics == "batch" ? "batch at hand" : "support set");
   }
+  if (!e.calibration.empty()) text += fmt::format("; calibrated: {}", e.calibration);
   if (rows && e.diverged > 0) {
     text += fmt::format("; {} diverged and are left out", e.diverged);
   }
@@ -266,7 +197,7 @@ std::string Evaluation::table() const {
   std::string text = fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", algorithm, step, source,
                                  conditions(), layout(rows));
   for (const LeftOut& l : left_out) text += fmt::format("left out: {} ({})\n", l.name, l.reason);
-  return text;
+  return text + uncertainty_table(*this);
 }
 
 std::vector<double> Evaluation::coverage_levels() const {
@@ -279,122 +210,6 @@ std::vector<double> Evaluation::coverage_levels() const {
     }
   }
   return {};
-}
-
-namespace {
-
-nlohmann::ordered_json object(const Evaluation& e) {
-  nlohmann::ordered_json j{{"format", io::evaluation_mark},
-                           {"algorithm", e.algorithm},
-                           {"checkpoint", e.checkpoint},
-                           {"step", e.step},
-                           {"source", e.source},
-                           {"split", split_name(e.split)},
-                           {"target", e.shape.target == TargetKind::label ? "label" : "value"},
-                           {"outputs", e.shape.outputs},
-                           {"support_rows", e.shape.support},
-                           {"query_rows", e.shape.query},
-                           {"support_drawn", to_json(e.support)},
-                           {"query_drawn", to_json(e.query)},
-                           {"shots", to_json(e.shots)},
-                           {"ways", to_json(e.ways)},
-                           {"inner_steps", e.steps.empty() ? 0 : std::max(0, e.last().inner_steps)},
-                           {"seed", e.seed},
-                           {"episodes", e.episodes},
-                           {"diverged", e.diverged},
-                           {"samples", e.samples},
-                           {"norm_statistics", e.norm_statistics},
-                           {"device", e.device},
-                           {"seconds", e.seconds},
-                           {"steps", nlohmann::ordered_json::array()},
-                           {"baselines", nlohmann::ordered_json::array()}};
-  if (!e.data_path.empty()) {
-    j["data"] = {{"path", e.data_path}, {"checksum", e.data_checksum}};
-    if (!e.trained_checksum.empty()) j["data"]["trained_on"] = e.trained_checksum;
-  }
-  j["scored"] = e.scored;
-  for (const Score& s : e.steps) j["steps"].push_back(to_json(s));
-  for (const Score& s : e.baselines) j["baselines"].push_back(to_json(s));
-  for (const LeftOut& l : e.left_out) {
-    j["left_out"].push_back({{"name", l.name}, {"reason", l.reason}});
-  }
-  return j;
-}
-
-/// A path need not be UTF-8 text.
-std::string dump(const nlohmann::ordered_json& j) {
-  return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
-  try {
-    Evaluation e;
-    e.algorithm = j.at("algorithm").get<std::string>();
-    e.checkpoint = j.at("checkpoint").get<std::string>();
-    e.step = io::whole<std::uint64_t>(j.at("step"));
-    e.source = j.at("source").get<std::string>();
-    e.split = split_from(j.at("split"), origin);
-    e.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
-    e.shape.outputs = io::whole<int>(j.at("outputs"));
-    e.shape.support = io::whole<int>(j.at("support_rows"));
-    e.shape.query = io::whole<int>(j.at("query_rows"));
-    e.support = range_from(j, "support_drawn", e.shape.support);
-    e.query = range_from(j, "query_drawn", e.shape.query);
-    e.shots = range_from(j, "shots", 0);
-    e.ways = range_from(j, "ways", e.shape.outputs);
-    e.seed = io::whole<std::uint64_t>(j.at("seed"));
-    e.episodes = io::whole<int>(j.at("episodes"));
-    e.diverged = io::whole<int>(j.at("diverged"));
-    e.samples = io::whole<int>(j.at("samples"));
-    e.norm_statistics = j.at("norm_statistics").get<std::string>();
-    e.device = j.at("device").get<std::string>();
-    e.seconds = j.at("seconds").get<double>();
-    if (j.contains("data")) {
-      const auto& data = j.at("data");
-      e.data_path = data.at("path").get<std::string>();
-      e.data_checksum = data.at("checksum").get<std::string>();
-      e.trained_checksum = data.value("trained_on", "");
-    }
-    if (j.contains("scored")) e.scored = j.at("scored").get<std::vector<int>>();
-    for (const auto& entry : j.at("steps")) e.steps.push_back(score_from(entry));
-    for (const auto& entry : j.at("baselines")) e.baselines.push_back(score_from(entry));
-    if (j.contains("left_out")) {
-      for (const auto& entry : j.at("left_out")) {
-        e.left_out.push_back(
-            {entry.at("name").get<std::string>(), entry.at("reason").get<std::string>()});
-      }
-    }
-    if (e.steps.empty()) throw Error(fmt::format("{}: \"steps\" is empty", origin));
-    const bool classify = e.shape.target == TargetKind::label;
-    for (const std::vector<Score>* scores : {&e.steps, &e.baselines}) {
-      for (const Score& s : *scores) {
-        if (classify ? s.accuracy.has_value() : s.mse.has_value()) continue;
-        throw Error(fmt::format("{}: not an evaluation of kshot: {} has no \"{}\"", origin,
-                                schema::quote(s.name), classify ? "accuracy" : "mse"));
-      }
-    }
-    return e;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
-  }
-}
-
-nlohmann::json parsed(const std::string& text, const std::string& origin) {
-  try {
-    return io::parse_json(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
-  }
-}
-
-}  // namespace
-
-std::string Evaluation::to_json() const {
-  return dump(object(*this));
-}
-
-Evaluation Evaluation::from_json(const std::string& text, const std::string& origin) {
-  return evaluation_from(parsed(text, origin), origin);
 }
 
 // ---- several numbers of shots ----
@@ -416,6 +231,7 @@ std::string ShotsEvaluation::table() const {
       rows.push_back(std::move(row));
     };
     put(e.last(), e);
+    if (e.last().calibrated && e.steps.size() > 1) put(e.steps[e.steps.size() - 2], e);
     for (const Score& s : e.baselines) put(s, e);
   }
   drop_empty_columns(rows);
@@ -431,30 +247,6 @@ std::string ShotsEvaluation::table() const {
     }
   }
   return text;
-}
-
-std::string ShotsEvaluation::to_json() const {
-  nlohmann::ordered_json j{{"format", io::evaluation_mark},
-                           {"by_shots", nlohmann::ordered_json::array()}};
-  for (const auto& [shots, e] : by_shots) {
-    j["by_shots"].push_back({{"shots", shots}, {"evaluation", object(e)}});
-  }
-  return dump(j);
-}
-
-ShotsEvaluation ShotsEvaluation::from_json(const std::string& text, const std::string& origin) {
-  const nlohmann::json j = parsed(text, origin);
-  ShotsEvaluation all;
-  try {
-    for (const auto& entry : j.at("by_shots")) {
-      all.by_shots.emplace_back(io::whole<int>(entry.at("shots")),
-                                evaluation_from(entry.at("evaluation"), origin));
-    }
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: not an evaluation of kshot: {}", origin, error.what()));
-  }
-  if (all.by_shots.empty()) throw Error(fmt::format("{}: \"by_shots\" is empty", origin));
-  return all;
 }
 
 }  // namespace kshot

@@ -6,103 +6,27 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <mutex>
+#include <functional>
+#include <optional>
 
 #include "engine/assembly.h"
 #include "engine/baselines.h"
+#include "engine/calibration.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/scheduler.h"
+#include "engine/scoring.h"
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/error.h"
-#include "metrics/classification.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
 namespace {
 
 namespace fs = std::filesystem;
-
-Statistic statistic(const metrics::Estimate& e) {
-  return {e.mean, e.half_width, e.count};
-}
-
-/// One way to predict, as its episodes come in.
-struct Judged {
-  std::string name;
-  int inner_steps = -1;
-  metrics::ClassificationMetrics classification;
-  metrics::RegressionMetrics regression;
-  EpisodeScores per_episode;
-  /// Why a baseline cannot be held against the others: it is missing in an episode. Empty: it is
-  /// missing in none.
-  std::string left_out;
-
-  void add(const metrics::ClassificationScore& s) {
-    per_episode.accuracy.push_back(s.accuracy);
-    per_episode.nll.push_back(s.nll);
-    per_episode.brier.push_back(s.brier);
-  }
-  void add(const metrics::RegressionScore& s) {
-    per_episode.mse.push_back(s.mse);
-    if (std::isfinite(s.nll)) per_episode.nll.push_back(s.nll);
-  }
-  /// AUROC of class 1 among two, from probabilities [rows, 2].
-  void add_auroc(const std::vector<double>& probabilities,
-                 const std::vector<std::int32_t>& labels) {
-    std::vector<metrics::Scored> rows;
-    for (std::size_t i = 0; i < labels.size(); ++i) {
-      rows.push_back({probabilities[2 * i + 1], labels[i] == 1});
-    }
-    per_episode.auroc.push_back(metrics::auroc(rows));
-  }
-  /// R2 of the samples' mean; values [samples, rows, outputs].
-  void add_r2(const Entry& entry, const std::vector<double>& targets, std::size_t outputs) {
-    std::vector<double> mean(targets.size(), 0.0);
-    for (std::size_t i = 0; i < entry.values.size(); ++i) {
-      mean[i % mean.size()] += entry.values[i] / static_cast<double>(entry.samples);
-    }
-    per_episode.r2.push_back(metrics::r_squared(mean, targets, outputs));
-  }
-  /// Over the episodes in which a score is defined; none where there are no such episodes.
-  static std::optional<Statistic> over_defined(const std::vector<double>& values) {
-    metrics::Mean mean;
-    for (const double v : values) {
-      if (std::isfinite(v)) mean.add(v);
-    }
-    if (mean.count() == 0) return std::nullopt;
-    return statistic(mean.estimate());
-  }
-  Score score(bool classify) const {
-    Score s;
-    s.name = name;
-    s.inner_steps = inner_steps;
-    s.per_episode = per_episode;
-    if (classify) {
-      s.accuracy = statistic(classification.accuracy());
-      s.nll = statistic(classification.nll());
-      s.brier = statistic(classification.brier());
-      s.auroc = over_defined(per_episode.auroc);
-      s.ece = classification.calibration().ece();
-      for (const metrics::ReliabilityBin& b : classification.calibration().bins()) {
-        s.calibration.push_back({b.low, b.high, b.count, b.confidence, b.accuracy});
-      }
-      return s;
-    }
-    s.mse = statistic(regression.mse());
-    s.r2 = over_defined(per_episode.r2);
-    if (regression.nll().count > 0) s.nll = statistic(regression.nll());
-    const metrics::Coverage& coverage = regression.coverage();
-    for (std::size_t i = 0; i < coverage.levels().size(); ++i) {
-      const metrics::Estimate observed = coverage.observed(i);
-      if (observed.count > 0) s.coverage.push_back({coverage.levels()[i], statistic(observed)});
-    }
-    return s;
-  }
-};
 
 /// How many rows an episode has.
 struct EpisodeRows {
@@ -136,17 +60,95 @@ struct EpisodeRows {
   CountRange shots;
 };
 
-std::string reason_to_leave_out(const Entry& entry, int episode) {
-  if (entry.missing.empty() || entry.missing == not_applicable) return entry.missing;
-  return fmt::format("episode {}: {}", episode, entry.missing);
-}
-
 bool has_norm(const Network& network) {
   for (const Layer& layer : network.layers()) {
     if (layer.type == LayerType::norm) return true;
   }
   return false;
 }
+
+QueryTargets query_targets(const EpisodePrediction& p, bool classify) {
+  QueryTargets targets;
+  targets.outputs = static_cast<std::size_t>(p.outputs_n);
+  if (classify) {
+    targets.labels.assign(p.query_labels().begin(), p.query_labels().end());
+  } else {
+    targets.values.assign(p.query_values().begin(), p.query_values().end());
+  }
+  return targets;
+}
+
+/// What the network predicts for an episode, as an entry, from its raw outputs.
+class NetworkEntries {
+ public:
+  NetworkEntries(const Assembly& assembly, int samples, int outputs)
+      : classify_(is_classification(assembly.config)),
+        samples_(static_cast<std::size_t>(samples)),
+        noise_(predictive_noise(assembly)),
+        head_noise_(classify_ ? std::vector<double>() : head_noise(assembly, outputs)) {}
+
+  Entry make(const EpisodePrediction& p, const std::vector<double>& raw) const {
+    const std::size_t size = raw.size() / samples_;
+    if (classify_) {
+      Entry entry{std::vector<double>(size)};
+      metrics::mean_softmax(raw, samples_, static_cast<std::size_t>(p.rows),
+                            static_cast<std::size_t>(p.outputs_n), entry.values);
+      return entry;
+    }
+    Entry entry{raw, samples_, p.std.empty() ? std::vector<double>(size, noise_) : p.std};
+    if (!p.std.empty()) entry.observation_std = head_noise_;
+    return entry;
+  }
+  EpisodeUncertainty uncertainty(const Entry& entry, const std::vector<double>& raw,
+                                 const QueryTargets& targets) const {
+    return classify_ ? classification_uncertainty(entry, raw, samples_, targets.outputs)
+                     : regression_uncertainty(entry, targets);
+  }
+
+ private:
+  bool classify_;
+  std::size_t samples_;
+  double noise_;
+  std::vector<double> head_noise_;
+};
+
+/// The prediction with a fitted temperature or variance factor applied.
+Entry recalibrated(Entry entry, const RunCalibration& calibration, std::size_t outputs) {
+  if (calibration.classification) {
+    calibration.apply(entry.values, outputs);
+    return entry;
+  }
+  calibration.stretch(entry.values, entry.samples);
+  const double scale = std::sqrt(calibration.value);
+  for (double& s : entry.noise) s *= scale;
+  for (double& s : entry.observation_std) s *= scale;
+  return entry;
+}
+
+/// Episodes that are done, as a line for people.
+class EpisodeProgress {
+ public:
+  EpisodeProgress(bool shown, int episodes) {
+    if (shown) line_.emplace(static_cast<std::uint64_t>(episodes), "episodes");
+  }
+  void tick() {
+    if (line_) line_->update(++done_);
+  }
+  void finish() {
+    if (line_) line_->finish();
+  }
+
+ private:
+  std::optional<io::Progress> line_;
+  std::uint64_t done_ = 0;
+};
+
+/// An episode's predictions in the order of the methods, ready to be added to their scores.
+struct ScoredEpisode {
+  std::vector<Entry> entries;
+  std::vector<EpisodeUncertainty> uncertainty;
+  QueryTargets targets;
+};
 
 }  // namespace
 
@@ -175,7 +177,29 @@ struct Evaluator::State {
     if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
+    if (options.calibrated) {
+      calibration = RunCalibration::read(checkpoint.path);
+      const PredictOptions predict = predict_options(config, *assembly.algorithm);
+      calibration->check_fit(predict.steps, predict.samples);
+    }
   }
+
+  ScoringOptions scoring() const {
+    const Config::EvaluateTable& e = config.evaluate;
+    return {.classify = is_classification(config),
+            .uncertainty = {.bins = static_cast<std::size_t>(e.bins),
+                            .edges = e.edges == "left" ? metrics::BinEdges::left
+                                                       : metrics::BinEdges::right,
+                            .risk = e.risk},
+            .seed = e.seed};
+  }
+  /// The network after each inner step, its calibrated predictions, and the baselines.
+  std::vector<MethodScores> methods(int steps) const;
+  /// What the methods predict for an episode. Runs on worker threads.
+  ScoredEpisode score(const EpisodePrediction& p, const NetworkEntries& network) const;
+  /// Throws Error where no episode is left.
+  void check_some_left(int diverged, int steps) const;
+  void describe_run(Evaluation& result) const;
 
   EvaluatorOptions options;
   Checkpoint checkpoint;
@@ -185,7 +209,96 @@ struct Evaluator::State {
   std::shared_ptr<const EpisodeSource> source;
   Assembly assembly;
   std::unique_ptr<Scheduler> scheduler;
+  std::optional<RunCalibration> calibration;
 };
+
+std::vector<MethodScores> Evaluator::State::methods(int steps) const {
+  const std::string name = assembly.algorithm->name();
+  const ScoringOptions options_of = scoring();
+  std::vector<MethodScores> all;
+  for (int k = 0; k <= steps; ++k) all.emplace_back(name, k, k == steps, options_of);
+  if (calibration) all.emplace_back(name + ", calibrated", steps, true, options_of);
+  if (options.baselines) {
+    for (const std::string& baseline : baseline_names(options_of.classify)) {
+      all.emplace_back(baseline, -1, true, options_of);
+    }
+  }
+  return all;
+}
+
+ScoredEpisode Evaluator::State::score(const EpisodePrediction& p,
+                                      const NetworkEntries& network) const {
+  const bool classify = is_classification(config);
+  ScoredEpisode scored;
+  scored.targets = query_targets(p, classify);
+  const auto put = [&](Entry entry, EpisodeUncertainty uncertainty) {
+    scored.entries.push_back(std::move(entry));
+    scored.uncertainty.push_back(std::move(uncertainty));
+  };
+  for (const std::vector<double>& raw : p.outputs) {
+    Entry entry = network.make(p, raw);
+    // The CRPS of many samples takes long; it is computed for the last step alone.
+    const bool complete = classify || &raw == &p.outputs.back();
+    EpisodeUncertainty u =
+        complete ? network.uncertainty(entry, raw, scored.targets) : EpisodeUncertainty{};
+    put(std::move(entry), std::move(u));
+  }
+  if (calibration) {
+    Entry entry = recalibrated(scored.entries.back(), *calibration, scored.targets.outputs);
+    // Samples have no temperature of their own, so that there is no mutual information.
+    EpisodeUncertainty u = network.uncertainty(entry, {}, scored.targets);
+    put(std::move(entry), std::move(u));
+  }
+  if (options.baselines) {
+    for (Entry& entry : predict_baselines(p, classify)) {
+      EpisodeUncertainty u = classify
+                                 ? classification_uncertainty(entry, {}, 1, scored.targets.outputs)
+                                 : regression_uncertainty(entry, scored.targets);
+      put(std::move(entry), std::move(u));
+    }
+  }
+  return scored;
+}
+
+void Evaluator::State::check_some_left(int diverged, int steps) const {
+  if (diverged < config.evaluate.episodes) return;
+  const Algorithm& algorithm = *assembly.algorithm;
+  throw Error(fmt::format("all {} {} episodes diverged; likely cause: {}", config.evaluate.episodes,
+                          split_name(options.split),
+                          steps > algorithm.steps()
+                              ? fmt::format("evaluate.steps = {} is more than the {} inner steps "
+                                            "of the training",
+                                            steps, algorithm.steps())
+                              : algorithm.divergence_hint()));
+}
+
+void Evaluator::State::describe_run(Evaluation& result) const {
+  result.algorithm = assembly.algorithm->name();
+  result.checkpoint = checkpoint.path.string();
+  result.step = checkpoint.state.step;
+  result.source = source->describe();
+  result.split = options.split;
+  result.shape = source->shape();
+  result.seed = config.evaluate.seed;
+  result.episodes = config.evaluate.episodes;
+  result.samples = predict_options(config, *assembly.algorithm).samples;
+  result.bins = config.evaluate.bins;
+  result.edges = config.evaluate.edges;
+  result.risk = config.evaluate.risk;
+  if (calibration) {
+    result.calibration =
+        fmt::format("{}, fitted on {} {} episodes", calibration->describe(),
+                    calibration->episodes - calibration->diverged, split_name(calibration->split));
+  }
+  if (data) {
+    const DataFile file = describe_data(*data);
+    result.data_path = file.path;
+    result.data_checksum = file.checksum;
+    if (changed_data) result.trained_checksum = checkpoint.source.data->checksum;
+  }
+  result.norm_statistics = has_norm(*assembly.network) ? config.evaluate.norm_statistics : "none";
+  result.device = device_text(*assembly.backend);
+}
 
 Evaluator::Evaluator(const fs::path& run, EvaluatorOptions options)
     : Evaluator(run, nullptr, std::move(options)) {}
@@ -203,124 +316,87 @@ const Config& Evaluator::config() const {
 Evaluation Evaluator::run() {
   State& s = *state_;
   const auto start = std::chrono::steady_clock::now();
-  const Algorithm& algorithm = *s.assembly.algorithm;
   const bool classify = is_classification(s.config);
-  const PredictOptions predict = predict_options(s.config, algorithm);
-  const double noise = predictive_noise(s.assembly);
-  const auto samples = static_cast<std::size_t>(predict.samples);
-
-  std::vector<Judged> judged(static_cast<std::size_t>(predict.steps) + 1);
-  for (std::size_t k = 0; k < judged.size(); ++k) {
-    judged[k].name = algorithm.name();
-    judged[k].inner_steps = static_cast<int>(k);
-  }
-  if (s.options.baselines) {
-    for (const std::string& name : baseline_names(classify)) judged.emplace_back().name = name;
-  }
+  const PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
+  const NetworkEntries network(s.assembly, predict.samples, s.source->shape().outputs);
+  std::vector<MethodScores> methods = s.methods(predict.steps);
   Evaluation result;
-  std::optional<io::Progress> progress;
-  if (s.options.progress) {
-    progress.emplace(static_cast<std::uint64_t>(s.config.evaluate.episodes), "episodes");
-  }
-  std::uint64_t done = 0;
-  const auto tick = [&] {
-    if (progress) progress->update(++done);
-  };
-  predict_episodes(
-      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
-      s.config.evaluate.episodes, predict,
-      [&](const EpisodePrediction& p) -> std::function<void()> {
-        if (p.diverged) {
-          return [&] {
-            ++result.diverged;
-            tick();
-          };
-        }
-        const auto outputs = static_cast<std::size_t>(p.outputs_n);
-        std::vector<Entry> entries;
-        for (const std::vector<double>& raw : p.outputs) {
-          if (!classify) {
-            entries.push_back(
-                {raw, samples,
-                 p.std.empty() ? std::vector<double>(raw.size() / samples, noise) : p.std});
-            continue;
-          }
-          Entry entry{std::vector<double>(raw.size() / samples)};
-          metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows), outputs,
-                                entry.values);
-          entries.push_back(std::move(entry));
-        }
-        if (s.options.baselines) {
-          for (Entry& entry : predict_baselines(p, classify)) entries.push_back(std::move(entry));
-        }
-        std::vector<std::int32_t> labels;
-        std::vector<double> values;
-        if (classify) {
-          labels.assign(p.query_labels().begin(), p.query_labels().end());
-        } else {
-          values.assign(p.query_values().begin(), p.query_values().end());
-        }
-        return [&, entries = std::move(entries), labels = std::move(labels),
-                values = std::move(values), outputs, rows = EpisodeRows(p, classify)] {
-          for (std::size_t i = 0; i < entries.size(); ++i) {
-            if (judged[i].left_out.empty()) {
-              judged[i].left_out = reason_to_leave_out(entries[i], rows.episode);
-            }
-            if (!judged[i].left_out.empty()) continue;
-            if (classify) {
-              judged[i].add(
-                  judged[i].classification.add_episode(entries[i].values, labels, outputs));
-              if (outputs == 2) judged[i].add_auroc(entries[i].values, labels);
-            } else {
-              std::vector<double> spread = entries[i].noise;
-              spread.resize(values.size(), 0.0);
-              judged[i].add(judged[i].regression.add_episode(entries[i].values, entries[i].samples,
-                                                             values, spread));
-              judged[i].add_r2(entries[i], values, outputs);
-            }
-          }
-          rows.put(result);
-          result.scored.push_back(rows.episode);
-          tick();
-        };
-      });
-  if (progress) progress->finish();
-  if (result.diverged == s.config.evaluate.episodes) {
-    throw Error(fmt::format("all {} {} episodes diverged; likely cause: {}",
-                            s.config.evaluate.episodes, split_name(s.options.split),
-                            predict.steps > algorithm.steps()
-                                ? fmt::format("evaluate.steps = {} is more than the {} inner steps "
-                                              "of the training",
-                                              predict.steps, algorithm.steps())
-                                : algorithm.divergence_hint()));
-  }
-  result.algorithm = algorithm.name();
-  result.checkpoint = s.checkpoint.path.string();
-  result.step = s.checkpoint.state.step;
-  result.source = s.source->describe();
-  result.split = s.options.split;
-  result.shape = s.source->shape();
-  result.seed = s.config.evaluate.seed;
-  result.episodes = s.config.evaluate.episodes;
-  result.samples = predict.samples;
-  if (s.data) {
-    const DataFile file = describe_data(*s.data);
-    result.data_path = file.path;
-    result.data_checksum = file.checksum;
-    if (s.changed_data) result.trained_checksum = s.checkpoint.source.data->checksum;
-  }
-  result.norm_statistics =
-      has_norm(*s.assembly.network) ? s.config.evaluate.norm_statistics : "none";
-  result.device = device_text(*s.assembly.backend);
-  for (const Judged& j : judged) {
-    if (!j.left_out.empty()) {
-      if (j.left_out != not_applicable) result.left_out.push_back({j.name, j.left_out});
+  EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
+  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed,
+                   s.options.split, s.config.evaluate.episodes, predict,
+                   [&](const EpisodePrediction& p) -> std::function<void()> {
+                     if (p.diverged) {
+                       return [&] {
+                         ++result.diverged;
+                         progress.tick();
+                       };
+                     }
+                     return [&, scored = s.score(p, network), rows = EpisodeRows(p, classify)] {
+                       for (std::size_t i = 0; i < methods.size(); ++i) {
+                         methods[i].add(rows.episode, scored.entries[i], scored.uncertainty[i],
+                                        scored.targets);
+                       }
+                       rows.put(result);
+                       result.scored.push_back(rows.episode);
+                       progress.tick();
+                     };
+                   });
+  progress.finish();
+  s.check_some_left(result.diverged, predict.steps);
+  s.describe_run(result);
+  const std::size_t calibrated = static_cast<std::size_t>(predict.steps) + 1;
+  for (std::size_t i = 0; i < methods.size(); ++i) {
+    const MethodScores& m = methods[i];
+    if (!m.left_out().empty()) {
+      if (m.left_out() != not_applicable) result.left_out.push_back({m.name(), m.left_out()});
       continue;
     }
-    (j.inner_steps >= 0 ? result.steps : result.baselines).push_back(j.score(classify));
+    (m.is_baseline() ? result.baselines : result.steps).push_back(m.score());
+    if (i == calibrated && s.calibration) result.steps.back().calibrated = true;
   }
-  if (is_closed_form(s.config.algorithm)) result.steps.front().inner_steps = -1;  // it has none
+  if (is_closed_form(s.config.algorithm)) {
+    for (Score& score : result.steps) score.inner_steps = -1;  // it has none
+  }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+RunCalibration Evaluator::calibrate() {
+  State& s = *state_;
+  PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
+  predict.every_step = false;
+  const bool classify = is_classification(s.config);
+  const NetworkEntries network(s.assembly, predict.samples, s.source->shape().outputs);
+  CalibrationFit fit(s.scoring());
+  RunCalibration result;
+  EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
+  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed,
+                   s.options.split, s.config.evaluate.episodes, predict,
+                   [&](const EpisodePrediction& p) -> std::function<void()> {
+                     if (p.diverged) {
+                       return [&] {
+                         ++result.diverged;
+                         progress.tick();
+                       };
+                     }
+                     return [&, entry = network.make(p, p.outputs.back()),
+                             targets = query_targets(p, classify)] {
+                       fit.add(entry, targets);
+                       progress.tick();
+                     };
+                   });
+  progress.finish();
+  s.check_some_left(result.diverged, predict.steps);
+  fit.finish(result);
+  result.checkpoint = s.checkpoint.path.filename().string();
+  result.checkpoint_checksum = file_checksum(s.checkpoint.path);
+  result.step = s.checkpoint.state.step;
+  result.inner_steps = predict.steps;
+  result.samples = predict.samples;
+  result.source = s.source->describe();
+  result.split = s.options.split;
+  result.seed = s.config.evaluate.seed;
+  result.episodes = s.config.evaluate.episodes;
   return result;
 }
 

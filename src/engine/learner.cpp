@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
@@ -26,11 +27,19 @@ double entropy(std::span<const double> p) {
 }
 
 /// Fills what follows from `raw`. `labels`: of the support rows; a class that they do not have has
-/// probability 0, unless the head itself predicts such classes (`absent_classes`).
-void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_classes) {
+/// probability 0, unless the head itself predicts such classes (`absent_classes`). A calibration
+/// changes `raw` and the standard deviations of a regression, and `mean` of a classification.
+void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_classes,
+               const RunCalibration* calibration) {
   const auto size = static_cast<std::size_t>(p.rows) * static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
   const auto outputs = static_cast<std::size_t>(p.outputs);
+  if (calibration && !p.classification) {
+    calibration->stretch(p.raw, samples);
+    const double scale = std::sqrt(calibration->value);
+    p.noise_std *= scale;
+    for (double& s : p.predictive_std) s *= scale;
+  }
   std::vector<double> values = p.raw;
   if (p.classification) {
     std::vector<bool> present(outputs, absent_classes);
@@ -52,14 +61,16 @@ void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_
     if (samples > 1) p.std[i] = mean.standard_deviation();
   }
   if (!p.classification) return;
+  const std::vector<double> uncalibrated = p.mean;
+  if (calibration) calibration->apply(p.mean, outputs);
   for (std::size_t row = 0; row < static_cast<std::size_t>(p.rows); ++row) {
-    const double total = entropy(std::span(p.mean).subspan(row * outputs, outputs));
+    p.entropy.push_back(entropy(std::span(p.mean).subspan(row * outputs, outputs)));
+    const double total = entropy(std::span(uncalibrated).subspan(row * outputs, outputs));
     double expected = 0.0;
     for (std::size_t s = 0; s < samples; ++s) {
       expected += entropy(std::span(values).subspan(s * size + row * outputs, outputs));
     }
     expected /= static_cast<double>(samples);
-    p.entropy.push_back(total);
     p.mutual_information.push_back(samples > 1 ? std::max(0.0, total - expected) : 0.0);
   }
 }
@@ -108,6 +119,13 @@ struct Learner::State {
     load_parameters(assembly, checkpoint);
     assembly.algorithm->prepare(*assembly.backend, assembly.parameters, {});
     noise_std = observation_noise(assembly);
+    if (options.calibrated) {
+      calibration = RunCalibration::read(checkpoint.path);
+      const PredictOptions predict = predict_options(assembly.config, *assembly.algorithm);
+      calibration->check_fit(predict.steps, predict.samples);
+      // What was calibrated is the predictive distribution with the noise that the loss implies.
+      noise_std = predictive_noise(assembly);
+    }
   }
 
   /// Classes or target values of every task; 0: of each its own.
@@ -221,7 +239,9 @@ struct Learner::State {
     p.raw = episode.outputs[output];
     p.predictive_std = episode.std;
     p.noise_std = noise_std;
-    summarise(p, labels, is_closed_form(assembly.config.algorithm));
+    const bool last = output + 1 == episode.outputs.size();
+    summarise(p, labels, is_closed_form(assembly.config.algorithm),
+              last && calibration ? &*calibration : nullptr);
     return p;
   }
 
@@ -311,6 +331,7 @@ struct Learner::State {
   Assembly assembly;
   int outputs = 0;
   double noise_std = 0.0;
+  std::optional<RunCalibration> calibration;
 };
 
 Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)
@@ -330,6 +351,9 @@ int Learner::outputs() const {
 }
 const std::string& Learner::preprocessing() const {
   return state_->checkpoint.source.preprocessing;
+}
+const std::optional<RunCalibration>& Learner::calibration() const {
+  return state_->calibration;
 }
 std::string Learner::device() const {
   return device_text(*state_->assembly.backend);

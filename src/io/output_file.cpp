@@ -70,6 +70,8 @@ bool written_by_kshot(const fs::path& path, OutputKind kind) {
                                              (ends.first.starts_with("{\n  \"algorithm\": ") &&
                                               holds(ends.first, "\n  \"checkpoint\": ") &&
                                               holds(ends.first, "\n  \"norm_statistics\": ")));
+    case OutputKind::calibration:
+      return ends.first.starts_with("{") && holds(ends.first, calibration_mark);
     case OutputKind::page:
       // Version 0.1.0 wrote no mark; its colours are unmistakable.
       return ends.first.starts_with("<!DOCTYPE html>") &&
@@ -97,6 +99,8 @@ const char* kind_text(OutputKind kind) {
       return "a data file that kshot wrote";
     case OutputKind::evaluation:
       return "an evaluation that kshot wrote";
+    case OutputKind::calibration:
+      return "a calibration that kshot wrote";
     case OutputKind::page:
       return "a report that kshot wrote";
     case OutputKind::arrays:

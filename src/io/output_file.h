@@ -16,6 +16,7 @@ namespace kshot::io {
 enum class OutputKind {
   data_file,    ///< .kshot
   evaluation,   ///< JSON of `kshot evaluate`
+  calibration,  ///< JSON of `kshot calibrate`
   page,         ///< HTML of `kshot report` and `kshot compare`
   arrays,       ///< .npz
   weights,      ///< adapted.safetensors of `kshot adapt`
@@ -56,6 +57,7 @@ class OutputFile {
 /// Marks that tell kshot's own files apart. The writers put them into the first bytes of a file, or
 /// for arrays into the comment of the archive.
 inline constexpr std::string_view evaluation_mark = "kshot evaluation";
+inline constexpr std::string_view calibration_mark = "kshot calibration";
 inline constexpr std::string_view page_mark = "<meta name=\"generator\" content=\"kshot\">";
 inline constexpr std::string_view arrays_mark = "written by kshot";
 inline constexpr std::string_view weights_mark = "kshot adapted weights";

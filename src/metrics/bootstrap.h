@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 namespace kshot::metrics {
 
@@ -34,5 +35,17 @@ Interval bootstrap_mean(std::span<const double> values, const BootstrapOptions& 
 /// for lengths that differ.
 Interval bootstrap_difference(std::span<const double> first, std::span<const double> second,
                               const BootstrapOptions& options = {});
+
+/// Several statistics of the same resamples, whose draws are those of `bootstrap`. `statistics`
+/// writes `count` values for episodes of which each counts so many times, weights [episodes]. Each
+/// statistic has NaN ends where it is not finite in some resample.
+std::vector<Interval> bootstrap_all(std::size_t episodes, std::size_t count,
+                                    const std::function<void(std::span<const std::uint32_t> weights,
+                                                             std::span<double> values)>& statistics,
+                                    const BootstrapOptions& options = {});
+
+/// A number of resamples whose cost is bounded: 1000, or fewer, down to 200, where that many times
+/// `work` (the steps that one resample takes) is more than 5e7.
+std::size_t affordable_resamples(std::size_t work);
 
 }  // namespace kshot::metrics

@@ -317,13 +317,16 @@ void Coverage::add_mixture(double y, std::span<double> means, double std) {
   ++targets_;
 }
 
-void Coverage::end_episode() {
-  if (targets_ == 0) return;
+std::vector<double> Coverage::end_episode() {
+  std::vector<double> shares;
+  if (targets_ == 0) return shares;
   for (std::size_t i = 0; i < levels_.size(); ++i) {
-    observed_[i].add(static_cast<double>(inside_[i]) / static_cast<double>(targets_));
+    shares.push_back(static_cast<double>(inside_[i]) / static_cast<double>(targets_));
+    observed_[i].add(shares.back());
     inside_[i] = 0;
   }
   targets_ = 0;
+  return shares;
 }
 
 double r_squared(std::span<const double> predictions, std::span<const double> targets,
@@ -386,8 +389,8 @@ RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
     if (noisy) nll += mixture_nll(targets[i], means, noise_std[i]);
     if (spread) coverage_.add_mixture(targets[i], means, noisy ? noise_std[i] : 0.0);
   }
-  coverage_.end_episode();
   RegressionScore score;
+  score.coverage = coverage_.end_episode();
   score.mse = squares / static_cast<double>(size);
   score.nll = noisy ? nll / static_cast<double>(size) : std::nan("");
   mse_.add(score.mse);

@@ -104,6 +104,9 @@ struct ClassificationScore {
 /// Classification over episodes.
 class ClassificationMetrics {
  public:
+  /// Bins of the calibration error.
+  explicit ClassificationMetrics(std::size_t bins = 15, BinEdges edges = BinEdges::right)
+      : calibration_(bins, edges) {}
   /// One episode, in episode order: probabilities [n, classes] with rows that sum to one, labels in
   /// [0, classes). Throws Error for no rows, a label out of range or a probability that is not
   /// finite.
@@ -156,8 +159,9 @@ class Coverage {
   /// One target under the mixture of S samples with observation noise `std` (0: the samples').
   /// Sorts `means` in place.
   void add_mixture(double y, std::span<double> means, double std);
-  /// Ends the episode; without targets it does not count.
-  void end_episode();
+  /// Ends the episode and returns its share of targets for each level. An episode without targets
+  /// does not count and returns nothing.
+  std::vector<double> end_episode();
   const std::vector<double>& levels() const { return levels_; }
   Estimate observed(std::size_t level) const { return observed_[level].estimate(); }
 
@@ -179,6 +183,8 @@ double r_squared(std::span<const double> predictions, std::span<const double> ta
 struct RegressionScore {
   double mse = 0.0;
   double nll = 0.0;  ///< nats per row; NaN where the prediction has no density
+  /// Share of targets within the band of each level; empty for a point prediction.
+  std::vector<double> coverage;
 };
 
 /// Regression over episodes: MSE (mean over rows and outputs), NLL, coverage.

@@ -11,6 +11,8 @@
 #include <set>
 
 #include "kshot/error.h"
+#include "metrics/report_calibration.h"
+#include "metrics/report_parts.h"
 #include "metrics/svg.h"
 
 namespace kshot::report {
@@ -18,8 +20,7 @@ namespace {
 
 using svg::escape;
 
-constexpr double kPageWidth = 1080.0;  // of the text column, pixels
-constexpr std::size_t kColors = 7;
+constexpr double kPageWidth = 1080.0;    // of the text column, pixels
 constexpr std::size_t kSmoothFrom = 40;  // logged points of a training curve
 
 // Colours keep a contrast of at least 3:1 to their background and differ in lightness too.
@@ -87,121 +88,6 @@ std::string html_page(const std::string& title, const std::string& body) {
       escape(title), kStyle, body);
 }
 
-/// How a series looks: one colour for what stands before the first comma of its name ("ABML" of
-/// "ABML, 5 shots"), and a variation for each further name with that colour.
-struct Look {
-  std::string color;
-  std::size_t variant = 0;
-
-  double opacity() const { return std::max(0.3, 1.0 - 0.3 * static_cast<double>(variant)); }
-  std::string dash() const {
-    static constexpr std::array<const char*, 4> dashes = {"", "6 3", "2 3", "8 3 2 3"};
-    return dashes[variant % dashes.size()];
-  }
-  svg::Marker marker() const {
-    using enum svg::Marker;
-    static constexpr std::array<svg::Marker, 4> markers = {circle, square, diamond, triangle};
-    return markers[variant % markers.size()];
-  }
-};
-
-/// Keeps colours through a whole page.
-class Palette {
- public:
-  std::string color(const std::string& name) {
-    const std::string base = name.substr(0, name.find(','));
-    const auto found = std::find(bases_.begin(), bases_.end(), base);
-    const std::size_t index = static_cast<std::size_t>(found - bases_.begin());
-    if (found == bases_.end()) bases_.push_back(base);
-    return fmt::format("var(--c{})", index % kColors);
-  }
-  /// Looks of the series of one figure.
-  std::vector<Look> looks(const std::vector<std::string>& names) {
-    std::vector<Look> out;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      Look look{color(names[i]), 0};
-      for (std::size_t j = 0; j < i; ++j) {
-        if (out[j].color == look.color && names[j] != names[i]) ++look.variant;
-      }
-      out.push_back(look);
-    }
-    return out;
-  }
-
- private:
-  std::vector<std::string> bases_;
-};
-
-// ---- pieces of HTML ----
-
-std::string heading(const std::string& text) {
-  return "<h2>" + escape(text) + "</h2>\n";
-}
-
-std::string caption(const std::string& text) {
-  return text.empty() ? "" : "<p class=\"caption\">" + escape(text) + "</p>\n";
-}
-
-std::string figure(const std::string& svg, const std::string& below = {}) {
-  return "<figure>\n<div class=\"scroll\">" + svg + "</div>\n" + below + "</figure>\n";
-}
-
-enum class Swatch { line, marker, area };
-
-struct LegendEntry {
-  std::string label;
-  std::string color;
-  Swatch swatch = Swatch::line;
-  std::string dash = {};
-  double opacity = 1.0;
-  double width = 2.0;
-};
-
-std::string legend(const std::vector<LegendEntry>& entries) {
-  std::string out = "<div class=\"legend\">";
-  for (const LegendEntry& e : entries) {
-    std::string shape;
-    switch (e.swatch) {
-      case Swatch::line:
-        shape = fmt::format(
-            "<path d=\"M0 6H22\" stroke=\"{}\" stroke-width=\"{}\" stroke-opacity=\"{}\" "
-            "stroke-dasharray=\"{}\"/>",
-            e.color, e.width, e.opacity, e.dash.empty() ? "none" : e.dash);
-        break;
-      case Swatch::marker:
-        shape = fmt::format("<circle cx=\"11\" cy=\"6\" r=\"4\" fill=\"{}\" fill-opacity=\"{}\"/>",
-                            e.color, e.opacity);
-        break;
-      case Swatch::area:
-        shape = fmt::format(
-            "<rect x=\"2\" width=\"18\" height=\"12\" rx=\"2\" fill=\"{}\" fill-opacity=\"{}\"/>",
-            e.color, e.opacity);
-        break;
-    }
-    out +=
-        fmt::format("<span><svg width=\"22\" height=\"12\" aria-hidden=\"true\">{}</svg>{}</span>",
-                    shape, escape(e.label));
-  }
-  return out + "</div>\n";
-}
-
-std::string table(const Table& t) {
-  std::string out;
-  if (!t.title.empty()) out += "<h3>" + escape(t.title) + "</h3>\n";
-  out += caption(t.caption) + "<div class=\"scroll\"><table>\n<thead><tr>";
-  for (const std::string& column : t.columns) out += "<th>" + escape(column) + "</th>";
-  out += "</tr></thead>\n<tbody>\n";
-  for (std::size_t r = 0; r < t.rows.size(); ++r) {
-    const bool strong = std::find(t.strong.begin(), t.strong.end(), r) != t.strong.end();
-    out += strong ? "<tr class=\"strong\">" : "<tr>";
-    for (std::size_t c = 0; c < t.columns.size(); ++c) {
-      out += "<td>" + (c < t.rows[r].size() ? escape(t.rows[r][c]) : std::string()) + "</td>";
-    }
-    out += "</tr>\n";
-  }
-  return out + "</tbody></table></div>\n";
-}
-
 /// Name and value, or name and one value a column.
 std::string facts_table(const std::vector<std::string>& columns,
                         const std::vector<std::vector<std::string>>& rows) {
@@ -218,12 +104,6 @@ std::string facts_table(const std::vector<std::string>& columns,
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";
-}
-
-void check_length(std::size_t found, std::size_t expected, const std::string& what) {
-  if (found != expected) {
-    throw Error(fmt::format("report: {} has {} numbers, expected {}", what, found, expected));
-  }
 }
 
 // ---- learning curves ----
@@ -604,163 +484,6 @@ std::string charts_section(const std::vector<Chart>& charts, Palette& palette) {
   return out + "</div>\n";
 }
 
-// ---- calibration ----
-
-std::string coverage_section(const std::vector<BandCoverage>& coverage, const std::string& text,
-                             Palette& palette) {
-  if (coverage.empty()) return {};
-  std::set<double> levels;
-  std::vector<std::string> names;
-  for (const BandCoverage& c : coverage) {
-    check_length(c.observed.size(), c.nominal.size(), "coverage of " + c.name);
-    levels.insert(c.nominal.begin(), c.nominal.end());
-    names.push_back(c.name);
-  }
-  const std::vector<double> groups(levels.begin(), levels.end());
-  const double width = 0.84 / static_cast<double>(coverage.size());
-  svg::Plot plot;
-  plot.x.label = "nominal level of the band";
-  plot.y.label = "targets within the band";
-  plot.x.low = -0.55;
-  plot.x.high = static_cast<double>(groups.size()) - 0.45;
-  plot.y.low = 0.0;
-  plot.y.high = 1.1;
-  for (int percent : {0, 25, 50, 75, 100}) {
-    plot.y.ticks.push_back({percent / 100.0, fmt::format("{} %", percent)});
-  }
-  Table numbers;
-  numbers.columns = {""};
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const std::string label = fmt::format("{:g} %", 100.0 * groups[g]);
-    plot.x.ticks.push_back({static_cast<double>(g), label});
-    numbers.columns.push_back(label + " band");
-  }
-  const std::vector<Look> looks = palette.looks(names);
-  std::vector<LegendEntry> entries;
-  const bool room = coverage.size() * groups.size() <= 18;
-  for (std::size_t i = 0; i < coverage.size(); ++i) {
-    std::vector<std::string> row = {coverage[i].name};
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      const auto& nominal = coverage[i].nominal;
-      const auto found = std::find(nominal.begin(), nominal.end(), groups[g]);
-      if (found == nominal.end()) {
-        row.emplace_back("–");
-        continue;
-      }
-      const Estimate e = coverage[i].observed[static_cast<std::size_t>(found - nominal.begin())];
-      const double left = static_cast<double>(g) - 0.42 + width * static_cast<double>(i);
-      const double middle[] = {left + 0.5 * width};
-      const double rights[] = {left + width}, lefts[] = {left}, heights[] = {e.mean};
-      const double half[] = {e.half_width};
-      plot.bars(lefts, rights, heights,
-                {.color = looks[i].color,
-                 .opacity = 0.85 * looks[i].opacity(),
-                 .tooltip = coverage[i].name});
-      plot.error_bars(middle, heights, half, {.width = 1.2});
-      row.push_back(format_percent(e));
-    }
-    numbers.rows.push_back(std::move(row));
-    entries.push_back({.label = coverage[i].name,
-                       .color = looks[i].color,
-                       .swatch = Swatch::area,
-                       .opacity = 0.85 * looks[i].opacity()});
-  }
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const double middle = static_cast<double>(g);
-    const double ends[] = {middle - 0.46, middle + 0.46};
-    const double level[] = {groups[g], groups[g]};
-    plot.line(ends, level, {.width = 1.6, .dash = "4 3"});
-  }
-  if (room) {
-    for (std::size_t i = 0; i < coverage.size(); ++i) {
-      for (std::size_t n = 0; n < coverage[i].nominal.size(); ++n) {
-        const auto group = std::find(groups.begin(), groups.end(), coverage[i].nominal[n]);
-        const Estimate e = coverage[i].observed[n];
-        plot.text(static_cast<double>(group - groups.begin()) - 0.42 +
-                      width * (static_cast<double>(i) + 0.5),
-                  e.mean + (std::isfinite(e.half_width) ? e.half_width : 0.0),
-                  fmt::format("{:.0f}", 100.0 * e.mean));
-      }
-    }
-  }
-  entries.push_back({.label = "nominal", .color = "currentColor", .dash = "4 3", .width = 1.6});
-  svg::Grid grid;
-  grid.description = "Coverage of central bands";
-  grid.panel_width = 620.0;
-  grid.panel_height = 220.0;
-  grid.rows.push_back({plot});
-  return heading("Coverage of the bands") + caption(text) + legend(entries) +
-         figure(svg::render(grid)) + table(numbers);
-}
-
-std::string reliability_section(const std::vector<Reliability>& all, Palette& palette) {
-  if (all.empty()) return {};
-  std::string out = heading("Reliability") +
-                    caption(
-                        "Accuracy of predictions by their confidence; on the dashed line they "
-                        "are calibrated. Below, the share of predictions at that confidence. "
-                        "ECE: expected calibration error.");
-  constexpr std::size_t columns = 4;
-  for (std::size_t first = 0; first < all.size(); first += columns) {
-    svg::Grid grid;
-    grid.description = "Reliability diagrams";
-    grid.panel_width = 205.0;
-    grid.row_heights = {190.0, 52.0};
-    grid.rows.resize(2);
-    double largest = 0.0;  // share of a bin in this row of diagrams
-    for (std::size_t i = first; i < std::min(all.size(), first + columns); ++i) {
-      std::size_t total = 0, most = 0;
-      for (const auto& bin : all[i].bins) {
-        total += bin.count;
-        most = std::max(most, bin.count);
-      }
-      if (total > 0) {
-        largest = std::max(largest, static_cast<double>(most) / static_cast<double>(total));
-      }
-    }
-    const double top = std::max(0.1, std::ceil(10.0 * largest) / 10.0);
-    for (std::size_t i = first; i < std::min(all.size(), first + columns); ++i) {
-      const Reliability& r = all[i];
-      svg::Plot plot, histogram;
-      plot.title = fmt::format("{} · ECE {}", r.name, svg::number(r.ece));
-      std::vector<double> low, high, accuracy, share, confidence, hit;
-      std::size_t total = 0;
-      for (const auto& bin : r.bins) total += bin.count;
-      for (const auto& bin : r.bins) {
-        if (bin.count == 0) continue;
-        low.push_back(bin.low);
-        high.push_back(bin.high);
-        accuracy.push_back(bin.accuracy);
-        share.push_back(static_cast<double>(bin.count) / static_cast<double>(total));
-      }
-      const std::string color = palette.color(r.name);
-      plot.bars(low, high, accuracy, {.color = color, .opacity = 0.8, .tooltip = "accuracy"});
-      const double ends[] = {0.0, 1.0};
-      plot.line(ends, ends, {.width = 1.4, .dash = "4 3"});
-      histogram.bars(low, high, share, {.color = color, .opacity = 0.45, .tooltip = "share"});
-      for (svg::Plot* p : {&plot, &histogram}) {
-        p->x.low = p->y.low = 0.0;
-        p->x.high = p->y.high = 1.0;
-        p->x.ticks = {{0.0, "0"}, {0.25, ""}, {0.5, "0.5"}, {0.75, ""}, {1.0, "1"}};
-        p->y.tick_labels = i == first;
-      }
-      plot.y.ticks = {{0.0, "0"}, {0.25, ""}, {0.5, "0.5"}, {0.75, ""}, {1.0, "1"}};
-      histogram.y.high = top;
-      histogram.y.ticks = {{0.0, "0"}, {top, svg::number(top)}};
-      plot.x.tick_labels = false;
-      histogram.x.label = "confidence";
-      if (i == first) {
-        plot.y.label = "accuracy";
-        histogram.y.label = "share";
-      }
-      grid.rows[0].push_back(std::move(plot));
-      grid.rows[1].push_back(std::move(histogram));
-    }
-    out += figure(svg::render(grid));
-  }
-  return out;
-}
-
 // ---- the rest ----
 
 std::string cards_block(const std::vector<Card>& cards) {
@@ -856,6 +579,8 @@ std::string render(const Report& report) {
   body += charts_section(report.charts, palette);
   body += coverage_section(report.coverage, report.coverage_caption, palette);
   body += reliability_section(report.reliability, palette);
+  body += risk_coverage_section(report.risk_coverage, palette);
+  body += pit_section(report.pit, palette);
   if (!report.tables.empty()) body += heading("Numbers");
   for (const Table& t : report.tables) body += table(t);
   std::vector<std::vector<std::string>> diverged;
@@ -896,11 +621,14 @@ std::string render(const Comparison& comparison) {
     for (const auto& row : by_number) summary.rows.back().push_back(row[r + 1]);
   }
   body += table(summary);
+  for (const Table& t : comparison.tables) body += table(t);
 
   std::vector<TrainingCurve> training;
   std::vector<Chart> charts;
   std::vector<BandCoverage> coverage;
   std::vector<Reliability> reliability;
+  std::vector<RiskCoverageCurve> risk_coverage;
+  std::vector<PitDensities> pit;
   std::vector<std::vector<std::string>> diverged;
   for (const ComparedRun& run : comparison.runs) {
     for (TrainingCurve curve : run.training) {
@@ -928,6 +656,14 @@ std::string render(const Comparison& comparison) {
       r.name = joined_name(run.name, r.name, run.reliability.size() == 1);
       reliability.push_back(std::move(r));
     }
+    for (RiskCoverageCurve c : run.risk_coverage) {
+      c.name = joined_name(run.name, c.name, run.risk_coverage.size() == 1);
+      risk_coverage.push_back(std::move(c));
+    }
+    for (PitDensities p : run.pit) {
+      p.name = joined_name(run.name, p.name, run.pit.size() == 1);
+      pit.push_back(std::move(p));
+    }
     for (const Diverged& d : run.diverged) {
       diverged.push_back(diverged_row(d));
       diverged.back().insert(diverged.back().begin(), run.name);
@@ -937,6 +673,8 @@ std::string render(const Comparison& comparison) {
   body += charts_section(charts, palette);
   body += coverage_section(coverage, {}, palette);
   body += reliability_section(reliability, palette);
+  body += risk_coverage_section(risk_coverage, palette);
+  body += pit_section(pit, palette);
   body += diverged_section(std::move(diverged), true);
   const auto differences = side_by_side(configurations, true);
   if (!differences.empty()) {

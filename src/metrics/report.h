@@ -103,6 +103,20 @@ struct Reliability {
   std::vector<metrics::ReliabilityBin> bins = {};
 };
 
+/// The share of wrong answers against the share of rows that are answered.
+struct RiskCoverageCurve {
+  std::string name = {};
+  double aurc = 0.0;                  ///< area under the curve
+  std::vector<double> coverage = {};  ///< ascending
+  std::vector<double> risk = {};      ///< same length
+};
+
+/// Densities of the probability integral transforms in bins of equal width over [0, 1].
+struct PitDensities {
+  std::string name = {};
+  std::vector<double> densities = {};
+};
+
 /// Tasks whose inner loop left the finite range.
 struct Diverged {
   std::string phase = {};  ///< "training", "test episodes"
@@ -127,6 +141,8 @@ struct Report {
   std::vector<BandCoverage> coverage = {};
   std::string coverage_caption = {};
   std::vector<Reliability> reliability = {};
+  std::vector<RiskCoverageCurve> risk_coverage = {};
+  std::vector<PitDensities> pit = {};
   std::vector<Table> tables = {};
   std::vector<Diverged> diverged = {};
   std::string configuration = {};  ///< TOML as resolved
@@ -143,6 +159,8 @@ struct ComparedRun {
   std::vector<Chart> charts = {};            ///< merged by title over runs
   std::vector<BandCoverage> coverage = {};
   std::vector<Reliability> reliability = {};
+  std::vector<RiskCoverageCurve> risk_coverage = {};
+  std::vector<PitDensities> pit = {};
   std::vector<Diverged> diverged = {};
   Facts configuration = {};  ///< dotted key and value; keys whose values differ are shown
   Facts environment = {};
@@ -152,6 +170,7 @@ struct Comparison {
   std::string title = {};
   std::string subtitle = {};
   std::vector<ComparedRun> runs = {};
+  std::vector<Table> tables = {};  ///< paired differences
 };
 
 /// The whole page, UTF-8. All text is escaped; curves of unequal lengths throw Error.

@@ -29,8 +29,9 @@ using testing::StartsWith;
 TEST_F(Cli, EveryCommandHasHelpWithExamples) {
   const Outcome all = kshot({"--help"});
   EXPECT_EQ(all.status, 0);
-  for (const char* command : {"train", "evaluate", "adapt", "report", "compare", "plan", "inspect",
-                              "devices", "config", "verify", "demo", "import", "embed"}) {
+  for (const char* command :
+       {"train", "evaluate", "adapt", "report", "compare", "plan", "inspect", "devices", "config",
+        "verify", "demo", "import", "embed", "calibrate"}) {
     EXPECT_THAT(all.out, HasSubstr(command));
     const Outcome help = kshot({command, "--help"});
     EXPECT_EQ(help.status, 0) << command;

@@ -1,0 +1,147 @@
+#include "cli/paired_comparison.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <map>
+
+#include "metrics/bootstrap.h"
+
+namespace kshot::cli {
+namespace {
+
+struct Column {
+  const char* title;
+  std::vector<double> EpisodeScores::*values;
+  double scale = 1.0;
+};
+
+constexpr Column classification[] = {{"accuracy, %", &EpisodeScores::accuracy, 100.0},
+                                     {"NLL", &EpisodeScores::nll},
+                                     {"Brier", &EpisodeScores::brier},
+                                     {"AURC of an episode", &EpisodeScores::aurc}};
+constexpr Column regression[] = {
+    {"MSE", &EpisodeScores::mse}, {"NLL", &EpisodeScores::nll}, {"CRPS", &EpisodeScores::crps}};
+
+std::span<const Column> columns(const Evaluation& e) {
+  return e.last().accuracy ? std::span<const Column>(classification)
+                           : std::span<const Column>(regression);
+}
+
+bool equal(const CountRange& a, const CountRange& b) {
+  return a.least == b.least && a.most == b.most;
+}
+
+/// Baselines learn from the episodes' rows alone: the same episodes give them the same numbers.
+bool baselines_agree(const Evaluation& a, const Evaluation& b) {
+  for (const Score& s : a.baselines) {
+    const auto other = std::ranges::find(b.baselines, s.name, &Score::name);
+    if (other == b.baselines.end() || a.scored != b.scored) continue;
+    const std::vector<double>& x =
+        s.per_episode.nll.empty() ? s.per_episode.mse : s.per_episode.nll;
+    const std::vector<double>& y =
+        s.per_episode.nll.empty() ? other->per_episode.mse : other->per_episode.nll;
+    if (x.size() != y.size()) return false;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (std::abs(x[i] - y[i]) > 1e-3 * (1.0 + std::abs(x[i]))) return false;
+    }
+  }
+  return true;
+}
+
+/// Why the episodes of two evaluations are not the same; empty where they are.
+std::string difference(const Evaluation& a, const Evaluation& b) {
+  if (a.shape.target != b.shape.target) return "one has labels, the other numbers";
+  if (a.split != b.split) {
+    return fmt::format("{} episodes, not {} ones", split_name(b.split), split_name(a.split));
+  }
+  if (a.seed != b.seed) return fmt::format("seed {}, not {}", b.seed, a.seed);
+  if (!equal(a.ways, b.ways) || !equal(a.shots, b.shots) || !equal(a.support, b.support) ||
+      !equal(a.query, b.query)) {
+    return "other numbers of classes or rows";
+  }
+  if (a.data_checksum != b.data_checksum) return "another data file";
+  if (a.data_checksum.empty() && a.source != b.source) {
+    return fmt::format("other tasks ({}, not {})", b.source, a.source);
+  }
+  if (!baselines_agree(a, b)) return "the same baselines have other scores there";
+  return {};
+}
+
+/// A method's values for the episodes that both evaluations scored.
+struct Pairs {
+  std::vector<double> first, second;
+};
+
+Pairs pairs(const Evaluation& a, const std::vector<double>& of_a, const Evaluation& b,
+            const std::vector<double>& of_b) {
+  Pairs all;
+  if (of_a.size() != a.scored.size() || of_b.size() != b.scored.size()) return all;
+  std::map<int, double> second;
+  for (std::size_t i = 0; i < of_b.size(); ++i) second[b.scored[i]] = of_b[i];
+  for (std::size_t i = 0; i < of_a.size(); ++i) {
+    const auto found = second.find(a.scored[i]);
+    if (found == second.end() || !std::isfinite(of_a[i]) || !std::isfinite(found->second)) continue;
+    all.first.push_back(of_a[i]);
+    all.second.push_back(found->second);
+  }
+  return all;
+}
+
+std::string cell(const Pairs& p, double scale) {
+  if (p.first.empty()) return "";
+  const metrics::Interval i = metrics::bootstrap_difference(
+      p.second, p.first, {.resamples = metrics::affordable_resamples(p.first.size())});
+  const bool large = std::abs(scale * i.value) >= 1e3;
+  const auto number = [&](double v) {
+    return large ? fmt::format("{:+.3g}", scale * v) : fmt::format("{:+.4f}", scale * v);
+  };
+  if (!std::isfinite(i.low)) return number(i.value);
+  return fmt::format("{} [{}, {}]", number(i.value), number(i.low), number(i.high));
+}
+
+}  // namespace
+
+PairedComparison paired_comparison(const std::vector<std::string>& names,
+                                   const std::vector<RunPieces>& runs) {
+  PairedComparison result;
+  if (!runs.front().evaluation) return result;
+  const Evaluation& reference = *runs.front().evaluation;
+  report::Table& table = result.table;
+  table.title = fmt::format("Differences to {} on the same episodes", names.front());
+  table.caption =
+      "Mean over episodes of the method's value less that of the reference, in brackets 95 % "
+      "bootstrap intervals over episodes, paired: an interval without 0 is a difference.";
+  table.columns = {"", "episodes"};
+  for (const Column& c : columns(reference)) table.columns.emplace_back(c.title);
+  const auto add = [&](const std::string& name, const Evaluation& e, const Score& score) {
+    std::vector<std::string> row = {name, ""};
+    std::size_t most = 0;
+    for (const Column& c : columns(reference)) {
+      const Pairs p =
+          pairs(reference, reference.last().per_episode.*c.values, e, score.per_episode.*c.values);
+      most = std::max(most, p.first.size());
+      row.push_back(cell(p, c.scale));
+    }
+    row[1] = fmt::format("{}", most);
+    if (most > 0) table.rows.push_back(std::move(row));
+    return most > 0;
+  };
+  for (std::size_t i = 1; i < runs.size(); ++i) {
+    if (!runs[i].evaluation) continue;
+    std::string why = difference(reference, *runs[i].evaluation);
+    if (why.empty() && !add(names[i], *runs[i].evaluation, runs[i].evaluation->last())) {
+      why = "no episode has scores of both";
+    }
+    if (!why.empty()) {
+      result.left_out.push_back(fmt::format("{} was not evaluated on the episodes of {}: {}",
+                                            names[i], names.front(), why));
+    }
+  }
+  for (const Score& s : reference.baselines) add(s.name, reference, s);
+  return result;
+}
+
+}  // namespace kshot::cli

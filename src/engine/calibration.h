@@ -1,0 +1,40 @@
+// Fitting a temperature or a variance factor to episodes, and the file that keeps it.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "engine/scoring.h"
+#include "kshot/calibration.h"
+#include "metrics/recalibration.h"
+
+namespace kshot {
+
+/// Gathers a method's predictions and fits RunCalibration::value.
+class CalibrationFit {
+ public:
+  explicit CalibrationFit(const ScoringOptions& options) : options_(options) {}
+  /// Throws Error for a regression whose predictions are points.
+  void add(const Entry& entry, const QueryTargets& targets);
+  /// Fills the value and its likelihoods and calibration errors. Warns where the value is at the
+  /// end of the searched range.
+  void finish(RunCalibration& result) const;
+
+ private:
+  double ece(double temperature) const;
+
+  ScoringOptions options_;
+  metrics::TemperatureFit temperature_;
+  metrics::VarianceFit variance_;
+  /// Classification: predictions and labels of the episodes, for the calibration errors.
+  struct Kept {
+    std::vector<double> probabilities;
+    QueryTargets targets;
+  };
+  std::vector<Kept> kept_;
+};
+
+/// "crc32c:1a2b3c4d" of a whole file.
+std::string file_checksum(const std::filesystem::path& file);
+
+}  // namespace kshot

@@ -1,0 +1,82 @@
+// Scores of one way to predict, gathered episode by episode.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/baselines.h"
+#include "kshot/evaluator.h"
+#include "metrics/metrics.h"
+#include "metrics/predictive.h"
+#include "metrics/uncertainty.h"
+
+namespace kshot {
+
+/// What all ways to predict are scored by.
+struct ScoringOptions {
+  bool classify = true;
+  metrics::UncertaintyOptions uncertainty = {};
+  std::uint64_t seed = 0;  ///< of the bootstrap
+};
+
+/// An episode's query targets: labels [rows], or values [rows, outputs].
+struct QueryTargets {
+  std::vector<std::int32_t> labels;
+  std::vector<double> values;
+  std::size_t outputs = 0;  ///< classes, or numbers of a target
+};
+
+/// What is costly to compute of a prediction of one episode; means over its rows. What does not
+/// apply is NaN.
+struct EpisodeUncertainty {
+  static constexpr double none = std::numeric_limits<double>::quiet_NaN();
+  double entropy = none, mutual_information = none;
+  double crps = none, sharpness = none, epistemic_variance = none, aleatoric_variance = none;
+  std::vector<double> pit = {};  ///< of each target; empty for a point prediction
+};
+/// Of probabilities (Entry::values) that are the mean over samples of softmax(logits), logits
+/// [samples, rows, classes]; `logits` is empty where there are none.
+EpisodeUncertainty classification_uncertainty(const Entry& entry, std::span<const double> logits,
+                                              std::size_t samples, std::size_t classes);
+EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets& targets);
+
+/// Collects the scores of one way to predict, in the order of the episodes.
+class MethodScores {
+ public:
+  /// `complete`: with the statistics of all episodes together and with bootstrap intervals.
+  /// `inner_steps` is -1 for a baseline.
+  MethodScores(std::string name, int inner_steps, bool complete, const ScoringOptions& options);
+
+  /// Adds an episode, unless the way to predict is missing in it or in an earlier one.
+  void add(int episode, const Entry& entry, const EpisodeUncertainty& uncertainty,
+           const QueryTargets& targets);
+  const std::string& name() const { return name_; }
+  bool is_baseline() const { return inner_steps_ < 0; }
+  bool complete() const { return complete_; }
+  /// Why a baseline cannot be held against the others: it is missing in an episode. Empty: it is
+  /// missing in none.
+  const std::string& left_out() const { return left_out_; }
+  Score score() const;
+
+ private:
+  void add_classification(const Entry& entry, const QueryTargets& targets);
+  void add_regression(const Entry& entry, const QueryTargets& targets);
+  void put_classification(Score& score) const;
+  void put_regression(Score& score) const;
+
+  std::string name_;
+  int inner_steps_;
+  bool complete_;
+  ScoringOptions options_;
+  metrics::ClassificationMetrics classification_;
+  metrics::EpisodeAnswers answers_;
+  metrics::RegressionMetrics regression_;
+  metrics::PitHistogram pit_;
+  EpisodeScores per_episode_;
+  std::string left_out_;
+};
+
+}  // namespace kshot

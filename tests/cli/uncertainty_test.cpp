@@ -1,0 +1,180 @@
+// Calibration of a run, and comparisons on the same episodes, through the program.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/fixture.h"
+#include "support/class_files.h"
+
+namespace kshot::test {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+/// Sinusoids with a likelihood.
+class CliUncertainty : public Cli {
+ protected:
+  void train(const std::string& run, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command = {"train",
+                                        "c.toml",
+                                        "--out",
+                                        run,
+                                        "--quiet",
+                                        "--set",
+                                        "loss.type=gaussian_nll",
+                                        "--set",
+                                        "loss.noise_std=1"};
+    command.insert(command.end(), more.begin(), more.end());
+    const Outcome outcome = kshot(command);
+    ASSERT_EQ(outcome.status, 0) << outcome.error;
+  }
+  json evaluation(const std::string& run) const {
+    return json::parse(slurp(folder_ / run / "evaluation.json"));
+  }
+};
+
+TEST_F(CliUncertainty, ACalibratedRunPredictsWithItWhereAsked) {
+  train("run");
+  expect_one_line(kshot({"evaluate", "run", "--calibrated"}), "it has not been calibrated");
+  EXPECT_FALSE(fs::exists(folder_ / "run" / "evaluation.json"));
+  const Outcome calibrated = kshot({"calibrate", "run"});
+  ASSERT_EQ(calibrated.status, 0) << calibrated.error;
+  EXPECT_THAT(calibrated.out,
+              AllOf(HasSubstr("variance factor "), HasSubstr("30 validation episodes")));
+  const json c = json::parse(slurp(folder_ / "run" / "calibration.json"));
+  EXPECT_LT(c.at("nll_after"), c.at("nll_before"));
+  EXPECT_EQ(c.at("split"), "validation");
+  EXPECT_EQ(c.at("checkpoint"), "best.safetensors");
+
+  const Outcome evaluated = kshot({"evaluate", "run", "--calibrated"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_THAT(evaluated.out,
+              AllOf(HasSubstr("maml, calibrated, 2 steps"), HasSubstr("maml, 2 steps"),
+                    HasSubstr("calibrated: variance factor"), HasSubstr("CRPS")));
+  const json steps = evaluation("run").at("steps");
+  ASSERT_EQ(steps.size(), 4u);
+  EXPECT_EQ(steps[3].at("calibrated"), true);
+  EXPECT_NEAR(
+      steps[3].at("sharpness").at("mean"),
+      std::sqrt(c.at("value").get<double>()) * steps[2].at("sharpness").at("mean").get<double>(),
+      1e-9);
+  ASSERT_EQ(kshot({"evaluate", "run"}).status, 0);
+  EXPECT_EQ(evaluation("run").at("steps").size(), 3u) << "never without --calibrated";
+
+  put_file(folder_ / "s.csv", "x0,y\n0.1,1.0\n-1.0,0.5\n2.0,-0.4\n1.0,0.3\n");
+  put_file(folder_ / "q.csv", "x0\n0.5\n-2.0\n");
+  const std::vector<std::string> adapt = {"adapt", "run", "--support", "s.csv", "--query", "q.csv"};
+  const Outcome plain = kshot(adapt);
+  ASSERT_EQ(plain.status, 0) << plain.error;
+  EXPECT_THAT(plain.out, Not(HasSubstr("calibrated")));
+  const std::string before = slurp(folder_ / "adapted" / "predictions.csv");
+  std::vector<std::string> with = adapt;
+  with.emplace_back("--calibrated");
+  const Outcome corrected = kshot(with);
+  ASSERT_EQ(corrected.status, 0) << corrected.error;
+  EXPECT_THAT(corrected.out, HasSubstr("calibrated with variance factor"));
+  EXPECT_NE(slurp(folder_ / "adapted" / "predictions.csv"), before);
+
+  // Another checkpoint: the run goes on.
+  ASSERT_EQ(kshot({"train", "--resume", "run", "--quiet", "--set", "train.steps=24"}).status, 0);
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"evaluate", "run", "--calibrated"}, with}) {
+    const Outcome stale = kshot(command);
+    expect_one_line(stale, command.front());
+    EXPECT_THAT(stale.error, AllOf(HasSubstr("calibration.json"), HasSubstr("another checkpoint")));
+  }
+  const Outcome again = kshot({"calibrate", "run"});
+  EXPECT_EQ(again.status, 0) << again.error;
+  EXPECT_EQ(kshot({"evaluate", "run", "--calibrated"}).status, 0);
+  // A file that kshot did not write stays.
+  put_file(folder_ / "run" / "calibration.json", "{\"mine\": 1}");
+  expect_one_line(kshot({"calibrate", "run"}), "it is not kshot's");
+  EXPECT_EQ(slurp(folder_ / "run" / "calibration.json"), "{\"mine\": 1}");
+}
+
+TEST_F(CliUncertainty, RunsThatCannotBeCalibratedSaySo) {
+  const Outcome trained = kshot({"train", "c.toml", "--out", "points", "--quiet"});
+  ASSERT_EQ(trained.status, 0) << trained.error;
+  const Outcome points = kshot({"calibrate", "points", "--quiet"});
+  expect_one_line(points, "squared error");
+  EXPECT_THAT(points.error, AllOf(HasSubstr("points"), HasSubstr("gaussian_nll")));
+  EXPECT_FALSE(fs::exists(folder_ / "points" / "calibration.json"));
+}
+
+TEST_F(CliUncertainty, RunsAreComparedOnTheSameEpisodes) {
+  train("a");
+  train("b", {"--set", "train.steps=60", "--set", "train.validate_every=30"});
+  for (const char* run : {"a", "b"}) ASSERT_EQ(kshot({"evaluate", run, "--quiet"}).status, 0);
+  const Outcome same = kshot({"compare", "a", "b"});
+  ASSERT_EQ(same.status, 0) << same.error;
+  EXPECT_EQ(same.error, "");
+  EXPECT_THAT(same.out, AllOf(HasSubstr("Differences to a on the same episodes"),
+                              HasSubstr("b (30 episodes)"), HasSubstr("ridge regression (30")));
+  const auto mean = [&](const char* run) {
+    return evaluation(run).at("steps").at(2).at("nll").at("mean").get<double>();
+  };
+  // "    NLL   -1.2345 [...": b's mean less a's.
+  const std::string row = same.out.substr(same.out.find("b (30 episodes)"));
+  const std::string number = row.substr(row.find("NLL") + 3);
+  EXPECT_NEAR(std::stod(number), mean("b") - mean("a"), 1e-4);
+  EXPECT_THAT(slurp(folder_ / "comparison.html"), HasSubstr("Differences to a"));
+
+  // More episodes of the same seed begin with the same ones.
+  ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--episodes", "50"}).status, 0);
+  EXPECT_THAT(kshot({"compare", "a", "b"}).out, HasSubstr("b (30 episodes)"));
+  ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--seed", "5"}).status, 0);
+  const Outcome other = kshot({"compare", "a", "b"});
+  EXPECT_EQ(other.status, 0);
+  EXPECT_EQ(std::ranges::count(other.error, '\n'), 1) << other.error;
+  EXPECT_THAT(other.error, HasSubstr("different episodes"));
+  EXPECT_THAT(other.out, Not(HasSubstr("b (")));
+}
+
+TEST_F(CliUncertainty, ReportsDrawTheNewFigures) {
+  train("run");
+  ASSERT_EQ(kshot({"evaluate", "run", "--quiet"}).status, 0);
+  ASSERT_EQ(kshot({"report", "run", "--quick", "--out", "r.html"}).status, 0);
+  EXPECT_THAT(slurp(folder_ / "r.html"),
+              AllOf(HasSubstr("Probability integral transform"), HasSubstr("sharpness")));
+}
+
+TEST_F(CliUncertainty, AClassifierIsCalibratedOrSaysThatItHasNoValidationClasses) {
+  write_class_file(folder_ / "i.kshot", {});
+  put_file(folder_ / "k.toml", R"(algorithm = "protonet"
+data = { source = "file", path = "i.kshot", ways = 3, shots = 1, queries = 5 }
+evaluate.episodes = 20
+[network]
+type = "sequential"
+input = [1, 6, 6]
+layers = [ { type = "flatten" }, { type = "linear", out = 3 } ]
+[train]
+steps = 2
+meta_batch = 4
+validate_every = 0
+)");
+  ASSERT_EQ(kshot({"train", "k.toml", "--out", "run", "--quiet"}).status, 0);
+  const Outcome calibrated = kshot({"calibrate", "run"});
+  ASSERT_EQ(calibrated.status, 0) << calibrated.error;
+  EXPECT_THAT(calibrated.out, AllOf(HasSubstr("temperature "), HasSubstr("ECE ")));
+  const Outcome evaluated = kshot({"evaluate", "run", "--calibrated"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_THAT(evaluated.out, AllOf(HasSubstr("protonet, calibrated"), HasSubstr("AURC")));
+  ASSERT_EQ(kshot({"report", "run", "--quick", "--out", "r.html"}).status, 0);
+  EXPECT_THAT(slurp(folder_ / "r.html"),
+              AllOf(HasSubstr("Risk and coverage"), HasSubstr("PROTONET, calibrated")));
+  write_class_file(folder_ / "none.kshot", {.validation = 0});
+  const Outcome none = kshot(
+      {"calibrate", "run", "--set", "data.path=none.kshot", "--allow-changed-data", "--quiet"});
+  EXPECT_EQ(none.status, 2);
+  EXPECT_THAT(none.error, HasSubstr("validation"));
+}
+
+}  // namespace
+}  // namespace kshot::test
