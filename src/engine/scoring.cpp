@@ -56,7 +56,8 @@ IntervalScore interval(const metrics::Interval& i) {
   return {i.value, i.low, i.high};
 }
 
-/// At most 200 points: those that first reach each half percent of coverage, the last among them.
+/// At most 200 points: those that first reach each of 199 equal steps of coverage, the last among
+/// them.
 std::vector<RiskCoveragePoint> thinned(const std::vector<metrics::RiskPoint>& points) {
   std::vector<RiskCoveragePoint> kept;
   double next = 0.0;
@@ -64,7 +65,7 @@ std::vector<RiskCoveragePoint> thinned(const std::vector<metrics::RiskPoint>& po
     const metrics::RiskPoint& p = points[i];
     if (p.coverage + 1e-12 < next && i + 1 < points.size()) continue;
     kept.push_back({p.threshold, p.coverage, p.risk});
-    next = (std::floor(200.0 * p.coverage + 1e-9) + 1.0) / 200.0;
+    next = (std::floor(199.0 * p.coverage + 1e-9) + 1.0) / 199.0;
   }
   return kept;
 }

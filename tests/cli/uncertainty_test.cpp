@@ -30,7 +30,9 @@ class CliUncertainty : public Cli {
                                         "--set",
                                         "loss.type=gaussian_nll",
                                         "--set",
-                                        "loss.noise_std=1"};
+                                        "loss.noise_std=1",
+                                        "--set",
+                                        "inner.learning_rate=0.0005"};
     command.insert(command.end(), more.begin(), more.end());
     const Outcome outcome = kshot(command);
     ASSERT_EQ(outcome.status, 0) << outcome.error;
@@ -130,7 +132,7 @@ TEST_F(CliUncertainty, RunsAreComparedOnTheSameEpisodes) {
   ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--episodes", "50"}).status, 0);
   EXPECT_THAT(kshot({"compare", "a", "b"}).out, HasSubstr("b (30 episodes)"));
   ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--seed", "5"}).status, 0);
-  const Outcome other = kshot({"compare", "a", "b"});
+  const Outcome other = kshot({"compare", "a", "b", "--out", "other.html"});
   EXPECT_EQ(other.status, 0);
   EXPECT_EQ(std::ranges::count(other.error, '\n'), 1) << other.error;
   EXPECT_THAT(other.error, HasSubstr("different episodes"));

@@ -79,7 +79,7 @@ std::array<Interval, 11> all_of(const UncertaintyStatistics& s) {
 
 TEST(EpisodeAnswers, StatisticsAndIntervalsAreThoseOfTheRows) {
   for (const BinEdges edges : {BinEdges::right, BinEdges::left}) {
-    const UncertaintyOptions options{.bins = 15, .edges = edges, .coverage = 0.8, .risk = 0.55};
+    const UncertaintyOptions options{.bins = 15, .edges = edges, .coverage = 0.8, .risk = 0.8};
     constexpr std::size_t count = 12;
     EpisodeAnswers gathered(options);
     std::vector<Rows> episodes;
