@@ -88,17 +88,12 @@ def override_list(overrides: Overrides) -> list[str]:
 
 
 @contextmanager
-def _messages(lines: bool = False) -> Iterator[None]:
-    """The program's messages with Python's names: `overrides` is the program's --set.
-
-    Without `lines` the numbers of lines are left out: those of a dict's text are not the caller's.
-    """
+def _without_lines() -> Iterator[None]:
+    """Messages without the numbers of lines: a dict has none."""
     try:
         yield
     except _core.ConfigError as error:
-        message = re.sub(r"^--set: ", "overrides: ", str(error))
-        if not lines:
-            message = re.sub(r"^configuration:\d+: ", "configuration: ", message)
+        message = re.sub(r"^configuration:\d+: ", "configuration: ", str(error))
         raise _core.ConfigError(message) from None
 
 
@@ -116,15 +111,14 @@ class Config:
     def __init__(self, source: ConfigLike, overrides: Overrides = None) -> None:
         changes = override_list(overrides)
         if isinstance(source, Config):
-            with _messages():
+            with _without_lines():
                 self._native = _core.Config.parse(source.to_toml(), "configuration", changes)
         elif isinstance(source, Mapping):
             text = "".join(f"{_dotted(p)} = {_literal(p, v)}\n" for p, v in _leaves(source))
-            with _messages():
+            with _without_lines():
                 self._native = _core.Config.parse(text, "configuration", changes)
         elif isinstance(source, (str, os.PathLike)):
-            with _messages(lines=True):
-                self._native = _core.Config.load(os.fspath(source), changes)
+            self._native = _core.Config.load(os.fspath(source), changes)
         else:
             raise TypeError(
                 "config: expected a path, a dict or a kshot.Config, got " + type(source).__name__
@@ -133,9 +127,7 @@ class Config:
     @classmethod
     def parse(cls, text: str, overrides: Overrides = None) -> Config:
         """Reads TOML text."""
-        changes = override_list(overrides)
-        with _messages(lines=True):
-            return cls._of(_core.Config.parse(text, "configuration", changes))
+        return cls._of(_core.Config.parse(text, "configuration", override_list(overrides)))
 
     @classmethod
     def template(cls, algorithm: str) -> Config:

@@ -132,7 +132,7 @@ nb::dict to_dict(const std::vector<Prediction>& predictions) {
 class SharedLearner {
  public:
   SharedLearner(const std::filesystem::path& run, const LearnerOptions& options)
-      : learner_(run, options) {}
+      : learner_(override_errors([&] { return Learner(run, options); })) {}
 
   nb::object predict(const Support& support, const Floats& query, bool every_step) const {
     guard_.check("Learner");
@@ -201,7 +201,7 @@ std::vector<int> input_shape(const Network& network) {
 class SharedEmbedder {
  public:
   SharedEmbedder(const std::filesystem::path& run, const EmbedderOptions& options)
-      : embedder_(run, options) {}
+      : embedder_(override_errors([&] { return Embedder(run, options); })) {}
 
   nb::object embed(const Floats& x) const {
     guard_.check("Embedder");

@@ -125,7 +125,8 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
                                              const EvaluatorOptions& options,
                                              const std::filesystem::path& out) {
   const nb::gil_scoped_release release;
-  Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
+  Evaluator evaluator = override_errors(
+      [&] { return source ? Evaluator(run, source, options) : Evaluator(run, options); });
   std::optional<io::OutputFile> file;
   if (!out.empty()) file.emplace(out, io::OutputKind::evaluation);
   const Evaluation result = evaluator.run();

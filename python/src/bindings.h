@@ -21,6 +21,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kshot/kshot.h"
@@ -56,11 +57,25 @@ nb::object to_numpy(std::vector<T> values, const std::vector<std::size_t>& shape
   return nb::cast(nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(), owner));
 }
 
+/// Calls `body`. What it refuses of the overrides, which the program calls --set, becomes a
+/// ConfigError that calls them overrides.
+template <typename Body>
+auto override_errors(const Body& body) {
+  constexpr std::string_view program = "--set: ";
+  try {
+    return body();
+  } catch (const Error& error) {
+    const std::string_view message = error.what();
+    if (!message.starts_with(program)) throw;
+    throw ConfigError("overrides: " + std::string(message.substr(program.size())));
+  }
+}
+
 /// Calls `body` and turns its Error into a ConfigError with the same message.
 template <typename Body>
 auto config_errors(const Body& body) {
   try {
-    return body();
+    return override_errors(body);
   } catch (const DeviceError&) {
     throw;
   } catch (const Error& error) {

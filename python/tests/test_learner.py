@@ -311,6 +311,13 @@ def test_a_run_that_is_not_there(tmp_path):
         kshot.load(tmp_path / "nothing")
 
 
+def test_overrides_that_do_not_fit(maml):
+    with pytest.raises(kshot.ConfigError, match="^overrides: evaluate.stepz: unknown key"):
+        kshot.load(maml, overrides={"evaluate.stepz": 3})
+    with pytest.raises(kshot.ConfigError, match="^overrides: evaluate.episodes: expected"):
+        kshot.evaluate(maml, episodes=0)
+
+
 def test_devices(maml):
     with pytest.raises(kshot.DeviceError):
         kshot.load(maml, device="cuda:97")
