@@ -111,7 +111,8 @@ void take_classes(Keywords& keywords, io::ClassImport& options) {
   keywords.take("min_examples", options.min_examples);
 }
 
-/// Runs an import; Ctrl-C ends it, and then nothing is at the output.
+/// Runs an import. Ctrl-C ends those that report their progress (pictures), and then nothing is at
+/// the output; the others end first.
 template <typename Options>
 nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
                      io::ImportSummary (*import)(const Options&)) {

@@ -126,18 +126,22 @@ def test_evaluation_of_classes(protonet, tmp_path):
         kshot.evaluate(protonet, episodes=0)
 
 
-def test_embeddings(runs, class_file, tmp_path):
+@pytest.fixture(scope="module")
+def classifier(runs, class_file):
     data = {"source": "file", "path": class_file, "ways": 3, "shots": 2, "queries": 3}
-    run = trained(
+    return trained(
         runs / "classifier",
         small("maml", network={"layers": [6, 8, 3]}, loss={"type": "cross_entropy"}, data=data),
     )
-    embedder = kshot.Embedder(run, device="cpu")
+
+
+def test_embeddings(runs, classifier, tmp_path):
+    embedder = kshot.Embedder(classifier, device="cpu")
     assert embedder.input_shape == (6,) and embedder.features == 8
     x = np.load(runs / "classes.npy").reshape(-1, 6)
     features = embedder(x)
     assert features.shape == (240, 8) and features.dtype == np.float32
-    written = kshot.embed(run, tmp_path / "f.npz", device="cpu")
+    written = kshot.embed(classifier, tmp_path / "f.npz", device="cpu")
     assert written.rows == 240 and written.features == 8
     stored = np.load(tmp_path / "f.npz")
     assert stored["x"].shape == (240, 8)
@@ -184,3 +188,24 @@ def test_the_interpreter_exits_quietly(maml):
 def test_version():
     text = Path(__file__).parents[2].joinpath("CMakeLists.txt").read_text()
     assert f"project(kshot VERSION {kshot.__version__}" in text
+
+
+def test_an_embedding_that_is_interrupted_leaves_nothing(classifier, tmp_path):
+    class Alarm(Exception):
+        pass
+
+    def ring(number, frame):
+        raise Alarm
+
+    np.save(tmp_path / "x.npy", np.ones((20, 20000, 6), np.float32))
+    kshot.import_arrays(tmp_path / "x.npy", tmp_path / "x.kshot", fractions=[0.6, 0.2, 0.2])
+    embedder = kshot.Embedder(classifier, device="cpu", threads=1)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with pytest.raises(Alarm):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            embedder.embed_file(tmp_path / "f.kshot", tmp_path / "x.kshot")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.kshot", "x.npy"]
