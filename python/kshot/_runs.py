@@ -174,6 +174,7 @@ class Score:
 
     name: str
     inner_steps: int | None  #: None for a baseline
+    calibrated: bool  #: after what `kshot calibrate` fitted
     accuracy: Statistic | None
     auroc: Statistic | None
     brier: Statistic | None
@@ -181,13 +182,41 @@ class Score:
     mse: Statistic | None
     r2: Statistic | None
     nll: Statistic | None
+    entropy: Statistic | None
+    mutual_information: Statistic | None
+    crps: Statistic | None
+    sharpness: Statistic | None
+    epistemic_variance: Statistic | None
+    aleatoric_variance: Statistic | None
     coverage: dict[float, Statistic]
-    #: Scores of the single episodes by name: "accuracy", "mse", ...
+    #: Scores of the single episodes by name: "accuracy", "mse", ...; "coverage" is
+    #: [levels, episodes].
     per_episode: dict[str, npt.NDArray[np.float64]] = field(repr=False)
 
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
+
+
+def _numbers(values: Any) -> Any:
+    """Numbers in nested lists, NaN where JSON has null."""
+    return [_numbers(v) if isinstance(v, list) else _number(v) for v in values]
+
+
+_STATISTICS = (
+    "accuracy",
+    "auroc",
+    "brier",
+    "mse",
+    "r2",
+    "nll",
+    "entropy",
+    "mutual_information",
+    "crps",
+    "sharpness",
+    "epistemic_variance",
+    "aleatoric_variance",
+)
 
 
 def _statistic(d: Any) -> Statistic | None:
@@ -201,17 +230,12 @@ def _score(d: Mapping[str, Any]) -> Score:
     return Score(
         name=d["name"],
         inner_steps=d.get("inner_steps"),
-        accuracy=_statistic(d.get("accuracy")),
-        auroc=_statistic(d.get("auroc")),
-        brier=_statistic(d.get("brier")),
+        calibrated=d.get("calibrated", False),
+        **{name: _statistic(d.get(name)) for name in _STATISTICS},
         ece=_number(d["ece"]) if "ece" in d else None,
-        mse=_statistic(d.get("mse")),
-        r2=_statistic(d.get("r2")),
-        nll=_statistic(d.get("nll")),
         coverage={level: s for level, s in coverage.items() if s is not None},
         per_episode={
-            name: np.array([_number(v) for v in values])
-            for name, values in d.get("per_episode", {}).items()
+            name: np.array(_numbers(values)) for name, values in d.get("per_episode", {}).items()
         },
     )
 
@@ -241,7 +265,7 @@ class Evaluation:
         rows = []
         for score in self.steps + self.baselines:
             row: dict[str, Any] = {"name": score.name, "inner_steps": score.inner_steps}
-            for name in ("accuracy", "auroc", "brier", "mse", "r2", "nll"):
+            for name in _STATISTICS:
                 statistic = getattr(score, name)
                 if statistic is not None:
                     row[name] = statistic.mean

@@ -107,6 +107,7 @@ def test_evaluation_is_the_programs(maml):
     assert len(result.last.per_episode["mse"]) == 30
     np.testing.assert_allclose(result.last.per_episode["mse"].mean(), result.last.mse.mean)
     assert all(s.inner_steps is None for s in result.baselines)
+    assert all(len(scores.T) == 30 for scores in result.last.per_episode.values())
     assert "maml" in result.table
     assert json.loads((maml.folder / "evaluation.json").read_text()) == result.data
 
