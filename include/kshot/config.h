@@ -41,7 +41,7 @@ enum class RateKind { weight, layer };
 enum class AbmlRates { fixed, layer, weight };
 enum class OptimizerKind { adam, sgd };
 enum class ScheduleKind { constant, cosine, step };
-enum class DataKind { sinusoid, sine_line, file };
+enum class DataKind { sinusoid, sine_line, wheel, file };
 enum class Estimator { weight, flipout, local };
 enum class InnerData { support, all };
 enum class Latents { per_example, one };
@@ -203,7 +203,9 @@ struct Config {
     double amplitude_low = 0.1, amplitude_high = 5.0;  ///< sinusoid
     double line_limit = 3.0;                           ///< sine_line
     double x_low = -5.0, x_high = 5.0;                 ///< sinusoid
-    double noise_std = 0.0;                            ///< sinusoid
+    double noise_std = 0.0;                            ///< sinusoid, wheel
+    int problems = 64;      ///< wheel: training problems; 0: no end of them
+    bool all_arms = false;  ///< wheel: every context gives a row per arm
     bool operator==(const DataTable&) const = default;
   } data;
 

@@ -71,6 +71,7 @@ struct PredictOptions {
   int samples = 1;  ///< posterior samples; point estimates give one, whatever is asked
   backend::NormStatistics statistics = backend::NormStatistics::batch;
   bool every_step = true;  ///< predictions after 0, 1, ..., steps inner steps; else after the last
+  bool covariance = false;  ///< EpisodePrediction::covariance is asked for
 };
 
 /// One algorithm on one wave. Not thread-safe; owned by one worker.
@@ -99,6 +100,9 @@ class TaskProgram {
   /// [query rows, outputs], where the method itself gives one; else no block. `outputs` are then
   /// its means.
   virtual backend::Block predictive_variance() const { return {}; }
+  /// After predict, for one output: the covariance of the function values of all query rows,
+  /// without noise, [query rows, query rows], where the method itself gives one; else no block.
+  virtual backend::Block predictive_covariance() { return {}; }
   /// After predict: the adapted state, e.g. {"theta", block} or {"mu", ...}, {"log_sigma", ...}.
   struct NamedBlock {
     std::string name;

@@ -117,6 +117,7 @@ class ClosedFormProgram final : public TaskProgram {
     visit(0, 0, head_->outputs().block);
   }
   Block predictive_variance() const override { return head_->variance().block; }
+  Block predictive_covariance() override { return head_->covariance().block; }
   /// The network is the same for every task.
   std::vector<NamedBlock> adapted() const override { return {{"theta", weights_}}; }
 

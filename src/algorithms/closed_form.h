@@ -53,6 +53,9 @@ class Head {
   /// After predict: variances of the prediction, noise included, [Q, targets]; none for a head
   /// without a predictive distribution.
   virtual backend::Matrix variance() const { return {}; }
+  /// After predict, for one target: covariance of the function values of all query rows, without
+  /// noise, [Q, Q], computed by the call; none for a head without a predictive distribution.
+  virtual backend::Matrix covariance() { return {}; }
 
  protected:
   backend::Matrix matrix(int rows, int columns) { return d_.la.matrix(rows, columns); }

@@ -157,6 +157,13 @@ class AlpacaHead final : public LinearHead {
   }
   Matrix outputs() const override { return mean_; }
   Matrix variance() const override { return variance_; }
+  Matrix covariance() override {
+    if (d_.targets != 1) return {};
+    if (!covariance_) covariance_ = matrix(d_.query, d_.query);
+    posterior_.covariance(u_q_, one_, covariance_);
+    d_.la.multiply(covariance_, 1.0, covariance_, noise_);
+    return covariance_;
+  }
 
  private:
   Matrix square() { return matrix(d_.features + 1, d_.features + 1); }
@@ -167,6 +174,7 @@ class AlpacaHead final : public LinearHead {
     d_.la.product(g_factor_, -1.0, transposed(g), u, true);
   }
 
+  Matrix covariance_;  ///< made when it is first asked for
   Matrix factor_, g_factor_, u_s_, u_q_, one_, g_one_, r_, mean_, ratio_, g_ratio_, noise_,
       g_noise_, variance_, g_variance_;
 };

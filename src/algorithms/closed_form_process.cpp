@@ -166,6 +166,16 @@ class DktHead final : public Head {
   }
   Matrix outputs() const override { return mean_; }
   Matrix variance() const override { return variance_; }
+  Matrix covariance() override {
+    if (d_.targets != 1) return {};
+    if (!k_qq_) {
+      k_qq_ =
+          std::make_unique<KernelMatrix>(d_, kernel_, Set::query, d_.query, Set::query, d_.query);
+    }
+    k_qq_->compute(d_.z_q, d_.z_q, parameters());
+    if (d_.support > 0) posterior_.subtract_explained(k_qq_->k());
+    return k_qq_->k();
+  }
 
  private:
   // ---- parameters, in the order of dkt_head ----
@@ -301,6 +311,7 @@ class DktHead final : public Head {
   Matrix prior_variance_, squares_, slope_, explained_, row_variance_, g_row_variance_;
   Matrix g_explained_, ones_, variance_, g_variance_, g_k_ss_, g_k_qs_;
   std::unique_ptr<KernelMatrix> k_all_;
+  std::unique_ptr<KernelMatrix> k_qq_;  ///< made when it is first asked for
   Matrix z_all_, g_z_all_, r_all_, alpha_, own_all_, a_, l_, g_a_, one_, share_, value_;
 };
 

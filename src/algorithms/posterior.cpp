@@ -38,6 +38,10 @@ void KernelPosterior::predict(const Matrix& k_ss, const Matrix& k_qs, const Matr
   la_.sum(explained, 1.0, half_, half_);
 }
 
+void KernelPosterior::subtract_explained(const Matrix& c) {
+  la_.product(c, -1.0, half_, transposed(half_), true);
+}
+
 void KernelPosterior::pullback(const Matrix& k_qs, const Matrix& g_mean, const Matrix& g_explained,
                                const Matrix& g_k_ss, const Matrix& g_k_qs, const Matrix& g_noise,
                                const Matrix& g_r) {
@@ -102,6 +106,16 @@ void LinearPosterior::predict(const Matrix& x_s, const Matrix& x_q, const Matrix
   la_.product(k_qs_, 1.0, x_q, transposed(x_s));
   kernel_.predict(k_ss_, k_qs_, noise, r, jittered, mean_, explained_);
   if (variance_) wave_.axpy(variance_.block, -1.0, explained_.block);
+}
+
+void LinearPosterior::covariance(const Matrix& x_q, const Matrix& noise, const Matrix& c) {
+  if (primal_) {
+    la_.product(c, 1.0, half_, transposed(half_));
+    la_.multiply(c, 1.0, c, noise);
+    return;
+  }
+  la_.product(c, 1.0, x_q, transposed(x_q));
+  if (!empty_) kernel_.subtract_explained(c);
 }
 
 void LinearPosterior::pullback(const Matrix& x_s, const Matrix& x_q, const Matrix& noise,

@@ -24,6 +24,9 @@ class KernelPosterior {
                const backend::Matrix& noise, const backend::Matrix& r,
                const backend::Matrix& jittered, const backend::Matrix& mean,
                const backend::Matrix& explained);
+  /// After predict with `explained`: c [Q, Q] -= K_QS A^-1 K_SQ. With the prior covariance of the
+  /// query rows in c, this leaves the posterior covariance of f.
+  void subtract_explained(const backend::Matrix& c);
   /// After predict, from the gradients by mean and, where given, by explained: overwrites g_k_ss
   /// (not symmetric), g_k_qs and g_r; adds to g_noise.
   void pullback(const backend::Matrix& k_qs, const backend::Matrix& g_mean,
@@ -53,6 +56,9 @@ class LinearPosterior {
   const backend::Matrix& mean() const { return mean_; }
   /// [Q, 1], without the noise; none without with_variance.
   const backend::Matrix& variance() const { return variance_; }
+  /// After predict with_variance: overwrites c [Q, Q] with the posterior covariance of f.
+  void covariance(const backend::Matrix& x_q, const backend::Matrix& noise,
+                  const backend::Matrix& c);
 
   /// After predict: overwrites g_x_s, g_x_q and g_r; adds to g_noise. g_variance: none without
   /// with_variance.

@@ -44,6 +44,13 @@ int run_evaluate(const EvaluateArguments& arguments);
 EvaluatorOptions evaluator_options(const EvaluateArguments& arguments);
 /// Fits a temperature or a variance factor; `split` and `out` are used as in run_evaluate.
 int run_calibrate(const EvaluateArguments& arguments);
+struct BanditArguments {
+  std::string config, out = "bandit.json";
+  std::vector<std::string> set;
+  bool quiet = false, reference = false;
+  Machine machine;
+};
+int run_bandit(const BanditArguments& arguments);
 
 struct AdaptArguments {
   std::string run, query, out = "adapted";

@@ -64,6 +64,7 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
     add_train();
     add_evaluate();
     add_calibrate();
+    add_bandit();
     add_adapt();
     add_embed();
     add_report();
@@ -236,6 +237,27 @@ holds for that checkpoint, for as many inner steps and as many samples. Nothing 
     add_changed_data(sub, calibrate_.allow_changed_data);
     add_machine(sub, calibrate_.machine);
     sub->callback([this] { status_ = run_calibrate(calibrate_); });
+  }
+
+  void add_bandit() {
+    CLI::App* sub = command("bandit", "Agents in contextual bandits, side by side",
+                            R"(Examples:
+  kshot bandit configs/bandit-wheel.toml
+  kshot bandit configs/bandit-wheel.toml --set delta=0.95 --set steps=80000 --out long.json
+  kshot bandit --reference
+
+Plays the environment of the configuration (wheel, mushroom, shuttle or adult) with each of its
+agents: uniform, linear_ts, epsilon_greedy, neural_linear, and training runs. All agents see the same
+contexts and rewards. The table on standard output gives the regret in percent of the uniform agent's;
+--out is JSON with the regret of every trial, and a page with plots beside it (.html). How to write
+agents and environments of one's own: docs/bandits.md.)");
+    sub->add_option("config", bandit_.config, "Environment, agents and how long (TOML)");
+    sub->add_flag("--reference", bandit_.reference, "Every key of the configuration, as a table");
+    sub->add_flag("--quiet", bandit_.quiet, "No progress");
+    sub->add_option("--out", bandit_.out, "JSON file")->type_name("FILE")->capture_default_str();
+    add_set(sub, bandit_.set);
+    add_machine(sub, bandit_.machine);
+    sub->callback([this] { status_ = run_bandit(bandit_); });
   }
 
   void add_adapt() {
@@ -443,6 +465,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   int status_ = 0;
   TrainArguments train_;
   EvaluateArguments evaluate_, calibrate_;
+  BanditArguments bandit_;
   AdaptArguments adapt_;
   EmbedArguments embed_;
   ReportArguments report_;

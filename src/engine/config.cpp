@@ -4,11 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <limits>
 #include <list>
 #include <map>
@@ -17,23 +13,9 @@
 #include <utility>
 
 #include "config_schema.h"
-#include "engine/config_characters.h"
+#include "engine/toml_text.h"
+#include "episodes/wheel.h"
 #include "kshot/error.h"
-
-namespace kshot {
-/// A text that breaks an assertion of the parser.
-struct BrokenToml {};
-[[noreturn]] void refuse_broken_toml() {
-  throw BrokenToml();
-}
-}  // namespace kshot
-
-// The parser asserts what some texts break ("seed = [}"). Where assertions are off it assumes it
-// instead, so that such a text would be undefined behaviour. Here it is refused like any other
-// malformed text.
-#undef NDEBUG
-#define TOML_ASSERT(expr) ((expr) ? void() : kshot::refuse_broken_toml())
-#include <toml++/toml.h>
 
 namespace kshot {
 namespace {
@@ -45,13 +27,6 @@ using Locate = std::function<std::string(std::string_view path)>;
 
 [[noreturn]] void fail(const std::string& where, const std::string& path, const std::string& what) {
   throw Error(fmt::format("{}: {}: {}", where, path, what));
-}
-
-std::string_view trim(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  const auto first = text.find_first_not_of(blanks);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(blanks) - first + 1);
 }
 
 // ---- did you mean ----
@@ -355,24 +330,6 @@ class ValueReader {
 
 // ---- the file and what --set changes in it ----
 
-std::string one_line(std::string_view text) {
-  std::string result(trim(text));
-  std::replace(result.begin(), result.end(), '\n', ' ');
-  return result;
-}
-
-/// A text with a character that must not reach the parser.
-struct StrayCharacter : BrokenToml {
-  explicit StrayCharacter(std::size_t at) : line(at) {}
-  std::size_t line;  ///< from 1
-};
-
-/// Throws BrokenToml or toml::parse_error for what is not TOML.
-toml::table parse_toml(std::string_view text) {
-  if (const std::size_t line = line_of_stray_character(text); line > 0) throw StrayCharacter(line);
-  return toml::parse(text);
-}
-
 bool is_toml_value(std::string_view text) {
   try {
     return parse_toml("v = " + std::string(text)).size() == 1;
@@ -381,33 +338,6 @@ bool is_toml_value(std::string_view text) {
   } catch (const BrokenToml&) {
     return false;
   }
-}
-
-/// The line, from 1, of a text that breaks an assertion of the parser, which does not say where it
-/// was: the last line of the shortest beginning that breaks it.
-std::size_t broken_line(std::string_view text) {
-  std::vector<std::size_t> ends;  // of the lines
-  for (std::size_t at = 0; at < text.size();) {
-    at = std::min(text.find('\n', at), text.size() - 1) + 1;
-    ends.push_back(at);
-  }
-  const auto breaks = [&](std::size_t lines) {
-    try {
-      static_cast<void>(toml::parse(text.substr(0, ends[lines - 1])));
-      return false;
-    } catch (const toml::parse_error&) {
-      return false;
-    } catch (const BrokenToml&) {
-      return true;
-    }
-  };
-  // The whole text breaks it, and no line does.
-  std::size_t whole = 0, broken = ends.size();
-  while (broken - whole > 1) {
-    const std::size_t middle = whole + (broken - whole) / 2;
-    (breaks(middle) ? broken : whole) = middle;
-  }
-  return broken;
 }
 
 /// Puts quotes around the bare words of a list or inline table: [head.*, "x"] -> ["head.*", "x"].
@@ -467,20 +397,7 @@ struct Entry {
 class Document {
  public:
   Document(const std::string& text, std::string origin) : origin_(std::move(origin)) {
-    try {
-      file_ = parse_toml(text);
-    } catch (const StrayCharacter& stray) {
-      throw Error(
-          fmt::format("{}:{}: not TOML: a character outside ASCII stands outside of quotes "
-                      "and comments",
-                      origin_, stray.line));
-    } catch (const toml::parse_error& error) {
-      throw Error(fmt::format("{}:{}: not TOML: {}", origin_, error.source().begin.line,
-                              one_line(error.description())));
-    } catch (const BrokenToml&) {
-      throw Error(fmt::format("{}:{}: not TOML: expected KEY = VALUE, with a whole value", origin_,
-                              broken_line(text)));
-    }
+    file_ = read_toml(text, origin_);
     for (const auto& [key, node] : file_) {
       const std::string name(key.str());
       if (is_table(name)) {
@@ -917,26 +834,7 @@ void check_config(Config config, const Locate& locate) {
 }  // namespace
 
 Config Config::load(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  std::error_code code;
-  if (std::filesystem::is_directory(file, code)) {
-    throw Error(fmt::format("{}: a folder, expected a TOML file", file.string()));
-  }
-  std::ifstream stream(file, std::ios::binary);
-  // A device such as /dev/zero has no end, and no configuration is as long as this.
-  constexpr std::size_t longest = std::size_t{1} << 24;
-  std::string text(stream ? longest + 1 : 0, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!stream.eof() && stream.gcount() == static_cast<std::streamsize>(text.size()) &&
-      !text.empty()) {
-    throw Error(
-        fmt::format("{}: more than {} bytes; expected a TOML file", file.string(), longest));
-  }
-  if (!stream.eof()) {
-    throw Error(
-        fmt::format("{}: cannot read the configuration: {}", file.string(), std::strerror(errno)));
-  }
-  text.resize(static_cast<std::size_t>(stream.gcount()));
-  return parse(text, file.string(), overrides);
+  return parse(read_toml_file(file), file.string(), overrides);
 }
 
 Config Config::parse(const std::string& text, const std::string& origin,
@@ -965,21 +863,25 @@ void Config::check_data(const std::string& origin) const {
     return;
   }
   if (data.source != DataKind::file) {
-    const char* const name = data.source == DataKind::sinusoid ? "sinusoid" : "sine_line";
+    const char* const name = data.source == DataKind::sinusoid    ? "sinusoid"
+                             : data.source == DataKind::sine_line ? "sine_line"
+                                                                  : "wheel";
+    const int inputs = data.source == DataKind::wheel ? wheel_inputs : 1;
     if (loss.type == LossType::cross_entropy) {
       fail(origin, "data.source",
            fmt::format("{} gives numbers, but loss.type = \"cross_entropy\" needs class labels; "
                        "expected data.source = \"file\" and a data.path, or loss.type = \"mse\"",
                        name));
     }
-    if (is_closed_form(algorithm) && built.input().size() != 1) {
+    const std::string expected = fmt::format("{} input{}", inputs, inputs > 1 ? "s" : "");
+    if (is_closed_form(algorithm) && built.input().size() != inputs) {
       fail(origin, "network",
-           fmt::format("expected 1 input for data.source = \"{}\", got {}", name,
+           fmt::format("expected {} for data.source = \"{}\", got {}", expected, name,
                        built.input().size()));
     }
-    if (!is_closed_form(algorithm) && (built.input().size() != 1 || built.outputs() != 1)) {
+    if (!is_closed_form(algorithm) && (built.input().size() != inputs || built.outputs() != 1)) {
       fail(origin, "network",
-           fmt::format("expected 1 input and 1 output for data.source = \"{}\", got {} and {}",
+           fmt::format("expected {} and 1 output for data.source = \"{}\", got {} and {}", expected,
                        name, built.input().size(), built.outputs()));
     }
   } else if (loss.type == LossType::cross_entropy && !is_closed_form(algorithm) &&

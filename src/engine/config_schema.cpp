@@ -123,6 +123,7 @@ struct Names<DataKind> {
   static constexpr Named<DataKind> list[] = {
       {"sinusoid", DataKind::sinusoid},
       {"sine_line", DataKind::sine_line},
+      {"wheel", DataKind::wheel},
       {"file", DataKind::file},
   };
 };
@@ -292,6 +293,8 @@ std::vector<Key> make_keys() {
   const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
   const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
   const When sine_line = {{"data.source", {"sine_line"}}};
+  const When wheel = {{"data.source", {"wheel"}}};
+  const When noisy = {{"data.source", {"sinusoid", "sine_line", "wheel"}}};
   const When file = {{"data.source", {"file"}}};
   const When few_shot = {{"data.episodes", {"few_shot"}}};
   const When adam = {{"optimizer.type", {"adam"}}};
@@ -538,6 +541,7 @@ std::vector<Key> make_keys() {
        .doc =
            "`sinusoid`: y = amplitude sin(x - phase), phase in [0, pi], drawn as needed; "
            "`sine_line`: every other task, at random, is a line y = slope x + intercept instead; "
+           "`wheel`: rewards of a wheel bandit (docs/bandits.md), drawn as needed; "
            "`file`: what `kshot import` wrote."},
       {KSHOT_TABLE_KEY(data, path), .required = true, .when = file,
        .doc = "The data file; a relative path starts at the working directory."},
@@ -598,8 +602,16 @@ std::vector<Key> make_keys() {
        .doc = "Slopes and intercepts of lines are uniform within +- this."},
       {KSHOT_TABLE_KEY(data, x_low), .when = sinusoid, .doc = "Inputs are uniform from here..."},
       {KSHOT_TABLE_KEY(data, x_high), .when = sinusoid, .doc = "...to here."},
-      {KSHOT_TABLE_KEY(data, noise_std), .range = at_least(0), .when = sinusoid,
-       .doc = "Standard deviation of Gaussian noise on the targets."},
+      {KSHOT_TABLE_KEY(data, noise_std), .range = at_least(0), .when = noisy,
+       .doc = "Standard deviation of Gaussian noise on the targets; `wheel`: on the rewards, which "
+              "the literature gives 0.01 (some codes 0.05)."},
+      {KSHOT_TABLE_KEY(data, problems), .range = between(0, most_tasks), .when = wheel,
+       .unit = "problems",
+       .doc = "Training tasks come from so many problems, fixed by the seed, with new rows every "
+              "time; 0: every task is a new problem."},
+      {KSHOT_TABLE_KEY(data, all_arms), .when = wheel,
+       .doc = "`false`: a row is a context, one arm and its reward. `true`: every context gives one "
+              "row per arm, and `shots` and `queries` count contexts."},
 
       // ---- optimizer
       {KSHOT_TABLE_KEY(optimizer, type), .doc = "Rule of the meta-update."},

@@ -120,6 +120,21 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
           p.diverged || !std::ranges::all_of(p.std, [](double v) { return std::isfinite(v); });
     }
   }
+  const backend::Block covariance =
+      options.covariance ? program.predictive_covariance() : backend::Block{};
+  if (covariance) {
+    const auto width = static_cast<std::size_t>(program.wave().rows(backend::Set::query));
+    all.resize(static_cast<std::size_t>(count) * width * width);
+    program.wave().download(covariance, all);
+    for (std::size_t t = 0; t < predictions.size(); ++t) {
+      EpisodePrediction& p = predictions[t];
+      const auto rows = static_cast<std::size_t>(p.rows);
+      for (std::size_t row = 0; row < rows; ++row) {
+        const auto values = std::span(all).subspan((t * width + row) * width, rows);
+        p.covariance.insert(p.covariance.end(), values.begin(), values.end());
+      }
+    }
+  }
   return predictions;
 }
 

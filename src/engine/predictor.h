@@ -23,6 +23,9 @@ struct EpisodePrediction {
   /// Predictive standard deviation of the last, noise included, [rows, outputs_n], where the method
   /// itself gives one (TaskProgram::predictive_variance); else empty.
   std::vector<double> std;
+  /// Where PredictOptions::covariance asks for it and the method gives one: the covariance of the
+  /// function values of the query rows, without noise, [rows, rows].
+  std::vector<double> covariance;
 
   // The episode's valid rows; labels or values by TaskShape::target.
   std::span<const float> support_x() const;

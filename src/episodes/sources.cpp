@@ -10,6 +10,7 @@
 
 #include "base/episode_recipe.h"
 #include "base/text.h"
+#include "episodes/wheel.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -53,6 +54,13 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config,
                                             std::shared_ptr<const io::Dataset> file,
                                             std::span<const Split> used) {
   const Config::DataTable& data = config.data;
+  if (data.source == DataKind::wheel) {
+    return make_wheel_source({.support = data.shots,
+                              .query = data.queries,
+                              .noise_std = data.noise_std,
+                              .all_arms = data.all_arms,
+                              .problems = data.problems});
+  }
   if (data.source != DataKind::file) {
     SinusoidOptions options;
     if (data.source == DataKind::sine_line) options.line_share = 0.5;

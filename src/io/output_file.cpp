@@ -72,6 +72,8 @@ bool written_by_kshot(const fs::path& path, OutputKind kind) {
                                               holds(ends.first, "\n  \"norm_statistics\": ")));
     case OutputKind::calibration:
       return ends.first.starts_with("{") && holds(ends.first, calibration_mark);
+    case OutputKind::bandit:
+      return ends.first.starts_with("{") && holds(ends.first, bandit_mark);
     case OutputKind::page:
       // Version 0.1.0 wrote no mark; its colours are unmistakable.
       return ends.first.starts_with("<!DOCTYPE html>") &&
@@ -101,6 +103,8 @@ const char* kind_text(OutputKind kind) {
       return "an evaluation that kshot wrote";
     case OutputKind::calibration:
       return "a calibration that kshot wrote";
+    case OutputKind::bandit:
+      return "a result of kshot bandit";
     case OutputKind::page:
       return "a report that kshot wrote";
     case OutputKind::arrays:

@@ -17,6 +17,7 @@ enum class OutputKind {
   data_file,    ///< .kshot
   evaluation,   ///< JSON of `kshot evaluate`
   calibration,  ///< JSON of `kshot calibrate`
+  bandit,       ///< JSON of `kshot bandit`
   page,         ///< HTML of `kshot report` and `kshot compare`
   arrays,       ///< .npz
   weights,      ///< adapted.safetensors of `kshot adapt`
@@ -58,6 +59,7 @@ class OutputFile {
 /// for arrays into the comment of the archive.
 inline constexpr std::string_view evaluation_mark = "kshot evaluation";
 inline constexpr std::string_view calibration_mark = "kshot calibration";
+inline constexpr std::string_view bandit_mark = "kshot bandit";
 inline constexpr std::string_view page_mark = "<meta name=\"generator\" content=\"kshot\">";
 inline constexpr std::string_view arrays_mark = "written by kshot";
 inline constexpr std::string_view weights_mark = "kshot adapted weights";
