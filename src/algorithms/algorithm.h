@@ -70,7 +70,7 @@ struct PredictOptions {
   int steps = 0;    ///< inner steps
   int samples = 1;  ///< posterior samples; point estimates give one, whatever is asked
   backend::NormStatistics statistics = backend::NormStatistics::batch;
-  bool every_step = true;  ///< predictions after 0, 1, ..., steps inner steps; else after the last
+  bool every_step = true;   ///< predictions after 0, 1, ..., steps inner steps; else after the last
   bool covariance = false;  ///< EpisodePrediction::covariance is asked for
 };
 

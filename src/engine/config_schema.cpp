@@ -610,8 +610,9 @@ std::vector<Key> make_keys() {
        .doc = "Training tasks come from so many problems, fixed by the seed, with new rows every "
               "time; 0: every task is a new problem."},
       {KSHOT_TABLE_KEY(data, all_arms), .when = wheel,
-       .doc = "`false`: a row is a context, one arm and its reward. `true`: every context gives one "
-              "row per arm, and `shots` and `queries` count contexts."},
+       .doc =
+           "`false`: a row is a context, one arm and its reward. `true`: every context gives one "
+           "row per arm, and `shots` and `queries` count contexts."},
 
       // ---- optimizer
       {KSHOT_TABLE_KEY(optimizer, type), .doc = "Rule of the meta-update."},
