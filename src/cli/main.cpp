@@ -242,8 +242,8 @@ holds for that checkpoint, for as many inner steps and as many samples. Nothing 
   void add_bandit() {
     CLI::App* sub = command("bandit", "Agents in contextual bandits, side by side",
                             R"(Examples:
-  kshot bandit configs/bandit-wheel.toml
-  kshot bandit configs/bandit-wheel.toml --set delta=0.95 --set steps=80000 --out long.json
+  kshot bandit configs/bandits/wheel.toml
+  kshot bandit configs/bandits/wheel.toml --set delta=0.95 --set steps=80000 --out long.json
   kshot bandit --reference
 
 Plays the environment of the configuration (wheel, mushroom, shuttle or adult) with each of its
