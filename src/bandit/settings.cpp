@@ -195,7 +195,9 @@ class Reader {
  public:
   explicit Reader(std::string origin) : origin_(std::move(origin)) {}
 
+  /// A value that came with --set has no line.
   [[noreturn]] void fail(const toml::node& node, const std::string& what) const {
+    if (!node.source().begin) throw Error(fmt::format("--set {}", what));
     throw Error(fmt::format("{}:{}: {}", origin_, node.source().begin.line, what));
   }
 

@@ -63,6 +63,7 @@ TEST(Settings, FaultsNameLineAndKey) {
   EXPECT_THAT(fault("seed = [}\n"), HasSubstr("b.toml:1: not TOML"));
   EXPECT_THAT(fault(uniform, {"stepz=5"}), HasSubstr("--set"));
   EXPECT_THAT(fault(uniform, {"steps=a b"}), HasSubstr("--set"));
+  EXPECT_THAT(fault(uniform, {"steps=0"}), ::testing::StartsWith("--set steps: expected"));
 }
 
 TEST(Settings, TheDocumentHasEveryKey) {
