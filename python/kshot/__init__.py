@@ -24,6 +24,7 @@ from ._imports import (
 from ._learner import FittedTask, FittedTasks, Learner, Prediction, Predictions, load
 from ._meta_gradient import MetaGradient, meta_gradient
 from ._runs import (
+    Calibration,
     EmbeddedFile,
     Embedder,
     Evaluation,
@@ -32,6 +33,7 @@ from ._runs import (
     TrainReport,
     TrainResult,
     ValidationReport,
+    calibrate,
     embed,
     evaluate,
     train,
@@ -45,6 +47,7 @@ for _error in (Error, ConfigError, DeviceError):
 del _error
 
 __all__ = [
+    "Calibration",
     "Config",
     "ConfigError",
     "DeviceError",
@@ -66,6 +69,7 @@ __all__ = [
     "TrainResult",
     "ValidationReport",
     "__version__",
+    "calibrate",
     "embed",
     "evaluate",
     "import_arrays",

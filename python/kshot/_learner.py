@@ -387,8 +387,11 @@ class Learner:
         device: str = "auto",
         threads: int = 0,
         overrides: Overrides = None,
+        calibrated: bool = False,
     ) -> None:
-        self._native = _core.Learner(os.fspath(run), device, threads, override_list(overrides))
+        self._native = _core.Learner(
+            os.fspath(run), device, threads, override_list(overrides), calibrated
+        )
 
     @property
     def config(self) -> Config:
@@ -498,10 +501,13 @@ def load(
     device: str = "auto",
     threads: int = 0,
     overrides: Overrides = None,
+    calibrated: bool = False,
 ) -> Learner:
     """Loads a trained run: a run folder (its best checkpoint, else the last) or a checkpoint.
 
     `overrides` change the checkpoint's configuration: `{"evaluate.samples": 100}`.
-    `threads` = 0 uses all cores.
+    `threads` = 0 uses all cores. `calibrated`: predictions are those after what `kshot.calibrate`
+    fitted to the checkpoint; an Error where it was not calibrated, or with other inner steps or
+    another number of samples.
     """
-    return Learner(run, device, threads, overrides)
+    return Learner(run, device, threads, overrides, calibrated)

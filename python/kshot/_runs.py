@@ -294,6 +294,7 @@ def evaluate(
     threads: int = 0,
     progress: bool | None = None,
     allow_changed_data: bool = False,
+    calibrated: bool = False,
 ) -> Evaluation:
     """Evaluates a run on episodes of a split, beside baselines that see the same rows.
 
@@ -301,6 +302,7 @@ def evaluate(
     shots: data.shots. source: tasks of one's own instead of the run's [data].
     out: the file for the numbers (JSON). None: evaluation.json in the run folder, where reports
         look for it; with `source` nothing is written.
+    calibrated: score the predictions after what `kshot.calibrate` fitted, too.
     """
     changes = override_list(overrides)
     keys = {
@@ -330,6 +332,7 @@ def evaluate(
         baselines,
         _progress(progress),
         allow_changed_data,
+        calibrated,
         "" if out is None else os.fspath(out),
     )
     data = json.loads(text)
@@ -340,6 +343,65 @@ def evaluate(
         baselines=[_score(s) for s in data.get("baselines", [])],
         data=data,
         table=table,
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibrate` fitted and wrote."""
+
+    value: float
+    """The temperature (classification), or the factor of the variance (regression)."""
+    description: str
+    """ "temperature 1.43" or "variance factor 2.1"."""
+    nll_before: float
+    """Mean negative log-likelihood of the validation episodes, nats."""
+    nll_after: float
+    file: Path
+    data: dict[str, Any]
+    """All that the file has."""
+
+
+def calibrate(
+    run: str | os.PathLike[str],
+    *,
+    episodes: int | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    overrides: Overrides = None,
+    device: str = "auto",
+    threads: int = 0,
+    progress: bool | None = None,
+    allow_changed_data: bool = False,
+) -> Calibration:
+    """Fits a temperature or a variance factor on validation episodes, and stores it in the run.
+
+    Nothing uses it unless `calibrated=True` is given to `load` or `evaluate`. It holds for the
+    checkpoint, the inner steps and the number of posterior samples it was fitted with.
+    episodes, steps, samples, seed: the keys of [evaluate]; None: as configured.
+    Raises Error where the run has no validation tasks, or predicts no distribution.
+    """
+    changes = override_list(overrides)
+    changes += override_list(
+        {
+            "evaluate.episodes": episodes,
+            "evaluate.steps": steps,
+            "evaluate.samples": samples,
+            "evaluate.seed": seed,
+        }
+    )
+    text, description, file = _core.calibrate(
+        os.fspath(run), device, threads, changes, _progress(progress), allow_changed_data
+    )
+    data = json.loads(text)
+    return Calibration(
+        value=float(data["value"]),
+        description=description,
+        nll_before=float(data["nll_before"]),
+        nll_after=float(data["nll_after"]),
+        file=Path(file),
+        data=data,
     )
 
 

@@ -267,11 +267,16 @@ void bind_learner(nb::module_& m) {
       .def(
           "__init__",
           [](SharedLearner* self, const std::filesystem::path& run, const std::string& device,
-             int threads, const std::vector<std::string>& overrides) {
+             int threads, const std::vector<std::string>& overrides, bool calibrated) {
             const nb::gil_scoped_release release;
-            new (self) SharedLearner(run, {device, threads, overrides});
+            LearnerOptions options;
+            options.device = device;
+            options.threads = threads;
+            options.overrides = overrides;
+            options.calibrated = calibrated;
+            new (self) SharedLearner(run, options);
           },
-          "run"_a, "device"_a, "threads"_a, "overrides"_a)
+          "run"_a, "device"_a, "threads"_a, "overrides"_a, "calibrated"_a = false)
       .def("predict", &SharedLearner::predict, "support"_a, "query"_a, "every_step"_a)
       .def("predict_many", &SharedLearner::predict_many, "supports"_a, "query"_a, "counts"_a)
       .def("check_many", &SharedLearner::check_many, "supports"_a)

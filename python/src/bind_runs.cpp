@@ -135,6 +135,20 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   return {std::move(json), result.table()};
 }
 
+/// Fits a temperature or a variance factor and writes it beside the checkpoint, as the program's
+/// `calibrate` does. The calibration as JSON, what was fitted in words, and the file.
+std::tuple<std::string, std::string, std::filesystem::path> calibrate(
+    const std::filesystem::path& run, const EvaluatorOptions& options) {
+  const nb::gil_scoped_release release;
+  Evaluator evaluator = override_errors([&] { return Evaluator(run, options); });
+  io::OutputFile file(find_checkpoint(run).parent_path() / calibration_file,
+                      io::OutputKind::calibration);
+  const RunCalibration result = evaluator.calibrate();
+  std::string json = result.to_json();
+  file.write(json);
+  return {std::move(json), result.describe(), file.path()};
+}
+
 Split split_of(const std::string& name) {
   for (const Split split : {Split::train, Split::validation, Split::test}) {
     if (name == split_name(split)) return split;
@@ -169,8 +183,9 @@ void bind_runs(nb::module_& m) {
       [](const std::filesystem::path& run, const std::shared_ptr<EpisodeSource>& source,
          const std::string& device, int threads, const std::vector<std::string>& overrides,
          const std::string& split, bool baselines, bool progress, bool allow_changed_data,
-         const std::filesystem::path& out) {
+         bool calibrated, const std::filesystem::path& out) {
         EvaluatorOptions options;
+        options.calibrated = calibrated;
         options.device = device;
         options.threads = threads;
         options.overrides = overrides;
@@ -181,7 +196,21 @@ void bind_runs(nb::module_& m) {
         return evaluate(run, source, options, out);
       },
       "run"_a, "source"_a.none(), "device"_a, "threads"_a, "overrides"_a, "split"_a, "baselines"_a,
-      "progress"_a, "allow_changed_data"_a, "out"_a);
+      "progress"_a, "allow_changed_data"_a, "calibrated"_a, "out"_a);
+  m.def(
+      "calibrate",
+      [](const std::filesystem::path& run, const std::string& device, int threads,
+         const std::vector<std::string>& overrides, bool progress, bool allow_changed_data) {
+        EvaluatorOptions options;
+        options.device = device;
+        options.threads = threads;
+        options.overrides = overrides;
+        options.split = Split::validation;
+        options.progress = progress;
+        options.allow_changed_data = allow_changed_data;
+        return calibrate(run, options);
+      },
+      "run"_a, "device"_a, "threads"_a, "overrides"_a, "progress"_a, "allow_changed_data"_a);
 }
 
 }  // namespace kshot::python

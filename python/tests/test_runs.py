@@ -127,6 +127,30 @@ def test_evaluation_of_classes(protonet, tmp_path):
         kshot.evaluate(protonet, episodes=0)
 
 
+def test_calibration_of_values(alpaca, task):
+    fitted = kshot.calibrate(alpaca, device="cpu", episodes=60)
+    assert fitted.file == alpaca.folder / "calibration.json" and fitted.value > 0
+    assert fitted.description == f"variance factor {fitted.value:.4g}"
+    assert fitted.nll_after <= fitted.nll_before
+    x, y, query = task
+    plain = kshot.load(alpaca, "cpu").adapt(x, y).predict(query)
+    calibrated = kshot.load(alpaca, "cpu", calibrated=True).adapt(x, y).predict(query)
+    np.testing.assert_allclose(calibrated.mean, plain.mean, rtol=1e-6)
+    np.testing.assert_allclose(calibrated.std, plain.std * np.sqrt(fitted.value), rtol=1e-5)
+    several = kshot.load(alpaca, "cpu", calibrated=True).adapt_many([x, x[:2]], [y, y[:2]])
+    many = several.predict([query, query])
+    np.testing.assert_allclose(many[0].std, calibrated.std, rtol=1e-5)
+    scores = kshot.evaluate(alpaca, device="cpu", episodes=20, calibrated=True, baselines=False)
+    assert "calibrated" in scores.table
+
+
+def test_what_cannot_be_calibrated(maml, abml):
+    with pytest.raises(kshot.Error):  # squared error: no distribution
+        kshot.calibrate(maml, device="cpu")
+    with pytest.raises(kshot.Error, match="calibrat"):
+        kshot.load(abml, "cpu", calibrated=True)
+
+
 @pytest.fixture(scope="module")
 def classifier(runs, class_file):
     data = {"source": "file", "path": class_file, "ways": 3, "shots": 2, "queries": 3}
