@@ -72,6 +72,10 @@ class Objective:
         if abml.pop("estimator", "weight") != "weight" or \
                 abml.pop("inner_data", "support") != "support":
             raise NotImplementedError("estimator, inner_data")
+        if abml.pop("rates", "fixed") != "fixed":
+            raise NotImplementedError("learned rates")
+        if tables["loss"].get("noise", "fixed") != "fixed":
+            raise NotImplementedError("learned noise")
         for unused in ("samples_inner", "samples_outer", "log_sigma_init"):
             abml.pop(unused, None)
         return Objective(algorithm=tables["algorithm"], network=kind, loss=tables["loss"]["type"],
