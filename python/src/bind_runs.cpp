@@ -1,5 +1,6 @@
 // Training and evaluation of runs.
 #include "bindings.h"
+#include "engine/calibration.h"
 #include "engine/run_folder.h"
 #include "io/output_file.h"
 
@@ -135,18 +136,12 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   return {std::move(json), result.table()};
 }
 
-/// Fits a temperature or a variance factor and writes it beside the checkpoint, as the program's
-/// `calibrate` does. The calibration as JSON, what was fitted in words, and the file.
+/// The calibration of a run as JSON, what was fitted in words, and the file that has it.
 std::tuple<std::string, std::string, std::filesystem::path> calibrate(
     const std::filesystem::path& run, const EvaluatorOptions& options) {
   const nb::gil_scoped_release release;
-  Evaluator evaluator = override_errors([&] { return Evaluator(run, options); });
-  io::OutputFile file(find_checkpoint(run).parent_path() / calibration_file,
-                      io::OutputKind::calibration);
-  const RunCalibration result = evaluator.calibrate();
-  std::string json = result.to_json();
-  file.write(json);
-  return {std::move(json), result.describe(), file.path()};
+  const WrittenCalibration written = override_errors([&] { return calibrate_run(run, options); });
+  return {written.calibration.to_json(), written.calibration.describe(), written.file};
 }
 
 Split split_of(const std::string& name) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "engine/checkpoint.h"
 #include "io/atomic_file.h"
 #include "io/crc32c.h"
 #include "io/json_text.h"
@@ -186,6 +187,15 @@ void RunCalibration::stretch(std::span<double> values, std::size_t samples_n) co
       if (samples_n > 1) v = mean + scale * (v - mean);
     }
   }
+}
+
+WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& options) {
+  Evaluator evaluator(run, options);
+  io::OutputFile file(find_checkpoint(run).parent_path() / calibration_file,
+                      io::OutputKind::calibration);
+  WrittenCalibration result{evaluator.calibrate(), file.path()};
+  file.write(result.calibration.to_json());
+  return result;
 }
 
 }  // namespace kshot

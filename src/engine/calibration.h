@@ -6,6 +6,7 @@
 
 #include "engine/scoring.h"
 #include "kshot/calibration.h"
+#include "kshot/evaluator.h"
 #include "metrics/recalibration.h"
 
 namespace kshot {
@@ -33,6 +34,15 @@ class CalibrationFit {
   };
   std::vector<Kept> kept_;
 };
+
+/// What calibrate_run fitted, and the file beside the checkpoint that has it.
+struct WrittenCalibration {
+  RunCalibration calibration;
+  std::filesystem::path file;
+};
+/// Calibrates a run on the episodes that `options` name and writes the file that
+/// RunCalibration::read looks for. That the file can be written is checked before any work.
+WrittenCalibration calibrate_run(const std::filesystem::path& run, const EvaluatorOptions& options);
 
 /// "crc32c:1a2b3c4d" of a whole file.
 std::string file_checksum(const std::filesystem::path& file);
