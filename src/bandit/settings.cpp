@@ -15,6 +15,7 @@
 #include "bandit/tables.h"
 #include "engine/config_schema.h"
 #include "engine/toml_text.h"
+#include "io/table.h"
 #include "kshot/error.h"
 
 namespace kshot::bandit {
@@ -247,9 +248,10 @@ class Reader {
 
 void override_with(toml::table& table, const std::string& text) {
   const auto equals = text.find('=');
-  const std::string key(trim(std::string_view(text).substr(0, equals)));
-  const std::string value(
-      equals == std::string::npos ? "" : trim(std::string_view(text).substr(equals + 1)));
+  const std::string key(io::trimmed_view(std::string_view(text).substr(0, equals)));
+  const std::string value(equals == std::string::npos
+                              ? ""
+                              : io::trimmed_view(std::string_view(text).substr(equals + 1)));
   const auto known = std::ranges::any_of(file_keys(), [&](const auto& k) { return key == k.name; });
   if (key.empty() || value.empty() || !known) {
     Names names;

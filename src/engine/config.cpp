@@ -15,6 +15,7 @@
 #include "config_schema.h"
 #include "engine/toml_text.h"
 #include "episodes/wheel.h"
+#include "io/table.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -358,7 +359,7 @@ std::string quote_bare_words(std::string_view text) {
     } else {
       const std::size_t end = std::min(text.find_first_of(stops, i), text.size());
       const std::string_view word = text.substr(i, end - i);
-      const std::string_view rest = trim(text.substr(end));
+      const std::string_view rest = io::trimmed_view(text.substr(end));
       const bool is_key = !rest.empty() && rest.front() == '=';
       result += is_key || is_toml_value(word) ? std::string(word) : schema::quote(word);
       i = end;
@@ -419,9 +420,10 @@ class Document {
 
   void set(const std::string& text) {
     const auto equals = text.find('=');
-    const std::string path(trim(std::string_view(text).substr(0, equals)));
+    const std::string path(io::trimmed_view(std::string_view(text).substr(0, equals)));
     const std::string_view value =
-        equals == std::string::npos ? "" : trim(std::string_view(text).substr(equals + 1));
+        equals == std::string::npos ? ""
+                                    : io::trimmed_view(std::string_view(text).substr(equals + 1));
     if (path.empty() || value.empty()) {
       throw Error(fmt::format("--set {}: expected table.key=value", schema::quote(text)));
     }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/config_characters.h"
+#include "io/table.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -54,15 +55,8 @@ void refuse_broken_toml() {
   throw BrokenToml();
 }
 
-std::string_view trim(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  const auto first = text.find_first_not_of(blanks);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(blanks) - first + 1);
-}
-
 std::string one_line(std::string_view text) {
-  std::string result(trim(text));
+  std::string result(io::trimmed_view(text));
   std::ranges::replace(result, '\n', ' ');
   return result;
 }

@@ -20,14 +20,12 @@ struct BrokenToml {};
 
 namespace kshot {
 
-/// Without blanks and line ends around it.
-std::string_view trim(std::string_view text);
 /// The text of a message with blanks for line ends.
 std::string one_line(std::string_view text);
 
 /// Throws BrokenToml or toml::parse_error for what is not TOML.
 toml::table parse_toml(std::string_view text);
-/// The same as an Error that begins with "origin:line".
+/// Parses as parse_toml does. Throws Error, which begins with "origin:line", for what is not TOML.
 toml::table read_toml(const std::string& text, const std::string& origin);
 /// The text of a file. Throws Error for a folder and for a file that cannot be read or is longer
 /// than any configuration.
