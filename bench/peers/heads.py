@@ -11,6 +11,23 @@ import math
 ALGORITHMS = ("protonet", "r2d2", "alpaca", "dkt")
 
 
+def network_shapes(objective):
+    """Name to shape, in network order; of conv4 its four blocks."""
+    shapes = {}
+    if objective.network == "mlp":
+        for i, (fan_in, out) in enumerate(zip(objective.layers, objective.layers[1:])):
+            shapes[f"layers.{i}.weight"] = (out, fan_in)
+            shapes[f"layers.{i}.bias"] = (out,)
+        return shapes
+    channels = objective.in_channels
+    for i in range(4):
+        shapes[f"blocks.{i}.conv.weight"] = (objective.filters, channels, 3, 3)
+        for name in ("conv.bias", "norm.weight", "norm.bias"):
+            shapes[f"blocks.{i}.{name}"] = (objective.filters,)
+        channels = objective.filters
+    return shapes
+
+
 @dataclasses.dataclass(frozen=True)
 class HeadObjective:
     algorithm: str
@@ -61,19 +78,8 @@ class HeadObjective:
         return self.filters * height * width
 
     def parameter_shapes(self):
-        """Name to shape: the network's, as in works.Objective, then the head's."""
-        shapes = {}
-        if self.network == "mlp":
-            for i, (fan_in, out) in enumerate(zip(self.layers, self.layers[1:])):
-                shapes[f"layers.{i}.weight"] = (out, fan_in)
-                shapes[f"layers.{i}.bias"] = (out,)
-        else:
-            channels = self.in_channels
-            for i in range(4):
-                shapes[f"blocks.{i}.conv.weight"] = (self.filters, channels, 3, 3)
-                for name in ("conv.bias", "norm.weight", "norm.bias"):
-                    shapes[f"blocks.{i}.{name}"] = (self.filters,)
-                channels = self.filters
+        """Name to shape: the network's, then the head's."""
+        shapes = network_shapes(self)
         d, out = self.features, self.outputs
         if self.algorithm == "protonet":
             shapes["head.log_scale"] = (1,)

@@ -85,19 +85,8 @@ class Objective:
 
     def parameter_shapes(self):
         """Name to shape, in network order."""
-        shapes = {}
-        if self.network == "mlp":
-            for i, (fan_in, out) in enumerate(zip(self.layers, self.layers[1:])):
-                shapes[f"layers.{i}.weight"] = (out, fan_in)
-                shapes[f"layers.{i}.bias"] = (out,)
-        else:
-            channels = self.in_channels
-            for i in range(4):
-                shapes[f"blocks.{i}.conv.weight"] = (self.filters, channels, 3, 3)
-                shapes[f"blocks.{i}.conv.bias"] = (self.filters,)
-                shapes[f"blocks.{i}.norm.weight"] = (self.filters,)
-                shapes[f"blocks.{i}.norm.bias"] = (self.filters,)
-                channels = self.filters
+        shapes = heads.network_shapes(self)
+        if self.network == "conv4":
             shapes["head.weight"] = (self.classes, self.filters)
             shapes["head.bias"] = (self.classes,)
         return shapes
