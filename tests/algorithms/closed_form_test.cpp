@@ -412,6 +412,26 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
                                         : problem_.single.ways[static_cast<std::size_t>(t)];
   }
 
+  /// The parameters in a backend's memory, one vector per group.
+  std::vector<backend::Shared> shared_parameters(backend::Backend& backend) const {
+    std::vector<backend::Shared> shared;
+    for (const Numbers& values : parameters_) {
+      shared.push_back(backend.shared(values.size()));
+      shared.back()->upload(values);
+    }
+    return shared;
+  }
+  /// The gradients of all groups, one after another.
+  static Numbers gradients_of(const Scheduler& scheduler) {
+    Numbers all;
+    for (const backend::Shared& g : scheduler.gradients()) {
+      Numbers values(g->size());
+      g->download(values);
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  }
+
   /// Features of the valid rows by the reference backend.
   Plain features(int t, Set set, const Numbers& theta) {
     if (!feature_wave_) {
@@ -495,11 +515,7 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
 };
 
 TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
-  std::vector<backend::Shared> shared;
-  for (const Numbers& values : parameters_) {
-    shared.push_back(backend_->shared(values.size()));
-    shared.back()->upload(values);
-  }
+  const std::vector<backend::Shared> shared = shared_parameters(*backend_);
   const TaskBatch& batch = problem_.batch(*backend_);
   Scheduler scheduler(*backend_, *algorithm_, batch.shape());
   const auto size = static_cast<std::size_t>(setting_.rows.query * setting_.rows.targets);
@@ -567,21 +583,11 @@ TEST_P(ClosedFormTest, ThreadsDoNotChangeABit) {
   const auto gradients = [&](int threads) {
     const auto backend = open_backend(std::get<0>(GetParam()), threads);
     const auto algorithm = make_algorithm(setting_.config, setting_.network);
-    std::vector<backend::Shared> shared;
-    for (const Numbers& values : parameters_) {
-      shared.push_back(backend->shared(values.size()));
-      shared.back()->upload(values);
-    }
+    const std::vector<backend::Shared> shared = shared_parameters(*backend);
     const TaskBatch& batch = problem_.batch(*backend);
     Scheduler scheduler(*backend, *algorithm, batch.shape());
     scheduler.step(shared, batch, {});
-    Numbers all;
-    for (const backend::Shared& g : scheduler.gradients()) {
-      Numbers values(g->size());
-      g->download(values);
-      all.insert(all.end(), values.begin(), values.end());
-    }
-    return all;
+    return gradients_of(scheduler);
   };
   const Numbers one = gradients(1);
   EXPECT_EQ(gradients(3), one);
@@ -596,11 +602,7 @@ TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
   context.step = 3;
   const auto run = [&](const Config& config, const TaskBatch& batch, Numbers* predicted) {
     const auto algorithm = make_algorithm(config, setting_.network);
-    std::vector<backend::Shared> shared;
-    for (const Numbers& values : parameters_) {
-      shared.push_back(backend_->shared(values.size()));
-      shared.back()->upload(values);
-    }
+    const std::vector<backend::Shared> shared = shared_parameters(*backend_);
     Scheduler scheduler(*backend_, *algorithm, batch.shape());
     const auto size = static_cast<std::size_t>(setting_.rows.query * setting_.rows.targets);
     predicted->resize(tasks * size);
@@ -613,11 +615,8 @@ TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
       });
     };
     Numbers result = {scheduler.step(shared, batch, context, predict).loss};
-    for (const backend::Shared& g : scheduler.gradients()) {
-      Numbers values(g->size());
-      g->download(values);
-      result.insert(result.end(), values.begin(), values.end());
-    }
+    const Numbers gradients = gradients_of(scheduler);
+    result.insert(result.end(), gradients.begin(), gradients.end());
     return result;
   };
   Problem dropped = problem_;
