@@ -101,8 +101,8 @@ class Learner {
   /// support rows. Throws Error for rows that do not fit, and where the adapted weights leave the
   /// finite range.
   Prediction predict(const SupportRows& support, std::span<const float> query_x) const;
-  /// The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's. A calibration
-  /// holds for the last step and is applied to it alone.
+  /// Predicts after 0, 1, ..., evaluate.steps inner steps, in this order. The first prediction is
+  /// that of the prior. A calibration is applied to the last one alone, which it was fitted for.
   std::vector<Prediction> predict_steps(const SupportRows& support,
                                         std::span<const float> query_x) const;
   /// Predictions of many tasks, in their order: wave by wave on all threads. Tasks may differ in

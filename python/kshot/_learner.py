@@ -189,7 +189,10 @@ class FittedTask:
         return _prediction(d, self._units)
 
     def predict_steps(self, x: Any) -> list[Prediction]:
-        """The same after 0, 1, ..., evaluate.steps inner steps; the first is the prior's."""
+        """Predicts after 0, 1, ..., evaluate.steps inner steps, in this order.
+
+        The first prediction is that of the prior.
+        """
         native = self._learner._native
         query = self._units.rows(x, "x", self._learner.input_shape)
         steps: Any = native.predict(self._support, query, True)

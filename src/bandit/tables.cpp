@@ -51,9 +51,10 @@ std::vector<int> labels_of(const fs::path& file) {
   return labels;
 }
 
-/// Appends a column to every row of a table that is kept column by column.
+/// A table that is kept column by column, [columns][rows].
 using Table = std::vector<std::vector<float>>;
 
+/// Appends the columns of `from`, standardised. A column of 0 and 1 stays as it is.
 void add_measurements(Table& table, const Columns& from) {
   for (std::size_t c = 0; c < from.width; ++c) {
     double sum = 0.0, squares = 0.0;
@@ -77,7 +78,7 @@ void add_measurements(Table& table, const Columns& from) {
   }
 }
 
-/// One column of 0 and 1 per category that occurs.
+/// Appends one column of 0 and 1 per category that occurs in a column of `from`.
 void add_categories(Table& table, const Columns& from) {
   for (std::size_t c = 0; c < from.width; ++c) {
     std::vector<double> codes;

@@ -275,7 +275,7 @@ constexpr int most_episodes = 1 << 24;
 /// The algorithms that adapt to a task by gradient steps.
 const std::vector<std::string> inner_loop_algorithms = {"maml", "meta_sgd", "abml", "leo", "hvi"};
 
-/// Those that fit a head in closed form.
+/// The algorithms that fit a head in closed form (is_closed_form).
 const std::vector<std::string> closed_form_algorithms = {"protonet", "r2d2", "bayes_protonet",
                                                          "alpaca", "dkt"};
 

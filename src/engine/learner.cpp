@@ -194,7 +194,7 @@ struct Learner::State {
     }
     return shape;
   }
-  /// The same with the query rows.
+  /// The shape of a task with its query rows; throws Error for rows that do not fit.
   TaskShape checked_shape(const TaskRows& task) const {
     TaskShape shape = checked_shape(task.support);
     shape.query = rows_in(task.query_x, "query rows", false);

@@ -37,8 +37,9 @@ struct EpisodeUncertainty {
   double crps = none, sharpness = none, epistemic_variance = none, aleatoric_variance = none;
   std::vector<double> pit = {};  ///< of each target; empty for a point prediction
 };
-/// Of probabilities (Entry::values) that are the mean over samples of softmax(logits), logits
-/// [samples, rows, classes]; `logits` is empty where there are none.
+/// The uncertainty of one episode's predicted probabilities, Entry::values. They are the mean over
+/// the posterior samples of softmax(logits). `logits` has the shape [samples, rows, classes]; it is
+/// empty for a method without logits.
 EpisodeUncertainty classification_uncertainty(const Entry& entry, std::span<const double> logits,
                                               std::size_t samples, std::size_t classes);
 EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets& targets);

@@ -127,7 +127,7 @@ class EpisodeAnswers::Pass {
     return confidence_[static_cast<std::size_t>(above - passed_.begin()) - 1];
   }
 
-  /// As ece_equal_mass.
+  /// The calibration error that metrics::ece_equal_mass defines, of the weighted rows.
   double equal_mass() {
     if (rows_ == 0.0) return kNaN;
     const auto last = static_cast<std::size_t>(rows_) - 1;

@@ -142,7 +142,7 @@ TEST_F(ManyTasks, DrawTheirSamplesByTheirNumber) {
   const std::vector<Prediction> first =
       l.predict_many(std::span<const TaskRows>(views(tasks)).first(3));
   for (std::size_t i = 0; i < 3; ++i) expect_same(many[i], first[i]);
-  // The same task with another number has other samples.
+  // The samples of a task depend on its place in the list, so that equal tasks have other samples.
   const std::vector<TaskRows> twice = {tasks[0].view(), tasks[0].view()};
   const std::vector<Prediction> two = l.predict_many(twice);
   EXPECT_NE(two[0].raw, two[1].raw);
