@@ -9,7 +9,7 @@
 
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
-#include "engine/config_schema.h"
+#include "config/schema.h"
 #include "engine/predictor.h"
 #include "episodes/wheel.h"
 #include "kshot/bandit.h"

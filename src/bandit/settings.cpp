@@ -13,8 +13,8 @@
 #include <variant>
 
 #include "bandit/tables.h"
-#include "engine/config_schema.h"
-#include "engine/toml_text.h"
+#include "config/schema.h"
+#include "config/toml_text.h"
 #include "io/table.h"
 #include "kshot/error.h"
 

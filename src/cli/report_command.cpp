@@ -12,7 +12,7 @@
 #include "cli/paired_comparison.h"
 #include "cli/report_page.h"
 #include "cli/run_pieces.h"
-#include "engine/config_facts.h"
+#include "config/facts.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/memory.h"
-#include "engine/config_schema.h"
+#include "config/schema.h"
 #include "kshot/error.h"
 
 namespace kshot {

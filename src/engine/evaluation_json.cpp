@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/config_schema.h"
+#include "config/schema.h"
 #include "io/json_text.h"
 #include "io/output_file.h"
 #include "kshot/error.h"

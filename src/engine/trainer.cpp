@@ -13,7 +13,7 @@
 #include "base/background.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
-#include "engine/config_facts.h"
+#include "config/facts.h"
 #include "engine/data_file.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"

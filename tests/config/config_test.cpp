@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "engine/config_schema.h"
+#include "config/schema.h"
 #include "kshot/error.h"
 #include "support/error_text.h"
 

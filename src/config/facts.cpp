@@ -1,6 +1,6 @@
-#include "engine/config_facts.h"
+#include "config/facts.h"
 
-#include "engine/config_schema.h"
+#include "config/schema.h"
 
 namespace kshot {
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "config_schema.h"
+#include "config/schema.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -173,7 +173,7 @@ std::string config_template(const std::string& algorithm) {
 std::string configuration_reference() {
   const Config defaults;
   std::string text =
-      "<!-- Written by `kshot config --reference` from src/engine/config_schema.cpp; edit that. "
+      "<!-- Written by `kshot config --reference` from src/config/keys.cpp; edit that. "
       "-->\n"
       "# Configuration\n\n"
       "A run is described by one TOML file. Every key has a default unless it says *required*; the "

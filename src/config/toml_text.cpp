@@ -1,4 +1,4 @@
-#include "engine/toml_text.h"
+#include "config/toml_text.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include <system_error>
 #include <vector>
 
-#include "engine/config_characters.h"
+#include "config/characters.h"
 #include "io/table.h"
 #include "kshot/error.h"
 

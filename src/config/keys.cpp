@@ -1,251 +1,10 @@
-#include "config_schema.h"
-
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <cmath>
-#include <type_traits>
-#include <utility>
+// Every key of a configuration, once. See schema.h for what reads this list.
+#include "config/limits.h"
+#include "config/names.h"
+#include "config/schema.h"
 
 namespace kshot::schema {
 namespace {
-
-// ---- enums: the names of their values ----
-
-// A new algorithm, estimator, ... is an enumerator in config.h and one line here.
-
-template <class E>
-struct Named {
-  const char* name;
-  E value;
-};
-
-template <class E>
-struct Names;
-
-template <>
-struct Names<AlgorithmKind> {
-  static constexpr Named<AlgorithmKind> list[] = {
-      {"maml", AlgorithmKind::maml},     {"meta_sgd", AlgorithmKind::meta_sgd},
-      {"abml", AlgorithmKind::abml},     {"leo", AlgorithmKind::leo},
-      {"hvi", AlgorithmKind::hvi},       {"protonet", AlgorithmKind::protonet},
-      {"r2d2", AlgorithmKind::r2d2},     {"bayes_protonet", AlgorithmKind::bayes_protonet},
-      {"alpaca", AlgorithmKind::alpaca}, {"dkt", AlgorithmKind::dkt},
-  };
-};
-
-template <>
-struct Names<Metric> {
-  static constexpr Named<Metric> list[] = {
-      {"euclidean", Metric::euclidean},
-      {"cosine", Metric::cosine},
-  };
-};
-
-template <>
-struct Names<Kernel> {
-  static constexpr Named<Kernel> list[] = {
-      {"linear", Kernel::linear},
-      {"rbf", Kernel::rbf},
-      {"cosine", Kernel::cosine},
-  };
-};
-
-template <>
-struct Names<ProcessObjective> {
-  static constexpr Named<ProcessObjective> list[] = {
-      {"predictive", ProcessObjective::predictive},
-      {"marginal", ProcessObjective::marginal},
-  };
-};
-
-template <>
-struct Names<Order> {
-  static constexpr Named<Order> list[] = {
-      {"first", Order::first},
-      {"second", Order::second},
-  };
-};
-
-template <>
-struct Names<LossType> {
-  static constexpr Named<LossType> list[] = {
-      {"cross_entropy", LossType::cross_entropy},
-      {"mse", LossType::mse},
-      {"gaussian_nll", LossType::gaussian_nll},
-  };
-};
-
-template <>
-struct Names<NoiseKind> {
-  static constexpr Named<NoiseKind> list[] = {
-      {"fixed", NoiseKind::fixed},
-      {"learned", NoiseKind::learned},
-  };
-};
-
-template <>
-struct Names<RateKind> {
-  static constexpr Named<RateKind> list[] = {
-      {"weight", RateKind::weight},
-      {"layer", RateKind::layer},
-  };
-};
-
-template <>
-struct Names<AbmlRates> {
-  static constexpr Named<AbmlRates> list[] = {
-      {"fixed", AbmlRates::fixed},
-      {"layer", AbmlRates::layer},
-      {"weight", AbmlRates::weight},
-  };
-};
-
-template <>
-struct Names<OptimizerKind> {
-  static constexpr Named<OptimizerKind> list[] = {
-      {"adam", OptimizerKind::adam},
-      {"sgd", OptimizerKind::sgd},
-  };
-};
-
-template <>
-struct Names<ScheduleKind> {
-  static constexpr Named<ScheduleKind> list[] = {
-      {"constant", ScheduleKind::constant},
-      {"cosine", ScheduleKind::cosine},
-      {"step", ScheduleKind::step},
-  };
-};
-
-template <>
-struct Names<DataKind> {
-  static constexpr Named<DataKind> list[] = {
-      {"sinusoid", DataKind::sinusoid},
-      {"sine_line", DataKind::sine_line},
-      {"wheel", DataKind::wheel},
-      {"file", DataKind::file},
-  };
-};
-
-template <>
-struct Names<Estimator> {
-  static constexpr Named<Estimator> list[] = {
-      {"weight", Estimator::weight},
-      {"flipout", Estimator::flipout},
-      {"local", Estimator::local},
-  };
-};
-
-template <>
-struct Names<InnerData> {
-  static constexpr Named<InnerData> list[] = {
-      {"support", InnerData::support},
-      {"all", InnerData::all},
-  };
-};
-
-template <>
-struct Names<Latents> {
-  static constexpr Named<Latents> list[] = {
-      {"per_example", Latents::per_example},
-      {"one", Latents::one},
-  };
-};
-
-template <>
-struct Names<LatentKl> {
-  static constexpr Named<LatentKl> list[] = {
-      {"sampled", LatentKl::sampled},
-      {"analytic", LatentKl::analytic},
-  };
-};
-
-template <>
-struct Names<ClipNormOf> {
-  static constexpr Named<ClipNormOf> list[] = {
-      {"all", ClipNormOf::all},
-      {"tensor", ClipNormOf::tensor},
-  };
-};
-
-template <>
-struct Names<Bound> {
-  static constexpr Named<Bound> list[] = {
-      {"vb", Bound::vb},
-      {"mcallester", Bound::mcallester},
-      {"seeger", Bound::seeger},
-      {"pentina", Bound::pentina},
-  };
-};
-
-template <>
-struct Names<HyperKl> {
-  static constexpr Named<HyperKl> list[] = {
-      {"full", HyperKl::full},
-      {"per_model", HyperKl::per_model},
-  };
-};
-
-template <>
-struct Names<Permute> {
-  static constexpr Named<Permute> list[] = {
-      {"none", Permute::none},
-      {"labels", Permute::labels},
-      {"pixels", Permute::pixels},
-  };
-};
-
-template <>
-struct Names<SmallTasks> {
-  static constexpr Named<SmallTasks> list[] = {
-      {"refuse", SmallTasks::refuse},
-      {"skip", SmallTasks::skip},
-  };
-};
-
-template <>
-struct Names<Episodes> {
-  static constexpr Named<Episodes> list[] = {
-      {"few_shot", Episodes::few_shot},
-      {"minibatch", Episodes::minibatch},
-  };
-};
-
-template <class E>
-const char* get_name(const void* value) {
-  for (const auto& named : Names<E>::list) {
-    if (named.value == *static_cast<const E*>(value)) return named.name;
-  }
-  return "?";
-}
-
-template <class E>
-bool set_by_name(void* value, std::string_view name) {
-  for (const auto& named : Names<E>::list) {
-    if (named.name == name) {
-      *static_cast<E*>(value) = named.value;
-      return true;
-    }
-  }
-  return false;
-}
-
-template <class E>
-std::vector<std::string> all_names() {
-  std::vector<std::string> result;
-  for (const auto& named : Names<E>::list) result.emplace_back(named.name);
-  return result;
-}
-
-template <class T>
-Slot slot_of(T& field) {
-  if constexpr (std::is_enum_v<T>) {
-    return EnumField{&field, get_name<T>, set_by_name<T>, all_names<T>};
-  } else {
-    return &field;
-  }
-}
 
 Range at_least(double low) {
   return {.low = low};
@@ -262,9 +21,6 @@ Range between(double low, double high) {
 #define KSHOT_TABLE_KEY(tab, key) \
   .table = #tab, .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.tab.key); }
 
-// Far beyond any network that trains, and small enough that products of sizes do not overflow.
-constexpr int largest_size = 1 << 20;
-constexpr int largest_kernel = 1 << 10;
 // Far beyond any meta-batch, set of rows or number of samples that a machine gets through: what is
 // larger is a slip, and would look like a program that hangs.
 constexpr int most_tasks = 1 << 20;
@@ -272,33 +28,11 @@ constexpr int most_rows = 1 << 20;
 constexpr int most_samples = 1 << 16;
 constexpr int most_episodes = 1 << 24;
 
-/// The algorithms that adapt to a task by gradient steps.
-const std::vector<std::string> inner_loop_algorithms = {"maml", "meta_sgd", "abml", "leo", "hvi"};
-
-/// The algorithms that fit a head in closed form (is_closed_form).
-const std::vector<std::string> closed_form_algorithms = {"protonet", "r2d2", "bayes_protonet",
-                                                         "alpaca", "dkt"};
-
 const char* const head_ways =
     "Largest number of classes of a task; 0: as many as the episodes have.";
 const char* const head_outputs = "Target values of a row; 0: as many as the episodes have.";
 
-std::vector<Key> make_keys() {
-  const When conv4 = {{"network.type", {"conv4"}}};
-  const When sequential = {{"network.type", {"sequential"}}};
-  const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml", "hvi"}}};
-  const When inner_loop = {{"algorithm", inner_loop_algorithms}};
-  const When closed_form = {{"algorithm", closed_form_algorithms}};
-  const When head = {{"loss.type", {"cross_entropy"}}};
-  const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
-  const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
-  const When sine_line = {{"data.source", {"sine_line"}}};
-  const When wheel = {{"data.source", {"wheel"}}};
-  const When noisy = {{"data.source", {"sinusoid", "sine_line", "wheel"}}};
-  const When file = {{"data.source", {"file"}}};
-  const When few_shot = {{"data.episodes", {"few_shot"}}};
-  const When adam = {{"optimizer.type", {"adam"}}};
-  const When step = {{"optimizer.schedule", {"step"}}};
+std::vector<Key> top_keys() {
   return {
       {KSHOT_KEY(algorithm),
        .doc = "What is meta-trained. First-order MAML is `maml` with `inner.order = \"first\"`; "
@@ -306,8 +40,11 @@ std::vector<Key> make_keys() {
       {KSHOT_KEY(seed), .range = at_least(0),
        .doc = "Seed of everything random: initial weights, episodes, samples. The same seed gives "
               "the same bits on the same backend, whatever the number of threads."},
+  };
+}
 
-      // ---- loss
+std::vector<Key> loss_keys() {
+  return {
       {KSHOT_TABLE_KEY(loss, type),
        .doc = "`cross_entropy` for classes (the default of `leo`, `protonet`, `bayes_protonet` and "
               "`r2d2`); `mse`: mean over outputs of the squared error; `gaussian_nll`: negative "
@@ -319,7 +56,7 @@ std::vector<Key> make_keys() {
        .doc = "Standard deviation of the observation noise, or where it starts with "
               "`noise = \"learned\"`; not used by `alpaca` and `dkt`, which learn theirs."},
       {KSHOT_TABLE_KEY(loss, noise),
-       .when = {{"loss.type", {"gaussian_nll"}}, {"algorithm", inner_loop_algorithms}},
+       .when = {{"loss.type", {"gaussian_nll"}}, {"algorithm", inner_loop_algorithms()}},
        .doc =
            "`fixed`: the noise stays at `noise_std`; `learned`: its logarithm (`log_noise` in a "
            "checkpoint) is learned with the initial weights and shared by all tasks. An inner "
@@ -327,8 +64,14 @@ std::vector<Key> make_keys() {
            "steps grow. Predictions, likelihoods and bands use the learned value. Not with "
            "`hvi.bound = \"seeger\"`. On a GPU, small perceptrons of `abml` with learned noise run "
            "operation by operation: the kernel that runs a whole inner loop takes fixed noise."},
+  };
+}
 
-      // ---- network
+std::vector<Key> network_keys() {
+  const When conv4 = {{"network.type", {"conv4"}}};
+  const When sequential = {{"network.type", {"sequential"}}};
+  const When closed_form = {{"algorithm", closed_form_algorithms()}};
+  return {
       {KSHOT_TABLE_KEY(network, type), .choices = {"mlp", "linear", "conv4", "sequential"},
        .doc = "`mlp`: fully connected; `linear`: one linear layer, the softmax head on embeddings; "
               "`conv4`: the four-block convolutional network of the few-shot literature; "
@@ -375,8 +118,12 @@ std::vector<Key> make_keys() {
        .doc = "Share of the input features that is dropped in training, afresh for the support and "
               "the query rows of every task; what stays is divided by one minus this share. None "
               "is dropped in prediction."},
+  };
+}
 
-      // ---- inner
+std::vector<Key> inner_keys() {
+  const When own_loop = {{"algorithm", {"maml", "meta_sgd", "abml", "hvi"}}};
+  return {
       {KSHOT_TABLE_KEY(inner, steps), .range = between(0, 100000), .when = own_loop,
        .unit = "inner steps", .doc = "Gradient steps on the support set (K)."},
       {KSHOT_TABLE_KEY(inner, learning_rate), .range = at_least(0), .when = own_loop,
@@ -389,12 +136,18 @@ std::vector<Key> make_keys() {
        .doc =
            "Globs (`*`, `?`) over parameter names: only these move in the inner loop, the others "
            "are learned outside alone. `[\"*\"]`: all."},
+  };
+}
 
-      // ---- meta_sgd
+std::vector<Key> meta_sgd_keys() {
+  return {
       {KSHOT_TABLE_KEY(meta_sgd, rates), .doc = "One learned rate a weight, or one a tensor."},
       {KSHOT_TABLE_KEY(meta_sgd, per_step), .doc = "Own rates for every inner step."},
+  };
+}
 
-      // ---- abml
+std::vector<Key> abml_keys() {
+  return {
       {KSHOT_TABLE_KEY(abml, kl_weight_inner), .range = at_least(0),
        .doc = "Weight of KL(posterior || prior) in the inner objective. The inner loop is stable "
               "only while `inner.learning_rate` x this / (support rows x prior variance) < 2."},
@@ -433,8 +186,13 @@ std::vector<Key> make_keys() {
               "standard deviations have learned rates of their own. On a GPU, small perceptrons "
               "with learned rates run operation by operation: the kernel that runs a whole inner "
               "loop takes fixed rates."},
+  };
+}
 
-      // ---- leo
+std::vector<Key> leo_keys() {
+  const When head = {{"loss.type", {"cross_entropy"}}};
+  const When generated_network = {{"loss.type", {"mse", "gaussian_nll"}}};
+  return {
       {KSHOT_TABLE_KEY(leo, ways), .range = between(2, largest_size), .when = head,
        .unit = "classes", .doc = "Classes of an episode (N): outputs of the generated head."},
       {KSHOT_TABLE_KEY(leo, dim), .range = between(1, largest_size), .when = head,
@@ -484,8 +242,11 @@ std::vector<Key> make_keys() {
        .doc = "Start of the learned step sizes in the latents."},
       {KSHOT_TABLE_KEY(leo, finetune_lr_init), .range = at_least(0),
        .doc = "Start of the learned step sizes in the weights."},
+  };
+}
 
-      // ---- hvi
+std::vector<Key> hvi_keys() {
+  return {
       {KSHOT_TABLE_KEY(hvi, bound),
        .doc = "The objective: `vb`, the hierarchical evidence lower bound, or a PAC-Bayes bound. "
               "Cross-entropy is unbounded, so that none is a certificate."},
@@ -514,8 +275,12 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(hvi, joint_steps), .range = at_least(1), .unit = "meta-steps",
        .doc = "Where there is no end of training tasks: steps on one meta-batch, whose posteriors "
               "start at the prior."},
+  };
+}
 
-      // ---- closed-form heads
+std::vector<Key> closed_form_keys() {
+  const When head = {{"loss.type", {"cross_entropy"}}};
+  return {
       {KSHOT_TABLE_KEY(protonet, metric),
        .doc = "What compares a query with a class's mean: the squared Euclidean distance or the "
               "cosine, times a learned scale."},
@@ -535,8 +300,17 @@ std::vector<Key> make_keys() {
               "marginal likelihood of support and query rows together."},
       {KSHOT_TABLE_KEY(dkt, outputs), .range = between(0, largest_size), .unit = "numbers",
        .doc = head_outputs},
+  };
+}
 
-      // ---- data
+std::vector<Key> data_keys() {
+  const When sinusoid = {{"data.source", {"sinusoid", "sine_line"}}};
+  const When sine_line = {{"data.source", {"sine_line"}}};
+  const When wheel = {{"data.source", {"wheel"}}};
+  const When noisy = {{"data.source", {"sinusoid", "sine_line", "wheel"}}};
+  const When file = {{"data.source", {"file"}}};
+  const When few_shot = {{"data.episodes", {"few_shot"}}};
+  return {
       {KSHOT_TABLE_KEY(data, source),
        .doc =
            "`sinusoid`: y = amplitude sin(x - phase), phase in [0, pi], drawn as needed; "
@@ -613,8 +387,13 @@ std::vector<Key> make_keys() {
        .doc =
            "`false`: a row is a context, one arm and its reward. `true`: every context gives one "
            "row per arm, and `shots` and `queries` count contexts."},
+  };
+}
 
-      // ---- optimizer
+std::vector<Key> optimizer_keys() {
+  const When adam = {{"optimizer.type", {"adam"}}};
+  const When step = {{"optimizer.schedule", {"step"}}};
+  return {
       {KSHOT_TABLE_KEY(optimizer, type), .doc = "Rule of the meta-update."},
       {KSHOT_TABLE_KEY(optimizer, learning_rate), .range = at_least(0),
        .doc = "Step size of the meta-update, before the schedule."},
@@ -649,8 +428,11 @@ std::vector<Key> make_keys() {
       {KSHOT_TABLE_KEY(optimizer, nan_guard),
        .doc = "A step with diverged tasks takes 1e-4 times the parameters for its gradient, is "
               "counted and logged, and never stops the run (as the code of LEO's authors)."},
+  };
+}
 
-      // ---- train
+std::vector<Key> train_keys() {
+  return {
       {KSHOT_TABLE_KEY(train, steps), .range = at_least(0), .unit = "meta-steps",
        .doc = "Meta-updates in all."},
       {KSHOT_TABLE_KEY(train, meta_batch), .range = between(1, most_tasks), .unit = "tasks",
@@ -670,8 +452,12 @@ std::vector<Key> make_keys() {
        .doc = "Steps between lines of the metrics log."},
       {KSHOT_TABLE_KEY(train, checkpoint_every), .range = at_least(1), .unit = "meta-steps",
        .doc = "Steps between checkpoints; one is also written at the end and on interruption."},
+  };
+}
 
-      // ---- evaluate
+std::vector<Key> evaluate_keys() {
+  const When inner_loop = {{"algorithm", inner_loop_algorithms()}};
+  return {
       {KSHOT_TABLE_KEY(evaluate, episodes), .range = between(1, most_episodes), .unit = "episodes",
        .doc = "Test episodes."},
       {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .when = inner_loop,
@@ -701,336 +487,20 @@ std::vector<Key> make_keys() {
 #undef KSHOT_KEY
 #undef KSHOT_TABLE_KEY
 
-/// " from 0 to 1", " of at least 1", " above 0".
-std::string range_text(const Range& range) {
-  const bool low = std::isfinite(range.low);
-  const bool high = std::isfinite(range.high);
-  if (low && high && !range.open_low && !range.open_high) {
-    return fmt::format(" from {} to {}", range.low, range.high);
-  }
-  std::string text;
-  if (low) text += fmt::format(" {} {}", range.open_low ? "above" : "of at least", range.low);
-  if (low && high) text += " and";
-  if (high) text += fmt::format(" {} {}", range.open_high ? "below" : "at most", range.high);
-  return text;
-}
-
-/// "a list of one or more strings", "a list of 2 integers, each from 1 to 9".
-std::string list_text(const Key& key, const char* items) {
-  std::string count;
-  if (key.min_items == key.max_items) {
-    count = fmt::format("{} ", key.min_items);
-  } else if (key.max_items != std::numeric_limits<int>::max()) {
-    count = fmt::format("{} to {} ", key.min_items, key.max_items);
-  } else if (key.min_items == 1) {
-    count = "one or more ";
-  } else if (key.min_items > 1) {
-    count = fmt::format("at least {} ", key.min_items);
-  }
-  std::string text = fmt::format("a list of {}{}", count, items);
-  if (std::isfinite(key.range.low)) text += ", each" + range_text(key.range);
-  return text;
-}
-
-template <class... F>
-struct Overloaded : F... {
-  using F::operator()...;
-};
-template <class... F>
-Overloaded(F...) -> Overloaded<F...>;
-
-template <class T, class F>
-std::string join(const std::vector<T>& items, F&& text) {
-  std::string result = "[";
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    if (i > 0) result += ", ";
-    result += text(items[i]);
-  }
-  return result + "]";
-}
-
 }  // namespace
 
-bool Range::contains(double value) const {
-  if (std::isnan(value) || std::isinf(value)) return false;
-  return (open_low ? value > low : value >= low) && (open_high ? value < high : value <= high);
-}
-
-std::string Key::path() const {
-  return *table == '\0' ? std::string(name) : fmt::format("{}.{}", table, name);
-}
-
 const std::vector<Key>& keys() {
-  static const std::vector<Key> list = make_keys();
-  return list;
-}
-
-const std::vector<Table>& tables() {
-  static const std::vector<Table> list = {
-      {"", {}, "At the top of the file, before the first table."},
-      {"network",
-       {},
-       "The network that is adapted to each task; with a closed-form head, the network of features "
-       "that all tasks share.",
-       {{"algorithm", {"leo"}}, {"loss.type", {"cross_entropy"}}}},
-      {"loss", {}, "The loss of one example, inside and outside."},
-      {"inner", {}, "Adaptation to one task.", {{"algorithm", closed_form_algorithms}}},
-      {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
-      {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
-      {"leo",
-       {{"algorithm", {"leo"}}},
-       "Latent embedding optimisation: shared networks generate each task's weights, from latents "
-       "that the inner loop moves. With `loss.type = \"cross_entropy\"` the weights are a softmax "
-       "head "
-       "on features, else all those of `[network]`."},
-      {"hvi",
-       {{"algorithm", {"hvi"}}},
-       "A Gaussian posterior that every training task keeps, under a learned prior. `inner.steps` "
-       "and `inner.learning_rate` are those of Adam on a new task's posterior; the training tasks' "
-       "posteriors move by the same rate, a step each time they are drawn."},
-      {"protonet", {{"algorithm", {"protonet"}}}, "Class means of the features as prototypes."},
-      {"r2d2",
-       {{"algorithm", {"r2d2"}}},
-       "Ridge regression on the features, to one-hot labels or to real targets."},
-      {"bayes_protonet",
-       {{"algorithm", {"bayes_protonet"}}},
-       "Gaussian classes in feature space with a learned prior on their means."},
-      {"alpaca",
-       {{"algorithm", {"alpaca"}}},
-       "Bayesian linear regression on the features with a learned prior and learned noise."},
-      {"dkt", {{"algorithm", {"dkt"}}}, "A Gaussian process on the features."},
-      {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
-      {"optimizer", {}, "The meta-update."},
-      {"train", {}, "The training run."},
-      {"evaluate", {}, "`kshot evaluate`."},
-  };
-  return list;
-}
-
-const std::vector<LayerType>& layer_types() {
-  static const std::vector<LayerType> list = {
-      LayerType::conv, LayerType::norm,    LayerType::max_pool,
-      LayerType::mean, LayerType::flatten, LayerType::linear,
-      LayerType::relu, LayerType::tanh,    LayerType::leaky_relu};
-  return list;
-}
-
-const std::vector<LayerKey>& layer_keys() {
-  static const std::vector<LayerKey> list = {
-      {"out",
-       &LayerSpec::out,
-       {LayerType::conv, LayerType::linear},
-       1,
-       largest_size,
-       true,
-       "Output channels, or outputs."},
-      {"kernel",
-       &LayerSpec::kernel,
-       {LayerType::conv},
-       1,
-       largest_kernel,
-       false,
-       "Height and width of the kernel."},
-      {"stride",
-       &LayerSpec::stride,
-       {LayerType::conv},
-       1,
-       largest_kernel,
-       false,
-       "Step of the kernel."},
-      {"padding",
-       &LayerSpec::padding,
-       {LayerType::conv},
-       0,
-       largest_kernel,
-       false,
-       "Zeros around the image."},
-      {"size",
-       &LayerSpec::size,
-       {LayerType::max_pool},
-       1,
-       largest_kernel,
-       false,
-       "Window and stride; what does not fill a window is dropped."},
-  };
-  return list;
-}
-
-const Table& table(std::string_view name) {
-  return *std::find_if(tables().begin(), tables().end(),
-                       [&](const Table& entry) { return entry.name == name; });
-}
-
-std::string selector(const Config& config, std::string_view path) {
-  const auto key = std::find_if(keys().begin(), keys().end(),
-                                [&](const Key& entry) { return entry.path() == path; });
-  Config copy = config;
-  const Slot slot = key->slot(copy);
-  if (const auto* field = std::get_if<EnumField>(&slot)) return field->get(field->value);
-  return *std::get<std::string*>(slot);
-}
-
-bool holds(const When& when, const Config& config) {
-  return std::all_of(when.begin(), when.end(), [&](const Condition& condition) {
-    const std::string value = selector(config, condition.key);
-    return std::find(condition.values.begin(), condition.values.end(), value) !=
-           condition.values.end();
-  });
-}
-
-bool applies(const Table& table, const Config& config) {
-  return holds(table.when, config) && (table.unless.empty() || !holds(table.unless, config));
-}
-
-bool applies(const Key& key, const Config& config) {
-  return applies(table(key.table), config) && holds(key.when, config);
-}
-
-void set_defaults(Config& config) {
-  switch (config.algorithm) {
-    case AlgorithmKind::leo:
-    case AlgorithmKind::protonet:
-    case AlgorithmKind::r2d2:
-    case AlgorithmKind::bayes_protonet:
-      config.loss.type = LossType::cross_entropy;
-      break;
-    case AlgorithmKind::alpaca:
-    case AlgorithmKind::dkt:
-      config.loss.type = LossType::gaussian_nll;
-      break;
-    default:
-      break;
-  }
-}
-
-std::vector<std::string> choices(const Key& key) {
-  Config config;
-  const Slot slot = key.slot(config);
-  const auto* field = std::get_if<EnumField>(&slot);
-  return field != nullptr ? field->names() : key.choices;
-}
-
-std::string alternatives(const std::vector<std::string>& words, const char* last) {
-  std::string text;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    if (i > 0) text += i + 1 == words.size() ? last : ", ";
-    text += words[i];
-  }
-  return text;
-}
-
-std::string expected(const Key& key) {
-  Config config;
-  const std::vector<std::string> words = choices(key);
-  if (words.size() == 1) return words.front();
-  if (!words.empty()) return alternatives(words);
-  const std::string range = range_text(key.range);
-  return std::visit(
-      Overloaded{
-          [&](int*) { return "an integer" + range; },
-          [&](std::uint64_t*) { return "an integer" + range; },
-          [&](double*) { return "a number" + range; },
-          [](bool*) { return std::string("true or false"); },
-          [](std::string*) { return std::string("a string"); },
-          [&](CountRange*) { return "an integer" + range + ", or a range [least, most]"; },
-          [&](std::vector<int>*) { return list_text(key, "integers"); },
-          [&](std::vector<std::string>*) { return list_text(key, "strings"); },
-          [](std::vector<LayerSpec>*) {
-            return std::string("a list of tables such as { type = \"linear\", out = 5 }");
-          },
-          [](const EnumField&) { return std::string(); },
-      },
-      key.slot(config));
-}
-
-std::string expected(const LayerKey& key) {
-  return "an integer" + range_text(between(key.low, key.high));
-}
-
-std::string expected_item(const Key& key) {
-  Config config;
-  return std::holds_alternative<std::vector<int>*>(key.slot(config))
-             ? "an integer" + range_text(key.range)
-             : "a string";
-}
-
-std::string describe(const When& when) {
-  std::vector<std::string> parts;
-  for (const Condition& condition : when) {
-    std::vector<std::string> values;
-    for (const auto& value : condition.values) values.push_back(quote(value));
-    parts.push_back(fmt::format("{} = {}", condition.key, alternatives(values)));
-  }
-  return alternatives(parts, " and ");
-}
-
-std::string number_text(double value) {
-  std::string text = fmt::format("{}", value);
-  // TOML tells floats from integers by these characters.
-  if (text.find_first_of(".en") == std::string::npos) text += ".0";
-  return text;
-}
-
-std::string quote(std::string_view text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        result += "\\\"";
-        break;
-      case '\\':
-        result += "\\\\";
-        break;
-      case '\n':
-        result += "\\n";
-        break;
-      case '\t':
-        result += "\\t";
-        break;
-      case '\r':
-        result += "\\r";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-          result += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        } else {
-          result += c;
-        }
+  static const std::vector<Key> list = [] {
+    std::vector<Key> all;
+    for (const auto section :
+         {top_keys, loss_keys, network_keys, inner_keys, meta_sgd_keys, abml_keys, leo_keys,
+          hvi_keys, closed_form_keys, data_keys, optimizer_keys, train_keys, evaluate_keys}) {
+      const std::vector<Key> some = section();
+      all.insert(all.end(), some.begin(), some.end());
     }
-  }
-  return result + "\"";
-}
-
-std::string layer_text(const LayerSpec& layer) {
-  std::string text = fmt::format("{{ type = \"{}\"", layer_name(layer.type));
-  for (const LayerKey& key : layer_keys()) {
-    if (std::find(key.types.begin(), key.types.end(), layer.type) == key.types.end()) continue;
-    text += fmt::format(", {} = {}", key.name, layer.*key.field);
-  }
-  return text + " }";
-}
-
-std::string value_text(const Key& key, const Config& config) {
-  Config copy = config;
-  return std::visit(
-      Overloaded{
-          [](const int* value) { return fmt::format("{}", *value); },
-          [](const std::uint64_t* value) { return fmt::format("{}", *value); },
-          [](const double* value) { return number_text(*value); },
-          [](const bool* value) { return std::string(*value ? "true" : "false"); },
-          [](const std::string* value) { return quote(*value); },
-          [](const CountRange* value) {
-            return value->fixed() ? fmt::format("{}", value->most)
-                                  : fmt::format("[{}, {}]", value->least, value->most);
-          },
-          [](const std::vector<int>* value) {
-            return join(*value, [](int item) { return fmt::format("{}", item); });
-          },
-          [](const std::vector<std::string>* value) { return join(*value, quote); },
-          [](const std::vector<LayerSpec>* value) { return join(*value, layer_text); },
-          [](const EnumField& field) { return quote(field.get(field.value)); },
-      },
-      key.slot(copy));
+    return all;
+  }();
+  return list;
 }
 
 }  // namespace kshot::schema

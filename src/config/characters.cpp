@@ -1,4 +1,4 @@
-#include "engine/config_characters.h"
+#include "config/characters.h"
 
 #include <algorithm>
 #include <string>

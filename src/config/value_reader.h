@@ -1,0 +1,35 @@
+// One value of a configuration: from TOML into the field of a Config that its key names.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "config/schema.h"
+#include "config/toml_text.h"
+
+namespace kshot::schema {
+
+/// Where a message about a key points to: "FILE:LINE", "--set" or the origin alone.
+using Locate = std::function<std::string(std::string_view path)>;
+
+/// Throws Error "where: path: what".
+[[noreturn]] void fail(const std::string& where, const std::string& path, const std::string& what);
+
+/// A node as messages name it: "the string \"x\"", "a list", 3.
+std::string got(const toml::node& node);
+
+/// Reads nodes into a Config. Types are checked here, ranges by check_config.
+class ValueReader {
+ public:
+  /// `file` is empty for a value of --set, which has no lines.
+  ValueReader(std::string where, std::string file);
+
+  /// Throws Error where `node` is not of the key's type.
+  void read(const Key& key, const toml::node& node, Config& config) const;
+
+ private:
+  std::string where_, file_;
+};
+
+}  // namespace kshot::schema
