@@ -10,7 +10,7 @@ set(src ${CMAKE_CURRENT_SOURCE_DIR}/src)
 file(GLOB sources CONFIGURE_DEPENDS ${src}/base/*.cpp ${src}/io/*.cpp ${src}/config/*.cpp
                                    ${src}/engine/evaluation*.cpp)
 add_library(kshot_fuzzed STATIC EXCLUDE_FROM_ALL ${sources}
-  ${src}/cli/run_records.cpp ${src}/engine/checkpoint.cpp ${src}/engine/version.cpp ${src}/episodes/episode.cpp)
+  ${src}/report/run_records.cpp ${src}/engine/checkpoint.cpp ${src}/engine/version.cpp ${src}/episodes/episode.cpp)
 target_include_directories(kshot_fuzzed PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/include ${src}
                                                ${CMAKE_CURRENT_SOURCE_DIR}/tests)
 target_compile_options(kshot_fuzzed PUBLIC ${flags})

@@ -55,7 +55,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   if(name STREQUAL "fuzz")
     # the targets of cmake/KshotFuzz.cmake, on their corpus
     file(GLOB targets CONFIGURE_DEPENDS ${folder}/*_target.cpp)
-    target_sources(test_fuzz PRIVATE ${targets} ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/run_records.cpp)
+    target_sources(test_fuzz PRIVATE ${targets})
   endif()
   if(TARGET kshot_cli AND NOT name STREQUAL "simt")
     add_dependencies(test_${name} kshot_cli)

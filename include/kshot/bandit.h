@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -96,6 +97,9 @@ struct PlayOptions {
   std::uint64_t seed = 1;
   std::uint64_t last_steps = 500;  ///< simple regret is over these
   int threads = 0;                 ///< 0: all cores
+  /// Asked before every call of the agent, on the calling thread; `play` ends with kshot::Stopped
+  /// once it says true. Empty: never.
+  std::function<bool()> stop = {};
 };
 
 /// Regret of a round: the largest mean of an arm less the mean of the arm that was pulled.

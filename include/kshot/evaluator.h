@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -194,6 +195,9 @@ struct EvaluatorOptions {
   bool allow_changed_data = false;
   /// Score the calibrated predictions too. Throws Error where the checkpoint was not calibrated.
   bool calibrated = false;
+  /// Asked between waves of episodes, on the calling thread and on others; the work ends with
+  /// kshot::Stopped once it says true. Empty: never.
+  std::function<bool()> stop = {};
 };
 
 class Evaluator {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -23,6 +24,9 @@ struct LearnerOptions {
   /// Apply what `kshot calibrate` fitted to the checkpoint. Throws Error where it was not
   /// calibrated, or with other inner steps or samples.
   bool calibrated = false;
+  /// Asked by predict_many between waves of tasks, on the calling thread and on others; it ends
+  /// with kshot::Stopped once this says true. Empty: never.
+  std::function<bool()> stop = {};
 };
 
 /// The rows of a task. x [rows, inputs] row-major (NCHW for images), in the units the network was

@@ -7,6 +7,7 @@
 
 #include "kshot/bandit.h"
 #include "kshot/error.h"
+#include "kshot/stop.h"
 
 namespace kshot::bandit {
 namespace {
@@ -130,6 +131,7 @@ Result play(const Environment& environment, Agent& agent, const PlayOptions& opt
   Regrets regrets(options, result);
   Batch batch;
   for (std::uint64_t step = 0; step < options.steps;) {
+    if (options.stop && options.stop()) throw Stopped();
     const bool in_turn = step < pulls;
     const std::uint64_t left = options.steps - step;
     const int ahead = in_turn ? 1 : std::max(1, agent.rounds_ahead(step));

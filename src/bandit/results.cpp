@@ -9,7 +9,7 @@
 
 #include "io/output_file.h"
 #include "metrics/metrics.h"
-#include "metrics/report.h"
+#include "report/page.h"
 
 namespace kshot::bandit {
 namespace {

@@ -7,9 +7,9 @@
 #include <cmath>
 #include <utility>
 
+#include "config/schema.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
-#include "config/schema.h"
 #include "engine/predictor.h"
 #include "episodes/wheel.h"
 #include "kshot/bandit.h"

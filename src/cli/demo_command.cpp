@@ -8,13 +8,14 @@
 #include <system_error>
 
 #include "cli/commands.h"
-#include "cli/report_page.h"
-#include "cli/run_pieces.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/config.h"
 #include "kshot/error.h"
 #include "kshot/trainer.h"
+#include "report/report_data.h"
+#include "report/run_page.h"
+#include "report/task_figures.h"
 
 namespace kshot::cli {
 namespace {
@@ -120,10 +121,10 @@ Config configuration(const Method& method, double seconds) {
 }
 
 /// Per number of points and method: the error, and how often the bands hold the target.
-std::string coverage_table(const std::vector<RunPieces>& runs) {
+std::string coverage_table(const std::vector<report::ReportData>& runs) {
   std::string text = "points  method       MSE   in 50 % band   90 %   95 %\n";
   for (const int shots : {1, 5, 10}) {
-    for (const RunPieces& run : runs) {
+    for (const report::ReportData& run : runs) {
       const auto found = std::ranges::find(run.by_shots, shots, &std::pair<int, Evaluation>::first);
       if (found == run.by_shots.end()) continue;
       const Score& s = found->second.last();
@@ -142,7 +143,7 @@ std::string coverage_table(const std::vector<RunPieces>& runs) {
 int run_demo(const DemoArguments& a) {
   const fs::path folder = a.out;
   io::OutputFile file(folder / "report.html", io::OutputKind::page);
-  std::vector<RunPieces> runs;
+  std::vector<report::ReportData> runs;
   for (const Method& method : methods) {
     TrainerOptions options;
     options.run_folder = folder / method.name;
@@ -152,22 +153,26 @@ int run_demo(const DemoArguments& a) {
     options.command = "kshot demo";
     Trainer trainer(configuration(method, a.seconds), options);
     io::log_info(fmt::format("{} on sinusoids, up to 10 noisy points a task, device {}",
-                             method_name(method.name), trainer.device()));
+                             report::method_name(method.name), trainer.device()));
     trainer.run();
   }
-  std::vector<const RunPieces*> pieces;
+  ReportOptions options;
+  options.device = a.machine.device;
+  options.threads = a.machine.threads;
+  std::vector<const report::ReportData*> pieces;
   for (const Method& method : methods) {
-    runs.push_back(read_run(folder / method.name));
-    study_run(runs.back(), a.machine, false);
+    runs.push_back(report::read_run(folder / method.name));
+    report::study_run(runs.back(), options);
   }
-  for (const RunPieces& run : runs) pieces.push_back(&run);
-  report::Report page = report_page(pieces, task_figures(pieces, 4, a.machine));
+  for (const report::ReportData& run : runs) pieces.push_back(&run);
+  report::Report page = report::run_page(pieces, report::task_figures(pieces, 4, options));
   page.title = "Bayesian few-shot regression";
   page.subtitle =
       "ABML, MAML and a Bayesian linear head (ALPACA) on sinusoids: every task is a new amplitude "
       "and phase";
   file.write(report::render(page));
-  for (const RunPieces& run : runs) std::fputs((run.evaluation->table() + "\n").c_str(), stdout);
+  for (const report::ReportData& run : runs)
+    std::fputs((run.evaluation->table() + "\n").c_str(), stdout);
   fmt::print("{}\n", coverage_table(runs));
   fmt::print("Open {}: learning curves, what is predicted from 1, 5 and 10 points, calibration.\n",
              file.path().string());

@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "cli/commands.h"
-#include "cli/run_pieces.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
-#include "metrics/report.h"
+#include "report/page.h"
+#include "report/report_data.h"
 
 namespace kshot::cli {
 namespace {
@@ -62,16 +62,16 @@ fs::path output_of(const EvaluateArguments& a, const char* name) {
 /// A page with one plot.
 std::string plot_page(const ShotsEvaluation& all) {
   const Evaluation& first = all.by_shots.front().second;
-  const std::string name = method_name(first.algorithm);
+  const std::string name = report::method_name(first.algorithm);
   report::Report page;
   page.title = fmt::format("{}: {} shots to {}", name, all.by_shots.front().first,
                            all.by_shots.back().first);
-  page.charts = {shots_chart(name, all.by_shots)};
+  page.charts = {report::shots_chart(name, all.by_shots)};
   return report::render(page);
 }
 
 int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
-  const fs::path out = output_of(a, shots_file);
+  const fs::path out = output_of(a, report::shots_file);
   const fs::path plot = fs::path(out).replace_extension(".html");
   // All are made before the first runs: what is wrong with one is said at once.
   std::vector<Evaluator> evaluators;

@@ -21,6 +21,7 @@
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/error.h"
+#include "kshot/stop.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -322,31 +323,33 @@ Evaluation Evaluator::run() {
   std::vector<MethodScores> methods = s.methods(predict.steps);
   Evaluation result;
   EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
-  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed,
-                   s.options.split, s.config.evaluate.episodes, predict,
-                   [&](const EpisodePrediction& p) -> std::function<void()> {
-                     if (p.diverged) {
-                       return [&] {
-                         ++result.diverged;
-                         progress.tick();
-                       };
-                     }
-                     return [&, scored = s.score(p, network), rows = EpisodeRows(p, classify)] {
-                       for (std::size_t i = 0; i < methods.size(); ++i) {
-                         methods[i].add(rows.episode, scored.entries[i], scored.uncertainty[i],
-                                        scored.targets);
-                       }
-                       rows.put(result);
-                       result.scored.push_back(rows.episode);
-                       progress.tick();
-                     };
-                   });
+  predict_episodes(
+      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
+      s.config.evaluate.episodes, predict,
+      [&](const EpisodePrediction& p) -> std::function<void()> {
+        if (p.diverged) {
+          return [&] {
+            ++result.diverged;
+            progress.tick();
+          };
+        }
+        return [&, scored = s.score(p, network), rows = EpisodeRows(p, classify)] {
+          for (std::size_t i = 0; i < methods.size(); ++i) {
+            methods[i].add(rows.episode, scored.entries[i], scored.uncertainty[i], scored.targets);
+          }
+          rows.put(result);
+          result.scored.push_back(rows.episode);
+          progress.tick();
+        };
+      },
+      s.options.stop);
   progress.finish();
   s.check_some_left(result.diverged, predict.steps);
   s.describe_run(result);
   const std::size_t calibrated = static_cast<std::size_t>(predict.steps) + 1;
   for (std::size_t i = 0; i < methods.size(); ++i) {
     const MethodScores& m = methods[i];
+    if (s.options.stop && s.options.stop()) throw Stopped();  // intervals take a while
     if (!m.left_out().empty()) {
       if (m.left_out() != not_applicable) result.left_out.push_back({m.name(), m.left_out()});
       continue;
@@ -370,21 +373,23 @@ RunCalibration Evaluator::calibrate() {
   CalibrationFit fit(s.scoring());
   RunCalibration result;
   EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
-  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed,
-                   s.options.split, s.config.evaluate.episodes, predict,
-                   [&](const EpisodePrediction& p) -> std::function<void()> {
-                     if (p.diverged) {
-                       return [&] {
-                         ++result.diverged;
-                         progress.tick();
-                       };
-                     }
-                     return [&, entry = network.make(p, p.outputs.back()),
-                             targets = query_targets(p, classify)] {
-                       fit.add(entry, targets);
-                       progress.tick();
-                     };
-                   });
+  predict_episodes(
+      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
+      s.config.evaluate.episodes, predict,
+      [&](const EpisodePrediction& p) -> std::function<void()> {
+        if (p.diverged) {
+          return [&] {
+            ++result.diverged;
+            progress.tick();
+          };
+        }
+        return
+            [&, entry = network.make(p, p.outputs.back()), targets = query_targets(p, classify)] {
+              fit.add(entry, targets);
+              progress.tick();
+            };
+      },
+      s.options.stop);
   progress.finish();
   s.check_some_left(result.diverged, predict.steps);
   fit.finish(result);

@@ -13,6 +13,7 @@
 #include "engine/scheduler.h"
 #include "episodes/sources.h"
 #include "kshot/error.h"
+#include "kshot/stop.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -111,7 +112,7 @@ struct Learner::State {
   };
 
   State(const std::filesystem::path& run, const LearnerOptions& options)
-      : checkpoint(Checkpoint::read(find_checkpoint(run))) {
+      : checkpoint(Checkpoint::read(find_checkpoint(run))), stop(options.stop) {
     const Config config =
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
     assembly = assemble(prediction_config(config), options.device, options.threads);
@@ -300,6 +301,7 @@ struct Learner::State {
         assembly.parameters, source, assembly.config.evaluate.seed, Split::test,
         static_cast<int>(tasks.size()),
         [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
+          if (stop && stop()) throw Stopped();
           for (const EpisodePrediction& episode :
                predict_wave(program, batch, first, count, step_context(), options)) {
             const auto i = static_cast<std::size_t>(episode.episode);
@@ -332,6 +334,7 @@ struct Learner::State {
   int outputs = 0;
   double noise_std = 0.0;
   std::optional<RunCalibration> calibration;
+  std::function<bool()> stop;
 };
 
 Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)

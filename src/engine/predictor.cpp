@@ -5,6 +5,8 @@
 #include <map>
 #include <mutex>
 
+#include "kshot/stop.h"
+
 namespace kshot {
 namespace {
 
@@ -141,12 +143,14 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
 void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> parameters,
                       const EpisodeSource& source, std::uint64_t seed, Split split, int episodes,
                       const PredictOptions& options,
-                      const std::function<std::function<void()>(const EpisodePrediction&)>& judge) {
+                      const std::function<std::function<void()>(const EpisodePrediction&)>& judge,
+                      const std::function<bool()>& stop) {
   StepContext context;
   context.seed = seed;
   InOrder order;
   scheduler.for_each_wave(parameters, source, seed, split, episodes,
                           [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
+                            if (stop && stop()) throw Stopped();
                             for (const EpisodePrediction& prediction :
                                  predict_wave(program, batch, first, count, context, options)) {
                               order.put(prediction.episode, judge(prediction));

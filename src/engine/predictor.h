@@ -38,11 +38,12 @@ struct EpisodePrediction {
 
 /// Draws episodes of a split, adapts, predicts. `judge` runs on worker threads, in any order; the
 /// closure that it returns runs under a lock, in the episodes' order, and must not keep references
-/// into the prediction.
+/// into the prediction. `stop` is asked before each wave; once it says true, Stopped is thrown.
 void predict_episodes(
     Scheduler& scheduler, std::span<const backend::Shared> parameters, const EpisodeSource& source,
     std::uint64_t seed, Split split, int episodes, const PredictOptions& options,
-    const std::function<std::function<void()>(const EpisodePrediction& prediction)>& judge);
+    const std::function<std::function<void()>(const EpisodePrediction& prediction)>& judge,
+    const std::function<bool()>& stop = {});
 
 /// One loaded wave: adapts and predicts its tasks.
 std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatch& batch, int first,

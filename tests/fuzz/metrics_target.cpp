@@ -1,14 +1,14 @@
 // metrics.jsonl: read for a report, cut for a resume, and continued.
 #include <nlohmann/json.hpp>
 
-#include "cli/run_records.h"
+#include "report/run_records.h"
 #include "fuzz/target.h"
 #include "io/json_lines.h"
 
 KSHOT_FUZZ_TARGET(metrics) {
   using namespace kshot;
   const auto file = fuzz::input("metrics.jsonl", bytes);
-  const auto read = [&] { static_cast<void>(cli::training_curves(file, "a run")); };
+  const auto read = [&] { static_cast<void>(report::training_curves(file, "a run")); };
   fuzz::accepts("metrics.jsonl", read);
   if (!fuzz::accepts("metrics.jsonl", [&] { io::truncate_after(file, 100); })) return;
   io::JsonLinesWriter(file).append({{"step", 101}});

@@ -1,9 +1,9 @@
 // run.json, as a report shows it.
-#include "cli/run_records.h"
+#include "report/run_records.h"
 #include "fuzz/target.h"
 
 KSHOT_FUZZ_TARGET(run_record) {
   using namespace kshot;
   const auto file = fuzz::input("run.json", bytes);
-  fuzz::accepts("run.json", [&] { static_cast<void>(cli::environment(file.parent_path())); });
+  fuzz::accepts("run.json", [&] { static_cast<void>(report::environment(file.parent_path())); });
 }

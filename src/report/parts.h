@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "metrics/report.h"
-#include "metrics/svg.h"
+#include "report/page.h"
+#include "report/svg.h"
 
 namespace kshot::report {
 

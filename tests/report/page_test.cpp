@@ -1,4 +1,4 @@
-#include "metrics/report.h"
+#include "report/page.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kshot/error.h"
-#include "metrics/svg.h"
+#include "report/svg.h"
 
 namespace kshot::report {
 namespace {

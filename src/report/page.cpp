@@ -1,4 +1,4 @@
-#include "metrics/report.h"
+#include "report/page.h"
 
 #include <fmt/format.h>
 
@@ -11,9 +11,9 @@
 #include <set>
 
 #include "kshot/error.h"
-#include "metrics/report_calibration.h"
-#include "metrics/report_parts.h"
-#include "metrics/svg.h"
+#include "report/calibration_sections.h"
+#include "report/parts.h"
+#include "report/svg.h"
 
 namespace kshot::report {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "metrics/report.h"
-#include "metrics/report_parts.h"
+#include "report/page.h"
+#include "report/parts.h"
 
 namespace kshot::report {
 

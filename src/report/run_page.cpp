@@ -1,24 +1,24 @@
-#include "cli/report_page.h"
+#include "report/run_page.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
 
-namespace kshot::cli {
+namespace kshot::report {
 namespace {
 
 /// Charts of the same title become one; a curve that is there already (a baseline that all runs
 /// share) is not repeated.
-void merge(std::vector<report::Chart>& all, std::vector<report::Chart> more) {
-  for (report::Chart& chart : more) {
-    const auto same = std::ranges::find(all, chart.title, &report::Chart::title);
+void merge(std::vector<Chart>& all, std::vector<Chart> more) {
+  for (Chart& chart : more) {
+    const auto same = std::ranges::find(all, chart.title, &Chart::title);
     if (same == all.end()) {
       all.push_back(std::move(chart));
       continue;
     }
-    for (report::Curve& curve : chart.curves) {
-      if (std::ranges::find(same->curves, curve.name, &report::Curve::name) == same->curves.end()) {
+    for (Curve& curve : chart.curves) {
+      if (std::ranges::find(same->curves, curve.name, &Curve::name) == same->curves.end()) {
         same->curves.push_back(std::move(curve));
       }
     }
@@ -30,37 +30,35 @@ void append(std::vector<T>& all, std::vector<T> more) {
   std::ranges::move(more, std::back_inserter(all));
 }
 
-void add_cards(report::Report& page, const RunPieces& run) {
+void add_cards(Report& page, const ReportData& run) {
   if (!run.evaluation) return;
   const Score& s = run.evaluation->last();
   const std::string note =
       fmt::format("{}, {} {}", run.name, run.evaluation->episodes - run.evaluation->diverged,
                   episodes_text(*run.evaluation));
   if (s.accuracy) {
-    page.cards.push_back({"accuracy", report::format_percent(estimate(*s.accuracy)), note});
+    page.cards.push_back({"accuracy", format_percent(estimate(*s.accuracy)), note});
     if (s.ece) page.cards.push_back({"calibration error", fmt::format("{:.3f}", *s.ece), note});
     return;
   }
-  page.cards.push_back({"mean squared error", report::format(estimate(*s.mse)), note});
+  page.cards.push_back({"mean squared error", format(estimate(*s.mse)), note});
   for (const CoverageScore& c : s.coverage) {
     if (c.level == 0.9) {
-      page.cards.push_back(
-          {"in the 90 % band", report::format_percent(estimate(c.observed)), note});
+      page.cards.push_back({"in the 90 % band", format_percent(estimate(c.observed)), note});
     }
   }
 }
 
 }  // namespace
 
-report::Report report_page(const std::vector<const RunPieces*>& runs,
-                           std::vector<report::TaskFigure> figures) {
-  const RunPieces& subject = *runs.front();
-  report::Report page;
+Report run_page(const std::vector<const ReportData*>& runs, std::vector<TaskFigure> figures) {
+  const ReportData& subject = *runs.front();
+  Report page;
   std::string names;
-  for (const RunPieces* run : runs) names += (names.empty() ? "" : " and ") + run->name;
+  for (const ReportData* run : runs) names += (names.empty() ? "" : " and ") + run->name;
   page.title = names;
   page.subtitle = subject.checkpoint.source.description;
-  for (const RunPieces* run : runs) {
+  for (const ReportData* run : runs) {
     add_cards(page, *run);
     append(page.training, run->training);
     merge(page.charts, charts(*run));
@@ -92,4 +90,4 @@ report::Report report_page(const std::vector<const RunPieces*>& runs,
   return page;
 }
 
-}  // namespace kshot::cli
+}  // namespace kshot::report

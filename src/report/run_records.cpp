@@ -1,4 +1,4 @@
-#include "cli/run_records.h"
+#include "report/run_records.h"
 
 #include <fmt/format.h>
 #include <cmath>
@@ -11,7 +11,7 @@
 #include "io/json_text.h"
 #include "kshot/error.h"
 
-namespace kshot::cli {
+namespace kshot::report {
 namespace {
 
 namespace fs = std::filesystem;
@@ -24,10 +24,10 @@ double number(const json& record, const char* key) {
 
 }  // namespace
 
-std::vector<report::TrainingCurve> training_curves(const fs::path& file, const std::string& name) {
-  std::vector<report::TrainingCurve> curves;
-  const auto curve = [&](const char* quantity, bool validation) -> report::TrainingCurve& {
-    for (report::TrainingCurve& c : curves) {
+std::vector<TrainingCurve> training_curves(const fs::path& file, const std::string& name) {
+  std::vector<TrainingCurve> curves;
+  const auto curve = [&](const char* quantity, bool validation) -> TrainingCurve& {
+    for (TrainingCurve& c : curves) {
       if (c.quantity == quantity && c.validation == validation) return c;
     }
     curves.push_back({.name = name, .quantity = quantity, .validation = validation});
@@ -37,7 +37,7 @@ std::vector<report::TrainingCurve> training_curves(const fs::path& file, const s
   if (!fs::exists(file, ignored)) return curves;
   const auto add = [&](const json& record, const char* key, const char* quantity, bool validation) {
     if (!record.contains(key)) return;
-    report::TrainingCurve& c = curve(quantity, validation);
+    TrainingCurve& c = curve(quantity, validation);
     c.step.push_back(number(record, "step"));
     c.seconds.push_back(number(record, "seconds"));
     c.value.push_back(number(record, key));
@@ -67,8 +67,8 @@ std::vector<report::TrainingCurve> training_curves(const fs::path& file, const s
   return curves;
 }
 
-report::Facts environment(const fs::path& folder) {
-  report::Facts facts;
+Facts environment(const fs::path& folder) {
+  Facts facts;
   std::error_code ignored;
   if (!fs::exists(folder / run_file, ignored)) return facts;
   try {
@@ -101,4 +101,4 @@ report::Facts environment(const fs::path& folder) {
   return facts;
 }
 
-}  // namespace kshot::cli
+}  // namespace kshot::report

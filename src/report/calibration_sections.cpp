@@ -1,4 +1,4 @@
-#include "metrics/report_calibration.h"
+#include "report/calibration_sections.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <iterator>
 #include <set>
 
-#include "metrics/svg.h"
+#include "report/svg.h"
 
 namespace kshot::report {
 

@@ -1,4 +1,4 @@
-#include "cli/run_pieces.h"
+#include "report/report_data.h"
 
 #include <fmt/format.h>
 
@@ -8,48 +8,45 @@
 #include <map>
 #include <system_error>
 
-#include "cli/run_records.h"
 #include "engine/assembly.h"
-#include "episodes/sources.h"
 #include "io/atomic_file.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
-#include "kshot/learner.h"
+#include "kshot/stop.h"
 #include "metrics/metrics.h"
+#include "report/run_records.h"
 
-namespace kshot::cli {
+namespace kshot::report {
 namespace {
 
 namespace fs = std::filesystem;
 
 constexpr std::array shots_shown = {1, 2, 5, 10, 20};
-constexpr std::array shots_drawn = {1, 5, 10};
 constexpr int shots_episodes = 300;
-constexpr int figure_samples = 100;
-constexpr std::size_t samples_drawn = 8;
 
 /// Of a score: accuracy, or the mean squared error.
 const Statistic& error_of(const Score& score) {
   return score.accuracy ? *score.accuracy : *score.mse;
 }
 
-Evaluation evaluate(const RunPieces& run, const Machine& machine, bool allow_changed_data,
+Evaluation evaluate(const ReportData& run, const ReportOptions& report,
                     std::vector<std::string> overrides) {
   EvaluatorOptions options;
-  options.allow_changed_data = allow_changed_data;
-  options.device = machine.device;
-  options.threads = machine.threads;
+  options.allow_changed_data = report.allow_changed_data;
+  options.device = report.device;
+  options.threads = report.threads;
+  options.stop = report.stop;
   options.overrides = std::move(overrides);
   return Evaluator(run.folder, options).run();
 }
 
-std::string band_name(const RunPieces& run, int shots) {
+std::string band_name(const ReportData& run, int shots) {
   return fmt::format("{}, {} shot{}", run.name, shots, shots == 1 ? "" : "s");
 }
 
-report::BandCoverage band_coverage(std::string name, const Score& score) {
-  report::BandCoverage bands;
+BandCoverage band_coverage(std::string name, const Score& score) {
+  BandCoverage bands;
   bands.name = std::move(name);
   for (const CoverageScore& c : score.coverage) {
     bands.nominal.push_back(c.level);
@@ -60,7 +57,7 @@ report::BandCoverage band_coverage(std::string name, const Score& score) {
 
 /// The scores whose calibration is drawn, with their names: after the last inner step, and where
 /// the evaluation has them, the calibrated predictions too.
-std::vector<std::pair<std::string, const Score*>> shown(const RunPieces& run) {
+std::vector<std::pair<std::string, const Score*>> shown(const ReportData& run) {
   std::vector<std::pair<std::string, const Score*>> all;
   if (!run.evaluation) return all;
   const std::vector<Score>& steps = run.evaluation->steps;
@@ -71,7 +68,7 @@ std::vector<std::pair<std::string, const Score*>> shown(const RunPieces& run) {
   return all;
 }
 
-std::string name_of(const RunPieces& run, const Score& s) {
+std::string name_of(const ReportData& run, const Score& s) {
   const std::string calibrated = s.calibrated ? ", calibrated" : "";
   const bool own =
       std::ranges::any_of(run.evaluation->steps, [&](const Score& step) { return &step == &s; });
@@ -88,10 +85,10 @@ std::string interval_text(const IntervalScore& s) {
 }
 
 /// How far the predictions' own uncertainty can be trusted; without rows where no score says it.
-report::Table uncertainty_table(const RunPieces& run) {
+Table uncertainty_table(const ReportData& run) {
   const Evaluation& e = *run.evaluation;
   const bool classify = e.last().accuracy.has_value();
-  report::Table table;
+  Table table;
   table.title = "Uncertainty of " + run.name + " on " + episodes_text(e);
   table.caption =
       classify
@@ -121,7 +118,7 @@ report::Table uncertainty_table(const RunPieces& run) {
       std::vector<std::string>& row = table.rows.emplace_back();
       row.push_back(name_of(run, s));
       const auto put = [&](const std::optional<Statistic>& v) {
-        row.push_back(v ? report::format(estimate(*v)) : "");
+        row.push_back(v ? format(estimate(*v)) : "");
       };
       if (classify) {
         const UncertaintyScores& u = *s.uncertainty;
@@ -151,16 +148,16 @@ std::string method_name(const std::string& algorithm) {
   return name;
 }
 
-report::Estimate estimate(const Statistic& s) {
+Estimate estimate(const Statistic& s) {
   return {s.mean, s.half_width, s.episodes};
 }
 
-RunPieces read_run(const fs::path& folder) {
+ReportData read_run(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) {
     throw Error(fmt::format("{}: no such run folder", folder.string()));
   }
-  RunPieces run;
+  ReportData run;
   run.folder = folder;
   // Of the last one the state, of whichever is evaluated the configuration: they agree on it.
   run.checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
@@ -189,11 +186,11 @@ RunPieces read_run(const fs::path& folder) {
   return run;
 }
 
-void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data) {
+void study_run(ReportData& run, const ReportOptions& options) {
   if (!run.evaluation) {
     io::log_info(fmt::format("{}: evaluating", run.folder.string()));
     io::OutputFile file(run.folder / "evaluation.json", io::OutputKind::evaluation);
-    run.evaluation = evaluate(run, machine, allow_changed_data, {});
+    run.evaluation = evaluate(run, options, {});
     file.write(run.evaluation->to_json());
   }
   if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
@@ -202,9 +199,11 @@ void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data) 
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {
     try {
-      run.by_shots.emplace_back(shots, evaluate(run, machine, allow_changed_data,
+      run.by_shots.emplace_back(shots, evaluate(run, options,
                                                 {fmt::format("data.shots={}", shots),
                                                  fmt::format("evaluate.episodes={}", episodes)}));
+    } catch (const Stopped&) {
+      throw;
     } catch (const Error& error) {
       // The data have no room for so many; the report shows what there is.
       io::log_warning(fmt::format("{} shots are left out: {}", shots, error.what()));
@@ -213,120 +212,11 @@ void study_run(RunPieces& run, const Machine& machine, bool allow_changed_data) 
   }
 }
 
-std::vector<report::TaskFigure> task_figures(const std::vector<const RunPieces*>& runs, int tasks,
-                                             const Machine& machine) {
-  std::vector<report::TaskFigure> figures;
-  const Config& first = runs.front()->checkpoint.config;
-  for (const RunPieces* run : runs) {
-    const Config& config = run->checkpoint.config;
-    const Network network = config.make_network();
-    if (config.data.source == DataKind::file || network.input().size() != 1 ||
-        (network.outputs() != 1 && !is_closed_form(config.algorithm))) {
-      return figures;
-    }
-  }
-  // Support points as in training; a dense query set without noise shows the true function.
-  Config drawing = first;
-  drawing.data.shots = *std::ranges::max_element(shots_drawn);
-  drawing.data.queries = 400;
-  drawing.data.noise_std = 0.0;
-  const std::unique_ptr<EpisodeSource> dense = make_source(drawing);
-  drawing.data.noise_std = first.data.noise_std;
-  const std::unique_ptr<EpisodeSource> source = make_source(drawing);
-  TaskBatch truth(dense->shape(), tasks), support(source->shape(), tasks);
-  const TaskId id{first.evaluate.seed, Split::test, 0, 0};
-  truth.draw(*dense, id, 0, tasks);
-  support.draw(*source, id, 0, tasks);
-  const auto query_rows = static_cast<std::size_t>(drawing.data.queries.most);
-  const auto support_rows = static_cast<std::size_t>(drawing.data.shots.most);
-  std::vector<std::vector<float>> grids;
-  for (int t = 0; t < tasks; ++t) {
-    std::vector<std::pair<float, float>> points;
-    for (std::size_t i = 0; i < query_rows; ++i) {
-      const std::size_t at = static_cast<std::size_t>(t) * query_rows + i;
-      points.emplace_back(truth.query_x[at], truth.query_value[at]);
-    }
-    std::ranges::sort(points);
-    report::TaskFigure figure;
-    figure.title = fmt::format("Task {}", t + 1);
-    grids.emplace_back();
-    for (const auto& [x, y] : points) {
-      if (!grids.back().empty() && x == grids.back().back()) continue;
-      figure.x.push_back(static_cast<double>(x));
-      figure.truth.push_back(static_cast<double>(y));
-      grids.back().push_back(x);
-    }
-    figures.push_back(std::move(figure));
-  }
-  for (const RunPieces* run : runs) {
-    LearnerOptions options;
-    options.device = machine.device;
-    options.threads = machine.threads;
-    const AlgorithmKind algorithm = run->checkpoint.config.algorithm;
-    if (algorithm == AlgorithmKind::abml || algorithm == AlgorithmKind::leo ||
-        algorithm == AlgorithmKind::hvi) {
-      options.overrides.push_back(fmt::format("evaluate.samples={}", figure_samples));
-    }
-    const Learner learner(run->folder, options);
-    // With noise of every row's own a sample is not one function of x.
-    const bool samples_are_functions = algorithm != AlgorithmKind::abml ||
-                                       run->checkpoint.config.abml.estimator == Estimator::weight;
-    const auto fit = [&](const Prediction& p, std::string label) {
-      report::Fit f;
-      f.label = std::move(label);
-      f.mean = p.mean;
-      const bool own = !p.predictive_std.empty();
-      if (p.samples == 1 && p.noise_std == 0.0 && !own) return f;
-      for (const double level : {0.5, 0.9, 0.95}) f.bands.push_back({.level = level});
-      std::vector<double> means(static_cast<std::size_t>(p.samples));
-      for (std::size_t i = 0; i < p.mean.size(); ++i) {
-        for (std::size_t s = 0; s < means.size(); ++s) means[s] = p.raw[s * p.mean.size() + i];
-        std::ranges::sort(means);
-        for (report::FitBand& band : f.bands) {
-          const metrics::Band b =
-              metrics::mixture_band(means, own ? p.predictive_std[i] : p.noise_std, band.level);
-          band.low.push_back(b.low);
-          band.high.push_back(b.high);
-        }
-      }
-      if (samples_are_functions && p.samples > 1) {
-        for (std::size_t s = 0; s < std::min(means.size(), samples_drawn); ++s) {
-          const auto begin = p.raw.begin() + static_cast<std::ptrdiff_t>(s * p.mean.size());
-          f.samples.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(p.mean.size()));
-        }
-      }
-      return f;
-    };
-    for (std::size_t t = 0; t < figures.size(); ++t) {
-      report::MethodFits method;
-      method.method = run->name;
-      for (const int shots : shots_drawn) {
-        const auto k = static_cast<std::size_t>(shots);
-        const auto x = std::span<const float>(support.support_x).subspan(t * support_rows, k);
-        const auto y = std::span<const float>(support.support_value).subspan(t * support_rows, k);
-        const std::vector<Prediction> steps = learner.predict_steps({x, {}, y}, grids[t]);
-        if (method.fits.empty() && has_prior(algorithm)) {
-          method.fits.push_back(fit(learner.predict({}, grids[t]), "prior"));
-        } else if (method.fits.empty() && !is_closed_form(algorithm)) {
-          method.fits.push_back(fit(steps.front(), "prior"));
-        }
-        report::Fit adapted =
-            fit(steps.back(), fmt::format("{} shot{}", shots, shots == 1 ? "" : "s"));
-        adapted.support_x.assign(x.begin(), x.end());
-        adapted.support_y.assign(y.begin(), y.end());
-        method.fits.push_back(std::move(adapted));
-      }
-      figures[t].methods.push_back(std::move(method));
-    }
-  }
-  return figures;
-}
-
-report::Chart shots_chart(const std::string& name,
-                          const std::vector<std::pair<int, Evaluation>>& by_shots) {
+Chart shots_chart(const std::string& name,
+                  const std::vector<std::pair<int, Evaluation>>& by_shots) {
   const Evaluation& e = by_shots.front().second;
   const bool classify = e.last().accuracy.has_value();
-  report::Chart chart;
+  Chart chart;
   chart.title = classify ? "Accuracy against shots" : "Error against shots";
   chart.caption = fmt::format(
       "Mean over {} {} with 95 % intervals, {}, {} sample{}", e.episodes, episodes_text(e),
@@ -338,13 +228,13 @@ report::Chart shots_chart(const std::string& name,
   chart.y_label = classify ? "accuracy" : "mean squared error";
   // A logarithmic axis has no place for 0.
   chart.log_x = by_shots.front().first > 0;
-  report::Curve curve{.name = name};
-  std::vector<report::Curve> baselines;
+  Curve curve{.name = name};
+  std::vector<Curve> baselines;
   for (const auto& [shots, evaluation] : by_shots) {
     curve.x.push_back(shots);
     curve.y.push_back(estimate(error_of(evaluation.last())));
     for (const Score& s : evaluation.baselines) {
-      auto found = std::ranges::find(baselines, s.name, &report::Curve::name);
+      auto found = std::ranges::find(baselines, s.name, &Curve::name);
       if (found == baselines.end()) {
         baselines.push_back({.name = s.name});
         found = std::prev(baselines.end());
@@ -354,23 +244,23 @@ report::Chart shots_chart(const std::string& name,
     }
   }
   chart.curves.push_back(std::move(curve));
-  for (report::Curve& b : baselines) chart.curves.push_back(std::move(b));
+  for (Curve& b : baselines) chart.curves.push_back(std::move(b));
   return chart;
 }
 
-std::vector<report::Chart> charts(const RunPieces& run) {
-  std::vector<report::Chart> all;
+std::vector<Chart> charts(const ReportData& run) {
+  std::vector<Chart> all;
   if (run.evaluation && !is_closed_form(run.checkpoint.config.algorithm)) {
     const Evaluation& e = *run.evaluation;
     const bool classify = e.last().accuracy.has_value();
     const std::string error = classify ? "accuracy" : "mean squared error";
-    report::Chart chart;
+    Chart chart;
     chart.title = classify ? "Accuracy against inner steps" : "Error against inner steps";
     chart.caption = fmt::format("Mean over {} {} episodes with 95 % intervals",
                                 e.episodes - e.diverged, split_name(e.split));
     chart.x_label = "inner steps";
     chart.y_label = error;
-    report::Curve curve{.name = run.name};
+    Curve curve{.name = run.name};
     for (const Score& s : e.steps) {
       if (s.calibrated) continue;  // the last step once more
       curve.x.push_back(s.inner_steps);
@@ -383,11 +273,11 @@ std::vector<report::Chart> charts(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::BandCoverage> coverage(const RunPieces& run) {
-  std::vector<report::BandCoverage> all;
+std::vector<BandCoverage> coverage(const ReportData& run) {
+  std::vector<BandCoverage> all;
   for (const auto& [shots, evaluation] : run.by_shots) {
     if (std::ranges::find(shots_drawn, shots) == shots_drawn.end()) continue;
-    report::BandCoverage bands = band_coverage(band_name(run, shots), evaluation.last());
+    BandCoverage bands = band_coverage(band_name(run, shots), evaluation.last());
     if (!bands.nominal.empty()) all.push_back(std::move(bands));
   }
   if (all.empty() && run.evaluation && !run.evaluation->last().coverage.empty()) {
@@ -396,11 +286,11 @@ std::vector<report::BandCoverage> coverage(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::Reliability> reliability(const RunPieces& run) {
-  std::vector<report::Reliability> all;
+std::vector<Reliability> reliability(const ReportData& run) {
+  std::vector<Reliability> all;
   for (const auto& [name, score] : shown(run)) {
     if (!score->ece) continue;
-    report::Reliability r;
+    Reliability r;
     r.name = name;
     r.ece = *score->ece;
     for (const CalibrationBin& b : score->calibration) {
@@ -411,11 +301,11 @@ std::vector<report::Reliability> reliability(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::RiskCoverageCurve> risk_coverage(const RunPieces& run) {
-  std::vector<report::RiskCoverageCurve> all;
+std::vector<RiskCoverageCurve> risk_coverage(const ReportData& run) {
+  std::vector<RiskCoverageCurve> all;
   for (const auto& [name, score] : shown(run)) {
     if (!score->uncertainty) continue;
-    report::RiskCoverageCurve c;
+    RiskCoverageCurve c;
     c.name = name;
     c.aurc = score->uncertainty->aurc.value;
     for (const RiskCoveragePoint& p : score->uncertainty->curve) {
@@ -427,13 +317,13 @@ std::vector<report::RiskCoverageCurve> risk_coverage(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::PitDensities> pit(const RunPieces& run) {
-  std::vector<report::PitDensities> all;
+std::vector<PitDensities> pit(const ReportData& run) {
+  std::vector<PitDensities> all;
   for (const auto& [name, score] : shown(run)) {
     double total = 0.0;
     for (const std::size_t count : score->pit) total += static_cast<double>(count);
     if (total == 0.0) continue;
-    report::PitDensities p;
+    PitDensities p;
     p.name = name;
     for (const std::size_t count : score->pit) {
       p.densities.push_back(static_cast<double>(count) * static_cast<double>(score->pit.size()) /
@@ -444,8 +334,8 @@ std::vector<report::PitDensities> pit(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::Diverged> diverged(const RunPieces& run) {
-  std::vector<report::Diverged> all;
+std::vector<Diverged> diverged(const ReportData& run) {
+  std::vector<Diverged> all;
   const RunState& state = run.checkpoint.state;
   all.push_back({run.name + ", training", state.diverged, state.tasks, ""});
   if (run.evaluation) {
@@ -456,11 +346,11 @@ std::vector<report::Diverged> diverged(const RunPieces& run) {
   return all;
 }
 
-std::vector<report::Table> tables(const RunPieces& run) {
+std::vector<Table> tables(const ReportData& run) {
   if (!run.evaluation) return {};
   const Evaluation& e = *run.evaluation;
   const bool classify = e.last().accuracy.has_value();
-  report::Table table;
+  Table table;
   table.title = run.name + " on " + episodes_text(e);
   table.caption = fmt::format("{} ({})", e.conditions(), e.source);
   for (const LeftOut& l : e.left_out) {
@@ -477,10 +367,10 @@ std::vector<report::Table> tables(const RunPieces& run) {
   const auto row = [&](const Score& s) {
     std::vector<std::string> cells = {name_of(run, s)};
     const auto put = [&](const std::optional<Statistic>& v) {
-      cells.push_back(v ? report::format(estimate(*v)) : "");
+      cells.push_back(v ? format(estimate(*v)) : "");
     };
     if (classify) {
-      cells.push_back(report::format_percent(estimate(*s.accuracy)));
+      cells.push_back(format_percent(estimate(*s.accuracy)));
       put(s.nll);
       put(s.brier);
       cells.push_back(s.ece ? fmt::format("{:.3f}", *s.ece) : "");
@@ -490,7 +380,7 @@ std::vector<report::Table> tables(const RunPieces& run) {
       put(s.r2);
       put(s.nll);
       for (const CoverageScore& c : s.coverage) {
-        cells.push_back(report::format_percent(estimate(c.observed)));
+        cells.push_back(format_percent(estimate(c.observed)));
       }
     }
     cells.resize(table.columns.size());
@@ -499,8 +389,8 @@ std::vector<report::Table> tables(const RunPieces& run) {
   for (const Score& s : e.steps) table.rows.push_back(row(s));
   table.strong.push_back(table.rows.size() - 1);
   for (const Score& s : e.baselines) table.rows.push_back(row(s));
-  std::vector<report::Table> all = {std::move(table)};
-  if (report::Table more = uncertainty_table(run); !more.rows.empty()) {
+  std::vector<Table> all = {std::move(table)};
+  if (Table more = uncertainty_table(run); !more.rows.empty()) {
     all.push_back(std::move(more));
   }
   return all;
@@ -510,8 +400,8 @@ std::string episodes_text(const Evaluation& evaluation) {
   return fmt::format("{} episodes", split_name(evaluation.split));
 }
 
-report::Facts numbers(const RunPieces& run) {
-  report::Facts facts;
+Facts numbers(const ReportData& run) {
+  Facts facts;
   if (run.evaluation) {
     const Score& s = run.evaluation->last();
     const std::string split = split_name(run.evaluation->split);
@@ -519,8 +409,8 @@ report::Facts numbers(const RunPieces& run) {
     const auto put = [&](const char* name, const std::optional<Statistic>& value, auto format) {
       if (value) facts.emplace_back(split + " " + name, format(estimate(*value)));
     };
-    put("accuracy", s.accuracy, report::format_percent);
-    const auto plain = [](const report::Estimate& e) { return report::format(e); };
+    put("accuracy", s.accuracy, format_percent);
+    const auto plain = [](const Estimate& e) { return format(e); };
     put("MSE", s.mse, plain);
     put("R2", s.r2, plain);
     put("AUROC", s.auroc, plain);
@@ -536,19 +426,18 @@ report::Facts numbers(const RunPieces& run) {
     put("sharpness", s.sharpness, plain);
     for (const CoverageScore& c : s.coverage) {
       facts.emplace_back(fmt::format("in {:.0f} % band", 100.0 * c.level),
-                         report::format_percent(estimate(c.observed)));
+                         format_percent(estimate(c.observed)));
     }
   }
   const RunState& state = run.checkpoint.state;
   if (state.validated) {
-    const report::Estimate best{state.best.value, state.best.half_width, 0};
-    facts.emplace_back("best validation " + state.best.metric, state.best.metric == "accuracy"
-                                                                   ? report::format_percent(best)
-                                                                   : report::format(best));
+    const Estimate best{state.best.value, state.best.half_width, 0};
+    facts.emplace_back("best validation " + state.best.metric,
+                       state.best.metric == "accuracy" ? format_percent(best) : format(best));
   }
   facts.emplace_back("steps", std::to_string(state.step));
   facts.emplace_back("training time", fmt::format("{:.1f} s", state.seconds));
   return facts;
 }
 
-}  // namespace kshot::cli
+}  // namespace kshot::report

@@ -5,17 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "metrics/report.h"
+#include "report/page.h"
 
-namespace kshot::cli {
+namespace kshot::report {
 
 /// One curve per quantity of a metrics file (JSON lines). A missing file gives no curves. Throws
 /// Error with the file and the line for a record that is not one of kshot's.
-std::vector<report::TrainingCurve> training_curves(const std::filesystem::path& file,
-                                                   const std::string& name);
+std::vector<TrainingCurve> training_curves(const std::filesystem::path& file,
+                                           const std::string& name);
 
 /// What run.json in a run folder says about the run and its sessions. A missing file gives no
 /// facts. Throws Error for a file that is not a run record of kshot.
-report::Facts environment(const std::filesystem::path& folder);
+Facts environment(const std::filesystem::path& folder);
 
-}  // namespace kshot::cli
+}  // namespace kshot::report

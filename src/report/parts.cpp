@@ -1,4 +1,4 @@
-#include "metrics/report_parts.h"
+#include "report/parts.h"
 
 #include <fmt/format.h>
 

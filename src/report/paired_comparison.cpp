@@ -1,4 +1,4 @@
-#include "cli/paired_comparison.h"
+#include "report/paired_comparison.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 
 #include "metrics/bootstrap.h"
 
-namespace kshot::cli {
+namespace kshot::report {
 namespace {
 
 struct Column {
@@ -90,49 +90,45 @@ Pairs pairs(const Evaluation& a, const std::vector<double>& of_a, const Evaluati
   return all;
 }
 
-std::string cell(const Pairs& p, double scale) {
-  if (p.first.empty()) return "";
-  const metrics::Interval i = metrics::bootstrap_difference(
-      p.second, p.first, {.resamples = metrics::affordable_resamples(p.first.size())});
-  const bool large = std::abs(scale * i.value) >= 1e3;
+/// Large numbers, and those of few digits, as people read them.
+std::string cell(const PairedDifference& d) {
+  const bool large = std::abs(d.value) >= 1e3;
   const auto number = [&](double v) {
-    return large ? fmt::format("{:+.3g}", scale * v) : fmt::format("{:+.4f}", scale * v);
+    return large ? fmt::format("{:+.3g}", v) : fmt::format("{:+.4f}", v);
   };
-  if (!std::isfinite(i.low)) return number(i.value);
-  return fmt::format("{} [{}, {}]", number(i.value), number(i.low), number(i.high));
+  if (!std::isfinite(d.low)) return number(d.value);
+  return fmt::format("{} [{}, {}]", number(d.value), number(d.low), number(d.high));
+}
+
+/// Appends a method's differences to the reference; false where no episode has scores of both.
+bool add_differences(std::vector<PairedDifference>& all, const std::string& method,
+                     const Evaluation& reference, const Evaluation& e, const Score& score) {
+  const std::size_t before = all.size();
+  for (const Column& c : columns(reference)) {
+    const Pairs p =
+        pairs(reference, reference.last().per_episode.*c.values, e, score.per_episode.*c.values);
+    if (p.first.empty()) continue;
+    const metrics::Interval i = metrics::bootstrap_difference(
+        p.second, p.first, {.resamples = metrics::affordable_resamples(p.first.size())});
+    all.push_back(
+        {method, c.title, p.first.size(), c.scale * i.value, c.scale * i.low, c.scale * i.high});
+  }
+  return all.size() > before;
 }
 
 }  // namespace
 
 PairedComparison paired_comparison(const std::vector<std::string>& names,
-                                   const std::vector<RunPieces>& runs) {
+                                   const std::vector<ReportData>& runs) {
   PairedComparison result;
   if (!runs.front().evaluation) return result;
   const Evaluation& reference = *runs.front().evaluation;
-  report::Table& table = result.table;
-  table.title = fmt::format("Differences to {} on the same episodes", names.front());
-  table.caption =
-      "Mean over episodes of the method's value less that of the reference, in brackets 95 % "
-      "bootstrap intervals over episodes, paired: an interval without 0 is a difference.";
-  table.columns = {"", "episodes"};
-  for (const Column& c : columns(reference)) table.columns.emplace_back(c.title);
-  const auto add = [&](const std::string& name, const Evaluation& e, const Score& score) {
-    std::vector<std::string> row = {name, ""};
-    std::size_t most = 0;
-    for (const Column& c : columns(reference)) {
-      const Pairs p =
-          pairs(reference, reference.last().per_episode.*c.values, e, score.per_episode.*c.values);
-      most = std::max(most, p.first.size());
-      row.push_back(cell(p, c.scale));
-    }
-    row[1] = fmt::format("{}", most);
-    if (most > 0) table.rows.push_back(std::move(row));
-    return most > 0;
-  };
   for (std::size_t i = 1; i < runs.size(); ++i) {
     if (!runs[i].evaluation) continue;
-    std::string why = difference(reference, *runs[i].evaluation);
-    if (why.empty() && !add(names[i], *runs[i].evaluation, runs[i].evaluation->last())) {
+    const Evaluation& other = *runs[i].evaluation;
+    std::string why = difference(reference, other);
+    if (why.empty() &&
+        !add_differences(result.differences, names[i], reference, other, other.last())) {
       why = "no episode has scores of both";
     }
     if (!why.empty()) {
@@ -140,8 +136,38 @@ PairedComparison paired_comparison(const std::vector<std::string>& names,
                                             names[i], names.front(), why));
     }
   }
-  for (const Score& s : reference.baselines) add(s.name, reference, s);
+  for (const Score& s : reference.baselines) {
+    add_differences(result.differences, s.name, reference, reference, s);
+  }
   return result;
 }
 
-}  // namespace kshot::cli
+Table paired_table(const std::string& reference, const std::vector<PairedDifference>& differences) {
+  Table table;
+  table.title = fmt::format("Differences to {} on the same episodes", reference);
+  table.caption =
+      "Mean over episodes of the method's value less that of the reference, in brackets 95 % "
+      "bootstrap intervals over episodes, paired: an interval without 0 is a difference.";
+  table.columns = {"", "episodes"};
+  std::vector<std::size_t> most;  // episodes of a row
+  for (const PairedDifference& d : differences) {
+    auto column = std::ranges::find(table.columns, d.metric);
+    if (column == table.columns.end()) column = table.columns.insert(column, d.metric);
+    auto row =
+        std::ranges::find(table.rows, d.method, [](const auto& cells) { return cells.front(); });
+    if (row == table.rows.end()) {
+      row = table.rows.insert(row, {d.method, ""});
+      most.push_back(0);
+    }
+    const auto c = static_cast<std::size_t>(column - table.columns.begin());
+    row->resize(std::max(row->size(), c + 1));
+    (*row)[c] = cell(d);
+    std::size_t& episodes = most[static_cast<std::size_t>(row - table.rows.begin())];
+    episodes = std::max(episodes, d.episodes);
+    (*row)[1] = fmt::format("{}", episodes);
+  }
+  for (std::vector<std::string>& row : table.rows) row.resize(table.columns.size());
+  return table;
+}
+
+}  // namespace kshot::report

@@ -1,0 +1,24 @@
+// All agents of a configuration in all its environments: what `kshot bandit` runs.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "bandit/results.h"
+#include "bandit/settings.h"
+
+namespace kshot::bandit {
+
+struct ExperimentOptions {
+  std::string device = "auto";
+  int threads = 0;  ///< 0: all cores
+  /// Called after each agent has played in an environment.
+  std::function<void(const Result&)> on_result = {};
+  std::function<bool()> stop = {};  ///< as PlayOptions::stop
+};
+
+/// Plays every agent in every environment. Throws Error where two agents have one name, and where a
+/// run does not fit an environment.
+Results run_experiment(const Settings& settings, const ExperimentOptions& options);
+
+}  // namespace kshot::bandit
