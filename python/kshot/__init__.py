@@ -6,8 +6,9 @@
     task = kshot.load(run).adapt(x_support, y_support)
     prediction = task.predict(x_query)
 
-Functions: train, evaluate, load, embed, import_arrays, import_images, import_omniglot,
-import_table, meta_gradient. Classes: Config, Learner, EpisodeSource, Embedder, MetaGradient.
+Functions: train, evaluate, calibrate, report, compare, load, embed, import_arrays, import_images,
+import_omniglot, import_table, meta_gradient, bandit. Classes: Config, Learner, EpisodeSource,
+Embedder, MetaGradient.
 scikit-learn's estimators are in kshot.sklearn.
 """
 
@@ -23,6 +24,16 @@ from ._imports import (
 )
 from ._learner import FittedTask, FittedTasks, Learner, Prediction, Predictions, load
 from ._meta_gradient import MetaGradient, meta_gradient
+from ._reports import (
+    BanditResults,
+    BanditScore,
+    Comparison,
+    Difference,
+    Report,
+    bandit,
+    compare,
+    report,
+)
 from ._runs import (
     Calibration,
     EmbeddedFile,
@@ -47,10 +58,14 @@ for _error in (Error, ConfigError, DeviceError):
 del _error
 
 __all__ = [
+    "BanditResults",
+    "BanditScore",
     "Calibration",
+    "Comparison",
     "Config",
     "ConfigError",
     "DeviceError",
+    "Difference",
     "EmbeddedFile",
     "Embedder",
     "EpisodeSource",
@@ -63,13 +78,16 @@ __all__ = [
     "MetaGradient",
     "Prediction",
     "Predictions",
+    "Report",
     "Score",
     "Statistic",
     "TrainReport",
     "TrainResult",
     "ValidationReport",
     "__version__",
+    "bandit",
     "calibrate",
+    "compare",
     "embed",
     "evaluate",
     "import_arrays",
@@ -78,5 +96,6 @@ __all__ = [
     "import_table",
     "load",
     "meta_gradient",
+    "report",
     "train",
 ]

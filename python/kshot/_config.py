@@ -87,8 +87,13 @@ def override_list(overrides: Overrides) -> list[str]:
     return items
 
 
+def toml_text(table: Mapping[str, Any]) -> str:
+    """Nested tables, or dotted keys, as TOML."""
+    return "".join(f"{_dotted(p)} = {_literal(p, v)}\n" for p, v in _leaves(table))
+
+
 @contextmanager
-def _without_lines() -> Iterator[None]:
+def without_lines() -> Iterator[None]:
     """Messages without the numbers of lines: a dict has none."""
     try:
         yield
@@ -111,11 +116,11 @@ class Config:
     def __init__(self, source: ConfigLike, overrides: Overrides = None) -> None:
         changes = override_list(overrides)
         if isinstance(source, Config):
-            with _without_lines():
+            with without_lines():
                 self._native = _core.Config.parse(source.to_toml(), "configuration", changes)
         elif isinstance(source, Mapping):
-            text = "".join(f"{_dotted(p)} = {_literal(p, v)}\n" for p, v in _leaves(source))
-            with _without_lines():
+            text = toml_text(source)
+            with without_lines():
                 self._native = _core.Config.parse(text, "configuration", changes)
         elif isinstance(source, (str, os.PathLike)):
             self._native = _core.Config.load(os.fspath(source), changes)

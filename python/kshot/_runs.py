@@ -18,6 +18,8 @@ from ._arrays import as_rows
 from ._config import Config, ConfigLike, Overrides, override_list
 from ._episodes import EpisodeSource, native_source
 
+PathLike = str | os.PathLike[str]
+
 
 @dataclass(frozen=True)
 class TrainReport:
@@ -88,10 +90,10 @@ def _progress(progress: bool | None) -> bool:
 def train(
     config: ConfigLike | None = None,
     overrides: Overrides = None,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     *,
     source: EpisodeSource | None = None,
-    resume: str | os.PathLike[str] | None = None,
+    resume: PathLike | None = None,
     device: str = "auto",
     threads: int = 0,
     progress: bool | None = None,
@@ -276,8 +278,21 @@ class Evaluation:
         return pd.DataFrame(rows)
 
 
+def evaluation_of(text: str, table: str) -> Evaluation:
+    """The evaluation whose JSON is `text`."""
+    data = json.loads(text)
+    return Evaluation(
+        algorithm=data["algorithm"],
+        split=data["split"],
+        steps=[_score(s) for s in data["steps"]],
+        baselines=[_score(s) for s in data.get("baselines", [])],
+        data=data,
+        table=table,
+    )
+
+
 def evaluate(
-    run: str | os.PathLike[str],
+    run: PathLike,
     *,
     episodes: int | None = None,
     steps: int | None = None,
@@ -289,7 +304,7 @@ def evaluate(
     overrides: Overrides = None,
     source: EpisodeSource | None = None,
     baselines: bool = True,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     device: str = "auto",
     threads: int = 0,
     progress: bool | None = None,
@@ -335,15 +350,7 @@ def evaluate(
         calibrated,
         "" if out is None else os.fspath(out),
     )
-    data = json.loads(text)
-    return Evaluation(
-        algorithm=data["algorithm"],
-        split=data["split"],
-        steps=[_score(s) for s in data["steps"]],
-        baselines=[_score(s) for s in data.get("baselines", [])],
-        data=data,
-        table=table,
-    )
+    return evaluation_of(text, table)
 
 
 @dataclass(frozen=True)
@@ -363,7 +370,7 @@ class Calibration:
 
 
 def calibrate(
-    run: str | os.PathLike[str],
+    run: PathLike,
     *,
     episodes: int | None = None,
     steps: int | None = None,
@@ -419,7 +426,7 @@ class Embedder:
 
     def __init__(
         self,
-        run: str | os.PathLike[str],
+        run: PathLike,
         *,
         device: str = "auto",
         threads: int = 0,
@@ -445,8 +452,8 @@ class Embedder:
 
     def embed_file(
         self,
-        out: str | os.PathLike[str],
-        data: str | os.PathLike[str] | None = None,
+        out: PathLike,
+        data: PathLike | None = None,
     ) -> EmbeddedFile:
         """Features of a whole data file of classes, as a data file or (.npz) as arrays."""
         path = Config._of(self._native.config)["data"].get("path", "") if data is None else data
@@ -456,9 +463,9 @@ class Embedder:
 
 
 def embed(
-    run: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    data: str | os.PathLike[str] | None = None,
+    run: PathLike,
+    out: PathLike,
+    data: PathLike | None = None,
     *,
     device: str = "auto",
     threads: int = 0,

@@ -111,8 +111,7 @@ void take_classes(Keywords& keywords, io::ClassImport& options) {
   keywords.take("min_examples", options.min_examples);
 }
 
-/// Runs an import. Ctrl-C ends those that report their progress (pictures), and then nothing is at
-/// the output; the others end first.
+/// Runs an import. Ctrl-C ends it, and then nothing is at the output.
 template <typename Options>
 nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
                      io::ImportSummary (*import)(const Options&)) {
@@ -120,25 +119,19 @@ nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
   Interruption interruption;
   std::optional<io::Progress> bar;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (interruption.stop()) throw Error("stopped");
     if (!progress) return;
     if (!bar) bar.emplace(total, "classes");
     bar->update(done);
     if (done == total) bar->finish();
   };
-  std::optional<io::ImportSummary> summary;
-  {
-    const nb::gil_scoped_release release;
+  options.interrupt = [&] {
+    if (interruption.stop()) throw Stopped();
+  };
+  return to_dict(interruption.run([&] {
     // Before the sources are read, so that a wrong name costs no time.
     io::OutputFile(options.output, io::OutputKind::data_file);
-    try {
-      summary = import(options);
-    } catch (const Error&) {
-      if (!interruption.stopped()) throw;
-    }
-  }
-  interruption.rethrow();
-  return to_dict(*summary);
+    return import(options);
+  }));
 }
 
 nb::dict import_omniglot(const std::vector<std::filesystem::path>& sources,

@@ -131,8 +131,11 @@ nb::dict to_dict(const std::vector<Prediction>& predictions) {
 /// A Learner that one thread uses at a time: others wait, without the interpreter's lock.
 class SharedLearner {
  public:
-  SharedLearner(const std::filesystem::path& run, const LearnerOptions& options)
-      : learner_(override_errors([&] { return Learner(run, options); })) {}
+  SharedLearner(const std::filesystem::path& run, LearnerOptions options)
+      : learner_(override_errors([&] {
+          options.stop = [this] { return interruption_ != nullptr && interruption_->stop(); };
+          return Learner(run, options);
+        })) {}
 
   nb::object predict(const Support& support, const Floats& query, bool every_step) const {
     guard_.check("Learner");
@@ -175,13 +178,14 @@ class SharedLearner {
       tasks.push_back({supports.rows[i], left.first(size)});
       left = left.subspan(size);
     }
-    std::vector<Prediction> predictions;
-    {
-      const nb::gil_scoped_release release;
+    Interruption interruption;
+    return to_dict(interruption.run([&] {
       const std::lock_guard lock(mutex_);
-      predictions = learner_.predict_many(tasks);
-    }
-    return to_dict(predictions);
+      interruption_ = &interruption;
+      const auto forget = [this](Interruption*) { interruption_ = nullptr; };
+      const std::unique_ptr<Interruption, decltype(forget)> used(&interruption, forget);
+      return learner_.predict_many(tasks);
+    }));
   }
 
   const Learner& learner() const { return learner_; }
@@ -189,6 +193,8 @@ class SharedLearner {
  private:
   Learner learner_;
   mutable std::mutex mutex_;
+  /// Of the call at work, which holds `mutex_`; else null.
+  mutable Interruption* interruption_ = nullptr;
   ProcessGuard guard_;
 };
 
@@ -219,19 +225,12 @@ class SharedEmbedder {
   nb::dict embed_file(const std::filesystem::path& data, const std::filesystem::path& out) const {
     guard_.check("Embedder");
     Interruption interruption;
-    EmbeddedFile result;
-    {
-      const nb::gil_scoped_release release;
+    const EmbeddedFile result = interruption.run([&] {
       const std::lock_guard lock(mutex_);
-      try {
-        result = kshot::embed_file(embedder_, data, out, [&](std::uint64_t, std::uint64_t) {
-          if (interruption.stop()) throw Error("stopped");
-        });
-      } catch (const Error&) {
-        if (!interruption.stopped()) throw;
-      }
-    }
-    interruption.rethrow();
+      return kshot::embed_file(embedder_, data, out, [&](std::uint64_t, std::uint64_t) {
+        if (interruption.stop()) throw Stopped();
+      });
+    });
     nb::dict d;
     d["rows"] = result.rows;
     d["features"] = result.features;

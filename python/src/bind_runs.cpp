@@ -123,24 +123,27 @@ nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& sourc
 /// empty.
 std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
                                              const std::shared_ptr<EpisodeSource>& source,
-                                             const EvaluatorOptions& options,
+                                             EvaluatorOptions options,
                                              const std::filesystem::path& out) {
-  const nb::gil_scoped_release release;
-  Evaluator evaluator = override_errors(
-      [&] { return source ? Evaluator(run, source, options) : Evaluator(run, options); });
-  std::optional<io::OutputFile> file;
-  if (!out.empty()) file.emplace(out, io::OutputKind::evaluation);
-  const Evaluation result = evaluator.run();
-  std::string json = result.to_json();
-  if (file) file->write(json);
-  return {std::move(json), result.table()};
+  Interruption interruption;
+  options.stop = interruption.asker();
+  return interruption.run([&] {
+    Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
+    std::optional<io::OutputFile> file;
+    if (!out.empty()) file.emplace(out, io::OutputKind::evaluation);
+    const Evaluation result = evaluator.run();
+    std::string json = result.to_json();
+    if (file) file->write(json);
+    return std::pair(std::move(json), result.table());
+  });
 }
 
 /// The calibration of a run as JSON, what was fitted in words, and the file that has it.
 std::tuple<std::string, std::string, std::filesystem::path> calibrate(
-    const std::filesystem::path& run, const EvaluatorOptions& options) {
-  const nb::gil_scoped_release release;
-  const WrittenCalibration written = override_errors([&] { return calibrate_run(run, options); });
+    const std::filesystem::path& run, EvaluatorOptions options) {
+  Interruption interruption;
+  options.stop = interruption.asker();
+  const WrittenCalibration written = interruption.run([&] { return calibrate_run(run, options); });
   return {written.calibration.to_json(), written.calibration.describe(), written.file};
 }
 

@@ -15,14 +15,17 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "kshot/kshot.h"
@@ -99,19 +102,41 @@ class ProcessGuard {
 /// exception is kept; the work is asked to stop, and `rethrow` raises the exception when it has.
 class Interruption {
  public:
-  /// Whether to stop. Looks for signals at most every 10 ms, because that needs the lock.
+  /// Whether to stop. Looks for signals at most every 10 ms, because that needs the lock, and only
+  /// on the thread that made this object: Python handles signals on its main thread alone.
   bool stop();
+  /// `stop` as the library takes it.
+  std::function<bool()> asker() {
+    return [this] { return stop(); };
+  }
   /// Calls back into Python, with the lock.
   void call(const std::function<void()>& body);
-  bool stopped() const { return error_.has_value(); }
+  bool stopped() const { return stopped_; }
   /// Throws what was kept. The caller holds the lock.
   void rethrow();
+  /// Runs work that ends with Stopped when `stop` says true, without the lock. Raises what was
+  /// kept.
+  template <typename Work>
+  auto run(const Work& work) {
+    std::optional<decltype(work())> result;
+    try {
+      const nb::gil_scoped_release release;
+      result.emplace(override_errors(work));
+    } catch (const Stopped&) {
+      if (!stopped()) throw;
+    }
+    rethrow();
+    return std::move(*result);
+  }
 
  private:
   void keep(const std::function<void()>& body);
 
+  std::thread::id thread_ = std::this_thread::get_id();
   std::chrono::steady_clock::time_point looked_{};
+  std::mutex mutex_;  ///< guards `error_`
   std::optional<nb::python_error> error_;
+  std::atomic<bool> stopped_{false};
 };
 
 void bind_config(nb::module_& m);
@@ -119,6 +144,7 @@ void bind_learner(nb::module_& m);
 void bind_runs(nb::module_& m);
 void bind_imports(nb::module_& m);
 void bind_episodes(nb::module_& m);
+void bind_reports(nb::module_& m);
 void bind_heads(nb::module_& m);
 
 }  // namespace kshot::python

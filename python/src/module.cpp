@@ -15,7 +15,8 @@ void ProcessGuard::check(const char* what) const {
 }
 
 bool Interruption::stop() {
-  if (error_) return true;
+  if (stopped_) return true;
+  if (std::this_thread::get_id() != thread_) return false;
   const auto now = std::chrono::steady_clock::now();
   if (now - looked_ < std::chrono::milliseconds(10)) return false;
   looked_ = now;
@@ -23,11 +24,11 @@ bool Interruption::stop() {
   keep([] {
     if (PyErr_CheckSignals() != 0) nb::raise_python_error();
   });
-  return error_.has_value();
+  return stopped_;
 }
 
 void Interruption::call(const std::function<void()>& body) {
-  if (error_) return;
+  if (stopped_) return;
   const nb::gil_scoped_acquire lock;
   keep(body);
 }
@@ -36,7 +37,9 @@ void Interruption::keep(const std::function<void()>& body) {
   try {
     body();
   } catch (nb::python_error& error) {
-    error_.emplace(std::move(error));
+    const std::lock_guard guard(mutex_);
+    if (!error_) error_.emplace(std::move(error));
+    stopped_ = true;
   }
 }
 
@@ -61,6 +64,7 @@ NB_MODULE(_core, m) {
   bind_config(m);
   bind_learner(m);
   bind_runs(m);
+  bind_reports(m);
   bind_imports(m);
   bind_episodes(m);
   bind_heads(m);

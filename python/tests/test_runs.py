@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -215,22 +217,74 @@ def test_version():
     assert f"project(kshot VERSION {kshot.__version__}" in text
 
 
-def test_an_embedding_that_is_interrupted_leaves_nothing(classifier, tmp_path):
-    class Alarm(Exception):
-        pass
+class Alarm(Exception):
+    pass
+
+
+@contextmanager
+def alarm(seconds):
+    """Raises Alarm in the main thread after a while, as Ctrl-C raises KeyboardInterrupt."""
 
     def ring(number, frame):
         raise Alarm
 
-    np.save(tmp_path / "x.npy", np.ones((20, 20000, 6), np.float32))
-    kshot.import_arrays(tmp_path / "x.npy", tmp_path / "x.kshot", fractions=[0.6, 0.2, 0.2])
-    embedder = kshot.Embedder(classifier, device="cpu", threads=1)
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        with pytest.raises(Alarm):
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
-            embedder.embed_file(tmp_path / "f.kshot", tmp_path / "x.kshot")
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupted(work, seconds=0.1):
+    """Runs what would take far longer; how long it went on after the signal."""
+    start = time.monotonic()
+    with pytest.raises(Alarm), alarm(seconds):
+        work()
+    return time.monotonic() - start - seconds
+
+
+def test_work_that_is_interrupted_ends_soon_and_writes_nothing(maml, abml, tmp_path):
+    out = tmp_path / "out.json"
+    many = {"evaluate.samples": 100, "evaluate.episodes": 100_000}
+    late = [
+        interrupted(lambda: kshot.evaluate(abml, overrides=many, out=out, device="cpu")),
+        interrupted(lambda: kshot.calibrate(abml, overrides=many, device="cpu")),
+    ]
+    run = kshot.train(small("maml", evaluate={"episodes": 300_000}), out=tmp_path / "run")
+    late.append(interrupted(lambda: kshot.report(run, out, device="cpu")))
+    learner = kshot.load(abml, "cpu", overrides={"evaluate.samples": 100})
+    xs = np.zeros((50_000, 4, 1), np.float32)
+    fitted = learner.adapt_many(xs, xs)
+    late.append(interrupted(lambda: fitted.predict(xs)))
+    bandit = {"environment": "wheel", "steps": 10**6, "agent": [{"type": "linear_ts"}]}
+    late.append(interrupted(lambda: kshot.bandit(bandit, out=out)))
+    assert max(late) < 5  # a moment; the work itself takes minutes
+    assert not out.exists() and not (abml.folder / "calibration.json").exists()
+    assert not (run.folder / "evaluation.json").exists()
+
+
+def test_imports_that_are_interrupted_leave_nothing(tmp_path):
+    x = np.random.default_rng(0).normal(size=(160_000, 8))
+    np.save(tmp_path / "x.npy", x.reshape(40, 4_000, 8))
+    table = "task,a,b,c,d,e,f,y\n" + "\n".join(
+        f"{i // 100}," + ",".join(map(str, row[:7])) for i, row in enumerate(x)
+    )
+    (tmp_path / "t.csv").write_text(table)
+    out = tmp_path / "x.kshot"
+    interrupted(lambda: kshot.import_arrays(tmp_path / "x.npy", out, standardise=True), 0.05)
+    assert not out.exists()
+    for seconds in (0.03, 0.2):
+        interrupted(
+            lambda: kshot.import_table(tmp_path / "t.csv", out, task="task", target="y"), seconds
+        )
+        assert not out.exists()
+
+
+def test_an_embedding_that_is_interrupted_leaves_nothing(classifier, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((20, 20000, 6), np.float32))
+    kshot.import_arrays(tmp_path / "x.npy", tmp_path / "x.kshot", fractions=[0.6, 0.2, 0.2])
+    embedder = kshot.Embedder(classifier, device="cpu", threads=1)
+    interrupted(lambda: embedder.embed_file(tmp_path / "f.kshot", tmp_path / "x.kshot"), 0.02)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.kshot", "x.npy"]

@@ -40,7 +40,7 @@ struct Settings {
   };
   std::vector<AgentSettings> agents;
 
-  /// `overrides`: "steps=80000", "wheel.delta=[0.9]". Throws Error that names file, line and key.
+  /// `overrides`: "steps=80000", "delta=[0.9]". Throws Error that names file, line and key.
   static Settings load(const std::filesystem::path& file,
                        const std::vector<std::string>& overrides = {});
   static Settings parse(const std::string& text, const std::string& origin,

@@ -4,35 +4,24 @@
 #include <cstdio>
 
 #include "cli/commands.h"
-<<<<<<< HEAD
-#include "cli/paired_comparison.h"
-#include "cli/report_page.h"
-#include "cli/run_pieces.h"
-#include "config/facts.h"
-#include "io/log.h"
-#include "io/output_file.h"
-#include "kshot/error.h"
-#include "metrics/report.h"
-    =======
 #include "kshot/report.h"
-    >>>>>>> 0be131c (Reports: a folder of their own and a public header, so that library and Python users can make them)
 
-    namespace kshot::cli {
+namespace kshot::cli {
 
-  int run_report(const ReportArguments& a) {
-    ReportOptions options;
-    options.device = a.machine.device;
-    options.threads = a.machine.threads;
-    options.quick = a.quick;
-    options.allow_changed_data = a.allow_changed_data;
-    fmt::print("{}\n", write_report(a.run, a.out, options).file.string());
-    return 0;
-  }
+int run_report(const ReportArguments& a) {
+  ReportOptions options;
+  options.device = a.machine.device;
+  options.threads = a.machine.threads;
+  options.quick = a.quick;
+  options.allow_changed_data = a.allow_changed_data;
+  fmt::print("{}\n", write_report(a.run, a.out, options).file.string());
+  return 0;
+}
 
-  int run_compare(const CompareArguments& a) {
-    const RunComparison comparison = compare_runs({a.runs.begin(), a.runs.end()}, a.out);
-    fmt::print("{}\n{}\n", comparison.text(), comparison.file.string());
-    return 0;
-  }
+int run_compare(const CompareArguments& a) {
+  const RunComparison comparison = compare_runs({a.runs.begin(), a.runs.end()}, a.out);
+  fmt::print("{}\n{}\n", comparison.text(), comparison.file.string());
+  return 0;
+}
 
 }  // namespace kshot::cli

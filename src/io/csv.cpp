@@ -12,6 +12,8 @@
 namespace kshot::io {
 namespace {
 
+constexpr std::size_t rows_between_interrupts = 4096;
+
 /// The name that pandas gives to a column without one.
 constexpr const char* row_index_name = "Unnamed: 0";
 
@@ -180,7 +182,8 @@ void read_header(std::vector<std::string> fields, std::size_t line, Table* table
 }  // namespace
 
 Table parse_csv(std::string_view text, const std::string& origin, char delimiter,
-                const TextFormat& format, char usual_delimiter, bool ask_delimiter) {
+                const TextFormat& format, char usual_delimiter, bool ask_delimiter,
+                const std::function<void()>& interrupt) {
   Table table;
   table.origin = origin;
   table.unit = "line";
@@ -218,6 +221,7 @@ Table parse_csv(std::string_view text, const std::string& origin, char delimiter
           origin, reader.line(), fields.size(), table.columns.size(), delimiter_name(delimiter)));
     }
     add(std::move(fields), reader.line());
+    if (interrupt && table.lines.size() % rows_between_interrupts == 0) interrupt();
   }
   table.rows = table.lines.size();
   if (table.rows == 0) {
@@ -238,8 +242,10 @@ char usual_delimiter_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-Table read_csv(const std::filesystem::path& path, char delimiter, const TextFormat& format) {
-  return parse_csv(read_file(path), path.string(), delimiter, format, usual_delimiter_of(path));
+Table read_csv(const std::filesystem::path& path, char delimiter, const TextFormat& format,
+               const std::function<void()>& interrupt) {
+  return parse_csv(read_file(path), path.string(), delimiter, format, usual_delimiter_of(path),
+                   true, interrupt);
 }
 
 Table read_name_table(const std::filesystem::path& path) {

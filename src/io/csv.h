@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 
 #include "io/table.h"
 
@@ -13,14 +14,14 @@ namespace kshot::io {
 /// comma). A first column without a name becomes Table::row_index, "Unnamed: 0".
 /// Throws Error with file and line for rows of another length, open quotes, text that is not UTF-8,
 /// other columns without a name or with the same name, a file without rows, and where several
-/// delimiters fit.
-Table read_csv(const std::filesystem::path& path, char delimiter = 0,
-               const TextFormat& format = {});
+/// delimiters fit. `interrupt` is called now and then; what it throws is passed on.
+Table read_csv(const std::filesystem::path& path, char delimiter = 0, const TextFormat& format = {},
+               const std::function<void()>& interrupt = {});
 /// A table of names (classes, tasks, columns): the usual delimiter where several fit, because such
 /// tables have no option for it.
 Table read_name_table(const std::filesystem::path& path);
 Table parse_csv(std::string_view text, const std::string& origin, char delimiter = 0,
                 const TextFormat& format = {}, char usual_delimiter = ',',
-                bool ask_delimiter = true);
+                bool ask_delimiter = true, const std::function<void()>& interrupt = {});
 
 }  // namespace kshot::io

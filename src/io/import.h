@@ -36,6 +36,9 @@ struct ImportCommon {
   SplitOptions splits;
   /// Called after every class that a long import has done.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+  /// Called now and then by a long import, so that the caller can end it: an exception that this
+  /// throws is passed on, and nothing is left at `output`.
+  std::function<void()> interrupt = {};
 };
 
 /// Imports whose groups are classes.

@@ -308,7 +308,8 @@ void describe_images(const Tensor& x, const ExampleLayout& layout, Preprocessing
 
 void write_rows(const Tensor& x, std::size_t leading, const ExampleLayout& layout,
                 const std::vector<ArrayClass>& classes, const DatasetHeader& header,
-                DatasetWriter* writer) {
+                DatasetWriter* writer, const std::function<void()>& interrupt) {
+  constexpr std::size_t rows_between_interrupts = 1024;
   const Preprocessing& preprocessing = header.preprocessing;
   const auto d = static_cast<std::size_t>(layout.shape.size());
   std::optional<ImageArray> images;
@@ -336,7 +337,10 @@ void write_rows(const Tensor& x, std::size_t leading, const ExampleLayout& layou
   for (const ArrayClass& entry : classes) {
     for (const Split split : entry.splits) {
       writer->begin_group(entry.name, split);
-      for (const std::size_t row : entry.rows) write_row(row);
+      for (std::size_t i = 0; i < entry.rows.size(); ++i) {
+        if (interrupt && i % rows_between_interrupts == 0) interrupt();
+        write_row(entry.rows[i]);
+      }
     }
   }
 }
@@ -399,7 +403,7 @@ ImportSummary import_arrays(const ArraysImport& options) {
   header.element = header.preprocessing.bytes ? Element::u8 : Element::f32;
   header.provenance = provenance_of("arrays", sources, how);
   DatasetWriter writer(options.output, header);
-  write_rows(x, leading, layout, classes, header, &writer);
+  write_rows(x, leading, layout, classes, header, &writer, options.interrupt);
   return finish(&writer, options, std::move(how), std::move(notes));
 }
 

@@ -178,6 +178,7 @@ ImportSummary import_images(const ImagesImport& options) {
     for (const Split split : classes[c].splits) {
       pictures.add_class(found.classes[classes[c].index], classes[c].name, split);
     }
+    if (options.interrupt) options.interrupt();
     if (options.progress) options.progress(c + 1, classes.size());
   }
   if (pictures.transparent() > 0 && options.background == Background::stored) {

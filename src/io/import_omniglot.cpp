@@ -190,6 +190,7 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
         writer.add(std::span<const std::uint8_t>(rotate_image(image, entry.quarters).pixels));
       }
     }
+    if (options.interrupt) options.interrupt();
     if (options.progress) options.progress(k + 1, listed.size());
   }
   if (written == 0) throw Error("import omniglot: no class is left (--min-examples)");

@@ -103,7 +103,7 @@ Input read_input(const TableImport& options) {
     if (!options.columns.empty()) {
       throw Error("--columns: a CSV table has its names in its first line");
     }
-    in.table = read_csv(options.source, options.delimiter, options.format);
+    in.table = read_csv(options.source, options.delimiter, options.format, options.interrupt);
   }
   if (options.targets.empty()) {
     throw Error("import table: no target; expected --target COLUMN or --target FILE.npy");
@@ -300,6 +300,7 @@ class Fit {
     int features = 0;
     for (std::size_t c = 0; c < table_.columns.size(); ++c) {
       if (in_.other.contains(c)) continue;
+      if (options_.interrupt) options_.interrupt();
       out.columns.push_back(feature(c));
       features += out.columns.back().features();
     }
@@ -475,6 +476,7 @@ ImportSummary import_table(const TableImport& options) {
   }
   header.provenance = provenance_of("table", sources, how);
 
+  if (options.interrupt) options.interrupt();
   const EncodedTable encoded = encode_table(header.preprocessing, in.table, true);
   if (encoded.rows < in.table.rows) {
     notes.push_back(
@@ -500,6 +502,7 @@ ImportSummary import_table(const TableImport& options) {
   DatasetWriter writer(options.output, header);
   for (std::size_t task = 0; task < tasks.names.size(); ++task) {
     if (!splits[task]) continue;
+    if (options.interrupt) options.interrupt();
     if (rows_of[task].empty()) {
       notes.push_back(fmt::format("task '{}' has no complete row: left out", tasks.names[task]));
       continue;

@@ -6,7 +6,7 @@
 #include <map>
 #include <set>
 
-#include "config/config_facts.h"
+#include "config/facts.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"

@@ -28,7 +28,6 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"backend/cuda", {"backend", "kernels"}},
     {"algorithms", {"backend"}},
     {"episodes", {"io"}},
-<<<<<<< HEAD
     {"config", {"episodes", "io"}},
     {"engine", {"algorithms", "backend", "config", "episodes", "io", "metrics"}},
     {"report", {"engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
