@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_wave.h"
+#include "backend/cpu/feature_wave.h"
 #include "backend/cpu/head_wave.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/shared_network.h"
@@ -73,6 +74,9 @@ class CpuBackend final : public HostBackend<float> {
         network->size() * static_cast<std::size_t>(kernels_.lanes) * sizeof(float);
     if (cpu::HeadWave::serves(*network, loss, shape)) {
       return std::make_unique<cpu::HeadWave>(kernels_, std::move(network), loss, shape);
+    }
+    if (cpu::FeatureWave::serves(*network, shape)) {
+      return std::make_unique<cpu::FeatureWave>(kernels_, std::move(network), loss, shape);
     }
     if (network->is_plain_mlp() && bytes <= lane_weight_bytes) {
       return cpu::make_lane_wave(kernels_, std::move(network), loss, shape);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 #include <numbers>
+#include <stdexcept>
 
 #include "backend/cpu/generator.h"
 #include "backend/cpu/linear_algebra.h"
@@ -92,6 +93,9 @@ const float* CpuWave::at(Block block, std::size_t run) const {
   return block ? storage(block).values.data() + run * run_floats(block) : nullptr;
 }
 std::size_t CpuWave::vectors(Block block) const {
+  if (storage(block).values.size() == 0) {
+    throw std::logic_error("an operation on a block that has no memory of its own");
+  }
   return storage(block).values.size() / static_cast<std::size_t>(kernels_.lanes);
 }
 
@@ -141,6 +145,15 @@ NoiseKey CpuWave::noise_key(const RandomKey& key, std::uint32_t task) {
   const auto k = key.key();
   const auto c = key.counter(0);
   return {{k[0], k[1]}, c[1], task, c[3]};
+}
+
+bool CpuWave::all_finite(const float* x, std::size_t n) const {
+  const auto lanes = static_cast<std::size_t>(kernels_.lanes);
+  float keep[max_lanes];
+  std::fill_n(keep, max_lanes, 1.0f);
+  kernels_.lane_finite(x, n / lanes, keep);
+  return std::all_of(keep, keep + lanes, [](float k) { return k != 0.0f; }) &&
+         std::all_of(x + n / lanes * lanes, x + n, [](float v) { return std::isfinite(v); });
 }
 
 LossType CpuWave::loss_type() const {

@@ -1,10 +1,12 @@
-// What the cpu backend's two layouts share: block storage, and the algebra of per-task vectors,
-// which is element-wise and does not care which of the two lies underneath.
+// What the cpu backend's layouts share: block storage, and the algebra of per-task vectors,
+// which is element-wise and does not care which of them lies underneath.
 //
 //   lanes   [element][W], W tasks side by side in the lanes of a vector: small multi-layer
 //           perceptrons, whose whole inner loop stays in the second-level cache (lane_wave.cpp)
 //   single  one task, channels last, channels padded to a multiple of W (single_wave.cpp)
 //   heads   a few tasks, one after another: generated softmax heads (head_wave.cpp)
+//   features  W tasks whose network is the same, rows of all tasks as one matrix: perceptrons below
+//           closed-form heads (feature_wave.cpp)
 #pragma once
 
 #include <cstddef>
@@ -139,6 +141,7 @@ class CpuWave : public HostWave<float> {
 
   KlArgs kl_args(const KlTerms& terms, std::size_t run, const float* scale) const;
   static NoiseKey noise_key(const RandomKey& key, std::uint32_t task);
+  bool all_finite(const float* x, std::size_t n) const;
   LossType loss_type() const;
   /// Squared losses: coefficient * sum (z - y)^2 + constant.
   float loss_coefficient() const;

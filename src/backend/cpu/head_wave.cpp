@@ -15,15 +15,6 @@ std::size_t product(int a, int b) {
   return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
 }
 
-bool finite(const Kernels& kernels, const float* x, std::size_t n) {
-  const auto lanes = static_cast<std::size_t>(kernels.lanes);
-  float keep[max_lanes];
-  std::fill_n(keep, max_lanes, 1.0f);
-  kernels.lane_finite(x, n / lanes, keep);
-  return std::all_of(keep, keep + lanes, [](float k) { return k != 0.0f; }) &&
-         std::all_of(x + n / lanes * lanes, x + n, [](float v) { return std::isfinite(v); });
-}
-
 }  // namespace
 
 bool HeadWave::serves(const Network& network, const Loss& loss, const WaveShape& shape) {
@@ -388,12 +379,12 @@ void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, 
   };
   sum();
   // where the sum is finite its terms are
-  if (!finite(kernels_, out, width)) {
+  if (!all_finite(out, width)) {
     for (int t = 0; t < count_; ++t) {
       for (const Block b : blocks) {
         flat.resize(storage(b).width);
         read(b, t, flat.data());
-        diverged[t] = diverged[t] || !finite(kernels_, flat.data(), flat.size());
+        diverged[t] = diverged[t] || !all_finite(flat.data(), flat.size());
       }
     }
     sum();

@@ -833,7 +833,7 @@ constexpr int gather_m = 4, gather_v = 3;
 #endif
 
 template <int M, int V, bool accumulate>
-void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1) {
+void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1, const float* packed) {
   vf acc[M][V];
   const float* x[M];
 #pragma GCC unroll 8
@@ -845,7 +845,7 @@ void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1) {
   const float* const b0 = g.b + n0;
   for (int k = k0; k < k1; ++k) {
     const std::ptrdiff_t ka = g.index[k].a;
-    const float* const b = b0 + g.index[k].b;
+    const float* const b = packed != nullptr ? packed + (k - k0) * V * W : b0 + g.index[k].b;
     vf right[V];
 #pragma GCC unroll 8
     for (int j = 0; j < V; ++j) right[j] = load(b + j * W);
@@ -869,52 +869,67 @@ void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1) {
 }
 
 template <int V, bool accumulate>
-void gather_rows(const GatherGemm& g, int n0, int k0, int k1) {
+void gather_rows(const GatherGemm& g, int n0, int k0, int k1, const float* packed) {
   const int panels = (g.m + gather_m - 1) / gather_m;
   int m = 0;
   for (int p = 0; p < panels; ++p) {
     const int height = (g.m - m + panels - p - 1) / (panels - p);
     switch (height) {
       case 1:
-        gather_tile<1, V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<1, V, accumulate>(g, m, n0, k0, k1, packed);
         break;
       case 2:
-        gather_tile<2, V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<2, V, accumulate>(g, m, n0, k0, k1, packed);
         break;
       case 3:
-        gather_tile<3, V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<3, V, accumulate>(g, m, n0, k0, k1, packed);
         break;
       case 4:
-        gather_tile<4, V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<4, V, accumulate>(g, m, n0, k0, k1, packed);
         break;
       case 5:
-        gather_tile<(gather_m > 4 ? 5 : 1), V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<(gather_m > 4 ? 5 : 1), V, accumulate>(g, m, n0, k0, k1, packed);
         break;
       default:
-        gather_tile<gather_m, V, accumulate>(g, m, n0, k0, k1);
+        gather_tile<gather_m, V, accumulate>(g, m, n0, k0, k1, packed);
         break;
     }
     m += height;
   }
 }
 
+/// A chunk of B's rows stays in the first cache while all rows of x pass; the last one may be half
+/// as long again.
+constexpr int gather_chunk = 64, gather_longest = gather_chunk + gather_chunk / 2;
+/// From so many rows of x on a chunk is copied, so that its rows lie side by side: rows of B that
+/// are a power of two apart share a few places of that cache and push each other out of it.
+constexpr int gather_copied = 24;
+
 template <int V>
 void gather_panel(const GatherGemm& g, int n0, int k0, int k1, bool accumulate) {
+  float copy[gather_longest * V * W];
+  const float* packed = nullptr;
+  if (g.m >= gather_copied) {
+    float* to = copy;
+    for (int k = k0; k < k1; ++k) {
+      const float* const from = g.b + n0 + g.index[k].b;
+      for (int j = 0; j < V; ++j, to += W) store(to, load(from + j * W));
+    }
+    packed = copy;
+  }
   if (accumulate) {
-    gather_rows<V, true>(g, n0, k0, k1);
+    gather_rows<V, true>(g, n0, k0, k1, packed);
   } else {
-    gather_rows<V, false>(g, n0, k0, k1);
+    gather_rows<V, false>(g, n0, k0, k1, packed);
   }
 }
 
 void gather_gemm(const GatherGemm& g) {
-  // A chunk of B's rows stays in the first cache while all rows of x pass.
-  constexpr int chunk = 64;
   for (int n0 = 0; n0 < g.n; n0 += gather_v * W) {
     const int vectors = (g.n - n0) / W < gather_v ? (g.n - n0) / W : gather_v;
     int k0 = 0;
     do {
-      const int k1 = g.k - k0 < chunk + chunk / 2 ? g.k : k0 + chunk;
+      const int k1 = g.k - k0 < gather_longest ? g.k : k0 + gather_chunk;
       const bool accumulate = g.accumulate || k0 > 0;
       switch (vectors) {
         case 1:

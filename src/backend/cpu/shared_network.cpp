@@ -4,6 +4,13 @@
 #include <utility>
 
 namespace kshot::backend::cpu {
+namespace {
+
+/// A part of the left operand that stays in the second cache while the right one passes: bytes, and
+/// the least number of rows, below which copying the right one costs too much.
+constexpr int part_bytes = 256 << 10, least_part = 48;
+
+}  // namespace
 
 const std::int32_t* Products::offsets(std::size_t stride, int count) {
   std::vector<std::int32_t>& table = offsets_[stride];
@@ -28,19 +35,29 @@ void Products::multiply(int m, int n, int k, const float* a, std::size_t a_row, 
 void Products::multiply(int m, int n, std::span<const GatherIndex> terms, const float* a,
                         std::size_t a_row, const float* b, float* c, std::size_t c_row,
                         bool accumulate) {
-  if (m == 0) return;
   GatherGemm g;
-  g.m = m;
   g.n = n;
   g.k = static_cast<int>(terms.size());
-  g.x = a;
-  g.m_offset = offsets(a_row, m);
   g.index = terms.data();
+  g.x = a;
   g.b = b;
   g.c = c;
-  g.c_offset = offsets(c_row, m);
   g.accumulate = accumulate;
-  kernels_.gather_gemm(g);
+  const std::int32_t* const from = offsets(a_row, m);
+  const std::int32_t* const to = offsets(c_row, m);
+  const int row_bytes = std::max(g.k, 1) * static_cast<int>(sizeof(float));
+  const int most = std::max(least_part, part_bytes / row_bytes);
+  const int parts = (m + most - 1) / most;
+  for (int first = 0, p = 0; p < parts; ++p, first += g.m) {
+    g.m = (m - first + parts - p - 1) / (parts - p);
+    g.m_offset = from + first;
+    g.c_offset = to + first;
+    kernels_.gather_gemm(g);
+  }
+}
+
+void Products::sum_rows(int m, int n, const float* x, std::size_t row, float* to) {
+  kernels_.channel_sum(to, x, offsets(row, m), m, n, false);
 }
 
 SharedNetwork::SharedNetwork(Products& products, std::shared_ptr<const Network> network, int rows)
@@ -50,6 +67,7 @@ SharedNetwork::SharedNetwork(Products& products, std::shared_ptr<const Network> 
   };
   std::size_t largest = 0;
   for (const kshot::Layer& from : network_->layers()) {
+    if (from.type == LayerType::flatten) continue;  // rows are flat already
     Layer layer;
     layer.in = from.in.size();
     layer.out = from.out.size();
@@ -92,6 +110,14 @@ void SharedNetwork::pack(const float* weights) {
                   layer.transposed.data() + static_cast<std::ptrdiff_t>(o) * layer.in_stride);
     }
     if (layer.has_bias) std::copy_n(weights + layer.bias, layer.out, layer.bias_row.data());
+  }
+}
+
+void SharedNetwork::share_weights(const SharedNetwork& other) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].packed = other.layers_[i].packed;
+    layers_[i].transposed = other.layers_[i].transposed;
+    layers_[i].bias_row = other.layers_[i].bias_row;
   }
 }
 
@@ -211,10 +237,10 @@ void SharedNetwork::outer(const Layer& layer, std::span<const Term> terms, float
 void SharedNetwork::add_bias(const Layer& layer, const float* g, float* to, float a, int first,
                              int rows) {
   const auto out = static_cast<std::size_t>(layer.out_stride);
-  for (int r = first; r < first + rows; ++r) {
-    const float* row = g + static_cast<std::size_t>(r) * out;
-    for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) to[o] += a * row[o];
-  }
+  bias_.resize(out);
+  products_.sum_rows(rows, layer.out_stride, g + static_cast<std::size_t>(first) * out, out,
+                     bias_.data());
+  for (std::size_t o = 0; o < static_cast<std::size_t>(layer.out); ++o) to[o] += a * bias_[o];
 }
 
 void SharedNetwork::add_gradient(float* flat, int first, int rows) {

@@ -29,6 +29,9 @@ class Products {
   void multiply(int m, int n, std::span<const GatherIndex> terms, const float* a, std::size_t a_row,
                 const float* b, float* c, std::size_t c_row, bool accumulate);
 
+  /// to[0:n] = the sum of m rows of x, n a multiple of W.
+  void sum_rows(int m, int n, const float* x, std::size_t row, float* to);
+
   int pad(int floats) const {
     return (floats + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes;
   }
@@ -52,10 +55,14 @@ class SharedNetwork {
 
   /// Packs the weights, [network.size()] in flat order.
   void pack(const float* weights);
+  /// From now on the packed weights of `other`, a network of the same layers, are this one's too.
+  void share_weights(const SharedNetwork& other);
 
   /// Outputs [rows, out_stride] of x [rows, in_stride]; both stay until the next forward. x must
   /// stay while pull-backs follow.
   const float* forward(const float* x, int rows);
+  /// The last forward's.
+  const float* outputs() const { return layers_.back().y.data(); }
   /// Tangents of the outputs along x_dot, of the last forward's rows.
   const float* tangent(const float* x_dot);
   /// From the outputs' gradient [rows, out_stride] to that of the inputs [rows, in_stride] (not
@@ -91,14 +98,14 @@ class SharedNetwork {
   };
   void outer(const Layer& layer, std::span<const Term> terms, float* to, float a, int first,
              int rows);
-  static void add_bias(const Layer& layer, const float* g, float* to, float a, int first, int rows);
+  void add_bias(const Layer& layer, const float* g, float* to, float a, int first, int rows);
 
   Products& products_;
   std::shared_ptr<const Network> network_;
   std::vector<Layer> layers_;
   int rows_ = 0;
   AlignedFloats scratch_;
-  std::vector<float> g_rows_, x_rows_;
+  std::vector<float> g_rows_, x_rows_, bias_;
 };
 
 }  // namespace kshot::backend::cpu
