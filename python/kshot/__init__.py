@@ -9,9 +9,10 @@
 Functions: train, evaluate, calibrate, report, compare, load, embed, import_arrays, import_images,
 import_omniglot, import_table, meta_gradient, bandit. Classes: Config, Learner, EpisodeSource,
 Embedder, MetaGradient.
-scikit-learn's estimators are in kshot.sklearn.
+Data in memory is imported by kshot.data; scikit-learn's estimators are in kshot.sklearn.
 """
 
+from . import data
 from ._config import Config
 from ._core import ConfigError, DeviceError, Error, version
 from ._episodes import EpisodeSource
@@ -88,6 +89,7 @@ __all__ = [
     "bandit",
     "calibrate",
     "compare",
+    "data",
     "embed",
     "evaluate",
     "import_arrays",

@@ -27,8 +27,16 @@ class ImportSummary:
     notes: list[str] = field(repr=False)
     columns: list[str] = field(repr=False)  #: how each column of a table was read
 
+    def __fspath__(self) -> str:
+        return str(self.output)
 
-def _options(options: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def config(self) -> dict[str, str]:
+        """The table [data] of a configuration that trains on this file."""
+        return {"source": "file", "path": str(self.output)}
+
+
+def import_options(options: dict[str, Any]) -> dict[str, Any]:
     """Without what is None; paths as the library takes them."""
     given = {name: value for name, value in options.items() if value is not None}
     splits = given.get("splits")
@@ -68,7 +76,7 @@ def import_arrays(
     fractions: shares of train, validation, test in a random division by `seed`.
     See docs/own-data.md; options that are None keep the program's defaults.
     """
-    options = _options(
+    options = import_options(
         {
             "labels": labels,
             "classes": None if classes is None else os.fspath(classes),
@@ -108,7 +116,7 @@ def import_images(
     size: pixels, or (height, width). The other options are those of `kshot import images`.
     """
     height, width = (size, size) if size is None or isinstance(size, int) else size
-    options = _options(
+    options = import_options(
         {
             "height": height,
             "width": width,
@@ -143,7 +151,7 @@ def import_omniglot(
     """Omniglot's official archives or folders."""
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
-    options = _options(
+    options = import_options(
         {
             "size": size,
             "skip_bad": skip_bad,
@@ -189,7 +197,7 @@ def import_table(
     target: the column, or columns, of the targets. The other options are those of
     `kshot import table`; `ImportSummary.columns` says how each column was read.
     """
-    options = _options(
+    options = import_options(
         {
             "targets": [target] if isinstance(target, str) else list(target),
             "task": task,

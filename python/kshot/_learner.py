@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from . import data as _data
 from ._arrays import FloatArray, as_array, as_labels, as_rows, as_values
 from ._config import Config, Overrides, override_list
 
@@ -89,8 +91,17 @@ class _Units:
     y_mean: Array | float = 0.0
     y_std: Array | float = 1.0
     identity: bool = True
+    #: How the import read the columns of the training table (JSON); DataFrames are encoded so.
+    preprocessing: str = ""
 
     def rows(self, data: Any, name: str, shape: Sequence[int]) -> FloatArray:
+        if _data.is_frame(data):
+            encoded = self._encode(data, name, False)
+            if len(encoded["source"]) < len(data):
+                kept = set(encoded["source"].tolist())
+                row = next(i for i in range(len(data)) if i not in kept)
+                raise ValueError(f"{name}: row {row} has a missing value; expected rows without")
+            return np.asarray(encoded["x"])
         if self.identity:
             return as_rows(data, name, shape)
         # In double precision, as the import computes.
@@ -104,6 +115,36 @@ class _Units:
             numbers = (numbers.reshape(len(numbers), size) - self.x_mean) / self.x_std
         return as_rows(numbers, name, shape)
 
+    def frame(self, data: Any, name: str) -> tuple[FloatArray, Any]:
+        """Rows and targets of a DataFrame with the training table's columns."""
+        encoded = self._encode(data, name, True)
+        left_out = len(data) - len(encoded["source"])
+        if left_out:
+            print(f"kshot: {name}: {left_out} rows with missing values left out", file=sys.stderr)
+        return encoded["x"], encoded["y"]
+
+    def _encode(self, data: Any, name: str, with_targets: bool) -> dict[str, Any]:
+        described = json.loads(self.preprocessing) if self.preprocessing else {}
+        if described.get("kind") != "table":
+            raise TypeError(
+                f"{name}: a DataFrame, but the run was not trained on a table; expected an array"
+            )
+        targets = [t["name"] for t in described.get("targets", [])]
+        if described.get("label_column"):
+            targets.append(described["label_column"])
+        wanted = [c["name"] for c in described["columns"]] + (targets if with_targets else [])
+        columns = [(n, cells) for n, cells, _ in _data.frame_columns(data, wanted)]
+        encoded: dict[str, Any] = _core.encode_frame(
+            self.preprocessing, columns, name, with_targets
+        )
+        if encoded["unseen"]:
+            print(
+                f"kshot: {name}: {encoded['unseen']} values are of categories that no training "
+                "task has: all zeros",
+                file=sys.stderr,
+            )
+        return encoded
+
     def values(self, data: Any, name: str, rows: int, outputs: int) -> FloatArray:
         if self.identity:
             return as_values(data, name, rows, outputs)
@@ -115,6 +156,14 @@ class _Units:
         if numbers.shape == (rows, outputs):
             numbers = (numbers - self.y_mean) / self.y_std
         return as_values(numbers, name, rows, outputs)
+
+
+def _table_units(text: str) -> _Units:
+    """Those of a DataFrame with the columns of the table that the run was trained on."""
+    targets = json.loads(text).get("targets", []) if text else []
+    y = np.array([[t["mean"], t["std"]] for t in targets], np.float64).reshape(-1, 2)
+    y_mean, y_std = (y[:, 0], y[:, 1]) if len(y) else (0.0, 1.0)
+    return _Units(y_mean=y_mean, y_std=y_std, identity=False, preprocessing=text)
 
 
 def _units(preprocessing: dict[str, Any], units: str | None) -> _Units:
@@ -437,12 +486,23 @@ class Learner:
             they were before the import, and predictions are given so; "network": they are prepared
             already. Needed where the two differ.
 
+        Where the run was trained on a table (import_table, data.from_frame), x may be a pandas
+        DataFrame with that table's columns. It is read as the import read the table, categories
+        and dates included; the targets are columns of it too, and y and units are left out.
+        Predictions are in the table's units then, and query rows are DataFrames.
+
         Without rows the task is predicted from the prior alone, for the algorithms that have one
         ("bayes_protonet", "alpaca", "dkt"). Raises TypeError and ValueError for arrays that do
         not fit, and Error for what the engine refuses.
         """
-        scale = _units(self.preprocessing, units)
-        support = self._support(x, y, ways, scale, "x", "y")
+        if _data.is_frame(x):
+            if y is not None or units is not None:
+                raise TypeError("x: a DataFrame; expected without y and units, which it has itself")
+            scale = _table_units(self._native.preprocessing)
+            support = self._arrays(*scale.frame(x, "x"), ways)
+        else:
+            scale = _units(self.preprocessing, units)
+            support = self._support(x, y, ways, scale, "x", "y")
         self._native.check(support)
         return FittedTask(self, support, scale)
 

@@ -33,8 +33,9 @@ class Report:
         """
         import pandas as pd
 
-        parts = [] if self.evaluation is None else [(None, self.evaluation)]
-        parts += list(self.by_shots.items())
+        parts: list[tuple[int | None, Evaluation]] = list(self.by_shots.items())
+        if self.evaluation is not None:
+            parts.insert(0, (None, self.evaluation))
         frames = []
         for shots, evaluation in parts:
             frame = evaluation.to_pandas()

@@ -203,8 +203,55 @@ void take_text_format(Keywords& keywords, io::TableImport& options) {
   }
 }
 
+/// Columns of a table in memory: (name, numbers) or (name, texts). A missing value is NaN, or an
+/// empty text.
+using Columns =
+    std::vector<std::pair<std::string, std::variant<Doubles, std::vector<std::string>>>>;
+
+io::Table to_table(const Columns& columns, const std::string& name, const io::TextFormat& format) {
+  io::Table table;
+  table.origin = name;
+  table.format = format;
+  for (const auto& [column_name, cells] : columns) {
+    io::Table::Column column;
+    column.name = column_name;
+    if (const auto* numbers = std::get_if<Doubles>(&cells)) {
+      column.numeric = true;
+      column.numbers.assign(numbers->data(), numbers->data() + numbers->size());
+      table.rows = column.numbers.size();
+    } else {
+      column.text = std::get<std::vector<std::string>>(cells);
+      table.rows = column.text.size();
+    }
+    table.columns.push_back(std::move(column));
+  }
+  return table;
+}
+
+/// The rows of a frame as the network takes them: {x [rows, features], y, source [rows] (the row of
+/// the frame that each stands for), unseen (values of unknown categories)}; y is labels [rows] or
+/// values [rows, targets], None without targets.
+nb::dict encode_frame(const std::string& preprocessing, const Columns& columns,
+                      const std::string& name, bool with_targets) {
+  const auto described = io::Preprocessing::from_json(preprocessing, "checkpoint");
+  io::EncodedTable encoded =
+      io::encode_table(described, to_table(columns, name, described.format), with_targets);
+  nb::dict d;
+  const std::size_t rows = encoded.rows;
+  const std::size_t targets = described.targets.size();
+  const auto features = static_cast<std::size_t>(described.input.size());
+  d["x"] = to_numpy(std::move(encoded.x), {rows, features});
+  d["y"] = nb::none();
+  if (with_targets && targets > 0) d["y"] = to_numpy(std::move(encoded.values), {rows, targets});
+  if (with_targets && targets == 0) d["y"] = to_numpy(std::move(encoded.labels), {rows});
+  std::vector<std::int64_t> source(encoded.source.begin(), encoded.source.end());
+  d["source"] = to_numpy(std::move(source), {rows});
+  d["unseen"] = encoded.unseen;
+  return d;
+}
+
 nb::dict import_table(const std::string& source, const std::filesystem::path& output, bool progress,
-                      const nb::dict& arguments) {
+                      const nb::dict& arguments, const std::optional<Columns>& columns) {
   io::TableImport options;
   options.source = source;
   options.output = output;
@@ -227,6 +274,7 @@ nb::dict import_table(const std::string& source, const std::filesystem::path& ou
                      {{"error", io::MissingRule::error},
                       {"mean", io::MissingRule::mean},
                       {"drop", io::MissingRule::drop}});
+  if (columns) options.table = to_table(*columns, source, options.format);
   return import_with(options, keywords, progress, io::import_table);
 }
 
@@ -236,7 +284,9 @@ void bind_imports(nb::module_& m) {
   m.def("import_omniglot", &import_omniglot, "sources"_a, "output"_a, "progress"_a, "options"_a);
   m.def("import_images", &import_images, "source"_a, "output"_a, "progress"_a, "options"_a);
   m.def("import_arrays", &import_arrays, "source"_a, "output"_a, "progress"_a, "options"_a);
-  m.def("import_table", &import_table, "source"_a, "output"_a, "progress"_a, "options"_a);
+  m.def("import_table", &import_table, "source"_a, "output"_a, "progress"_a, "options"_a,
+        "columns"_a.none() = nb::none());
+  m.def("encode_frame", &encode_frame, "preprocessing"_a, "columns"_a, "name"_a, "with_targets"_a);
 }
 
 }  // namespace kshot::python

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -99,6 +100,8 @@ ImportSummary import_arrays(const ArraysImport& options);
 /// ([rows] or [rows, t]; FILE.npy:2 is column 2).
 struct TableImport : ImportCommon {
   std::string source;
+  /// A table in memory. It is read in the place of `source`, whose name then stands in messages.
+  std::optional<Table> table = {};
   std::string task;  ///< empty: one task, for training
   std::vector<std::string> targets;
   bool classification = false;           ///< one target, whose values are the labels

@@ -83,7 +83,9 @@ std::vector<std::size_t> resolve(Table* table, const std::string& text, const st
 
 Input read_input(const TableImport& options) {
   Input in;
-  if (is_array_file(options.source)) {
+  if (options.table) {
+    in.table = *options.table;
+  } else if (is_array_file(options.source)) {
     in.table.columns = array_columns(options.source, "x", 0, &in.table.origin);
     in.table.rows = in.table.columns.front().numbers.size();
     if (!options.columns.empty()) {

@@ -1,9 +1,9 @@
 // metrics.jsonl: read for a report, cut for a resume, and continued.
 #include <nlohmann/json.hpp>
 
-#include "report/run_records.h"
 #include "fuzz/target.h"
 #include "io/json_lines.h"
+#include "report/run_records.h"
 
 KSHOT_FUZZ_TARGET(metrics) {
   using namespace kshot;

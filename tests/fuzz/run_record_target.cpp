@@ -1,6 +1,6 @@
 // run.json, as a report shows it.
-#include "report/run_records.h"
 #include "fuzz/target.h"
+#include "report/run_records.h"
 
 KSHOT_FUZZ_TARGET(run_record) {
   using namespace kshot;

@@ -1,0 +1,449 @@
+"""Data in memory as data files: arrays, pandas, Parquet, Hugging Face datasets.
+
+Each function imports what it is given as the program imports files (docs/own-data.md), and returns
+what it wrote. The result stands for the data file wherever one is expected:
+
+    data = kshot.data.from_frame(df, task="patient", target="score", out="patients.kshot")
+    run = kshot.train({"algorithm": "alpaca", "network": ..., "data": data.config})
+
+What had to be guessed is printed to standard error, unless `quiet` is set. Without `out` the data
+file is a temporary one, which lasts until the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import csv
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._arrays import as_array
+from ._imports import ImportSummary, PathLike, import_arrays, import_options
+
+__all__ = ["from_arrays", "from_dataset", "from_frame"]
+
+Array = npt.NDArray[Any]
+_numbers = itertools.count(1)
+_folder: tuple[int, str] | None = None
+
+
+def _temporary() -> Path:
+    """A name in a folder that goes when this process ends."""
+    global _folder
+    if _folder is None or _folder[0] != os.getpid():
+        own = os.getpid()
+        folder = tempfile.mkdtemp(prefix="kshot-data-")
+        _folder = (own, folder)
+
+        def remove() -> None:
+            if os.getpid() == own:  # not in a forked child, which inherits this function
+                shutil.rmtree(folder, ignore_errors=True)
+
+        atexit.register(remove)
+    return Path(_folder[1]) / f"data-{next(_numbers)}.kshot"
+
+
+def _say(summary: ImportSummary, guessed: Sequence[str], out: PathLike | None, quiet: bool) -> None:
+    if quiet:
+        return
+    groups = ", ".join(f"{name} {part['groups']}" for name, part in summary.splits.items())
+    lines = [*guessed, *summary.columns, *summary.notes]
+    lines.append(f"{summary.kind} divided {summary.division}: {groups}")
+    if out is None:
+        lines.append(f"{summary.output}: lasts until this process ends (out=FILE keeps it)")
+    for line in lines:
+        print(f"kshot.data: {line}", file=sys.stderr)
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    out: PathLike | None = None,
+    *,
+    splits: Mapping[str, Sequence[Any]] | None = None,
+    fractions: Sequence[float] | None = None,
+    seed: int | None = None,
+    standardise: bool = False,
+    layout: str | None = None,
+    min_examples: int | None = None,
+    quiet: bool = False,
+) -> ImportSummary:
+    """Classes from rows and their labels: few-shot tasks are drawn from the classes.
+
+    x: [rows, features], or images [rows, height, width] or with channels (see `layout`).
+    y: [rows], the class of each row: whole numbers, strings or booleans.
+    splits: the classes of each split, {"train": ["ant", "bee"], "test": ["cat"]}; classes that
+        are not listed are left out.
+    fractions, seed: a random division of the classes instead; by default 0.64, 0.16, 0.2.
+    standardise: vectors with mean 0 and standard deviation 1 over the training classes.
+    layout: of images, "hwc", "chw" or "hw".
+    """
+    rows = as_array(x, "x")
+    labels = as_array(y, "y")
+    if rows.dtype.kind not in "fiub":
+        raise TypeError(f"x: expected real numbers, got dtype {rows.dtype}")
+    if rows.ndim < 2:
+        raise ValueError(f"x: expected shape (rows, features) or images, got {rows.shape}")
+    if labels.shape != (len(rows),):
+        raise ValueError(f"y: expected shape ({len(rows)},), got {labels.shape}")
+    if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iubUSO":
+        raise TypeError(f"y: expected whole numbers or names (classes), got dtype {labels.dtype}")
+    if labels.dtype.kind == "O":
+        missing = [i for i, label in enumerate(labels) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y: row {missing[0]} has no class")
+        labels = labels.astype(str)
+    classes, index = np.unique(labels, return_inverse=True)
+    names = [str(name) for name in classes.tolist()]
+    guessed = [] if layout or rows.ndim == 2 else [f"x: images, {len(rows)} of {rows.shape[1:]}"]
+    target = _temporary() if out is None else Path(os.fspath(out))
+    with tempfile.TemporaryDirectory(prefix="kshot-") as folder:
+        source = Path(folder) / "arrays.npz"
+        np.savez(source, x=rows, y=index.astype(np.int64))
+        table = Path(folder) / "classes.tsv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t")
+            writer.writerow(["index", "name"])
+            writer.writerows(enumerate(names))
+        lists = None if splits is None else _class_lists(splits, names, Path(folder))
+        summary = import_arrays(
+            source,
+            target,
+            classes=table,
+            layout=layout,
+            standardise=standardise,
+            splits=lists,
+            fractions=fractions,
+            seed=seed,
+            min_examples=min_examples,
+            progress=False,
+        )
+    _say(summary, guessed, out, quiet)
+    return summary
+
+
+def _class_lists(
+    splits: Mapping[str, Sequence[Any]], names: list[str], folder: Path
+) -> dict[str, str]:
+    lists = {}
+    for split, chosen in splits.items():
+        if isinstance(chosen, (str, bytes)):
+            raise TypeError(f"splits[{split!r}]: expected a list of classes, got a string")
+        texts = [str(c.item() if hasattr(c, "item") else c) for c in chosen]
+        unknown = [text for text in texts if text not in names]
+        if unknown:
+            raise ValueError(f"splits[{split!r}]: {unknown[0]!r} is none of the classes of y")
+        file = folder / f"{split}.txt"
+        file.write_text("".join(text + "\n" for text in texts))
+        lists[split] = str(file)
+    return lists
+
+
+def is_frame(data: Any) -> bool:
+    """Whether `data` is a pandas DataFrame, without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)
+
+
+def _cells(column: Any, name: str) -> tuple[Any, str]:
+    """A column as the engine takes it, and its kind: "number", "category", "date"."""
+    import pandas as pd
+    from pandas.api import types
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _texts(column, name), "category"
+    if types.is_datetime64_any_dtype(dtype):
+        if getattr(dtype, "tz", None) is not None:
+            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        texts = column.dt.strftime("%Y-%m-%dT%H:%M:%S.%f")
+        return ["" if pd.isna(text) else str(text) for text in texts], "date"
+    if types.is_bool_dtype(dtype) or (
+        types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
+    ):
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.ascontiguousarray(numbers), "number"
+    if types.is_object_dtype(dtype) or types.is_string_dtype(dtype):
+        return _texts(column, name), "category"
+    raise TypeError(f"column {name!r}: expected numbers, text, categories or dates, got {dtype}")
+
+
+def _texts(column: Any, name: str) -> list[str]:
+    import pandas as pd
+
+    texts = []
+    for row, value in enumerate(column):
+        if hasattr(value, "__len__") and not isinstance(value, str):
+            raise TypeError(
+                f"column {name!r}, row {row}: expected a number or text, got "
+                f"{type(value).__name__}; vectors are for classes (without task)"
+            )
+        texts.append("" if pd.isna(value) else str(value))
+    return texts
+
+
+def frame_columns(frame: Any, wanted: Sequence[str] | None = None) -> list[tuple[str, Any, str]]:
+    """(name, cells, kind) of the frame's columns, or of those of them that are wanted."""
+    names = [str(name) for name in frame.columns]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"frame: two columns are named {twice[0]!r}")
+    columns = []
+    for i, name in enumerate(names):
+        if wanted is None or name in wanted:
+            columns.append((name, *_cells(frame.iloc[:, i], name)))
+    return columns
+
+
+def _require(frame: Any, names: Sequence[str], option: str) -> None:
+    known = [str(name) for name in frame.columns]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{option}: no column {name!r}; there are {', '.join(known)}")
+
+
+def _frame(source: Any) -> Any:
+    if is_frame(source):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(os.fspath(source))
+        if path.suffix.lower() not in (".parquet", ".pq"):
+            raise ValueError(
+                f"{path}: expected a Parquet file (.parquet); CSV is read by kshot.import_table"
+            )
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        import pandas as pd
+
+        return pd.read_parquet(path)
+    raise TypeError(
+        "frame: expected a pandas DataFrame or the path of a Parquet file, got "
+        + type(source).__name__
+    )
+
+
+def from_frame(
+    frame: Any,
+    *,
+    target: str | Sequence[str],
+    task: str | None = None,
+    features: Sequence[str] | None = None,
+    out: PathLike | None = None,
+    classification: bool | None = None,
+    split_column: str | None = None,
+    categorical: Sequence[str] = (),
+    missing: str | None = None,
+    raw_targets: bool | None = None,
+    raw_inputs: bool | None = None,
+    fractions: Sequence[float] | None = None,
+    seed: int | None = None,
+    standardise: bool = False,
+    quiet: bool = False,
+) -> ImportSummary:
+    """Tasks or classes from a pandas DataFrame, or from a Parquet file.
+
+    With `task` every value of that column is a task, as in `kshot.import_table`: numbers are
+    standardised over the training tasks, text and categories become one number per category, dates
+    become days. The target is a number, or a class where it is text, a category or a boolean
+    (`classification` decides otherwise).
+
+    Without `task` the target is the class of each row, and few-shot tasks are drawn from the
+    classes, as in `from_arrays`. The features are columns of numbers, or one column whose cells are
+    vectors.
+
+    features: the columns to learn from; None: all others.
+    split_column: a column with "train", "validation" or "test", the same within a task.
+    categorical: columns of numbers that are categories.
+    missing: "error" (default), "mean" or "drop".
+    raw_targets, raw_inputs: without standardisation. fractions, seed: of the division into splits.
+    standardise: the features of classes.
+    """
+    frame = _frame(frame)
+    targets = [target] if isinstance(target, str) else list(target)
+    _require(frame, targets, "target")
+    _require(frame, list(categorical), "categorical")
+    if task is not None:
+        _require(frame, [task], "task")
+    if split_column is not None:
+        _require(frame, [split_column], "split_column")
+    if features is not None:
+        _require(frame, list(features), "features")
+    if task is None:
+        if split_column is not None or len(targets) != 1 or classification is False:
+            raise ValueError("task: expected the column that tells the tasks apart")
+        return _classes(
+            frame, targets[0], features, out, fractions, seed, standardise, missing, quiet
+        )
+    roles = [task, *targets, *([] if split_column is None else [split_column])]
+    wanted = None if features is None else [*roles, *features]
+    columns = frame_columns(frame, wanted)
+    kinds = {name: kind for name, _, kind in columns}
+    guessed = []
+    if classification is None:
+        booleans = [str(frame[t].dtype) in ("bool", "boolean") for t in targets]
+        classification = len(targets) == 1 and (kinds[targets[0]] == "category" or booleans[0])
+        what = "classes" if classification else "numbers"
+        guessed.append(f"target {', '.join(targets)}: {what} (classification=)")
+    own = [name for name in kinds if name not in roles]
+    options = import_options(
+        {
+            "task": task,
+            "targets": targets,
+            "classification": classification,
+            "split_column": split_column,
+            "categorical": [n for n in own if kinds[n] == "category" or n in categorical],
+            "dates": [n for n in own if kinds[n] == "date"],
+            "missing": missing,
+            "raw_targets": raw_targets,
+            "raw_inputs": raw_inputs,
+            "missing_marks": [],  # a frame says itself what is missing
+            "fractions": fractions,
+            "seed": seed,
+        }
+    )
+    file = os.fspath(_temporary() if out is None else out)
+    cells = [(name, values) for name, values, _ in columns]
+    summary = ImportSummary(**_core.import_table("DataFrame", file, False, options, cells))
+    _say(summary, guessed, out, quiet)
+    return summary
+
+
+def _classes(
+    frame: Any,
+    target: str,
+    features: Sequence[str] | None,
+    out: PathLike | None,
+    fractions: Sequence[float] | None,
+    seed: int | None,
+    standardise: bool,
+    missing: str | None,
+    quiet: bool,
+) -> ImportSummary:
+    labels = frame[target]
+    if labels.dtype.kind == "f" and not (labels.dropna() == labels.dropna().round()).all():
+        raise ValueError(
+            f"task: expected the column that tells the tasks apart; without one {target!r} has to "
+            f"hold classes, but it holds numbers"
+        )
+    names = [str(n) for n in frame.columns if str(n) != target] if features is None else features
+    parts = []
+    for name in names:
+        column = frame[name]
+        if column.dtype == object and len(column) and hasattr(column.iloc[0], "__len__"):
+            if isinstance(column.iloc[0], str):
+                raise TypeError(f"column {name!r}: text; expected numbers or vectors (features=)")
+            try:
+                parts.append(np.stack([np.asarray(cell) for cell in column]))
+            except ValueError as error:
+                raise ValueError(f"column {name!r}: vectors of different lengths") from error
+            continue
+        cells, kind = _cells(column, name)
+        if kind != "number":
+            raise TypeError(f"column {name!r}: {kind}; expected numbers or vectors (features=)")
+        parts.append(np.asarray(cells).reshape(-1, 1))
+    if not parts:
+        raise ValueError("features: expected at least one column")
+    if len(parts) > 1 and any(part.ndim > 2 for part in parts):
+        raise ValueError("features: expected a single column of images")
+    x = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    kept = labels.notna().to_numpy()
+    if x.dtype.kind == "f":
+        kept = kept & np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    if not kept.all() and missing != "drop":
+        row = int(np.flatnonzero(~kept)[0])
+        raise ValueError(f'row {row}: a missing value; expected none, or missing="drop"')
+    if not quiet and features is None:
+        print(f"kshot.data: features {', '.join(names)}", file=sys.stderr)
+    y = labels[kept].astype(str) if labels.dtype.kind not in "iub" else labels[kept]
+    return from_arrays(
+        x[kept],
+        y.to_numpy(),
+        out,
+        fractions=fractions,
+        seed=seed,
+        standardise=standardise,
+        layout="hwc" if x.ndim == 4 else None,
+        quiet=quiet,
+    )
+
+
+def from_dataset(
+    dataset: Any,
+    *,
+    target: str,
+    task: str | None = None,
+    features: str | Sequence[str] | None = None,
+    out: PathLike | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> ImportSummary:
+    """Tasks or classes from a Hugging Face dataset (`datasets.Dataset` or `DatasetDict`).
+
+    target, task, features and the other options are those of `from_frame`. Features may be a column
+    of vectors or of images of one size. The classes of a ClassLabel column keep their names. The
+    rows of a DatasetDict's splits are pooled, because few-shot splits divide classes or tasks.
+    """
+    datasets = sys.modules.get("datasets")
+    kinds = () if datasets is None else (datasets.Dataset, datasets.DatasetDict)
+    if not isinstance(dataset, kinds) or datasets is None:
+        raise TypeError(
+            "dataset: expected a datasets.Dataset or datasets.DatasetDict, got "
+            + type(dataset).__name__
+        )
+    if isinstance(dataset, datasets.DatasetDict):
+        if not quiet:
+            pooled = ", ".join(dataset)
+            print(f"kshot.data: the splits {pooled} are pooled and divided anew", file=sys.stderr)
+        dataset = datasets.concatenate_datasets(list(dataset.values()))
+    import pandas as pd
+
+    chosen = [features] if isinstance(features, str) else features
+    names = dataset.column_names if chosen is None else [*chosen, target]
+    if chosen is not None and task is not None:
+        names.append(task)
+    unknown = [
+        name
+        for name in [*names, target, *([task] if task else [])]
+        if name not in dataset.column_names
+    ]
+    if unknown:
+        raise ValueError(
+            f"dataset: no column {unknown[0]!r}; there are {', '.join(dataset.column_names)}"
+        )
+    columns: dict[str, Any] = {}
+    for name in names:
+        feature = dataset.features[name]
+        values = dataset[name][:] if not isinstance(dataset[name], list) else dataset[name]
+        if isinstance(feature, datasets.ClassLabel):
+            columns[name] = [None if v is None or v < 0 else feature.int2str(v) for v in values]
+        elif isinstance(feature, datasets.Image):
+            columns[name] = _pictures(values, name)
+        else:
+            columns[name] = values
+    frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+    return from_frame(
+        frame, target=target, task=task, features=chosen, out=out, quiet=quiet, **options
+    )
+
+
+def _pictures(values: Sequence[Any], name: str) -> list[Array]:
+    """Images as arrays [height, width, channels] of bytes, all of one size and mode."""
+    modes = {picture.mode for picture in values}
+    mode = "L" if modes <= {"1", "L"} else "RGB"
+    sizes = {picture.size for picture in values}
+    if len(sizes) > 1:
+        raise ValueError(f"column {name!r}: images of different sizes; expected one size")
+    pictures = [np.asarray(picture.convert(mode), np.uint8) for picture in values]
+    return [p.reshape(*p.shape[:2], -1) for p in pictures]
