@@ -1,5 +1,6 @@
-// Calibration of a run's predictions after training: one number, fitted on validation episodes and
-// kept in the run folder.
+// Calibration of a run's predictions after training: one number, fitted on validation episodes, and
+// the thresholds and quantiles by which predictions are answered or become sets. All of it is kept
+// in the run folder.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kshot/decisions.h"
 #include "kshot/episode.h"
 
 namespace kshot {
@@ -34,6 +36,24 @@ struct RunCalibration {
   int episodes = 0, diverged = 0;
   double nll_before = 0.0, nll_after = 0.0;     ///< nats, mean over episodes
   std::optional<double> ece_before, ece_after;  ///< classification
+
+  // Decisions, from as many other episodes, drawn with the seed `decision_seed`. They hold for the
+  // calibrated predictions.
+  std::uint64_t decision_seed = 0;
+  int decision_episodes = 0;  ///< without those that diverged
+  double confidence = 0.95;   ///< of every threshold by itself
+  /// Classification: thresholds by SelectiveRisk, the bounds of the risk ascending.
+  std::vector<RiskThreshold> thresholds;
+  /// Quantiles by conformal_quantile, the levels ascending. The score of a row is 1 - p of the true
+  /// class; of values the largest |target - mean| / standard deviation over the row's targets.
+  std::vector<ConformalQuantile> quantiles;
+
+  /// The threshold of the largest bound in `thresholds` that is at most `risk`. Throws Error for a
+  /// regression, a bound below the smallest one, and where no threshold keeps the bound.
+  RiskThreshold threshold_for(double risk) const;
+  /// The quantile of the smallest level in `quantiles` that is at least `level`. Throws Error for a
+  /// level above the largest one, and where there were too few episodes for it.
+  ConformalQuantile quantile_for(double level) const;
 
   /// "temperature 1.43" or "variance factor 2.1".
   std::string describe() const;

@@ -115,6 +115,10 @@ class TaskBatch {
   /// Only algorithms whose head allows it (the closed-form heads) take tasks with different numbers
   /// of classes.
   std::vector<std::int32_t> ways;
+  /// Task t's number of classes.
+  int ways_of(int t) const {
+    return ways.empty() ? shape_.outputs : ways[static_cast<std::size_t>(t)];
+  }
 
  private:
   void fill(const EpisodeSource& source, TaskId id, std::uint32_t first, int t);

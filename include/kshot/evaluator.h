@@ -119,6 +119,21 @@ struct Score {
   EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored
 };
 
+/// What became of a threshold of RunCalibration on the evaluated episodes.
+struct RiskScore {
+  double bound = 0.05;               ///< of the risk
+  std::optional<double> threshold;   ///< absent: none keeps the bound
+  IntervalScore answered, observed;  ///< share of rows answered; share of wrong ones among these
+};
+
+/// What became of the prediction sets (labels) or intervals (values) of a level.
+struct SetScore {
+  double level = 0.9;
+  double quantile = 0.0;   ///< of the conformal score; infinity: too few episodes for the level
+  IntervalScore coverage;  ///< share of rows whose target is in
+  IntervalScore size;      ///< mean number of classes, or mean width in target units
+};
+
 /// A baseline without a score, because it could not be fitted in every episode.
 struct LeftOut {
   std::string name;
@@ -151,6 +166,10 @@ struct Evaluation {
   std::string edges = "right";  ///< edges that belong to a bin: "right" or "left"
   double risk = 0.05;           ///< of UncertaintyScores::coverage_at_risk
   std::string calibration;      ///< what was fitted and on what, in words; empty: nothing
+  /// With EvaluatorOptions::calibrated: the thresholds and sets of the calibration on these
+  /// episodes, means over episodes. Empty where they do not apply.
+  std::vector<RiskScore> risks;
+  std::vector<SetScore> sets;
   /// After 0, 1, ... inner steps; with EvaluatorOptions::calibrated, the calibrated predictions
   /// after the last inner step follow.
   std::vector<Score> steps;
@@ -215,9 +234,11 @@ class Evaluator {
   const Config& config() const;
   /// The same episodes and the same numbers every time, whatever the number of threads.
   Evaluation run();
-  /// Fits a temperature or a variance factor to the episodes. EvaluatorOptions::split should be
-  /// Split::validation. Throws Error where the predictions have no distribution. Writes nothing.
-  RunCalibration calibrate();
+  /// Fits a temperature or a variance factor to the episodes, and then, on as many others, the
+  /// thresholds and quantiles of decisions; each threshold holds with this confidence, in (0, 1).
+  /// EvaluatorOptions::split should be Split::validation. Throws Error where the predictions have
+  /// no distribution. Writes nothing.
+  RunCalibration calibrate(double confidence = 0.95);
 
  private:
   struct State;

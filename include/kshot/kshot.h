@@ -3,6 +3,7 @@
 
 #include "kshot/calibration.h"    // IWYU pragma: export
 #include "kshot/config.h"         // IWYU pragma: export
+#include "kshot/decisions.h"      // IWYU pragma: export
 #include "kshot/embedder.h"       // IWYU pragma: export
 #include "kshot/episode.h"        // IWYU pragma: export
 #include "kshot/error.h"          // IWYU pragma: export

@@ -67,9 +67,9 @@ struct Prediction {
   /// [rows, outputs]: spread over posterior samples (of the probabilities, or of the prediction
   /// without observation noise). Zero for one sample.
   std::vector<double> std;
-  /// Observation noise, where loss.type = "gaussian_nll"; else 0. Calibrated predictions have that
-  /// of the calibrated distribution; for a Bayesian model with loss.type = "mse" it is the noise
-  /// that the squared error implies, times the square root of the variance factor.
+  /// Observation noise, where loss.type = "gaussian_nll"; for a Bayesian model with loss.type =
+  /// "mse" the noise that the squared error implies, as in an evaluation; else 0. Calibrated
+  /// predictions have that of the calibrated distribution.
   double noise_std = 0.0;
   /// [rows, outputs]: standard deviation of the predictive distribution, noise included, where the
   /// method itself gives one (alpaca, dkt); else empty.

@@ -84,13 +84,8 @@ void check_lengths(const TaskBatch& batch, const RowArrays& set) {
   }
 }
 
-/// Number of classes of task `t` of the batch.
-int ways_of(const TaskBatch& batch, int t) {
-  return batch.ways.empty() ? batch.shape().outputs : batch.ways[count_of(t)];
-}
-
 void check_ways(const TaskBatch& batch, int t, std::size_t global) {
-  if (const int ways = ways_of(batch, t); ways < 1 || ways > batch.shape().outputs) {
+  if (const int ways = batch.ways_of(t); ways < 1 || ways > batch.shape().outputs) {
     throw Error(
         fmt::format("task {}: {} classes, expected 1 to {}", global, ways, batch.shape().outputs));
   }
@@ -111,7 +106,7 @@ std::span<const std::int32_t> labels_of(const RowArrays& set, int t) {
 }
 
 void check_labels(const TaskBatch& batch, const RowArrays& set, int t, std::size_t global) {
-  const int ways = ways_of(batch, t);
+  const int ways = batch.ways_of(t);
   const std::span<const std::int32_t> labels = labels_of(set, t);
   for (std::size_t row = 0; row < labels.size(); ++row) {
     if (labels[row] < 0 || labels[row] >= ways) {
@@ -124,7 +119,7 @@ void check_labels(const TaskBatch& batch, const RowArrays& set, int t, std::size
 /// Throws Error where a class of a task, whose labels were checked, has no support row.
 void check_every_class(const TaskBatch& batch, const RowArrays& support, int t,
                        std::size_t global) {
-  std::vector<char> seen(count_of(ways_of(batch, t)), 0);
+  std::vector<char> seen(count_of(batch.ways_of(t)), 0);
   for (const std::int32_t label : labels_of(support, t)) seen[count_of(label)] = 1;
   const auto missing = std::ranges::find(seen, 0);
   if (missing == seen.end()) return;
@@ -199,7 +194,7 @@ void Wave::load(const TaskBatch& batch, int first, int count, std::uint32_t glob
   check_rows(batch, first, count, global_first, {*network_, loss_.kind, shape_, capacity()});
   std::vector<char> not_finite = find_not_finite(batch, first, count);
   ways_.clear();
-  for (int t = 0; t < count; ++t) ways_.push_back(ways_of(batch, first + t));
+  for (int t = 0; t < count; ++t) ways_.push_back(batch.ways_of(first + t));
   do_load(batch, first, count, global_first);
   not_finite_ = std::move(not_finite);
   if (not_finite_.empty()) return;

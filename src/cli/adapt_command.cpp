@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "cli/commands.h"
+#include "cli/decision_options.h"
 #include "cli/task_files.h"
 #include "io/log.h"
 #include "io/npy.h"
@@ -52,7 +53,8 @@ Prediction of_classes(Prediction p, const std::vector<std::size_t>& outputs) {
   return p;
 }
 
-std::string classification_csv(const Prediction& p, const TaskFiles& task) {
+std::string classification_csv(const Prediction& p, const TaskFiles& task,
+                               const DecidedRows& decided) {
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const bool uncertain = p.samples > 1;
   std::string text = "row,prediction,probability";
@@ -61,6 +63,10 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
   if (uncertain) {
     text += ",mutual_information";
     for (const std::string& name : task.label_names) text += "," + csv_field("std(" + name + ")");
+  }
+  if (!decided.answered.empty()) text += ",answer";
+  if (!decided.in_set.empty()) {
+    for (const std::string& name : task.label_names) text += "," + csv_field("in(" + name + ")");
   }
   if (task.query_has_targets) text += ",label";
   text += "\n";
@@ -77,6 +83,12 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
         text += fmt::format(",{:.6g}", p.std[row * outputs + i]);
       }
     }
+    if (!decided.answered.empty()) {
+      text += "," + csv_field(decided.answered[row] ? task.label_names[best] : unknown_answer);
+    }
+    for (std::size_t i = 0; i < outputs && !decided.in_set.empty(); ++i) {
+      text += decided.in_set[row * outputs + i] ? ",1" : ",0";
+    }
     if (task.query_has_targets) {
       const std::int32_t label = task.query_labels[row];
       text += ",";
@@ -89,8 +101,8 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task) {
 
 /// In the units of the user's targets: the mean; the standard deviation of the samples; the same
 /// with observation noise where the loss has one, or the method's own predictive deviation; and the
-/// central 90 % band where there is any spread.
-std::string regression_csv(const Prediction& p, const TaskFiles& task) {
+/// central 90 % band where there is any spread; the conformal interval where it is asked for.
+std::string regression_csv(const Prediction& p, const TaskFiles& task, const DecidedRows& decided) {
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
   const bool own = !p.predictive_std.empty();  // the method's own predictive distribution
@@ -102,6 +114,9 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
     if (banded) {
       text += "," + csv_field(name + "_std") + "," + csv_field(name + "_low90") + "," +
               csv_field(name + "_high90");
+    }
+    if (!decided.low.empty()) {
+      text += "," + csv_field(name + "_low") + "," + csv_field(name + "_high");
     }
     if (task.query_has_targets) text += "," + csv_field(name + "_true");
   }
@@ -123,6 +138,10 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
         text += fmt::format(",{:.6g},{:.7g},{:.7g}", std::hypot(p.std[at], noise) * scale,
                             band.low * scale + shift, band.high * scale + shift);
       }
+      if (!decided.low.empty()) {
+        text += fmt::format(",{:.7g},{:.7g}", decided.low[at] * scale + shift,
+                            decided.high[at] * scale + shift);
+      }
       if (task.query_has_targets) {
         const auto value = static_cast<double>(task.query_values[at]);
         text += std::isnan(value) ? "," : fmt::format(",{:.7g}", value * scale + shift);
@@ -133,7 +152,35 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task) {
   return text;
 }
 
-void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& task) {
+/// The decisions as arrays: `answered` [rows] and `in_set` [rows, outputs], 0 or 1; `interval_low`
+/// and `interval_high` [rows, outputs], in the units of the user's targets.
+void put_decisions(std::map<std::string, io::NpyArray>& arrays, const DecidedRows& decided,
+                   const Prediction& p, const TaskFiles& task) {
+  const auto rows = static_cast<std::size_t>(p.rows);
+  const auto outputs = static_cast<std::size_t>(p.outputs);
+  const auto put_flags = [&](const char* name, const std::vector<bool>& flags,
+                             std::vector<std::size_t> shape) {
+    if (flags.empty()) return;
+    const std::vector<std::int64_t> numbers(flags.begin(), flags.end());
+    arrays.insert_or_assign(
+        name, io::NpyArray::from(std::span<const std::int64_t>(numbers), std::move(shape)));
+  };
+  put_flags("answered", decided.answered, {rows});
+  put_flags("in_set", decided.in_set, {rows, outputs});
+  for (const auto& [name, bounds] :
+       {std::pair{"interval_low", &decided.low}, std::pair{"interval_high", &decided.high}}) {
+    if (bounds->empty()) continue;
+    std::vector<double> values = *bounds;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = values[i] * task.target_scale[i % outputs] + task.target_shift[i % outputs];
+    }
+    arrays.insert_or_assign(name,
+                            io::NpyArray::from(std::span<const double>(values), {rows, outputs}));
+  }
+}
+
+void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& task,
+                  const DecidedRows& decided) {
   const auto rows = static_cast<std::size_t>(p.rows);
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
@@ -186,6 +233,7 @@ void write_arrays(const fs::path& file, const Prediction& p, const TaskFiles& ta
       put("noise_std", scaled(std::vector<double>(outputs, p.noise_std), false), {outputs});
     }
   }
+  put_decisions(arrays, decided, p, task);
   const std::vector<std::int64_t> source(task.query_rows.begin(), task.query_rows.end());
   arrays.insert_or_assign("row", io::NpyArray::from(std::span<const std::int64_t>(source), {rows}));
   io::write_npz(file, arrays);
@@ -265,7 +313,7 @@ int run_adapt(const AdaptArguments& a) {
   options.overrides = a.set;
   if (a.steps >= 0) options.overrides.push_back(fmt::format("evaluate.steps={}", a.steps));
   if (a.samples >= 1) options.overrides.push_back(fmt::format("evaluate.samples={}", a.samples));
-  options.calibrated = a.calibrated;
+  options.calibrated = a.calibrated || a.max_risk || a.level;
   const Learner learner(a.run, options);
   const fs::path out = a.out;
   std::optional<fs::path> support;
@@ -278,19 +326,21 @@ int run_adapt(const AdaptArguments& a) {
   const TaskFiles task =
       read_task_files(learner, support, a.query, task_file_options(a.text, a.missing, a.layout));
   warn_of_few_rows(learner, task.query_rows.size());
+  const Decisions decisions = make_decisions(a, learner, task);
   Prediction prediction = learner.predict({task.support_x, task.support_labels, task.support_values,
                                            static_cast<int>(task.label_names.size())},
                                           task.query_x);
   if (prediction.classification) {
     prediction = of_classes(std::move(prediction), task.label_outputs);
   }
+  const DecidedRows decided = decide(decisions, prediction);
   // The weights first: they say that the folder is one of kshot's (io/output_file.cpp).
   write_weights(weights.path(), prediction, a.run);
   weights.written();
-  write_arrays(arrays.path(), prediction, task);
+  write_arrays(arrays.path(), prediction, task, decided);
   arrays.written();
-  table.write(prediction.classification ? classification_csv(prediction, task)
-                                        : regression_csv(prediction, task));
+  table.write(prediction.classification ? classification_csv(prediction, task, decided)
+                                        : regression_csv(prediction, task, decided));
   const std::string how = !support ? "predicted from the prior alone"
                           : is_closed_form(learner.config().algorithm)
                               ? "fitted in closed form"
@@ -302,6 +352,7 @@ int run_adapt(const AdaptArguments& a) {
              calibration ? fmt::format(", calibrated with {}", calibration->describe()) : "",
              out.string());
   print_score(prediction, task);
+  fmt::print("{}", describe_answers(decisions, decided, prediction, task));
   return 0;
 }
 

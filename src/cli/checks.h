@@ -21,4 +21,14 @@ inline CLI::Validator number_from(double least, bool above = false) {
   return CLI::Validator(check, "");
 }
 
+/// Refuses what is not a number above 0 and below 1.
+inline CLI::Validator share() {
+  const auto check = [](std::string& text) {
+    double value = 0.0;
+    if (CLI::detail::lexical_cast(text, value) && value > 0.0 && value < 1.0) return std::string();
+    return fmt::format("expected a number above 0 and below 1, got {}", text);
+  };
+  return CLI::Validator(check, "");
+}
+
 }  // namespace kshot::cli

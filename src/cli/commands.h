@@ -2,6 +2,7 @@
 // the exit status.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct EvaluateArguments {
   long long seed = -1;
   std::string norm;
   bool no_baselines = false, quiet = false, allow_changed_data = false, calibrated = false;
+  double confidence = 0.95;  ///< calibrate: of the thresholds
   Machine machine;
 };
 int run_evaluate(const EvaluateArguments& arguments);
@@ -59,6 +61,7 @@ struct AdaptArguments {
   int steps = -2, samples = -1;
   TextOptions text;  ///< of both CSV files; by default as the training table was written
   bool calibrated = false;
+  std::optional<double> max_risk, min_confidence, level;  ///< decisions, where they are asked for
   std::string missing, layout;  ///< error, mean or drop; hwc or chw; empty: as in training
   Machine machine;
 };

@@ -220,18 +220,27 @@ comes on top where all features are 0 or 1. A baseline that cannot be fitted in 
   kshot calibrate runs/first --episodes 2000 --samples 50
   kshot evaluate runs/first --calibrated
   kshot adapt runs/first --support mine.csv --query new.csv --calibrated
+  kshot adapt runs/first --support mine.csv --query new.csv --max-risk 0.05
 
 One number is fitted by the negative log-likelihood of validation episodes. Labels: a temperature, which
 divides the log-probabilities of the prediction (the mean over posterior samples). Values: a factor of
 the variance of the predictive distribution. It is written to calibration.json beside the checkpoint and
 holds for that checkpoint, for as many inner steps and as many samples. Nothing uses it unless
---calibrated is given. The run needs validation tasks, and a prediction that is a distribution.)");
+--calibrated is given. The run needs validation tasks, and a prediction that is a distribution.
+
+As many other validation episodes choose what adapt needs for decisions: thresholds of confidence that
+keep the share of wrong answers below a bound (--max-risk), each with the given confidence, and
+quantiles for prediction sets and intervals (--level). docs/uncertainty.md says what is promised.)");
     calibrate_.split = "validation";
     sub->add_option("run", calibrate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", calibrate_.episodes, "Number of episodes")->check(number_from(1));
     sub->add_option("--steps", calibrate_.steps, "Inner steps")->check(number_from(0));
     sub->add_option("--samples", calibrate_.samples, "Posterior samples")->check(number_from(1));
     sub->add_option("--seed", calibrate_.seed, "Seed of the episodes")->check(number_from(0));
+    sub->add_option("--confidence", calibrate_.confidence,
+                    "Confidence with which a threshold keeps its bound")
+        ->check(share())
+        ->capture_default_str();
     sub->add_flag("--quiet", calibrate_.quiet, "No progress");
     add_set(sub, calibrate_.set);
     add_changed_data(sub, calibrate_.allow_changed_data);
@@ -267,6 +276,7 @@ agents and environments of one's own: docs/bandits.md.)");
   kshot adapt runs/first --support support.npz --query query.npz --out prediction --samples 100
   kshot adapt runs/omniglot --support drawings.csv --query unknown.csv
   kshot adapt runs/patients-alpaca --query new.csv
+  kshot adapt runs/omniglot --support drawings.csv --query unknown.csv --max-risk 0.05 --level 0.9
 
 Files, by what the run was trained on:
   tables   CSV with the columns of the training table; the support file with the target or label
@@ -279,7 +289,10 @@ Files, by what the run was trained on:
 Rows are prepared as the import prepared the training data. Labels that read as numbers are the same
 where the numbers are ("01", "1" and "1.0"). Only classes of the support file are predicted, with
 probabilities that add up to 1 over them. Written to --out: predictions.csv, predictions.npz
-(probabilities, uncertainty, samples) and adapted.safetensors (the adapted weights).)");
+(probabilities, uncertainty, samples) and adapted.safetensors (the adapted weights). With --max-risk or
+--min-confidence the column `answer` holds the class or "unknown"; with --level the columns in(CLASS)
+say which classes are in the prediction set, and TARGET_low and TARGET_high with the level bound the
+interval. --max-risk and --level use the calibrated predictions.)");
     sub->add_option("run", adapt_.run, "Run folder or checkpoint")->required();
     sub->add_option("--support", adapt_.support,
                     "Rows with targets (CSV, npz); without it alpaca, bayes_protonet and dkt "
@@ -300,6 +313,22 @@ probabilities that add up to 1 over them. Written to --out: predictions.csv, pre
     sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(number_from(1));
     sub->add_flag("--calibrated", adapt_.calibrated,
                   "Predict with what kshot calibrate fitted to the run");
+    sub->add_option("--max-risk", adapt_.max_risk,
+                    "Labels: answer only where the share of wrong answers stays below this bound, "
+                    "by the threshold of kshot calibrate; else \"unknown\"")
+        ->check(share())
+        ->type_name("SHARE");
+    sub->add_option("--min-confidence", adapt_.min_confidence,
+                    "Labels: answer only where the predicted class has this probability; else "
+                    "\"unknown\"")
+        ->check(share())
+        ->type_name("SHARE")
+        ->excludes("--max-risk");
+    sub->add_option("--level", adapt_.level,
+                    "Prediction sets or intervals that hold the target at this rate, by the "
+                    "quantiles of kshot calibrate")
+        ->check(share())
+        ->type_name("SHARE");
     sub->add_option("--out", adapt_.out, "Folder for the results")
         ->type_name("DIR")
         ->capture_default_str();

@@ -195,9 +195,13 @@ bool is_classification(const Config& config) {
   return config.loss.type == LossType::cross_entropy;
 }
 
-double observation_noise(const Assembly& assembly) {
+double predictive_noise(const Assembly& assembly) {
   const Config& config = assembly.config;
-  if (config.loss.type != LossType::gaussian_nll || is_closed_form(config.algorithm)) return 0.0;
+  if (is_closed_form(config.algorithm)) return 0.0;
+  if (config.loss.type == LossType::mse && assembly.algorithm->bayesian()) {
+    return std::sqrt(0.5 * assembly.network->outputs());
+  }
+  if (config.loss.type != LossType::gaussian_nll) return 0.0;
   if (config.loss.noise == NoiseKind::fixed) return config.loss.noise_std;
   const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
   const auto group = std::ranges::find(groups, "log_noise", &ParameterGroup::name);
@@ -205,15 +209,6 @@ double observation_noise(const Assembly& assembly) {
   assembly.parameters[static_cast<std::size_t>(group - groups.begin())]->download(
       std::span(&log_noise, 1));
   return std::exp(log_noise);
-}
-
-double predictive_noise(const Assembly& assembly) {
-  const Config& config = assembly.config;
-  if (config.loss.type == LossType::mse && !is_closed_form(config.algorithm) &&
-      assembly.algorithm->bayesian()) {
-    return std::sqrt(0.5 * assembly.network->outputs());
-  }
-  return observation_noise(assembly);
 }
 
 std::vector<double> head_noise(const Assembly& assembly, int outputs) {

@@ -51,13 +51,11 @@ Config prediction_config(Config config);
 PredictOptions predict_options(const Config& config, const Algorithm& algorithm);
 
 bool is_classification(const Config& config);
-/// Standard deviation of the observation noise of the loss: 0 unless that is gaussian_nll, and for
-/// closed-form heads, which have their own variance; where it is learned, as the parameters are
-/// now.
-double observation_noise(const Assembly& assembly);
-/// Observation noise of the predictive distribution: the loss's own where it has one; for a
-/// Bayesian model with squared error, whose exponential is the density of N(o, outputs/2), that;
-/// else 0 (a point without a distribution).
+/// Standard deviation of the observation noise of the predictive distribution. With gaussian_nll it
+/// is the loss's own; where that is learned, as the parameters are now. A Bayesian model with
+/// squared error has sqrt(outputs / 2), because the exponential of that loss is the density of
+/// N(prediction, outputs / 2). Else it is 0: for a point without a distribution, and for
+/// closed-form heads, which have their own variance.
 double predictive_noise(const Assembly& assembly);
 /// Observation noise that a closed-form head has learned (alpaca, dkt): standard deviations
 /// [outputs], or empty where there is none.

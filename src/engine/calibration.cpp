@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
@@ -105,8 +108,63 @@ std::string RunCalibration::to_json() const {
                            {"nll_after", nll_after}};
   if (ece_before) j["ece_before"] = *ece_before;
   if (ece_after) j["ece_after"] = *ece_after;
+  j["decision_seed"] = decision_seed;
+  j["decision_episodes"] = decision_episodes;
+  j["confidence"] = confidence;
+  for (const RiskThreshold& t : thresholds) {
+    nlohmann::ordered_json entry{{"risk", t.risk}, {"threshold", nullptr}};
+    if (t.threshold) {
+      entry["threshold"] = *t.threshold;
+      entry["coverage"] = t.coverage;
+      entry["observed_risk"] = t.observed_risk;
+    }
+    j["thresholds"].push_back(entry);
+  }
+  j["quantiles"] = nlohmann::ordered_json::array();
+  for (const ConformalQuantile& q : quantiles) {
+    nlohmann::ordered_json entry{{"level", q.level}, {"score", nullptr}};  // null: infinity
+    if (std::isfinite(q.score)) entry["score"] = q.score;
+    j["quantiles"].push_back(entry);
+  }
   return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
+
+namespace {
+
+/// The decisions of a calibration file. A file of version 0.1.0 has none.
+void read_decisions(const nlohmann::json& j, RunCalibration& c) {
+  if (!j.contains("quantiles")) {
+    throw Error(
+        "it was written by an earlier version, without thresholds and quantiles; expected "
+        "kshot calibrate again");
+  }
+  c.decision_seed = io::whole<std::uint64_t>(j.at("decision_seed"));
+  c.decision_episodes = io::whole<int>(j.at("decision_episodes"));
+  c.confidence = j.at("confidence").get<double>();
+  if (j.contains("thresholds")) {
+    for (const auto& entry : j.at("thresholds")) {
+      RiskThreshold t{.risk = entry.at("risk").get<double>(), .threshold = {}};
+      if (!entry.at("threshold").is_null()) {
+        t.threshold = entry.at("threshold").get<double>();
+        t.coverage = entry.at("coverage").get<double>();
+        t.observed_risk = entry.at("observed_risk").get<double>();
+      }
+      c.thresholds.push_back(t);
+    }
+  }
+  for (const auto& entry : j.at("quantiles")) {
+    const auto& score = entry.at("score");
+    c.quantiles.push_back(
+        {entry.at("level").get<double>(),
+         score.is_null() ? std::numeric_limits<double>::infinity() : score.get<double>()});
+  }
+  if (!std::ranges::is_sorted(c.thresholds, {}, &RiskThreshold::risk) ||
+      !std::ranges::is_sorted(c.quantiles, {}, &ConformalQuantile::level)) {
+    throw Error("\"thresholds\" or \"quantiles\" are not in ascending order");
+  }
+}
+
+}  // namespace
 
 RunCalibration RunCalibration::from_json(const std::string& text, const std::string& origin) {
   try {
@@ -136,6 +194,7 @@ RunCalibration RunCalibration::from_json(const std::string& text, const std::str
     c.nll_after = j.at("nll_after").get<double>();
     if (j.contains("ece_before")) c.ece_before = j.at("ece_before").get<double>();
     if (j.contains("ece_after")) c.ece_after = j.at("ece_after").get<double>();
+    read_decisions(j, c);
     return c;
   } catch (const nlohmann::json::exception& error) {
     throw Error(fmt::format("{}: not a calibration of kshot: {}", origin, error.what()));
@@ -170,6 +229,46 @@ void RunCalibration::check_fit(int steps_now, int samples_now) const {
       calibration_file, inner_steps, samples, steps_now, samples_now, steps_now, samples_now));
 }
 
+RiskThreshold RunCalibration::threshold_for(double risk) const {
+  if (!classification) {
+    throw Error(
+        "a bound of the risk: the run predicts values, which are not right or wrong; expected a "
+        "level of intervals (--level)");
+  }
+  if (thresholds.empty() || !(risk >= thresholds.front().risk && risk < 1.0)) {
+    throw Error(fmt::format("a bound of the risk of {}: expected {} to 1", risk,
+                            thresholds.empty() ? 0.0 : thresholds.front().risk));
+  }
+  const auto above =
+      std::ranges::upper_bound(thresholds, risk * (1.0 + 1e-12), {}, &RiskThreshold::risk);
+  const RiskThreshold& t = *std::prev(above);
+  if (!t.threshold) {
+    throw Error(fmt::format(
+        "no threshold of confidence keeps the risk of wrong answers below {} with a confidence of "
+        "{} on {} validation episodes; expected a larger bound, or kshot calibrate with more "
+        "--episodes",
+        t.risk, confidence, decision_episodes));
+  }
+  return t;
+}
+
+ConformalQuantile RunCalibration::quantile_for(double level) const {
+  if (quantiles.empty() || !(level > 0.0 && level <= quantiles.back().level)) {
+    throw Error(
+        fmt::format("a level of prediction sets of {}: expected a number above 0, at most {}",
+                    level, quantiles.empty() ? 0.0 : quantiles.back().level));
+  }
+  const ConformalQuantile& q =
+      *std::ranges::lower_bound(quantiles, level * (1.0 - 1e-12), {}, &ConformalQuantile::level);
+  if (!std::isfinite(q.score)) {
+    throw Error(fmt::format(
+        "prediction sets of level {} need more than the {} validation episodes of the calibration; "
+        "expected kshot calibrate with more --episodes",
+        q.level, decision_episodes));
+  }
+  return q;
+}
+
 void RunCalibration::apply(std::span<double> probabilities, std::size_t classes) const {
   metrics::apply_temperature(probabilities, classes, value);
 }
@@ -189,11 +288,12 @@ void RunCalibration::stretch(std::span<double> values, std::size_t samples_n) co
   }
 }
 
-WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& options) {
+WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& options,
+                                 double confidence) {
   Evaluator evaluator(run, options);
   io::OutputFile file(find_checkpoint(run).parent_path() / calibration_file,
                       io::OutputKind::calibration);
-  WrittenCalibration result{evaluator.calibrate(), file.path()};
+  WrittenCalibration result{evaluator.calibrate(confidence), file.path()};
   file.write(result.calibration.to_json());
   return result;
 }

@@ -42,7 +42,8 @@ struct WrittenCalibration {
 };
 /// Calibrates a run on the episodes that `options` name and writes the file that
 /// RunCalibration::read looks for. That the file can be written is checked before any work.
-WrittenCalibration calibrate_run(const std::filesystem::path& run, const EvaluatorOptions& options);
+WrittenCalibration calibrate_run(const std::filesystem::path& run, const EvaluatorOptions& options,
+                                 double confidence = 0.95);
 
 /// "crc32c:1a2b3c4d" of a whole file.
 std::string file_checksum(const std::filesystem::path& file);

@@ -134,6 +134,36 @@ std::string uncertainty_table(const Evaluation& e) {
                      layout(rows));
 }
 
+/// What the calibration's thresholds and sets do on these episodes; empty without a calibration.
+std::string decision_tables(const Evaluation& e) {
+  std::string text;
+  if (!e.risks.empty()) {
+    std::vector<std::vector<std::string>> rows = {
+        {"risk at most", "threshold", "answered", "risk"}};
+    for (const RiskScore& r : e.risks) {
+      rows.push_back({fmt::format("{}", r.bound),
+                      r.threshold ? fmt::format("{:.4f}", *r.threshold) : "none found",
+                      r.threshold ? with_interval(r.answered) : "",
+                      r.threshold ? with_interval(r.observed) : ""});
+    }
+    text += "\nanswers above a threshold of confidence, calibrated\n" + layout(rows);
+  }
+  if (!e.sets.empty()) {
+    const bool classify = e.shape.target == TargetKind::label;
+    std::vector<std::vector<std::string>> rows = {
+        {"level", "observed", classify ? "mean classes" : "mean width"}};
+    for (const SetScore& s : e.sets) {
+      const bool finite = std::isfinite(s.quantile);
+      rows.push_back({fmt::format("{}", s.level),
+                      finite ? with_interval(s.coverage) : "too few episodes",
+                      finite ? with_interval(s.size) : ""});
+    }
+    text += fmt::format("\nconformal prediction {}, calibrated\n{}",
+                        classify ? "sets" : "intervals", layout(rows));
+  }
+  return text;
+}
+
 /// What Evaluation::conditions says; without the numbers of rows where `rows` is false.
 std::string conditions_text(const Evaluation& e, bool rows) {
   std::string text =
@@ -197,7 +227,7 @@ std::string Evaluation::table() const {
   std::string text = fmt::format("{}, {} meta-steps; {}\n{}\n\n{}", algorithm, step, source,
                                  conditions(), layout(rows));
   for (const LeftOut& l : left_out) text += fmt::format("left out: {} ({})\n", l.name, l.reason);
-  return text + uncertainty_table(*this);
+  return text + uncertainty_table(*this) + decision_tables(*this);
 }
 
 std::vector<double> Evaluation::coverage_levels() const {

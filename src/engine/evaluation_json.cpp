@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -82,13 +83,14 @@ nlohmann::ordered_json to_json(const Statistic& s) {
   return j;
 }
 
+nlohmann::ordered_json to_json(const IntervalScore& i) {
+  return {{"value", number_json(i.value)},
+          {"bootstrap", {number_json(i.low), number_json(i.high)}}};
+}
+
 nlohmann::ordered_json to_json(const UncertaintyScores& u) {
   nlohmann::ordered_json j;
-  for (const auto& [key, member] : uncertainty_fields) {
-    const IntervalScore& i = u.*member;
-    j[key] = {{"value", number_json(i.value)},
-              {"bootstrap", {number_json(i.low), number_json(i.high)}}};
-  }
+  for (const auto& [key, member] : uncertainty_fields) j[key] = to_json(u.*member);
   j["risk_coverage"] = nlohmann::ordered_json::array();
   for (const RiskCoveragePoint& p : u.curve) {
     j["risk_coverage"].push_back(
@@ -146,13 +148,13 @@ Statistic statistic_from(const nlohmann::json& j) {
   return s;
 }
 
+IntervalScore interval_from(const nlohmann::json& j) {
+  return {number(j.at("value")), number(j.at("bootstrap").at(0)), number(j.at("bootstrap").at(1))};
+}
+
 UncertaintyScores uncertainty_from(const nlohmann::json& j) {
   UncertaintyScores u;
-  for (const auto& [key, member] : uncertainty_fields) {
-    const auto& i = j.at(key);
-    u.*member = {number(i.at("value")), number(i.at("bootstrap").at(0)),
-                 number(i.at("bootstrap").at(1))};
-  }
+  for (const auto& [key, member] : uncertainty_fields) u.*member = interval_from(j.at(key));
   for (const auto& p : j.at("risk_coverage")) {
     u.curve.push_back({number(p.at("threshold")), number(p.at("coverage")), number(p.at("risk"))});
   }
@@ -217,6 +219,44 @@ CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
   return {io::whole<int>(j.at(key).at(0)), io::whole<int>(j.at(key).at(1))};
 }
 
+/// What the thresholds and sets of a calibration did. A number that is missing is null.
+void put_decisions(nlohmann::ordered_json& j, const Evaluation& e) {
+  for (const RiskScore& r : e.risks) {
+    nlohmann::ordered_json entry{{"risk", r.bound}, {"threshold", nullptr}};
+    if (r.threshold) entry["threshold"] = *r.threshold;
+    entry["answered"] = to_json(r.answered);
+    entry["observed_risk"] = to_json(r.observed);
+    j["decisions"].push_back(entry);
+  }
+  for (const SetScore& s : e.sets) {
+    j["sets"].push_back({{"level", s.level},
+                         {"quantile", number_json(s.quantile)},
+                         {"coverage", to_json(s.coverage)},
+                         {"size", to_json(s.size)}});
+  }
+}
+
+void read_decisions(const nlohmann::json& j, Evaluation& e) {
+  if (j.contains("decisions")) {
+    for (const auto& entry : j.at("decisions")) {
+      RiskScore r;
+      r.bound = entry.at("risk").get<double>();
+      if (!entry.at("threshold").is_null()) r.threshold = entry.at("threshold").get<double>();
+      r.answered = interval_from(entry.at("answered"));
+      r.observed = interval_from(entry.at("observed_risk"));
+      e.risks.push_back(r);
+    }
+  }
+  if (!j.contains("sets")) return;
+  for (const auto& entry : j.at("sets")) {
+    const auto& quantile = entry.at("quantile");
+    e.sets.push_back(
+        {entry.at("level").get<double>(),
+         quantile.is_null() ? std::numeric_limits<double>::infinity() : quantile.get<double>(),
+         interval_from(entry.at("coverage")), interval_from(entry.at("size"))});
+  }
+}
+
 nlohmann::ordered_json object(const Evaluation& e) {
   nlohmann::ordered_json j{{"format", io::evaluation_mark},
                            {"algorithm", e.algorithm},
@@ -250,6 +290,7 @@ nlohmann::ordered_json object(const Evaluation& e) {
     if (!e.trained_checksum.empty()) j["data"]["trained_on"] = e.trained_checksum;
   }
   if (!e.calibration.empty()) j["calibrated_with"] = e.calibration;
+  put_decisions(j, e);
   j["scored"] = e.scored;
   for (const Score& s : e.steps) j["steps"].push_back(to_json(s));
   for (const Score& s : e.baselines) j["baselines"].push_back(to_json(s));
@@ -297,6 +338,7 @@ Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
     e.edges = j.value("edges", "right");
     e.risk = j.value("risk", 0.05);
     e.calibration = j.value("calibrated_with", "");
+    read_decisions(j, e);
     if (j.contains("scored")) e.scored = j.at("scored").get<std::vector<int>>();
     for (const auto& entry : j.at("steps")) e.steps.push_back(score_from(entry));
     for (const auto& entry : j.at("baselines")) e.baselines.push_back(score_from(entry));

@@ -14,6 +14,7 @@
 #include "engine/calibration.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
+#include "engine/decisions.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
 #include "engine/scheduler.h"
@@ -201,6 +202,10 @@ struct Evaluator::State {
   /// Throws Error where no episode is left.
   void check_some_left(int diverged, int steps) const;
   void describe_run(Evaluation& result) const;
+  /// Predicts the episodes of a seed after the last inner step, and hands them on in their order.
+  /// Returns how many diverged; throws Error where none is left.
+  int predict_last(std::uint64_t seed, EpisodeProgress& progress,
+                   const std::function<void(Entry entry, const QueryTargets& targets)>& use);
 
   EvaluatorOptions options;
   Checkpoint checkpoint;
@@ -321,6 +326,9 @@ Evaluation Evaluator::run() {
   const PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
   const NetworkEntries network(s.assembly, predict.samples, s.source->shape().outputs);
   std::vector<MethodScores> methods = s.methods(predict.steps);
+  const std::size_t calibrated = static_cast<std::size_t>(predict.steps) + 1;
+  std::optional<DecisionScores> decisions;
+  if (s.calibration) decisions.emplace(*s.calibration, s.config.evaluate.risk);
   Evaluation result;
   EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
   predict_episodes(
@@ -337,6 +345,7 @@ Evaluation Evaluator::run() {
           for (std::size_t i = 0; i < methods.size(); ++i) {
             methods[i].add(rows.episode, scored.entries[i], scored.uncertainty[i], scored.targets);
           }
+          if (decisions) decisions->add(scored.entries[calibrated], scored.targets);
           rows.put(result);
           result.scored.push_back(rows.episode);
           progress.tick();
@@ -346,7 +355,7 @@ Evaluation Evaluator::run() {
   progress.finish();
   s.check_some_left(result.diverged, predict.steps);
   s.describe_run(result);
-  const std::size_t calibrated = static_cast<std::size_t>(predict.steps) + 1;
+  if (decisions) decisions->finish(result, s.config.evaluate.seed);
   for (std::size_t i = 0; i < methods.size(); ++i) {
     const MethodScores& m = methods[i];
     if (s.options.stop && s.options.stop()) throw Stopped();  // intervals take a while
@@ -364,35 +373,58 @@ Evaluation Evaluator::run() {
   return result;
 }
 
-RunCalibration Evaluator::calibrate() {
-  State& s = *state_;
-  PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
+int Evaluator::State::predict_last(
+    std::uint64_t seed, EpisodeProgress& progress,
+    const std::function<void(Entry entry, const QueryTargets& targets)>& use) {
+  PredictOptions predict = predict_options(config, *assembly.algorithm);
   predict.every_step = false;
-  const bool classify = is_classification(s.config);
-  const NetworkEntries network(s.assembly, predict.samples, s.source->shape().outputs);
-  CalibrationFit fit(s.scoring());
-  RunCalibration result;
-  EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
+  const bool classify = is_classification(config);
+  const NetworkEntries network(assembly, predict.samples, source->shape().outputs);
+  int diverged = 0;
   predict_episodes(
-      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
-      s.config.evaluate.episodes, predict,
-      [&](const EpisodePrediction& p) -> std::function<void()> {
+      *scheduler, assembly.parameters, *source, seed, options.split, config.evaluate.episodes,
+      predict, [&](const EpisodePrediction& p) -> std::function<void()> {
         if (p.diverged) {
           return [&] {
-            ++result.diverged;
+            ++diverged;
             progress.tick();
           };
         }
         return
             [&, entry = network.make(p, p.outputs.back()), targets = query_targets(p, classify)] {
-              fit.add(entry, targets);
+              use(entry, targets);
               progress.tick();
             };
-      },
-      s.options.stop);
-  progress.finish();
-  s.check_some_left(result.diverged, predict.steps);
+      });
+  check_some_left(diverged, predict.steps);
+  return diverged;
+}
+
+RunCalibration Evaluator::calibrate(double confidence) {
+  State& s = *state_;
+  const PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
+  const bool classify = is_classification(s.config);
+  RunCalibration result;
+  result.seed = s.config.evaluate.seed;
+  result.decision_seed = result.seed + 1;
+  EpisodeProgress progress(s.options.progress, 2 * s.config.evaluate.episodes);
+  CalibrationFit fit(s.scoring());
+  std::vector<std::pair<Entry, QueryTargets>> first;
+  result.diverged = s.predict_last(result.seed, progress, [&](Entry entry, const QueryTargets& t) {
+    fit.add(entry, t);
+    if (classify) first.emplace_back(std::move(entry), t);
+  });
   fit.finish(result);
+  // The tests of the decisions are independent of what was fitted and chosen: other episodes.
+  DecisionFit decisions(classify);
+  for (auto& [entry, targets] : first) {
+    decisions.add_choosing(recalibrated(std::move(entry), result, targets.outputs), targets);
+  }
+  s.predict_last(result.decision_seed, progress, [&](Entry entry, const QueryTargets& t) {
+    decisions.add_testing(recalibrated(std::move(entry), result, t.outputs), t);
+  });
+  decisions.finish(result, confidence);
+  progress.finish();
   result.checkpoint = s.checkpoint.path.filename().string();
   result.checkpoint_checksum = file_checksum(s.checkpoint.path);
   result.step = s.checkpoint.state.step;
@@ -400,7 +432,6 @@ RunCalibration Evaluator::calibrate() {
   result.samples = predict.samples;
   result.source = s.source->describe();
   result.split = s.options.split;
-  result.seed = s.config.evaluate.seed;
   result.episodes = s.config.evaluate.episodes;
   return result;
 }

@@ -119,13 +119,11 @@ struct Learner::State {
     outputs = head_outputs();
     load_parameters(assembly, checkpoint);
     assembly.algorithm->prepare(*assembly.backend, assembly.parameters, {});
-    noise_std = observation_noise(assembly);
+    noise_std = predictive_noise(assembly);
     if (options.calibrated) {
       calibration = RunCalibration::read(checkpoint.path);
       const PredictOptions predict = predict_options(assembly.config, *assembly.algorithm);
       calibration->check_fit(predict.steps, predict.samples);
-      // What was calibrated is the predictive distribution with the noise that the loss implies.
-      noise_std = predictive_noise(assembly);
     }
   }
 

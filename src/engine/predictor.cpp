@@ -79,8 +79,7 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
     p.batch = &batch;
     p.slot = t;
     p.rows = batch.query_n[static_cast<std::size_t>(t)];
-    p.outputs_n =
-        batch.ways.empty() ? batch.shape().outputs : batch.ways[static_cast<std::size_t>(t)];
+    p.outputs_n = batch.ways_of(t);
     p.diverged = !program.wave().rows_finite(t);
   }
   std::vector<double> all;

@@ -1,9 +1,12 @@
 // Calibration of a run, and comparisons on the same episodes, through the program.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -37,6 +40,8 @@ class CliUncertainty : public Cli {
     const Outcome outcome = kshot(command);
     ASSERT_EQ(outcome.status, 0) << outcome.error;
   }
+  /// `adapt` of the classifier in "run" to a task of noise answers as asked.
+  void check_answers();
   json evaluation(const std::string& run) const {
     return json::parse(slurp(folder_ / run / "evaluation.json"));
   }
@@ -101,6 +106,86 @@ TEST_F(CliUncertainty, ACalibratedRunPredictsWithItWhereAsked) {
   EXPECT_EQ(slurp(folder_ / "run" / "calibration.json"), "{\"mine\": 1}");
 }
 
+/// The values of a column of a CSV file without quoted fields.
+std::vector<std::string> column(const std::string& csv, const std::string& name) {
+  std::vector<std::string> values;
+  std::istringstream lines(csv);
+  std::size_t wanted = 0;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::vector<std::string> row;
+    for (std::string field; std::getline(fields, field, ',');) row.push_back(field);
+    if (values.empty() && wanted == 0) {
+      wanted = static_cast<std::size_t>(std::ranges::find(row, name) - row.begin());
+      EXPECT_LT(wanted, row.size()) << name << " in " << line;
+      continue;
+    }
+    values.push_back(row.at(wanted));
+  }
+  return values;
+}
+
+TEST_F(CliUncertainty, IntervalsHoldTheTargetsOfOtherEpisodes) {
+  train("run");
+  ASSERT_EQ(kshot({"calibrate", "run", "--quiet", "--episodes", "400"}).status, 0);
+  const Outcome evaluated = kshot({"evaluate", "run", "--calibrated", "--episodes", "1000"});
+  ASSERT_EQ(evaluated.status, 0) << evaluated.error;
+  EXPECT_THAT(evaluated.out, HasSubstr("conformal prediction intervals"));
+  const json sets = evaluation("run").at("sets");
+  ASSERT_EQ(sets.size(), 4u);
+  for (const json& s : sets) {
+    // The calibration's own draw of 400 episodes adds about 0.013 to the interval's half width.
+    const double level = s.at("level");
+    EXPECT_NEAR(s.at("coverage").at("value").get<double>(), level, 0.04) << level;
+    EXPECT_GT(s.at("size").at("value"), 0.0);
+  }
+  EXPECT_LT(sets[0].at("size").at("value"), sets[3].at("size").at("value"));
+  EXPECT_FALSE(evaluation("run").contains("decisions"));
+
+  put_file(folder_ / "s.csv", "x0,y\n0.1,1.0\n-1.0,0.5\n2.0,-0.4\n1.0,0.3\n");
+  put_file(folder_ / "q.csv", "x0\n0.5\n-2.0\n");
+  const std::vector<std::string> adapt = {"adapt",   "run",   "--support", "s.csv",
+                                          "--query", "q.csv", "--level"};
+  const auto with = [&](std::vector<std::string> words, const std::string& level) {
+    words.push_back(level);
+    return kshot(words);
+  };
+  const Outcome adapted = with(adapt, "0.905");
+  ASSERT_EQ(adapted.status, 0) << adapted.error;
+  EXPECT_THAT(adapted.error, HasSubstr("the quantile for 0.91 is taken"));
+  const std::string csv = slurp(folder_ / "adapted" / "predictions.csv");
+  const json c = json::parse(slurp(folder_ / "run" / "calibration.json"));
+  for (const json& q : c.at("quantiles")) {
+    if (std::abs(q.at("level").get<double>() - 0.91) > 1e-9) continue;
+    for (std::size_t row = 0; row < 2; ++row) {
+      const double width =
+          std::stod(column(csv, "y_high")[row]) - std::stod(column(csv, "y_low")[row]);
+      EXPECT_NEAR(width, 2.0 * q.at("score").get<double>() * std::stod(column(csv, "y_std")[row]),
+                  1e-4 * width);
+    }
+  }
+  expect_one_line(with(adapt, "0.9995"), "at most 0.999");
+  expect_one_line(with(adapt, "1"), "below 1");
+  std::vector<std::string> risk = adapt;
+  risk.back() = "--max-risk";
+  const Outcome values = with(risk, "0.05");
+  expect_one_line(values, "of values");
+  EXPECT_THAT(values.error, HasSubstr("--level"));
+  ASSERT_EQ(kshot({"calibrate", "run", "--quiet", "--episodes", "8"}).status, 0);
+  const Outcome few = with(adapt, "0.95");
+  expect_one_line(few, "few");
+  EXPECT_THAT(few.error, HasSubstr("more than the 8 validation episodes"));
+  // A file of version 0.1.0 has no quantiles.
+  json old = c;
+  for (const char* key : {"quantiles", "decision_seed", "decision_episodes", "confidence"}) {
+    old.erase(key);
+  }
+  put_file(folder_ / "run" / "calibration.json", old.dump());
+  const Outcome earlier = with(adapt, "0.9");
+  expect_one_line(earlier, "old");
+  EXPECT_THAT(earlier.error, HasSubstr("earlier version"));
+}
+
 TEST_F(CliUncertainty, RunsThatCannotBeCalibratedSaySo) {
   const Outcome trained = kshot({"train", "c.toml", "--out", "points", "--quiet"});
   ASSERT_EQ(trained.status, 0) << trained.error;
@@ -147,6 +232,53 @@ TEST_F(CliUncertainty, ReportsDrawTheNewFigures) {
               AllOf(HasSubstr("Probability integral transform"), HasSubstr("sharpness")));
 }
 
+void CliUncertainty::check_answers() {
+  const auto rows = [](const std::string& head, const std::vector<std::string>& labels) {
+    std::string text = head;
+    for (int i = 0; i < 36; ++i) text += fmt::format(",x{}", i);
+    int number = 0;
+    for (const std::string& label : labels) {
+      ++number;
+      text += "\n" + label;
+      for (int i = 0; i < 36; ++i) text += fmt::format(",{}", (7 * (number + 1) * (number + i) % 11) / 10.0);
+    }
+    return text + "\n";
+  };
+  put_file(folder_ / "s.csv", rows("label", {"a", "b", "c"}));
+  put_file(folder_ / "q.csv", rows("label", {"a", "b", "c", "a", "b", "c"}));
+  const std::vector<std::string> adapt = {"adapt", "run", "--support", "s.csv", "--query", "q.csv"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = adapt;
+    words.insert(words.end(), more.begin(), more.end());
+    return kshot(words);
+  };
+  // The bound that any answer keeps, and one for which these few episodes give no threshold.
+  const Outcome all = with({"--max-risk", "0.5", "--level", "0.8"});
+  const Outcome none = with({"--max-risk", "0.001"});
+  expect_one_line(none, "0.001");
+  EXPECT_THAT(none.error, HasSubstr("no threshold of confidence"));
+  if (all.status == 0) {
+    EXPECT_THAT(all.out, HasSubstr("the risk of wrong answers is at most 0.5, with confidence"));
+  } else {
+    expect_one_line(all, "0.5");
+  }
+  const Outcome some = with({"--min-confidence", "0.5", "--level", "0.8"});
+  ASSERT_EQ(some.status, 0) << some.error;
+  EXPECT_THAT(some.out, HasSubstr("of 6 rows: confidence of at least 0.5"));
+  const std::string csv = slurp(folder_ / "adapted" / "predictions.csv");
+  for (std::size_t row = 0; row < 6; ++row) {
+    const bool sure = std::stod(column(csv, "probability")[row]) >= 0.5;
+    EXPECT_EQ(column(csv, "answer")[row], sure ? column(csv, "prediction")[row] : "unknown");
+    EXPECT_EQ(column(csv, "in(" + column(csv, "prediction")[row] + ")")[row], "1");
+  }
+  const Outcome shown = kshot({"inspect", "adapted/predictions.npz"});
+  EXPECT_THAT(shown.out, AllOf(HasSubstr("answered"), HasSubstr("in_set")));
+  put_file(folder_ / "s.csv", rows("label", {"a", "unknown", "c"}));
+  put_file(folder_ / "q.csv", rows("label", {"a", "a"}));
+  expect_one_line(with({"--min-confidence", "0.5"}), "a class called unknown");
+  EXPECT_NE(with({"--min-confidence", "0.5", "--max-risk", "0.1"}).status, 0);
+}
+
 TEST_F(CliUncertainty, AClassifierIsCalibratedOrSaysThatItHasNoValidationClasses) {
   write_class_file(folder_ / "i.kshot", {});
   put_file(folder_ / "k.toml", R"(algorithm = "protonet"
@@ -168,9 +300,12 @@ validate_every = 0
   const Outcome evaluated = kshot({"evaluate", "run", "--calibrated"});
   ASSERT_EQ(evaluated.status, 0) << evaluated.error;
   EXPECT_THAT(evaluated.out, AllOf(HasSubstr("protonet, calibrated"), HasSubstr("AURC")));
+  EXPECT_THAT(evaluated.out, AllOf(HasSubstr("answers above a threshold"),
+                                   HasSubstr("conformal prediction sets")));
   ASSERT_EQ(kshot({"report", "run", "--quick", "--out", "r.html"}).status, 0);
   EXPECT_THAT(slurp(folder_ / "r.html"),
               AllOf(HasSubstr("Risk and coverage"), HasSubstr("PROTONET, calibrated")));
+  check_answers();
   write_class_file(folder_ / "none.kshot", {.validation = 0});
   const Outcome none = kshot(
       {"calibrate", "run", "--set", "data.path=none.kshot", "--allow-changed-data", "--quiet"});
