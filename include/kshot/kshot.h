@@ -11,8 +11,10 @@
 #include "kshot/learner.h"        // IWYU pragma: export
 #include "kshot/meta_gradient.h"  // IWYU pragma: export
 #include "kshot/network.h"        // IWYU pragma: export
+#include "kshot/ood.h"            // IWYU pragma: export
 #include "kshot/random.h"         // IWYU pragma: export
 #include "kshot/report.h"         // IWYU pragma: export
 #include "kshot/stop.h"           // IWYU pragma: export
+#include "kshot/sweep.h"          // IWYU pragma: export
 #include "kshot/trainer.h"        // IWYU pragma: export
 #include "kshot/version.h"        // IWYU pragma: export

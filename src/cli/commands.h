@@ -37,7 +37,8 @@ struct EvaluateArguments {
   long long seed = -1;
   std::string norm;
   bool no_baselines = false, quiet = false, allow_changed_data = false, calibrated = false;
-  double confidence = 0.95;  ///< calibrate: of the thresholds
+  double confidence = 0.95;      ///< calibrate: of the thresholds
+  std::vector<std::string> ood;  ///< evaluate: kinds of rows out of distribution
   Machine machine;
 };
 int run_evaluate(const EvaluateArguments& arguments);
@@ -53,6 +54,17 @@ struct BanditArguments {
   Machine machine;
 };
 int run_bandit(const BanditArguments& arguments);
+
+struct SweepArguments {
+  std::string config, space, out = "sweep", shard;  ///< shard: "2/8"; empty: all runs
+  std::vector<std::string> set, vary;
+  int random = 0, halving = 0, first_steps = 0;  ///< 0: as the file says
+  long long seed = -1;
+  int jobs = 0, threads = 1;
+  bool collect = false, quiet = false;
+  std::string device = "auto";
+};
+int run_sweep_command(const SweepArguments& arguments);
 
 struct AdaptArguments {
   std::string run, query, out = "adapted";

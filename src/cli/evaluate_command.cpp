@@ -14,6 +14,7 @@
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
+#include "kshot/ood.h"
 #include "report/page.h"
 #include "report/report_data.h"
 
@@ -94,6 +95,29 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
   return 0;
 }
 
+int evaluate_out_of_distribution(const EvaluateArguments& a) {
+  EvaluatorOptions options = evaluator_options(a);
+  if (!a.shots.empty()) {
+    const std::vector<int> shots = shots_of(a.shots);
+    if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
+    options.overrides.push_back(fmt::format("data.shots={}", shots[0]));
+  }
+  const fs::path out = output_of(a, report::ood_file);
+  const fs::path plot = fs::path(out).replace_extension(".html");
+  io::OutputFile file(out, io::OutputKind::evaluation);
+  io::OutputFile page(plot, io::OutputKind::page);
+  std::vector<OodEvaluation> all;
+  for (const std::string& kind : a.ood) all.push_back(evaluate_ood(a.run, kind, options));
+  report::Report charts;
+  charts.title = fmt::format("{}: out of distribution", report::method_name(all.front().algorithm));
+  for (const OodEvaluation& e : all) fmt::print("{}{}", &e == &all.front() ? "" : "\n", e.table());
+  charts.charts = report::ood_charts(all);
+  file.write(ood_to_json(all));
+  page.write(report::render(charts));
+  if (!a.quiet) io::log_info(fmt::format("written to {} and {}", out.string(), plot.string()));
+  return 0;
+}
+
 }  // namespace
 
 EvaluatorOptions evaluator_options(const EvaluateArguments& a) {
@@ -120,6 +144,7 @@ EvaluatorOptions evaluator_options(const EvaluateArguments& a) {
 }
 
 int run_evaluate(const EvaluateArguments& a) {
+  if (!a.ood.empty()) return evaluate_out_of_distribution(a);
   const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
   if (shots.size() > 1) return evaluate_list(a, shots);
   const fs::path out = output_of(a, "evaluation.json");

@@ -65,6 +65,7 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
     add_evaluate();
     add_calibrate();
     add_bandit();
+    add_sweep();
     add_adapt();
     add_embed();
     add_report();
@@ -176,6 +177,7 @@ SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit stat
   kshot evaluate runs/first --shots 5 --set data.queries=10
   kshot evaluate runs/first --shots 1,2,5,10
   kshot evaluate runs/first --calibrated
+  kshot evaluate runs/first --ood open_set --ood rotate=30 --ood other.kshot
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
 output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). A
@@ -188,7 +190,13 @@ them.
 Baselines are fitted on the support rows of each episode alone. Labels: nearest centroid, mahalanobis,
 knn, logistic regression, gp_rbf. Values: support mean, knn, ridge regression, gp_rbf. gp_tanimoto
 comes on top where all features are 0 or 1. A baseline that cannot be fitted in every episode
-(support rows beyond 1024, none) is left out, and a line says so.)");
+(support rows beyond 1024, none) is left out, and a line says so.
+
+--ood replaces the query rows of the same tasks by rows out of distribution and says how well the
+predictions tell the two apart: AUROC, AUPR and FPR at 95 % of maximum probability, entropy, mutual
+information, predictive variance and the distance to prototypes. KIND is open_set (classes that the
+support set does not have), rotate[=DEGREES], noise[=S], permute, shift[=S] or another data file
+(.kshot). Numbers go to evaluation-ood.json, histograms to a page beside it.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")->check(number_from(1));
     sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(number_from(0));
@@ -205,6 +213,10 @@ comes on top where all features are 0 or 1. A baseline that cannot be fitted in 
     sub->add_flag("--no-baselines", evaluate_.no_baselines, "Leave the baselines out");
     sub->add_flag("--calibrated", evaluate_.calibrated,
                   "Score the predictions with what kshot calibrate fitted too");
+    sub->add_option("--ood", evaluate_.ood,
+                    "Query rows out of distribution instead; may be given again")
+        ->type_name("KIND")
+        ->allow_extra_args(false);
     sub->add_flag("--quiet", evaluate_.quiet, "No progress");
     sub->add_option("--out", evaluate_.out, "JSON file")->type_name("FILE");
     add_set(sub, evaluate_.set);
@@ -267,6 +279,51 @@ agents and environments of one's own: docs/bandits.md.)");
     add_set(sub, bandit_.set);
     add_machine(sub, bandit_.machine);
     sub->callback([this] { status_ = run_bandit(bandit_); });
+  }
+
+  void add_sweep() {
+    CLI::App* sub = command("sweep", "Many trainings with other settings, the best by validation",
+                            R"(Examples:
+  kshot sweep my.toml --vary 'inner.steps=[1,2,5]' --vary 'inner.learning_rate=[0.01,0.1]'
+  kshot sweep my.toml --random 30 --vary abml.kl_weight_inner=1e-3:1:log --out sweeps/kl
+  kshot sweep my.toml --space space.toml --halving 3 --first-steps 500
+  kshot sweep my.toml --space space.toml --shard 2/8       one job of a Slurm array of eight
+  kshot sweep my.toml --space space.toml --collect         one table of what all shards have done
+
+Every combination of the lists is trained, or with --random as many draws as asked for. Runs go side by
+side, one thread each. They are compared by the best validation of each; test tasks are never looked at.
+With --halving F all runs make --first-steps meta-steps, the best 1/F go on to F times as many, and so on.
+--out holds a run folder per run and sweep.csv. The same command goes on with a sweep that was stopped.
+--space is a TOML file with random, seed, halving, first_steps and a table [set]: lists of values, or
+ranges such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true }. docs/sweeps.md.)");
+    sub->add_option("config", sweep_.config, "Configuration (TOML)")->required();
+    sub->add_option("--space", sweep_.space, "What to vary (TOML)")->type_name("FILE");
+    sub->add_option("--vary", sweep_.vary,
+                    "A key and its values: KEY=[A,B] or KEY=LOW:HIGH[:log]; may be given again")
+        ->type_name("KEY=VALUES")
+        ->allow_extra_args(false);
+    sub->add_option("--random", sweep_.random, "Random search with so many runs")
+        ->check(number_from(1));
+    sub->add_option("--seed", sweep_.seed, "Seed of the random search")->check(number_from(0));
+    sub->add_option("--halving", sweep_.halving, "Factor of successive halving")
+        ->check(number_from(2));
+    sub->add_option("--first-steps", sweep_.first_steps, "Meta-steps before the first comparison")
+        ->check(number_from(1));
+    sub->add_option("--jobs", sweep_.jobs, "Runs side by side; 0: as many as cores")
+        ->check(number_from(0))
+        ->capture_default_str();
+    sub->add_option("--threads", sweep_.threads, "Worker threads of a run; 0: all cores")
+        ->check(number_from(0))
+        ->capture_default_str();
+    sub->add_option("--shard", sweep_.shard, "Only each N-th run, from the I-th on")
+        ->type_name("I/N");
+    sub->add_flag("--collect", sweep_.collect, "Train nothing: one table of what is there");
+    sub->add_option("--out", sweep_.out, "Folder")->type_name("DIR")->capture_default_str();
+    sub->add_flag("--quiet", sweep_.quiet, "No progress");
+    sub->add_option("--device", sweep_.device, "What computes, as in kshot train")
+        ->capture_default_str();
+    add_set(sub, sweep_.set);
+    sub->callback([this] { status_ = run_sweep_command(sweep_); });
   }
 
   void add_adapt() {
@@ -495,6 +552,7 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   TrainArguments train_;
   EvaluateArguments evaluate_, calibrate_;
   BanditArguments bandit_;
+  SweepArguments sweep_;
   AdaptArguments adapt_;
   EmbedArguments embed_;
   ReportArguments report_;

@@ -1,11 +1,10 @@
 #include <fmt/format.h>
 
-#include <csignal>
 #include <filesystem>
-#include <iterator>
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/signals.h"
 #include "engine/run_folder.h"
 #include "io/log.h"
 #include "kshot/error.h"
@@ -16,40 +15,6 @@ namespace kshot::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-volatile std::sig_atomic_t caught_signal = 0;
-
-extern "C" void on_signal(int signal) {
-  caught_signal = signal;
-}
-
-/// Notes SIGINT, SIGTERM and SIGHUP while it lives; a second one of a kind ends the process at
-/// once. Where SIGHUP is ignored (nohup), it stays so.
-class SignalScope {
- public:
-  SignalScope() {
-    caught_signal = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      sigaction(signals[i], nullptr, &before_[i]);
-      if (signals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN) continue;
-      struct sigaction action {};
-      action.sa_handler = on_signal;
-      action.sa_flags = static_cast<int>(SA_RESETHAND);
-      sigemptyset(&action.sa_mask);
-      sigaction(signals[i], &action, nullptr);
-    }
-  }
-  ~SignalScope() {
-    for (std::size_t i = 0; i < count; ++i) sigaction(signals[i], &before_[i], nullptr);
-  }
-  SignalScope(const SignalScope&) = delete;
-  SignalScope& operator=(const SignalScope&) = delete;
-
- private:
-  static constexpr int signals[] = {SIGINT, SIGTERM, SIGHUP};
-  static constexpr std::size_t count = std::size(signals);
-  struct sigaction before_[count];
-};
 
 /// What to do with a run that is trained.
 std::string next_step(const TrainResult& result, const std::string& folder) {
@@ -105,7 +70,7 @@ int run_train(const TrainArguments& arguments) {
   options.threads = arguments.machine.threads;
   options.progress = !arguments.quiet;
   options.command = arguments.command;
-  options.stop = [] { return caught_signal != 0; };
+  options.stop = [] { return caught_signal() != 0; };
   const std::string folder = options.run_folder.string();
   const SignalScope signals;
   Trainer trainer(config, options);
@@ -125,9 +90,9 @@ int run_train(const TrainArguments& arguments) {
           fmt::format("best validation: {} at step {}", value_text(result.best), result.best.step));
     }
   }
-  if (result.reason == StopReason::asked && caught_signal != 0) {
+  if (result.reason == StopReason::asked && caught_signal() != 0) {
     if (!arguments.quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
-    return 128 + static_cast<int>(caught_signal);
+    return 128 + caught_signal();
   }
   if (!arguments.quiet) io::log_info(next_step(result, folder));
   return 0;

@@ -383,7 +383,8 @@ int Evaluator::State::predict_last(
   int diverged = 0;
   predict_episodes(
       *scheduler, assembly.parameters, *source, seed, options.split, config.evaluate.episodes,
-      predict, [&](const EpisodePrediction& p) -> std::function<void()> {
+      predict,
+      [&](const EpisodePrediction& p) -> std::function<void()> {
         if (p.diverged) {
           return [&] {
             ++diverged;
@@ -395,7 +396,8 @@ int Evaluator::State::predict_last(
               use(entry, targets);
               progress.tick();
             };
-      });
+      },
+      options.stop);
   check_some_left(diverged, predict.steps);
   return diverged;
 }

@@ -183,6 +183,11 @@ ReportData read_run(const fs::path& folder) {
     const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
     if (shots.by_shots.front().second.step == now) run.by_shots = std::move(shots.by_shots);
   }
+  if (const fs::path file = folder / ood_file; fs::exists(file, ignored)) {
+    std::vector<OodEvaluation> all = ood_from_json(io::read_file(file), file.string());
+    const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
+    if (all.front().step == now) run.ood = std::move(all);
+  }
   return run;
 }
 
@@ -270,6 +275,7 @@ std::vector<Chart> charts(const ReportData& run) {
     all.push_back(std::move(chart));
   }
   if (run.by_shots.size() > 1) all.push_back(shots_chart(run.name, run.by_shots));
+  for (Chart& chart : ood_charts(run.ood)) all.push_back(std::move(chart));
   return all;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/checkpoint.h"
+#include "kshot/ood.h"
 #include "kshot/report.h"
 #include "report/page.h"
 
@@ -23,13 +24,16 @@ struct ReportData {
   Facts environment;
   std::optional<Evaluation> evaluation;
   std::vector<std::pair<int, Evaluation>> by_shots;  ///< shots and what they gave
+  std::vector<OodEvaluation> ood;                    ///< kinds of rows out of distribution
 };
 
 /// What `kshot evaluate RUN --shots 1,5` writes into the run folder.
 inline constexpr const char* shots_file = "evaluation-shots.json";
+/// What `kshot evaluate RUN --ood KIND` writes into the run folder.
+inline constexpr const char* ood_file = "evaluation-ood.json";
 
-/// Reads the folder; evaluation.json and evaluation-shots.json only where they are there, and the
-/// latter only where it is of the run's best checkpoint.
+/// Reads the folder. Evaluations are read where they are there; those with other shots and out of
+/// distribution are left out where they are not of the run's best checkpoint.
 ReportData read_run(const std::filesystem::path& folder);
 /// Numbers of support rows (per class) whose predictions and coverage are drawn.
 inline constexpr std::array shots_drawn = {1, 5, 10};
@@ -45,6 +49,8 @@ Estimate estimate(const Statistic& s);
 std::vector<Chart> charts(const ReportData& run);
 /// Accuracy or error against shots, of a run called `name` and the baselines.
 Chart shots_chart(const std::string& name, const std::vector<std::pair<int, Evaluation>>& by_shots);
+/// Histograms of the scores that tell rows out of distribution from others.
+std::vector<Chart> ood_charts(const std::vector<OodEvaluation>& all);
 std::vector<BandCoverage> coverage(const ReportData& run);
 std::vector<Reliability> reliability(const ReportData& run);
 std::vector<RiskCoverageCurve> risk_coverage(const ReportData& run);
