@@ -187,10 +187,14 @@ void check_counts(const Config& config, const Locate& locate) {
          "expected one number with data.episodes = \"minibatch\", got a range");
   }
   const std::string algorithm = quote(selector(config, "algorithm"));
-  if (data.shots.least == 0 && !has_prior(config.algorithm)) {
+  // ABML's posterior stays at its prior where a task has no support rows.
+  const bool prior_predictive =
+      has_prior(config.algorithm) || (config.algorithm == AlgorithmKind::abml &&
+                                      (!data.shots.fixed() || config.evaluate.steps == 0));
+  if (data.shots.least == 0 && !prior_predictive) {
     fail(locate("data.shots"), "data.shots",
          fmt::format("expected at least 1 with algorithm = {} (0 is for bayes_protonet, alpaca and "
-                     "dkt), got {}",
+                     "dkt; for abml a range from 0, or 0 with evaluate.steps = 0), got {}",
                      algorithm, data.shots.fixed() ? "0" : "a range from 0"));
   }
   const bool of_latents = config.algorithm == AlgorithmKind::leo &&

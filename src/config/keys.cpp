@@ -183,9 +183,10 @@ std::vector<Key> abml_keys() {
       {KSHOT_TABLE_KEY(abml, rates),
        .doc = "Inner step sizes: `fixed`, `inner.learning_rate` for all weights; `layer`, one "
               "learned rate per tensor; `weight`, one learned rate per weight. Means and log "
-              "standard deviations have learned rates of their own. On a GPU, small perceptrons "
-              "with learned rates run operation by operation: the kernel that runs a whole inner "
-              "loop takes fixed rates."},
+              "standard deviations have learned rates of their own, which begin at "
+              "`inner.learning_rate` and are learned at `optimizer.learning_rate` times that (with "
+              "`sgd` times its square). On a GPU, small perceptrons with learned rates run "
+              "operation by operation: the kernel that runs a whole inner loop takes fixed rates."},
   };
 }
 

@@ -117,6 +117,15 @@ SourceInfo describe(const EpisodeSource& source) {
   return {source.describe(), source.shape(), source.preprocessing()};
 }
 
+namespace {
+
+bool has_norm(const Network& network) {
+  return std::ranges::any_of(network.layers(),
+                             [](const Layer& layer) { return layer.type == LayerType::norm; });
+}
+
+}  // namespace
+
 void check_fit(const Config& config, const Network& network, const EpisodeSource& source) {
   const TaskShape shape = source.shape();
   const FeatureShape& input = network.input();
@@ -151,13 +160,22 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
                             network.outputs(), source.describe(), shape.outputs,
                             labels ? "classes" : "targets"));
   }
-  const bool plain = config.algorithm == AlgorithmKind::maml && config.inner.steps == 0;
+  const bool prior_alone = config.algorithm == AlgorithmKind::abml && config.evaluate.steps == 0;
+  const bool plain =
+      (config.algorithm == AlgorithmKind::maml && config.inner.steps == 0) || prior_alone;
   if ((shape.support < 1 && !plain && !has_prior(config.algorithm)) || shape.query < 1) {
     throw Error(
         fmt::format("the episodes ({}) have {} support and {} query rows: expected at least "
                     "1 of each (no support rows: for algorithm = \"maml\" with inner.steps = 0, "
                     "\"bayes_protonet\", \"alpaca\" and \"dkt\")",
                     source.describe(), shape.support, shape.query));
+  }
+  if (config.algorithm == AlgorithmKind::abml && config.data.shots.least == 0 &&
+      shape.support > 0 && has_norm(network)) {
+    throw Error(fmt::format(
+        "data.shots: the episodes ({}) may have no support rows, which give norm layers no "
+        "statistics; expected at least 1, or a network without norm layers",
+        source.describe()));
   }
   if (shape.support < 1 && !head && config.evaluate.steps > 0) {
     throw Error(

@@ -11,9 +11,9 @@
 #include <system_error>
 
 #include "base/background.h"
+#include "config/facts.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
-#include "config/facts.h"
 #include "engine/data_file.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
@@ -62,13 +62,23 @@ double learning_rate(const Config::OptimizerTable& optimizer, std::uint64_t step
   return rate;
 }
 
+/// What the learning rate of a group is multiplied by. ABML's inner rates begin at
+/// inner.learning_rate, which is small beside an Adam step of the size of optimizer.learning_rate:
+/// one such step could turn a rate's sign. They move as their logarithms would at the beginning.
+double rate_factor(const Config& config, const ParameterGroup& group) {
+  if (config.algorithm != AlgorithmKind::abml || !group.name.starts_with("alpha_")) return 1.0;
+  const double rate = config.inner.learning_rate;
+  return config.optimizer.type == OptimizerKind::adam ? rate : rate * rate;
+}
+
 /// The optimiser of all groups: its state, and a step with clipping by value, then by norm.
 class Optimizer {
  public:
-  Optimizer(const Config::OptimizerTable& table, backend::Backend& backend,
+  Optimizer(const Config& config, backend::Backend& backend,
             const std::vector<ParameterGroup>& groups)
-      : table_(table), backend_(backend), groups_(groups) {
+      : table_(config.optimizer), backend_(backend), groups_(groups) {
     for (const ParameterGroup& group : groups) {
+      factors_.push_back(rate_factor(config, group));
       m_.push_back(backend.shared(group.size));
       v_.push_back(adam() ? backend.shared(group.size) : nullptr);
     }
@@ -80,7 +90,6 @@ class Optimizer {
              double rate) {
     backend::OptimizerStep s;
     s.kind = adam() ? backend::OptimizerStep::Kind::adam : backend::OptimizerStep::Kind::sgd;
-    s.learning_rate = rate;
     s.momentum = table_.momentum;
     s.beta1 = table_.beta1;
     s.beta2 = table_.beta2;
@@ -100,6 +109,7 @@ class Optimizer {
       squared_norm(gradients, table_.clip_value, {of, &backend::StepFigures::clipped_squares});
     }
     for (std::size_t g = 0; g < parameters.size(); ++g) {
+      s.learning_rate = rate * factors_[g];
       backend_.optimizer_step(*parameters[g], *gradients[g], *m_[g], v_[g].get(), s);
     }
   }
@@ -130,6 +140,7 @@ class Optimizer {
   Config::OptimizerTable table_;
   backend::Backend& backend_;
   const std::vector<ParameterGroup>& groups_;
+  std::vector<double> factors_;  ///< of the learning rate, per group
   std::vector<backend::Shared> m_, v_;
 };
 
@@ -156,8 +167,8 @@ struct Trainer::State {
     if (config.train.validate_every > 0 && !validating && options.progress) {
       io::log_info("no validations: the episodes have no validation split");
     }
-    optimizer = std::make_unique<Optimizer>(config.optimizer, *assembly.backend,
-                                            assembly.algorithm->groups());
+    optimizer =
+        std::make_unique<Optimizer>(config, *assembly.backend, assembly.algorithm->groups());
     const std::vector<std::vector<double>> initial = assembly.algorithm->initial(config.seed);
     for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
     episodes = place_episodes(*assembly.backend, *source);

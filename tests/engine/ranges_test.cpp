@@ -166,5 +166,49 @@ TEST(Ranges, ProbabilitiesAreOfATasksOwnClasses) {
   }
 }
 
+/// A posterior without support rows is the prior: such tasks train the prior predictive.
+TEST(RangesFromZero, AbmlTrainsItsPriorPredictive) {
+  for (const char* estimator : {"weight", "local", "flipout"}) {
+    std::vector<double> losses;
+    for (const char* device : {"reference", "cpu"}) {
+      const Config config = test::small_config(
+          "abml", {"data.shots=0,2", "train.steps=3", "train.validate_every=0", "train.log_every=1",
+                   std::string("abml.estimator=") + estimator});
+      TrainerOptions options{.device = device, .threads = 2};
+      options.on_report = [&](const TrainReport& r) {
+        EXPECT_EQ(r.diverged, 0u) << device << " " << estimator;
+        losses.push_back(r.loss);
+      };
+      Trainer(config, options).run();
+    }
+    ASSERT_EQ(losses.size(), 6u);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR(losses[i], losses[i + 3], 1e-4 * (1.0 + std::abs(losses[i]))) << estimator;
+    }
+  }
+}
+
+TEST(RangesFromZero, AbmlEvaluatesThePriorAlone) {
+  const TempFolder folder;
+  const Config config = test::small_config("abml", {"data.shots=0,2", "train.steps=2"});
+  Trainer(config, {.run_folder = folder / "run", .device = "cpu", .threads = 1}).run();
+  const EvaluatorOptions at_start{
+      .device = "cpu", .threads = 1, .overrides = {"data.shots=3", "evaluate.steps=1"}};
+  const EvaluatorOptions alone{
+      .device = "cpu", .threads = 1, .overrides = {"evaluate.steps=0", "data.shots=0"}};
+  const Evaluation prior = Evaluator(folder / "run", alone).run();
+  EXPECT_EQ(prior.diverged, 0);
+  // The queries do not depend on the number of shots, and no step is made.
+  EXPECT_NEAR(prior.last().mse->mean, Evaluator(folder / "run", at_start).run().steps[0].mse->mean,
+              1e-6);
+  EXPECT_THAT(error_text([&] {
+                Evaluator(folder / "run",
+                          {.device = "cpu", .threads = 1, .overrides = {"data.shots=0"}});
+              }),
+              HasSubstr("evaluate.steps = 0"));
+  EXPECT_THAT(error_text([&] { test::small_config("maml", {"data.shots=0,2"}); }),
+              HasSubstr("a range from 0"));
+}
+
 }  // namespace
 }  // namespace kshot

@@ -469,5 +469,23 @@ TEST(ResumedConfig, MayGoOnForLongerButNotElsewhere) {
               HasSubstr("no such run folder"));
 }
 
+/// An Adam step of the size of optimizer.learning_rate would turn the sign of a rate of 0.005.
+TEST(Trainer, LearnedRatesOfAbmlMoveByASmallPartOfTheirSize) {
+  const Config config =
+      test::small_config("abml", {"abml.rates=layer", "optimizer.learning_rate=0.02",
+                                  "train.steps=10", "train.validate_every=0"});
+  Trainer trainer(config, {.device = "cpu", .threads = 1});
+  trainer.run();
+  for (const char* group : {"alpha_mu", "alpha_log_sigma"}) {
+    double moved = 0.0;
+    for (const double rate : trainer.parameters(group)) {
+      // Ten steps of at most about 2 % each.
+      EXPECT_NEAR(rate, 0.005, 0.005 * 0.25) << group;
+      moved = std::max(moved, std::abs(rate - 0.005));
+    }
+    EXPECT_GT(moved, 1e-6) << group;
+  }
+}
+
 }  // namespace
 }  // namespace kshot

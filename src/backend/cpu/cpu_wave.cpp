@@ -138,7 +138,7 @@ float CpuWave::factor(const Scale& scale, int task) const {
       by = task_rows(Set::all, task);
       break;
   }
-  return static_cast<float>(scale.factor / by);
+  return by > 0.0 ? static_cast<float>(scale.factor / by) : 0.0f;
 }
 
 NoiseKey CpuWave::noise_key(const RandomKey& key, std::uint32_t task) {

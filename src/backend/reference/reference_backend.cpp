@@ -210,15 +210,18 @@ void ReferenceWave::do_load(const TaskBatch& batch, int first, int count,
 }
 
 double ReferenceWave::factor(const Scale& scale) const {
+  const auto divided_by = [&](std::size_t rows) {
+    return rows > 0 ? scale.factor / static_cast<double>(rows) : 0.0;
+  };
   switch (scale.by) {
     case Scale::By::one:
       break;
     case Scale::By::support:
-      return scale.factor / static_cast<double>(support_.rows);
+      return divided_by(support_.rows);
     case Scale::By::query:
-      return scale.factor / static_cast<double>(query_.rows);
+      return divided_by(query_.rows);
     case Scale::By::all:
-      return scale.factor / static_cast<double>(support_.rows + query_.rows);
+      return divided_by(support_.rows + query_.rows);
   }
   return scale.factor;
 }
