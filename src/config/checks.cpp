@@ -193,9 +193,11 @@ void check_counts(const Config& config, const Locate& locate) {
                                       (!data.shots.fixed() || config.evaluate.steps == 0));
   if (data.shots.least == 0 && !prior_predictive) {
     fail(locate("data.shots"), "data.shots",
-         fmt::format("expected at least 1 with algorithm = {} (0 is for bayes_protonet, alpaca and "
-                     "dkt; for abml a range from 0, or 0 with evaluate.steps = 0), got {}",
-                     algorithm, data.shots.fixed() ? "0" : "a range from 0"));
+         fmt::format("expected at least 1 with algorithm = {} ({}), got {}", algorithm,
+                     config.algorithm == AlgorithmKind::abml
+                         ? "or a range from 0, or 0 with evaluate.steps = 0"
+                         : "0 is for bayes_protonet, alpaca and dkt",
+                     data.shots.fixed() ? "0" : "a range from 0"));
   }
   const bool of_latents = config.algorithm == AlgorithmKind::leo &&
                           config.loss.type == LossType::cross_entropy &&
