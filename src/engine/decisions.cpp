@@ -50,14 +50,14 @@ std::vector<double> conformal_scores(const Entry& entry, const QueryTargets& tar
 
 std::vector<double> risk_bounds() {
   std::vector<double> bounds = {0.001, 0.002};
-  for (int i = 1; i < 20; ++i) bounds.push_back(0.005 * i);
-  for (int i = 10; i <= 50; ++i) bounds.push_back(0.01 * i);
+  for (int i = 1; i < 20; ++i) bounds.push_back(i / 200.0);
+  for (int i = 10; i <= 50; ++i) bounds.push_back(i / 100.0);
   return bounds;
 }
 
 std::vector<double> set_levels() {
   std::vector<double> levels;
-  for (int i = 50; i < 100; ++i) levels.push_back(0.01 * i);
+  for (int i = 50; i < 100; ++i) levels.push_back(i / 100.0);
   levels.insert(levels.end(), {0.995, 0.998, 0.999});
   return levels;
 }

@@ -134,6 +134,7 @@ TEST_F(CliUncertainty, IntervalsHoldTheTargetsOfOtherEpisodes) {
   for (const json& s : sets) {
     // The calibration's own draw of 400 episodes adds about 0.013 to the interval's half width.
     const double level = s.at("level");
+    EXPECT_THAT((std::vector<double>{0.8, 0.9, 0.95, 0.99}), testing::Contains(level));
     EXPECT_NEAR(s.at("coverage").at("value").get<double>(), level, 0.04) << level;
     EXPECT_GT(s.at("size").at("value"), 0.0);
   }
