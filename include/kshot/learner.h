@@ -91,6 +91,8 @@ class Learner {
 
   const Config& config() const;
   const Network& network() const;
+  /// The meta-learned parameters: "theta.layers.0.weight", "head.log_scale".
+  std::vector<AdaptedTensor> parameters() const;
   /// Classes or target values of a task; 0 where a closed-form head takes any number of classes.
   int outputs() const;
   /// How raw inputs became the network's (JSON), where the training data carried that; else empty.

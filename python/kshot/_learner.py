@@ -225,10 +225,15 @@ class FittedTask:
     batch statistics see the query rows of one call together.
     """
 
-    def __init__(self, learner: Learner, support: _core.Support, units: _Units) -> None:
+    def __init__(self, learner: Learner, x: Any, y: Any, ways: int, units: _Units) -> None:
         self._learner = learner
-        self._support = support
+        self._x = x  # in the network's units; None: no support rows
+        self._y = y
         self._units = units
+        if x is None:
+            self._support = _core.Support(np.empty((0, 1), np.float32), None, None, ways)
+        else:
+            self._support = learner._arrays(x, y, ways)
 
     def predict(self, x: Any) -> Prediction:
         """Predicts query rows [rows, *input_shape]. Raises Error where the adaptation diverges."""
@@ -246,6 +251,23 @@ class FittedTask:
         query = self._units.rows(x, "x", self._learner.input_shape)
         steps: Any = native.predict(self._support, query, True)
         return [_prediction(d, self._units) for d in steps]
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None, *, samples: int = 0) -> bytes:
+        """The adapted network as an ONNX model (needs the package onnx), also written to `path`.
+
+        Input: query_x [rows, *input_shape], float32, in the units of the support rows.
+        Outputs, float32: mean and std [rows, outputs], or probabilities [rows, classes], as
+        `predict` gives them, and samples [samples, rows, outputs], the raw outputs.
+
+        samples: for abml and hvi the number of posterior samples, those that `predict` draws;
+            0: the network at the posterior's mean.
+
+        Raises ValueError for methods without an adapted network (closed-form heads: see
+        Learner.to_onnx).
+        """
+        from . import _onnx
+
+        return _onnx.written(_onnx.adapted_model(self, samples), path)
 
 
 class Predictions(Sequence[Prediction]):
@@ -409,8 +431,7 @@ class FittedTasks(Sequence[FittedTask]):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
         own = slice(self._starts[i], self._starts[i + 1])
-        support = self._learner._arrays(self._x[own], self._y[own], self._ways[i])
-        return FittedTask(self._learner, support, self._units)
+        return FittedTask(self._learner, self._x[own], self._y[own], self._ways[i], self._units)
 
     def predict(self, xs: Any) -> Predictions:
         """Predicts the query rows of every task in one call of the engine.
@@ -499,12 +520,13 @@ class Learner:
             if y is not None or units is not None:
                 raise TypeError("x: a DataFrame; expected without y and units, which it has itself")
             scale = _table_units(self._native.preprocessing)
-            support = self._arrays(*scale.frame(x, "x"), ways)
+            rows, targets = scale.frame(x, "x")
         else:
             scale = _units(self.preprocessing, units)
-            support = self._support(x, y, ways, scale, "x", "y")
-        self._native.check(support)
-        return FittedTask(self, support, scale)
+            rows, targets = self._support_rows(x, y, scale)
+        task = FittedTask(self, rows, targets, ways, scale)
+        self._native.check(task._support)
+        return task
 
     def adapt_many(
         self, xs: Any, ys: Any, *, ways: Any = 0, units: str | None = None
@@ -534,16 +556,34 @@ class Learner:
         self._native.check_many(fitted._native)
         return fitted
 
-    def _support(
-        self, x: Any, y: Any, ways: int, units: _Units, x_name: str, y_name: str
-    ) -> _core.Support:
+    def to_onnx(
+        self, path: str | os.PathLike[str] | None = None, *, units: str | None = None
+    ) -> bytes:
+        """A closed-form head with its adaptation as an ONNX model, also written to `path`.
+
+        Needs the package onnx. Inputs: support_x [support rows, *input_shape] and query_x [rows,
+        *input_shape], float32; support_y, labels [support rows] int64, or values [support rows,
+        outputs] float32. Outputs, float32: probabilities and logits [rows, classes], or mean and,
+        where the head has one, std [rows, outputs]. The number of rows and classes is free; there
+        has to be a support row, and the classes are those up to the largest label.
+
+        units: as for `adapt`. The features are computed in float32, the head in float64. Systems
+        that need a jitter in `predict` get none here.
+
+        Raises ValueError for methods that adapt by descent (adapt(...).to_onnx()).
+        """
+        from . import _onnx
+
+        scale = _units(self.preprocessing, units)
+        return _onnx.written(_onnx.head_model(self, scale), path)
+
+    def _support_rows(self, x: Any, y: Any, units: _Units) -> tuple[Any, Any]:
         if (x is None) != (y is None):
-            raise TypeError(f"{y_name}: expected together with {x_name}")
+            raise TypeError("y: expected together with x")
         if x is None:
-            empty = np.empty((0, 1), np.float32)
-            return _core.Support(empty, None, None, ways)
-        rows = units.rows(x, x_name, self.input_shape)
-        return self._arrays(rows, self._targets(y, y_name, len(rows), units), ways)
+            return None, None
+        rows = units.rows(x, "x", self.input_shape)
+        return rows, self._targets(y, "y", len(rows), units)
 
     def _targets(self, y: Any, name: str, rows: int, units: _Units) -> Any:
         if self.classification:

@@ -128,6 +128,47 @@ nb::dict to_dict(const std::vector<Prediction>& predictions) {
   return d;
 }
 
+/// A network's layers, each with its type, its shapes and the names of its parameters.
+nb::list layer_list(const Network& network) {
+  const auto shape = [](const FeatureShape& s) -> nb::object {
+    if (!s.spatial) return nb::make_tuple(s.size());
+    return nb::make_tuple(s.channels, s.height, s.width);
+  };
+  const auto name = [&](int index) -> nb::object {
+    if (index < 0) return nb::none();
+    return nb::cast(network.parameters()[static_cast<std::size_t>(index)].name);
+  };
+  nb::list layers;
+  for (const Layer& layer : network.layers()) {
+    nb::dict d;
+    d["type"] = layer_name(layer.type);
+    d["in"] = shape(layer.in);
+    d["out"] = shape(layer.out);
+    d["kernel"] = layer.kernel;
+    d["stride"] = layer.stride;
+    d["padding"] = layer.padding;
+    d["size"] = layer.size;
+    d["weight"] = name(layer.weight);
+    d["bias"] = name(layer.bias);
+    layers.append(d);
+  }
+  return layers;
+}
+
+/// The standard normal numbers of posterior sample `sample` of a single task: [count], one per
+/// weight, as Learner::predict draws them for estimator "weight".
+nb::object posterior_noise(std::uint64_t seed, std::uint32_t sample, std::size_t count) {
+  RandomKey key;
+  key.seed = seed;
+  key.purpose = Purpose::noise_outer;
+  key.sample = sample;
+  std::vector<double> values(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    values[i] = static_cast<double>(normal_element(key, i));
+  }
+  return to_numpy(std::move(values), {count});
+}
+
 /// A Learner that one thread uses at a time: others wait, without the interpreter's lock.
 class SharedLearner {
  public:
@@ -292,9 +333,20 @@ void bind_learner(nb::module_& m) {
                    })
       .def_prop_ro("has_prior",
                    [](const SharedLearner& l) { return has_prior(l.learner().config().algorithm); })
+      .def_prop_ro("layers",
+                   [](const SharedLearner& l) { return layer_list(l.learner().network()); })
+      .def_prop_ro("parameters",
+                   [](const SharedLearner& l) { return adapted_arrays(l.learner().parameters()); })
+      .def_prop_ro("calibration",
+                   [](const SharedLearner& l) -> std::optional<double> {
+                     const auto& calibration = l.learner().calibration();
+                     if (!calibration) return {};
+                     return calibration->value;
+                   })
       .def_prop_ro("preprocessing",
                    [](const SharedLearner& l) { return l.learner().preprocessing(); })
       .def_prop_ro("device", [](const SharedLearner& l) { return l.learner().device(); });
+  m.def("posterior_noise", &posterior_noise, "seed"_a, "sample"_a, "count"_a);
   nb::class_<SharedEmbedder>(m, "Embedder")
       .def(
           "__init__",

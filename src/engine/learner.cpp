@@ -347,6 +347,21 @@ const Config& Learner::config() const {
 const Network& Learner::network() const {
   return *state_->assembly.network;
 }
+std::vector<AdaptedTensor> Learner::parameters() const {
+  const Assembly& assembly = state_->assembly;
+  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
+  std::vector<AdaptedTensor> all;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    std::vector<double> values(groups[g].size);
+    assembly.parameters[g]->download(values);
+    for (const ParameterTensor& t : groups[g].tensors) {
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(t.offset);
+      all.push_back(
+          {full_name(groups[g], t), t.shape, {begin, begin + static_cast<std::ptrdiff_t>(t.size)}});
+    }
+  }
+  return all;
+}
 int Learner::outputs() const {
   return state_->outputs;
 }

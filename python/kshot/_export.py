@@ -1,0 +1,99 @@
+"""What leaves the engine: adapted weights, for ONNX and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+
+if TYPE_CHECKING:
+    from ._learner import FittedTask
+
+Array = npt.NDArray[Any]
+CLOSED_FORM = ("protonet", "bayes_protonet", "r2d2", "alpaca", "dkt")
+
+
+def has_norm(layers: Sequence[Mapping[str, Any]]) -> bool:
+    return any(layer["type"] == "norm" for layer in layers)
+
+
+def check_units(units: Any) -> None:
+    """Raises ValueError for a task that was adapted to a DataFrame."""
+    if units.preprocessing:
+        raise ValueError(
+            "export: the task was adapted to a DataFrame, whose columns are encoded outside of the "
+            "network; adapt to arrays (units=...)"
+        )
+
+
+@dataclass(frozen=True)
+class AdaptedWeights:
+    """Weights of an adapted network by name, one entry per posterior sample."""
+
+    samples: list[dict[str, Array]]
+    noise_std: float
+
+
+def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
+    """Adapts the task; 0 samples: the mean of a posterior.
+
+    Raises ValueError for what has no such weights.
+    """
+    learner = task._learner
+    check_units(task._units)
+    config = learner.config.to_dict()
+    algorithm = config["algorithm"]
+    if algorithm in CLOSED_FORM:
+        raise ValueError(
+            f"export: {algorithm} has no adapted network; Learner.to_onnx gives the head with its "
+            "adaptation, kshot.torch.backbone the features"
+        )
+    if samples < 0:
+        raise ValueError(f"samples: expected at least 0, got {samples}")
+    if samples and algorithm not in ("abml", "hvi"):
+        raise ValueError(f"samples: {algorithm} has no posterior over weights; expected 0")
+    estimator = config.get("abml", {}).get("estimator", "weight")
+    if samples and estimator != "weight":
+        raise ValueError(
+            f'samples: abml.estimator = "{estimator}" draws noise for every row, which is no '
+            "network; expected 0, the mean"
+        )
+    rows = np.zeros((1, int(np.prod(learner.input_shape))), np.float32)
+    probe: Any = learner._native.predict(task._support, rows, False)
+    if algorithm == "leo" and probe["raw"].shape[0] > 1:
+        raise ValueError(
+            "export: LEO was asked for samples; load the run with evaluate.samples = 1"
+        )
+    seed: int = config["evaluate"]["seed"]
+    return AdaptedWeights(
+        _weight_samples(probe["adapted"], algorithm, samples, seed), float(probe["noise_std"])
+    )
+
+
+def _weight_samples(
+    adapted: Mapping[str, Array], algorithm: str, samples: int, seed: int
+) -> list[dict[str, Array]]:
+    """The adapted weights by name; of a posterior its mean, or the samples that predict draws."""
+    kind = "mu" if algorithm in ("abml", "hvi") else "theta"
+    groups: dict[str, dict[str, Array]] = {}
+    for name, values in adapted.items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group, {})[rest] = values
+    if not samples:
+        return [groups[kind]]
+    size = sum(values.size for values in groups[kind].values())
+    drawn = []
+    for sample in range(samples):
+        noise: Array = np.asarray(_core.posterior_noise(seed, sample, size))
+        weights, at = {}, 0
+        for name, mu in groups[kind].items():
+            own = noise[at : at + mu.size].reshape(mu.shape)
+            weights[name] = mu + np.exp(groups["log_sigma"][name]) * own
+            at += mu.size
+        drawn.append(weights)
+    return drawn
