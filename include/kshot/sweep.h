@@ -14,19 +14,18 @@ namespace kshot {
 
 /// The values of one key of a configuration.
 struct SweepAxis {
-  std::string key;                 ///< "inner.learning_rate"
-  std::vector<std::string> values; ///< TOML texts, for a list
+  std::string key;                  ///< "inner.learning_rate"
+  std::vector<std::string> values;  ///< TOML texts, for a list
   // For a range, which only a random search takes: `values` is empty.
   double low = 0.0, high = 0.0;
-  bool log = false;   ///< drawn uniformly on a logarithmic scale
-  bool whole = false; ///< whole numbers alone
+  bool log = false;    ///< drawn uniformly on a logarithmic scale
+  bool whole = false;  ///< whole numbers alone
 };
 
 struct SweepSettings {
   std::vector<SweepAxis> axes;
-  int random =
-      0; ///< runs that a random search draws; 0: every combination of the lists
-  std::uint64_t seed = 1; ///< of the random search
+  int random = 0;          ///< runs that a random search draws; 0: every combination of the lists
+  std::uint64_t seed = 1;  ///< of the random search
   /// Successive halving (Jamieson and Talwalkar 2016): all runs make
   /// `first_steps` meta-steps, the best 1 / `halving` of them make `halving`
   /// times as many, and so on up to train.steps. 0: every run makes all its
@@ -37,12 +36,11 @@ struct SweepSettings {
   /// From TOML: the keys random, seed, halving and first_steps, and a table
   /// [set] whose keys are those of the configuration, each with a list of
   /// values or { low, high, log }. Throws Error naming file and key.
-  static SweepSettings load(const std::filesystem::path &file);
-  static SweepSettings parse(const std::string &text,
-                             const std::string &origin);
+  static SweepSettings load(const std::filesystem::path& file);
+  static SweepSettings parse(const std::string& text, const std::string& origin);
   /// One axis from "inner.steps=[1, 2, 5]" or
   /// "inner.learning_rate=1e-4:1e-2:log". Throws Error.
-  void add_axis(const std::string &text);
+  void add_axis(const std::string& text);
   /// Values of every run, in the order of `axes`: lists in nested loops, the
   /// last axis fastest; or random draws. Throws Error for a range in a grid,
   /// and for more than 100,000 runs.
@@ -51,29 +49,27 @@ struct SweepSettings {
 
 /// One run of a sweep.
 struct SweepRow {
-  int run = 0;                     ///< its folder is run-NNN
-  std::vector<std::string> values; ///< in the order of SweepSettings::axes
-  /// "done", "stopped" (not among the best of a round), "failed", "interrupted"
-  /// or "waiting".
+  int run = 0;                      ///< its folder is run-NNN
+  std::vector<std::string> values;  ///< in the order of SweepSettings::axes
+  /// "done", "stopped" (not among the best of a round), "failed", "interrupted", or "waiting" (for
+  /// its turn, or for the other runs of a round).
   std::string status = "waiting";
   std::uint64_t step = 0, best_step = 0;
-  std::string
-      metric; ///< what validation looks at; empty before the first validation
+  std::string metric;  ///< what validation looks at; empty before the first validation
   double value = 0.0, half_width = 0.0, seconds = 0.0;
-  std::string message; ///< why it failed
+  std::string message;  ///< why it failed
 };
 
 struct SweepOptions {
-  std::filesystem::path out; ///< folder of the run folders and of sweep.csv
-  int jobs = 0;    ///< runs side by side; 0: as many as there are cores
-  int threads = 1; ///< of each run
+  std::filesystem::path out;  ///< folder of the run folders and of sweep.csv
+  int jobs = 0;               ///< runs side by side; 0: as many as there are cores
+  int threads = 1;            ///< of each run
   int shard = 1,
-      shards = 1; ///< runs whose number leaves shard - 1 when divided by shards
+      shards = 1;  ///< runs whose number leaves shard - 1 when divided by shards
   std::string device = "auto";
-  bool collect = false; ///< train nothing: gather what the run folders hold
-  std::function<void(const SweepRow &)> on_row =
-      {};                          ///< a run is done with, or done with a round
-  std::function<bool()> stop = {}; ///< asked before every meta-step of every run
+  bool collect = false;  ///< train nothing: gather what the run folders hold
+  std::function<void(const SweepRow&)> on_row = {};  ///< a run is done with, or done with a round
+  std::function<bool()> stop = {};                   ///< asked before every meta-step of every run
 };
 
 /// Runs the sweep of a configuration file with `overrides` ("table.key=value"),
@@ -84,15 +80,12 @@ struct SweepOptions {
 /// validation. Throws Error, before any training, for a configuration that some
 /// run would refuse, without validation, and where a run folder holds a run
 /// with another configuration.
-std::vector<SweepRow> run_sweep(const std::filesystem::path &config,
-                                const std::vector<std::string> &overrides,
-                                const SweepSettings &settings,
-                                const SweepOptions &options);
+std::vector<SweepRow> run_sweep(const std::filesystem::path& config,
+                                const std::vector<std::string>& overrides,
+                                const SweepSettings& settings, const SweepOptions& options);
 
 /// The rows as a table for people, and as CSV.
-std::string sweep_table(const SweepSettings &settings,
-                        const std::vector<SweepRow> &rows);
-std::string sweep_csv(const SweepSettings &settings,
-                      const std::vector<SweepRow> &rows);
+std::string sweep_table(const SweepSettings& settings, const std::vector<SweepRow>& rows);
+std::string sweep_csv(const SweepSettings& settings, const std::vector<SweepRow>& rows);
 
-} // namespace kshot
+}  // namespace kshot

@@ -194,7 +194,8 @@ class Sweep {
     }
     const Config& config = configs_[i];
     const std::uint64_t last = std::min(target, static_cast<std::uint64_t>(config.train.steps));
-    row.status = "done";
+    // Whether it goes on is decided when all runs have come so far.
+    row.status = last < static_cast<std::uint64_t>(config.train.steps) ? "waiting" : "done";
     row.message.clear();
     if (row.step < last) {
       try {
@@ -221,7 +222,9 @@ class Sweep {
   void train_to(SweepRow& row, const Config& config, std::uint64_t last) {
     TrainerOptions training;
     training.run_folder = folder(row);
-    training.resume = row.step > 0;
+    // A run may have been stopped before its first step.
+    std::error_code ignored;
+    training.resume = fs::exists(training.run_folder / last_checkpoint, ignored);
     training.device = options_.device;
     training.threads = options_.threads;
     training.command = "kshot sweep";

@@ -42,8 +42,12 @@ inner.steps = [1, 2]
   EXPECT_EQ(runs[0][0], "1");
   EXPECT_EQ(runs[1][0], "1");
   EXPECT_EQ(runs[2][0], "2");
-  EXPECT_NE(runs[0][1], runs[1][1]);
-  EXPECT_EQ(runs[0][2], "[ 1, 8, 1 ]");
+  EXPECT_EQ(runs[0][1], "\"relu\"");
+  EXPECT_EQ(runs[1][1], "\"tanh\"");
+  EXPECT_EQ(runs[0][2], "[1, 8, 1]");
+  SweepSettings numbers;
+  numbers.add_axis("inner.learning_rate=[0.1, 1e-4, 2.0]");
+  EXPECT_EQ(numbers.axes[0].values, (Values{"0.1", "0.0001", "2.0"}));
 }
 
 TEST(SweepSettings, ARandomSearchDrawsFromListsAndRanges) {
@@ -163,6 +167,9 @@ TEST_F(SweepRuns, TrainsEveryRunAndPutsTheBestFirst) {
 
 TEST_F(SweepRuns, ASweepThatWasStoppedGoesOnAsIfItHadNotBeen) {
   const std::string whole = table(run(options("whole")));
+  SweepOptions at_once = options("parts");
+  at_once.stop = [] { return true; };
+  EXPECT_THROW(run(at_once), Stopped);
   SweepOptions stopped = options("parts");
   std::atomic<int> steps{0};
   stopped.stop = [&] { return ++steps > 40; };
