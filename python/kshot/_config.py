@@ -12,11 +12,6 @@ from typing import Any
 
 from . import _core
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 #: Changes to a configuration: `{"train.steps": 300}`, nested tables, or "train.steps=300".
 Overrides = Mapping[str, Any] | Iterable[str] | None
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -151,6 +146,12 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as nested dicts."""
+        # Not above: `import kshot` is to be quick.
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+
         return tomllib.loads(self.to_toml())
 
     def __getitem__(self, key: str) -> Any:

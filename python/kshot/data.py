@@ -13,12 +13,9 @@ file is a temporary one, which lasts until the process ends.
 from __future__ import annotations
 
 import atexit
-import csv
 import itertools
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +36,9 @@ _folder: tuple[int, str] | None = None
 
 def _temporary() -> Path:
     """A name in a folder that goes when this process ends."""
+    import shutil
+    import tempfile
+
     global _folder
     if _folder is None or _folder[0] != os.getpid():
         own = os.getpid()
@@ -88,6 +88,9 @@ def from_arrays(
     standardise: vectors with mean 0 and standard deviation 1 over the training classes.
     layout: of images, "hwc", "chw" or "hw".
     """
+    import csv
+    import tempfile
+
     rows = as_array(x, "x")
     labels = as_array(y, "y")
     if rows.dtype.kind not in "fiub":

@@ -89,7 +89,8 @@ nb::dict to_dict(Prediction p) {
 nb::dict to_dict(const std::vector<Prediction>& predictions) {
   std::vector<std::int64_t> rows, outputs;
   std::vector<double> raw, mean, std, predictive_std, entropy, mutual_information;
-  const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
+  const auto append = [&](std::vector<double>& to, const std::vector<double>& from) {
+    if (to.empty()) to.reserve(from.size() * predictions.size());
     to.insert(to.end(), from.begin(), from.end());
   };
   std::vector<std::uint8_t> diverged;
