@@ -1,6 +1,6 @@
 // Vectors that all tasks share (shared_vector.h).
 //
-// Mathematics   Backend's comments (src/backend/backend.h); Adam: Kingma & Ba 2015, algorithm 1.
+// Mathematics   comments of src/backend/shared_vectors.h; Adam: Kingma & Ba 2015, algorithm 1.
 // Layout        [count].
 // Who does what Element-wise passes: passes.h. Sums: one block strides over the vector (gather_sum:
 //               a block an element; clip: a block a segment), so that their order is fixed by the

@@ -9,7 +9,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// In the meaning of src/backend/backend.h, and in its order.
+/// In the meaning of src/backend/step.h, and in its order.
 struct StepFigures {
   double loss, tasks, diverged, outside, mean_squares, gradient_squares, clipped_squares, outcome;
 };

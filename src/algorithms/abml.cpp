@@ -97,7 +97,7 @@ class AbmlProgram final : public TaskProgram {
       pass.and_support = outer.and_support;
       pass.noise.support_first = outer.and_support;
       pass.scale = scale;
-      wave_->gaussian_gradient(pass, 1.0, v_.mu, v_.s, loss_);
+      wave_->gaussian_passes().gradient(pass, 1.0, v_.mu, v_.s, loss_);
     }
     if (noise_) noise_->outer(loss_, std::vector{v_.mu, v_.s});
     if (outer.kl_weight != 0.0) {
@@ -170,7 +170,7 @@ class AbmlProgram final : public TaskProgram {
       backend::GaussianPass pass = adaptation_.outer_sample(context, s, samples);
       pass.set = Set::query;
       pass.noise.support_first = spec_.outer.and_support;
-      wave_->gaussian_value(pass, {}, outputs_, statistics);
+      wave_->gaussian_passes().value(pass, {}, outputs_, statistics);
       visit(s, outputs_);
     }
   }

@@ -113,7 +113,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
   const std::size_t draw = static_cast<std::size_t>(k) * samples + static_cast<std::size_t>(s);
   if (draw < draws_.size()) {
     KeptDraw& kept = draws_[draw];
-    if (!kept.memory) kept.memory = wave_.draw_memory(spec_.estimator);
+    if (!kept.memory) kept.memory = wave_.gaussian_passes().draw_memory(spec_.estimator);
     pass.kept = kept.memory;
     pass.drawn = kept.drawn;
     kept.drawn = true;  // by the pass that this one is for
@@ -151,7 +151,8 @@ StateBlocks Adaptation::inner_gradient(const StepContext& context, int k, const 
   wave_.fill(g.s, 0.0);
   wave_.exponential(sigma_, state.s);
   for (int s = 0; s < spec_.samples; ++s) {
-    wave_.gaussian_gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, g.mu, g.s, {});
+    wave_.gaussian_passes().gradient(inner_sample(context, k, s, state), 1.0 / spec_.samples, g.mu,
+                                     g.s, {});
   }
   if (kappa_) {
     wave_.scale_by(g.mu, kappa_);
@@ -217,8 +218,9 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
 Block Adaptation::differentiate(const StepContext& context, const backend::SharedVector& initial,
                                 const RatePlan& rates, Wave::Pass outer, Block v, Block loss,
                                 std::span<const Block> rate_gradients) {
-  if (spec_.dropout_rate == 0.0) {
-    Wave::Descent descent;
+  backend::FusedDescent* const fused = wave_.fused_descent();
+  if (fused != nullptr && spec_.dropout_rate == 0.0) {
+    backend::Descent descent;
     descent.set = spec_.inner_set;
     descent.scale = inner_pass(context, 0, {}).scale;
     descent.start = &initial;
@@ -231,7 +233,7 @@ Block Adaptation::differentiate(const StepContext& context, const backend::Share
     descent.gradient = v;
     descent.loss = loss;
     descent.rate_gradients = rate_gradients;
-    if (wave_.differentiate(descent)) {
+    if (fused->run(descent)) {
       current_ = end;
       return v;
     }
@@ -247,9 +249,13 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
                                const backend::SharedVector& s, const RatePlan& rates,
                                const GaussianOuter& outer, const StateBlocks& gradient,
                                Block loss) {
-  if (spec_.estimator != backend::Estimator::weight || spec_.learn_rates || kappa_) return false;
+  backend::FusedDescent* const fused = wave_.fused_descent();
+  if (fused == nullptr || spec_.estimator != backend::Estimator::weight || spec_.learn_rates ||
+      kappa_) {
+    return false;
+  }
   const auto samples = static_cast<std::size_t>(spec_.samples);
-  Wave::GaussianDescent descent;
+  backend::GaussianDescent descent;
   descent.set = spec_.inner_set;
   descent.scale = {1.0, rows()};
   descent.kl = {spec_.kl_weight, rows()};
@@ -280,7 +286,7 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
   descent.gradient_mu = gradient.mu;
   descent.gradient_s = gradient.s;
   descent.loss = loss;
-  if (!wave_.differentiate_gaussian(descent)) return false;
+  if (!fused->run(descent)) return false;
   current_ = end;
   return true;
 }
@@ -349,11 +355,11 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
     wave_.exponential(sigma_, state.s);
     const StateBlocks u = likelihood_direction(k, d);
     for (int s = 0; s < spec_.samples; ++s) {
-      wave_.gaussian_hessian_vector(inner_sample(context, k, s, state), -1.0 / spec_.samples, u.mu,
-                                    u.s, v.mu, v.s);
+      wave_.gaussian_passes().hessian_vector(inner_sample(context, k, s, state),
+                                             -1.0 / spec_.samples, u.mu, u.s, v.mu, v.s);
     }
-    wave_.gaussian_curvature(spec_.estimator, -1.0, v.s, likelihood_s_[static_cast<std::size_t>(k)],
-                             d.s);
+    wave_.gaussian_passes().curvature(spec_.estimator, -1.0, v.s,
+                                      likelihood_s_[static_cast<std::size_t>(k)], d.s);
     if (spec_.kl_weight != 0.0) {
       Wave::KlTerms terms = kl_terms(state);
       terms.scale.factor = -terms.scale.factor;

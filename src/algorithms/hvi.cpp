@@ -224,7 +224,7 @@ class HviProgram final : public TaskProgram {
         pass.noise.weights_stride = static_cast<std::size_t>(spec_.samples) * width_;
         pass.noise.weights = context.noise_inner + static_cast<std::size_t>(s) * width_;
       }
-      wave_->gaussian_gradient(pass, 1.0, gradient_.mu, gradient_.s, bound_.error);
+      wave_->gaussian_passes().gradient(pass, 1.0, gradient_.mu, gradient_.s, bound_.error);
     }
     // A bound with a learned noise is er + f(KL), because the configuration refuses seeger. Its
     // derivative by log_noise is that of er.
@@ -269,7 +269,7 @@ class HviProgram final : public TaskProgram {
       pass.mu = q_.mu;
       pass.sigma = sigma_;
       pass.noise.key = context.key(Purpose::noise_outer, 0, s);
-      wave_->gaussian_value(pass, {}, outputs, options.statistics);
+      wave_->gaussian_passes().value(pass, {}, outputs, options.statistics);
       visit(k, s, outputs);
     }
   }

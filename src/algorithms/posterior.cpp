@@ -6,14 +6,15 @@ using backend::LinearAlgebra;
 using backend::Matrix;
 using backend::Set;
 using backend::Side;
+using backend::TaskVectors;
 using backend::transposed;
-using backend::Wave;
 
 // ---- Gaussian process ----
 
-KernelPosterior::KernelPosterior(LinearAlgebra& la, Wave& wave, int support, int query, int outputs)
+KernelPosterior::KernelPosterior(LinearAlgebra& la, TaskVectors& vectors, int support, int query,
+                                 int outputs)
     : la_(la),
-      wave_(wave),
+      vectors_(vectors),
       a_(la.matrix(support, support)),
       l_(la.matrix(support, support)),
       alpha_(la.matrix(support, outputs)),
@@ -25,15 +26,15 @@ KernelPosterior::KernelPosterior(LinearAlgebra& la, Wave& wave, int support, int
 void KernelPosterior::predict(const Matrix& k_ss, const Matrix& k_qs, const Matrix& noise,
                               const Matrix& r, const Matrix& jittered, const Matrix& mean,
                               const Matrix& explained) {
-  wave_.copy(a_.block, k_ss.block);
+  vectors_.copy(a_.block, k_ss.block);
   la_.add_diagonal(a_, 1.0, noise, Set::support);
   la_.cholesky(l_, a_, jittered);
-  wave_.copy(alpha_.block, r.block);
+  vectors_.copy(alpha_.block, r.block);
   la_.solve_triangular(l_, Side::left, alpha_);
   la_.solve_triangular(transposed(l_), Side::left, alpha_);
   la_.product(mean, 1.0, k_qs, alpha_);
   if (!explained) return;
-  wave_.copy(half_.block, k_qs.block);
+  vectors_.copy(half_.block, k_qs.block);
   la_.solve_triangular(transposed(l_), Side::right, half_);
   la_.sum(explained, 1.0, half_, half_);
 }
@@ -48,15 +49,15 @@ void KernelPosterior::pullback(const Matrix& k_qs, const Matrix& g_mean, const M
   la_.product(u_, 1.0, transposed(k_qs), g_mean);
   la_.solve_triangular(l_, Side::left, u_);
   la_.solve_triangular(transposed(l_), Side::left, u_);
-  wave_.copy(g_r.block, u_.block);
+  vectors_.copy(g_r.block, u_.block);
   la_.product(g_k_qs, 1.0, g_mean, transposed(alpha_));
   la_.product(g_k_ss, -1.0, u_, transposed(alpha_));
   if (g_explained) {
     // e = K_QS A^-1: the derivative of explained is 2 e by K_QS and -e^T e by A
-    wave_.copy(e_.block, half_.block);
+    vectors_.copy(e_.block, half_.block);
     la_.solve_triangular(l_, Side::right, e_);
     la_.multiply(scaled_, 1.0, e_, g_explained);
-    wave_.axpy(g_k_qs.block, 2.0, scaled_.block);
+    vectors_.axpy(g_k_qs.block, 2.0, scaled_.block);
     la_.product(g_k_ss, -1.0, transposed(e_), scaled_, true);
   }
   la_.trace(g_noise, 1.0, g_k_ss, true);
@@ -64,13 +65,13 @@ void KernelPosterior::pullback(const Matrix& k_qs, const Matrix& g_mean, const M
 
 // ---- linear regression ----
 
-LinearPosterior::LinearPosterior(LinearAlgebra& la, Wave& wave, int support, int query, int inputs,
-                                 int outputs, bool with_variance)
+LinearPosterior::LinearPosterior(LinearAlgebra& la, TaskVectors& vectors, int support, int query,
+                                 int inputs, int outputs, bool with_variance)
     : la_(la),
-      wave_(wave),
+      vectors_(vectors),
       primal_(inputs <= support),
       empty_(support == 0),
-      kernel_(la, wave, primal_ ? 0 : support, primal_ ? 0 : query, outputs),
+      kernel_(la, vectors, primal_ ? 0 : support, primal_ ? 0 : query, outputs),
       mean_(la.matrix(query, outputs)) {
   if (with_variance) variance_ = la.matrix(query, 1);
   if (!primal_) {
@@ -101,11 +102,11 @@ void LinearPosterior::predict(const Matrix& x_s, const Matrix& x_q, const Matrix
                               const Matrix& r, const Matrix& jittered) {
   if (primal_) return predict_primal(x_s, x_q, noise, r, jittered);
   if (variance_) la_.sum(variance_, 1.0, x_q, x_q);
-  if (empty_) return wave_.fill(mean_.block, 0.0);
+  if (empty_) return vectors_.fill(mean_.block, 0.0);
   la_.product(k_ss_, 1.0, x_s, transposed(x_s));
   la_.product(k_qs_, 1.0, x_q, transposed(x_s));
   kernel_.predict(k_ss_, k_qs_, noise, r, jittered, mean_, explained_);
-  if (variance_) wave_.axpy(variance_.block, -1.0, explained_.block);
+  if (variance_) vectors_.axpy(variance_.block, -1.0, explained_.block);
 }
 
 void LinearPosterior::covariance(const Matrix& x_q, const Matrix& noise, const Matrix& c) {
@@ -128,11 +129,11 @@ void LinearPosterior::pullback(const Matrix& x_s, const Matrix& x_q, const Matri
   if (variance_) {
     la_.multiply(g_x_q, 2.0, x_q, g_variance);
     if (!empty_) {
-      wave_.fill(g_explained_.block, 0.0);
-      wave_.axpy(g_explained_.block, -1.0, g_variance.block);
+      vectors_.fill(g_explained_.block, 0.0);
+      vectors_.axpy(g_explained_.block, -1.0, g_variance.block);
     }
   } else {
-    wave_.fill(g_x_q.block, 0.0);
+    vectors_.fill(g_x_q.block, 0.0);
   }
   if (empty_) return;
   kernel_.pullback(k_qs_, g_mean, g_explained_, g_k_ss_, g_k_qs_, g_noise, g_r);
@@ -154,7 +155,7 @@ void LinearPosterior::predict_primal(const Matrix& x_s, const Matrix& x_q, const
   la_.solve_triangular(transposed(l_), Side::left, w_);
   la_.product(mean_, 1.0, x_q, w_);
   if (!variance_) return;
-  wave_.copy(half_.block, x_q.block);
+  vectors_.copy(half_.block, x_q.block);
   la_.solve_triangular(transposed(l_), Side::right, half_);
   la_.sum(solved_, 1.0, half_, half_);
   la_.multiply(variance_, 1.0, solved_, noise);
@@ -176,11 +177,11 @@ void LinearPosterior::pullback_primal(const Matrix& x_s, const Matrix& x_q, cons
   if (g_variance) {
     // e = X_Q A^-1: the derivative of x A^-1 x^T is 2 e by X_Q and -e^T e by A
     la_.sum(g_noise, 1.0, g_variance, solved_, true);
-    wave_.copy(e_.block, half_.block);
+    vectors_.copy(e_.block, half_.block);
     la_.solve_triangular(l_, Side::right, e_);
     la_.multiply(scaled_, 1.0, e_, g_variance);
     la_.multiply(scaled_, 1.0, scaled_, noise);
-    wave_.axpy(g_x_q.block, 2.0, scaled_.block);
+    vectors_.axpy(g_x_q.block, 2.0, scaled_.block);
     la_.product(g_a_, -1.0, transposed(e_), scaled_, true);
   }
   la_.trace(g_noise, 1.0, g_a_, true);

@@ -15,7 +15,7 @@ namespace kshot {
 /// prior variance of a query row that the support rows explain, k_q A^-1 k_q^T.
 class KernelPosterior {
  public:
-  KernelPosterior(backend::LinearAlgebra& la, backend::Wave& wave, int support, int query,
+  KernelPosterior(backend::LinearAlgebra& la, backend::TaskVectors& vectors, int support, int query,
                   int outputs);
 
   /// k_ss [S, S], k_qs [Q, S], noise [1, 1], r [S, outputs]; overwrites mean [Q, outputs] and,
@@ -36,7 +36,7 @@ class KernelPosterior {
 
  private:
   backend::LinearAlgebra& la_;
-  backend::Wave& wave_;
+  backend::TaskVectors& vectors_;
   backend::Matrix a_, l_, alpha_, u_, half_, e_, scaled_;
 };
 
@@ -44,7 +44,7 @@ class KernelPosterior {
 /// ridge regression with lambda = noise.
 class LinearPosterior {
  public:
-  LinearPosterior(backend::LinearAlgebra& la, backend::Wave& wave, int support, int query,
+  LinearPosterior(backend::LinearAlgebra& la, backend::TaskVectors& vectors, int support, int query,
                   int inputs, int outputs, bool with_variance);
 
   /// Whether the system has the size of the inputs rather than of the support rows.
@@ -79,7 +79,7 @@ class LinearPosterior {
                        const backend::Matrix& g_noise, const backend::Matrix& g_r);
 
   backend::LinearAlgebra& la_;
-  backend::Wave& wave_;
+  backend::TaskVectors& vectors_;
   bool primal_, empty_;  ///< empty: no support rows, the prior alone
   KernelPosterior kernel_;
   backend::Matrix mean_, variance_;

@@ -1,11 +1,76 @@
-#include <memory>
-#include <stdexcept>
+#include "backend/wave.h"
 
-#include "backend/backend.h"
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
+
 #include "backend/linear_algebra.h"
+#include "backend/row_checks.h"
 #include "kshot/error.h"
 
 namespace kshot::backend {
+
+void TaskRows::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
+  check_rows(batch, first, count, global_first, {*network_, loss_.kind, shape_, capacity()});
+  std::vector<char> not_finite = find_not_finite(batch, first, count);
+  ways_.clear();
+  for (int t = 0; t < count; ++t) ways_.push_back(batch.ways_of(first + t));
+  do_load(batch, first, count, global_first);
+  not_finite_ = std::move(not_finite);
+  if (!not_finite_.empty()) mark_not_finite(first);
+}
+
+[[noreturn]] void no_estimator() {
+  throw DeviceError("this device computes abml.estimator = \"weight\" alone");
+}
+
+void NetworkPasses::split_gradient(const SplitPass& /*pass*/, Block /*g_mean*/, Block /*g_spread*/,
+                                   bool /*accumulate*/, Block /*loss*/) {
+  no_estimator();
+}
+void NetworkPasses::split_hessian_vector(const SplitPass& /*pass*/, Block /*u_mean*/,
+                                         Block /*u_spread*/, Block /*h_mean*/, Block /*h_spread*/) {
+  no_estimator();
+}
+void NetworkPasses::split_value(const SplitPass& /*pass*/, Block /*loss*/, Block /*outputs*/,
+                                NormStatistics /*statistics*/) {
+  no_estimator();
+}
+
+Block Wave::outputs(Set set) {
+  Block& block = output_blocks_[static_cast<int>(set)];
+  if (!block) {
+    block = this->block(static_cast<std::size_t>(rows(set)) *
+                        static_cast<std::size_t>(network_outputs_));
+  }
+  return block;
+}
+
+GaussianPasses& Wave::gaussian_passes() {
+  if (!gaussian_passes_) gaussian_passes_ = make_gaussian_passes();
+  return *gaussian_passes_;
+}
+
+std::unique_ptr<GaussianPasses> Wave::make_gaussian_passes() {
+  return std::make_unique<GaussianPasses>(*this);
+}
+
+void Wave::mark_not_finite(int first) {
+  // Uploaded now, because reductions may run where nothing can come from the host (captured work).
+  if (!exclusion_) exclusion_ = block(1);
+  std::vector<double> marks(static_cast<std::size_t>(first + count()), 0.0);
+  for (int t = 0; t < count(); ++t) {
+    if (rows_finite(t)) continue;
+    marks[static_cast<std::size_t>(first + t)] = std::numeric_limits<double>::quiet_NaN();
+  }
+  upload(exclusion_, marks.data(), 1);
+}
+
+void Wave::exclude_not_finite(Block loss) {
+  if (!all_rows_finite()) axpy(loss, 1.0, exclusion_);
+}
 
 std::unique_ptr<LinearAlgebra> Wave::linear_algebra() {
   throw DeviceError(

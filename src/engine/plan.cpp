@@ -20,7 +20,7 @@ using backend::Set;
 using backend::SharedVector;
 
 /// A wave of one task that computes nothing and notes what it was asked for.
-class Ledger final : public backend::Wave {
+class Ledger final : public backend::Wave, private backend::FusedDescent {
  public:
   Ledger(std::shared_ptr<const Network> network, const backend::Loss& loss,
          const backend::WaveShape& shape, int tasks, TaskCost& cost, backend::WaveDemand& demand,
@@ -67,22 +67,21 @@ class Ledger final : public backend::Wave {
     demand_.dropout = demand_.dropout || pass.dropout;
     note(pass.set, 3.0, 2);
   }
-  bool differentiate(const Descent& descent) override {
-    if (at_once_) demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
-    return at_once_;
+  backend::FusedDescent* fused_descent() override { return at_once_ ? this : nullptr; }
+  bool run(const backend::Descent& descent) override {
+    demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
+    return true;
   }
-  bool differentiate_gaussian(const GaussianDescent& descent) override {
-    const bool at_once = at_once_ && draws_fused(descent);
-    if (at_once) {
-      demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
-      demand_.descent_samples =
-          std::max({demand_.descent_samples, descent.draws.samples, descent.outer_draws.samples});
-      if (descent.second_order) {
-        demand_.descent_noise =
-            std::max(demand_.descent_noise, descent.steps * descent.draws.samples);
-      }
+  bool run(const backend::GaussianDescent& descent) override {
+    if (!draws_fused(descent)) return false;
+    demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
+    demand_.descent_samples =
+        std::max({demand_.descent_samples, descent.draws.samples, descent.outer_draws.samples});
+    if (descent.second_order) {
+      demand_.descent_noise =
+          std::max(demand_.descent_noise, descent.steps * descent.draws.samples);
     }
-    return at_once;
+    return true;
   }
   void hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
     ++cost_.hessian_products;
@@ -273,7 +272,7 @@ class LedgerBackend final : public backend::HostBackend<float> {
     demand.network = network;
     demand.loss = loss;
     demand.shape = shape;
-    const bool at_once = of_ && of_->differentiates(*network, shape);
+    const bool at_once = of_ && of_->fuses_descent(*network, shape);
     return std::make_unique<Ledger>(std::move(network), loss, shape, tasks_, cost, demand, at_once);
   }
 

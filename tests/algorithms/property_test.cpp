@@ -416,11 +416,11 @@ class Objective {
       gradient->assign(2, Numbers(width));
       wave.fill(task.gradient, 0.0);
       wave.fill(task.gradient_s, 0.0);
-      wave.gaussian_gradient(pass, 1.0, task.gradient, task.gradient_s, task.loss);
+      wave.gaussian_passes().gradient(pass, 1.0, task.gradient, task.gradient_s, task.loss);
       wave.download(task.gradient, (*gradient)[0]);
       wave.download(task.gradient_s, (*gradient)[1]);
     } else {
-      wave.gaussian_value(pass, task.loss, {}, backend::NormStatistics::batch);
+      wave.gaussian_passes().value(pass, task.loss, {}, backend::NormStatistics::batch);
     }
     wave.download(task.loss, std::span(&loss, 1));
     return with_noise(task, set, loss, gradient);

@@ -58,7 +58,7 @@ class GaussianRunner {
       const GaussianPass pass = load(what, at);
       for (const int i : {2, 3}) wave_.fill(blocks_[i], 0.0);
       wave_.fill(loss_, 0.0);
-      wave_.gaussian_gradient(pass, a, blocks_[2], blocks_[3], loss_);
+      wave_.gaussian_passes().gradient(pass, a, blocks_[2], blocks_[3], loss_);
       take_pair(2, result);
       if (loss) runner_.take(loss_, 1, *loss);
     });
@@ -69,19 +69,20 @@ class GaussianRunner {
                          bool kept) {
     Numbers result;
     if (kept && !memory_made_) {
-      memory_ = wave_.draw_memory(what.estimator);
+      memory_ = wave_.gaussian_passes().draw_memory(what.estimator);
       memory_made_ = true;
     }
     runner_.for_each_wave([&](int) {
       GaussianPass pass = load(what, at);
       for (const int i : {2, 3, 6, 7}) wave_.fill(blocks_[i], 0.0);
       pass.kept = kept ? memory_ : Block{};
-      wave_.gaussian_gradient(pass, 1.0, blocks_[6], blocks_[7], {});
+      wave_.gaussian_passes().gradient(pass, 1.0, blocks_[6], blocks_[7], {});
       pass.drawn = kept;
       runner_.put(blocks_[4], v.mu);
       runner_.put(blocks_[5], v.s);
-      wave_.gaussian_hessian_vector(pass, a, blocks_[4], blocks_[5], blocks_[2], blocks_[3]);
-      wave_.gaussian_curvature(pass.estimator, a, blocks_[3], blocks_[7], blocks_[5]);
+      wave_.gaussian_passes().hessian_vector(pass, a, blocks_[4], blocks_[5], blocks_[2],
+                                             blocks_[3]);
+      wave_.gaussian_passes().curvature(pass.estimator, a, blocks_[3], blocks_[7], blocks_[5]);
       take_pair(2, result);
     });
     return result;
@@ -94,7 +95,8 @@ class GaussianRunner {
     runner_.for_each_wave([&](int) {
       const GaussianPass pass = load(what, at);
       wave_.fill(loss_, 0.0);
-      wave_.gaussian_value(pass, loss_, outputs ? wave_.outputs(what.set) : Block{}, statistics);
+      wave_.gaussian_passes().value(pass, loss_, outputs ? wave_.outputs(what.set) : Block{},
+                                    statistics);
       runner_.take(loss_, 1, result);
       if (outputs) runner_.take(wave_.outputs(what.set), width, *outputs);
     });

@@ -170,7 +170,7 @@ Result at_once(const Case& c, const Problem& problem, const Numbers& start,
   if (c.rate_gradients) {
     for (std::size_t i = 0; i < plan.size(); ++i) of_rates.push_back(wave.weights());
   }
-  backend::Wave::Descent descent;
+  backend::Descent descent;
   descent.set = c.set;
   descent.scale = {0.7, c.set == Set::all ? Scale::By::all : Scale::By::support};
   descent.start = theta.get();
@@ -187,7 +187,7 @@ Result at_once(const Case& c, const Problem& problem, const Numbers& start,
   runner.for_each_wave([&](int) {
     wave.fill(descent.loss, 0.0);
     const auto before = simt::counters().kernels;
-    ASSERT_TRUE(wave.differentiate(descent));
+    ASSERT_TRUE(wave.fused_descent()->run(descent));
     ASSERT_EQ(simt::counters().kernels - before, 1u) << "one launch";
     runner.take(descent.end, width, r.end);
     runner.take(descent.gradient, width, r.gradient);
@@ -257,12 +257,12 @@ TEST(PerceptronPath, WhatItDoesNotTakeIsLeftToTheCaller) {
     const auto wave = backend->open(shared, {LossKind::mse}, {2, 2, false});
     const backend::Shared theta = backend->shared(network.size());
     const Rate rate{0.1, nullptr};
-    backend::Wave::Descent descent;
+    backend::Descent descent;
     descent.start = theta.get();
     descent.rates = {&rate, 1};
     descent.outer = {Set::query, {}, {}};
     descent.gradient = wave->weights();
-    return wave->differentiate(descent);
+    return wave->fused_descent() != nullptr && wave->fused_descent()->run(descent);
   };
   EXPECT_TRUE(takes(Network::mlp({2, 4, 1}, LayerType::relu)));
   EXPECT_FALSE(takes(Network::mlp({2, 400, 400, 1}, LayerType::relu))) << "shared memory";

@@ -77,7 +77,6 @@ class CpuWave : public HostWave<float> {
   virtual void read_support(int task, int row, float* x, float* target) const = 0;
   int support_rows(int task) const { return task_rows(Set::support, task); }
   std::size_t width(Block block) const { return storage(block).width; }
-  const Network& network() const { return *network_; }
   const Kernels& kernels() const { return kernels_; }
   bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
   int largest_support() const { return shape_.support; }

@@ -31,6 +31,28 @@ constexpr int places = 4 + most_slots;
 
 class LaneWave final : public CpuWave {
  public:
+  /// The estimator `weight` by passes of its own, the others as they are composed.
+  class Sampled final : public GaussianPasses {
+   public:
+    explicit Sampled(LaneWave& wave) : GaussianPasses(wave), lanes_(wave) {}
+    void gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s, Block loss) override {
+      if (pass.estimator != Estimator::weight) {
+        return GaussianPasses::gradient(pass, a, g_mu, g_s, loss);
+      }
+      lanes_.sampled_gradient(pass, a, g_mu, g_s, loss);
+    }
+    void hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,
+                        Block r_s) override {
+      if (pass.estimator != Estimator::weight) {
+        return GaussianPasses::hessian_vector(pass, a, v_mu, v_s, r_mu, r_s);
+      }
+      lanes_.sampled_hessian_vector(pass, a, v_mu, v_s, r_mu, r_s);
+    }
+
+   private:
+    LaneWave& lanes_;
+  };
+
   LaneWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
            const WaveShape& shape)
       : CpuWave(kernels, std::move(network), loss, shape), lanes_(kernels.lanes) {
@@ -178,11 +200,7 @@ class LaneWave final : public CpuWave {
   // The weight estimator keeps sigma eps of a draw rather than eps: that is all its sample, its
   // direction and its pull-back need, and the pull-back is applied where the products that make
   // the weight gradient write.
-  void gaussian_gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s,
-                         Block loss) override {
-    if (pass.estimator != Estimator::weight) {
-      return CpuWave::gaussian_gradient(pass, a, g_mu, g_s, loss);
-    }
+  void sampled_gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s, Block loss) {
     const float* const shift = draw_shift(pass, {}, {});
     const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
     // with the support set, the other set is the query
@@ -194,11 +212,8 @@ class LaneWave final : public CpuWave {
     backward(place, phi_.data(), nullptr, true, target, {});
   }
 
-  void gaussian_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
-                               Block r_mu, Block r_s) override {
-    if (pass.estimator != Estimator::weight) {
-      return CpuWave::gaussian_hessian_vector(pass, a, v_mu, v_s, r_mu, r_s);
-    }
+  void sampled_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,
+                              Block r_s) {
     const float* const shift = draw_shift(pass, v_mu, v_s);
     take_input({pass.set, {}, {}});
     const Place place = own_place(rows_of(pass.set));
@@ -279,6 +294,9 @@ class LaneWave final : public CpuWave {
   }
 
  protected:
+  std::unique_ptr<GaussianPasses> make_gaussian_passes() override {
+    return std::make_unique<Sampled>(*this);
+  }
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override {
     count_ = count;
     global_first_ = global_first;

@@ -130,7 +130,7 @@ class CudaBackend final : public backend::Backend {
     promised_ += place.bytes;
     return place;
   }
-  bool differentiates(const Network& network, const backend::WaveShape& shape) const override {
+  bool fuses_descent(const Network& network, const backend::WaveShape& shape) const override {
     device_.activate();
     return PerceptronPath<T>(network, shape).open();
   }

@@ -44,7 +44,7 @@ std::size_t element_bytes(const ClassRecipe& recipe) {
 }
 
 /// Whether all numbers of a split's rows are finite. Tasks that the device draws are not looked at
-/// again, as Wave::load looks at those of the host; sinusoids are finite by their ranges.
+/// again, as TaskRows::load looks at those of the host; sinusoids are finite by their ranges.
 bool rows_finite(const ClassRecipe& recipe, Split split) {
   if (recipe.element == ClassRecipe::Element::u8) return true;
   bool finite = true;

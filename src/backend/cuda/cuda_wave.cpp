@@ -776,7 +776,7 @@ bool CudaWave<T>::take_rates(std::span<const backend::Rate> rates, To& to) const
 }
 
 template <class T>
-bool CudaWave<T>::differentiate(const Descent& descent) {
+bool CudaWave<T>::run(const backend::Descent& descent) {
   if (descent.outer.dropout || descent.rate_gradients.size() > count_of(most_descent_rates)) {
     return false;
   }
@@ -795,14 +795,13 @@ bool CudaWave<T>::differentiate(const Descent& descent) {
   for (std::size_t i = 0; i < descent.rate_gradients.size(); ++i) {
     d.rate_gradients[i] = at(descent.rate_gradients[i], n);
   }
-  if (!perceptron_.open()) return false;
   perceptron_.reserve(capacity_, descent.steps);
   return perceptron_.run(d, count_, stream_);
 }
 
 template <class T>
-PerceptronNoise<T> CudaWave<T>::perceptron_noise(const GaussianDescent::Draws& draws, int steps,
-                                                 DeviceMemory<T>& memory) {
+PerceptronNoise<T> CudaWave<T>::perceptron_noise(const backend::GaussianDescent::Draws& draws,
+                                                 int steps, DeviceMemory<T>& memory) {
   PerceptronNoise<T> noise;
   noise.key = draws.key;
   noise.key.task = global_first_;
@@ -830,10 +829,10 @@ PerceptronNoise<T> CudaWave<T>::perceptron_noise(const GaussianDescent::Draws& d
 }
 
 template <class T>
-bool CudaWave<T>::differentiate_gaussian(const GaussianDescent& descent) {
+bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   const std::size_t n = network_->size();
   cuda::GaussianDescent<T> d;
-  if (!perceptron_.open() || !draws_fused(descent) || !take_rates(descent.rates, d)) return false;
+  if (!draws_fused(descent) || !take_rates(descent.rates, d)) return false;
   d.mu = shared(*descent.mu);
   d.s = shared(*descent.s);
   d.steps = descent.steps;

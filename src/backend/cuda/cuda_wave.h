@@ -26,7 +26,7 @@ template <class T>
 std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks);
 
 template <class T>
-class CudaWave final : public backend::Wave {
+class CudaWave final : public backend::Wave, private backend::FusedDescent {
  public:
   using Block = backend::Block;
   using Set = backend::Set;
@@ -74,8 +74,8 @@ class CudaWave final : public backend::Wave {
                       Block grad) override;
   void gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
                      Block scratch) override;
-  bool differentiate(const Descent& descent) override;
-  bool differentiate_gaussian(const GaussianDescent& descent) override;
+  /// Small perceptrons alone.
+  backend::FusedDescent* fused_descent() override { return perceptron_.open() ? this : nullptr; }
   void value(const Pass& pass, Block loss, Block outputs,
              backend::NormStatistics statistics) override;
   void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
@@ -145,6 +145,9 @@ class CudaWave final : public backend::Wave {
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
 
  private:
+  bool run(const backend::Descent& descent) override;
+  bool run(const backend::GaussianDescent& descent) override;
+
   struct Storage {
     DeviceMemory<T> values;
     std::size_t width = 0;
@@ -238,7 +241,7 @@ class CudaWave final : public backend::Wave {
   template <class To>
   bool take_rates(std::span<const backend::Rate> rates, To& to) const;
   /// A case's own noise goes to `memory`.
-  PerceptronNoise<T> perceptron_noise(const GaussianDescent::Draws& draws, int steps,
+  PerceptronNoise<T> perceptron_noise(const backend::GaussianDescent::Draws& draws, int steps,
                                       DeviceMemory<T>& memory);
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
   /// Outputs of the set's rows, which `run` has been through, and their loss.

@@ -1,4 +1,4 @@
-#include "backend/task_rows.h"
+#include "backend/row_checks.h"
 
 #include <fmt/format.h>
 
@@ -188,29 +188,6 @@ std::vector<char> find_not_finite(const TaskBatch& batch, int first, int count) 
     flags[count_of(t)] = 1;
   }
   return flags;
-}
-
-void Wave::load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) {
-  check_rows(batch, first, count, global_first, {*network_, loss_.kind, shape_, capacity()});
-  std::vector<char> not_finite = find_not_finite(batch, first, count);
-  ways_.clear();
-  for (int t = 0; t < count; ++t) ways_.push_back(batch.ways_of(first + t));
-  do_load(batch, first, count, global_first);
-  not_finite_ = std::move(not_finite);
-  if (not_finite_.empty()) return;
-  // Uploaded now, because reductions may run where nothing can come from the host (captured work).
-  if (!exclusion_) exclusion_ = block(1);
-  std::vector<double> marks(count_of(first + count), 0.0);
-  for (int t = 0; t < count; ++t) {
-    if (!rows_finite(t)) {
-      marks[count_of(first + t)] = std::numeric_limits<double>::quiet_NaN();
-    }
-  }
-  upload(exclusion_, marks.data(), 1);
-}
-
-void Wave::exclude_not_finite(Block loss) {
-  if (!not_finite_.empty()) axpy(loss, 1.0, exclusion_);
 }
 
 }  // namespace kshot::backend

@@ -1,0 +1,45 @@
+// Gaussians over weights, one per task and weight: draws, their derivatives, and the divergence of
+// two of them. q = N(mu, exp(2 s)), prior p = N(mu_p, exp(2 s_p)).
+#pragma once
+
+#include "backend/values.h"
+
+namespace kshot::backend {
+
+class GaussianVectors {
+ public:
+  virtual ~GaussianVectors() = default;
+
+  /// phi = mu + sigma * eps. With `noise` eps ~ N(0, 1) is drawn first; without, eps is taken as it
+  /// is (an earlier draw that was kept).
+  virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
+  /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
+  virtual void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                               Block sigma) = 0;
+  /// Direction in weight space of a direction (v_mu, v_s): u = v_mu + sigma * eps * v_s.
+  virtual void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;
+  /// Both for noise that is there: phi = mu + sigma * eps and u. A backend may fuse them.
+  virtual void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                                     Block sigma) {
+    sample(phi, eps, mu, sigma, nullptr);
+    sample_direction(u, v_mu, v_s, eps, sigma);
+  }
+  /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for
+  /// the prior. Blocks that are not wanted are left empty.
+  struct KlTerms {
+    Block mu, s;              ///< q
+    Block prior_mu, prior_s;  ///< p
+    Scale scale;
+    /// exp(s) and exp(-2 prior_s), where the caller has both: a backend may read them instead of
+    /// computing them again.
+    Block sigma = {}, prior_precision = {};
+  };
+  virtual void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                  Block gp_s) = 0;
+  /// Second derivatives of scale * KL (they are diagonal): (r_mu, r_s) += d2/dq2 v and, where
+  /// wanted, (rp_mu, rp_s) += (d2/dp dq) v.
+  virtual void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                      Block rp_mu, Block rp_s) = 0;
+};
+
+}  // namespace kshot::backend
