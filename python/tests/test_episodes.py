@@ -44,6 +44,16 @@ def test_training_and_evaluation_on_tasks_of_ones_own(tmp_path):
     assert not (a.folder / "evaluation.json").exists()
 
 
+def test_an_evaluation_without_the_source_says_so(tmp_path, maml, capfd):
+    run = train(Lines(), tmp_path / "run")
+    kshot.evaluate(run, device="cpu", episodes=5)
+    text = capfd.readouterr().err
+    assert "was trained on tasks of a program's own (Lines)" in text and "sinusoids" in text
+    kshot.evaluate(run, source=Lines(), device="cpu", episodes=5)
+    kshot.evaluate(maml, device="cpu", episodes=5, shots=2)
+    assert "program's own" not in capfd.readouterr().err
+
+
 def test_classes(tmp_path):
     config = small("protonet", network={"type": "linear", "layers": [6, 4]}, data={})
     run = train(Blobs(), tmp_path / "run", config)

@@ -145,6 +145,19 @@ class EpisodeProgress {
   std::uint64_t done_ = 0;
 };
 
+/// Says where a run was trained on a source of the caller's own, which its configuration does not
+/// describe: its [data] gives other tasks.
+void warn_of_own_source(const Checkpoint& checkpoint) {
+  if (checkpoint.config.data.source == DataKind::file) return;  // the data file's checksum tells
+  const std::string trained = checkpoint.source.description;
+  const std::string described = make_source(checkpoint.config)->describe();
+  if (trained.empty() || trained == described) return;
+  io::log_warning(
+      fmt::format("{} was trained on tasks of a program's own ({}), which the configuration does "
+                  "not describe; episodes here are by its [data]: {}",
+                  checkpoint.path.string(), trained, described));
+}
+
 /// An episode's predictions in the order of the methods, ready to be added to their scores.
 struct ScoredEpisode {
   std::vector<Entry> entries;
@@ -161,6 +174,7 @@ struct Evaluator::State {
         Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
     if (!episodes) {
       config.check_data(checkpoint.path.string());
+      warn_of_own_source(checkpoint);
       config = locate_data(config, checkpoint);
       data = open_data(config);
       episodes = make_source(config, data, std::array{options.split});
