@@ -1,6 +1,7 @@
 #include "bench/kernel_works.h"
 
 #include <fmt/format.h>
+#include <bit>
 
 #include <algorithm>
 #include <cmath>
@@ -317,9 +318,16 @@ void Works::reduction(const Vectors& v) {
           sum_runs<float>(to, width, x, flags, e, s);
         };
       });
-  add("add_runs", v.problem, e.tasks, sums + 4.0 * e.width, sums, [=](Arena& a) -> Run {
-    return [=, total = a.doubles(width), from = a.uniform(count_of(runs, e.width))](
-               cudaStream_t s) { add_runs<float>(total, from, runs, width, s); };
+  const int levels = static_cast<int>(std::bit_width(static_cast<unsigned>(runs))) + 1;
+  add("push_runs", v.problem, e.tasks, sums + sums / 2.0, sums, [=](Arena& a) -> Run {
+    const RunTree tree{a.doubles(count_of(2 * levels, e.width)), width, levels, 0};
+    return [=, from = a.uniform(count_of(runs, e.width))](cudaStream_t s) {
+      push_runs<float>(tree, from, 0, runs, width, s);
+    };
+  });
+  add("fold_nodes", v.problem, e.tasks, 6.0 * e.width, 2.0 * e.width, [=](Arena& a) -> Run {
+    return [=, total = a.doubles(width), nodes = a.doubles(2 * width), merges = a.labels(2, 1)](
+               cudaStream_t s) { fold_nodes(total, nodes, width, merges, 2, width, s); };
   });
   add("count_runs", v.problem, e.tasks, 2.0 * e.tasks, e.tasks, [=](Arena& a) -> Run {
     return

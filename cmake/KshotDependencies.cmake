@@ -52,3 +52,21 @@ if(CLI11_FOUND)
 endif()
 target_include_directories(kshot_deps SYSTEM INTERFACE
   $<BUILD_INTERFACE:${KSHOT_TOMLPP_INCLUDE}> $<BUILD_INTERFACE:${KSHOT_STB_INCLUDE}>)
+
+# ---- MPI: trainings over many processes; left out where it is not found ---------------------------
+set(KSHOT_MPI AUTO CACHE STRING "Trainings over many processes: ON, OFF, or AUTO (where MPI is found)")
+set_property(CACHE KSHOT_MPI PROPERTY STRINGS AUTO ON OFF)
+set(KSHOT_HAS_MPI OFF)
+if(KSHOT_MPI)
+  set(MPI_CXX_SKIP_MPICXX ON)  # the functions of C alone
+  find_package(MPI QUIET COMPONENTS CXX)
+  if(MPI_CXX_FOUND)
+    set(KSHOT_HAS_MPI ON)
+    message(STATUS "MPI: ${MPI_CXX_VERSION}, ${MPIEXEC_EXECUTABLE}")
+  elseif(KSHOT_MPI STREQUAL "AUTO")
+    message(STATUS "MPI: not found, building for one process (Debian, Ubuntu: libopenmpi-dev)")
+  else()
+    message(FATAL_ERROR "KSHOT_MPI=ON, but MPI was not found. On Debian and Ubuntu: "
+                        "apt-get install libopenmpi-dev openmpi-bin")
+  endif()
+endif()

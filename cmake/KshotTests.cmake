@@ -25,7 +25,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     endif()
     set_source_files_properties(${contracted} PROPERTIES COMPILE_OPTIONS "${options}")
   endif()
-  if(name MATCHES "^(algorithms|backend|engine|equivalence|simt)$")
+  if(name MATCHES "^(algorithms|backend|distributed|engine|equivalence|simt)$")
     kshot_link_emulator(test_${name})
   endif()
   target_link_libraries(test_${name} PRIVATE kshot_lib kshot_warnings kshot_deps GTest::gtest
@@ -69,6 +69,14 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 120
                        PROPERTIES TIMEOUT 900 ${labels})
 endforeach()
+
+# Two "hosts" as network namespaces; skipped where they are not permitted.
+if(TARGET kshot_cli AND KSHOT_HAS_MPI)
+  add_test(NAME distributed.TwoHosts
+           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/two_hosts $<TARGET_FILE:kshot_cli>)
+  set_tests_properties(distributed.TwoHosts PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120
+                       ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+endif()
 
 # Each public header compiles alone, twice in one file, with nothing but include/ to look in.
 file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/include

@@ -1,12 +1,13 @@
 // Sums over tasks in a fixed order (reduction.h).
 //
-// Mathematics   ((x0 + x1) + (x2 + x3)) + ... over 16 tasks; no atomics.
-// Layout        per-task vectors [tasks, width]; sums [runs, width].
-// Who does what mark_diverged: a block a task. sum_runs: a thread one element of one run,
-//               neighbouring threads neighbouring elements. count_runs: a thread a run. add_runs,
-//               mean_of_total: a thread an element.
-// Outputs       diverged and total accumulated, the others overwritten.
-// Bytes         x is read twice, once for each of the first two; the rest is 1/16 of it.
+// Mathematics   ((x0 + x1) + (x2 + x3)) + ... over tasks; no atomics.
+// Layout        per-task vectors [tasks, width]; sums [runs, width]; nodes as RunTree says.
+// Who does what mark_diverged: one block per task. sum_runs: one thread per element of a run,
+//               neighbouring threads neighbouring elements. count_runs: one thread per run.
+//               push_runs, fold_nodes, mean_of_total: one thread per element.
+// Outputs       diverged and nodes accumulated, the others overwritten.
+// Bytes         x is read twice, once for each of the first two; the rest is 1/16 of it. push_runs
+//               reads and writes one node per 8 aligned runs, and more for the others.
 #include "kernels/reduction.h"
 
 #include "kernels/passes.h"
@@ -82,18 +83,69 @@ struct CountRuns {
   }
 };
 
+/// Runs that are added up in registers.
+constexpr int together = 8;
+
 template <class T>
-struct AddRuns {
-  double* total;
+struct PushRuns {
+  RunTree tree;
   const T* sums;
+  std::int64_t run;
   int runs;
   std::size_t width;
-  __device__ void operator()(std::size_t i) const {
-    double sum = total[i];
-    for (int run = 0; run < runs; ++run) {
-      sum += static_cast<double>(sums[static_cast<std::size_t>(run) * width + i]);
+  __device__ double at(int k, std::size_t i) const {
+    return static_cast<double>(sums[static_cast<std::size_t>(k) * width + i]);
+  }
+  __device__ double& node(int row, std::size_t i) const {
+    return tree.nodes[static_cast<std::size_t>(row) * tree.stride + i];
+  }
+  /// The value of node (level, index) is there: adds up what is whole now.
+  __device__ void push(int level, std::int64_t index, double value, std::size_t i) const {
+    while (index % 2 != 0 && ((index - 1) << level) >= tree.first) {
+      value = node(level, i) + value;
+      index /= 2;
+      ++level;
     }
-    total[i] = sum;
+    node(index % 2 != 0 ? tree.levels + level : level, i) = value;
+  }
+  __device__ void operator()(std::size_t i) const {
+    for (int k = 0; k < runs;) {
+      if ((run + k) % together != 0 || runs - k < together) {
+        push(0, run + k, at(k, i), i);
+        ++k;
+        continue;
+      }
+      double sum[together];
+#pragma unroll
+      for (int j = 0; j < together; ++j) sum[j] = at(k + j, i);
+#pragma unroll
+      for (int size = together / 2; size > 0; size /= 2) {
+#pragma unroll
+        for (int j = 0; j < size; ++j) sum[j] = sum[2 * j] + sum[2 * j + 1];
+      }
+      push(3, (run + k) / together, sum[0], i);
+      k += together;
+    }
+  }
+};
+
+struct FoldNodes {
+  double* total;
+  const double* nodes;
+  std::size_t stride;
+  const std::int32_t* merges;
+  int count;
+  __device__ void operator()(std::size_t i) const {
+    double sums[64];  // nodes that wait: at most two of each level
+    int waiting = 0;
+    for (int n = 0; n < count; ++n) {
+      sums[waiting++] = nodes[static_cast<std::size_t>(n) * stride + i];
+      for (int m = 0; m < merges[n]; ++m) {
+        --waiting;
+        sums[waiting - 1] += sums[waiting];
+      }
+    }
+    total[i] = waiting > 0 ? sums[0] : 0.0;
   }
 };
 
@@ -134,8 +186,14 @@ void count_runs(double* sums, const T* loss, const std::int32_t* diverged, int t
 }
 
 template <class T>
-void add_runs(double* total, const T* sums, int runs, std::size_t width, cudaStream_t stream) {
-  flat(AddRuns<T>{total, sums, runs, width}, width, stream);
+void push_runs(const RunTree& tree, const T* sums, std::int64_t run, int runs, std::size_t width,
+               cudaStream_t stream) {
+  flat(PushRuns<T>{tree, sums, run, runs, width}, width, stream);
+}
+
+void fold_nodes(double* total, const double* nodes, std::size_t stride, const std::int32_t* merges,
+                int count, std::size_t width, cudaStream_t stream) {
+  flat(FoldNodes{total, nodes, stride, merges, count}, width, stream);
 }
 
 template <class T>
@@ -144,11 +202,11 @@ void mean_of_total(T* mean, const double* total, const double* tasks, std::size_
   flat(MeanOfTotal<T>{mean, total, tasks}, width, stream);
 }
 
-#define KSHOT_INSTANTIATE(T)                                                                    \
-  template void mark_diverged(std::int32_t*, const T*, Extent, cudaStream_t);                   \
-  template void sum_runs(T*, std::size_t, const T*, const std::int32_t*, Extent, cudaStream_t); \
-  template void count_runs(double*, const T*, const std::int32_t*, int, cudaStream_t);          \
-  template void add_runs(double*, const T*, int, std::size_t, cudaStream_t);                    \
+#define KSHOT_INSTANTIATE(T)                                                                       \
+  template void mark_diverged(std::int32_t*, const T*, Extent, cudaStream_t);                      \
+  template void sum_runs(T*, std::size_t, const T*, const std::int32_t*, Extent, cudaStream_t);    \
+  template void count_runs(double*, const T*, const std::int32_t*, int, cudaStream_t);             \
+  template void push_runs(const RunTree&, const T*, std::int64_t, int, std::size_t, cudaStream_t); \
   template void mean_of_total(T*, const double*, const double*, std::size_t, cudaStream_t)
 KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);

@@ -1,8 +1,8 @@
-// Sums over tasks in the order of backend.h: a binary tree over each aligned run of 16 tasks, the
-// runs then one after another in double. Pointers are device memory; instantiated for float and
-// double.
+// Sums over tasks in the order of src/backend/task_tree.h: a binary tree over the tasks' indices,
+// in double above runs of 16 tasks. Pointers are device memory; instantiated for float and double.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/extent.h"
@@ -26,9 +26,23 @@ void sum_runs(T* sums, std::size_t stride, const T* x, const std::int32_t* diver
 template <class T>
 void count_runs(double* sums, const T* loss, const std::int32_t* diverged, int tasks,
                 cudaStream_t stream);
-/// total[i] += sums[run, i], run after run; sums [runs, width].
+/// Where the nodes of the tree over this process's runs lie, [2 * levels, stride]: node (level,
+/// index) over runs [index << level, (index + 1) << level) in row `level`, or in row levels + level
+/// where it is the right half of a node whose left half another process has.
+struct RunTree {
+  double* nodes = nullptr;
+  std::size_t stride = 0;
+  int levels = 0;
+  std::int64_t first = 0;  ///< this process's first run
+};
+/// Adds runs [run, run + runs) to the tree, in their order; sums [runs, width].
 template <class T>
-void add_runs(double* total, const T* sums, int runs, std::size_t width, cudaStream_t stream);
+void push_runs(const RunTree& tree, const T* sums, std::int64_t run, int runs, std::size_t width,
+               cudaStream_t stream);
+/// total[i] = the root of a tree whose nodes come from the left: after node n of `count`, nodes[n *
+/// stride + i], the last two sums are added merges[n] times.
+void fold_nodes(double* total, const double* nodes, std::size_t stride, const std::int32_t* merges,
+                int count, std::size_t width, cudaStream_t stream);
 /// mean[i] = total[i] / tasks[0], zero where there are none.
 template <class T>
 void mean_of_total(T* mean, const double* total, const double* tasks, std::size_t width,

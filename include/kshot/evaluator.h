@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kshot/calibration.h"
+#include "kshot/communicator.h"
 #include "kshot/config.h"
 #include "kshot/count_range.h"
 #include "kshot/episode.h"
@@ -217,6 +218,9 @@ struct EvaluatorOptions {
   /// Asked between waves of episodes, on the calling thread and on others; the work ends with
   /// kshot::Stopped once it says true. Empty: never.
   std::function<bool()> stop = {};
+  /// The ranks that evaluate together, each a part of the episodes; null: this process alone. All
+  /// ranks get the same result.
+  std::shared_ptr<Communicator> ranks = {};
 };
 
 class Evaluator {

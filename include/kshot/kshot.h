@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kshot/calibration.h"    // IWYU pragma: export
+#include "kshot/communicator.h"   // IWYU pragma: export
 #include "kshot/config.h"         // IWYU pragma: export
 #include "kshot/decisions.h"      // IWYU pragma: export
 #include "kshot/embedder.h"       // IWYU pragma: export

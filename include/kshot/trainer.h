@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kshot/communicator.h"
 #include "kshot/config.h"
 #include "kshot/episode.h"
 
@@ -63,6 +64,10 @@ struct TrainerOptions {
   std::function<void(const ValidationReport&)> on_validation = {};
   /// Asked after every step; true: write a checkpoint and return.
   std::function<bool()> stop = {};
+  /// The ranks that train together; null: this process alone. The result does not depend on them.
+  /// Every rank calls the same functions with the same configuration. Rank 0 writes the run folder,
+  /// which all ranks must see, and the messages. An error of one rank is an error on all.
+  std::shared_ptr<Communicator> ranks = {};
 };
 
 enum class StopReason { steps, patience, time_limit, asked };

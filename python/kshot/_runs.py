@@ -113,6 +113,9 @@ def train(
     progress: a progress line on standard error; None: where that is a terminal.
     on_report, on_validation: called while the training runs.
 
+    Under mpirun (in a build with MPI) all processes train together; each calls this with the same
+    arguments and gets the same result. Rank 0 writes the folder and the progress line.
+
     Ctrl-C, or an exception in a callback, ends the training after the step at hand, writes a
     checkpoint, and is raised then. Raises ConfigError and Error.
     """

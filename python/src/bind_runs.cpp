@@ -1,6 +1,7 @@
 // Training and evaluation of runs.
 #include "bindings.h"
 #include "engine/calibration.h"
+#include "engine/rank_checks.h"
 #include "engine/run_folder.h"
 #include "io/output_file.h"
 
@@ -74,6 +75,20 @@ struct Machine {
   int threads = 0;
 };
 
+/// A path that rank 0 makes, on all ranks.
+std::filesystem::path rank_zero_path(Communicator* ranks,
+                                     const std::function<std::filesystem::path()>& make) {
+  return telling(ranks, [&] {
+    std::string text;
+    if (ranks == nullptr || ranks->rank() == 0) text = make().string();
+    if (ranks == nullptr) return std::filesystem::path(text);
+    const Communicator::Bytes first =
+        ranks->all_gather(std::as_bytes(std::span(text.data(), text.size())), "the run folder")[0];
+    return std::filesystem::path(
+        std::string(reinterpret_cast<const char*>(first.data()), first.size()));
+  });
+}
+
 /// Trains; `folder` empty: in the first free one of runs/NAME, runs/NAME-2, ... `source` null:
 /// episodes by [data]. Reports go to `on_report` and `on_validation` as dicts.
 nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& source,
@@ -102,9 +117,13 @@ nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& sourc
       config.check();
       if (!source) config.check_data();
     });
+    options.ranks = launched_ranks();
     std::optional<DefaultRunFolder> made;
-    if (folder.empty()) made.emplace(name);
-    options.run_folder = made ? made->path() : folder;
+    options.run_folder = folder;
+    if (folder.empty()) {
+      const auto make = [&] { return made.emplace(name).path(); };
+      options.run_folder = rank_zero_path(options.ranks.get(), make);
+    }
     std::optional<Trainer> trainer;
     if (source) {
       trainer.emplace(config, source, options);
@@ -128,9 +147,11 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   Interruption interruption;
   options.stop = interruption.asker();
   return interruption.run([&] {
+    options.ranks = launched_ranks();
+    const bool leads = !options.ranks || options.ranks->rank() == 0;
     Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
     std::optional<io::OutputFile> file;
-    if (!out.empty()) file.emplace(out, io::OutputKind::evaluation);
+    if (!out.empty() && leads) file.emplace(out, io::OutputKind::evaluation);
     const Evaluation result = evaluator.run();
     std::string json = result.to_json();
     if (file) file->write(json);

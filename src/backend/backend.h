@@ -27,12 +27,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/shared_vectors.h"
 #include "backend/step.h"
 #include "backend/wave.h"
 #include "base/thread_pool.h"
+#include "kshot/communicator.h"
 #include "kshot/episode.h"
 #include "kshot/network.h"
 
@@ -107,6 +109,11 @@ class Backend : public SharedVectors {
   /// Bytes of device memory that this program has taken, as its allocations count them; 0 where a
   /// backend's memory is the host's.
   virtual std::size_t device_bytes() const { return 0; }
+  /// The ranks that reductions made from now on sum over; null: this process alone.
+  virtual void set_ranks(std::shared_ptr<Communicator> ranks) { ranks_ = std::move(ranks); }
+  const std::shared_ptr<Communicator>& ranks() const { return ranks_; }
+  /// Whether Reduction::finish of several ranks needs nothing from the host.
+  virtual bool exchanges_on_device() const { return false; }
   /// Computes beside the host's threads, which are free to prepare what comes next.
   virtual bool asynchronous() const { return false; }
 
@@ -115,6 +122,7 @@ class Backend : public SharedVectors {
 
  private:
   std::unique_ptr<Step> at_once_;  ///< of value()
+  std::shared_ptr<Communicator> ranks_;
   std::unique_ptr<ThreadPool> pool_;
 };
 

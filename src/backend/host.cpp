@@ -60,8 +60,6 @@ double sum_of(ThreadPool& pool, std::size_t n, const F& f) {
   return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
-/// Tasks that are summed by a binary tree in T, before the sums of all such runs in double.
-constexpr int run_tasks = 16;
 /// Elements that a tree is gone through for at a time, so that what lies between stays in the
 /// cache.
 constexpr std::size_t tree_elements = 512;
@@ -133,20 +131,22 @@ void HostVector<T>::download(std::span<double> values) const {
 // ---- reduction ----
 
 template <typename T>
-HostReduction<T>::HostReduction(ThreadPool& pool, std::span<const std::size_t> widths)
-    : pool_(pool), widths_(widths.begin(), widths.end()) {
+HostReduction<T>::HostReduction(ThreadPool& pool, std::span<const std::size_t> widths,
+                                std::shared_ptr<Communicator> ranks)
+    : pool_(pool), widths_(widths.begin(), widths.end()), ranks_(std::move(ranks)) {
   for (const std::size_t w : widths_) width_ += w;
 }
 
 template <typename T>
-void HostReduction<T>::begin(std::size_t waves, std::size_t /*tasks*/, Step& step) {
+void HostReduction<T>::begin(std::size_t waves, const TaskShares& shares, Step& step) {
   queue_.begin(waves);
   step_ = &step;
+  shares_ = shares;
   recycle();
-  summed_ = false;
+  sums_.clear();
+  losses_.clear();
   diverged_.clear();
-  loss_ = 0.0;
-  tasks_ = 0;
+  tasks_ = lost_ = 0.0;
 }
 
 template <typename T>
@@ -169,16 +169,21 @@ void HostReduction<T>::add(Wave& wave, std::size_t ordinal, std::span<const Bloc
 template <typename T>
 void HostReduction<T>::commit(Partial& partial) {
   for (std::size_t t = 0; t < partial.losses.size(); ++t) {
+    const std::uint32_t task = partial.first + static_cast<std::uint32_t>(t);
     if (partial.diverged[t]) {
-      diverged_.push_back(partial.first + static_cast<std::uint32_t>(t));
+      diverged_.push_back(task);
+      lost_ += 1.0;
     } else {
-      loss_ += partial.losses[t];
-      ++tasks_;
+      tasks_ += 1.0;
     }
+    losses_.push(0, task, partial.diverged[t] ? 0.0 : partial.losses[t], add_doubles);
   }
+  if (run_.empty()) run_first_ = partial.first;
   run_.push_back(std::move(partial.sums));
+  wave_tasks_ = partial.capacity;
   run_tasks_ += partial.capacity;
-  if (run_tasks_ >= run_tasks) add_run();
+  const std::size_t next = run_first_ + static_cast<std::size_t>(run_tasks_);
+  if (next % run_tasks == 0) add_run();
   if (!spare_.empty()) {
     partial.sums = std::move(spare_.back());  // memory serves again
     spare_.pop_back();
@@ -187,13 +192,16 @@ void HostReduction<T>::commit(Partial& partial) {
 
 template <typename T>
 void HostReduction<T>::add_run() {
-  total_.resize(width_);
-  for_tree_sums<T>(run_, 0, width_, [&](std::size_t first, std::size_t count, const T* sums) {
-    double* const total = total_.data() + first;
-    if (!summed_) return void(std::copy_n(sums, count, total));
-    for (std::size_t i = 0; i < count; ++i) total[i] += static_cast<double>(sums[i]);
-  });
-  summed_ = true;
+  const std::size_t end = run_first_ + static_cast<std::size_t>(run_tasks_);
+  if (run_first_ % run_tasks == 0 && (end % run_tasks == 0 || end >= shares_.total)) {
+    sums_.push_pieces(run_level, run_first_ >> run_level, width_,
+                      [&](const auto& put) { for_tree_sums<T>(run_, 0, width_, put); });
+  } else {  // other ranks have the rest of the run
+    const int level = std::countr_zero(static_cast<unsigned>(wave_tasks_));
+    for (std::size_t w = 0; w < run_.size(); ++w) {
+      sums_.push(level, (run_first_ >> level) + w, run_[w]);
+    }
+  }
   recycle();
 }
 
@@ -205,17 +213,47 @@ void HostReduction<T>::recycle() {
 }
 
 template <typename T>
+void HostReduction<T>::exchange() {
+  if (!run_.empty()) add_run();
+  if (shares_.last()) {
+    sums_.close();
+    losses_.close(add_doubles);
+  }
+  if (!ranks_) return;
+  std::vector<double> mine = {tasks_, lost_};
+  for (const auto& node : losses_.nodes()) mine.push_back(node.value);
+  const std::vector<std::vector<double>> all = ranks_->all_gather(mine, "losses of the tasks");
+  tasks_ = lost_ = 0.0;
+  losses_.clear();
+  for (int r = 0; r < shares_.size; ++r) {
+    const std::vector<double>& of = all[static_cast<std::size_t>(r)];
+    const std::vector<TreePlace> places = places_of(shares_, r, 0);
+    if (of.size() != places.size() + 2) throw std::logic_error("reduction: other tasks' losses");
+    tasks_ += of[0];
+    lost_ += of[1];
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      losses_.push(places[i].level, places[i].index, of[i + 2], add_doubles);
+    }
+  }
+  losses_.close(add_doubles);
+  sums_.exchange(*ranks_, shares_, width_);
+}
+
+template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
-  step_->add(&StepFigures::loss, loss_);
-  step_->add(&StepFigures::tasks, static_cast<double>(tasks_));
-  step_->add(&StepFigures::diverged, static_cast<double>(diverged_.size()));
-  const double scale = tasks_ > 0 ? 1.0 / static_cast<double>(tasks_) : 0.0;
-  // What is missing of the last run is zero. A run alone needs no total.
-  const bool alone = !summed_ && !run_.empty();
-  if (summed_ && !run_.empty()) add_run();
-  if (!summed_ && !alone) total_.assign(width_, 0.0);
+  // A run alone, of one process, needs no total.
+  const bool alone = !ranks_ && sums_.empty() && run_first_ == 0 && !run_.empty();
+  if (alone) {
+    losses_.close(add_doubles);
+  } else {
+    exchange();
+  }
+  step_->add(&StepFigures::loss, losses_.nodes().empty() ? 0.0 : losses_.nodes().front().value);
+  step_->add(&StepFigures::tasks, tasks_);
+  step_->add(&StepFigures::diverged, lost_);
+  const double scale = tasks_ > 0.0 ? 1.0 / tasks_ : 0.0;
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); offset += widths_[g++]) {
     check_sizes(means[g]->size(), widths_[g]);
@@ -229,7 +267,7 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
     in_parts(pool_, widths_[g], [&](std::size_t first, std::size_t last) {
       first += offset, last += offset;
       if (alone) return for_tree_sums<T>(run_, first, last, put);
-      put(first, last - first, total_.data() + first);
+      put(first, last - first, sums_.root(width_).data() + first);
     });
   }
 }
@@ -243,7 +281,7 @@ Shared HostBackend<T>::shared(std::size_t size) {
 
 template <typename T>
 std::unique_ptr<Reduction> HostBackend<T>::reduction(std::span<const std::size_t> widths) {
-  return std::make_unique<HostReduction<T>>(this->pool(), widths);
+  return std::make_unique<HostReduction<T>>(this->pool(), widths, this->ranks());
 }
 
 template <typename T>

@@ -11,6 +11,7 @@
 
 #include "backend/backend.h"
 #include "backend/ordered_queue.h"
+#include "backend/tree_sum.h"
 
 namespace kshot::backend {
 
@@ -63,12 +64,13 @@ class HostWave : public Wave {
                          char* diverged) = 0;
 };
 
-/// The fixed order of backend.h: trees over aligned runs of 16 tasks, runs one after another.
+/// The fixed order of task_tree.h.
 template <typename T>
 class HostReduction final : public Reduction {
  public:
-  HostReduction(ThreadPool& pool, std::span<const std::size_t> widths);
-  void begin(std::size_t waves, std::size_t tasks, Step& step) override;
+  HostReduction(ThreadPool& pool, std::span<const std::size_t> widths,
+                std::shared_ptr<Communicator> ranks);
+  void begin(std::size_t waves, const TaskShares& shares, Step& step) override;
   void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients, Block loss) override;
   void cancel() override { queue_.cancel(); }
   void finish(std::span<const Shared> means) override;
@@ -83,24 +85,29 @@ class HostReduction final : public Reduction {
     int capacity = 1;
   };
   void commit(Partial& partial);
-  /// The current run's sums to the total.
+  /// The waves of the current run to the tree, as one node where they are all of the run's waves.
   void add_run();
   /// Ends the current run; its memory serves again.
   void recycle();
+  /// The nodes of all ranks; afterwards the tree has the root alone, and the figures are of all.
+  void exchange();
 
   ThreadPool& pool_;
   std::vector<std::size_t> widths_;
   std::size_t width_ = 0;
+  std::shared_ptr<Communicator> ranks_;  ///< null: this process alone
   OrderedQueue<Partial> queue_;
+  TaskShares shares_;
+  TreeSum<T> sums_;
   std::vector<std::vector<T>> run_;  ///< sums of the current run's waves, added up when it is whole
-  int run_tasks_ = 0;
+  std::size_t run_first_ = 0;        ///< the first task of run_
+  int run_tasks_ = 0;                ///< that run_ has
+  int wave_tasks_ = 1;
   std::vector<std::vector<T>> spare_;
-  bool summed_ = false;  ///< total_ has a run
-  std::vector<double> total_;
+  TaskTree<double> losses_;
   std::vector<std::uint32_t> diverged_;
   Step* step_ = nullptr;
-  double loss_ = 0.0;
-  std::size_t tasks_ = 0;
+  double tasks_ = 0.0, lost_ = 0.0;  ///< that did not diverge, and that did
 };
 
 /// Figures in host memory: what is added is there.

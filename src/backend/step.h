@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/shared_vector.h"
+#include "backend/task_tree.h"
 #include "backend/wave.h"
 
 namespace kshot::backend {
@@ -76,24 +77,27 @@ struct Sum {
   Figure figure;
 };
 
-/// Sums over tasks. The order is fixed by the tasks' indices alone: a binary tree over each aligned
-/// run of 16 tasks, the runs then one after another in double precision. Waves are added from any
-/// thread; `ordinal` counts them from 0 and commits happen in its order. A task with a non-finite
-/// element in any block or in its loss counts as zero and as diverged.
+/// Sums over tasks, of all ranks of the backend. The order is fixed by the tasks' indices alone: a
+/// binary tree over them, in double above 16 tasks (task_tree.h). Waves are added from any thread;
+/// `ordinal` counts this rank's waves from 0 and commits happen in its order. A task with a
+/// non-finite element in any block or in its loss counts as zero and as diverged.
 class Reduction {
  public:
   virtual ~Reduction() = default;
-  /// Of so many tasks, whose figures (loss, tasks, diverged) are added to those of `step`.
-  virtual void begin(std::size_t waves, std::size_t tasks, Step& step) = 0;
+  /// Begins a sum: this rank adds `waves` waves with its share of the tasks. The figures of all
+  /// tasks (loss, tasks, diverged) are added to those of `step`.
+  virtual void begin(std::size_t waves, const TaskShares& shares, Step& step) = 0;
   /// `gradients` in the order and widths given at creation; `loss` of width 1.
   virtual void add(Wave& wave, std::size_t ordinal, std::span<const Block> gradients,
                    Block loss) = 0;
   /// A wave will never come (its worker threw): nobody waits for it any more, later adds do
   /// nothing, and finish must not be called before the next begin.
   virtual void cancel() = 0;
-  /// After the last add: per block the mean over the tasks that did not diverge.
+  /// After the last add: per block the mean over the tasks of all ranks that did not diverge. With
+  /// several ranks this is an exchange (Communicator), which the host may have to wait for
+  /// (Backend::exchanges_on_device).
   virtual void finish(std::span<const Shared> means) = 0;
-  /// Indices of the diverged tasks, ascending, after finish.
+  /// Indices of this rank's diverged tasks, ascending, after finish.
   virtual std::vector<std::uint32_t> diverged_tasks() const = 0;
 };
 

@@ -4,12 +4,14 @@
 #include <charconv>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -46,8 +48,14 @@ std::vector<int> shots_of(std::string_view text) {
   return numbers;
 }
 
-Evaluator with_shots(const EvaluateArguments& a, int shots) {
+EvaluatorOptions options_with_ranks(const EvaluateArguments& a) {
   EvaluatorOptions options = evaluator_options(a);
+  options.ranks = command_ranks();
+  return options;
+}
+
+Evaluator with_shots(const EvaluateArguments& a, int shots) {
+  EvaluatorOptions options = options_with_ranks(a);
   options.overrides.push_back(fmt::format("data.shots={}", shots));
   return Evaluator(a.run, options);
 }
@@ -77,17 +85,21 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
   // All are made before the first runs: what is wrong with one is said at once.
   std::vector<Evaluator> evaluators;
   for (const int number : shots) evaluators.push_back(with_shots(a, number));
-  io::OutputFile file(out, io::OutputKind::evaluation);
-  io::OutputFile page(plot, io::OutputKind::page);
+  std::optional<io::OutputFile> file, page;
+  if (leads()) {
+    file.emplace(out, io::OutputKind::evaluation);
+    page.emplace(plot, io::OutputKind::page);
+  }
   ShotsEvaluation all;
   double seconds = 0.0;
   for (std::size_t i = 0; i < shots.size(); ++i) {
     all.by_shots.emplace_back(shots[i], evaluators[i].run());
     seconds += all.by_shots.back().second.seconds;
   }
+  if (!leads()) return 0;
   std::fputs(all.table().c_str(), stdout);
-  file.write(all.to_json());
-  page.write(plot_page(all));
+  file->write(all.to_json());
+  page->write(plot_page(all));
   if (!a.quiet) {
     io::log_info(
         fmt::format("{:.1f} s; written to {} and {}", seconds, out.string(), plot.string()));
@@ -144,16 +156,22 @@ EvaluatorOptions evaluator_options(const EvaluateArguments& a) {
 }
 
 int run_evaluate(const EvaluateArguments& a) {
-  if (!a.ood.empty()) return evaluate_out_of_distribution(a);
+  if (!a.ood.empty()) {
+    expect_one_process("evaluate --ood");
+    return evaluate_out_of_distribution(a);
+  }
+  command_ranks();
   const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
   if (shots.size() > 1) return evaluate_list(a, shots);
   const fs::path out = output_of(a, "evaluation.json");
   Evaluator evaluator =
-      shots.empty() ? Evaluator(a.run, evaluator_options(a)) : with_shots(a, shots[0]);
-  io::OutputFile file(out, io::OutputKind::evaluation);
+      shots.empty() ? Evaluator(a.run, options_with_ranks(a)) : with_shots(a, shots[0]);
+  std::optional<io::OutputFile> file;
+  if (leads()) file.emplace(out, io::OutputKind::evaluation);
   const Evaluation result = evaluator.run();
+  if (!leads()) return 0;
   std::fputs(result.table().c_str(), stdout);
-  file.write(result.to_json());
+  file->write(result.to_json());
   if (!a.quiet) io::log_info(fmt::format("{:.1f} s; written to {}", result.seconds, out.string()));
   return 0;
 }

@@ -21,6 +21,7 @@
 #include "io/division.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
+#include "kshot/communicator.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -168,6 +169,9 @@ int run_devices() {
     fmt::print("{:<10}  {}{}\n", device.name, device.description,
                device.usable ? "" : fmt::format(" (not usable: {})", device.reason));
   }
+  const std::string mpi = mpi_library();
+  fmt::print("{:<10}  {}\n", "ranks",
+             mpi.empty() ? "one process (this build has no MPI)" : "mpirun or srun, " + mpi);
   return 0;
 }
 

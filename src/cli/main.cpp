@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/embed_command.h"
 #include "cli/import_command.h"
+#include "cli/ranks.h"
 #include "io/atomic_file.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -38,7 +39,7 @@ extern "C" void end_by_signal(int signal) {
 /// A process that is stopped leaves no half-written file. Signals that whoever started it has
 /// ignored (nohup) stay ignored; `train` notes them itself while it trains.
 void leave_nothing_behind() {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
   }
 }
@@ -58,7 +59,7 @@ class CommandLine {
 Outputs: folders that are missing are made. An output is never an input of the command, and never a file
 that kshot did not write. A file of the same kind that kshot wrote is replaced, and a line says so.
 Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on standard error),
-128 + n stopped by signal n (129 SIGHUP, 130 SIGINT, 143 SIGTERM) after a checkpoint was written.)");
+128 + n stopped by signal n (129 SIGHUP, 130 SIGINT, 138 SIGUSR1, 143 SIGTERM) after a checkpoint was written.)");
     app_.set_version_flag("--version", std::string("kshot ") + version());
     app_.require_subcommand(1);
     add_train();
@@ -97,7 +98,9 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-      std::fprintf(stderr, "kshot: %s (see kshot --help)\n", one_line(error.what()).c_str());
+      if (leads()) {
+        std::fprintf(stderr, "kshot: %s (see kshot --help)\n", one_line(error.what()).c_str());
+      }
       return error_status;
     }
     return status_;
@@ -125,7 +128,8 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
            "checked by the host, slowly); never another one than asked for. ./kshot builds "
            "what a device needs")
         ->capture_default_str();
-    sub->add_option("--threads", machine.threads, "Worker threads; 0: all cores")
+    sub->add_option("--threads", machine.threads,
+                    "Worker threads; 0: all cores (under mpirun this rank's share)")
         ->check(number_from(0))
         ->capture_default_str();
   }
@@ -148,12 +152,15 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
   kshot train my.toml --set inner.steps=5 --set train.steps=20000 --out runs/five-steps
   kshot train --resume runs/five-steps
   kshot train --resume runs/five-steps --set train.steps=40000
+  mpirun -n 4 kshot train my.toml --out runs/first
 
 The run folder gets config.toml (as resolved), run.json (versions, seed, device, command),
 metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors. One training at a time
 runs in a folder; run.lock is its lock, which ends with the process.
-SIGINT, SIGTERM or SIGHUP: the step is finished, a checkpoint written, exit status 130, 143 or 129;
---resume goes on bit for bit as if never stopped. It takes the data file that the run began with.)");
+SIGINT, SIGTERM, SIGHUP or SIGUSR1: the step is finished, a checkpoint written, exit status 130, 143,
+129 or 138; --resume goes on bit for bit as if never stopped. It takes the data file that the run began
+with. Under mpirun or srun the processes train together, with the same result as one
+(docs/scale-out.md).)");
     sub->add_option("config", train_.config, "Configuration (TOML); with --resume the run's own");
     add_set(sub, train_.set);
     sub->add_option("--resume", train_.resume, "Run folder to go on with")->type_name("RUN");
@@ -257,7 +264,10 @@ quantiles for prediction sets and intervals (--level). docs/uncertainty.md says 
     add_set(sub, calibrate_.set);
     add_changed_data(sub, calibrate_.allow_changed_data);
     add_machine(sub, calibrate_.machine);
-    sub->callback([this] { status_ = run_calibrate(calibrate_); });
+    sub->callback([this] {
+      expect_one_process("calibrate");
+      status_ = run_calibrate(calibrate_);
+    });
   }
 
   void add_bandit() {
@@ -278,7 +288,10 @@ agents and environments of one's own: docs/bandits.md.)");
     sub->add_option("--out", bandit_.out, "JSON file")->type_name("FILE")->capture_default_str();
     add_set(sub, bandit_.set);
     add_machine(sub, bandit_.machine);
-    sub->callback([this] { status_ = run_bandit(bandit_); });
+    sub->callback([this] {
+      expect_one_process("bandit");
+      status_ = run_bandit(bandit_);
+    });
   }
 
   void add_sweep() {
@@ -391,7 +404,10 @@ interval. --max-risk and --level use the calibrated predictions.)");
         ->capture_default_str();
     add_set(sub, adapt_.set);
     add_machine(sub, adapt_.machine);
-    sub->callback([this] { status_ = run_adapt(adapt_); });
+    sub->callback([this] {
+      expect_one_process("adapt");
+      status_ = run_adapt(adapt_);
+    });
   }
 
   void add_embed() {
@@ -418,7 +434,10 @@ of the run's data file (data.path): an example's features depend on nothing besi
     sub->add_flag("--quiet", embed_.quiet, "No progress, no messages");
     add_changed_data(sub, embed_.allow_changed_data);
     add_machine(sub, embed_.machine);
-    sub->callback([this] { status_ = run_embed(embed_); });
+    sub->callback([this] {
+      expect_one_process("embed");
+      status_ = run_embed(embed_);
+    });
   }
 
   void add_report() {
@@ -436,7 +455,10 @@ what the folder holds and computes nothing. Written to report.html in the run fo
     sub->add_flag("--quick", report_.quick, "Compute nothing");
     add_changed_data(sub, report_.allow_changed_data);
     add_machine(sub, report_.machine);
-    sub->callback([this] { status_ = run_report(report_); });
+    sub->callback([this] {
+      expect_one_process("report");
+      status_ = run_report(report_);
+    });
   }
 
   void add_compare() {
@@ -450,7 +472,10 @@ an HTML page. Runs that were evaluated (kshot evaluate) show their test results.
     sub->add_option("runs", compare_.runs, "Run folders")->required()->expected(2, 1000);
     sub->add_option("--out", compare_.out, "HTML file; default: comparison.html")
         ->type_name("FILE");
-    sub->callback([this] { status_ = run_compare(compare_); });
+    sub->callback([this] {
+      expect_one_process("compare");
+      status_ = run_compare(compare_);
+    });
   }
 
   void add_plan() {
@@ -528,7 +553,10 @@ expected.npz it only computes.)");
         ->check(CLI::IsMember({"f32", "f64"}));
     sub->add_option("--out", verify_.out, "Write the results to this npz")->type_name("FILE");
     add_machine(sub, verify_.machine);
-    sub->callback([this] { status_ = run_verify(verify_); });
+    sub->callback([this] {
+      expect_one_process("verify");
+      status_ = run_verify(verify_);
+    });
   }
 
   void add_demo() {
@@ -543,7 +571,10 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
         ->check(number_from(0, true))
         ->capture_default_str();
     add_machine(sub, demo_.machine);
-    sub->callback([this] { status_ = run_demo(demo_); });
+    sub->callback([this] {
+      expect_one_process("demo");
+      status_ = run_demo(demo_);
+    });
   }
 
   CLI::App app_{"", "kshot"};
@@ -566,6 +597,14 @@ Trains ABML and, beside it, MAML on sinusoids and writes both run folders and re
   DemoArguments demo_;
 };
 
+/// Says what ends the program, once for all ranks, and returns the exit status.
+int end_with(const std::string& message, int status) {
+  const std::string text = settle(message);
+  // Names and values of the user may hold line breaks, and bytes that no terminal should get.
+  if (!text.empty()) std::fprintf(stderr, "kshot: %s\n", printable(text).c_str());
+  return status;
+}
+
 }  // namespace
 }  // namespace kshot::cli
 
@@ -579,15 +618,12 @@ int main(int argc, char** argv) {
     }
     return status;
   } catch (const kshot::Error& error) {
-    // names and values of the user may hold line breaks, and bytes that no terminal should get
-    std::fprintf(stderr, "kshot: %s\n", kshot::printable(error.what()).c_str());
-    return kshot::cli::error_status;
+    return kshot::cli::end_with(error.what(), kshot::cli::error_status);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "kshot: out of memory (kshot plan shows what a configuration needs)\n");
-    return kshot::cli::error_status;
+    return kshot::cli::end_with("out of memory (kshot plan shows what a configuration needs)",
+                                kshot::cli::error_status);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "kshot: internal error, please report it: %s\n",
-                 kshot::printable(error.what()).c_str());
-    return 70;  // EX_SOFTWARE
+    return kshot::cli::end_with(std::string("internal error, please report it: ") + error.what(),
+                                70);  // EX_SOFTWARE
   }
 }

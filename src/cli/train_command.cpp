@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "cli/signals.h"
 #include "engine/run_folder.h"
 #include "io/log.h"
@@ -46,6 +48,8 @@ const char* reason_text(StopReason reason) {
 }  // namespace
 
 int run_train(const TrainArguments& arguments) {
+  const std::shared_ptr<Communicator> ranks = command_ranks();
+  const bool quiet = arguments.quiet || !leads();
   const bool resume = !arguments.resume.empty();
   if (arguments.config.empty() && !resume) {
     throw Error("train: expected a configuration, or --resume RUN");
@@ -62,25 +66,29 @@ int run_train(const TrainArguments& arguments) {
   options.resume = resume;
   options.allow_changed_data = arguments.allow_changed_data;
   std::optional<DefaultRunFolder> made;
-  if (!resume && arguments.out.empty()) made.emplace(fs::path(arguments.config).stem());
-  options.run_folder = resume ? fs::path(arguments.resume)
-                       : made ? made->path()
-                              : fs::path(arguments.out);
+  if (resume || !arguments.out.empty()) {
+    options.run_folder = resume ? arguments.resume : arguments.out;
+  } else {
+    if (leads()) made.emplace(fs::path(arguments.config).stem());
+    options.run_folder = same_on_all(made ? made->path().string() : "");
+  }
   options.device = arguments.machine.device;
   options.threads = arguments.machine.threads;
-  options.progress = !arguments.quiet;
+  options.progress = !quiet;
+  options.ranks = ranks;
   options.command = arguments.command;
   options.stop = [] { return caught_signal() != 0; };
   const std::string folder = options.run_folder.string();
   const SignalScope signals;
   Trainer trainer(config, options);
-  if (!arguments.quiet) {
-    io::log_info(fmt::format("kshot {}: {} parameters of the network, device {}", version(),
-                             trainer.network().size(), trainer.device()));
+  if (!quiet) {
+    io::log_info(fmt::format("kshot {}: {} parameters of the network, device {}{}", version(),
+                             trainer.network().size(), trainer.device(),
+                             ranks ? ", " + ranks->describe() : ""));
     io::log_info(fmt::format("run folder {}", folder));
   }
   const TrainResult result = trainer.run();
-  if (!arguments.quiet) {
+  if (!quiet) {
     io::log_info(fmt::format(
         "{} after {} steps, {:.1f} s of training, {} tasks{}", reason_text(result.reason),
         result.step, result.seconds, result.tasks,
@@ -90,11 +98,12 @@ int run_train(const TrainArguments& arguments) {
           fmt::format("best validation: {} at step {}", value_text(result.best), result.best.step));
     }
   }
-  if (result.reason == StopReason::asked && caught_signal() != 0) {
-    if (!arguments.quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
-    return 128 + caught_signal();
+  if (result.reason == StopReason::asked) {
+    if (!quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
+    // The signal may have come to another rank.
+    return 128 + (caught_signal() != 0 ? caught_signal() : SIGTERM);
   }
-  if (!arguments.quiet) io::log_info(next_step(result, folder));
+  if (!quiet) io::log_info(next_step(result, folder));
   return 0;
 }
 

@@ -21,6 +21,11 @@ struct Entry {
   std::string missing = {};
 };
 
+template <class Archive>
+void fields(Archive& a, Entry& e) {
+  a(e.values, e.samples, e.noise, e.observation_std, e.missing);
+}
+
 /// Names of the baselines in the order of predict_baselines.
 const std::vector<std::string>& baseline_names(bool classify);
 

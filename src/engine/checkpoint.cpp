@@ -1,6 +1,7 @@
 #include "engine/checkpoint.h"
 
 #include <fmt/format.h>
+#include <algorithm>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -60,6 +61,7 @@ std::string state_text(const RunState& s) {
               {"task_loss", s.window.task_loss}}}};
   if (s.validated) j["best"] = to_json(s.best);
   if (!s.run_id.empty()) j["run_id"] = s.run_id;
+  if (s.store_ranks > 1) j["store_ranks"] = s.store_ranks;
   return j.dump();
 }
 
@@ -78,6 +80,9 @@ RunState state_from(const json& j) {
               .loss = number(w.at("loss")),
               .task_loss = number(w.at("task_loss"))};
   if (j.contains("run_id")) s.run_id = j.at("run_id").get<std::string>();
+  if (j.contains("store_ranks")) {
+    s.store_ranks = std::clamp(io::whole<int>(j.at("store_ranks")), 1, 1 << 20);
+  }
   if (j.contains("best")) {
     s.validated = true;
     s.best = validation_from(j.at("best"));
@@ -127,6 +132,20 @@ std::vector<std::size_t> tensor_shape(const ParameterTensor& tensor) {
 }
 
 }  // namespace
+
+bool is_memory_file(std::string_view name) {
+  if (name == memory_file) return true;
+  const std::string_view begin = "tasks-", middle = "-of-", end = ".store";
+  if (!name.starts_with(begin) || !name.ends_with(end)) return false;
+  name.remove_prefix(begin.size());
+  name.remove_suffix(end.size());
+  const std::size_t at = name.find(middle);
+  const auto digits = [](std::string_view text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return at != std::string_view::npos && digits(name.substr(0, at)) &&
+         digits(name.substr(at + middle.size()));
+}
 
 Checkpoint Checkpoint::read(const fs::path& path) {
   io::SafeTensors file = io::read_safetensors(path);

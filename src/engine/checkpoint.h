@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "algorithms/algorithm.h"
@@ -36,7 +37,9 @@ struct RunState {
   ValidationReport best;
   int validations_since_best = 0;
   ReportWindow window;
-  std::string run_id;  ///< of runs with a task store: the store's
+  // Of runs with a task store:
+  std::string run_id;   ///< the store's
+  int store_ranks = 1;  ///< ranks that the store is divided among
 };
 
 /// Which data file a run was trained on, so that another one is noticed.
@@ -87,6 +90,8 @@ inline constexpr const char* best_checkpoint = "best.safetensors";
 inline constexpr const char* metrics_file = "metrics.jsonl";
 inline constexpr const char* config_file = "config.toml";
 inline constexpr const char* run_file = "run.json";
-inline constexpr const char* memory_file = "tasks.store";  ///< what the training tasks remember
+/// What the training tasks remember; with several ranks tasks-RANK-of-RANKS.store.
+inline constexpr const char* memory_file = "tasks.store";
+bool is_memory_file(std::string_view name);
 
 }  // namespace kshot

@@ -11,8 +11,9 @@
 namespace kshot {
 
 int WaveSequence::draw(TaskBatch& batch, std::uint64_t step, int wave) const {
-  const int first = wave * wave_tasks, count = std::min(wave_tasks, tasks - first);
-  batch.draw(*source, {seed, Split::train, step}, static_cast<std::uint32_t>(first), count);
+  const int before = wave * wave_tasks, count = std::min(wave_tasks, tasks - before);
+  batch.draw(*source, {seed, Split::train, step}, static_cast<std::uint32_t>(first + before),
+             count);
   return count;
 }
 

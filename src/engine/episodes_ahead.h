@@ -19,8 +19,9 @@ namespace kshot {
 struct WaveSequence {
   const EpisodeSource* source = nullptr;
   std::uint64_t seed = 0;
-  int tasks = 0;  ///< of a step
+  int tasks = 0;  ///< of a step, from task `first` of its meta-batch on
   int wave_tasks = 0;
+  int first = 0;
   bool operator==(const WaveSequence&) const = default;
   int waves() const { return (tasks + wave_tasks - 1) / wave_tasks; }
   /// Draws tasks of wave `wave` of a step; returns how many.

@@ -17,12 +17,14 @@
 #include "engine/decisions.h"
 #include "engine/plan.h"
 #include "engine/predictor.h"
+#include "engine/rank_checks.h"
 #include "engine/scheduler.h"
 #include "engine/scoring.h"
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
+#include "kshot/version.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -32,6 +34,7 @@ namespace fs = std::filesystem;
 
 /// How many rows an episode has.
 struct EpisodeRows {
+  EpisodeRows() = default;
   EpisodeRows(const EpisodePrediction& p, bool classify)
       : episode(p.episode),
         support(p.batch->support_n[static_cast<std::size_t>(p.slot)]),
@@ -58,9 +61,13 @@ struct EpisodeRows {
     widen(all.ways, ways, ways);
   }
 
-  int episode, support, query, ways;
+  int episode = 0, support = 0, query = 0, ways = 0;
   CountRange shots;
 };
+template <class Archive>
+void fields(Archive& a, EpisodeRows& r) {
+  a(r.episode, r.support, r.query, r.ways, r.shots.least, r.shots.most);
+}
 
 bool has_norm(const Network& network) {
   for (const Layer& layer : network.layers()) {
@@ -160,10 +167,27 @@ void warn_of_own_source(const Checkpoint& checkpoint) {
 
 /// An episode's predictions in the order of the methods, ready to be added to their scores.
 struct ScoredEpisode {
+  bool diverged = false;  ///< then nothing follows
   std::vector<Entry> entries;
   std::vector<EpisodeUncertainty> uncertainty;
   QueryTargets targets;
+  EpisodeRows rows;
 };
+template <class Archive>
+void fields(Archive& a, ScoredEpisode& s) {
+  a(s.diverged, s.entries, s.uncertainty, s.targets, s.rows);
+}
+
+/// What a calibration is fitted to, of one episode.
+struct CalibrationEpisode {
+  bool diverged = false;  ///< then nothing follows
+  Entry entry;
+  QueryTargets targets;
+};
+template <class Archive>
+void fields(Archive& a, CalibrationEpisode& c) {
+  a(c.diverged, c.entry, c.targets);
+}
 
 }  // namespace
 
@@ -184,8 +208,12 @@ struct Evaluator::State {
       throw Error(fmt::format("the episodes ({}) have no {} split", source->describe(),
                               split_name(options.split)));
     }
+    Communicator* const ranks = options.ranks.get();
+    options.progress = options.progress && (ranks == nullptr || ranks->rank() == 0);
     assembly = assemble(with_head_outputs(prediction_config(config), source->shape()),
-                        options.device, options.threads);
+                        rank_device(options.device, ranks), rank_threads(options.threads, ranks));
+    check_ranks();
+    assembly.backend->set_ranks(options.ranks);
     check_fit(config, *assembly.network, *source);
     load_parameters(assembly, checkpoint);
     if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
@@ -200,6 +228,19 @@ struct Evaluator::State {
     }
   }
 
+  void check_ranks() const {
+    Communicator* const ranks = options.ranks.get();
+    if (ranks == nullptr) return;
+    std::vector<RankFact> facts = {
+        {"the version of kshot", std::string(version())},
+        {"the command", split_name(options.split)},
+        {"the step of the checkpoint", std::to_string(checkpoint.state.step)}};
+    for (RankFact& fact : backend_facts(*assembly.backend)) facts.push_back(std::move(fact));
+    facts.push_back(
+        {"the checksum of the data file", data ? describe_data(*data).checksum : "none"});
+    check_same(ranks, facts);
+    check_same_config(ranks, config);
+  }
   ScoringOptions scoring() const {
     const Config::EvaluateTable& e = config.evaluate;
     return {.classify = is_classification(config),
@@ -209,10 +250,15 @@ struct Evaluator::State {
                             .risk = e.risk},
             .seed = e.seed};
   }
+  EpisodeRange episodes() const {
+    return {config.evaluate.seed, options.split, config.evaluate.episodes};
+  }
   /// The network after each inner step, its calibrated predictions, and the baselines.
   std::vector<MethodScores> methods(int steps) const;
   /// What the methods predict for an episode. Runs on worker threads.
   ScoredEpisode score(const EpisodePrediction& p, const NetworkEntries& network) const;
+  Evaluation run();
+  RunCalibration calibrate(double confidence);
   /// Throws Error where no episode is left.
   void check_some_left(int diverged, int steps) const;
   void describe_run(Evaluation& result) const;
@@ -324,7 +370,9 @@ Evaluator::Evaluator(const fs::path& run, EvaluatorOptions options)
     : Evaluator(run, nullptr, std::move(options)) {}
 Evaluator::Evaluator(const fs::path& run, std::shared_ptr<const EpisodeSource> source,
                      EvaluatorOptions options)
-    : state_(std::make_unique<State>(run, std::move(source), std::move(options))) {}
+    : state_(telling(std::shared_ptr<Communicator>(options.ranks).get(), [&] {
+        return std::make_unique<State>(run, std::move(source), std::move(options));
+      })) {}
 Evaluator::~Evaluator() = default;
 Evaluator::Evaluator(Evaluator&&) noexcept = default;
 Evaluator& Evaluator::operator=(Evaluator&&) noexcept = default;
@@ -334,7 +382,15 @@ const Config& Evaluator::config() const {
 }
 
 Evaluation Evaluator::run() {
-  State& s = *state_;
+  return telling(state_->options.ranks.get(), [&] { return state_->run(); });
+}
+
+RunCalibration Evaluator::calibrate(double confidence) {
+  return telling(state_->options.ranks.get(), [&] { return state_->calibrate(confidence); });
+}
+
+Evaluation Evaluator::State::run() {
+  State& s = *this;
   const auto start = std::chrono::steady_clock::now();
   const bool classify = is_classification(s.config);
   const PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
@@ -345,27 +401,26 @@ Evaluation Evaluator::run() {
   if (s.calibration) decisions.emplace(*s.calibration, s.config.evaluate.risk);
   Evaluation result;
   EpisodeProgress progress(s.options.progress, s.config.evaluate.episodes);
-  predict_episodes(
-      *s.scheduler, s.assembly.parameters, *s.source, s.config.evaluate.seed, s.options.split,
-      s.config.evaluate.episodes, predict,
-      [&](const EpisodePrediction& p) -> std::function<void()> {
-        if (p.diverged) {
-          return [&] {
-            ++result.diverged;
-            progress.tick();
-          };
-        }
-        return [&, scored = s.score(p, network), rows = EpisodeRows(p, classify)] {
-          for (std::size_t i = 0; i < methods.size(); ++i) {
-            methods[i].add(rows.episode, scored.entries[i], scored.uncertainty[i], scored.targets);
-          }
-          if (decisions) decisions->add(scored.entries[calibrated], scored.targets);
-          rows.put(result);
-          result.scored.push_back(rows.episode);
-          progress.tick();
-        };
-      },
-      s.options.stop);
+  const auto work = [&](const EpisodePrediction& p) {
+    ScoredEpisode scored;
+    scored.diverged = p.diverged;
+    if (p.diverged) return scored;
+    scored = s.score(p, network);
+    scored.rows = EpisodeRows(p, classify);
+    return scored;
+  };
+  const auto take = [&](const ScoredEpisode& scored) {
+    progress.tick();
+    if (scored.diverged) return void(++result.diverged);
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+      methods[i].add(scored.rows.episode, scored.entries[i], scored.uncertainty[i], scored.targets);
+    }
+    if (decisions) decisions->add(scored.entries[calibrated], scored.targets);
+    scored.rows.put(result);
+    result.scored.push_back(scored.rows.episode);
+  };
+  predict_episodes(*s.scheduler, s.assembly.parameters, *s.source, s.episodes(), predict, work,
+                   take, s.options.stop);
   progress.finish();
   s.check_some_left(result.diverged, predict.steps);
   s.describe_run(result);
@@ -395,29 +450,28 @@ int Evaluator::State::predict_last(
   const bool classify = is_classification(config);
   const NetworkEntries network(assembly, predict.samples, source->shape().outputs);
   int diverged = 0;
-  predict_episodes(
-      *scheduler, assembly.parameters, *source, seed, options.split, config.evaluate.episodes,
-      predict,
-      [&](const EpisodePrediction& p) -> std::function<void()> {
-        if (p.diverged) {
-          return [&] {
-            ++diverged;
-            progress.tick();
-          };
-        }
-        return
-            [&, entry = network.make(p, p.outputs.back()), targets = query_targets(p, classify)] {
-              use(entry, targets);
-              progress.tick();
-            };
-      },
-      options.stop);
+  const auto work = [&](const EpisodePrediction& p) {
+    CalibrationEpisode episode;
+    episode.diverged = p.diverged;
+    if (p.diverged) return episode;
+    episode.entry = network.make(p, p.outputs.back());
+    episode.targets = query_targets(p, classify);
+    return episode;
+  };
+  const auto take = [&](CalibrationEpisode episode) {
+    progress.tick();
+    if (episode.diverged) return void(++diverged);
+    use(std::move(episode.entry), episode.targets);
+  };
+  predict_episodes(*scheduler, assembly.parameters, *source,
+                   {seed, options.split, config.evaluate.episodes}, predict, work, take,
+                   options.stop);
   check_some_left(diverged, predict.steps);
   return diverged;
 }
 
-RunCalibration Evaluator::calibrate(double confidence) {
-  State& s = *state_;
+RunCalibration Evaluator::State::calibrate(double confidence) {
+  State& s = *this;
   const PredictOptions predict = predict_options(s.config, *s.assembly.algorithm);
   const bool classify = is_classification(s.config);
   RunCalibration result;

@@ -296,7 +296,7 @@ struct Learner::State {
     options.every_step = false;
     Scheduler scheduler(*assembly.backend, *assembly.algorithm, source.shape());
     scheduler.for_each_wave(
-        assembly.parameters, source, assembly.config.evaluate.seed, Split::test,
+        assembly.parameters, source, assembly.config.evaluate.seed, Split::test, 0,
         static_cast<int>(tasks.size()),
         [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
           if (stop && stop()) throw Stopped();

@@ -13,6 +13,7 @@ namespace {
 /// Runs closures in the order of their numbers, whatever the order they come in.
 class InOrder {
  public:
+  explicit InOrder(int first) : next_(first) {}
   void put(int number, std::function<void()> action) {
     const std::lock_guard lock(mutex_);
     waiting_.emplace(number, std::move(action));
@@ -27,7 +28,7 @@ class InOrder {
  private:
   std::mutex mutex_;
   std::map<int, std::function<void()>> waiting_;
-  int next_ = 0;
+  int next_;
 };
 
 /// The first `rows` rows of a task's part of an array over tasks.
@@ -139,20 +140,20 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
   return predictions;
 }
 
-void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> parameters,
-                      const EpisodeSource& source, std::uint64_t seed, Split split, int episodes,
+void predict_in_order(Scheduler& scheduler, std::span<const backend::Shared> parameters,
+                      const EpisodeSource& source, const EpisodeRange& range, int begin, int end,
                       const PredictOptions& options,
-                      const std::function<std::function<void()>(const EpisodePrediction&)>& judge,
+                      const std::function<std::function<void()>(const EpisodePrediction&)>& work,
                       const std::function<bool()>& stop) {
   StepContext context;
-  context.seed = seed;
-  InOrder order;
-  scheduler.for_each_wave(parameters, source, seed, split, episodes,
+  context.seed = range.seed;
+  InOrder order(begin);
+  scheduler.for_each_wave(parameters, source, range.seed, range.split, begin, end,
                           [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
                             if (stop && stop()) throw Stopped();
                             for (const EpisodePrediction& prediction :
                                  predict_wave(program, batch, first, count, context, options)) {
-                              order.put(prediction.episode, judge(prediction));
+                              order.put(prediction.episode, work(prediction));
                             }
                           });
 }

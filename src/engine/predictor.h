@@ -1,10 +1,16 @@
 // Predictions of many episodes: made wave by wave on all workers, judged in the episodes' order.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "base/archive.h"
 #include "engine/assembly.h"
 #include "engine/scheduler.h"
 
@@ -36,14 +42,64 @@ struct EpisodePrediction {
   std::span<const float> query_values() const;
 };
 
-/// Draws episodes of a split, adapts, predicts. `judge` runs on worker threads, in any order; the
-/// closure that it returns runs under a lock, in the episodes' order, and must not keep references
-/// into the prediction. `stop` is asked before each wave; once it says true, Stopped is thrown.
-void predict_episodes(
+/// Which episodes are predicted, and how.
+struct EpisodeRange {
+  std::uint64_t seed = 0;
+  Split split = Split::test;
+  int episodes = 0;
+};
+
+/// Episodes [begin, end) of this rank. `work` runs on worker threads, in any order; the closure
+/// that it returns runs under a lock, in the episodes' order. `stop` is asked before each wave;
+/// once it says true, Stopped is thrown.
+void predict_in_order(
     Scheduler& scheduler, std::span<const backend::Shared> parameters, const EpisodeSource& source,
-    std::uint64_t seed, Split split, int episodes, const PredictOptions& options,
-    const std::function<std::function<void()>(const EpisodePrediction& prediction)>& judge,
-    const std::function<bool()>& stop = {});
+    const EpisodeRange& range, int begin, int end, const PredictOptions& options,
+    const std::function<std::function<void()>(const EpisodePrediction& prediction)>& work,
+    const std::function<bool()>& stop);
+
+/// Draws episodes of a split, adapts, predicts. With several ranks (Backend::ranks) each takes a
+/// part of the episodes. work(prediction) runs on worker threads, in any order; its result must not
+/// keep references into the prediction. take(result) gets the results of all ranks' episodes, one
+/// at a time and in the episodes' order, on every rank. `Result` has fields(archive, result)
+/// (base/archive.h), by which it travels between ranks. `stop`: as above.
+template <class Work, class Take>
+void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> parameters,
+                      const EpisodeSource& source, const EpisodeRange& range,
+                      const PredictOptions& options, const Work& work, const Take& take,
+                      const std::function<bool()>& stop = {}) {
+  using Result = std::invoke_result_t<Work, const EpisodePrediction&>;
+  if (!scheduler.ranks()) {
+    return predict_in_order(
+        scheduler, parameters, source, range, 0, range.episodes, options,
+        [&](const EpisodePrediction& p) -> std::function<void()> {
+          return [&take, result = std::make_shared<Result>(work(p))] { take(std::move(*result)); };
+        },
+        stop);
+  }
+  for (int begin = 0; begin < range.episodes;) {
+    const int end = begin + std::min(range.episodes - begin, scheduler.episodes_per_exchange());
+    const backend::TaskShares shares = scheduler.shares(end - begin);
+    const int first = begin + static_cast<int>(shares.first());
+    Pack mine;
+    predict_in_order(
+        scheduler, parameters, source, range, first, first + static_cast<int>(shares.count()),
+        options,
+        [&](const EpisodePrediction& p) -> std::function<void()> {
+          return [&mine, result = std::make_shared<Result>(work(p))] { mine(*result); };
+        },
+        stop);
+    for (const Communicator::Bytes& bytes :
+         scheduler.ranks()->all_gather(mine.take(), "predictions of the episodes")) {
+      for (Unpack of(bytes); !of.done();) {
+        Result result;
+        of(result);
+        take(std::move(result));
+      }
+    }
+    begin = end;
+  }
+}
 
 /// One loaded wave: adapts and predicts its tasks.
 std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatch& batch, int first,

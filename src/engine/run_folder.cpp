@@ -63,7 +63,8 @@ std::vector<std::string> names_of_run(const fs::path& folder) {
   const std::string process = "." + std::to_string(::getpid());
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     std::string name = entry.path().filename().string();
-    if (name.starts_with("events.out.tfevents.") && name.ends_with(process)) {
+    const bool ours = name.starts_with("events.out.tfevents.") && name.ends_with(process);
+    if (ours || (is_memory_file(name) && name != memory_file)) {
       names.push_back(std::move(name));
     }
   }
@@ -83,7 +84,7 @@ bool wrote(const fs::path& file, const std::string& name) {
     return text.starts_with("{\n  \"algorithm\": ") &&
            text.find("\n  \"sessions\": [") != std::string::npos;
   }
-  if (name == memory_file) return text.starts_with("kshotrow");
+  if (is_memory_file(name)) return text.starts_with("kshotrow");
   return text.find_first_not_of("0123456789\n") == std::string::npos;  // the lock
 }
 
@@ -214,6 +215,10 @@ void clean_run_folder(const fs::path& folder) {
   for (const char* name :
        {last_checkpoint, best_checkpoint, config_file, metrics_file, run_file, memory_file}) {
     io::remove_leftovers(folder / name);
+  }
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (is_memory_file(entry.path().filename().string())) io::remove_leftovers(entry.path());
   }
 }
 

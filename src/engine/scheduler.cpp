@@ -5,8 +5,11 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
 #include <thread>
 #include <utility>
+
+#include "engine/row_exchange.h"
 
 namespace kshot {
 
@@ -21,14 +24,13 @@ struct Scheduler::Worker {
 
 namespace {
 
-/// A wave's tasks remember: their rows into the wave's blocks. Tasks that have none yet begin with
-/// `fresh`.
-void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const TaskMemory& memory,
-            std::span<const std::uint32_t> rows, std::uint64_t since,
-            const std::vector<std::vector<double>>& fresh, std::vector<double>& row,
-            std::vector<std::vector<double>>& arrays) {
-  for (std::size_t t = 0; t < rows.size(); ++t) {
-    const bool known = memory.recall(rows[t], since, row);
+/// A wave's tasks remember: the rows of tasks [first, first + count) of the meta-batch go into the
+/// wave's blocks. Tasks that have none yet begin with `fresh`.
+void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const RowExchange& memory,
+            std::size_t first, std::size_t count, const std::vector<std::vector<double>>& fresh,
+            std::vector<double>& row, std::vector<std::vector<double>>& arrays) {
+  for (std::size_t t = 0; t < count; ++t) {
+    const bool known = memory.recall(first + t, row);
     auto from = row.cbegin();
     for (std::size_t g = 0; g < groups.size(); ++g) {
       const auto width = static_cast<std::ptrdiff_t>(groups[g].width);
@@ -42,22 +44,22 @@ void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const Tas
   }
 }
 
-/// The inverse, after the step number `step` (from 1).
-void keep(TaskProgram& program, std::span<const MemoryGroup> groups, TaskMemory& memory,
-          std::span<const std::uint32_t> rows, std::uint64_t step, std::vector<double>& row,
+/// The inverse.
+void keep(TaskProgram& program, std::span<const MemoryGroup> groups, RowExchange& memory,
+          std::size_t first, std::size_t count, std::vector<double>& row,
           std::vector<std::vector<double>>& arrays) {
   for (std::size_t g = 0; g < groups.size(); ++g) {
     program.wave().download(program.memory()[g],
-                            std::span(arrays[g]).first(rows.size() * groups[g].width));
+                            std::span(arrays[g]).first(count * groups[g].width));
   }
-  for (std::size_t t = 0; t < rows.size(); ++t) {
+  for (std::size_t t = 0; t < count; ++t) {
     if (!program.wave().rows_finite(static_cast<int>(t))) continue;
     auto to = row.begin();
     for (std::size_t g = 0; g < groups.size(); ++g) {
       const auto width = static_cast<std::ptrdiff_t>(groups[g].width);
       to = std::copy_n(arrays[g].cbegin() + static_cast<std::ptrdiff_t>(t) * width, width, to);
     }
-    memory.keep(rows[t], step, row);
+    memory.keep(first + t, row);
   }
 }
 
@@ -77,6 +79,20 @@ Scheduler::Scheduler(backend::Backend& backend, Algorithm& algorithm, const Task
 }
 
 Scheduler::~Scheduler() = default;
+
+backend::TaskShares Scheduler::shares(int tasks) const {
+  const auto total = static_cast<std::size_t>(tasks);
+  const Communicator* const ranks = backend_.ranks().get();
+  if (ranks == nullptr) return {total};
+  return {total, std::min<std::size_t>(backend::run_tasks, static_cast<std::size_t>(capacity_)),
+          ranks->rank(), ranks->size()};
+}
+
+int Scheduler::episodes_per_exchange() const {
+  const int waves = capacity_ * backend_.pool().workers();
+  const int ranks = backend_.ranks() ? backend_.ranks()->size() : 1;
+  return std::min(std::max(64, waves), (1 << 24) / ranks) * ranks;
+}
 
 void Scheduler::draw_ahead() {
   if (ahead_ || !backend_.asynchronous()) return;
@@ -131,13 +147,15 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
     return run(parameters, tasks, context, body, update, monitor);
   }
   if (memory == nullptr) {
-    const WaveSequence sequence{&source, seed, tasks, capacity_};
+    const backend::TaskShares own = shares(tasks);
+    const WaveSequence sequence{&source, seed, static_cast<int>(own.count()), capacity_,
+                                static_cast<int>(own.first())};
     if (ahead_) ahead_->begin(sequence, step);
     body.load = [&](Worker& w, int first, int) {
       const auto load = [&](const TaskBatch& batch, int count) {
         w.program->wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
       };
-      const int wave = first / capacity_;
+      const int wave = (first - sequence.first) / capacity_;
       if (ahead_) {
         ahead_->take(wave, load);
       } else {
@@ -159,27 +177,26 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   }
   const std::uint64_t drawn_at = known > 0 ? step : step / period;
   const std::vector<std::vector<double>> fresh = algorithm_.fresh_memory(parameters);
-  const auto rows_of = [&](int first, int count) {
-    return std::span<const std::uint32_t>(rows).subspan(static_cast<std::size_t>(first),
-                                                        static_cast<std::size_t>(count));
-  };
+  RowExchange exchange(*memory, backend_.ranks().get(), shares(tasks), rows, since, step + 1);
   body.load = [&](Worker& w, int first, int count) {
-    const std::span<const std::uint32_t> mine = rows_of(first, count);
     const TaskId id = task_id(drawn_at, first);
+    const auto begin = static_cast<std::size_t>(first), n = static_cast<std::size_t>(count);
     if (known == 0 && on_device) {
       w.program->wave().draw(*on_device, id, count);
     } else {
-      known > 0 ? w.batch.draw(source, id, id.task, mine)
+      known > 0 ? w.batch.draw(source, id, id.task, std::span(rows).subspan(begin, n))
                 : w.batch.draw(source, id, id.task, count);
       w.program->wave().load(w.batch, 0, count, id.task);
     }
-    recall(*w.program, algorithm_.memory(), *memory, mine, since, fresh, w.row, w.memory);
+    recall(*w.program, algorithm_.memory(), exchange, begin, n, fresh, w.row, w.memory);
   };
   body.after = [&](Worker& w, int first, int count) {
-    keep(*w.program, algorithm_.memory(), *memory, rows_of(first, count), step + 1, w.row,
-         w.memory);
+    keep(*w.program, algorithm_.memory(), exchange, static_cast<std::size_t>(first),
+         static_cast<std::size_t>(count), w.row, w.memory);
   };
-  return run(parameters, tasks, context, body, update, monitor);
+  const StepResult result = run(parameters, tasks, context, body, update, monitor);
+  exchange.finish();
+  return result;
 }
 
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
@@ -226,6 +243,27 @@ struct Scheduler::Monitor {
     }
   }
 
+  /// The numbers of all ranks' tasks.
+  void exchange(Communicator& ranks, const backend::TaskShares& shares) {
+    const std::size_t first = shares.first(), count = shares.count();
+    std::vector<double> mine(squares_.begin() + static_cast<std::ptrdiff_t>(first),
+                             squares_.begin() + static_cast<std::ptrdiff_t>(first + count));
+    const auto values = std::span(values_).subspan(first * metrics_, count * metrics_);
+    mine.insert(mine.end(), values.begin(), values.end());
+    const std::vector<std::vector<double>> all = ranks.all_gather(mine, "metrics of the tasks");
+    for (int r = 0; r < shares.size; ++r) {
+      const std::vector<double>& of = all[static_cast<std::size_t>(r)];
+      const auto begin = static_cast<std::ptrdiff_t>(shares.first(r));
+      const auto n = static_cast<std::ptrdiff_t>(shares.count(r));
+      const auto width = static_cast<std::ptrdiff_t>(metrics_);
+      if (static_cast<std::ptrdiff_t>(of.size()) != n * (width + 1)) {
+        throw std::logic_error("metrics of other tasks");
+      }
+      std::copy(of.begin(), of.begin() + n, squares_.begin() + begin);
+      std::copy(of.begin() + n, of.end(), values_.begin() + begin * width);
+    }
+  }
+
   void finish(double squared_mean, StepResult& result) const {
     result.metrics.assign(metrics_, 0.0);
     double squares = 0.0, tasks = 0.0;
@@ -250,15 +288,20 @@ struct Scheduler::Monitor {
 StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks,
                           const StepContext& context, const Body& body, const Update& update,
                           bool monitor) {
-  const auto waves = static_cast<std::size_t>((tasks + capacity_ - 1) / capacity_);
-  const auto first_of = [&](std::size_t wave) { return static_cast<int>(wave) * capacity_; };
+  const backend::TaskShares own = shares(tasks);
+  const int begin_task = static_cast<int>(own.first());
+  const int end_task = begin_task + static_cast<int>(own.count());
+  const auto waves = static_cast<std::size_t>((end_task - begin_task + capacity_ - 1) / capacity_);
+  const auto first_of = [&](std::size_t wave) {
+    return begin_task + static_cast<int>(wave) * capacity_;
+  };
   const auto on = [&](const auto& act, Worker& w, std::size_t wave) {
-    if (act) act(w, first_of(wave), std::min(capacity_, tasks - first_of(wave)));
+    if (act) act(w, first_of(wave), std::min(capacity_, end_task - first_of(wave)));
   };
   const auto begin = [&] {
     step_->clear();
     algorithm_.prepare(backend_, parameters, context);
-    reduction_->begin(waves, static_cast<std::size_t>(tasks), *step_);
+    reduction_->begin(waves, own, *step_);
   };
   const auto reduce = [&](Worker& w, std::size_t wave) {
     reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
@@ -279,7 +322,12 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   // Nothing in the step's middle is for the host: it is one piece of work. What the host loads must
   // be there before.
   const bool whole = backend_.asynchronous() && body.gather && !body.after && !monitor &&
-                     (!body.load || waves <= workers_.size());
+                     (!body.load || waves <= workers_.size()) &&
+                     (!backend_.ranks() || backend_.exchanges_on_device());
+  // A device's exchange knows nothing of ranks that have failed: they say so before it.
+  const auto agree = [&] {
+    if (backend_.ranks() && backend_.exchanges_on_device()) backend_.ranks()->barrier("a step");
+  };
   if (whole) {
     std::vector<backend::Wave*> taken(std::min(waves, workers_.size()));
     backend_.pool().run(taken.size(), [&](std::size_t, std::size_t wave) {
@@ -287,6 +335,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
       on(body.load, w, wave);
       taken[wave] = &w.program->wave();
     });
+    agree();
     step_->gather(taken, [&] {
       begin();
       for (std::size_t wave = 0; wave < waves; ++wave) {
@@ -318,6 +367,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
         throw;
       }
     });
+    agree();
     finish();
   }
   const backend::StepFigures figures = step_->read();
@@ -328,6 +378,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   result.loss = figures.total_loss();
   result.outcome = static_cast<backend::Outcome>(figures.outcome);
   result.gradient_norm = std::sqrt(figures.gradient_squares);
+  if (monitor && backend_.ranks()) seen.exchange(*backend_.ranks(), own);
   if (monitor) seen.finish(figures.mean_squares, result);
   return result;
 }
@@ -338,14 +389,14 @@ std::vector<std::uint32_t> Scheduler::diverged_tasks() const {
 
 void Scheduler::for_each_wave(
     std::span<const backend::Shared> parameters, const EpisodeSource& source, std::uint64_t seed,
-    Split split, int episodes,
+    Split split, int begin, int end,
     const std::function<void(TaskProgram&, const TaskBatch&, int, int)>& visit) {
   algorithm_.prepare(backend_, parameters, {});
-  const auto waves = static_cast<std::size_t>((episodes + capacity_ - 1) / capacity_);
+  const auto waves = static_cast<std::size_t>((end - begin + capacity_ - 1) / capacity_);
   backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
     Worker& w = worker(index);
-    const int first = static_cast<int>(wave) * capacity_;
-    const int count = std::min(capacity_, episodes - first);
+    const int first = begin + static_cast<int>(wave) * capacity_;
+    const int count = std::min(capacity_, end - first);
     w.batch.draw(source, {seed, split}, static_cast<std::uint32_t>(first), count);
     w.program->wave().load(w.batch, 0, count, static_cast<std::uint32_t>(first));
     visit(*w.program, w.batch, first, count);

@@ -31,7 +31,8 @@ struct StepResult {
   double gradient_snr = 0.0;
 };
 
-/// Runs an algorithm over tasks on a backend. Owns the workers and their waves.
+/// Runs an algorithm over tasks on a backend. Owns the workers and their waves. With several ranks
+/// (Backend::ranks) each takes its share of the tasks; results are the same on all.
 class Scheduler {
  public:
   Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape);
@@ -63,13 +64,20 @@ class Scheduler {
                       std::shared_ptr<const backend::Episodes> episodes);
   /// Gradient of each group after step().
   std::span<const backend::Shared> gradients() const { return gradients_; }
+  /// Of this rank's share.
   std::vector<std::uint32_t> diverged_tasks() const;
 
-  /// Draws episodes [0, episodes) of a split and hands each loaded wave to `visit` on a worker
+  /// The meta-batch of so many tasks, or as many episodes, divided among the backend's ranks.
+  backend::TaskShares shares(int tasks) const;
+  Communicator* ranks() const { return backend_.ranks().get(); }
+  /// How many episodes all ranks together predict before they exchange what they have.
+  int episodes_per_exchange() const;
+
+  /// Draws episodes [begin, end) of a split and hands each loaded wave to `visit` on a worker
   /// thread: first_task is the first episode's number, batch holds the drawn rows (task i of the
   /// wave at slot i). Waves come in any order; what visit writes must be indexed by the episode.
   void for_each_wave(std::span<const backend::Shared> parameters, const EpisodeSource& source,
-                     std::uint64_t seed, Split split, int episodes,
+                     std::uint64_t seed, Split split, int begin, int end,
                      const std::function<void(TaskProgram& program, const TaskBatch& batch,
                                               int first_task, int count)>& visit);
 

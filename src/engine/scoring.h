@@ -28,6 +28,10 @@ struct QueryTargets {
   std::vector<double> values;
   std::size_t outputs = 0;  ///< classes, or numbers of a target
 };
+template <class Archive>
+void fields(Archive& a, QueryTargets& t) {
+  a(t.labels, t.values, t.outputs);
+}
 
 /// What is costly to compute of a prediction of one episode; means over its rows. What does not
 /// apply is NaN.
@@ -37,6 +41,11 @@ struct EpisodeUncertainty {
   double crps = none, sharpness = none, epistemic_variance = none, aleatoric_variance = none;
   std::vector<double> pit = {};  ///< of each target; empty for a point prediction
 };
+template <class Archive>
+void fields(Archive& a, EpisodeUncertainty& u) {
+  a(u.entropy, u.mutual_information, u.crps, u.sharpness, u.epistemic_variance,
+    u.aleatoric_variance, u.pit);
+}
 /// The uncertainty of one episode's predicted probabilities, Entry::values. They are the mean over
 /// the posterior samples of softmax(logits). `logits` has the shape [samples, rows, classes]; it is
 /// empty for a method without logits.

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <optional>
 #include <system_error>
 
@@ -15,13 +14,15 @@
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
+#include "engine/optimizer.h"
 #include "engine/plan.h"
-#include "engine/predictor.h"
+#include "engine/rank_checks.h"
 #include "engine/run_folder.h"
 #include "engine/run_log.h"
 #include "engine/scheduler.h"
 #include "engine/task_memory.h"
 #include "engine/training_episodes.h"
+#include "engine/validation.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
 #include "io/log.h"
@@ -43,107 +44,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Of meta-step `step`, counted from 0.
-double learning_rate(const Config::OptimizerTable& optimizer, std::uint64_t step, int steps) {
-  const double rate = optimizer.learning_rate;
-  switch (optimizer.schedule) {
-    case ScheduleKind::constant:
-      return rate;
-    case ScheduleKind::cosine: {
-      const double done = std::min(1.0, static_cast<double>(step) / std::max(1, steps));
-      const double low = optimizer.final_learning_rate;
-      return low + 0.5 * (rate - low) * (1.0 + std::cos(std::numbers::pi * done));
-    }
-    case ScheduleKind::step: {
-      const auto decays = step / static_cast<std::uint64_t>(optimizer.decay_every);
-      return rate * std::pow(optimizer.decay_factor, static_cast<double>(decays));
-    }
-  }
-  return rate;
-}
-
-/// What the learning rate of a group is multiplied by. ABML's inner rates begin at
-/// inner.learning_rate, which is small beside an Adam step of the size of optimizer.learning_rate:
-/// one such step could turn a rate's sign. They move as their logarithms would at the beginning.
-double rate_factor(const Config& config, const ParameterGroup& group) {
-  if (config.algorithm != AlgorithmKind::abml || !group.name.starts_with("alpha_")) return 1.0;
-  const double rate = config.inner.learning_rate;
-  return config.optimizer.type == OptimizerKind::adam ? rate : rate * rate;
-}
-
-/// The optimiser of all groups: its state, and a step with clipping by value, then by norm.
-class Optimizer {
- public:
-  Optimizer(const Config& config, backend::Backend& backend,
-            const std::vector<ParameterGroup>& groups)
-      : table_(config.optimizer), backend_(backend), groups_(groups) {
-    for (const ParameterGroup& group : groups) {
-      factors_.push_back(rate_factor(config, group));
-      m_.push_back(backend.shared(group.size));
-      v_.push_back(adam() ? backend.shared(group.size) : nullptr);
-    }
-  }
-
-  /// Within the step `of`, whose outcome decides; `step` counts from 0.
-  void apply(std::span<const backend::Shared> parameters,
-             std::span<const backend::Shared> gradients, backend::Step& of, std::uint64_t step,
-             double rate) {
-    backend::OptimizerStep s;
-    s.kind = adam() ? backend::OptimizerStep::Kind::adam : backend::OptimizerStep::Kind::sgd;
-    s.momentum = table_.momentum;
-    s.beta1 = table_.beta1;
-    s.beta2 = table_.beta2;
-    s.epsilon = table_.epsilon;
-    s.step = step + 1;
-    s.clip_value = table_.clip_value;
-    s.weight_decay = table_.weight_decay;
-    s.of = &of;
-    if (table_.clip_norm > 0.0 && table_.clip_norm_of == ClipNormOf::tensor) {
-      for (std::size_t g = 0; g < gradients.size(); ++g) {
-        std::vector<backend::Backend::Segment> tensors;
-        for (const ParameterTensor& t : groups_[g].tensors) tensors.push_back({t.offset, t.size});
-        backend_.clip(*gradients[g], table_.clip_value, table_.clip_norm, tensors);
-      }
-    } else if (table_.clip_norm > 0.0) {
-      s.clip_norm = table_.clip_norm;
-      squared_norm(gradients, table_.clip_value, {of, &backend::StepFigures::clipped_squares});
-    }
-    for (std::size_t g = 0; g < parameters.size(); ++g) {
-      s.learning_rate = rate * factors_[g];
-      backend_.optimizer_step(*parameters[g], *gradients[g], *m_[g], v_[g].get(), s);
-    }
-  }
-  /// Over all groups, of elements cut to +-clip where clip > 0.
-  void squared_norm(std::span<const backend::Shared> gradients, double clip,
-                    backend::Sum to) const {
-    for (const backend::Shared& gradient : gradients) backend_.squared_norm(*gradient, clip, to);
-  }
-
-  /// Of the state as it is now: put(prefix of its names, group, values).
-  template <class Put>
-  void each_state(const Put& put) const {
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      put("optimizer.m.", groups_[g], *m_[g]);
-      if (v_[g]) put("optimizer.v.", groups_[g], *v_[g]);
-    }
-  }
-  void load(const Checkpoint& checkpoint) {
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      checkpoint.load("optimizer.m.", groups_[g], *m_[g]);
-      if (v_[g]) checkpoint.load("optimizer.v.", groups_[g], *v_[g]);
-    }
-  }
-
- private:
-  bool adam() const { return table_.type == OptimizerKind::adam; }
-
-  Config::OptimizerTable table_;
-  backend::Backend& backend_;
-  const std::vector<ParameterGroup>& groups_;
-  std::vector<double> factors_;  ///< of the learning rate, per group
-  std::vector<backend::Shared> m_, v_;
-};
-
 }  // namespace
 
 struct Trainer::State {
@@ -151,10 +51,15 @@ struct Trainer::State {
   State(const Config& config, std::shared_ptr<const io::Dataset> file,
         std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
+        ranks(options.ranks.get()),
         source(std::move(tasks)),
         data(std::move(file)),
-        assembly(
-            assemble(with_head_outputs(config, source->shape()), options.device, options.threads)) {
+        assembly(assemble(with_head_outputs(config, source->shape()),
+                          rank_device(options.device, ranks),
+                          rank_threads(options.threads, ranks))) {
+    options.progress = options.progress && leads();
+    check_ranks();
+    assembly.backend->set_ranks(options.ranks);
     check_fit(config, *assembly.network, *source);
     check_training_memory(assembly, source->shape());
     validating = config.train.validate_every > 0 && source->has(Split::validation);
@@ -186,8 +91,40 @@ struct Trainer::State {
       predictor_scheduler =
           std::make_unique<Scheduler>(*assembly.backend, *predictor, source->shape());
     }
+    check_shares();
     begin_memory();
     open_run();
+  }
+
+  /// Whether this rank writes the files and the messages of the run.
+  bool leads() const { return ranks == nullptr || ranks->rank() == 0; }
+  /// Whether this rank writes the run folder.
+  bool writes() const { return leads() && !options.run_folder.empty(); }
+
+  void check_ranks() const {
+    if (ranks == nullptr) return;
+    std::vector<RankFact> facts = {{"the version of kshot", std::string(version())},
+                                   {"the command", options.resume ? "a resume" : "a new run"}};
+    for (RankFact& fact : backend_facts(*assembly.backend)) facts.push_back(std::move(fact));
+    facts.push_back(
+        {"the checksum of the data file", data ? describe_data(*data).checksum : "none"});
+    facts.push_back({"the source of the tasks", source->describe()});
+    check_same(ranks, facts);
+    check_same_config(ranks, assembly.config);
+  }
+
+  /// The meta-batch is too small to give every rank tasks: this is not wrong, but a waste.
+  void check_shares() const {
+    if (ranks == nullptr || !options.progress) return;
+    const backend::TaskShares shares = scheduler->shares(assembly.config.train.meta_batch);
+    int idle = 0;
+    for (int r = 0; r < shares.size; ++r) idle += shares.count(r) == 0 ? 1 : 0;
+    if (idle == 0) return;
+    io::log_warning(fmt::format(
+        "{} of {} ranks have no tasks: train.meta_batch = {} makes {} blocks of {} tasks; expected "
+        "a larger meta-batch or fewer ranks",
+        idle, shares.size, shares.total, (shares.total + shares.unit - 1) / shares.unit,
+        shares.unit));
   }
 
   bool remembers() const { return !assembly.algorithm->memory().empty(); }
@@ -195,7 +132,8 @@ struct Trainer::State {
   TaskMemory::Layout memory_layout() const {
     const std::uint64_t tasks = source->training_tasks();
     return {assembly.algorithm->memory(), assembly.backend->precision(),
-            tasks > 0 ? tasks : static_cast<std::uint64_t>(assembly.config.train.meta_batch)};
+            tasks > 0 ? tasks : static_cast<std::uint64_t>(assembly.config.train.meta_batch),
+            ranks ? ranks->rank() : 0, ranks ? ranks->size() : 1};
   }
 
   /// The training tasks that there are. Their memory comes with the folder.
@@ -223,37 +161,61 @@ struct Trainer::State {
     }
     if (options.resume) {
       find_checkpoint(folder, "last");  // says what is missing before anything is made there
-      lock = std::make_unique<RunLock>(folder);
+      if (writes()) lock = std::make_unique<RunLock>(folder);
       const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
       Session session{.command = options.command, .resumed_at = checkpoint.state.step};
       if (data) {
         session.changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
       }
-      clean_run_folder(folder);
+      if (writes()) clean_run_folder(folder);
       load_parameters(assembly, checkpoint);
       optimizer->load(checkpoint);
       run = checkpoint.state;
-      if (remembers()) {
-        memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id,
-                                              run.step);
-      }
-      begin_records(session);
+      check_same(ranks, {{"the step of the checkpoint", std::to_string(run.step)}});
+      check_replicas(ranks, assembly.parameters, run.step);
+      if (remembers()) open_memory();
+      if (writes()) begin_records(session);
       return;
     }
-    lock = create_run_folder(folder);
+    if (writes()) lock = create_run_folder(folder);
     try {
+      if (ranks) ranks->barrier("the run folder");
       if (remembers()) {
-        run.run_id = new_run_id();
-        memory = std::make_unique<TaskMemory>(memory_layout(), folder / memory_file, run.run_id);
+        run.run_id = same_on_all(new_run_id());
+        run.store_ranks = memory_layout().ranks;
+        memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);
       }
       // Before all else: the disk can be written, and a run that is killed early can be resumed.
       save(last_checkpoint);
       writer.wait();
-      begin_records({.command = options.command});
+      if (writes()) begin_records({.command = options.command});
     } catch (...) {
-      discard_run();
+      if (writes()) discard_run();
       throw;
     }
+  }
+
+  /// What the tasks remember, as of the checkpoint. It was divided among as many ranks as the run
+  /// had before.
+  void open_memory() {
+    const TaskMemory::Layout layout = memory_layout();
+    const fs::path& folder = options.run_folder;
+    if (run.store_ranks != layout.ranks) {
+      if (writes()) {
+        TaskMemory::divide_again(layout, run.store_ranks, folder, run.run_id, run.step);
+      }
+      if (ranks) ranks->barrier("the division of the task store");
+      run.store_ranks = layout.ranks;
+    }
+    memory = std::make_unique<TaskMemory>(layout, folder, run.run_id, run.step);
+  }
+
+  /// Rank 0's text.
+  std::string same_on_all(const std::string& text) const {
+    if (ranks == nullptr) return text;
+    const Communicator::Bytes first = ranks->all_gather(
+        std::as_bytes(std::span(text.data(), text.size())), "the name of the run")[0];
+    return {reinterpret_cast<const char*>(first.data()), first.size()};
   }
 
   void begin_records(const Session& session) {
@@ -281,6 +243,23 @@ struct Trainer::State {
   /// Takes the state as it is now; it is brought to the host, and written, while the run goes on.
   void save(const char* name) {
     if (options.run_folder.empty()) return;
+    check_replicas(ranks, assembly.parameters, run.step);
+    // The run goes on from the last checkpoint: what the tasks remember must be there before it,
+    // and must not change until it is.
+    const bool remembered = memory && std::string_view(name) == last_checkpoint;
+    if (remembered) {
+      memory->sync();
+      if (ranks) ranks->barrier("the task store");
+    }
+    if (writes()) write(name);
+    if (!remembered) return;
+    if (writes()) writer.wait();
+    if (ranks) ranks->barrier("the checkpoint");
+    memory->commit(run.step);
+    if (writes()) TaskMemory::remove_others(options.run_folder, run.store_ranks);
+  }
+
+  void write(const char* name) {
     struct Values {
       std::string prefix;
       const ParameterGroup* group;
@@ -298,10 +277,6 @@ struct Trainer::State {
     const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
     for (std::size_t g = 0; g < groups.size(); ++g) take("", groups[g], *assembly.parameters[g]);
     optimizer->each_state(take);
-    // The run goes on from the last checkpoint: what the tasks remember must be there before it,
-    // and must not change until it is.
-    const bool remembered = memory && std::string_view(name) == last_checkpoint;
-    if (remembered) memory->sync();
     writer.submit([checkpoint, values = std::move(values), file = options.run_folder / name,
                    precision = assembly.backend->precision()] {
       for (const Values& v : values) {
@@ -309,9 +284,6 @@ struct Trainer::State {
       }
       checkpoint->write(file);
     });
-    if (!remembered) return;
-    writer.wait();
-    memory->commit(run.step);
   }
 
   /// One meta-step.
@@ -375,10 +347,13 @@ struct Trainer::State {
     }
     if (result.diverged > 0 && options.progress && !warned) {
       warned = true;
-      io::log_warning(fmt::format(
-          "step {}: {} of {} tasks diverged and were left out (first: task {}); the progress and "
-          "the metrics count them from here on",
-          run.step + 1, result.diverged, result.tasks, scheduler->diverged_tasks().front()));
+      const std::vector<std::uint32_t> known = scheduler->diverged_tasks();
+      io::log_warning(
+          fmt::format("step {}: {} of {} tasks diverged and were left out{}; the progress and the "
+                      "metrics count "
+                      "them from here on",
+                      run.step + 1, result.diverged, result.tasks,
+                      known.empty() ? "" : fmt::format(" (first: task {})", known.front())));
     }
   }
 
@@ -446,64 +421,11 @@ struct Trainer::State {
     return r;
   }
 
-  /// The validation episodes: same seed, same episodes, every time.
-  ValidationDetail validate() {
-    const Config& config = assembly.config;
+  ValidationDetail validate_now() {
     Scheduler& s = predictor_scheduler ? *predictor_scheduler : *scheduler;
-    PredictOptions predict;
-    predict.steps = assembly.algorithm->steps();
-    predict.samples = assembly.algorithm->samples();
-    predict.every_step = false;
-    const bool classify = is_classification(config);
-    const double noise = predictive_noise(assembly);
-    metrics::ClassificationMetrics classification;
-    metrics::RegressionMetrics regression;
-    ValidationDetail detail;
-    predict_episodes(s, assembly.parameters, *source, config.seed, Split::validation,
-                     config.train.validation_episodes, predict,
-                     [&](const EpisodePrediction& p) -> std::function<void()> {
-                       if (p.diverged) return [&] { ++detail.report.diverged; };
-                       const std::vector<double>& raw = p.outputs.back();
-                       const auto samples = static_cast<std::size_t>(predict.samples);
-                       if (classify) {
-                         const auto classes = static_cast<std::size_t>(p.outputs_n);
-                         std::vector<double> probabilities(raw.size() / samples);
-                         metrics::mean_softmax(raw, samples, static_cast<std::size_t>(p.rows),
-                                               classes, probabilities);
-                         const auto labels = p.query_labels();
-                         return [&classification, probabilities = std::move(probabilities),
-                                 target = std::vector<std::int32_t>(labels.begin(), labels.end()),
-                                 classes] {
-                           classification.add_episode(probabilities, target, classes);
-                         };
-                       }
-                       const auto values = p.query_values();
-                       std::vector<double> spread = p.std;
-                       if (spread.empty()) spread.assign(values.size(), noise);
-                       return [&regression, raw, samples, spread = std::move(spread),
-                               target = std::vector<double>(values.begin(), values.end())] {
-                         regression.add_episode(raw, samples, target, spread);
-                       };
-                     });
+    ValidationDetail detail = validate(s, assembly, *source);
     ValidationReport& r = detail.report;
     r.step = run.step;
-    metrics::Estimate decisive{};
-    if (classify) {
-      detail.accuracy = decisive = classification.accuracy();
-      detail.nll = classification.nll();
-      r.metric = "accuracy";
-    } else {
-      detail.mse = decisive = regression.mse();
-      if (regression.nll().count > 0) detail.nll = regression.nll();
-      r.metric = "mse";
-      if (config.loss.type == LossType::gaussian_nll) {
-        decisive = regression.nll();
-        r.metric = "nll";
-      }
-    }
-    r.value = decisive.mean;
-    r.half_width = decisive.half_width;
-    r.nll = detail.nll ? detail.nll->mean : nan;
     const bool higher = r.metric == "accuracy";
     r.best = std::isfinite(r.value) &&
              (!run.validated || (higher ? r.value > run.best.value : r.value < run.best.value));
@@ -550,6 +472,7 @@ struct Trainer::State {
   }
 
   TrainerOptions options;
+  Communicator* ranks;            ///< of options; null: this process alone
   std::unique_ptr<RunLock> lock;  ///< of the run folder
   std::shared_ptr<const EpisodeSource> source;
   std::shared_ptr<const io::Dataset> data;
@@ -587,19 +510,25 @@ Config located(const Config& config, const TrainerOptions& options) {
 }  // namespace
 
 Trainer::Trainer(const Config& given, TrainerOptions options) {
-  given.check();
-  const Config config = located(given, options);
-  const std::shared_ptr<const io::Dataset> data = open_data(config);
-  std::vector<Split> used = {Split::train};
-  if (config.train.validate_every > 0) used.push_back(Split::validation);
-  std::shared_ptr<const EpisodeSource> source = make_source(config, data, used);
-  state_ = std::make_unique<State>(config, data, std::move(source), std::move(options));
+  const std::shared_ptr<Communicator> ranks = options.ranks;
+  telling(ranks.get(), [&] {
+    given.check();
+    const Config config = located(given, options);
+    const std::shared_ptr<const io::Dataset> data = open_data(config);
+    std::vector<Split> used = {Split::train};
+    if (config.train.validate_every > 0) used.push_back(Split::validation);
+    std::shared_ptr<const EpisodeSource> source = make_source(config, data, used);
+    state_ = std::make_unique<State>(config, data, std::move(source), std::move(options));
+  });
 }
 
 Trainer::Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
                  TrainerOptions options) {
-  config.check();
-  state_ = std::make_unique<State>(config, nullptr, std::move(source), std::move(options));
+  const std::shared_ptr<Communicator> ranks = options.ranks;
+  telling(ranks.get(), [&] {
+    config.check();
+    state_ = std::make_unique<State>(config, nullptr, std::move(source), std::move(options));
+  });
 }
 
 Trainer::~Trainer() = default;
@@ -608,7 +537,7 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 
 TrainResult Trainer::run() {
   try {
-    return state_->train();
+    return telling(state_->ranks, [&] { return state_->train(); });
   } catch (...) {
     state_->writer.finish();  // the last checkpoint is there before anybody hears of the error
     if (state_->run.step == 0 && state_->lock && !state_->options.resume) state_->discard_run();
@@ -636,10 +565,19 @@ TrainResult Trainer::State::train() {
   const auto exhausted = [&] {
     return train.patience > 0 && run.validations_since_best >= train.patience;
   };
-  const auto out_of_time = [&] {
-    return train.time_limit > 0.0 && run.seconds >= train.time_limit;
+  // With ranks, whoever wants to stop tells all of them with the exchange of the next step, so that
+  // they stop after the same one. Rank 0's clock counts.
+  if (ranks) ranks->clear_flags();
+  const auto agreed = [this](bool mine, std::uint32_t flag) {
+    if (ranks == nullptr) return mine;
+    if (mine) ranks->raise(flag);
+    return (ranks->flags() & flag) != 0;
   };
-  const auto validate_now = [&] { take(validate(), before + seconds_since(start)); };
+  const auto out_of_time = [&] {
+    return agreed(leads() && train.time_limit > 0.0 && run.seconds >= train.time_limit, 1);
+  };
+  const auto asked = [&] { return agreed(options.stop && options.stop(), 2); };
+  const auto validate_and_take = [&] { take(validate_now(), before + seconds_since(start)); };
   while (true) {
     if (run.step >= steps) {
       result.reason = StopReason::steps;
@@ -653,7 +591,7 @@ TrainResult Trainer::State::train() {
       result.reason = StopReason::time_limit;
       break;
     }
-    if (options.stop && options.stop()) {
+    if (asked()) {
       result.reason = StopReason::asked;
       break;
     }
@@ -666,17 +604,18 @@ TrainResult Trainer::State::train() {
     speed_seconds += step_seconds;
     if (speed_seconds > 0.0) shown_speed = speed_tasks / speed_seconds;
     if (every(train.log_every)) report();
-    if (validating && every(train.validate_every)) validate_now();
+    if (validating && every(train.validate_every)) validate_and_take();
     if (every(train.checkpoint_every)) save(last_checkpoint);
     if (progress) progress->update(run.step, progress_text(done));
   }
   if (result.reason != StopReason::asked) {
     if (run.window.steps > 0) report();
     const bool stepped = std::isfinite(result.loss);
-    if (validating && stepped && validated_at != run.step) validate_now();
+    if (validating && stepped && validated_at != run.step) validate_and_take();
   }
   save(last_checkpoint);
   writer.wait();
+  if (ranks) ranks->barrier("the end of the training");  // the run folder is complete
   if (progress) progress->finish();
   result.step = run.step;
   result.seconds = run.seconds;

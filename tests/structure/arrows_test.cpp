@@ -21,6 +21,7 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"base", {}},
     {"io", {}},
     {"metrics", {}},
+    {"distributed", {}},
     {"kernels", {}},
     {"backend", {}},
     {"backend/reference", {"backend"}},
@@ -31,11 +32,12 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"config", {"episodes", "io"}},
     {"engine", {"algorithms", "backend", "config", "episodes", "io", "metrics"}},
     {"report", {"engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
-    {"bandit", {"report", "engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
+    {"bandit",
+     {"report", "engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
     {"python/src", {"bandit", "config", "engine", "io", "metrics"}},
     {"cli",
-     {"bandit", "report", "engine", "algorithms", "backend", "config", "episodes", "io",
-      "metrics"}},
+     {"bandit", "distributed", "report", "engine", "algorithms", "backend", "config", "episodes",
+      "io", "metrics"}},
 };
 
 // The one file that knows every backend: it makes them by name.

@@ -17,6 +17,7 @@
 #include "backend/cuda/cuda_vector.h"
 #include "backend/cuda/cuda_wave.h"
 #include "backend/cuda/memory.h"
+#include "backend/cuda/node_exchange.h"
 #include "kernels/compaction.h"
 #include "kernels/elementwise.h"
 #include "kernels/reduction.h"
@@ -136,13 +137,19 @@ class CudaBackend final : public backend::Backend {
   }
   std::size_t device_bytes() const override { return cuda::device_bytes().load(); }
   bool asynchronous() const override { return true; }
+  void set_ranks(std::shared_ptr<Communicator> ranks) override {
+    device_.activate();
+    exchange_ = ranks ? open_exchange(ranks) : nullptr;
+    Backend::set_ranks(std::move(ranks));
+  }
+  bool exchanges_on_device() const override { return exchange_ && exchange_->on_device(); }
   std::unique_ptr<backend::Reduction> reduction(std::span<const std::size_t> widths) override {
     device_.activate();
-    return std::make_unique<CudaReduction<T>>(device_, stream_, widths);
+    return std::make_unique<CudaReduction<T>>(device_, stream_, widths, exchange_);
   }
   std::unique_ptr<backend::Step> open_step() override {
     device_.activate();
-    return std::make_unique<CudaStep<T>>(device_, stream_);
+    return std::make_unique<CudaStep<T>>(device_, stream_, exchange_);
   }
 
   void assign(SharedVector& dst, const SharedVector& src) override {
@@ -291,6 +298,7 @@ class CudaBackend final : public backend::Backend {
   Arithmetic arithmetic_;
   std::string description_;
   SharedStreamPointer stream_;
+  std::shared_ptr<NodeExchange> exchange_;  ///< of ranks(); null: this process alone
   DeviceMemory<double> scratch_;
   std::mutex mutex_;  ///< workers open their waves at once
   std::vector<Planned> planned_;

@@ -1,5 +1,7 @@
 #include "backend/cuda/cuda_reduction.h"
 
+#include <algorithm>
+#include <bit>
 #include <stdexcept>
 
 #include "backend/cuda/cuda_step.h"
@@ -18,23 +20,80 @@ constexpr std::size_t counts = 3;
 
 template <class T>
 CudaReduction<T>::CudaReduction(const Device& device, SharedStreamPointer shared,
-                                std::span<const std::size_t> widths)
-    : device_(device), shared_(std::move(shared)), widths_(widths.begin(), widths.end()) {
+                                std::span<const std::size_t> widths,
+                                std::shared_ptr<NodeExchange> exchange)
+    : device_(device),
+      shared_(std::move(shared)),
+      widths_(widths.begin(), widths.end()),
+      exchange_(std::move(exchange)) {
   for (const std::size_t w : widths_) width_ += w;
   total_ = DeviceMemory<double>(width_ + counts);
 }
 
 template <class T>
-void CudaReduction<T>::begin(std::size_t waves, std::size_t tasks, backend::Step& step) {
+void CudaReduction<T>::lay_out(const backend::TaskShares& shares) {
+  struct Nothing {};
+  shares_ = shares;
+  const auto run_level = backend::run_level;
+  const std::size_t runs = (shares.total + run_tasks - 1) / run_tasks;
+  levels_ = std::bit_width(runs) + 1;
+  const std::size_t width = width_ + counts;
+  nodes_.reserve(2 * static_cast<std::size_t>(levels_) * width);
+  // The tree without its values: which nodes each rank has, and when two of them are added.
+  backend::TaskTree<Nothing> whole;
+  std::vector<std::int32_t> merges;
+  std::vector<std::size_t> nodes_of;
+  std::int32_t merged = 0;
+  const auto count_merge = [&](int, Nothing, Nothing) { ++merged; };
+  rows_.clear();
+  for (int r = 0; r < shares.size; ++r) {
+    backend::TaskTree<Nothing> own;
+    const std::int64_t first = static_cast<std::int64_t>(shares.first(r)) >> run_level;
+    for (std::size_t task = shares.first(r); task < shares.first(r + 1); task += run_tasks) {
+      own.push(0, task >> run_level, {}, [](int, Nothing, Nothing) {});
+    }
+    nodes_of.push_back(own.nodes().size());
+    for (const auto& node : own.nodes()) {
+      merged = 0;
+      whole.push(node.level, node.index, {}, count_merge);
+      merges.push_back(merged);
+      if (r != shares.rank) continue;
+      const auto index = static_cast<std::int64_t>(node.index);
+      const bool alone = index % 2 != 0 && ((index - 1) << node.level) < first;
+      rows_.push_back(alone ? levels_ + node.level : node.level);
+    }
+  }
+  merged = 0;
+  whole.close(count_merge);
+  if (!merges.empty()) merges.back() += merged;
+  most_rows_ = std::ranges::max(nodes_of);
+  places_.clear();
+  for (std::size_t r = 0; r < nodes_of.size(); ++r) {
+    for (std::size_t n = 0; n < nodes_of[r]; ++n) places_.push_back(r * most_rows_ + n);
+  }
+  all_rows_ = places_.size();
+  ordered_.reserve(all_rows_ * width);
+  if (exchange_) {
+    mine_.reserve(most_rows_ * width);
+    gathered_.reserve(most_rows_ * width * nodes_of.size());
+    shared_->get().clear(mine_.data(), most_rows_ * width);
+  }
+  merges_.reserve(merges.size());
+  shared_->get().to_device(merges_.data(), merges.data(), merges.size());
+}
+
+template <class T>
+void CudaReduction<T>::begin(std::size_t waves, const backend::TaskShares& shares,
+                             backend::Step& step) {
   device_.activate();
   queue_.begin(waves);
   ++steps_;
-  tasks_ = tasks;
-  flags_.reserve(tasks);
+  if (shares.unit % run_tasks != 0) throw std::logic_error("reduction: shares of part of a run");
+  if (!(shares == shares_)) lay_out(shares);
+  flags_.reserve(shares.total);
   figures_ = dynamic_cast<CudaStep<T>&>(step).at(&backend::StepFigures::loss);
   const Stream& stream = shared_->write();  // so that waves come after it
-  stream.clear(total_.data(), total_.size());
-  stream.clear(flags_.data(), tasks);
+  stream.clear(flags_.data(), shares.total);
 }
 
 template <class T>
@@ -54,7 +113,7 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
     throw std::logic_error("reduction: wrong number of blocks");
   }
   const std::size_t first = wave.global_first();
-  if (first + static_cast<std::size_t>(wave.count()) > tasks_) {
+  if (first + static_cast<std::size_t>(wave.count()) > shares_.total) {
     throw std::logic_error("reduction: more tasks than were said");
   }
   if (!partial.summed) {
@@ -65,6 +124,7 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
   partial.sums.reserve(most * width_);
   partial.counts.reserve(most * counts);
   partial.runs = (wave.count() + run_tasks - 1) / run_tasks;
+  partial.first_run = static_cast<std::int64_t>(first) / run_tasks;
   const Stream& stream = wave.stream();
   wave.follow_shared();
   std::int32_t* const flags = flags_.data() + first;
@@ -89,8 +149,11 @@ template <class T>
 void CudaReduction<T>::commit(Partial& partial) {
   const Stream& stream = shared_->get();
   stream.wait_for(*partial.summed);
-  add_runs(total_.data(), partial.sums.data(), partial.runs, width_, stream.get());
-  add_runs(total_.data() + width_, partial.counts.data(), partial.runs, counts, stream.get());
+  RunTree tree{nodes_.data(), width_ + counts, levels_,
+               static_cast<std::int64_t>(shares_.first()) / run_tasks};
+  push_runs(tree, partial.sums.data(), partial.first_run, partial.runs, width_, stream.get());
+  tree.nodes += width_;
+  push_runs(tree, partial.counts.data(), partial.first_run, partial.runs, counts, stream.get());
   stream.record(*partial.added);
   partial.step = steps_;
 }
@@ -101,6 +164,20 @@ void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   const Stream& stream = shared_->write();
+  const std::size_t width = width_ + counts;
+  double* const mine = exchange_ ? mine_.data() : ordered_.data();
+  for (std::size_t n = 0; n < rows_.size(); ++n) {
+    stream.copy(mine + n * width, nodes_.data() + static_cast<std::size_t>(rows_[n]) * width,
+                width);
+  }
+  if (exchange_) {
+    exchange_->all_gather(gathered_.data(), mine_.data(), most_rows_ * width, stream);
+    for (std::size_t n = 0; n < all_rows_; ++n) {
+      stream.copy(ordered_.data() + n * width, gathered_.data() + places_[n] * width, width);
+    }
+  }
+  fold_nodes(total_.data(), ordered_.data(), width, merges_.data(), static_cast<int>(all_rows_),
+             width, stream.get());
   const double* const totals = total_.data() + width_;
   axpy(figures_, 1.0, totals, counts, stream.get());
   std::size_t offset = 0;
@@ -116,8 +193,9 @@ template <class T>
 std::vector<std::uint32_t> CudaReduction<T>::diverged_tasks() const {
   device_.activate();
   const Stream& stream = shared_->get();
-  DeviceMemory<std::uint32_t> list(tasks_);
-  std::vector<std::uint32_t> tasks(set_indices(list.data(), flags_.data(), tasks_, stream.get()));
+  const std::size_t total = shares_.total;
+  DeviceMemory<std::uint32_t> list(total);
+  std::vector<std::uint32_t> tasks(set_indices(list.data(), flags_.data(), total, stream.get()));
   stream.to_host(tasks.data(), list.data(), tasks.size());
   return tasks;
 }

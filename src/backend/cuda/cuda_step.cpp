@@ -87,6 +87,7 @@ void CudaStep<T>::judge(const backend::StepRule& rule) {
 template <class T>
 backend::StepFigures CudaStep<T>::read() const {
   device_.activate();
+  if (exchange_) exchange_->wait(shared_->get());
   shared_->get().to_host(host_.data(), figures_.data(), 1);
   const StepFigures& f = host_.data()[0];
   return {f.loss,

@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/cuda_wave.h"
 #include "backend/cuda/graph.h"
+#include "backend/cuda/node_exchange.h"
 #include "backend/cuda/shared_stream.h"
 #include "kernels/step.h"
 
@@ -15,8 +16,13 @@ inline namespace KSHOT_PLATFORM {
 template <class T>
 class CudaStep final : public backend::Step {
  public:
-  CudaStep(const Device& device, SharedStreamPointer shared)
-      : device_(device), shared_(std::move(shared)), figures_(1), host_(1) {}
+  /// `exchange`: between ranks, in the step's work; null: there is none.
+  CudaStep(const Device& device, SharedStreamPointer shared, std::shared_ptr<NodeExchange> exchange)
+      : device_(device),
+        shared_(std::move(shared)),
+        exchange_(std::move(exchange)),
+        figures_(1),
+        host_(1) {}
 
   /// From the second time on as a graph, in which the waves' streams leave the shared one and come
   /// back to it. It is captured anew each time (docs/cuda.md says why), by this thread alone, so
@@ -38,6 +44,7 @@ class CudaStep final : public backend::Step {
 
   Device device_;
   SharedStreamPointer shared_;
+  std::shared_ptr<NodeExchange> exchange_;
   DeviceMemory<StepFigures> figures_;
   mutable HostMemory<StepFigures> host_;
   Event turn_;

@@ -1,0 +1,66 @@
+"""A model of the time of a training step against the number of GPUs.
+
+    bench/scale_model.py
+
+A step is t = tasks / ranks / speed + exchange, with speed in tasks per second of one GPU. The exchange is
+
+    to all     2 * latency * ceil(log2 ranks) + (ranks - 1) * bytes / bandwidth
+    in pieces  5 * latency * ceil(log2 ranks) + (ranks - 1) * 0.2 us
+               + 2 * bytes * (ranks - 1) / ranks / bandwidth
+
+The first is what NCCL does on the devices: a header between the hosts, then all nodes to all. The second
+is what the hosts do with vectors of 64 KiB and more (src/backend/tree_sum.h), and what the devices could
+do: pieces to their ranks, and the sums back.
+
+Latency and bandwidth are data sheets': NVLink 4 (450 GB/s per direction and GPU) for 8 GPUs of one
+machine, InfiniBand NDR (50 GB/s per port, 2 us with the library's own time) between machines. The
+speeds of one GPU are what docs/kernels.md expects of an H100. Nothing here was measured on a GPU.
+"""
+
+import math
+
+NVLINK = (5e-6, 450e9)  # seconds, bytes per second
+INFINIBAND = (2e-6 + 3e-6, 50e9)
+
+# name: tasks per second of one GPU, tasks of a meta-batch, numbers of the gradient
+CASES = {
+    "sinusoids, 8,192 tasks": (1.1e7, 8192, 1761),
+    "sinusoids, 262,144 tasks": (1.1e7, 262144, 1761),
+    "conv4-64, 512 tasks": (1.4e4, 512, 112_709),
+    "conv4-64, 16,384 tasks": (1.4e4, 16384, 112_709),
+    "LEO, 1,024 tasks": (5.0e5, 1024, 172_000),
+    "LEO, 131,072 tasks": (5.0e5, 131072, 172_000),
+}
+
+
+def exchange(ranks: int, numbers: int, pieces: bool) -> float:
+    if ranks == 1:
+        return 0.0
+    latency, bandwidth = NVLINK if ranks <= 8 else INFINIBAND
+    chain = latency * math.ceil(math.log2(ranks))
+    size = 8 * numbers
+    to_all = 2 * chain + (ranks - 1) * size / bandwidth
+    if not pieces:
+        return to_all
+    moved = 2 * size * (ranks - 1) / ranks / bandwidth
+    return min(to_all, 5 * chain + (ranks - 1) * 0.2e-6 + moved)
+
+
+def main() -> None:
+    counts = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    for pieces in (False, True):
+        print("in pieces where that is faster" if pieces else "all nodes to all")
+        print("| | " + " | ".join(str(c) for c in counts) + " |")
+        print("|---|" + "---:|" * len(counts))
+        for name, (speed, tasks, numbers) in CASES.items():
+            cells = []
+            for ranks in counts:
+                share = 16 * math.ceil(math.ceil(tasks / 16) / ranks)  # whole blocks of 16 tasks
+                time = min(tasks, share) / speed + exchange(ranks, numbers, pieces)
+                cells.append(f"{tasks / speed / time:.1f}")
+            print(f"| {name} | " + " | ".join(cells) + " |")
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+// The exchange by NCCL, which stays on the devices and can be a part of a graph.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "backend/cuda/node_exchange.h"
+#include "kshot/error.h"
+
+#if defined(KSHOT_HAS_NCCL)
+#include <nccl.h>
+
+#include <chrono>
+#include <thread>
+#endif
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace {
+
+#if defined(KSHOT_HAS_NCCL)
+
+void check(ncclResult_t result, const char* call) {
+  if (result == ncclSuccess || result == ncclInProgress) return;
+  throw DeviceError(fmt::format("{}: {}", call, ncclGetErrorString(result)));
+}
+
+class NcclExchange final : public NodeExchange {
+ public:
+  explicit NcclExchange(std::shared_ptr<Communicator> ranks) : ranks_(std::move(ranks)) {
+    ncclUniqueId id{};
+    if (ranks_->rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
+    const Communicator::Bytes first =
+        ranks_->all_gather(std::as_bytes(std::span(&id, 1)), "the name of NCCL's ranks")[0];
+    std::memcpy(&id, first.data(), sizeof id);
+    check(ncclCommInitRank(&comm_, ranks_->size(), id, ranks_->rank()), "ncclCommInitRank");
+  }
+  ~NcclExchange() override {
+    // Destroying waits for the other ranks, which may be gone.
+    if (ranks_->failed()) {
+      ncclCommAbort(comm_);
+    } else {
+      ncclCommDestroy(comm_);
+    }
+  }
+
+  void all_gather(double* all, const double* mine, std::size_t count,
+                  const Stream& stream) override {
+    check(ncclAllGather(mine, all, count, ncclFloat64, comm_, stream.get()), "ncclAllGather");
+  }
+  void wait(const Stream& stream) override {
+    const auto start = std::chrono::steady_clock::now();
+    while (true) {
+      ncclResult_t error = ncclSuccess;
+      check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
+      check(error, "ncclAllGather");
+      const cudaError_t state = cudaStreamQuery(stream.get());
+      if (state == cudaSuccess) break;
+      if (state != cudaErrorNotReady) cuda::check(state, "cudaStreamQuery");
+      cudaGetLastError();
+      const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+      if (waited.count() > ranks_->time_limit()) ranks_->give_up("NCCL's sums over tasks");
+      // Steps take some hundred microseconds: a sleep would be longer than many of them.
+      if (waited.count() < 0.01) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+      }
+    }
+    ncclResult_t error = ncclSuccess;
+    check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
+    check(error, "ncclAllGather");
+  }
+  bool on_device() const override { return true; }
+  const char* name() const override { return "NCCL"; }
+
+ private:
+  std::shared_ptr<Communicator> ranks_;
+  ncclComm_t comm_ = nullptr;
+};
+
+#endif
+
+}  // namespace
+
+std::shared_ptr<NodeExchange> open_exchange(std::shared_ptr<Communicator> ranks) {
+#if defined(KSHOT_HAS_NCCL)
+  constexpr bool built = true;
+#else
+  constexpr bool built = false;
+#endif
+#ifdef KSHOT_SIMT
+  constexpr bool usual = false;  // the emulated ranks may be threads, the stand-in wants processes
+#else
+  constexpr bool usual = built;
+#endif
+  const char* const wanted = std::getenv("KSHOT_EXCHANGE");
+  const std::string text = wanted ? wanted : "auto";
+  if (text != "auto" && text != "nccl" && text != "mpi") {
+    throw Error(fmt::format("KSHOT_EXCHANGE = \"{}\": expected auto, nccl or mpi", text));
+  }
+  if (text == "nccl" && !built) {
+    throw DeviceError("KSHOT_EXCHANGE = \"nccl\": this kshot was built without NCCL");
+  }
+#if defined(KSHOT_HAS_NCCL)
+  if (text == "nccl" || (text == "auto" && usual)) {
+    return std::make_shared<NcclExchange>(std::move(ranks));
+  }
+#else
+  static_cast<void>(usual);
+#endif
+  return exchange_by_host(std::move(ranks));
+}
+
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda

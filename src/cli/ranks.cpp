@@ -1,0 +1,58 @@
+#include "cli/ranks.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <span>
+
+#include "distributed/launch.h"
+#include "kshot/error.h"
+
+namespace kshot::cli {
+namespace {
+
+/// Of this process, once a command has asked.
+std::shared_ptr<Communicator>& current() {
+  static std::shared_ptr<Communicator> ranks;
+  return ranks;
+}
+
+}  // namespace
+
+std::shared_ptr<Communicator> command_ranks() {
+  current() = launched_ranks();
+  return current();
+}
+
+void expect_one_process(const char* command) {
+  const std::shared_ptr<Communicator> ranks = command_ranks();
+  if (ranks == nullptr) return;
+  throw Error(
+      fmt::format("{}: works in one process, but {} were started; train and evaluate can "
+                  "use several (KSHOT_RANKS=off: each process works for itself)",
+                  command, ranks->size()));
+}
+
+bool leads() {
+  if (current() != nullptr) return current()->rank() == 0;
+  const char* const wanted = std::getenv("KSHOT_RANKS");
+  if (wanted != nullptr && std::string(wanted) == "off") return true;
+  return detect_launch([](const char* name) { return std::getenv(name); }).rank == 0;
+}
+
+std::string same_on_all(const std::string& text) {
+  if (current() == nullptr) return text;
+  const Communicator::Bytes first =
+      current()->all_gather(std::as_bytes(std::span(text.data(), text.size())), "a text")[0];
+  return {reinterpret_cast<const char*>(first.data()), first.size()};
+}
+
+std::string settle(const std::string& message) {
+  Communicator* const ranks = current().get();
+  if (ranks == nullptr) return leads() ? message : std::string();
+  ranks->fail(message);
+  if (ranks->rank() != 0) return {};
+  return ranks->failure().empty() ? message : ranks->failure();
+}
+
+}  // namespace kshot::cli

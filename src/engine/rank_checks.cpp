@@ -1,0 +1,115 @@
+#include "engine/rank_checks.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "base/archive.h"
+#include "config/facts.h"
+#include "kshot/error.h"
+
+namespace kshot {
+
+template <class Archive>
+void fields(Archive& a, RankFact& f) {
+  a(f.name, f.value);
+}
+
+void check_same(Communicator* ranks, const std::vector<RankFact>& facts) {
+  if (ranks == nullptr) return;
+  std::vector<RankFact> mine = facts;
+  Pack pack;
+  pack(mine);
+  const std::vector<Communicator::Bytes> all = ranks->all_gather(pack.take(), "facts of the ranks");
+  std::vector<RankFact> first;
+  Unpack{all.front()}(first);
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    std::vector<RankFact> other;
+    Unpack{all[r]}(other);
+    const std::size_t n = std::min(first.size(), other.size());
+    for (std::size_t i = 0; i < n; ++i) {
+      if (first[i].name == other[i].name && first[i].value == other[i].value) continue;
+      throw Error(
+          fmt::format("rank {}: {} is {}, but rank 0 has {}; expected the same on all ranks", r,
+                      other[i].name, other[i].value, first[i].value));
+    }
+    if (first.size() != other.size()) {
+      throw Error(fmt::format("rank {}: runs another command than rank 0", r));
+    }
+  }
+}
+
+void check_same_config(Communicator* ranks, const Config& config) {
+  if (ranks == nullptr) return;
+  std::vector<RankFact> facts;
+  const std::string text = config.to_toml();
+  const std::vector<Communicator::Bytes> all = ranks->all_gather(
+      std::as_bytes(std::span(text.data(), text.size())), "configurations of the ranks");
+  const auto parsed = [&](std::size_t r) {
+    return Config::parse(std::string(reinterpret_cast<const char*>(all[r].data()), all[r].size()),
+                         fmt::format("configuration of rank {}", r));
+  };
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    for (const ConfigDifference& d : differences(parsed(0), parsed(r))) {
+      if (d.key == "data.path") continue;
+      throw Error(
+          fmt::format("rank {}: {} = {}, but rank 0 has {}; expected the same configuration "
+                      "on all ranks",
+                      r, d.key, d.second, d.first));
+    }
+  }
+}
+
+std::vector<RankFact> backend_facts(const backend::Backend& backend) {
+  const std::string kind = backend.name().substr(0, backend.name().find(':'));
+  std::string device = kind;
+  // The cpu backend says its instruction set first: "cpu, AVX-512 (16 floats a vector), 2 threads".
+  if (kind == "cpu") {
+    const std::string text = backend.description();
+    device = text.substr(0, text.rfind(", "));
+  }
+  return {{"the device", device},
+          {"the precision", backend.precision() == backend::Precision::f64 ? "f64" : "f32"}};
+}
+
+void check_replicas(Communicator* ranks, std::span<const backend::Shared> vectors,
+                    std::uint64_t step) {
+  if (ranks == nullptr) return;
+  std::uint64_t sum = 0xcbf29ce484222325u;  // FNV-1a over words
+  for (const backend::Shared& vector : vectors) {
+    std::vector<double> values(vector->size());
+    vector->download(values);
+    for (const double value : values) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, &value, sizeof word);
+      sum = (sum ^ word) * 0x100000001b3u;
+    }
+  }
+  const std::vector<Communicator::Bytes> all =
+      ranks->all_gather(std::as_bytes(std::span(&sum, 1)), "checksums of the parameters");
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    throw Error(fmt::format(
+        "rank {}: has other parameters than rank 0 after step {}: its machine computes other bits; "
+        "expected the same kind of machine for all ranks",
+        r, step));
+  }
+}
+
+std::string rank_device(const std::string& device, const Communicator* ranks) {
+  if (ranks == nullptr || device != "cuda") return device;
+  return fmt::format("cuda:{}", ranks->local_rank());
+}
+
+int rank_threads(int threads, const Communicator* ranks) {
+  if (ranks == nullptr || threads != 0) return threads;
+  const int usable = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const bool bound = usable < static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  return bound ? usable : std::max(1, usable / ranks->local_size());
+}
+
+}  // namespace kshot

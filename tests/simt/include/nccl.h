@@ -1,0 +1,40 @@
+// Stand-in for NCCL's header of this name: the collectives that the backend uses, between processes
+// of one machine, in the order of a stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+namespace kshot::simt::api {
+
+enum ncclResult_t : int {
+  ncclSuccess = 0,
+  ncclUnhandledCudaError = 1,
+  ncclSystemError = 2,
+  ncclInvalidArgument = 4,
+  ncclRemoteError = 6,
+  ncclInProgress = 7,
+};
+enum ncclDataType_t : int { ncclFloat64 = 8 };
+struct ncclUniqueId {
+  char internal[128];
+};
+struct Nccl;
+using ncclComm_t = Nccl*;
+
+const char* ncclGetErrorString(ncclResult_t result);
+ncclResult_t ncclGetVersion(int* version);
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
+/// Returns once every rank has called it.
+ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank);
+ncclResult_t ncclCommDestroy(ncclComm_t comm);
+ncclResult_t ncclCommAbort(ncclComm_t comm);
+/// What went wrong in a collective that was enqueued.
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error);
+ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
+                           ncclComm_t comm, cudaStream_t stream);
+
+}  // namespace kshot::simt::api
+
+using namespace kshot::simt::api;  // NOLINT(google-build-using-namespace)
