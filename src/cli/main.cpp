@@ -336,7 +336,11 @@ ranges such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true }. do
     sub->add_option("--device", sweep_.device, "What computes, as in kshot train")
         ->capture_default_str();
     add_set(sub, sweep_.set);
-    sub->callback([this] { status_ = run_sweep_command(sweep_); });
+    sub->callback([this] {
+      // Shards are started by srun too, each for itself.
+      if (sweep_.shard.empty()) expect_one_process("sweep");
+      status_ = run_sweep_command(sweep_);
+    });
   }
 
   void add_adapt() {
