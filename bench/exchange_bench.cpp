@@ -1,7 +1,7 @@
 // The cost of one exchange between ranks, as a training step makes it.
 //   mpirun -n 2 build/bench/exchange_bench
-// Prints, for vectors of 14 KB (sinusoids) to 1 MB (conv4-64), the median time of gathering the sums
-// of all ranks, and the same in pieces (all-to-all, then all-gather).
+// Prints, for vectors of 14 KB (sinusoids) to 1 MB (conv4-64), the median time of gathering the
+// sums of all ranks, and the same in pieces (all-to-all, then all-gather).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -37,8 +37,9 @@ int run() {
   const std::shared_ptr<Communicator> ranks = launched_ranks();
   if (!ranks) throw Error("exchange_bench: expected several ranks (mpirun -n 2 ...)");
   const bool leads = ranks->rank() == 0;
-  if (leads) fmt::print("{}\n{:>12} {:>16} {:>16}\n", ranks->describe(), "bytes", "all_gather us",
-                        "whole sum us");
+  if (leads)
+    fmt::print("{}\n{:>12} {:>16} {:>16}\n", ranks->describe(), "bytes", "all_gather us",
+               "whole sum us");
   const double nothing = median(400, [&] { ranks->barrier("nothing"); });
   if (leads) fmt::print("{:>12} {:>16.1f}\n", 0, nothing * 1e6);
   for (const std::size_t bytes : {std::size_t{14} << 10, std::size_t{64} << 10,
