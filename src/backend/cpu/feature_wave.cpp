@@ -173,13 +173,21 @@ void FeatureWave::to_block(const Rows& rows, const float* from, std::size_t stri
   }
 }
 
+bool FeatureWave::same_rows(const Rows& rows) {
+  const int whole = rows.first[1] - rows.first[0];
+  for (std::size_t t = 1; t + 1 < rows.first.size(); ++t) {
+    if (rows.first[t + 1] - rows.first[t] != whole) return false;
+  }
+  return true;
+}
+
 void FeatureWave::from_block(const Rows& rows, const float* from, std::size_t width, float* to,
                              std::size_t stride) const {
   const std::size_t lanes = count_of(capacity());
   const int most = &rows == rows_[0].get() ? shape_.support : shape_.query;
   const std::size_t run = in_lanes_ ? 0 : (width * count_of(most) + 63) / 64 * 64;
   const int whole = rows.first[1] - rows.first[0];
-  if (in_lanes_ && count_ == capacity() && rows.first.back() == whole * count_) {
+  if (in_lanes_ && count_ == capacity() && same_rows(rows)) {
     for (int r = 0; r < whole; ++r) {
       kernels_.transpose(to + count_of(r) * stride,
                          static_cast<std::ptrdiff_t>(count_of(whole) * stride),

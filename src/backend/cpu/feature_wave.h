@@ -92,6 +92,8 @@ class FeatureWave final : public CpuWave {
   /// back. Rows beyond a task's own are zero in the block.
   void to_block(const Rows& rows, const float* from, std::size_t stride, std::size_t width,
                 int most, float* to) const;
+  /// Whether all tasks have equally many rows.
+  static bool same_rows(const Rows& rows);
   void from_block(const Rows& rows, const float* from, std::size_t width, float* to,
                   std::size_t stride) const;
   /// Where element e of a task lies in a block: first + e * step.
