@@ -95,12 +95,13 @@ class Steps {
   std::vector<std::uint32_t> diverged_episodes(Spoil spoil) {
     source_.spoil = std::move(spoil);
     std::vector<std::uint32_t> found;
-    predict_episodes(scheduler_, parameters_, source_, 1, Split::test, tasks, options_,
+    predict_in_order(scheduler_, parameters_, source_, {1, Split::test, tasks}, 0, tasks, options_,
                      [&](const EpisodePrediction& p) -> std::function<void()> {
                        if (!p.diverged) return [] {};
                        const auto episode = static_cast<std::uint32_t>(p.episode);
                        return [&found, episode] { found.push_back(episode); };
-                     });
+                     },
+                     {});
     return found;
   }
 

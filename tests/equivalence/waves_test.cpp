@@ -69,7 +69,7 @@ Result run(const std::string& name, const Config& config, int tasks, int streams
     }
   }
   if (predicts) {  // so many waves that each worker gets one
-    scheduler.for_each_wave(parameters, *source, 5, Split::validation, 2 * tasks,
+    scheduler.for_each_wave(parameters, *source, 5, Split::validation, 0, 2 * tasks,
                             [&](TaskProgram& program, const TaskBatch&, int, int) {
                               program.predict({}, predict_options(config, *algorithm),
                                               [](int, int, backend::Block) {});
