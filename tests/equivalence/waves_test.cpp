@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <memory>
 #include <string>
 #include <utility>
@@ -57,8 +58,12 @@ Result run(const std::string& name, const Config& config, int tasks, int streams
     parameters.back()->upload(values);
     result.shared_bytes += 2 * scalar * values.size();  // and its gradient
   }
+  // The mean; and of the sum over tasks its nodes, two a level of the tree over runs of 16 tasks,
+  // one beside the others, and the root.
+  const auto runs = static_cast<std::size_t>((tasks + 15) / 16);
+  const std::size_t nodes = 2 * (static_cast<std::size_t>(std::bit_width(runs)) + 1) + 2;
   for (const std::size_t width : algorithm->gradient_widths()) {
-    result.shared_bytes += (scalar + sizeof(double)) * width;  // the mean, and its sum
+    result.shared_bytes += (scalar + nodes * sizeof(double)) * width;
   }
   for (std::uint64_t step = 0; step < 2; ++step) {
     result.losses.push_back(scheduler.step(parameters, *source, 5, step, tasks).loss);
