@@ -93,12 +93,9 @@ void by_own_row(const Pass& pass, int features, const RowExtent& rows, cudaStrea
 
 // ---- factors ----
 
-/// 0 for a task without rows: a mean over no rows adds nothing.
 template <class T>
 __device__ T scale_of(const TaskScale<T>& scale, int task) {
-  if (!scale.counts) return scale.factor;
-  const std::int32_t rows = scale.counts[task];
-  return rows > 0 ? scale.factor / static_cast<T>(rows) : T(0);
+  return scale.counts ? scale.factor / static_cast<T>(scale.counts[task]) : scale.factor;
 }
 
 // ---- sums ----

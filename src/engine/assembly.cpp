@@ -90,6 +90,14 @@ Assembly assemble(const Config& config, const std::string& device, int threads,
                  fmt::format("[network]: {} weights", a.network->size()));
   a.algorithm = make_algorithm(config, a.network);
   a.backend = backend::make_backend(device, threads, precision);
+  // Kernels divide by a task's number of rows.
+  if (config.algorithm == AlgorithmKind::abml && config.data.shots.least == 0 &&
+      config.inner.steps > 0 && a.backend->asynchronous()) {
+    throw Error(fmt::format(
+        "data.shots: tasks without support rows are not there on {} with algorithm = \"abml\"; "
+        "expected at least 1, or --device cpu",
+        a.backend->name()));
+  }
   std::size_t parameters = 0;
   for (const ParameterGroup& group : a.algorithm->groups()) parameters += group.size;
   require_memory(static_cast<double>(parameters) * (sizeof(double) + sizeof(float)),
