@@ -92,7 +92,7 @@ Assembly assemble(const Config& config, const std::string& device, int threads,
   a.backend = backend::make_backend(device, threads, precision);
   // Kernels divide by a task's number of rows.
   if (config.algorithm == AlgorithmKind::abml && config.data.shots.least == 0 &&
-      config.inner.steps > 0 && a.backend->asynchronous()) {
+      config.data.shots.most > 0 && a.backend->asynchronous()) {
     throw Error(fmt::format(
         "data.shots: tasks without support rows are not there on {} with algorithm = \"abml\"; "
         "expected at least 1, or --device cpu",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/backend.h"
 #include "engine/engine_cases.h"
 #include "support/class_files.h"
 #include "support/error_text.h"
@@ -186,6 +187,18 @@ TEST(RangesFromZero, AbmlTrainsItsPriorPredictive) {
       EXPECT_NEAR(losses[i], losses[i + 3], 1e-4 * (1.0 + std::abs(losses[i]))) << estimator;
     }
   }
+}
+
+TEST(RangesFromZero, AbmlIsRefusedThemWhereKernelsDivideByTheRows) {
+  const Config config = test::small_config("abml", {"data.shots=0,2"});
+  int refused = 0;
+  for (const backend::DeviceInfo& device : backend::list_devices()) {
+    if (!device.usable || (device.name != "simt" && !device.name.starts_with("cuda"))) continue;
+    EXPECT_THAT(error_text([&] { Trainer(config, {.device = device.name}); }),
+                HasSubstr("data.shots: tasks without support rows are not there on"));
+    ++refused;
+  }
+  if (refused == 0) GTEST_SKIP() << "no CUDA backend in this build";
 }
 
 TEST(RangesFromZero, AbmlEvaluatesThePriorAlone) {
