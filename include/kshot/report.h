@@ -24,7 +24,8 @@ struct ReportOptions {
   bool quick = false;
   /// Evaluate although the data file is not the one that the run was trained on.
   bool allow_changed_data = false;
-  /// As EvaluatorOptions::stop.
+  /// Is asked between pieces of work, as EvaluatorOptions::stop is. Once it says true, Stopped is
+  /// thrown.
   std::function<bool()> stop = {};
 };
 

@@ -235,7 +235,7 @@ class SharedLearner {
  private:
   Learner learner_;
   mutable std::mutex mutex_;
-  /// Of the call at work, which holds `mutex_`; else null.
+  /// Belongs to the call that holds `mutex_`; null while there is none.
   mutable Interruption* interruption_ = nullptr;
   ProcessGuard guard_;
 };

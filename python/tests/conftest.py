@@ -24,6 +24,18 @@ SMALL = {
     },
 }
 
+# A network of images with layers of every kind.
+LAYERS = [
+    {"type": "conv", "out": 4, "kernel": 3, "padding": 1},
+    {"type": "norm"},
+    {"type": "leaky_relu"},
+    {"type": "max_pool", "size": 2},
+    {"type": "conv", "out": 6, "kernel": 3, "stride": 2},
+    {"type": "tanh"},
+    {"type": "flatten"},
+    {"type": "linear", "out": 3},
+]
+
 
 def small(algorithm: str, **tables) -> dict:
     config = {"algorithm": algorithm, **SMALL, **tables}

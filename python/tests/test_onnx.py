@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import small, trained
+from conftest import LAYERS, small, trained
 
 import kshot
 
@@ -92,18 +92,6 @@ def images(runs):
 
 def pictures(rows):
     return np.random.default_rng(2).uniform(size=(rows, 1, 16, 16)).astype(np.float32)
-
-
-LAYERS = [
-    {"type": "conv", "out": 4, "kernel": 3, "padding": 1},
-    {"type": "norm"},
-    {"type": "leaky_relu"},
-    {"type": "max_pool", "size": 2},
-    {"type": "conv", "out": 6, "kernel": 3, "stride": 2},
-    {"type": "tanh"},
-    {"type": "flatten"},
-    {"type": "linear", "out": 3},
-]
 
 
 @pytest.mark.parametrize("statistics", ["batch", "support"])

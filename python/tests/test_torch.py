@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import small, trained
+from conftest import LAYERS, small, trained
 
 import kshot
 
@@ -37,18 +37,6 @@ def test_a_posterior(abml, task):
     assert outputs(kt.adapted(fitted), query).shape == (5, 1)
     with pytest.raises(ValueError, match="samples: expected at least 0"):
         kt.adapted(fitted, samples=-1)
-
-
-LAYERS = [
-    {"type": "conv", "out": 4, "kernel": 3, "padding": 1},
-    {"type": "norm"},
-    {"type": "leaky_relu"},
-    {"type": "max_pool", "size": 2},
-    {"type": "conv", "out": 6, "kernel": 3, "stride": 2},
-    {"type": "tanh"},
-    {"type": "flatten"},
-    {"type": "linear", "out": 3},
-]
 
 
 @pytest.mark.parametrize("statistics", ["batch", "support"])

@@ -50,7 +50,7 @@ struct WaveDemand {
   bool hessian_vectors = false;      ///< there are some
   bool hessian_gradients = false;    ///< and some give the gradient as well
   bool dropout = false;
-  // Of Wave::fused_descent, where there is one:
+  // These three say what Wave::fused_descent will be asked for. They are 0 where a wave has none.
   int descent_steps = 0;
   int descent_samples = 0;  ///< the most of any step; 0: of a point
   int descent_noise = 0;    ///< samples of all inner steps that are differentiated

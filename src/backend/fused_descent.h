@@ -28,10 +28,11 @@ struct Descent {
   std::span<const Block> rate_gradients;
 };
 
-/// The same for a Gaussian over weights, by samples of them (Estimator::weight): from theta = (mu,
-/// s), which is the prior p too, descent on the mean over samples of the scaled loss plus kl KL(q
-/// || p); then the mean over samples of the scaled loss of `outer_set`, with the support set as a
-/// set of its own after it where wanted, plus outer_kl KL(q || p), and its gradient by theta.
+/// A whole inner loop for a Gaussian over weights, by samples of them (Estimator::weight). It
+/// starts at theta = (mu, s), which is the prior p too, and descends on the mean over samples of
+/// the scaled loss plus kl KL(q || p). The objective after it is the mean over samples of the
+/// scaled loss of `outer_set` plus outer_kl KL(q || p); with and_support the support set follows as
+/// a set of its own. Its gradient is by theta.
 struct GaussianDescent {
   /// Noise of all samples and steps: drawn by key, whose inner step and sample are set, or a
   /// case's own arrays: those of task 0; step, task and sample strides.

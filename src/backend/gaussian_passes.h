@@ -45,9 +45,9 @@ class GaussianPasses {
   /// curvature adds.
   virtual void hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,
                               Block r_s);
-  /// That part, which needs no pass over the rows: r_s += a c * g_s * v_s, where g_s is the
-  /// gradient in s (of any number of samples at once) and c comes from the curvature of the sampled
-  /// weights (c = 1) or variances (c = 2) in s itself.
+  /// Adds what hessian_vector leaves out; it needs no pass over the rows. r_s += a c * g_s * v_s,
+  /// where g_s is the gradient in s, of one sample or summed over several. The sampled weights
+  /// (c = 1) or variances (c = 2) are themselves curved in s: c comes from there.
   virtual void curvature(Estimator estimator, double a, Block r_s, Block g_s, Block v_s);
   /// Forward only, as value().
   virtual void value(const GaussianPass& pass, Block loss, Block outputs,

@@ -15,9 +15,9 @@ class TaskVectors {
 
   /// A new per-task vector; lives as long as the wave. Contents are undefined.
   virtual Block block(std::size_t width) = 0;
-  /// The same for a vector of D network weights (or gradients, noise, ... of them), in whatever
-  /// order the backend keeps weights; uploads, downloads, shared vectors and reduction use the flat
-  /// order.
+  /// A new vector with one number per network weight, [D]: weights, their gradients or noise. The
+  /// backend keeps it in an order of its own. Uploads, downloads, shared vectors and the reduction
+  /// use the flat order of Network::parameters().
   virtual Block weights() = 0;
 
   // ---- algebra of per-task vectors; all arguments of one operation have the same width ----

@@ -32,9 +32,8 @@ class TreeSum {
   bool empty() const { return tree_.nodes().empty(); }
 
   void push(int level, std::uint64_t index, std::span<const T> values) {
-    Vector v = fresh(values.size());
-    for (std::size_t i = 0; i < values.size(); ++i) v[i] = static_cast<double>(values[i]);
-    tree_.push(level, index, std::move(v), combine());
+    push_pieces(level, index, values.size(),
+                [&](const auto& put) { put(0, values.size(), values.data()); });
   }
   /// A node of `width` elements that come piece by piece: each(put) calls put(first, count, T
   /// values).
@@ -61,7 +60,6 @@ class TreeSum {
     // In pieces, one per rank, the exchange grows with the vector and not with the ranks. Small
     // vectors go to all ranks at once, which takes one message less. Both give the same bits.
     const bool by_pieces = shares.size > 2 && width * sizeof(double) >= (std::size_t{64} << 10);
-    Vector root(width, 0.0);
     if (!by_pieces) {
       Vector mine;
       for (const auto& node : tree_.nodes()) {
@@ -92,6 +90,7 @@ class TreeSum {
     const Vector mine = this->root(own);
     const std::vector<Vector> whole =
         ranks.all_gather(std::span<const double>(mine), "sums over tasks");
+    Vector root(width, 0.0);
     std::size_t at = 0;
     for (const Vector& part : whole) {
       if (at + part.size() > width) throw std::logic_error("reduction: pieces of another size");

@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 
+#include "config/schema.h"
 #include "config/toml_text.h"
 #include "kshot/error.h"
 #include "kshot/random.h"
@@ -17,16 +18,9 @@ namespace {
 
 constexpr std::size_t most_runs = 100000;
 
-/// A number as short as it can be read back.
-std::string number_text(double value) {
-  std::string text = fmt::format("{}", value);
-  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
 /// A value as `--set` takes it, within single quotes of a shell too.
 std::string toml_value(const toml::node& node) {
-  if (const auto number = node.value_exact<double>()) return number_text(*number);
+  if (const auto number = node.value_exact<double>()) return schema::number_text(*number);
   if (const auto text = node.value_exact<std::string>()) {
     if (text->find_first_of("\"\\'\n\t\r") == std::string::npos) return "\"" + *text + "\"";
   }
@@ -42,9 +36,8 @@ std::string toml_value(const toml::node& node) {
 
 [[noreturn]] void refuse(const std::string& origin, const std::string& key) {
   throw Error(
-      fmt::format("{}: {}: expected a list of values such as [1, 2, "
-                  "5], or a range such as {{ low = 1e-4, high "
-                  "= 1e-2, log = true }}",
+      fmt::format("{}: {}: expected a list of values such as [1, 2, 5], or a range such as "
+                  "{{ low = 1e-4, high = 1e-2, log = true }}",
                   origin, key));
 }
 
@@ -138,12 +131,11 @@ std::string draw(const SweepAxis& axis, RandomStream& random) {
   if (axis.whole) {
     return fmt::format("{}", std::lround(std::clamp(std::round(value), axis.low, axis.high)));
   }
-  // Four digits are enough to tell values apart; a number with a fraction stays
-  // one.
+  // Four digits are enough to tell values apart. A number with a fraction keeps it.
   double short_value = 0.0;
   const std::string text = fmt::format("{:.4g}", value);
   std::from_chars(text.data(), text.data() + text.size(), short_value);
-  return number_text(std::clamp(short_value, axis.low, axis.high));
+  return schema::number_text(std::clamp(short_value, axis.low, axis.high));
 }
 
 }  // namespace
@@ -176,10 +168,9 @@ SweepSettings SweepSettings::parse(const std::string& text, const std::string& o
     } else if (key == "set" && node.is_table()) {
       add_axes(*node.as_table(), "", origin, s.axes);
     } else {
-      throw Error(
-          fmt::format("{}: unknown key \"{}\"; expected random, seed, "
-                      "halving, first_steps or [set]",
-                      origin, key));
+      throw Error(fmt::format(
+          "{}: unknown key \"{}\"; expected random, seed, halving, first_steps or [set]", origin,
+          key));
     }
   }
   return s;

@@ -169,6 +169,27 @@ float CpuWave::loss_constant() const {
                             (std::log(loss_.noise_std) + 0.5 * std::log(2.0 * std::numbers::pi)));
 }
 
+void CpuWave::upload(Block dst, const double* source, std::size_t stride) {
+  std::vector<float> values(storage(dst).width);
+  for (int t = 0; t < capacity(); ++t) {
+    // Places without a task repeat the last one.
+    const int task = batch_first_ + std::min(t, std::max(count_ - 1, 0));
+    const double* from = source + static_cast<std::size_t>(task) * stride;
+    std::transform(from, from + values.size(), values.begin(),
+                   [](double v) { return static_cast<float>(v); });
+    write(dst, t, values.data());
+  }
+}
+
+void CpuWave::download(Block src, std::span<double> values) const {
+  std::vector<float> flat(storage(src).width);
+  auto to = values.begin();
+  for (int t = 0; t < count_; ++t) {
+    read(src, t, flat.data());
+    to = std::ranges::copy(flat, to).out;
+  }
+}
+
 // ---- algebra ----
 
 void CpuWave::fill(Block dst, double value) {

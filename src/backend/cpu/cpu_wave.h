@@ -41,6 +41,8 @@ class CpuWave : public HostWave<float> {
   CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
           const WaveShape& shape);
 
+  void upload(Block dst, const double* source, std::size_t stride) override;
+  void download(Block src, std::span<double> values) const override;
   void fill(Block dst, double value) override;
   void copy(Block dst, Block src) override;
   void axpy(Block y, double a, Block x) override;

@@ -144,64 +144,61 @@ void FeatureWave::read_support(int task, int row, float* x, float* target) const
 
 void FeatureWave::put_targets(Set set, Block dst) {
   const Rows& here = rows_of(set);
-  to_block(here, here.target.data(), count_of(targets()), count_of(targets()), rows(set), at(dst));
+  to_block(here, here.target.data(), count_of(targets()), count_of(targets()), rows(set), dst);
 }
 
 void FeatureWave::to_block(const Rows& rows, const float* from, std::size_t stride,
-                           std::size_t width, int most, float* to) const {
+                           std::size_t width, int most, Block dst) {
   const std::size_t lanes = count_of(capacity());
-  const std::size_t run = in_lanes_ ? 0 : (width * count_of(most) + 63) / 64 * 64;
-  const int whole = rows.first[1] - rows.first[0];
-  if (in_lanes_ && count_ == capacity() && rows.first.back() == whole * count_ && whole == most) {
+  if (in_lanes_ && same_rows(rows) && rows.first[1] == most) {
     for (int r = 0; r < most; ++r) {
-      kernels_.transpose(to + count_of(r) * width * lanes, static_cast<std::ptrdiff_t>(lanes),
+      kernels_.transpose(at(dst) + count_of(r) * width * lanes, static_cast<std::ptrdiff_t>(lanes),
                          from + count_of(r) * stride,
-                         static_cast<std::ptrdiff_t>(count_of(whole) * stride), capacity(),
+                         static_cast<std::ptrdiff_t>(count_of(most) * stride), capacity(),
                          static_cast<int>(width));
     }
     return;
   }
-  for (int lane = 0; lane < capacity(); ++lane) {
-    const std::size_t t = count_of(std::min(lane, count_ - 1));
+  for (int task = 0; task < capacity(); ++task) {
+    const std::size_t t = count_of(std::min(task, count_ - 1));
     const int own = rows.first[t + 1] - rows.first[t];
     const float* row = from + count_of(rows.first[t]) * stride;
-    float* out = to + (in_lanes_ ? count_of(lane) : count_of(lane) * run);
-    const std::size_t step = in_lanes_ ? lanes : 1;
+    const Strides s = strides(dst, task);
+    float* out = at(dst) + s.first;
     for (int r = 0; r < most; ++r, row += stride) {
-      for (std::size_t e = 0; e < width; ++e, out += step) *out = r < own ? row[e] : 0.0f;
+      for (std::size_t e = 0; e < width; ++e, out += s.step) *out = r < own ? row[e] : 0.0f;
     }
   }
 }
 
-bool FeatureWave::same_rows(const Rows& rows) {
-  const int whole = rows.first[1] - rows.first[0];
-  for (std::size_t t = 1; t + 1 < rows.first.size(); ++t) {
-    if (rows.first[t + 1] - rows.first[t] != whole) return false;
+bool FeatureWave::same_rows(const Rows& rows) const {
+  if (count_ < capacity()) return false;
+  for (std::size_t t = 1; t < rows.first.size(); ++t) {
+    if (rows.first[t] - rows.first[t - 1] != rows.first[1]) return false;
   }
   return true;
 }
 
-void FeatureWave::from_block(const Rows& rows, const float* from, std::size_t width, float* to,
+void FeatureWave::from_block(const Rows& rows, Block src, std::size_t width, float* to,
                              std::size_t stride) const {
   const std::size_t lanes = count_of(capacity());
-  const int most = &rows == rows_[0].get() ? shape_.support : shape_.query;
-  const std::size_t run = in_lanes_ ? 0 : (width * count_of(most) + 63) / 64 * 64;
-  const int whole = rows.first[1] - rows.first[0];
-  if (in_lanes_ && count_ == capacity() && same_rows(rows)) {
+  if (in_lanes_ && same_rows(rows)) {
+    const int whole = rows.first[1];
     for (int r = 0; r < whole; ++r) {
       kernels_.transpose(to + count_of(r) * stride,
                          static_cast<std::ptrdiff_t>(count_of(whole) * stride),
-                         from + count_of(r) * width * lanes, static_cast<std::ptrdiff_t>(lanes),
+                         at(src) + count_of(r) * width * lanes, static_cast<std::ptrdiff_t>(lanes),
                          static_cast<int>(width), capacity());
     }
     return;
   }
-  for (std::size_t t = 0; t < count_of(count_); ++t) {
-    const float* in = from + (in_lanes_ ? t : t * run);
-    const std::size_t step = in_lanes_ ? lanes : 1;
+  for (int task = 0; task < count_; ++task) {
+    const std::size_t t = count_of(task);
+    const Strides s = strides(src, task);
+    const float* in = at(src) + s.first;
     for (int r = rows.first[t]; r < rows.first[t + 1]; ++r) {
       float* row = to + count_of(r) * stride;
-      for (std::size_t e = 0; e < width; ++e, in += step) row[e] = *in;
+      for (std::size_t e = 0; e < width; ++e, in += s.step) row[e] = *in;
     }
   }
 }
@@ -236,25 +233,6 @@ void FeatureWave::broadcast(Block dst, const SharedVector& src) {
   if (dst.id == gradient_.id) gradient_ = {};
   if (std::ranges::find(value_blocks_, dst.id) == value_blocks_.end()) {
     value_blocks_.push_back(dst.id);
-  }
-}
-
-void FeatureWave::upload(Block dst, const double* source, std::size_t stride) {
-  std::vector<float> values(storage(dst).width);
-  for (int t = 0; t < capacity(); ++t) {
-    const double* from = source + count_of(batch_first_ + std::min(t, count_ - 1)) * stride;
-    std::transform(from, from + values.size(), values.begin(),
-                   [](double v) { return static_cast<float>(v); });
-    write(dst, t, values.data());
-  }
-}
-
-void FeatureWave::download(Block src, std::span<double> values) const {
-  std::vector<float> flat(storage(src).width);
-  auto to = values.begin();
-  for (int t = 0; t < count_; ++t) {
-    read(src, t, flat.data());
-    to = std::ranges::copy(flat, to).out;
   }
 }
 
@@ -321,7 +299,7 @@ void FeatureWave::value(const Pass& pass, Block loss, Block outputs,
   forward(here, pass);
   if (!outputs) return;
   to_block(here, here.network.outputs(), count_of(here.network.out_stride()),
-           count_of(network_outputs_), rows(pass.set), at(outputs));
+           count_of(network_outputs_), rows(pass.set), outputs);
 }
 
 void FeatureWave::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
@@ -330,7 +308,7 @@ void FeatureWave::output_pullback(const Pass& pass, Block g_outputs, Block grad,
   forward(here, pass);
   require_gradient(grad);
   if (here.pulled) throw std::logic_error("a set's outputs are pulled back once into a gradient");
-  from_block(here, at(g_outputs), count_of(network_outputs_), here.g.data(),
+  from_block(here, g_outputs, count_of(network_outputs_), here.g.data(),
              count_of(here.network.out_stride()));
   here.network.backward(here.g.data(), false);
   here.pulled = true;
@@ -374,7 +352,7 @@ void FeatureWave::sum_valid(std::span<const Block> blocks, const char* diverged,
     std::fill_n(out, width, 0.0f);
     if (storage(b).weights) {
       require_gradient(b);
-      // As few products as there are runs of tasks that did not diverge.
+      // Tasks that stand side by side and did not diverge take one product together.
       for (int t = 0; t < count_;) {
         int last = t;
         while (last < count_ && !diverged[last]) ++last;

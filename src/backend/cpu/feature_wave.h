@@ -33,8 +33,6 @@ class FeatureWave final : public CpuWave {
 
   void fill(Block dst, double value) override;
   void broadcast(Block dst, const SharedVector& src) override;
-  void upload(Block dst, const double* source, std::size_t stride) override;
-  void download(Block src, std::span<double> values) const override;
   void read(Block src, int task, float* to) const override;
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;
@@ -91,11 +89,11 @@ class FeatureWave final : public CpuWave {
   /// From the rows' layout, [rows, stride] task after task, to that of a block [most, width], and
   /// back. Rows beyond a task's own are zero in the block.
   void to_block(const Rows& rows, const float* from, std::size_t stride, std::size_t width,
-                int most, float* to) const;
-  /// Whether all tasks have equally many rows.
-  static bool same_rows(const Rows& rows);
-  void from_block(const Rows& rows, const float* from, std::size_t width, float* to,
+                int most, Block dst);
+  void from_block(const Rows& rows, Block src, std::size_t width, float* to,
                   std::size_t stride) const;
+  /// Whether the wave is full and all its tasks have the same number of these rows.
+  bool same_rows(const Rows& rows) const;
   /// Where element e of a task lies in a block: first + e * step.
   struct Strides {
     std::size_t first, step;

@@ -151,26 +151,6 @@ void HeadWave::broadcast(Block dst, const SharedVector& src) {
   for (int t = 0; t < tasks; ++t) write(dst, t, host<float>(src).data());
 }
 
-void HeadWave::upload(Block dst, const double* source, std::size_t stride) {
-  std::vector<float> values(storage(dst).width);
-  for (int t = 0; t < count_; ++t) {
-    const double* from = source + static_cast<std::size_t>(batch_first_ + t) * stride;
-    std::transform(from, from + values.size(), values.begin(),
-                   [](double v) { return static_cast<float>(v); });
-    write(dst, t, values.data());
-  }
-}
-
-void HeadWave::download(Block src, std::span<double> values) const {
-  const std::size_t width = storage(src).width;
-  std::vector<float> flat(width);
-  for (int t = 0; t < count_; ++t) {
-    read(src, t, flat.data());
-    std::ranges::copy(
-        flat, values.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(t) * width));
-  }
-}
-
 void HeadWave::read(Block src, int task, float* to) const {
   if (src.id == shared_gradient_.id) return source_->sum(std::array{task}, to);
   const float* from = task_vector(src, task);

@@ -38,8 +38,6 @@ class HeadWave final : public CpuWave {
   void fill(Block dst, double value) override;
   void multiply_fold(Block y, double a, Block x1, Block x2) override;
   void broadcast(Block dst, const SharedVector& src) override;
-  void upload(Block dst, const double* source, std::size_t stride) override;
-  void download(Block src, std::span<double> values) const override;
   void read(Block src, int task, float* to) const override;
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;

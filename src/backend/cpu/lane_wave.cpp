@@ -115,25 +115,6 @@ class LaneWave final : public CpuWave {
   void broadcast(Block dst, const SharedVector& src) override {
     kernels_.broadcast(at(dst), host<float>(src).data(), src.size());
   }
-  void upload(Block dst, const double* source, std::size_t stride) override {
-    for (int lane = 0; lane < lanes_; ++lane) {
-      const double* from = source + task_of(lane) * stride;
-      const Strides s = strides(dst, lane);
-      float* out = at(dst) + s.first;
-      for (std::size_t e = 0; e < storage(dst).width; ++e) {
-        out[e * s.step] = static_cast<float>(from[e]);
-      }
-    }
-  }
-  void download(Block src, std::span<double> values) const override {
-    const float* from = at(src);
-    const std::size_t width = storage(src).width;
-    for (int lane = 0; lane < count_; ++lane) {
-      const Strides s = strides(src, lane);
-      double* to = values.data() + static_cast<std::size_t>(lane) * width;
-      for (std::size_t e = 0; e < width; ++e) to[e] = from[s.first + e * s.step];
-    }
-  }
   void read(Block src, int task, float* to) const override {
     const Strides s = strides(src, task);
     const float* from = at(src) + s.first;

@@ -107,19 +107,6 @@ class SingleWave final : public CpuWave {
     const AlignedFloats& values = placed(src);
     std::copy_n(values.data(), values.size(), at(dst));
   }
-  void upload(Block dst, const double* source, std::size_t stride) override {
-    const double* from = source + static_cast<std::size_t>(batch_first_) * stride;
-    float* to = at(dst);
-    const Storage& s = storage(dst);
-    for (std::size_t e = 0; e < s.width; ++e) {
-      to[s.weights ? place_[e] : e] = static_cast<float>(from[e]);
-    }
-  }
-  void download(Block src, std::span<double> values) const override {
-    const float* from = at(src);
-    const Storage& s = storage(src);
-    for (std::size_t e = 0; e < s.width; ++e) values[e] = from[s.weights ? place_[e] : e];
-  }
 
   void read(Block src, int /*task*/, float* to) const override {
     const Storage& s = storage(src);
