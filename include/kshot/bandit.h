@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "kshot/communicator.h"
+
 namespace kshot::bandit {
 
 /// One round of one trial, written by Environment::round.
@@ -48,6 +50,10 @@ struct Problem {
   std::uint64_t steps = 0;
   std::uint64_t seed = 0;  ///< for the agent's own random numbers
   int threads = 1;
+  /// Number of the first trial that this process plays, among the trials of all processes. Trial i
+  /// must not depend on which process plays it, so that its random numbers follow from
+  /// first_trial + i.
+  int first_trial = 0;
 };
 
 /// Rounds [first, first + count) of all trials.
@@ -87,8 +93,12 @@ class Agent {
   /// The rewards of the arms that were pulled, [trials, count].
   virtual void observe(const Rounds& rounds, std::span<const int> arms,
                        std::span<const double> rewards) = 0;
-  /// What a reader of the result should know, in one line; empty: nothing.
-  virtual std::string remark() const { return {}; }
+  /// How many decisions were no choice of the agent's own, since `begin`. `play` adds up those of
+  /// all processes.
+  virtual std::uint64_t failures() const { return 0; }
+  /// What a reader of the result should know, in one line; empty: nothing. `failures`: of all
+  /// trials.
+  virtual std::string remark(std::uint64_t /*failures*/) const { return {}; }
 };
 
 struct PlayOptions {
@@ -100,6 +110,9 @@ struct PlayOptions {
   /// Asked before every call of the agent, on the calling thread; `play` ends with kshot::Stopped
   /// once it says true. Empty: never.
   std::function<bool()> stop = {};
+  /// The processes that play together, each a part of the trials; null: this process alone. All get
+  /// the same result. The agents must use Problem::first_trial.
+  std::shared_ptr<Communicator> ranks = {};
 };
 
 /// Regret of a round: the largest mean of an arm less the mean of the arm that was pulled.
@@ -112,7 +125,7 @@ struct Result {
   /// Cumulative regret, mean over trials, after the numbers of rounds in `curve_steps`.
   std::vector<double> curve;
   std::vector<std::uint64_t> curve_steps;
-  double seconds = 0.0;  ///< of the agent: begin, choose and observe
+  double seconds = 0.0;  ///< of the agent: begin, choose and observe; the most of all processes
   std::string remark;    ///< Agent::remark at the end
 };
 

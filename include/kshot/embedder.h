@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "kshot/communicator.h"
 #include "kshot/config.h"
 #include "kshot/network.h"
 
@@ -77,10 +78,12 @@ struct EmbeddedFile {
 /// `kshot import arrays` reads. Nothing is at `output` before it is complete; a file is replaced
 /// there only if kshot wrote it and it is not `data`. Throws Error naming file and class: a file of
 /// tasks, rows of another size than the network's, features that are not finite, an output that
-/// cannot be written.
+/// cannot be written. With `ranks` the examples are divided among the ranks, each with an embedder
+/// of the same run; rank 0 writes, and all ranks return the same once the files are complete.
 EmbeddedFile embed_file(
     const Embedder& embedder, const std::filesystem::path& data,
     const std::filesystem::path& output,
-    const std::function<void(std::uint64_t done, std::uint64_t total)>& progress = {});
+    const std::function<void(std::uint64_t done, std::uint64_t total)>& progress = {},
+    const std::shared_ptr<Communicator>& ranks = {});
 
 }  // namespace kshot

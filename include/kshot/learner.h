@@ -113,10 +113,10 @@ class Learner {
                                         std::span<const float> query_x) const;
   /// Predictions of many tasks, in their order: wave by wave on all threads. Tasks may differ in
   /// their numbers of rows, and for closed-form heads in their numbers of classes. Task i draws its
-  /// posterior samples by its number i, so that its prediction does not depend on the other tasks;
-  /// task 0 has the samples of `predict`. `adapted` stays empty. A task that diverges is marked.
-  /// Throws Error that begins with "task i: " for rows that do not fit.
-  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks) const;
+  /// posterior samples by its number `first_number` + i, so that its prediction does not depend on
+  /// the other tasks; number 0 has the samples of `predict`. `adapted` stays empty. A task that
+  /// diverges is marked. Throws Error that begins with "task i: " for rows that do not fit.
+  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, int first_number = 0) const;
   /// Throws Error where a task's support rows do not fit, as predict does.
   void check(const SupportRows& support) const;
 

@@ -57,8 +57,9 @@ struct OodEvaluation {
 /// - "permute": the inputs of a row in another order, the same for all rows of a task,
 /// - "shift" or "shift=S": every input moved by S (2) times its range over the task's rows,
 /// - the path of another data file (.kshot), whose query rows are taken.
-/// The baselines of the options are not evaluated. Throws Error for a kind that does not fit the
-/// run's data.
+/// The baselines of the options are not evaluated. With EvaluatorOptions::ranks the episodes are
+/// divided among the ranks, and all ranks get the same result. Throws Error for a kind that does
+/// not fit the run's data.
 OodEvaluation evaluate_ood(const std::filesystem::path& run, const std::string& kind,
                            const EvaluatorOptions& options = {});
 

@@ -6,7 +6,13 @@
 #include <set>
 #include <utility>
 
+#include "backend/backend.h"
+#include "engine/calibration.h"
+#include "engine/checkpoint.h"
+#include "engine/rank_checks.h"
+#include "io/crc32c.h"
 #include "kshot/error.h"
+#include "kshot/version.h"
 
 namespace kshot::bandit {
 namespace {
@@ -33,17 +39,61 @@ std::vector<std::unique_ptr<Agent>> make_agents(const Settings& settings,
   return agents;
 }
 
-}  // namespace
+std::string text_checksum(const std::string& text) {
+  return fmt::format("crc32c:{:08x}", io::crc32c(text));
+}
 
-Results run_experiment(const Settings& settings, const ExperimentOptions& options) {
+/// Of the first trial's first rounds: other tables give others.
+std::string checksum(const Environment& environment, const Settings& settings) {
+  constexpr std::uint64_t rounds = 1000;
+  std::vector<float> context(static_cast<std::size_t>(environment.context_size()));
+  std::vector<double> rewards(static_cast<std::size_t>(environment.arms())), means(rewards.size());
+  std::string bytes;
+  for (std::uint64_t step = 0; step < rounds; ++step) {
+    environment.round(static_cast<std::uint64_t>(settings.seed), 0, step,
+                      {context, rewards, means});
+    bytes.append(reinterpret_cast<const char*>(context.data()), context.size() * sizeof(float));
+    bytes.append(reinterpret_cast<const char*>(rewards.data()), rewards.size() * sizeof(double));
+  }
+  return text_checksum(bytes);
+}
+
+/// Throws Error where the ranks do not play the same.
+void check_ranks(const Settings& settings, const std::vector<std::unique_ptr<Environment>>& all,
+                 const std::string& device, Communicator& ranks) {
+  std::vector<RankFact> facts = {
+      {"the version of kshot", std::string(version())},
+      {"the checksum of the configuration", text_checksum(settings.text)}};
+  for (const auto& environment : all) {
+    facts.push_back(
+        {fmt::format("the checksum of {}", environment->name()), checksum(*environment, settings)});
+  }
+  bool computes = false;
+  for (const Settings::AgentSettings& agent : settings.agents) {
+    if (agent.type != "run") continue;
+    computes = true;
+    facts.push_back(
+        {fmt::format("the checksum of {}", agent.run), file_checksum(find_checkpoint(agent.run))});
+  }
+  if (computes) {
+    const auto backend = backend::make_backend(device, 1);
+    for (RankFact& fact : backend_facts(*backend)) facts.push_back(std::move(fact));
+  }
+  check_same(&ranks, facts);
+}
+
+Results run(const Settings& settings, const ExperimentOptions& options) {
+  const std::string device = rank_device(options.device, options.ranks.get());
   const auto environments = settings.environments();
-  const auto agents = make_agents(settings, options.device);
+  const auto agents = make_agents(settings, device);
+  if (options.ranks) check_ranks(settings, environments, device, *options.ranks);
   const PlayOptions play_options{settings.trials,
                                  static_cast<std::uint64_t>(settings.steps),
                                  static_cast<std::uint64_t>(settings.seed),
                                  static_cast<std::uint64_t>(settings.last_steps),
                                  options.threads,
-                                 options.stop};
+                                 options.stop,
+                                 options.ranks};
   Results results{settings.trials,   play_options.steps, play_options.last_steps,
                   play_options.seed, options.device,     {}};
   for (const auto& environment : environments) {
@@ -57,6 +107,12 @@ Results run_experiment(const Settings& settings, const ExperimentOptions& option
     }
   }
   return results;
+}
+
+}  // namespace
+
+Results run_experiment(const Settings& settings, const ExperimentOptions& options) {
+  return telling(options.ranks.get(), [&] { return run(settings, options); });
 }
 
 }  // namespace kshot::bandit

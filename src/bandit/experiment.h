@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "bandit/results.h"
@@ -15,6 +16,9 @@ struct ExperimentOptions {
   /// Called after each agent has played in an environment.
   std::function<void(const Result&)> on_result = {};
   std::function<bool()> stop = {};  ///< as PlayOptions::stop
+  /// As PlayOptions::ranks. Throws Error on all ranks where they differ in the configuration, the
+  /// tables, the runs or the kind of device.
+  std::shared_ptr<Communicator> ranks = {};
 };
 
 /// Plays every agent in every environment. Throws Error where two agents have one name, and where a

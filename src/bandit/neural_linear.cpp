@@ -132,9 +132,8 @@ class NeuralLinear final : public TrialAgent {
     trials_.resize(static_cast<std::size_t>(problem_.trials));
     const auto features = static_cast<std::size_t>(options_.hidden.back());
     for (std::size_t t = 0; t < trials_.size(); ++t) {
-      RandomStream stream({.seed = problem_.seed,
-                           .purpose = Purpose::initialisation,
-                           .task = static_cast<std::uint32_t>(t)});
+      RandomStream stream(
+          {.seed = problem_.seed, .purpose = Purpose::initialisation, .task = number(t)});
       int width = problem_.context_size;
       for (const int h : options_.hidden) {
         trials_[t].layers.emplace_back(width, h, stream);
@@ -202,7 +201,7 @@ class NeuralLinear final : public TrialAgent {
     RandomStream stream({.seed = problem_.seed,
                          .purpose = Purpose::user,
                          .step = t.trained++,
-                         .task = static_cast<std::uint32_t>(trial),
+                         .task = number(trial),
                          .sample = 3});
     const auto rows = static_cast<std::size_t>(options_.batch);
     const auto width = static_cast<std::size_t>(problem_.context_size);

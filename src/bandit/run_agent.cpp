@@ -134,7 +134,7 @@ class RunAgent final : public Agent {
       const int count = std::min(capacity, rounds.trials - first);
       const TaskBatch batch = rows_of(rounds, first, count);
       TaskProgram& own = program(worker);
-      own.wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
+      own.wave().load(batch, 0, count, number(first));
       for (const EpisodePrediction& p : predict_wave(own, batch, first, count, context, predict)) {
         lost[wave] += p.diverged ? 1 : 0;
         decide(rounds, p, predict.samples, arms);
@@ -156,14 +156,19 @@ class RunAgent final : public Agent {
     }
   }
 
-  std::string remark() const override {
-    if (diverged_ == 0) return {};
+  std::uint64_t failures() const override { return diverged_; }
+  std::string remark(std::uint64_t failures) const override {
+    if (failures == 0) return {};
     return fmt::format(
         "{}: {} adaptations left the finite range; their rounds were decided at random", name(),
-        diverged_);
+        failures);
   }
 
  private:
+  /// A trial's number among those of all processes, for its random numbers.
+  std::uint32_t number(int trial) const {
+    return static_cast<std::uint32_t>(problem_.first_trial + trial);
+  }
   /// Programs for tasks of this shape, one per thread, made by the thread that uses it.
   void open(const TaskShape& shape) {
     if (!programs_.empty() && shape.support == shape_.support && shape.query == shape_.query) {
@@ -214,7 +219,7 @@ class RunAgent final : public Agent {
       RandomStream stream({.seed = problem_.seed,
                            .purpose = Purpose::user,
                            .step = rounds.first + static_cast<std::uint64_t>(i),
-                           .task = static_cast<std::uint32_t>(p.episode),
+                           .task = number(p.episode),
                            .sample = draw_part});
       int& arm = chosen[rounds.index(p.episode, i)];
       if (p.diverged) {
@@ -255,7 +260,7 @@ class RunAgent final : public Agent {
     RandomStream stream({.seed = problem_.seed,
                          .purpose = Purpose::user,
                          .step = step,
-                         .task = static_cast<std::uint32_t>(trial),
+                         .task = number(trial),
                          .sample = history_part});
     const std::size_t place = stream.below(static_cast<std::uint32_t>(h.seen));
     if (place >= most) return;

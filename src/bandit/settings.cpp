@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 #include <span>
+#include <sstream>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -313,7 +314,11 @@ Settings Settings::parse(const std::string& text, const std::string& origin,
                          const std::vector<std::string>& overrides) {
   toml::table table = read_toml(text, origin);
   for (const std::string& assignment : overrides) override_with(table, assignment);
-  return read_settings(table, origin);
+  Settings settings = read_settings(table, origin);
+  std::ostringstream written;
+  written << table;
+  settings.text = written.str();
+  return settings;
 }
 
 Settings Settings::load(const std::filesystem::path& file,

@@ -39,6 +39,7 @@ struct Settings {
     std::vector<std::string> set;  ///< changes to the run's configuration
   };
   std::vector<AgentSettings> agents;
+  std::string text;  ///< the configuration with the overrides in it, as TOML
 
   /// `overrides`: "steps=80000", "delta=[0.9]". Throws Error that names file, line and key.
   static Settings load(const std::filesystem::path& file,

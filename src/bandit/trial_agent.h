@@ -25,7 +25,7 @@ class TrialAgent : public Agent {
         RandomStream stream({.seed = problem_.seed,
                              .purpose = Purpose::user,
                              .step = rounds.first + static_cast<std::uint64_t>(i),
-                             .task = static_cast<std::uint32_t>(t)});
+                             .task = number(trial)});
         arms[rounds.index(t, i)] = choose_one(trial, rounds.context(t, i), stream);
       }
     });
@@ -53,6 +53,11 @@ class TrialAgent : public Agent {
                          RandomStream& stream) = 0;
   virtual void observe_one(std::size_t trial, std::span<const float> context, int arm,
                            double reward) = 0;
+
+  /// A trial's number among those of all processes, for its random numbers.
+  std::uint32_t number(std::size_t trial) const {
+    return static_cast<std::uint32_t>(problem_.first_trial) + static_cast<std::uint32_t>(trial);
+  }
 
   Problem problem_;
 

@@ -2,9 +2,13 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "bandit/experiment.h"
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -20,25 +24,32 @@ int run_bandit(const BanditArguments& a) {
     std::fputs(bandit::settings_reference().c_str(), stdout);
     return 0;
   }
+  const std::shared_ptr<Communicator> ranks = command_ranks();
   const bandit::Settings settings = bandit::Settings::load(a.config, a.set);
-  io::OutputFile file(a.out, io::OutputKind::bandit, {a.config});
-  io::OutputFile page(fs::path(a.out).replace_extension(".html"), io::OutputKind::page, {a.config});
+  std::optional<io::OutputFile> file, page;
+  if (leads()) {
+    const std::vector<fs::path> inputs = {a.config};
+    file.emplace(a.out, io::OutputKind::bandit, inputs);
+    page.emplace(fs::path(a.out).replace_extension(".html"), io::OutputKind::page, inputs);
+  }
   double seconds = 0.0;
   bandit::ExperimentOptions options;
   options.device = a.machine.device;
   options.threads = a.machine.threads;
+  options.ranks = ranks;
   options.on_result = [&](const bandit::Result& result) {
     seconds += result.seconds;
-    if (a.quiet) return;
+    if (a.quiet || !leads()) return;
     io::log_info(fmt::format("{}: {}, {:.1f} s", result.environment, result.agent, result.seconds));
   };
   const bandit::Results results = bandit::run_experiment(settings, options);
+  if (!leads()) return 0;
   std::fputs(results.table().c_str(), stdout);
-  file.write(results.to_json());
-  page.write(results.page());
+  file->write(results.to_json());
+  page->write(results.page());
   if (!a.quiet) {
-    io::log_info(fmt::format("{:.1f} s; written to {} and {}", seconds, file.path().string(),
-                             page.path().string()));
+    io::log_info(fmt::format("{:.1f} s; written to {} and {}", seconds, file->path().string(),
+                             page->path().string()));
   }
   return 0;
 }

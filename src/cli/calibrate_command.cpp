@@ -2,13 +2,17 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "cli/ranks.h"
 #include "engine/calibration.h"
 #include "io/log.h"
 
 namespace kshot::cli {
 
 int run_calibrate(const EvaluateArguments& a) {
-  const auto [c, file] = calibrate_run(a.run, evaluator_options(a), a.confidence);
+  EvaluatorOptions options = evaluator_options(a);
+  options.ranks = command_ranks();
+  const auto [c, file] = calibrate_run(a.run, options, a.confidence);
+  if (!leads()) return 0;
   fmt::print("{}, fitted on {} {} episodes (seed {}), {}\n", c.describe(), c.episodes - c.diverged,
              split_name(c.split), c.seed, c.source);
   fmt::print("NLL {:.4f}, calibrated {:.4f}\n", c.nll_before, c.nll_after);

@@ -6,9 +6,12 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "cli/ranks.h"
+#include "engine/rank_checks.h"
 #include "io/log.h"
 #include "kshot/embedder.h"
 #include "kshot/error.h"
@@ -16,9 +19,11 @@
 namespace kshot::cli {
 
 int run_embed(const EmbedArguments& a) {
+  const std::shared_ptr<Communicator> ranks = command_ranks();
+  const bool quiet = a.quiet || !leads();
   EmbedderOptions options;
-  options.device = a.machine.device;
-  options.threads = a.machine.threads;
+  options.device = rank_device(a.machine.device, ranks.get());
+  options.threads = rank_threads(a.machine.threads, ranks.get());
   options.overrides = a.set;
   options.allow_changed_data = a.allow_changed_data;
   const Embedder embedder(a.run, options);
@@ -29,13 +34,14 @@ int run_embed(const EmbedArguments& a) {
   }
   const auto start = std::chrono::steady_clock::now();
   std::optional<io::Progress> progress;
-  const EmbeddedFile result =
-      embed_file(embedder, data, a.out, [&](std::uint64_t done, std::uint64_t total) {
-        if (a.quiet) return;
-        if (!progress) progress.emplace(total, "examples");
-        progress->update(done);
-      });
+  const auto show = [&](std::uint64_t done, std::uint64_t total) {
+    if (quiet) return;
+    if (!progress) progress.emplace(total, "examples");
+    progress->update(done);
+  };
+  const EmbeddedFile result = embed_file(embedder, data, a.out, show, ranks);
   if (progress) progress->finish();
+  if (!leads()) return 0;
   fmt::print("{} features of {} examples of {}\n", result.features, result.rows, data);
   for (const auto& file : result.files) fmt::print("written to {}\n", file.string());
   if (!a.quiet) {

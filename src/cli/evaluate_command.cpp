@@ -108,7 +108,7 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
 }
 
 int evaluate_out_of_distribution(const EvaluateArguments& a) {
-  EvaluatorOptions options = evaluator_options(a);
+  EvaluatorOptions options = options_with_ranks(a);
   if (!a.shots.empty()) {
     const std::vector<int> shots = shots_of(a.shots);
     if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
@@ -116,16 +116,20 @@ int evaluate_out_of_distribution(const EvaluateArguments& a) {
   }
   const fs::path out = output_of(a, report::ood_file);
   const fs::path plot = fs::path(out).replace_extension(".html");
-  io::OutputFile file(out, io::OutputKind::evaluation);
-  io::OutputFile page(plot, io::OutputKind::page);
+  std::optional<io::OutputFile> file, page;
+  if (leads()) {
+    file.emplace(out, io::OutputKind::evaluation);
+    page.emplace(plot, io::OutputKind::page);
+  }
   std::vector<OodEvaluation> all;
   for (const std::string& kind : a.ood) all.push_back(evaluate_ood(a.run, kind, options));
+  if (!leads()) return 0;
   report::Report charts;
   charts.title = fmt::format("{}: out of distribution", report::method_name(all.front().algorithm));
   for (const OodEvaluation& e : all) fmt::print("{}{}", &e == &all.front() ? "" : "\n", e.table());
   charts.charts = report::ood_charts(all);
-  file.write(ood_to_json(all));
-  page.write(report::render(charts));
+  file->write(ood_to_json(all));
+  page->write(report::render(charts));
   if (!a.quiet) io::log_info(fmt::format("written to {} and {}", out.string(), plot.string()));
   return 0;
 }
@@ -156,11 +160,8 @@ EvaluatorOptions evaluator_options(const EvaluateArguments& a) {
 }
 
 int run_evaluate(const EvaluateArguments& a) {
-  if (!a.ood.empty()) {
-    expect_one_process("evaluate --ood");
-    return evaluate_out_of_distribution(a);
-  }
   command_ranks();
+  if (!a.ood.empty()) return evaluate_out_of_distribution(a);
   const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
   if (shots.size() > 1) return evaluate_list(a, shots);
   const fs::path out = output_of(a, "evaluation.json");

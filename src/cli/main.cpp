@@ -264,10 +264,7 @@ quantiles for prediction sets and intervals (--level). docs/uncertainty.md says 
     add_set(sub, calibrate_.set);
     add_changed_data(sub, calibrate_.allow_changed_data);
     add_machine(sub, calibrate_.machine);
-    sub->callback([this] {
-      expect_one_process("calibrate");
-      status_ = run_calibrate(calibrate_);
-    });
+    sub->callback([this] { status_ = run_calibrate(calibrate_); });
   }
 
   void add_bandit() {
@@ -288,10 +285,7 @@ agents and environments of one's own: docs/bandits.md.)");
     sub->add_option("--out", bandit_.out, "JSON file")->type_name("FILE")->capture_default_str();
     add_set(sub, bandit_.set);
     add_machine(sub, bandit_.machine);
-    sub->callback([this] {
-      expect_one_process("bandit");
-      status_ = run_bandit(bandit_);
-    });
+    sub->callback([this] { status_ = run_bandit(bandit_); });
   }
 
   void add_sweep() {
@@ -438,10 +432,7 @@ of the run's data file (data.path): an example's features depend on nothing besi
     sub->add_flag("--quiet", embed_.quiet, "No progress, no messages");
     add_changed_data(sub, embed_.allow_changed_data);
     add_machine(sub, embed_.machine);
-    sub->callback([this] {
-      expect_one_process("embed");
-      status_ = run_embed(embed_);
-    });
+    sub->callback([this] { status_ = run_embed(embed_); });
   }
 
   void add_report() {
@@ -620,6 +611,7 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
       throw kshot::Error("cannot write to standard output");
     }
+    kshot::cli::end_together();
     return status;
   } catch (const kshot::Error& error) {
     return kshot::cli::end_with(error.what(), kshot::cli::error_status);

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "distributed/launch.h"
+#include "io/log.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -21,15 +22,21 @@ std::shared_ptr<Communicator>& current() {
 
 std::shared_ptr<Communicator> command_ranks() {
   current() = launched_ranks();
+  if (!leads()) io::set_log_level(io::LogLevel::off);
   return current();
+}
+
+void end_together() {
+  if (current() != nullptr && !current()->failed()) current()->barrier("the end of the command");
 }
 
 void expect_one_process(const char* command) {
   const std::shared_ptr<Communicator> ranks = command_ranks();
   if (ranks == nullptr) return;
   throw Error(
-      fmt::format("{}: works in one process, but {} were started; train and evaluate can "
-                  "use several (KSHOT_RANKS=off: each process works for itself)",
+      fmt::format("{}: works in one process, but {} were started; train, evaluate, calibrate, "
+                  "embed and bandit can use several (KSHOT_RANKS=off: each process works for "
+                  "itself)",
                   command, ranks->size()));
 }
 

@@ -8,8 +8,11 @@
 
 namespace kshot::cli {
 
-/// launched_ranks(), for a command whose work can be divided.
+/// launched_ranks(), for a command whose work can be divided. From then on only rank 0 logs.
 std::shared_ptr<Communicator> command_ranks();
+/// Waits at the end of a command for all ranks, so that an error of one, such as an output that
+/// rank 0 cannot write, is an error of all.
+void end_together();
 /// Throws Error where the program was started as several ranks: `command` works in one process.
 void expect_one_process(const char* command);
 /// Whether this process prints results and messages: it is alone, or rank 0.

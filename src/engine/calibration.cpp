@@ -7,9 +7,11 @@
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <system_error>
 
 #include "engine/checkpoint.h"
+#include "engine/rank_checks.h"
 #include "io/atomic_file.h"
 #include "io/crc32c.h"
 #include "io/json_text.h"
@@ -291,11 +293,16 @@ void RunCalibration::stretch(std::span<double> values, std::size_t samples_n) co
 WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& options,
                                  double confidence) {
   Evaluator evaluator(run, options);
-  io::OutputFile file(find_checkpoint(run).parent_path() / calibration_file,
-                      io::OutputKind::calibration);
-  WrittenCalibration result{evaluator.calibrate(confidence), file.path()};
-  file.write(result.calibration.to_json());
-  return result;
+  Communicator* const ranks = options.ranks.get();
+  return telling(ranks, [&] {
+    const fs::path path = find_checkpoint(run).parent_path() / calibration_file;
+    std::optional<io::OutputFile> file;
+    if (ranks == nullptr || ranks->rank() == 0) file.emplace(path, io::OutputKind::calibration);
+    WrittenCalibration result{evaluator.calibrate(confidence), path};
+    if (file) file->write(result.calibration.to_json());
+    if (ranks != nullptr) ranks->barrier("the calibration file");
+    return result;
+  });
 }
 
 }  // namespace kshot

@@ -41,7 +41,8 @@ struct WrittenCalibration {
   std::filesystem::path file;
 };
 /// Calibrates a run on the episodes that `options` name and writes the file that
-/// RunCalibration::read looks for. That the file can be written is checked before any work.
+/// RunCalibration::read looks for. That the file can be written is checked before any work. With
+/// EvaluatorOptions::ranks all ranks get the result, and rank 0 writes the file.
 WrittenCalibration calibrate_run(const std::filesystem::path& run, const EvaluatorOptions& options,
                                  double confidence = 0.95);
 

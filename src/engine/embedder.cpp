@@ -14,6 +14,8 @@
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
+#include "engine/divided_work.h"
+#include "engine/rank_checks.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
 #include "io/dataset.h"
@@ -390,52 +392,116 @@ std::unique_ptr<FeatureSink> make_sink(const fs::path& output, const Embedder& e
   return std::make_unique<DataFileSink>(output, embedder, data);
 }
 
-}  // namespace
+/// All that ranks exchange at once: 64 MiB of features on each of them, or 16 rows per rank.
+std::size_t rows_per_exchange(const Embedder& embedder, const Communicator& ranks) {
+  const auto size = static_cast<std::size_t>(ranks.size());
+  const std::size_t row = static_cast<std::size_t>(embedder.network().outputs()) * sizeof(float);
+  const std::size_t fit = (std::size_t{64} << 20) / row / size;
+  return size *
+         std::clamp<std::size_t>(fit, 16, std::max<std::size_t>(16, embedder.preferred_rows()));
+}
 
-EmbeddedFile embed_file(const Embedder& embedder, const fs::path& data, const fs::path& output,
-                        const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+/// Hands rows of features on to where they go, and says where one is not finite.
+class FeatureRows {
+ public:
+  FeatureRows(FeatureSink* sink, const io::Dataset& data, std::size_t width)
+      : sink_(sink), data_(data), width_(width), group_(data.header().groups.begin()) {}
+  /// rows: [n, width].
+  void add(std::span<const float> rows) {
+    for (; !rows.empty(); rows = rows.subspan(width_)) {
+      const std::span<const float> row = rows.first(width_);
+      if (in_group_ == 0 && sink_ != nullptr) sink_->begin_class(*group_);
+      if (!std::ranges::all_of(row, [](float v) { return std::isfinite(v); })) {
+        throw Error(
+            fmt::format("{}: class '{}', example {}: the network gives features that are "
+                        "not finite",
+                        data_.path().string(), group_->name, in_group_));
+      }
+      if (sink_ != nullptr) sink_->add(row);
+      ++done_;
+      if (++in_group_ == group_->rows) {
+        ++group_;
+        in_group_ = 0;
+      }
+    }
+  }
+  std::uint64_t done() const { return done_; }
+
+ private:
+  FeatureSink* sink_;  ///< null on a rank that does not write
+  const io::Dataset& data_;
+  std::size_t width_;
+  std::vector<io::Group>::const_iterator group_;
+  std::uint64_t in_group_ = 0, done_ = 0;
+};
+
+EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::path& output,
+                   const std::function<void(std::uint64_t, std::uint64_t)>& progress,
+                   Communicator* ranks) {
   const std::shared_ptr<const io::Dataset> file = open_classes(data, embedder.network());
   const io::DatasetHeader& header = file->header();
-  if (!embedder.preprocessing().empty() &&
+  if (ranks != nullptr) {
+    std::vector<RankFact> facts =
+        work_facts("embed", embedder.device(), describe_data(*file).checksum);
+    // The path of the checkpoint may differ between machines.
+    const std::string text = embedder.describe();
+    facts.push_back({"the run", text.substr(text.rfind(" after ") + 1)});
+    check_same(ranks, facts);
+    check_same_config(ranks, embedder.config());
+  }
+  const bool leads = ranks == nullptr || ranks->rank() == 0;
+  if (leads && !embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
     io::log_warning(fmt::format(
         "{}: its examples were not prepared as those the network was trained on (kshot inspect)",
         data.string()));
   }
-  const std::unique_ptr<FeatureSink> sink = make_sink(output, embedder, *file);
+  const std::unique_ptr<FeatureSink> sink = leads ? make_sink(output, embedder, *file) : nullptr;
   const auto inputs = static_cast<std::size_t>(embedder.network().input().size());
   const auto features = static_cast<std::size_t>(embedder.network().outputs());
   const std::uint64_t total = header.rows();
-  const std::size_t most = embedder.preferred_rows();
+  const std::size_t at_once =
+      ranks != nullptr ? rows_per_exchange(embedder, *ranks) : embedder.preferred_rows();
+  FeatureRows rows(sink.get(), *file, features);
   std::vector<float> x;
-  auto group = header.groups.begin();
-  std::uint64_t in_group = 0;
-  for (std::uint64_t first = 0; first < total; first += most) {
-    const std::size_t count = std::min<std::uint64_t>(most, total - first);
+  const auto work = [&](std::size_t first, std::size_t count, const auto& put) {
     x.resize(count * inputs);
     for (std::size_t i = 0; i < count; ++i) {
       file->read(first + i, std::span(x).subspan(i * inputs, inputs));
     }
     file->check();
-    const std::vector<float> y = embedder.embed(x);
-    for (std::size_t i = 0; i < count; ++i) {
-      if (in_group == 0) sink->begin_class(*group);
-      const std::span<const float> row = std::span(y).subspan(i * features, features);
-      if (!std::ranges::all_of(row, [](float v) { return std::isfinite(v); })) {
-        throw Error(
-            fmt::format("{}: class '{}', example {}: the network gives features that are "
-                        "not finite",
-                        data.string(), group->name, in_group));
-      }
-      sink->add(row);
-      if (++in_group == group->rows) {
-        ++group;
-        in_group = 0;
-      }
-    }
-    if (progress) progress(first + count, total);
+    put(embedder.embed(x));
+  };
+  divide_work<std::vector<float>>(
+      ranks, {static_cast<std::size_t>(total), at_once, backend::run_tasks, "features"}, work,
+      [&](const std::vector<float>& y) {
+        rows.add(y);
+        if (progress) progress(rows.done(), total);
+      });
+  EmbeddedFile result{.rows = total, .features = static_cast<int>(features), .files = {}};
+  if (sink) result.files = sink->commit();
+  if (ranks == nullptr) return result;
+  Pack names;
+  for (const fs::path& path : result.files) {
+    std::string name = path.string();
+    names(name);
   }
-  return {.rows = total, .features = static_cast<int>(features), .files = sink->commit()};
+  const auto all = ranks->all_gather(names.take(), "the files of features");
+  result.files.clear();
+  for (Unpack of(all.front()); !of.done();) {
+    std::string name;
+    of(name);
+    result.files.emplace_back(name);
+  }
+  return result;
+}
+
+}  // namespace
+
+EmbeddedFile embed_file(const Embedder& embedder, const fs::path& data, const fs::path& output,
+                        const std::function<void(std::uint64_t, std::uint64_t)>& progress,
+                        const std::shared_ptr<Communicator>& ranks) {
+  return telling(ranks.get(), [&] { return embed(embedder, data, output, progress, ranks.get()); });
 }
 
 }  // namespace kshot

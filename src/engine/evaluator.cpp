@@ -24,7 +24,6 @@
 #include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
-#include "kshot/version.h"
 #include "metrics/metrics.h"
 
 namespace kshot {
@@ -212,6 +211,11 @@ struct Evaluator::State {
     options.progress = options.progress && (ranks == nullptr || ranks->rank() == 0);
     assembly = assemble(with_head_outputs(prediction_config(config), source->shape()),
                         rank_device(options.device, ranks), rank_threads(options.threads, ranks));
+    if (options.calibrated) {
+      calibration = RunCalibration::read(checkpoint.path);
+      const PredictOptions predict = predict_options(config, *assembly.algorithm);
+      calibration->check_fit(predict.steps, predict.samples);
+    }
     check_ranks();
     assembly.backend->set_ranks(options.ranks);
     check_fit(config, *assembly.network, *source);
@@ -221,23 +225,18 @@ struct Evaluator::State {
     if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
-    if (options.calibrated) {
-      calibration = RunCalibration::read(checkpoint.path);
-      const PredictOptions predict = predict_options(config, *assembly.algorithm);
-      calibration->check_fit(predict.steps, predict.samples);
-    }
   }
 
   void check_ranks() const {
     Communicator* const ranks = options.ranks.get();
     if (ranks == nullptr) return;
-    std::vector<RankFact> facts = {
-        {"the version of kshot", std::string(version())},
-        {"the command", split_name(options.split)},
-        {"the step of the checkpoint", std::to_string(checkpoint.state.step)}};
+    std::vector<RankFact> facts =
+        work_facts(split_name(options.split), device_text(*assembly.backend),
+                   data ? describe_data(*data).checksum : "none");
+    facts.push_back({"the step of the checkpoint", std::to_string(checkpoint.state.step)});
+    facts.push_back({"the evaluation of baselines", options.baselines ? "on" : "off"});
+    facts.push_back({"the calibration", calibration ? calibration->describe() : "none"});
     for (RankFact& fact : backend_facts(*assembly.backend)) facts.push_back(std::move(fact));
-    facts.push_back(
-        {"the checksum of the data file", data ? describe_data(*data).checksum : "none"});
     check_same(ranks, facts);
     check_same_config(ranks, config);
   }

@@ -94,20 +94,22 @@ void check_finite(std::span<const float> values, const char* what) {
 }  // namespace
 
 struct Learner::State {
-  /// A user's tasks as a source: episode i is task i, whatever the seed.
+  /// A user's tasks as a source: episode `first` + i is task i, whatever the seed.
   class GivenTasks final : public EpisodeSource {
    public:
-    GivenTasks(const State& state, std::span<const TaskRows> tasks, const TaskShape& shape)
-        : state_(state), tasks_(tasks), shape_(shape) {}
+    GivenTasks(const State& state, std::span<const TaskRows> tasks, int first,
+               const TaskShape& shape)
+        : state_(state), tasks_(tasks), first_(static_cast<std::size_t>(first)), shape_(shape) {}
     TaskShape shape() const override { return shape_; }
     void fill(const TaskId& id, const TaskSlot& slot) const override {
-      state_.fill(tasks_[id.task], slot);
+      state_.fill(tasks_[id.task - first_], slot);
     }
     std::string describe() const override { return "given tasks"; }
 
    private:
     const State& state_;
     std::span<const TaskRows> tasks_;
+    std::size_t first_;
     TaskShape shape_;
   };
 
@@ -288,21 +290,25 @@ struct Learner::State {
     return common;
   }
 
-  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks) const {
+  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, int first_number) const {
     std::vector<Prediction> predictions(tasks.size());
+    if (first_number < 0) {
+      throw Error(
+          fmt::format("number of the first task: expected at least 0, got {}", first_number));
+    }
     if (tasks.empty()) return predictions;
-    const GivenTasks source(*this, tasks, common_shape(tasks));
+    const GivenTasks source(*this, tasks, first_number, common_shape(tasks));
     PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
     options.every_step = false;
     Scheduler scheduler(*assembly.backend, *assembly.algorithm, source.shape());
     scheduler.for_each_wave(
-        assembly.parameters, source, assembly.config.evaluate.seed, Split::test, 0,
-        static_cast<int>(tasks.size()),
+        assembly.parameters, source, assembly.config.evaluate.seed, Split::test, first_number,
+        first_number + static_cast<int>(tasks.size()),
         [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
           if (stop && stop()) throw Stopped();
           for (const EpisodePrediction& episode :
                predict_wave(program, batch, first, count, step_context(), options)) {
-            const auto i = static_cast<std::size_t>(episode.episode);
+            const auto i = static_cast<std::size_t>(episode.episode - first_number);
             predictions[i] =
                 prediction(episode, 0, options.steps, options.samples, tasks[i].support.labels);
             if (episode.diverged) mark_diverged(predictions[i]);
@@ -383,8 +389,9 @@ std::vector<Prediction> Learner::predict_steps(const SupportRows& support,
   return state_->predict(support, query_x, true);
 }
 
-std::vector<Prediction> Learner::predict_many(std::span<const TaskRows> tasks) const {
-  return state_->predict_many(tasks);
+std::vector<Prediction> Learner::predict_many(std::span<const TaskRows> tasks,
+                                              int first_number) const {
+  return state_->predict_many(tasks, first_number);
 }
 
 void Learner::check(const SupportRows& support) const {

@@ -6,12 +6,15 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "config/schema.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
+#include "engine/divided_work.h"
 #include "engine/ood_rows.h"
+#include "engine/rank_checks.h"
 #include "episodes/sources.h"
 #include "io/log.h"
 #include "kshot/embedder.h"
@@ -26,8 +29,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Tasks whose rows are held at once.
-constexpr int tasks_at_once = 64;
+/// Episodes that are predicted together. An episode draws its posterior samples by its number among
+/// these.
+constexpr std::size_t tasks_at_once = 64;
 
 /// Features in which distances are measured: those of the run's network where it has any that do
 /// not depend on the task, else the inputs.
@@ -101,6 +105,33 @@ std::vector<double> prototypes_of(const OodTask& task, const std::vector<float>&
   return prototypes;
 }
 
+/// One score of every row of an episode: of its own query rows, and of those out of distribution.
+struct RowScores {
+  std::string name;
+  std::vector<double> in, out;
+};
+template <class Archive>
+void fields(Archive& a, RowScores& s) {
+  a(s.name, s.in, s.out);
+}
+
+/// What an episode contributes to the evaluation.
+struct OodEpisode {
+  bool diverged = false;  ///< then only `samples` follows
+  int samples = 1;
+  std::vector<RowScores> scores;
+  std::size_t in_rows = 0, out_rows = 0;
+  // Classification: probabilities [rows, classes] and the labels of the episode's own query rows.
+  std::size_t classes = 0;
+  std::vector<double> in_mean, out_mean;
+  std::vector<std::int32_t> labels;
+};
+template <class Archive>
+void fields(Archive& a, OodEpisode& e) {
+  a(e.diverged, e.samples, e.scores, e.in_rows, e.out_rows, e.classes, e.in_mean, e.out_mean,
+    e.labels);
+}
+
 using Scores = std::vector<std::pair<std::string, std::vector<double>>>;
 
 /// The scores of each row that a prediction gives.
@@ -129,15 +160,42 @@ Scores scores_of(const Prediction& p) {
   return scores;
 }
 
+/// The scores and predictions of an episode, from the predictions of both kinds of query rows.
+OodEpisode scored(const OodTask& task, const Prediction& in, const Prediction& out,
+                  const Features& features) {
+  OodEpisode e;
+  e.samples = in.samples;
+  e.diverged = in.diverged || out.diverged;
+  if (e.diverged) return e;
+  Scores known = scores_of(in), other = scores_of(out);
+  for (std::size_t i = 0; i < known.size(); ++i) {
+    e.scores.push_back({known[i].first, std::move(known[i].second), std::move(other.at(i).second)});
+  }
+  if (!task.support_x.empty()) {
+    const std::size_t inputs = task.in_x.size() / static_cast<std::size_t>(in.rows);
+    const std::size_t width = features.width(inputs);
+    const std::vector<double> prototypes = prototypes_of(task, features.of(task.support_x), width);
+    e.scores.push_back({in.classification ? "distance to prototypes" : "distance to support",
+                        nearest(features.of(task.in_x), prototypes, width),
+                        nearest(features.of(task.out_x), prototypes, width)});
+  }
+  e.in_rows = static_cast<std::size_t>(in.rows);
+  e.out_rows = static_cast<std::size_t>(out.rows);
+  if (in.classification) {
+    e.classes = static_cast<std::size_t>(in.outputs);
+    e.in_mean = in.mean;
+    e.out_mean = out.mean;
+    e.labels = task.in_labels;
+  }
+  return e;
+}
+
 /// Accuracy and calibration of rows whose labels are known.
 struct Shift {
   explicit Shift(const Config& config)
       : metrics(static_cast<std::size_t>(config.evaluate.bins), config.evaluate.edges == "left"
                                                                     ? metrics::BinEdges::left
                                                                     : metrics::BinEdges::right) {}
-  void add(const Prediction& p, const std::vector<std::int32_t>& labels) {
-    metrics.add_episode(p.mean, labels, static_cast<std::size_t>(p.outputs));
-  }
   ShiftScore score() const {
     const auto statistic = [](const metrics::Estimate& e) {
       Statistic s;
@@ -151,35 +209,24 @@ struct Shift {
   metrics::ClassificationMetrics metrics;
 };
 
-/// Collects the scores of the tasks.
+/// Collects the scores of the episodes.
 class Collected {
  public:
   Collected(const Config& config, bool shifts)
       : shifts_(shifts), in_shift_(config), out_shift_(config) {}
 
-  void add(const OodTask& task, const Prediction& in, const Prediction& out,
-           const Features& features) {
-    Scores known = scores_of(in), other = scores_of(out);
-    if (!task.support_x.empty()) {
-      const std::size_t inputs = task.in_x.size() / static_cast<std::size_t>(in.rows);
-      const std::size_t width = features.width(inputs);
-      const std::vector<double> prototypes =
-          prototypes_of(task, features.of(task.support_x), width);
-      const std::string name = in.classification ? "distance to prototypes" : "distance to support";
-      known.emplace_back(name, nearest(features.of(task.in_x), prototypes, width));
-      other.emplace_back(name, nearest(features.of(task.out_x), prototypes, width));
-    }
+  void add(const OodEpisode& e) {
     if (detections_.empty()) {
-      for (const auto& [name, values] : known) detections_.push_back({name, {}});
+      for (const RowScores& s : e.scores) detections_.push_back({s.name, {}});
     }
     for (std::size_t i = 0; i < detections_.size(); ++i) {
-      detections_[i].second.add_episode(known.at(i).second, other.at(i).second);
+      detections_[i].second.add_episode(e.scores.at(i).in, e.scores.at(i).out);
     }
-    in_rows_ += static_cast<std::size_t>(in.rows);
-    out_rows_ += static_cast<std::size_t>(out.rows);
+    in_rows_ += e.in_rows;
+    out_rows_ += e.out_rows;
     if (!shifts_) return;
-    in_shift_.add(in, task.in_labels);
-    out_shift_.add(out, task.in_labels);
+    in_shift_.metrics.add_episode(e.in_mean, e.labels, e.classes);
+    out_shift_.metrics.add_episode(e.out_mean, e.labels, e.classes);
   }
 
   void finish(OodEvaluation& result) const {
@@ -207,70 +254,127 @@ class Collected {
   std::size_t in_rows_ = 0, out_rows_ = 0;
 };
 
+/// A run and the tasks that it is evaluated on.
+struct OodRun {
+  OodRun(const fs::path& run, const std::string& kind, const EvaluatorOptions& options)
+      : checkpoint(Checkpoint::read(find_checkpoint(run))),
+        config(Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(),
+                             options.overrides)) {
+    config.check_data(checkpoint.path.string());
+    config = locate_data(config, checkpoint);
+    data = open_data(config);
+    if (data) check_same_data(checkpoint, *data, options.allow_changed_data);
+    tasks.emplace(config, data, kind, options.split);
+    learner.emplace(run, LearnerOptions{.device = options.device,
+                                        .threads = options.threads,
+                                        .overrides = options.overrides,
+                                        .calibrated = options.calibrated,
+                                        .stop = options.stop});
+    features.emplace(run, options);
+    check_ranks(kind, options);
+  }
+
+  bool classify() const { return config.loss.type == LossType::cross_entropy; }
+
+  void check_ranks(const std::string& kind, const EvaluatorOptions& options) const {
+    if (!options.ranks) return;
+    std::vector<RankFact> facts =
+        work_facts(fmt::format("--ood {} of the {} split", kind, split_name(options.split)),
+                   learner->device(), data ? describe_data(*data).checksum : "none");
+    facts.push_back({"the step of the checkpoint", std::to_string(checkpoint.state.step)});
+    facts.push_back({"the features", features->describe()});
+    const std::optional<RunCalibration>& c = learner->calibration();
+    facts.push_back({"the calibration", c ? c->describe() : "none"});
+    check_same(options.ranks.get(), facts);
+    check_same_config(options.ranks.get(), config);
+  }
+
+  /// Episodes [first, last), all of them in one range of tasks_at_once.
+  template <class Put>
+  void predict(Split split, std::size_t first, std::size_t last, const Put& put) const {
+    std::vector<OodTask> drawn;
+    std::vector<TaskRows> in, out;
+    for (std::size_t e = first; e < last; ++e) {
+      drawn.push_back(tasks->draw(config.evaluate.seed, split, static_cast<int>(e)));
+    }
+    for (const OodTask& t : drawn) {
+      const SupportRows support{t.support_x, t.support_labels, t.support_values,
+                                classify() ? t.ways : 0};
+      in.push_back({support, t.in_x});
+      out.push_back({support, t.out_x});
+    }
+    const int number = static_cast<int>(first % tasks_at_once);
+    const std::vector<Prediction> known = learner->predict_many(in, number);
+    const std::vector<Prediction> other = learner->predict_many(out, number);
+    for (std::size_t i = 0; i < drawn.size(); ++i) {
+      put(scored(drawn[i], known[i], other[i], *features));
+    }
+  }
+
+  Checkpoint checkpoint;
+  Config config;
+  std::shared_ptr<const io::Dataset> data;
+  std::optional<OodTasks> tasks;
+  std::optional<Learner> learner;
+  std::optional<Features> features;
+};
+
+OodEvaluation evaluate(const fs::path& path, const std::string& kind,
+                       const EvaluatorOptions& options) {
+  Communicator* const ranks = options.ranks.get();
+  const OodRun run(path, kind, options);
+  const int episodes = run.config.evaluate.episodes;
+  OodEvaluation result;
+  Collected collected(run.config, run.classify() && run.tasks->keeps_labels());
+  std::optional<io::Progress> progress;
+  std::uint64_t done = 0;
+  if (options.progress) progress.emplace(static_cast<std::uint64_t>(episodes), "episodes");
+  const std::size_t size = ranks ? static_cast<std::size_t>(ranks->size()) : 1;
+  const WorkDivision division{static_cast<std::size_t>(episodes), size * tasks_at_once,
+                              ranks ? backend::run_tasks : tasks_at_once, "scores of the episodes"};
+  const auto work = [&](std::size_t first, std::size_t count, const auto& put) {
+    for (std::size_t at = first; at < first + count;) {
+      const std::size_t end = std::min(first + count, (at / tasks_at_once + 1) * tasks_at_once);
+      run.predict(options.split, at, end, put);
+      at = end;
+    }
+  };
+  divide_work<OodEpisode>(ranks, division, work, [&](const OodEpisode& e) {
+    result.samples = e.samples;
+    if (e.diverged) {
+      ++result.diverged;
+    } else {
+      collected.add(e);
+    }
+    if (progress) progress->update(++done);
+  });
+  if (progress) progress->finish();
+  if (result.diverged == episodes) throw Error(fmt::format("all {} episodes diverged", episodes));
+  result.kind = kind;
+  result.description = run.tasks->description();
+  result.algorithm = schema::selector(run.config, "algorithm");
+  result.checkpoint = run.checkpoint.path.string();
+  result.step = run.checkpoint.state.step;
+  result.source = run.tasks->source().describe();
+  result.split = options.split;
+  result.seed = run.config.evaluate.seed;
+  result.episodes = episodes;
+  result.features = run.features->describe();
+  if (run.learner->calibration()) result.calibration = run.learner->calibration()->describe();
+  collected.finish(result);
+  return result;
+}
+
 }  // namespace
 
 OodEvaluation evaluate_ood(const fs::path& run, const std::string& kind,
                            const EvaluatorOptions& options) {
-  const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(run));
-  Config config =
-      Config::parse(checkpoint.config.to_toml(), checkpoint.path.string(), options.overrides);
-  config.check_data(checkpoint.path.string());
-  config = locate_data(config, checkpoint);
-  const std::shared_ptr<const io::Dataset> data = open_data(config);
-  if (data) check_same_data(checkpoint, *data, options.allow_changed_data);
-  const OodTasks tasks(config, data, kind, options.split);
-  LearnerOptions learning{.device = options.device,
-                          .threads = options.threads,
-                          .overrides = options.overrides,
-                          .calibrated = options.calibrated,
-                          .stop = options.stop};
-  const Learner learner(run, learning);
-  const Features features(run, options);
-  const bool classify = config.loss.type == LossType::cross_entropy;
-  OodEvaluation result;
-  Collected collected(config, classify && tasks.keeps_labels());
-  std::optional<io::Progress> progress;
-  const int episodes = config.evaluate.episodes;
-  if (options.progress) progress.emplace(static_cast<std::uint64_t>(episodes), "episodes");
-  for (int first = 0; first < episodes; first += tasks_at_once) {
-    std::vector<OodTask> drawn;
-    std::vector<TaskRows> in, out;
-    for (int e = first; e < std::min(first + tasks_at_once, episodes); ++e) {
-      drawn.push_back(tasks.draw(config.evaluate.seed, options.split, e));
-    }
-    for (const OodTask& t : drawn) {
-      const SupportRows support{t.support_x, t.support_labels, t.support_values,
-                                classify ? t.ways : 0};
-      in.push_back({support, t.in_x});
-      out.push_back({support, t.out_x});
-    }
-    const std::vector<Prediction> known = learner.predict_many(in);
-    const std::vector<Prediction> other = learner.predict_many(out);
-    for (std::size_t i = 0; i < drawn.size(); ++i) {
-      if (known[i].diverged || other[i].diverged) {
-        ++result.diverged;
-      } else {
-        collected.add(drawn[i], known[i], other[i], features);
-      }
-      result.samples = known[i].samples;
-      if (progress) progress->update(static_cast<std::uint64_t>(first) + i + 1);
-    }
-  }
-  if (progress) progress->finish();
-  if (result.diverged == episodes) throw Error(fmt::format("all {} episodes diverged", episodes));
-  result.kind = kind;
-  result.description = tasks.description();
-  result.algorithm = schema::selector(config, "algorithm");
-  result.checkpoint = checkpoint.path.string();
-  result.step = checkpoint.state.step;
-  result.source = tasks.source().describe();
-  result.split = options.split;
-  result.seed = config.evaluate.seed;
-  result.episodes = episodes;
-  result.features = features.describe();
-  if (learner.calibration()) result.calibration = learner.calibration()->describe();
-  collected.finish(result);
-  return result;
+  Communicator* const ranks = options.ranks.get();
+  EvaluatorOptions own = options;
+  own.device = rank_device(options.device, ranks);
+  own.threads = rank_threads(options.threads, ranks);
+  own.progress = options.progress && (ranks == nullptr || ranks->rank() == 0);
+  return telling(ranks, [&] { return evaluate(run, kind, own); });
 }
 
 }  // namespace kshot

@@ -1,7 +1,6 @@
 // Predictions of many episodes: made wave by wave on all workers, judged in the episodes' order.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "base/archive.h"
 #include "engine/assembly.h"
+#include "engine/divided_work.h"
 #include "engine/scheduler.h"
 
 namespace kshot {
@@ -69,36 +68,23 @@ void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> par
                       const PredictOptions& options, const Work& work, const Take& take,
                       const std::function<bool()>& stop = {}) {
   using Result = std::invoke_result_t<Work, const EpisodePrediction&>;
-  if (!scheduler.ranks()) {
-    return predict_in_order(
-        scheduler, parameters, source, range, 0, range.episodes, options,
-        [&](const EpisodePrediction& p) -> std::function<void()> {
-          return [&take, result = std::make_shared<Result>(work(p))] { take(std::move(*result)); };
-        },
-        stop);
-  }
-  for (int begin = 0; begin < range.episodes;) {
-    const int end = begin + std::min(range.episodes - begin, scheduler.episodes_per_exchange());
-    const backend::TaskShares shares = scheduler.shares(end - begin);
-    const int first = begin + static_cast<int>(shares.first());
-    Pack mine;
-    predict_in_order(
-        scheduler, parameters, source, range, first, first + static_cast<int>(shares.count()),
-        options,
-        [&](const EpisodePrediction& p) -> std::function<void()> {
-          return [&mine, result = std::make_shared<Result>(work(p))] { mine(*result); };
-        },
-        stop);
-    for (const Communicator::Bytes& bytes :
-         scheduler.ranks()->all_gather(mine.take(), "predictions of the episodes")) {
-      for (Unpack of(bytes); !of.done();) {
-        Result result;
-        of(result);
-        take(std::move(result));
-      }
-    }
-    begin = end;
-  }
+  const auto total = static_cast<std::size_t>(range.episodes);
+  const std::size_t at_once =
+      scheduler.ranks() ? static_cast<std::size_t>(scheduler.episodes_per_exchange()) : total;
+  divide_work<Result>(
+      scheduler.ranks(),
+      {total, at_once, scheduler.shares(range.episodes).unit, "predictions of the episodes"},
+      [&](std::size_t first, std::size_t count, const auto& put) {
+        const int begin = static_cast<int>(first);
+        predict_in_order(
+            scheduler, parameters, source, range, begin, begin + static_cast<int>(count), options,
+            [&](const EpisodePrediction& p) -> std::function<void()> {
+              return
+                  [&put, result = std::make_shared<Result>(work(p))] { put(std::move(*result)); };
+            },
+            stop);
+      },
+      take);
 }
 
 /// One loaded wave: adapts and predicts its tasks.

@@ -9,7 +9,9 @@
 
 #include "base/archive.h"
 #include "config/facts.h"
+#include "engine/assembly.h"
 #include "kshot/error.h"
+#include "kshot/version.h"
 
 namespace kshot {
 
@@ -65,15 +67,22 @@ void check_same_config(Communicator* ranks, const Config& config) {
 }
 
 std::vector<RankFact> backend_facts(const backend::Backend& backend) {
-  const std::string kind = backend.name().substr(0, backend.name().find(':'));
-  std::string device = kind;
-  // The cpu backend says its instruction set first: "cpu, AVX-512 (16 floats a vector), 2 threads".
-  if (kind == "cpu") {
-    const std::string text = backend.description();
-    device = text.substr(0, text.rfind(", "));
-  }
-  return {{"the device", device},
+  return {device_fact(device_text(backend)),
           {"the precision", backend.precision() == backend::Precision::f64 ? "f64" : "f32"}};
+}
+
+RankFact device_fact(const std::string& text) {
+  const std::string kind = text.substr(0, text.find_first_of(":, "));
+  // The cpu backend says its instruction set first: "cpu, AVX-512 (16 floats a vector), 2 threads".
+  return {"the device", kind == "cpu" ? text.substr(0, text.rfind(", ")) : kind};
+}
+
+std::vector<RankFact> work_facts(const std::string& work, const std::string& device,
+                                 const std::string& checksum) {
+  return {{"the version of kshot", std::string(version())},
+          {"the command", work},
+          device_fact(device),
+          {"the checksum of the data file", checksum}};
 }
 
 void check_replicas(Communicator* ranks, std::span<const backend::Shared> vectors,

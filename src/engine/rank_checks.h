@@ -21,6 +21,13 @@ struct RankFact {
 void check_same(Communicator* ranks, const std::vector<RankFact>& facts);
 /// The same for configurations; data.path may differ, because the data file's checksum is a fact.
 void check_same_config(Communicator* ranks, const Config& config);
+/// What decides the bits of a device that device_text (assembly.h) describes: its kind, and on the
+/// CPU the instruction set.
+RankFact device_fact(const std::string& text);
+/// The facts of ranks that together work on a trained run: kshot's version, what they do, the
+/// device (as in device_fact), and the checksum of the data file ("none": there is none).
+std::vector<RankFact> work_facts(const std::string& work, const std::string& device,
+                                 const std::string& checksum);
 /// The precision, and what decides the bits of a backend: its kind and instruction set.
 std::vector<RankFact> backend_facts(const backend::Backend& backend);
 /// Throws where vectors that every rank computes for itself are not the same, after step `step`.

@@ -6,13 +6,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/checkpoint.h"
@@ -20,6 +23,7 @@
 #include "io/safetensors.h"
 #include "kshot/communicator.h"
 #include "kshot/error.h"
+#include "support/class_files.h"
 #include "support/put_file.h"
 #include "support/temp_folder.h"
 
@@ -135,6 +139,53 @@ TEST_F(Mpirun, TrainsAndEvaluatesLikeOneProcess) {
     EXPECT_EQ(evaluated.status, 0) << evaluated.error;
     EXPECT_EQ(evaluated.out.substr(evaluated.out.find('\n')), table.substr(table.find('\n')));
   }
+}
+
+TEST_F(Mpirun, EmbedsCalibratesAndPlaysLikeOneProcess) {
+  write_class_file(folder_ / "classes.kshot", {.input = {6, 1, 1, false}, .validation = 4});
+  const std::string classes =
+      "algorithm = \"protonet\"\nnetwork = { type = \"linear\", layers = [6, 4] }\n"
+      "data = { source = \"file\", path = \"classes.kshot\", ways = 3, shots = 2, queries = 3 }\n"
+      "evaluate.episodes = 80\ntrain = { steps = 2, meta_batch = 4, validate_every = 0 }\n";
+  put_file(folder_ / "classes.toml", classes);
+  put_file(folder_ / "bandit.toml",
+           "trials = 5\nsteps = 40\ndelta = [0.5]\n[[agent]]\ntype = \"linear_ts\"\n");
+  ASSERT_EQ(shell("kshot train classes.toml --out run --quiet").status, 0);
+  // Everything but the time that the agents took.
+  const auto without_seconds = [](const std::string& text) {
+    return std::regex_replace(text, std::regex("\"seconds\": [0-9.e+-]+"), "");
+  };
+  const std::vector<std::pair<std::string, std::string>> commands = {
+      {"embed run --out f.kshot", "f.kshot"},
+      {"calibrate run", "run/calibration.json"},
+      {"evaluate run --calibrated --ood shift --out ood.json", "ood.json"},
+      {"bandit bandit.toml", "bandit.json"}};
+  for (const auto& [command, file] : commands) {
+    SCOPED_TRACE(command);
+    const Ended one = shell("kshot " + command + " --quiet");
+    ASSERT_EQ(one.status, 0) << one.error;
+    const std::string want = without_seconds(io::read_file(folder_ / file));
+    fs::remove(folder_ / file);
+    const Ended three = shell(ranks(3, command));
+    EXPECT_EQ(three.status, 0) << three.error;
+    EXPECT_EQ(without_seconds(io::read_file(folder_ / file)), want);
+    // One rank prints, and shows progress and messages.
+    EXPECT_EQ(std::ranges::count(three.out, '\n'), std::ranges::count(one.out, '\n'));
+    EXPECT_EQ(three.error.find("written to"), three.error.rfind("written to")) << three.error;
+  }
+}
+
+TEST_F(Mpirun, AnEvaluationThatCannotBeWrittenEndsAllRanks) {
+  ASSERT_EQ(shell("kshot train c.toml --out one --quiet --set train.steps=1").status, 0);
+  // 32 KiB are fewer than the scores of the episodes take. All ranks but rank 0 are done by then.
+  const std::string evaluate = "exec " KSHOT_CLI " evaluate one --quiet --episodes 2000'";
+  const Ended ended = shell(mpirun("-n 1 sh -c 'trap \"\" XFSZ; ulimit -f 64; " + evaluate +
+                                   " : -n 1 sh -c '" + evaluate));
+  EXPECT_NE(ended.status, 0);
+  EXPECT_NE(ended.status, 124) << "it hung";
+  ASSERT_EQ(ended.lines().size(), 1u) << ended.error;
+  EXPECT_THAT(ended.lines()[0], HasSubstr("kshot: rank 0: "));
+  EXPECT_FALSE(fs::exists(folder_ / "one/evaluation.json"));
 }
 
 TEST_F(Mpirun, WithoutAFolderAllRanksTakeTheSame) {
