@@ -1,5 +1,5 @@
 # cmake --install: program, library, public headers, and the package files by which
-# find_package(kshot) gives the target kshot::kshot.
+# find_package(kshot) gives the target kshot::kshot. cpack: the same as two Debian packages.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -7,14 +7,16 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kshot)
 
 # The library is static: whoever links it also links what it is made with, hence kshot_deps.
 install(TARGETS kshot_lib kshot_deps EXPORT kshotTargets
-        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
 if(TARGET kshot_cli)
-  install(TARGETS kshot_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS kshot_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)
 endif()
-install(DIRECTORY include/kshot DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.h)
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/kshot)
+install(DIRECTORY include/kshot DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development
+        FILES_MATCHING PATTERN *.h)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/kshot COMPONENT program)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libkshot-dev COMPONENT development)
 
-install(EXPORT kshotTargets NAMESPACE kshot:: DESTINATION ${package_dir})
+install(EXPORT kshotTargets NAMESPACE kshot:: DESTINATION ${package_dir} COMPONENT development)
 configure_package_config_file(cmake/kshotConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/kshotConfig.cmake INSTALL_DESTINATION ${package_dir}
   NO_SET_AND_CHECK_MACRO)
@@ -22,4 +24,28 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kshotConfigVersion.
   COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kshotConfig.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/kshotConfigVersion.cmake
-        DESTINATION ${package_dir})
+        DESTINATION ${package_dir} COMPONENT development)
+
+# ---- Debian packages: kshot (the program) and libkshot-dev (library, headers, CMake files) --------
+if(PROJECT_IS_TOP_LEVEL AND TARGET kshot_cli)
+  set(CPACK_GENERATOR DEB)
+  set(CPACK_PACKAGE_VENDOR kshot)
+  set(CPACK_PACKAGE_CONTACT "The kshot authors <kshot@localhost>")
+  set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+  set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+  set(CPACK_COMPONENTS_ALL program development)
+  set(CPACK_DEB_COMPONENT_INSTALL ON)
+  set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+  set(CPACK_DEBIAN_PACKAGE_SECTION science)
+  set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME kshot)
+  set(CPACK_DEBIAN_PROGRAM_PACKAGE_SHLIBDEPS ON)
+  set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libkshot-dev)
+  set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
+  set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS
+      "libfmt-dev, libjpeg-dev, libpng-dev, libzip-dev, pkg-config, zlib1g-dev")
+  if(KSHOT_HAS_MPI)
+    string(APPEND CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS ", libopenmpi-dev")
+  endif()
+  set(CPACK_STRIP_FILES ON)
+  include(CPack)
+endif()

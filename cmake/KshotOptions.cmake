@@ -44,9 +44,11 @@ endif()
 # chosen at run time. On other processors only the portable build exists.
 function(kshot_cpu_isa_flags)
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cpu)
-  # one loop for every stride: versions of it would fight for registers
-  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
-             -fno-version-loops-for-strides)
+  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # one loop for every stride: versions of it would fight for registers
+    list(APPEND common -fno-version-loops-for-strides)
+  endif()
   # plain loops over rows beside the products
   set_source_files_properties(${dir}/../host.cpp ${dir}/../task_rows.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
                               PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O3>")

@@ -78,7 +78,8 @@ if(TARGET kshot_cli AND KSHOT_HAS_MPI)
                        ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 
-# Each public header compiles alone, twice in one file, with nothing but include/ to look in.
+# Each public header compiles alone, twice in one file, with nothing but include/ to look in. A user
+# may build with -Wconversion: the headers do not warn.
 file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/include
      ${CMAKE_CURRENT_SOURCE_DIR}/include/kshot/*.h)
 set(alone)
@@ -91,6 +92,7 @@ endforeach()
 add_library(kshot_headers_alone OBJECT ${alone})
 target_include_directories(kshot_headers_alone PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/include)
 target_link_libraries(kshot_headers_alone PRIVATE kshot_warnings)
+target_compile_options(kshot_headers_alone PRIVATE -Wconversion -Wsign-conversion)
 
 # The examples are built, and run, as a user would.
 file(GLOB examples CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/examples/*.cpp)

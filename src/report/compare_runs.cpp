@@ -71,9 +71,26 @@ std::string evaluation_warning(const std::vector<std::string>& names,
   return {};
 }
 
-/// What a part of a run is called beside the run's name: calibrated predictions are told apart.
-std::string part_name(const std::string& part, const std::string& run) {
-  return part.ends_with(", calibrated") ? "calibrated" : run;
+/// What the report of a run calls `part`, in a comparison, which puts the run's name before it: the
+/// name of the method falls away, and what distinguishes the part ("1 shot", "calibrated") stays.
+std::string part_name(const std::string& part, const ReportData& run, const std::string& name) {
+  if (part == run.name) return name;
+  return part.starts_with(run.name + ", ") ? part.substr(run.name.size() + 2) : part;
+}
+
+/// The charts without the baselines, which would be drawn once per run.
+std::vector<report::Chart> compared_charts(const std::string& name, const ReportData& run) {
+  std::vector<report::Chart> charts = report::charts(run);
+  for (report::Chart& chart : charts) {
+    std::erase_if(chart.curves, [&](const report::Curve& curve) {
+      return std::ranges::any_of(run.by_shots, [&](const auto& shots) {
+        return std::ranges::find(shots.second.baselines, curve.name, &Score::name) !=
+               shots.second.baselines.end();
+      });
+    });
+    for (report::Curve& curve : chart.curves) curve.name = part_name(curve.name, run, name);
+  }
+  return charts;
 }
 
 report::ComparedRun compared_run(const std::string& name, const ReportData& run) {
@@ -82,18 +99,15 @@ report::ComparedRun compared_run(const std::string& name, const ReportData& run)
   entry.numbers = report::numbers(run);
   entry.training = run.training;
   for (report::TrainingCurve& curve : entry.training) curve.name = name;
-  entry.charts = report::charts(run);
-  for (report::Chart& chart : entry.charts) {
-    for (report::Curve& curve : chart.curves) curve.name = name;
-  }
+  entry.charts = compared_charts(name, run);
   entry.coverage = report::coverage(run);
-  for (report::BandCoverage& c : entry.coverage) c.name = name;
+  for (report::BandCoverage& c : entry.coverage) c.name = part_name(c.name, run, name);
   entry.reliability = report::reliability(run);
-  for (report::Reliability& r : entry.reliability) r.name = part_name(r.name, name);
+  for (report::Reliability& r : entry.reliability) r.name = part_name(r.name, run, name);
   entry.risk_coverage = report::risk_coverage(run);
-  for (report::RiskCoverageCurve& c : entry.risk_coverage) c.name = part_name(c.name, name);
+  for (report::RiskCoverageCurve& c : entry.risk_coverage) c.name = part_name(c.name, run, name);
   entry.pit = report::pit(run);
-  for (report::PitDensities& p : entry.pit) p.name = part_name(p.name, name);
+  for (report::PitDensities& p : entry.pit) p.name = part_name(p.name, run, name);
   entry.diverged = report::diverged(run);
   entry.configuration = config_facts(run.checkpoint.config);
   entry.environment = run.environment;

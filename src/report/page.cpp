@@ -29,7 +29,7 @@ constexpr const char* kStyle = R"(
   --panel: #f6f7f9; --strong: #eaf1fb;
   --c0: #2166ac; --c1: #c85200; --c2: #2b7f5a; --c3: #8a3fa0; --c4: #a8842c; --c5: #b82e4e;
   --c6: #59626e; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --bg: #14171b; --fg: #e4e7eb; --soft: #a0a9b5; --line: #2d333b; --panel: #1b1f25;
     --strong: #1d2a3d;
     --c0: #6fb1f2; --c1: #ff9a4d; --c2: #62c79a; --c3: #cc8be0; --c4: #dcb95c; --c5: #f47f9a;
@@ -48,7 +48,7 @@ p { margin: 6px 0 12px; max-width: 78ch; }
 .card { background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 16px; min-width: 165px; flex: 1 1 165px; max-width: 340px; }
 .card .label, .card .note { font-size: 13px; }
-.card .value { font-size: 19px; white-space: nowrap; font-weight: 600; line-height: 1.35;
+.card .value { font-size: 19px; font-weight: 600; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 .row { display: flex; flex-wrap: wrap; gap: 8px 28px; }
 figure { margin: 0 0 14px; max-width: 100%; }
@@ -75,7 +75,16 @@ tr.strong td { background: var(--strong); font-weight: 600; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px;
   overflow-x: auto; font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 summary { cursor: pointer; font-weight: 600; margin: 8px 0; }
-@media print { details > * { display: block; } main { padding: 0; } }
+@media print {
+  :root { color-scheme: light; }
+  main { max-width: none; padding: 0; }
+  .scroll { overflow: visible; }
+  .plot { max-width: 100%; height: auto; }
+  figure, .card, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  table, th { font-size: 10px; }
+  th, td { padding-right: 6px; white-space: normal; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; } }
 )";
 
 std::string html_page(const std::string& title, const std::string& body) {
@@ -203,6 +212,7 @@ svg::Plot training_plot(const std::vector<const TrainingCurve*>& curves, bool ag
         y = running_mean(y, y.size() / kSmoothFrom);
       }
       plot.line(x, y, style);
+      if (y.size() == 1) plot.points(x, y, style);  // a line needs two
     }
   }
   return plot;

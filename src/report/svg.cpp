@@ -408,6 +408,8 @@ class Renderer {
       }
       path += fmt::format("{}{} {}", pen ? 'L' : 'M', px(x_(layer.a[i]) + layer.style.shift),
                           px(y_(layer.b[i])));
+      // A point between two gaps: the round cap of a line without length is a dot.
+      if (!pen && (i + 1 == layer.a.size() || !drawable(layer, i + 1))) path += "h0";
       pen = true;
     }
     if (path.empty()) return;

@@ -101,17 +101,23 @@ TEST_F(Install, TheLibraryHasNothingOfTheEmulator) {
 }
 
 /// kshot inside somebody's project is its library: no tests, no benchmarks, no warnings as errors.
-TEST_F(Install, APartOfAnotherProjectForcesNothing) {
+class PartOfAProject : public Install, public testing::WithParamInterface<const char*> {};
+
+TEST_P(PartOfAProject, NothingIsForced) {
   std::ofstream(folder_ / "CMakeLists.txt")
       << "cmake_minimum_required(VERSION 3.25)\n"
          "project(outer LANGUAGES CXX)\n"
-         "add_subdirectory(" KSHOT_SOURCE_DIR
-         " kshot)\n"
-         "add_executable(outside " KSHOT_SOURCE_DIR
+      << GetParam()
+      << "add_executable(outside " KSHOT_SOURCE_DIR
          "/tests/install/outside/main.cpp)\n"
          "target_link_libraries(outside PRIVATE kshot::kshot)\n"
+         "get_directory_property(options COMPILE_OPTIONS)\n"
+         "get_directory_property(definitions COMPILE_DEFINITIONS)\n"
+         "get_target_property(own outside COMPILE_OPTIONS)\n"
          "file(WRITE ${CMAKE_BINARY_DIR}/flags \"<${CMAKE_BUILD_TYPE}>"
-         "<${CMAKE_CXX_FLAGS_RELWITHDEBINFO}>\")\n";
+         "<${CMAKE_CXX_FLAGS_RELWITHDEBINFO}><${CMAKE_CXX_STANDARD}><${CMAKE_CXX_COMPILER_LAUNCHER}"
+         ">"
+         "<${options}${definitions}><${own}>\")\n";
   const fs::path build = folder_ / "build";
   ASSERT_TRUE(cmake({"-S", folder_.string(), "-B", build.string(), "-G", cached("CMAKE_GENERATOR"),
                      "-DKSHOT_CUDA=OFF", "-DCMAKE_CXX_COMPILER=" + cached("CMAKE_CXX_COMPILER")}))
@@ -121,20 +127,44 @@ TEST_F(Install, APartOfAnotherProjectForcesNothing) {
                              "KSHOT_INSTALL", "KSHOT_SIMT", "KSHOT_WERROR"}) {
     EXPECT_NE(cache.find(std::string(option) + ":BOOL=OFF"), std::string::npos) << option;
   }
-  EXPECT_EQ(read(build / "flags"), "<><-O2 -g -DNDEBUG>") << "the outer project's own";
+  EXPECT_EQ(read(build / "flags"), "<><-O2 -g -DNDEBUG><><><><own-NOTFOUND>")
+      << "the outer project's own";
   ASSERT_TRUE(cmake({"--build", build.string(), "--target", "help"}));
   EXPECT_EQ(output().find("test_"), std::string::npos);
   EXPECT_EQ(output().find("kshot_cli"), std::string::npos);
+  ASSERT_TRUE(cmake({"--install", build.string(), "--prefix", prefix()})) << output();
+  EXPECT_FALSE(fs::exists(prefix()) && !fs::is_empty(prefix())) << "kshot installs nothing";
 }
 
-TEST_F(Install, PackageRefusesAnotherVersion) {
+INSTANTIATE_TEST_SUITE_P(Install, PartOfAProject,
+                         testing::Values("add_subdirectory(" KSHOT_SOURCE_DIR " kshot)\n",
+                                         "include(FetchContent)\n"
+                                         "FetchContent_Declare(kshot SOURCE_DIR " KSHOT_SOURCE_DIR
+                                         ")\n"
+                                         "FetchContent_MakeAvailable(kshot)\n"),
+                         [](const auto& param) {
+                           return param.index == 0 ? std::string("AddSubdirectory")
+                                                   : std::string("FetchContent");
+                         });
+
+/// find_package with this version of kshot succeeds where the version is compatible.
+TEST_F(Install, PackageChecksTheVersion) {
   ASSERT_TRUE(cmake({"--install", KSHOT_BINARY_DIR, "--prefix", prefix()})) << output();
-  std::ofstream(folder_ / "CMakeLists.txt") << "cmake_minimum_required(VERSION 3.25)\n"
-                                               "project(other LANGUAGES NONE)\n"
-                                               "find_package(kshot 99.0 REQUIRED)\n";
-  EXPECT_FALSE(cmake({"-S", folder_.string(), "-B", (folder_ / "build").string(), "-G",
-                      cached("CMAKE_GENERATOR"), "-DCMAKE_PREFIX_PATH=" + prefix()}));
-  EXPECT_NE(output().find("considered but not accepted"), std::string::npos) << output();
+  const auto found = [&](const std::string& version) {
+    std::ofstream(folder_ / "CMakeLists.txt") << "cmake_minimum_required(VERSION 3.25)\n"
+                                                 "project(other LANGUAGES CXX)\n"
+                                                 "find_package(kshot "
+                                              << version << " REQUIRED)\n";
+    return cmake({"-S", folder_.string(), "-B", (folder_ / "build").string(), "-G",
+                  cached("CMAKE_GENERATOR"), "-DCMAKE_PREFIX_PATH=" + prefix(),
+                  "-DCMAKE_CXX_COMPILER=" + cached("CMAKE_CXX_COMPILER")});
+  };
+  EXPECT_TRUE(found("0.2")) << output();
+  EXPECT_TRUE(found("0.2.0 EXACT")) << output();
+  for (const char* other : {"0.1", "0.2.1", "0.3", "99.0"}) {
+    EXPECT_FALSE(found(other)) << other;
+    EXPECT_NE(output().find("considered but not accepted"), std::string::npos) << output();
+  }
 }
 
 }  // namespace

@@ -92,7 +92,7 @@ float* CpuWave::at(Block block, std::size_t run) {
 const float* CpuWave::at(Block block, std::size_t run) const {
   return block ? storage(block).values.data() + run * run_floats(block) : nullptr;
 }
-std::size_t CpuWave::vectors(Block block) const {
+std::size_t CpuWave::block_vectors(Block block) const {
   if (storage(block).values.size() == 0) {
     throw std::logic_error("an operation on a block that has no memory of its own");
   }
@@ -195,7 +195,7 @@ void CpuWave::download(Block src, std::span<double> values) const {
 void CpuWave::fill(Block dst, double value) {
   // pads of weights stay zero: only zero may be written to them
   if (value == 0.0 || !storage(dst).weights || kernels_.lanes == capacity()) {
-    kernels_.fill(at(dst), static_cast<float>(value), vectors(dst));
+    kernels_.fill(at(dst), static_cast<float>(value), block_vectors(dst));
     return;
   }
   const std::vector<double> values(storage(dst).width, value);
@@ -205,10 +205,10 @@ void CpuWave::copy(Block dst, Block src) {
   std::memcpy(at(dst), at(src), storage(src).values.size() * sizeof(float));
 }
 void CpuWave::axpy(Block y, double a, Block x) {
-  kernels_.axpy(at(y), static_cast<float>(a), at(x), vectors(y));
+  kernels_.axpy(at(y), static_cast<float>(a), at(x), block_vectors(y));
 }
 void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
-  kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), vectors(y));
+  kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), block_vectors(y));
 }
 void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t floats = storage(y).width * tasks_at_once();
@@ -255,7 +255,7 @@ void CpuWave::mean_square(Block value, double weight, Block a, Block b, Block g_
   }
 }
 void CpuWave::exponential(Block dst, Block src) {
-  kernels_.exponential(at(dst), at(src), vectors(dst));
+  kernels_.exponential(at(dst), at(src), block_vectors(dst));
 }
 void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) {
   const auto& rates = host<float>(*rate.vector);
@@ -351,22 +351,23 @@ void CpuWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
 }
 
 void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
-  if (noise != nullptr && noise->host == nullptr) return draw(phi, eps, mu, sigma, noise->key);
+  if (noise != nullptr && noise->host == nullptr)
+    return draw_weights(phi, eps, mu, sigma, noise->key);
   if (noise != nullptr) upload(eps, noise->host, noise->stride);
-  kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
+  kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), block_vectors(phi));
 }
 void CpuWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {
   kernels_.sample_pullback(at(g_mu), at(g_s), static_cast<float>(a), at(g), at(eps), at(sigma),
-                           vectors(g));
+                           block_vectors(g));
 }
 void CpuWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), nullptr, nullptr,
-                            vectors(u));
+                            block_vectors(u));
 }
 void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
                                     Block sigma) {
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
-                            vectors(u));
+                            block_vectors(u));
 }
 KlArgs CpuWave::kl_args(const KlTerms& t, std::size_t run, const float* scale) const {
   const bool both = t.sigma && t.prior_precision;

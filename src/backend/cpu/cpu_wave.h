@@ -113,8 +113,8 @@ class CpuWave : public HostWave<float> {
   Block store_by_task(std::size_t width);
   float* at(Block block, std::size_t run = 0);
   const float* at(Block block, std::size_t run = 0) const;
-  std::size_t vectors(Block block) const;
-  std::size_t run_vectors(Block block) const { return vectors(block) / runs(); }
+  std::size_t block_vectors(Block block) const;
+  std::size_t run_vectors(Block block) const { return block_vectors(block) / runs(); }
   const Storage& storage(Block block) const { return blocks_[static_cast<std::size_t>(block.id)]; }
 
   /// Number of classes or of target values: the network's outputs, where no head stands beside it.
@@ -126,7 +126,7 @@ class CpuWave : public HostWave<float> {
   /// Factors as a pattern of W floats, for the tasks of a run.
   virtual void pattern(const Scale& scale, std::size_t run, float* out) const = 0;
   /// Draws eps; phi = mu + sigma eps.
-  virtual void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) = 0;
+  virtual void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) = 0;
   /// Shared rates in the layout of weights; true if one float an element is to be spread over
   /// lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;

@@ -400,8 +400,8 @@ void FeatureWave::pattern(const Scale& scale, std::size_t run, float* out) const
     out[lane] = factor(scale, in_lanes_ ? lane : static_cast<int>(run));
   }
 }
-void FeatureWave::draw(Block /*phi*/, Block /*eps*/, Block /*mu*/, Block /*sigma*/,
-                       const RandomKey& /*key*/) {
+void FeatureWave::draw_weights(Block /*phi*/, Block /*eps*/, Block /*mu*/, Block /*sigma*/,
+                               const RandomKey& /*key*/) {
   throw std::logic_error("a shared network's weights are not drawn");
 }
 const float* FeatureWave::shared_rates(const SharedVector& /*rates*/, bool& /*splat*/) {

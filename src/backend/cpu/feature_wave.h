@@ -53,7 +53,7 @@ class FeatureWave final : public CpuWave {
     return in_lanes_ ? 1 : static_cast<std::size_t>(kernels_.lanes);
   }
   void pattern(const Scale& scale, std::size_t run, float* out) const override;
-  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;
+  void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;
   const float* shared_rates(const SharedVector& rates, bool& splat) override;
   void add_value(float* value, const float* sums) override;
 

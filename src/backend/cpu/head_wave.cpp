@@ -383,14 +383,14 @@ void HeadWave::pattern(const Scale& scale, std::size_t run, float* out) const {
   std::fill_n(out, kernels_.lanes, factor(scale, static_cast<int>(run)));
 }
 
-void HeadWave::draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) {
+void HeadWave::draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) {
   std::vector<float> flat((network_->size() + 63) / 64 * 64);
   for (int t = 0; t < count_; ++t) {
     kernels_.noise_single(noise_key(key, global_first_ + static_cast<std::uint32_t>(t)),
                           flat.data(), network_->size());
     write(eps, t, flat.data());
   }
-  kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
+  kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), block_vectors(phi));
 }
 
 const float* HeadWave::shared_rates(const SharedVector& rates, bool& splat) {

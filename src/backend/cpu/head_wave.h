@@ -81,7 +81,7 @@ class HeadWave final : public CpuWave {
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   std::size_t runs() const override { return tasks; }
   void pattern(const Scale& scale, std::size_t run, float* out) const override;
-  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;
+  void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override;
   const float* shared_rates(const SharedVector& rates, bool& splat) override;
   void add_value(float* value, const float* sums) override;
 

@@ -1,13 +1,14 @@
 // The cpu backend's kernels, compiled once per instruction set: KSHOT_ISA names the namespace,
-// KSHOT_LANES is W, the number of floats in a vector. Vectors are GCC's vector extensions; the few
-// operations these do not reach (square root, 32 x 32 -> 64 bit products) have an intrinsic where
-// the target has one and a plain loop where not. No function of the standard library is called
-// (see kernels.h).
+// KSHOT_LANES is W, the number of floats in a vector. The code uses those vector extensions that
+// g++ and clang share. The few operations that the extensions do not have (square root, 32 x 32 ->
+// 64 bit products) use an intrinsic where the target has one and a plain loop elsewhere. No
+// function of the standard library is called (see kernels.h).
 //
 // Order of operations never depends on W except through the layout itself: a lane (a task, or a
 // channel) sees the same operations on every instruction set that fuses multiply and add.
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -16,7 +17,9 @@
 #include "backend/cpu/kernels.h"
 
 // GCC 12's own intrinsics start from an undefined register, on purpose.
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #pragma GCC diagnostic ignored "-Wuninitialized"
 
 namespace kshot::backend::cpu {
@@ -61,6 +64,18 @@ KSHOT_INLINE vi as_int(vf x) {
 KSHOT_INLINE vf select(vi mask, vf a, vf b) {
   return mask ? a : b;
 }
+
+template <typename V, typename Index, int... I>
+KSHOT_INLINE V shuffle(V a, V b, Index, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, Index{}(I)...);
+}
+/// Element i of the result is element index(i) of a followed by b. The index is a lambda without
+/// captures, because both compilers want constants.
+template <typename V, typename Index>
+KSHOT_INLINE V shuffle(V a, V b, Index index) {
+  return shuffle(a, b, index, std::make_integer_sequence<int, W>());
+}
+
 KSHOT_INLINE vf vmax(vf a, vf b) {
   return a > b ? a : b;
 }
@@ -365,9 +380,8 @@ KSHOT_INLINE WideWords wide_from(std::uint32_t first) {
 }
 
 KSHOT_INLINE vu narrow(const WideWords& x) {
-  vu even;
-  for (int i = 0; i < W; ++i) even[i] = 2 * static_cast<std::uint32_t>(i);
-  return __builtin_shuffle(reinterpret_cast<vu>(x.half[0]), reinterpret_cast<vu>(x.half[1]), even);
+  return shuffle(reinterpret_cast<vu>(x.half[0]), reinterpret_cast<vu>(x.half[1]),
+                 [](int i) { return 2 * i; });
 }
 
 struct Words {
@@ -776,12 +790,8 @@ void lane_loss(const LaneLoss& g) {
 
 /// Sums of neighbouring lanes of a, then of b.
 KSHOT_INLINE vf pair_sums(vf a, vf b) {
-  vi even, odd;
-  for (int i = 0; i < W; ++i) {
-    even[i] = 2 * i;
-    odd[i] = 2 * i + 1;
-  }
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+  return shuffle(a, b, [](int i) { return 2 * i; }) +
+         shuffle(a, b, [](int i) { return 2 * i + 1; });
 }
 
 void lane_tree_sum(float* out, const float* x, std::size_t elements) {
@@ -1052,13 +1062,13 @@ void transpose(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_
         vf v[16];
         for (int i = 0; i < 16; ++i) v[i] = load(x + (r0 + i) * x_row + c0);
         // four rounds of interleaving rows i and i + 8
-        constexpr vi low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-        constexpr vi high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        const auto low = [](int i) { return i / 2 + 16 * (i & 1); };
+        const auto high = [](int i) { return 8 + i / 2 + 16 * (i & 1); };
         for (int round = 0; round < 4; ++round) {
           vf t[16];
           for (int i = 0; i < 8; ++i) {
-            t[2 * i] = __builtin_shuffle(v[i], v[i + 8], low);
-            t[2 * i + 1] = __builtin_shuffle(v[i], v[i + 8], high);
+            t[2 * i] = shuffle(v[i], v[i + 8], low);
+            t[2 * i + 1] = shuffle(v[i], v[i + 8], high);
           }
           for (int i = 0; i < 16; ++i) v[i] = t[i];
         }

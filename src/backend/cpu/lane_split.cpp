@@ -7,7 +7,7 @@
 namespace kshot::backend::cpu {
 
 LaneSplit::LaneSplit(const Kernels& kernels, const Network& network, int most_rows)
-    : kernels_(kernels), lanes_(kernels.lanes), network_(network) {
+    : kernels_(kernels), lanes_(kernels.lanes) {
   for (const Estimator e : {Estimator::flipout, Estimator::local}) {
     layouts_[static_cast<std::size_t>(e)] = row_noise_layout(network, e);
   }

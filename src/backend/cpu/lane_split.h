@@ -77,7 +77,6 @@ class LaneSplit {
   const Kernels& kernels_;
   int lanes_;
   Estimator estimator_ = Estimator::flipout;
-  const Network& network_;
   RowNoiseLayout layouts_[3];
   std::vector<Step> steps_;
   AlignedFloats drawn_[2];  ///< [rows][width][W]

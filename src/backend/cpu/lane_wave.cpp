@@ -304,7 +304,7 @@ class LaneWave final : public CpuWave {
   void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     for (int lane = 0; lane < lanes_; ++lane) out[lane] = factor(scale, lane);
   }
-  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
+  void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
     kernels_.noise_lanes(noise_key(key, global_first_), at(eps), nullptr, at(phi), at(mu),
                          at(sigma), storage(eps).width);
   }

@@ -209,7 +209,7 @@ class SingleWave final : public CpuWave {
                  char* diverged) override {
     float keep[max_lanes];
     std::fill_n(keep, max_lanes, 1.0f);
-    for (const Block b : blocks) kernels_.lane_finite(at(b), vectors(b), keep);
+    for (const Block b : blocks) kernels_.lane_finite(at(b), block_vectors(b), keep);
     diverged[0] = !std::isfinite(at(loss)[0]) ||
                   std::any_of(keep, keep + kernels_.lanes, [](float k) { return k == 0.0f; });
     losses[0] = diverged[0] ? 0.0 : static_cast<double>(at(loss)[0]);
@@ -247,10 +247,10 @@ class SingleWave final : public CpuWave {
   void pattern(const Scale& scale, std::size_t /*run*/, float* out) const override {
     std::fill_n(out, kernels_.lanes, factor(scale, 0));
   }
-  void draw(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
+  void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) override {
     kernels_.noise_single(noise_key(key, global_first_), canonical_.data(), network_->size());
     scatter(at(eps), canonical_.data());
-    kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), vectors(phi));
+    kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), block_vectors(phi));
   }
   const float* shared_rates(const SharedVector& rates, bool& splat) override {
     splat = false;
