@@ -1,5 +1,6 @@
 #include "report/page.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -255,6 +256,17 @@ TEST(Report, NothingFiniteStillRenders) {
   const std::string html = render(report);
   EXPECT_EQ(defect(html), "");
   EXPECT_EQ(not_finite(html), "");
+}
+
+/// A training that logged once: a line needs two points, so the page has a marker.
+TEST(Report, ACurveOfOnePointIsDrawn) {
+  Report report;
+  report.title = "short";
+  report.training = {{.name = "m", .quantity = "loss", .validation = false}};
+  report.training[0].step = {7.0};
+  report.training[0].seconds = {0.5};
+  report.training[0].value = {2.0};
+  EXPECT_THAT(render(report), testing::HasSubstr("m: 7, 2</title>"));
 }
 
 TEST(Comparison, UnitesRunsSideBySide) {

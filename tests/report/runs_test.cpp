@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "cli/program.h"
 #include "engine/engine_cases.h"
 #include "kshot/bandit.h"
 #include "kshot/report.h"
@@ -49,6 +50,27 @@ TEST(Reports, APageHasTheRunsNumbers) {
   ASSERT_TRUE(quick.evaluation);
   EXPECT_EQ(quick.evaluation->last().mse->mean, report.evaluation->last().mse->mean);
   EXPECT_TRUE(quick.by_shots.empty());
+}
+
+/// A run's curve against shots stands once in a comparison: the baselines do not carry its name.
+TEST(Reports, AComparisonNamesEveryCurveOnce) {
+  const TempFolder folder;
+  const fs::path run = trained(folder, "run", test::small_config("maml"));
+  const std::vector<std::string> evaluate = {"evaluate",   "run", "--shots", "1,2",
+                                             "--episodes", "10",  "--quiet"};
+  ASSERT_EQ(test::run(folder.path(), evaluate).status, 0);
+  const RunComparison comparison = compare_runs({run}, folder / "page.html");
+  const std::string page = test::slurp(comparison.file);
+  const std::size_t chart = page.find(" against shots</text>");
+  ASSERT_NE(chart, std::string::npos);
+  const std::string legend = page.substr(chart, page.find("</figure>", chart) - chart);
+  std::size_t entries = 0;
+  for (std::size_t i = legend.find("</span>"); i != std::string::npos;
+       i = legend.find("</span>", i + 1)) {
+    ++entries;
+  }
+  EXPECT_EQ(entries, 1u) << legend;
+  EXPECT_THAT(legend, HasSubstr("run</span>"));
 }
 
 TEST(Reports, ADifferenceIsTheMeanOverTheSameEpisodes) {
