@@ -81,6 +81,31 @@ struct Prediction {
   std::vector<AdaptedTensor> adapted;
 };
 
+/// A task that a Learner has adapted to. It keeps the task's support rows and what the adaptation
+/// left: weights, a posterior, or the fit of a closed-form head. The learner may be gone.
+class AdaptedTask {
+ public:
+  ~AdaptedTask();
+  AdaptedTask(AdaptedTask&&) noexcept;
+  AdaptedTask& operator=(AdaptedTask&&) noexcept;
+
+  /// Predicts query rows [rows, inputs] without adapting: the numbers are those of
+  /// Learner::predict, bit for bit. Throws Error for rows that do not fit, and where the adapted
+  /// weights have left the finite range.
+  Prediction predict(std::span<const float> query_x) const;
+  /// The adapted state, as in Prediction::adapted.
+  const std::vector<AdaptedTensor>& adapted() const;
+  /// leo, which adapts one network for each posterior sample: the tensors of every sample, in the
+  /// order of Prediction::raw. Empty for the other algorithms.
+  std::vector<std::vector<AdaptedTensor>> samples() const;
+
+ private:
+  friend class Learner;
+  struct State;
+  explicit AdaptedTask(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
 class Learner {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint.
@@ -101,6 +126,9 @@ class Learner {
   const std::optional<RunCalibration>& calibration() const;
   std::string device() const;
 
+  /// Adapts to the support rows once, for any number of predictions. The rows are copied. Throws
+  /// Error for rows that do not fit. A task that leaves the finite range is noticed by predict.
+  AdaptedTask adapt(const SupportRows& support) const;
   /// Adapts to the support rows and predicts the query rows [rows, inputs] after evaluate.steps
   /// inner steps. Networks with norm layers and norm_statistics "batch" see the query rows
   /// together. Algorithms with a learned prior (bayes_protonet, alpaca, dkt) take a task without
@@ -121,8 +149,9 @@ class Learner {
   void check(const SupportRows& support) const;
 
  private:
+  friend class AdaptedTask;
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<const State> state_;
 };
 
 }  // namespace kshot

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kshot/evaluator.h"
+#include "kshot/ood.h"
 
 namespace kshot {
 
@@ -47,6 +48,23 @@ struct RunReport {
 /// the training.
 RunReport write_report(const std::filesystem::path& run, const std::filesystem::path& out = {},
                        const ReportOptions& options = {});
+
+/// Evaluations out of distribution that were written.
+struct OodReport {
+  std::filesystem::path file;  ///< the numbers, JSON
+  std::filesystem::path page;  ///< histograms of the scores
+  std::vector<OodEvaluation> evaluations;
+
+  /// The tables of all kinds, for people.
+  std::string table() const;
+};
+
+/// evaluate_ood for every kind. The numbers go to `out` (empty: evaluation-ood.json in the run
+/// folder, where reports look for them), histograms to a page beside it (.html). Nothing is written
+/// where one kind cannot be evaluated. Of several processes (EvaluatorOptions::ranks) rank 0 writes.
+/// Throws Error for no kinds, and as evaluate_ood.
+OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
+                    const std::filesystem::path& out = {}, const EvaluatorOptions& options = {});
 
 /// The mean over episodes of a method's value less that of the reference on the same episodes, with
 /// the paired 95 % bootstrap interval over episodes (NaN for fewer than two episodes).

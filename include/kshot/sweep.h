@@ -84,6 +84,10 @@ std::vector<SweepRow> run_sweep(const std::filesystem::path& config,
                                 const std::vector<std::string>& overrides,
                                 const SweepSettings& settings, const SweepOptions& options);
 
+/// The same for a configuration that is no file; `origin` stands for the file in messages.
+std::vector<SweepRow> run_sweep(const Config& config, const std::string& origin,
+                                const SweepSettings& settings, const SweepOptions& options);
+
 /// The rows as a table for people, and as CSV.
 std::string sweep_table(const SweepSettings& settings, const std::vector<SweepRow>& rows);
 std::string sweep_csv(const SweepSettings& settings, const std::vector<SweepRow>& rows);

@@ -6,50 +6,20 @@
     task = kshot.load(run).adapt(x_support, y_support)
     prediction = task.predict(x_query)
 
-Functions: train, evaluate, calibrate, report, compare, load, embed, import_arrays, import_images,
-import_omniglot, import_table, meta_gradient, bandit. Classes: Config, Learner, EpisodeSource,
-Embedder, MetaGradient.
+Functions: train, evaluate, evaluate_ood, calibrate, sweep, report, compare, load, embed,
+import_arrays, import_images, import_omniglot, import_table, meta_gradient, bandit. Classes: Config,
+Learner, EpisodeSource, Embedder, MetaGradient.
 Data in memory is imported by kshot.data; scikit-learn's estimators are in kshot.sklearn.
 """
 
-from . import data
-from ._config import Config
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._core import ConfigError, DeviceError, Error, version
-from ._episodes import EpisodeSource
-from ._imports import (
-    ImportSummary,
-    import_arrays,
-    import_images,
-    import_omniglot,
-    import_table,
-)
-from ._learner import FittedTask, FittedTasks, Learner, Prediction, Predictions, load
-from ._meta_gradient import MetaGradient, meta_gradient
-from ._reports import (
-    BanditResults,
-    BanditScore,
-    Comparison,
-    Difference,
-    Report,
-    bandit,
-    compare,
-    report,
-)
-from ._runs import (
-    Calibration,
-    EmbeddedFile,
-    Embedder,
-    Evaluation,
-    Score,
-    Statistic,
-    TrainReport,
-    TrainResult,
-    ValidationReport,
-    calibrate,
-    embed,
-    evaluate,
-    train,
-)
+
+if TYPE_CHECKING:
+    from ._api import *  # noqa: F403
+    from ._api import __all__ as __all__
 
 __version__ = version()
 del version
@@ -58,46 +28,23 @@ for _error in (Error, ConfigError, DeviceError):
     _error.__module__ = "kshot"
 del _error
 
-__all__ = [
-    "BanditResults",
-    "BanditScore",
-    "Calibration",
-    "Comparison",
-    "Config",
-    "ConfigError",
-    "DeviceError",
-    "Difference",
-    "EmbeddedFile",
-    "Embedder",
-    "EpisodeSource",
-    "Error",
-    "Evaluation",
-    "FittedTask",
-    "FittedTasks",
-    "ImportSummary",
-    "Learner",
-    "MetaGradient",
-    "Prediction",
-    "Predictions",
-    "Report",
-    "Score",
-    "Statistic",
-    "TrainReport",
-    "TrainResult",
-    "ValidationReport",
-    "__version__",
-    "bandit",
-    "calibrate",
-    "compare",
-    "data",
-    "embed",
-    "evaluate",
-    "import_arrays",
-    "import_images",
-    "import_omniglot",
-    "import_table",
-    "load",
-    "meta_gradient",
-    "report",
-    "train",
-]
+
+def __getattr__(name: str) -> Any:
+    """The other names, whose modules import NumPy, are loaded when one is first used."""
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+    if name == "data":  # a module, which modules of `_api` import
+        return importlib.import_module(".data", __name__)
+    from . import _api
+
+    if name != "__all__" and name not in _api.__all__:
+        raise AttributeError(f"module 'kshot' has no attribute {name!r}")
+    value = getattr(_api, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    from . import _api
+
+    return sorted({*globals(), *_api.__all__})

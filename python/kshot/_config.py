@@ -87,6 +87,22 @@ def toml_text(table: Mapping[str, Any]) -> str:
     return "".join(f"{_dotted(p)} = {_literal(p, v)}\n" for p, v in _leaves(table))
 
 
+def set_table(values: Mapping[str, Any]) -> str:
+    """The table [set] of a sweep. A table with "low" and "high" is a range, and stays one."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"vary: expected a dict, got {type(values).__name__}")
+
+    def leaves(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in table.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, Mapping) and not {"low", "high"} & set(value):
+                yield from leaves(value, path + ".")
+            else:
+                yield f"{_dotted(path)} = {_literal(path, value)}\n"
+
+    return "[set]\n" + "".join(leaves(values, ""))
+
+
 @contextmanager
 def without_lines() -> Iterator[None]:
     """Messages without the numbers of lines: a dict has none."""

@@ -40,7 +40,7 @@ class AdaptedWeights:
 
 
 def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
-    """Adapts the task; 0 samples: the mean of a posterior.
+    """The weights of a fitted task; 0 samples: the mean of a posterior.
 
     Raises ValueError for what has no such weights.
     """
@@ -55,7 +55,7 @@ def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
         )
     if samples < 0:
         raise ValueError(f"samples: expected at least 0, got {samples}")
-    if samples and algorithm not in ("abml", "hvi"):
+    if samples and algorithm not in ("abml", "hvi", "leo"):
         raise ValueError(f"samples: {algorithm} has no posterior over weights; expected 0")
     estimator = config.get("abml", {}).get("estimator", "weight")
     if samples and estimator != "weight":
@@ -63,16 +63,35 @@ def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
             f'samples: abml.estimator = "{estimator}" draws noise for every row, which is no '
             "network; expected 0, the mean"
         )
+    adapted = task._adaptation()
+    # A prediction knows the noise, and raises Error where the adaptation diverged.
     rows = np.zeros((1, int(np.prod(learner.input_shape))), np.float32)
-    probe: Any = learner._native.predict(task._support, rows, False)
-    if algorithm == "leo" and probe["raw"].shape[0] > 1:
-        raise ValueError(
-            "export: LEO was asked for samples; load the run with evaluate.samples = 1"
-        )
+    probe: Any = learner._native.predict(adapted, rows, None)
+    noise_std = float(probe["noise_std"])
+    if algorithm == "leo":
+        drawn = adapted.samples
+        if len(drawn) != max(samples, 1):
+            wanted = (
+                f"samples = {len(drawn)}"
+                if samples
+                else f"samples = {len(drawn)}, or a run that is loaded with evaluate.samples = 1"
+            )
+            raise ValueError(
+                f"samples: LEO adapted {len(drawn)} networks (evaluate.samples), got {samples}; "
+                f"expected {wanted}"
+            )
+        return AdaptedWeights([_groups(weights)["theta"] for weights in drawn], noise_std)
     seed: int = config["evaluate"]["seed"]
-    return AdaptedWeights(
-        _weight_samples(probe["adapted"], algorithm, samples, seed), float(probe["noise_std"])
-    )
+    return AdaptedWeights(_weight_samples(adapted.adapted, algorithm, samples, seed), noise_std)
+
+
+def _groups(tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """Tensors by the name of their group, "theta", and the rest of their name."""
+    groups: dict[str, dict[str, Array]] = {}
+    for name, values in tensors.items():
+        group, _, rest = name.partition(".")
+        groups.setdefault(group, {})[rest] = values
+    return groups
 
 
 def _weight_samples(
@@ -80,10 +99,7 @@ def _weight_samples(
 ) -> list[dict[str, Array]]:
     """The adapted weights by name; of a posterior its mean, or the samples that predict draws."""
     kind = "mu" if algorithm in ("abml", "hvi") else "theta"
-    groups: dict[str, dict[str, Array]] = {}
-    for name, values in adapted.items():
-        group, _, rest = name.partition(".")
-        groups.setdefault(group, {})[rest] = values
+    groups = _groups(adapted)
     if not samples:
         return [groups[kind]]
     size = sum(values.size for values in groups[kind].values())

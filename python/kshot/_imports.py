@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,19 @@ def import_options(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _show(progress: bool | None) -> bool:
-    return sys.stderr.isatty() if progress is None else progress
+def _import(call: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> ImportSummary:
+    """Calls an import of the library with the arguments of the function that stands for it.
+
+    What is neither the source, the output nor the progress is an option with that name.
+    """
+    options = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in arguments.items()
+    }
+    source, output = options.pop("source"), options.pop("output")
+    progress = options.pop("progress")
+    show = sys.stderr.isatty() if progress is None else progress
+    return ImportSummary(**call(source, output, show, import_options(options)))
 
 
 def import_arrays(
@@ -76,21 +87,7 @@ def import_arrays(
     fractions: shares of train, validation, test in a random division by `seed`.
     See docs/own-data.md; options that are None keep the program's defaults.
     """
-    options = import_options(
-        {
-            "labels": labels,
-            "classes": None if classes is None else os.fspath(classes),
-            "layout": layout,
-            "standardise": standardise,
-            "splits": splits,
-            "fractions": fractions,
-            "seed": seed,
-            "min_examples": min_examples,
-            "allow_shared_classes": allow_shared_classes,
-        }
-    )
-    out = os.fspath(output)
-    return ImportSummary(**_core.import_arrays(os.fspath(source), out, _show(progress), options))
+    return _import(_core.import_arrays, dict(locals()))
 
 
 def import_images(
@@ -115,26 +112,12 @@ def import_images(
 
     size: pixels, or (height, width). The other options are those of `kshot import images`.
     """
-    height, width = (size, size) if size is None or isinstance(size, int) else size
-    options = import_options(
-        {
-            "height": height,
-            "width": width,
-            "grey": grey,
-            "crop": crop,
-            "invert": invert,
-            "background": background,
-            "skip_bad": skip_bad,
-            "by_folders": by_folders,
-            "splits": splits,
-            "fractions": fractions,
-            "seed": seed,
-            "min_examples": min_examples,
-            "allow_shared_classes": allow_shared_classes,
-        }
+    arguments = dict(locals())
+    arguments["height"], arguments["width"] = (
+        (size, size) if size is None or isinstance(size, int) else size
     )
-    out = os.fspath(output)
-    return ImportSummary(**_core.import_images(os.fspath(source), out, _show(progress), options))
+    del arguments["size"]
+    return _import(_core.import_images, arguments)
 
 
 def import_omniglot(
@@ -149,21 +132,11 @@ def import_omniglot(
     progress: bool | None = None,
 ) -> ImportSummary:
     """Omniglot's official archives or folders."""
-    if isinstance(sources, (str, os.PathLike)):
-        sources = [sources]
-    options = import_options(
-        {
-            "size": size,
-            "skip_bad": skip_bad,
-            "splits": splits,
-            "min_examples": min_examples,
-            "allow_shared_classes": allow_shared_classes,
-        }
-    )
-    paths = [os.fspath(s) for s in sources]
-    return ImportSummary(
-        **_core.import_omniglot(paths, os.fspath(output), _show(progress), options)
-    )
+    arguments = dict(locals())
+    many = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    arguments["source"] = [os.fspath(source) for source in many]
+    del arguments["sources"]
+    return _import(_core.import_omniglot, arguments)
 
 
 def import_table(
@@ -197,29 +170,7 @@ def import_table(
     target: the column, or columns, of the targets. The other options are those of
     `kshot import table`; `ImportSummary.columns` says how each column was read.
     """
-    options = import_options(
-        {
-            "targets": [target] if isinstance(target, str) else list(target),
-            "task": task,
-            "classification": classification,
-            "tasks": None if tasks is None else os.fspath(tasks),
-            "split_column": split_column,
-            "categorical": categorical,
-            "categorical_arrays": categorical_arrays,
-            "ignore": ignore,
-            "dates": dates,
-            "columns": None if columns is None else os.fspath(columns),
-            "missing": missing,
-            "raw_targets": raw_targets,
-            "raw_inputs": raw_inputs,
-            "delimiter": delimiter,
-            "decimal": decimal,
-            "thousands": thousands,
-            "missing_marks": missing_marks,
-            "splits": splits,
-            "fractions": fractions,
-            "seed": seed,
-        }
-    )
-    out = os.fspath(output)
-    return ImportSummary(**_core.import_table(os.fspath(source), out, _show(progress), options))
+    arguments = dict(locals())
+    arguments["targets"] = [target] if isinstance(target, str) else list(target)
+    del arguments["target"]
+    return _import(_core.import_table, arguments)

@@ -40,6 +40,12 @@ class Prediction:
         model_std: [rows, outputs], standard deviation over posterior samples alone.
         samples: [samples, rows, outputs].
 
+    Decisions, where `predict` was asked for them:
+        answered: [rows], bool: whether the confidence, the probability of the predicted class, is
+            high enough for an answer (max_risk, min_confidence).
+        in_set: [rows, classes], bool: the prediction set of each row (level).
+        low, high: [rows, outputs], the ends of the prediction intervals (level).
+
     Numbers are in the units of the support rows (see Learner.adapt); `adapted` belongs to the
     network, which works in its own.
     """
@@ -52,6 +58,10 @@ class Prediction:
     probabilities: Array | None = None
     entropy: Array | None = None
     mutual_information: Array | None = None
+    answered: npt.NDArray[np.bool_] | None = None
+    in_set: npt.NDArray[np.bool_] | None = None
+    low: Array | None = None
+    high: Array | None = None
     diverged: bool = False
     #: The adapted network: tensors by name, as "theta.layers.0.weight". Empty in `adapt_many`.
     adapted: dict[str, Array] | None = None
@@ -74,11 +84,19 @@ class Prediction:
                 columns[f"p({i})"] = self.probabilities[:, i]
             columns["entropy"] = self.entropy
             columns["mutual_information"] = self.mutual_information
+            if self.answered is not None:
+                columns["answered"] = self.answered
+            if self.in_set is not None:
+                for i in range(self.in_set.shape[1]):
+                    columns[f"in({i})"] = self.in_set[:, i]
         elif self.mean is not None:
             for i in range(self.mean.shape[1]):
                 suffix = "" if self.mean.shape[1] == 1 else f"_{i}"
                 columns["mean" + suffix] = self.mean[:, i]
                 columns["std" + suffix] = self.std[:, i]
+                if self.low is not None and self.high is not None:
+                    columns["low" + suffix] = self.low[:, i]
+                    columns["high" + suffix] = self.high[:, i]
         return pd.DataFrame(columns)
 
 
@@ -201,6 +219,9 @@ def _prediction(d: dict[str, Any], units: _Units) -> Prediction:
         "diverged": d.get("diverged", False),
         "adapted": d.get("adapted"),
     }
+    for name in ("answered", "in_set"):
+        if name in d:
+            common[name] = d[name].view(np.bool_)
     if d["classification"]:
         return Prediction(
             probabilities=d["mean"],
@@ -215,14 +236,17 @@ def _prediction(d: dict[str, Any], units: _Units) -> Prediction:
         mean = mean * units.y_std + units.y_mean
         std, model_std = std * units.y_std, model_std * units.y_std
         common["samples"] = common["samples"] * units.y_std + units.y_mean
+    for name in ("low", "high"):
+        if name in d:
+            common[name] = d[name] if units.identity else d[name] * units.y_std + units.y_mean
     return Prediction(mean=mean, std=std, model_std=model_std, **common)
 
 
 class FittedTask:
-    """A run with the support rows of one task. `predict` may be called as often as wanted.
+    """A run that has adapted to one task. `predict` may be called as often as wanted.
 
-    Every call adapts anew: the engine keeps no adapted network between calls, and networks with
-    batch statistics see the query rows of one call together.
+    The adaptation is done once, and every prediction starts from it. Networks with batch statistics
+    see the query rows of one call together.
     """
 
     def __init__(self, learner: Learner, x: Any, y: Any, ways: int, units: _Units) -> None:
@@ -230,26 +254,52 @@ class FittedTask:
         self._x = x  # in the network's units; None: no support rows
         self._y = y
         self._units = units
+        self._native_task: _core.AdaptedTask | None = None
         if x is None:
             self._support = _core.Support(np.empty((0, 1), np.float32), None, None, ways)
         else:
             self._support = learner._arrays(x, y, ways)
 
-    def predict(self, x: Any) -> Prediction:
-        """Predicts query rows [rows, *input_shape]. Raises Error where the adaptation diverges."""
+    def _adaptation(self) -> _core.AdaptedTask:
+        """The adapted task, which the first call adapts."""
+        if self._native_task is None:
+            self._native_task = self._learner._native.adapt(self._support)
+        return self._native_task
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        max_risk: float | None = None,
+        min_confidence: float | None = None,
+        level: float | None = None,
+    ) -> Prediction:
+        """Predicts query rows [rows, *input_shape].
+
+        Decisions (docs/uncertainty.md), each as the option of `kshot adapt` with its name:
+        max_risk: answer a row only where the share of wrong answers stays below this bound, in
+            (0, 1), by the thresholds of `kshot.calibrate`. For labels.
+        min_confidence: the same with a threshold of confidence of one's own, in [0, 1].
+        level: prediction sets of labels, or intervals of values, that hold the target with this
+            probability, in (0, 1).
+        max_risk and level need a learner that was loaded with `calibrated=True`.
+
+        Raises Error where the adaptation diverges, and for decisions that the calibration cannot
+        promise.
+        """
         native = self._learner._native
+        decisions = self._learner._decisions(max_risk, min_confidence, level)
         query = self._units.rows(x, "x", self._learner.input_shape)
-        d: Any = native.predict(self._support, query, False)
-        return _prediction(d, self._units)
+        return _prediction(native.predict(self._adaptation(), query, decisions), self._units)
 
     def predict_steps(self, x: Any) -> list[Prediction]:
-        """Predicts after 0, 1, ..., evaluate.steps inner steps, in this order.
+        """Adapts step by step, and predicts after 0, 1, ..., evaluate.steps inner steps.
 
         The first prediction is that of the prior.
         """
         native = self._learner._native
         query = self._units.rows(x, "x", self._learner.input_shape)
-        steps: Any = native.predict(self._support, query, True)
+        steps: Any = native.predict_steps(self._support, query)
         return [_prediction(d, self._units) for d in steps]
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None, *, samples: int = 0) -> bytes:
@@ -259,8 +309,9 @@ class FittedTask:
         Outputs, float32: mean and std [rows, outputs], or probabilities [rows, classes], as
         `predict` gives them, and samples [samples, rows, outputs], the raw outputs.
 
-        samples: for abml and hvi the number of posterior samples, those that `predict` draws;
-            0: the network at the posterior's mean.
+        samples: for abml and hvi the number of posterior samples, those that `predict` draws; 0:
+            the network at the posterior's mean. For leo, evaluate.samples of the loaded run, each
+            with the network that `predict` adapts for it; 0 needs evaluate.samples = 1.
 
         Raises ValueError for methods without an adapted network (closed-form heads: see
         Learner.to_onnx).
@@ -313,10 +364,10 @@ class Predictions(Sequence[Prediction]):
                 samples, rows, outputs
             ),
         }
-        for name in ("mean", "std", "predictive_std"):
+        for name in ("mean", "std", "predictive_std", "in_set", "low", "high"):
             if name in a:
                 d[name] = a[name][cells].reshape(rows, outputs)
-        for name in ("entropy", "mutual_information"):
+        for name in ("entropy", "mutual_information", "answered"):
             if name in a:
                 d[name] = a[name][own]
         return _prediction(d, self._units)
@@ -367,17 +418,17 @@ def _tasks(items: Any, name: str) -> Any:
     return items
 
 
-def _counts(items: Any, name: str) -> list[int]:
-    """Number of rows of each task. Raises TypeError that names the task."""
+def _counts(items: Any, name: str) -> npt.NDArray[np.int64]:
+    """[tasks]: number of rows of each task. Raises TypeError that names the task."""
     if isinstance(items, np.ndarray) and items.dtype != object and items.ndim > 1:
-        return [items.shape[1]] * len(items)
+        return np.full(len(items), items.shape[1], np.int64)
     counts = []
     for i, item in enumerate(items):
         try:
             counts.append(len(item if hasattr(item, "__len__") else as_array(item, name)))
         except TypeError:
             raise TypeError(f"{name}[{i}]: expected rows, got {type(item).__name__}") from None
-    return counts
+    return np.array(counts, np.int64)
 
 
 def _joined(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
@@ -406,8 +457,8 @@ class FittedTasks(Sequence[FittedTask]):
         learner: Learner,
         x: FloatArray,
         y: Any,
-        counts: list[int],
-        ways: list[int],
+        counts: npt.NDArray[np.int64],
+        ways: npt.NDArray[np.int32],
         units: _Units,
     ) -> None:
         self._learner = learner
@@ -431,15 +482,24 @@ class FittedTasks(Sequence[FittedTask]):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
         own = slice(self._starts[i], self._starts[i + 1])
-        return FittedTask(self._learner, self._x[own], self._y[own], self._ways[i], self._units)
+        ways = int(self._ways[i])
+        return FittedTask(self._learner, self._x[own], self._y[own], ways, self._units)
 
-    def predict(self, xs: Any) -> Predictions:
-        """Predicts the query rows of every task in one call of the engine.
+    def predict(
+        self,
+        xs: Any,
+        *,
+        max_risk: float | None = None,
+        min_confidence: float | None = None,
+        level: float | None = None,
+    ) -> Predictions:
+        """Adapts to every task and predicts its query rows, in one call of the engine.
 
         `xs` is an array [tasks, rows, *input_shape], or one array of rows per task. Task i draws
         its posterior samples by its number i. A task that diverges is marked, and its numbers are
-        NaN.
+        NaN. max_risk, min_confidence, level: decisions, as for FittedTask.predict.
         """
+        decisions = self._learner._decisions(max_risk, min_confidence, level)
         xs = _tasks(xs, "xs")
         if len(xs) != len(self):
             raise ValueError(f"xs: expected {len(self)} tasks, got {len(xs)}")
@@ -448,7 +508,9 @@ class FittedTasks(Sequence[FittedTask]):
             xs = np.empty((0, 1, *shape), np.float32)
         query = _joined(xs, "xs", lambda x, name: self._units.rows(x, name, shape))
         native = self._learner._native
-        return Predictions(native.predict_many(self._native, query, _counts(xs, "xs")), self._units)
+        counts = _counts(xs, "xs")
+        arrays = native.predict_many(self._native, query, counts, decisions)
+        return Predictions(arrays, self._units)
 
 
 class Learner:
@@ -497,7 +559,7 @@ class Learner:
     def adapt(
         self, x: Any = None, y: Any = None, *, ways: int = 0, units: str | None = None
     ) -> FittedTask:
-        """Takes a task's support rows.
+        """Adapts to a task's support rows.
 
         x: [rows, *input_shape].
         y: labels [rows] in [0, outputs) (classification), or values [rows, outputs].
@@ -525,7 +587,7 @@ class Learner:
             scale = _units(self.preprocessing, units)
             rows, targets = self._support_rows(x, y, scale)
         task = FittedTask(self, rows, targets, ways, scale)
-        self._native.check(task._support)
+        task._adaptation()
         return task
 
     def adapt_many(
@@ -539,9 +601,10 @@ class Learner:
         xs, ys = _tasks(xs, "xs"), _tasks(ys, "ys")
         if len(xs) != len(ys):
             raise ValueError(f"ys: expected {len(xs)} tasks, as in xs, got {len(ys)}")
-        numbers = [ways] * len(xs) if isinstance(ways, int) else [int(n) for n in ways]
-        if len(numbers) != len(xs):
-            raise ValueError(f"ways: expected {len(xs)} numbers, got {len(numbers)}")
+        each = [ways] * len(xs) if isinstance(ways, int) else [int(n) for n in ways]
+        if len(each) != len(xs):
+            raise ValueError(f"ways: expected {len(xs)} numbers, got {len(each)}")
+        numbers = np.array(each, np.int32)
         scale = _units(self.preprocessing, units)
         if not len(xs):
             xs = np.empty((0, 1, *self.input_shape), np.float32)
@@ -549,9 +612,8 @@ class Learner:
         x = _joined(xs, "xs", lambda x, name: scale.rows(x, name, self.input_shape))
         y = _joined(ys, "ys", lambda y, name: self._targets(y, name, len(y), scale))
         counts = _counts(xs, "xs")
-        for i, (rows, targets) in enumerate(zip(counts, _counts(ys, "ys"), strict=True)):
-            if rows != targets:
-                self._targets(ys[i], f"ys[{i}]", rows, scale)  # raises
+        for i in np.flatnonzero(counts != _counts(ys, "ys")):
+            self._targets(ys[i], f"ys[{i}]", int(counts[i]), scale)  # raises
         fitted = FittedTasks(self, x, y, counts, numbers, scale)
         self._native.check_many(fitted._native)
         return fitted
@@ -589,6 +651,17 @@ class Learner:
         if self.classification:
             return as_labels(y, name, rows)
         return units.values(y, name, rows, self.outputs or 1)
+
+    def _decisions(
+        self, max_risk: float | None, min_confidence: float | None, level: float | None
+    ) -> _core.Decisions | None:
+        """None where nothing is asked for. Says on standard error what was taken instead."""
+        if max_risk is None and min_confidence is None and level is None:
+            return None
+        decisions = self._native.decisions(max_risk, min_confidence, level)
+        for note in decisions.notes:
+            print(f"kshot: {note}", file=sys.stderr)
+        return decisions
 
     def _arrays(self, rows: FloatArray, targets: Any, ways: int) -> _core.Support:
         if self.classification:

@@ -1,4 +1,4 @@
-"""Reports and comparisons of runs, and contextual bandits."""
+"""Reports and comparisons of runs, sweeps, and contextual bandits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from . import _core
-from ._config import Overrides, override_list, toml_text, without_lines
+from ._config import (
+    Config,
+    ConfigLike,
+    Overrides,
+    override_list,
+    set_table,
+    toml_text,
+    without_lines,
+)
 from ._runs import Evaluation, PathLike, evaluation_of
 
 
@@ -135,6 +143,112 @@ def compare(runs: Sequence[PathLike], out: PathLike | None = None) -> Comparison
         warnings=d["warnings"],
         text=d["text"],
     )
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    folder: Path
+    #: The varied keys with their values as TOML: {"inner.steps": "2"}.
+    values: dict[str, str]
+    #: "done", "stopped" (not among the best of a round), "failed", "interrupted" or "waiting".
+    status: str
+    step: int
+    best_step: int
+    metric: str  #: of the validation; empty where there was none
+    value: float  #: NaN where there was no validation
+    half_width: float
+    seconds: float
+    message: str  #: why it failed
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The runs of a sweep, the best by validation first."""
+
+    runs: list[SweepRun]
+    folder: Path
+    #: The table that `kshot sweep` prints.
+    table: str = field(repr=False)
+
+    @property
+    def best(self) -> SweepRun:
+        """The run with the best validation. Raises Error where no run has one."""
+        if not self.runs or not self.runs[0].metric:
+            raise _core.Error("no run of the sweep has a validation")
+        return self.runs[0]
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with one row per run (needs pandas); the varied keys are columns."""
+        import pandas as pd
+
+        rows = []
+        for run in self.runs:
+            row = {k: v for k, v in vars(run).items() if k not in ("values", "message")}
+            rows.append({**row, "folder": str(run.folder), **run.values, "message": run.message})
+        return pd.DataFrame(rows)
+
+
+def sweep(
+    config: ConfigLike,
+    vary: Mapping[str, Any],
+    overrides: Overrides = None,
+    out: PathLike = "sweep",
+    *,
+    random: int = 0,
+    seed: int = 1,
+    halving: int = 0,
+    first_steps: int = 0,
+    jobs: int = 0,
+    threads: int = 1,
+    device: str = "auto",
+    collect: bool = False,
+    on_run: Callable[[SweepRun], object] | None = None,
+) -> SweepResult:
+    """Trains many runs with other values of some keys, judged by their validation tasks.
+
+    config, overrides: as for `train`.
+    vary: values for keys, `{"inner.steps": [1, 2, 5]}`, or for a random search ranges,
+        `{"inner.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}`.
+    out: the folder of the run folders and of sweep.csv. The same call goes on with a sweep that was
+        interrupted.
+    random: runs that a random search draws by `seed`; 0: every combination of the lists.
+    halving, first_steps: successive halving (docs/sweeps.md); 0: every run makes all its steps.
+    jobs: runs side by side; 0: as many as there are cores. threads: of each run.
+    collect: train nothing, gather what the run folders hold.
+    on_run: called when a run is done, or done with a round.
+
+    Ctrl-C ends it after the steps at hand. Raises ConfigError before any training for a
+    configuration that some run would refuse.
+    """
+    native = Config(config, overrides)._native
+    origin = os.fspath(config) if isinstance(config, (str, os.PathLike)) else "configuration"
+    folder = Path(out)
+    with without_lines():
+        settings = _core.SweepSettings.parse(set_table(vary))
+    settings.random, settings.seed = random, seed
+    settings.halving, settings.first_steps = halving, first_steps
+    keys = settings.keys
+
+    def run_of(d: dict[str, Any]) -> SweepRun:
+        number, values = d.pop("run"), d.pop("values")
+        for name in ("value", "half_width"):
+            d[name] = d[name] if d["metric"] else float("nan")
+        path = folder / f"run-{number:03}"
+        return SweepRun(folder=path, values=dict(zip(keys, values, strict=True)), **d)
+
+    def report(d: dict[str, Any]) -> None:
+        if on_run is not None:
+            on_run(run_of(d))
+
+    rows, table = _core.sweep(
+        native, origin, settings, os.fspath(out), jobs, threads, device, collect, report
+    )
+    return SweepResult(runs=[run_of(d) for d in rows], folder=folder, table=table)
 
 
 @dataclass(frozen=True)

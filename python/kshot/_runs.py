@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,6 +294,25 @@ def evaluation_of(text: str, table: str) -> Evaluation:
     )
 
 
+def _evaluate_keys(
+    episodes: int | None,
+    steps: int | None,
+    samples: int | None,
+    seed: int | None,
+    norm_statistics: str | None,
+    shots: int | None,
+) -> list[str]:
+    keys = {
+        "evaluate.episodes": episodes,
+        "evaluate.steps": steps,
+        "evaluate.samples": samples,
+        "evaluate.seed": seed,
+        "evaluate.norm_statistics": norm_statistics,
+        "data.shots": shots,
+    }
+    return override_list(keys)
+
+
 def evaluate(
     run: PathLike,
     *,
@@ -322,16 +341,9 @@ def evaluate(
         look for it; with `source` nothing is written.
     calibrated: score the predictions after what `kshot.calibrate` fitted, too.
     """
-    changes = override_list(overrides)
-    keys = {
-        "evaluate.episodes": episodes,
-        "evaluate.steps": steps,
-        "evaluate.samples": samples,
-        "evaluate.seed": seed,
-        "evaluate.norm_statistics": norm_statistics,
-        "data.shots": shots,
-    }
-    changes += override_list(keys)
+    changes = override_list(overrides) + _evaluate_keys(
+        episodes, steps, samples, seed, norm_statistics, shots
+    )
     if out is None and source is None:
         path = Path(run)
         out = (path if path.is_dir() else path.parent) / "evaluation.json"
@@ -354,6 +366,135 @@ def evaluate(
         "" if out is None else os.fspath(out),
     )
     return evaluation_of(text, table)
+
+
+@dataclass(frozen=True)
+class IntervalScore:
+    """A score with the ends of its 95 % bootstrap interval over episodes."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OodScore:
+    """How well one score of `evaluate_ood` tells rows out of distribution from the others."""
+
+    name: str
+    auroc: IntervalScore
+    aupr: IntervalScore
+    #: Share of the rows out of distribution that pass where 95 % of the others do.
+    fpr95: IntervalScore
+
+
+@dataclass(frozen=True)
+class OodKind:
+    """One kind of rows out of distribution."""
+
+    kind: str
+    description: str  #: of the rows, in words
+    in_rows: int
+    out_rows: int
+    scores: list[OodScore]
+
+
+@dataclass(frozen=True)
+class OodEvaluation:
+    """What `evaluate_ood` found and wrote."""
+
+    kinds: list[OodKind]
+    file: Path  #: the numbers
+    page: Path  #: histograms of the scores
+    #: Everything that `kshot evaluate --ood` writes, as it stands in the file.
+    data: dict[str, Any] = field(repr=False)
+    #: The tables that `kshot evaluate --ood` prints.
+    table: str = field(repr=False)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with one row per kind and score (needs pandas)."""
+        import pandas as pd
+
+        rows = []
+        for kind in self.kinds:
+            for score in kind.scores:
+                row: dict[str, Any] = {"kind": kind.kind, "score": score.name}
+                for name in ("auroc", "aupr", "fpr95"):
+                    interval: IntervalScore = getattr(score, name)
+                    row[name] = interval.value
+                    row[name + "_low"], row[name + "_high"] = interval.low, interval.high
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def _interval(d: Mapping[str, Any]) -> IntervalScore:
+    low, high = d["bootstrap"]
+    return IntervalScore(_number(d["value"]), _number(low), _number(high))
+
+
+def evaluate_ood(
+    run: PathLike,
+    kinds: str | Sequence[str],
+    *,
+    episodes: int | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    shots: int | None = None,
+    norm_statistics: str | None = None,
+    split: str = "test",
+    overrides: Overrides = None,
+    out: PathLike | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    progress: bool | None = None,
+    allow_changed_data: bool = False,
+    calibrated: bool = False,
+) -> OodEvaluation:
+    """Says how well a run's predictions tell rows out of distribution from a task's own.
+
+    kinds: what takes the place of the query rows: "open_set", "rotate", "rotate=DEGREES", "noise",
+        "noise=S", "permute", "shift", "shift=S", or the path of another data file
+        (docs/uncertainty.md).
+    out: the file for the numbers (JSON), with histograms beside it (.html). None:
+        evaluation-ood.json in the run folder, where reports look for it.
+    The other arguments are those of `evaluate`.
+    """
+    changes = override_list(overrides) + _evaluate_keys(
+        episodes, steps, samples, seed, norm_statistics, shots
+    )
+    text, table, file, page = _core.evaluate_ood(
+        os.fspath(run),
+        [kinds] if isinstance(kinds, (str, os.PathLike)) else [os.fspath(k) for k in kinds],
+        device,
+        threads,
+        changes,
+        split,
+        _progress(progress),
+        allow_changed_data,
+        calibrated,
+        "" if out is None else os.fspath(out),
+    )
+    data = json.loads(text)
+    return OodEvaluation(
+        kinds=[
+            OodKind(
+                kind=d["kind"],
+                description=d["description"],
+                in_rows=d["in_rows"],
+                out_rows=d["out_rows"],
+                scores=[
+                    OodScore(s["name"], *(_interval(s[n]) for n in ("auroc", "aupr", "fpr95")))
+                    for s in d["scores"]
+                ],
+            )
+            for d in data["out_of_distribution"]
+        ],
+        file=Path(file),
+        page=Path(page),
+        data=data,
+        table=table,
+    )
 
 
 @dataclass(frozen=True)

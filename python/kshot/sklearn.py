@@ -76,8 +76,20 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        state.pop("_loaded", None)  # threads cannot be pickled: loaded again where needed
+        for name in ("_loaded", "_adapted"):  # threads cannot be pickled: made anew where needed
+            state.pop(name, None)
         return state
+
+    def _task(self) -> FittedTask:
+        """The prior, adapted to the support rows when they are first needed."""
+        learner = self._learner()
+        adapted: tuple[Learner, FittedTask] | None = getattr(self, "_adapted", None)
+        if adapted is None or adapted[0] is not learner:
+            adapted = self._adapted = (learner, self._adapt(learner))
+        return adapted[1]
+
+    def _adapt(self, learner: Learner) -> FittedTask:
+        raise NotImplementedError
 
     def _learner(self) -> Learner:
         loaded: tuple[Any, Learner] | None = getattr(self, "_loaded", None)
@@ -177,6 +189,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self.classes_ = classes
         self.support_x_ = X
         self.support_y_ = np.searchsorted(classes, y)
+        self.__dict__.pop("_adapted", None)
         return self
 
     def _outputs(self) -> Array:
@@ -194,6 +207,14 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             )
         return np.arange(len(self.classes_))
 
+    def _adapt(self, learner: Learner) -> FittedTask:
+        return learner.adapt(
+            self._inputs(self.support_x_),
+            self._outputs()[self.support_y_],
+            ways=0 if learner.outputs else len(self.classes_),
+            units=self._units(),
+        )
+
     def predict_proba(self, X: Any) -> Array:
         """Probabilities [rows, classes], in the order of classes_."""
         check_is_fitted(self)
@@ -203,17 +224,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             return np.asarray(
                 _core.classify(self.head, self.support_x_, labels, X, len(self.classes_))
             )
-        outputs = self._outputs()
-        learner = self._learner()
-        task = learner.adapt(
-            self._inputs(self.support_x_),
-            outputs[self.support_y_],
-            ways=0 if learner.outputs else len(self.classes_),
-            units=self._units(),
-        )
-        probabilities = task.predict(self._inputs(X)).probabilities
+        probabilities = self._task().predict(self._inputs(X)).probabilities
         assert probabilities is not None
-        chosen = probabilities[:, outputs]
+        chosen = probabilities[:, self._outputs()]
         return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> Array:
@@ -274,13 +287,14 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             self._check_prior(False)
         self.support_x_ = X
         self.support_y_ = y
+        self.__dict__.pop("_adapted", None)
         return self
 
-    def _task(self) -> FittedTask:
+    def _adapt(self, learner: Learner) -> FittedTask:
         y = self.support_y_
         if isinstance(self.prior, Prior):
             y = (y.reshape(len(y), -1) - self.prior.y_mean) / self.prior.y_std
-        return self._learner().adapt(self._inputs(self.support_x_), y, units=self._units())
+        return learner.adapt(self._inputs(self.support_x_), y, units=self._units())
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Means, shaped as y; with `return_std` also the standard deviations of the prediction.
@@ -351,6 +365,11 @@ class _Meta(BaseEstimator):  # type: ignore[misc]
     overrides: Any
     device: str
     threads: int
+
+    def _take(self, arguments: dict[str, Any]) -> None:
+        """Keeps the parameters as they are, which is what scikit-learn expects of __init__."""
+        for name in self._get_param_names():
+            setattr(self, name, arguments[name])
 
     def _train(self, source: _Groups, loss: dict[str, Any], outputs: int) -> bytes:
         layers = [self.n_features_in_, *self.hidden]
@@ -431,17 +450,7 @@ class MetaClassifier(_Meta):
         device: str = "auto",
         threads: int = 0,
     ) -> None:
-        self.method = method
-        self.hidden = hidden
-        self.shots = shots
-        self.queries = queries
-        self.steps = steps
-        self.meta_batch = meta_batch
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.overrides = overrides
-        self.device = device
-        self.threads = threads
+        self._take(locals())
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaClassifier:
         """Trains on rows X [rows, features] with labels y [rows]; groups [rows] tells the tasks
@@ -501,17 +510,7 @@ class MetaRegressor(_Meta):
         device: str = "auto",
         threads: int = 0,
     ) -> None:
-        self.method = method
-        self.hidden = hidden
-        self.shots = shots
-        self.queries = queries
-        self.steps = steps
-        self.meta_batch = meta_batch
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.overrides = overrides
-        self.device = device
-        self.threads = threads
+        self._take(locals())
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaRegressor:
         """Trains on rows X [rows, features] with targets y [rows] or [rows, outputs]; groups [rows]

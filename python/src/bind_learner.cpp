@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "bindings.h"
+#include "engine/row_decisions.h"
 
 namespace kshot::python {
 
@@ -32,9 +33,8 @@ struct Supports {
   std::vector<SupportRows> rows;  ///< of each task, in `all`
 
   /// counts[i] rows and ways[i] classes for task i.
-  Supports(const Support& arrays, const std::vector<std::size_t>& counts,
-           const std::vector<int>& ways)
-      : all(arrays) {
+  Supports(const Support& arrays, const Counts& counts, const Labels& ways) : all(arrays) {
+    rows.reserve(counts.size());
     SupportRows left = all.rows();
     const auto take = [](auto& span, std::size_t size) {
       const auto part = span.first(size);
@@ -42,11 +42,12 @@ struct Supports {
       return part;
     };
     for (std::size_t i = 0; i < counts.size(); ++i) {
+      const auto count = static_cast<std::size_t>(counts.data()[i]);
       SupportRows task;
-      task.x = take(left.x, counts[i] * all.x.shape(1));
-      if (all.labels) task.labels = take(left.labels, counts[i]);
-      if (all.values) task.values = take(left.values, counts[i] * all.values->shape(1));
-      task.ways = ways.at(i);
+      task.x = take(left.x, count * all.x.shape(1));
+      if (all.labels) task.labels = take(left.labels, count);
+      if (all.values) task.values = take(left.values, count * all.values->shape(1));
+      task.ways = ways.data()[i];
       rows.push_back(task);
     }
   }
@@ -65,9 +66,24 @@ nb::dict adapted_arrays(const std::vector<AdaptedTensor>& tensors) {
   return arrays;
 }
 
-nb::dict to_dict(Prediction p) {
+std::vector<std::uint8_t> bytes_of(const std::vector<bool>& values) {
+  return {values.begin(), values.end()};
+}
+
+/// `decided`: what decisions say of the rows, where some were asked for.
+nb::dict to_dict(Prediction p, std::optional<DecidedRows> decided = {}) {
   const std::vector<std::size_t> table = sizes({p.rows, p.outputs});
   nb::dict d;
+  if (decided && !decided->answered.empty()) {
+    d["answered"] = to_numpy(bytes_of(decided->answered), sizes({p.rows}));
+  }
+  if (decided && !decided->in_set.empty()) {
+    d["in_set"] = to_numpy(bytes_of(decided->in_set), table);
+  }
+  if (decided && !decided->low.empty()) {
+    d["low"] = to_numpy(std::move(decided->low), table);
+    d["high"] = to_numpy(std::move(decided->high), table);
+  }
   d["classification"] = p.classification;
   d["inner_steps"] = p.inner_steps;
   d["noise_std"] = p.noise_std;
@@ -86,15 +102,22 @@ nb::dict to_dict(Prediction p) {
 }
 
 /// Predictions of many tasks one after another: `numbers` of every kind in one flat array.
-nb::dict to_dict(const std::vector<Prediction>& predictions) {
+nb::dict to_dict(const std::vector<Prediction>& predictions, const Decisions* decisions) {
   std::vector<std::int64_t> rows, outputs;
-  std::vector<double> raw, mean, std, predictive_std, entropy, mutual_information;
-  const auto append = [&](std::vector<double>& to, const std::vector<double>& from) {
+  std::vector<double> raw, mean, std, predictive_std, entropy, mutual_information, low, high;
+  const auto append = [&](auto& to, const auto& from) {
     if (to.empty()) to.reserve(from.size() * predictions.size());
     to.insert(to.end(), from.begin(), from.end());
   };
-  std::vector<std::uint8_t> diverged;
+  std::vector<std::uint8_t> diverged, answered, in_set;
   for (const Prediction& p : predictions) {
+    if (decisions != nullptr) {
+      const DecidedRows decided = decide(*decisions, p);
+      append(answered, decided.answered);
+      append(in_set, decided.in_set);
+      append(low, decided.low);
+      append(high, decided.high);
+    }
     rows.push_back(p.rows);
     outputs.push_back(p.outputs);
     diverged.push_back(p.diverged ? 1 : 0);
@@ -122,6 +145,12 @@ nb::dict to_dict(const std::vector<Prediction>& predictions) {
   put("mean", mean);
   put("std", std);
   if (!predictive_std.empty()) put("predictive_std", predictive_std);
+  if (!answered.empty()) put("answered", answered);
+  if (!in_set.empty()) put("in_set", in_set);
+  if (!low.empty()) {
+    put("low", low);
+    put("high", high);
+  }
   if (first.classification) {
     put("entropy", entropy);
     put("mutual_information", mutual_information);
@@ -179,19 +208,34 @@ class SharedLearner {
           return Learner(run, options);
         })) {}
 
-  nb::object predict(const Support& support, const Floats& query, bool every_step) const {
+  AdaptedTask adapt(const Support& support) const {
+    guard_.check("Learner");
+    const nb::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    return learner_.adapt(support.rows());
+  }
+
+  nb::dict predict(const AdaptedTask& task, const Floats& query, const Decisions* decisions) const {
+    guard_.check("Learner");
+    std::optional<Prediction> prediction;
+    std::optional<DecidedRows> decided;
+    {
+      const nb::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      prediction = task.predict(span_of(query));
+      if (decisions != nullptr) decided = decide(*decisions, *prediction);
+    }
+    return to_dict(std::move(*prediction), std::move(decided));
+  }
+
+  nb::list predict_steps(const Support& support, const Floats& query) const {
     guard_.check("Learner");
     std::vector<Prediction> predictions;
     {
       const nb::gil_scoped_release release;
       const std::lock_guard lock(mutex_);
-      if (every_step) {
-        predictions = learner_.predict_steps(support.rows(), span_of(query));
-      } else {
-        predictions.push_back(learner_.predict(support.rows(), span_of(query)));
-      }
+      predictions = learner_.predict_steps(support.rows(), span_of(query));
     }
-    if (!every_step) return to_dict(std::move(predictions.front()));
     nb::list list;
     for (Prediction& p : predictions) list.append(to_dict(std::move(p)));
     return list;
@@ -209,25 +253,26 @@ class SharedLearner {
   }
 
   /// `query` holds the tasks' rows one after another, counts[i] of them for task i.
-  nb::dict predict_many(const Supports& supports, const Floats& query,
-                        const std::vector<std::size_t>& counts) const {
+  nb::dict predict_many(const Supports& supports, const Floats& query, const Counts& counts,
+                        const Decisions* decisions) const {
     guard_.check("Learner");
     std::vector<TaskRows> tasks;
     tasks.reserve(supports.rows.size());
     std::span<const float> left = span_of(query);
     for (std::size_t i = 0; i < supports.rows.size(); ++i) {
-      const std::size_t size = counts.at(i) * query.shape(1);
+      const std::size_t size = static_cast<std::size_t>(counts.data()[i]) * query.shape(1);
       tasks.push_back({supports.rows[i], left.first(size)});
       left = left.subspan(size);
     }
     Interruption interruption;
-    return to_dict(interruption.run([&] {
+    const std::vector<Prediction> predictions = interruption.run([&] {
       const std::lock_guard lock(mutex_);
       interruption_ = &interruption;
       const auto forget = [this](Interruption*) { interruption_ = nullptr; };
       const std::unique_ptr<Interruption, decltype(forget)> used(&interruption, forget);
       return learner_.predict_many(tasks);
-    }));
+    });
+    return to_dict(predictions, decisions);
   }
 
   const Learner& learner() const { return learner_; }
@@ -302,8 +347,20 @@ void bind_learner(nb::module_& m) {
       .def_prop_ro("address",
                    [](const Support& s) { return reinterpret_cast<std::uintptr_t>(s.x.data()); });
   nb::class_<Supports>(m, "Supports")
-      .def(nb::init<const Support&, const std::vector<std::size_t>&, const std::vector<int>&>(),
-           "arrays"_a, "counts"_a, "ways"_a);
+      .def(nb::init<const Support&, const Counts&, const Labels&>(), "arrays"_a, "counts"_a,
+           "ways"_a);
+  nb::class_<AdaptedTask>(m, "AdaptedTask")
+      .def_prop_ro("adapted", [](const AdaptedTask& t) { return adapted_arrays(t.adapted()); })
+      .def_prop_ro("samples", [](const AdaptedTask& t) {
+        nb::list samples;
+        for (const std::vector<AdaptedTensor>& sample : t.samples()) {
+          samples.append(adapted_arrays(sample));
+        }
+        return samples;
+      });
+  nb::class_<Decisions>(m, "Decisions")
+      .def_ro("promise", &Decisions::promise)
+      .def_ro("notes", &Decisions::notes);
   nb::class_<SharedLearner>(m, "Learner")
       .def(
           "__init__",
@@ -318,8 +375,18 @@ void bind_learner(nb::module_& m) {
             new (self) SharedLearner(run, options);
           },
           "run"_a, "device"_a, "threads"_a, "overrides"_a, "calibrated"_a = false)
-      .def("predict", &SharedLearner::predict, "support"_a, "query"_a, "every_step"_a)
-      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "query"_a, "counts"_a)
+      .def("adapt", &SharedLearner::adapt, "support"_a)
+      .def("predict", &SharedLearner::predict, "task"_a, "query"_a, "decisions"_a.none())
+      .def("predict_steps", &SharedLearner::predict_steps, "support"_a, "query"_a)
+      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "query"_a, "counts"_a,
+           "decisions"_a.none())
+      .def(
+          "decisions",
+          [](const SharedLearner& l, std::optional<double> max_risk,
+             std::optional<double> min_confidence, std::optional<double> level) {
+            return make_decisions({max_risk, min_confidence, level}, l.learner());
+          },
+          "max_risk"_a.none(), "min_confidence"_a.none(), "level"_a.none())
       .def("check_many", &SharedLearner::check_many, "supports"_a)
       .def(
           "check", [](const SharedLearner& l, const Support& s) { l.learner().check(s.rows()); },

@@ -168,6 +168,8 @@ std::tuple<std::string, std::string, std::filesystem::path> calibrate(
   return {written.calibration.to_json(), written.calibration.describe(), written.file};
 }
 
+}  // namespace
+
 Split split_of(const std::string& name) {
   for (const Split split : {Split::train, Split::validation, Split::test}) {
     if (name == split_name(split)) return split;
@@ -175,8 +177,6 @@ Split split_of(const std::string& name) {
   throw nb::value_error(
       ("split: expected \"train\", \"validation\" or \"test\", got \"" + name + "\"").c_str());
 }
-
-}  // namespace
 
 void bind_runs(nb::module_& m) {
   m.def(

@@ -45,6 +45,7 @@ class ConfigError : public Error {
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using Labels = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <typename Array>
 auto span_of(const Array& array) {
@@ -82,6 +83,8 @@ auto config_errors(const Body& body) {
   try {
     return override_errors(body);
   } catch (const DeviceError&) {
+    throw;
+  } catch (const Stopped&) {
     throw;
   } catch (const Error& error) {
     throw ConfigError(error.what());
@@ -139,6 +142,9 @@ class Interruption {
   std::optional<nb::python_error> error_;
   std::atomic<bool> stopped_{false};
 };
+
+/// Raises ValueError for another name.
+Split split_of(const std::string& name);
 
 void bind_config(nb::module_& m);
 void bind_learner(nb::module_& m);

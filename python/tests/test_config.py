@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +64,19 @@ def test_errors_have_the_programs_messages(tmp_path):
 def test_types_are_checked(source, message):
     with pytest.raises(TypeError, match=message):
         kshot.Config(source)
+
+
+def test_the_import_loads_numpy_when_it_is_needed():
+    script = """
+import sys, kshot
+assert kshot.ConfigError.__module__ == "kshot" and kshot.__version__
+assert "numpy" not in sys.modules and not hasattr(kshot, "nothing")
+assert "train" in dir(kshot) and kshot.Config({"algorithm": "maml"})["algorithm"] == "maml"
+from kshot import *
+assert train is kshot.train and data.from_frame is kshot.data.from_frame
+assert set(kshot.__all__) <= set(globals())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_overrides_are_no_string():

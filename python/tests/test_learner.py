@@ -40,6 +40,48 @@ def test_a_fitted_task_predicts_as_often_as_wanted(learner, task):
     assert fitted.predict(query[:2]).mean.shape == (2, 1)
 
 
+class Counting:
+    """A native learner that counts its adaptations."""
+
+    def __init__(self, native):
+        self.native = native
+        self.adaptations = 0
+
+    def __getattr__(self, name):
+        return getattr(self.native, name)
+
+    def adapt(self, support):
+        self.adaptations += 1
+        return self.native.adapt(support)
+
+
+@pytest.mark.parametrize("name", ["maml", "abml", "alpaca"])
+def test_predictions_reuse_the_adaptation(name, request, task):
+    learner = kshot.load(request.getfixturevalue(name), device="cpu", threads=2)
+    learner._native = counting = Counting(learner._native)
+    x, y, query = (array.copy() for array in task)
+    fitted = learner.adapt(x, y)
+    assert counting.adaptations == 1
+    expected = fitted.predict_steps(query)[-1]  # adapts step by step, on its own
+    x[:] = 0  # the task has its own copy
+    y[:] = 0
+    for rows in (query, query[:2], np.concatenate([query, query])):
+        found = fitted.predict(rows)
+        n = min(len(rows), 5)
+        np.testing.assert_array_equal(found.mean[:n], expected.mean[:n])
+        np.testing.assert_array_equal(found.std[:n], expected.std[:n])
+        np.testing.assert_array_equal(found.samples[:, :n], expected.samples[:, :n])
+    for tensor, values in expected.adapted.items():
+        np.testing.assert_array_equal(found.adapted[tensor], values)
+    assert counting.adaptations == 1
+    many = learner.adapt_many([task[0]] * 3, [task[1]] * 3)
+    one = many[2]
+    assert counting.adaptations == 1
+    np.testing.assert_array_equal(one.predict(query).mean, expected.mean)
+    one.predict(query)
+    assert counting.adaptations == 2
+
+
 def test_the_adapted_network_is_the_one_that_predicts(learner, task):
     x, y, query = task
     p = learner.adapt(x, y).predict(query)

@@ -75,8 +75,14 @@ def test_leo(runs, task):
     run_ = trained(runs / "leo", config)
     x, y, query = task
     check_regression(reference(run_, **{"evaluate.samples": 1}).adapt(x, y), query)
+    sampled = reference(run_, **{"evaluate.samples": 3}).adapt(x, y)
+    check_regression(sampled, query, samples=3)
+    many = np.random.default_rng(0).normal(size=(100, 1)).astype(np.float32)
+    check_regression(sampled, many, samples=3)
     with pytest.raises(ValueError, match="evaluate.samples = 1"):
-        reference(run_, **{"evaluate.samples": 3}).adapt(x, y).to_onnx()
+        sampled.to_onnx()
+    with pytest.raises(ValueError, match="expected samples = 3"):
+        sampled.to_onnx(samples=2)
 
 
 @pytest.fixture(scope="module")

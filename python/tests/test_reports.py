@@ -1,5 +1,8 @@
+import json
+
 import numpy as np
 import pytest
+from conftest import small
 
 import kshot
 
@@ -95,3 +98,98 @@ def test_bandits_that_do_not_fit():
 
     with pytest.raises(LookupError, match="enough"):
         kshot.bandit(BANDIT, on_result=stop)
+
+
+def test_rows_out_of_distribution(protonet, tmp_path):
+    kinds = ["open_set", "shift=3"]
+    out = tmp_path / "ood.json"
+    found = kshot.evaluate_ood(protonet, kinds, out=out, device="cpu", episodes=30)
+    assert [k.kind for k in found.kinds] == kinds and found.file == out
+    assert found.page == tmp_path / "ood.html" and found.page.exists()
+    assert json.loads(out.read_text()) == found.data
+    scores = {s.name: s for s in found.kinds[1].scores}
+    assert all(s.auroc.low <= s.auroc.value <= s.auroc.high for s in scores.values())
+    # Rows that are moved by three times their range are far from every class.
+    assert max(s.auroc.value for s in scores.values()) > 0.8
+    assert found.kinds[0].in_rows == found.data["out_of_distribution"][0]["in_rows"] > 0
+    assert "AUROC" in found.table
+    one = kshot.evaluate_ood(protonet, "open_set", device="cpu", episodes=5)
+    assert one.file == protonet.folder / "evaluation-ood.json" and one.file.exists()
+    assert len(one.kinds) == 1
+    frame = pytest.importorskip("pandas") and found.to_pandas()
+    assert list(frame.columns[:3]) == ["kind", "score", "auroc"]
+    assert set(frame["kind"]) == set(kinds)
+
+
+def test_what_is_no_kind(protonet, maml, tmp_path):
+    out = tmp_path / "ood.json"
+    with pytest.raises(kshot.Error, match="rotate"):
+        kshot.evaluate_ood(protonet, "rotate", out=out)
+    with pytest.raises(kshot.Error, match="kinds: expected at least one"):
+        kshot.evaluate_ood(protonet, [], out=out)
+    with pytest.raises(kshot.ConfigError, match="^overrides: evaluate.episodez"):
+        kshot.evaluate_ood(protonet, "open_set", out=out, overrides={"evaluate.episodez": 3})
+    assert not out.exists()
+
+
+def test_a_sweep(tmp_path):
+    config, out = small("maml"), tmp_path / "sweep"
+    vary = {"inner": {"steps": [1, 2]}, "inner.learning_rate": [0.001, 0.01]}
+    seen = []
+    found = kshot.sweep(
+        config, vary, {"train.steps": 6}, out, jobs=2, device="cpu", on_run=seen.append
+    )
+    assert len(found.runs) == len(seen) == 4 and found.folder == out
+    assert all(run.status == "done" and run.step == 6 for run in found.runs)
+    values = [run.value for run in found.runs]
+    assert values == sorted(values) and found.best is found.runs[0]
+    assert {tuple(run.values.items()) for run in found.runs} == {
+        (("inner.learning_rate", rate), ("inner.steps", steps))
+        for steps in ("1", "2")
+        for rate in ("0.001", "0.01")
+    }
+    # A run of the sweep is the training with these values.
+    best = found.best
+    changes = [f"{key}={value}" for key, value in best.values.items()]
+    alone = kshot.train(
+        config, ["train.steps=6", *changes], tmp_path / "alone", device="cpu", progress=False
+    )
+    assert alone.best.value == pytest.approx(best.value, rel=1e-12)
+    assert kshot.load(best, device="cpu").config == kshot.load(alone, device="cpu").config
+    # The same call finds everything done; so does a table of what is there.
+    again = kshot.sweep(config, vary, {"train.steps": 6}, out, device="cpu", collect=True)
+    assert [r.value for r in again.runs] == values and again.table == found.table
+    frame = pytest.importorskip("pandas") and found.to_pandas()
+    assert list(frame["inner.steps"]) == [run.values["inner.steps"] for run in found.runs]
+
+
+def test_a_random_sweep_of_a_file(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text(kshot.Config(small("maml")).to_toml())
+    vary = {"inner.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
+    found = kshot.sweep(file, vary, out=tmp_path / "s", random=3, seed=4, device="cpu")
+    rates = [float(run.values["inner.learning_rate"]) for run in found.runs]
+    assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1e-2 for rate in rates)
+
+
+def test_what_is_wrong_with_a_sweep(tmp_path):
+    out = tmp_path / "s"
+    with pytest.raises(kshot.ConfigError, match="^overrides: inner.stepz: unknown key"):
+        kshot.sweep(small("maml"), {"inner.stepz": [1, 2]}, out=out)
+    with pytest.raises(kshot.Error, match="a range has no end of values"):
+        kshot.sweep(small("maml"), {"inner.learning_rate": {"low": 0.1, "high": 1}}, out=out)
+    with pytest.raises(TypeError, match="vary: expected a dict, got list"):
+        kshot.sweep(small("maml"), ["inner.steps=[1]"], out=out)
+    with pytest.raises(kshot.ConfigError, match="vary: .*inner.steps"):
+        kshot.sweep(small("maml"), {"inner.steps": 3}, out=out)
+    assert not out.exists()
+
+
+def test_ctrl_c_ends_a_sweep(tmp_path):
+    def stop(run):
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        kshot.sweep(
+            small("maml"), {"inner.steps": [1, 2, 3]}, out=tmp_path / "s", device="cpu", on_run=stop
+        )

@@ -110,6 +110,36 @@ def test_partial_fit_adds_rows(blobs):
     np.testing.assert_array_equal(parts.predict(X), whole.predict(X))
 
 
+def test_predictions_reuse_the_adaptation(protonet, alpaca, blobs, monkeypatch):
+    adapted = []
+    adapt = kshot.Learner.adapt
+    monkeypatch.setattr(
+        kshot.Learner, "adapt", lambda self, *a, **k: adapted.append(1) or adapt(self, *a, **k)
+    )
+    X, y = blobs
+    model = FewShotClassifier(protonet.folder, device="cpu").fit(X[:6], y[:6])
+    first = model.predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(X), first)
+    np.testing.assert_array_equal(model.predict(X[:4]), model.classes_[first[:4].argmax(axis=1)])
+    assert len(adapted) == 1
+    # More rows, other rows, another prior and a copy are adapted to anew.
+    model.partial_fit(X[6:], y[6:])
+    whole = FewShotClassifier(protonet.folder, device="cpu").fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(X), whole)
+    model.fit(X[:6], y[:6])
+    np.testing.assert_array_equal(model.predict_proba(X), first)
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.predict_proba(X), first)
+    model.set_params(prior=str(protonet.folder / "last.safetensors"))
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+    assert len(adapted) == 6
+    x = X[:, :1] / 10
+    regressor = FewShotRegressor(alpaca.folder, device="cpu").fit(x[:5], np.sin(x[:5, 0]))
+    mean, std = regressor.predict(x, return_std=True)
+    np.testing.assert_array_equal(regressor.predict(x), mean)
+    assert len(adapted) == 7
+
+
 def test_pipelines_and_searches(blobs):
     X, y = blobs
     groups = np.arange(30) // 6

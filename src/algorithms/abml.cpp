@@ -158,6 +158,19 @@ class AbmlProgram final : public TaskProgram {
                                        [&](int s, Block outputs) { visit(step, s, outputs); });
                       });
   }
+  AdaptedState adapt(const StepContext& context, const PredictOptions& options) override {
+    if (noise_) noise_->begin();
+    adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, options.steps, false);
+    const StateBlocks& q = adaptation_.current();
+    return {download(*wave_, q.mu, width_), download(*wave_, q.s, width_)};
+  }
+  void predict_adapted(const AdaptedState& state, const StepContext& context,
+                       const PredictOptions& options,
+                       const std::function<void(int, int, Block)>& visit) override {
+    adaptation_.resume(state);
+    sample_outputs(context, options.samples, options.statistics,
+                   [&](int s, Block outputs) { visit(options.steps, s, outputs); });
+  }
   std::vector<NamedBlock> adapted() const override {
     return {{"mu", adaptation_.current().mu}, {"log_sigma", adaptation_.current().s}};
   }

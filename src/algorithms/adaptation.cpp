@@ -194,6 +194,12 @@ void Adaptation::adapt_from_start(const StepContext& context, const RatePlan& ra
   run(context, rates, steps, keep, visit);
 }
 
+void Adaptation::resume(std::span<const std::vector<double>> state) {
+  current_ = iterate(0);
+  wave_.upload(current_.mu, state[0].data(), width_);
+  if (spec_.gaussian) wave_.upload(current_.s, state[1].data(), width_);
+}
+
 void Adaptation::run(const StepContext& context, const RatePlan& rates, int steps, bool keep,
                      const std::function<void(int step)>& visit) {
   if (visit) visit(0);

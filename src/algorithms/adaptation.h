@@ -80,6 +80,8 @@ class Adaptation {
   backend::Block start() { return iterate(0).mu; }
   void adapt_from_start(const StepContext& context, const RatePlan& rates, int steps, bool keep,
                         const std::function<void(int step)>& visit = {});
+  /// Takes the loaded tasks' adapted state from the host: mu, and s of a Gaussian, [tasks, width].
+  void resume(std::span<const std::vector<double>> state);
   const StateBlocks& current() const { return current_; }
   const StateBlocks& prior() const { return iterates_[0]; }
 

@@ -74,6 +74,9 @@ struct PredictOptions {
   bool covariance = false;  ///< EpisodePrediction::covariance is asked for
 };
 
+/// What the adaptation of some tasks leaves for their predictions (TaskProgram::adapt).
+using AdaptedState = std::vector<std::vector<double>>;
+
 /// One algorithm on one wave. Not thread-safe; owned by one worker.
 class TaskProgram {
  public:
@@ -96,14 +99,26 @@ class TaskProgram {
   virtual void predict(
       const StepContext& context, const PredictOptions& options,
       const std::function<void(int step, int sample, backend::Block outputs)>& visit) = 0;
-  /// After predict or outputs_after_gradient: the variance of the prediction, noise included,
+  /// Adapts the loaded tasks to their support sets, as predict does with options.steps inner steps.
+  /// Returns what predict_adapted needs of the adaptation: vectors of every task, [tasks, width]
+  /// each, which do not depend on the query rows.
+  virtual AdaptedState adapt(const StepContext& context, const PredictOptions& options) = 0;
+  /// Predicts the query sets of the loaded tasks from what `adapt` returned for tasks with the same
+  /// support rows, on this program or on another one of the same algorithm. visit and its numbers
+  /// are those of predict with every_step = false.
+  virtual void predict_adapted(
+      const AdaptedState& state, const StepContext& context, const PredictOptions& options,
+      const std::function<void(int step, int sample, backend::Block outputs)>& visit) = 0;
+  /// After predict, predict_adapted or outputs_after_gradient: the variance, noise included,
   /// [query rows, outputs], where the method itself gives one; else no block. `outputs` are then
   /// its means.
   virtual backend::Block predictive_variance() const { return {}; }
-  /// After predict, for one output: the covariance of the function values of all query rows,
-  /// without noise, [query rows, query rows], where the method itself gives one; else no block.
+  /// After predict or predict_adapted, for one output: the covariance of the function values of all
+  /// query rows, without noise, [query rows, query rows], where the method itself gives one; else
+  /// no block.
   virtual backend::Block predictive_covariance() { return {}; }
-  /// After predict: the adapted state, e.g. {"theta", block} or {"mu", ...}, {"log_sigma", ...}.
+  /// After predict or adapt: the adapted state, e.g. {"theta", block} or {"mu", ...}, {"log_sigma",
+  /// ...}.
   struct NamedBlock {
     std::string name;
     backend::Block block;

@@ -116,6 +116,33 @@ class ClosedFormProgram final : public TaskProgram {
     head_->predict();
     visit(0, 0, head_->outputs().block);
   }
+  AdaptedState adapt(const StepContext& context, const PredictOptions& /*options*/) override {
+    StepContext without = context;
+    without.dropout = false;
+    begin_support(without);
+    head_->prepare();
+    head_->fit();
+    AdaptedState state;
+    for (const Matrix& m : head_->fitted()) {
+      state.push_back(download(*wave_, m.block, width_of(m)));
+    }
+    return state;
+  }
+  void predict_adapted(const AdaptedState& state, const StepContext& context,
+                       const PredictOptions& options,
+                       const std::function<void(int, int, Block)>& visit) override {
+    StepContext without = context;
+    without.dropout = false;
+    take_parameters();
+    head_->prepare();
+    const std::vector<Matrix> fitted = head_->fitted();
+    for (std::size_t i = 0; i < fitted.size(); ++i) {
+      wave_->upload(fitted[i].block, state[i].data(), width_of(fitted[i]));
+    }
+    query_features(without, options.statistics);
+    head_->query();
+    visit(0, 0, head_->outputs().block);
+  }
   Block predictive_variance() const override { return head_->variance().block; }
   Block predictive_covariance() override { return head_->covariance().block; }
   /// The network is the same for every task.
@@ -132,17 +159,30 @@ class ClosedFormProgram final : public TaskProgram {
 
   /// Features of both sets, the support targets and the head's parameters.
   void begin(const StepContext& context, NormStatistics statistics) {
+    begin_support(context);
+    query_features(context, statistics);
+  }
+  /// The network's weights and the head's parameters.
+  void take_parameters() {
     HeadData& d = *data_;
     wave_->broadcast(weights_, *shared_.theta);
     for (std::size_t i = 0; i < d.parameters.size(); ++i) {
       wave_->broadcast(d.parameters[i].block, *shared_.tensors[i]);
     }
+  }
+  void begin_support(const StepContext& context) {
+    HeadData& d = *data_;
+    take_parameters();
     wave_->fill(d.jittered.block, 0.0);
-    if (d.support > 0) {
-      wave_->value(pass(context, Set::support), {}, d.z_s.block, NormStatistics::batch);
-      algebra_->targets(d.y_s, Set::support);
-    }
-    wave_->value(pass(context, Set::query), {}, d.z_q.block, statistics);
+    if (d.support == 0) return;
+    wave_->value(pass(context, Set::support), {}, d.z_s.block, NormStatistics::batch);
+    algebra_->targets(d.y_s, Set::support);
+  }
+  void query_features(const StepContext& context, NormStatistics statistics) {
+    wave_->value(pass(context, Set::query), {}, data_->z_q.block, statistics);
+  }
+  static std::size_t width_of(const Matrix& m) {
+    return static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.columns);
   }
 
   std::unique_ptr<Wave> wave_;

@@ -43,9 +43,22 @@ class Head {
   Head(const Head&) = delete;
   Head& operator=(const Head&) = delete;
 
-  /// Fits the head and predicts the query rows; rows and classes that a task does not have are
-  /// zero.
-  virtual void predict() = 0;
+  /// Fits the head and predicts the query rows.
+  void predict() {
+    prepare();
+    fit();
+    query();
+  }
+  /// What fit and query need beside features and targets: the head's parameters, the tasks'
+  /// classes.
+  virtual void prepare() = 0;
+  /// Fits the head to the support rows.
+  virtual void fit() = 0;
+  /// Predicts the query rows; rows and classes that a task does not have are zero. Of what fit
+  /// computes it reads the matrices of `fitted` alone, so that these may be those of an earlier
+  /// fit to the same rows.
+  virtual void query() = 0;
+  virtual std::vector<backend::Matrix> fitted() const = 0;
   /// Adds the tasks' losses to `loss` and their gradients to g_s, g_q and `gradients`.
   virtual void differentiate() = 0;
   /// After predict: logits or means [Q, targets].

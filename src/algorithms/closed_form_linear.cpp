@@ -29,10 +29,10 @@ class LinearHead : public Head {
         g_r_(matrix(d.support, d.targets)) {}
 
  protected:
-  void take_inputs() {
+  void take_support() {
     if (d_.support > 0) append_ones(x_s_, d_.z_s, Set::support);
-    append_ones(x_q_, d_.z_q, Set::query);
   }
+  void take_query() { append_ones(x_q_, d_.z_q, Set::query); }
   void give_gradients() {
     if (d_.support > 0) drop_ones(d_.g_s, g_x_s_);
     drop_ones(d_.g_q, g_x_q_);
@@ -54,12 +54,19 @@ class R2d2Head final : public LinearHead {
         logits_(matrix(d.query, d.targets)),
         outputs_(matrix(d.query, d.targets)) {}
 
-  void predict() override {
-    take_inputs();
+  void prepare() override {
     exponential(lambda_, 1.0, d_.parameters[0]);
-    posterior_.predict(x_s_, x_q_, lambda_, d_.y_s, d_.jittered);
+    if (classify_) exponential(scale_, 1.0, d_.parameters[1]);
+  }
+  void fit() override {
+    take_support();
+    posterior_.fit(x_s_, lambda_, d_.y_s, d_.jittered);
+  }
+  std::vector<Matrix> fitted() const override { return posterior_.fitted(x_s_); }
+  void query() override {
+    take_query();
+    posterior_.query(x_s_, x_q_, lambda_);
     if (!classify_) return;
-    exponential(scale_, 1.0, d_.parameters[1]);
     d_.la.multiply(logits_, 1.0, posterior_.mean(), scale_);
     d_.la.class_indicator(own_classes_);
     d_.la.multiply(outputs_, 1.0, logits_, own_classes_);
@@ -111,24 +118,30 @@ class AlpacaHead final : public LinearHead {
         variance_(matrix(d.query, d.targets)),
         g_variance_(matrix(d.query, d.targets)) {}
 
-  void predict() override {
-    take_inputs();
+  void prepare() override {
     d_.la.unpack_factor(factor_, d_.parameters[1]);
     d_.wave.fill(one_.block, 1.0);
+    exponential(noise_, 2.0, d_.parameters[2]);
+  }
+  void fit() override {
+    if (d_.support == 0) return;
+    take_support();
+    d_.wave.copy(u_s_.block, x_s_.block);
+    d_.la.solve_triangular(transposed(factor_), Side::right, u_s_);
+    d_.wave.copy(r_.block, d_.y_s.block);
+    d_.la.product(r_, -1.0, x_s_, d_.parameters[0], true);
+    posterior_.fit(u_s_, one_, r_, d_.jittered);
+  }
+  std::vector<Matrix> fitted() const override { return posterior_.fitted(u_s_); }
+  void query() override {
+    take_query();
     d_.wave.copy(u_q_.block, x_q_.block);
     d_.la.solve_triangular(transposed(factor_), Side::right, u_q_);
-    if (d_.support > 0) {
-      d_.wave.copy(u_s_.block, x_s_.block);
-      d_.la.solve_triangular(transposed(factor_), Side::right, u_s_);
-      d_.wave.copy(r_.block, d_.y_s.block);
-      d_.la.product(r_, -1.0, x_s_, d_.parameters[0], true);
-    }
-    posterior_.predict(u_s_, u_q_, one_, r_, d_.jittered);
+    posterior_.query(u_s_, u_q_, one_);
     d_.wave.copy(mean_.block, posterior_.mean().block);
     d_.la.product(mean_, 1.0, x_q_, d_.parameters[0], true);
     d_.la.row_indicator(ratio_, Set::query);
     add(ratio_, 1.0, posterior_.variance());
-    exponential(noise_, 2.0, d_.parameters[2]);
     d_.la.product(variance_, 1.0, ratio_, noise_);
   }
 

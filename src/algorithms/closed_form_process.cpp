@@ -130,17 +130,31 @@ class DktHead final : public Head {
     if (marginal_) make_marginal();
   }
 
-  void predict() override {
-    take_parameters();
+  void prepare() override {
+    exponential(amplitude_, 2.0, d_.parameters[0]);
+    exponential(noise_, 2.0, d_.parameters[1]);
+    if (kernel_ == Kernel::rbf) exponential(precision_, -2.0, d_.parameters[3]);
+  }
+  void fit() override {
+    if (d_.support == 0) return;
+    d_.la.row_indicator(own_s_, Set::support);
+    d_.wave.copy(r_.block, d_.y_s.block);
+    d_.la.product(r_, -1.0, own_s_, mean_parameter(), true);
+    k_ss_.compute(d_.z_s, d_.z_s, parameters());
+    posterior_.fit(k_ss_.k(), noise_, r_, d_.jittered);
+  }
+  std::vector<Matrix> fitted() const override {
+    if (d_.support == 0) return {};
+    std::vector<Matrix> matrices = posterior_.fitted();
+    matrices.push_back(d_.z_s);
+    return matrices;
+  }
+  void query() override {
     d_.la.row_indicator(own_q_, Set::query);
     prior_variance();
     if (d_.support > 0) {
-      d_.la.row_indicator(own_s_, Set::support);
-      d_.wave.copy(r_.block, d_.y_s.block);
-      d_.la.product(r_, -1.0, own_s_, mean_parameter(), true);
-      k_ss_.compute(d_.z_s, d_.z_s, parameters());
       k_qs_.compute(d_.z_q, d_.z_s, parameters());
-      posterior_.predict(k_ss_.k(), k_qs_.k(), noise_, r_, d_.jittered, mean_, explained_);
+      posterior_.query(k_qs_.k(), mean_, explained_);
     } else {
       zero(mean_);
       zero(explained_);
@@ -156,7 +170,7 @@ class DktHead final : public Head {
   void differentiate() override {
     zero(g_noise_);
     if (marginal_) {
-      take_parameters();
+      prepare();
       differentiate_marginal();
     } else {
       predict();
@@ -184,12 +198,6 @@ class DktHead final : public Head {
     return {amplitude_, precision_, d_.gradients[0],
             kernel_ == Kernel::rbf ? d_.gradients[3] : Matrix{}};
   }
-  void take_parameters() {
-    exponential(amplitude_, 2.0, d_.parameters[0]);
-    exponential(noise_, 2.0, d_.parameters[1]);
-    if (kernel_ == Kernel::rbf) exponential(precision_, -2.0, d_.parameters[3]);
-  }
-
   /// k(z, z) of the query rows; squares_ is ||z||^2 and slope_ the derivative of the kernel's
   /// similarity by it.
   void prior_variance() {

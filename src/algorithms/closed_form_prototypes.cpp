@@ -33,7 +33,6 @@ class ClassHead : public Head {
  protected:
   /// counts [classes, 1] and sums [classes, d] of the support features.
   void count_and_sum() {
-    d_.la.class_indicator(own_classes_);
     if (d_.support == 0) {
       zero(counts_);
       zero(sums_);
@@ -68,7 +67,11 @@ class ProtonetHead final : public ClassHead {
         similarity_(matrix(d.query, d.targets)),
         g_similarity_(matrix(d.query, d.targets)) {}
 
-  void predict() override {
+  void prepare() override {
+    d_.la.class_indicator(own_classes_);
+    exponential(scale_, 1.0, d_.parameters[0]);
+  }
+  void fit() override {
     count_and_sum();
     // A class that the task does not have is divided by one instead of zero.
     d_.wave.fill(absent_.block, 1.0);
@@ -76,7 +79,9 @@ class ProtonetHead final : public ClassHead {
     d_.wave.axpy(counts_.block, 1.0, absent_.block);
     d_.wave.apply(counts_.block, Function::reciprocal, counts_.block);
     d_.la.multiply(centres_, 1.0, sums_, counts_);
-    exponential(scale_, 1.0, d_.parameters[0]);
+  }
+  std::vector<Matrix> fitted() const override { return {centres_}; }
+  void query() override {
     if (euclidean_) {
       d_.la.distances(similarity_, d_.z_q, centres_, {});
     } else {
@@ -138,17 +143,20 @@ class BayesProtonetHead final : public ClassHead {
         g_sums_(matrix(1, d.targets)),
         distances_(matrix(d.query, d.targets)) {}
 
-  void predict() override {
-    count_and_sum();
+  void prepare() override {
+    d_.la.class_indicator(own_classes_);
     d_.wave.fill(ones_classes_.block, 1.0);
     d_.wave.fill(ones_rows_.block, 1.0);
     exponential(tau_, -2.0, prior_log_std());
     exponential(rho_, -2.0, log_std());
     exponential(v_, 2.0, log_std());
+    d_.la.multiply(prior_, 1.0, tau_, d_.parameters[0]);
+  }
+  void fit() override {
+    count_and_sum();
     d_.la.product(t_, 1.0, ones_classes_, tau_);
     d_.la.product(t_, 1.0, counts_, rho_, true);
     d_.wave.apply(t_.block, Function::reciprocal, t_.block);
-    d_.la.multiply(prior_, 1.0, tau_, d_.parameters[0]);
     d_.la.multiply(n_, 1.0, sums_, rho_);
     d_.la.product(n_, 1.0, ones_classes_, prior_, true);
     d_.la.multiply(m_, 1.0, n_, t_);
@@ -157,6 +165,9 @@ class BayesProtonetHead final : public ClassHead {
     d_.wave.apply(r_.block, Function::reciprocal, variance_.block);
     d_.wave.apply(scratch_.block, Function::logarithm, variance_.block);
     d_.la.sum(log_volume_, 1.0, scratch_, {});
+  }
+  std::vector<Matrix> fitted() const override { return {m_, r_, log_volume_}; }
+  void query() override {
     d_.la.distances(distances_, d_.z_q, m_, r_);
     d_.la.product(logits_, -0.5, ones_rows_, transposed(log_volume_));
     add(logits_, -0.5, distances_);

@@ -7,6 +7,12 @@
 
 namespace kshot {
 
+std::vector<double> download(const backend::Wave& wave, backend::Block block, std::size_t width) {
+  std::vector<double> values(static_cast<std::size_t>(wave.count()) * width);
+  wave.download(block, values);
+  return values;
+}
+
 std::vector<double> adapt_mask(const Network& network, const std::vector<std::string>& globs) {
   std::vector<double> mask(network.size(), 0.0);
   std::vector<int> tensors;

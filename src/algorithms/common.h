@@ -39,6 +39,9 @@ inline ParameterGroup network_group(std::string name, const Network& network) {
   return {std::move(name), network.parameters(), network.size()};
 }
 
+/// The loaded tasks' vectors, [tasks, width].
+std::vector<double> download(const backend::Wave& wave, backend::Block block, std::size_t width);
+
 /// Keyed by the step and by which pass of the step it is for.
 inline backend::Dropout dropout(const StepContext& context, double rate, std::uint32_t pass) {
   return {context.dropout ? rate : 0.0, context.key(Purpose::dropout, static_cast<int>(pass))};

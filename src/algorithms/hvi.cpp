@@ -190,17 +190,23 @@ class HviProgram final : public TaskProgram {
   /// and is optimised on the support set alone.
   void predict(const StepContext& context, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
-    wave_->broadcast(prior_.mu, *shared_.mu);
-    wave_->broadcast(prior_.s, *shared_.s);
-    wave_->copy(q_.mu, prior_.mu);
-    wave_->copy(q_.s, prior_.s);
-    for (const Block b : {m_.mu, m_.s, v_.mu, v_.s, count_}) wave_->fill(b, 0.0);
+    begin_at_prior();
     for (int k = 0; k <= options.steps; ++k) {
       if (options.every_step || k == options.steps) sample_outputs(context, k, options, visit);
-      if (k == options.steps) break;
-      objective(context, k, {}, false);
-      step();
+      if (k < options.steps) posterior_step(context, k);
     }
+  }
+  AdaptedState adapt(const StepContext& context, const PredictOptions& options) override {
+    begin_at_prior();
+    for (int k = 0; k < options.steps; ++k) posterior_step(context, k);
+    return {download(*wave_, q_.mu, width_), download(*wave_, q_.s, width_)};
+  }
+  void predict_adapted(const AdaptedState& state, const StepContext& context,
+                       const PredictOptions& options,
+                       const std::function<void(int, int, Block)>& visit) override {
+    wave_->upload(q_.mu, state[0].data(), width_);
+    wave_->upload(q_.s, state[1].data(), width_);
+    sample_outputs(context, options.steps, options, visit);
   }
   std::vector<NamedBlock> adapted() const override { return {{"mu", q_.mu}, {"log_sigma", q_.s}}; }
 
@@ -249,6 +255,20 @@ class HviProgram final : public TaskProgram {
     if (!prior_gradient) return;
     wave_->scale_by(to_prior.mu, bound_.by_kl);
     wave_->scale_by(to_prior.s, bound_.by_kl);
+  }
+
+  /// A new task's posterior is the prior, and its optimiser has no past.
+  void begin_at_prior() {
+    wave_->broadcast(prior_.mu, *shared_.mu);
+    wave_->broadcast(prior_.s, *shared_.s);
+    wave_->copy(q_.mu, prior_.mu);
+    wave_->copy(q_.s, prior_.s);
+    for (const Block b : {m_.mu, m_.s, v_.mu, v_.s, count_}) wave_->fill(b, 0.0);
+  }
+  /// Step k of a new task, on its support set alone.
+  void posterior_step(const StepContext& context, int k) {
+    objective(context, k, {}, false);
+    step();
   }
 
   /// Every task's posterior by its own optimiser.

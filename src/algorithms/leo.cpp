@@ -67,7 +67,8 @@ class LeoProgram final : public TaskProgram {
         latents_(static_cast<std::size_t>(generator.latents)),
         z_width_(groups * latents_ * generator.latent()),
         eps_width_(groups * latents_ * generator.weights()),
-        finetune_(*wave_, groups * generator.weights(), finetune_spec()) {
+        weights_(groups * generator.weights()),
+        finetune_(*wave_, weights_, finetune_spec()) {
     const std::size_t statistics = groups * 2 * generator.latent();
     statistics_ = wave_->block(statistics);
     g_statistics_ = wave_->block(statistics);
@@ -139,6 +140,42 @@ class LeoProgram final : public TaskProgram {
 
   void predict(const StepContext& of_step, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
+    adapt_samples(of_step, options, [&](int step, int sample) {
+      outputs(options.statistics);
+      visit(step, sample, outputs_);
+    });
+  }
+  /// The weights of every sample.
+  AdaptedState adapt(const StepContext& of_step, const PredictOptions& options) override {
+    PredictOptions last = options;
+    last.every_step = false;
+    AdaptedState samples;
+    adapt_samples(of_step, last, [&](int, int) {
+      samples.push_back(download(*wave_, finetune_.current().mu, weights_));
+    });
+    return samples;
+  }
+  void predict_adapted(const AdaptedState& state, const StepContext& /*context*/,
+                       const PredictOptions& options,
+                       const std::function<void(int, int, Block)>& visit) override {
+    for (std::size_t sample = 0; sample < state.size(); ++sample) {
+      finetune_.resume(std::span(state).subspan(sample, 1));
+      outputs(options.statistics);
+      visit(options.steps, static_cast<int>(sample), outputs_);
+    }
+  }
+  std::vector<NamedBlock> adapted() const override { return {{"theta", finetune_.current().mu}}; }
+
+ private:
+  /// The state after k latent steps, the noise and weights of its decode, and the loss's gradient.
+  struct Iterate {
+    Block z, eps, weights, g;
+  };
+
+  /// Adapts sample after sample. visit(step, sample) sees the weights of the steps that the options
+  /// ask for, as finetune_.current().
+  void adapt_samples(const StepContext& of_step, const PredictOptions& options,
+                     const std::function<void(int step, int sample)>& visit) {
     StepContext context = of_step;
     context.dropout = false;
     // the latent steps come first; one sample is the mean of latents and weights
@@ -146,9 +183,7 @@ class LeoProgram final : public TaskProgram {
     const bool noise = options.samples > 1;
     for (int sample = 0; sample < options.samples; ++sample) {
       const auto see = [&](int step) {
-        if (!options.every_step && step != options.steps) return;
-        outputs(options.statistics);
-        visit(step, sample, outputs_);
+        if (options.every_step || step == options.steps) visit(step, sample);
       };
       encode(context, noise, sample);
       for (int k = 0; k <= in_latents; ++k) {
@@ -164,13 +199,6 @@ class LeoProgram final : public TaskProgram {
                                  [&](int step) { see(in_latents + step); });
     }
   }
-  std::vector<NamedBlock> adapted() const override { return {{"theta", finetune_.current().mu}}; }
-
- private:
-  /// The state after k latent steps, the noise and weights of its decode, and the loss's gradient.
-  struct Iterate {
-    Block z, eps, weights, g;
-  };
 
   AdaptationSpec finetune_spec() const {
     AdaptationSpec s;
@@ -285,7 +313,7 @@ class LeoProgram final : public TaskProgram {
   std::unique_ptr<Generator> generator_;
   const LeoSpec& spec_;
   const LeoShared& shared_;
-  std::size_t latents_, z_width_, eps_width_;
+  std::size_t latents_, z_width_, eps_width_, weights_;
   Adaptation finetune_;
   bool noise_ = false;  ///< of the adaptation at hand
   std::vector<Iterate> iterates_;

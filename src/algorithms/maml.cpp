@@ -31,7 +31,7 @@ class PointProgram final : public TaskProgram {
  public:
   PointProgram(std::unique_ptr<Wave> wave, std::size_t width, const AdaptationSpec& spec,
                const PointShared& shared)
-      : wave_(std::move(wave)), adaptation_(*wave_, width, spec), shared_(shared) {
+      : wave_(std::move(wave)), width_(width), adaptation_(*wave_, width, spec), shared_(shared) {
     v_ = wave_->weights();
     loss_ = wave_->block(1);
     gradients_.push_back(v_);
@@ -78,6 +78,17 @@ class PointProgram final : public TaskProgram {
                         visit(step, 0, outputs_);
                       });
   }
+  AdaptedState adapt(const StepContext& context, const PredictOptions& options) override {
+    adaptation_.adapt(context, *shared_.theta, nullptr, shared_.rates, options.steps, false);
+    return {download(*wave_, adaptation_.current().mu, width_)};
+  }
+  void predict_adapted(const AdaptedState& state, const StepContext& /*context*/,
+                       const PredictOptions& options,
+                       const std::function<void(int, int, Block)>& visit) override {
+    adaptation_.resume(state);
+    outputs(options.statistics);
+    visit(options.steps, 0, outputs_);
+  }
   std::vector<NamedBlock> adapted() const override { return {{"theta", adaptation_.current().mu}}; }
 
  private:
@@ -98,6 +109,7 @@ class PointProgram final : public TaskProgram {
   }
 
   std::unique_ptr<Wave> wave_;
+  std::size_t width_;
   Adaptation adaptation_;
   const PointShared& shared_;
   std::optional<TaskNoise> noise_;

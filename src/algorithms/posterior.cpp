@@ -23,15 +23,17 @@ KernelPosterior::KernelPosterior(LinearAlgebra& la, TaskVectors& vectors, int su
       e_(la.matrix(query, support)),
       scaled_(la.matrix(query, support)) {}
 
-void KernelPosterior::predict(const Matrix& k_ss, const Matrix& k_qs, const Matrix& noise,
-                              const Matrix& r, const Matrix& jittered, const Matrix& mean,
-                              const Matrix& explained) {
+void KernelPosterior::fit(const Matrix& k_ss, const Matrix& noise, const Matrix& r,
+                          const Matrix& jittered) {
   vectors_.copy(a_.block, k_ss.block);
   la_.add_diagonal(a_, 1.0, noise, Set::support);
   la_.cholesky(l_, a_, jittered);
   vectors_.copy(alpha_.block, r.block);
   la_.solve_triangular(l_, Side::left, alpha_);
   la_.solve_triangular(transposed(l_), Side::left, alpha_);
+}
+
+void KernelPosterior::query(const Matrix& k_qs, const Matrix& mean, const Matrix& explained) {
   la_.product(mean, 1.0, k_qs, alpha_);
   if (!explained) return;
   vectors_.copy(half_.block, k_qs.block);
@@ -98,14 +100,46 @@ LinearPosterior::LinearPosterior(LinearAlgebra& la, TaskVectors& vectors, int su
   }
 }
 
-void LinearPosterior::predict(const Matrix& x_s, const Matrix& x_q, const Matrix& noise,
-                              const Matrix& r, const Matrix& jittered) {
-  if (primal_) return predict_primal(x_s, x_q, noise, r, jittered);
+// Primal: A = X_S^T X_S + noise I, w = A^-1 X_S^T r; the posterior variance of f is
+// noise x A^-1 x^T.
+
+void LinearPosterior::fit(const Matrix& x_s, const Matrix& noise, const Matrix& r,
+                          const Matrix& jittered) {
+  if (empty_) return;
+  if (!primal_) {
+    la_.product(k_ss_, 1.0, x_s, transposed(x_s));
+    return kernel_.fit(k_ss_, noise, r, jittered);
+  }
+  la_.product(a_, 1.0, transposed(x_s), x_s);
+  la_.add_diagonal(a_, 1.0, noise);
+  la_.cholesky(l_, a_, jittered);
+  la_.product(w_, 1.0, transposed(x_s), r);
+  la_.solve_triangular(l_, Side::left, w_);
+  la_.solve_triangular(transposed(l_), Side::left, w_);
+}
+
+std::vector<Matrix> LinearPosterior::fitted(const Matrix& x_s) const {
+  if (empty_) return {};
+  if (primal_) return {w_, l_};
+  std::vector<Matrix> matrices = kernel_.fitted();
+  matrices.push_back(x_s);
+  return matrices;
+}
+
+void LinearPosterior::query(const Matrix& x_s, const Matrix& x_q, const Matrix& noise) {
+  if (primal_) {
+    la_.product(mean_, 1.0, x_q, w_);
+    if (!variance_) return;
+    vectors_.copy(half_.block, x_q.block);
+    la_.solve_triangular(transposed(l_), Side::right, half_);
+    la_.sum(solved_, 1.0, half_, half_);
+    la_.multiply(variance_, 1.0, solved_, noise);
+    return;
+  }
   if (variance_) la_.sum(variance_, 1.0, x_q, x_q);
   if (empty_) return vectors_.fill(mean_.block, 0.0);
-  la_.product(k_ss_, 1.0, x_s, transposed(x_s));
   la_.product(k_qs_, 1.0, x_q, transposed(x_s));
-  kernel_.predict(k_ss_, k_qs_, noise, r, jittered, mean_, explained_);
+  kernel_.query(k_qs_, mean_, explained_);
   if (variance_) vectors_.axpy(variance_.block, -1.0, explained_.block);
 }
 
@@ -141,24 +175,6 @@ void LinearPosterior::pullback(const Matrix& x_s, const Matrix& x_q, const Matri
   la_.product(g_x_s, 1.0, transposed(g_k_qs_), x_q);
   la_.product(g_x_s, 1.0, g_k_ss_, x_s, true);
   la_.product(g_x_s, 1.0, transposed(g_k_ss_), x_s, true);
-}
-
-// A = X_S^T X_S + noise I, w = A^-1 X_S^T r; the posterior variance of f is noise x A^-1 x^T.
-
-void LinearPosterior::predict_primal(const Matrix& x_s, const Matrix& x_q, const Matrix& noise,
-                                     const Matrix& r, const Matrix& jittered) {
-  la_.product(a_, 1.0, transposed(x_s), x_s);
-  la_.add_diagonal(a_, 1.0, noise);
-  la_.cholesky(l_, a_, jittered);
-  la_.product(w_, 1.0, transposed(x_s), r);
-  la_.solve_triangular(l_, Side::left, w_);
-  la_.solve_triangular(transposed(l_), Side::left, w_);
-  la_.product(mean_, 1.0, x_q, w_);
-  if (!variance_) return;
-  vectors_.copy(half_.block, x_q.block);
-  la_.solve_triangular(transposed(l_), Side::right, half_);
-  la_.sum(solved_, 1.0, half_, half_);
-  la_.multiply(variance_, 1.0, solved_, noise);
 }
 
 void LinearPosterior::pullback_primal(const Matrix& x_s, const Matrix& x_q, const Matrix& noise,

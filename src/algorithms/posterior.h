@@ -7,6 +7,8 @@
 // (backend/linear_algebra.h). Factorizations that need a jitter are counted in `jittered`.
 #pragma once
 
+#include <vector>
+
 #include "backend/linear_algebra.h"
 
 namespace kshot {
@@ -18,17 +20,19 @@ class KernelPosterior {
   KernelPosterior(backend::LinearAlgebra& la, backend::TaskVectors& vectors, int support, int query,
                   int outputs);
 
-  /// k_ss [S, S], k_qs [Q, S], noise [1, 1], r [S, outputs]; overwrites mean [Q, outputs] and,
-  /// where given, explained [Q, 1].
-  void predict(const backend::Matrix& k_ss, const backend::Matrix& k_qs,
-               const backend::Matrix& noise, const backend::Matrix& r,
-               const backend::Matrix& jittered, const backend::Matrix& mean,
-               const backend::Matrix& explained);
-  /// After predict with `explained`: c [Q, Q] -= K_QS A^-1 K_SQ. With the prior covariance of the
+  /// k_ss [S, S], noise [1, 1], r [S, outputs].
+  void fit(const backend::Matrix& k_ss, const backend::Matrix& noise, const backend::Matrix& r,
+           const backend::Matrix& jittered);
+  /// What `query` reads of the fit.
+  std::vector<backend::Matrix> fitted() const { return {alpha_, l_}; }
+  /// k_qs [Q, S]; overwrites mean [Q, outputs] and, where given, explained [Q, 1].
+  void query(const backend::Matrix& k_qs, const backend::Matrix& mean,
+             const backend::Matrix& explained);
+  /// After query with `explained`: c [Q, Q] -= K_QS A^-1 K_SQ. With the prior covariance of the
   /// query rows in c, this leaves the posterior covariance of f.
   void subtract_explained(const backend::Matrix& c);
-  /// After predict, from the gradients by mean and, where given, by explained: overwrites g_k_ss
-  /// (not symmetric), g_k_qs and g_r; adds to g_noise.
+  /// After fit and query, from the gradients by mean and, where given, by explained: overwrites
+  /// g_k_ss (not symmetric), g_k_qs and g_r; adds to g_noise.
   void pullback(const backend::Matrix& k_qs, const backend::Matrix& g_mean,
                 const backend::Matrix& g_explained, const backend::Matrix& g_k_ss,
                 const backend::Matrix& g_k_qs, const backend::Matrix& g_noise,
@@ -50,18 +54,22 @@ class LinearPosterior {
   /// Whether the system has the size of the inputs rather than of the support rows.
   bool primal() const { return primal_; }
 
-  /// x_s [S, p], x_q [Q, p], noise [1, 1], r [S, outputs]; mean() and variance() are then there.
-  void predict(const backend::Matrix& x_s, const backend::Matrix& x_q, const backend::Matrix& noise,
-               const backend::Matrix& r, const backend::Matrix& jittered);
+  /// x_s [S, p], noise [1, 1], r [S, outputs].
+  void fit(const backend::Matrix& x_s, const backend::Matrix& noise, const backend::Matrix& r,
+           const backend::Matrix& jittered);
+  /// What `query` reads of the fit to the rows `x_s`.
+  std::vector<backend::Matrix> fitted(const backend::Matrix& x_s) const;
+  /// x_q [Q, p]; mean() and variance() are then there.
+  void query(const backend::Matrix& x_s, const backend::Matrix& x_q, const backend::Matrix& noise);
   const backend::Matrix& mean() const { return mean_; }
   /// [Q, 1], without the noise; none without with_variance.
   const backend::Matrix& variance() const { return variance_; }
-  /// After predict with_variance: overwrites c [Q, Q] with the posterior covariance of f.
+  /// After query with_variance: overwrites c [Q, Q] with the posterior covariance of f.
   void covariance(const backend::Matrix& x_q, const backend::Matrix& noise,
                   const backend::Matrix& c);
 
-  /// After predict: overwrites g_x_s, g_x_q and g_r; adds to g_noise. g_variance: none without
-  /// with_variance.
+  /// After fit and query: overwrites g_x_s, g_x_q and g_r; adds to g_noise. g_variance: none
+  /// without with_variance.
   void pullback(const backend::Matrix& x_s, const backend::Matrix& x_q,
                 const backend::Matrix& noise, const backend::Matrix& r,
                 const backend::Matrix& g_mean, const backend::Matrix& g_variance,
@@ -69,9 +77,6 @@ class LinearPosterior {
                 const backend::Matrix& g_noise, const backend::Matrix& g_r);
 
  private:
-  void predict_primal(const backend::Matrix& x_s, const backend::Matrix& x_q,
-                      const backend::Matrix& noise, const backend::Matrix& r,
-                      const backend::Matrix& jittered);
   void pullback_primal(const backend::Matrix& x_s, const backend::Matrix& x_q,
                        const backend::Matrix& noise, const backend::Matrix& r,
                        const backend::Matrix& g_mean, const backend::Matrix& g_variance,

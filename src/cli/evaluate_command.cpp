@@ -16,7 +16,7 @@
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
-#include "kshot/ood.h"
+#include "kshot/report.h"
 #include "report/page.h"
 #include "report/report_data.h"
 
@@ -114,23 +114,12 @@ int evaluate_out_of_distribution(const EvaluateArguments& a) {
     if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
     options.overrides.push_back(fmt::format("data.shots={}", shots[0]));
   }
-  const fs::path out = output_of(a, report::ood_file);
-  const fs::path plot = fs::path(out).replace_extension(".html");
-  std::optional<io::OutputFile> file, page;
-  if (leads()) {
-    file.emplace(out, io::OutputKind::evaluation);
-    page.emplace(plot, io::OutputKind::page);
-  }
-  std::vector<OodEvaluation> all;
-  for (const std::string& kind : a.ood) all.push_back(evaluate_ood(a.run, kind, options));
+  const OodReport written = write_ood(a.run, a.ood, a.out, options);
   if (!leads()) return 0;
-  report::Report charts;
-  charts.title = fmt::format("{}: out of distribution", report::method_name(all.front().algorithm));
-  for (const OodEvaluation& e : all) fmt::print("{}{}", &e == &all.front() ? "" : "\n", e.table());
-  charts.charts = report::ood_charts(all);
-  file->write(ood_to_json(all));
-  page->write(report::render(charts));
-  if (!a.quiet) io::log_info(fmt::format("written to {} and {}", out.string(), plot.string()));
+  std::fputs(written.table().c_str(), stdout);
+  if (!a.quiet) {
+    io::log_info(fmt::format("written to {} and {}", written.file.string(), written.page.string()));
+  }
   return 0;
 }
 

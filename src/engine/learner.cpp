@@ -246,28 +246,43 @@ struct Learner::State {
     return p;
   }
 
-  std::vector<Prediction> predict(const SupportRows& support, std::span<const float> query_x,
-                                  bool every_step) const {
-    const TaskRows task{support, query_x};
-    TaskBatch rows(checked_shape(task), 1);
-    fill(task, rows.slot(0));
-    PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
-    options.every_step = every_step;
-    const std::unique_ptr<TaskProgram> program =
-        assembly.algorithm->open(*assembly.backend, rows.shape());
-    program->wave().load(rows, 0, 1, 0);
-    const EpisodePrediction episode =
-        std::move(predict_wave(*program, rows, 0, 1, step_context(), options).front());
+  /// A program with one loaded task. The program may read the task's rows where they are.
+  struct LoadedTask {
+    LoadedTask(const State& state, const TaskRows& task, const TaskShape& shape)
+        : rows(shape, 1), program(state.assembly.algorithm->open(*state.assembly.backend, shape)) {
+      state.fill(task, rows.slot(0));
+      program->wave().load(rows, 0, 1, 0);
+    }
+    LoadedTask(const LoadedTask&) = delete;
+    LoadedTask& operator=(const LoadedTask&) = delete;
+
+    TaskBatch rows;
+    std::unique_ptr<TaskProgram> program;
+  };
+  EpisodePrediction predict_one(const LoadedTask& task, const PredictOptions& options,
+                                const AdaptedState* adapted) const {
+    EpisodePrediction episode = std::move(
+        predict_wave(*task.program, task.rows, 0, 1, step_context(), options, adapted).front());
     if (episode.diverged) {
       throw Error(fmt::format("the adaptation diverged; likely cause: {}",
                               assembly.algorithm->divergence_hint()));
     }
+    return episode;
+  }
+
+  std::vector<Prediction> predict(const SupportRows& support, std::span<const float> query_x,
+                                  bool every_step) const {
+    const TaskRows rows{support, query_x};
+    const LoadedTask task(*this, rows, checked_shape(rows));
+    PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
+    options.every_step = every_step;
+    const EpisodePrediction episode = predict_one(task, options, nullptr);
     std::vector<Prediction> predictions;
     for (std::size_t i = 0; i < episode.outputs.size(); ++i) {
       predictions.push_back(prediction(episode, i, every_step ? static_cast<int>(i) : options.steps,
                                        options.samples, support.labels));
     }
-    predictions.back().adapted = adapted(*program);
+    predictions.back().adapted = adapted(*task.program);
     return predictions;
   }
 
@@ -323,14 +338,17 @@ struct Learner::State {
     for (const TaskProgram::NamedBlock& named : program.adapted()) {
       std::vector<double> flat(assembly.network->size());
       program.wave().download(named.block, flat);
-      for (const ParameterTensor& t : assembly.network->parameters()) {
-        const auto begin = flat.begin() + static_cast<std::ptrdiff_t>(t.offset);
-        tensors.push_back({named.name + "." + t.name,
-                           t.shape,
-                           {begin, begin + static_cast<std::ptrdiff_t>(t.size)}});
-      }
+      append_tensors(named.name, flat, tensors);
     }
     return tensors;
+  }
+  void append_tensors(const std::string& name, const std::vector<double>& flat,
+                      std::vector<AdaptedTensor>& tensors) const {
+    for (const ParameterTensor& t : assembly.network->parameters()) {
+      const auto begin = flat.begin() + static_cast<std::ptrdiff_t>(t.offset);
+      tensors.push_back(
+          {name + "." + t.name, t.shape, {begin, begin + static_cast<std::ptrdiff_t>(t.size)}});
+    }
   }
 
   Checkpoint checkpoint;
@@ -341,8 +359,73 @@ struct Learner::State {
   std::function<bool()> stop;
 };
 
+struct AdaptedTask::State {
+  State(std::shared_ptr<const Learner::State> of_learner, const SupportRows& rows)
+      : learner(std::move(of_learner)),
+        options(predict_options(learner->assembly.config, *learner->assembly.algorithm)),
+        x(rows.x.begin(), rows.x.end()),
+        labels(rows.labels.begin(), rows.labels.end()),
+        values(rows.values.begin(), rows.values.end()),
+        ways(rows.ways),
+        shape(learner->checked_shape(rows)) {
+    options.every_step = false;
+    // Adaptation does not look at query rows; a wave has room for at least one.
+    const std::vector<float> no_query(static_cast<std::size_t>(shape.input.size()), 0.0F);
+    shape.query = 1;
+    const Learner::State::LoadedTask task(*learner, {support(), no_query}, shape);
+    adapted = task.program->adapt(learner->step_context(), options);
+    tensors = learner->adapted(*task.program);
+  }
+
+  SupportRows support() const { return {x, labels, values, ways}; }
+
+  Prediction predict(std::span<const float> query_x) const {
+    TaskShape with_query = shape;
+    with_query.query = learner->rows_in(query_x, "query rows", false);
+    const Learner::State::LoadedTask task(*learner, {support(), query_x}, with_query);
+    const EpisodePrediction episode = learner->predict_one(task, options, &adapted);
+    Prediction p = learner->prediction(episode, 0, options.steps, options.samples, labels);
+    p.adapted = tensors;
+    return p;
+  }
+
+  std::vector<std::vector<AdaptedTensor>> samples() const {
+    std::vector<std::vector<AdaptedTensor>> all;
+    if (learner->assembly.config.algorithm != AlgorithmKind::leo) return all;
+    for (const std::vector<double>& weights : adapted) {
+      learner->append_tensors("theta", weights, all.emplace_back());
+    }
+    return all;
+  }
+
+  std::shared_ptr<const Learner::State> learner;
+  PredictOptions options;
+  std::vector<float> x;
+  std::vector<std::int32_t> labels;
+  std::vector<float> values;
+  int ways;
+  TaskShape shape;
+  AdaptedState adapted;
+  std::vector<AdaptedTensor> tensors;
+};
+
+AdaptedTask::AdaptedTask(std::unique_ptr<State> state) : state_(std::move(state)) {}
+AdaptedTask::~AdaptedTask() = default;
+AdaptedTask::AdaptedTask(AdaptedTask&&) noexcept = default;
+AdaptedTask& AdaptedTask::operator=(AdaptedTask&&) noexcept = default;
+
+Prediction AdaptedTask::predict(std::span<const float> query_x) const {
+  return state_->predict(query_x);
+}
+const std::vector<AdaptedTensor>& AdaptedTask::adapted() const {
+  return state_->tensors;
+}
+std::vector<std::vector<AdaptedTensor>> AdaptedTask::samples() const {
+  return state_->samples();
+}
+
 Learner::Learner(const std::filesystem::path& run, const LearnerOptions& options)
-    : state_(std::make_unique<State>(run, options)) {}
+    : state_(std::make_shared<const State>(run, options)) {}
 Learner::~Learner() = default;
 Learner::Learner(Learner&&) noexcept = default;
 Learner& Learner::operator=(Learner&&) noexcept = default;
@@ -392,6 +475,10 @@ std::vector<Prediction> Learner::predict_steps(const SupportRows& support,
 std::vector<Prediction> Learner::predict_many(std::span<const TaskRows> tasks,
                                               int first_number) const {
   return state_->predict_many(tasks, first_number);
+}
+
+AdaptedTask Learner::adapt(const SupportRows& support) const {
+  return AdaptedTask(std::make_unique<AdaptedTask::State>(state_, support));
 }
 
 void Learner::check(const SupportRows& support) const {

@@ -71,7 +71,8 @@ std::span<const float> EpisodePrediction::query_values() const {
 
 std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatch& batch, int first,
                                             int count, const StepContext& context,
-                                            const PredictOptions& options) {
+                                            const PredictOptions& options,
+                                            const AdaptedState* adapted) {
   const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
   std::vector<EpisodePrediction> predictions(static_cast<std::size_t>(count));
   for (int t = 0; t < count; ++t) {
@@ -85,7 +86,7 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
   }
   std::vector<double> all;
   const auto samples = static_cast<std::size_t>(options.samples);
-  program.predict(context, options, [&](int step, int sample, backend::Block block) {
+  const auto take = [&](int step, int sample, backend::Block block) {
     const auto stride =
         static_cast<std::size_t>(program.wave().rows(backend::Set::query)) * outputs;
     all.resize(static_cast<std::size_t>(count) * stride);
@@ -107,7 +108,12 @@ std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatc
             p.diverged || !std::ranges::all_of(values, [](double v) { return std::isfinite(v); });
       }
     }
-  });
+  };
+  if (adapted != nullptr) {
+    program.predict_adapted(*adapted, context, options, take);
+  } else {
+    program.predict(context, options, take);
+  }
   if (const backend::Block variance = program.predictive_variance()) {
     const auto stride =
         static_cast<std::size_t>(program.wave().rows(backend::Set::query)) * outputs;

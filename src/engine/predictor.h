@@ -87,9 +87,11 @@ void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> par
       take);
 }
 
-/// One loaded wave: adapts and predicts its tasks.
+/// One loaded wave: adapts and predicts its tasks. Where `adapted` is given
+/// (TaskProgram::adapt), the tasks are predicted from it.
 std::vector<EpisodePrediction> predict_wave(TaskProgram& program, const TaskBatch& batch, int first,
                                             int count, const StepContext& context,
-                                            const PredictOptions& options);
+                                            const PredictOptions& options,
+                                            const AdaptedState* adapted = nullptr);
 
 }  // namespace kshot

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <mutex>
 #include <numeric>
 #include <optional>
@@ -41,8 +42,10 @@ std::vector<std::uint64_t> rounds_of(const SweepSettings& settings, int steps) {
 
 class Sweep {
  public:
-  Sweep(const fs::path& config, const std::vector<std::string>& overrides,
-        const SweepSettings& settings, const SweepOptions& options)
+  /// make_config(overrides) is the sweep's configuration with further overrides; `origin` stands
+  /// for it in messages.
+  Sweep(const std::function<Config(const std::vector<std::string>&)>& make_config,
+        const std::string& origin, const SweepSettings& settings, const SweepOptions& options)
       : settings_(settings), options_(options) {
     if (options.shard < 1 || options.shard > options.shards) {
       throw Error(fmt::format("shard {}/{}: expected a number from 1 to {}", options.shard,
@@ -58,12 +61,12 @@ class Sweep {
       if (static_cast<int>(i % static_cast<std::size_t>(options.shards)) != options.shard - 1) {
         continue;
       }
-      std::vector<std::string> changes = overrides;
+      std::vector<std::string> changes;
       for (std::size_t a = 0; a < settings.axes.size(); ++a) {
         changes.push_back(settings.axes[a].key + "=" + runs[i][a]);
       }
-      configs_.push_back(Config::load(config, changes));
-      check(configs_.back(), config);
+      configs_.push_back(make_config(changes));
+      check(configs_.back(), origin);
       SweepRow row;
       row.run = static_cast<int>(i);
       row.values = runs[i];
@@ -114,20 +117,20 @@ class Sweep {
     return options_.out / fmt::format("run-{:03}", row.run);
   }
 
-  void check(const Config& config, const fs::path& file) const {
-    config.check_data(file.string());
+  void check(const Config& config, const std::string& origin) const {
+    config.check_data(origin);
     if (config.train.validate_every == 0) {
       throw Error(
           fmt::format("{}: train.validate_every = 0: a sweep chooses "
                       "by validation; expected at least 1",
-                      file.string()));
+                      origin));
     }
     if (settings_.first_steps > 0 && config.train.validate_every > settings_.first_steps) {
       throw Error(
           fmt::format("{}: train.validate_every = {}: expected at most "
                       "first_steps = {}, after which runs are "
                       "compared",
-                      file.string(), config.train.validate_every, settings_.first_steps));
+                      origin, config.train.validate_every, settings_.first_steps));
     }
   }
 
@@ -294,7 +297,23 @@ std::string csv_field(const std::string& text) {
 
 std::vector<SweepRow> run_sweep(const fs::path& config, const std::vector<std::string>& overrides,
                                 const SweepSettings& settings, const SweepOptions& options) {
-  Sweep sweep(config, overrides, settings, options);
+  const auto make_config = [&](const std::vector<std::string>& changes) {
+    std::vector<std::string> all = overrides;
+    all.insert(all.end(), changes.begin(), changes.end());
+    return Config::load(config, all);
+  };
+  Sweep sweep(make_config, config.string(), settings, options);
+  sweep.run();
+  return sweep.sorted();
+}
+
+std::vector<SweepRow> run_sweep(const Config& config, const std::string& origin,
+                                const SweepSettings& settings, const SweepOptions& options) {
+  const std::string text = config.to_toml();
+  const auto make_config = [&](const std::vector<std::string>& changes) {
+    return Config::parse(text, origin, changes);
+  };
+  Sweep sweep(make_config, origin, settings, options);
   sweep.run();
   return sweep.sorted();
 }

@@ -1,5 +1,8 @@
-// kshot::write_report.
+// kshot::write_report and kshot::write_ood.
+#include <fmt/format.h>
+
 #include "io/output_file.h"
+#include "kshot/error.h"
 #include "kshot/report.h"
 #include "report/report_data.h"
 #include "report/run_page.h"
@@ -20,6 +23,39 @@ RunReport write_report(const std::filesystem::path& folder, const std::filesyste
   file.write(report::render(report::run_page({&run}, std::move(figures))));
   return {file.path(), run.name, report::numbers(run), std::move(run.evaluation),
           std::move(run.by_shots)};
+}
+
+OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
+                    const std::filesystem::path& out, const EvaluatorOptions& options) {
+  if (kinds.empty()) throw Error("kinds: expected at least one kind of rows out of distribution");
+  OodReport result;
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(run, ignored);
+  result.file = out.empty() ? (is_folder ? run : run.parent_path()) / report::ood_file : out;
+  result.page = std::filesystem::path(result.file).replace_extension(".html");
+  const bool leads = !options.ranks || options.ranks->rank() == 0;
+  std::optional<io::OutputFile> file, page;
+  if (leads) {
+    file.emplace(result.file, io::OutputKind::evaluation);
+    page.emplace(result.page, io::OutputKind::page);
+  }
+  for (const std::string& kind : kinds) {
+    result.evaluations.push_back(evaluate_ood(run, kind, options));
+  }
+  if (!leads) return result;
+  report::Report charts;
+  charts.title = fmt::format("{}: out of distribution",
+                             report::method_name(result.evaluations.front().algorithm));
+  charts.charts = report::ood_charts(result.evaluations);
+  file->write(ood_to_json(result.evaluations));
+  page->write(report::render(charts));
+  return result;
+}
+
+std::string OodReport::table() const {
+  std::string text;
+  for (const OodEvaluation& e : evaluations) text += (text.empty() ? "" : "\n") + e.table();
+  return text;
 }
 
 }  // namespace kshot

@@ -1,9 +1,11 @@
-// Many tasks in one call give what each of them gives alone.
+// Many tasks in one call, and a task that was adapted to before, give what each task gives alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "engine/engine_cases.h"
 #include "kshot/kshot.h"
 #include "support/class_files.h"
+#include "support/put_file.h"
 #include "support/temp_folder.h"
 
 namespace kshot::test {
@@ -187,6 +190,206 @@ TEST_F(ManyTasks, WhatDoesNotFitNamesTheTask) {
   tasks[1].support_x[0] = std::nanf("");
   EXPECT_THAT(message([&] { l.predict_many(views(tasks)); }),
               StartsWith("task 1: support rows: expected finite numbers"));
+}
+
+TEST_F(ManyTasks, TakeTheCalibrationOfThatTask) {
+  const std::vector<Rows> tasks = regression_tasks(9);
+  learner(small_config("abml"));
+  EvaluatorOptions options;
+  options.device = "cpu";
+  options.split = Split::validation;
+  const RunCalibration fitted = Evaluator(folder_ / "run", options).calibrate();
+  put_file(folder_ / "run" / calibration_file, fitted.to_json());
+  ASSERT_NE(fitted.value, 1.0);
+  const Learner plain(folder_ / "run", {.device = "cpu", .threads = 2});
+  const Learner l(folder_ / "run", {.device = "cpu", .threads = 2, .calibrated = true});
+  const std::vector<Prediction> many = l.predict_many(views(tasks));
+  const std::vector<Prediction> before = plain.predict_many(views(tasks));
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    SCOPED_TRACE(i);
+    // The calibration stretches the samples about their mean, and the noise, by one factor.
+    expect_near(many[i].mean, before[i].mean, "mean");
+    EXPECT_NEAR(many[i].noise_std, before[i].noise_std * std::sqrt(fitted.value), 1e-9);
+    for (std::size_t k = 0; k < many[i].std.size(); ++k) {
+      EXPECT_NEAR(many[i].std[k], before[i].std[k] * std::sqrt(fitted.value), 1e-6);
+    }
+  }
+  expect_same(many[0], l.predict(tasks[0].view().support, tasks[0].query_x));
+}
+
+void expect_equal(const Prediction& a, const Prediction& b) {
+  EXPECT_EQ(a.rows, b.rows);
+  EXPECT_EQ(a.outputs, b.outputs);
+  EXPECT_EQ(a.samples, b.samples);
+  EXPECT_EQ(a.inner_steps, b.inner_steps);
+  EXPECT_EQ(a.classification, b.classification);
+  EXPECT_EQ(a.noise_std, b.noise_std);
+  EXPECT_EQ(a.raw, b.raw);
+  EXPECT_EQ(a.mean, b.mean);
+  EXPECT_EQ(a.std, b.std);
+  EXPECT_EQ(a.predictive_std, b.predictive_std);
+  EXPECT_EQ(a.entropy, b.entropy);
+  EXPECT_EQ(a.mutual_information, b.mutual_information);
+  ASSERT_EQ(a.adapted.size(), b.adapted.size());
+  for (std::size_t i = 0; i < a.adapted.size(); ++i) {
+    EXPECT_EQ(a.adapted[i].name, b.adapted[i].name);
+    EXPECT_EQ(a.adapted[i].values, b.adapted[i].values);
+  }
+}
+
+/// A learner of a short training, on one of the backends.
+class AdaptedOnce : public testing::TestWithParam<const char*> {
+ protected:
+  Learner learner(const Config& config, const std::vector<std::string>& overrides = {}) const {
+    std::filesystem::remove_all(folder_ / "run");
+    Trainer(config, {.run_folder = folder_ / "run", .device = GetParam(), .threads = 1}).run();
+    return Learner(folder_ / "run", {.device = GetParam(), .threads = 1, .overrides = overrides});
+  }
+  /// Query sets of the task and of two others, so that their sizes differ.
+  static void expect_predictions(const Learner& l, const std::vector<Rows>& tasks) {
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      SCOPED_TRACE(i);
+      const SupportRows support = tasks[i].view().support;
+      const AdaptedTask task = l.adapt(support);
+      for (const std::size_t other : {i, (i + 1) % tasks.size(), (i + 2) % tasks.size(), i}) {
+        const Prediction direct = l.predict(support, tasks[other].query_x);
+        expect_equal(task.predict(tasks[other].query_x), direct);
+      }
+    }
+  }
+  TempFolder folder_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Backends, AdaptedOnce, testing::Values("reference", "cpu"));
+
+TEST_P(AdaptedOnce, PredictsWhatPredictDoesForValues) {
+  const std::vector<Rows> tasks = regression_tasks(9);
+  const std::vector<std::string> local = {"abml.estimator=local", "abml.support_in_outer=true",
+                                          "abml.inner_data=all"};
+  std::vector<Config> configs = {small_config("maml"),        small_config("maml", learned_noise),
+                                 small_config("meta_sgd"),    small_config("abml"),
+                                 small_config("abml", local), small_config("abml", learned_noise),
+                                 small_config("hvi"),         leo_points()};
+  for (const char* head : {"alpaca", "dkt", "r2d2"}) configs.push_back(head_config(head));
+  configs.push_back(head_config("dkt", {"dkt.kernel=linear"}));
+  for (const Config& config : configs) {
+    SCOPED_TRACE(config.to_toml());
+    const Learner l = learner(config, config.algorithm == AlgorithmKind::leo
+                                          ? std::vector<std::string>{"evaluate.samples=3"}
+                                          : std::vector<std::string>{});
+    EXPECT_EQ(l.device().substr(0, 3), std::string(GetParam()).substr(0, 3));
+    expect_predictions(l, tasks);
+  }
+}
+
+TEST_P(AdaptedOnce, PredictsWhatPredictDoesForClasses) {
+  write_class_file(folder_ / "c.kshot", {.input = {6, 1, 1, false}});
+  for (const char* head : {"protonet", "bayes_protonet", "r2d2"}) {
+    SCOPED_TRACE(head);
+    expect_predictions(learner(class_head_config(head, folder_ / "c.kshot")), class_tasks(9));
+  }
+  SCOPED_TRACE("cosines");
+  expect_predictions(
+      learner(class_head_config("protonet", folder_ / "c.kshot", {"protonet.metric=cosine"})),
+      class_tasks(9));
+  SCOPED_TRACE("leo");
+  std::vector<Rows> tasks = class_tasks(9);
+  std::erase_if(tasks, [](const Rows& t) {
+    return *std::max_element(t.labels.begin(), t.labels.end()) != 2;
+  });
+  expect_predictions(learner(leo_head(folder_ / "c.kshot")), tasks);
+}
+
+/// Statistics of norm layers: of the query rows, or of the support rows at the adapted weights.
+TEST_P(AdaptedOnce, PredictsWhatPredictDoesUnderNormLayers) {
+  write_class_file(folder_ / "c.kshot", {.input = {1, 16, 16, true}});
+  std::mt19937 random(7);
+  std::vector<Rows> tasks(3);
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    tasks[i].support_x = numbers(random, std::size_t{256} * 6);
+    tasks[i].labels = {0, 1, 2, 2, 1, 0};
+    tasks[i].query_x = numbers(random, 256 * (2 + i));
+  }
+  for (const char* algorithm : {"maml", "protonet"}) {
+    for (const char* statistics : {"batch", "support"}) {
+      SCOPED_TRACE(std::string(algorithm) + " " + statistics);
+      const Config config = Config::parse(std::string("algorithm = \"") + algorithm + R"("
+seed = 3
+network = { type = "conv4", filters = 4, image = [16, 16], classes = )" +
+                                              (algorithm == std::string("maml") ? "3" : "0") + R"( }
+data = { source = "file", ways = 3, shots = 2, queries = 3 }
+train = { steps = 2, meta_batch = 2, validate_every = 0 }
+loss.type = "cross_entropy"
+)",
+                                          "test", {"data.path=" + (folder_ / "c.kshot").string()});
+      const Learner l = learner(config, {std::string("evaluate.norm_statistics=") + statistics});
+      expect_predictions(l, tasks);
+    }
+  }
+}
+
+TEST_P(AdaptedOnce, PredictsFromThePriorAlone) {
+  for (const char* head : {"alpaca", "dkt"}) {
+    SCOPED_TRACE(head);
+    const Learner l = learner(head_config(head));
+    const std::vector<float> query = {-1.0f, 2.0f};
+    expect_equal(l.adapt({}).predict(query), l.predict({}, query));
+  }
+}
+
+TEST_P(AdaptedOnce, KeepsItsRowsAndItsLearner) {
+  std::vector<Rows> tasks = regression_tasks(1);
+  const std::vector<float> query = {0.5f, -1.0f};
+  std::optional<Learner> l = learner(head_config("r2d2"));
+  const Prediction direct = l->predict(tasks[0].view().support, query);
+  AdaptedTask task = l->adapt(tasks[0].view().support);
+  tasks.clear();
+  l.reset();
+  const AdaptedTask moved = std::move(task);
+  expect_equal(moved.predict(query), direct);
+  ASSERT_FALSE(moved.adapted().empty());
+  EXPECT_EQ(moved.adapted()[0].values, direct.adapted[0].values);
+  EXPECT_TRUE(moved.samples().empty());
+}
+
+TEST_P(AdaptedOnce, GivesTheNetworkOfEverySample) {
+  const std::vector<Rows> tasks = regression_tasks(3);
+  const Learner l = learner(leo_points(), {"evaluate.samples=3"});
+  const AdaptedTask task = l.adapt(tasks[2].view().support);
+  const std::vector<std::vector<AdaptedTensor>> samples = task.samples();
+  ASSERT_EQ(samples.size(), 3u);
+  // The outputs by hand: a hidden layer of relu units, and a linear one.
+  const Prediction p = task.predict(tasks[2].query_x);
+  for (std::size_t s = 0; s < samples.size(); ++s) {
+    const std::vector<AdaptedTensor>& t = samples[s];
+    ASSERT_EQ(t.size(), 4u);
+    EXPECT_EQ(t[0].name, "theta.layers.0.weight");
+    for (std::size_t row = 0; row < tasks[2].query_x.size(); ++row) {
+      double y = t[3].values[0];
+      for (std::size_t h = 0; h < t[1].values.size(); ++h) {
+        const double pre = t[0].values[h] * tasks[2].query_x[row] + t[1].values[h];
+        y += t[2].values[h] * std::max(pre, 0.0);
+      }
+      const double raw = p.raw[s * tasks[2].query_x.size() + row];
+      EXPECT_NEAR(raw, y, 1e-5 * (1.0 + std::abs(y))) << s << " " << row;
+    }
+  }
+  EXPECT_NE(samples[0][0].values, samples[1][0].values);
+}
+
+TEST_P(AdaptedOnce, WhatDoesNotFitIsSaid) {
+  std::vector<Rows> tasks = regression_tasks(4);
+  const Learner l = learner(small_config("maml"));
+  const AdaptedTask task = l.adapt(tasks[3].view().support);
+  EXPECT_THAT(message([&] { task.predict({}); }), StartsWith("query rows: 0 numbers"));
+  tasks[2].values.pop_back();
+  EXPECT_THAT(message([&] { l.adapt(tasks[2].view().support); }),
+              StartsWith("support rows: 2 target numbers, expected 3"));
+  tasks[1].values.assign(tasks[1].values.size(), 3e38f);
+  if (std::string(GetParam()) == "reference") return;  // double precision holds these numbers
+  const AdaptedTask diverged = l.adapt(tasks[1].view().support);
+  EXPECT_THAT(message([&] { diverged.predict(tasks[1].query_x); }),
+              StartsWith("the adaptation diverged"));
 }
 
 }  // namespace
