@@ -61,8 +61,8 @@ struct OodReport {
 
 /// evaluate_ood for every kind. The numbers go to `out` (empty: evaluation-ood.json in the run
 /// folder, where reports look for them), histograms to a page beside it (.html). Nothing is written
-/// where one kind cannot be evaluated. Of several processes (EvaluatorOptions::ranks) rank 0 writes.
-/// Throws Error for no kinds, and as evaluate_ood.
+/// where one kind cannot be evaluated. Of several processes (EvaluatorOptions::ranks) rank 0
+/// writes. Throws Error for no kinds, and as evaluate_ood.
 OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
                     const std::filesystem::path& out = {}, const EvaluatorOptions& options = {});
 

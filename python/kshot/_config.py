@@ -30,8 +30,9 @@ def _literal(key: str, value: Any) -> str:
         and not hasattr(value, "__len__")
     ):
         value = value.item()  # a NumPy scalar
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    to_list = getattr(value, "tolist", None)
+    if to_list is not None:
+        value = to_list()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):

@@ -422,7 +422,10 @@ def _counts(items: Any, name: str) -> npt.NDArray[np.int64]:
     """[tasks]: number of rows of each task. Raises TypeError that names the task."""
     if isinstance(items, np.ndarray) and items.dtype != object and items.ndim > 1:
         return np.full(len(items), items.shape[1], np.int64)
-    counts = []
+    try:
+        return np.array(list(map(len, items)), np.int64)
+    except TypeError:  # items that have __dlpack__ alone, or that are no rows
+        counts = []
     for i, item in enumerate(items):
         try:
             counts.append(len(item if hasattr(item, "__len__") else as_array(item, name)))
@@ -442,7 +445,9 @@ def _joined(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
             if items.ndim < 2:
                 raise ValueError(f"{name}: expected rows per task, got shape {items.shape}")
             return convert(items.reshape(-1, *items.shape[2:]), name)
-        return convert(np.concatenate([as_array(item, name) for item in items]), name)
+        if set(map(type, items)) != {np.ndarray}:
+            items = [as_array(item, name) for item in items]
+        return convert(np.concatenate(items), name)
     except (TypeError, ValueError):
         for i, item in enumerate(items):
             convert(item, f"{name}[{i}]")

@@ -68,6 +68,7 @@ PriorLike = str | os.PathLike[str] | Prior | None
 class _FewShot(BaseEstimator):  # type: ignore[misc]
     """What both estimators of a task share: the prior, loaded when it is first needed."""
 
+    n_features_in_: int
     support_x_: Array
     support_y_: Array
     prior: PriorLike
@@ -75,10 +76,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     threads: int
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        for name in ("_loaded", "_adapted"):  # threads cannot be pickled: made anew where needed
-            state.pop(name, None)
-        return state
+        state: Any = super().__getstate__()
+        # Threads cannot be pickled: what has them is made anew where it is needed.
+        return {k: v for k, v in state.items() if k not in ("_loaded", "_adapted")}
 
     def _task(self) -> FittedTask:
         """The prior, adapted to the support rows when they are first needed."""
@@ -354,6 +354,7 @@ class _Groups(EpisodeSource):
 class _Meta(BaseEstimator):  # type: ignore[misc]
     """What both meta-estimators share."""
 
+    n_features_in_: int
     method: str
     hidden: Sequence[int]
     shots: int
