@@ -6,6 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "base/failure_watch.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -96,6 +97,7 @@ void Communicator::fail(const std::string& message) noexcept {
     const Header mine{1, 0, text.size(), 0};
     failed_ = true;
     failure_ = fmt::format("rank {}: {}", rank_, text);
+    if (auto* const watch = dynamic_cast<FailureWatch*>(this)) watch->fail();
     std::vector<Header> all(static_cast<std::size_t>(size_));
     gather_equal(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
                  "a failure");

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <thread>
 
+#include "base/failure_watch.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -26,6 +27,7 @@ constexpr double usual_seconds = 300.0;
 /// After a time limit: how long the other ranks have to answer.
 constexpr double roll_call_seconds = 2.0;
 constexpr int roll_call_tag = 1;
+constexpr int failure_tag = 2;
 /// Bytes of MPI's unit. Its counts are int, so that bytes alone would end at 2 GiB.
 constexpr std::size_t unit = sizeof(std::uint64_t);
 
@@ -61,7 +63,7 @@ class Patience {
   Clock::time_point start_ = Clock::now();
 };
 
-class MpiRanks final : public Communicator {
+class MpiRanks final : public Communicator, public FailureWatch {
  public:
   MpiRanks(MPI_Comm world, int rank, int size, int local_rank, int local_size, bool finalize)
       : Communicator(rank, size, local_rank, local_size),
@@ -69,11 +71,38 @@ class MpiRanks final : public Communicator {
         limit_(wanted_time_limit()),
         finalize_(finalize) {}
   ~MpiRanks() override {
+    if (!finalize_) return;
+    // MPI wants every message received. Those of a failure came before the exchange that told of
+    // it.
+    while (failure_announced()) {
+      int from = 0;
+      MPI_Recv(&from, 1, MPI_INT, MPI_ANY_SOURCE, failure_tag, world_, MPI_STATUS_IGNORE);
+    }
     // Finalizing waits for all ranks. It is safe after a failure too: every rank knows of it.
-    if (finalize_) MPI_Finalize();
+    MPI_Finalize();
   }
   double time_limit() const override { return limit_; }
   [[noreturn]] void give_up(const char* what) override { end(what); }
+  bool failure_announced() override {
+    int announced = 0;
+    MPI_Iprobe(MPI_ANY_SOURCE, failure_tag, world_, &announced, MPI_STATUS_IGNORE);
+    return announced != 0;
+  }
+  void announce_failure() override {
+    // The other ranks look for these messages (failure_announced). The buffer must stay.
+    announced_ = rank();
+    for (int r = 0; r < size(); ++r) {
+      if (r == rank()) continue;
+      MPI_Request request;
+      MPI_Isend(&announced_, 1, MPI_INT, r, failure_tag, world_, &request);
+      MPI_Request_free(&request);
+    }
+  }
+  /// Takes over from a communicator of the same ranks that has failed: this one ends MPI.
+  void replace(MpiRanks& failed) {
+    finalize_ = failed.finalize_;
+    failed.finalize_ = false;
+  }
   std::string describe() const override {
     return fmt::format("{}, {} ranks", mpi_library(), size());
   }
@@ -210,10 +239,11 @@ class MpiRanks final : public Communicator {
   MPI_Comm world_;
   double limit_;
   bool finalize_;
+  int announced_ = -1;  ///< this rank's number, once it has failed
   std::vector<std::uint64_t> send_, receive_;
 };
 
-std::shared_ptr<Communicator> make_ranks(bool finalize) {
+std::shared_ptr<MpiRanks> make_ranks(bool finalize) {
   // A communicator of its own: nothing that the program sends on MPI_COMM_WORLD gets in between.
   MPI_Comm world, node;
   MPI_Comm_dup(MPI_COMM_WORLD, &world);
@@ -242,13 +272,19 @@ bool mpi_initialised() {
 }
 
 std::shared_ptr<Communicator> open_mpi() {
-  static const std::shared_ptr<Communicator> ranks = [] {
+  static std::shared_ptr<MpiRanks> ranks = [] {
     if (mpi_initialised()) return make_ranks(false);
     int level = 0;
     // Only the thread that trains exchanges.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level);
     return make_ranks(true);
   }();
+  // A program (Python) may go on after an error, which all ranks have got.
+  if (ranks != nullptr && ranks->failed()) {
+    const std::shared_ptr<MpiRanks> fresh = make_ranks(false);
+    fresh->replace(*ranks);
+    ranks = fresh;
+  }
   return ranks;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend/cuda/node_exchange.h"
+#include "base/failure_watch.h"
 #include "kshot/error.h"
 
 #if defined(KSHOT_HAS_NCCL)
@@ -36,14 +37,15 @@ class NcclExchange final : public NodeExchange {
         ranks_->all_gather(std::as_bytes(std::span(&id, 1)), "the name of NCCL's ranks")[0];
     std::memcpy(&id, first.data(), sizeof id);
     check(ncclCommInitRank(&comm_, ranks_->size(), id, ranks_->rank()), "ncclCommInitRank");
+    // A rank that fails takes part in no more sums: those of the others must not wait for it.
+    watch_ = dynamic_cast<FailureWatch*>(ranks_.get());
+    if (watch_ != nullptr) watch_->on_failure([this] { abort(); });
   }
   ~NcclExchange() override {
+    if (watch_ != nullptr) watch_->on_failure({});
     // Destroying waits for the other ranks, which may be gone.
-    if (ranks_->failed()) {
-      ncclCommAbort(comm_);
-    } else {
-      ncclCommDestroy(comm_);
-    }
+    if (ranks_->failed()) abort();
+    if (comm_ != nullptr) ncclCommDestroy(comm_);
   }
 
   void all_gather(double* all, const double* mine, std::size_t count,
@@ -53,9 +55,7 @@ class NcclExchange final : public NodeExchange {
   void wait(const Stream& stream) override {
     const auto start = std::chrono::steady_clock::now();
     while (true) {
-      ncclResult_t error = ncclSuccess;
-      check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
-      check(error, "ncclAllGather");
+      check_ranks();
       const cudaError_t state = cudaStreamQuery(stream.get());
       if (state == cudaSuccess) break;
       if (state != cudaErrorNotReady) cuda::check(state, "cudaStreamQuery");
@@ -69,15 +69,38 @@ class NcclExchange final : public NodeExchange {
         std::this_thread::sleep_for(std::chrono::microseconds(100));
       }
     }
-    ncclResult_t error = ncclSuccess;
-    check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
-    check(error, "ncclAllGather");
+    check_ranks();
   }
   bool on_device() const override { return true; }
   const char* name() const override { return "NCCL"; }
 
  private:
+  void abort() {
+    if (comm_ != nullptr) ncclCommAbort(comm_);
+    comm_ = nullptr;
+  }
+  /// Throws where another rank has failed, or NCCL reports an error.
+  void check_ranks() {
+    if (comm_ == nullptr) throw DeviceError("NCCL's ranks are gone");
+    ncclResult_t error = ncclSuccess;
+    check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
+    bool announced = watch_ != nullptr && watch_->failure_announced();
+    if (watch_ != nullptr && error != ncclSuccess && error != ncclInProgress) {
+      // Where a rank is gone because it failed, its announcement is on its way.
+      for (int tries = 0; !announced && tries < 200; ++tries) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        announced = watch_->failure_announced();
+      }
+    }
+    if (announced) {
+      abort();                                    // else the device would wait for ever
+      ranks_->barrier("NCCL's sums over tasks");  // throws what the other rank says
+    }
+    check(error, "ncclAllGather");
+  }
+
   std::shared_ptr<Communicator> ranks_;
+  FailureWatch* watch_ = nullptr;  ///< of ranks_; null where they cannot announce failures
   ncclComm_t comm_ = nullptr;
 };
 

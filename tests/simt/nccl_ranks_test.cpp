@@ -1,0 +1,76 @@
+// A device that is lost on one of two ranks whose sums go by NCCL's stand-in: the other rank ends
+// with what the first one says. The test runs itself under mpirun.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "engine/checkpoint.h"
+#include "engine/engine_cases.h"
+#include "io/atomic_file.h"
+#include "kshot/kshot.h"
+#include "simt/simt.h"
+#include "support/temp_folder.h"
+
+namespace kshot::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// Two ranks; each rank prints what ends its training.
+TEST(NcclRanks, DISABLED_TrainUntilADeviceIsLost) {
+  const std::shared_ptr<Communicator> ranks = launched_ranks();
+  ASSERT_NE(ranks, nullptr);
+  const int rank = ranks->rank();
+  const Config config = small_config("maml", {"train.meta_batch=32", "train.checkpoint_every=1",
+                                              "train.log_every=1", "train.validate_every=0"});
+  TrainerOptions options;
+  options.device = "simt";
+  options.threads = 1;
+  options.run_folder = std::getenv("KSHOT_TEST_RUN");
+  options.ranks = ranks;
+  int steps = 0;
+  options.stop = [&] {
+    if (rank == 1 && ++steps == 4) {
+      simt::settings().lost_at_kernel = simt::counters().kernels + 3;
+    }
+    return false;
+  };
+  Trainer trainer(config, options);
+  try {
+    trainer.run();
+    ADD_FAILURE() << "no device was lost";
+  } catch (const std::exception& error) {
+    std::printf("rank %d ends: %s\n", rank, error.what());
+  }
+  std::fflush(stdout);
+}
+
+TEST(NcclRanks, ALostDeviceOfOneEndsTheOthersWithItsMessage) {
+  if (mpi_library().empty()) GTEST_SKIP() << "this build has no MPI";
+  if (std::system("command -v mpirun >/dev/null 2>&1") != 0) GTEST_SKIP() << "no mpirun here";
+  const TempFolder folder;
+  const std::string self = fs::read_symlink("/proc/self/exe").string();
+  const std::string out = (folder / "out.txt").string();
+  // Longer than the whole test may take: the time limit of an exchange is not what ends it.
+  const std::string command =
+      "KSHOT_TEST_RUN='" + (folder / "run").string() +
+      "' KSHOT_EXCHANGE=nccl KSHOT_RANK_TIMEOUT=300 OMPI_ALLOW_RUN_AS_ROOT=1 "
+      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout -k 5 100 mpirun --oversubscribe -n 2 '" +
+      self + "' --gtest_also_run_disabled_tests --gtest_filter=NcclRanks.DISABLED_* >'" + out +
+      "' 2>&1";
+  const int status = std::system(command.c_str());
+  const std::string text = io::read_file(out);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << text;
+  EXPECT_THAT(text, HasSubstr("rank 1 ends: CUDA"));
+  EXPECT_THAT(text, HasSubstr("rank 0 ends: rank 1: CUDA"));
+  EXPECT_GE(Checkpoint::read(folder / "run" / last_checkpoint).state.step, 2u);
+}
+
+}  // namespace
+}  // namespace kshot::test
