@@ -314,9 +314,10 @@ class SharedEmbedder {
     Interruption interruption;
     const EmbeddedFile result = interruption.run([&] {
       const std::lock_guard lock(mutex_);
-      return kshot::embed_file(embedder_, data, out, [&](std::uint64_t, std::uint64_t) {
+      const auto progress = [&](std::uint64_t, std::uint64_t) {
         if (interruption.stop()) throw Stopped();
-      });
+      };
+      return kshot::embed_file(embedder_, data, out, progress, launched_ranks());
     });
     nb::dict d;
     d["rows"] = result.rows;

@@ -1,6 +1,7 @@
 // Reports and comparisons of runs, evaluations out of distribution, sweeps, and bandits.
 #include "bandit/experiment.h"
 #include "bindings.h"
+#include "engine/rank_checks.h"
 #include "io/output_file.h"
 
 namespace kshot::python {
@@ -134,9 +135,9 @@ std::pair<std::string, std::string> bandit(const std::string& config, bool is_te
   options.on_result = [&](const bandit::Result& result) {
     interruption.call([&] { on_result(result.environment, result.agent, result.seconds); });
   };
-  return interruption.run([&] {
+  const auto work = [&] {
     std::optional<io::OutputFile> file, page;
-    if (!out.empty()) {
+    if (!out.empty() && (!options.ranks || options.ranks->rank() == 0)) {
       std::vector<std::filesystem::path> inputs;
       if (!is_text) inputs.emplace_back(config);
       file.emplace(out, io::OutputKind::bandit, inputs);
@@ -147,7 +148,12 @@ std::pair<std::string, std::string> bandit(const std::string& config, bool is_te
     std::string json = results.to_json();
     if (file) file->write(json);
     if (page) page->write(results.page());
+    if (options.ranks) options.ranks->barrier("the bandits' results");
     return std::pair(std::move(json), results.table());
+  };
+  return interruption.run([&] {
+    options.ranks = launched_ranks();
+    return telling(options.ranks.get(), work);
   });
 }
 

@@ -148,14 +148,19 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   options.stop = interruption.asker();
   return interruption.run([&] {
     options.ranks = launched_ranks();
-    const bool leads = !options.ranks || options.ranks->rank() == 0;
-    Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
-    std::optional<io::OutputFile> file;
-    if (!out.empty() && leads) file.emplace(out, io::OutputKind::evaluation);
-    const Evaluation result = evaluator.run();
-    std::string json = result.to_json();
-    if (file) file->write(json);
-    return std::pair(std::move(json), result.table());
+    Communicator* const ranks = options.ranks.get();
+    return telling(ranks, [&] {
+      Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
+      std::optional<io::OutputFile> file;
+      if (!out.empty() && (ranks == nullptr || ranks->rank() == 0)) {
+        file.emplace(out, io::OutputKind::evaluation);
+      }
+      const Evaluation result = evaluator.run();
+      std::string json = result.to_json();
+      if (file) file->write(json);
+      if (ranks != nullptr) ranks->barrier("the evaluation");
+      return std::pair(std::move(json), result.table());
+    });
   });
 }
 
@@ -164,7 +169,10 @@ std::tuple<std::string, std::string, std::filesystem::path> calibrate(
     const std::filesystem::path& run, EvaluatorOptions options) {
   Interruption interruption;
   options.stop = interruption.asker();
-  const WrittenCalibration written = interruption.run([&] { return calibrate_run(run, options); });
+  const WrittenCalibration written = interruption.run([&] {
+    options.ranks = launched_ranks();
+    return calibrate_run(run, options);
+  });
   return {written.calibration.to_json(), written.calibration.describe(), written.file};
 }
 
@@ -179,6 +187,7 @@ Split split_of(const std::string& name) {
 }
 
 void bind_runs(nb::module_& m) {
+  m.def("mpi_library", &mpi_library);
   m.def(
       "train",
       [](const Config& config, const std::shared_ptr<EpisodeSource>& source,
