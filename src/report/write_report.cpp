@@ -1,6 +1,9 @@
 // kshot::write_report and kshot::write_ood.
 #include <fmt/format.h>
 
+#include <optional>
+
+#include "engine/rank_checks.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/report.h"
@@ -25,8 +28,10 @@ RunReport write_report(const std::filesystem::path& folder, const std::filesyste
           std::move(run.by_shots)};
 }
 
-OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
-                    const std::filesystem::path& out, const EvaluatorOptions& options) {
+namespace {
+
+OodReport write_kinds(const std::filesystem::path& run, const std::vector<std::string>& kinds,
+                      const std::filesystem::path& out, const EvaluatorOptions& options) {
   if (kinds.empty()) throw Error("kinds: expected at least one kind of rows out of distribution");
   OodReport result;
   std::error_code ignored;
@@ -42,14 +47,23 @@ OodReport write_ood(const std::filesystem::path& run, const std::vector<std::str
   for (const std::string& kind : kinds) {
     result.evaluations.push_back(evaluate_ood(run, kind, options));
   }
-  if (!leads) return result;
-  report::Report charts;
-  charts.title = fmt::format("{}: out of distribution",
-                             report::method_name(result.evaluations.front().algorithm));
-  charts.charts = report::ood_charts(result.evaluations);
-  file->write(ood_to_json(result.evaluations));
-  page->write(report::render(charts));
+  if (leads) {
+    report::Report charts;
+    charts.title = fmt::format("{}: out of distribution",
+                               report::method_name(result.evaluations.front().algorithm));
+    charts.charts = report::ood_charts(result.evaluations);
+    file->write(ood_to_json(result.evaluations));
+    page->write(report::render(charts));
+  }
+  if (options.ranks) options.ranks->barrier("the evaluation");
   return result;
+}
+
+}  // namespace
+
+OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
+                    const std::filesystem::path& out, const EvaluatorOptions& options) {
+  return telling(options.ranks.get(), [&] { return write_kinds(run, kinds, out, options); });
 }
 
 std::string OodReport::table() const {

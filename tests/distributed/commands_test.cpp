@@ -15,6 +15,7 @@
 #include "io/atomic_file.h"
 #include "kshot/kshot.h"
 #include "support/class_files.h"
+#include "support/put_file.h"
 #include "support/temp_folder.h"
 #include "support/thread_ranks.h"
 
@@ -82,7 +83,7 @@ abml = { samples_inner = 1, samples_outer = 2 }
 data = { source = "file", ways = 3, shots = 1, queries = 2, path = ")" +
                                             file().string() + R"(" }
 train = { steps = 2, meta_batch = 4, validate_every = 0 }
-evaluate = { episodes = 100, samples = 2 }
+evaluate = { episodes = 70, samples = 2 }
 [network]
 type = "sequential"
 input = [1, 6, 6]
@@ -208,6 +209,13 @@ TEST_F(RunOnRanks, RowsOutOfDistribution) {
       on_ranks(2, [&](const Ranks& ranks) { evaluate_ood(run(), "blur", options(ranks)); });
   EXPECT_THAT(errors[0], StartsWith("--ood blur"));
   EXPECT_EQ(errors[1], errors[0]);
+  // A file that kshot did not write is not replaced, which rank 0 alone sees.
+  put_file(*folder_ / "mine.json", "{}");
+  const auto taken = on_ranks(2, [&](const Ranks& ranks) {
+    write_ood(run(), {"noise"}, *folder_ / "mine.json", options(ranks));
+  });
+  EXPECT_THAT(taken[0], HasSubstr("mine.json"));
+  EXPECT_EQ(taken[1], "rank 0: " + taken[0]);
 }
 
 class BanditsOnRanks : public testing::Test {
