@@ -330,8 +330,9 @@ TEST_F(Npz, AnyChangedByteGivesAnErrorOrTheSameArrays) {
     try {
       // Names, times and flags are not under a checksum; the arrays' bytes are.
       for (const auto& [name, array] : read_npz(path_)) {
-        const bool known = std::any_of(entries.begin(), entries.end(),
-                                       [&](const auto& entry) { return entry.second == array; });
+        const bool known =
+            std::any_of(entries.begin(), entries.end(),
+                        [&, &array = array](const auto& entry) { return entry.second == array; });
         EXPECT_TRUE(known) << name;
       }
     } catch (const Error&) {

@@ -73,7 +73,7 @@ TEST(OutputFile, LeavesFilesOfAnyOtherKindAlone) {
     for (const auto& [kind, path] : files) {
       if (kind == wanted && kind != OutputKind::text) continue;
       const std::string before = read_file(path);
-      EXPECT_THAT(error_text([&] { OutputFile(path, wanted); }),
+      EXPECT_THAT(error_text([&, &path = path] { OutputFile(path, wanted); }),
                   AllOf(HasSubstr("cannot write " + path.string()), HasSubstr("the file exists")))
           << path;
       EXPECT_EQ(read_file(path), before);
