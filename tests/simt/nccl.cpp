@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "simt/runtime.h"
+#include "simt/simt.h"
 
 namespace kshot::simt::api {
 
@@ -174,6 +175,7 @@ ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclD
                            ncclComm_t comm, cudaStream_t stream) {
   if (comm == nullptr || type != ncclFloat64) return ncclInvalidArgument;
   const auto work = [=] {
+    if (settings().sticky_error != 0) return;  // a device that is lost takes part in nothing
     const std::size_t bytes = count * sizeof(double);
     require_device("NCCL, send buffer", mine, bytes, true, false);
     require_device("NCCL, receive buffer", all, bytes * static_cast<std::size_t>(comm->ranks),
