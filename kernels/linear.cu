@@ -121,30 +121,39 @@ struct LinearWeightGradient {
   __device__ static void put(T* at, bool accumulate, T value) {
     *at = accumulate ? *at + value : value;
   }
+  /// Element `at` of a task's tensor; null where the tensor is not wanted.
+  __device__ static T* of_task_or_null(TaskTensor<T> tensor, int task, std::size_t at) {
+    return tensor.data ? of_task(tensor, task) + at : nullptr;
+  }
   __device__ void operator()(int task, int i, std::size_t) const {
     const int columns = size.inputs + 1;  // the last one is the bias
     const int o = i / columns, k = i - o * columns;
     const bool is_bias = k == size.inputs;
-    const TensorTangent<T>& out = is_bias ? g_bias : g_weight;
-    if (!out.value.data && !out.dot.data) return;
     const std::size_t at =
         is_bias ? static_cast<std::size_t>(o)
                 : static_cast<std::size_t>(o) * static_cast<std::size_t>(size.inputs) +
                       static_cast<std::size_t>(k);
+    // By value: a reference to one of two kernel parameters would copy both to the stack.
+    T* const value = of_task_or_null(is_bias ? g_bias.value : g_weight.value, task, at);
+    T* const tangent = of_task_or_null(is_bias ? g_bias.dot : g_weight.dot, task, at);
+    if (!value && !tangent) return;
     const int n = own_row_count(rows, task);
     T sum = T(0), dot = T(0);
+    std::size_t g_at = row_at(rows, task, 0, size.outputs) + static_cast<std::size_t>(o);
+    std::size_t x_at =
+        row_at(rows, task, 0, size.inputs) + static_cast<std::size_t>(is_bias ? 0 : k);
     for (int row = 0; row < n; ++row) {
-      const std::size_t g_at = row_at(rows, task, row, size.outputs) + static_cast<std::size_t>(o);
-      const std::size_t x_at =
-          row_at(rows, task, row, size.inputs) + static_cast<std::size_t>(is_bias ? 0 : k);
       const T in = is_bias ? T(1) : x.value[x_at];
       sum += g.value[g_at] * in;
-      if (!out.dot.data) continue;
-      dot += g.dot[g_at] * in;
-      if (x.dot && !is_bias) dot += g.value[g_at] * x.dot[x_at];
+      if (tangent) {
+        dot += g.dot[g_at] * in;
+        if (x.dot && !is_bias) dot += g.value[g_at] * x.dot[x_at];
+      }
+      g_at += static_cast<std::size_t>(size.outputs);
+      x_at += static_cast<std::size_t>(size.inputs);
     }
-    if (out.value.data) put(of_task(out.value, task) + at, to.value, sum);
-    if (out.dot.data) put(of_task(out.dot, task) + at, to.dot, dot);
+    if (value) put(value, to.value, sum);
+    if (tangent) put(tangent, to.dot, dot);
   }
 };
 

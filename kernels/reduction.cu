@@ -30,6 +30,17 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0 && any) diverged[task] = 1;
 }
 
+/// (at(first) + at(first + 1)) + ...: the sum of `count` values as a binary tree. A recursion,
+/// because of an array and loops over its levels the compiler makes memory of the thread's.
+template <int count, class At>
+__device__ __forceinline__ auto tree_sum(const At& at, int first = 0) {
+  if constexpr (count == 1) {
+    return at(first);
+  } else {
+    return tree_sum<count / 2>(at, first) + tree_sum<count / 2>(at, first + count / 2);
+  }
+}
+
 template <class T>
 struct SumRun {
   T* sums;
@@ -38,21 +49,14 @@ struct SumRun {
   const std::int32_t* diverged;
   int tasks, width;
   __device__ void operator()(int run, int i, std::size_t) const {
-    T tree[run_tasks];
-#pragma unroll
-    for (int k = 0; k < run_tasks; ++k) {
+    const T sum = tree_sum<run_tasks>([&](int k) {
       const int task = run * run_tasks + k;
-      tree[k] = task < tasks && diverged[task] == 0
-                    ? x[static_cast<std::size_t>(task) * static_cast<std::size_t>(width) +
-                        static_cast<std::size_t>(i)]
-                    : T(0);
-    }
-#pragma unroll
-    for (int size = run_tasks / 2; size > 0; size /= 2) {
-#pragma unroll
-      for (int k = 0; k < size; ++k) tree[k] = tree[2 * k] + tree[2 * k + 1];
-    }
-    sums[static_cast<std::size_t>(run) * stride + static_cast<std::size_t>(i)] = tree[0];
+      return task < tasks && diverged[task] == 0
+                 ? x[static_cast<std::size_t>(task) * static_cast<std::size_t>(width) +
+                     static_cast<std::size_t>(i)]
+                 : T(0);
+    });
+    sums[static_cast<std::size_t>(run) * stride + static_cast<std::size_t>(i)] = sum;
   }
 };
 
@@ -63,21 +67,15 @@ struct CountRuns {
   const std::int32_t* diverged;
   int tasks;
   __device__ void operator()(std::size_t run) const {
-    double tree[run_tasks], own = 0.0, others = 0.0;
+    double own = 0.0, others = 0.0;
     const int first = static_cast<int>(run) * run_tasks;
-#pragma unroll
-    for (int k = 0; k < run_tasks; ++k) {
-      const bool there = first + k < tasks, counts = there && diverged[first + k] == 0;
-      tree[k] = counts ? static_cast<double>(loss[first + k]) : 0.0;
-      own += counts ? 1.0 : 0.0;
-      others += there && !counts ? 1.0 : 0.0;
+    const auto counts = [&](int k) { return first + k < tasks && diverged[first + k] == 0; };
+    for (int k = 0; k < run_tasks && first + k < tasks; ++k) {
+      own += counts(k) ? 1.0 : 0.0;
+      others += counts(k) ? 0.0 : 1.0;
     }
-#pragma unroll
-    for (int size = run_tasks / 2; size > 0; size /= 2) {
-#pragma unroll
-      for (int k = 0; k < size; ++k) tree[k] = tree[2 * k] + tree[2 * k + 1];
-    }
-    sums[3 * run] = tree[0];
+    sums[3 * run] = tree_sum<run_tasks>(
+        [&](int k) { return counts(k) ? static_cast<double>(loss[first + k]) : 0.0; });
     sums[3 * run + 1] = own;
     sums[3 * run + 2] = others;
   }
@@ -115,15 +113,7 @@ struct PushRuns {
         ++k;
         continue;
       }
-      double sum[together];
-#pragma unroll
-      for (int j = 0; j < together; ++j) sum[j] = at(k + j, i);
-#pragma unroll
-      for (int size = together / 2; size > 0; size /= 2) {
-#pragma unroll
-        for (int j = 0; j < size; ++j) sum[j] = sum[2 * j] + sum[2 * j + 1];
-      }
-      push(3, (run + k) / together, sum[0], i);
+      push(3, (run + k) / together, tree_sum<together>([&](int j) { return at(k + j, i); }), i);
       k += together;
     }
   }

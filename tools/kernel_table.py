@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""What nvcc makes of every kernel: registers, shared memory, spills, occupancy, multiply-adds.
+"""What nvcc makes of every kernel: registers, shared memory, stack frames, occupancy, multiply-adds.
 
-  tools/kernel_table.py            compiles kernels/*.cu and holds the result against docs/kernel-table.md
+  tools/kernel_table.py            builds kernels/*.cu and holds the result against docs/kernel-table.md
   tools/kernel_table.py --write    writes that file anew
 
-Needs nvcc, no GPU. Warnings are errors. Fails where a kernel that tools/kernel_table.toml calls hot
-spills registers, where the inner loops of one have fewer multiply-adds or tensor-core instructions
-than are asked for there, and where a kernel needs more registers, shared memory or spills than the
-table says; the last only by the nvcc that the table was made with. --strict: also where the table
-is out of date in any other way (.ci/run kernels).
+Needs nvcc, no GPU. It reads the objects that the build links (target kshot_kernels of the folder build/, which it
+brings up to date first), so that nothing is compiled twice. Fails where a kernel that tools/kernel_table.toml calls hot
+has a stack frame (which holds what registers spill, and arrays whose index the compiler does not know), where the
+inner loops of one have fewer multiply-adds or tensor-core instructions than are asked for there, and where a kernel
+needs more registers, shared memory or stack than the table says; the last only by the nvcc that the table was made
+with. --strict: also where the table is out of date in any other way (.ci/run kernels).
 
-Instructions are counted in the machine code, which nvdisasm prints: of the toolkit, in
-PATH, or of the Python package nvidia-cuda-nvdisasm; without one shares are neither made nor checked.
-Compiled files are remembered in build/kernel-table by what they were compiled from.
+Needs cuobjdump and nvdisasm: of the toolkit, in PATH, or of the Python packages nvidia-cuda-cuobjdump and
+nvidia-cuda-nvdisasm.
 
 Exit status: 0 good, 1 not, 77 no nvcc here.
 """
@@ -20,8 +20,6 @@ Exit status: 0 good, 1 not, 77 no nvcc here.
 import argparse
 import concurrent.futures
 import fnmatch
-import hashlib
-import json
 import os
 import pathlib
 import re
@@ -29,14 +27,11 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SKIPPED = 77
-# As cmake/KshotCuda.cmake compiles.
-FLAGS = ["-std=c++20", "-O2", "-DNDEBUG", "-lineinfo", "--expt-relaxed-constexpr",
-         "-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror", "-Xptxas=-v"]
-
 
 class Failure(Exception):
     """One line for the user."""
@@ -147,27 +142,14 @@ def shares(nvdisasm, cubin):
     return {name: Code(body.splitlines()).shares() for name, body in zip(parts[1::2], parts[2::2])}
 
 
-# ---- compiling ----
+# ---- the build's objects ----
 
-def run(command):
+def run(command, folder=None):
     """Standard output; standard error where the program has none."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(f"{pathlib.Path(command[0]).name} failed:\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout or done.stderr
-
-
-def sources_of(file, folders, known):
-    """`file` and what it includes of ours, all the way down."""
-    if file in known:
-        return known
-    known[file] = file.read_bytes()
-    for name in re.findall(rb'^\s*#\s*include\s*"([^"]+)"', known[file], re.MULTILINE):
-        for folder in [file.parent, *folders]:
-            if (path := folder / name.decode()).is_file():
-                sources_of(path, folders, known)
-                break
-    return known
 
 
 def demangle(names):
@@ -192,52 +174,39 @@ def demangle(names):
     return short
 
 
-def ptxas_facts(log):
-    """Mangled name to (registers, static shared bytes, bytes spilled) of ptxas -v."""
-    facts = {}
-    for part in log.split("Compiling entry function '")[1:]:
-        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
-        shared = re.search(r"(\d+) bytes smem", part)
-        facts[part[:part.index("'")]] = (int(re.search(r"Used (\d+) registers", part)[1]),
-                                         int(shared[1]) if shared else 0,
-                                         int(spilled[1]) + int(spilled[2]))
-    return facts
+def usage(log, arch):
+    """Mangled name to (registers, static shared bytes, bytes of stack frame) of cuobjdump -res-usage."""
+    # From 9.0 on the count of who uses shared memory contains the 1 KiB that the driver keeps (occupancy() adds it).
+    kept = 1024 if int(arch) >= 90 else 0
+    return {name: (int(registers), max(int(shared) - kept, 0), int(stack)) for name, registers, stack, shared in
+            re.findall(r"^ Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", log, re.MULTILINE)}
 
 
-class Compiler:
+class Reader:
     def __init__(self, args):
         self.args = args
         self.version = re.search(r"V([\d.]+)", run([args.nvcc, "--version"]))[1]
 
-    def kernels(self, source, arch):
-        """[{name, block, registers, shared, spilled, multiply_adds, tensor_core}] of one file for
-        one architecture."""
-        folders = [ROOT, ROOT / "src", ROOT / "include"]
-        told = [self.version, arch, bool(self.args.nvdisasm), *FLAGS, pathlib.Path(__file__).read_text()]
-        digest = hashlib.sha256(json.dumps(told).encode())
-        for path, text in sorted(sources_of(source, folders, {}).items()):
-            digest.update(str(path.name).encode() + b"\0" + text)
-        note = self.args.cache / f"{source.stem}-{arch}-{digest.hexdigest()[:32]}.json"
-        if note.exists():
-            return json.loads(note.read_text())
-        cubin = self.args.cache / f"{source.stem}-{arch}-{os.getpid()}.cubin"
-        try:
-            log = run([self.args.nvcc, "-cubin", f"-arch=sm_{arch}", *FLAGS,
-                       *(f"-I{folder}" for folder in folders), "-o", cubin, source])
-            facts, bounds = ptxas_facts(log), launch_bounds(cubin)
-            found = shares(self.args.nvdisasm, cubin) if self.args.nvdisasm else {}
-        finally:
-            cubin.unlink(missing_ok=True)
-        result = [{"name": name, "block": bounds.get(mangled), "registers": facts[mangled][0],
-                   "shared": facts[mangled][1], "spilled": facts[mangled][2],
-                   "multiply_adds": None, "tensor_core": None, **found.get(mangled, {})}
-                  for mangled, name in zip(facts, demangle(facts))]
-        for old in self.args.cache.glob(f"{source.stem}-{arch}-*.json"):
-            old.unlink()
-        part = note.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(result))
-        part.replace(note)
-        return result
+    def kernels(self, source):
+        """[(arch, {name, block, registers, shared, stack, multiply_adds, tensor_core})] of one file."""
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            link = pathlib.Path(folder) / f"{source.stem}.o"  # the cubins' names begin as the object's
+            link.symlink_to((self.args.objects / f"{source.name}.o").resolve())
+            run([self.args.cuobjdump, "-xelf", "all", link.name], folder)
+            for arch in self.args.archs:
+                cubins = list(pathlib.Path(folder).glob(f"*.sm_{arch}.cubin"))
+                if len(cubins) != 1:
+                    raise Failure(f"{self.args.objects / source.name}.o: expected one cubin of sm_{arch}, it has "
+                                  f"{len(cubins)} (CMAKE_CUDA_ARCHITECTURES)")
+                facts = usage(run([self.args.cuobjdump, "-res-usage", cubins[0]]), arch)
+                bounds, code = launch_bounds(cubins[0]), shares(self.args.nvdisasm, cubins[0])
+                for mangled, name in zip(facts, demangle(facts)):
+                    registers, shared, stack = facts[mangled]
+                    found.append((arch, {"name": name, "block": bounds.get(mangled), "registers": registers,
+                                         "shared": shared, "stack": stack, "multiply_adds": None,
+                                         "tensor_core": None, **code.get(mangled, {})}))
+        return found
 
 
 # ---- the table ----
@@ -255,16 +224,15 @@ def rules_for(rules, kernel):
     return told
 
 
-def collect(args, compiler, rules):
+def collect(args, reader, rules):
     """{"topic/kernel": {arch: facts}}, sorted; facts with occupancy and what the rules say."""
     sources = sorted(args.kernels.glob("*.cu"))
     if not sources:
         raise Failure(f"{args.kernels}: no *.cu files")
-    jobs = [(source, arch) for source in sources for arch in args.archs]
     table = {}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for (source, arch), found in zip(jobs, pool.map(lambda j: compiler.kernels(*j), jobs)):
-            for facts in found:
+        for source, found in zip(sources, pool.map(reader.kernels, sources)):
+            for arch, facts in found:
                 if facts["name"].startswith(("cub::", "thrust::")):
                     continue  # the toolkit's own, as tuned as they come
                 name = f"{source.stem}/{facts['name']}"
@@ -287,7 +255,7 @@ Written by `tools/kernel_table.py --write`, which needs nvcc and no GPU; `.ci/ru
 
 nvcc {version}, compute capabilities {archs}. Where numbers differ, one of each.
 
-| kernel | threads a block | registers | shared memory, B | spilled, B | occupancy, % | multiply-adds, % |
+| kernel | threads a block | registers | shared memory, B | stack frame, B | occupancy, % | multiply-adds, % |
 |---|--:|--:|--:|--:|--:|--:|
 """
 
@@ -308,7 +276,7 @@ def render(table, version, archs):
         bold = "**" if facts[0]["hot"] else ""
         cells = [f"{bold}`{name}`{bold}"]
         cells += [one_or_each([f[key] for f in facts])
-                  for key in ("block", "registers", "shared", "spilled")]
+                  for key in ("block", "registers", "shared", "stack")]
         cells.append(one_or_each([percent(f.get("occupancy")) for f in facts]))
         # of the others a number would say nothing
         cells.append(one_or_each([percent(f["multiply_adds"]) for f in facts])
@@ -318,7 +286,7 @@ def render(table, version, archs):
 
 
 def read_table(text, archs):
-    """(nvcc's version, {kernel: {arch: {registers, shared, spilled}}}) of a rendered table."""
+    """(nvcc's version, {kernel: {arch: {registers, shared, stack}}}) of a rendered table."""
     version = re.search(r"^nvcc ([\d.]+), compute capabilities (.*)\. Where", text, re.MULTILINE)
     if not version or version[2].split(", ") != archs:
         return None, {}
@@ -327,7 +295,7 @@ def read_table(text, archs):
         columns = [column.split(" / ") for column in cells[1].split(" | ")]
         kernels[cells[0]] = {
             arch: {key: int(column[min(i, len(column) - 1)])
-                   for key, column in zip(("registers", "shared", "spilled"), columns[1:4])}
+                   for key, column in zip(("registers", "shared", "stack"), columns[1:4])}
             for i, arch in enumerate(archs)}
     return version[1], kernels
 
@@ -337,8 +305,8 @@ def findings(table):
     wrong = []
     for name, by_arch in table.items():
         for arch, facts in by_arch.items():
-            if facts["hot"] and facts["spilled"]:
-                wrong.append(f"{name} is hot and spills {facts['spilled']} bytes (sm_{arch})")
+            if facts["hot"] and facts["stack"]:
+                wrong.append(f"{name} is hot and has a stack frame of {facts['stack']} bytes (sm_{arch})")
             for kind, least in facts["least"].items():
                 if facts[kind] is not None and facts[kind] < least:
                     wrong.append(f"{name} has {percent(facts[kind])} % {ASKED_FOR[kind]} in its inner "
@@ -350,7 +318,7 @@ def growth(table, known):
     return [f"{name} (sm_{arch}): {key} {known[name][arch][key]} -> {facts[key]}"
             for name, by_arch in table.items() if name in known
             for arch, facts in by_arch.items()
-            for key in ("registers", "shared", "spilled") if facts[key] > known[name][arch][key]]
+            for key in ("registers", "shared", "stack") if facts[key] > known[name][arch][key]]
 
 
 # ---- command line ----
@@ -368,9 +336,9 @@ def find_nvcc():
             or find_program("nvcc", "/usr/local/cuda/bin"))
 
 
-def find_nvdisasm(nvcc):
+def find_binary_tool(name, nvcc):
     packages = [f"{folder}/nvidia/cu13/bin" for folder in sys.path if folder.endswith("-packages")]
-    return find_program("nvdisasm", pathlib.Path(nvcc).parent, *packages)
+    return find_program(name, pathlib.Path(nvcc).parent, *packages)
 
 
 def main():
@@ -383,9 +351,12 @@ def main():
     parser.add_argument("--table", type=pathlib.Path, default=ROOT / "docs" / "kernel-table.md")
     parser.add_argument("--rules", type=pathlib.Path, default=ROOT / "tools" / "kernel_table.toml")
     parser.add_argument("--archs", default="80,90", type=lambda text: text.split(","))
-    parser.add_argument("--cache", type=pathlib.Path, default=ROOT / "build" / "kernel-table")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", help="the build folder")
+    parser.add_argument("--objects", type=pathlib.Path,
+                        help="folder of objects NAME.cu.o instead of those of the build folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--nvcc", default=find_nvcc())
+    parser.add_argument("--cuobjdump", help="default: found as said below")
     parser.add_argument("--nvdisasm", help="default: found as said below")
     args = parser.parse_args()
     if not args.nvcc:
@@ -395,32 +366,34 @@ def main():
     for arch in args.archs:
         if arch not in MACHINES:
             raise Failure(f"--archs {arch}: expected some of {', '.join(MACHINES)}")
-    args.nvdisasm = args.nvdisasm or find_nvdisasm(args.nvcc)
-    args.cache.mkdir(parents=True, exist_ok=True)
-    compiler = Compiler(args)
-    table = collect(args, compiler, tomllib.loads(args.rules.read_text())["kernels"])
-    fresh = render(table, compiler.version, args.archs)
+    for name in ("cuobjdump", "nvdisasm"):
+        found = getattr(args, name) or find_binary_tool(name, args.nvcc)
+        if not found:
+            raise Failure(f"no {name}: pip install nvidia-cuda-{name}, or --{name}")
+        setattr(args, name, found)
+    if not args.objects:
+        run(["cmake", "--build", args.build, "--target", "kshot_kernels", "--parallel", args.jobs])
+        args.objects = args.build / "CMakeFiles" / "kshot_kernels.dir" / "kernels"
+    reader = Reader(args)
+    table = collect(args, reader, tomllib.loads(args.rules.read_text())["kernels"])
+    fresh = render(table, reader.version, args.archs)
     wrong, notes = findings(table), []
-    if not args.nvdisasm:
-        notes.append("no nvdisasm (pip install nvidia-cuda-nvdisasm): multiply-adds are not checked")
 
     if args.write:
-        if not args.nvdisasm:
-            raise Failure("--write needs nvdisasm: pip install nvidia-cuda-nvdisasm, or --nvdisasm")
         part = args.table.with_suffix(".part")
         part.write_text(fresh)
         part.replace(args.table)
         notes.append(f"{args.table}: {len(table)} kernels")
     else:
         version, known = read_table(args.table.read_text() if args.table.exists() else "", args.archs)
-        if version != compiler.version:
-            notes.append(f"{args.table.name} was made by nvcc {version}, here is {compiler.version}: "
+        if version != reader.version:
+            notes.append(f"{args.table.name} was made by nvcc {version}, here is {reader.version}: "
                          "registers are not compared")
         else:
             wrong += growth(table, known)
             stale = [f"{name} is new" for name in table if name not in known]
             stale += [f"{name} is gone" for name in known if name not in table]
-            if not stale and not wrong and args.nvdisasm and args.table.read_text() != fresh:
+            if not stale and not wrong and args.table.read_text() != fresh:
                 stale = ["other numbers, none of them worse"]
             (wrong if args.strict else notes).extend(
                 f"{args.table.name} is out of date: {what}" for what in stale)

@@ -42,7 +42,7 @@ class NetworkTest : public ::testing::TestWithParam<std::tuple<std::string, Netw
     backend_ = open_backend(std::get<0>(GetParam()));
     networks_ = std::get<1>(GetParam()).networks;
     std::erase_if(networks_, [&](const NamedNetwork& n) { return !takes(*backend_, *n.network); });
-    if (networks_.empty()) GTEST_SKIP() << "images take the emulator too long";
+    ASSERT_FALSE(networks_.empty());
     reference_ = open_backend("reference");
   }
 
@@ -270,10 +270,16 @@ std::string test_name(const ::testing::TestParamInfo<NetworkTest::ParamType>& pa
   return std::get<0>(param.param) + "_" + std::get<1>(param.param).name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, NetworkTest,
-                         ::testing::Combine(::testing::ValuesIn(backend_names()),
-                                            ::testing::ValuesIn(network_groups())),
-                         test_name);
+INSTANTIATE_TEST_SUITE_P(
+    Backends, NetworkTest,
+    ::testing::ValuesIn(backends_with(network_groups(),
+                                      [](const NetworkGroup& group, const backend::Backend& b) {
+                                        return std::ranges::any_of(group.networks,
+                                                                   [&](const NamedNetwork& n) {
+                                                                     return takes(b, *n.network);
+                                                                   });
+                                      })),
+    test_name);
 
 }  // namespace
 }  // namespace kshot::testing

@@ -116,10 +116,11 @@ TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
     std::vector<std::string> more = plain;
     more.insert(more.end(), c.more.begin(), c.more.end());
     for (const bool lazy : {false, true}) {
+      if (!lazy && &c != cases) continue;  // of streams that do not wait, one case tells enough
       const simt::With with({.lazy = lazy});
       const std::vector<simt::Counters> seen =
-          counted_steps(config(c.algorithm, more), options(), 6);
-      for (std::size_t s = 2; s < 6; ++s) {  // the first finds out what memory is needed
+          counted_steps(config(c.algorithm, more), options(), 5);
+      for (std::size_t s = 2; s < 5; ++s) {  // the first finds out what memory is needed
         SCOPED_TRACE(s);
         const simt::Counters &before = seen[s], &after = seen[s + 1];
         EXPECT_EQ(after.host_waits - before.host_waits, 1u);

@@ -18,6 +18,7 @@
 #include <ostream>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -117,6 +118,29 @@ inline bool takes(const backend::Backend& b, const Network& network) {
     return l.type == LayerType::linear || l.type == LayerType::flatten ||
            l.type == LayerType::relu || l.type == LayerType::tanh ||
            l.type == LayerType::leaky_relu;
+  });
+}
+
+/// (backend, case) for the cases that a backend takes, where taken(case, backend) tells. What is
+/// not taken is not registered: a test that is skipped means that something is missing here.
+template <class Case, class Taken>
+std::vector<std::tuple<std::string, Case>> backends_with(const std::vector<Case>& cases,
+                                                         const Taken& taken) {
+  std::vector<std::tuple<std::string, Case>> all;
+  for (const std::string& name : backend_names()) {
+    const auto backend = open_backend(name);
+    for (const Case& c : cases) {
+      if (taken(c, *backend)) all.emplace_back(name, c);
+    }
+  }
+  return all;
+}
+
+/// Each backend with the layouts of a wave's tasks that it has. The CPU has two, tasks in SIMD
+/// lanes (0, small perceptrons) and tasks alone (1); the others have one for all networks.
+inline std::vector<std::tuple<std::string, int>> backends_and_layouts() {
+  return backends_with(std::vector<int>{0, 1}, [](int layout, const backend::Backend& b) {
+    return layout == 0 || b.name() == "cpu";
   });
 }
 

@@ -1,5 +1,5 @@
-// tools/kernel_table.py on kernels of its own: what it reads out of nvcc, and what it must not let
-// pass. The machine code is made up here, so that its share of multiply-adds is known.
+// tools/kernel_table.py on kernels of its own: what it reads out of objects, and what it must not
+// let pass. The machine code is made up here, so that its share of multiply-adds is known.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 
 #include "cli/program.h"
 #include "support/put_file.h"
+#include "support/python.h"
 #include "support/temp_folder.h"
 
 namespace kshot::test {
@@ -61,29 +62,42 @@ _Z3hotPfPKfi:
 class KernelTable : public testing::Test {
  protected:
   void SetUp() override {
-    if (std::system("python3 -c 'import tomllib' >/dev/null 2>&1") != 0) {
-      GTEST_SKIP() << "no Python 3.11";
-    }
+    KSHOT_NEEDS("tomllib");
     fs::create_directories(folder_ / "kernels");
+    fs::create_directories(folder_ / "objects");
     put_file(folder_ / "code.txt", machine_code);
     put_file(folder_ / "nvdisasm", fmt::format("#!/bin/sh\ncat '{}/code.txt'\n", folder()));
     fs::permissions(folder_ / "nvdisasm", fs::perms::owner_all);
     rules("hot = true");
-    if (tool("").status == 77) GTEST_SKIP() << "no nvcc";
+    const Outcome nothing = tool("");
+    if (nothing.status == 77) GTEST_SKIP() << "no nvcc";
+    if (nothing.error.find("no cuobjdump") != std::string::npos) {
+      GTEST_SKIP() << "no cuobjdump (Python package nvidia-cuda-cuobjdump)";
+    }
   }
 
   std::string folder() const { return folder_.path().string(); }
-  void source(const std::string& text) { put_file(folder_ / "kernels" / "own.cu", text); }
+  /// Compiles it, as the build does.
+  void source(const std::string& text) {
+    put_file(folder_ / "kernels" / "own.cu", text);
+    const std::string command = fmt::format(
+        "PATH=\"$PATH:${{CUDA_PATH:-/usr/local/cuda}}/bin\" nvcc -c -arch=sm_90 -std=c++20 -O2 -o "
+        "'{0}/objects/own.cu.o' "
+        "'{0}/kernels/own.cu'",
+        folder());
+    ASSERT_EQ(std::system(command.c_str()), 0);
+  }
   void rules(const std::string& rule) {
     put_file(folder_ / "rules.toml", "[[kernels]]\nkernel = \"own/hot\"\n" + rule + "\n");
   }
 
   Outcome tool(const std::string& arguments) {
     const std::string command = fmt::format(
-        "'{1}/tools/kernel_table.py' --kernels '{0}/kernels' --table '{0}/table.md' --rules "
-        "'{0}/rules.toml' --cache '{0}/cache' --archs 90 --nvdisasm '{0}/nvdisasm' {2} >'{0}/out' "
+        "'{3}' '{1}/tools/kernel_table.py' --kernels '{0}/kernels' --objects '{0}/objects' --table "
+        "'{0}/table.md' "
+        "--rules '{0}/rules.toml' --archs 90 --nvdisasm '{0}/nvdisasm' {2} >'{0}/out' "
         "2>'{0}/error'",
-        folder(), KSHOT_SOURCE_DIR, arguments);
+        folder(), KSHOT_SOURCE_DIR, arguments, python());
     const int status = std::system(command.c_str());
     return {WEXITSTATUS(status), slurp(folder_ / "out"), slurp(folder_ / "error")};
   }
@@ -117,13 +131,13 @@ TEST_F(KernelTable, ANewKernelIsToldAndMustBeWritten) {
   EXPECT_EQ(tool("--strict").status, 1);
 }
 
-TEST_F(KernelTable, ASpillInAHotKernelFails) {
+TEST_F(KernelTable, AStackFrameOfAHotKernelFails) {
   source(kernel(60, "1024"));  // 64 registers a thread, half of which addresses take
   const Outcome spilled = tool("");
   EXPECT_EQ(spilled.status, 1) << spilled.out;
-  EXPECT_THAT(spilled.out, HasSubstr("own/hot is hot and spills"));
+  EXPECT_THAT(spilled.out, HasSubstr("own/hot is hot and has a stack frame"));
   rules("hot = false");
-  EXPECT_THAT(tool("").out, Not(HasSubstr("spills")));
+  EXPECT_THAT(tool("").out, Not(HasSubstr("stack frame")));
 }
 
 TEST_F(KernelTable, TooFewMultiplyAddsFail) {
@@ -144,18 +158,17 @@ TEST_F(KernelTable, TooFewTensorCoreInstructionsFail) {
   const std::string one = "DFMA R6, R8, R10, R6";
   code.replace(code.find(one), one.size(), "HMMA.1688.F32.TF32 R8, R4, R6, RZ");
   put_file(folder_ / "code.txt", code);
-  fs::remove_all(folder_ / "cache");
   const Outcome enough = tool("");
   EXPECT_EQ(enough.status, 0) << enough.out;
   rules("hot = true\ntensor_core = 0.26");
   EXPECT_THAT(tool("").out, HasSubstr("own/hot has 25 % tensor-core instructions"));
 }
 
-TEST_F(KernelTable, AWarningFails) {
-  source("__global__ void hot(float* y) { int unused; y[0] = 1.0f; }\n");
-  const Outcome warned = tool("");
-  EXPECT_EQ(warned.status, 1);
-  EXPECT_THAT(warned.error, HasSubstr("unused"));
+TEST_F(KernelTable, AnObjectForOtherProcessorsIsRefused) {
+  source(kernel(8, "128"));
+  const Outcome other = tool("--archs 80");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_THAT(other.error, HasSubstr("own.cu.o: expected one cubin of sm_80, it has 0"));
 }
 
 }  // namespace
