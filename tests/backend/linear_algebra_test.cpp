@@ -387,9 +387,19 @@ TEST_P(LinearAlgebraTest, Trace) {
 }
 
 TEST_P(LinearAlgebraTest, CholeskySolvesAndDeterminant) {
-  for (const int n : {1, 2, 6, 17}) {
+  struct Sizes {
+    int n, vectors;
+  };
+  std::vector<Sizes> sizes = {{1, 3}, {2, 3}, {6, 3}, {17, 3}};
+  if (!std::get<0>(GetParam()).starts_with("simt")) {  // more than one panel of the CPU's kernels
+    sizes.insert(sizes.end(), {{33, 9}, {70, 41}});
+  }
+  for (const auto& [size, vectors] : sizes) {
+    SCOPED_TRACE(size);
+    const int n = size;
     const Values a = positive(n, 0), zero = {1, 1, Numbers(static_cast<std::size_t>(tasks_), 0.0)};
-    const Values left = random(n, 3, 1), right = random(3, n, 2), blank = random(n, n, 3);
+    const Values left = random(n, vectors, 1), right = random(vectors, n, 2),
+                 blank = random(n, n, 3);
     const auto got = run({a, blank, zero, zero, left, right, left, right},
                          [&](auto& m) {
                            la().cholesky(m[1], m[0], m[2]);
