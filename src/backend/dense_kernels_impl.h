@@ -306,8 +306,8 @@ struct Dense {
   // ---- systems of one task in single precision ----
   //
   // A panel is some vectors of a system side by side, element i of vector v at panel[i * vectors +
-  // v], so that the inner loops go over the vectors. Every sum has the order of the plain loops, and
-  // none depends on its neighbours. Measured against OpenBLAS: docs/performance.md.
+  // v], so that the inner loops go over the vectors. Every sum has the order of the plain loops,
+  // and none depends on its neighbours. Measured against OpenBLAS: docs/performance.md.
 
   static constexpr int panel_rows = 1024;
   static bool by_panels(int rows) {
