@@ -159,6 +159,7 @@ function(kshot_add_cuda_backends)
     kshot_cuda_backend(kshot_cuda)
     target_sources(kshot_lib PRIVATE $<TARGET_OBJECTS:kshot_cuda> $<TARGET_OBJECTS:kshot_kernels>)
     target_include_directories(kshot_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+    # For the linker alone: the library is compiled with the same commands with and without CUDA.
     target_link_libraries(kshot_lib PRIVATE $<LINK_ONLY:CUDA::cudart_static>)
     if(KSHOT_HAS_NCCL)
       target_compile_definitions(kshot_cuda PRIVATE KSHOT_HAS_NCCL)
