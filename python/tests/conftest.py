@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ def small(algorithm: str, **tables) -> dict:
     if algorithm in ("alpaca", "protonet"):  # no inner loop
         del config["inner"]
     return config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """Ctrl-C interrupts the tests that press it, also where a shell had the tests ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
