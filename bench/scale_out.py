@@ -34,8 +34,14 @@ inner = { steps = 2, learning_rate = 0.05 }
 [network]
 type = "conv4"
 filters = 32
-input = [1, 28, 28]
+in_channels = 1
+image = [28, 28]
 classes = 5
+downsample = "stride"
+norm = "batch"
+head = "mean"
+[loss]
+type = "cross_entropy"
 [data]
 source = "file"
 path = "images.kshot"
@@ -43,7 +49,7 @@ ways = 5
 shots = 1
 queries = 5
 [train]
-steps = 6
+steps = 60
 meta_batch = 32
 validate_every = 0
 log_every = 1000
