@@ -84,7 +84,8 @@ std::vector<SweepRow> run_sweep(const std::filesystem::path& config,
                                 const std::vector<std::string>& overrides,
                                 const SweepSettings& settings, const SweepOptions& options);
 
-/// The same for a configuration that is no file; `origin` stands for the file in messages.
+/// Runs the sweep of a configuration in memory, as above. In messages it is called `origin`, where
+/// the name of a file would stand.
 std::vector<SweepRow> run_sweep(const Config& config, const std::string& origin,
                                 const SweepSettings& settings, const SweepOptions& options);
 

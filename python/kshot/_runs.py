@@ -294,14 +294,16 @@ def evaluation_of(text: str, table: str) -> Evaluation:
     )
 
 
-def _evaluate_keys(
+def _evaluate_changes(
+    overrides: Overrides,
     episodes: int | None,
     steps: int | None,
     samples: int | None,
     seed: int | None,
-    norm_statistics: str | None,
-    shots: int | None,
+    norm_statistics: str | None = None,
+    shots: int | None = None,
 ) -> list[str]:
+    """The overrides, then the keys that have arguments of their own; None: not given."""
     keys = {
         "evaluate.episodes": episodes,
         "evaluate.steps": steps,
@@ -310,7 +312,7 @@ def _evaluate_keys(
         "evaluate.norm_statistics": norm_statistics,
         "data.shots": shots,
     }
-    return override_list(keys)
+    return override_list(overrides) + override_list(keys)
 
 
 def evaluate(
@@ -341,9 +343,7 @@ def evaluate(
         look for it; with `source` nothing is written.
     calibrated: score the predictions after what `kshot.calibrate` fitted, too.
     """
-    changes = override_list(overrides) + _evaluate_keys(
-        episodes, steps, samples, seed, norm_statistics, shots
-    )
+    changes = _evaluate_changes(overrides, episodes, steps, samples, seed, norm_statistics, shots)
     if out is None and source is None:
         path = Path(run)
         out = (path if path.is_dir() else path.parent) / "evaluation.json"
@@ -460,9 +460,7 @@ def evaluate_ood(
         evaluation-ood.json in the run folder, where reports look for it.
     The other arguments are those of `evaluate`.
     """
-    changes = override_list(overrides) + _evaluate_keys(
-        episodes, steps, samples, seed, norm_statistics, shots
-    )
+    changes = _evaluate_changes(overrides, episodes, steps, samples, seed, norm_statistics, shots)
     text, table, file, page = _core.evaluate_ood(
         os.fspath(run),
         [kinds] if isinstance(kinds, (str, os.PathLike)) else [os.fspath(k) for k in kinds],
@@ -533,15 +531,7 @@ def calibrate(
     episodes, steps, samples, seed: the keys of [evaluate]; None: as configured.
     Raises Error where the run has no validation tasks, or predicts no distribution.
     """
-    changes = override_list(overrides)
-    changes += override_list(
-        {
-            "evaluate.episodes": episodes,
-            "evaluate.steps": steps,
-            "evaluate.samples": samples,
-            "evaluate.seed": seed,
-        }
-    )
+    changes = _evaluate_changes(overrides, episodes, steps, samples, seed)
     text, description, file = _core.calibrate(
         os.fspath(run), device, threads, changes, _progress(progress), allow_changed_data
     )

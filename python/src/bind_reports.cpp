@@ -137,7 +137,7 @@ std::pair<std::string, std::string> bandit(const std::string& config, bool is_te
   };
   const auto work = [&] {
     std::optional<io::OutputFile> file, page;
-    if (!out.empty() && (!options.ranks || options.ranks->rank() == 0)) {
+    if (!out.empty() && leads(options.ranks.get())) {
       std::vector<std::filesystem::path> inputs;
       if (!is_text) inputs.emplace_back(config);
       file.emplace(out, io::OutputKind::bandit, inputs);

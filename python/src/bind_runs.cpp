@@ -79,13 +79,8 @@ struct Machine {
 std::filesystem::path rank_zero_path(Communicator* ranks,
                                      const std::function<std::filesystem::path()>& make) {
   return telling(ranks, [&] {
-    std::string text;
-    if (ranks == nullptr || ranks->rank() == 0) text = make().string();
-    if (ranks == nullptr) return std::filesystem::path(text);
-    const Communicator::Bytes first =
-        ranks->all_gather(std::as_bytes(std::span(text.data(), text.size())), "the run folder")[0];
-    return std::filesystem::path(
-        std::string(reinterpret_cast<const char*>(first.data()), first.size()));
+    const std::string text = leads(ranks) ? make().string() : std::string();
+    return std::filesystem::path(text_of_first(ranks, text, "the run folder"));
   });
 }
 
@@ -152,7 +147,7 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
     return telling(ranks, [&] {
       Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
       std::optional<io::OutputFile> file;
-      if (!out.empty() && (ranks == nullptr || ranks->rank() == 0)) {
+      if (!out.empty() && leads(ranks)) {
         file.emplace(out, io::OutputKind::evaluation);
       }
       const Evaluation result = evaluator.run();

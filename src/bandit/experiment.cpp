@@ -43,7 +43,8 @@ std::string text_checksum(const std::string& text) {
   return fmt::format("crc32c:{:08x}", io::crc32c(text));
 }
 
-/// Of the first trial's first rounds: other tables give others.
+/// Checksum of the contexts and rewards of the first trial's first rounds. It differs where ranks
+/// read different tables.
 std::string checksum(const Environment& environment, const Settings& settings) {
   constexpr std::uint64_t rounds = 1000;
   std::vector<float> context(static_cast<std::size_t>(environment.context_size()));

@@ -16,8 +16,8 @@ struct ExperimentOptions {
   /// Called after each agent has played in an environment.
   std::function<void(const Result&)> on_result = {};
   std::function<bool()> stop = {};  ///< as PlayOptions::stop
-  /// As PlayOptions::ranks. Throws Error on all ranks where they differ in the configuration, the
-  /// tables, the runs or the kind of device.
+  /// The processes that play together, as in PlayOptions::ranks. All of them throw Error where they
+  /// differ in the configuration, the tables, the runs or the kind of device.
   std::shared_ptr<Communicator> ranks = {};
 };
 

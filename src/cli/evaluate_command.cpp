@@ -6,12 +6,12 @@
 #include <filesystem>
 #include <optional>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "cli/commands.h"
 #include "cli/ranks.h"
+#include "engine/run_folder.h"
 #include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -62,10 +62,7 @@ Evaluator with_shots(const EvaluateArguments& a, int shots) {
 
 /// Where the numbers go: --out, or a file of this name in the run folder.
 fs::path output_of(const EvaluateArguments& a, const char* name) {
-  if (!a.out.empty()) return a.out;
-  std::error_code ignored;
-  const fs::path run = a.run;
-  return (fs::is_directory(run, ignored) ? run : run.parent_path()) / name;
+  return a.out.empty() ? file_of_run(a.run, name) : fs::path(a.out);
 }
 
 /// A page with one plot.

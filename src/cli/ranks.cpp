@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <span>
 
 #include "distributed/launch.h"
+#include "engine/rank_checks.h"
 #include "io/log.h"
 #include "kshot/error.h"
 
@@ -48,10 +48,7 @@ bool leads() {
 }
 
 std::string same_on_all(const std::string& text) {
-  if (current() == nullptr) return text;
-  const Communicator::Bytes first =
-      current()->all_gather(std::as_bytes(std::span(text.data(), text.size())), "a text")[0];
-  return {reinterpret_cast<const char*>(first.data()), first.size()};
+  return text_of_first(current().get(), text, "a text");
 }
 
 std::string settle(const std::string& message) {

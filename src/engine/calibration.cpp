@@ -297,7 +297,7 @@ WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& op
   return telling(ranks, [&] {
     const fs::path path = find_checkpoint(run).parent_path() / calibration_file;
     std::optional<io::OutputFile> file;
-    if (ranks == nullptr || ranks->rank() == 0) file.emplace(path, io::OutputKind::calibration);
+    if (leads(ranks)) file.emplace(path, io::OutputKind::calibration);
     WrittenCalibration result{evaluator.calibrate(confidence), path};
     if (file) file->write(result.calibration.to_json());
     if (ranks != nullptr) ranks->barrier("the calibration file");

@@ -449,7 +449,7 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
     check_same(ranks, facts);
     check_same_config(ranks, embedder.config());
   }
-  const bool leads = ranks == nullptr || ranks->rank() == 0;
+  const bool leads = kshot::leads(ranks);
   if (leads && !embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
     io::log_warning(fmt::format(

@@ -208,7 +208,7 @@ struct Evaluator::State {
                               split_name(options.split)));
     }
     Communicator* const ranks = options.ranks.get();
-    options.progress = options.progress && (ranks == nullptr || ranks->rank() == 0);
+    options.progress = options.progress && leads(ranks);
     assembly = assemble(with_head_outputs(prediction_config(config), source->shape()),
                         rank_device(options.device, ranks), rank_threads(options.threads, ranks));
     if (options.calibrated) {

@@ -373,7 +373,7 @@ OodEvaluation evaluate_ood(const fs::path& run, const std::string& kind,
   EvaluatorOptions own = options;
   own.device = rank_device(options.device, ranks);
   own.threads = rank_threads(options.threads, ranks);
-  own.progress = options.progress && (ranks == nullptr || ranks->rank() == 0);
+  own.progress = options.progress && leads(ranks);
   return telling(ranks, [&] { return evaluate(run, kind, own); });
 }
 

@@ -20,6 +20,13 @@ void fields(Archive& a, RankFact& f) {
   a(f.name, f.value);
 }
 
+std::string text_of_first(Communicator* ranks, const std::string& text, const char* what) {
+  if (ranks == nullptr) return text;
+  const Communicator::Bytes first =
+      ranks->all_gather(std::as_bytes(std::span(text.data(), text.size())), what)[0];
+  return {reinterpret_cast<const char*>(first.data()), first.size()};
+}
+
 void check_same(Communicator* ranks, const std::vector<RankFact>& facts) {
   if (ranks == nullptr) return;
   std::vector<RankFact> mine = facts;

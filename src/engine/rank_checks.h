@@ -12,6 +12,13 @@
 
 namespace kshot {
 
+/// Whether this process writes files and messages: it is rank 0, or there are no ranks (null).
+inline bool leads(const Communicator* ranks) {
+  return ranks == nullptr || ranks->rank() == 0;
+}
+/// The text that rank 0 has, on all ranks; `what` it is, for messages. `ranks` may be null.
+std::string text_of_first(Communicator* ranks, const std::string& text, const char* what);
+
 /// Something that must be the same on all ranks: "kshot's version", "0.2.0".
 struct RankFact {
   std::string name, value;

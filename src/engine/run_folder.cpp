@@ -167,6 +167,11 @@ RunLock::~RunLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
+fs::path file_of_run(const fs::path& run, const std::string& name) {
+  std::error_code ignored;
+  return (fs::is_directory(run, ignored) ? run : run.parent_path()) / name;
+}
+
 std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
   check_free(folder, false);
   std::error_code error;

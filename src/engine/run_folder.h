@@ -27,6 +27,9 @@ class RunLock {
   int descriptor_ = -1;
 };
 
+/// Where a run, named by its folder or by one of its checkpoints, has a file of this name.
+std::filesystem::path file_of_run(const std::filesystem::path& run, const std::string& name);
+
 /// Creates the folder (and those above) and locks it. Throws Error where it cannot be created,
 /// where a training runs in it, and where it holds a run already. Of several at once, one succeeds.
 /// A task store or a record without a checkpoint is no run: a training that was killed while it

@@ -97,7 +97,7 @@ struct Trainer::State {
   }
 
   /// Whether this rank writes the files and the messages of the run.
-  bool leads() const { return ranks == nullptr || ranks->rank() == 0; }
+  bool leads() const { return kshot::leads(ranks); }
   /// Whether this rank writes the run folder.
   bool writes() const { return leads() && !options.run_folder.empty(); }
 

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "engine/rank_checks.h"
+#include "engine/run_folder.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/report.h"
@@ -34,11 +35,9 @@ OodReport write_kinds(const std::filesystem::path& run, const std::vector<std::s
                       const std::filesystem::path& out, const EvaluatorOptions& options) {
   if (kinds.empty()) throw Error("kinds: expected at least one kind of rows out of distribution");
   OodReport result;
-  std::error_code ignored;
-  const bool is_folder = std::filesystem::is_directory(run, ignored);
-  result.file = out.empty() ? (is_folder ? run : run.parent_path()) / report::ood_file : out;
+  result.file = out.empty() ? file_of_run(run, report::ood_file) : out;
   result.page = std::filesystem::path(result.file).replace_extension(".html");
-  const bool leads = !options.ranks || options.ranks->rank() == 0;
+  const bool leads = kshot::leads(options.ranks.get());
   std::optional<io::OutputFile> file, page;
   if (leads) {
     file.emplace(result.file, io::OutputKind::evaluation);
