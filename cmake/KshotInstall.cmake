@@ -30,7 +30,11 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kshotConfig.cmake
 if(PROJECT_IS_TOP_LEVEL AND TARGET kshot_cli)
   set(CPACK_GENERATOR DEB)
   set(CPACK_PACKAGE_VENDOR kshot)
-  set(CPACK_PACKAGE_CONTACT "The kshot authors <kshot@localhost>")
+  # Debian wants a person to write to in every package. kshot has no public address of its own, so whoever makes the
+  # packages names one. cmake/package_contact.cmake refuses to make a package without it.
+  set(KSHOT_PACKAGE_CONTACT "" CACHE STRING "Maintainer of the Debian packages: Name <address>")
+  set(CPACK_PACKAGE_CONTACT "${KSHOT_PACKAGE_CONTACT}")
+  set(CPACK_PROJECT_CONFIG_FILE ${CMAKE_CURRENT_SOURCE_DIR}/cmake/package_contact.cmake)
   set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
   set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
   set(CPACK_COMPONENTS_ALL program development)

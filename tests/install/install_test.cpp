@@ -167,4 +167,25 @@ TEST_F(Install, PackageChecksTheVersion) {
   }
 }
 
+/// Debian packages name a maintainer whom users can write to; no package is made without one.
+TEST_F(Install, PackagesNeedAMaintainer) {
+  const auto accepted = [&](const std::string& contact) {
+    return cmake({"-D", "CPACK_PACKAGE_CONTACT=" + contact, "-P",
+                  KSHOT_SOURCE_DIR "/cmake/package_contact.cmake"});
+  };
+  EXPECT_TRUE(accepted("Ada Lovelace <ada@example.org>")) << output();
+  for (const char* other : {"", "Ada", "ada@example.org", "<ada@example.org>", "Ada <ada>",
+                            "Ada <>", "Ada <ada@example.org> and others"}) {
+    EXPECT_FALSE(accepted(other)) << other;
+    EXPECT_NE(output().find("KSHOT_PACKAGE_CONTACT"), std::string::npos) << output();
+  }
+  if (!fs::exists(KSHOT_BINARY_DIR "/CPackConfig.cmake"))
+    GTEST_SKIP() << "built without the program";
+  EXPECT_FALSE(
+      run(cached("CMAKE_CPACK_COMMAND"), {"--config", KSHOT_BINARY_DIR "/CPackConfig.cmake", "-B",
+                                          prefix(), "-D", "CPACK_PACKAGE_CONTACT="}));
+  EXPECT_NE(output().find("KSHOT_PACKAGE_CONTACT"), std::string::npos) << output();
+  EXPECT_FALSE(fs::exists(prefix())) << "nothing is made";
+}
+
 }  // namespace
