@@ -110,6 +110,54 @@ const std::vector<Key<AgentSettings>>& agent_keys() {
   return keys;
 }
 
+/// An agent under the name that the file gives it.
+class NamedAgent final : public Agent {
+ public:
+  NamedAgent(std::string name, std::unique_ptr<Agent> agent)
+      : name_(std::move(name)), agent_(std::move(agent)) {}
+
+  std::string name() const override { return name_; }
+  void begin(const Problem& problem) override { agent_->begin(problem); }
+  int rounds_ahead(std::uint64_t step) const override { return agent_->rounds_ahead(step); }
+  int initial_pulls() const override { return agent_->initial_pulls(); }
+  void choose(const Rounds& rounds, std::span<int> arms) override { agent_->choose(rounds, arms); }
+  void observe(const Rounds& rounds, std::span<const int> arms,
+               std::span<const double> rewards) override {
+    agent_->observe(rounds, arms, rewards);
+  }
+  std::uint64_t failures() const override { return agent_->failures(); }
+  std::string remark(std::uint64_t failures) const override { return agent_->remark(failures); }
+
+ private:
+  std::string name_;
+  std::unique_ptr<Agent> agent_;
+};
+
+/// The agent that the settings describe, under its own name.
+std::unique_ptr<Agent> make_agent(const AgentSettings& a, const std::string& device) {
+  const int pulls = a.initial_pulls >= 0 ? a.initial_pulls : a.type == "run" ? 0 : 2;
+  if (a.type == "uniform") return make_uniform();
+  if (a.type == "linear_ts") {
+    return make_linear_thompson({a.prior_shape, a.prior_rate, a.lambda, pulls});
+  }
+  if (a.type == "epsilon_greedy") return make_epsilon_greedy({a.epsilon, a.lambda, pulls});
+  if (a.type == "neural_linear") {
+    return make_neural_linear({.hidden = a.hidden,
+                               .prior_shape = a.prior_shape,
+                               .prior_rate = a.prior_rate,
+                               .lambda = a.lambda,
+                               .initial_pulls = pulls});
+  }
+  return make_run_agent({.run = a.run,
+                         .greedy = a.greedy,
+                         .rounds = a.rounds,
+                         .growth = a.growth,
+                         .rows = a.rows,
+                         .initial_pulls = pulls,
+                         .device = device,
+                         .overrides = a.set});
+}
+
 bool applies(const Names& of, const std::string& name) {
   return of.empty() || std::ranges::find(of, name) != of.end();
 }
@@ -337,28 +385,9 @@ std::vector<std::unique_ptr<Environment>> Settings::environments() const {
 }
 
 std::unique_ptr<Agent> Settings::agent(const AgentSettings& a, const std::string& device) const {
-  const int pulls = a.initial_pulls >= 0 ? a.initial_pulls : a.type == "run" ? 0 : 2;
-  if (a.type == "uniform") return make_uniform();
-  if (a.type == "linear_ts") {
-    return make_linear_thompson({a.prior_shape, a.prior_rate, a.lambda, pulls});
-  }
-  if (a.type == "epsilon_greedy") return make_epsilon_greedy({a.epsilon, a.lambda, pulls});
-  if (a.type == "neural_linear") {
-    return make_neural_linear({.hidden = a.hidden,
-                               .prior_shape = a.prior_shape,
-                               .prior_rate = a.prior_rate,
-                               .lambda = a.lambda,
-                               .initial_pulls = pulls});
-  }
-  return make_run_agent({.run = a.run,
-                         .name = a.name,
-                         .greedy = a.greedy,
-                         .rounds = a.rounds,
-                         .growth = a.growth,
-                         .rows = a.rows,
-                         .initial_pulls = pulls,
-                         .device = device,
-                         .overrides = a.set});
+  std::unique_ptr<Agent> agent = make_agent(a, device);
+  if (a.name.empty()) return agent;
+  return std::make_unique<NamedAgent>(a.name, std::move(agent));
 }
 
 std::string settings_reference() {

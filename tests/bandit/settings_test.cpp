@@ -44,6 +44,22 @@ TEST(Settings, AreReadAndOverridden) {
   EXPECT_EQ(s.environments()[1]->name(), "wheel, delta 0.4");
 }
 
+/// Every type of agent plays under the name that the file gives it, and plays the same.
+TEST(Settings, NamesAreTakenByEveryAgent) {
+  const auto wheel = make_wheel({.delta = 0.5});
+  const PlayOptions options{.trials = 2, .steps = 40, .seed = 5, .threads = 1};
+  for (const std::string type : {"uniform", "linear_ts", "epsilon_greedy", "neural_linear"}) {
+    const std::string agent = "[[agent]]\ntype = \"" + type + "\"\n";
+    const Settings s = Settings::parse(agent + agent + "name = \"mine\"\n", "b.toml");
+    const auto unnamed = s.agent(s.agents[0], "cpu"), named = s.agent(s.agents[1], "cpu");
+    const Result own = play(*wheel, *unnamed, options), mine = play(*wheel, *named, options);
+    EXPECT_THAT(own.agent, ::testing::StartsWith(type));
+    EXPECT_EQ(mine.agent, "mine");
+    EXPECT_EQ(mine.cumulative, own.cumulative) << type;
+    EXPECT_EQ(mine.initial_pulls, own.initial_pulls) << type;
+  }
+}
+
 TEST(Settings, FaultsNameLineAndKey) {
   const std::string uniform = "[[agent]]\ntype = \"uniform\"\n";
   EXPECT_THAT(fault("step = 5\n" + uniform),
@@ -106,8 +122,14 @@ TEST(RunAgent, MetaTrainingBeatsChanceFromTheFirstRounds) {
     const Result fewer = play(*wheel, *agent, {.trials = 3, .steps = 150, .seed = 5, .threads = 1});
     EXPECT_EQ(fewer.cumulative[0], r.cumulative[0]) << algorithm;
     EXPECT_EQ(fewer.cumulative[2], r.cumulative[2]) << algorithm;
-    const auto greedy = make_run_agent({.run = folder / algorithm, .name = "g", .greedy = true});
+    const Settings settings = Settings::parse(
+        "[[agent]]\ntype = \"run\"\nname = \"g\"\ngreedy = true\n"
+        "run = '" +
+            (folder / algorithm).string() + "'\n",
+        "b.toml");
+    const auto greedy = settings.agent(settings.agents[0], "auto");
     const Result g = play(*wheel, *greedy, options);
+    EXPECT_EQ(g.agent, "g");
     if (std::string(algorithm) == "maml") {
       EXPECT_EQ(g.cumulative, r.cumulative);  // a point estimate has nothing to sample
     } else {
