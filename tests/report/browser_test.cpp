@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/program.h"
+#include "support/class_files.h"
 #include "support/put_file.h"
 #include "support/python.h"
 #include "support/temp_folder.h"
@@ -109,17 +110,93 @@ TEST(Browser, FindsWhatIsWrong) {
   }
 }
 
-TEST(Browser, PagesAreShownWhole) {
-  const TempFolder folder;
-  const Shown none = show({put_page(folder, "none.html", "<p>text</p>")});
-  if (none.status == 77) GTEST_SKIP() << none.text;
-  ASSERT_EQ(run(folder.path(), {"demo", "--seconds", "1", "--out", "d"}).status, 0);
-  ASSERT_EQ(run(folder.path(), {"evaluate", "d/abml", "--episodes", "20", "--shots", "1,5"}).status,
-            0);
-  ASSERT_EQ(run(folder.path(), {"compare", "d/abml", "d/maml", "d/alpaca"}).status, 0);
-  const Shown shown = show({folder / "d/report.html", folder / "d/abml/evaluation-shots.html",
-                            folder / "comparison.html"});
-  EXPECT_EQ(shown.status, 0) << shown.text;
+/// Tests of the program's own pages, in a folder of their own.
+class BrowserPages : public testing::Test {
+ protected:
+  void SetUp() override {
+    const Shown none = show({put_page(folder_, "none.html", "<p>text</p>")});
+    if (none.status == 77) GTEST_SKIP() << none.text;
+  }
+  void kshot(const std::vector<std::string>& command) {
+    const test::Outcome outcome = run(folder_.path(), command);
+    ASSERT_EQ(outcome.status, 0) << outcome.error;
+  }
+  void expect_whole(const std::vector<std::string>& pages) {
+    std::vector<fs::path> paths;
+    for (const std::string& page : pages) paths.push_back(folder_ / page);
+    const Shown shown = show(paths);
+    EXPECT_EQ(shown.status, 0) << shown.text;
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(BrowserPages, RegressionIsShownWhole) {
+  kshot({"demo", "--seconds", "1", "--out", "d"});
+  kshot({"calibrate", "d/abml", "--episodes", "20"});
+  kshot({"evaluate", "d/abml", "--episodes", "20", "--shots", "1,5"});
+  kshot({"evaluate", "d/abml", "--episodes", "20", "--ood", "shift=1", "--ood", "noise"});
+  kshot({"evaluate", "d/abml", "--episodes", "20", "--calibrated"});
+  kshot({"report", "d/abml"});
+  kshot({"compare", "d/abml", "d/maml", "d/alpaca"});
+  expect_whole({"d/report.html", "d/abml/evaluation-shots.html", "d/abml/evaluation-ood.html",
+                "d/abml/report.html", "comparison.html"});
+}
+
+TEST_F(BrowserPages, ClassificationIsShownWhole) {
+  test::write_class_file(folder_ / "images.kshot", {.validation = 6, .test = 8, .noise = 1.5});
+  test::write_class_file(folder_ / "other.kshot", {.test = 9, .noise = 0.5});
+  test::put_file(folder_ / "c.toml", R"(algorithm = "protonet"
+data = { source = "file", path = "images.kshot", ways = 3, shots = [1, 5], queries = 10 }
+evaluate.episodes = 40
+[network]
+type = "sequential"
+input = [1, 6, 6]
+layers = [ { type = "flatten" }, { type = "linear", out = 3 } ]
+[train]
+steps = 20
+meta_batch = 8
+validate_every = 10
+validation_episodes = 20
+)");
+  kshot({"train", "c.toml", "--out", "a run with a rather long name of many words", "--quiet"});
+  kshot({"train", "c.toml", "--out", "maml", "--quiet", "--set", "algorithm=maml", "--set",
+         "loss.type=cross_entropy"});
+  for (const char* name : {"a run with a rather long name of many words", "maml"}) {
+    kshot({"calibrate", name, "--set", "data.shots=2"});
+    kshot({"evaluate", name, "--calibrated", "--shots", "1,2,5"});
+    kshot({"evaluate", name, "--calibrated"});
+    kshot({"evaluate", name, "--ood", "open_set", "--ood", "rotate=30", "--ood", "permute", "--ood",
+           "other.kshot"});
+    kshot({"report", name});
+  }
+  kshot({"compare", "a run with a rather long name of many words", "maml"});
+  const std::string first = "a run with a rather long name of many words/";
+  expect_whole({first + "report.html", first + "evaluation-shots.html",
+                first + "evaluation-ood.html", "maml/report.html", "maml/evaluation-ood.html",
+                "comparison.html"});
+}
+
+TEST_F(BrowserPages, BanditsAreShownWhole) {
+  test::put_file(folder_ / "b.toml", R"(delta = [0.5, 0.99]
+trials = 4
+steps = 60
+last_steps = 20
+[[agent]]
+type = "uniform"
+[[agent]]
+type = "linear_ts"
+[[agent]]
+type = "epsilon_greedy"
+[[agent]]
+type = "neural_linear"
+[[agent]]
+type = "neural_linear"
+hidden = [100, 100]
+name = "networks of two hidden layers & \"linear\" Thompson sampling"
+)");
+  kshot({"bandit", "b.toml", "--quiet"});
+  expect_whole({"bandit.html"});
 }
 
 }  // namespace
