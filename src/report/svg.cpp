@@ -9,8 +9,10 @@
 namespace kshot::svg {
 namespace {
 
-constexpr double kFont = 12.0;      // pixels; set on the <svg> element
-constexpr double kCharacter = 6.7;  // generous mean width of a character at that size
+constexpr double kFont = 12.0;           // pixels; set on the <svg> element
+constexpr double kCharacter = 6.7;       // generous mean width of a character at that size
+constexpr double kTitleCharacter = 8.6;  // the same of a title, which is bold and larger
+constexpr double kTitleLine = 16.0;      // height of a line of a title, pixels
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// A coordinate: two decimals are a hundredth of a pixel.
@@ -29,6 +31,38 @@ std::string px(double value) {
 std::size_t characters(std::string_view utf8) {
   return static_cast<std::size_t>(
       std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+/// A title in lines of at most `width` pixels: broken at spaces, and within a word that is longer
+/// than a line.
+std::vector<std::string> title_lines(std::string_view title, double width) {
+  const auto most = static_cast<std::size_t>(std::max(4.0, width / kTitleCharacter));
+  std::vector<std::string> lines;
+  std::string line;
+  std::size_t used = 0;  // characters of the line
+  const auto end_line = [&] {
+    if (!line.empty()) lines.push_back(std::move(line));
+    line.clear();
+    used = 0;
+  };
+  for (std::size_t from = 0; from < title.size();) {
+    const std::size_t to = std::min(title.find(' ', from), title.size());
+    const std::string_view word = title.substr(from, to - from);
+    if (used > 0 && used + 1 + characters(word) > most) end_line();
+    if (used > 0 && !word.empty()) {
+      line += ' ';
+      ++used;
+    }
+    for (const char c : word) {
+      const bool begins_character = (c & 0xc0) != 0x80;
+      if (begins_character && used == most) end_line();
+      line += c;
+      used += begins_character ? 1 : 0;
+    }
+    from = to + 1;
+  }
+  end_line();
+  return lines;
 }
 
 std::string superscript(int value) {
@@ -224,7 +258,8 @@ class Renderer {
         x_{plot.x, 0.0, width},
         y_{plot.y, height, 0.0},
         width_(width),
-        height_(height) {
+        height_(height),
+        title_(title_lines(plot.title, width)) {
     for (const auto& layer : plot.layers_) {
       const bool range = layer.kind == Plot::Kind::band;
       const bool interval = layer.kind == Plot::Kind::error_bars;
@@ -256,7 +291,9 @@ class Renderer {
     const double labels = longest > 0 ? kCharacter * static_cast<double>(longest) + 8.0 : 4.0;
     return labels + (plot_.y.label.empty() ? 2.0 : 20.0);
   }
-  double top_margin() const { return plot_.title.empty() ? 8.0 : 26.0; }
+  double top_margin() const {
+    return title_.empty() ? 8.0 : 10.0 + kTitleLine * static_cast<double>(title_.size());
+  }
   double bottom_margin() const {
     return (plot_.x.tick_labels ? 20.0 : 5.0) + (plot_.x.label.empty() ? 2.0 : 20.0);
   }
@@ -388,9 +425,11 @@ class Renderer {
           "<text transform=\"translate({},{}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
           at(13.0 - margin), at(0.5 * height_), escape(plot_.y.label));
     }
-    if (!plot_.title.empty()) {
-      out +=
-          fmt::format("<text class=\"title\" x=\"0\" y=\"-10\">{}</text>\n", escape(plot_.title));
+    double above = kTitleLine * static_cast<double>(title_.size()) - 6.0;
+    for (const std::string& line : title_) {
+      out += fmt::format("<text class=\"title\" x=\"0\" y=\"{}\">{}</text>\n", at(-above),
+                         escape(line));
+      above -= kTitleLine;
     }
   }
 
@@ -528,6 +567,7 @@ class Renderer {
   const Plot& plot_;
   Scale x_, y_;
   double width_, height_;
+  std::vector<std::string> title_;  // lines
 };
 
 std::string render(const Grid& grid) {
@@ -547,7 +587,12 @@ std::string render(const Grid& grid) {
     }
   }
   constexpr double gap = 14.0;  // also room for the last tick's label
-  const double title = grid.row_titles.empty() ? 0.0 : 24.0;
+  std::vector<std::vector<std::string>> row_titles;
+  double title = 0.0;  // width of the row titles, which are turned
+  for (std::size_t r = 0; r < grid.row_titles.size(); ++r) {
+    row_titles.push_back(title_lines(grid.row_titles[r], grid.height(r)));
+    title = std::max(title, 8.0 + kTitleLine * static_cast<double>(row_titles.back().size()));
+  }
   double width = title;
   for (double margin : left) width += margin + grid.panel_width + gap;
   double height = 0.0;
@@ -562,11 +607,14 @@ std::string render(const Grid& grid) {
   for (std::size_t r = 0; r < panels.size(); ++r) {
     double x = title;
     y += top[r];
-    if (r < grid.row_titles.size()) {
+    double down = 14.0;
+    for (const std::string& line :
+         r < row_titles.size() ? row_titles[r] : std::vector<std::string>{}) {
       out += fmt::format(
-          "<text class=\"title\" transform=\"translate(14,{}) rotate(-90)\" "
+          "<text class=\"title\" transform=\"translate({},{}) rotate(-90)\" "
           "text-anchor=\"middle\">{}</text>\n",
-          at(y + 0.5 * grid.height(r)), escape(grid.row_titles[r]));
+          at(down), at(y + 0.5 * grid.height(r)), escape(line));
+      down += kTitleLine;
     }
     for (std::size_t c = 0; c < panels[r].size(); ++c) {
       x += left[c];

@@ -314,6 +314,37 @@ std::vector<std::string> labels(const std::vector<Tick>& ticks) {
   return out;
 }
 
+/// Titles are names that a user chose: long ones go on in another line, and nothing of them is
+/// lost.
+TEST(Title, IsBrokenIntoLines) {
+  const auto lines = [](const std::string& title) {
+    svg::Grid grid;
+    grid.rows.push_back({svg::Plot{}});
+    grid.rows[0][0].title = title;
+    const std::string text = svg::render(grid);
+    std::vector<std::string> found;
+    const std::string mark = "<text class=\"title\"";
+    for (std::size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
+      const std::size_t from = text.find('>', at) + 1;
+      found.push_back(text.substr(from, text.find('<', from) - from));
+    }
+    return found;
+  };
+  EXPECT_EQ(lines("short"), std::vector<std::string>{"short"});
+  EXPECT_TRUE(lines("").empty());
+  std::string words, all;
+  for (int i = 0; i < 30; ++i) words += (i > 0 ? " word" : "word") + std::to_string(i);
+  EXPECT_GT(lines(words).size(), 3u);
+  for (const std::string& line : lines(words)) all += (all.empty() ? "" : " ") + line;
+  EXPECT_EQ(all, words);
+  std::string one;
+  for (int i = 0; i < 100; ++i) one += "\u00e9";  // a word without an end
+  std::string whole;
+  EXPECT_GT(lines(one).size(), 1u);
+  for (const std::string& line : lines(one)) whole += line;
+  EXPECT_EQ(whole, one);
+}
+
 TEST(Ticks, RoundNumbers) {
   using Labels = std::vector<std::string>;
   EXPECT_EQ(labels(linear_ticks(0.0, 1.0, 5)), (Labels{"0", "0.2", "0.4", "0.6", "0.8", "1.0"}));
