@@ -1,6 +1,7 @@
 // One new task: adapts a trained checkpoint to its support rows and predicts its query rows.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -24,8 +25,8 @@ struct LearnerOptions {
   /// Apply what `kshot calibrate` fitted to the checkpoint. Throws Error where it was not
   /// calibrated, or with other inner steps or samples.
   bool calibrated = false;
-  /// Asked by predict_many between waves of tasks, on the calling thread and on others; it ends
-  /// with kshot::Stopped once this says true. Empty: never.
+  /// Asked by predict_many, adapt_many and AdaptedTasks::predict between waves of tasks, on the
+  /// calling thread and on others; they end with kshot::Stopped once this says true. Empty: never.
   std::function<bool()> stop = {};
 };
 
@@ -106,6 +107,32 @@ class AdaptedTask {
   std::unique_ptr<State> state_;
 };
 
+/// Tasks that a Learner has adapted to, which may differ in size: an AdaptedTask for each, in fewer
+/// numbers. The learner may be gone.
+class AdaptedTasks {
+ public:
+  ~AdaptedTasks();
+  AdaptedTasks(AdaptedTasks&&) noexcept;
+  AdaptedTasks& operator=(AdaptedTasks&&) noexcept;
+
+  std::size_t size() const;
+  /// Bytes of memory that the adapted state of one task takes. Each of its numbers takes 4 bytes, 8
+  /// in double precision: the adapted weights (abml, hvi: twice; leo: of every sample), or the fit
+  /// of a closed-form head (dkt: a matrix [n, n], where n is the largest number of support rows of
+  /// a task). 0 without tasks.
+  std::size_t bytes_per_task() const;
+  /// Predicts the query rows [rows, inputs] of every task without adapting, wave by wave on all
+  /// threads: the numbers are those of Learner::predict_many, bit for bit. A task that diverged is
+  /// marked. Throws Error that begins with "task i: " for rows that do not fit.
+  std::vector<Prediction> predict(std::span<const std::span<const float>> query_x) const;
+
+ private:
+  friend class Learner;
+  struct State;
+  explicit AdaptedTasks(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
 class Learner {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint.
@@ -145,11 +172,17 @@ class Learner {
   /// the other tasks; number 0 has the samples of `predict`. `adapted` stays empty. A task that
   /// diverges is marked. Throws Error that begins with "task i: " for rows that do not fit.
   std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, int first_number = 0) const;
+  /// Adapts to many tasks once, wave by wave on all threads, for any number of predictions. The
+  /// rows may be gone afterwards. `first_number`: as for predict_many. Throws Error that begins
+  /// with "task i: " for rows that do not fit, and where the adapted states need more memory than
+  /// the machine has.
+  AdaptedTasks adapt_many(std::span<const SupportRows> supports, int first_number = 0) const;
   /// Throws Error where a task's support rows do not fit, as predict does.
   void check(const SupportRows& support) const;
 
  private:
   friend class AdaptedTask;
+  friend class AdaptedTasks;
   struct State;
   std::shared_ptr<const State> state_;
 };

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __version__ = version()
 del version
 
+Error.__doc__ = "What the engine refuses, in one line that says what was expected."
+ConfigError.__doc__ = "A configuration that is refused, in one line with its file and key."
+DeviceError.__doc__ = "A device that cannot be used, with the reason."
 for _error in (Error, ConfigError, DeviceError):
     _error.__module__ = "kshot"
 del _error

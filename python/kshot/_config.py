@@ -143,12 +143,15 @@ class Config:
 
     @classmethod
     def parse(cls, text: str, overrides: Overrides = None) -> Config:
-        """Reads TOML text."""
+        """Reads TOML text, and applies overrides to it: `{"train.steps": 300}`."""
         return cls._of(_core.Config.parse(text, "configuration", override_list(overrides)))
 
     @classmethod
     def template(cls, algorithm: str) -> Config:
-        """A configuration that runs as it is: sinusoids for "maml", "meta_sgd", "abml", "leo"."""
+        """A configuration of an algorithm that runs as it is.
+
+        algorithm: "maml", "meta_sgd", "abml" or "leo", whose tasks are sinusoids here.
+        """
         return cls.parse(_core.config_template(algorithm))
 
     @classmethod

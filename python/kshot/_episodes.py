@@ -39,6 +39,10 @@ class EpisodeSource:
     description: str | None = None
 
     def episode(self, rng: np.random.Generator, split: str) -> tuple[Any, Any, Any, Any]:
+        """Draws one task: (support_x, support_y, query_x, query_y).
+
+        x [rows, *input_shape], y labels [rows] or values [rows, outputs]. See the class.
+        """
         raise NotImplementedError("episode: expected a method of the subclass")
 
 

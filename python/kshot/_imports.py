@@ -36,7 +36,7 @@ class ImportSummary:
         return {"source": "file", "path": str(self.output)}
 
 
-def import_options(options: dict[str, Any]) -> dict[str, Any]:
+def _given(options: dict[str, Any]) -> dict[str, Any]:
     """Without what is None; paths as the library takes them."""
     given = {name: value for name, value in options.items() if value is not None}
     splits = given.get("splits")
@@ -50,10 +50,13 @@ def import_options(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _import(call: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> ImportSummary:
+def run_import(
+    call: Callable[..., dict[str, Any]], arguments: Mapping[str, Any], *more: Any
+) -> ImportSummary:
     """Calls an import of the library with the arguments of the function that stands for it.
 
-    What is neither the source, the output nor the progress is an option with that name.
+    What is neither the source, the output nor the progress is an option with that name. The
+    library knows the names of all options, and refuses other ones. `more`: what follows them.
     """
     options = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -62,7 +65,7 @@ def _import(call: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> I
     source, output = options.pop("source"), options.pop("output")
     progress = options.pop("progress")
     show = sys.stderr.isatty() if progress is None else progress
-    return ImportSummary(**call(source, output, show, import_options(options)))
+    return ImportSummary(**call(source, output, show, _given(options), *more))
 
 
 def import_arrays(
@@ -82,12 +85,13 @@ def import_arrays(
 ) -> ImportSummary:
     """Classes from NumPy arrays in files (.npy, .npz, or FILE.npz:NAME).
 
+    source: the array, [classes, examples, ...], or with labels [N, ...]; output: the data file.
     labels: the array of labels [N]; classes: a table of the classes' names and splits.
     splits: lists of class names per split, `{"train": "train.txt", "test": "test.txt"}`.
     fractions: shares of train, validation, test in a random division by `seed`.
-    See docs/own-data.md; options that are None keep the program's defaults.
+    The other options are those of `kshot import arrays` (docs/own-data.md); None keeps its default.
     """
-    return _import(_core.import_arrays, dict(locals()))
+    return run_import(_core.import_arrays, dict(locals()))
 
 
 def import_images(
@@ -117,7 +121,7 @@ def import_images(
         (size, size) if size is None or isinstance(size, int) else size
     )
     del arguments["size"]
-    return _import(_core.import_images, arguments)
+    return run_import(_core.import_images, arguments)
 
 
 def import_omniglot(
@@ -131,12 +135,16 @@ def import_omniglot(
     allow_shared_classes: bool | None = None,
     progress: bool | None = None,
 ) -> ImportSummary:
-    """Omniglot's official archives or folders."""
+    """Classes from Omniglot's official archives or folders.
+
+    sources: the archives or folders; output: the data file. The other options are those of
+    `kshot import omniglot`.
+    """
     arguments = dict(locals())
     many = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     arguments["source"] = [os.fspath(source) for source in many]
     del arguments["sources"]
-    return _import(_core.import_omniglot, arguments)
+    return run_import(_core.import_omniglot, arguments)
 
 
 def import_table(
@@ -173,4 +181,4 @@ def import_table(
     arguments = dict(locals())
     arguments["targets"] = [target] if isinstance(target, str) else list(target)
     del arguments["target"]
-    return _import(_core.import_table, arguments)
+    return run_import(_core.import_table, arguments)

@@ -274,7 +274,7 @@ class FittedTask:
         min_confidence: float | None = None,
         level: float | None = None,
     ) -> Prediction:
-        """Predicts query rows [rows, *input_shape].
+        """Predicts query rows x [rows, *input_shape].
 
         Decisions (docs/uncertainty.md), each as the option of `kshot adapt` with its name:
         max_risk: answer a row only where the share of wrong answers stays below this bound, in
@@ -295,7 +295,7 @@ class FittedTask:
     def predict_steps(self, x: Any) -> list[Prediction]:
         """Adapts step by step, and predicts after 0, 1, ..., evaluate.steps inner steps.
 
-        The first prediction is that of the prior.
+        x: query rows [rows, *input_shape]. The first prediction is that of the prior.
         """
         native = self._learner._native
         query = self._units.rows(x, "x", self._learner.input_shape)
@@ -434,12 +434,27 @@ def _counts(items: Any, name: str) -> npt.NDArray[np.int64]:
     return np.array(counts, np.int64)
 
 
-def _joined(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
-    """The rows of all tasks one after another, converted once.
+def _joined(
+    items: Any, name: str, convert: Callable[[Any, str], Any]
+) -> tuple[Any, npt.NDArray[np.int64]]:
+    """The rows of all tasks one after another, converted once, and the number of rows of each.
 
     A stack [tasks, rows, ...] is only given another shape. Where something does not fit, the error
     names the task.
     """
+    first = items[0] if isinstance(items, list) and items else None
+    if isinstance(first, np.ndarray) and first.dtype.kind in "fiub" and first.ndim > 0:
+        joined = _core.joined_rows(items)  # arrays that differ in nothing but their number of rows
+        if joined is not None:
+            rows, counts = joined
+            try:
+                return convert(rows.view(first.dtype).reshape(-1, *first.shape[1:]), name), counts
+            except (TypeError, ValueError):
+                pass  # said again below, with the task
+    return _joined_each(items, name, convert), _counts(items, name)
+
+
+def _joined_each(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
     try:
         if isinstance(items, np.ndarray) and items.dtype != object:
             if items.ndim < 2:
@@ -455,7 +470,11 @@ def _joined(items: Any, name: str, convert: Callable[[Any, str], Any]) -> Any:
 
 
 class FittedTasks(Sequence[FittedTask]):
-    """A run with the support rows of many tasks: a sequence of fitted tasks."""
+    """A run that has adapted to many tasks. `predict` may be called as often as wanted.
+
+    The adaptation is done once, and every prediction starts from it. An item is the fitted task
+    that `Learner.adapt` gives for the support rows of that task alone. It adapts at its first use.
+    """
 
     def __init__(
         self,
@@ -473,7 +492,18 @@ class FittedTasks(Sequence[FittedTask]):
         self._ways = ways
         self._units = units
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
-        self._native = _core.Supports(learner._arrays(x, y, 0), counts, ways)
+        self._alone: dict[int, FittedTask] = {}
+        self._native = learner._native.adapt_many(learner._supports(x, y, counts, ways))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the adapted state of all tasks takes.
+
+        Each number takes 4 bytes (8 on the device "reference"). A task has the weights of its
+        network (abml, hvi: twice; leo: for each sample), or the fit of a closed-form head. For dkt
+        the fit holds a matrix [n, n], where n is the largest number of support rows of a task.
+        """
+        return len(self) * int(self._native.bytes_per_task)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -486,9 +516,12 @@ class FittedTasks(Sequence[FittedTask]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = range(len(self))[index]
-        own = slice(self._starts[i], self._starts[i + 1])
-        ways = int(self._ways[i])
-        return FittedTask(self._learner, self._x[own], self._y[own], ways, self._units)
+        if i not in self._alone:
+            own = slice(self._starts[i], self._starts[i + 1])
+            ways = int(self._ways[i])
+            x, y = self._x[own], self._y[own]
+            self._alone[i] = FittedTask(self._learner, x, y, ways, self._units)
+        return self._alone[i]
 
     def predict(
         self,
@@ -498,22 +531,15 @@ class FittedTasks(Sequence[FittedTask]):
         min_confidence: float | None = None,
         level: float | None = None,
     ) -> Predictions:
-        """Adapts to every task and predicts its query rows, in one call of the engine.
+        """Predicts the query rows of every task, in one call of the engine.
 
         `xs` is an array [tasks, rows, *input_shape], or one array of rows per task. Task i draws
         its posterior samples by its number i. A task that diverges is marked, and its numbers are
         NaN. max_risk, min_confidence, level: decisions, as for FittedTask.predict.
         """
         decisions = self._learner._decisions(max_risk, min_confidence, level)
-        xs = _tasks(xs, "xs")
-        if len(xs) != len(self):
-            raise ValueError(f"xs: expected {len(self)} tasks, got {len(xs)}")
-        shape = self._learner.input_shape
-        if not len(xs):
-            xs = np.empty((0, 1, *shape), np.float32)
-        query = _joined(xs, "xs", lambda x, name: self._units.rows(x, name, shape))
+        query, counts = self._learner._queries(xs, "xs", len(self), self._units)
         native = self._learner._native
-        counts = _counts(xs, "xs")
         arrays = native.predict_many(self._native, query, counts, decisions)
         return Predictions(arrays, self._units)
 
@@ -535,6 +561,7 @@ class Learner:
 
     @property
     def config(self) -> Config:
+        """The configuration of the run, with the overrides of `load`."""
         return Config._of(self._native.config)
 
     @property
@@ -549,10 +576,12 @@ class Learner:
 
     @property
     def classification(self) -> bool:
+        """Whether the targets are labels; else they are values."""
         return bool(self._native.classification)
 
     @property
     def device(self) -> str:
+        """The device that computes, such as "cpu (AVX2, 8 threads)"."""
         return str(self._native.device)
 
     @property
@@ -598,30 +627,83 @@ class Learner:
     def adapt_many(
         self, xs: Any, ys: Any, *, ways: Any = 0, units: str | None = None
     ) -> FittedTasks:
-        """Takes the support rows of many tasks, which may differ in size.
+        """Adapts to the support rows of many tasks, which may differ in size.
 
         xs: [tasks, rows, *input_shape], or one array of rows per task; ys: the same for targets.
         ways: one number for all tasks, or one per task. units: as for `adapt`.
+
+        Returns the adapted tasks, which stay in memory: FittedTasks.nbytes. Where each task is
+        predicted once, predict_many is faster. Raises TypeError and ValueError for arrays that do
+        not fit, and Error for what the engine refuses; they name the task.
         """
+        return FittedTasks(self, *self._support_tasks(xs, ys, ways, units))
+
+    def predict_many(
+        self,
+        xs: Any,
+        ys: Any,
+        queries: Any,
+        *,
+        ways: Any = 0,
+        units: str | None = None,
+        max_risk: float | None = None,
+        min_confidence: float | None = None,
+        level: float | None = None,
+    ) -> Predictions:
+        """Adapts to many tasks and predicts the query rows of each, in one pass of the engine.
+
+        xs, ys, ways, units: as for `adapt_many`. queries: [tasks, rows, *input_shape], or one array
+        of rows per task. max_risk, min_confidence, level: as for FittedTask.predict.
+
+        The numbers are those of `adapt_many(xs, ys).predict(queries)`. Nothing of the adaptation is
+        kept.
+        """
+        x, y, counts, numbers, scale = self._support_tasks(xs, ys, ways, units)
+        decisions = self._decisions(max_risk, min_confidence, level)
+        query, query_counts = self._queries(queries, "queries", len(counts), scale)
+        supports = self._supports(x, y, counts, numbers)
+        arrays = self._native.predict_many_once(supports, query, query_counts, decisions)
+        return Predictions(arrays, scale)
+
+    def _support_tasks(
+        self, xs: Any, ys: Any, ways: Any, units: str | None
+    ) -> tuple[FloatArray, Any, npt.NDArray[np.int64], npt.NDArray[np.int32], _Units]:
+        """Rows and targets of all tasks, the number of rows and of classes of each, the units."""
         xs, ys = _tasks(xs, "xs"), _tasks(ys, "ys")
         if len(xs) != len(ys):
             raise ValueError(f"ys: expected {len(xs)} tasks, as in xs, got {len(ys)}")
-        each = [ways] * len(xs) if isinstance(ways, int) else [int(n) for n in ways]
-        if len(each) != len(xs):
-            raise ValueError(f"ways: expected {len(xs)} numbers, got {len(each)}")
-        numbers = np.array(each, np.int32)
+        if isinstance(ways, int):
+            numbers = np.full(len(xs), ways, np.int32)
+        else:
+            numbers = np.array([int(n) for n in ways], np.int32)
+        if len(numbers) != len(xs):
+            raise ValueError(f"ways: expected {len(xs)} numbers, got {len(numbers)}")
         scale = _units(self.preprocessing, units)
         if not len(xs):
             xs = np.empty((0, 1, *self.input_shape), np.float32)
             ys = np.empty((0, 1) if self.classification else (0, 1, self.outputs or 1), np.int32)
-        x = _joined(xs, "xs", lambda x, name: scale.rows(x, name, self.input_shape))
-        y = _joined(ys, "ys", lambda y, name: self._targets(y, name, len(y), scale))
-        counts = _counts(xs, "xs")
-        for i in np.flatnonzero(counts != _counts(ys, "ys")):
+        x, counts = _joined(xs, "xs", lambda x, name: scale.rows(x, name, self.input_shape))
+        y, y_counts = _joined(ys, "ys", lambda y, name: self._targets(y, name, len(y), scale))
+        for i in np.flatnonzero(counts != y_counts):
             self._targets(ys[i], f"ys[{i}]", int(counts[i]), scale)  # raises
-        fitted = FittedTasks(self, x, y, counts, numbers, scale)
-        self._native.check_many(fitted._native)
-        return fitted
+        return x, y, counts, numbers, scale
+
+    def _supports(
+        self, x: FloatArray, y: Any, counts: npt.NDArray[np.int64], ways: npt.NDArray[np.int32]
+    ) -> _core.Supports:
+        return _core.Supports(self._arrays(x, y, 0), counts, ways)
+
+    def _queries(
+        self, xs: Any, name: str, tasks: int, units: _Units
+    ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        """The query rows of all tasks, and the number of them of each."""
+        xs = _tasks(xs, name)
+        if len(xs) != tasks:
+            raise ValueError(f"{name}: expected {tasks} tasks, got {len(xs)}")
+        shape = self.input_shape
+        if not len(xs):
+            xs = np.empty((0, 1, *shape), np.float32)
+        return _joined(xs, name, lambda x, own: units.rows(x, own, shape))
 
     def to_onnx(
         self, path: str | os.PathLike[str] | None = None, *, units: str | None = None

@@ -36,7 +36,10 @@ class MetaGradient:
         self.diverged = 0
 
     def initial(self, tasks: Sequence[Task]) -> dict[str, Array]:
-        """Values that a training would begin with: one flat vector per group of parameters."""
+        """Values that a training would begin with: one flat vector per group of parameters.
+
+        tasks: as for a call; only their shapes are used.
+        """
         return dict(self._for(tasks)[0].initial())
 
     def __call__(
@@ -123,6 +126,10 @@ def meta_gradient(
     threads: int = 0,
 ) -> tuple[float, dict[str, Array]]:
     """The meta-objective on `tasks`, and its derivative by each group of `parameters`.
+
+    config: the path of a TOML file, a dict or a Config. step: keys the random numbers.
+    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
+    The arguments and the results are otherwise those of a call of `MetaGradient`.
 
     A loop is faster with one `MetaGradient`, which keeps the engine between calls.
     """

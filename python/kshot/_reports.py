@@ -66,6 +66,8 @@ def report(
     out: the page; None: report.html in the run folder.
     quick: show only what the run folder holds. Otherwise the run is evaluated where its evaluation
         is missing, and error against the number of support rows is computed.
+    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
+    allow_changed_data: go on although the data file is not the one that the run was trained on.
     """
     d = _core.report(
         os.fspath(run),
@@ -218,7 +220,7 @@ def sweep(
         interrupted.
     random: runs that a random search draws by `seed`; 0: every combination of the lists.
     halving, first_steps: successive halving (docs/sweeps.md); 0: every run makes all its steps.
-    jobs: runs side by side; 0: as many as there are cores. threads: of each run.
+    jobs: runs side by side; 0: as many as there are cores. threads, device: of each run.
     collect: train nothing, gather what the run folders hold.
     on_run: called when a run is done, or done with a round.
 
@@ -302,8 +304,10 @@ def bandit(
     """Plays contextual bandits: every agent of the configuration in every environment.
 
     config: a TOML file of `kshot bandit` (docs/bandits.md), or the same as a dict.
+    overrides: changes to it, by key.
     out: the file for the numbers (JSON), with a page of the regrets beside it (.html); None:
         nothing is written.
+    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
     on_result: called with (environment, agent, seconds) after each.
     """
     is_text = isinstance(config, Mapping)

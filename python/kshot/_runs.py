@@ -109,8 +109,9 @@ def train(
         the name of the configuration's file, or of the algorithm.
     source: tasks of one's own (EpisodeSource); [data] is then not looked at.
     resume: goes on from this run's last checkpoint, bit for bit as if it had never stopped.
-    threads: 0 uses all cores.
+    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
     progress: a progress line on standard error; None: where that is a terminal.
+    allow_changed_data: go on although the data file is not the one that the run was trained on.
     on_report, on_validation: called while the training runs.
 
     Under mpirun (in a build with MPI) all processes train together; each calls this with the same
@@ -342,11 +343,10 @@ def evaluate(
     out: the file for the numbers (JSON). None: evaluation.json in the run folder, where reports
         look for it; with `source` nothing is written.
     calibrated: score the predictions after what `kshot.calibrate` fitted, too.
+    split: "train", "validation" or "test". baselines: False leaves them out.
+    overrides, device, threads, progress, allow_changed_data: as for `train`.
     """
     changes = _evaluate_changes(overrides, episodes, steps, samples, seed, norm_statistics, shots)
-    if out is None and source is None:
-        path = Path(run)
-        out = (path if path.is_dir() else path.parent) / "evaluation.json"
     native = None
     if source is not None:
         native = native_source(
@@ -529,6 +529,7 @@ def calibrate(
     Nothing uses it unless `calibrated=True` is given to `load` or `evaluate`. It holds for the
     checkpoint, the inner steps and the number of posterior samples it was fitted with.
     episodes, steps, samples, seed: the keys of [evaluate]; None: as configured.
+    overrides, device, threads, progress, allow_changed_data: as for `train`.
     Raises Error where the run has no validation tasks, or predicts no distribution.
     """
     changes = _evaluate_changes(overrides, episodes, steps, samples, seed)
@@ -573,10 +574,12 @@ class Embedder:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row: (features,), or (channels, height, width)."""
         return tuple(self._native.input_shape)
 
     @property
     def features(self) -> int:
+        """Number of features of a row."""
         return int(self._native.features)
 
     def __call__(self, x: Any) -> npt.NDArray[np.float32]:
@@ -589,7 +592,10 @@ class Embedder:
         out: PathLike,
         data: PathLike | None = None,
     ) -> EmbeddedFile:
-        """Features of a whole data file of classes, as a data file or (.npz) as arrays."""
+        """Writes the features of a data file of classes to `out`.
+
+        out: a data file, or (.npz) arrays. data: the data file; None: that of the run.
+        """
         path = Config._of(self._native.config)["data"].get("path", "") if data is None else data
         if not path:
             raise ValueError("data: the run has no data file; expected one to embed")
@@ -606,7 +612,11 @@ def embed(
     overrides: Overrides = None,
     allow_changed_data: bool = False,
 ) -> EmbeddedFile:
-    """Writes the features of a data file of classes (default: the run's own) to `out`.
+    """Writes the features of a data file of classes to `out`.
+
+    run: a run folder or a checkpoint.
+    out: a data file, or (.npz) arrays. data: the data file; None: that of the run.
+    overrides, device, threads, allow_changed_data: as for `train`.
 
     For rows in memory: `kshot.Embedder(run)(x)`.
     """

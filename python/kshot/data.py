@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._arrays import as_array
-from ._imports import ImportSummary, PathLike, import_arrays, import_options
+from ._imports import ImportSummary, PathLike, import_arrays, run_import
 
 __all__ = ["from_arrays", "from_dataset", "from_frame"]
 
@@ -87,6 +87,8 @@ def from_arrays(
     fractions, seed: a random division of the classes instead; by default 0.64, 0.16, 0.2.
     standardise: vectors with mean 0 and standard deviation 1 over the training classes.
     layout: of images, "hwc", "chw" or "hw".
+    min_examples: classes with fewer rows are left out.
+    out: the data file; None: a temporary one. quiet: print nothing.
     """
     import csv
     import tempfile
@@ -272,7 +274,12 @@ def from_frame(
     missing: "error" (default), "mean" or "drop".
     raw_targets, raw_inputs: without standardisation. fractions, seed: of the division into splits.
     standardise: the features of classes.
+    out: the data file; None: a temporary one. quiet: print nothing.
     """
+    options = dict(locals())
+    # The others are options of the import with the same names.
+    for name in ("frame", "target", "features", "out", "standardise", "quiet"):
+        del options[name]
     frame = _frame(frame)
     targets = [target] if isinstance(target, str) else list(target)
     _require(frame, targets, "target")
@@ -300,25 +307,18 @@ def from_frame(
         what = "classes" if classification else "numbers"
         guessed.append(f"target {', '.join(targets)}: {what} (classification=)")
     own = [name for name in kinds if name not in roles]
-    options = import_options(
-        {
-            "task": task,
-            "targets": targets,
-            "classification": classification,
-            "split_column": split_column,
-            "categorical": [n for n in own if kinds[n] == "category" or n in categorical],
-            "dates": [n for n in own if kinds[n] == "date"],
-            "missing": missing,
-            "raw_targets": raw_targets,
-            "raw_inputs": raw_inputs,
-            "missing_marks": [],  # a frame says itself what is missing
-            "fractions": fractions,
-            "seed": seed,
-        }
+    options.update(
+        source="DataFrame",
+        output=_temporary() if out is None else out,
+        progress=False,
+        targets=targets,
+        classification=classification,
+        categorical=[n for n in own if kinds[n] == "category" or n in categorical],
+        dates=[n for n in own if kinds[n] == "date"],
+        missing_marks=[],  # a frame says itself what is missing
     )
-    file = os.fspath(_temporary() if out is None else out)
     cells = [(name, values) for name, values, _ in columns]
-    summary = ImportSummary(**_core.import_table("DataFrame", file, False, options, cells))
+    summary = run_import(_core.import_table, options, cells)
     _say(summary, guessed, out, quiet)
     return summary
 

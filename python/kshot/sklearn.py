@@ -56,6 +56,7 @@ class Prior:
     y_std: Array | float = 1.0
 
     def load(self, device: str, threads: int) -> Learner:
+        """The learner of the checkpoint; device and threads as for `kshot.load`."""
         with tempfile.TemporaryDirectory(prefix="kshot-") as folder:
             file = Path(folder) / "prior.safetensors"
             file.write_bytes(self.checkpoint)
@@ -160,7 +161,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return self._set(X, y, np.unique(y))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> FewShotClassifier:
-        """Adds support rows. `classes`: all classes, for the first call, as in scikit-learn."""
+        """Adds support rows X [rows, features] with their labels y [rows].
+
+        classes: all classes, for the first call, as in scikit-learn.
+        """
         first = not hasattr(self, "classes_")
         X, y = validate_data(self, X, y, dtype=np.float32, reset=first)
         check_classification_targets(y)
@@ -216,7 +220,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         )
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities [rows, classes], in the order of classes_."""
+        """Probabilities [rows, classes] of rows X [rows, features], in the order of classes_."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         if self.prior is None:
@@ -230,7 +234,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> Array:
-        """The most probable class of each row."""
+        """The most probable class [rows] of each row of X [rows, features]."""
         probabilities = self.predict_proba(X)
         return np.asarray(self.classes_[np.argmax(probabilities, axis=1)])
 
@@ -268,7 +272,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return self._add(X, y, True)
 
     def partial_fit(self, X: Any, y: Any) -> FewShotRegressor:
-        """Adds support rows."""
+        """Adds support rows X [rows, features] with targets y [rows] or [rows, outputs]."""
         return self._add(X, y, not hasattr(self, "support_x_"))
 
     def _add(self, X: Any, y: Any, first: bool) -> FewShotRegressor:
@@ -297,9 +301,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return learner.adapt(self._inputs(self.support_x_), y, units=self._units())
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Means, shaped as y; with `return_std` also the standard deviations of the prediction.
+        """Means [rows] or [rows, outputs] for rows X [rows, features], shaped as y was.
 
-        A ridge (prior=None) has no standard deviations: ValueError.
+        return_std: a pair with the standard deviations of the prediction, shaped alike. A ridge
+        (prior=None) has none: ValueError.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
@@ -454,8 +459,11 @@ class MetaClassifier(_Meta):
         self._take(locals())
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaClassifier:
-        """Trains on rows X [rows, features] with labels y [rows]; groups [rows] tells the tasks
-        apart. A task's classes are its own: labels of two groups have nothing in common."""
+        """Trains on rows X [rows, features] with labels y [rows].
+
+        groups [rows] tells the tasks apart. A task's classes are its own: labels of two groups have
+        nothing in common.
+        """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
         scaled, rows, x_mean, x_std = self._grouped(X, y, groups, _CLASSIFIERS)
@@ -514,8 +522,10 @@ class MetaRegressor(_Meta):
         self._take(locals())
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaRegressor:
-        """Trains on rows X [rows, features] with targets y [rows] or [rows, outputs]; groups [rows]
-        tells the tasks apart."""
+        """Trains on rows X [rows, features] with targets y [rows] or [rows, outputs].
+
+        groups [rows] tells the tasks apart.
+        """
         X, y = validate_data(self, X, y, dtype=np.float32, multi_output=True, y_numeric=True)
         scaled, rows, x_mean, x_std = self._grouped(X, y, groups, _REGRESSORS)
         values = np.asarray(y, np.float64).reshape(len(y), -1)

@@ -1,4 +1,5 @@
 // kshot._core.Learner and Embedder: a trained run for new tasks, and its features.
+#include <algorithm>
 #include <mutex>
 
 #include "bindings.h"
@@ -52,6 +53,51 @@ struct Supports {
     }
   }
 };
+
+/// An object's numbers as they lie in memory; `found` is false where they are not C-contiguous.
+struct Buffer {
+  explicit Buffer(const nb::handle& object) {
+    found = PyObject_GetBuffer(object.ptr(), &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) == 0;
+    if (!found) PyErr_Clear();
+  }
+  ~Buffer() {
+    if (found) PyBuffer_Release(&view);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  Py_buffer view{};
+  bool found = false;
+};
+
+/// The rows of all items one after another, as bytes, and the number of rows of each item [items].
+/// None where some item is no C-contiguous array, or two differ in their type or in the shape of a
+/// row.
+nb::object joined_rows(const nb::list& items) {
+  std::vector<std::uint8_t> bytes;
+  std::vector<std::int64_t> counts;
+  std::string format;
+  std::vector<Py_ssize_t> row;
+  for (const nb::handle item : items) {
+    const Buffer buffer(item);
+    const Py_buffer& view = buffer.view;
+    if (!buffer.found || view.ndim < 1 || view.format == nullptr) return nb::none();
+    const std::span<const Py_ssize_t> shape(view.shape + 1, view.shape + view.ndim);
+    if (counts.empty()) {
+      format = view.format;
+      row.assign(shape.begin(), shape.end());
+      bytes.reserve(static_cast<std::size_t>(view.len) * items.size());
+      counts.reserve(items.size());
+    } else if (format != view.format || !std::ranges::equal(row, shape)) {
+      return nb::none();
+    }
+    const auto* const begin = static_cast<const std::uint8_t*>(view.buf);
+    bytes.insert(bytes.end(), begin, begin + view.len);
+    counts.push_back(view.shape[0]);
+  }
+  const std::size_t size = bytes.size(), tasks = counts.size();
+  return nb::make_tuple(to_numpy(std::move(bytes), {size}), to_numpy(std::move(counts), {tasks}));
+}
 
 std::vector<std::size_t> sizes(std::initializer_list<int> numbers) {
   return {numbers.begin(), numbers.end()};
@@ -199,8 +245,34 @@ nb::object posterior_noise(std::uint64_t seed, std::uint32_t sample, std::size_t
   return to_numpy(std::move(values), {count});
 }
 
+/// The rows of each task, which lie one after another in `all`: counts[i] of them for task i.
+std::vector<std::span<const float>> rows_of_tasks(const Floats& all, const Counts& counts) {
+  std::vector<std::span<const float>> rows;
+  rows.reserve(counts.size());
+  std::span<const float> left = span_of(all);
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const std::size_t size = static_cast<std::size_t>(counts.data()[i]) * all.shape(1);
+    rows.push_back(left.first(size));
+    left = left.subspan(size);
+  }
+  return rows;
+}
+
 /// A Learner that one thread uses at a time: others wait, without the interpreter's lock.
 class SharedLearner {
+  /// Work of the learner that Ctrl-C ends, without the interpreter's lock.
+  template <typename Work>
+  auto interruptible(const Work& work) const {
+    Interruption interruption;
+    return interruption.run([&] {
+      const std::lock_guard lock(mutex_);
+      interruption_ = &interruption;
+      const auto forget = [this](Interruption*) { interruption_ = nullptr; };
+      const std::unique_ptr<Interruption, decltype(forget)> used(&interruption, forget);
+      return work();
+    });
+  }
+
  public:
   SharedLearner(const std::filesystem::path& run, LearnerOptions options)
       : learner_(override_errors([&] {
@@ -241,38 +313,28 @@ class SharedLearner {
     return list;
   }
 
-  /// Throws Error that begins with "task i: " for the first task that does not fit.
-  void check_many(const Supports& supports) const {
-    for (std::size_t i = 0; i < supports.rows.size(); ++i) {
-      try {
-        learner_.check(supports.rows[i]);
-      } catch (const Error& error) {
-        throw Error("task " + std::to_string(i) + ": " + error.what());
-      }
-    }
+  AdaptedTasks adapt_many(const Supports& supports) const {
+    guard_.check("Learner");
+    return interruptible([&] { return learner_.adapt_many(supports.rows); });
   }
 
   /// `query` holds the tasks' rows one after another, counts[i] of them for task i.
-  nb::dict predict_many(const Supports& supports, const Floats& query, const Counts& counts,
+  nb::dict predict_many(const AdaptedTasks& tasks, const Floats& query, const Counts& counts,
                         const Decisions* decisions) const {
     guard_.check("Learner");
+    const std::vector<std::span<const float>> rows = rows_of_tasks(query, counts);
+    return to_dict(interruptible([&] { return tasks.predict(rows); }), decisions);
+  }
+
+  /// Adapts and predicts in one pass, and keeps nothing.
+  nb::dict predict_many_once(const Supports& supports, const Floats& query, const Counts& counts,
+                             const Decisions* decisions) const {
+    guard_.check("Learner");
+    const std::vector<std::span<const float>> rows = rows_of_tasks(query, counts);
     std::vector<TaskRows> tasks;
-    tasks.reserve(supports.rows.size());
-    std::span<const float> left = span_of(query);
-    for (std::size_t i = 0; i < supports.rows.size(); ++i) {
-      const std::size_t size = static_cast<std::size_t>(counts.data()[i]) * query.shape(1);
-      tasks.push_back({supports.rows[i], left.first(size)});
-      left = left.subspan(size);
-    }
-    Interruption interruption;
-    const std::vector<Prediction> predictions = interruption.run([&] {
-      const std::lock_guard lock(mutex_);
-      interruption_ = &interruption;
-      const auto forget = [this](Interruption*) { interruption_ = nullptr; };
-      const std::unique_ptr<Interruption, decltype(forget)> used(&interruption, forget);
-      return learner_.predict_many(tasks);
-    });
-    return to_dict(predictions, decisions);
+    tasks.reserve(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) tasks.push_back({supports.rows[i], rows[i]});
+    return to_dict(interruptible([&] { return learner_.predict_many(tasks); }), decisions);
   }
 
   const Learner& learner() const { return learner_; }
@@ -359,6 +421,8 @@ void bind_learner(nb::module_& m) {
         }
         return samples;
       });
+  nb::class_<AdaptedTasks>(m, "AdaptedTasks")
+      .def_prop_ro("bytes_per_task", &AdaptedTasks::bytes_per_task);
   nb::class_<Decisions>(m, "Decisions")
       .def_ro("promise", &Decisions::promise)
       .def_ro("notes", &Decisions::notes);
@@ -379,8 +443,11 @@ void bind_learner(nb::module_& m) {
       .def("adapt", &SharedLearner::adapt, "support"_a)
       .def("predict", &SharedLearner::predict, "task"_a, "query"_a, "decisions"_a.none())
       .def("predict_steps", &SharedLearner::predict_steps, "support"_a, "query"_a)
-      .def("predict_many", &SharedLearner::predict_many, "supports"_a, "query"_a, "counts"_a,
+      .def("adapt_many", &SharedLearner::adapt_many, "supports"_a)
+      .def("predict_many", &SharedLearner::predict_many, "tasks"_a, "query"_a, "counts"_a,
            "decisions"_a.none())
+      .def("predict_many_once", &SharedLearner::predict_many_once, "supports"_a, "query"_a,
+           "counts"_a, "decisions"_a.none())
       .def(
           "decisions",
           [](const SharedLearner& l, std::optional<double> max_risk,
@@ -388,7 +455,6 @@ void bind_learner(nb::module_& m) {
             return make_decisions({max_risk, min_confidence, level}, l.learner());
           },
           "max_risk"_a.none(), "min_confidence"_a.none(), "level"_a.none())
-      .def("check_many", &SharedLearner::check_many, "supports"_a)
       .def(
           "check", [](const SharedLearner& l, const Support& s) { l.learner().check(s.rows()); },
           "support"_a)
@@ -415,6 +481,7 @@ void bind_learner(nb::module_& m) {
       .def_prop_ro("preprocessing",
                    [](const SharedLearner& l) { return l.learner().preprocessing(); })
       .def_prop_ro("device", [](const SharedLearner& l) { return l.learner().device(); });
+  m.def("joined_rows", &joined_rows, "items"_a);
   m.def("posterior_noise", &posterior_noise, "seed"_a, "sample"_a, "count"_a);
   nb::class_<SharedEmbedder>(m, "Embedder")
       .def(

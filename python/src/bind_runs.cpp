@@ -1,9 +1,9 @@
 // Training and evaluation of runs.
 #include "bindings.h"
 #include "engine/calibration.h"
+#include "engine/evaluate_run.h"
 #include "engine/rank_checks.h"
 #include "engine/run_folder.h"
-#include "io/output_file.h"
 
 namespace kshot::python {
 
@@ -133,8 +133,7 @@ nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& sourc
   return d;
 }
 
-/// The evaluation as JSON and as a table for people; the JSON is written to `out` unless that is
-/// empty.
+/// The evaluation as JSON and as a table for people. `source` and `out`: as in EvaluationPlan.
 std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
                                              const std::shared_ptr<EpisodeSource>& source,
                                              EvaluatorOptions options,
@@ -143,19 +142,8 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   options.stop = interruption.asker();
   return interruption.run([&] {
     options.ranks = launched_ranks();
-    Communicator* const ranks = options.ranks.get();
-    return telling(ranks, [&] {
-      Evaluator evaluator = source ? Evaluator(run, source, options) : Evaluator(run, options);
-      std::optional<io::OutputFile> file;
-      if (!out.empty() && leads(ranks)) {
-        file.emplace(out, io::OutputKind::evaluation);
-      }
-      const Evaluation result = evaluator.run();
-      std::string json = result.to_json();
-      if (file) file->write(json);
-      if (ranks != nullptr) ranks->barrier("the evaluation");
-      return std::pair(std::move(json), result.table());
-    });
+    const Evaluation result = evaluate_run(run, options, {.source = source, .out = out}).evaluation;
+    return std::pair(result.to_json(), result.table());
   });
 }
 

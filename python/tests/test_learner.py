@@ -75,11 +75,50 @@ def test_predictions_reuse_the_adaptation(name, request, task):
         np.testing.assert_array_equal(found.adapted[tensor], values)
     assert counting.adaptations == 1
     many = learner.adapt_many([task[0]] * 3, [task[1]] * 3)
-    one = many[2]
     assert counting.adaptations == 1
-    np.testing.assert_array_equal(one.predict(query).mean, expected.mean)
-    one.predict(query)
+    np.testing.assert_array_equal(many[2].predict(query).mean, expected.mean)
+    many[2].predict(query)
+    many[-1].predict(query)
     assert counting.adaptations == 2
+
+
+@pytest.mark.parametrize("name", ["maml", "abml", "alpaca"])
+def test_predictions_of_many_tasks_reuse_the_adaptation(name, request):
+    learner = kshot.load(request.getfixturevalue(name), device="cpu", threads=2)
+    rng = np.random.default_rng(2)
+    xs = rng.uniform(-2, 2, (20, 4, 1)).astype(np.float32)
+    ys, queries = np.sin(xs), xs[:, ::-1].copy()
+    fresh = learner.adapt_many(xs.copy(), ys.copy()).predict(queries)
+    alone = learner.adapt(xs[0], ys[0]).predict(queries[0])
+    once = learner.predict_many(xs, ys, queries)
+    many = learner.adapt_many(xs, ys)
+    assert many.nbytes > 0 and many.nbytes % (4 * 20) == 0
+    xs[:] = 0  # the tasks have what they need of them
+    ys[:] = 0
+    many.predict([q[: 1 + i % 3] for i, q in enumerate(queries)])
+    again = many.predict(queries)
+    np.testing.assert_array_equal(again.mean, fresh.mean)
+    np.testing.assert_array_equal(again.std, fresh.std)
+    for i in range(20):
+        np.testing.assert_array_equal(again[i].samples, fresh[i].samples)
+        np.testing.assert_array_equal(once[i].samples, fresh[i].samples)
+    np.testing.assert_array_equal(once.std, fresh.std)
+    np.testing.assert_array_equal(again[0].samples, alone.samples)
+
+
+def test_what_does_not_fit_among_many_names_the_task(learner):
+    xs, ys, queries = ragged(9)
+    xs[3] = np.full_like(xs[3], np.nan)
+    with pytest.raises(kshot.Error, match=r"^task 3: support rows: expected finite numbers"):
+        learner.adapt_many(xs, ys)
+    xs, ys, queries = ragged(9)
+    queries[5] = queries[5][:0]
+    with pytest.raises(kshot.Error, match="^task 5: query rows: "):
+        learner.adapt_many(xs, ys).predict(queries)
+    with pytest.raises(kshot.Error, match="^task 5: query rows: "):
+        learner.predict_many(xs, ys, queries)
+    with pytest.raises(ValueError, match="^queries: expected 9 tasks, got 8"):
+        learner.predict_many(xs, ys, queries[:8])
 
 
 def test_the_adapted_network_is_the_one_that_predicts(learner, task):
@@ -199,8 +238,31 @@ def test_a_task_that_diverges_is_marked(learner):
         learner.adapt(xs[4], ys[4]).predict(queries[4])
 
 
+def test_tasks_are_joined_whatever_their_arrays_are(learner):
+    rng = np.random.default_rng(4)
+    xs = [rng.uniform(-2, 2, (n, 1)).astype(np.float32) for n in (3, 1, 4)]
+    ys = [np.sin(x) for x in xs]
+    expected = learner.predict_many(xs, ys, xs)
+    mixed = [xs[0], xs[1].astype(np.float64), np.repeat(xs[2], 2, axis=0)[::2]]
+    flat = [x[:, 0] for x in xs]
+    swapped = [x.astype(">f4") for x in xs]
+    for rows in (mixed, flat, swapped, [x.tolist() for x in xs], tuple(xs), [*map(Exporter, xs)]):
+        found = learner.predict_many(rows, ys, rows)
+        for i in range(3):
+            np.testing.assert_array_equal(found[i].mean, expected[i].mean)
+    with pytest.raises(ValueError, match=r"^xs\[1\]: expected shape"):
+        learner.adapt_many([xs[0], np.zeros((1, 2), np.float32), xs[2]], ys)
+    with pytest.raises(ValueError, match=r"^xs\[0\]: expected shape"):
+        learner.adapt_many([np.zeros((3, 2), np.float32)] * 3, ys)
+    with pytest.raises(TypeError, match="expected real numbers"):
+        learner.adapt_many([x.astype(object) for x in xs], ys)
+    with pytest.raises(ValueError, match=r"^ys\[1\]: "):
+        learner.adapt_many(xs, [ys[0], ys[0], ys[2]])
+
+
 def test_no_tasks(learner):
     assert len(learner.adapt_many([], []).predict([])) == 0
+    assert len(learner.predict_many([], [], [])) == 0
 
 
 def test_arrays_are_read_in_place(task):

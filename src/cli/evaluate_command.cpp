@@ -11,6 +11,7 @@
 
 #include "cli/commands.h"
 #include "cli/ranks.h"
+#include "engine/evaluate_run.h"
 #include "engine/run_folder.h"
 #include "io/log.h"
 #include "io/output_file.h"
@@ -54,15 +55,10 @@ EvaluatorOptions options_with_ranks(const EvaluateArguments& a) {
   return options;
 }
 
-Evaluator with_shots(const EvaluateArguments& a, int shots) {
+EvaluatorOptions options_with_shots(const EvaluateArguments& a, int shots) {
   EvaluatorOptions options = options_with_ranks(a);
   options.overrides.push_back(fmt::format("data.shots={}", shots));
-  return Evaluator(a.run, options);
-}
-
-/// Where the numbers go: --out, or a file of this name in the run folder.
-fs::path output_of(const EvaluateArguments& a, const char* name) {
-  return a.out.empty() ? file_of_run(a.run, name) : fs::path(a.out);
+  return options;
 }
 
 /// A page with one plot.
@@ -77,11 +73,11 @@ std::string plot_page(const ShotsEvaluation& all) {
 }
 
 int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
-  const fs::path out = output_of(a, report::shots_file);
+  const fs::path out = a.out.empty() ? file_of_run(a.run, report::shots_file) : fs::path(a.out);
   const fs::path plot = fs::path(out).replace_extension(".html");
   // All are made before the first runs: what is wrong with one is said at once.
   std::vector<Evaluator> evaluators;
-  for (const int number : shots) evaluators.push_back(with_shots(a, number));
+  for (const int number : shots) evaluators.emplace_back(a.run, options_with_shots(a, number));
   std::optional<io::OutputFile> file, page;
   if (leads()) {
     file.emplace(out, io::OutputKind::evaluation);
@@ -105,13 +101,10 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
 }
 
 int evaluate_out_of_distribution(const EvaluateArguments& a) {
-  EvaluatorOptions options = options_with_ranks(a);
-  if (!a.shots.empty()) {
-    const std::vector<int> shots = shots_of(a.shots);
-    if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
-    options.overrides.push_back(fmt::format("data.shots={}", shots[0]));
-  }
-  const OodReport written = write_ood(a.run, a.ood, a.out, options);
+  const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
+  if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
+  const OodReport written = write_ood(
+      a.run, a.ood, a.out, shots.empty() ? options_with_ranks(a) : options_with_shots(a, shots[0]));
   if (!leads()) return 0;
   std::fputs(written.table().c_str(), stdout);
   if (!a.quiet) {
@@ -150,16 +143,13 @@ int run_evaluate(const EvaluateArguments& a) {
   if (!a.ood.empty()) return evaluate_out_of_distribution(a);
   const std::vector<int> shots = a.shots.empty() ? std::vector<int>{} : shots_of(a.shots);
   if (shots.size() > 1) return evaluate_list(a, shots);
-  const fs::path out = output_of(a, "evaluation.json");
-  Evaluator evaluator =
-      shots.empty() ? Evaluator(a.run, options_with_ranks(a)) : with_shots(a, shots[0]);
-  std::optional<io::OutputFile> file;
-  if (leads()) file.emplace(out, io::OutputKind::evaluation);
-  const Evaluation result = evaluator.run();
-  if (!leads()) return 0;
-  std::fputs(result.table().c_str(), stdout);
-  file->write(result.to_json());
-  if (!a.quiet) io::log_info(fmt::format("{:.1f} s; written to {}", result.seconds, out.string()));
+  EvaluationPlan plan;
+  plan.out = a.out;
+  plan.show = [](const Evaluation& result) { std::fputs(result.table().c_str(), stdout); };
+  const auto [result, file] = evaluate_run(
+      a.run, shots.empty() ? options_with_ranks(a) : options_with_shots(a, shots[0]), plan);
+  if (!leads() || a.quiet) return 0;
+  io::log_info(fmt::format("{:.1f} s; written to {}", result.seconds, file.string()));
   return 0;
 }
 

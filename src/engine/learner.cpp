@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <mutex>
+#include <numeric>
 #include <optional>
 
+#include "base/memory.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/predictor.h"
@@ -90,6 +94,72 @@ void check_finite(std::span<const float> values, const char* what) {
     throw Error(fmt::format("{}: expected finite numbers", what));
   }
 }
+
+/// What the adaptation left of each of many tasks. Threads put different tasks at the same time.
+class KeptStates {
+ public:
+  /// `tasks` of them, as numbers of the precision that the backend computes in.
+  KeptStates(std::size_t tasks, backend::Precision precision)
+      : tasks_(tasks), single_(precision == backend::Precision::f32) {}
+
+  /// The tasks [first, first + count), as TaskProgram::adapt returned them. Throws Error where the
+  /// memory of this machine cannot hold all tasks.
+  void put(std::size_t first, std::size_t count, const AdaptedState& state) {
+    std::call_once(sized_, [&] { reserve(count, state); });
+    for (std::size_t k = 0; k < state.size(); ++k) {
+      const std::size_t begin = first * widths_[k];
+      if (single_) {
+        std::ranges::transform(state[k], numbers<float>(k) + begin,
+                               [](double v) { return static_cast<float>(v); });
+      } else {
+        std::ranges::copy(state[k], numbers<double>(k) + begin);
+      }
+    }
+  }
+  AdaptedState get(std::size_t first, std::size_t count) const {
+    AdaptedState state;
+    for (std::size_t k = 0; k < widths_.size(); ++k) {
+      const std::size_t begin = first * widths_[k], end = begin + count * widths_[k];
+      if (single_) {
+        state.emplace_back(numbers<float>(k) + begin, numbers<float>(k) + end);
+      } else {
+        state.emplace_back(numbers<double>(k) + begin, numbers<double>(k) + end);
+      }
+    }
+    return state;
+  }
+  std::size_t bytes_per_task() const {
+    return number_bytes() * std::accumulate(widths_.begin(), widths_.end(), std::size_t{0});
+  }
+
+ private:
+  void reserve(std::size_t count, const AdaptedState& state) {
+    for (const std::vector<double>& values : state) widths_.push_back(values.size() / count);
+    const double bytes = static_cast<double>(bytes_per_task()) * static_cast<double>(tasks_);
+    const double most = physical_memory();
+    if (most > 0.0 && bytes > most) {
+      throw Error(fmt::format(
+          "{} adapted tasks take {:.1f} GiB, {} bytes each, and this machine has {:.1f} GiB of "
+          "memory; expected fewer tasks at a time",
+          tasks_, bytes / gib, bytes_per_task(), most / gib));
+    }
+    for (const std::size_t width : widths_) {
+      values_.push_back(huge_pages(std::max<std::size_t>(1, tasks_ * width * number_bytes())));
+    }
+  }
+  std::size_t number_bytes() const { return single_ ? sizeof(float) : sizeof(double); }
+  template <typename T>
+  T* numbers(std::size_t k) const {
+    return reinterpret_cast<T*>(values_[k].get());
+  }
+
+  static constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+  std::size_t tasks_;
+  bool single_;
+  std::once_flag sized_;
+  std::vector<std::size_t> widths_;
+  std::vector<std::shared_ptr<std::byte>> values_;  ///< [tasks, width] each
+};
 
 }  // namespace
 
@@ -286,16 +356,22 @@ struct Learner::State {
     return predictions;
   }
 
-  /// The shape that has room for each of the tasks.
-  TaskShape common_shape(std::span<const TaskRows> tasks) const {
+  /// Calls `body` for task i. Its Error is thrown on with the task's number.
+  template <class Body>
+  static auto of_task(std::size_t i, const Body& body) {
+    try {
+      return body();
+    } catch (const Error& error) {
+      throw Error(fmt::format("task {}: {}", i, error.what()));
+    }
+  }
+
+  /// The shape that has room for each of the tasks, which are TaskRows or SupportRows.
+  template <class Rows>
+  TaskShape common_shape(std::span<const Rows> tasks) const {
     TaskShape common;
     for (std::size_t i = 0; i < tasks.size(); ++i) {
-      TaskShape shape;
-      try {
-        shape = checked_shape(tasks[i]);
-      } catch (const Error& error) {
-        throw Error(fmt::format("task {}: {}", i, error.what()));
-      }
+      const TaskShape shape = of_task(i, [&] { return checked_shape(tasks[i]); });
       if (i == 0) common = shape;
       common.ways_vary = common.ways_vary || shape.outputs != common.outputs;
       common.outputs = std::max(common.outputs, shape.outputs);
@@ -305,25 +381,49 @@ struct Learner::State {
     return common;
   }
 
-  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, int first_number) const {
-    std::vector<Prediction> predictions(tasks.size());
-    if (first_number < 0) {
-      throw Error(
-          fmt::format("number of the first task: expected at least 0, got {}", first_number));
-    }
-    if (tasks.empty()) return predictions;
-    const GivenTasks source(*this, tasks, first_number, common_shape(tasks));
+  static void check_number(int first_number) {
+    if (first_number >= 0) return;
+    throw Error(fmt::format("number of the first task: expected at least 0, got {}", first_number));
+  }
+  PredictOptions last_step() const {
     PredictOptions options = predict_options(assembly.config, *assembly.algorithm);
     options.every_step = false;
-    Scheduler scheduler(*assembly.backend, *assembly.algorithm, source.shape());
+    return options;
+  }
+
+  /// Loads the tasks wave by wave on all threads: visit(program, batch, first, count) for each wave
+  /// of the tasks [first, first + count), whose numbers begin with `first_number`.
+  template <class Visit>
+  void for_each_wave(std::span<const TaskRows> tasks, const TaskShape& shape, int first_number,
+                     const Visit& visit) const {
+    const GivenTasks source(*this, tasks, first_number, shape);
+    Scheduler scheduler(*assembly.backend, *assembly.algorithm, shape);
     scheduler.for_each_wave(
         assembly.parameters, source, assembly.config.evaluate.seed, Split::test, first_number,
         first_number + static_cast<int>(tasks.size()),
         [&](TaskProgram& program, const TaskBatch& batch, int first, int count) {
           if (stop && stop()) throw Stopped();
-          for (const EpisodePrediction& episode :
-               predict_wave(program, batch, first, count, step_context(), options)) {
-            const auto i = static_cast<std::size_t>(episode.episode - first_number);
+          visit(program, batch, static_cast<std::size_t>(first - first_number),
+                static_cast<std::size_t>(count));
+        });
+  }
+
+  /// The predictions of tasks of one shape. `adapted` (null: they are adapted here) gives what was
+  /// kept of the tasks [first, first + count).
+  std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, const TaskShape& shape,
+                                       int first_number, const KeptStates* adapted) const {
+    std::vector<Prediction> predictions(tasks.size());
+    const PredictOptions options = last_step();
+    for_each_wave(
+        tasks, shape, first_number,
+        [&](TaskProgram& program, const TaskBatch& batch, std::size_t first, std::size_t count) {
+          std::optional<AdaptedState> state;
+          if (adapted != nullptr) state = adapted->get(first, count);
+          const std::vector<EpisodePrediction> episodes =
+              predict_wave(program, batch, static_cast<int>(first), static_cast<int>(count),
+                           step_context(), options, state ? &*state : nullptr);
+          for (const EpisodePrediction& episode : episodes) {
+            const auto i = static_cast<std::size_t>(episode.episode);
             predictions[i] =
                 prediction(episode, 0, options.steps, options.samples, tasks[i].support.labels);
             if (episode.diverged) mark_diverged(predictions[i]);
@@ -362,13 +462,12 @@ struct Learner::State {
 struct AdaptedTask::State {
   State(std::shared_ptr<const Learner::State> of_learner, const SupportRows& rows)
       : learner(std::move(of_learner)),
-        options(predict_options(learner->assembly.config, *learner->assembly.algorithm)),
+        options(learner->last_step()),
         x(rows.x.begin(), rows.x.end()),
         labels(rows.labels.begin(), rows.labels.end()),
         values(rows.values.begin(), rows.values.end()),
         ways(rows.ways),
         shape(learner->checked_shape(rows)) {
-    options.every_step = false;
     // Adaptation does not look at query rows; a wave has room for at least one.
     const std::vector<float> no_query(static_cast<std::size_t>(shape.input.size()), 0.0F);
     shape.query = 1;
@@ -408,6 +507,100 @@ struct AdaptedTask::State {
   AdaptedState adapted;
   std::vector<AdaptedTensor> tensors;
 };
+
+struct AdaptedTasks::State {
+  State(std::shared_ptr<const Learner::State> of_learner, std::span<const SupportRows> supports,
+        int first)
+      : learner(std::move(of_learner)),
+        first_number(first),
+        adapted(supports.size(), learner->assembly.backend->precision()) {
+    Learner::State::check_number(first);
+    if (supports.empty()) return;
+    shape = learner->common_shape(supports);
+    keep(supports);
+    // Adaptation does not look at query rows; a wave has room for at least one.
+    const std::vector<float> no_query(static_cast<std::size_t>(shape.input.size()), 0.0F);
+    shape.query = 1;
+    std::vector<TaskRows> tasks;
+    for (const SupportRows& support : supports) tasks.push_back({support, no_query});
+    const PredictOptions options = learner->last_step();
+    learner->for_each_wave(
+        tasks, shape, first,
+        [&](TaskProgram& program, const TaskBatch&, std::size_t begin, std::size_t count) {
+          adapted.put(begin, count, program.adapt(learner->step_context(), options));
+        });
+  }
+
+  std::vector<Prediction> predict(std::span<const std::span<const float>> query_x) const {
+    if (query_x.size() != rows.size()) {
+      throw Error(fmt::format("query rows: of {} tasks, expected those of {}", query_x.size(),
+                              rows.size()));
+    }
+    if (rows.empty()) return {};
+    TaskShape with_query = shape;
+    std::vector<TaskRows> tasks;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const int count = Learner::State::of_task(
+          i, [&] { return learner->rows_in(query_x[i], "query rows", false); });
+      with_query.query = std::max(with_query.query, count);
+      tasks.push_back({rows[i], query_x[i]});
+    }
+    return learner->predict_many(tasks, with_query, first_number, &adapted);
+  }
+
+ private:
+  /// Copies what predictions from an adapted state still read of the support rows: their numbers,
+  /// the labels, and the inputs where norm layers take statistics from them. Zeros stand for the
+  /// other numbers, the same ones for every task.
+  void keep(std::span<const SupportRows> supports) {
+    const bool inputs = learner->last_step().statistics == backend::NormStatistics::support;
+    std::size_t most_x = 0, most_values = 0;
+    for (const SupportRows& support : supports) {
+      if (inputs) x.insert(x.end(), support.x.begin(), support.x.end());
+      labels.insert(labels.end(), support.labels.begin(), support.labels.end());
+      most_x = std::max(most_x, support.x.size());
+      most_values = std::max(most_values, support.values.size());
+    }
+    zeros.resize(std::max(inputs ? 0 : most_x, most_values));
+    std::size_t at_x = 0, at_label = 0;
+    for (const SupportRows& support : supports) {
+      const std::span<const float> own =
+          inputs ? std::span<const float>(x).subspan(at_x, support.x.size())
+                 : std::span<const float>(zeros).first(support.x.size());
+      rows.push_back({.x = own,
+                      .labels = std::span(labels).subspan(at_label, support.labels.size()),
+                      .values = std::span<const float>(zeros).first(support.values.size()),
+                      .ways = support.ways});
+      at_x += support.x.size();
+      at_label += support.labels.size();
+    }
+  }
+
+ public:
+  std::shared_ptr<const Learner::State> learner;
+  int first_number;
+  TaskShape shape;
+  std::vector<float> x, zeros;
+  std::vector<std::int32_t> labels;
+  std::vector<SupportRows> rows;  ///< of each task, in the vectors above
+  KeptStates adapted;
+};
+
+AdaptedTasks::AdaptedTasks(std::unique_ptr<State> state) : state_(std::move(state)) {}
+AdaptedTasks::~AdaptedTasks() = default;
+AdaptedTasks::AdaptedTasks(AdaptedTasks&&) noexcept = default;
+AdaptedTasks& AdaptedTasks::operator=(AdaptedTasks&&) noexcept = default;
+
+std::size_t AdaptedTasks::size() const {
+  return state_->rows.size();
+}
+std::size_t AdaptedTasks::bytes_per_task() const {
+  return state_->adapted.bytes_per_task();
+}
+std::vector<Prediction> AdaptedTasks::predict(
+    std::span<const std::span<const float>> query_x) const {
+  return state_->predict(query_x);
+}
 
 AdaptedTask::AdaptedTask(std::unique_ptr<State> state) : state_(std::move(state)) {}
 AdaptedTask::~AdaptedTask() = default;
@@ -474,11 +667,17 @@ std::vector<Prediction> Learner::predict_steps(const SupportRows& support,
 
 std::vector<Prediction> Learner::predict_many(std::span<const TaskRows> tasks,
                                               int first_number) const {
-  return state_->predict_many(tasks, first_number);
+  State::check_number(first_number);
+  if (tasks.empty()) return {};
+  return state_->predict_many(tasks, state_->common_shape(tasks), first_number, nullptr);
 }
 
 AdaptedTask Learner::adapt(const SupportRows& support) const {
   return AdaptedTask(std::make_unique<AdaptedTask::State>(state_, support));
+}
+
+AdaptedTasks Learner::adapt_many(std::span<const SupportRows> supports, int first_number) const {
+  return AdaptedTasks(std::make_unique<AdaptedTasks::State>(state_, supports, first_number));
 }
 
 void Learner::check(const SupportRows& support) const {

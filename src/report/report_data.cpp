@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "engine/assembly.h"
+#include "engine/evaluate_run.h"
 #include "io/atomic_file.h"
 #include "io/log.h"
 #include "io/output_file.h"
@@ -167,7 +168,7 @@ ReportData read_run(const fs::path& folder) {
           ->name());
   run.training = training_curves(folder / metrics_file, run.name);
   run.environment = environment(folder);
-  if (const fs::path file = folder / "evaluation.json"; fs::exists(file, ignored)) {
+  if (const fs::path file = folder / evaluation_file; fs::exists(file, ignored)) {
     run.evaluation = Evaluation::from_json(io::read_file(file), file.string());
     const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
     if (run.evaluation->step != now) {
@@ -194,7 +195,7 @@ ReportData read_run(const fs::path& folder) {
 void study_run(ReportData& run, const ReportOptions& options) {
   if (!run.evaluation) {
     io::log_info(fmt::format("{}: evaluating", run.folder.string()));
-    io::OutputFile file(run.folder / "evaluation.json", io::OutputKind::evaluation);
+    io::OutputFile file(run.folder / evaluation_file, io::OutputKind::evaluation);
     run.evaluation = evaluate(run, options, {});
     file.write(run.evaluation->to_json());
   }

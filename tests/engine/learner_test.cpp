@@ -257,6 +257,29 @@ class AdaptedOnce : public testing::TestWithParam<const char*> {
       }
     }
   }
+  /// Many tasks at once: the bits of predict_many, for their own query sets and for other ones.
+  static void expect_many(const Learner& l, const std::vector<Rows>& tasks, int number = 0) {
+    std::vector<SupportRows> supports;
+    for (const Rows& task : tasks) supports.push_back(task.view().support);
+    const AdaptedTasks many = l.adapt_many(supports, number);
+    ASSERT_EQ(many.size(), tasks.size());
+    EXPECT_GT(many.bytes_per_task(), 0u);
+    for (const std::size_t other : {std::size_t{0}, std::size_t{2}, std::size_t{0}}) {
+      std::vector<TaskRows> direct = views(tasks);
+      std::vector<std::span<const float>> queries;
+      for (std::size_t i = 0; i < tasks.size(); ++i) {
+        direct[i].query_x = tasks[(i + other) % tasks.size()].query_x;
+        queries.push_back(direct[i].query_x);
+      }
+      const std::vector<Prediction> expected = l.predict_many(direct, number);
+      const std::vector<Prediction> found = many.predict(queries);
+      ASSERT_EQ(found.size(), expected.size());
+      for (std::size_t i = 0; i < tasks.size(); ++i) {
+        SCOPED_TRACE(i);
+        expect_equal(found[i], expected[i]);
+      }
+    }
+  }
   TempFolder folder_;
 };
 
@@ -279,6 +302,7 @@ TEST_P(AdaptedOnce, PredictsWhatPredictDoesForValues) {
                                           : std::vector<std::string>{});
     EXPECT_EQ(l.device().substr(0, 3), std::string(GetParam()).substr(0, 3));
     expect_predictions(l, tasks);
+    expect_many(l, regression_tasks(41));
   }
 }
 
@@ -286,7 +310,9 @@ TEST_P(AdaptedOnce, PredictsWhatPredictDoesForClasses) {
   write_class_file(folder_ / "c.kshot", {.input = {6, 1, 1, false}});
   for (const char* head : {"protonet", "bayes_protonet", "r2d2"}) {
     SCOPED_TRACE(head);
-    expect_predictions(learner(class_head_config(head, folder_ / "c.kshot")), class_tasks(9));
+    const Learner l = learner(class_head_config(head, folder_ / "c.kshot"));
+    expect_predictions(l, class_tasks(9));
+    expect_many(l, class_tasks(41));
   }
   SCOPED_TRACE("cosines");
   expect_predictions(
@@ -324,8 +350,87 @@ loss.type = "cross_entropy"
                                           "test", {"data.path=" + (folder_ / "c.kshot").string()});
       const Learner l = learner(config, {std::string("evaluate.norm_statistics=") + statistics});
       expect_predictions(l, tasks);
+      expect_many(l, tasks);
     }
   }
+}
+
+/// Tasks of one size are in no wave padded beyond their own rows, so that each has the bits that it
+/// has alone.
+TEST_P(AdaptedOnce, ManyTasksOfOneSizeHaveTheBitsOfEach) {
+  std::mt19937 random(5);
+  std::vector<Rows> tasks(37);
+  std::vector<SupportRows> supports;
+  std::vector<std::span<const float>> queries;
+  for (Rows& task : tasks) {
+    task = {numbers(random, 4), numbers(random, 3), numbers(random, 4), {}};
+    supports.push_back(task.view().support);
+    queries.push_back(task.query_x);
+  }
+  for (const Config& config : {small_config("maml"), head_config("alpaca"), head_config("dkt")}) {
+    SCOPED_TRACE(config.to_toml());
+    const Learner l = learner(config);
+    const std::vector<Prediction> many = l.adapt_many(supports).predict(queries);
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      SCOPED_TRACE(i);
+      Prediction alone = l.adapt(supports[i]).predict(queries[i]);
+      alone.adapted.clear();
+      expect_equal(many[i], alone);
+    }
+  }
+}
+
+TEST_P(AdaptedOnce, ManyTasksDrawTheirSamplesByTheirNumber) {
+  const Learner l = learner(small_config("abml"), {"evaluate.samples=4"});
+  expect_many(l, regression_tasks(20), 11);
+  EXPECT_THAT(message([&] { l.adapt_many({}, -1); }), StartsWith("number of the first task"));
+}
+
+TEST_P(AdaptedOnce, ManyTasksKeepTheirRowsAndTheirLearner) {
+  std::vector<Rows> tasks = regression_tasks(20);
+  const std::vector<Rows> again = regression_tasks(20);
+  std::optional<Learner> l = learner(small_config("maml"));
+  std::vector<SupportRows> supports;
+  for (const Rows& task : tasks) supports.push_back(task.view().support);
+  const std::vector<Prediction> expected = l->predict_many(views(tasks));
+  AdaptedTasks many = l->adapt_many(supports);
+  const std::size_t number = std::string(GetParam()) == "reference" ? 8 : 4;
+  EXPECT_EQ(many.bytes_per_task(), number * l->network().size());
+  tasks.clear();
+  l.reset();
+  const AdaptedTasks moved = std::move(many);
+  std::vector<std::span<const float>> queries;
+  for (const Rows& task : again) queries.push_back(task.query_x);
+  const std::vector<Prediction> found = moved.predict(queries);
+  for (std::size_t i = 0; i < again.size(); ++i) expect_equal(found[i], expected[i]);
+}
+
+TEST_P(AdaptedOnce, WhatDoesNotFitAmongManyNamesTheTask) {
+  std::vector<Rows> tasks = regression_tasks(9);
+  const Learner l = learner(small_config("maml"));
+  const auto supports = [&] {
+    std::vector<SupportRows> all;
+    for (const Rows& task : tasks) all.push_back(task.view().support);
+    return all;
+  };
+  EXPECT_TRUE(l.adapt_many({}).predict({}).empty());
+  EXPECT_EQ(l.adapt_many({}).bytes_per_task(), 0u);
+  const AdaptedTasks many = l.adapt_many(supports());
+  std::vector<std::span<const float>> queries;
+  for (const Rows& task : tasks) queries.push_back(task.query_x);
+  EXPECT_THAT(message([&] { many.predict(std::span(queries).first(8)); }),
+              StartsWith("query rows: of 8 tasks, expected those of 9"));
+  queries[3] = {};
+  EXPECT_THAT(message([&] { many.predict(queries); }), StartsWith("task 3: query rows: 0 numbers"));
+  tasks[4].values.assign(tasks[4].values.size(), 3e38f);
+  queries[3] = tasks[3].query_x;
+  if (std::string(GetParam()) != "reference") {  // double precision holds these numbers
+    const std::vector<Prediction> marked = l.adapt_many(supports()).predict(queries);
+    for (std::size_t i = 0; i < tasks.size(); ++i) EXPECT_EQ(marked[i].diverged, i == 4) << i;
+  }
+  tasks[5].values.pop_back();
+  EXPECT_THAT(message([&] { l.adapt_many(supports()); }),
+              StartsWith("task 5: support rows: 5 target numbers, expected 6"));
 }
 
 TEST_P(AdaptedOnce, PredictsFromThePriorAlone) {

@@ -120,6 +120,8 @@ TEST(Stop, EndsAnEvaluationAReportAndPredictions) {
   const std::vector<float> x = {0.0f, 1.0f};
   const std::vector<TaskRows> tasks(100, {{.x = x, .values = x}, x});
   EXPECT_THROW(learner.predict_many(tasks), Stopped);
+  const std::vector<SupportRows> supports(100, {.x = x, .values = x});
+  EXPECT_THROW(learner.adapt_many(supports), Stopped);
 }
 
 TEST(Stop, EndsBandits) {

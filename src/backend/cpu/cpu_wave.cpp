@@ -1,9 +1,5 @@
 #include "backend/cpu/cpu_wave.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -14,38 +10,28 @@
 
 #include "backend/cpu/generator.h"
 #include "backend/cpu/linear_algebra.h"
+#include "base/memory.h"
 
 namespace kshot::backend::cpu {
 
 namespace {
 
-constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::size_t cache_line = 64;
-
-std::shared_ptr<std::byte> pages(std::size_t bytes, std::size_t alignment) {
-  auto* const p = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment}));
-  const auto release = [alignment](std::byte* q) {
-    ::operator delete (q, std::align_val_t{alignment});
-  };
-#if defined(MADV_HUGEPAGE)
-  if (alignment >= huge_page) ::madvise(p, bytes, MADV_HUGEPAGE);  // a wish: failure is harmless
-#endif
-  return {p, release};
-}
 
 std::shared_ptr<std::byte> take(std::size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
-  return pages(bytes, cache_line);  // one by one, so that leaving one is seen
+  // One by one, so that an access beyond the end of one is seen.
+  constexpr std::align_val_t alignment{cache_line};
+  return {static_cast<std::byte*>(::operator new(bytes, alignment)),
+          [](std::byte* p) { ::operator delete(p, alignment); }};
 #else
-  if (bytes > huge_page / 2) {
-    return pages((bytes + huge_page - 1) / huge_page * huge_page, huge_page);
-  }
+  if (bytes > huge_page / 2) return huge_pages(bytes);
   struct Run {
     std::shared_ptr<std::byte> memory;
     std::size_t used = huge_page;
   };
   thread_local Run run;
-  if (run.used + bytes > huge_page) run = {pages(huge_page, huge_page), 0};
+  if (run.used + bytes > huge_page) run = {huge_pages(huge_page), 0};
   std::byte* const p = run.memory.get() + run.used;
   run.used += bytes;
   return {run.memory, p};
