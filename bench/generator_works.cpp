@@ -7,7 +7,9 @@
 
 #include "bench/kernel_works.h"
 #include "kernels/decoder.h"
+#include "kernels/factors.h"
 #include "kernels/product.h"
+#include "kernels/reduction.h"
 #include "kernels/relation.h"
 #include "kernels/row_noise.h"
 
@@ -19,6 +21,7 @@ class Works : public WorkList {
  public:
   explicit Works(bool smoke) : WorkList(smoke) {
     products();
+    factors();
     pairs();
     groups();
     latents();
@@ -28,6 +31,7 @@ class Works : public WorkList {
 
  private:
   void products();
+  void factors();
   void pairs();
   void groups();
   void latents();
@@ -90,6 +94,59 @@ void Works::products() {
   }
 }
 
+/// The gradient of a shared layer over all terms of a meta-gradient, as factors.
+void Works::factors() {
+  struct Case {
+    const char* problem;
+    int tasks, terms, rows, in, out;
+  };
+  const std::vector<Case> cases =
+      smoke_ ? std::vector<Case>{{"tiny", 18, 2, 3, 7, 5}}
+             : std::vector<Case>{{"encoder_640x64_5rows", 4096, 1, 5, 640, 64},
+                                 {"decoder_64x1280_11terms_5rows", 4096, 11, 5, 64, 1280}};
+  for (const Case& c : cases) {
+    const FactorSize size{c.tasks, c.rows, c.out, c.in};
+    const int runs = (c.tasks + run_tasks - 1) / run_tasks;
+    const std::size_t g_count = count_of(c.tasks, c.rows, c.out),
+                      x_count = count_of(c.tasks, c.rows, c.in), weights = count_of(c.out, c.in),
+                      stride = weights + count_of(c.out);
+    const auto term = static_cast<double>(g_count + x_count);
+    const auto flags = [=](Arena& a) { return a.labels(count_of(c.tasks), 1); };
+    add("keep_factors", c.problem, c.tasks, 2 * term, 0, [=](Arena& a) -> Run {
+      return [=, diverged = flags(a), g = a.zeros(g_count), x = a.zeros(x_count),
+              from = FactorPair<float>{a.uniform(g_count), a.uniform(x_count), true}](
+                 cudaStream_t s) { keep_factors<float>(diverged, g, x, 1.0f, from, size, s); };
+    });
+    add("sum_factors", c.problem, c.tasks,
+        c.terms * term + static_cast<double>(runs) * static_cast<double>(stride),
+        2.0 * c.terms * static_cast<double>(g_count) * c.in, [=](Arena& a) -> Run {
+          FactorSums<float> p;
+          p.count = c.terms;
+          for (int k = 0; k < c.terms; ++k) {
+            p.pairs[k] = {a.uniform(g_count), a.uniform(x_count), true};
+          }
+          p.size = size;
+          p.diverged = flags(a);
+          p.sums = a.zeros(count_of(runs) * stride);
+          p.bias_sums = p.sums + weights;
+          p.stride = stride;
+          p.row = count_of(c.in);
+          return [=](cudaStream_t s) { sum_factors(p, s); };
+        });
+    add("merge_diverged", c.problem, c.tasks, 2.0 * c.tasks, 0, [=](Arena& a) -> Run {
+      return [=, diverged = flags(a), also = flags(a)](cudaStream_t s) {
+        merge_diverged(diverged, also, c.tasks, s);
+      };
+    });
+    add("clear_columns", c.problem, c.tasks, static_cast<double>(runs) * c.out, 0,
+        [=](Arena& a) -> Run {
+          return [=, sums = a.zeros(count_of(runs) * stride)](cudaStream_t s) {
+            clear_columns(sums, stride, runs, weights, stride, s);
+          };
+        });
+  }
+}
+
 void Works::pairs() {
   struct Case {
     const char* problem;
@@ -133,6 +190,17 @@ void Works::pairs() {
           return [=, p = make(a), g_mean = a.uniform(features, -small, small)](cudaStream_t s) {
             pairs_weight_gradient<float>({g, weights + width}, {g + weights, weights + width},
                                          g_mean, p, s);
+          };
+        });
+    const int runs = (c.tasks + run_tasks - 1) / run_tasks;
+    const std::size_t sums = count_of(runs) * (weights + width);
+    add("pairs_run_gradient", c.problem, c.tasks, 3 * n + bits + static_cast<double>(sums), product,
+        [=](Arena& a) -> Run {
+          float* const g = a.zeros(sums);
+          return [=, p = make(a), g_mean = a.uniform(features, -small, small),
+                  diverged = a.labels(count_of(c.tasks), 1)](cudaStream_t s) {
+            pairs_run_gradient<float>({g, weights + width}, {g + weights, weights + width}, g_mean,
+                                      p, diverged, s);
           };
         });
   }

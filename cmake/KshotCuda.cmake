@@ -59,7 +59,7 @@ function(kshot_device_library name)
     target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings
       -Xcompiler=-Werror>)
   endif()
-  target_link_libraries(${name} PUBLIC CUDA::cudart_static CUDA::cublas)
+  target_link_libraries(${name} PUBLIC CUDA::cudart_static)
 endfunction()
 
 file(GLOB KSHOT_KERNELS CONFIGURE_DEPENDS kernels/*.cu)

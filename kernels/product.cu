@@ -14,7 +14,8 @@
 //               per task of 5-way 1-shot: encoding 0.4 MFLOP, a decode 0.8 MFLOP, both bound by
 //               arithmetic in float (shares as conv.cu's full tiles, without its gather: 0.6 to 0.7
 //               expected). A gradient of weights by task is bound by memory instead: it reads and
-//               writes C, 8 bytes for 2 k FLOP, k = 5 to 25 rows.
+//               writes C, 8 bytes for 2 k FLOP, k = 5 to 25 rows. It is made for whoever asks for
+//               one task's gradient; sums over tasks are those of factors.cu.
 #include "kernels/product.h"
 
 #include <limits>

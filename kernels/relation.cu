@@ -13,11 +13,13 @@
 //               one another. A tile's results pass through shared memory, where a thread a column
 //               adds up an owner's partners in ascending order. g_right is the same with the second
 //               of each pair as owner: a product more, for no sums across blocks. pair_outer
-//               (weights): a block takes a tile of one task's W and goes through its pairs. Groups,
-//               join_rows: passes by task (passes.h), rows in ascending order.
-// Outputs       overwritten, weight gradients accumulated.
+//               (weights): a block takes a tile of W, of one task or of a run of 16, and goes
+//               through the pairs of one task after another. Groups, join_rows: passes by task
+//               (passes.h), rows in ascending order.
+// Outputs       overwritten; pairs_weight_gradient accumulates.
 // Bytes         per task: left, right, mean 3 n H scalars, W from L2, bits n^2 H / 8 bytes (1/32 of
-//               the pairs' activations in float). Weight gradients: H^2 scalars read and written.
+//               the pairs' activations in float). Weight gradients: H^2 scalars read and written
+//               per task, or written per run.
 // Operations    2 n^2 H^2 forward, 6 n^2 H^2 backward. H = 128: n = 5 0.8 + 2.5 MFLOP, n = 25 20 +
 //               61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50 of 64 pairs of a tile,
 //               n = 5 25 of 32, and 0.51 to 0.54 and 0.40 to 0.44 of the inner loops' instructions
@@ -29,6 +31,7 @@
 #include <string>
 
 #include "kernels/passes.h"
+#include "kernels/reduction.h"
 #include "kernels/tile.h"
 #include "kshot/error.h"
 
@@ -226,11 +229,15 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
   }
 }
 
+/// A group's sum over the tasks that count, by tiles of W.
 template <class T>
 struct PairOuter {
   Pairs<T> pairs;
   const T* g_mean;
-  TaskTensor<T> g_weight, g_bias;
+  TaskTensor<T> g_weight, g_bias;          ///< group g's at data + g * stride
+  int group = 1;                           ///< tasks of a group
+  const std::int32_t* diverged = nullptr;  ///< [tasks]; null: all count
+  bool accumulate = true;
 };
 
 template <class T, int M, int N>
@@ -242,38 +249,54 @@ __global__ void __launch_bounds__(tile::threads)
   int block = static_cast<int>(blockIdx.x);
   const int first_n = block % tiles_n * N;
   block /= tiles_n;
-  const int first_m = block % tiles_m * M, task = block / tiles_m;
+  const int first_m = block % tiles_m * M, group = block / tiles_m;
 
   const Pairs<T>& pairs = p.pairs;
-  const int n = own_row_count(pairs.rows, task);
-  const auto inputs = static_cast<std::size_t>(pairs.inputs);
-  const T* left = pairs.left + row_at(pairs.rows, task, 0) * inputs;
-  const T* right = pairs.right + row_at(pairs.rows, task, 0) * inputs;
-  const T* g_mean =
-      p.g_mean + row_at(pairs.rows, task, 0) * static_cast<std::size_t>(pairs.outputs);
+  const int end = min((group + 1) * p.group, pairs.rows.tasks);
+  const auto steps_of = [&](int task) {
+    if (p.diverged && p.diverged[task] != 0) return 0;
+    const int n = own_row_count(pairs.rows, task);
+    return (n * n + depth_step - 1) / depth_step;
+  };
+  int steps = 0;
+  for (int task = group * p.group; task < end; ++task) steps += steps_of(task);
+  // of the next load
+  int task = group * p.group, first_pair = 0;
+  while (task < end && steps_of(task) == 0) ++task;
+
   using LoadsA = Loads<M, false>;
   using LoadsB = Loads<N, false>;
-  const int count = n * n, steps = (count + depth_step - 1) / depth_step;
   T next_a[LoadsA::count], next_b[LoadsB::count];
-  const auto load = [&](int step) {
+  const auto load = [&](int) {
+    const int n = own_row_count(pairs.rows, task), count = n * n;
+    const T* left = pairs.left + row_at(pairs.rows, task, 0) * pairs.inputs;
+    const T* right = pairs.right + row_at(pairs.rows, task, 0) * pairs.inputs;
+    const T* g_mean = p.g_mean + row_at(pairs.rows, task, 0) * pairs.outputs;
+    const T share = T(1) / static_cast<T>(n);
 #pragma unroll
     for (int l = 0; l < LoadsA::count; ++l) {
       const int o = first_m + LoadsA::element(thread, l);
-      const int pair = step * depth_step + LoadsA::depth(thread, l);
+      const int pair = first_pair + LoadsA::depth(thread, l);
       next_a[l] = T(0);
       if (o >= pairs.outputs || pair >= count) continue;
       const int i = pair / n, j = pair % n;
-      if (bit_of(open_at(pairs, task, i, j), o)) next_a[l] = g_mean[i * pairs.outputs + o];
+      if (bit_of(open_at(pairs, task, i, j), o)) next_a[l] = share * g_mean[i * pairs.outputs + o];
     }
 #pragma unroll
     for (int l = 0; l < LoadsB::count; ++l) {
       const int h = first_n + LoadsB::element(thread, l);
-      const int pair = step * depth_step + LoadsB::depth(thread, l);
+      const int pair = first_pair + LoadsB::depth(thread, l);
       next_b[l] = T(0);
       if (h >= pairs.inputs || pair >= count) continue;
       const int i = pair / n, j = pair % n;
       next_b[l] = relu(left[i * pairs.inputs + h] + right[j * pairs.inputs + h]);
     }
+    first_pair += depth_step;
+    if (first_pair < count) return;
+    first_pair = 0;
+    do {
+      ++task;
+    } while (task < end && steps_of(task) == 0);
   };
   const auto store = [&](int step) {
 #pragma unroll
@@ -295,21 +318,20 @@ __global__ void __launch_bounds__(tile::threads)
     }
   });
   const bool has_bias = with_bias && sums.finish_row_sums();
-  const T share = T(1) / static_cast<T>(max(n, 1));
-  const auto of_task = static_cast<std::size_t>(task);
-  T* g_weight = p.g_weight.data + of_task * p.g_weight.stride;
+  const auto of_group = static_cast<std::size_t>(group);
+  T* g_weight = p.g_weight.data + of_group * p.g_weight.stride;
+  const auto put = [&](T& to, T value) { to = p.accumulate ? to + value : value; };
 #pragma unroll
   for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
     const int o = first_m + sums.row(x);
     if (o >= pairs.outputs) continue;
     if (has_bias) {
-      p.g_bias.data[of_task * p.g_bias.stride + static_cast<std::size_t>(o)] +=
-          share * sums.row_sum(x);
+      put(p.g_bias.data[of_group * p.g_bias.stride + static_cast<std::size_t>(o)], sums.row_sum(x));
     }
 #pragma unroll
     for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
       const int h = first_n + sums.column(y);
-      if (h < pairs.inputs) g_weight[o * pairs.inputs + h] += share * sums.v[x][y];
+      if (h < pairs.inputs) put(g_weight[o * pairs.inputs + h], sums.v[x][y]);
     }
   }
 }
@@ -336,6 +358,21 @@ void run(T* out, const T* g_mean, const Pairs<T>& pairs, cudaStream_t stream) {
     launch<pair_product_kernel<T, pass, M, N>>(
         {.grid = grid, .block = tile::threads, .stream = stream},
         PairProduct<T>{pairs, g_mean, out, owners}, tiles_n, owner_blocks);
+  });
+}
+
+template <class T>
+void outer(const PairOuter<T>& p, cudaStream_t stream) {
+  const Pairs<T>& pairs = p.pairs;
+  if (pairs.rows.tasks == 0) return;
+  const int groups = (pairs.rows.tasks + p.group - 1) / p.group;
+  tile::with_tile<T>(pairs.outputs, pairs.inputs, [&](auto m, auto n) {
+    constexpr int M = decltype(m)::value, N = decltype(n)::value;
+    const int tiles_m = tiles(pairs.outputs, M), tiles_n = tiles(pairs.inputs, N);
+    launch<pair_outer_kernel<T, M, N>>({.grid = grid_of(groups, 1LL * tiles_m * tiles_n),
+                                        .block = tile::threads,
+                                        .stream = stream},
+                                       p, tiles_m, tiles_n);
   });
 }
 
@@ -431,16 +468,13 @@ void pairs_input_gradient(T* g_left, T* g_right, const T* g_mean, const Pairs<T>
 template <class T>
 void pairs_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, const T* g_mean,
                            const Pairs<T>& pairs, cudaStream_t stream) {
-  if (pairs.rows.tasks == 0) return;
-  tile::with_tile<T>(pairs.outputs, pairs.inputs, [&](auto m, auto n) {
-    constexpr int M = decltype(m)::value, N = decltype(n)::value;
-    const int tiles_m = tiles(pairs.outputs, M), tiles_n = tiles(pairs.inputs, N);
-    launch<pair_outer_kernel<T, M, N>>({.grid = grid_of(pairs.rows.tasks, 1LL * tiles_m * tiles_n),
-                                        .block = tile::threads,
-                                        .stream = stream},
-                                       PairOuter<T>{pairs, g_mean, g_weight, g_bias}, tiles_m,
-                                       tiles_n);
-  });
+  outer(PairOuter<T>{pairs, g_mean, g_weight, g_bias}, stream);
+}
+
+template <class T>
+void pairs_run_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, const T* g_mean,
+                        const Pairs<T>& pairs, const std::int32_t* diverged, cudaStream_t stream) {
+  outer(PairOuter<T>{pairs, g_mean, g_weight, g_bias, run_tasks, diverged, false}, stream);
 }
 
 void count_members(std::int32_t* members, const Grouping& grouping, cudaStream_t stream) {
@@ -472,6 +506,8 @@ void join_rows(T* out, const T* x, int x_width, const T* y, int y_width, const R
   template void pairs_input_gradient(T*, T*, const T*, const Pairs<T>&, cudaStream_t);         \
   template void pairs_weight_gradient(TaskTensor<T>, TaskTensor<T>, const T*, const Pairs<T>&, \
                                       cudaStream_t);                                           \
+  template void pairs_run_gradient(TaskTensor<T>, TaskTensor<T>, const T*, const Pairs<T>&,    \
+                                   const std::int32_t*, cudaStream_t);                         \
   template void group_mean(T*, const T*, const Grouping&, int, cudaStream_t);                  \
   template void group_mean_pullback(T*, const T*, const Grouping&, int, cudaStream_t);         \
   template void join_rows(T*, const T*, int, const T*, int, const RowExtent&, cudaStream_t)

@@ -43,6 +43,12 @@ void pairs_input_gradient(T* g_left, T* g_right, const T* g_mean, const Pairs<T>
 template <class T>
 void pairs_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, const T* g_mean,
                            const Pairs<T>& pairs, cudaStream_t stream);
+/// For every run of 16 tasks (task_tree.h), g_weight and g_bias (unless null), which are
+/// overwritten, = the sum over the run's tasks whose diverged [tasks] is 0. Strides are those
+/// between runs. A run has the same bits among any number of others.
+template <class T>
+void pairs_run_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, const T* g_mean,
+                        const Pairs<T>& pairs, const std::int32_t* diverged, cudaStream_t stream);
 
 /// A task's own rows by group: labels [tasks, rows] in [0, groups), or null: all are one group's.
 struct Grouping {

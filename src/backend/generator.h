@@ -36,6 +36,13 @@ struct GeneratorSpec {
   bool latent_per_row = false;  ///< every group must have exactly C rows
   std::vector<double> offset;   ///< [P], of the weights' standard deviation
 
+  /// For planning memory: the block of Generator::gradients, and what one meta-gradient adds to it.
+  /// The block is no part of WaveDemand::vector_scalars.
+  struct GradientDemand {
+    std::size_t width = 0;                     ///< 0: there is none
+    int pullbacks = 0, pullback_tangents = 0;  ///< of decodes
+  } gradient_demand;
+
   std::size_t latent() const { return static_cast<std::size_t>(decoder->input().size()); }
   std::size_t weights() const { return static_cast<std::size_t>(decoder->outputs()) / 2; }
   std::size_t relation_at() const { return encoder->size(); }

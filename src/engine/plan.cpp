@@ -144,11 +144,20 @@ class GeneratorLedger final : public backend::Generator {
  public:
   GeneratorLedger(Ledger& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
                   backend::WaveDemand& demand)
-      : Generator(wave), spec_(spec), cost_(cost), demand_(demand), rows_(wave.rows(Set::support)) {
+      : Generator(wave),
+        spec_(spec),
+        planned_(std::make_shared<backend::GeneratorSpec>(spec)),
+        cost_(cost),
+        demand_(demand),
+        rows_(wave.rows(Set::support)) {
     latents_ = static_cast<double>((spec.by_label ? wave.classes() : 1) * spec.latents);
-    demand_.generator = std::make_shared<const backend::GeneratorSpec>(spec);
+    demand_.generator = planned_;
   }
 
+  Block gradients(std::size_t width) override {
+    planned_->gradient_demand.width = width;
+    return Generator::gradients(width);
+  }
   void encode(const SharedVector&, const backend::Dropout& dropout, Block) override {
     demand_.encoder_dropout = demand_.encoder_dropout || dropout;
     encoding(1.0);
@@ -161,12 +170,14 @@ class GeneratorLedger final : public backend::Generator {
   void kl(Kl, double, Block, Block, Block, Block, Block) override {}
   void decode(const SharedVector&, const Latents&, Block) override { decoding(1.0); }
   void decode_pullback(const SharedVector&, const Latents&, Block, Block, Block g_theta) override {
+    if (g_theta) ++planned_->gradient_demand.pullbacks;
     decoding(g_theta ? 2.0 : 1.0);
   }
   void decode_tangent(const SharedVector&, const Latents&, Block, Block) override { decoding(1.0); }
   void decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
                                double, Block) override {
     demand_.decoder_tangents = true;
+    ++planned_->gradient_demand.pullback_tangents;
     decoding(4.0);
   }
 
@@ -181,6 +192,7 @@ class GeneratorLedger final : public backend::Generator {
   }
 
   backend::GeneratorSpec spec_;
+  std::shared_ptr<backend::GeneratorSpec> planned_;
   TaskCost& cost_;
   backend::WaveDemand& demand_;
   int rows_;
@@ -324,6 +336,9 @@ backend::WavePlan plan_waves(backend::Backend& backend, const Config& config,
     LedgerBackend ledger(tasks, &backend);
     count(config, shape, ledger, true);
     ledger.demand.vector_scalars = ledger.cost.vector_scalars;
+    if (const auto& generator = ledger.demand.generator) {
+      ledger.demand.vector_scalars -= generator->gradient_demand.width;
+    }
     ledger.demand.hessian_vectors = ledger.cost.hessian_products > 0;
     return ledger.demand;
   });

@@ -118,6 +118,7 @@ TEST_F(OnRanks, TrainOnTheEmulatedDevice) {
   const std::vector<std::string> few = {"train.meta_batch=75", "train.steps=3",
                                         "train.validate_every=2", "train.validation_episodes=6"};
   compare(small_config("maml", few), "simt", {2, 3});
+  compare(leo_points(few), "simt", {3});
 }
 
 TEST_F(OnRanks, TrainOnClasses) {

@@ -96,9 +96,16 @@ class Waves : public ::testing::TestWithParam<std::string> {};
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Waves);
 
 TEST_P(Waves, SameBitsInManyAsInOne) {
-  for (const std::string algorithm : {"maml", "abml"}) {
-    SCOPED_TRACE(algorithm);
-    const Config config = config_of(algorithm, "1,4,1");
+  const test::TempFolder folder;
+  test::write_class_file(folder / "classes.kshot", {.input = {6, 1, 1, false}, .rows = 8});
+  const std::pair<std::string, Config> kinds[] = {
+      {"maml", config_of("maml", "1,4,1")},
+      {"abml", config_of("abml", "1,4,1")},
+      {"leo", test::leo_points({"leo.latent=2"})},
+      {"leo, a head", test::leo_head(folder / "classes.kshot", {"leo.latent=2"})},
+  };
+  for (const auto& [kind, config] : kinds) {
+    SCOPED_TRACE(kind);
     constexpr int tasks = 100;
     const Result one = run(GetParam(), config, tasks, 1, 112);
     ASSERT_EQ(one.capacity, 112);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -248,6 +249,57 @@ TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
         step == 2 ? std::vector<std::uint32_t>{17, 18, 19} : std::vector<std::uint32_t>{};
     EXPECT_EQ(run.scheduler->diverged_tasks(), want);
   }
+}
+
+// The second run has one task that counts and three that do not. Gradients of shared networks are
+// products over the tasks of a run.
+TEST_F(DeviceTraining, GeneratedWeightsLeaveDivergedTasksOut) {
+  const Config c = config("leo");
+  const auto steps = [&](const std::string& device) {
+    const DeviceSteps run(c, device, 1, 20, std::make_shared<Spoils>(1, 17));
+    std::vector<Numbers> all;
+    for (std::uint64_t step = 0; step < 3; ++step) {
+      const StepResult result = run.scheduler->step(run.parameters, *run.source, 1, step, 20, true);
+      EXPECT_EQ(result.diverged, step == 1 ? 3u : 0u) << device;
+      all.push_back({result.loss, result.gradient_snr});
+      for (Numbers& gradient : run.gradients()) all.push_back(std::move(gradient));
+    }
+    return all;
+  };
+  const std::vector<Numbers> want = steps("reference"), got = steps("simt_f64");
+  ASSERT_EQ(got.size(), want.size());
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    ASSERT_EQ(got[i].size(), want[i].size());
+    for (std::size_t e = 0; e < want[i].size(); ++e) {
+      // sums of 20 tasks in another order
+      EXPECT_NEAR(got[i][e], want[i][e], 1e-11 * (1.0 + std::abs(want[i][e]))) << i << ", " << e;
+    }
+  }
+}
+
+TEST_F(DeviceTraining, AGradientIsNotReadOnceItsFactorsHaveChanged) {
+  const Config c = config("leo");
+  const DeviceSteps run(c, "simt_f32", 1, 16);
+  run.algorithm->prepare(*run.backend, run.parameters, {});
+  const auto program = run.algorithm->open(*run.backend, run.source->shape());
+  TaskBatch batch(run.source->shape(), 3);
+  batch.draw(*run.source, {c.seed, Split::train, 0}, 0, 3);
+  program->wave().load(batch, 0, 3, 0);
+  program->meta_gradient({});
+  const backend::Block gradient = program->gradients()[0];
+  Numbers values(3 * run.algorithm->gradient_widths()[0]);
+  program->wave().download(gradient, values);
+  program->predict({}, {1, 1, backend::NormStatistics::batch, false},
+                   [](int, int, backend::Block) {});
+  EXPECT_THROW(program->wave().download(gradient, values), std::logic_error);
+  EXPECT_THROW(program->wave().fill(gradient, 1.0), std::logic_error);
+  EXPECT_THROW(program->wave().axpy(gradient, 1.0, gradient), std::logic_error);
+  program->meta_gradient({});
+  Numbers again(values.size());
+  program->wave().download(gradient, again);
+  EXPECT_EQ(again, values);
+  program->wave().load(batch, 0, 3, 0);
+  EXPECT_THROW(program->wave().download(gradient, again), std::logic_error);
 }
 
 /// Rows of the first `tasks` tasks as a step recalls them: a vector a group, [tasks, width].

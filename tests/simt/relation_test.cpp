@@ -165,6 +165,65 @@ TYPED_TEST(Relation, PairsAndTheirGradients) {
   }
 }
 
+// 19 tasks are two runs. Those that diverged hold anything.
+TYPED_TEST(Relation, SumsOfRuns) {
+  using T = TypeParam;
+  constexpr int all = 19, rows = 3, inputs = 5, outputs = 40;
+  constexpr std::size_t weights = inputs * outputs, stride = weights + outputs + 1;
+  auto left = numbers<T>(all * rows * inputs, 1);
+  const auto right = numbers<T>(all * rows * inputs, 2), weight = numbers<T>(weights, 3),
+             bias = numbers<T>(outputs, 4), g_mean = numbers<T>(all * rows * outputs, 5);
+  std::vector<std::int32_t> counts(all, rows), diverged(all, 0);
+  counts[0] = counts[4] = counts[16] = 1;
+  counts[1] = counts[18] = 0;
+  diverged[3] = diverged[17] = 1;
+  for (const std::size_t task : {3, 17}) {
+    left[task * rows * inputs + 1] = std::numeric_limits<T>::quiet_NaN();
+  }
+  for (const simt::Settings& order : simt::all_orders()) {
+    const With with(order);
+    DeviceArray<T> dl(left), dr(right), dw(weight), db(bias), dg(g_mean),
+        mean(all * rows * outputs), of_task(std::vector<T>(all * stride, T(0)));
+    DeviceArray<std::int32_t> dcounts(counts), flags(diverged);
+    DeviceArray<std::uint32_t> open(all * rows * rows * 2);
+    Pairs<T> pairs;
+    pairs.left = dl.data();
+    pairs.right = dr.data();
+    pairs.weight = dw.data();
+    pairs.bias = db.data();
+    pairs.inputs = inputs;
+    pairs.outputs = outputs;
+    pairs.rows = {all, rows, dcounts.data()};
+    pairs.open = open.data();
+    pairs_forward(mean.data(), pairs, nullptr);
+    pairs_weight_gradient<T>({of_task.data(), stride}, {of_task.data() + weights, stride},
+                             dg.data(), pairs, nullptr);
+    const std::vector<T> each = of_task.host();
+    const auto sums = [&](int count) {
+      const std::size_t runs = count > 16 ? 2 : 1;
+      DeviceArray<T> to(std::vector<T>(runs * stride, T(9)));
+      Pairs<T> some = pairs;
+      some.rows.tasks = count;
+      pairs_run_gradient<T>({to.data(), stride}, {to.data() + weights, stride}, dg.data(), some,
+                            flags.data(), nullptr);
+      return to.host();
+    };
+    const std::vector<T> got = sums(all);
+    const double tolerance = 16.0 * 9.0 * 16.0 * std::numeric_limits<T>::epsilon();
+    for (std::size_t i = 0; i < 2 * stride; ++i) {
+      const std::size_t run = i / stride, element = i % stride;
+      double want = element < stride - 1 ? 0.0 : 9.0;  // what lies between is left alone
+      for (std::size_t t = 16 * run;
+           element < stride - 1 && t < std::min<std::size_t>(16 * run + 16, all); ++t) {
+        if (diverged[t] == 0) want += static_cast<double>(each[t * stride + element]);
+      }
+      ASSERT_NEAR(static_cast<double>(got[i]), want, tolerance) << "element " << i;
+    }
+    const std::vector<T> first = sums(16);
+    EXPECT_TRUE(std::equal(first.begin(), first.end(), got.begin()));
+  }
+}
+
 // In a layout of more rows a task's results are the same bits.
 TYPED_TEST(Relation, OwnRowsAlone) {
   using T = TypeParam;

@@ -1,15 +1,12 @@
-// The stand-ins for CUDA's runtime and cuBLAS: memory, streams, events, graphs, errors.
-#include <cublas_v2.h>
+// The stand-in for CUDA's runtime: memory, streams, events, graphs, errors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "kernels/blas.h"
 #include "kshot/error.h"
 #include "simt/device_array.h"
 #include "simt/kernels/good.h"
@@ -302,55 +299,6 @@ TEST(Graphs, CaptureOfOneThreadLeavesTheOthersAlone) {
   EXPECT_EQ(elsewhere(), cudaErrorStreamCaptureUnsupported);
   EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaErrorStreamCaptureInvalidated);
   cudaGetLastError();
-}
-
-// C = alpha op(A) op(B) + beta C for whole numbers, against the definition written out.
-TEST(Blas, StridedBatchedProductsOfAllTransposes) {
-  const int m = 3, n = 4, k = 5, batch = 2;
-  cublasHandle_t handle = nullptr;
-  KSHOT_CUBLAS_CHECK(cublasCreate(&handle));
-  std::vector<double> a(static_cast<std::size_t>(m * k * batch)), b(k * n * batch),
-      c(m * n * batch);
-  std::iota(a.begin(), a.end(), 1.0);
-  std::iota(b.begin(), b.end(), -7.0);
-  std::iota(c.begin(), c.end(), 3.0);
-  for (const bool ta : {false, true}) {
-    for (const bool tb : {false, true}) {
-      DeviceArray<double> da(a), db(b), dc(c);
-      const double alpha = 2.0, beta = -1.0;
-      KSHOT_CUBLAS_CHECK(cublasDgemmStridedBatched(
-          handle, ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb ? CUBLAS_OP_T : CUBLAS_OP_N, m, n, k, &alpha,
-          da.data(), ta ? k : m, m * k, db.data(), tb ? n : k, k * n, &beta, dc.data(), m, m * n,
-          batch));
-      const std::vector<double> got = dc.host();
-      for (int t = 0; t < batch; ++t) {
-        for (int j = 0; j < n; ++j) {
-          for (int i = 0; i < m; ++i) {
-            double sum = 0;
-            for (int p = 0; p < k; ++p) {
-              const int ia = t * m * k + (ta ? p + k * i : i + m * p);
-              const int ib = t * k * n + (tb ? j + n * p : p + k * j);
-              sum += a[static_cast<std::size_t>(ia)] * b[static_cast<std::size_t>(ib)];
-            }
-            const auto at = static_cast<std::size_t>(t * m * n + j * m + i);
-            EXPECT_EQ(got[at], 2.0 * sum - c[at]);
-          }
-        }
-      }
-    }
-  }
-  DeviceArray<float> small(ones(16));
-  const float one = 1.0f, zero = 0.0f;
-  EXPECT_THAT(failure_of([&] {
-                cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 5, &one, small.data(), 4,
-                            small.data(), 5, &zero, small.data(), 4);
-              }),
-              HasSubstr("cuBLAS, matrix A: 16 bytes, out of bounds"));
-  EXPECT_THROW(
-      KSHOT_CUBLAS_CHECK(cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &one, small.data(),
-                                     3, small.data(), 4, &zero, small.data(), 4)),
-      DeviceError);
-  KSHOT_CUBLAS_CHECK(cublasDestroy(handle));
 }
 
 TEST(Thrust, ScanAndCompaction) {

@@ -200,7 +200,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
   count_ = count;
   global_first_ = id.task;
   batch_first_ = 0;
-  ++loads_;
+  begin_tasks();
   support_n_.assign(tasks, shape.support);
   query_n_.assign(tasks, shape.query);
   own_ways_ = false;

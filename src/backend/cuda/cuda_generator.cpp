@@ -1,11 +1,13 @@
 #include "backend/cuda/cuda_generator.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <vector>
 
 #include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/factored_gradient.h"
 #include "backend/cuda/shared_network.h"
 #include "kernels/decoder.h"
 #include "kernels/latent.h"
@@ -115,9 +117,21 @@ class CudaGenerator final : public backend::Generator {
     decoder_.reserve_backward(demand.decoder_tangents);
     reserve_decoded(g_out_);
     if (demand.decoder_tangents) reserve_decoder_tangents();
+    const backend::GeneratorSpec::GradientDemand& terms = spec_.gradient_demand;
+    if (terms.width == 0) return;
+    FactoredGradient<T>& gradient = wave_.factored(gradients(terms.width));
+    for (std::size_t m = matrices_.decoder; m < matrices_.end; ++m) {
+      gradient.reserve(m, terms.pullbacks + 2 * terms.pullback_tangents);
+    }
+  }
+
+  Block gradients(std::size_t width) override {
+    gradients_.push_back(wave_.factored_block(make_gradient(width)));
+    return gradients_.back();
   }
 
   void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+    for (const Block gradient : gradients_) wave_.factored(gradient).lose();
     count_groups();
     const T* const w = wave_.shared(theta);
     const T* const codes = encoder_.forward(w, encoder_input(dropout), all_rows(), stream());
@@ -158,7 +172,7 @@ class CudaGenerator final : public backend::Generator {
     if (encoded_ != wave_.loads()) throw std::logic_error("encode_pullback without encode");
     const T* const w = wave_.shared(theta);
     const T* const g = wave_.at(g_statistics, statistics_width());
-    const TaskTensor<T> to{wave_.at(g_theta), wave_.width(g_theta)};
+    FactoredGradient<T>& to = wave_.factored(g_theta);
     reserve_encoder_pullback();
     if (relation_) {
       relation_pullback(w, g, to);
@@ -166,7 +180,7 @@ class CudaGenerator final : public backend::Generator {
       group_mean_pullback(g_codes_.data(), g, grouping(), 2 * latent_, stream());
     }
     encoder_.backward({g_codes_.data(), nullptr}, {}, stream());
-    encoder_.add_gradient(to, wave_.count(), stream());
+    encoder_.add_gradient(to, matrices_.encoder, wave_.count(), wave_.stream());
   }
 
   void sample(Block z, Block statistics, Block eps) override {
@@ -204,7 +218,9 @@ class CudaGenerator final : public backend::Generator {
     decoded_pullback<T>({g_out_.data(), nullptr}, d, nullptr, {g_w, nullptr}, stream());
     decoder_.backward({g_out_.data(), nullptr}, {wave_.wanted(g_z, latents_width()), nullptr},
                       stream());
-    if (g_theta) decoder_.add_gradient(decoder_part(g_theta), wave_.count(), stream());
+    if (!g_theta) return;
+    decoder_.add_gradient_copy(wave_.factored(g_theta), matrices_.decoder, wave_.count(),
+                               wave_.stream());
   }
 
   void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
@@ -226,8 +242,8 @@ class CudaGenerator final : public backend::Generator {
         {wave_.at(g_weights, weights_width()), wave_.at(g_weights_dot, weights_width())}, stream());
     decoder_.backward({g_out_.data(), g_out_dot_.data()},
                       {g_z_.data(), wave_.at(h_z, latents_width())}, stream());
-    decoder_.add_gradient_tangent(decoder_part(h_theta), static_cast<T>(a), wave_.count(),
-                                  stream());
+    decoder_.add_gradient_tangent(wave_.factored(h_theta), matrices_.decoder, static_cast<T>(a),
+                                  wave_.count(), wave_.stream());
   }
 
  private:
@@ -300,24 +316,32 @@ class CudaGenerator final : public backend::Generator {
     return p;
   }
 
+  /// A gradient by the shared networks, without terms.
+  std::unique_ptr<FactoredGradient<T>> make_gradient(std::size_t width) {
+    auto made = std::make_unique<FactoredGradient<T>>(width, spec_.size(), wave_.capacity());
+    matrices_.encoder = encoder_.add_matrices(*made, 0, rows_);
+    if (relation_) {
+      const Relation<T>& r = *relation_;
+      for (const std::size_t side : {0u, 1u}) {
+        matrices_.half[side] = made->add_matrix(
+            {rows_, r.first.out, latent_, r.first.weight + side * count_of(latent_),
+             2 * count_of(latent_), side == 0 ? r.first.bias : std::nullopt});
+      }
+      made->add_matrix({r.middle.out, r.middle.in, r.middle.weight, r.middle.bias});
+      matrices_.last = made->add_matrix(
+          {groups_, r.last.out, r.last.in, r.last.weight, count_of(r.last.in), r.last.bias});
+    }
+    matrices_.decoder = decoder_.add_matrices(*made, spec_.decoder_at(), groups_ * spec_.latents);
+    matrices_.end = made->matrices();
+    return made;
+  }
+
   /// From the gradient of the statistics to that of the codes; adds the weights'.
-  void relation_pullback(const T* w, const T* g, TaskTensor<T> to) {
+  void relation_pullback(const T* w, const T* g, FactoredGradient<T>& to) {
     Relation<T>& r = *relation_;
     r.reserve_pullback();
-    const auto groups = count_of(groups_), hidden = count_of(r.last.in);
-    Product<T> of_last;  // by task
-    of_last.m = r.last.out;
-    of_last.n = r.last.in;
-    of_last.k = groups_;
-    of_last.batch = wave_.count();
-    of_last.first = {{g, 1, count_of(r.last.out), groups * count_of(r.last.out)},
-                     {r.group_mean.data(), hidden, 1, groups * hidden}};
-    of_last.c = to.data + r.last.weight;
-    of_last.c_row = hidden;
-    of_last.c_batch = to.stride;
-    of_last.row_sums = r.last.bias_in(to.data);
-    of_last.accumulate = true;
-    multiply_matrices(of_last, stream());
+    const auto hidden = count_of(r.last.in);
+    to.add(matrices_.last, {g, r.group_mean.data(), true}, wave_.count(), wave_.stream());
 
     Product<T> back;
     back.m = wave_.count() * groups_;
@@ -330,25 +354,12 @@ class CudaGenerator final : public backend::Generator {
 
     T* const g_mean = r.g_row_mean.data();
     group_mean_pullback(g_mean, r.g_group_mean.data(), grouping(), r.middle.out, stream());
-    pairs_weight_gradient<T>({to.data + r.middle.weight, to.stride},
-                             {r.middle.bias_in(to.data), to.stride}, g_mean, pairs(w), stream());
+    to.add(pairs(w), g_mean, wave_.stream());
     pairs_input_gradient(r.g_half[0].data(), r.g_half[1].data(), g_mean, pairs(w), stream());
 
-    const std::size_t of_half = count_of(rows_) * count_of(r.first.out);
     for (const std::size_t side : {0u, 1u}) {
-      Product<T> p;  // by task
-      p.m = r.first.out;
-      p.n = latent_;
-      p.k = rows_;
-      p.batch = wave_.count();
-      p.first = {{r.g_half[side].data(), 1, count_of(r.first.out), of_half},
-                 {codes_, count_of(latent_), 1, count_of(rows_ * latent_)}};
-      p.c = to.data + r.first.weight + side * count_of(latent_);
-      p.c_row = 2 * count_of(latent_);
-      p.c_batch = to.stride;
-      p.row_sums = side == 0 ? r.first.bias_in(to.data) : nullptr;
-      p.accumulate = true;
-      multiply_matrices(p, stream());
+      to.add(matrices_.half[side], {r.g_half[side].data(), codes_, side == 0}, wave_.count(),
+             wave_.stream());
     }
     Product<T> p;
     p.m = static_cast<int>(all_rows());
@@ -390,15 +401,17 @@ class CudaGenerator final : public backend::Generator {
     reserve_decoded(g_out_dot_);
     g_z_.reserve(count_of(wave_.capacity()) * latents_width());
   }
-  TaskTensor<T> decoder_part(Block g_theta) {
-    return {wave_.at(g_theta) + spec_.decoder_at(), wave_.width(g_theta)};
-  }
 
   CudaWave<T>& wave_;
   backend::GeneratorSpec spec_;
   int rows_, groups_, latent_, weights_;  ///< support rows, N, L, P
   SharedNetwork<T> encoder_, decoder_;
   std::optional<Relation<T>> relation_;
+  /// Numbers of the matrices in a gradient; the decoder's are the last ones.
+  struct {
+    std::size_t encoder = 0, half[2] = {}, last = 0, decoder = 0, end = 0;
+  } matrices_;
+  std::vector<Block> gradients_;
   DeviceMemory<std::int32_t> members_;  ///< [tasks, groups]
   DeviceMemory<T> offset_;
   DeviceMemory<T> dropped_, joined_, g_codes_;

@@ -130,15 +130,23 @@ void CudaReduction<T>::take(Partial& partial, CudaWave<T>& wave,
   std::int32_t* const flags = flags_.data() + first;
   mark_diverged(flags, wave.data(loss), wave.extent(loss), stream.get());
   for (const backend::Block block : gradients) {
-    mark_diverged(flags, wave.data(block), wave.extent(block), stream.get());
+    if (const FactoredGradient<T>* factored = wave.find_factored(block)) {
+      factored->mark_diverged(flags, wave.count(), stream);
+    } else {
+      mark_diverged(flags, wave.data(block), wave.extent(block), stream.get());
+    }
   }
   if (partial.step == steps_) stream.wait_for(*partial.added);  // its memory is free again
   std::size_t offset = 0;
   for (std::size_t g = 0; g < gradients.size(); ++g) {
     const Extent extent = wave.extent(gradients[g]);
     check_sizes(static_cast<std::size_t>(extent.width), widths_[g]);
-    sum_runs<T>(partial.sums.data() + offset, width_, wave.data(gradients[g]), flags, extent,
-                stream.get());
+    T* const sums = partial.sums.data() + offset;
+    if (const FactoredGradient<T>* factored = wave.find_factored(gradients[g])) {
+      factored->sum_runs(sums, width_, flags, wave.count(), stream);
+    } else {
+      sum_runs<T>(sums, width_, wave.data(gradients[g]), flags, extent, stream.get());
+    }
     offset += widths_[g];
   }
   count_runs(partial.counts.data(), wave.data(loss), flags, wave.count(), stream.get());

@@ -268,7 +268,7 @@ void CudaWave<T>::do_load(const TaskBatch& batch, int first, int count,
   };
   support_n_ = own(batch.support_n);
   query_n_ = own(batch.query_n);
-  ++loads_;
+  begin_tasks();
   if (!batch.support_label.empty()) {
     const auto begin =
         batch.support_label.begin() + static_cast<std::ptrdiff_t>(first) * shape.support;
@@ -311,6 +311,27 @@ backend::Block CudaWave<T>::block(std::size_t width) {
 }
 
 template <class T>
+backend::Block CudaWave<T>::factored_block(std::unique_ptr<FactoredGradient<T>> gradient) {
+  const std::size_t width = gradient->width();
+  blocks_.push_back({{}, width, false, std::move(gradient)});
+  return {static_cast<int>(blocks_.size()) - 1};
+}
+
+template <class T>
+FactoredGradient<T>& CudaWave<T>::factored(Block block) const {
+  FactoredGradient<T>* const found = find_factored(block);
+  if (!found) throw std::logic_error("a block that is not Generator::gradients()'s");
+  return *found;
+}
+
+template <class T>
+const typename CudaWave<T>::Storage& CudaWave<T>::with_values(Block block) const {
+  const Storage& found = storage(block);
+  if (found.factored) throw std::logic_error("a gradient that is kept as factors has no values");
+  return found;
+}
+
+template <class T>
 void CudaWave<T>::check_width(Block block, std::size_t width) const {
   if (this->width(block) != width) {
     throw std::logic_error(fmt::format("blocks of width {} and {}", this->width(block), width));
@@ -342,7 +363,14 @@ void CudaWave<T>::download(Block src, std::span<double> values) const {
         fmt::format("{} numbers asked for of a block of {}", values.size(), elements(src)));
   }
   staging_.resize(values.size());
-  stream_.to_host(staging_.data(), data(src), staging_.size());
+  if (const FactoredGradient<T>* gradient = find_factored(src)) {
+    const std::size_t n = width(src);
+    gradient->visit(count_, stream_, [&](int first, int count, const T* g) {
+      stream_.to_host(staging_.data() + count_of(first) * n, g, count_of(count) * n);
+    });
+  } else {
+    stream_.to_host(staging_.data(), data(src), staging_.size());
+  }
   std::ranges::transform(staging_, values.begin(), [](T x) { return static_cast<double>(x); });
 }
 
@@ -356,6 +384,10 @@ void CudaWave<T>::broadcast(Block dst, const backend::SharedVector& src) {
 
 template <class T>
 void CudaWave<T>::fill(Block dst, double value) {
+  if (FactoredGradient<T>* gradient = find_factored(dst)) {
+    if (value != 0.0) throw std::logic_error("a gradient that is kept as factors begins with zero");
+    return gradient->clear(stream_);
+  }
   cuda::fill(at(dst), static_cast<T>(value), elements(dst), stream_.get());
 }
 
@@ -380,6 +412,14 @@ void CudaWave<T>::multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t n = width(y);
   if (width(x1) % n != 0) {
     throw std::logic_error(fmt::format("{} does not divide the width {}", n, width(x1)));
+  }
+  if (const FactoredGradient<T>* gradient = x1.id == x2.id ? find_factored(x1) : nullptr) {
+    T* const to = at(y);
+    return gradient->visit(count_, stream_, [&](int first, int count, const T* g) {
+      cuda::multiply_fold<T>(to + count_of(first) * n, static_cast<T>(a), g, g,
+                             {count, static_cast<int>(width(x1))}, static_cast<int>(n),
+                             stream_.get());
+    });
   }
   cuda::multiply_fold<T>(at(y), static_cast<T>(a), data(x1), at(x2, width(x1)), extent(x1),
                          static_cast<int>(n), stream_.get());

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda_vector.h"
+#include "backend/cuda/factored_gradient.h"
 #include "backend/cuda/graph.h"
 #include "backend/cuda/layer_operations.h"
 #include "backend/cuda/memory.h"
@@ -101,14 +102,21 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     follow_shared();
     return on_device<T>(v).data();
   }
-  const T* data(Block block) const { return storage(block).values.data(); }
+  const T* data(Block block) const { return with_values(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
   std::size_t width(Block block) const { return storage(block).width; }
   /// To be written, or to be read without asking whether tasks share it.
   T* at(Block block) {
+    with_values(block);
     storage(block).is_shared = false;
     return storage(block).values.data();
   }
+  /// A block for a gradient that is kept as factors. It takes fill with zero, multiply_fold with
+  /// itself, downloads and the reduction.
+  Block factored_block(std::unique_ptr<FactoredGradient<T>> gradient);
+  /// Null for other blocks.
+  FactoredGradient<T>* find_factored(Block block) const { return storage(block).factored.get(); }
+  FactoredGradient<T>& factored(Block block) const;
   /// Throws where the block has another width.
   void check_width(Block block, std::size_t width) const;
   /// The same, checked.
@@ -152,6 +160,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     DeviceMemory<T> values;
     std::size_t width = 0;
     bool is_shared = false;  ///< all tasks have the same values: broadcast, and not written since
+    std::unique_ptr<FactoredGradient<T>> factored = {};  ///< in place of values
   };
   /// One set's rows: features, and targets as the loss takes them.
   struct Rows {
@@ -186,10 +195,19 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     Event fetched;
   };
 
+  /// Other tasks are there now; what was kept of those before is no longer theirs.
+  void begin_tasks() {
+    ++loads_;
+    for (Storage& block : blocks_) {
+      if (block.factored) block.factored->lose();
+    }
+  }
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
   const Storage& storage(Block block) const {
     return blocks_.at(static_cast<std::size_t>(block.id));
   }
+  /// Throws std::logic_error for a block of factors.
+  const Storage& with_values(Block block) const;
   std::size_t elements(Block block) const {
     return static_cast<std::size_t>(count_) * width(block);
   }

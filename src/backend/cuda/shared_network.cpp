@@ -1,5 +1,6 @@
 #include "backend/cuda/shared_network.h"
 
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -144,42 +145,49 @@ void SharedNetwork<T>::backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t
   }
 }
 
-/// g^T x of each task's rows; of the tangent g.dot^T x + g^T x.dot. The bias's is the first's sum.
 template <class T>
-void SharedNetwork<T>::add(const Stage& s, TaskTensor<T> to, T a, bool tangent, int tasks,
-                           cudaStream_t stream) const {
-  if (tasks == 0) return;
-  const std::size_t rows = rows_ / count_of(tasks);
-  const std::size_t of_x = rows * count_of(s.in), of_g = rows * count_of(s.out);
-  Product<T> p;
-  p.m = s.out;
-  p.n = s.in;
-  p.k = static_cast<int>(rows);
-  p.batch = tasks;
-  p.first = {transposed(tangent ? s.g.dot : s.g.value, s.out, of_g), matrix(s.x.value, s.in, of_x)};
-  if (tangent) p.second = {transposed(s.g.value, s.out, of_g), matrix(s.x.dot, s.in, of_x)};
-  p.c = to.data + s.weight;
-  p.c_row = count_of(s.in);
-  p.c_batch = to.stride;
-  p.row_sums = s.has_bias ? to.data + s.bias : nullptr;
-  p.alpha = a;
-  p.accumulate = true;
-  multiply_matrices(p, stream);
+std::size_t SharedNetwork<T>::add_matrices(FactoredGradient<T>& gradient, std::size_t offset,
+                                           int rows) const {
+  std::optional<std::size_t> first;
+  for (const Stage& s : stages_) {
+    if (!s.linear) continue;
+    typename FactoredGradient<T>::Matrix matrix;
+    matrix.rows = rows;
+    matrix.out = s.out;
+    matrix.in = s.in;
+    matrix.weight = offset + s.weight;
+    matrix.row = count_of(s.in);
+    if (s.has_bias) matrix.bias = offset + s.bias;
+    const std::size_t number = gradient.add_matrix(matrix);
+    if (!first) first = number;
+  }
+  return first.value_or(0);
 }
 
 template <class T>
-void SharedNetwork<T>::add_gradient(TaskTensor<T> to, int tasks, cudaStream_t stream) const {
-  for (const Stage& s : stages_) {
-    if (s.linear) add(s, to, T(1), false, tasks, stream);
-  }
+void SharedNetwork<T>::add_gradient(FactoredGradient<T>& gradient, std::size_t first, int tasks,
+                                    const Stream& stream) const {
+  each_linear(first, [&](const Stage& s, std::size_t number) {
+    gradient.add(number, {s.g.value, s.x.value, true}, tasks, stream);
+  });
 }
 
 template <class T>
-void SharedNetwork<T>::add_gradient_tangent(TaskTensor<T> to, T a, int tasks,
-                                            cudaStream_t stream) const {
-  for (const Stage& s : stages_) {
-    if (s.linear) add(s, to, a, true, tasks, stream);
-  }
+void SharedNetwork<T>::add_gradient_copy(FactoredGradient<T>& gradient, std::size_t first,
+                                         int tasks, const Stream& stream) const {
+  each_linear(first, [&](const Stage& s, std::size_t number) {
+    gradient.add_copy(number, {s.g.value, s.x.value, true}, T(1), tasks, stream);
+  });
+}
+
+/// g.dot^T x + g^T x.dot; the bias's is the sum of g.dot alone.
+template <class T>
+void SharedNetwork<T>::add_gradient_tangent(FactoredGradient<T>& gradient, std::size_t first, T a,
+                                            int tasks, const Stream& stream) const {
+  each_linear(first, [&](const Stage& s, std::size_t number) {
+    gradient.add_copy(number, {s.g.dot, s.x.value, true}, a, tasks, stream);
+    gradient.add_copy(number, {s.g.value, s.x.dot, false}, a, tasks, stream);
+  });
 }
 
 template class SharedNetwork<float>;

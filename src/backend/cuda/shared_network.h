@@ -1,10 +1,11 @@
 // A perceptron that all tasks share, on rows of features of many tasks: every layer is one product
-// over all rows, and gradients of its weights are taken task by task.
+// over all rows. Gradients of its weights are kept as factors (factored_gradient.h).
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "backend/cuda/factored_gradient.h"
 #include "backend/cuda/memory.h"
 #include "kernels/activation.h"
 #include "kernels/extent.h"
@@ -31,11 +32,19 @@ class SharedNetwork {
   /// From the outputs' gradient to that of the inputs, g_x, where it is wanted (not null). Where
   /// dots are given, theirs too, along the last tangent. g must stay for add_gradient.
   void backward(Tangent<const T> g, Tangent<T> g_x, cudaStream_t stream);
-  /// Task t's vector at to.data + t * to.stride, in flat order, += the last backward's gradient of
-  /// the weights ...
-  void add_gradient(TaskTensor<T> to, int tasks, cudaStream_t stream) const;
-  /// ... or a times its tangent.
-  void add_gradient_tangent(TaskTensor<T> to, T a, int tasks, cudaStream_t stream) const;
+  /// Adds the linear layers' matrices, in their order, to a gradient whose vector has the weights
+  /// from `offset` on; `rows`: of each task. Gives the first one's number.
+  std::size_t add_matrices(FactoredGradient<T>& gradient, std::size_t offset, int rows) const;
+  /// gradient += that of the weights by the last backward; first: what add_matrices gave. The
+  /// factors are not copied: they last until the next forward.
+  void add_gradient(FactoredGradient<T>& gradient, std::size_t first, int tasks,
+                    const Stream& stream) const;
+  /// The same with copies of the factors.
+  void add_gradient_copy(FactoredGradient<T>& gradient, std::size_t first, int tasks,
+                         const Stream& stream) const;
+  /// gradient += a times its tangent, with copies.
+  void add_gradient_tangent(FactoredGradient<T>& gradient, std::size_t first, T a, int tasks,
+                            const Stream& stream) const;
 
  private:
   struct Stage {
@@ -49,9 +58,13 @@ class SharedNetwork {
     Tangent<const T> x, g;         ///< of the last passes
   };
   std::size_t elements(int width) const { return rows_ * static_cast<std::size_t>(width); }
-  void add(const Stage& stage, TaskTensor<T> to, T a, bool tangent, int tasks,
-           cudaStream_t stream) const;
-
+  /// Calls see(stage, number) for the linear ones, with their numbers in a gradient.
+  template <class See>
+  void each_linear(std::size_t first, const See& see) const {
+    for (const Stage& s : stages_) {
+      if (s.linear) see(s, first++);
+    }
+  }
   std::shared_ptr<const Network> network_;
   std::vector<Stage> stages_;
   std::size_t most_rows_, rows_ = 0;
