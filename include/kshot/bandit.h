@@ -34,15 +34,15 @@ class Environment {
   virtual ~Environment() = default;
   /// One line for tables and logs.
   virtual std::string name() const = 0;
-  virtual int context_size() const = 0;
-  virtual int arms() const = 0;
+  virtual int context_size() const = 0;  ///< numbers of a context
+  virtual int arms() const = 0;          ///< number of arms
   /// Writes round `step` of a trial. It must follow from (seed, trial, step) alone, so that every
   /// agent sees the same contexts and rewards.
   virtual void round(std::uint64_t seed, int trial, std::uint64_t step,
                      const Round& round) const = 0;
 };
 
-/// What an agent learns before the first round.
+/// What an agent is told before the first round.
 struct Problem {
   int trials = 0;
   int context_size = 0;
@@ -69,6 +69,7 @@ struct Rounds {
     return static_cast<std::size_t>(trial) * static_cast<std::size_t>(count) +
            static_cast<std::size_t>(round);
   }
+  /// The context of one round of one trial, [context_size].
   std::span<const float> context(int trial, int round) const {
     const auto size = static_cast<std::size_t>(context_size);
     return contexts.subspan(index(trial, round) * size, size);
@@ -79,28 +80,30 @@ struct Rounds {
 class Agent {
  public:
   virtual ~Agent() = default;
+  /// One line for tables and logs.
   virtual std::string name() const = 0;
-  /// Forgets everything.
+  /// Starts anew: forgets everything that was observed.
   virtual void begin(const Problem& problem) = 0;
   /// How many rounds, from `step` on, the agent decides with what it knows now. Their contexts then
   /// come in one call. Contexts do not depend on choices, so this changes how often an agent learns
   /// and nothing else.
   virtual int rounds_ahead(std::uint64_t /*step*/) const { return 1; }
-  /// How often every arm is pulled in turn before the agent chooses.
+  /// How often every arm is pulled in turn before the agent makes its first choice.
   virtual int initial_pulls() const { return 0; }
   /// Writes an arm for every round, [trials, count].
   virtual void choose(const Rounds& rounds, std::span<int> arms) = 0;
   /// The rewards of the arms that were pulled, [trials, count].
   virtual void observe(const Rounds& rounds, std::span<const int> arms,
                        std::span<const double> rewards) = 0;
-  /// How many decisions were no choice of the agent's own, since `begin`. `play` adds up those of
-  /// all processes.
+  /// Number of decisions since `begin` that were not the agent's own choice, because its
+  /// computation failed. `play` adds up those of all processes.
   virtual std::uint64_t failures() const { return 0; }
-  /// What a reader of the result should know, in one line; empty: nothing. `failures`: of all
-  /// trials.
+  /// A remark for the readers of the result, in one line. Empty: none. `failures` is the number of
+  /// all trials.
   virtual std::string remark(std::uint64_t /*failures*/) const { return {}; }
 };
 
+/// Options of play.
 struct PlayOptions {
   int trials = 50;
   std::uint64_t steps = 2000;
@@ -115,7 +118,8 @@ struct PlayOptions {
   std::shared_ptr<Communicator> ranks = {};
 };
 
-/// Regret of a round: the largest mean of an arm less the mean of the arm that was pulled.
+/// The regret of an agent. The regret of a round is the largest mean of an arm less the mean of the
+/// arm that was pulled.
 struct Result {
   std::string environment, agent;
   int initial_pulls = 0;
@@ -129,7 +133,8 @@ struct Result {
   std::string remark;    ///< Agent::remark at the end
 };
 
-/// Throws Error for numbers out of range and for an agent that chooses an arm that is not there.
+/// Plays all trials of an environment with an agent. Throws Error for numbers out of range and for
+/// an agent that chooses an arm that does not exist.
 Result play(const Environment& environment, Agent& agent, const PlayOptions& options);
 
 // ---- environments ----
@@ -139,6 +144,7 @@ struct WheelOptions {
   double delta = 0.5;       ///< radius of the inner region, in (0, 1)
   double noise_std = 0.01;  ///< of every reward
 };
+/// A wheel bandit.
 std::unique_ptr<Environment> make_wheel(const WheelOptions& options);
 
 /// Rows of a labelled table, drawn without replacement as long as there are enough of them.
@@ -152,11 +158,12 @@ struct TableOptions {
   int context_size = 0;
   bool mushroom = false;
 };
+/// A bandit from a table. Throws Error for sizes that do not fit.
 std::unique_ptr<Environment> make_table(TableOptions options);
 
 // ---- agents ----
 
-/// Every arm equally likely.
+/// An agent that chooses every arm with the same probability.
 std::unique_ptr<Agent> make_uniform();
 
 /// Bayesian linear regression per arm on [context, 1] with a normal-inverse-gamma prior, Thompson
@@ -167,6 +174,7 @@ struct LinearThompsonOptions {
   double lambda = 0.25;      ///< precision of the prior over weights, in units of the noise
   int initial_pulls = 2;
 };
+/// An agent with these options.
 std::unique_ptr<Agent> make_linear_thompson(const LinearThompsonOptions& options);
 
 /// Ridge regression per arm on [context, 1]; the best arm, or with probability `epsilon` any arm.
@@ -175,6 +183,7 @@ struct EpsilonGreedyOptions {
   double lambda = 0.25;
   int initial_pulls = 2;
 };
+/// An agent with these options.
 std::unique_ptr<Agent> make_epsilon_greedy(const EpsilonGreedyOptions& options);
 
 /// NeuralLinear of Riquelme et al. (2018): a ReLU perceptron with one output per arm, trained by
@@ -190,6 +199,7 @@ struct NeuralLinearOptions {
   double learning_rate = 0.01;  ///< RMSProp
   int initial_pulls = 2;
 };
+/// An agent with these options.
 std::unique_ptr<Agent> make_neural_linear(const NeuralLinearOptions& options);
 
 /// A training run as an agent: it adapts to the rows (context, arm, reward) that it has seen, for
@@ -202,8 +212,8 @@ std::unique_ptr<Agent> make_neural_linear(const NeuralLinearOptions& options);
 /// per decision as far as 32 draws per adaptation go round (abml, hvi, leo), or one draw from the
 /// joint Gaussian over the arms (alpaca, dkt). Else it is the arm of the largest prediction.
 struct RunAgentOptions {
-  std::filesystem::path run =
-      {};                 ///< run folder (its best checkpoint, else the last) or checkpoint
+  /// Run folder (its best checkpoint, else the last) or checkpoint.
+  std::filesystem::path run = {};
   std::string name = {};  ///< empty: the algorithm's
   bool greedy = false;    ///< the largest mean prediction instead of Thompson sampling
   int rounds = 20;        ///< rounds between two adaptations, at first ...
@@ -215,6 +225,7 @@ struct RunAgentOptions {
   std::string device = "auto";
   std::vector<std::string> overrides = {};  ///< of the run's configuration: "evaluate.steps=10"
 };
+/// An agent with these options. Throws Error where the run cannot be read.
 std::unique_ptr<Agent> make_run_agent(const RunAgentOptions& options);
 
 }  // namespace kshot::bandit

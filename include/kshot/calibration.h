@@ -57,8 +57,8 @@ struct RunCalibration {
 
   /// "temperature 1.43" or "variance factor 2.1".
   std::string describe() const;
-  std::string to_json() const;
-  /// The inverse. Throws Error naming `origin`.
+  std::string to_json() const;  ///< the text of calibration.json
+  /// Reads what to_json wrote. Throws Error naming `origin`.
   static RunCalibration from_json(const std::string& text, const std::string& origin);
   /// The calibration beside a checkpoint file. Throws Error, which names the file and says what to
   /// do, where there is none, and where it belongs to another checkpoint.

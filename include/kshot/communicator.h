@@ -18,17 +18,17 @@ namespace kshot {
 /// time limit, so that no rank waits for one that is gone. Not thread-safe.
 class Communicator {
  public:
-  using Bytes = std::vector<std::byte>;
+  using Bytes = std::vector<std::byte>;  ///< what one rank sends or gets
 
   virtual ~Communicator() = default;
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
-  int rank() const { return rank_; }
-  int size() const { return size_; }
-  /// Number of this rank among those on the same machine, and how many these are.
-  int local_rank() const { return local_rank_; }
-  int local_size() const { return local_size_; }
+  int rank() const { return rank_; }  ///< number of this rank
+  int size() const { return size_; }  ///< number of ranks
+  /// The same among the ranks on this machine.
+  int local_rank() const { return local_rank_; }  ///< number of this rank
+  int local_size() const { return local_size_; }  ///< number of ranks
   /// "Open MPI v4.1.4, 4 ranks".
   virtual std::string describe() const = 0;
 
@@ -62,22 +62,22 @@ class Communicator {
   /// The flags that any rank has sent with an exchange so far. All ranks see the same between the
   /// same two exchanges.
   std::uint32_t flags() const { return flags_; }
-  void clear_flags() { flags_ = 0; }
+  void clear_flags() { flags_ = 0; }  ///< forgets the flags that were sent so far
 
  protected:
   Communicator(int rank, int size, int local_rank, int local_size)
-      : rank_(rank), size_(size), local_rank_(local_rank), local_size_(local_size) {}
+      : rank_(rank), size_(size), local_rank_(local_rank), local_size_(local_size) {}  ///< numbers
 
-  // The transport. `all` has the ranks' bytes one after another. Each returns when this rank's part
-  // is done, and does not return where a rank does not come in time.
+  // The transport. Each returns when this rank's part is done, and not where a rank comes too late.
+  /// Every rank sends the same number of bytes. `all` gets the bytes of all, one after another.
   virtual void gather_equal(std::span<const std::byte> mine, std::span<std::byte> all,
                             const char* what) = 0;
-  /// sizes: of each rank.
+  /// Rank r sends sizes[r] bytes. `all` gets the bytes of all ranks, one after another.
   virtual void gather_varied(std::span<const std::byte> mine, std::span<const std::size_t> sizes,
                              std::span<std::byte> all, const char* what) = 0;
   virtual void scatter_varied(std::span<const std::byte> to, std::span<const std::size_t> to_sizes,
                               std::span<std::byte> from, std::span<const std::size_t> from_sizes,
-                              const char* what) = 0;
+                              const char* what) = 0;  ///< to_sizes[r] bytes go to rank r
 
  private:
   /// The first half of every exchange: sizes, failures and flags of all ranks.
@@ -91,13 +91,13 @@ class Communicator {
   std::uint32_t raised_ = 0, flags_ = 0;
 };
 
-/// The ranks that this process was started as one of, by mpirun or srun; null where it was started
-/// alone. Where MPI is initialised already (mpi4py), all processes of its world. Throws Error where
-/// a launcher started several processes and this build has no MPI, or MPI does not see the others.
-/// KSHOT_RANKS=off in the environment: always null, so that each process works for itself.
+/// The ranks that mpirun or srun started with this process. Null where it runs alone. Where
+/// MPI is initialised already (mpi4py), all processes of its world. Throws Error where a launcher
+/// started several processes and this build has no MPI, or MPI does not see the others. With
+/// KSHOT_RANKS=off in the environment always null, so that each process works for itself.
 std::shared_ptr<Communicator> launched_ranks();
 
-/// What MPI this build has: "Open MPI v4.1.4"; empty for none.
+/// The MPI library of this build: "Open MPI v4.1.4"; empty for none.
 std::string mpi_library();
 
 }  // namespace kshot

@@ -9,10 +9,10 @@ struct CountRange {
   int least = 0, most = 0;
 
   constexpr CountRange() = default;
-  constexpr CountRange(int number) : least(number), most(number) {}
-  constexpr CountRange(int low, int high) : least(low), most(high) {}
+  constexpr CountRange(int number) : least(number), most(number) {}    ///< one number
+  constexpr CountRange(int low, int high) : least(low), most(high) {}  ///< a range
 
-  constexpr bool fixed() const { return least == most; }
+  constexpr bool fixed() const { return least == most; }  ///< whether it holds one number
   bool operator==(const CountRange&) const = default;
 };
 

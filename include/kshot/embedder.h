@@ -1,5 +1,5 @@
-// Embeddings: what the last linear layer of a trained network sees, as features for whoever learns
-// on features (LEO, a linear head).
+// Embeddings: the inputs of a trained network's last linear layer, as features that LEO or a linear
+// head can be trained on.
 //
 //   kshot::Embedder embedder("runs/omniglot-classifier");
 //   kshot::embed_file(embedder, "omniglot.kshot", "omniglot-features.kshot");
@@ -19,6 +19,7 @@
 
 namespace kshot {
 
+/// Options of an Embedder.
 struct EmbedderOptions {
   std::string device = "auto";
   int threads = 0;
@@ -28,9 +29,10 @@ struct EmbedderOptions {
   bool allow_changed_data = false;
 };
 
-/// The features of an example depend on the run and on that example alone, never on the examples
-/// beside it: norm layers take the statistics of a reference set, `reference_rows` examples of the
-/// run's own training classes, drawn once by the run's seed.
+/// Computes features with the network of a run. The features of an example depend on the run and on
+/// that example alone, never on the examples beside it: norm layers take the statistics of a
+/// reference set, `reference_rows` examples of the run's own training classes, drawn once by the
+/// run's seed.
 class Embedder {
  public:
   static constexpr int reference_rows = 512;  ///< at most; fewer where images are large
@@ -44,14 +46,15 @@ class Embedder {
   Embedder(Embedder&&) noexcept;
   Embedder& operator=(Embedder&&) noexcept;
 
-  const Config& config() const;
+  const Config& config() const;  ///< of the checkpoint, with the overrides
   /// The run's network up to its last linear layer; its outputs are the features.
   const Network& network() const;
-  /// How raw inputs became the network's (JSON of io::Preprocessing), where the training data
-  /// carried that; else empty.
+  /// How raw inputs became the network's inputs: the JSON of io::Preprocessing. Empty where the
+  /// training data do not say.
   const std::string& preprocessing() const;
+  /// What computes, in words: "cpu (...)".
   std::string device() const;
-  /// Where features come from, in words, for the record.
+  /// Run and layer that the features come from, in words, for the data file.
   std::string describe() const;
 
   /// x [rows, inputs] row-major (NCHW for images), in the units the network was trained on;
@@ -66,9 +69,10 @@ class Embedder {
   std::unique_ptr<State> state_;
 };
 
+/// What embed_file wrote.
 struct EmbeddedFile {
-  std::uint64_t rows = 0;
-  int features = 0;
+  std::uint64_t rows = 0;                    ///< examples
+  int features = 0;                          ///< of each example
   std::vector<std::filesystem::path> files;  ///< what was written
 };
 

@@ -1,5 +1,5 @@
 // Episodes: the few-shot tasks that training and evaluation draw. A task (episode) has a support
-// set, which the inner loop adapts to, and a query set, which judges the adapted weights.
+// set, which the method adapts to, and a query set, which the adapted network is tested on.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,7 @@ enum class TargetKind {
 
 /// The part of the data a task is drawn from.
 enum class Split { train, validation, test };
-const char* split_name(Split split);
+const char* split_name(Split split);  ///< "train", "validation" or "test"
 
 /// What every task of a source looks like. `support` and `query` are the largest numbers of rows; a
 /// task may use fewer.
@@ -34,19 +34,19 @@ struct TaskShape {
   bool ways_vary = false;  ///< labels: `outputs` is the largest number of classes of a task
 };
 
-/// Which task. The same id is the same task, on any thread, in any order.
+/// Names one task. The same id stands for the same task, on any thread and in any order.
 struct TaskId {
   std::uint64_t seed = 0;
   Split split = Split::train;
   std::uint64_t step = 0;  ///< meta-step (0 for evaluation episodes)
   std::uint32_t task = 0;  ///< index within the meta-batch, or episode number
-  /// Split::train of a source with a finite number of training tasks: which of them; -1: the
-  /// source draws one.
+  /// Number of the training task, for Split::train of a source with a finite number of training
+  /// tasks. -1: the source draws one of them.
   std::int64_t member = -1;
 };
 
-/// Where one task is written to: row-major, rows beyond support_n / query_n are left as they are
-/// and never read. Exactly one of (values, labels) is used, by TaskShape::target.
+/// Where one task is written to. Arrays are row-major. Rows beyond support_n and query_n are never
+/// read. Either the values or the labels are used, as TaskShape::target says.
 struct TaskSlot {
   std::span<float> support_x;             ///< [support, input.size()], NCHW per example
   std::span<float> query_x;               ///< [query, input.size()]
@@ -59,7 +59,7 @@ struct TaskSlot {
   std::int32_t* ways = nullptr;  ///< TaskShape::ways_vary: classes; preset to TaskShape::outputs
 };
 
-/// What the library's own sources tell a backend that can draw their tasks by itself
+/// How one of the library's own sources draws its tasks, for a backend that can draw them itself
 /// (src/base/episode_recipe.h).
 struct EpisodeRecipe;
 
@@ -71,21 +71,21 @@ struct EpisodeRecipe;
 class EpisodeSource {
  public:
   virtual ~EpisodeSource() = default;
-  virtual TaskShape shape() const = 0;
-  virtual void fill(const TaskId& id, const TaskSlot& slot) const = 0;
+  virtual TaskShape shape() const = 0;  ///< what every task looks like
+  virtual void fill(const TaskId& id, const TaskSlot& slot) const = 0;  ///< writes the task `id`
   /// One line for logs and reports.
   virtual std::string describe() const = 0;
-  /// Number of distinct training tasks where it is finite and known, else 0.
+  /// Number of distinct training tasks. 0: it is not finite, or not known.
   virtual std::uint64_t training_tasks() const { return 0; }
-  /// Mean number of rows of a training task's own set, where a step's support rows are drawn from
-  /// it; 0: the support rows are the set.
+  /// Mean number of rows of a training task's own set, where each step draws its support rows from
+  /// that set. 0: the support rows are the whole set.
   virtual double training_rows() const { return 0.0; }
-  /// False where there are no episodes of a split to draw.
+  /// False for a split that has no episodes to draw.
   virtual bool has(Split /*split*/) const { return true; }
-  /// How raw inputs became features, for whoever adapts a checkpoint to new data: the JSON of
-  /// io::Preprocessing, or empty.
+  /// How raw inputs became features: the JSON of io::Preprocessing, or empty. Checkpoints keep it,
+  /// so that `kshot adapt` can prepare new data in the same way.
   virtual std::string preprocessing() const { return {}; }
-  /// Null: tasks come from `fill` alone. Else it gives the same tasks, bit for bit.
+  /// How a backend can draw the same tasks itself, bit for bit. Null: tasks come from `fill` alone.
   virtual const EpisodeRecipe* recipe() const { return nullptr; }
 };
 
@@ -93,17 +93,17 @@ class EpisodeSource {
 class TaskBatch {
  public:
   TaskBatch() = default;
-  TaskBatch(const TaskShape& shape, int tasks, bool double_precision = false);
+  TaskBatch(const TaskShape& shape, int tasks, bool double_precision = false);  ///< room for tasks
 
-  const TaskShape& shape() const { return shape_; }
-  int tasks() const { return tasks_; }
-  bool is_double() const { return double_; }
+  const TaskShape& shape() const { return shape_; }  ///< of every task
+  int tasks() const { return tasks_; }               ///< T
+  bool is_double() const { return double_; }         ///< whether the arrays that end in 64 are used
 
   /// Float batches only: task t as a slot to be filled.
   TaskSlot slot(int t);
   /// Draws tasks [first, first + count) of a step into slots [0, count).
   void draw(const EpisodeSource& source, TaskId id, std::uint32_t first, int count);
-  /// The same, slot i with member members[i] of the source's training tasks.
+  /// Draws the training tasks with these numbers: slot i has member members[i].
   void draw(const EpisodeSource& source, TaskId id, std::uint32_t first,
             std::span<const std::uint32_t> members);
 
@@ -136,11 +136,11 @@ struct SinusoidOptions {
   double amplitude_low = 0.1, amplitude_high = 5.0;
   double phase_low = 0.0, phase_high = 3.14159265358979323846;
   double x_low = -5.0, x_high = 5.0;
-  double noise_std = 0.0;  ///< added to the targets
+  double noise_std = 0.0;  ///< standard deviation of the Gaussian noise of the targets
   /// This share of the tasks are lines instead, slope and intercept uniform in +- line_limit (Finn
   /// et al. 2018; Rusu et al. 2019, 4.1: one half, 3).
   double line_share = 0.0, line_limit = 3.0;
 };
-std::unique_ptr<EpisodeSource> make_sinusoid(const SinusoidOptions& options);
+std::unique_ptr<EpisodeSource> make_sinusoid(const SinusoidOptions& options);  ///< throws Error
 
 }  // namespace kshot

@@ -11,10 +11,10 @@ namespace kshot {
 /// Bad input or an environment that cannot do what was asked (file, configuration, shape, device).
 class Error : public std::runtime_error {
  public:
-  explicit Error(const std::string& message) : std::runtime_error(message) {}
+  explicit Error(const std::string& message) : std::runtime_error(message) {}  ///< of one line
 };
 
-/// A backend was asked for that this build or this machine does not have. Never a silent fallback.
+/// This build or machine does not have the backend that was asked for. No other takes its place.
 class DeviceError : public Error {
  public:
   using Error::Error;

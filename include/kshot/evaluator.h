@@ -90,7 +90,7 @@ struct EpisodeScores {
   std::vector<std::vector<double>> coverage;
 };
 
-/// One way to predict, judged on all episodes. What does not apply is absent.
+/// The scores of one way to predict, over all episodes. Scores that do not apply are absent.
 struct Score {
   std::string name;                          ///< "maml", "nearest centroid"
   int inner_steps = -1;                      ///< -1: a baseline
@@ -102,7 +102,7 @@ struct Score {
   std::optional<Statistic> mse;  ///< regression: mean over rows and outputs
   /// Regression: coefficient of determination of an episode's queries, about their own mean.
   std::optional<Statistic> r2;
-  std::optional<Statistic> nll;  ///< nats a row
+  std::optional<Statistic> nll;  ///< nats per row
   std::vector<CoverageScore> coverage;
   /// Classification: entropy of the predicted probabilities, and the part of it that stems from not
   /// knowing the weights (mutual information; posterior samples alone have it). Nats.
@@ -120,14 +120,14 @@ struct Score {
   EpisodeScores per_episode;  ///< of the episodes in Evaluation::scored
 };
 
-/// What became of a threshold of RunCalibration on the evaluated episodes.
+/// The risk that a threshold of RunCalibration had on the evaluated episodes.
 struct RiskScore {
-  double bound = 0.05;               ///< of the risk
+  double bound = 0.05;               ///< which the risk should not exceed
   std::optional<double> threshold;   ///< absent: none keeps the bound
   IntervalScore answered, observed;  ///< share of rows answered; share of wrong ones among these
 };
 
-/// What became of the prediction sets (labels) or intervals (values) of a level.
+/// The coverage and size of prediction sets (labels) or intervals (values) on these episodes.
 struct SetScore {
   double level = 0.9;
   double quantile = 0.0;   ///< of the conformal score; infinity: too few episodes for the level
@@ -140,7 +140,7 @@ struct LeftOut {
   std::string name;
   std::string reason;  ///< the first such episode and why, in words
 };
-
+/// The result of an evaluation, which evaluation.json holds.
 struct Evaluation {
   std::string algorithm;
   std::string checkpoint;  ///< file
@@ -176,16 +176,16 @@ struct Evaluation {
   std::vector<Score> steps;
   std::vector<Score> baselines;  ///< the same episodes
   std::vector<LeftOut> left_out;
-
+  /// The score after the last inner step, calibrated where that was asked for.
   const Score& last() const { return steps.back(); }
   /// The levels of the bands whose coverage some score has; empty for classification.
   std::vector<double> coverage_levels() const;
   /// What the numbers hold for, in one line: episodes, split, ways, shots, inner steps, samples.
   std::string conditions() const;
-  /// As a table for people.
+  /// A table for people to read.
   std::string table() const;
-  std::string to_json() const;
-  /// The inverse (of the episodes' shape only what is written). Throws Error naming `origin`.
+  std::string to_json() const;  ///< the text of evaluation.json
+  /// Reads it. Of the episodes' shape only the written part is set. Throws Error naming `origin`.
   static Evaluation from_json(const std::string& text, const std::string& origin = "evaluation");
 };
 
@@ -197,20 +197,20 @@ struct ShotsEvaluation {
   /// A table for people to read. For each number of shots it has one row for the run, scored after
   /// its last inner step, and one row for each baseline.
   std::string table() const;
-  std::string to_json() const;
-  /// The inverse. Throws Error naming `origin`.
+  std::string to_json() const;  ///< the text of evaluation-shots.json
+  /// Reads it. Throws Error naming `origin`.
   static ShotsEvaluation from_json(const std::string& text,
                                    const std::string& origin = "evaluation");
 };
-
+/// Options of an Evaluator.
 struct EvaluatorOptions {
   std::string device = "auto";
-  int threads = 0;
+  int threads = 0;  ///< 0: all cores
   /// Changes to the checkpoint's configuration: "evaluate.steps=10", "data.shots=5".
   std::vector<std::string> overrides = {};
-  Split split = Split::test;
-  bool baselines = true;
-  bool progress = false;
+  Split split = Split::test;  ///< of the episodes
+  bool baselines = true;      ///< evaluate baselines on the same episodes
+  bool progress = false;      ///< a progress line on standard error
   /// Evaluate although the data file is not the one that the run was trained on.
   bool allow_changed_data = false;
   /// Score the calibrated predictions too. Throws Error where the checkpoint was not calibrated.
@@ -222,7 +222,7 @@ struct EvaluatorOptions {
   /// ranks get the same result.
   std::shared_ptr<Communicator> ranks = {};
 };
-
+/// Evaluates a run on episodes, and calibrates it. Not thread-safe.
 class Evaluator {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint. Episodes from the
@@ -235,8 +235,8 @@ class Evaluator {
   Evaluator(Evaluator&&) noexcept;
   Evaluator& operator=(Evaluator&&) noexcept;
 
-  const Config& config() const;
-  /// The same episodes and the same numbers every time, whatever the number of threads.
+  const Config& config() const;  ///< of the checkpoint, with the overrides
+  /// Evaluates. Episodes and numbers are the same every time, whatever the number of threads.
   Evaluation run();
   /// Fits a temperature or a variance factor to the episodes, and then, on as many others, the
   /// thresholds and quantiles of decisions; each threshold holds with this confidence, in (0, 1).

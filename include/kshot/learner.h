@@ -16,7 +16,7 @@
 #include "kshot/network.h"
 
 namespace kshot {
-
+/// Options of a Learner.
 struct LearnerOptions {
   std::string device = "auto";
   int threads = 0;
@@ -53,7 +53,7 @@ struct TaskRows {
   SupportRows support;
   std::span<const float> query_x;
 };
-
+/// What the adapted network says about query rows.
 struct Prediction {
   int rows = 0, outputs = 0, samples = 1, inner_steps = 0;
   bool classification = false;
@@ -65,8 +65,8 @@ struct Prediction {
   /// [rows, outputs]: probabilities (mean over samples; 0 for a class that no support row has), or
   /// the mean prediction.
   std::vector<double> mean;
-  /// [rows, outputs]: spread over posterior samples (of the probabilities, or of the prediction
-  /// without observation noise). Zero for one sample.
+  /// [rows, outputs]: standard deviation over posterior samples, of the probabilities, or of the
+  /// prediction without observation noise. Zero for one sample.
   std::vector<double> std;
   /// Observation noise, where loss.type = "gaussian_nll"; for a Bayesian model with loss.type =
   /// "mse" the noise that the squared error implies, as in an evaluation; else 0. Calibrated
@@ -82,8 +82,8 @@ struct Prediction {
   std::vector<AdaptedTensor> adapted;
 };
 
-/// A task that a Learner has adapted to. It keeps the task's support rows and what the adaptation
-/// left: weights, a posterior, or the fit of a closed-form head. The learner may be gone.
+/// A task that a Learner has adapted to. It keeps the task's support rows and the result of the
+/// adaptation: weights, a posterior, or the fit of a closed-form head. It may outlive the learner.
 class AdaptedTask {
  public:
   ~AdaptedTask();
@@ -108,14 +108,14 @@ class AdaptedTask {
 };
 
 /// Tasks that a Learner has adapted to, which may differ in size: an AdaptedTask for each, in fewer
-/// numbers. The learner may be gone.
+/// numbers. It may outlive the learner.
 class AdaptedTasks {
  public:
   ~AdaptedTasks();
   AdaptedTasks(AdaptedTasks&&) noexcept;
   AdaptedTasks& operator=(AdaptedTasks&&) noexcept;
 
-  std::size_t size() const;
+  std::size_t size() const;  ///< number of tasks
   /// Bytes of memory that the adapted state of one task takes. Each of its numbers takes 4 bytes, 8
   /// in double precision: the adapted weights (abml, hvi: twice; leo: of every sample), or the fit
   /// of a closed-form head (dkt: a matrix [n, n], where n is the largest number of support rows of
@@ -132,7 +132,7 @@ class AdaptedTasks {
   explicit AdaptedTasks(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
-
+/// A trained run for new tasks. Not thread-safe, also not beside the tasks that it has adapted.
 class Learner {
  public:
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint.
@@ -141,17 +141,17 @@ class Learner {
   Learner(Learner&&) noexcept;
   Learner& operator=(Learner&&) noexcept;
 
-  const Config& config() const;
-  const Network& network() const;
+  const Config& config() const;    ///< of the checkpoint, with the overrides
+  const Network& network() const;  ///< which the weights belong to
   /// The meta-learned parameters: "theta.layers.0.weight", "head.log_scale".
   std::vector<AdaptedTensor> parameters() const;
   /// Classes or target values of a task; 0 where a closed-form head takes any number of classes.
   int outputs() const;
-  /// How raw inputs became the network's (JSON), where the training data carried that; else empty.
+  /// How raw inputs became the network's inputs, as JSON. Empty where the training data do not say.
   const std::string& preprocessing() const;
   /// What the predictions are calibrated with, where LearnerOptions::calibrated is set.
   const std::optional<RunCalibration>& calibration() const;
-  std::string device() const;
+  std::string device() const;  ///< what computes, in words: "cpu (...)"
 
   /// Adapts to the support rows once, for any number of predictions. The rows are copied. Throws
   /// Error for rows that do not fit. A task that leaves the finite range is noticed by predict.

@@ -16,15 +16,17 @@
 
 namespace kshot {
 
+/// Options of a MetaGradient.
 struct MetaGradientOptions {
   std::string device = "auto";
   int threads = 0;  ///< 0: all cores
 };
 
+/// The meta-objective of some tasks and its derivatives.
 struct MetaGradientResult {
   double loss = 0.0;       ///< the meta-objective
   double task_loss = 0.0;  ///< its mean over tasks, without the terms outside that mean
-  std::size_t tasks = 0, diverged = 0;
+  std::size_t tasks = 0, diverged = 0;  ///< number of tasks, and of those that diverged
   /// The derivative of `loss` by each group of parameters, in the order of MetaGradient::groups().
   /// Tasks that diverged count as zero.
   std::vector<std::vector<double>> gradients;

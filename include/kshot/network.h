@@ -14,8 +14,8 @@ struct FeatureShape {
   int channels = 0;
   int height = 1;
   int width = 1;
-  bool spatial = false;
-  int size() const { return channels * height * width; }
+  bool spatial = false;                                   ///< an image, not a vector
+  int size() const { return channels * height * width; }  ///< number of values of one example
   bool operator==(const FeatureShape&) const = default;
 };
 
@@ -26,7 +26,7 @@ inline constexpr double leaky_slope = 0.01;
 /// Added to the (biased) variance in norm.
 inline constexpr double norm_epsilon = 1e-5;
 
-/// What a user writes: one entry of `sequential`'s list. Unused fields are ignored by type.
+/// One entry of the list of layers of a sequential network. Fields that its type lacks are ignored.
 struct LayerSpec {
   LayerType type = LayerType::linear;
   int out = 0;       ///< conv: output channels; linear: outputs
@@ -41,10 +41,10 @@ struct LayerSpec {
 
 /// One tensor of the flat parameter vector.
 struct ParameterTensor {
-  std::string name;
-  std::vector<int> shape;
-  std::size_t offset = 0;
-  std::size_t size = 0;
+  std::string name;        ///< "layers.0.weight"
+  std::vector<int> shape;  ///< row-major
+  std::size_t offset = 0;  ///< of its first element in the vector
+  std::size_t size = 0;    ///< number of elements
 };
 
 /// A layer with its shapes resolved. `weight` and `bias` are indices into Network::parameters(), or
@@ -65,7 +65,7 @@ class Network {
   /// `layers = [d0, ..., dL]`, activation between layers, none last; "layers.i.weight" with i
   /// counting linear layers.
   static Network mlp(const std::vector<int>& layers, LayerType activation);
-
+  /// Options of conv4.
   struct Conv4 {
     int in_channels = 1;
     int height = 28, width = 28;
@@ -78,10 +78,10 @@ class Network {
   /// Four conv blocks and a linear head; "blocks.i.conv.weight" and so on, "head.weight".
   static Network conv4(const Conv4& options);
 
-  const FeatureShape& input() const { return input_; }
-  int outputs() const { return layers_.back().out.size(); }
-  const std::vector<Layer>& layers() const { return layers_; }
-  const std::vector<ParameterTensor>& parameters() const { return parameters_; }
+  const FeatureShape& input() const { return input_; }          ///< shape of one example
+  int outputs() const { return layers_.back().out.size(); }     ///< values of one example
+  const std::vector<Layer>& layers() const { return layers_; }  ///< from input to output
+  const std::vector<ParameterTensor>& parameters() const { return parameters_; }  ///< in order
   /// D: length of the flat parameter vector.
   std::size_t size() const { return size_; }
   /// True if every layer acts on vectors and none mixes examples (linear and activations alone).
@@ -102,6 +102,6 @@ class Network {
   std::size_t size_ = 0;
 };
 
-const char* layer_name(LayerType type);
+const char* layer_name(LayerType type);  ///< "conv", as in a configuration
 
 }  // namespace kshot

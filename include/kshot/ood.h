@@ -46,7 +46,7 @@ struct OodEvaluation {
   std::size_t in_rows = 0, out_rows = 0;
   std::vector<OodScore> scores;
   std::optional<ShiftScore> in_shift, out_shift;
-
+  /// A table of the scores for people to read.
   std::string table() const;
 };
 
@@ -63,9 +63,9 @@ struct OodEvaluation {
 OodEvaluation evaluate_ood(const std::filesystem::path& run, const std::string& kind,
                            const EvaluatorOptions& options = {});
 
-/// Several kinds as JSON, for `evaluation-ood.json`, and the inverse (throws Error naming
-/// `origin`).
+/// The text of evaluation-ood.json.
 std::string ood_to_json(const std::vector<OodEvaluation>& all);
+/// Reads what ood_to_json wrote. Throws Error naming `origin`.
 std::vector<OodEvaluation> ood_from_json(const std::string& text, const std::string& origin);
 
 }  // namespace kshot

@@ -59,7 +59,7 @@ struct RandomKey {
   std::uint32_t inner_step = 0;
   std::uint32_t sample = 0;
 
-  /// Philox's key: the seed. The counter has room for 16 bits of the inner step, 16 of the sample
+  /// The key of Philox is the seed. The counter holds 16 bits of the inner step, 16 of the sample
   /// and 28 of the step. Their higher bits, which are zero in nearly all work, change the key by a
   /// bijection that maps zero to zero (SplitMix64's finaliser, Steele et al. 2014).
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 2> key() const {
@@ -75,7 +75,7 @@ struct RandomKey {
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
     return {quad, (inner_step << 16) | (sample & 0xffffu), task,
             (static_cast<std::uint32_t>(step) << 4) | static_cast<std::uint32_t>(purpose)};
-  }
+  }  ///< the counter of Philox for four words of the stream
 };
 
 /// Element e of a noise vector is word (e >> 4) & 3 of the counter's quad 16 (e >> 6) + (e & 15):
@@ -90,9 +90,9 @@ KSHOT_HOST_DEVICE constexpr NoiseAddress noise_address(std::uint64_t element) {
           static_cast<int>((element >> 4) & 3)};
 }
 
-/// x, whose value the compiler can then not see through: what is computed from it is not contracted
-/// with what it was computed of, whatever -ffp-contract says. Costs no instruction where the
-/// processor's floating-point registers are named here, else a store and a load.
+/// Returns x and hides from the compiler how x was computed, so that no product in x is contracted
+/// with a sum of x, whatever -ffp-contract says. It costs no instruction on the processors that are
+/// named here, and a store and a load on others.
 inline float opaque(float x) {
 #if defined(__GNUC__) && defined(__SSE__)
   __asm__("" : "+x"(x));
@@ -109,8 +109,8 @@ inline float opaque(float x) {
 #endif
 }
 
-/// a * b + c with both roundings, in every translation unit and on every machine: no compiler makes
-/// one operation of it.
+/// a * b + c with both roundings, in every translation unit and on every machine. No compiler
+/// replaces it by a fused multiply-add.
 KSHOT_HOST_DEVICE inline float product_sum(float a, float b, float c) {
 #ifdef __CUDA_ARCH__
   return __fadd_rn(__fmul_rn(a, b), c);
@@ -207,7 +207,7 @@ KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64
   return uniform_of(words[static_cast<std::size_t>(at.word)]);
 }
 
-/// The integer in [0, n), n > 0, that a word gives, unbiased (Lemire 2019), or that another word
+/// The unbiased integer in [0, n), n > 0, that a word gives (Lemire 2019), or `again`: another word
 /// must be drawn.
 struct Below {
   std::uint32_t value;
@@ -227,7 +227,7 @@ KSHOT_HOST_DEVICE constexpr std::uint32_t stream_word(const RandomKey& key, std:
   return (i & 2) != 0 ? high : low;
 }
 
-/// The same for its normal number i, where nothing else is read of it.
+/// Normal number i of a RandomStream from which only normal numbers are read.
 KSHOT_HOST_DEVICE inline float stream_normal(const RandomKey& key, std::uint32_t i) {
   const std::uint32_t first = i & ~1u;
   const NormalPair pair = box_muller(stream_word(key, first), stream_word(key, first + 1));
@@ -237,19 +237,19 @@ KSHOT_HOST_DEVICE inline float stream_normal(const RandomKey& key, std::uint32_t
 /// A sequential reader of one stream (episodes, initialisation).
 class RandomStream {
  public:
-  KSHOT_HOST_DEVICE explicit RandomStream(const RandomKey& key) : key_(key) {}
+  KSHOT_HOST_DEVICE explicit RandomStream(const RandomKey& key) : key_(key) {}  ///< at its start
   KSHOT_HOST_DEVICE std::uint32_t word() {
     if (next_ == 4) {
       words_ = philox4x32(key_.counter(quad_++), key_.key());
       next_ = 0;
     }
     return words_[static_cast<std::size_t>(next_++)];
-  }
+  }  ///< the next word
   /// Uniform in [0, 1), 24 bits.
   KSHOT_HOST_DEVICE float uniform() { return uniform_of(word()); }
   KSHOT_HOST_DEVICE float uniform(float low, float high) {
     return product_sum(high - low, uniform(), low);
-  }
+  }  ///< uniform in [low, high)
   /// Uniform integer in [0, n), n > 0, unbiased.
   KSHOT_HOST_DEVICE std::uint32_t below(std::uint32_t n) {
     while (true) {

@@ -1,4 +1,4 @@
-// Reports: run folders as self-contained HTML pages, and what stands on them as numbers.
+// Reports: run folders as self-contained HTML pages, and the numbers of these pages.
 //
 //   const kshot::RunReport report = kshot::write_report("runs/abml");
 //   const kshot::RunComparison both = kshot::compare_runs({"runs/abml", "runs/maml"});
@@ -17,6 +17,7 @@
 
 namespace kshot {
 
+/// Options of write_report.
 struct ReportOptions {
   std::string device = "auto";
   int threads = 0;  ///< 0: all cores
@@ -25,7 +26,7 @@ struct ReportOptions {
   bool quick = false;
   /// Evaluate although the data file is not the one that the run was trained on.
   bool allow_changed_data = false;
-  /// Is asked between pieces of work, as EvaluatorOptions::stop is. Once it says true, Stopped is
+  /// Asked between pieces of work, as EvaluatorOptions::stop is. Once it says true, Stopped is
   /// thrown.
   std::function<bool()> stop = {};
 };
@@ -70,8 +71,8 @@ OodReport write_ood(const std::filesystem::path& run, const std::vector<std::str
 /// the paired 95 % bootstrap interval over episodes (NaN for fewer than two episodes).
 struct PairedDifference {
   std::string method;  ///< another run, or a baseline of the first run
-  std::string
-      metric;  ///< "accuracy, %", "NLL", "Brier", "AURC of an episode"; "MSE", "NLL", "CRPS"
+  /// "accuracy, %", "NLL", "Brier", "AURC of an episode"; "MSE", "NLL", "CRPS".
+  std::string metric;
   std::size_t episodes = 0;
   double value = 0.0, low = 0.0, high = 0.0;
 };
@@ -81,6 +82,7 @@ struct RunComparison {
   std::filesystem::path file;
   std::vector<std::string> names;   ///< [runs], unique
   std::vector<NamedTexts> numbers;  ///< [runs], headline numbers
+  /// One key of the configurations, and its value in every run.
   struct Setting {
     std::string key;                  ///< "inner.steps"
     std::vector<std::string> values;  ///< [runs], as TOML; "(absent)" where the key does not apply

@@ -1,4 +1,4 @@
-// How long work is ended early.
+// How work that takes long is ended early.
 #pragma once
 
 #include "kshot/error.h"

@@ -1,5 +1,5 @@
-// Sweeps: many trainings of one configuration with other values of some keys,
-// judged by their validation tasks.
+// Sweeps: many trainings of one configuration with different values of some keys, compared by their
+// validation.
 #pragma once
 
 #include <cstdint>
@@ -19,30 +19,31 @@ struct SweepAxis {
   // For a range, which only a random search takes: `values` is empty.
   double low = 0.0, high = 0.0;
   bool log = false;    ///< drawn uniformly on a logarithmic scale
-  bool whole = false;  ///< whole numbers alone
+  bool whole = false;  ///< only whole numbers are drawn
 };
 
+/// What a sweep varies, and how it searches.
 struct SweepSettings {
-  std::vector<SweepAxis> axes;
-  int random = 0;          ///< runs that a random search draws; 0: every combination of the lists
+  std::vector<SweepAxis> axes;  ///< the keys that vary
+  int random = 0;          ///< number of runs of a random search; 0: every combination of the lists
   std::uint64_t seed = 1;  ///< of the random search
-  /// Successive halving (Jamieson and Talwalkar 2016): all runs make
-  /// `first_steps` meta-steps, the best 1 / `halving` of them make `halving`
-  /// times as many, and so on up to train.steps. 0: every run makes all its
-  /// steps.
+  /// Successive halving (Jamieson and Talwalkar 2016): all runs make `first_steps` meta-steps, the
+  /// best 1 / `halving` of them make `halving` times as many, and so on up to train.steps. 0: every
+  /// run makes all its steps.
   int halving = 0;
-  int first_steps = 0;
+  int first_steps = 0;  ///< meta-steps before the first comparison
 
-  /// From TOML: the keys random, seed, halving and first_steps, and a table
-  /// [set] whose keys are those of the configuration, each with a list of
-  /// values or { low, high, log }. Throws Error naming file and key.
+  /// Reads a TOML file with the keys random, seed, halving and first_steps, and a table [set]. The
+  /// keys of [set] are those of the configuration, each with a list of values or a range { low,
+  /// high, log }. Throws Error naming file and key.
   static SweepSettings load(const std::filesystem::path& file);
+  /// Reads the same from a text. Messages call it `origin`.
   static SweepSettings parse(const std::string& text, const std::string& origin);
-  /// One axis from "inner.steps=[1, 2, 5]" or
-  /// "inner.learning_rate=1e-4:1e-2:log". Throws Error.
+  /// Adds one axis, from "inner.steps=[1, 2, 5]" or "inner.learning_rate=1e-4:1e-2:log". Throws
+  /// Error.
   void add_axis(const std::string& text);
-  /// Values of every run, in the order of `axes`: lists in nested loops, the
-  /// last axis fastest; or random draws. Throws Error for a range in a grid,
+  /// The values of every run, in the order of `axes`: every combination of the lists, with the last
+  /// axis fastest, or random draws. Throws Error for a range where every combination is asked for,
   /// and for more than 100,000 runs.
   std::vector<std::vector<std::string>> runs() const;
 };
@@ -60,26 +61,28 @@ struct SweepRow {
   std::string message;  ///< why it failed
 };
 
+/// Options of run_sweep.
 struct SweepOptions {
   std::filesystem::path out;  ///< folder of the run folders and of sweep.csv
   int jobs = 0;               ///< runs side by side; 0: as many as there are cores
   int threads = 1;            ///< of each run
-  int shard = 1,
-      shards = 1;  ///< runs whose number leaves shard - 1 when divided by shards
+  /// This call trains the runs whose number leaves the remainder shard - 1 when it is divided by
+  /// shards.
+  int shard = 1, shards = 1;
   std::string device = "auto";
-  bool collect = false;  ///< train nothing: gather what the run folders hold
-  std::function<void(const SweepRow&)> on_row = {};  ///< a run is done with, or done with a round
-  std::function<bool()> stop = {};                   ///< asked before every meta-step of every run
+  bool collect = false;  ///< train nothing: read what the run folders hold
+  /// Called when a run ends, or ends a round of halving.
+  std::function<void(const SweepRow&)> on_row = {};
+  std::function<bool()> stop = {};  ///< asked before every meta-step of every run
 };
 
-/// Runs the sweep of a configuration file with `overrides` ("table.key=value"),
-/// or goes on with one that was interrupted: runs continue from their
-/// checkpoints, a run that failed is tried again. After every change the table
-/// of this shard is written to sweep.csv, or sweep-I-of-N.csv. Test tasks are
-/// never looked at. Returns the rows, the best first, then those without a
-/// validation. Throws Error, before any training, for a configuration that some
-/// run would refuse, without validation, and where a run folder holds a run
-/// with another configuration.
+/// Runs the sweep of a configuration file with `overrides` ("table.key=value"). It resumes a sweep
+/// that was interrupted: runs continue from their checkpoints, and a run that failed is tried
+/// again. After every change the table of this shard is written to sweep.csv, or to
+/// sweep-I-of-N.csv. Test tasks are never used. Returns the rows, the best first and those without
+/// a validation last. Throws Error before any training for a configuration that some run would
+/// refuse, for one without validation, and where a run folder holds a run with another
+/// configuration.
 std::vector<SweepRow> run_sweep(const std::filesystem::path& config,
                                 const std::vector<std::string>& overrides,
                                 const SweepSettings& settings, const SweepOptions& options);
@@ -89,8 +92,9 @@ std::vector<SweepRow> run_sweep(const std::filesystem::path& config,
 std::vector<SweepRow> run_sweep(const Config& config, const std::string& origin,
                                 const SweepSettings& settings, const SweepOptions& options);
 
-/// The rows as a table for people, and as CSV.
+/// The rows as a table for people to read.
 std::string sweep_table(const SweepSettings& settings, const std::vector<SweepRow>& rows);
+/// The rows as CSV.
 std::string sweep_csv(const SweepSettings& settings, const std::vector<SweepRow>& rows);
 
 }  // namespace kshot

@@ -19,38 +19,38 @@
 
 namespace kshot {
 
-/// Training since the last report; losses are means over its steps.
+/// What training did since the last report. Losses are means over the steps since then.
 struct TrainReport {
   std::uint64_t step = 0;      ///< steps done
   double loss = 0.0;           ///< the meta-objective
   double task_loss = 0.0;      ///< its mean over tasks, without the terms outside that mean
   double learning_rate = 0.0;  ///< of the last step
   double gradient_norm = 0.0;  ///< of the last step, before clipping
-  std::uint64_t tasks = 0, diverged = 0;
-  std::uint64_t guarded = 0;  ///< steps so far that optimizer.nan_guard took over
-  double seconds = 0.0;       ///< training time so far, over all sessions of the run
-  double tasks_per_second = 0.0;
-  /// Of the last step: "gradient_snr", the squared norm of the mean task gradient over its variance
-  /// as the tasks' scatter gives it, and the algorithm's own (docs/estimators.md).
+  std::uint64_t tasks = 0, diverged = 0;  ///< since the last report: all, and those that diverged
+  std::uint64_t guarded = 0;              ///< steps so far that optimizer.nan_guard took over
+  double seconds = 0.0;                   ///< training time so far, over all sessions of the run
+  double tasks_per_second = 0.0;          ///< since the last report
+  /// Of the last step: "gradient_snr", the squared norm of the mean task gradient over the variance
+  /// of that mean, and the algorithm's own (docs/estimators.md).
   std::vector<std::pair<std::string, double>> metrics;
 };
 
-/// Validation episodes, the same ones every time.
+/// Result of the validation episodes, which are the same ones every time.
 struct ValidationReport {
-  std::uint64_t step = 0;
-  std::string metric;       ///< "accuracy", "mse" or "nll": what early stopping looks at
-  double value = 0.0;       ///< its mean over episodes
-  double half_width = 0.0;  ///< of the 95 % confidence interval
-  double nll = 0.0;         ///< nats a row; NaN where the loss is no likelihood
-  bool best = false;        ///< better than all before
-  std::uint64_t diverged = 0;
-  double seconds = 0.0;
+  std::uint64_t step = 0;      ///< meta-steps done
+  std::string metric;          ///< "accuracy", "mse" or "nll": what early stopping looks at
+  double value = 0.0;          ///< its mean over episodes
+  double half_width = 0.0;     ///< of the 95 % confidence interval
+  double nll = 0.0;            ///< nats per row; NaN where the loss is no likelihood
+  bool best = false;           ///< better than all before
+  std::uint64_t diverged = 0;  ///< episodes that diverged
+  double seconds = 0.0;        ///< that this validation took
 };
-
+/// Options of a Trainer.
 struct TrainerOptions {
-  /// Where configuration, metrics and checkpoints go. Created; must not hold a run already, unless
-  /// resumed, and no other training may run in it. A run that fails in its first step leaves
-  /// nothing there. Empty: nothing is written, the parameters stay with the Trainer.
+  /// Folder for configuration, metrics and checkpoints. It is made. It must hold no run unless
+  /// `resume` is set, and no other training. A run that fails in its first step leaves nothing
+  /// there. Empty: nothing is written, and the parameters stay with the Trainer.
   std::filesystem::path run_folder = {};
   /// Go on from run_folder's last checkpoint, bit for bit as if never stopped. Throws Error where
   /// the data file is another one than before.
@@ -60,8 +60,8 @@ struct TrainerOptions {
   int threads = 0;                  ///< 0: all cores
   bool progress = false;            ///< a progress line and messages on standard error
   std::string command = {};         ///< recorded in run.json
-  std::function<void(const TrainReport&)> on_report = {};  ///< every train.log_every steps
-  std::function<void(const ValidationReport&)> on_validation = {};
+  std::function<void(const TrainReport&)> on_report = {};           ///< every train.log_every steps
+  std::function<void(const ValidationReport&)> on_validation = {};  ///< after every validation
   /// Asked after every step; true: write a checkpoint and return.
   std::function<bool()> stop = {};
   /// The ranks that train together; null: this process alone. The result does not depend on them.
@@ -69,21 +69,21 @@ struct TrainerOptions {
   /// which all ranks must see, and the messages. An error of one rank is an error on all.
   std::shared_ptr<Communicator> ranks = {};
 };
-
+/// Why a training ended: train.steps, train.patience, train.time_limit, or TrainerOptions::stop.
 enum class StopReason { steps, patience, time_limit, asked };
-
+/// What a training came to.
 struct TrainResult {
   std::uint64_t step = 0;  ///< steps done, over all sessions of the run
   StopReason reason = StopReason::steps;
-  double seconds = 0.0;  ///< training time, over all sessions of the run
-  double loss = 0.0;     ///< of the last step of this session; NaN where it made none
-  bool validated = false;
-  ValidationReport best;                  ///< where validated
+  double seconds = 0.0;    ///< training time, over all sessions of the run
+  double loss = 0.0;       ///< of the last step of this session; NaN where it made none
+  bool validated = false;  ///< whether there was a validation
+  ValidationReport best;   ///< the best validation, where there was one
   std::uint64_t tasks = 0, diverged = 0;  ///< over all sessions of the run
   /// Whether the source has episodes of these splits to evaluate on.
   bool has_validation = false, has_test = false;
 };
-
+/// Meta-trains a configuration. Not thread-safe.
 class Trainer {
  public:
   /// Episodes from the configuration's [data].
@@ -99,24 +99,24 @@ class Trainer {
   /// of a step's tasks diverge. May be called again after `stop` to go on.
   TrainResult run();
 
-  const Config& config() const;
-  const Network& network() const;
-  /// "cpu (...)": what computes.
+  const Config& config() const;    ///< with all defaults
+  const Network& network() const;  ///< which the parameters belong to
+  /// What computes, in words: "cpu (...)".
   std::string device() const;
-  /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...) and their
-  /// values, flat in the network's order.
+  /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...), and the
+  /// values of one of them. Throws Error for another name.
   std::vector<std::string> groups() const;
-  std::vector<double> parameters(const std::string& group) const;
+  std::vector<double> parameters(const std::string& group) const;  ///< in the network's order
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-/// The configuration a run goes on with: the run's own with `overrides` ("train.steps=20000")
-/// applied. Where `config` is given it takes the run's place; then, as for the overrides, only
-/// [train], [optimizer], [evaluate] and data.path may differ from the run. Throws Error naming the
-/// first key that may not.
+/// The configuration with which a run is resumed: that of the run with `overrides`
+/// ("train.steps=20000"). Where `config` is not null, it is used instead of the run's. Only
+/// [train], [optimizer], [evaluate] and data.path may differ from the run. Throws Error that names
+/// the first other key that differs.
 Config resumed_config(const std::filesystem::path& run_folder, const Config* config,
                       const std::vector<std::string>& overrides);
 

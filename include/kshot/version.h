@@ -1,9 +1,9 @@
-// Which kshot this is.
+// The version of kshot.
 #pragma once
 
 namespace kshot {
 
-/// "0.1.0".
+/// "0.2.0": major, minor and patch number.
 const char* version();
 
 }  // namespace kshot

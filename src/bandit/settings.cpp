@@ -149,6 +149,7 @@ std::unique_ptr<Agent> make_agent(const AgentSettings& a, const std::string& dev
                                .initial_pulls = pulls});
   }
   return make_run_agent({.run = a.run,
+                         .name = a.name,  // also in its remark
                          .greedy = a.greedy,
                          .rounds = a.rounds,
                          .growth = a.growth,

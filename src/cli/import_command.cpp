@@ -28,7 +28,7 @@ constexpr const char* overview = R"(Examples:
   kshot import arrays leaves100.npy -o leaves.kshot --classes classes.tsv
   kshot import table patients.csv -o patients.kshot --task patient --target score
 
-`kshot import KIND --help` says more. The data file is then named by data.path of a configuration.)";
+`kshot import KIND --help` has more. In a configuration, data.path names the data file.)";
 
 constexpr const char* omniglot_examples = R"(Examples:
   kshot import omniglot images_background.zip images_evaluation.zip -o omniglot.kshot \
@@ -92,16 +92,18 @@ void add_common(CLI::App& command, Common& common, bool fractions) {
       ->type_name("FILE");
   command
       .add_option("--split", common.split_lists,
-                  "List of names for train, validation or test; may be repeated")
+                  "File with the names of train, validation or test, one per line. May be given "
+                  "several times")
       ->type_name("SPLIT=FILE")
       ->allow_extra_args(false);
   if (fractions) {
     command
-        .add_option("--fractions", common.fractions,
-                    "Shares of train, validation, test in a random division (0.64,0.16,0.2 where "
-                    "nothing divides)")
+        .add_option(
+            "--fractions", common.fractions,
+            "Shares of train, validation and test in a random division (default, where nothing "
+            "else divides: 0.64,0.16,0.2)")
         ->type_name("A,B,C");
-    command.add_option("--seed", common.seed, "Of the random division")
+    command.add_option("--seed", common.seed, "Seed of the random division")
         ->check(number_from(0))
         ->capture_default_str();
   }
@@ -115,7 +117,7 @@ void add_class_options(CLI::App& command, Common& common, io::ClassImport& optio
       ->check(number_from(1))
       ->capture_default_str();
   command.add_flag("--allow-shared-classes", common.allow_shared,
-                   "Accept a class in several splits, and several classes of one name");
+                   "Accept a class in several splits, and several classes with one name");
 }
 
 Split parse_split(const std::string& text, const std::string& name) {
@@ -252,15 +254,18 @@ void add_images(CLI::App& import) {
   command->add_option("source", request->options.source, "Folder or zip archive")->required();
   command
       ->add_option("--size", request->size,
-                   "Resize to this many pixels (PIXELS or WIDTHxHEIGHT); else images must be equal")
+                   "Resize to this many pixels (PIXELS or WIDTHxHEIGHT). Without it all images "
+                   "must have one size")
       ->type_name("SIZE");
-  command->add_flag("--grey,--gray", request->options.grey, "One channel; else RGB");
-  command->add_flag("--crop", request->options.crop,
-                    "Take the centre of the wanted aspect ratio; else squeeze");
-  command->add_flag("--invert", request->options.invert, "Black becomes 1, white 0");
+  command->add_flag("--grey,--gray", request->options.grey, "Use one grey channel instead of RGB");
+  command->add_flag(
+      "--crop", request->options.crop,
+      "Cut out the centre with the wanted aspect ratio instead of stretching the image");
+  command->add_flag("--invert", request->options.invert, "Make black 1 and white 0");
   command
-      ->add_option("--background", request->options.background,
-                   "What lies behind transparent pixels; stored: nothing, their own colour counts")
+      ->add_option(
+          "--background", request->options.background,
+          "Background of transparent pixels; stored: the colour that the file stores for them")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, io::Background>{{"stored", io::Background::stored},
                                                 {"white", io::Background::white},
@@ -269,9 +274,10 @@ void add_images(CLI::App& import) {
       ->option_text("stored|white|black [stored]");
   command->add_flag("--skip-bad", request->options.skip_bad,
                     "Leave out pictures that cannot be read, and list them");
-  command->add_flag("--by-folders", request->options.splits.by_folders,
-                    "A class goes by the first folder above it that is called train, val, test or "
-                    "the like; what has none is left out");
+  command->add_flag(
+      "--by-folders", request->options.splits.by_folders,
+      "Divide by the first folder above a class that is called train, val, test or the "
+      "like; leave other classes out");
   add_class_options(*command, request->common, request->options);
   add_common(*command, request->common, true);
   command->callback([request] {
@@ -289,17 +295,17 @@ void add_arrays(CLI::App& import) {
   command->footer(arrays_examples);
   command
       ->add_option("source", request->options.source,
-                   "Examples; of a .npz the array x (or FILE.npz:NAME)")
+                   "Array of the examples; for .npz the array x, or FILE.npz:NAME")
       ->required();
   command
       ->add_option("--labels", request->options.labels,
-                   "Labels of the examples; by default the array y of a .npz")
+                   "Array of the labels; default: the array y of a .npz")
       ->type_name("ARRAY");
   command
       ->add_option("--classes", request->options.splits.table,
-                   "Table of the classes' names, splits")
+                   "Table with the names and splits of the classes")
       ->type_name("FILE.tsv");
-  command->add_option("--layout", request->options.layout, "What the axes of an example are")
+  command->add_option("--layout", request->options.layout, "Meaning of the axes of an example")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, io::ArrayLayout>{{"auto", io::ArrayLayout::automatic},
                                                  {"hwc", io::ArrayLayout::hwc},
@@ -308,8 +314,9 @@ void add_arrays(CLI::App& import) {
                                                  {"vectors", io::ArrayLayout::vectors}},
           CLI::ignore_case))
       ->option_text("auto|vectors|hw|hwc|chw [auto]");
-  command->add_flag("--standardise", request->options.standardise,
-                    "Vectors: to mean 0 and deviation 1 over the training classes");
+  command->add_flag(
+      "--standardise", request->options.standardise,
+      "Vectors: scale every feature to mean 0 and standard deviation 1 over the training classes");
   add_class_options(*command, request->common, request->options);
   add_common(*command, request->common, true);
   command->callback([request] {
@@ -329,30 +336,32 @@ void add_table(CLI::App& import) {
   command->add_option("source", options.source, "CSV or TSV file, or array [rows, columns]")
       ->required();
   command
-      ->add_option("--task", options.task,
-                   "Column, or array, that tells the tasks apart; without it all rows are one task")
+      ->add_option(
+          "--task", options.task,
+          "Column or array that names the task of each row. Without it all rows are one task")
       ->type_name("COLUMN");
-  command->add_option("--target", options.targets, "Columns, or arrays, of the targets (a,b,...)")
+  command->add_option("--target", options.targets, "Columns or arrays of the targets (a,b,...)")
       ->required()
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("COLUMN");
   command->add_flag("--classification", options.classification,
-                    "The target's values are labels; else numbers");
-  command->add_option("--tasks", options.splits.table, "Table of the tasks' splits")
+                    "The target has labels, not numbers");
+  command->add_option("--tasks", options.splits.table, "Table with the splits of the tasks")
       ->type_name("FILE.tsv");
   command
-      ->add_option("--split-column", options.split_column, "Column with train, validation or test")
+      ->add_option("--split-column", options.split_column,
+                   "Column that has train, validation or test in each row")
       ->type_name("COLUMN");
   command
       ->add_option("--categorical", options.categorical,
-                   "Columns that are categories, whatever they look like (a,b,...)")
+                   "Columns to read as categories, also where they have numbers (a,b,...)")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("COLUMN");
   command
       ->add_option("--categorical-array", options.categorical_arrays,
-                   "Array [rows, columns] of category codes, beside the source")
+                   "Array [rows, columns] of category codes, in addition to the source")
       ->allow_extra_args(false)
       ->type_name("ARRAY");
   command->add_option("--ignore", options.ignore, "Columns to leave out (a,b,...)")
@@ -361,12 +370,13 @@ void add_table(CLI::App& import) {
       ->type_name("COLUMN");
   command
       ->add_option("--columns", options.columns,
-                   "Arrays: table whose column `name` names the source's columns")
+                   "For arrays: table whose column `name` has the names of the source's columns")
       ->type_name("FILE.tsv");
   command
-      ->add_option("--missing", options.missing,
-                   "What a missing value is: an error, the training mean (a category: none), or a "
-                   "reason to drop the row")
+      ->add_option(
+          "--missing", options.missing,
+          "What to do with a missing value: error, mean (replace it by the training mean, a "
+          "category by none), or drop (leave the row out)")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, io::MissingRule>{{"error", io::MissingRule::error},
                                                  {"mean", io::MissingRule::mean},
@@ -375,10 +385,10 @@ void add_table(CLI::App& import) {
       ->option_text("error|mean|drop [error]");
   command->add_flag("--raw-targets", options.raw_targets, "Do not standardise the targets");
   command->add_flag("--raw-inputs", options.raw_inputs,
-                    "Do not standardise numeric columns (the bits of fingerprints, say)");
+                    "Do not standardise numeric columns, for example bits of fingerprints");
   command
       ->add_option("--date", options.dates,
-                   "Columns of ISO 8601 dates or times, read as days (a,b,...)")
+                   "Columns of ISO 8601 dates or times, to read as days (a,b,...)")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("COLUMN");
@@ -395,7 +405,8 @@ void add_table(CLI::App& import) {
 }  // namespace
 
 void add_import_command(CLI::App& app) {
-  CLI::App* import = app.add_subcommand("import", "Bring data into the file that training reads");
+  CLI::App* import =
+      app.add_subcommand("import", "Import images, arrays or a table into a data file");
   import->require_subcommand(1);
   import->footer(overview);
   add_omniglot(*import);

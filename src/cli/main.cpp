@@ -56,10 +56,11 @@ class CommandLine {
   kshot evaluate runs/first
 
 `kshot COMMAND --help` has examples of each.
-Outputs: folders that are missing are made. An output is never an input of the command, and never a file
-that kshot did not write. A file of the same kind that kshot wrote is replaced, and a line says so.
-Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on standard error),
-128 + n stopped by signal n (129 SIGHUP, 130 SIGINT, 138 SIGUSR1, 143 SIGTERM) after a checkpoint was written.)");
+Outputs: missing folders are made. No command replaces one of its inputs or a file that kshot did not write.
+A file of the same kind that kshot wrote is replaced, and a line says so.
+Exit status: 0: done. 1: a verification is out of tolerance. 2: an error, with one line on standard error.
+128 + n: signal n stopped the command, and a training wrote a checkpoint first (129 SIGHUP, 130 SIGINT,
+138 SIGUSR1, 143 SIGTERM).)");
     app_.set_version_flag("--version", std::string("kshot ") + version());
     app_.require_subcommand(1);
     add_train();
@@ -123,26 +124,28 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
   static void add_machine(CLI::App* sub, Machine& machine) {
     sub->add_option(
            "--device", machine.device,
-           "What computes: auto, cpu (single precision, SIMD), reference (double, plain "
-           "loops), cuda or cuda:N (an NVIDIA GPU), or simt (the kernels for it run and "
-           "checked by the host, slowly); never another one than asked for. ./kshot builds "
-           "what a device needs")
+           "What computes: auto, cpu (single precision, SIMD), reference (double precision, plain "
+           "loops), cuda or cuda:N (an NVIDIA GPU), or simt (the GPU's kernels on an emulator, "
+           "slowly). No other device takes the place of the one you name. ./kshot builds what a "
+           "device needs")
         ->capture_default_str();
     sub->add_option("--threads", machine.threads,
-                    "Worker threads; 0: all cores (under mpirun this rank's share)")
+                    "Number of worker threads; 0: all cores (under mpirun this rank's share)")
         ->check(number_from(0))
         ->capture_default_str();
   }
   static void add_set(CLI::App* sub, std::vector<std::string>& set) {
-    sub->add_option("--set", set,
-                    "Change a key of the configuration: table.key=value; may be given again")
+    sub->add_option(
+           "--set", set,
+           "Change a key of the configuration: table.key=value. May be given several times")
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
   }
 
   static void add_changed_data(CLI::App* sub, bool& allowed) {
-    sub->add_flag("--allow-changed-data", allowed,
-                  "Take a data file that is not the one the run was trained on; results say so");
+    sub->add_flag(
+        "--allow-changed-data", allowed,
+        "Accept another data file than the one that the run was trained on; the results say so");
   }
 
   void add_train() {
@@ -154,16 +157,18 @@ Exit status: 0 done, 1 a verification out of tolerance, 2 an error (one line on 
   kshot train --resume runs/five-steps --set train.steps=40000
   mpirun -n 4 kshot train my.toml --out runs/first
 
-The run folder gets config.toml (as resolved), run.json (versions, seed, device, command),
-metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors. One training at a time
-runs in a folder; run.lock is its lock, which ends with the process.
-SIGINT, SIGTERM, SIGHUP or SIGUSR1: the step is finished, a checkpoint written, exit status 130, 143,
-129 or 138; --resume goes on bit for bit as if never stopped. It takes the data file that the run began
-with. Under mpirun or srun the processes train together, with the same result as one
-(docs/scale-out.md).)");
-    sub->add_option("config", train_.config, "Configuration (TOML); with --resume the run's own");
+The run folder gets config.toml (the configuration with all defaults), run.json (versions, seed, device,
+command), metrics.jsonl, TensorBoard event files, last.safetensors and best.safetensors. Only one training
+at a time runs in a folder. Its lock is run.lock, which ends with the process.
+SIGINT, SIGTERM, SIGHUP and SIGUSR1 end the training after the current step, with a checkpoint and exit
+status 130, 143, 129 or 138. A run that is resumed ends in the same bits as one that was never stopped. It
+needs the data file that the run began with. Under mpirun or srun the processes train together, with the
+same result as one process (docs/scale-out.md).)");
+    sub->add_option("config", train_.config,
+                    "Configuration file (TOML); with --resume by default the run's own");
     add_set(sub, train_.set);
-    sub->add_option("--resume", train_.resume, "Run folder to go on with")->type_name("RUN");
+    sub->add_option("--resume", train_.resume, "Continue the training of this run folder")
+        ->type_name("RUN");
     sub->add_option("--out", train_.out, "Run folder; default: runs/NAME, the configuration's name")
         ->type_name("DIR");
     sub->add_flag("--quiet", train_.quiet, "No progress, no messages");
@@ -176,7 +181,7 @@ with. Under mpirun or srun the processes train together, with the same result as
   }
 
   void add_evaluate() {
-    CLI::App* sub = command("evaluate", "Test episodes of a run, beside baselines",
+    CLI::App* sub = command("evaluate", "Evaluate a run on test episodes, beside baselines",
                             R"(Examples:
   kshot evaluate runs/first
   kshot evaluate runs/first --episodes 2000 --steps 10 --samples 50
@@ -187,17 +192,16 @@ with. Under mpirun or srun the processes train together, with the same result as
   kshot evaluate runs/first --ood open_set --ood rotate=30 --ood other.kshot
 
 RUN is a run folder (its best checkpoint, else the last) or a checkpoint. A table goes to standard
-output, the numbers, those of each episode too, to evaluation.json in the run folder (or --out). A
-list of shots gives one table and, beside evaluation-shots.json, a page with a plot. The data file
-must be the one that the run was trained on; where data.path is not there, its place in training is
-looked at. A second table says how far the predictions' own uncertainty can be trusted;
-docs/uncertainty.md defines its numbers. --set evaluate.bins, evaluate.edges and evaluate.risk change
-them.
+output. The numbers, also those of each episode, go to evaluation.json in the run folder, or to --out. A
+list of shots gives one table, evaluation-shots.json, and a page with a plot beside it. The data file must
+be the one that the run was trained on. If there is no file at data.path, the place that it had in training
+is tried. A second table says how far the predictions' own uncertainty can be trusted. docs/uncertainty.md
+defines its numbers, and --set evaluate.bins, evaluate.edges and evaluate.risk change how they are computed.
 
-Baselines are fitted on the support rows of each episode alone. Labels: nearest centroid, mahalanobis,
-knn, logistic regression, gp_rbf. Values: support mean, knn, ridge regression, gp_rbf. gp_tanimoto
-comes on top where all features are 0 or 1. A baseline that cannot be fitted in every episode
-(support rows beyond 1024, none) is left out, and a line says so.
+Each baseline is fitted to the support rows of one episode. For labels: nearest centroid, mahalanobis, knn,
+logistic regression, gp_rbf. For values: support mean, knn, ridge regression, gp_rbf. Where all features are
+0 or 1 there is also gp_tanimoto. A baseline that cannot be fitted in every episode (for example with no
+support rows, or with more than 1024) is left out, and a line says so.
 
 --ood replaces the query rows of the same tasks by rows out of distribution and says how well the
 predictions tell the two apart: AUROC, AUPR and FPR at 95 % of maximum probability, entropy, mutual
@@ -206,26 +210,29 @@ support set does not have), rotate[=DEGREES], noise[=S], permute, shift[=S] or a
 (.kshot). Numbers go to evaluation-ood.json, histograms to a page beside it.)");
     sub->add_option("run", evaluate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", evaluate_.episodes, "Number of episodes")->check(number_from(1));
-    sub->add_option("--steps", evaluate_.steps, "Inner steps")->check(number_from(0));
-    sub->add_option("--samples", evaluate_.samples, "Posterior samples")->check(number_from(1));
+    sub->add_option("--steps", evaluate_.steps, "Number of inner steps")->check(number_from(0));
+    sub->add_option("--samples", evaluate_.samples, "Number of posterior samples")
+        ->check(number_from(1));
     sub->add_option("--shots", evaluate_.shots,
-                    "Support examples (a class), or a list of such numbers")
+                    "Number of support rows (of each class, for classes), or several such numbers")
         ->type_name("N[,N...]");
     sub->add_option("--seed", evaluate_.seed, "Seed of the episodes")->check(number_from(0));
-    sub->add_option("--norm", evaluate_.norm, "Statistics of norm layers: batch or support")
+    sub->add_option("--norm", evaluate_.norm,
+                    "Rows whose statistics norm layers use: batch (all of a set) or support")
         ->check(CLI::IsMember({"batch", "support"}));
-    sub->add_option("--split", evaluate_.split, "test, validation or train")
+    sub->add_option("--split", evaluate_.split, "Part of the data that episodes are drawn from")
         ->check(CLI::IsMember({"test", "validation", "train"}))
         ->capture_default_str();
-    sub->add_flag("--no-baselines", evaluate_.no_baselines, "Leave the baselines out");
+    sub->add_flag("--no-baselines", evaluate_.no_baselines, "Do not evaluate baselines");
     sub->add_flag("--calibrated", evaluate_.calibrated,
-                  "Score the predictions with what kshot calibrate fitted too");
-    sub->add_option("--ood", evaluate_.ood,
-                    "Query rows out of distribution instead; may be given again")
+                  "Score the calibrated predictions too (kshot calibrate)");
+    sub->add_option(
+           "--ood", evaluate_.ood,
+           "Replace the query rows by rows out of distribution. May be given several times")
         ->type_name("KIND")
         ->allow_extra_args(false);
     sub->add_flag("--quiet", evaluate_.quiet, "No progress");
-    sub->add_option("--out", evaluate_.out, "JSON file")->type_name("FILE");
+    sub->add_option("--out", evaluate_.out, "File for the numbers (JSON)")->type_name("FILE");
     add_set(sub, evaluate_.set);
     add_changed_data(sub, evaluate_.allow_changed_data);
     add_machine(sub, evaluate_.machine);
@@ -241,23 +248,25 @@ support set does not have), rotate[=DEGREES], noise[=S], permute, shift[=S] or a
   kshot adapt runs/first --support mine.csv --query new.csv --calibrated
   kshot adapt runs/first --support mine.csv --query new.csv --max-risk 0.05
 
-One number is fitted by the negative log-likelihood of validation episodes. Labels: a temperature, which
-divides the log-probabilities of the prediction (the mean over posterior samples). Values: a factor of
-the variance of the predictive distribution. It is written to calibration.json beside the checkpoint and
-holds for that checkpoint, for as many inner steps and as many samples. Nothing uses it unless
---calibrated is given. The run needs validation tasks, and a prediction that is a distribution.
+One number is fitted to validation episodes, so that their negative log-likelihood is least. For labels it
+is a temperature, which divides the log-probabilities of the prediction (the mean over posterior samples).
+For values it is a factor of the variance of the predictive distribution. It is written to calibration.json
+beside the checkpoint, and it holds for this checkpoint, number of inner steps and number of samples. It is
+used only where --calibrated is given. The run needs validation tasks, and its predictions must be
+distributions.
 
-As many other validation episodes choose what adapt needs for decisions: thresholds of confidence that
-keep the share of wrong answers below a bound (--max-risk), each with the given confidence, and
-quantiles for prediction sets and intervals (--level). docs/uncertainty.md says what is promised.)");
+The same number of other validation episodes gives what kshot adapt needs for decisions: thresholds of
+confidence that keep the share of wrong answers below a bound (--max-risk), each with the given confidence,
+and quantiles for prediction sets and intervals (--level). docs/uncertainty.md says what is promised.)");
     calibrate_.split = "validation";
     sub->add_option("run", calibrate_.run, "Run folder or checkpoint")->required();
     sub->add_option("--episodes", calibrate_.episodes, "Number of episodes")->check(number_from(1));
-    sub->add_option("--steps", calibrate_.steps, "Inner steps")->check(number_from(0));
-    sub->add_option("--samples", calibrate_.samples, "Posterior samples")->check(number_from(1));
+    sub->add_option("--steps", calibrate_.steps, "Number of inner steps")->check(number_from(0));
+    sub->add_option("--samples", calibrate_.samples, "Number of posterior samples")
+        ->check(number_from(1));
     sub->add_option("--seed", calibrate_.seed, "Seed of the episodes")->check(number_from(0));
     sub->add_option("--confidence", calibrate_.confidence,
-                    "Confidence with which a threshold keeps its bound")
+                    "Confidence with which each threshold keeps its bound")
         ->check(share())
         ->capture_default_str();
     sub->add_flag("--quiet", calibrate_.quiet, "No progress");
@@ -268,7 +277,7 @@ quantiles for prediction sets and intervals (--level). docs/uncertainty.md says 
   }
 
   void add_bandit() {
-    CLI::App* sub = command("bandit", "Agents in contextual bandits, side by side",
+    CLI::App* sub = command("bandit", "Play agents in contextual bandits, side by side",
                             R"(Examples:
   kshot bandit configs/bandits/wheel.toml
   kshot bandit configs/bandits/wheel.toml --set delta=0.95 --set steps=80000 --out long.json
@@ -276,20 +285,23 @@ quantiles for prediction sets and intervals (--level). docs/uncertainty.md says 
 
 Plays the environment of the configuration (wheel, mushroom, shuttle or adult) with each of its
 agents: uniform, linear_ts, epsilon_greedy, neural_linear, and training runs. All agents see the same
-contexts and rewards. The table on standard output gives the regret in percent of the uniform agent's;
---out is JSON with the regret of every trial, and a page with plots beside it (.html). How to write
-agents and environments of one's own: docs/bandits.md.)");
-    sub->add_option("config", bandit_.config, "Environment, agents and how long (TOML)");
-    sub->add_flag("--reference", bandit_.reference, "Every key of the configuration, as a table");
+contexts and rewards. The table on standard output gives the regret as a percentage of the uniform agent's
+regret. --out gets the regret of every trial as JSON, and a page with plots is written beside it (.html).
+docs/bandits.md says how to write agents and environments of your own.)");
+    sub->add_option("config", bandit_.config,
+                    "File with the environment, the agents and the number of rounds (TOML)");
+    sub->add_flag("--reference", bandit_.reference, "Print every key of the file, as a table");
     sub->add_flag("--quiet", bandit_.quiet, "No progress");
-    sub->add_option("--out", bandit_.out, "JSON file")->type_name("FILE")->capture_default_str();
+    sub->add_option("--out", bandit_.out, "File for the results (JSON)")
+        ->type_name("FILE")
+        ->capture_default_str();
     add_set(sub, bandit_.set);
     add_machine(sub, bandit_.machine);
     sub->callback([this] { status_ = run_bandit(bandit_); });
   }
 
   void add_sweep() {
-    CLI::App* sub = command("sweep", "Many trainings with other settings, the best by validation",
+    CLI::App* sub = command("sweep", "Train many settings and sort them by validation",
                             R"(Examples:
   kshot sweep my.toml --vary 'inner.steps=[1,2,5]' --vary 'inner.learning_rate=[0.01,0.1]'
   kshot sweep my.toml --random 30 --vary abml.kl_weight_inner=1e-3:1:log --out sweeps/kl
@@ -297,37 +309,41 @@ agents and environments of one's own: docs/bandits.md.)");
   kshot sweep my.toml --space space.toml --shard 2/8       one job of a Slurm array of eight
   kshot sweep my.toml --space space.toml --collect         one table of what all shards have done
 
-Every combination of the lists is trained, or with --random as many draws as asked for. Runs go side by
-side, one thread each. They are compared by the best validation of each; test tasks are never looked at.
-With --halving F all runs make --first-steps meta-steps, the best 1/F go on to F times as many, and so on.
---out holds a run folder per run and sweep.csv. The same command goes on with a sweep that was stopped.
---space is a TOML file with random, seed, halving, first_steps and a table [set]: lists of values, or
-ranges such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true }. docs/sweeps.md.)");
+Every combination of the lists is trained, or with --random N draws from the lists and ranges. Several runs
+go at the same time, with one thread each. They are compared by the best validation of each run. Test tasks
+are never used. With --halving F all runs make --first-steps meta-steps, the best 1/F of them go on to F times
+as many, and so on. --out gets one folder per run and sweep.csv. The same command resumes a sweep that was
+stopped. --space is a TOML file with random, seed, halving, first_steps and a table [set] of lists of values
+or ranges, such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true } (docs/sweeps.md).)");
     sub->add_option("config", sweep_.config, "Configuration (TOML)")->required();
-    sub->add_option("--space", sweep_.space, "What to vary (TOML)")->type_name("FILE");
+    sub->add_option("--space", sweep_.space, "File that says what to vary (TOML)")
+        ->type_name("FILE");
     sub->add_option("--vary", sweep_.vary,
-                    "A key and its values: KEY=[A,B] or KEY=LOW:HIGH[:log]; may be given again")
+                    "Vary a key: KEY=[A,B] or KEY=LOW:HIGH[:log]. May be given several times")
         ->type_name("KEY=VALUES")
         ->allow_extra_args(false);
-    sub->add_option("--random", sweep_.random, "Random search with so many runs")
+    sub->add_option("--random", sweep_.random, "Random search with this many runs")
         ->check(number_from(1));
     sub->add_option("--seed", sweep_.seed, "Seed of the random search")->check(number_from(0));
     sub->add_option("--halving", sweep_.halving, "Factor of successive halving")
         ->check(number_from(2));
     sub->add_option("--first-steps", sweep_.first_steps, "Meta-steps before the first comparison")
         ->check(number_from(1));
-    sub->add_option("--jobs", sweep_.jobs, "Runs side by side; 0: as many as cores")
+    sub->add_option("--jobs", sweep_.jobs, "Number of runs at the same time; 0: as many as cores")
         ->check(number_from(0))
         ->capture_default_str();
-    sub->add_option("--threads", sweep_.threads, "Worker threads of a run; 0: all cores")
+    sub->add_option("--threads", sweep_.threads, "Number of worker threads of a run; 0: all cores")
         ->check(number_from(0))
         ->capture_default_str();
-    sub->add_option("--shard", sweep_.shard, "Only each N-th run, from the I-th on")
+    sub->add_option("--shard", sweep_.shard, "Train only every N-th run, beginning with the I-th")
         ->type_name("I/N");
-    sub->add_flag("--collect", sweep_.collect, "Train nothing: one table of what is there");
-    sub->add_option("--out", sweep_.out, "Folder")->type_name("DIR")->capture_default_str();
+    sub->add_flag("--collect", sweep_.collect,
+                  "Train nothing; write one table of all run folders in --out");
+    sub->add_option("--out", sweep_.out, "Folder for the run folders and sweep.csv")
+        ->type_name("DIR")
+        ->capture_default_str();
     sub->add_flag("--quiet", sweep_.quiet, "No progress");
-    sub->add_option("--device", sweep_.device, "What computes, as in kshot train")
+    sub->add_option("--device", sweep_.device, "What computes, as for kshot train")
         ->capture_default_str();
     add_set(sub, sweep_.set);
     sub->callback([this] {
@@ -347,54 +363,57 @@ ranges such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true }. do
   kshot adapt runs/omniglot --support drawings.csv --query unknown.csv --max-risk 0.05 --level 0.9
 
 Files, by what the run was trained on:
-  tables   CSV with the columns of the training table; the support file with the target or label
-           column, the query file with or without; or npz with x [n, columns] and y
-  vectors  CSV, one column per feature in their order (by name where all of x0, x1, ... are there),
-           support with `label`, or `y` (y0, y1, ...); npz with x [n, d] and y
-  images   of picture files: CSV with the columns `file` (paths, relative to the CSV) and `label`;
-           of either: npz with x [n, H, W], [n, H, W, C] or [n, C, H, W] and y. Bytes are treated as
-           in training; where training had bytes or pictures, other numbers lie in [0, 1]
-Rows are prepared as the import prepared the training data. Labels that read as numbers are the same
-where the numbers are ("01", "1" and "1.0"). Only classes of the support file are predicted, with
-probabilities that add up to 1 over them. Written to --out: predictions.csv, predictions.npz
-(probabilities, uncertainty, samples) and adapted.safetensors (the adapted weights). With --max-risk or
---min-confidence the column `answer` holds the class or "unknown"; with --level the columns in(CLASS)
-say which classes are in the prediction set, and TARGET_low and TARGET_high with the level bound the
-interval. --max-risk and --level use the calibrated predictions.)");
+  tables   CSV with the columns of the training table. The support file needs the column of the target or
+           label, the query file may have it. Or npz with x [n, columns] and y
+  vectors  CSV with one column per feature, in their order, or by name where all of x0, x1, ... are there.
+           The support file also has `label`, or `y` (y0, y1, ...). Or npz with x [n, d] and y
+  images   If training had picture files: CSV with the columns `file` (paths relative to the CSV) and
+           `label`. Or npz with x [n, H, W], [n, H, W, C] or [n, C, H, W] and y. Bytes are treated as in
+           training. Where training had bytes or pictures, other numbers must lie in [0, 1]
+Rows are prepared as the import prepared the training data. Labels that read as numbers are the same where
+the numbers are the same ("01", "1" and "1.0"). Only classes of the support file are predicted, and their
+probabilities add up to 1. --out gets predictions.csv, predictions.npz (probabilities, uncertainty, samples)
+and adapted.safetensors (the adapted weights). With --max-risk or --min-confidence the column `answer` has the
+class or "unknown". With --level the columns in(CLASS) say which classes are in the prediction set, and
+TARGET_low and TARGET_high are the ends of the interval. --max-risk and --level use the calibrated predictions.)");
     sub->add_option("run", adapt_.run, "Run folder or checkpoint")->required();
     sub->add_option("--support", adapt_.support,
-                    "Rows with targets (CSV, npz); without it alpaca, bayes_protonet and dkt "
+                    "Rows with targets (CSV, npz). Without it, alpaca, bayes_protonet and dkt "
                     "predict from their prior alone")
         ->type_name("FILE");
     sub->add_option("--query", adapt_.query, "Rows to predict (CSV, npz)")
         ->type_name("FILE")
         ->required();
-    sub->add_option("--missing", adapt_.missing,
-                    "What a missing value is: an error, the training mean (a category: none), or a "
-                    "reason to leave the row out; by default as in training, but never drop")
+    sub->add_option(
+           "--missing", adapt_.missing,
+           "What to do with a missing value: error, mean (replace it by the training mean, a "
+           "category by none), or drop (leave the row out). Default: as in training, but "
+           "never drop")
         ->check(CLI::IsMember({"error", "mean", "drop"}));
     add_text_options(*sub, adapt_.text);
     sub->add_option("--layout", adapt_.layout,
-                    "Where the channels of images in npz files are, if the shape leaves it open")
+                    "Axis of the channels of images in npz files, where the shape does not tell")
         ->check(CLI::IsMember({"hwc", "chw"}));
-    sub->add_option("--steps", adapt_.steps, "Inner steps")->check(number_from(0));
-    sub->add_option("--samples", adapt_.samples, "Posterior samples")->check(number_from(1));
+    sub->add_option("--steps", adapt_.steps, "Number of inner steps")->check(number_from(0));
+    sub->add_option("--samples", adapt_.samples, "Number of posterior samples")
+        ->check(number_from(1));
     sub->add_flag("--calibrated", adapt_.calibrated,
-                  "Predict with what kshot calibrate fitted to the run");
-    sub->add_option("--max-risk", adapt_.max_risk,
-                    "Labels: answer only where the share of wrong answers stays below this bound, "
-                    "by the threshold of kshot calibrate; else \"unknown\"")
+                  "Use the calibration that kshot calibrate fitted to the run");
+    sub->add_option(
+           "--max-risk", adapt_.max_risk,
+           "Labels: answer only rows above the threshold that kshot calibrate found for this "
+           "bound on the share of wrong answers; write \"unknown\" for the others")
         ->check(share())
         ->type_name("SHARE");
     sub->add_option("--min-confidence", adapt_.min_confidence,
-                    "Labels: answer only where the predicted class has this probability; else "
-                    "\"unknown\"")
+                    "Labels: answer only rows whose predicted class has at least this probability; "
+                    "write \"unknown\" for the others")
         ->check(share())
         ->type_name("SHARE")
         ->excludes("--max-risk");
     sub->add_option("--level", adapt_.level,
-                    "Prediction sets or intervals that hold the target at this rate, by the "
-                    "quantiles of kshot calibrate")
+                    "Write prediction sets or intervals that hold the target at this rate (kshot "
+                    "calibrate)")
         ->check(share())
         ->type_name("SHARE");
     sub->add_option("--out", adapt_.out, "Folder for the results")
@@ -409,23 +428,23 @@ interval. --max-risk and --level use the calibrated predictions.)");
   }
 
   void add_embed() {
-    CLI::App* sub = command("embed", "Features of a data file from a run's network",
+    CLI::App* sub = command("embed", "Compute features of a data file with a run's network",
                             R"(Examples:
   kshot embed runs/omniglot-classifier --out omniglot-features.kshot
   kshot embed runs/birds --data photos.kshot --out photo-features.kshot
   kshot embed runs/birds --data photos.kshot --out features.npz
   kshot embed runs/birds --set data.path=moved/birds.kshot --data photos.kshot --out features.kshot
 
-What the network's last linear layer sees of each example, for LEO or a linear head to learn on. RUN is
-a plain classifier (data.episodes = "minibatch") or any run of another algorithm than leo. With a
-closed-form head they are the whole network's outputs. The features
-keep classes, splits and order of the examples; --out is a data file, or with .npz arrays x and y beside
-a table (.tsv), which `kshot import arrays` reads. Norm layers take the statistics of training examples
-of the run's data file (data.path): an example's features depend on nothing beside it.)");
+The features of an example are the inputs of the network's last linear layer, or with a closed-form head the
+outputs of the whole network. LEO or a linear head can be trained on them. RUN is a plain classifier
+(data.episodes = "minibatch") or a run of any algorithm but leo. Classes, splits and order of the examples are
+kept. --out is a data file, or with .npz arrays x and y beside a table (.tsv), which `kshot import arrays`
+reads. Norm layers use the statistics of training examples of the run's data file (data.path), so that the
+features of an example do not depend on other examples.)");
     sub->add_option("run", embed_.run, "Run folder or checkpoint")->required();
     sub->add_option("--data", embed_.data, "Data file to embed; default: the run's own")
         ->type_name("FILE");
-    sub->add_option("-o,--out", embed_.out, "Data file or .npz to write")
+    sub->add_option("-o,--out", embed_.out, "Output: a data file, or .npz")
         ->type_name("FILE")
         ->required();
     add_set(sub, embed_.set);
@@ -436,18 +455,18 @@ of the run's data file (data.path): an example's features depend on nothing besi
   }
 
   void add_report() {
-    CLI::App* sub = command("report", "A run as one HTML page",
+    CLI::App* sub = command("report", "Write an HTML page about a run",
                             R"(Examples:
   kshot report runs/first
   kshot report runs/first --out first.html
   kshot report runs/first --quick
 
-Learning curves, evaluation (made if there is none yet), error against shots and inner steps,
-calibration; for one-dimensional regression also the predictions of some new tasks. --quick shows
-what the folder holds and computes nothing. Written to report.html in the run folder.)");
+The page has learning curves, the evaluation (which is made if there is none yet), error against shots and
+inner steps, and calibration. For regression with one input it also has the predictions for some new tasks.)");
     sub->add_option("run", report_.run, "Run folder")->required();
-    sub->add_option("--out", report_.out, "HTML file")->type_name("FILE");
-    sub->add_flag("--quick", report_.quick, "Compute nothing");
+    sub->add_option("--out", report_.out, "HTML file; default: report.html in the run folder")
+        ->type_name("FILE");
+    sub->add_flag("--quick", report_.quick, "Show what the run folder holds; compute nothing");
     add_changed_data(sub, report_.allow_changed_data);
     add_machine(sub, report_.machine);
     sub->callback([this] {
@@ -457,13 +476,13 @@ what the folder holds and computes nothing. Written to report.html in the run fo
   }
 
   void add_compare() {
-    CLI::App* sub = command("compare", "Several runs side by side",
+    CLI::App* sub = command("compare", "Compare several runs",
                             R"(Examples:
   kshot compare runs/maml runs/abml
   kshot compare runs/* --out comparison.html
 
-A table of results and of the settings that differ goes to standard output, the same with curves to
-an HTML page. Runs that were evaluated (kshot evaluate) show their test results.)");
+A table of results and of the settings that differ goes to standard output. The same, with curves, goes to an
+HTML page. Test results are shown for runs that were evaluated (kshot evaluate).)");
     sub->add_option("runs", compare_.runs, "Run folders")->required()->expected(2, 1000);
     sub->add_option("--out", compare_.out, "HTML file; default: comparison.html")
         ->type_name("FILE");
@@ -474,16 +493,17 @@ an HTML page. Runs that were evaluated (kshot evaluate) show their test results.
   }
 
   void add_plan() {
-    CLI::App* sub = command("plan", "Memory, work and time of a configuration before it is run",
+    CLI::App* sub = command("plan", "Predict memory, work and time of a configuration",
                             R"(Examples:
   kshot plan my.toml
   kshot plan my.toml --set train.meta_batch=4096 --set inner.steps=10
   kshot plan my.toml --gflops 200
 
-Counts what a meta-step asks of the network, task by task, without doing it. The time comes from a
-probe of about a second, or with --gflops from an assumed rate.)");
+Counts the memory and the operations of a meta-step without computing it. The time is predicted from a
+measurement of about a second, or with --gflops from an assumed rate.)");
     sub->add_option("config", plan_.config, "Configuration (TOML)")->required();
-    sub->add_option("--gflops", plan_.gflops, "Assumed rate of all threads, GFLOP/s; no probe")
+    sub->add_option("--gflops", plan_.gflops,
+                    "Assume this rate of all threads (GFLOP/s) instead of measuring it")
         ->check(number_from(0, true));
     add_set(sub, plan_.set);
     add_machine(sub, plan_.machine);
@@ -491,13 +511,14 @@ probe of about a second, or with --gflops from an assumed rate.)");
   }
 
   void add_inspect() {
-    CLI::App* sub = command("inspect", "What is in a checkpoint, data file, npz or npy",
+    CLI::App* sub = command("inspect", "Show what is in a checkpoint, data file, npz or npy",
                             R"(Examples:
   kshot inspect runs/first/best.safetensors
   kshot inspect omniglot.kshot
   kshot inspect omniglot.kshot --classes
   kshot inspect adapted/predictions.npz --values)");
-    sub->add_option("file", inspect_file_, "File, or run folder (its best checkpoint)")->required();
+    sub->add_option("file", inspect_file_, "File, or a run folder for its best checkpoint")
+        ->required();
     sub->add_flag("--values", inspect_values_, "Show the first values of each array");
     sub->add_flag("--classes", inspect_classes_,
                   "Data files: list every class or task with its split and its number of examples");
@@ -506,20 +527,22 @@ probe of about a second, or with --gflops from an assumed rate.)");
   }
 
   void add_config() {
-    CLI::App* sub = command("config", "Starter configurations, checks, all keys",
+    CLI::App* sub = command("config", "Write a starter configuration, check one, or list all keys",
                             R"(Examples:
   kshot config --template abml > my.toml
   kshot config my.toml --set inner.steps=5
   kshot config my.toml --set inner.steps=5 --out five.toml
   kshot config --reference > configuration.md
 
-With a file: checks it and prints it with every default filled in.)");
-    sub->add_option("config", config_.config, "Configuration (TOML) to check and resolve");
+With a file: checks it, and prints it with all defaults.)");
+    sub->add_option("config", config_.config,
+                    "Configuration file (TOML) to check and to print with all defaults");
     sub->add_option("--template", config_.starter,
                     "Starter file: maml, meta_sgd, abml, leo, hvi, protonet, r2d2, bayes_protonet, "
                     "alpaca or dkt")
         ->type_name("ALGORITHM");
-    sub->add_flag("--reference", config_.reference, "Every key, as a document");
+    sub->add_flag("--reference", config_.reference,
+                  "Print the document of all keys (docs/configuration.md)");
     sub->add_option("--out", config_.out, "File to write; default: standard output")
         ->type_name("FILE");
     add_set(sub, config_.set);
@@ -527,26 +550,26 @@ With a file: checks it and prints it with every default filled in.)");
   }
 
   void add_devices() {
-    CLI::App* sub = command("devices", "What can compute on this machine", R"(Example:
+    CLI::App* sub = command("devices", "List what can compute on this machine", R"(Example:
   kshot devices)");
     sub->callback([this] { status_ = run_devices(); });
   }
 
   void add_verify() {
-    CLI::App* sub = command("verify", "Hold the engine against numbers from elsewhere",
+    CLI::App* sub = command("verify", "Compare the engine with recorded numbers of another program",
                             R"(Examples:
   kshot verify case/
   kshot verify case/ --device cpu --out result.npz
   kshot verify case/ --device simt --precision f64
 
-A case has case.toml (the objective), inputs.npz (weights, data, noise) and expected.npz (losses,
-gradients, outputs). Prints per result the largest error relative to the array's scale. Exit status 0:
-all within tolerance (1e-9 in double, 1e-4 in single precision), 1: not, 2: not a case. Without
-expected.npz it only computes.)");
+A case is a folder with case.toml (the objective), inputs.npz (weights, data, noise) and expected.npz
+(losses, gradients, outputs). For each result the largest error is printed, relative to the largest number of
+the array. Exit status: 0 if all errors are within tolerance (1e-9 in double, 1e-4 in single precision), 1 if
+not, 2 if the folder is no case. Without expected.npz the results are only computed.)");
     sub->add_option("case", verify_.folder, "Folder of the case")->required();
     sub->add_option("--precision", verify_.precision, "f32 or f64; default: the device's own")
         ->check(CLI::IsMember({"f32", "f64"}));
-    sub->add_option("--out", verify_.out, "Write the results to this npz")->type_name("FILE");
+    sub->add_option("--out", verify_.out, "File for the results (npz)")->type_name("FILE");
     add_machine(sub, verify_.machine);
     sub->callback([this] {
       expect_one_process("verify");
@@ -555,14 +578,18 @@ expected.npz it only computes.)");
   }
 
   void add_demo() {
-    CLI::App* sub = command("demo", "Bayesian few-shot regression, with a report, in two minutes",
-                            R"(Examples:
+    CLI::App* sub =
+        command("demo", "Run Bayesian few-shot regression with a report, in two minutes",
+                R"(Examples:
   kshot demo
   kshot demo --out my-demo --seconds 60
 
-Trains ABML and, beside it, MAML on sinusoids and writes both run folders and report.html.)");
-    sub->add_option("--out", demo_.out, "Folder")->type_name("DIR")->capture_default_str();
-    sub->add_option("--seconds", demo_.seconds, "Limit for the training of both together")
+Trains ABML, MAML and a Bayesian linear head (ALPACA) on sinusoids. Prints how often the bands of each
+hold the target with 1, 5 and 10 points, and writes the three run folders and report.html.)");
+    sub->add_option("--out", demo_.out, "Folder for the runs and report.html")
+        ->type_name("DIR")
+        ->capture_default_str();
+    sub->add_option("--seconds", demo_.seconds, "Limit of the time of all three trainings together")
         ->check(number_from(0, true))
         ->capture_default_str();
     add_machine(sub, demo_.machine);

@@ -23,14 +23,15 @@ io::TextFormat TextOptions::format(io::TextFormat base) const {
 void add_text_options(CLI::App& command, TextOptions& options) {
   command
       .add_option("--delimiter", options.delimiter_text,
-                  "Between the fields of CSV files; by default the one that fits, which is printed "
+                  "Character between the fields of CSV files. By default it is found, and printed "
                   "where it is not a comma (.tsv: tab)")
       ->type_name("CHARACTER");
   command.add_option("--decimal", options.decimal, "Decimal mark of CSV files, . or ,")
       ->type_name("MARK");
   command
-      .add_option("--thousands", options.thousands,
-                  "Mark between groups of three digits in CSV files (1,027), or the word space")
+      .add_option(
+          "--thousands", options.thousands,
+          "Mark between groups of three digits in CSV files, as in 1,027; or the word space")
       ->type_name("MARK");
   command
       .add_option_function<std::string>(
@@ -39,8 +40,8 @@ void add_text_options(CLI::App& command, TextOptions& options) {
             options.missing_marks = text;
             options.has_missing_marks = true;
           },
-          "What counts as missing beside an empty field, exactly as written (a,b,...); by default "
-          "NA, N/A, NaN, null, none and ? in any case")
+          "Texts that stand for a missing value, besides an empty field, exactly as written "
+          "(a,b,...). Default: NA, N/A, NaN, null, none and ?, in upper or lower case")
       ->type_name("MARKS");
 }
 
