@@ -209,7 +209,7 @@ void print_summary(const io::ImportSummary& summary) {
       fewest = std::min(fewest, header.groups[g].rows);
       most = std::max(most, header.groups[g].rows);
     }
-    fmt::print("  {:<10} {:>6} {}, {:>8} {} ({} a {})\n", split_name(split), groups.size(),
+    fmt::print("  {:<10} {:>6} {}, {:>8} {} ({} per {})\n", split_name(split), groups.size(),
                tasks ? "tasks" : "classes", rows, tasks ? "rows" : "examples",
                fewest == most ? fmt::format("{}", fewest) : fmt::format("{} to {}", fewest, most),
                tasks ? "task" : "class");

@@ -97,7 +97,7 @@ RowReader::RowReader(const Learner& learner, TaskFileOptions options)
         "not known; expected error or drop");
   }
   if (options_.layout != io::ArrayLayout::automatic && !preprocessing_.input.spatial) {
-    throw Error("--layout: the run takes vectors; expected it for images alone");
+    throw Error("--layout: the run takes vectors, which have no channels; expected no --layout");
   }
   format_ = options_.text.format(preprocessing_.format);
   if (options_.missing) {
@@ -250,7 +250,7 @@ void RowReader::name_features(io::Table& table, Role role) {
                              table.origin));
   }
   if (features.size() != wanted) {
-    throw Error(fmt::format("{}: {} features a row ({}), the network takes {}", table.origin,
+    throw Error(fmt::format("{}: {} features per row ({}), the network takes {}", table.origin,
                             features.size(), table.column_names(), wanted));
   }
   if (!given.empty()) {
@@ -323,7 +323,7 @@ void RowReader::encode(const io::Table& table, Rows& rows) const {
 void RowReader::check_width(std::size_t numbers, std::size_t rows, const std::string& where) const {
   if (numbers != rows * inputs_) {
     throw Error(
-        fmt::format("{}: {} features a row, the network takes {}", where, numbers / rows, inputs_));
+        fmt::format("{}: {} features per row, the network takes {}", where, numbers / rows, inputs_));
   }
 }
 

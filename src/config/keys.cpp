@@ -53,8 +53,8 @@ std::vector<Key> loss_keys() {
               "is their own)."},
       {KSHOT_TABLE_KEY(loss, noise_std), .range = above(0),
        .when = {{"loss.type", {"gaussian_nll"}}}, .unit = "target units",
-       .doc = "Standard deviation of the observation noise, or where it starts with "
-              "`noise = \"learned\"`; not used by `alpaca` and `dkt`, which learn theirs."},
+       .doc = "Standard deviation of the observation noise, or its start with `noise = "
+              "\"learned\"`; not used by `alpaca` and `dkt`, which learn theirs."},
       {KSHOT_TABLE_KEY(loss, noise),
        .when = {{"loss.type", {"gaussian_nll"}}, {"algorithm", inner_loop_algorithms()}},
        .doc =
@@ -89,10 +89,10 @@ std::vector<Key> network_keys() {
        .unit = "channels", .doc = "Channels of an image: 1 grey, 3 RGB."},
       {KSHOT_TABLE_KEY(network, image), .range = between(1, largest_size), .min_items = 2,
        .max_items = 2, .when = conv4, .unit = "pixels",
-       .doc =
-           "`[height, width]`; four halvings, so at least 16 each with `downsample = \"pool\"`."},
+       .doc = "`[height, width]`. The four blocks halve both, so that each is at least 16 with "
+              "`downsample = \"pool\"`."},
       {KSHOT_TABLE_KEY(network, filters), .range = between(1, largest_size), .when = conv4,
-       .unit = "channels", .doc = "Channels of every block."},
+       .unit = "channels", .doc = "Number of channels of every block."},
       {KSHOT_TABLE_KEY(network, classes), .range = between(0, largest_size), .when = conv4,
        .unit = "classes",
        .doc = "Outputs; for classification the ways of an episode. 0 ends the network before its "
@@ -100,9 +100,11 @@ std::vector<Key> network_keys() {
       {KSHOT_TABLE_KEY(network, downsample), .choices = {"stride", "pool"}, .when = conv4,
        .doc = "Convolution with stride 2, or stride 1 and a 2x2 max-pool at the block's end."},
       {KSHOT_TABLE_KEY(network, norm), .choices = {"batch", "none"}, .when = conv4,
-       .doc = "Batch norm over the set at hand (biased variance, epsilon 1e-5, affine), or none."},
+       .doc = "`batch`: batch norm over the rows of a set (biased variance, epsilon 1e-5, affine); "
+              "`none`: no norm layers."},
       {KSHOT_TABLE_KEY(network, head), .choices = {"mean", "flatten"}, .when = conv4,
-       .doc = "What the linear head sees: the mean over the last map, or all of it."},
+       .doc = "Input of the linear head: the mean over the positions of the last map, or the whole "
+              "map."},
       {KSHOT_TABLE_KEY(network, input), .range = between(1, largest_size), .min_items = 1,
        .max_items = 3, .required = true, .when = sequential, .unit = "features",
        .doc = "`[channels, height, width]` of an image, or `[d]` of a vector."},
@@ -115,9 +117,9 @@ std::vector<Key> network_keys() {
        .doc = "The layers, first to last, each `{ type = ..., ... }`; see below."},
       {KSHOT_TABLE_KEY(network, input_dropout), .range = {.low = 0, .high = 1, .open_high = true},
        .when = closed_form,
-       .doc = "Share of the input features that is dropped in training, afresh for the support and "
-              "the query rows of every task; what stays is divided by one minus this share. None "
-              "is dropped in prediction."},
+       .doc = "Share of the input features that is dropped in training, drawn anew for the support "
+              "and the query rows of every task. The other features are divided by one minus this "
+              "share. No feature is dropped in prediction."},
   };
 }
 
@@ -133,16 +135,15 @@ std::vector<Key> inner_keys() {
        .doc = "`second` differentiates through the inner steps; `first` takes every inner gradient "
               "as a constant."},
       {KSHOT_TABLE_KEY(inner, adapt), .min_items = 1, .when = own_loop,
-       .doc =
-           "Globs (`*`, `?`) over parameter names: only these move in the inner loop, the others "
-           "are learned outside alone. `[\"*\"]`: all."},
+       .doc = "Globs (`*`, `?`) over parameter names. Only these parameters are adapted in the "
+              "inner loop; the others are only meta-learned. `[\"*\"]`: all."},
   };
 }
 
 std::vector<Key> meta_sgd_keys() {
   return {
-      {KSHOT_TABLE_KEY(meta_sgd, rates), .doc = "One learned rate a weight, or one a tensor."},
-      {KSHOT_TABLE_KEY(meta_sgd, per_step), .doc = "Own rates for every inner step."},
+      {KSHOT_TABLE_KEY(meta_sgd, rates), .doc = "One learned rate per weight, or one per tensor."},
+      {KSHOT_TABLE_KEY(meta_sgd, per_step), .doc = "Separate rates for every inner step."},
   };
 }
 
@@ -154,18 +155,18 @@ std::vector<Key> abml_keys() {
       {KSHOT_TABLE_KEY(abml, kl_weight_outer), .range = at_least(0),
        .doc = "Weight of KL(posterior || prior) in the outer objective."},
       {KSHOT_TABLE_KEY(abml, differentiate_prior),
-       .doc = "Keep the path by which the meta-parameters enter the inner KL as prior; `false` "
-              "cuts it."},
+       .doc = "Whether the meta-gradient includes the path on which the meta-parameters enter the "
+              "inner KL as the prior."},
       {KSHOT_TABLE_KEY(abml, support_in_outer),
-       .doc = "Outer loss over support and query; `false`: query alone."},
+       .doc = "`true`: the outer loss is over support and query rows; `false`: over query rows "
+              "alone."},
       {KSHOT_TABLE_KEY(abml, gamma_shape), .range = at_least(0),
        .doc = "a0 of the Gamma hyper-prior on every weight's precision."},
       {KSHOT_TABLE_KEY(abml, gamma_rate), .range = at_least(0),
        .doc = "b0 of the Gamma hyper-prior."},
       {KSHOT_TABLE_KEY(abml, hyper_prior_weight), .range = at_least(0),
-       .doc =
-           "Weight of the hyper-prior's negative log density; 1/(training tasks x rows of a task) "
-           "makes the objective the ELBO per example."},
+       .doc = "Weight of the hyper-prior's negative log density; 1 / (training tasks x rows per "
+              "task) makes the objective the ELBO per example."},
       {KSHOT_TABLE_KEY(abml, samples_inner), .range = between(1, most_samples), .unit = "samples",
        .doc = "Monte Carlo samples of every inner step (S)."},
       {KSHOT_TABLE_KEY(abml, samples_outer), .range = between(1, most_samples), .unit = "samples",
@@ -173,13 +174,12 @@ std::vector<Key> abml_keys() {
       {KSHOT_TABLE_KEY(abml, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
        .doc = "Initial log standard deviation of every weight."},
       {KSHOT_TABLE_KEY(abml, estimator),
-       .doc =
-           "How samples are drawn: `weight`, one draw a weight and sample; `flipout`, the same "
-           "draw decorrelated between examples by random signs (Wen et al. 2018); `local`, a "
-           "draw of every example's pre-activations (Kingma et al. 2015; exact for linear layers, "
-           "for convolutions an approximation)."},
+       .doc = "How samples are drawn: `weight`, one draw per weight and sample; `flipout`, the "
+              "same draw decorrelated between examples by random signs (Wen et al. 2018); `local`, "
+              "a draw of every example's pre-activations (Kingma et al. 2015; exact for linear "
+              "layers, for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
-       .doc = "Rows the inner loop sees: the support set, or support and query together."},
+       .doc = "Rows of the inner loop: the support rows, or support and query rows together."},
       {KSHOT_TABLE_KEY(abml, rates),
        .doc = "Inner step sizes: `fixed`, `inner.learning_rate` for all weights; `layer`, one "
               "learned rate per tensor; `weight`, one learned rate per weight. Means and log "
@@ -201,48 +201,48 @@ std::vector<Key> leo_keys() {
       {KSHOT_TABLE_KEY(leo, latent), .range = between(1, 1 << 14), .unit = "numbers",
        .doc = "Length of a latent (L)."},
       {KSHOT_TABLE_KEY(leo, latent_steps), .range = between(0, 100000), .unit = "inner steps",
-       .doc = "Gradient steps in the latents; with 0 and `finetune_steps = 0` the generator alone "
-              "is left."},
+       .doc = "Gradient steps over the latents. With 0 here and `finetune_steps = 0` only the "
+              "generator adapts to a task."},
       {KSHOT_TABLE_KEY(leo, finetune_steps), .range = between(0, 100000), .unit = "inner steps",
-       .doc = "Gradient steps in the weights, after those in the latents."},
+       .doc = "Gradient steps over the weights, after those over the latents."},
       {KSHOT_TABLE_KEY(leo, latents), .when = head,
-       .doc = "Latents of a class: as many as it has support examples, whose heads are averaged "
+       .doc = "Latents of a class: `per_example`, one per support row, whose heads are averaged "
               "(the authors' code), or `one` (the paper)."},
       {KSHOT_TABLE_KEY(leo, relation),
-       .doc = "Relate every pair of support rows; `false`: the encoder gives the latents' "
-              "statistics by itself."},
+       .doc = "`true`: the relation network sees every pair of support rows; `false`: the encoder "
+              "alone gives the statistics of the latents."},
       {KSHOT_TABLE_KEY(leo, encoder_layers), .range = between(1, 1 << 14),
        .when = generated_network, .unit = "units",
        .doc = "Hidden layers of the encoder of (x, y) pairs."},
       {KSHOT_TABLE_KEY(leo, decoder_layers), .range = between(1, 1 << 14),
        .when = generated_network, .unit = "units",
-       .doc = "Hidden layers of the decoder to the network's weights."},
+       .doc = "Hidden layers of the decoder, which gives the network's weights."},
       {KSHOT_TABLE_KEY(leo, deterministic),
        .doc = "Train without noise in latents and weights, and without KL."},
-      {KSHOT_TABLE_KEY(leo, kl),
-       .doc = "KL of the latents from N(0, 1): log ratio at the drawn latents, or closed form."},
+      {KSHOT_TABLE_KEY(leo, kl), .doc = "KL of the latents from N(0, 1): `sampled`, the log ratio "
+                                        "at the drawn latents, or `analytic`, the closed form."},
       {KSHOT_TABLE_KEY(leo, kl_weight), .range = at_least(0), .doc = "Weight of that KL."},
       {KSHOT_TABLE_KEY(leo, encoder_penalty), .range = at_least(0),
-       .doc = "Weight of the mean squared distance of the latents from where the latent steps took "
-              "them."},
+       .doc = "Weight of the mean squared distance between the latents before and after the latent "
+              "steps."},
       {KSHOT_TABLE_KEY(leo, l2_weight), .range = at_least(0),
        .doc = "Weight of half the squared norm of all matrices."},
       {KSHOT_TABLE_KEY(leo, orthogonality_weight), .range = at_least(0),
-       .doc = "Weight of the mean squared difference of the cosines between the columns of the "
-              "decoder's last matrix from those of orthogonal ones."},
+       .doc =
+           "Weight of the penalty that keeps the columns of the decoder's last matrix orthogonal: "
+           "the mean squared difference between their cosines and those of orthogonal columns."},
       {KSHOT_TABLE_KEY(leo, dropout_rate), .range = {.low = 0, .high = 1, .open_high = true},
        .when = head,
-       .doc =
-           "Share of the features that is dropped in training (1 - keep probability), afresh for "
-           "the encoder and for every classification."},
+       .doc = "Share of the features that is dropped in training (1 - keep probability), drawn "
+              "anew for the encoder and for every use of the head."},
       {KSHOT_TABLE_KEY(leo, decoder_offset),
        .doc =
            "Standard deviation of the weights where the decoder gives 0; negative: sqrt(2 / (fan "
            "in + fan out)) of the weight's tensor."},
       {KSHOT_TABLE_KEY(leo, latent_lr_init), .range = at_least(0),
-       .doc = "Start of the learned step sizes in the latents."},
+       .doc = "Initial value of the learned step sizes over the latents."},
       {KSHOT_TABLE_KEY(leo, finetune_lr_init), .range = at_least(0),
-       .doc = "Start of the learned step sizes in the weights."},
+       .doc = "Initial value of the learned step sizes over the weights."},
   };
 }
 
@@ -252,29 +252,28 @@ std::vector<Key> hvi_keys() {
        .doc = "The objective: `vb`, the hierarchical evidence lower bound, or a PAC-Bayes bound. "
               "Cross-entropy is unbounded, so that none is a certificate."},
       {KSHOT_TABLE_KEY(hvi, tasks), .range = at_least(0), .unit = "tasks",
-       .doc = "Training tasks in the bound (n); 0: as many as the data have, `train.meta_batch` "
-              "where there is no end of them."},
+       .doc = "Number of training tasks in the bound (n). 0: as many as the data have, or "
+              "`train.meta_batch` where tasks are drawn anew."},
       {KSHOT_TABLE_KEY(hvi, task_size), .range = at_least(0), .unit = "examples",
-       .doc = "Examples in a task's own set, in the bound (m); 0: as many as the data say, else a "
-              "step's support rows."},
+       .doc = "Number of rows of a task in the bound (m). 0: as many as a training task has, where "
+              "the data say it, else the support rows of a step."},
       {KSHOT_TABLE_KEY(hvi, kappa_prior), .range = above(0),
        .doc = "Standard deviation of the hyper-prior on the prior's parameters."},
       {KSHOT_TABLE_KEY(hvi, kappa_posterior), .range = at_least(0),
-       .doc =
-           "Standard deviation of the hyper-posterior, drawn once a step; 0: a point, and its KL "
-           "keeps the norm alone."},
+       .doc = "Standard deviation of the hyper-posterior, from which one sample is drawn per step. "
+              "0: a point; its KL is then the squared norm alone."},
       {KSHOT_TABLE_KEY(hvi, delta), .range = {.low = 0, .high = 1, .open_low = true},
-       .doc = "The bounds hold with probability 1 - this."},
+       .doc = "The bounds hold with probability 1 - `delta`."},
       {KSHOT_TABLE_KEY(hvi, hyper_kl),
-       .doc = "Constant terms of the hyper-posterior's KL: `full`, once a parameter (the KL); "
-              "`per_model`, once (the authors' code, where a large network would drown the tasks' "
-              "own KL)."},
+       .doc = "Constant terms of the KL of the hyper-posterior: `full`, once per parameter, which "
+              "is the KL; `per_model`, once (the authors' code, because in a large network they "
+              "would outweigh the tasks' own KL)."},
       {KSHOT_TABLE_KEY(hvi, samples), .range = between(1, most_samples), .unit = "samples",
        .doc = "Monte Carlo samples of every posterior step (S)."},
       {KSHOT_TABLE_KEY(hvi, log_sigma_init), .range = between(-20, 5), .unit = "log weight units",
        .doc = "Initial log standard deviation of every weight of the prior."},
       {KSHOT_TABLE_KEY(hvi, joint_steps), .range = at_least(1), .unit = "meta-steps",
-       .doc = "Where there is no end of training tasks: steps on one meta-batch, whose posteriors "
+       .doc = "Where tasks are drawn anew: the number of steps on one meta-batch, whose posteriors "
               "start at the prior."},
   };
 }
@@ -283,8 +282,8 @@ std::vector<Key> closed_form_keys() {
   const When head = {{"loss.type", {"cross_entropy"}}};
   return {
       {KSHOT_TABLE_KEY(protonet, metric),
-       .doc = "What compares a query with a class's mean: the squared Euclidean distance or the "
-              "cosine, times a learned scale."},
+       .doc = "Comparison of a query row with the mean of a class: the squared Euclidean distance "
+              "or the cosine, times a learned scale."},
       {KSHOT_TABLE_KEY(protonet, ways), .range = between(0, largest_size), .unit = "classes",
        .doc = head_ways},
       {KSHOT_TABLE_KEY(r2d2, ways), .range = between(0, largest_size), .when = head,
@@ -313,13 +312,12 @@ std::vector<Key> data_keys() {
   const When few_shot = {{"data.episodes", {"few_shot"}}};
   return {
       {KSHOT_TABLE_KEY(data, source),
-       .doc =
-           "`sinusoid`: y = amplitude sin(x - phase), phase in [0, pi], drawn as needed; "
-           "`sine_line`: every other task, at random, is a line y = slope x + intercept instead; "
-           "`wheel`: rewards of a wheel bandit (docs/bandits.md), drawn as needed; "
-           "`file`: what `kshot import` wrote."},
+       .doc = "`sinusoid`: y = amplitude sin(x - phase) with phase in [0, pi]; `sine_line`: the "
+              "same, but each task is with probability one half a line y = slope x + intercept; "
+              "`wheel`: rewards of a wheel bandit (docs/bandits.md); `file`: a data file that "
+              "`kshot import` wrote."},
       {KSHOT_TABLE_KEY(data, path), .required = true, .when = file,
-       .doc = "The data file; a relative path starts at the working directory."},
+       .doc = "The data file. A relative path starts at the folder in which kshot is started."},
       {KSHOT_TABLE_KEY(data, episodes),
        .when = {{"data.source", {"file"}}, {"loss.type", {"cross_entropy"}}},
        .doc =
@@ -332,17 +330,17 @@ std::vector<Key> data_keys() {
                 {"loss.type", {"cross_entropy"}},
                 {"data.episodes", {"few_shot"}}},
        .unit = "classes",
-       .doc = "Classes of an episode (N). 0: as many as the network has outputs, 5 with a "
-              "closed-form head; a file of tasks has its own number of labels. Closed-form heads "
-              "take a range, `[2, 20]`: every task draws its own number."},
+       .doc = "Classes of an episode (N). 0: as many as the network has outputs, or 5 with a "
+              "closed-form head. In a file of tasks it is the number of labels. With a closed-form "
+              "head it may be a range, `[2, 20]`, from which every task draws its own number."},
       {KSHOT_TABLE_KEY(data, shots), .range = between(0, most_rows), .when = few_shot,
        .unit = "examples",
-       .doc = "Support examples of a class (file of classes), support rows (else). With a range, "
-              "`[1, 10]`, every task draws its own number. 0 for `bayes_protonet`, `alpaca` and "
-              "`dkt`: the prediction of the learned prior."},
+       .doc = "Support examples per class in a file of classes, and support rows elsewhere. From a "
+              "range, `[1, 10]`, every task draws its own number. `bayes_protonet`, `alpaca` and "
+              "`dkt` take 0 and predict from the learned prior."},
       {KSHOT_TABLE_KEY(data, queries), .range = between(1, most_rows), .unit = "examples",
-       .doc = "Query examples of a class (file of classes), query rows (else); a number or a "
-              "range."},
+       .doc = "Query examples per class in a file of classes, and query rows elsewhere. A number "
+              "or a range."},
       {KSHOT_TABLE_KEY(data, stratified),
        .when = {{"data.source", {"file"}},
                 {"loss.type", {"cross_entropy"}},
@@ -361,29 +359,29 @@ std::vector<Key> data_keys() {
       {KSHOT_TABLE_KEY(data, unit_length), .when = file,
        .doc = "Divide every example's features by their Euclidean length (embeddings)."},
       {KSHOT_TABLE_KEY(data, tasks), .range = at_least(0), .when = few_shot, .unit = "tasks",
-       .doc = "So many training tasks, fixed by the seed with all their rows; 0: a new one every "
-              "time. A file of tasks has its own."},
+       .doc = "Number of training tasks, which the seed fixes with all their rows. 0: every task "
+              "is drawn anew. A file of tasks has its own."},
       {KSHOT_TABLE_KEY(data, permute),
        .when = {{"data.source", {"file"}}, {"data.episodes", {"few_shot"}}},
        .doc = "File of classes: every task has the same classes, with its own permutation of their "
               "`labels` or of some `pixels` (Amit & Meir 2018); `none`: every task draws classes."},
       {KSHOT_TABLE_KEY(data, pixel_swaps), .range = between(1, most_rows),
        .when = {{"data.source", {"file"}}, {"data.permute", {"pixels"}}}, .unit = "swaps",
-       .doc = "Swaps of two pixels that a task's permutation is made of."},
+       .doc = "Number of swaps of two pixels that make up a task's permutation."},
       {KSHOT_TABLE_KEY(data, amplitude_low), .when = sinusoid,
-       .doc = "Amplitudes are uniform from here..."},
-      {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "...to here."},
+       .doc = "Least amplitude. Amplitudes are uniform."},
+      {KSHOT_TABLE_KEY(data, amplitude_high), .when = sinusoid, .doc = "Largest amplitude."},
       {KSHOT_TABLE_KEY(data, line_limit), .range = at_least(0), .when = sine_line,
-       .doc = "Slopes and intercepts of lines are uniform within +- this."},
-      {KSHOT_TABLE_KEY(data, x_low), .when = sinusoid, .doc = "Inputs are uniform from here..."},
-      {KSHOT_TABLE_KEY(data, x_high), .when = sinusoid, .doc = "...to here."},
+       .doc = "Slopes and intercepts of lines are uniform between minus and plus this number."},
+      {KSHOT_TABLE_KEY(data, x_low), .when = sinusoid, .doc = "Least input. Inputs are uniform."},
+      {KSHOT_TABLE_KEY(data, x_high), .when = sinusoid, .doc = "Largest input."},
       {KSHOT_TABLE_KEY(data, noise_std), .range = at_least(0), .when = noisy,
        .doc = "Standard deviation of Gaussian noise on the targets; `wheel`: on the rewards, which "
               "the literature gives 0.01 (some codes 0.05)."},
       {KSHOT_TABLE_KEY(data, problems), .range = between(0, most_tasks), .when = wheel,
        .unit = "problems",
-       .doc = "Training tasks come from so many problems, fixed by the seed, with new rows every "
-              "time; 0: every task is a new problem."},
+       .doc = "Number of problems from which training tasks are drawn, each time with new rows. "
+              "The seed fixes the problems. 0: every task is a new problem."},
       {KSHOT_TABLE_KEY(data, all_arms), .when = wheel,
        .doc =
            "`false`: a row is a context, one arm and its reward. `true`: every context gives one "
@@ -414,28 +412,30 @@ std::vector<Key> optimizer_keys() {
            "`constant`; `cosine` from `learning_rate` to `final_learning_rate` at `train.steps`; "
            "`step`: times `decay_factor` every `decay_every` steps."},
       {KSHOT_TABLE_KEY(optimizer, final_learning_rate), .range = at_least(0),
-       .when = {{"optimizer.schedule", {"cosine"}}}, .doc = "Where the cosine ends."},
+       .when = {{"optimizer.schedule", {"cosine"}}},
+       .doc = "Learning rate at the end of the cosine."},
       {KSHOT_TABLE_KEY(optimizer, decay_every), .range = at_least(1), .when = step,
        .unit = "meta-steps", .doc = "Steps between two decays."},
       {KSHOT_TABLE_KEY(optimizer, decay_factor), .range = {.low = 0, .high = 1, .open_low = true},
        .when = step, .doc = "Factor of each decay."},
       {KSHOT_TABLE_KEY(optimizer, clip_value), .range = at_least(0),
-       .doc =
-           "Every entry of the meta-gradient is clipped to +- this; 0: off. Before `clip_norm`."},
+       .doc = "Every entry of the meta-gradient is clipped to at most this size, before "
+              "`clip_norm`. 0: off."},
       {KSHOT_TABLE_KEY(optimizer, clip_norm), .range = at_least(0),
-       .doc = "The meta-gradient is scaled down to this norm; 0: off."},
+       .doc = "The meta-gradient is scaled down to at most this norm. 0: off."},
       {KSHOT_TABLE_KEY(optimizer, clip_norm_of),
-       .doc = "What that norm is taken of: all parameters together, or each tensor by itself."},
+       .doc = "Whether `clip_norm` limits the norm of all parameters together, or of each tensor "
+              "by itself."},
       {KSHOT_TABLE_KEY(optimizer, nan_guard),
-       .doc = "A step with diverged tasks takes 1e-4 times the parameters for its gradient, is "
-              "counted and logged, and never stops the run (as the code of LEO's authors)."},
+       .doc = "A step with diverged tasks uses 1e-4 times the parameters as its gradient, as in "
+              "the code of LEO's authors. It is counted and logged, and never stops the run."},
   };
 }
 
 std::vector<Key> train_keys() {
   return {
       {KSHOT_TABLE_KEY(train, steps), .range = at_least(0), .unit = "meta-steps",
-       .doc = "Meta-updates in all."},
+       .doc = "Number of meta-updates."},
       {KSHOT_TABLE_KEY(train, meta_batch), .range = between(1, most_tasks), .unit = "tasks",
        .doc = "Tasks of one meta-update (T)."},
       {KSHOT_TABLE_KEY(train, validate_every), .range = at_least(0), .unit = "meta-steps",
@@ -443,12 +443,12 @@ std::vector<Key> train_keys() {
       {KSHOT_TABLE_KEY(train, validation_episodes), .range = between(1, most_episodes),
        .unit = "episodes", .doc = "Episodes of one validation, the same every time."},
       {KSHOT_TABLE_KEY(train, patience), .range = at_least(0), .unit = "validations",
-       .doc = "Stop after so many validations without a better one; 0: never."},
+       .doc = "Stop after this many validations without a better one. 0: never."},
       {KSHOT_TABLE_KEY(train, time_limit), .range = at_least(0), .unit = "seconds",
-       .doc = "Stop after so much training; 0: no limit."},
+       .doc = "Stop after this time of training. 0: no limit."},
       {KSHOT_TABLE_KEY(train, max_diverged), .range = between(0, 1), .unit = "share of tasks",
-       .doc = "Stop with an error when more tasks of a step leave the finite range; fewer are left "
-              "out, counted and reported."},
+       .doc = "Stop with an error when a larger share of a step's tasks diverges. Up to this "
+              "share, diverged tasks are left out, counted and reported."},
       {KSHOT_TABLE_KEY(train, log_every), .range = at_least(1), .unit = "meta-steps",
        .doc = "Steps between lines of the metrics log."},
       {KSHOT_TABLE_KEY(train, checkpoint_every), .range = at_least(1), .unit = "meta-steps",
@@ -463,13 +463,13 @@ std::vector<Key> evaluate_keys() {
        .doc = "Test episodes."},
       {KSHOT_TABLE_KEY(evaluate, steps), .range = between(-1, 100000), .when = inner_loop,
        .unit = "inner steps",
-       .doc = "Inner steps of evaluation; -1: as in training. For `leo` steps in the latents come "
-              "first, then those in the weights."},
+       .doc = "Inner steps of evaluation; -1: as in training. For `leo` the steps over the latents "
+              "come first, then those over the weights."},
       {KSHOT_TABLE_KEY(evaluate, samples), .range = between(-1, most_samples),
        .when = {{"algorithm", {"abml", "leo", "hvi"}}}, .unit = "samples",
        .doc = "Posterior samples of a prediction; -1: `abml.samples_outer`, for `leo` 1, for `hvi` "
-              "10 (or `hvi.samples` where that is more). For `leo` 1 is the prediction without "
-              "noise; more are drawn where a network is generated."},
+              "10 (or `hvi.samples` where that is more). For `leo`, 1 is the prediction without "
+              "noise. More samples are drawn only where the generator makes a whole network."},
       {KSHOT_TABLE_KEY(evaluate, seed), .range = at_least(0), .doc = "Seed of the test episodes."},
       {KSHOT_TABLE_KEY(evaluate, norm_statistics), .choices = {"batch", "support"},
        .doc = "Statistics of norm layers for queries: of the query set (transductive), or of the "
@@ -481,7 +481,7 @@ std::vector<Key> evaluate_keys() {
        .doc = "Which edge belongs to a bin: `right` makes them (low, high], as scikit-learn does; "
               "`left` makes them [low, high), as netcal does."},
       {KSHOT_TABLE_KEY(evaluate, risk), .range = between(0, 1), .unit = "share of answers",
-       .doc = "Risk, the share of wrong answers, of the coverage at a given risk."},
+       .doc = "The share of wrong answers at which the coverage is reported."},
   };
 }
 

@@ -12,7 +12,7 @@ const std::vector<Table>& tables() {
        "The network that is adapted to each task; with a closed-form head, the network of features "
        "that all tasks share.",
        {{"algorithm", {"leo"}}, {"loss.type", {"cross_entropy"}}}},
-      {"loss", {}, "The loss of one example, inside and outside."},
+      {"loss", {}, "The loss of one row, in the inner loop and in the outer loss."},
       {"inner", {}, "Adaptation to one task.", {{"algorithm", closed_form_algorithms()}}},
       {"meta_sgd", {{"algorithm", {"meta_sgd"}}}, "Learned inner learning rates."},
       {"abml", {{"algorithm", {"abml"}}}, "A Gaussian posterior over the weights of each task."},
@@ -38,7 +38,7 @@ const std::vector<Table>& tables() {
        {{"algorithm", {"alpaca"}}},
        "Bayesian linear regression on the features with a learned prior and learned noise."},
       {"dkt", {{"algorithm", {"dkt"}}}, "A Gaussian process on the features."},
-      {"data", {}, "Where episodes come from. `kshot verify` and own episode sources ignore it."},
+      {"data", {}, "Where episodes come from. `kshot verify` and sources of one's own ignore it."},
       {"optimizer", {}, "The meta-update."},
       {"train", {}, "The training run."},
       {"evaluate", {}, "`kshot evaluate`."},
@@ -90,7 +90,7 @@ const std::vector<LayerKey>& layer_keys() {
        1,
        largest_kernel,
        false,
-       "Window and stride; what does not fill a window is dropped."},
+       "Size of the window, and stride. Rows and columns that do not fill a window are dropped."},
   };
   return list;
 }

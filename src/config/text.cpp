@@ -176,20 +176,22 @@ std::string configuration_reference() {
       "<!-- Written by `kshot config --reference` from src/config/keys.cpp; edit that. "
       "-->\n"
       "# Configuration\n\n"
-      "A run is described by one TOML file. Every key has a default unless it says *required*; the "
-      "resolved file in the run folder holds all that apply. `kshot config --template maml` writes "
+      "A run is described by one TOML file. Every key has a default unless it says *required*. "
+      "`config.toml` in the run folder has all keys that apply. `kshot config --template maml` "
+      "writes "
       "a commented file to start from.\n\n"
-      "A key that is unknown, of the wrong type, out of range, or of another choice than the one "
-      "made (say `[abml]` under `algorithm = \"maml\"`) is an error that names file, line, key and "
+      "A key that is unknown, of the wrong type, out of range, or not used with the choice made "
+      "(for example `[abml]` with `algorithm = \"maml\"`) is an error that names file, line, key "
+      "and "
       "what was expected.\n\n"
-      "`--set table.key=value` on the command line goes over the file, as often as needed. Strings "
-      "need no quotes, lists no brackets:\n\n"
+      "`--set table.key=value` on the command line changes a key of the file and may be given "
+      "several times. Strings need no quotes, and lists need no brackets:\n\n"
       "```sh\n"
       "kshot train run.toml --set inner.steps=3 --set algorithm=meta_sgd\n"
       "kshot train run.toml --set network.layers=1,64,64,1 --set 'inner.adapt=head.*'\n"
       "```\n\n"
-      "Where `--set` changes a choice (algorithm, network type, schedule, ...), what the file says "
-      "for its own choice is left aside.\n";
+      "Where `--set` changes a choice (algorithm, network type, schedule, ...), the keys that the "
+      "file has for its own choice are ignored.\n";
   for (const schema::Table& table : schema::tables()) {
     const bool top = *table.name == '\0';
     text += fmt::format("\n## {}\n\n{}", top ? "Top level" : fmt::format("`[{}]`", table.name),
@@ -209,7 +211,7 @@ std::string configuration_reference() {
     text +=
         "\n### Layers of a sequential network\n\n"
         "Weights are named by position, `layers.3.weight`. `norm`, `mean`, `flatten`, `relu`, "
-        "`tanh` and `leaky_relu` (slope 0.01) take nothing but their `type`.\n\n"
+        "`tanh` and `leaky_relu` (slope 0.01) have no key but `type`.\n\n"
         "```toml\n"
         "[network]\n"
         "type = \"sequential\"\n"

@@ -94,7 +94,7 @@ Assembly assemble(const Config& config, const std::string& device, int threads,
   if (config.algorithm == AlgorithmKind::abml && config.data.shots.least == 0 &&
       config.data.shots.most > 0 && a.backend->asynchronous()) {
     throw Error(fmt::format(
-        "data.shots: tasks without support rows are not there on {} with algorithm = \"abml\"; "
+        "data.shots: tasks without support rows are not supported on {} with algorithm = \"abml\"; "
         "expected at least 1, or --device cpu",
         a.backend->name()));
   }
@@ -160,7 +160,7 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
   if (!head && shape.ways_vary) {
     throw Error(
         fmt::format("algorithm = \"{}\": the episodes ({}) differ in their number of "
-                    "classes, which closed-form heads alone take",
+                    "classes, which only closed-form heads support",
                     schema::selector(config, "algorithm"), source.describe()));
   }
   if (!head && network.outputs() != shape.outputs) {

@@ -121,7 +121,7 @@ struct Trainer::State {
     for (int r = 0; r < shares.size; ++r) idle += shares.count(r) == 0 ? 1 : 0;
     if (idle == 0) return;
     io::log_warning(fmt::format(
-        "{} of {} ranks have no tasks: train.meta_batch = {} makes {} blocks of {} tasks; expected "
+        "{} of {} ranks have no tasks: train.meta_batch = {} makes {} units of {} tasks; expected "
         "a larger meta-batch or fewer ranks",
         idle, shares.size, shares.total, (shares.total + shares.unit - 1) / shares.unit,
         shares.unit));

@@ -241,7 +241,7 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
     std::optional<Split>& have = out[tasks.of_row[row]];
     if (have && *have != *split) {
       throw Error(
-          fmt::format("{}: task '{}' is in {} here and in {} above; expected one split a "
+          fmt::format("{}: task '{}' is in {} here and in {} above; expected one split per "
                       "task",
                       in.table.where(row), tasks.names[tasks.of_row[row]], split_name(*split),
                       split_name(*have)));

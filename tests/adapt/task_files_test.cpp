@@ -264,7 +264,7 @@ TEST_F(AdaptFiles, VectorsByNameOrInTheirOrder) {
   write_text(folder_ / "part.csv", "x0,x1,size,label\n1,2,3,a\n1,2,3,b\n");
   EXPECT_THAT(fault("part.csv"), HasSubstr("expected all of x0 to x2, or none of them"));
   write_text(folder_ / "many.csv", "a,b,c,d,label\n1,2,3,4,a\n1,2,3,4,b\n");
-  EXPECT_THAT(fault("many.csv"), HasSubstr("4 features a row"));
+  EXPECT_THAT(fault("many.csv"), HasSubstr("4 features per row"));
   write_rows("square.npz", numbers<float>({2, 3, 1}, 1), {0, 1});
   EXPECT_THAT(fault("square.npz"), HasSubstr("expected [rows, 3]"));
 }

@@ -195,7 +195,7 @@ TEST(RangesFromZero, AbmlIsRefusedThemWhereKernelsDivideByTheRows) {
   for (const backend::DeviceInfo& device : backend::list_devices()) {
     if (!device.usable || (device.name != "simt" && !device.name.starts_with("cuda"))) continue;
     EXPECT_THAT(error_text([&] { Trainer(config, {.device = device.name}); }),
-                HasSubstr("data.shots: tasks without support rows are not there on"));
+                HasSubstr("data.shots: tasks without support rows are not supported on"));
     ++refused;
   }
   if (refused == 0) GTEST_SKIP() << "no CUDA backend in this build";
