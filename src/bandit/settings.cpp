@@ -16,6 +16,7 @@
 #include "bandit/tables.h"
 #include "config/schema.h"
 #include "config/toml_text.h"
+#include "config/value_reader.h"
 #include "io/table.h"
 #include "kshot/error.h"
 
@@ -163,40 +164,23 @@ bool applies(const Names& of, const std::string& name) {
   return of.empty() || std::ranges::find(of, name) != of.end();
 }
 
-std::string range_text(const schema::Range& range, bool whole) {
-  const auto number = [&](double v) { return fmt::format("{:.10g}", v); };
-  const char* const what = whole ? "an integer" : "a number";
-  const bool low = std::isfinite(range.low), high = std::isfinite(range.high);
-  if (low && range.open_low && high && range.open_high) {
-    return fmt::format("{} between {} and {}", what, number(range.low), number(range.high));
-  }
-  if (low && high && !range.open_low) {
-    return fmt::format("{} from {} to {}", what, number(range.low), number(range.high));
-  }
-  if (low) {
-    return fmt::format("{} {} {}", what, range.open_low ? "above" : "of at least",
-                       number(range.low));
-  }
-  return what;
-}
-
 template <class T>
 std::string expected(const Key<T>& key) {
   T settings;
   return std::visit(
       [&](auto* value) -> std::string {
         using V = std::remove_pointer_t<decltype(value)>;
-        if constexpr (std::is_same_v<V, int>) return range_text(key.range, true);
-        if constexpr (std::is_same_v<V, double>) return range_text(key.range, false);
+        if constexpr (std::is_same_v<V, int>) return "an integer" + schema::range_text(key.range);
+        if constexpr (std::is_same_v<V, double>) return "a number" + schema::range_text(key.range);
         if constexpr (std::is_same_v<V, bool>) return "true or false";
         if constexpr (std::is_same_v<V, std::string>) {
           return key.choices.empty() ? "a string" : schema::alternatives(key.choices);
         }
         if constexpr (std::is_same_v<V, std::vector<int>>) {
-          return "a list, each " + range_text(key.range, true);
+          return "a list, each an integer" + schema::range_text(key.range);
         }
         if constexpr (std::is_same_v<V, std::vector<double>>) {
-          return "a list, each " + range_text(key.range, false);
+          return "a list, each a number" + schema::range_text(key.range);
         }
         return "a list of strings";
       },
@@ -289,7 +273,10 @@ class Reader {
           return true;
         },
         key.slot(settings));
-    if (!good) fail(node, fmt::format("{}{}: expected {}", path, key.name, expected(key)));
+    if (!good) {
+      fail(node, fmt::format("{}{}: expected {}, got {}", path, key.name, expected(key),
+                             schema::got(node)));
+    }
   }
 
  private:

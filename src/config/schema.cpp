@@ -9,20 +9,6 @@
 namespace kshot::schema {
 namespace {
 
-/// " from 0 to 1", " of at least 1", " above 0".
-std::string range_text(const Range& range) {
-  const bool low = std::isfinite(range.low);
-  const bool high = std::isfinite(range.high);
-  if (low && high && !range.open_low && !range.open_high) {
-    return fmt::format(" from {} to {}", range.low, range.high);
-  }
-  std::string text;
-  if (low) text += fmt::format(" {} {}", range.open_low ? "above" : "of at least", range.low);
-  if (low && high) text += " and";
-  if (high) text += fmt::format(" {} {}", range.open_high ? "below" : "at most", range.high);
-  return text;
-}
-
 /// "a list of one or more strings", "a list of 2 integers, each from 1 to 9".
 std::string list_text(const Key& key, const char* items) {
   std::string count;
@@ -58,6 +44,19 @@ std::string join(const std::vector<T>& items, F&& text) {
 }
 
 }  // namespace
+
+std::string range_text(const Range& range) {
+  const bool low = std::isfinite(range.low);
+  const bool high = std::isfinite(range.high);
+  if (low && high && !range.open_low && !range.open_high) {
+    return fmt::format(" from {} to {}", range.low, range.high);
+  }
+  std::string text;
+  if (low) text += fmt::format(" {} {}", range.open_low ? "above" : "of at least", range.low);
+  if (low && high) text += " and";
+  if (high) text += fmt::format(" {} {}", range.open_high ? "below" : "at most", range.high);
+  return text;
+}
 
 bool Range::contains(double value) const {
   if (std::isnan(value) || std::isinf(value)) return false;

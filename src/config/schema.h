@@ -1,6 +1,6 @@
 // The configuration's schema: every key once, with its place in Config, its type, range, default
 // and documentation. Reading, checking, `--set`, writing back, the starter file and
-// docs/configuration.md all walk this list; a new key is one entry in config_schema.cpp.
+// docs/configuration.md all walk this list; a new key is one entry in keys.cpp.
 #pragma once
 
 #include <cstdint>
@@ -100,6 +100,8 @@ std::vector<std::string> choices(const Key& key);
 std::string expected(const Key& key);
 /// The same for one element of a list.
 std::string expected_item(const Key& key);
+/// " from 0 to 1", " of at least 1", " above 0 and below 1": what a number must be.
+std::string range_text(const Range& range);
 /// network.type = "mlp" or "linear" and loss.type = "mse".
 std::string describe(const When& when);
 /// `a, b or c`.
