@@ -444,7 +444,8 @@ def _joined(
     """
     first = items[0] if isinstance(items, list) and items else None
     if isinstance(first, np.ndarray) and first.dtype.kind in "fiub" and first.ndim > 0:
-        joined = _core.joined_rows(items)  # arrays that differ in nothing but their number of rows
+        # Of arrays that differ in nothing but their number of rows; else None.
+        joined: Any = _core.joined_rows(items)
         if joined is not None:
             rows, counts = joined
             try:

@@ -24,7 +24,9 @@ void bind_config(nb::module_& m) {
                    [](const Config& c) { return c.loss.type == LossType::cross_entropy; })
       .def_prop_ro("outputs", [](const Config& c) { return c.make_network().outputs(); })
       .def("to_toml", &Config::to_toml)
-      .def("__eq__", [](const Config& a, const Config& b) { return a == b; });
+      .def(
+          "__eq__", [](const Config& a, const Config& b) { return a == b; }, nb::is_operator(),
+          nb::sig("def __eq__(self, arg: object, /) -> bool"));
   m.def(
       "config_template",
       [](const std::string& algorithm) {
