@@ -322,8 +322,8 @@ void RowReader::encode(const io::Table& table, Rows& rows) const {
 
 void RowReader::check_width(std::size_t numbers, std::size_t rows, const std::string& where) const {
   if (numbers != rows * inputs_) {
-    throw Error(
-        fmt::format("{}: {} features per row, the network takes {}", where, numbers / rows, inputs_));
+    throw Error(fmt::format("{}: {} features per row, the network takes {}", where, numbers / rows,
+                            inputs_));
   }
 }
 

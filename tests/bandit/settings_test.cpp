@@ -66,7 +66,8 @@ TEST(Settings, FaultsNameLineAndKey) {
               AllOf(HasSubstr("b.toml:1"), HasSubstr("step: unknown")));
   EXPECT_THAT(fault("trials = 0\n" + uniform),
               AllOf(HasSubstr("b.toml:1: trials"), HasSubstr("an integer from 1")));
-  EXPECT_THAT(fault("delta = [0.5, 1.0]\n" + uniform), AllOf(HasSubstr("above 0 and below 1"), HasSubstr("got a list")));
+  EXPECT_THAT(fault("delta = [0.5, 1.0]\n" + uniform),
+              AllOf(HasSubstr("above 0 and below 1"), HasSubstr("got a list")));
   EXPECT_THAT(fault("environment = \"bus\"\n" + uniform), HasSubstr("wheel, mushroom"));
   EXPECT_THAT(fault("environment = \"adult\"\n" + uniform), HasSubstr("folder: required"));
   EXPECT_THAT(fault("environment = \"adult\"\ndelta = [0.5]\n" + uniform),
