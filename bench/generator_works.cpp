@@ -114,8 +114,8 @@ void Works::factors() {
     const auto flags = [=](Arena& a) { return a.labels(count_of(c.tasks), 1); };
     add("keep_factors", c.problem, c.tasks, 2 * term, 0, [=](Arena& a) -> Run {
       return [=, diverged = flags(a), g = a.zeros(g_count), x = a.zeros(x_count),
-              from = FactorPair<float>{a.uniform(g_count), a.uniform(x_count), true}](
-                 cudaStream_t s) { keep_factors<float>(diverged, g, x, 1.0f, from, size, s); };
+              from = FactorPair<float>{a.uniform(g_count), a.uniform(x_count), 1.0f, true}](
+                 cudaStream_t s) { keep_factors<float>(diverged, g, x, from, size, s); };
     });
     add("sum_factors", c.problem, c.tasks,
         c.terms * term + static_cast<double>(runs) * static_cast<double>(stride),
@@ -123,7 +123,7 @@ void Works::factors() {
           FactorSums<float> p;
           p.count = c.terms;
           for (int k = 0; k < c.terms; ++k) {
-            p.pairs[k] = {a.uniform(g_count), a.uniform(x_count), true};
+            p.pairs[k] = {a.uniform(g_count), a.uniform(x_count), 1.0f, true};
           }
           p.size = size;
           p.diverged = flags(a);

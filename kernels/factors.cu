@@ -1,7 +1,8 @@
 // Gradients of shared matrices as factors (factors.h).
 //
 // Mathematics   G_run = sum over tasks of the run that did not diverge, sum over terms p, of
-//               g_pt^T x_pt; the bias's is the same sum of g_pt^T 1 over the terms that have one.
+//               scale_p g_pt^T x_pt; the bias's is the same sum of scale_p g_pt^T 1 over the terms
+//               that have one.
 // Layout        factors [task][row][width]; sums [run][width of the whole gradient].
 // Who does what keep_factors: a block of 256 threads one task: copies, and looks for the largest
 //               magnitudes. sum_factors: a block of 64 threads one tile of one run (tile.h); its
@@ -65,9 +66,9 @@ template <class T>
 struct Seen {
   T most = 0;
   bool bad = false;
-  __device__ void take(T* to, const T* from, T scale, std::size_t count) {
+  __device__ void take(T* to, const T* from, std::size_t count) {
     for (std::size_t i = threadIdx.x; i < count; i += threads) {
-      const T value = scale * from[i];
+      const T value = from[i];
       if (to) to[i] = value;
       const T magnitude = value < T(0) ? -value : value;
       most = magnitude > most ? magnitude : most;
@@ -82,7 +83,7 @@ struct KeepFactors {
   std::int32_t* diverged;
   T* g;
   T* x;
-  T scale, largest;
+  T largest;
   FactorPair<T> from;
   FactorSize size;
 };
@@ -94,12 +95,13 @@ __global__ void __launch_bounds__(threads) keep_factors_kernel(KeepFactors<T> p)
   const std::size_t of_g = rows * static_cast<std::size_t>(p.size.out),
                     of_x = rows * static_cast<std::size_t>(p.size.in);
   Seen<T> g, x;
-  g.take(p.g ? p.g + task * of_g : nullptr, p.from.g + task * of_g, p.scale, of_g);
-  x.take(p.x ? p.x + task * of_x : nullptr, p.from.x + task * of_x, T(1), of_x);
+  g.take(p.g ? p.g + task * of_g : nullptr, p.from.g + task * of_g, of_g);
+  x.take(p.x ? p.x + task * of_x : nullptr, p.from.x + task * of_x, of_x);
   const bool any = __syncthreads_or(g.bad || x.bad) != 0;
   const T most_g = block_max(g.most), most_x = block_max(x.most);
   if (threadIdx.x != 0) return;
-  const T bound = static_cast<T>(p.size.rows) * most_g * (most_x > T(1) ? most_x : T(1));
+  const T scale = p.from.scale < T(0) ? -p.from.scale : p.from.scale;
+  const T bound = static_cast<T>(p.size.rows) * scale * most_g * (most_x > T(1) ? most_x : T(1));
   if (any || !(bound < p.largest)) p.diverged[task] = 1;
 }
 
@@ -148,14 +150,15 @@ __global__ void __launch_bounds__(tile::threads)
   int pair = 0, first_k = 0;  // of the next load
   T next_a[LoadsA::count], next_b[LoadsB::count];
   const auto load = [&](int) {
+    const T scale = p.pairs[pair].scale;
     const T* g = p.pairs[pair].g + first_row * static_cast<std::size_t>(out);
     const T* x = p.pairs[pair].x + first_row * static_cast<std::size_t>(in);
 #pragma unroll
     for (int l = 0; l < LoadsA::count; ++l) {
       const int m = first_m + LoadsA::element(thread, l), k = first_k + LoadsA::depth(thread, l);
       const bool is_read = m < out && (counted >> task_of(k) & 1u) != 0;
-      next_a[l] = is_read ? g[static_cast<std::size_t>(k) * static_cast<std::size_t>(out) +
-                              static_cast<std::size_t>(m)]
+      next_a[l] = is_read ? scale * g[static_cast<std::size_t>(k) * static_cast<std::size_t>(out) +
+                                      static_cast<std::size_t>(m)]
                           : T(0);
     }
 #pragma unroll
@@ -225,12 +228,12 @@ struct ClearColumns {
 }  // namespace
 
 template <class T>
-void keep_factors(std::int32_t* diverged, T* g, T* x, T scale, const FactorPair<T>& from,
+void keep_factors(std::int32_t* diverged, T* g, T* x, const FactorPair<T>& from,
                   const FactorSize& size, cudaStream_t stream) {
   if (size.tasks == 0) return;
   launch<keep_factors_kernel<T>>(
       {.grid = static_cast<unsigned>(size.tasks), .block = threads, .stream = stream},
-      KeepFactors<T>{diverged, g, x, scale, std::numeric_limits<T>::max() / T(65536), from, size});
+      KeepFactors<T>{diverged, g, x, std::numeric_limits<T>::max() / T(65536), from, size});
 }
 
 void merge_diverged(std::int32_t* diverged, const std::int32_t* also, int tasks,
@@ -266,10 +269,10 @@ void clear_columns(T* sums, std::size_t stride, int runs, std::size_t first, std
   by_task(ClearColumns<T>{sums, stride, first}, {runs, static_cast<int>(end - first)}, stream);
 }
 
-#define KSHOT_INSTANTIATE(T)                                                                    \
-  template void keep_factors(std::int32_t*, T*, T*, T, const FactorPair<T>&, const FactorSize&, \
-                             cudaStream_t);                                                     \
-  template void sum_factors(const FactorSums<T>&, cudaStream_t);                                \
+#define KSHOT_INSTANTIATE(T)                                                                 \
+  template void keep_factors(std::int32_t*, T*, T*, const FactorPair<T>&, const FactorSize&, \
+                             cudaStream_t);                                                  \
+  template void sum_factors(const FactorSums<T>&, cudaStream_t);                             \
   template void clear_columns(T*, std::size_t, int, std::size_t, std::size_t, cudaStream_t)
 KSHOT_INSTANTIATE(float);
 KSHOT_INSTANTIATE(double);

@@ -12,12 +12,13 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
 /// One term of the gradients of a matrix [out, in]: g [tasks, rows, out] and x [tasks, rows, in].
-/// Task t's is g_t^T x_t.
+/// Task t's is scale * g_t^T x_t.
 template <class T>
 struct FactorPair {
   const T* g = nullptr;
   const T* x = nullptr;
-  bool to_bias = false;  ///< the term's gradient of the bias is the sum of g over the rows
+  T scale = 1;
+  bool to_bias = false;  ///< the term's gradient of the bias is the sum of scale * g over the rows
 };
 
 struct FactorSize {
@@ -27,9 +28,9 @@ struct FactorSize {
 
 /// diverged[task] |= 1 where a factor has an element that is not finite, or the term with these
 /// factors could be larger than the largest number / 65536: then neither one term nor the sum of
-/// all terms of a run can overflow. Copies scale * g to `g` and x to `x`, each unless null.
+/// all terms of a run can overflow. Copies g to `g` and x to `x`, each unless null.
 template <class T>
-void keep_factors(std::int32_t* diverged, T* g, T* x, T scale, const FactorPair<T>& from,
+void keep_factors(std::int32_t* diverged, T* g, T* x, const FactorPair<T>& from,
                   const FactorSize& size, cudaStream_t stream);
 /// diverged[task] |= also[task].
 void merge_diverged(std::int32_t* diverged, const std::int32_t* also, int tasks,

@@ -40,6 +40,7 @@ struct Problem {
   }
   std::size_t size(int width) const { return static_cast<std::size_t>(tasks * rows * width); }
   static bool to_bias(int k) { return k % 2 == 0; }
+  static T scale(int k) { return k == 0 ? T(1) : T(-0.75) * static_cast<T>(k); }
 };
 
 constexpr std::size_t gap = 3;  // between the sums of a run and those of the next
@@ -62,7 +63,7 @@ std::vector<T> sums_of(const Problem<T>& p, int tasks, const std::vector<std::in
       if (values.empty()) values.emplace_back();  // there are no empty arrays
       arrays.push_back(std::make_unique<DeviceArray<T>>(values));
     }
-    s.pairs[k] = {arrays[2 * k_at]->data(), arrays[2 * k_at + 1]->data(), p.to_bias(k)};
+    s.pairs[k] = {arrays[2 * k_at]->data(), arrays[2 * k_at + 1]->data(), p.scale(k), p.to_bias(k)};
   }
   DeviceArray<std::int32_t> flags(diverged);
   DeviceArray<T> sums(std::vector<T>(runs * stride, before));
@@ -117,7 +118,8 @@ TYPED_TEST(Factors, SumsAgainstLoops) {
                 if (diverged[t] != 0) continue;
                 for (std::size_t k = 0; k < p.g.size(); ++k) {
                   for (std::size_t r = 0; r < rows; ++r) {
-                    const auto g = static_cast<double>(p.g[k][(t * rows + r) * out + o]);
+                    const double g = static_cast<double>(p.scale(static_cast<int>(k))) *
+                                     static_cast<double>(p.g[k][(t * rows + r) * out + o]);
                     if (i < in) sum += g * static_cast<double>(p.x[k][(t * rows + r) * in + i]);
                     if (i == in && Problem<T>::to_bias(static_cast<int>(k))) sum += g;
                   }
@@ -129,7 +131,8 @@ TYPED_TEST(Factors, SumsAgainstLoops) {
           }
         }
         const double terms = 16.0 * p.rows * p.count;
-        const double tolerance = (terms + 2.0) * (terms + 7.0) * std::numeric_limits<T>::epsilon();
+        const double tolerance =  // scales are below 3
+            3.0 * (terms + 2.0) * (terms + 7.0) * std::numeric_limits<T>::epsilon();
         for (std::size_t i = 0; i < got.size(); ++i) {
           ASSERT_NEAR(static_cast<double>(got[i]), want[i], tolerance) << "element " << i;
         }
@@ -180,20 +183,25 @@ TYPED_TEST(Factors, KeptAndLookedAt) {
     const With with(order);
     DeviceArray<T> dg(g), dx(x), to_g(g.size()), to_x(x.size());
     DeviceArray<std::int32_t> diverged(std::vector<std::int32_t>{1, 0, 0, 0, 0, 0, 0, 0});
-    const FactorPair<T> from{dg.data(), dx.data(), true};
-    keep_factors<T>(diverged.data(), to_g.data(), to_x.data(), T(-0.5), from,
-                    {tasks, rows, out, in}, nullptr);
+    const FactorPair<T> from{dg.data(), dx.data(), T(-0.5), true};
+    keep_factors<T>(diverged.data(), to_g.data(), to_x.data(), from, {tasks, rows, out, in},
+                    nullptr);
     EXPECT_EQ(diverged.host(), want);
     const std::vector<T> kept_g = to_g.host(), kept_x = to_x.host();
     for (std::size_t i = 0; i < g.size(); ++i) {
       if (i == of_g(1) + 302) continue;  // not a number
-      ASSERT_EQ(kept_g[i], T(-0.5) * g[i]) << i;
+      ASSERT_EQ(kept_g[i], g[i]) << i;
     }
     EXPECT_EQ(kept_x, x);
 
     DeviceArray<std::int32_t> again(std::vector<std::int32_t>(tasks, 0));
-    keep_factors<T>(again.data(), nullptr, nullptr, T(1), from, {tasks, rows, out, in}, nullptr);
+    keep_factors<T>(again.data(), nullptr, nullptr, from, {tasks, rows, out, in}, nullptr);
     EXPECT_EQ(again.host(), (std::vector<std::int32_t>{0, 1, 1, 1, 1, 1, 0, 0}));
+    // the term counts with its scale
+    DeviceArray<std::int32_t> scaled(std::vector<std::int32_t>(tasks, 0));
+    keep_factors<T>(scaled.data(), nullptr, nullptr, {dg.data(), dx.data(), T(-4096)},
+                    {tasks, rows, out, in}, nullptr);
+    EXPECT_EQ(scaled.host(), (std::vector<std::int32_t>{0, 1, 1, 1, 1, 1, 1, 0}));
     DeviceArray<std::int32_t> flags(std::vector<std::int32_t>{0, 0, 0, 0, 0, 0, 0, 1});
     merge_diverged(flags.data(), again.data(), tasks, nullptr);
     EXPECT_EQ(flags.host(), (std::vector<std::int32_t>{0, 1, 1, 1, 1, 1, 0, 1}));

@@ -120,6 +120,7 @@ class CudaGenerator final : public backend::Generator {
     const backend::GeneratorSpec::GradientDemand& terms = spec_.gradient_demand;
     if (terms.width == 0) return;
     FactoredGradient<T>& gradient = wave_.factored(gradients(terms.width));
+    if (relation_) gradient.reserve(matrices_.last, 1);
     for (std::size_t m = matrices_.decoder; m < matrices_.end; ++m) {
       gradient.reserve(m, terms.pullbacks + 2 * terms.pullback_tangents);
     }
@@ -214,13 +215,13 @@ class CudaGenerator final : public backend::Generator {
                        Block g_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const g_w = wave_.at(g_weights, weights_width());
+    FactoredGradient<T>* const to = g_theta ? &wave_.factored(g_theta) : nullptr;
     reserve_decoded(g_out_);
-    decoded_pullback<T>({g_out_.data(), nullptr}, d, nullptr, {g_w, nullptr}, stream());
-    decoder_.backward({g_out_.data(), nullptr}, {wave_.wanted(g_z, latents_width()), nullptr},
-                      stream());
-    if (!g_theta) return;
-    decoder_.add_gradient_copy(wave_.factored(g_theta), matrices_.decoder, wave_.count(),
-                               wave_.stream());
+    // where the gradient keeps it, so that it need not be copied
+    T* const g_out = to ? to->place_of_g(last_of_decoder(), 0) : g_out_.data();
+    decoded_pullback<T>({g_out, nullptr}, d, nullptr, {g_w, nullptr}, stream());
+    decoder_.backward({g_out, nullptr}, {wave_.wanted(g_z, latents_width()), nullptr}, stream());
+    if (to) decoder_.add_gradient_copy(*to, matrices_.decoder, wave_.count(), wave_.stream());
   }
 
   void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
@@ -235,15 +236,17 @@ class CudaGenerator final : public backend::Generator {
                                Block h_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
-    reserve_decoded(g_out_);
     reserve_decoder_tangents();
+    FactoredGradient<T>& to = wave_.factored(h_theta);
+    // where the gradient keeps them: the terms of the tangent have these gradients in this order
+    T* const g_dot = to.place_of_g(last_of_decoder(), 0);
+    T* const g = to.place_of_g(last_of_decoder(), 1);
     decoded_pullback<T>(
-        {g_out_.data(), g_out_dot_.data()}, d, out_dot,
+        {g, g_dot}, d, out_dot,
         {wave_.at(g_weights, weights_width()), wave_.at(g_weights_dot, weights_width())}, stream());
-    decoder_.backward({g_out_.data(), g_out_dot_.data()},
-                      {g_z_.data(), wave_.at(h_z, latents_width())}, stream());
-    decoder_.add_gradient_tangent(wave_.factored(h_theta), matrices_.decoder, static_cast<T>(a),
-                                  wave_.count(), wave_.stream());
+    decoder_.backward({g, g_dot}, {g_z_.data(), wave_.at(h_z, latents_width())}, stream());
+    decoder_.add_gradient_tangent(to, matrices_.decoder, static_cast<T>(a), wave_.count(),
+                                  wave_.stream());
   }
 
  private:
@@ -341,7 +344,9 @@ class CudaGenerator final : public backend::Generator {
     Relation<T>& r = *relation_;
     r.reserve_pullback();
     const auto hidden = count_of(r.last.in);
-    to.add(matrices_.last, {g, r.group_mean.data(), true}, wave_.count(), wave_.stream());
+    // the statistics' gradient is the caller's, who may change it
+    to.add_copy(matrices_.last, {g, r.group_mean.data(), T(1), true}, wave_.count(),
+                wave_.stream());
 
     Product<T> back;
     back.m = wave_.count() * groups_;
@@ -358,7 +363,7 @@ class CudaGenerator final : public backend::Generator {
     pairs_input_gradient(r.g_half[0].data(), r.g_half[1].data(), g_mean, pairs(w), stream());
 
     for (const std::size_t side : {0u, 1u}) {
-      to.add(matrices_.half[side], {r.g_half[side].data(), codes_, side == 0}, wave_.count(),
+      to.add(matrices_.half[side], {r.g_half[side].data(), codes_, T(1), side == 0}, wave_.count(),
              wave_.stream());
     }
     Product<T> p;
@@ -388,6 +393,7 @@ class CudaGenerator final : public backend::Generator {
     return d;
   }
   std::size_t most_rows() const { return count_of(wave_.capacity()) * count_of(rows_); }
+  std::size_t last_of_decoder() const { return matrices_.end - 1; }
   void reserve_encoder_input(bool dropout) {
     if (dropout) dropped_.reserve(most_rows() * count_of(wave_.support_rows().features));
     if (!spec_.by_label) joined_.reserve(most_rows() * count_of(spec_.encoder->input().size()));
@@ -398,7 +404,6 @@ class CudaGenerator final : public backend::Generator {
   }
   void reserve_decoder_tangents() {
     decoder_.reserve_tangent();
-    reserve_decoded(g_out_dot_);
     g_z_.reserve(count_of(wave_.capacity()) * latents_width());
   }
 
@@ -415,7 +420,7 @@ class CudaGenerator final : public backend::Generator {
   DeviceMemory<std::int32_t> members_;  ///< [tasks, groups]
   DeviceMemory<T> offset_;
   DeviceMemory<T> dropped_, joined_, g_codes_;
-  DeviceMemory<T> g_out_, g_out_dot_, g_z_;
+  DeviceMemory<T> g_out_, g_z_;
   const T* codes_ = nullptr;                 ///< of the last encode
   const T* out_ = nullptr;                   ///< of the last decode
   std::uint64_t checked_ = 0, encoded_ = 0;  ///< the load that it was for

@@ -63,14 +63,22 @@ void FactoredGradient<T>::clear(const Stream& stream) {
 }
 
 template <class T>
-void FactoredGradient<T>::add_copy(std::size_t matrix, const FactorPair<T>& from, T scale,
-                                   int tasks, const Stream& stream) {
+T* FactoredGradient<T>::place_of_g(std::size_t matrix, int ahead) {
   Terms& t = terms_.at(matrix);
-  reserve(matrix, static_cast<int>(t.copied) + 1);
-  T* const g = t.copies[t.copied++].data();
+  const std::size_t term = t.copied + count_of(ahead);
+  reserve(matrix, static_cast<int>(term) + 1);
+  return t.copies[term].data();
+}
+
+template <class T>
+void FactoredGradient<T>::add_copy(std::size_t matrix, const FactorPair<T>& from, int tasks,
+                                   const Stream& stream) {
+  T* const g = place_of_g(matrix, 0);
+  Terms& t = terms_.at(matrix);
+  ++t.copied;
   T* const x = g + t.g_size(capacity_);
-  keep_factors(diverged_.data(), g, x, scale, from, t.size(tasks), stream.get());
-  t.pairs.push_back({g, x, from.to_bias});
+  keep_factors(diverged_.data(), from.g == g ? nullptr : g, x, from, t.size(tasks), stream.get());
+  t.pairs.push_back({g, x, from.scale, from.to_bias});
   has_terms_ = true;
 }
 
@@ -78,7 +86,7 @@ template <class T>
 void FactoredGradient<T>::add(std::size_t matrix, const FactorPair<T>& from, int tasks,
                               const Stream& stream) {
   Terms& t = terms_.at(matrix);
-  keep_factors<T>(diverged_.data(), nullptr, nullptr, T(1), from, t.size(tasks), stream.get());
+  keep_factors<T>(diverged_.data(), nullptr, nullptr, from, t.size(tasks), stream.get());
   t.pairs.push_back(from);
   has_terms_ = true;
 }
@@ -91,7 +99,7 @@ void FactoredGradient<T>::add(const Pairs<T>& pairs, const T* g_mean, const Stre
   has_terms_ = true;
   // A pair's x is at most |left| + |right|, and n^2 pairs have g / n.
   for (const T* x : {pairs.left, pairs.right}) {
-    keep_factors<T>(diverged_.data(), nullptr, nullptr, T(1), {g_mean, x, false},
+    keep_factors<T>(diverged_.data(), nullptr, nullptr, {g_mean, x},
                     {pairs.rows.tasks, pairs.rows.rows, pairs.outputs, pairs.inputs}, stream.get());
   }
 }
@@ -162,6 +170,7 @@ void FactoredGradient<T>::multiply(int first, int count, const Stream& stream) c
       p.c_row = t.matrix.row;
       p.c_batch = width_;
       p.row_sums = t.matrix.bias && pair.to_bias ? to + *t.matrix.bias : nullptr;
+      p.alpha = pair.scale;
       p.accumulate = true;
       multiply_matrices(p, stream.get());
     }

@@ -47,9 +47,10 @@ class FactoredGradient {
 
   /// The gradient is zero: there are no terms.
   void clear(const Stream& stream);
-  /// += scale * from. The factors are copied.
-  void add_copy(std::size_t matrix, const FactorPair<T>& from, T scale, int tasks,
-                const Stream& stream);
+  /// Where the next copied term but `ahead` of a matrix will have its g.
+  T* place_of_g(std::size_t matrix, int ahead);
+  /// += from. The factors are copied, but for a g that is in its place already.
+  void add_copy(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);
   /// += from. The factors must stay as they are until the gradient is cleared. Whoever changes them
   /// before that calls `lose`.
   void add(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);

@@ -168,7 +168,7 @@ template <class T>
 void SharedNetwork<T>::add_gradient(FactoredGradient<T>& gradient, std::size_t first, int tasks,
                                     const Stream& stream) const {
   each_linear(first, [&](const Stage& s, std::size_t number) {
-    gradient.add(number, {s.g.value, s.x.value, true}, tasks, stream);
+    gradient.add(number, {s.g.value, s.x.value, T(1), true}, tasks, stream);
   });
 }
 
@@ -176,7 +176,7 @@ template <class T>
 void SharedNetwork<T>::add_gradient_copy(FactoredGradient<T>& gradient, std::size_t first,
                                          int tasks, const Stream& stream) const {
   each_linear(first, [&](const Stage& s, std::size_t number) {
-    gradient.add_copy(number, {s.g.value, s.x.value, true}, T(1), tasks, stream);
+    gradient.add_copy(number, {s.g.value, s.x.value, T(1), true}, tasks, stream);
   });
 }
 
@@ -185,8 +185,8 @@ template <class T>
 void SharedNetwork<T>::add_gradient_tangent(FactoredGradient<T>& gradient, std::size_t first, T a,
                                             int tasks, const Stream& stream) const {
   each_linear(first, [&](const Stage& s, std::size_t number) {
-    gradient.add_copy(number, {s.g.dot, s.x.value, true}, a, tasks, stream);
-    gradient.add_copy(number, {s.g.value, s.x.dot, false}, a, tasks, stream);
+    gradient.add_copy(number, {s.g.dot, s.x.value, a, true}, tasks, stream);
+    gradient.add_copy(number, {s.g.value, s.x.dot, a, false}, tasks, stream);
   });
 }
 

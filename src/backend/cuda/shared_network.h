@@ -42,7 +42,8 @@ class SharedNetwork {
   /// The same with copies of the factors.
   void add_gradient_copy(FactoredGradient<T>& gradient, std::size_t first, int tasks,
                          const Stream& stream) const;
-  /// gradient += a times its tangent, with copies.
+  /// gradient += a times its tangent, with copies: first the term with the outputs' g.dot, then
+  /// that with g.value.
   void add_gradient_tangent(FactoredGradient<T>& gradient, std::size_t first, T a, int tasks,
                             const Stream& stream) const;
 
