@@ -169,353 +169,484 @@ struct alignas(8) Places {
   std::uint16_t at[quad_elements];
 };
 
+/// One round of a pass: the teams' samples, whose noise is drawn and whose gradients are taken now,
+/// and the last round's, which are added up. There is a round more, which draws nothing and ends
+/// the pass. What it takes is found anew in every round, so that it does not stay in registers.
+template <class T>
+struct Round {
+  int task, k;  ///< k: the inner step, `steps` in the outer pass
+  int number;   ///< from 0
+  bool down, outer, up;
+  int samples;
+  int drawn, left;              ///< samples of this round and of the last one, at most one a team
+  int noise_now, noise_before;  ///< where theirs are kept (Kept::noise)
+  Noise<T> noise;
+  T kl;
+  RateArgument<T> rate;
+
+  __device__ Round(const GaussianDescent<T>& descent, int t, int pass, int round, int teams)
+      : task(t),
+        k(pass > descent.steps ? 2 * descent.steps - pass : pass),
+        number(round),
+        down(pass < descent.steps),
+        outer(pass == descent.steps),
+        up(pass > descent.steps),
+        samples(outer ? descent.outer_samples : descent.samples),
+        drawn(lesser(teams, samples - round * teams)),
+        left(round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams)),
+        noise(outer ? descent.outer_noise : descent.noise, t, outer ? 0 : k),
+        kl(scale_of(outer ? descent.outer_kl : descent.kl, t)),
+        rate(descent.rates[lesser(k, descent.rate_count - 1)]) {
+    const bool keeps = descent.second_order && !outer;
+    noise_now = keeps ? teams + k * samples + round * teams : 0;
+    noise_before = keeps ? noise_now - teams : 0;
+  }
+  __device__ bool draws() const { return drawn > 0; }
+  __device__ Quad<T> rates(int quad, int width) const {
+    if (rate.vector) return flat_quad(rate.vector, quad, width);
+    return Quad<T>{rate.value, rate.value, rate.value, rate.value};
+  }
+};
+
+/// A quad of q, of sums over samples, and on the way back of the direction d.
+template <class T>
+struct State {
+  Quad<T> mu, sigma, d_mu, d_s, sum_mu, sum_s;
+};
+
+/// Gradients by q, and by theta as the prior of a KL.
+template <class T>
+struct Derivatives {
+  Quad<T> mu, s, path_mu, path_s;
+};
+
+/// A block with its memory, and a thread's place in it.
+template <class T>
+struct Block {
+  const Perceptron& network;
+  const GaussianDescent<T>& descent;
+  const PhiloxKeys& keys;
+  int thread, threads, teams, team;
+  int width, quads, of_team;
+  T* first_team;
+  T* warp_sums;
+  Places* places;
+  int kept_vectors;
+  std::size_t of_block;
+  Kept<T> kept;
+  Task<T> task;
+  T divergence;  ///< of this thread's weights, times its factor
+
+  __device__ Block(const Perceptron& n, const GaussianDescent<T>& d, const PhiloxKeys& k, int of,
+                   int vectors, std::size_t scalars)
+      : network(n),
+        descent(d),
+        keys(k),
+        thread(static_cast<int>(threadIdx.x)),
+        threads(static_cast<int>(blockDim.x)),
+        teams(of),
+        team(thread / (threads / teams)),
+        width(n.weights),
+        quads(runs_of(width) * warp_lanes),
+        of_team(team_scalars(n, 2)),
+        kept_vectors(vectors),
+        of_block(scalars),
+        kept{nullptr, d.steps},
+        task{n, {thread - team * (threads / teams), threads / teams}, {}},
+        divergence(0) {
+    DynamicShared shared;
+    const auto take = [&](int count) {
+      return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
+    };
+    first_team = take(of_team * teams);  // teams lie one behind the other
+    warp_sums = take(most_threads / warp_lanes);
+    places = shared.take<Places>(static_cast<unsigned>(quads));
+  }
+
+  // ---- the block's global memory, found anew so that it does not stay in registers ----
+
+  __device__ T* memory() const {
+    return descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
+  }
+  /// From one run of quads to the next.
+  __device__ std::ptrdiff_t run_quads() const {
+    return static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
+  }
+  /// Of this thread.
+  __device__ Quad<T>* first_quad() const {
+    return reinterpret_cast<Quad<T>*>(memory()) + thread / warp_lanes * run_quads() +
+           thread % warp_lanes;
+  }
+  /// From one quad of a thread to its next.
+  __device__ std::ptrdiff_t next_quad() const { return run_quads() * (threads / warp_lanes); }
+  /// Behind the vectors: what gradients keep of their samples.
+  __device__ T* first_activation() const {
+    return memory() + runs_of(width) * run_quads() * quad_elements;
+  }
+
+  /// From an element of phi to that of u, g and h.
+  __device__ int u_at() const { return network.stored_weights + overrun; }
+
+  /// The team's memory, and where each weight of a quad lies in it.
+  __device__ __forceinline__ void lay_out_memory() {
+    const int stored = network.stored_weights;
+    Memory<T>& memory = task.memory;
+    memory.w = first_team + team * of_team;
+    memory.u = memory.w + u_at();
+    memory.v = memory.u;
+    memory.feature = memory.u + u_at();
+    memory.tangent = memory.feature + network.features + overrun;
+    memory.row_loss = memory.tangent + network.layer[0].inputs_at + overrun;
+    for (int i = thread; i < of_team * teams; i += threads) first_team[i] = T(0);
+    const auto put_place = [&](int at, int i) {
+      places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
+    };
+    each_weight({thread, threads}, network, put_place);
+    // what is not there goes behind a vector, to a word that no other thread has
+    for (int i = width + thread; i < quads * quad_elements; i += threads) {
+      put_place(stored + (((i >> 6) & 1) * 16 + (i & 15)), i);
+    }
+  }
+
+  /// q_0 = theta.
+  __device__ __forceinline__ void load_start() {
+    kept.first = first_quad();
+    for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad()) {
+      const Quad<T> s = flat_quad(descent.s, quad, width);
+      Quad<T> sigma, precision;
+#pragma unroll
+      for (int word = 0; word < quad_elements; ++word) {
+        sigma.v[word] = exp(s.v[word]);
+        precision.v[word] = exp(T(-2) * s.v[word]);
+      }
+      kept.mu(0) = flat_quad(descent.mu, quad, width);
+      kept.s(0) = s;
+      kept.sigma(0) = sigma;
+      kept.prior_precision() = precision;
+    }
+  }
+
+  // ---- the end of a pass, a quad ----
+
+  /// Adds the KL's derivatives; on the way back their derivatives along d.
+  template <bool adjoint>
+  __device__ __forceinline__ void add_kl(const Round<T>& round, int quad, const State<T>& at,
+                                         const Quad<T>& s, Derivatives<T>& by) {
+    const Quad<T> prior_mu = kept.mu(0), prior_s = kept.s(0);
+    const Quad<T> precision = kept.prior_precision();
+    const int elements = !adjoint && round.outer ? elements_of_quad(quad, width) : 0;
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      const T d = at.mu.v[word] - prior_mu.v[word];
+      const T pull = round.kl * precision.v[word];  // times d, or what d changes by
+      const T apart = s.v[word] - prior_s.v[word];
+      const T ratio = exp(T(2) * apart);
+      if constexpr (adjoint) {
+        const T along_mu = pull * at.d_mu.v[word];
+        const T along_s = round.kl * T(2) * ratio * at.d_s.v[word];
+        by.mu.v[word] += along_mu;
+        by.s.v[word] += along_s;
+        if (!descent.prior_path) continue;
+        by.path_mu.v[word] = along_mu;
+        by.path_s.v[word] = T(2) * d * along_mu + along_s;
+      } else {
+        const T along = pull * d, grown = ratio - T(1);
+        by.mu.v[word] += along;
+        by.s.v[word] += round.kl * grown;
+        by.path_mu.v[word] = -along;
+        by.path_s.v[word] = -round.kl * grown - along * d;
+        if (word < elements) {
+          divergence += T(0.5) * (round.kl * grown + along * d) - round.kl * apart;
+        }
+      }
+    }
+  }
+
+  /// q_{k+1}.
+  __device__ __forceinline__ void step(const Round<T>& round, int quad, const Quad<T>& mu,
+                                       const Quad<T>& s, const Derivatives<T>& by) {
+    const Quad<T> rate = round.rates(quad, width);
+    Quad<T> next_mu, next_s, next_sigma;
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      next_mu.v[word] = mu.v[word] - rate.v[word] * by.mu.v[word];
+      next_s.v[word] = s.v[word] - rate.v[word] * by.s.v[word];
+      next_sigma.v[word] = exp(next_s.v[word]);
+    }
+    kept.mu(round.k + 1) = next_mu;
+    kept.s(round.k + 1) = next_s;
+    kept.sigma(round.k + 1) = next_sigma;
+  }
+
+  /// What is left of a pass when all samples' gradients are added up: a step, or the adjoint's.
+  template <bool adjoint>
+  __device__ __forceinline__ void finish(const Round<T>& round, int quad, const State<T>& at) {
+    const bool back = descent.second_order;
+    const std::size_t row = static_cast<std::size_t>(round.task) * static_cast<std::size_t>(width);
+    const Quad<T> s = kept.s(round.k);
+    Derivatives<T> by = {at.sum_mu, {}, {}, {}};
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      by.s.v[word] = at.sigma.v[word] * at.sum_s.v[word];
+    }
+    if (!adjoint && round.down && back) kept.by_s(round.k) = by.s;
+    if (round.kl != T(0)) add_kl<adjoint>(round, quad, at, s, by);
+    if (!adjoint && round.down) return step(round, quad, at.mu, s, by);
+    if constexpr (adjoint) {
+      const Quad<T> v_mu = kept.v_mu(), v_s = kept.v_s(), at_k = kept.by_s(round.k);
+      const Quad<T> by_prior_mu = kept.path_mu(), by_prior_s = kept.path_s();
+#pragma unroll
+      for (int word = 0; word < quad_elements; ++word) {
+        by.mu.v[word] = v_mu.v[word] - by.mu.v[word];
+        by.s.v[word] = v_s.v[word] - (by.s.v[word] + at_k.v[word] * at.d_s.v[word]);
+        by.path_mu.v[word] += by_prior_mu.v[word];
+        by.path_s.v[word] += by_prior_s.v[word];
+      }
+    } else {
+      put_flat(descent.end_mu + row, quad, width, at.mu);
+      put_flat(descent.end_s + row, quad, width, s);
+    }
+    if (back && round.k > 0) {
+      kept.v_mu() = by.mu;
+      kept.v_s() = by.s;
+      kept.path_mu() = by.path_mu;
+      kept.path_s() = by.path_s;
+      return;
+    }
+#pragma unroll
+    for (int word = 0; word < quad_elements; ++word) {
+      by.path_mu.v[word] += by.mu.v[word];
+      by.path_s.v[word] += by.s.v[word];
+    }
+    put_flat(descent.gradient_mu + row, quad, width, by.path_mu);
+    put_flat(descent.gradient_s + row, quad, width, by.path_s);
+  }
+
+  // ---- a pass over weights, a thread a quad ----
+
+  /// The noise of this round's samples: on the way back as it was kept, else drawn (or given) and
+  /// kept.
+  template <bool adjoint>
+  __device__ __forceinline__ void take_noise(const Round<T>& round, int quad,
+                                             Quad<T> (&normals)[most_teams]) {
+    Quad<T>* const now = kept.noise(round.noise_now);
+    if constexpr (adjoint) {
+#pragma unroll
+      for (int n = 0; n < most_teams; ++n) {
+        if (n < round.drawn) normals[n] = now[n * warp_lanes];
+      }
+    } else if (round.draws()) {
+      const int sample = round.number * teams;
+      if (round.noise.given) {
+        normals[0] = round.noise.read(quad, sample, width);
+        if (round.drawn > 1) normals[1] = round.noise.read(quad, sample + 1, width);
+      } else if (round.drawn > 1) {
+        round.noise.template draw<2>(keys, quad, sample, normals);
+      } else {
+        round.noise.template draw<1>(keys, quad, sample, normals);
+      }
+      now[0] = normals[0];
+      if (round.drawn > 1) now[warp_lanes] = normals[1];
+    }
+  }
+
+  /// Adds what the last round's samples left, in g's place.
+  __device__ __forceinline__ void add_samples(const Round<T>& round, const Places& at,
+                                              const Quad<T> (&normals)[most_teams],
+                                              State<T>& state) {
+#pragma unroll
+    for (int n = 0; n < most_teams; ++n) {
+      if (n >= round.left) continue;
+#pragma unroll
+      for (int word = 0; word < quad_elements; ++word) {
+        const T g = first_team[at.at[word] + u_at() + n * of_team];
+        state.sum_mu.v[word] += g;
+        state.sum_s.v[word] += g * normals[n].v[word];
+      }
+    }
+  }
+
+  /// phi of this round's samples, and on the way back u, to the teams' memory.
+  template <bool adjoint>
+  __device__ __forceinline__ void put_samples(const Round<T>& round, const Places& at,
+                                              const Quad<T> (&normals)[most_teams],
+                                              State<T>& state) {
+    if constexpr (adjoint) {
+#pragma unroll
+      for (int word = 0; word < quad_elements; ++word) state.d_s.v[word] *= state.sigma.v[word];
+    }
+#pragma unroll
+    for (int n = 0; n < most_teams; ++n) {
+      if (n >= round.drawn) continue;
+#pragma unroll
+      for (int word = 0; word < quad_elements; ++word) {
+        const T eps = normals[n].v[word];
+        first_team[at.at[word] + n * of_team] = state.mu.v[word] + state.sigma.v[word] * eps;
+        if constexpr (adjoint) {
+          first_team[at.at[word] + u_at() + n * of_team] =
+              state.d_mu.v[word] + state.d_s.v[word] * eps;
+        }
+      }
+    }
+  }
+
+  template <bool adjoint>
+  __device__ __forceinline__ void pass_over_weights(const Round<T>& round) {
+    kept.first = first_quad();
+#pragma unroll 1
+    for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad()) {
+      State<T> state = {kept.mu(round.k), kept.sigma(round.k), {}, {}, {}, {}};
+      Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
+      const Places at = places[quad];  // in the first team's memory
+      if constexpr (adjoint) {
+        const Quad<T> rate = round.rates(quad, width), v_mu = kept.v_mu(), v_s = kept.v_s();
+#pragma unroll
+        for (int word = 0; word < quad_elements; ++word) {
+          state.d_mu.v[word] = rate.v[word] * v_mu.v[word];
+          state.d_s.v[word] = rate.v[word] * v_s.v[word];
+        }
+      }
+      if (round.number > 1) {
+        state.sum_mu = kept.sum_mu();
+        state.sum_s = kept.sum_s();
+      }
+#pragma unroll
+      for (int n = 0; n < most_teams; ++n) {
+        if (n < round.left) left_normals[n] = kept.noise(round.noise_before)[n * warp_lanes];
+      }
+      take_noise<adjoint>(round, quad, normals);
+      add_samples(round, at, left_normals, state);
+      if (!round.draws()) {
+        finish<adjoint>(round, quad, state);
+        continue;
+      }
+      if (round.number > 0) {
+        kept.sum_mu() = state.sum_mu;
+        kept.sum_s() = state.sum_s;
+      }
+      put_samples<adjoint>(round, at, normals, state);
+    }
+  }
+
+  // ---- passes of the network, a team a sample ----
+
+  /// The rows' losses of all samples and the KL, in fixed order.
+  __device__ __forceinline__ void add_loss(const Round<T>& round) {
+    const T sum = warp_sum(divergence);
+    if (thread % warp_lanes == 0) warp_sums[thread / warp_lanes] = sum;
+    __syncthreads();
+    if (thread != 0) return;
+    T rows = 0, total = 0;
+    for (int n = 0; n < teams; ++n) {
+      const T* row_loss = task.memory.row_loss + n * of_team;
+      for (int r = 0; r < network.rows; ++r) rows += row_loss[r];
+    }
+    for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
+    descent.loss[round.task] +=
+        scale_of(descent.outer.scale, round.task) / static_cast<T>(round.samples) * rows;
+    descent.loss[round.task] += total;
+  }
+
+  /// h = the derivative along u of the sample's gradient, in u's place.
+  __device__ __forceinline__ void differentiate(const Round<T>& round, const T* activations,
+                                                bool live) {
+    task.load_rows(descent.inner, round.task);
+    copy_quads(task.team, task.memory.feature + network.kept_at, activations, network.kept);
+    if (!live) task.rows = 0;
+    __syncthreads();
+    const T scale = scale_of(descent.inner.scale, round.task) / static_cast<T>(round.samples);
+    task.derivative(
+        descent.inner, round.task, scale,
+        [&](const PerceptronLayer& layer, bool first) {
+          if (first) {
+            task.template weight_gradient<Use::keep_dot, first_dot>(layer, task.memory.u, T(0),
+                                                                    nullptr);
+          } else {
+            task.template weight_gradient<Use::keep_dot, both_dots>(layer, task.memory.u, T(0),
+                                                                    nullptr);
+          }
+        },
+        true);
+  }
+
+  /// g = the sample's gradient, of both sets where the outer loss has two.
+  __device__ __forceinline__ void take_gradient(const Round<T>& round, T* activations, bool live) {
+    const int sets = round.outer && descent.two_sets ? 2 : 1;
+#pragma unroll 1
+    for (int which = 0; which < sets; ++which) {
+      const PerceptronRows<T>& set = which > 0     ? descent.second
+                                     : round.outer ? descent.outer
+                                                   : descent.inner;
+      task.load_rows(set, round.task);
+      if (!live) task.rows = 0;
+      __syncthreads();
+      const T scale = scale_of(set.scale, round.task) / static_cast<T>(round.samples);
+      task.gradient(
+          set, round.task, scale,
+          [&](const PerceptronLayer& layer, bool) {
+            if (which > 0) {
+              task.template weight_gradient<Use::add, values>(layer, task.memory.u, T(0), nullptr);
+            } else {
+              task.template weight_gradient<Use::keep, values>(layer, task.memory.u, T(0), nullptr);
+            }
+          },
+          activations);
+    }
+  }
+
+  /// A round: quad by quad over the weights, then a pass of the network for every team's sample.
+  /// False after the round that ends the pass.
+  __device__ __forceinline__ bool run(int t, int pass, int number) {
+    const Round<T> round(descent, t, pass, number, teams);
+    divergence = T(0);
+    if (round.up) {
+      pass_over_weights<true>(round);
+    } else {
+      pass_over_weights<false>(round);
+    }
+    if (!round.draws()) {
+      if (round.outer && descent.loss) add_loss(round);
+      return false;
+    }
+    const bool live = number * teams + team < round.samples;  // else the team idles along
+    T* activations = nullptr;
+    if (descent.second_order && !round.outer) {
+      const int sample =
+          live ? round.k * round.samples + number * teams + team : descent.steps * round.samples;
+      activations = first_activation() + static_cast<std::ptrdiff_t>(sample) * network.kept;
+    }
+    if (round.up) {
+      differentiate(round, activations, live);
+    } else {
+      take_gradient(round, activations, live);
+    }
+    return true;
+  }
+};
+
 template <class T>
 __global__ void __launch_bounds__(most_threads, 1)
     gaussian_perceptron_kernel(const __grid_constant__ Perceptron network,
                                const __grid_constant__ GaussianDescent<T> descent,
                                const __grid_constant__ PhiloxKeys keys, int tasks, int teams,
                                int kept_vectors, std::size_t of_block) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const int team_threads = threads / teams, number = thread / team_threads;
-  const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
-  const int width = network.weights, quads = runs_of(width) * warp_lanes;
-
-  DynamicShared shared;
-  const auto take = [&](int count) {
-    return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
-  };
-  // teams lie one behind the other
-  const int losses = (network.rows + 3) / 4 * 4;
-  const int of_team = team_scalars(network, 2);
-  T* const first_team = take(of_team * teams);
-  T* const warp_sums = take(most_threads / warp_lanes);
-  auto* const places = shared.take<Places>(static_cast<unsigned>(quads));
-  Task<T> task{network, {thread - number * team_threads, team_threads}, {}};
-  Memory<T>& memory = task.memory;
-  memory.w = first_team + number * of_team;
-  memory.u = memory.w + stored + overrun;
-  memory.v = memory.u;
-  memory.feature = memory.u + stored + overrun;
-  memory.tangent = memory.feature + network.features + overrun;
-  memory.row_loss = memory.tangent + tangents + overrun;
-  for (int i = thread; i < of_team * teams; i += threads) first_team[i] = T(0);
-  const auto put_place = [&](int at, int i) {
-    places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
-  };
-  each_weight({thread, threads}, network, put_place);
-  // what is not there goes behind a vector, to a word that no other thread has
-  for (int i = width + thread; i < quads * quad_elements; i += threads) {
-    put_place(stored + (((i >> 6) & 1) * 16 + (i & 15)), i);
-  }
-
-  const int steps = descent.steps;
-  const bool back = descent.second_order;
-  // the block's memory, of this thread's first quad; from run to run; what gradients keep of their
-  // samples is behind that
-  const std::ptrdiff_t run = static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
-  T* const block = descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
-  Quad<T>* const first_quad =
-      reinterpret_cast<Quad<T>*>(block) + thread / warp_lanes * run + thread % warp_lanes;
-  T* const first_activation = block + runs_of(width) * run * quad_elements;
-  const std::ptrdiff_t next_quad = run * (threads / warp_lanes);
-  Kept<T> kept{first_quad, steps};
-  for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
-    const Quad<T> s = flat_quad(descent.s, quad, width);
-    Quad<T> sigma, precision;
-#pragma unroll
-    for (int word = 0; word < quad_elements; ++word) {
-      sigma.v[word] = exp(s.v[word]);
-      precision.v[word] = exp(T(-2) * s.v[word]);
-    }
-    kept.mu(0) = flat_quad(descent.mu, quad, width);
-    kept.s(0) = s;
-    kept.sigma(0) = sigma;
-    kept.prior_precision() = precision;
-  }
+  Block<T> block(network, descent, keys, teams, kept_vectors, of_block);
+  block.lay_out_memory();
+  block.load_start();
   __syncthreads();
-
+  const int steps = descent.steps;
+  const int losses = (network.rows + 3) / 4 * 4;
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
 #pragma unroll 1
-    for (int pass = 0; pass <= (back ? 2 * steps : steps); ++pass) {
-      const bool down = pass<steps, outer = pass == steps, up = pass> steps;
-      const int samples = outer ? descent.outer_samples : descent.samples;
-      if (outer) {
-        for (int r = task.team.thread; r < losses; r += team_threads) memory.row_loss[r] = T(0);
+    for (int pass = 0; pass <= (descent.second_order ? 2 * steps : steps); ++pass) {
+      if (pass == steps) {
+        const Team& team = block.task.team;
+        for (int r = team.thread; r < losses; r += team.threads) {
+          block.task.memory.row_loss[r] = T(0);
+        }
       }
 #pragma unroll 1
-      for (int round = 0;; ++round) {
-        // Quad by quad: what the last round's samples left is added up, and this round's are
-        // drawn. What it takes for that is found here, so that it does not stay in registers.
-        const int drawn = lesser(teams, samples - round * teams);
-        const int left = round == 0 ? 0 : lesser(teams, samples - (round - 1) * teams);
-        const bool draws = drawn > 0;
-        const int k = up ? 2 * steps - pass : pass;
-        const Noise<T> noise(outer ? descent.outer_noise : descent.noise, t, outer ? 0 : k);
-        const T kl = scale_of(outer ? descent.outer_kl : descent.kl, t);
-        const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
-        const auto rates = [&](int quad) {
-          if (rate.vector) return flat_quad(rate.vector, quad, width);
-          return Quad<T>{rate.value, rate.value, rate.value, rate.value};
-        };
-        // noise of this round's samples, and of the last one's
-        const bool keeps = back && !outer;
-        const int noise_now = keeps ? teams + k * samples + round * teams : 0;
-        const int noise_before = keeps ? noise_now - teams : 0;
-
-        T divergence = 0;  // of this thread's weights, times kl
-        /// What is left of a pass when all samples' gradients are added up.
-        const auto finish = [&](auto back_again, int quad, const Quad<T>& mu, const Quad<T>& sigma,
-                                const Quad<T>& d_mu, const Quad<T>& d_s, const Quad<T>& sum_mu,
-                                const Quad<T>& sum_s) {
-          constexpr bool adjoint = decltype(back_again)::value;
-          const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(width);
-          const Quad<T> s = kept.s(k);
-          Quad<T> by_mu = sum_mu, by_s, path_mu = {}, path_s = {};
-#pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            by_s.v[word] = sigma.v[word] * sum_s.v[word];
-          }
-          if (!adjoint && down && back) kept.by_s(k) = by_s;
-          if (kl != T(0)) {
-            const Quad<T> prior_mu = kept.mu(0), prior_s = kept.s(0);
-            const Quad<T> precision = kept.prior_precision();
-            Quad<T> d, pull, apart, ratio;
-#pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              d.v[word] = mu.v[word] - prior_mu.v[word];
-              pull.v[word] = kl * precision.v[word];  // times d, or what d changes by
-              apart.v[word] = s.v[word] - prior_s.v[word];
-              ratio.v[word] = exp(T(2) * apart.v[word]);
-            }
-            if constexpr (adjoint) {
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                const T along_mu = pull.v[word] * d_mu.v[word];
-                const T along_s = kl * T(2) * ratio.v[word] * d_s.v[word];
-                by_mu.v[word] += along_mu;
-                by_s.v[word] += along_s;
-                path_mu.v[word] = along_mu;
-                path_s.v[word] = T(2) * d.v[word] * along_mu + along_s;
-              }
-              if (!descent.prior_path) path_mu = path_s = {};
-            } else {
-              const int elements = outer ? elements_of_quad(quad, width) : 0;
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                const T along = pull.v[word] * d.v[word], grown = ratio.v[word] - T(1);
-                by_mu.v[word] += along;
-                by_s.v[word] += kl * grown;
-                path_mu.v[word] = -along;
-                path_s.v[word] = -kl * grown - along * d.v[word];
-                if (word < elements) {
-                  divergence += T(0.5) * (kl * grown + along * d.v[word]) - kl * apart.v[word];
-                }
-              }
-            }
-          }
-          if (!adjoint && down) {
-            const Quad<T> step = rates(quad);
-            Quad<T> next_mu, next_s, next_sigma;
-#pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              next_mu.v[word] = mu.v[word] - step.v[word] * by_mu.v[word];
-              next_s.v[word] = s.v[word] - step.v[word] * by_s.v[word];
-              next_sigma.v[word] = exp(next_s.v[word]);
-            }
-            kept.mu(k + 1) = next_mu;
-            kept.s(k + 1) = next_s;
-            kept.sigma(k + 1) = next_sigma;
-            return;
-          }
-          if constexpr (adjoint) {
-            const Quad<T> v_mu = kept.v_mu(), v_s = kept.v_s(), at_k = kept.by_s(k);
-            const Quad<T> by_prior_mu = kept.path_mu(), by_prior_s = kept.path_s();
-#pragma unroll
-            for (int word = 0; word < quad_elements; ++word) {
-              by_mu.v[word] = v_mu.v[word] - by_mu.v[word];
-              by_s.v[word] = v_s.v[word] - (by_s.v[word] + at_k.v[word] * d_s.v[word]);
-              path_mu.v[word] += by_prior_mu.v[word];
-              path_s.v[word] += by_prior_s.v[word];
-            }
-          } else {
-            put_flat(descent.end_mu + row, quad, width, mu);
-            put_flat(descent.end_s + row, quad, width, s);
-          }
-          if (back && k > 0) {
-            kept.v_mu() = by_mu;
-            kept.v_s() = by_s;
-            kept.path_mu() = path_mu;
-            kept.path_s() = path_s;
-            return;
-          }
-#pragma unroll
-          for (int word = 0; word < quad_elements; ++word) {
-            path_mu.v[word] += by_mu.v[word];
-            path_s.v[word] += by_s.v[word];
-          }
-          put_flat(descent.gradient_mu + row, quad, width, path_mu);
-          put_flat(descent.gradient_s + row, quad, width, path_s);
-        };
-
-        const int u_at = stored + overrun;  // from an element of phi to that of u, g and h
-        const auto pass_over_weights = [&](auto back_again) {
-          constexpr bool adjoint = decltype(back_again)::value;
-          kept.first = first_quad;
-#pragma unroll 1
-          for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad) {
-            const Quad<T> mu = kept.mu(k), sigma = kept.sigma(k);
-            Quad<T> d_mu = {}, d_s = {}, sum_mu = {}, sum_s = {};
-            Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
-            T* at[quad_elements];  // in the first team's memory
-            {
-              const Places place = places[quad];
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                at[word] = first_team + place.at[word];
-              }
-            }
-            if constexpr (adjoint) {
-              const Quad<T> step = rates(quad), v_mu = kept.v_mu(), v_s = kept.v_s();
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                d_mu.v[word] = step.v[word] * v_mu.v[word];
-                d_s.v[word] = step.v[word] * v_s.v[word];
-              }
-            }
-            if (round > 1) {
-              sum_mu = kept.sum_mu();
-              sum_s = kept.sum_s();
-            }
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n < left) left_normals[n] = kept.noise(noise_before)[n * warp_lanes];
-            }
-
-            Quad<T>* const now = kept.noise(noise_now);
-            if constexpr (adjoint) {
-#pragma unroll
-              for (int n = 0; n < most_teams; ++n) {
-                if (n < drawn) normals[n] = now[n * warp_lanes];
-              }
-            } else if (draws) {
-              const int sample = round * teams;
-              if (noise.given) {
-                normals[0] = noise.read(quad, sample, width);
-                if (drawn > 1) normals[1] = noise.read(quad, sample + 1, width);
-              } else if (drawn > 1) {
-                noise.template draw<2>(keys, quad, sample, normals);
-              } else {
-                noise.template draw<1>(keys, quad, sample, normals);
-              }
-              now[0] = normals[0];
-              if (drawn > 1) now[warp_lanes] = normals[1];
-            }
-
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n >= left) continue;
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                const T g = at[word][u_at + n * of_team];
-                sum_mu.v[word] += g;
-                sum_s.v[word] += g * left_normals[n].v[word];
-              }
-            }
-            if (!draws) {
-              finish(back_again, quad, mu, sigma, d_mu, d_s, sum_mu, sum_s);
-              continue;
-            }
-            if (round > 0) {
-              kept.sum_mu() = sum_mu;
-              kept.sum_s() = sum_s;
-            }
-            if constexpr (adjoint) {
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) d_s.v[word] *= sigma.v[word];
-            }
-#pragma unroll
-            for (int n = 0; n < most_teams; ++n) {
-              if (n >= drawn) continue;
-#pragma unroll
-              for (int word = 0; word < quad_elements; ++word) {
-                at[word][n * of_team] = mu.v[word] + sigma.v[word] * normals[n].v[word];
-                if constexpr (adjoint) {
-                  at[word][u_at + n * of_team] = d_mu.v[word] + d_s.v[word] * normals[n].v[word];
-                }
-              }
-            }
-          }
-        };
-        if (up) {
-          pass_over_weights(std::true_type());
-        } else {
-          pass_over_weights(std::false_type());
-        }
-        if (!draws) {
-          if (outer && descent.loss) {
-            const T sum = warp_sum(divergence);
-            if (thread % warp_lanes == 0) warp_sums[thread / warp_lanes] = sum;
-            __syncthreads();
-            if (thread == 0) {
-              T rows = 0, total = 0;
-              for (int n = 0; n < teams; ++n) {
-                const T* row_loss = memory.row_loss + n * of_team;
-                for (int r = 0; r < network.rows; ++r) rows += row_loss[r];
-              }
-              for (int w = 0; w < threads / warp_lanes; ++w) total += warp_sums[w];
-              descent.loss[t] += scale_of(descent.outer.scale, t) / static_cast<T>(samples) * rows;
-              descent.loss[t] += total;
-            }
-          }
-          break;
-        }
-        const int sets = outer && descent.two_sets ? 2 : 1;
-        const bool live = round * teams + number < samples;  // else the team idles along
-        T* activations = nullptr;
-        if (back && !outer) {
-          const int sample = live ? k * samples + round * teams + number : steps * samples;
-          activations = first_activation + static_cast<std::ptrdiff_t>(sample) * network.kept;
-        }
-        if (up) {
-          task.load_rows(descent.inner, t);
-          copy_quads(task.team, memory.feature + network.kept_at, activations, network.kept);
-          if (!live) task.rows = 0;
-          __syncthreads();
-          const T scale = scale_of(descent.inner.scale, t) / static_cast<T>(samples);
-          task.derivative(
-              descent.inner, t, scale,
-              [&](const PerceptronLayer& layer, bool first) {
-                if (first) {
-                  task.template weight_gradient<Use::keep_dot, first_dot>(layer, memory.u, T(0),
-                                                                          nullptr);
-                } else {
-                  task.template weight_gradient<Use::keep_dot, both_dots>(layer, memory.u, T(0),
-                                                                          nullptr);
-                }
-              },
-              true);
-          continue;
-        }
-#pragma unroll 1
-        for (int which = 0; which < sets; ++which) {
-          const PerceptronRows<T>& set = which > 0 ? descent.second
-                                         : outer   ? descent.outer
-                                                   : descent.inner;
-          task.load_rows(set, t);
-          if (!live) task.rows = 0;
-          __syncthreads();
-          const T scale = scale_of(set.scale, t) / static_cast<T>(samples);
-          task.gradient(
-              set, t, scale,
-              [&](const PerceptronLayer& layer, bool) {
-                if (which > 0) {
-                  task.template weight_gradient<Use::add, values>(layer, memory.u, T(0), nullptr);
-                } else {
-                  task.template weight_gradient<Use::keep, values>(layer, memory.u, T(0), nullptr);
-                }
-              },
-              activations);
-        }
+      for (int round = 0; block.run(t, pass, round); ++round) {
       }
       // what teams kept of the pass is read; a thread's own vectors need no barrier
       __syncthreads();

@@ -2,28 +2,24 @@
 // two of them. q = N(mu, exp(2 s)), prior p = N(mu_p, exp(2 s_p)).
 #pragma once
 
+#include "backend/task_vectors.h"
 #include "backend/values.h"
 
 namespace kshot::backend {
 
-class GaussianVectors {
+/// As TaskVectors: the public functions check that all vectors of an operation have one form.
+class GaussianVectors : public TaskVectors {
  public:
-  virtual ~GaussianVectors() = default;
-
   /// phi = mu + sigma * eps. With `noise` eps ~ N(0, 1) is drawn first; without, eps is taken as it
   /// is (an earlier draw that was kept).
-  virtual void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
+  void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise);
   /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
-  virtual void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
-                               Block sigma) = 0;
+  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma);
   /// Direction in weight space of a direction (v_mu, v_s): u = v_mu + sigma * eps * v_s.
-  virtual void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;
+  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma);
   /// Both for noise that is there: phi = mu + sigma * eps and u. A backend may fuse them.
-  virtual void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
-                                     Block sigma) {
-    sample(phi, eps, mu, sigma, nullptr);
-    sample_direction(u, v_mu, v_s, eps, sigma);
-  }
+  void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                             Block sigma);
   /// value += scale * KL(q || p); (g_mu, g_s) += scale * dKL/d(mu, s); (gp_mu, gp_s) likewise for
   /// the prior. Blocks that are not wanted are left empty.
   struct KlTerms {
@@ -34,12 +30,26 @@ class GaussianVectors {
     /// computing them again.
     Block sigma = {}, prior_precision = {};
   };
-  virtual void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
-                  Block gp_s) = 0;
+  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s);
   /// Second derivatives of scale * KL (they are diagonal): (r_mu, r_s) += d2/dq2 v and, where
   /// wanted, (rp_mu, rp_s) += (d2/dp dq) v.
-  virtual void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
-                      Block rp_mu, Block rp_s) = 0;
+  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+              Block rp_s);
+
+ protected:
+  virtual void do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
+  virtual void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                                  Block sigma) = 0;
+  virtual void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;
+  virtual void do_sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s,
+                                        Block eps, Block sigma) {
+    do_sample(phi, eps, mu, sigma, nullptr);
+    do_sample_direction(u, v_mu, v_s, eps, sigma);
+  }
+  virtual void do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                     Block gp_s) = 0;
+  virtual void do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                         Block rp_mu, Block rp_s) = 0;
 };
 
 }  // namespace kshot::backend

@@ -2,13 +2,14 @@
 // Hessian-vector products, and the fused steps that are made of them.
 #pragma once
 
-#include <stdexcept>
-
+#include "backend/task_rows.h"
 #include "backend/task_vectors.h"
 #include "backend/values.h"
 
 namespace kshot::backend {
 
+/// The public functions check blocks and sets, once for every backend, and then call the backend's
+/// do_... function; what does not fit is a mistake of our own code: std::logic_error.
 class NetworkPasses {
  public:
   virtual ~NetworkPasses() = default;
@@ -26,37 +27,24 @@ class NetworkPasses {
     Dropout dropout = {};
   };
   /// loss[b] += scale * sum nll (where `loss` is given); grad = or += its gradient.
-  virtual void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;
+  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss);
   /// Pull-back of an output gradient (vector-Jacobian product): grad = or += sum over the rows of
   /// the set of (d outputs / d weights)^T g_outputs. `g_outputs` is laid out as outputs(set),
   /// [rows(set), outputs]; rows beyond the task's own count are not read. Norm layers are
   /// differentiated through the statistics of the set at hand. pass.scale is not used.
-  virtual void output_pullback(const Pass& /*pass*/, Block /*g_outputs*/, Block /*grad*/,
-                               bool /*accumulate*/) {
-    throw std::logic_error("output_pullback is not there yet on this backend");
-  }
+  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate);
   /// hv = or += scale * (d2 sum nll / dw2) direction; the gradient itself into `grad` where wanted
   /// (overwritten). Forward over reverse (Pearlmutter 1994).
-  virtual void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
-                              Block grad) = 0;
-  /// dst = src - rate * gradient: an inner step. A backend may fuse the two; here they are
-  /// composed.
-  virtual void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
-                             Block scratch) {
-    gradient(pass, scratch, false, {});
-    vectors().rate_step(dst, src, rate, scratch);
-  }
+  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate, Block grad);
+  /// dst = src - rate * gradient: an inner step. `scratch` may be written to.
+  void gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate, Block scratch);
   /// dst = v - H (rate * v): an adjoint step, likewise; dst is not v. The gradient into `grad`
   /// where wanted.
-  virtual void hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
-                            Block scratch) {
-    vectors().rate_multiply(scratch, rate, v);
-    hessian_vector(pass, scratch, dst, false, grad);
-    vectors().rate_step(dst, v, {1.0}, dst);
-  }
+  void hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
+                    Block scratch);
   /// Forward only: loss as above where given, outputs [rows of the set (largest), outputs] where
   /// given; rows beyond the task's own are zero.
-  virtual void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
+  void value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics);
 
   // ---- what flipout and local are composed of ----
   /// The network with two vectors of weights, `mean` and `spread` (s), and noise by rows. A linear
@@ -74,18 +62,41 @@ class NetworkPasses {
   /// g_mean and g_spread = or += gradients; where a parameter is taken from `mean` alone, g_spread
   /// gets the same as g_mean. loss[b] += scale * sum nll where given. Throws DeviceError where the
   /// backend has only the estimator `weight`, as the next two.
-  virtual void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
-                              Block loss);
+  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                      Block loss);
   /// Their derivatives along (u_mean, u_spread), overwriting h_mean and h_spread; those of a
   /// parameter taken from `mean` alone likewise in both.
-  virtual void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
-                                    Block h_mean, Block h_spread);
-  virtual void split_value(const SplitPass& pass, Block loss, Block outputs,
-                           NormStatistics statistics);
+  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                            Block h_spread);
+  void split_value(const SplitPass& pass, Block loss, Block outputs, NormStatistics statistics);
 
  protected:
-  /// The algebra that fused steps are composed of.
+  virtual void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) = 0;
+  virtual void do_output_pullback(const Pass& pass, Block g_outputs, Block grad,
+                                  bool accumulate) = 0;
+  virtual void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                                 Block grad) = 0;
+  /// Composed here; a backend may fuse the two parts, as of the next.
+  virtual void do_gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
+                                Block scratch);
+  virtual void do_hessian_step(const Pass& pass, Block dst, Block v, const Rate& rate, Block grad,
+                               Block scratch);
+  virtual void do_value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) = 0;
+  virtual void do_split_gradient(const SplitPass& pass, Block g_mean, Block g_spread,
+                                 bool accumulate, Block loss);
+  virtual void do_split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
+                                       Block h_mean, Block h_spread);
+  virtual void do_split_value(const SplitPass& pass, Block loss, Block outputs,
+                              NormStatistics statistics);
+
+  /// The algebra that fused steps are composed of, and the rows: parts of the same wave.
   virtual TaskVectors& vectors() = 0;
+  virtual const TaskRows& rows_part() const = 0;
+
+ private:
+  void require_set(const char* operation, Set set) const;
+  void require_loss(const char* operation, Block loss);
+  void require_outputs(const char* operation, Set set, Block outputs);
 };
 
 }  // namespace kshot::backend

@@ -3,45 +3,54 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <span>
+#include <vector>
 
 #include "backend/values.h"
 
 namespace kshot::backend {
 
+/// The public functions check widths, once for every backend, and then call the backend's do_...
+/// function. A width that does not fit is a mistake of our own code: std::logic_error, and nothing
+/// is computed.
 class TaskVectors {
  public:
   virtual ~TaskVectors() = default;
 
   /// A new per-task vector; lives as long as the wave. Contents are undefined.
-  virtual Block block(std::size_t width) = 0;
+  Block block(std::size_t width);
   /// A new vector with one number per network weight, [D]: weights, their gradients or noise. The
   /// backend keeps it in an order of its own. Uploads, downloads, shared vectors and the reduction
   /// use the flat order of Network::parameters().
-  virtual Block weights() = 0;
+  Block weights();
+  /// As it was asked for; D for weights.
+  std::size_t width(Block block) const { return form(block).width; }
 
-  // ---- algebra of per-task vectors; all arguments of one operation have the same width ----
-  virtual void broadcast(Block dst, const SharedVector& src) = 0;        // dst[b] = src
-  virtual void fill(Block dst, double value) = 0;                        // dst = value
-  virtual void copy(Block dst, Block src) = 0;                           // dst = src
-  virtual void axpy(Block y, double a, Block x) = 0;                     // y += a x
-  virtual void multiply_add(Block y, double a, Block x1, Block x2) = 0;  // y += a x1 * x2
-  virtual void multiply_fold(Block y, double a, Block x1,
-                             Block x2) = 0;  // y[i mod n] += a x1[i] * x2[i], y of width n
-  virtual void exponential(Block dst, Block src) = 0;      // dst = exp(src)
-  virtual void normal(Block dst, const Noise& noise) = 0;  // dst ~ N(0, 1); not for weights
-  /// With d = a - b over n elements: value += weight * mean(d^2), g_b -= 2 weight d / n.
-  virtual void mean_square(Block value, double weight, Block a, Block b, Block g_b) = 0;
-  virtual void rate_multiply(Block dst, const Rate& rate, Block x) = 0;  // dst = rate * x
-  virtual void rate_step(Block dst, Block src, const Rate& rate,
-                         Block grad) = 0;  // src - rate*grad
+  // ---- algebra of per-task vectors; all arguments of one operation have the same width, and are
+  // ---- either all of weights or all not ----
+  void broadcast(Block dst, const SharedVector& src);                  // dst[b] = src
+  void fill(Block dst, double value);                                  // dst = value
+  void copy(Block dst, Block src);                                     // dst = src
+  void axpy(Block y, double a, Block x);                               // y += a x
+  void multiply_add(Block y, double a, Block x1, Block x2);            // y += a x1 * x2
+  void exponential(Block dst, Block src);                              // dst = exp(src)
+  void rate_multiply(Block dst, const Rate& rate, Block x);            // dst = rate * x
+  void rate_step(Block dst, Block src, const Rate& rate, Block grad);  // dst = src - rate * grad
+  void normal(Block dst, const Noise& noise);  // dst ~ N(0, 1); not for weights
+  /// y[i mod n] += a x1[i] * x2[i], for y of a width n that divides that of x1 and x2.
+  void multiply_fold(Block y, double a, Block x1, Block x2);
+  /// With d = a - b over n elements: value += weight * mean(d^2), g_b -= 2 weight d / n. `value`
+  /// has width 1.
+  void mean_square(Block value, double weight, Block a, Block b, Block g_b);
+
   // ---- scalars of a task: blocks of width 1, and what they do to vectors ----
   /// dst[b] = the task's own number of rows of the set.
-  virtual void row_count(Block dst, Set set) = 0;
-  /// dst[b] = f(src[b]), for blocks of one width made by block(); dst may be src.
-  virtual void apply(Block dst, Function f, Block src) = 0;
+  void row_count(Block dst, Set set);
+  /// dst[b] = f(src[b]), for blocks of one width that are not of weights; dst may be src.
+  void apply(Block dst, Function f, Block src);
   /// y[b] *= scalar[b], a block of width 1.
-  virtual void scale_by(Block y, Block scalar) = 0;
+  void scale_by(Block y, Block scalar);
   /// A step of Adam for every task by itself: `count`, of width 1, is the number of this step in
   /// the task's own counting, from 1. Vectors have one width.
   struct AdamBlocks {
@@ -49,13 +58,60 @@ class TaskVectors {
     Block m, v;  ///< the optimiser's state
     Block count;
   };
-  virtual void adam_step(const AdamBlocks& blocks, const AdamRule& rule) = 0;
+  void adam_step(const AdamBlocks& blocks, const AdamRule& rule);
 
   /// Task t's vector from host + t * stride of the batch the wave was loaded from.
-  virtual void upload(Block dst, const double* host, std::size_t stride) = 0;
-
+  void upload(Block dst, const double* host, std::size_t stride);
   /// values[t * width + i], t < count().
-  virtual void download(Block src, std::span<double> values) const = 0;
+  void download(Block src, std::span<double> values) const;
+
+  // ---- for what takes blocks: std::logic_error where they do not fit, in the words "operation:
+  // ---- ..."; empty blocks in a list are passed over ----
+  void require_same(const char* operation, std::initializer_list<Block> blocks) const;
+  void require_width(const char* operation, Block block, std::size_t width) const;
+  void require_weights(const char* operation, std::initializer_list<Block> blocks) const;
+  void require_no_weights(const char* operation, Block block) const;
+  /// One rate a weight; for other blocks a number of rates that divides the width.
+  void require_rates(const char* operation, Block block, const Rate& rate) const;
+
+ protected:
+  virtual Block make_block(std::size_t width) = 0;
+  virtual Block make_weights() = 0;
+  /// Number of network weights.
+  virtual std::size_t weight_count() const = 0;
+  virtual int task_count() const = 0;
+
+  virtual void do_broadcast(Block dst, const SharedVector& src) = 0;
+  virtual void do_fill(Block dst, double value) = 0;
+  virtual void do_copy(Block dst, Block src) = 0;
+  virtual void do_axpy(Block y, double a, Block x) = 0;
+  virtual void do_multiply_add(Block y, double a, Block x1, Block x2) = 0;
+  virtual void do_exponential(Block dst, Block src) = 0;
+  virtual void do_rate_multiply(Block dst, const Rate& rate, Block x) = 0;
+  virtual void do_rate_step(Block dst, Block src, const Rate& rate, Block grad) = 0;
+  virtual void do_normal(Block dst, const Noise& noise) = 0;
+  virtual void do_multiply_fold(Block y, double a, Block x1, Block x2) = 0;
+  virtual void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) = 0;
+  virtual void do_row_count(Block dst, Set set) = 0;
+  virtual void do_apply(Block dst, Function f, Block src) = 0;
+  virtual void do_scale_by(Block y, Block scalar) = 0;
+  virtual void do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) = 0;
+  virtual void do_upload(Block dst, const double* host, std::size_t stride) = 0;
+  virtual void do_download(Block src, std::span<double> values) const = 0;
+
+  /// Records a block that the backend made without block() or weights(), and gives it back.
+  Block note(Block block, std::size_t width, bool weights);
+
+ private:
+  struct Form {
+    std::size_t width = 0;
+    bool weights = false;
+    bool made = false;
+    bool operator==(const Form&) const = default;
+  };
+  const Form& form(Block block) const;
+
+  std::vector<Form> forms_;  ///< by Block::id
 };
 
 }  // namespace kshot::backend

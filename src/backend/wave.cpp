@@ -22,23 +22,6 @@ void TaskRows::load(const TaskBatch& batch, int first, int count, std::uint32_t 
   if (!not_finite_.empty()) mark_not_finite(first);
 }
 
-[[noreturn]] void no_estimator() {
-  throw DeviceError("this device computes abml.estimator = \"weight\" alone");
-}
-
-void NetworkPasses::split_gradient(const SplitPass& /*pass*/, Block /*g_mean*/, Block /*g_spread*/,
-                                   bool /*accumulate*/, Block /*loss*/) {
-  no_estimator();
-}
-void NetworkPasses::split_hessian_vector(const SplitPass& /*pass*/, Block /*u_mean*/,
-                                         Block /*u_spread*/, Block /*h_mean*/, Block /*h_spread*/) {
-  no_estimator();
-}
-void NetworkPasses::split_value(const SplitPass& /*pass*/, Block /*loss*/, Block /*outputs*/,
-                                NormStatistics /*statistics*/) {
-  no_estimator();
-}
-
 Block Wave::outputs(Set set) {
   Block& block = output_blocks_[static_cast<int>(set)];
   if (!block) {

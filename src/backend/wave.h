@@ -9,7 +9,6 @@
 #include "backend/gaussian_vectors.h"
 #include "backend/network_passes.h"
 #include "backend/task_rows.h"
-#include "backend/task_vectors.h"
 
 namespace kshot::backend {
 
@@ -18,7 +17,7 @@ struct GeneratorSpec;
 class LinearAlgebra;
 
 /// Not thread-safe; different waves are independent.
-class Wave : public TaskRows, public TaskVectors, public GaussianVectors, public NetworkPasses {
+class Wave : public TaskRows, public GaussianVectors, public NetworkPasses {
  public:
   ~Wave() override = default;
 
@@ -48,7 +47,10 @@ class Wave : public TaskRows, public TaskVectors, public GaussianVectors, public
  protected:
   using TaskRows::TaskRows;
   virtual std::unique_ptr<GaussianPasses> make_gaussian_passes();
-  TaskVectors& vectors() override { return *this; }
+  TaskVectors& vectors() final { return *this; }
+  const TaskRows& rows_part() const final { return *this; }
+  std::size_t weight_count() const final { return network_->size(); }
+  int task_count() const final { return count_; }
   void mark_not_finite(int first) override;
 
  private:

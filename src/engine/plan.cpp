@@ -34,35 +34,35 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
   }
 
   int capacity() const override { return tasks_; }
-  Block block(std::size_t width) override {
+  Block make_block(std::size_t width) override {
     cost_.vector_scalars += width;
     return {next_++};
   }
-  Block weights() override { return block(network_->size()); }
+  Block make_weights() override { return make_block(network_->size()); }
 
-  void broadcast(Block, const SharedVector&) override {}
-  void fill(Block, double) override {}
-  void copy(Block, Block) override {}
-  void axpy(Block, double, Block) override {}
-  void multiply_add(Block, double, Block, Block) override {}
-  void multiply_fold(Block, double, Block, Block) override {}
-  void exponential(Block, Block) override {}
-  void normal(Block, const backend::Noise&) override {}
-  void mean_square(Block, double, Block, Block, Block) override {}
-  void rate_multiply(Block, const backend::Rate&, Block) override {}
-  void rate_step(Block, Block, const backend::Rate&, Block) override {}
-  void row_count(Block, Set) override {}
-  void apply(Block, backend::Function, Block) override {}
-  void scale_by(Block, Block) override {}
-  void adam_step(const AdamBlocks&, const backend::AdamRule&) override {}
-  void upload(Block, const double*, std::size_t) override {}
-  void sample(Block, Block, Block, Block, const backend::Noise*) override {}
-  void sample_pullback(Block, Block, double, Block, Block, Block) override {}
-  void sample_direction(Block, Block, Block, Block, Block) override {}
-  void kl(const KlTerms&, Block, Block, Block, Block, Block) override {}
-  void kl_hvp(const KlTerms&, Block, Block, Block, Block, Block, Block) override {}
+  void do_broadcast(Block, const SharedVector&) override {}
+  void do_fill(Block, double) override {}
+  void do_copy(Block, Block) override {}
+  void do_axpy(Block, double, Block) override {}
+  void do_multiply_add(Block, double, Block, Block) override {}
+  void do_multiply_fold(Block, double, Block, Block) override {}
+  void do_exponential(Block, Block) override {}
+  void do_normal(Block, const backend::Noise&) override {}
+  void do_mean_square(Block, double, Block, Block, Block) override {}
+  void do_rate_multiply(Block, const backend::Rate&, Block) override {}
+  void do_rate_step(Block, Block, const backend::Rate&, Block) override {}
+  void do_row_count(Block, Set) override {}
+  void do_apply(Block, backend::Function, Block) override {}
+  void do_scale_by(Block, Block) override {}
+  void do_adam_step(const AdamBlocks&, const backend::AdamRule&) override {}
+  void do_upload(Block, const double*, std::size_t) override {}
+  void do_sample(Block, Block, Block, Block, const backend::Noise*) override {}
+  void do_sample_pullback(Block, Block, double, Block, Block, Block) override {}
+  void do_sample_direction(Block, Block, Block, Block, Block) override {}
+  void do_kl(const KlTerms&, Block, Block, Block, Block, Block) override {}
+  void do_kl_hvp(const KlTerms&, Block, Block, Block, Block, Block, Block) override {}
 
-  void gradient(const Pass& pass, Block, bool, Block) override {
+  void do_gradient(const Pass& pass, Block, bool, Block) override {
     ++cost_.gradients;
     demand_.dropout = demand_.dropout || pass.dropout;
     note(pass.set, 3.0, 2);
@@ -83,33 +83,33 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
     }
     return true;
   }
-  void hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
+  void do_hessian_vector(const Pass& pass, Block, Block, bool, Block grad) override {
     ++cost_.hessian_products;
     demand_.dropout = demand_.dropout || pass.dropout;
     demand_.hessian_gradients = demand_.hessian_gradients || grad;
     note(pass.set, 6.0, 4);
   }
-  void value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
+  void do_value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
   // every product is taken twice, at the mean and at the spread
-  void split_gradient(const SplitPass& pass, Block, Block, bool, Block) override {
+  void do_split_gradient(const SplitPass& pass, Block, Block, bool, Block) override {
     ++cost_.gradients;
     split(pass).passes = true;
     note(pass.set, 6.0, 4);
   }
-  void split_hessian_vector(const SplitPass& pass, Block, Block, Block, Block) override {
+  void do_split_hessian_vector(const SplitPass& pass, Block, Block, Block, Block) override {
     ++cost_.hessian_products;
     split(pass) = {true, true};
     note(pass.set, 12.0, 8);
   }
-  void split_value(const SplitPass& pass, Block, Block, NormStatistics) override {
+  void do_split_value(const SplitPass& pass, Block, Block, NormStatistics) override {
     split(pass).passes = true;
     note(pass.set, 2.0, 2);
   }
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
-  void download(Block, std::span<double>) const override {}
+  void do_download(Block, std::span<double>) const override {}
 
-  void output_pullback(const Pass& pass, Block, Block, bool) override { note(pass.set, 3.0, 2); }
+  void do_output_pullback(const Pass& pass, Block, Block, bool) override { note(pass.set, 3.0, 2); }
   std::unique_ptr<backend::LinearAlgebra> linear_algebra() override;
 
   int classes() const { return network_->outputs(); }

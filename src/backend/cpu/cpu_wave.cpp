@@ -155,7 +155,7 @@ float CpuWave::loss_constant() const {
                             (std::log(loss_.noise_std) + 0.5 * std::log(2.0 * std::numbers::pi)));
 }
 
-void CpuWave::upload(Block dst, const double* source, std::size_t stride) {
+void CpuWave::do_upload(Block dst, const double* source, std::size_t stride) {
   std::vector<float> values(storage(dst).width);
   for (int t = 0; t < capacity(); ++t) {
     // Places without a task repeat the last one.
@@ -167,7 +167,7 @@ void CpuWave::upload(Block dst, const double* source, std::size_t stride) {
   }
 }
 
-void CpuWave::download(Block src, std::span<double> values) const {
+void CpuWave::do_download(Block src, std::span<double> values) const {
   std::vector<float> flat(storage(src).width);
   auto to = values.begin();
   for (int t = 0; t < count_; ++t) {
@@ -178,7 +178,7 @@ void CpuWave::download(Block src, std::span<double> values) const {
 
 // ---- algebra ----
 
-void CpuWave::fill(Block dst, double value) {
+void CpuWave::do_fill(Block dst, double value) {
   // pads of weights stay zero: only zero may be written to them
   if (value == 0.0 || !storage(dst).weights || kernels_.lanes == capacity()) {
     kernels_.fill(at(dst), static_cast<float>(value), block_vectors(dst));
@@ -187,16 +187,16 @@ void CpuWave::fill(Block dst, double value) {
   const std::vector<double> values(storage(dst).width, value);
   upload(dst, values.data(), 0);
 }
-void CpuWave::copy(Block dst, Block src) {
+void CpuWave::do_copy(Block dst, Block src) {
   std::memcpy(at(dst), at(src), storage(src).values.size() * sizeof(float));
 }
-void CpuWave::axpy(Block y, double a, Block x) {
+void CpuWave::do_axpy(Block y, double a, Block x) {
   kernels_.axpy(at(y), static_cast<float>(a), at(x), block_vectors(y));
 }
-void CpuWave::multiply_add(Block y, double a, Block x1, Block x2) {
+void CpuWave::do_multiply_add(Block y, double a, Block x1, Block x2) {
   kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), block_vectors(y));
 }
-void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
+void CpuWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t floats = storage(y).width * tasks_at_once();
   const auto factor = static_cast<float>(a);
   // Weights may lie between pads, which are zero: a sum over all of them takes every element.
@@ -211,7 +211,7 @@ void CpuWave::multiply_fold(Block y, double a, Block x1, Block x2) {
     }
   }
 }
-void CpuWave::normal(Block dst, const Noise& noise) {
+void CpuWave::do_normal(Block dst, const Noise& noise) {
   if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
   const std::size_t width = storage(dst).width;
   AlignedFloats values((width + 63) / 64 * 64);
@@ -221,7 +221,7 @@ void CpuWave::normal(Block dst, const Noise& noise) {
     write(dst, task, values.data());
   }
 }
-void CpuWave::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
+void CpuWave::do_mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   const std::size_t n = storage(a).width;
   const std::size_t tasks = tasks_at_once();
   const auto scale = static_cast<float>(weight / static_cast<double>(n));
@@ -240,7 +240,7 @@ void CpuWave::mean_square(Block value, double weight, Block a, Block b, Block g_
     }
   }
 }
-void CpuWave::exponential(Block dst, Block src) {
+void CpuWave::do_exponential(Block dst, Block src) {
   kernels_.exponential(at(dst), at(src), block_vectors(dst));
 }
 void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) {
@@ -261,10 +261,10 @@ void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) 
     }
   }
 }
-void CpuWave::rate_multiply(Block dst, const Rate& rate, Block x) {
-  rate_step(dst, {}, rate, x);
+void CpuWave::do_rate_multiply(Block dst, const Rate& rate, Block x) {
+  do_rate_step(dst, {}, rate, x);
 }
-void CpuWave::rate_step(Block dst, Block src, const Rate& rate, Block grad) {
+void CpuWave::do_rate_step(Block dst, Block src, const Rate& rate, Block grad) {
   if (rate.vector != nullptr && !storage(dst).weights) {
     return repeated_rate(dst, src, rate, grad);
   }
@@ -284,14 +284,14 @@ void CpuWave::spread(const float* scalar, float* out) const {
   }
 }
 
-void CpuWave::row_count(Block dst, Set set) {
+void CpuWave::do_row_count(Block dst, Set set) {
   const std::size_t tasks = tasks_at_once();
   for (std::size_t t = 0; t < runs() * tasks; ++t) {
     at(dst, t / tasks)[t % tasks] = static_cast<float>(task_rows(set, static_cast<int>(t)));
   }
 }
 
-void CpuWave::apply(Block dst, Function f, Block src) {
+void CpuWave::do_apply(Block dst, Function f, Block src) {
   const std::size_t n = storage(src).width * tasks_at_once();
   for (std::size_t r = 0; r < runs(); ++r) {
     const float* from = at(src, r);
@@ -310,7 +310,7 @@ void CpuWave::apply(Block dst, Function f, Block src) {
   }
 }
 
-void CpuWave::scale_by(Block y, Block scalar) {
+void CpuWave::do_scale_by(Block y, Block scalar) {
   for (std::size_t r = 0; r < runs(); ++r) {
     float factor[max_lanes] = {};
     spread(at(scalar, r), factor);
@@ -318,7 +318,7 @@ void CpuWave::scale_by(Block y, Block scalar) {
   }
 }
 
-void CpuWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
+void CpuWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   AdamFactors factors{};
   factors.beta1 = static_cast<float>(rule.beta1);
   factors.beta2 = static_cast<float>(rule.beta2);
@@ -336,22 +336,22 @@ void CpuWave::adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   }
 }
 
-void CpuWave::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
+void CpuWave::do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
   if (noise != nullptr && noise->host == nullptr)
     return draw_weights(phi, eps, mu, sigma, noise->key);
   if (noise != nullptr) upload(eps, noise->host, noise->stride);
   kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), block_vectors(phi));
 }
-void CpuWave::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {
+void CpuWave::do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {
   kernels_.sample_pullback(at(g_mu), at(g_s), static_cast<float>(a), at(g), at(eps), at(sigma),
                            block_vectors(g));
 }
-void CpuWave::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
+void CpuWave::do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), nullptr, nullptr,
                             block_vectors(u));
 }
-void CpuWave::sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
-                                    Block sigma) {
+void CpuWave::do_sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s,
+                                       Block eps, Block sigma) {
   kernels_.sample_direction(at(u), at(v_mu), at(v_s), at(eps), at(sigma), at(phi), at(mu),
                             block_vectors(u));
 }
@@ -365,7 +365,7 @@ KlArgs CpuWave::kl_args(const KlTerms& t, std::size_t run, const float* scale) c
           both ? at(t.sigma, run) : nullptr,
           both ? at(t.prior_precision, run) : nullptr};
 }
-void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
+void CpuWave::do_kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_mu, Block gp_s) {
   for (std::size_t r = 0; r < runs(); ++r) {
     float scale[max_lanes] = {};
     float sums[max_lanes] = {};
@@ -375,8 +375,8 @@ void CpuWave::kl(const KlTerms& t, Block value, Block g_mu, Block g_s, Block gp_
     if (value) add_value(at(value, r), sums);
   }
 }
-void CpuWave::kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
-                     Block rp_s) {
+void CpuWave::do_kl_hvp(const KlTerms& t, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+                        Block rp_s) {
   for (std::size_t r = 0; r < runs(); ++r) {
     float scale[max_lanes] = {};
     pattern(t.scale, r, scale);

@@ -41,31 +41,32 @@ class CpuWave : public HostWave<float> {
   CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
           const WaveShape& shape);
 
-  void upload(Block dst, const double* source, std::size_t stride) override;
-  void download(Block src, std::span<double> values) const override;
-  void fill(Block dst, double value) override;
-  void copy(Block dst, Block src) override;
-  void axpy(Block y, double a, Block x) override;
-  void multiply_add(Block y, double a, Block x1, Block x2) override;
-  void multiply_fold(Block y, double a, Block x1, Block x2) override;
-  void exponential(Block dst, Block src) override;
-  void normal(Block dst, const Noise& noise) override;
-  void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
-  void rate_multiply(Block dst, const Rate& rate, Block x) override;
-  void rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
-  void row_count(Block dst, Set set) override;
-  void apply(Block dst, Function f, Block src) override;
-  void scale_by(Block y, Block scalar) override;
-  void adam_step(const AdamBlocks& blocks, const AdamRule& rule) override;
-  void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
-  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
-  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
-  void sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
-                             Block sigma) override;
-  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
-          Block gp_s) override;
-  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
-              Block rp_s) override;
+  void do_upload(Block dst, const double* source, std::size_t stride) override;
+  void do_download(Block src, std::span<double> values) const override;
+  void do_fill(Block dst, double value) override;
+  void do_copy(Block dst, Block src) override;
+  void do_axpy(Block y, double a, Block x) override;
+  void do_multiply_add(Block y, double a, Block x1, Block x2) override;
+  void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
+  void do_exponential(Block dst, Block src) override;
+  void do_normal(Block dst, const Noise& noise) override;
+  void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
+  void do_rate_multiply(Block dst, const Rate& rate, Block x) override;
+  void do_rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
+  void do_row_count(Block dst, Set set) override;
+  void do_apply(Block dst, Function f, Block src) override;
+  void do_scale_by(Block y, Block scalar) override;
+  void do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) override;
+  void do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
+  void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                          Block sigma) override;
+  void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void do_sample_with_direction(Block phi, Block u, Block mu, Block v_mu, Block v_s, Block eps,
+                                Block sigma) override;
+  void do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+             Block gp_s) override;
+  void do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+                 Block rp_s) override;
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
   std::unique_ptr<LinearAlgebra> linear_algebra() override;

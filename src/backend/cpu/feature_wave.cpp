@@ -43,7 +43,7 @@ FeatureWave::FeatureWave(const Kernels& kernels, std::shared_ptr<const Network> 
   rows_of(Set::query).network.share_weights(rows_of(Set::support).network);
 }
 
-Block FeatureWave::block(std::size_t width) {
+Block FeatureWave::make_block(std::size_t width) {
   // Noise for one task comes in runs of 64.
   const std::size_t own = in_lanes_ ? width : (width + 63) / 64 * 64;
   return store(own * count_of(capacity()), width, false);
@@ -205,8 +205,8 @@ void FeatureWave::from_block(const Rows& rows, Block src, std::size_t width, flo
 
 // ---- blocks ----
 
-void FeatureWave::fill(Block dst, double value) {
-  if (!storage(dst).weights) return CpuWave::fill(dst, value);
+void FeatureWave::do_fill(Block dst, double value) {
+  if (!storage(dst).weights) return CpuWave::do_fill(dst, value);
   if (value != 0.0) throw std::logic_error("a shared network's gradient is filled with zero alone");
   gradient_ = dst;
   std::erase(value_blocks_, dst.id);
@@ -214,7 +214,7 @@ void FeatureWave::fill(Block dst, double value) {
   for (const auto& here : rows_) here->pulled = false;
 }
 
-void FeatureWave::broadcast(Block dst, const SharedVector& src) {
+void FeatureWave::do_broadcast(Block dst, const SharedVector& src) {
   const auto& vector = host<float>(src);
   if (!storage(dst).weights) {
     if (in_lanes_) return kernels_.broadcast(at(dst), vector.data(), src.size());
@@ -292,8 +292,8 @@ void FeatureWave::forward(Rows& rows, const Pass& pass) {
   rows.mask = mask;
 }
 
-void FeatureWave::value(const Pass& pass, Block loss, Block outputs,
-                        NormStatistics /*statistics*/) {
+void FeatureWave::do_value(const Pass& pass, Block loss, Block outputs,
+                           NormStatistics /*statistics*/) {
   if (loss) throw std::logic_error("a network of features has no loss");
   Rows& here = rows_of(pass.set);
   forward(here, pass);
@@ -302,7 +302,8 @@ void FeatureWave::value(const Pass& pass, Block loss, Block outputs,
            count_of(network_outputs_), rows(pass.set), outputs);
 }
 
-void FeatureWave::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
+void FeatureWave::do_output_pullback(const Pass& pass, Block g_outputs, Block grad,
+                                     bool accumulate) {
   if (!accumulate) fill(grad, 0.0);
   Rows& here = rows_of(pass.set);
   forward(here, pass);
@@ -314,12 +315,12 @@ void FeatureWave::output_pullback(const Pass& pass, Block g_outputs, Block grad,
   here.pulled = true;
 }
 
-void FeatureWave::gradient(const Pass& /*pass*/, Block /*grad*/, bool /*accumulate*/,
-                           Block /*loss*/) {
+void FeatureWave::do_gradient(const Pass& /*pass*/, Block /*grad*/, bool /*accumulate*/,
+                              Block /*loss*/) {
   throw std::logic_error("a network of features has no loss");
 }
-void FeatureWave::hessian_vector(const Pass& /*pass*/, Block /*direction*/, Block /*hv*/,
-                                 bool /*accumulate*/, Block /*grad*/) {
+void FeatureWave::do_hessian_vector(const Pass& /*pass*/, Block /*direction*/, Block /*hv*/,
+                                    bool /*accumulate*/, Block /*grad*/) {
   throw std::logic_error("a network of features has no loss");
 }
 

@@ -40,18 +40,18 @@ HeadWave::HeadWave(const Kernels& kernels, std::shared_ptr<const Network> networ
   rates_ = AlignedFloats(product(classes(), stride_));
 }
 
-Block HeadWave::block(std::size_t width) {
+Block HeadWave::make_block(std::size_t width) {
   // noise comes in runs of 64
   return store((width + 63) / 64 * 64 * tasks, width, false);
 }
-Block HeadWave::weights() {
+Block HeadWave::make_weights() {
   return store(product(tasks * classes(), stride_), network_->size(), true);
 }
 
 Block HeadWave::shared_gradient(std::size_t width, SharedGradient& gradient) {
   if (source_ != nullptr) throw std::logic_error("a wave has one shared gradient");
   source_ = &gradient;
-  shared_gradient_ = store(0, width, false);
+  shared_gradient_ = note(store(0, width, false), width, false);
   return shared_gradient_;
 }
 
@@ -120,15 +120,15 @@ void HeadWave::do_load(const TaskBatch& batch, int first, int count, std::uint32
   if (copied) copy_rows(batch);
 }
 
-void HeadWave::fill(Block dst, double value) {
-  if (dst.id != shared_gradient_.id) return CpuWave::fill(dst, value);
+void HeadWave::do_fill(Block dst, double value) {
+  if (dst.id != shared_gradient_.id) return CpuWave::do_fill(dst, value);
   if (value != 0.0) throw std::logic_error("a shared gradient is filled with zero alone");
   source_->clear();
 }
 
-void HeadWave::multiply_fold(Block y, double a, Block x1, Block x2) {
+void HeadWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   if (x1.id != shared_gradient_.id && x2.id != shared_gradient_.id) {
-    return CpuWave::multiply_fold(y, a, x1, x2);
+    return CpuWave::do_multiply_fold(y, a, x1, x2);
   }
   std::vector<float> left(storage(x1).width), right(left.size());
   const auto factor = static_cast<float>(a);
@@ -147,7 +147,7 @@ void HeadWave::spread_rows(const float* flat, float* to) const {
   }
 }
 
-void HeadWave::broadcast(Block dst, const SharedVector& src) {
+void HeadWave::do_broadcast(Block dst, const SharedVector& src) {
   for (int t = 0; t < tasks; ++t) write(dst, t, host<float>(src).data());
 }
 
@@ -193,7 +193,7 @@ void HeadWave::put_targets(Set set, Block dst) {
   }
 }
 
-void HeadWave::normal(Block dst, const Noise& noise) {
+void HeadWave::do_normal(Block dst, const Noise& noise) {
   if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
   for (int t = 0; t < count_; ++t) {
     kernels_.noise_single(noise_key(noise.key, global_first_ + static_cast<std::uint32_t>(t)),
@@ -275,7 +275,7 @@ void HeadWave::weight_gradient(const Pass& pass, int task, const float* delta, c
                      static_cast<std::size_t>(stride_), accumulate);
 }
 
-void HeadWave::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
+void HeadWave::do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   for (int t = 0; t < count_; ++t) {
     const float* x = pass_rows(pass, t);
     logits(task_vector(pass.weights, t), t, pass.set, x, z_.data());
@@ -285,7 +285,7 @@ void HeadWave::gradient(const Pass& pass, Block grad, bool accumulate, Block los
   }
 }
 
-void HeadWave::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
+void HeadWave::do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
   for (int t = 0; t < count_; ++t) {
     const float* g = task_vector(g_outputs, t);
     for (int r = 0; r < task_rows(pass.set, t); ++r) {
@@ -297,8 +297,8 @@ void HeadWave::output_pullback(const Pass& pass, Block g_outputs, Block grad, bo
   }
 }
 
-void HeadWave::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
-                              Block grad) {
+void HeadWave::do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                                 Block grad) {
   for (int t = 0; t < count_; ++t) {
     const float* x = pass_rows(pass, t);
     logits(task_vector(pass.weights, t), t, pass.set, x, z_.data());
@@ -309,7 +309,8 @@ void HeadWave::hessian_vector(const Pass& pass, Block direction, Block hv, bool 
   }
 }
 
-void HeadWave::value(const Pass& pass, Block loss, Block outputs, NormStatistics /*statistics*/) {
+void HeadWave::do_value(const Pass& pass, Block loss, Block outputs,
+                        NormStatistics /*statistics*/) {
   const int most = rows(pass.set);
   for (int t = 0; t < count_; ++t) {
     logits(task_vector(pass.weights, t), t, pass.set, pass_rows(pass, t), z_.data());

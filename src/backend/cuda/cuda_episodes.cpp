@@ -8,7 +8,6 @@
 #include <stdexcept>
 #include <vector>
 
-#include "backend/cuda/cuda_wave.h"
 #include "base/episode_stream.h"
 
 namespace kshot::cuda {
@@ -179,49 +178,10 @@ backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& 
   return place;
 }
 
-// ---- into a wave ----
-
-template <class T>
-void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int count) {
-  const auto& drawn = dynamic_cast<const CudaEpisodes&>(episodes);
-  const TaskShape& shape = drawn.shape();
-  if (count < 1 || count > capacity_) {
-    throw std::logic_error(
-        fmt::format("a wave of at most {} tasks asked to draw {}", capacity_, count));
-  }
-  if (shape.input.size() != network_->input().size() || shape.outputs != targets() ||
-      (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
-      shape.support != shape_.support || shape.query != shape_.query || id.split != drawn.split()) {
-    throw std::logic_error("tasks to be drawn do not fit the wave");
-  }
-  device_.activate();
-  take_drawn(count, shape.outputs);
-  const auto tasks = static_cast<std::size_t>(count);
-  count_ = count;
-  global_first_ = id.task;
-  batch_first_ = 0;
-  begin_tasks();
-  support_n_.assign(tasks, shape.support);
-  query_n_.assign(tasks, shape.query);
-  own_ways_ = false;
-  if (const int shots = drawn.shots(); shots > 0) {
-    support_labels_.resize(tasks * static_cast<std::size_t>(shape.support));
-    for (std::size_t i = 0; i < support_labels_.size(); ++i) {
-      support_labels_[i] = static_cast<std::int32_t>(i) % shape.support / shots;
-    }
-  }
-  const auto arrays = [this](Set set) {
-    Rows& rows = sets_[static_cast<int>(set)];
-    return EpisodeSet<T>{rows.x.data(), rows.values.data(), rows.labels.data(), rows.counts.data()};
-  };
-  const EpisodeArrays<T> to{
-      count,           shape.support, shape.query, arrays(Set::support), arrays(Set::query),
-      arrays(Set::all)};
-  drawn.draw(to, stored_rows_.data(), id, stream_.get());
-}
-
-template void CudaWave<float>::draw(const backend::Episodes&, const TaskId&, int);
-template void CudaWave<double>::draw(const backend::Episodes&, const TaskId&, int);
+template void CudaEpisodes::draw(const EpisodeArrays<float>&, std::uint32_t*, const TaskId&,
+                                 cudaStream_t) const;
+template void CudaEpisodes::draw(const EpisodeArrays<double>&, std::uint32_t*, const TaskId&,
+                                 cudaStream_t) const;
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

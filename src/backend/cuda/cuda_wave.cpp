@@ -43,27 +43,9 @@ CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
       shared_(std::move(shared)),
       capacity_(capacity),
       arithmetic_(arithmetic),
+      rows_(*network_, loss, shape, targets(), capacity),
       perceptron_(*network_, shape) {
   const std::size_t tasks = count_of(capacity);
-  const auto inputs = count_of(network_->input().size());
-  const auto outputs = count_of(targets());
-  for (const Set set : {Set::support, Set::query, Set::all}) {
-    Rows& of = sets_[static_cast<int>(set)];
-    of.rows = rows(set);
-    of.counts = DeviceMemory<std::int32_t>(tasks);
-    if (set == Set::all && !shape.with_all) continue;  // its counts alone, for factors
-    const std::size_t all = tasks * count_of(of.rows);
-    of.x = DeviceMemory<T>(all * inputs);
-    if (loss.kind == backend::LossKind::cross_entropy) {
-      of.labels = DeviceMemory<std::int32_t>(all);
-    } else {
-      of.values = DeviceMemory<T>(all * outputs);
-    }
-  }
-  if (loss.kind == backend::LossKind::cross_entropy) {
-    stored_rows_ = DeviceMemory<std::uint32_t>(tasks * count_of(shape.support + shape.query));
-    ways_on_device_ = DeviceMemory<std::int32_t>(tasks);
-  }
   const std::size_t most = tasks * count_of(largest_rows(shape));
   row_loss_ = DeviceMemory<T>(most);
   const std::vector<Layer>& layers = network_->layers();
@@ -156,16 +138,41 @@ void CudaWave<T>::gather_work(const std::function<void()>& work) {
 // ---- tasks ----
 
 template <class T>
-const typename CudaWave<T>::Rows& CudaWave<T>::data_of(Set set) const {
-  if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
-  return sets_[static_cast<int>(set)];
+void CudaWave<T>::do_load(const TaskBatch& batch, int first, int count,
+                          std::uint32_t global_first) {
+  device_.activate();
+  count_ = count;
+  global_first_ = global_first;
+  begin_tasks();
+  rows_.load(batch, first, count, stream_);
+}
+
+template <class T>
+void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int count) {
+  const auto& drawn = dynamic_cast<const CudaEpisodes&>(episodes);
+  const TaskShape& shape = drawn.shape();
+  if (count < 1 || count > capacity_) {
+    throw std::logic_error(
+        fmt::format("a wave of at most {} tasks asked to draw {}", capacity_, count));
+  }
+  if (shape.input.size() != network_->input().size() || shape.outputs != targets() ||
+      (shape.target == TargetKind::label) != (loss_.kind == backend::LossKind::cross_entropy) ||
+      shape.support != shape_.support || shape.query != shape_.query || id.split != drawn.split()) {
+    throw std::logic_error("tasks to be drawn do not fit the wave");
+  }
+  device_.activate();
+  take_drawn(count, shape.outputs);
+  count_ = count;
+  global_first_ = id.task;
+  begin_tasks();
+  rows_.draw(drawn, id, count, stream_);
 }
 
 template <class T>
 typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
-  const Rows& rows = sets_[static_cast<int>(Set::support)];
+  const OfSet& rows = rows_.of(Set::support);
   SupportRows view;
-  view.extent = row_extent(rows);
+  view.extent = rows_.extent(rows);
   view.features = network_->input().size();
   view.targets = targets();
   view.x = rows.x.data();
@@ -176,135 +183,14 @@ typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
 
 template <class T>
 typename CudaWave<T>::TargetRows CudaWave<T>::target_rows(Set set) const {
-  const Rows& rows = sets_[static_cast<int>(set)];
-  return {row_extent(rows), rows.values.data(), rows.labels.data()};
-}
-
-template <class T>
-template <class Number>
-void CudaWave<T>::put_rows(Rows& to, const std::vector<Number>& support_x,
-                           const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                           const std::vector<Number>& query_y, const TaskBatch& batch, Set set,
-                           Staged& staged) {
-  const TaskShape& shape = batch.shape();
-  const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
-  // Own rows one after another, support first; zero beyond them.
-  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto* host) {
-    using To = std::remove_reference_t<decltype(*host)>;
-    std::fill_n(host, tasks * of_task * width, To{});
-    for (std::size_t t = 0; t < tasks; ++t) {
-      const std::size_t task = batch_first_ + t;
-      To* out = host + t * of_task * width;
-      const auto add = [&](const auto& from, int largest, std::int32_t valid) {
-        const auto* begin = from.data() + task * count_of(largest) * width;
-        out = std::transform(begin, begin + count_of(valid) * width, out,
-                             [](auto x) { return static_cast<To>(x); });
-      };
-      if (set != Set::query) add(support, shape.support, batch.support_n[task]);
-      if (set != Set::support) add(query, shape.query, batch.query_n[task]);
-    }
-  };
-  const std::size_t rows = tasks * of_task;
-  const auto put_numbers = [&](const auto& support, const auto& query, int width, T* device) {
-    T* const host = staged.numbers.take(rows * count_of(width));
-    gather(support, query, count_of(width), host);
-    stream_.start_to_device(device, host, rows * count_of(width));
-  };
-  put_numbers(support_x, query_x, shape.input.size(), to.x.data());
-  if (loss_.kind == backend::LossKind::cross_entropy) {
-    std::int32_t* const host = staged.integers.take(rows);
-    gather(batch.support_label, batch.query_label, 1, host);
-    stream_.start_to_device(to.labels.data(), host, rows);
-  } else {
-    put_numbers(support_y, query_y, shape.outputs, to.values.data());
-  }
-}
-
-template <class T>
-void CudaWave<T>::put_counts(Rows& to, const TaskBatch& batch, Set set, Staged& staged) {
-  std::int32_t* const host = staged.integers.take(count_of(count_));
-  for (std::size_t t = 0; t < count_of(count_); ++t) {
-    host[t] = 0;
-    if (set != Set::query) host[t] += batch.support_n[batch_first_ + t];
-    if (set != Set::support) host[t] += batch.query_n[batch_first_ + t];
-  }
-  stream_.start_to_device(to.counts.data(), host, count_of(count_));
-}
-
-template <class T>
-void CudaWave<T>::put_ways(const TaskBatch& batch, Staged& staged) {
-  own_ways_ = !batch.ways.empty() && ways_on_device_.size() > 0;
-  if (!own_ways_) return;
-  std::int32_t* const host = staged.integers.take(count_of(count_));
-  std::copy_n(batch.ways.begin() + static_cast<std::ptrdiff_t>(batch_first_), count_, host);
-  stream_.start_to_device(ways_on_device_.data(), host, count_of(count_));
-}
-
-template <class T>
-typename CudaWave<T>::Staged& CudaWave<T>::begin_staging() {
-  Staged& staged = staged_[loads_ % 2];
-  staged.fetched.wait();  // what was put there two loads ago
-  std::size_t numbers = 0, integers = ways_on_device_.size();
-  for (const Rows& set : sets_) {
-    numbers += set.x.size() + set.values.size();
-    integers += set.labels.size() + set.counts.size();
-  }
-  staged.numbers.begin(numbers);
-  staged.integers.begin(integers);
-  return staged;
-}
-
-template <class T>
-void CudaWave<T>::do_load(const TaskBatch& batch, int first, int count,
-                          std::uint32_t global_first) {
-  const TaskShape& shape = batch.shape();
-  device_.activate();
-  count_ = count;
-  global_first_ = global_first;
-  batch_first_ = count_of(first);
-  const auto own = [&](const std::vector<std::int32_t>& n) {
-    const auto begin = n.begin() + first;
-    return std::vector<std::int32_t>(begin, begin + count);
-  };
-  support_n_ = own(batch.support_n);
-  query_n_ = own(batch.query_n);
-  begin_tasks();
-  if (!batch.support_label.empty()) {
-    const auto begin =
-        batch.support_label.begin() + static_cast<std::ptrdiff_t>(first) * shape.support;
-    support_labels_.assign(begin, begin + static_cast<std::ptrdiff_t>(count) * shape.support);
-  }
-  Staged& staged = begin_staging();
-  try {
-    put_sets(batch, staged);
-  } catch (...) {
-    stream_.wait();  // for what has been put there
-    throw;
-  }
-  stream_.record(staged.fetched);
-}
-
-template <class T>
-void CudaWave<T>::put_sets(const TaskBatch& batch, Staged& staged) {
-  put_ways(batch, staged);
-  for (const Set set : {Set::support, Set::query, Set::all}) {
-    Rows& to = sets_[static_cast<int>(set)];
-    put_counts(to, batch, set, staged);
-    if (set == Set::all && !shape_.with_all) continue;
-    if (batch.is_double()) {
-      put_rows(to, batch.support_x64, batch.support_value64, batch.query_x64, batch.query_value64,
-               batch, set, staged);
-    } else {
-      put_rows(to, batch.support_x, batch.support_value, batch.query_x, batch.query_value, batch,
-               set, staged);
-    }
-  }
+  const OfSet& rows = rows_.of(set);
+  return {rows_.extent(rows), rows.values.data(), rows.labels.data()};
 }
 
 // ---- blocks ----
 
 template <class T>
-backend::Block CudaWave<T>::block(std::size_t width) {
+backend::Block CudaWave<T>::make_block(std::size_t width) {
   device_.activate();
   blocks_.push_back({DeviceMemory<T>(count_of(capacity_) * width), width});
   return {static_cast<int>(blocks_.size()) - 1};
@@ -314,7 +200,7 @@ template <class T>
 backend::Block CudaWave<T>::factored_block(std::unique_ptr<FactoredGradient<T>> gradient) {
   const std::size_t width = gradient->width();
   blocks_.push_back({{}, width, false, std::move(gradient)});
-  return {static_cast<int>(blocks_.size()) - 1};
+  return note({static_cast<int>(blocks_.size()) - 1}, width, false);
 }
 
 template <class T>
@@ -345,11 +231,11 @@ T* CudaWave<T>::at(Block block, std::size_t width) {
 }
 
 template <class T>
-void CudaWave<T>::upload(Block dst, const double* host, std::size_t stride) {
+void CudaWave<T>::do_upload(Block dst, const double* host, std::size_t stride) {
   const std::size_t n = width(dst);
   staging_.resize(elements(dst));
   for (std::size_t t = 0; t < count_of(count_); ++t) {
-    const double* from = host + (batch_first_ + t) * stride;
+    const double* from = host + (rows_.batch_first() + t) * stride;
     std::transform(from, from + n, staging_.begin() + static_cast<std::ptrdiff_t>(t * n),
                    [](double x) { return static_cast<T>(x); });
   }
@@ -357,7 +243,7 @@ void CudaWave<T>::upload(Block dst, const double* host, std::size_t stride) {
 }
 
 template <class T>
-void CudaWave<T>::download(Block src, std::span<double> values) const {
+void CudaWave<T>::do_download(Block src, std::span<double> values) const {
   if (values.size() != elements(src)) {
     throw std::logic_error(
         fmt::format("{} numbers asked for of a block of {}", values.size(), elements(src)));
@@ -377,13 +263,13 @@ void CudaWave<T>::download(Block src, std::span<double> values) const {
 // ---- algebra ----
 
 template <class T>
-void CudaWave<T>::broadcast(Block dst, const backend::SharedVector& src) {
+void CudaWave<T>::do_broadcast(Block dst, const backend::SharedVector& src) {
   cuda::broadcast(at(dst, src.size()), shared(src), extent(dst), stream_.get());
   storage(dst).is_shared = true;
 }
 
 template <class T>
-void CudaWave<T>::fill(Block dst, double value) {
+void CudaWave<T>::do_fill(Block dst, double value) {
   if (FactoredGradient<T>* gradient = find_factored(dst)) {
     if (value != 0.0) throw std::logic_error("a gradient that is kept as factors begins with zero");
     return gradient->clear(stream_);
@@ -392,23 +278,23 @@ void CudaWave<T>::fill(Block dst, double value) {
 }
 
 template <class T>
-void CudaWave<T>::copy(Block dst, Block src) {
+void CudaWave<T>::do_copy(Block dst, Block src) {
   stream_.copy(at(dst, width(src)), data(src), elements(src));
 }
 
 template <class T>
-void CudaWave<T>::axpy(Block y, double a, Block x) {
+void CudaWave<T>::do_axpy(Block y, double a, Block x) {
   cuda::axpy(at(y, width(x)), static_cast<T>(a), data(x), elements(x), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::multiply_add(Block y, double a, Block x1, Block x2) {
+void CudaWave<T>::do_multiply_add(Block y, double a, Block x1, Block x2) {
   cuda::multiply_add<T>(at(y, width(x1)), static_cast<T>(a), data(x1), at(x2, width(x1)),
                         elements(x1), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::multiply_fold(Block y, double a, Block x1, Block x2) {
+void CudaWave<T>::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t n = width(y);
   if (width(x1) % n != 0) {
     throw std::logic_error(fmt::format("{} does not divide the width {}", n, width(x1)));
@@ -426,12 +312,12 @@ void CudaWave<T>::multiply_fold(Block y, double a, Block x1, Block x2) {
 }
 
 template <class T>
-void CudaWave<T>::exponential(Block dst, Block src) {
+void CudaWave<T>::do_exponential(Block dst, Block src) {
   cuda::exponential(at(dst, width(src)), data(src), elements(src), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::normal(Block dst, const backend::Noise& noise) {
+void CudaWave<T>::do_normal(Block dst, const backend::Noise& noise) {
   if (noise.host) return upload(dst, noise.host, noise.stride);
   RandomKey key = noise.key;
   key.task = global_first_;
@@ -439,19 +325,18 @@ void CudaWave<T>::normal(Block dst, const backend::Noise& noise) {
 }
 
 template <class T>
-void CudaWave<T>::mean_square(Block value, double weight, Block a, Block b, Block g_b) {
+void CudaWave<T>::do_mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   cuda::mean_square<T>(at(value, 1), static_cast<T>(weight), data(a), at(b, width(a)),
                        at(g_b, width(a)), extent(a), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::row_count(Block dst, Set set) {
-  const Rows& rows = sets_[static_cast<int>(set)];
-  from_counts(at(dst, 1), rows.counts.data(), count_, stream_.get());
+void CudaWave<T>::do_row_count(Block dst, Set set) {
+  from_counts(at(dst, 1), rows_.counts(set), count_, stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::apply(Block dst, backend::Function f, Block src) {
+void CudaWave<T>::do_apply(Block dst, backend::Function f, Block src) {
   T* const to = at(dst, width(src));
   switch (f) {
     case backend::Function::reciprocal:
@@ -464,12 +349,12 @@ void CudaWave<T>::apply(Block dst, backend::Function f, Block src) {
 }
 
 template <class T>
-void CudaWave<T>::scale_by(Block y, Block scalar) {
+void CudaWave<T>::do_scale_by(Block y, Block scalar) {
   cuda::scale_by<T>(at(y), at(scalar, 1), extent(y), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) {
+void CudaWave<T>::do_adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) {
   const std::size_t n = width(blocks.parameters);
   TaskAdam<T> adam;
   adam.parameters = at(blocks.parameters);
@@ -497,14 +382,14 @@ RateArgument<T> CudaWave<T>::rate_argument(const backend::Rate& rate, Extent& ex
 }
 
 template <class T>
-void CudaWave<T>::rate_multiply(Block dst, const backend::Rate& rate, Block x) {
+void CudaWave<T>::do_rate_multiply(Block dst, const backend::Rate& rate, Block x) {
   Extent extent = this->extent(x);
   const RateArgument<T> argument = rate_argument(rate, extent);
   cuda::rate_multiply(at(dst, width(x)), argument, data(x), extent, stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) {
+void CudaWave<T>::do_rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) {
   Extent extent = this->extent(src);
   const RateArgument<T> argument = rate_argument(rate, extent);
   cuda::rate_step<T>(at(dst, width(src)), data(src), argument, at(grad, width(src)), extent,
@@ -514,7 +399,8 @@ void CudaWave<T>::rate_step(Block dst, Block src, const backend::Rate& rate, Blo
 // ---- Gaussian over weights ----
 
 template <class T>
-void CudaWave<T>::sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) {
+void CudaWave<T>::do_sample(Block phi, Block eps, Block mu, Block sigma,
+                            const backend::Noise* noise) {
   const std::size_t n = width(mu);
   if (noise && !noise->host) {
     RandomKey key = noise->key;
@@ -527,15 +413,15 @@ void CudaWave<T>::sample(Block phi, Block eps, Block mu, Block sigma, const back
 }
 
 template <class T>
-void CudaWave<T>::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
-                                  Block sigma) {
+void CudaWave<T>::do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                                     Block sigma) {
   const std::size_t n = width(g);
   cuda::sample_pullback<T>(at(g_mu, n), at(g_s, n), static_cast<T>(a), data(g), at(eps, n),
                            at(sigma, n), elements(g), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
+void CudaWave<T>::do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
   const std::size_t n = width(v_mu);
   cuda::sample_direction<T>(at(u, n), data(v_mu), at(v_s, n), at(eps, n), at(sigma, n),
                             elements(v_mu), stream_.get());
@@ -543,7 +429,7 @@ void CudaWave<T>::sample_direction(Block u, Block v_mu, Block v_s, Block eps, Bl
 
 template <class T>
 TaskScale<T> CudaWave<T>::task_scale(const backend::Scale& scale) const {
-  const auto counts = [&](Set set) { return sets_[static_cast<int>(set)].counts.data(); };
+  const auto counts = [&](Set set) { return rows_.counts(set); };
   const T factor = static_cast<T>(scale.factor);
   switch (scale.by) {
     case backend::Scale::By::one:
@@ -566,16 +452,16 @@ GaussianPair<T> CudaWave<T>::gaussian_pair(const KlTerms& terms) {
 }
 
 template <class T>
-void CudaWave<T>::kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
-                     Block gp_s) {
+void CudaWave<T>::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+                        Block gp_s) {
   const std::size_t n = width(terms.mu);
   cuda::kl(gaussian_pair(terms), wanted(value, 1), wanted(g_mu, n), wanted(g_s, n),
            wanted(gp_mu, n), wanted(gp_s, n), extent(terms.mu), stream_.get());
 }
 
 template <class T>
-void CudaWave<T>::kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
-                         Block rp_mu, Block rp_s) {
+void CudaWave<T>::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
+                            Block rp_mu, Block rp_s) {
   const std::size_t n = width(terms.mu);
   cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), wanted(r_mu, n), wanted(r_s, n),
                   wanted(rp_mu, n), wanted(rp_s, n), extent(terms.mu), stream_.get());
@@ -592,7 +478,7 @@ TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
 
 template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const Pass& pass, const T* direction) {
-  const Rows& rows = data_of(pass.set);
+  const OfSet& rows = rows_.of(pass.set);
   Run entered{&rows, rows.x.data(), weights_in(pass.weights), direction};
   if (pass.dropout) {
     const int width = rows.rows * network_->input().size();
@@ -629,7 +515,7 @@ template <class T>
 LayerCall<T> CudaWave<T>::call(const Run& pass, std::size_t layer) {
   LayerCall<T> c;
   c.layer = &network_->layers()[layer];
-  c.rows = row_extent(*pass.rows);
+  c.rows = rows_.extent(*pass.rows);
   c.stream = stream_.get();
   c.arithmetic = arithmetic_;
   c.x = input(pass, layer);
@@ -666,7 +552,7 @@ void CudaWave<T>::give_statistics() {
 }
 
 template <class T>
-LossTarget<T> CudaWave<T>::target_of(const Rows& rows) const {
+LossTarget<T> CudaWave<T>::target_of(const OfSet& rows) const {
   LossTarget<T> target;
   switch (loss_.kind) {
     case backend::LossKind::cross_entropy:
@@ -687,7 +573,7 @@ LossTarget<T> CudaWave<T>::target_of(const Rows& rows) const {
 
 template <class T>
 void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
-  cuda::loss(target_of(*pass.rows), outputs_of(pass), network_->outputs(), row_extent(*pass.rows),
+  cuda::loss(target_of(*pass.rows), outputs_of(pass), network_->outputs(), rows_.extent(*pass.rows),
              task_scale(scale), wanted(loss, 1), row_loss_.data(), g, stream_.get());
 }
 
@@ -723,7 +609,7 @@ void CudaWave<T>::layered_gradient(const Pass& pass, Block grad, bool accumulate
 }
 
 template <class T>
-void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
+void CudaWave<T>::do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   if (!pass.dropout) {
     PerceptronDescent<T> at_once;
     at_once.start = weights_in(pass.weights);
@@ -740,17 +626,18 @@ void CudaWave<T>::gradient(const Pass& pass, Block grad, bool accumulate, Block 
 }
 
 template <class T>
-void CudaWave<T>::output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) {
+void CudaWave<T>::do_output_pullback(const Pass& pass, Block g_outputs, Block grad,
+                                     bool accumulate) {
   layered_gradient(pass, grad, accumulate, [&](const Run& run) {
-    const RowExtent extent = row_extent(*run.rows);
+    const RowExtent extent = rows_.extent(*run.rows);
     const T* const from = at(g_outputs, count_of(extent.rows) * count_of(network_outputs_));
     own_rows(g_[0].value.data(), from, network_outputs_, extent, stream_.get());
   });
 }
 
 template <class T>
-void CudaWave<T>::hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
-                                 Block grad) {
+void CudaWave<T>::do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                                    Block grad) {
   const std::size_t n = network_->size();
   if (!pass.dropout && !grad) {
     PerceptronDescent<T> at_once;
@@ -774,7 +661,7 @@ void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block l
                             Block outputs) {
   if (loss) loss_of(run, scale, loss, {});
   if (outputs) {
-    const RowExtent extent = row_extent(*run.rows);
+    const RowExtent extent = rows_.extent(*run.rows);
     own_rows(at(outputs, count_of(extent.rows) * count_of(network_outputs_)), outputs_of(run).value,
              network_outputs_, extent, stream_.get());
   }
@@ -782,13 +669,13 @@ void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block l
 
 template <class T>
 PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& scale) const {
-  const Rows& rows = data_of(set);
-  return {rows.x.data(), target_of(rows), row_extent(rows), task_scale(scale)};
+  const OfSet& rows = rows_.of(set);
+  return {rows.x.data(), target_of(rows), rows_.extent(rows), task_scale(scale)};
 }
 
 template <class T>
-void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
-                                Block scratch) {
+void CudaWave<T>::do_gradient_step(const Pass& pass, Block dst, Block src,
+                                   const backend::Rate& rate, Block scratch) {
   if (!pass.dropout && pass.weights.id == src.id) {  // the kernel's gradient is that at the start
     const std::size_t n = network_->size();
     PerceptronDescent<T> step;
@@ -800,7 +687,7 @@ void CudaWave<T>::gradient_step(const Pass& pass, Block dst, Block src, const ba
     step.end = at(dst, n);
     if (perceptron_.run(step, count_, stream_)) return;
   }
-  Wave::gradient_step(pass, dst, src, rate, scratch);
+  Wave::do_gradient_step(pass, dst, src, rate, scratch);
 }
 
 template <class T>
@@ -856,7 +743,8 @@ PerceptronNoise<T> CudaWave<T>::perceptron_noise(const backend::GaussianDescent:
     for (std::size_t t = 0; t < count_of(count_); ++t) {
       for (std::size_t s = 0; s < samples; ++s) {
         const double* from = draws.host + k * draws.step_stride +
-                             (batch_first_ + t) * draws.task_stride + s * draws.sample_stride;
+                             (rows_.batch_first() + t) * draws.task_stride +
+                             s * draws.sample_stride;
         std::transform(from, from + n, std::back_inserter(all),
                        [](double x) { return static_cast<T>(x); });
       }
@@ -899,8 +787,8 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
 }
 
 template <class T>
-void CudaWave<T>::value(const Pass& pass, Block loss, Block outputs,
-                        backend::NormStatistics statistics) {
+void CudaWave<T>::do_value(const Pass& pass, Block loss, Block outputs,
+                           backend::NormStatistics statistics) {
   const bool given = statistics == backend::NormStatistics::support;
   if (given) {
     forward(enter({Set::support, pass.weights, {}}, nullptr), false);
@@ -925,11 +813,11 @@ template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Block u_mean,
                                              Block u_spread) {
   const std::size_t n = network_->size();
-  const Rows& rows = data_of(set);
+  const OfSet& rows = rows_.of(set);
   split_layers().take_noise(
       pass.estimator, *pass.noise,
-      {set, row_extent(rows), sets_[static_cast<int>(Set::support)].counts.data(), support_n_,
-       query_n_, global_first_, batch_first_},
+      {set, rows_.extent(rows), rows_.counts(Set::support), rows_.support_counts(),
+       rows_.query_counts(), global_first_, rows_.batch_first()},
       static_cast<bool>(u_mean), stream_);
   Run run{&rows, rows.x.data(), weights_in(pass.mean), wanted(u_mean, n)};
   run.spread = {at(pass.spread, n), wanted(u_spread, n)};
@@ -964,8 +852,8 @@ void CudaWave<T>::split_backward(const Run& pass, std::size_t layer, const Layer
 }
 
 template <class T>
-void CudaWave<T>::split_gradient(const SplitPass& pass, Block g_mean, Block g_spread,
-                                 bool accumulate, Block loss) {
+void CudaWave<T>::do_split_gradient(const SplitPass& pass, Block g_mean, Block g_spread,
+                                    bool accumulate, Block loss) {
   const std::size_t n = network_->size();
   const Run run = enter(pass, pass.set, {}, {});
   forward(run, false);
@@ -974,8 +862,8 @@ void CudaWave<T>::split_gradient(const SplitPass& pass, Block g_mean, Block g_sp
 }
 
 template <class T>
-void CudaWave<T>::split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
-                                       Block h_mean, Block h_spread) {
+void CudaWave<T>::do_split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
+                                          Block h_mean, Block h_spread) {
   prepare_tangents();
   const std::size_t n = network_->size();
   const Run run = enter(pass, pass.set, u_mean, u_spread);
@@ -985,8 +873,8 @@ void CudaWave<T>::split_hessian_vector(const SplitPass& pass, Block u_mean, Bloc
 }
 
 template <class T>
-void CudaWave<T>::split_value(const SplitPass& pass, Block loss, Block outputs,
-                              backend::NormStatistics statistics) {
+void CudaWave<T>::do_split_value(const SplitPass& pass, Block loss, Block outputs,
+                                 backend::NormStatistics statistics) {
   const bool given = statistics == backend::NormStatistics::support;
   if (given) {
     forward(enter(pass, Set::support, {}, {}), false);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cuda/cuda_rows.h"
 #include "backend/cuda/cuda_vector.h"
 #include "backend/cuda/factored_gradient.h"
 #include "backend/cuda/graph.h"
@@ -41,54 +42,11 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   void draw(const backend::Episodes& episodes, const TaskId& id, int count) override;
   /// As a graph, from the second time on.
   void gather_work(const std::function<void()>& work) override;
-  Block block(std::size_t width) override;
-  Block weights() override { return block(network_->size()); }
-
-  void broadcast(Block dst, const backend::SharedVector& src) override;
-  void fill(Block dst, double value) override;
-  void copy(Block dst, Block src) override;
-  void axpy(Block y, double a, Block x) override;
-  void multiply_add(Block y, double a, Block x1, Block x2) override;
-  void multiply_fold(Block y, double a, Block x1, Block x2) override;
-  void exponential(Block dst, Block src) override;
-  void normal(Block dst, const backend::Noise& noise) override;
-  void mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
-  void rate_multiply(Block dst, const backend::Rate& rate, Block x) override;
-  void rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) override;
-  void row_count(Block dst, Set set) override;
-  void apply(Block dst, backend::Function f, Block src) override;
-  void scale_by(Block y, Block scalar) override;
-  void adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) override;
-  void upload(Block dst, const double* host, std::size_t stride) override;
-
-  void sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) override;
-  void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) override;
-  void sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
-  void kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
-          Block gp_s) override;
-  void kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
-              Block rp_s) override;
-
-  void gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
-  void output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
-  void hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
-                      Block grad) override;
-  void gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
-                     Block scratch) override;
   /// Small perceptrons alone.
   backend::FusedDescent* fused_descent() override { return perceptron_.open() ? this : nullptr; }
-  void value(const Pass& pass, Block loss, Block outputs,
-             backend::NormStatistics statistics) override;
-  void split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
-                      Block loss) override;
-  void split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
-                            Block h_spread) override;
-  void split_value(const SplitPass& pass, Block loss, Block outputs,
-                   backend::NormStatistics statistics) override;
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   std::unique_ptr<backend::LinearAlgebra> linear_algebra() override;
-  void download(Block src, std::span<double> values) const override;
 
   /// Takes the memory that is otherwise taken when it is first needed: for counting.
   void take_memory(const backend::WaveDemand& demand);
@@ -133,8 +91,8 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   };
   SupportRows support_rows() const;
   /// Their numbers [tasks], and labels [tasks, rows of the batch], on the host.
-  std::span<const std::int32_t> support_counts() const { return support_n_; }
-  std::span<const std::int32_t> support_labels() const { return support_labels_; }
+  std::span<const std::int32_t> support_counts() const { return rows_.support_counts(); }
+  std::span<const std::int32_t> support_labels() const { return rows_.support_labels(); }
   /// Targets of a set's rows: labels [tasks, rows], or values [tasks, rows, targets].
   struct TargetRows {
     RowExtent extent;
@@ -143,14 +101,58 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   };
   TargetRows target_rows(Set set) const;
   /// Numbers of classes [tasks]; null where every task has as many as there are.
-  const std::int32_t* ways() const { return own_ways_ ? ways_on_device_.data() : nullptr; }
+  const std::int32_t* ways() const { return rows_.ways(); }
   TaskScale<T> task_scale(const backend::Scale& scale) const;
   int outputs_of_network() const { return network_outputs_; }
   /// How often tasks were loaded.
-  std::uint64_t loads() const { return loads_; }
+  std::uint64_t loads() const { return rows_.loads(); }
 
  protected:
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
+  Block make_block(std::size_t width) override;
+  Block make_weights() override { return make_block(network_->size()); }
+
+  void do_broadcast(Block dst, const backend::SharedVector& src) override;
+  void do_fill(Block dst, double value) override;
+  void do_copy(Block dst, Block src) override;
+  void do_axpy(Block y, double a, Block x) override;
+  void do_multiply_add(Block y, double a, Block x1, Block x2) override;
+  void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
+  void do_exponential(Block dst, Block src) override;
+  void do_normal(Block dst, const backend::Noise& noise) override;
+  void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
+  void do_rate_multiply(Block dst, const backend::Rate& rate, Block x) override;
+  void do_rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) override;
+  void do_row_count(Block dst, Set set) override;
+  void do_apply(Block dst, backend::Function f, Block src) override;
+  void do_scale_by(Block y, Block scalar) override;
+  void do_adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) override;
+  void do_upload(Block dst, const double* host, std::size_t stride) override;
+
+  void do_sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) override;
+  void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
+                          Block sigma) override;
+  void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
+  void do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
+             Block gp_s) override;
+  void do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
+                 Block rp_s) override;
+
+  void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
+  void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                         Block grad) override;
+  void do_gradient_step(const Pass& pass, Block dst, Block src, const backend::Rate& rate,
+                        Block scratch) override;
+  void do_value(const Pass& pass, Block loss, Block outputs,
+                backend::NormStatistics statistics) override;
+  void do_split_gradient(const SplitPass& pass, Block g_mean, Block g_spread, bool accumulate,
+                         Block loss) override;
+  void do_split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread, Block h_mean,
+                               Block h_spread) override;
+  void do_split_value(const SplitPass& pass, Block loss, Block outputs,
+                      backend::NormStatistics statistics) override;
+  void do_download(Block src, std::span<double> values) const override;
 
  private:
   bool run(const backend::Descent& descent) override;
@@ -162,42 +164,13 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     bool is_shared = false;  ///< all tasks have the same values: broadcast, and not written since
     std::unique_ptr<FactoredGradient<T>> factored = {};  ///< in place of values
   };
-  /// One set's rows: features, and targets as the loss takes them.
-  struct Rows {
-    int rows = 0;
-    DeviceMemory<T> x, values;
-    DeviceMemory<std::int32_t> labels, counts;
-  };
+  using OfSet = typename CudaRows<T>::OfSet;
   struct Dual {
     DeviceMemory<T> value, dot;
-  };
-  /// Host memory that one load is put together in, and fetched from while the host goes on.
-  template <class Number>
-  class Staging {
-   public:
-    void begin(std::size_t most) {
-      memory_.reserve(most);
-      used_ = 0;
-    }
-    Number* take(std::size_t count) {
-      Number* const at = memory_.data() + used_;
-      used_ += count;
-      return at;
-    }
-
-   private:
-    HostMemory<Number> memory_;
-    std::size_t used_ = 0;
-  };
-  struct Staged {
-    Staging<T> numbers;
-    Staging<std::int32_t> integers;
-    Event fetched;
   };
 
   /// Other tasks are there now; what was kept of those before is no longer theirs.
   void begin_tasks() {
-    ++loads_;
     for (Storage& block : blocks_) {
       if (block.factored) block.factored->lose();
     }
@@ -212,25 +185,14 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     return static_cast<std::size_t>(count_) * width(block);
   }
 
-  const Rows& data_of(Set set) const;
-  template <class Number>
-  void put_rows(Rows& to, const std::vector<Number>& support_x,
-                const std::vector<Number>& support_y, const std::vector<Number>& query_x,
-                const std::vector<Number>& query_y, const TaskBatch& batch, Set set,
-                Staged& staged);
-  void put_counts(Rows& to, const TaskBatch& batch, Set set, Staged& staged);
-  Staged& begin_staging();
-  void put_sets(const TaskBatch& batch, Staged& staged);
-  RowExtent row_extent(const Rows& rows) const { return {count_, rows.rows, rows.counts.data()}; }
   /// Classes or values that a row of a task has as its target.
   int targets() const { return shape_.targets > 0 ? shape_.targets : network_outputs_; }
-  void put_ways(const TaskBatch& batch, Staged& staged);
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
   GaussianPair<T> gaussian_pair(const KlTerms& terms);
 
   /// Where a forward pass reads and leaves its features.
   struct Run {
-    const Rows* rows = nullptr;
+    const OfSet* rows = nullptr;
     const T* x = nullptr;          ///< the set's features, dropped out or as they are
     TaskTensor<const T> weights;   ///< [tasks, D]; stride 0 where tasks share them
     const T* direction = nullptr;  ///< likewise, or null
@@ -253,7 +215,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
-  LossTarget<T> target_of(const Rows& rows) const;
+  LossTarget<T> target_of(const OfSet& rows) const;
   PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
   /// Rates of a descent; false where there are more than a kernel takes.
   template <class To>
@@ -287,15 +249,8 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Stream stream_;
   int capacity_;
   Arithmetic arithmetic_;
-  std::size_t batch_first_ = 0;
-  std::vector<std::int32_t> support_n_, query_n_;  ///< own rows of the tasks at hand
-  std::uint64_t loads_ = 0;
-  std::vector<std::int32_t> support_labels_;
-  DeviceMemory<std::int32_t> ways_on_device_;  ///< [tasks], of a batch that says them
-  bool own_ways_ = false;                      ///< they are those of the tasks at hand
   std::vector<Storage> blocks_;
-  Rows sets_[3];
-  DeviceMemory<std::uint32_t> stored_rows_;  ///< [tasks, all rows]: which ones draw() took
+  CudaRows<T> rows_;
   DeviceMemory<T> dropped_, row_loss_;
   std::vector<int> source_;     ///< layer i's input is the output of layer source_[i]; -1: rows
   std::vector<Dual> features_;  ///< what each layer gives
@@ -307,7 +262,6 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;         ///< of uploads and downloads
-  Staged staged_[2];                       ///< in turn: one is filled while the other is fetched
   Graph graph_;
   /// Work is run as it is once, for the memory that is taken when first needed; then as a graph,
   /// until there is some that a graph cannot hold.

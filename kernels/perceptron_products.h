@@ -1,0 +1,513 @@
+// Products of small matrices in a block's shared memory, by teams of whole warps: what the pass of
+// a small perceptron is made of (perceptron_task.h).
+//
+// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
+//               five by five of them over half of the depth, 16 bytes of it at a time; lanes 16
+//               apart then add their sums. A tangent is a product of its own, of two pairs of
+//               operands. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
+//               sums in registers, a lane four columns of every other row, or half of a row. What
+//               else is narrow: a thread an element. Sums have a fixed order: rows ascending; depth
+//               ascending in two halves; with one input or one output rows in two halves. All teams
+//               of a block pass the same barriers.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/passes.h"
+#include "kernels/perceptron.h"
+
+namespace kshot::cuda {
+inline namespace KSHOT_PLATFORM {
+namespace perceptron {
+
+/// Rows and columns of a tile that a warp makes, and a lane's part of them.
+constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
+/// The same of a weight gradient: 40 outputs by 40 inputs.
+constexpr int tile_weights = 40, lane_outputs = 5, lane_inputs = 10;
+constexpr int overrun = tile_columns;
+/// Features that the field's perceptrons have, and how far apart rows of as many weights lie: loops
+/// over them are compiled once more, with sizes that are known.
+constexpr int usual_width = 40, usual_stride = 44;
+
+#if defined(KSHOT_SIMT) || defined(__CUDACC__)
+
+/// Two and four neighbouring scalars, for wide accesses.
+template <class T>
+struct alignas(2 * sizeof(T)) Pair {
+  T v[2];
+};
+template <class T>
+struct alignas(16) Quad {
+  T v[4];
+};
+/// What a lane reads of a tile's operands at once: 16 bytes of floats, but doubles one by one, so
+/// that their sums stay in registers.
+template <class T>
+struct alignas(sizeof(T) == 4 ? 16 : sizeof(T)) Several {
+  T v[sizeof(T) == 4 ? 4 : 1];
+};
+template <class T>
+constexpr int several = sizeof(Several<T>) / sizeof(T);
+
+/// Threads that take a task's pass together: whole warps.
+struct Team {
+  int thread;  ///< of 0 .. threads - 1
+  int threads;
+};
+
+__device__ inline int lesser(int a, int b) {
+  return a < b ? a : b;
+}
+
+// ---- products of a block's matrices ----
+
+/// c[i][j] = sum_d a[i][d] b[j][d], and its derivative along (a', b'): which of the products.
+enum Terms : unsigned { values = 1, first_dot = 2, second_dot = 4 };
+constexpr unsigned both_dots = first_dot | second_dot;
+constexpr unsigned all_terms = values | both_dots;
+
+/// A matrix in the block's memory: element (i, d) at i * stride + d, or at d * stride + i.
+template <class T>
+struct Matrix {
+  const T* value;
+  const T* dot;
+  int stride;
+};
+
+struct ProductSize {
+  int rows, columns, depth;
+};
+
+/// A product's element.
+template <class T>
+struct Element {
+  T value, dot;
+};
+
+/// Whether an operand's values are needed, and its derivatives.
+template <unsigned terms, bool first, class T>
+struct Fragment {
+  static constexpr bool plain = (terms & (values | (first ? second_dot : first_dot))) != 0;
+  static constexpr bool dotted = (terms & (first ? first_dot : second_dot)) != 0;
+};
+
+template <unsigned terms, class T>
+__device__ __forceinline__ void multiply_add(Element<T>& sum, T a, T a_dot, T b, T b_dot) {
+  if constexpr ((terms & values) != 0) sum.value += a * b;
+  if constexpr ((terms & first_dot) != 0) sum.dot += a_dot * b;
+  if constexpr ((terms & second_dot) != 0) sum.dot += a * b_dot;
+}
+
+template <class T>
+__device__ __forceinline__ Pair<T> pair_at(const T* address) {
+  return *reinterpret_cast<const Pair<T>*>(address);
+}
+template <class T>
+__device__ __forceinline__ Quad<T> quad_at(const T* address) {
+  return *reinterpret_cast<const Quad<T>*>(address);
+}
+template <class T>
+__device__ __forceinline__ void put_quad(T* address, const Quad<T>& quad) {
+  *reinterpret_cast<Quad<T>*>(address) = quad;
+}
+template <class T>
+__device__ __forceinline__ Several<T> several_at(const T* address) {
+  return *reinterpret_cast<const Several<T>*>(address);
+}
+
+/// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
+/// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. A
+/// lane takes five rows by five columns, and every other 16 bytes of the depth: a half of the warp
+/// these, the other half those. Of the sums each half then keeps two rows, which the other gives
+/// it, and both have the fifth. Sums begin at store.first(column), of the first half; store(row,
+/// column, sum), and store.four(row, column, sums) where not `along`. `full`: tiles are, in both
+/// directions.
+template <unsigned terms, bool along, bool full, class T, class Store>
+__device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
+                                             const ProductSize& size, const Store& store) {
+  constexpr int turn = several<T>;
+  constexpr int kept_rows = lane_rows / 2, middle = kept_rows, given = kept_rows + 1;
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+  // Neighbouring lanes read the same of b, and lanes two apart the same of a: a wide load then
+  // takes two passes over the banks for four. The columns' order keeps fours of features that eight
+  // lanes store at once in different banks.
+  const int lane = team.thread & 31, group = lane & 1, half = lane >> 4;
+  const int column = ((lane >> 1) & 1) + (lane & 4) + ((lane >> 2) & 2);
+  const int warps = team.threads / 32;
+  const int across = (size.columns + tile_columns - 1) / tile_columns;
+  const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
+  // where the half of the warp begins; pairs of turns, then what is left of the depth
+  const int pairs = size.depth / (2 * turn), begin = turn * half;
+  for (int tile = team.thread / 32; tile < tiles; tile += warps) {
+    const int down = tile / across;
+    const int top = down * tile_rows + group, left = (tile - down * across) * tile_columns;
+    // the halves' rows in an order such that what one gives away is what the other keeps
+    const int shift = half != 0 ? 2 * given : 0;
+    const auto row_at = [&](int i) {
+      return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
+    };
+    const auto column_at = [&](int j) {
+      if (along) return left + column + 8 * j;
+      return left + (j < 4 ? 4 * column + j : 32 + column);
+    };
+    // Where the operands are. In full tiles three of a's rows lead, and the first of b's: the
+    // others follow at distances that the compiler may know.
+    const auto leader = [](int i) { return i < middle ? 0 : i == middle ? middle : given; };
+    const T *a_value[lane_rows], *a_dot[lane_rows], *b_value[lane_columns], *b_dot[lane_columns];
+#pragma unroll
+    for (int i = 0; i < lane_rows; ++i) {
+      const int row = full ? row_at(leader(i)) : lesser(row_at(i), size.rows - 1);
+      a_value[i] = a.value + row * a.stride + begin;
+      a_dot[i] = a.dot + row * a.stride + begin;
+    }
+    const auto of_a = [&](const T* const(&of)[lane_rows], int i) {
+      return full ? of[leader(i)] + 2 * (i - leader(i)) * a.stride : of[i];
+    };
+    Element<T> sum[lane_rows][lane_columns];
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+      const int inside = full ? column_at(j) : lesser(column_at(j), size.columns - 1);
+      const int at = along ? (full ? column_at(0) : inside) * b.stride + begin
+                           : column_at(j) + begin * b.stride;
+      b_value[j] = b.value + at;
+      b_dot[j] = b.dot + at;
+      Element<T> first = store.first(inside);
+      if (half != 0) first = {};
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) sum[i][j] = first;
+    }
+    const auto of_b = [&](const T* const(&of)[lane_columns], int j) {
+      return full ? of[0] + 8 * j * b.stride : of[j];
+    };
+    const auto multiply = [&](int j, const T(&x)[lane_rows], const T(&x_dot)[lane_rows], T w,
+                              T w_dot) {
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) {
+        multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
+      }
+    };
+#pragma unroll(full&& terms == values ? 5 : 1)
+    for (int pair = 0; pair < pairs; ++pair) {
+      Several<T> x[lane_rows], x_dot[lane_rows], w[lane_columns] = {}, w_dot[lane_columns] = {};
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) {
+        if constexpr (A::plain) x[i] = several_at(of_a(a_value, i));
+        if constexpr (A::dotted) x_dot[i] = several_at(of_a(a_dot, i));
+      }
+      if constexpr (along) {
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          if constexpr (B::plain) w[j] = several_at(of_b(b_value, j));
+          if constexpr (B::dotted) w_dot[j] = several_at(of_b(b_dot, j));
+        }
+      } else {
+#pragma unroll
+        for (int e = 0; e < turn; ++e) {
+          Quad<T> four = {}, four_dot = {};
+          if constexpr (B::plain) {
+            four = quad_at(b_value[0] + e * b.stride);
+            w[4].v[e] = b_value[4][e * b.stride];
+          }
+          if constexpr (B::dotted) {
+            four_dot = quad_at(b_dot[0] + e * b.stride);
+            w_dot[4].v[e] = b_dot[4][e * b.stride];
+          }
+#pragma unroll
+          for (int j = 0; j < 4; ++j) w[j].v[e] = four.v[j], w_dot[j].v[e] = four_dot.v[j];
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < turn; ++e) {
+        T of_x[lane_rows] = {}, of_x_dot[lane_rows] = {};
+#pragma unroll
+        for (int i = 0; i < lane_rows; ++i) {
+          if constexpr (A::plain) of_x[i] = x[i].v[e];
+          if constexpr (A::dotted) of_x_dot[i] = x_dot[i].v[e];
+        }
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          multiply(j, of_x, of_x_dot, w[j].v[e], w_dot[j].v[e]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < lane_rows; ++i) a_value[i] += 2 * turn, a_dot[i] += 2 * turn;
+#pragma unroll
+      for (int j = 0; j < lane_columns; ++j) {
+        const int next = 2 * turn * (along ? 1 : b.stride);
+        b_value[j] += next;
+        b_dot[j] += next;
+      }
+    }
+    if constexpr (!full) {
+#pragma unroll 1
+      for (int d = 2 * turn * pairs + half; d < size.depth; d += 2) {
+        T x[lane_rows] = {}, x_dot[lane_rows] = {};
+#pragma unroll
+        for (int i = 0; i < lane_rows; ++i) {
+          const int at = lesser(row_at(i), size.rows - 1) * a.stride + d;
+          if constexpr (A::plain) x[i] = a.value[at];
+          if constexpr (A::dotted) x_dot[i] = a.dot[at];
+        }
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          const int inside = lesser(column_at(j), size.columns - 1);
+          const int at = along ? inside * b.stride + d : inside + d * b.stride;
+          T w = 0, w_dot = 0;
+          if constexpr (B::plain) w = b.value[at];
+          if constexpr (B::dotted) w_dot = b.dot[at];
+          multiply(j, x, x_dot, w, w_dot);
+        }
+      }
+    }
+    const auto take = [&](Element<T>& to, const Element<T>& from) {
+      constexpr int other_half = 16;
+      if constexpr ((terms & values) != 0) {
+        to.value += __shfl_xor_sync(all_lanes, from.value, other_half);
+      }
+      if constexpr ((terms & both_dots) != 0) {
+        to.dot += __shfl_xor_sync(all_lanes, from.dot, other_half);
+      }
+    };
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+#pragma unroll
+      for (int i = 0; i < kept_rows; ++i) take(sum[i][j], sum[i + given][j]);
+      take(sum[middle][j], sum[middle][j]);
+    }
+#pragma unroll
+    for (int i = 0; i <= middle; ++i) {
+      const int row = row_at(i);
+      if ((!full && row >= size.rows) || (i == middle && half != 0)) continue;
+      if constexpr (along) {
+#pragma unroll
+        for (int j = 0; j < lane_columns; ++j) {
+          if (full || column_at(j) < size.columns) store(row, column_at(j), sum[i][j]);
+        }
+      } else {  // what is beyond the columns of a matrix of features is nobody's
+        if (full || column_at(0) < size.columns) store.four(row, column_at(0), sum[i]);
+        if (full || column_at(4) < size.columns) store(row, column_at(4), sum[i][4]);
+      }
+    }
+  }
+}
+
+/// The same product where it is narrow: a thread an element.
+template <unsigned terms, class T, class Store>
+__device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, int a_step,
+                                               int a_depth, const Matrix<T>& b, int b_step,
+                                               int b_depth, const ProductSize& size,
+                                               const Store& store) {
+  const int elements = size.rows * size.columns;
+  for (int e = team.thread; e < elements; e += team.threads) {
+    const int i = e / size.columns, j = e - i * size.columns;
+    int a_at = i * a_step, b_at = j * b_step;
+    Element<T> sum = store.first(j);
+#pragma unroll 4
+    for (int d = 0; d < size.depth; ++d, a_at += a_depth, b_at += b_depth) {
+      using A = Fragment<terms, true, T>;
+      using B = Fragment<terms, false, T>;
+      T x = 0, x_dot = 0, w = 0, w_dot = 0;
+      if constexpr (A::plain) x = a.value[a_at];
+      if constexpr (A::dotted) x_dot = a.dot[a_at];
+      if constexpr (B::plain) w = b.value[b_at];
+      if constexpr (B::dotted) w_dot = b.dot[b_at];
+      multiply_add<terms>(sum, x, x_dot, w, w_dot);
+    }
+    store(i, j, sum);
+  }
+}
+
+/// The product where the depth is one (the layer after one input, the gradient by the inputs of one
+/// output): c[i][j] = a[i] b[j], b's numbers one after another, and up to three after them are read
+/// too. A lane has four columns of every other row, and keeps what is of columns in registers.
+template <unsigned terms, class T, class Store>
+__device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
+                                              const ProductSize& size, const Store& store) {
+  constexpr int lanes = 16;  // of a row
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+  const int group = team.thread / lanes, groups = team.threads / lanes;
+  for (int column = 4 * (team.thread % lanes); column < size.columns; column += 4 * lanes) {
+    Quad<T> w = {}, w_dot = {};
+    if constexpr (B::plain) w = quad_at(b.value + column);
+    if constexpr (B::dotted) w_dot = quad_at(b.dot + column);
+    Element<T> first[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) first[j] = store.first(lesser(column + j, size.columns - 1));
+#pragma unroll(sizeof(T) == 4 ? 5 : 1)
+    for (int i = group; i < size.rows; i += groups) {
+      T x = 0, x_dot = 0;
+      if constexpr (A::plain) x = a.value[i * a.stride];
+      if constexpr (A::dotted) x_dot = a.dot[i * a.stride];
+      Element<T> sum[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        sum[j] = first[j];
+        multiply_add<terms>(sum[j], x, x_dot, w.v[j], w_dot.v[j]);
+      }
+      store.four(i, column, sum);
+    }
+  }
+}
+
+/// The product with one column (a layer's one output): two lanes a row, each with every other four
+/// of the depth.
+template <unsigned terms, class T, class Store>
+__device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
+                                               const ProductSize& size, const Store& store) {
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+  const int half = team.thread & 1, whole = size.depth & ~7;
+  // all lanes of a warp are there when they exchange sums
+  for (int down = 0; down < size.rows; down += team.threads / 2) {
+    const int row = down + (team.thread >> 1);
+    const int a_at = lesser(row, size.rows - 1) * a.stride;
+    Element<T> sum = {};
+    if (half == 0) sum = store.first(0);
+#pragma unroll(sizeof(T) == 4 ? 5 : 1)
+    for (int d = 0; d < whole; d += 8) {
+      Quad<T> x = {}, x_dot = {}, w = {}, w_dot = {};
+      const int at = d + 4 * half;
+      if constexpr (A::plain) x = quad_at(a.value + a_at + at);
+      if constexpr (A::dotted) x_dot = quad_at(a.dot + a_at + at);
+      if constexpr (B::plain) w = quad_at(b.value + at);
+      if constexpr (B::dotted) w_dot = quad_at(b.dot + at);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        multiply_add<terms>(sum, x.v[e], x_dot.v[e], w.v[e], w_dot.v[e]);
+      }
+    }
+#pragma unroll 1
+    for (int d = whole + half; d < size.depth; d += 2) {
+      T x = 0, x_dot = 0, w = 0, w_dot = 0;
+      if constexpr (A::plain) x = a.value[a_at + d];
+      if constexpr (A::dotted) x_dot = a.dot[a_at + d];
+      if constexpr (B::plain) w = b.value[d];
+      if constexpr (B::dotted) w_dot = b.dot[d];
+      multiply_add<terms>(sum, x, x_dot, w, w_dot);
+    }
+    if constexpr ((terms & values) != 0) sum.value += __shfl_xor_sync(all_lanes, sum.value, 1);
+    if constexpr ((terms & both_dots) != 0) sum.dot += __shfl_xor_sync(all_lanes, sum.dot, 1);
+    if (half == 0 && row < size.rows) store(row, 0, sum);
+  }
+}
+
+template <unsigned terms, bool along, class T, class Store>
+__device__ __forceinline__ void wide_product(Team team, bool usual, const Matrix<T>& a,
+                                             const Matrix<T>& b, const ProductSize& size,
+                                             const Store& store) {
+  if (sizeof(T) == 4 && usual && size.rows % tile_rows == 0) {
+    Store known = store;
+    known.stride = usual_width;
+    tile_product<terms, along, true>(team, Matrix<T>{a.value, a.dot, usual_width},
+                                     Matrix<T>{b.value, b.dot, usual_stride},
+                                     {size.rows, usual_width, usual_width}, known);
+  } else {
+    tile_product<terms, along, false>(team, a, b, size, store);
+  }
+}
+
+template <unsigned terms, bool along, class T, class Store>
+__device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<T>& a,
+                                        const Matrix<T>& b, const ProductSize& size,
+                                        const Store& store) {
+  const bool usual = way == ProductWay::usual_tiles;
+  if (usual || way == ProductWay::tiles) {
+    if constexpr (terms == all_terms) {  // all sums at once would not fit into registers
+      wide_product<values, along>(team, usual, a, b, size, store.template part<values>());
+      wide_product<both_dots, along>(team, usual, a, b, size, store.template part<both_dots>());
+    } else {
+      wide_product<terms, along>(team, usual, a, b, size, store);
+    }
+  } else if (way == ProductWay::outer) {  // rows of weights of one input lie one after another
+    outer_product<terms>(team, a, b, size, store);
+  } else if (along && way == ProductWay::column) {
+    column_product<terms>(team, a, b, size, store);
+  } else {
+    narrow_product<terms>(team, a, a.stride, 1, b, along ? b.stride : 1, along ? 1 : b.stride, size,
+                          store);
+  }
+}
+
+/// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k], rows of both at r * stride; size.rows is the
+/// number of outputs o, size.columns of inputs k. A lane makes five by ten: o = its own + 8 i, and
+/// two fours and a pair of k; up to `overrun` scalars after the matrices are read too.
+/// store(o, k, c), and store.put<n>(o, k, n of them), of which some may be beyond the columns;
+/// bias(0, o, sum_r g[r][o]) where there are biases. `full`: tiles are.
+template <unsigned terms, bool full, class T, class Store>
+__device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, const Matrix<T>& x,
+                                              const ProductSize& size, const Store& store,
+                                              bool biased, const Store& bias) {
+  using G = Fragment<terms, true, T>;
+  using X = Fragment<terms, false, T>;
+  // neighbouring lanes read the same of x: a wide load then takes two passes over the banks for
+  // four
+  const int thread = team.thread, warps = team.threads / 32;
+  const int own_output = thread & 7, own_input = (thread >> 3) & 3;
+  const int across = (size.columns + tile_weights - 1) / tile_weights;
+  const int tiles = (size.rows + tile_weights - 1) / tile_weights * across;
+  for (int tile = thread / 32; tile < tiles; tile += warps) {
+    const int down = tile / across;
+    const int output = down * tile_weights + own_output;
+    const int left = (tile - down * across) * tile_weights;
+    const int fours = left + 4 * own_input, pair = left + 32 + 2 * own_input;
+    Element<T> sum[lane_outputs][lane_inputs] = {}, of_bias[lane_outputs] = {};
+    const auto add_row = [&](int d) {
+      T out[lane_outputs] = {}, out_dot[lane_outputs] = {};
+#pragma unroll
+      for (int i = 0; i < lane_outputs; ++i) {
+        if constexpr (G::plain) out[i] = g.value[output + d * g.stride + 8 * i];
+        if constexpr (G::dotted) out_dot[i] = g.dot[output + d * g.stride + 8 * i];
+        of_bias[i].value += out[i];
+        of_bias[i].dot += out_dot[i];
+      }
+      const auto multiply = [&](int j, T in, T in_dot) {
+#pragma unroll
+        for (int i = 0; i < lane_outputs; ++i) {
+          multiply_add<terms>(sum[i][j], out[i], out_dot[i], in, in_dot);
+        }
+      };
+#pragma unroll
+      for (int f = 0; f < 2; ++f) {
+        Quad<T> in = {}, in_dot = {};
+        if constexpr (X::plain) in = quad_at(x.value + fours + d * x.stride + 16 * f);
+        if constexpr (X::dotted) in_dot = quad_at(x.dot + fours + d * x.stride + 16 * f);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) multiply(4 * f + e, in.v[e], in_dot.v[e]);
+      }
+      Pair<T> in = {}, in_dot = {};
+      if constexpr (X::plain) in = pair_at(x.value + pair + d * x.stride);
+      if constexpr (X::dotted) in_dot = pair_at(x.dot + pair + d * x.stride);
+      multiply(8, in.v[0], in_dot.v[0]);
+      multiply(9, in.v[1], in_dot.v[1]);
+    };
+    constexpr int at_once = sizeof(T) == 4 ? 2 : 1;
+    int d = 0;
+#pragma unroll 1
+    for (; d + at_once <= size.depth; d += at_once) {
+#pragma unroll
+      for (int e = 0; e < at_once; ++e) add_row(d + e);
+    }
+    if (d < size.depth) add_row(d);
+#pragma unroll
+    for (int i = 0; i < lane_outputs; ++i) {
+      const int o = output + 8 * i;
+      if (!full && o >= size.rows) continue;
+      if (full || fours < size.columns) store.template put<4>(o, fours, sum[i]);
+      if (full || fours + 16 < size.columns) {
+        store.template put<4>(o, fours + 16, sum[i] + 4);
+      }
+      if (full || pair < size.columns) store.template put<2>(o, pair, sum[i] + 8);
+      if (biased && fours == 0) bias(0, o, of_bias[i]);
+    }
+  }
+}
+
+#endif
+
+}  // namespace perceptron
+}  // namespace KSHOT_PLATFORM
+}  // namespace kshot::cuda
