@@ -22,7 +22,7 @@ constexpr std::size_t kept_draw_bytes = std::size_t{24} << 20;
 }  // namespace
 
 Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec)
-    : wave_(wave), width_(width), spec_(spec) {
+    : wave_(wave), width_(width), spec_(spec), given_inner_(wave), given_outer_(wave) {
   direction_.mu = wave_.weights();
   if (!spec_.gaussian) {
     h_ = wave_.weights();
@@ -76,21 +76,6 @@ Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
           sigma_,   prior_precision_};
 }
 
-/// Explicit noise by rows for one sample of all tasks, the first of them `first` samples from the
-/// arrays' beginning, `samples` a task.
-void Adaptation::take_layers(std::span<const StepContext::LayerNoise> from, std::size_t first,
-                             std::size_t samples, backend::GaussianNoise& noise) {
-  layer_noise_.clear();
-  for (const StepContext::LayerNoise& layer : from) {
-    const auto at = [&](const double* values, std::size_t size) {
-      return values == nullptr ? nullptr : values + first * size;
-    };
-    layer_noise_.push_back({at(layer.in, layer.in_size), at(layer.out, layer.out_size),
-                            samples * layer.in_size, samples * layer.out_size});
-  }
-  noise.layers = layer_noise_;
-}
-
 GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
                                       const StateBlocks& state) {
   GaussianPass pass;
@@ -106,10 +91,10 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
       static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * samples +
       static_cast<std::size_t>(s);
   if (context.noise_inner != nullptr) {
-    pass.noise.weights = context.noise_inner + first * width_;
-    pass.noise.weights_stride = samples * width_;
+    pass.noise.weights =
+        given_inner_.weights(context.noise_inner + first * width_, samples * width_);
   }
-  take_layers(context.layers_inner, first, samples, pass.noise);
+  pass.noise.layers = given_inner_.layers(context.layers_inner, first, samples);
   const std::size_t draw = static_cast<std::size_t>(k) * samples + static_cast<std::size_t>(s);
   if (draw < draws_.size()) {
     KeptDraw& kept = draws_[draw];
@@ -128,12 +113,11 @@ GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, in
   pass.mu = current_.mu;
   pass.sigma = sigma_;
   pass.noise.key = context.key(Purpose::noise_outer, 0, sample);
+  const auto first = static_cast<std::size_t>(sample), all = static_cast<std::size_t>(samples);
   if (context.noise_outer != nullptr) {
-    pass.noise.weights_stride = static_cast<std::size_t>(samples) * width_;
-    pass.noise.weights = context.noise_outer + static_cast<std::size_t>(sample) * width_;
+    pass.noise.weights = given_outer_.weights(context.noise_outer + first * width_, all * width_);
   }
-  take_layers(context.layers_outer, static_cast<std::size_t>(sample),
-              static_cast<std::size_t>(samples), pass.noise);
+  pass.noise.layers = given_outer_.layers(context.layers_outer, first, all);
   return pass;
 }
 
@@ -260,7 +244,6 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
       kappa_) {
     return false;
   }
-  const auto samples = static_cast<std::size_t>(spec_.samples);
   backend::GaussianDescent descent;
   descent.set = spec_.inner_set;
   descent.scale = {1.0, rows()};
@@ -271,21 +254,16 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
   descent.steps = spec_.steps;
   descent.second_order = spec_.second_order;
   descent.differentiate_prior = spec_.differentiate_prior;
-  descent.draws = {context.key(Purpose::noise_inner),
-                   context.noise_inner,
-                   static_cast<std::size_t>(context.batch_tasks) * samples * width_,
-                   samples * width_,
-                   width_,
-                   spec_.samples};
+  descent.draws = {
+      context.key(Purpose::noise_inner),
+      given_inner_.all(context.noise_inner, spec_.steps, context.batch_tasks, spec_.samples),
+      spec_.samples};
   descent.and_support = outer.and_support;
   descent.outer_scale = {1.0, outer.rows()};
   descent.outer_kl = {outer.kl_weight, outer.rows()};
-  descent.outer_draws = {context.key(Purpose::noise_outer),
-                         context.noise_outer,
-                         0,
-                         static_cast<std::size_t>(outer.samples) * width_,
-                         width_,
-                         outer.samples};
+  descent.outer_draws = {
+      context.key(Purpose::noise_outer),
+      given_outer_.all(context.noise_outer, 1, context.batch_tasks, outer.samples), outer.samples};
   const StateBlocks end = this->end();
   descent.end_mu = end.mu;
   descent.end_s = end.s;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.h"
+#include "algorithms/given_noise.h"
 #include "backend/backend.h"
 
 namespace kshot {
@@ -137,8 +138,6 @@ class Adaptation {
   /// At a state whose exp(s) is in sigma_.
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
-  void take_layers(std::span<const StepContext::LayerNoise> from, std::size_t first,
-                   std::size_t samples, backend::GaussianNoise& noise);
   backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
                                      const StateBlocks& state);
   /// The inner gradient of a Gaussian at step k, in the blocks that it returns.
@@ -161,7 +160,7 @@ class Adaptation {
   // are small, drawn again where not).
   backend::Block sigma_, prior_precision_;
   std::vector<KeptDraw> draws_;
-  std::vector<backend::GaussianNoise::Layer> layer_noise_;  ///< of the pass last made
+  GivenNoise given_inner_, given_outer_;      ///< of the pass last made
   std::vector<backend::Block> likelihood_s_;  ///< a step: the likelihood's gradient in s
   // Where the noise is learned: its blocks, a direction times kappa, and the likelihood's gradient
   // in mu, one per step.

@@ -35,7 +35,7 @@ struct MemoryGroup {
 
 /// What the random numbers of a step are keyed by, or explicit noise instead (kshot verify).
 struct StepContext {
-  /// One layer's explicit noise by rows (backend::GaussianNoise::Layer), [K, T, S, in or out]
+  /// One layer's explicit noise by rows (GivenNoise makes blocks of it), [K, T, S, in or out]
   /// inside and [T, S', in or out] outside; the sizes are those of one sample, rows included.
   struct LayerNoise {
     const double* in = nullptr;

@@ -10,6 +10,7 @@
 #include "algorithms/adaptation.h"
 #include "algorithms/common.h"
 #include "algorithms/factories.h"
+#include "algorithms/given_noise.h"
 #include "algorithms/observation_noise.h"
 #include "kshot/error.h"
 
@@ -227,8 +228,9 @@ class HviProgram final : public TaskProgram {
       pass.sigma = sigma_;
       pass.noise.key = context.key(Purpose::noise_inner, k, s);
       if (context.noise_inner != nullptr) {
-        pass.noise.weights_stride = static_cast<std::size_t>(spec_.samples) * width_;
-        pass.noise.weights = context.noise_inner + static_cast<std::size_t>(s) * width_;
+        pass.noise.weights =
+            given_.weights(context.noise_inner + static_cast<std::size_t>(s) * width_,
+                           static_cast<std::size_t>(spec_.samples) * width_);
       }
       wave_->gaussian_passes().gradient(pass, 1.0, gradient_.mu, gradient_.s, bound_.error);
     }
@@ -295,6 +297,7 @@ class HviProgram final : public TaskProgram {
   }
 
   std::unique_ptr<Wave> wave_;
+  GivenNoise given_{*wave_};
   std::size_t width_;
   HviSpec spec_;
   const HviShared& shared_;

@@ -235,11 +235,11 @@ class LeoProgram final : public TaskProgram {
     noise_ = noise;
     generator_->encode(*shared_.theta, dropout(context, spec_.table.dropout_rate, 0), statistics_);
     if (noise) {
-      backend::Noise n;
-      n.key = context.key(Purpose::noise_latent, 0, sample);
-      n.host = context.noise_latent;
-      n.stride = z_width_;
-      wave_->normal(eps_latent_, n);
+      if (context.noise_latent != nullptr) {
+        wave_->upload(eps_latent_, context.noise_latent, z_width_);
+      } else {
+        wave_->normal(eps_latent_, context.key(Purpose::noise_latent, 0, sample));
+      }
     }
     generator_->sample(iterate(0).z, statistics_, noise ? eps_latent_ : Block{});
   }
@@ -247,14 +247,12 @@ class LeoProgram final : public TaskProgram {
   /// That of decode k.
   void draw_noise(const StepContext& context, int k, const Iterate& at, bool noise, int sample) {
     if (!noise) return;
-    backend::Noise n;
-    const auto step = static_cast<std::size_t>(k);
-    n.key = context.key(Purpose::noise_decoder, k, sample);
     if (context.noise_decoder != nullptr) {
-      n.host = context.noise_decoder + step * eps_width_;
-      n.stride = (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_;
+      wave_->upload(at.eps, context.noise_decoder + static_cast<std::size_t>(k) * eps_width_,
+                    (static_cast<std::size_t>(spec_.table.latent_steps) + 1) * eps_width_);
+    } else {
+      wave_->normal(at.eps, context.key(Purpose::noise_decoder, k, sample));
     }
-    wave_->normal(at.eps, n);
   }
   /// The weights of iterate `slot`, with the noise of decode k.
   void decode(const StepContext& context, int k, std::size_t slot, bool noise, int sample,

@@ -34,12 +34,11 @@ struct Descent {
 /// scaled loss of `outer_set` plus outer_kl KL(q || p); with and_support the support set follows as
 /// a set of its own. Its gradient is by theta.
 struct GaussianDescent {
-  /// Noise of all samples and steps: drawn by key, whose inner step and sample are set, or a
-  /// case's own arrays: those of task 0; step, task and sample strides.
+  /// Noise of all samples and steps: drawn by key, whose inner step and sample are set, or given as
+  /// a block [steps, samples, D] in the flat order.
   struct Draws {
     RandomKey key;
-    const double* host = nullptr;
-    std::size_t step_stride = 0, task_stride = 0, sample_stride = 0;
+    Block given;
     int samples = 1;
   };
   Set set = Set::support;

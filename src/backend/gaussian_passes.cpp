@@ -63,12 +63,18 @@ Block GaussianPasses::draw_memory(Estimator estimator) {
   return estimator == Estimator::local && !drawn_mask(estimator) ? Block{} : wave_.weights();
 }
 
+void GaussianPasses::sample(const GaussianPass& pass, Block phi, Block eps) {
+  if (pass.noise.weights) wave_.copy(eps, pass.noise.weights);
+  wave_.sample(phi, eps, pass.mu, pass.sigma, pass.noise.weights ? nullptr : &pass.noise.key);
+}
+
 GaussianPasses::Sampled GaussianPasses::draw_weights(const GaussianPass& pass) {
   const Sampled sampled{scratch(sampled_phi), pass.kept ? pass.kept : scratch(sampled_eps)};
-  const GaussianNoise& n = pass.noise;
-  const Noise noise{n.key, n.weights, n.weights_stride};
-  const bool there = pass.kept && pass.drawn;
-  wave_.sample(sampled.phi, sampled.eps, pass.mu, pass.sigma, there ? nullptr : &noise);
+  if (pass.kept && pass.drawn) {
+    wave_.sample(sampled.phi, sampled.eps, pass.mu, pass.sigma, nullptr);
+  } else {
+    sample(pass, sampled.phi, sampled.eps);
+  }
   return sampled;
 }
 
@@ -82,9 +88,7 @@ GaussianPasses::Split GaussianPasses::draw_split(const GaussianPass& pass) {
     Block other = pass.sigma;
     if (drawn) {
       other = scratch(sampled_eps);
-      const GaussianNoise& n = pass.noise;
-      const Noise noise{n.key, n.weights, n.weights_stride};
-      wave_.sample(scratch(sampled_phi), other, pass.mu, pass.sigma, &noise);
+      sample(pass, scratch(sampled_phi), other);
       if (local) {  // (1 - drawn) sigma + drawn eps
         const Block mixed = scratch(split_slope);
         wave_.copy(mixed, pass.sigma);

@@ -60,6 +60,8 @@ class GaussianPasses {
   struct Sampled {
     Block phi, eps;
   };
+  /// A new draw, or the noise that is given.
+  void sample(const GaussianPass& pass, Block phi, Block eps);
   Sampled draw_weights(const GaussianPass& pass);
   /// Means and spreads of the others; d spread / ds = factor * slope.
   struct Split {

@@ -10,9 +10,9 @@ namespace kshot::backend {
 /// As TaskVectors: the public functions check that all vectors of an operation have one form.
 class GaussianVectors : public TaskVectors {
  public:
-  /// phi = mu + sigma * eps. With `noise` eps ~ N(0, 1) is drawn first; without, eps is taken as it
-  /// is (an earlier draw that was kept).
-  void sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise);
+  /// phi = mu + sigma * eps. With `key` eps ~ N(0, 1) is drawn first (task = the task's global
+  /// index); without, eps is taken as it is: given, or an earlier draw that was kept.
+  void sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key);
   /// Pull-back of a weight gradient g through phi: g_mu += a g; g_s += a g * eps * sigma.
   void sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma);
   /// Direction in weight space of a direction (v_mu, v_s): u = v_mu + sigma * eps * v_s.
@@ -37,7 +37,7 @@ class GaussianVectors : public TaskVectors {
               Block rp_s);
 
  protected:
-  virtual void do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) = 0;
+  virtual void do_sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key) = 0;
   virtual void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
                                   Block sigma) = 0;
   virtual void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) = 0;

@@ -126,9 +126,9 @@ void TaskVectors::rate_step(Block dst, Block src, const Rate& rate, Block grad) 
   do_rate_step(dst, src, rate, grad);
 }
 
-void TaskVectors::normal(Block dst, const Noise& noise) {
+void TaskVectors::normal(Block dst, const RandomKey& key) {
   require_no_weights("normal", dst);
-  do_normal(dst, noise);
+  do_normal(dst, key);
 }
 
 void TaskVectors::multiply_fold(Block y, double a, Block x1, Block x2) {
@@ -187,9 +187,9 @@ void TaskVectors::download(Block src, std::span<double> values) const {
 
 // ---- Gaussians ----
 
-void GaussianVectors::sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
+void GaussianVectors::sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key) {
   require_same("sample", {phi, eps, mu, sigma});
-  do_sample(phi, eps, mu, sigma, noise);
+  do_sample(phi, eps, mu, sigma, key);
 }
 
 void GaussianVectors::sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,

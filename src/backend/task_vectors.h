@@ -37,7 +37,8 @@ class TaskVectors {
   void exponential(Block dst, Block src);                              // dst = exp(src)
   void rate_multiply(Block dst, const Rate& rate, Block x);            // dst = rate * x
   void rate_step(Block dst, Block src, const Rate& rate, Block grad);  // dst = src - rate * grad
-  void normal(Block dst, const Noise& noise);  // dst ~ N(0, 1); not for weights
+  /// dst ~ N(0, 1), drawn by key (task = the task's global index); not for weights.
+  void normal(Block dst, const RandomKey& key);
   /// y[i mod n] += a x1[i] * x2[i], for y of a width n that divides that of x1 and x2.
   void multiply_fold(Block y, double a, Block x1, Block x2);
   /// With d = a - b over n elements: value += weight * mean(d^2), g_b -= 2 weight d / n. `value`
@@ -89,7 +90,7 @@ class TaskVectors {
   virtual void do_exponential(Block dst, Block src) = 0;
   virtual void do_rate_multiply(Block dst, const Rate& rate, Block x) = 0;
   virtual void do_rate_step(Block dst, Block src, const Rate& rate, Block grad) = 0;
-  virtual void do_normal(Block dst, const Noise& noise) = 0;
+  virtual void do_normal(Block dst, const RandomKey& key) = 0;
   virtual void do_multiply_fold(Block y, double a, Block x1, Block x2) = 0;
   virtual void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) = 0;
   virtual void do_row_count(Block dst, Set set) = 0;

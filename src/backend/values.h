@@ -56,15 +56,6 @@ struct AdamRule {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
 };
 
-/// Standard normal noise, [B, width] for one inner step and sample: drawn by key (task = the task's
-/// global index), or taken from the host where a case gives it (`host` = task 0 of the batch that
-/// the wave was loaded from; task t at host + t * stride).
-struct Noise {
-  RandomKey key;
-  const double* host = nullptr;
-  std::size_t stride = 0;
-};
-
 /// Which statistics a norm layer uses in a forward pass without gradient.
 enum class NormStatistics {
   batch,    ///< of the set at hand (transductive)
@@ -79,20 +70,17 @@ enum class Estimator {
   local,    ///< a draw of each row's pre-activations (Kingma et al. 2015)
 };
 
-/// The noise of one Monte Carlo sample under Gaussian weights: drawn by key, or a case's own
-/// arrays.
+/// The noise of one Monte Carlo sample under Gaussian weights: drawn by key (task = the task's
+/// global index), or given in blocks, as recorded cases have it.
 struct GaussianNoise {
-  /// One layer's noise by rows, of task 0; task t at + t * stride. `in` and `out` are flipout's
-  /// signs [rows, input features or channels] and [rows, output features or channels], `out` is
-  /// local's noise [rows, output elements].
+  /// One layer's noise by rows. `in` and `out` are flipout's signs [rows, input features or
+  /// channels] and [rows, output features or channels], `out` is local's noise [rows, output
+  /// elements]. Empty where the layer has none.
   struct Layer {
-    const double* in = nullptr;
-    const double* out = nullptr;
-    std::size_t in_stride = 0, out_stride = 0;
+    Block in, out;
   };
   RandomKey key;
-  const double* weights = nullptr;  ///< as Noise::host; standard normal, one a weight
-  std::size_t weights_stride = 0;
+  Block weights;  ///< of weights, standard normal; empty: drawn
   /// One entry a layer of the network, or none: rows are drawn by key.
   std::span<const Layer> layers;
   /// In `layers` the rows of a query set follow the task's own support rows (those of Set::all do

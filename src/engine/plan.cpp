@@ -47,7 +47,7 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
   void do_multiply_add(Block, double, Block, Block) override {}
   void do_multiply_fold(Block, double, Block, Block) override {}
   void do_exponential(Block, Block) override {}
-  void do_normal(Block, const backend::Noise&) override {}
+  void do_normal(Block, const RandomKey&) override {}
   void do_mean_square(Block, double, Block, Block, Block) override {}
   void do_rate_multiply(Block, const backend::Rate&, Block) override {}
   void do_rate_step(Block, Block, const backend::Rate&, Block) override {}
@@ -56,7 +56,7 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
   void do_scale_by(Block, Block) override {}
   void do_adam_step(const AdamBlocks&, const backend::AdamRule&) override {}
   void do_upload(Block, const double*, std::size_t) override {}
-  void do_sample(Block, Block, Block, Block, const backend::Noise*) override {}
+  void do_sample(Block, Block, Block, Block, const RandomKey*) override {}
   void do_sample_pullback(Block, Block, double, Block, Block, Block) override {}
   void do_sample_direction(Block, Block, Block, Block, Block) override {}
   void do_kl(const KlTerms&, Block, Block, Block, Block, Block) override {}

@@ -1,7 +1,9 @@
 // The network under Gaussian weights by all three estimators, on every backend: values against the
 // formulas of docs/mathematics.md written out once more, derivatives against central differences,
 // noise against random.h, and means over many draws against a closed form.
+#include <optional>
 #include "backend/row_noise.h"
+
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -87,6 +89,14 @@ class GaussianRunner {
     });
     return result;
   }
+  /// Noise of all tasks for the passes that follow: of the weights [tasks, D], and by rows of every
+  /// layer [tasks, rows, in or out]; empty where a layer has none.
+  struct Given {
+    Numbers weights;
+    std::vector<Numbers> in, out;
+  };
+  void give(Given given) { given_ = std::move(given); }
+
   Numbers value(const GaussianPass& what, const Point& at,
                 NormStatistics statistics = NormStatistics::batch, Numbers* outputs = nullptr) {
     Numbers result;
@@ -110,6 +120,21 @@ class GaussianRunner {
     wave_.exponential(blocks_[1], blocks_[1]);
     pass.mu = blocks_[0];
     pass.sigma = blocks_[1];
+    if (!given_) return pass;
+    const auto put = [&](Block& to, const Numbers& from) {
+      if (from.empty()) return;
+      if (!to) to = wave_.block(from.size() / static_cast<std::size_t>(problem_.tasks));
+      runner_.put(to, from);
+    };
+    if (!given_weights_) given_weights_ = wave_.weights();
+    put(given_weights_, given_->weights);
+    given_layers_.resize(given_->in.size());
+    for (std::size_t l = 0; l < given_layers_.size(); ++l) {
+      put(given_layers_[l].in, given_->in[l]);
+      put(given_layers_[l].out, given_->out[l]);
+    }
+    pass.noise.weights = given_weights_;
+    pass.noise.layers = given_layers_;
     return pass;
   }
   void take_pair(int first, Numbers& to) {
@@ -128,6 +153,9 @@ class GaussianRunner {
   backend::Wave& wave_;
   Block blocks_[8], loss_, memory_;
   bool memory_made_ = false;
+  std::optional<Given> given_;
+  Block given_weights_;
+  std::vector<GaussianNoise::Layer> given_layers_;
 };
 
 // ---- the formulas, once more ----
@@ -493,17 +521,11 @@ TEST_P(EstimatorTest, ExplicitNoiseIsTakenRowByRow) {
                 }
               }
             }
-            std::vector<GaussianNoise::Layer> layers;
-            for (std::size_t l = 0; l < layout.layers.size(); ++l) {
-              layers.push_back(
-                  {in[l].data(), out[l].data(), in[l].size() / tasks, out[l].size() / tasks});
-            }
-            pass.noise.weights = weights.data();
-            pass.noise.weights_stride = problem.width();
-            pass.noise.layers = layers;
+            GaussianRunner other(*backend_, problem);
+            other.give({weights, in, out});
             pass.noise.support_first = support_first;
             Numbers given;
-            runner.value(pass, at, NormStatistics::batch, &given);
+            other.value(pass, at, NormStatistics::batch, &given);
             EXPECT_EQ(given, drawn);
           }
         }

@@ -80,12 +80,11 @@ TEST(Philox, ABackendDrawsTheSameBeyondTheCountersBits) {
         make_problem(network, backend::LossKind::mse, 1, 3, {.least = 1, .support = 1, .query = 1});
     wave->load(p.batch(*backend), 0, 1, 9);
     const backend::Block block = wave->block(40);
-    backend::Noise noise;
-    noise.key = {11, Purpose::noise_latent, 3, 0, 65536 + 2, 3 * 65536 + 1};
-    wave->normal(block, noise);
+    const RandomKey of_wave{11, Purpose::noise_latent, 3, 0, 65536 + 2, 3 * 65536 + 1};
+    wave->normal(block, of_wave);
     Numbers got(40);
     wave->download(block, got);
-    RandomKey key = noise.key;
+    RandomKey key = of_wave;
     key.task = 9;
     for (std::size_t e = 0; e < got.size(); ++e) EXPECT_EQ(got[e], normal_element(key, e)) << e;
   }
@@ -208,19 +207,18 @@ TEST_P(NoiseTest, EveryBackendDrawsTheSameBits) {
     const backend::Block phi = wave.weights(), eps = wave.weights(), mu = wave.weights(),
                          sigma = wave.weights();
     const std::uint32_t offset = 0x80000000u;  // the global index has all 32 bits
-    backend::Noise noise;
-    noise.key = {0x123456789abcdefull, Purpose::noise_outer, 1234567, 0, 4321, 65535};
+    const RandomKey of_wave{0x123456789abcdefull, Purpose::noise_outer, 1234567, 0, 4321, 65535};
     for (int first = 0; first < problem.tasks; first += wave.capacity()) {
       const int count = std::min(wave.capacity(), problem.tasks - first);
       wave.load(problem.batch(*backend), first, count, offset + static_cast<std::uint32_t>(first));
       wave.fill(mu, 0.0);
       wave.fill(sigma, 1.0);
-      wave.sample(phi, eps, mu, sigma, &noise);
+      wave.sample(phi, eps, mu, sigma, &of_wave);
       Numbers got(static_cast<std::size_t>(count) * width), drawn(got.size());
       wave.download(phi, got);
       wave.download(eps, drawn);
       for (std::size_t i = 0; i < got.size(); ++i) {
-        RandomKey key = noise.key;
+        RandomKey key = of_wave;
         key.task =
             offset + static_cast<std::uint32_t>(first) + static_cast<std::uint32_t>(i / width);
         ASSERT_EQ(drawn[i], normal_element(key, i % width)) << "element " << i;

@@ -211,12 +211,11 @@ void CpuWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
     }
   }
 }
-void CpuWave::do_normal(Block dst, const Noise& noise) {
-  if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
+void CpuWave::do_normal(Block dst, const RandomKey& key) {
   const std::size_t width = storage(dst).width;
   AlignedFloats values((width + 63) / 64 * 64);
   for (int task = 0; task < count_; ++task) {
-    kernels_.noise_single(noise_key(noise.key, global_first_ + static_cast<std::uint32_t>(task)),
+    kernels_.noise_single(noise_key(key, global_first_ + static_cast<std::uint32_t>(task)),
                           values.data(), width);
     write(dst, task, values.data());
   }
@@ -336,10 +335,8 @@ void CpuWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   }
 }
 
-void CpuWave::do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
-  if (noise != nullptr && noise->host == nullptr)
-    return draw_weights(phi, eps, mu, sigma, noise->key);
-  if (noise != nullptr) upload(eps, noise->host, noise->stride);
+void CpuWave::do_sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key) {
+  if (key != nullptr) return draw_weights(phi, eps, mu, sigma, *key);
   kernels_.reparameterise(at(phi), at(mu), at(sigma), at(eps), block_vectors(phi));
 }
 void CpuWave::do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps, Block sigma) {

@@ -193,10 +193,9 @@ void HeadWave::put_targets(Set set, Block dst) {
   }
 }
 
-void HeadWave::do_normal(Block dst, const Noise& noise) {
-  if (noise.host != nullptr) return upload(dst, noise.host, noise.stride);
+void HeadWave::do_normal(Block dst, const RandomKey& key) {
   for (int t = 0; t < count_; ++t) {
-    kernels_.noise_single(noise_key(noise.key, global_first_ + static_cast<std::uint32_t>(t)),
+    kernels_.noise_single(noise_key(key, global_first_ + static_cast<std::uint32_t>(t)),
                           task_vector(dst, t), storage(dst).width);
   }
 }

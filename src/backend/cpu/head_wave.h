@@ -42,7 +42,7 @@ class HeadWave final : public CpuWave {
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;
   void put_targets(Set set, Block dst) override;
-  void do_normal(Block dst, const Noise& noise) override;
+  void do_normal(Block dst, const RandomKey& key) override;
 
   void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
   void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;

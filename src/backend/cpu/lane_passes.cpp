@@ -80,12 +80,12 @@ const float* LaneWave::draw_shift(const GaussianPass& pass, Block v_mu, Block v_
   float* const shift = at(to);
   bool sampled = false;
   if (!pass.kept || !pass.drawn) {
-    if (pass.noise.weights == nullptr) {
+    if (!pass.noise.weights) {
       kernels_.noise_lanes(noise_key(pass.noise.key, global_first_), nullptr, shift, phi_.data(),
                            at(pass.mu), at(pass.sigma), width);
       sampled = true;
     } else {
-      upload(to, pass.noise.weights, pass.noise.weights_stride);
+      copy(to, pass.noise.weights);
       kernels_.multiply(shift, at(pass.sigma), width);
     }
   }

@@ -47,10 +47,11 @@ LaneSplit::LaneSplit(const Kernels& kernels, const Network& network, int most_ro
 
 // ---- noise ----
 
-void LaneSplit::take_noise(Estimator estimator, const GaussianNoise& noise,
-                           std::uint32_t first_task, const Rows& rows) {
+void LaneSplit::take_noise(Estimator estimator, const GaussianNoise& noise, const CpuWave& wave,
+                           const Rows& rows) {
   estimator_ = estimator;
-  if (!noise.layers.empty()) return upload(noise, rows);
+  if (!noise.layers.empty()) return place_given(noise, wave, rows);
+  const std::uint32_t first_task = wave.global_first();
   const std::size_t width = layouts_[static_cast<std::size_t>(estimator)].width;
   const auto draw = [&](bool query) {
     AlignedFloats& to = drawn_[query ? 1 : 0];
@@ -112,30 +113,32 @@ void LaneSplit::place(const Rows& rows, const float* support, const float* query
   }
 }
 
-void LaneSplit::upload(const GaussianNoise& noise, const Rows& rows) {
+/// The tasks' own rows of noise that is given, to every layer's [feature][row][W].
+void LaneSplit::place_given(const GaussianNoise& noise, const CpuWave& wave, const Rows& rows) {
   const RowNoiseLayout& layout = layouts_[static_cast<std::size_t>(estimator_)];
   const auto lanes = static_cast<std::size_t>(lanes_);
   const auto n = static_cast<std::size_t>(rows.rows);
+  std::vector<float> from;
   for (std::size_t lane = 0; lane < lanes; ++lane) {
     const int support = rows.support_n[lane], query = rows.query_n[lane];
     const int own = rows.set == Set::support ? support
                     : rows.set == Set::query ? query
                                              : support + query;
     const int skip = rows.set == Set::query && noise.support_first ? support : 0;
-    const auto copy = [&](const double* from, std::size_t stride, std::size_t width, float* to) {
+    const auto copy = [&](Block given, std::size_t width, float* to) {
       if (width == 0) return;
-      from += rows.task[lane] * stride + static_cast<std::size_t>(skip) * width;
-      for (std::size_t r = 0; r < static_cast<std::size_t>(own); ++r) {
-        for (std::size_t w = 0; w < width; ++w) {
-          to[(w * n + r) * lanes + lane] = static_cast<float>(from[r * width + w]);
-        }
+      from.resize(wave.width(given));
+      wave.read(given, static_cast<int>(lane), from.data());
+      const float* row = from.data() + static_cast<std::size_t>(skip) * width;
+      for (std::size_t r = 0; r < static_cast<std::size_t>(own); ++r, row += width) {
+        for (std::size_t w = 0; w < width; ++w) to[(w * n + r) * lanes + lane] = row[w];
       }
     };
     for (Step& step : steps_) {
       const RowNoiseLayout::Part& part = layout.layers[step.layer];
       const GaussianNoise::Layer& layer = noise.layers[step.layer];
-      copy(layer.in, layer.in_stride, part.in_width, step.noise_in.data());
-      copy(layer.out, layer.out_stride, part.out_width, step.noise_out.data());
+      copy(layer.in, part.in_width, step.noise_in.data());
+      copy(layer.out, part.out_width, step.noise_out.data());
     }
   }
 }

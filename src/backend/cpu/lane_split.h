@@ -29,7 +29,6 @@ class LaneSplit {
     // the tasks' own numbers of rows, and the largest
     std::array<int, max_lanes> support_n = {}, query_n = {};
     int support = 0, query = 0;
-    std::array<std::size_t, max_lanes> task = {};  ///< index within the batch, for explicit noise
   };
   struct Weights {
     const float* mean = nullptr;
@@ -40,9 +39,8 @@ class LaneSplit {
     float* spread = nullptr;
   };
 
-  /// Draws or takes the rows' noise for the passes that follow; `first_task` is the key's task of
-  /// lane 0.
-  void take_noise(Estimator estimator, const GaussianNoise& noise, std::uint32_t first_task,
+  /// Draws the rows' noise for the passes that follow, or takes it from the wave's blocks.
+  void take_noise(Estimator estimator, const GaussianNoise& noise, const CpuWave& wave,
                   const Rows& rows);
   /// Outputs [outputs][rows][W]; tangents of them (output_dot) with `dot`.
   const float* forward(const Rows& rows, const Weights& w, const Weights* dot);
@@ -72,7 +70,7 @@ class LaneSplit {
                        const float* x, const float* x2, float* to, bool bias,
                        bool accumulate) const;
   void place(const Rows& rows, const float* support, const float* query);
-  void upload(const GaussianNoise& noise, const Rows& rows);
+  void place_given(const GaussianNoise& noise, const CpuWave& wave, const Rows& rows);
 
   const Kernels& kernels_;
   int lanes_;

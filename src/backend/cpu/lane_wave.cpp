@@ -322,10 +322,7 @@ LaneSplit::Rows LaneWave::split_rows(const SplitPass& pass) {
   r.query = shape_.query;
   std::copy(support_n_.begin(), support_n_.end(), r.support_n.begin());
   std::copy(query_n_.begin(), query_n_.end(), r.query_n.begin());
-  for (int lane = 0; lane < lanes_; ++lane) {
-    r.task[static_cast<std::size_t>(lane)] = task_of(lane);
-  }
-  split_->take_noise(pass.estimator, *pass.noise, global_first_, r);
+  split_->take_noise(pass.estimator, *pass.noise, *this, r);
   return r;
 }
 

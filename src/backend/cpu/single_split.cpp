@@ -62,7 +62,7 @@ SingleWave::Spread SingleWave::take_noise(const SplitPass& pass, Set set, Block 
   const int n = task_rows(set, 0);
   // one number a channel and row, or one an element
   const auto place = [&](const Geometry& g, bool elements, std::size_t offset, std::size_t width,
-                         const double* host, std::size_t stride, float* to) {
+                         Block given, float* to) {
     if (width == 0) return;
     for (int r = 0; r < n; ++r) {
       const auto number = [&](int e) {
@@ -70,8 +70,7 @@ SingleWave::Spread SingleWave::take_noise(const SplitPass& pass, Set set, Block 
         if (drawn != nullptr) {
           return drawn[static_cast<std::size_t>(r) * layout.width + offset + at];
         }
-        return static_cast<float>(host[static_cast<std::size_t>(batch_first_) * stride +
-                                       static_cast<std::size_t>(skip + r) * width + at]);
+        return this->at(given)[static_cast<std::size_t>(skip + r) * width + at];
       };
       for (int y = 0; y < g.height; ++y) {
         for (int x = 0; x < g.width; ++x) {
@@ -88,11 +87,11 @@ SingleWave::Spread SingleWave::take_noise(const SplitPass& pass, Set set, Block 
     if (!step.product) continue;
     while (layout.layers[i].out_width == 0) ++i;
     const RowNoiseLayout::Part& part = layout.layers[i];
-    const GaussianNoise::Layer host = drawn != nullptr ? GaussianNoise::Layer{} : noise.layers[i];
+    const GaussianNoise::Layer given = drawn != nullptr ? GaussianNoise::Layer{} : noise.layers[i];
     place(groups_[static_cast<std::size_t>(step.group_in)].geometry, false, part.in, part.in_width,
-          host.in, host.in_stride, step.split.noise_in.data());
+          given.in, step.split.noise_in.data());
     place(groups_[static_cast<std::size_t>(step.group_out)].geometry, local, part.out,
-          part.out_width, host.out, host.out_stride, step.split.noise_out.data());
+          part.out_width, given.out, step.split.noise_out.data());
     ++i;
   }
   return {local, at(pass.spread), at(u_spread), at(gradient)};

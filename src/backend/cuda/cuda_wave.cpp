@@ -317,9 +317,8 @@ void CudaWave<T>::do_exponential(Block dst, Block src) {
 }
 
 template <class T>
-void CudaWave<T>::do_normal(Block dst, const backend::Noise& noise) {
-  if (noise.host) return upload(dst, noise.host, noise.stride);
-  RandomKey key = noise.key;
+void CudaWave<T>::do_normal(Block dst, const RandomKey& of_wave) {
+  RandomKey key = of_wave;
   key.task = global_first_;
   draw_normal(at(dst), key, extent(dst), stream_.get());
 }
@@ -399,16 +398,14 @@ void CudaWave<T>::do_rate_step(Block dst, Block src, const backend::Rate& rate, 
 // ---- Gaussian over weights ----
 
 template <class T>
-void CudaWave<T>::do_sample(Block phi, Block eps, Block mu, Block sigma,
-                            const backend::Noise* noise) {
+void CudaWave<T>::do_sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* of_wave) {
   const std::size_t n = width(mu);
-  if (noise && !noise->host) {
-    RandomKey key = noise->key;
+  if (of_wave) {
+    RandomKey key = *of_wave;
     key.task = global_first_;
     draw_sample<T>(at(phi, n), at(eps, n), data(mu), at(sigma, n), key, extent(mu), stream_.get());
     return;
   }
-  if (noise) upload(eps, noise->host, noise->stride);
   cuda::sample<T>(at(phi, n), at(eps, n), data(mu), at(sigma, n), elements(mu), stream_.get());
 }
 
@@ -728,31 +725,17 @@ bool CudaWave<T>::run(const backend::Descent& descent) {
 
 template <class T>
 PerceptronNoise<T> CudaWave<T>::perceptron_noise(const backend::GaussianDescent::Draws& draws,
-                                                 int steps, DeviceMemory<T>& memory) {
+                                                 int steps) const {
   PerceptronNoise<T> noise;
   noise.key = draws.key;
   noise.key.task = global_first_;
-  if (!draws.host) return noise;
-  const std::size_t n = network_->size(), samples = count_of(draws.samples);
+  if (!draws.given) return noise;
+  const std::size_t n = network_->size(), of_step = count_of(draws.samples) * n;
+  check_width(draws.given, count_of(steps) * of_step);
+  noise.given = data(draws.given);
   noise.sample_stride = n;
-  noise.task_stride = samples * n;
-  noise.step_stride = count_of(count_) * noise.task_stride;
-  std::vector<T> all;
-  all.reserve(count_of(steps) * noise.step_stride);
-  for (std::size_t k = 0; k < count_of(steps); ++k) {
-    for (std::size_t t = 0; t < count_of(count_); ++t) {
-      for (std::size_t s = 0; s < samples; ++s) {
-        const double* from = draws.host + k * draws.step_stride +
-                             (rows_.batch_first() + t) * draws.task_stride +
-                             s * draws.sample_stride;
-        std::transform(from, from + n, std::back_inserter(all),
-                       [](double x) { return static_cast<T>(x); });
-      }
-    }
-  }
-  memory.reserve(all.size());
-  stream_.to_device(memory.data(), all.data(), all.size());
-  noise.given = memory.data();
+  noise.step_stride = of_step;
+  noise.task_stride = width(draws.given);
   return noise;
 }
 
@@ -766,7 +749,7 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   d.steps = descent.steps;
   d.inner = perceptron_rows(descent.set, descent.scale);
   d.samples = descent.draws.samples;
-  d.noise = perceptron_noise(descent.draws, descent.steps, given_inner_);
+  d.noise = perceptron_noise(descent.draws, descent.steps);
   d.kl = task_scale(descent.kl);
   d.second_order = descent.second_order;
   d.prior_path = descent.differentiate_prior;
@@ -774,7 +757,7 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   d.two_sets = descent.and_support;
   d.second = perceptron_rows(Set::support, descent.outer_scale);
   d.outer_samples = descent.outer_draws.samples;
-  d.outer_noise = perceptron_noise(descent.outer_draws, 1, given_outer_);
+  d.outer_noise = perceptron_noise(descent.outer_draws, 1);
   d.outer_kl = task_scale(descent.outer_kl);
   d.end_mu = at(descent.end_mu, n);
   d.end_s = at(descent.end_s, n);
@@ -817,8 +800,14 @@ typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Blo
   split_layers().take_noise(
       pass.estimator, *pass.noise,
       {set, rows_.extent(rows), rows_.counts(Set::support), rows_.support_counts(),
-       rows_.query_counts(), global_first_, rows_.batch_first()},
-      static_cast<bool>(u_mean), stream_);
+       rows_.query_counts(), global_first_},
+      static_cast<bool>(u_mean),
+      [this](Block given) {
+        std::vector<double> values(elements(given));
+        download(given, values);
+        return values;
+      },
+      stream_);
   Run run{&rows, rows.x.data(), weights_in(pass.mean), wanted(u_mean, n)};
   run.spread = {at(pass.spread, n), wanted(u_spread, n)};
   return run;

@@ -119,7 +119,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   void do_multiply_add(Block y, double a, Block x1, Block x2) override;
   void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
   void do_exponential(Block dst, Block src) override;
-  void do_normal(Block dst, const backend::Noise& noise) override;
+  void do_normal(Block dst, const RandomKey& key) override;
   void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void do_rate_multiply(Block dst, const backend::Rate& rate, Block x) override;
   void do_rate_step(Block dst, Block src, const backend::Rate& rate, Block grad) override;
@@ -129,7 +129,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   void do_adam_step(const AdamBlocks& blocks, const backend::AdamRule& rule) override;
   void do_upload(Block dst, const double* host, std::size_t stride) override;
 
-  void do_sample(Block phi, Block eps, Block mu, Block sigma, const backend::Noise* noise) override;
+  void do_sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key) override;
   void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
                           Block sigma) override;
   void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
@@ -220,9 +220,8 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Rates of a descent; false where there are more than a kernel takes.
   template <class To>
   bool take_rates(std::span<const backend::Rate> rates, To& to) const;
-  /// A case's own noise goes to `memory`.
-  PerceptronNoise<T> perceptron_noise(const backend::GaussianDescent::Draws& draws, int steps,
-                                      DeviceMemory<T>& memory);
+  PerceptronNoise<T> perceptron_noise(const backend::GaussianDescent::Draws& draws,
+                                      int steps) const;
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
   /// Outputs of the set's rows, which `run` has been through, and their loss.
   void put_value(const Run& run, const backend::Scale& scale, Block loss, Block outputs);
@@ -258,7 +257,6 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   PerceptronPath<T> perceptron_;
-  DeviceMemory<T> given_inner_, given_outer_;  ///< noise of a case
   bool tangents_ = false;
   std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
   mutable std::vector<T> staging_;         ///< of uploads and downloads

@@ -63,12 +63,13 @@ void SplitLayers<T>::reserve(Estimator estimator, bool tangents) {
 
 template <class T>
 void SplitLayers<T>::take_noise(Estimator estimator, const backend::GaussianNoise& noise,
-                                const Rows& rows, bool tangents, const Stream& stream) {
+                                const Rows& rows, bool tangents, const Read& read,
+                                const Stream& stream) {
   estimator_ = estimator;
   reserve(estimator, tangents);
   noise_ = {};
   noise_.width = layouts_[static_cast<std::size_t>(estimator)].width;
-  if (!noise.layers.empty()) return upload(noise, rows, stream);
+  if (!noise.layers.empty()) return take_given(noise, rows, read, stream);
   noise_.key = backend::row_key(noise.key, rows.set == Set::query);
   noise_.key.task = rows.global_first;
   if (rows.set == Set::all) {
@@ -79,33 +80,31 @@ void SplitLayers<T>::take_noise(Estimator estimator, const backend::GaussianNois
 
 /// Into rows as a drawn one's lie in its stream, the tasks' own one after another.
 template <class T>
-void SplitLayers<T>::upload(const backend::GaussianNoise& noise, const Rows& rows,
-                            const Stream& stream) {
+void SplitLayers<T>::take_given(const backend::GaussianNoise& noise, const Rows& rows,
+                                const Read& read, const Stream& stream) {
   const backend::RowNoiseLayout& layout = layouts_[static_cast<std::size_t>(estimator_)];
   const std::size_t tasks = count_of(rows.extent.tasks), of_task = count_of(rows.extent.rows);
   staging_.assign(tasks * of_task * layout.width, T(0));
-  for (std::size_t t = 0; t < tasks; ++t) {
-    const std::size_t support = rows.set == Set::query ? 0 : count_of(rows.support_n[t]);
-    const std::size_t query = rows.set == Set::support ? 0 : count_of(rows.query_n[t]);
-    const std::size_t skip =
-        rows.set == Set::query && noise.support_first ? count_of(rows.support_n[t]) : 0;
-    const auto put = [&](const double* from, std::size_t stride, std::size_t width,
-                         std::size_t offset) {
-      if (width == 0) return;
-      from += (rows.batch_first + t) * stride + skip * width;
+  const auto put = [&](backend::Block given, std::size_t width, std::size_t offset) {
+    if (width == 0) return;
+    const std::vector<double> values = read(given);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const std::size_t support = rows.set == Set::query ? 0 : count_of(rows.support_n[t]);
+      const std::size_t query = rows.set == Set::support ? 0 : count_of(rows.query_n[t]);
+      const std::size_t skip =
+          rows.set == Set::query && noise.support_first ? count_of(rows.support_n[t]) : 0;
+      const double* from = values.data() + t * (values.size() / tasks) + skip * width;
       for (std::size_t row = 0; row < support + query; ++row, from += width) {
         std::transform(from, from + width,
                        staging_.begin() +
                            static_cast<std::ptrdiff_t>((t * of_task + row) * layout.width + offset),
                        [](double x) { return static_cast<T>(x); });
       }
-    };
-    for (std::size_t i = 0; i < layout.layers.size(); ++i) {
-      const backend::RowNoiseLayout::Part& part = layout.layers[i];
-      const backend::GaussianNoise::Layer& layer = noise.layers[i];
-      put(layer.in, layer.in_stride, part.in_width, part.in);
-      put(layer.out, layer.out_stride, part.out_width, part.out);
     }
+  };
+  for (std::size_t i = 0; i < layout.layers.size(); ++i) {
+    put(noise.layers[i].in, layout.layers[i].in_width, layout.layers[i].in);
+    put(noise.layers[i].out, layout.layers[i].out_width, layout.layers[i].out);
   }
   given_.reserve(staging_.size());
   stream.to_device(given_.data(), staging_.data(), staging_.size());

@@ -3,6 +3,7 @@
 // operations, whatever kernels they launch; kernels/row_noise.h says what goes in and out of it.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -28,13 +29,15 @@ class SplitLayers {
     const std::int32_t* support = nullptr;             ///< [tasks], device memory: own support rows
     std::span<const std::int32_t> support_n, query_n;  ///< [tasks]: own rows of both
     std::uint32_t global_first = 0;                    ///< the key's task of task 0
-    std::size_t batch_first = 0;                       ///< index within the batch of task 0
   };
   /// Room for what passes of an estimator compute, with tangents or without.
   void reserve(backend::Estimator estimator, bool tangents);
-  /// The noise of the passes that follow, and room for them.
+  /// A wave's block on the host, [tasks, width].
+  using Read = std::function<std::vector<double>(backend::Block)>;
+  /// The noise of the passes that follow, and room for them. Noise that is given goes through the
+  /// host: recorded cases have it, and their time does not matter.
   void take_noise(backend::Estimator estimator, const backend::GaussianNoise& noise,
-                  const Rows& rows, bool tangents, const Stream& stream);
+                  const Rows& rows, bool tangents, const Read& read, const Stream& stream);
 
   static bool splits(const Layer& layer) {
     return layer.type == LayerType::conv || layer.type == LayerType::linear;
@@ -66,7 +69,8 @@ class SplitLayers {
   /// The call of the product with the spread; its input goes to inputs_.
   LayerCall<T> enter(std::size_t layer, const LayerCall<T>& at_mean, const Tensors<const T>& spread,
                      bool tangents);
-  void upload(const backend::GaussianNoise& noise, const Rows& rows, const Stream& stream);
+  void take_given(const backend::GaussianNoise& noise, const Rows& rows, const Read& read,
+                  const Stream& stream);
 
   const Network& network_;
   std::size_t largest_;  ///< tasks times rows

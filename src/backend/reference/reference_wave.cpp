@@ -114,9 +114,8 @@ void ReferenceWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   for (std::size_t i = 0; i < left.size(); ++i) to[i % to.size()] += a * left[i] * right[i];
 }
 
-void ReferenceWave::do_normal(Block dst, const Noise& noise) {
-  if (noise.host) return upload(dst, noise.host, noise.stride);
-  RandomKey key = noise.key;
+void ReferenceWave::do_normal(Block dst, const RandomKey& of_wave) {
+  RandomKey key = of_wave;
   key.task = global_first_;
   Values& to = at(dst);
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = normal_element(key, i);
@@ -191,15 +190,14 @@ void ReferenceWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule)
 
 // ---- Gaussian over weights ----
 
-void ReferenceWave::do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) {
+void ReferenceWave::do_sample(Block phi, Block eps, Block mu, Block sigma,
+                              const RandomKey* of_wave) {
   const Values& m = at(mu);
   const Values& sd = at(sigma, m.size());
   Values& e = at(eps, m.size());
   Values& p = at(phi, m.size());
-  if (noise && noise->host) {
-    std::copy_n(noise->host + first_ * noise->stride, e.size(), e.begin());
-  } else if (noise) {
-    RandomKey key = noise->key;
+  if (of_wave) {
+    RandomKey key = *of_wave;
     key.task = global_first_;
     for (std::size_t i = 0; i < e.size(); ++i) e[i] = normal_element(key, i);
   }
@@ -364,15 +362,14 @@ std::vector<reference::LayerNoise> ReferenceWave::row_noise(const SplitPass& pas
   std::vector<reference::LayerNoise> layers(layout.layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const auto spread = [&](const FeatureShape& shape, std::size_t width, std::size_t offset,
-                            const double* host, std::size_t stride, std::vector<double>& to) {
+                            Block given, std::vector<double>& to) {
       if (width == 0) return;
       const std::size_t elements = reference::features(shape);
       to.resize(rows * elements);
       for (std::size_t row = 0; row < rows; ++row) {
         for (std::size_t w = 0; w < width; ++w) {
-          const double value = noise.layers.empty()
-                                   ? number(row, offset + w)
-                                   : host[first_ * stride + (skipped + row) * width + w];
+          const double value = noise.layers.empty() ? number(row, offset + w)
+                                                    : at(given)[(skipped + row) * width + w];
           const auto first =
               to.begin() + static_cast<std::ptrdiff_t>(row * elements + w * (elements / width));
           std::fill_n(first, elements / width, value);
@@ -380,11 +377,11 @@ std::vector<reference::LayerNoise> ReferenceWave::row_noise(const SplitPass& pas
       }
     };
     const RowNoiseLayout::Part& part = layout.layers[i];
-    const GaussianNoise::Layer host =
+    const GaussianNoise::Layer given =
         noise.layers.empty() ? GaussianNoise::Layer{} : noise.layers[i];
     const Layer& layer = network_->layers()[i];
-    spread(layer.in, part.in_width, part.in, host.in, host.in_stride, layers[i].in);
-    spread(layer.out, part.out_width, part.out, host.out, host.out_stride, layers[i].out);
+    spread(layer.in, part.in_width, part.in, given.in, layers[i].in);
+    spread(layer.out, part.out_width, part.out, given.out, layers[i].out);
   }
   return layers;
 }

@@ -51,7 +51,7 @@ class ReferenceWave final : public HostWave<double> {
   void do_multiply_add(Block y, double a, Block x1, Block x2) override;
   void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
   void do_exponential(Block dst, Block src) override;
-  void do_normal(Block dst, const Noise& noise) override;
+  void do_normal(Block dst, const RandomKey& key) override;
   void do_mean_square(Block value, double weight, Block a, Block b, Block g_b) override;
   void do_rate_multiply(Block dst, const Rate& rate, Block x) override;
   void do_rate_step(Block dst, Block src, const Rate& rate, Block grad) override;
@@ -71,7 +71,7 @@ class ReferenceWave final : public HostWave<double> {
     std::copy_n(host + first_ * stride, d.size(), d.begin());
   }
 
-  void do_sample(Block phi, Block eps, Block mu, Block sigma, const Noise* noise) override;
+  void do_sample(Block phi, Block eps, Block mu, Block sigma, const RandomKey* key) override;
   void do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
                           Block sigma) override;
   void do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) override;
