@@ -1,29 +1,35 @@
-// Small perceptrons: a task's inner loop, the outer loss and the adjoint of all that in one launch
-// (perceptron.h).
+// Small perceptrons: a task's inner loop, the outer loss and the adjoint of all
+// that in one launch (perceptron.h).
 //
-// Mathematics   gradient and its derivative along a direction: perceptron_task.h
+// Mathematics   gradient and its derivative along a direction:
+// perceptron_task.h
 //               inner step w <- w - rate dL/dw
-//               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first, steps K - 1 down to 0:
+//               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first,
+//               steps K - 1 down to 0:
 //                          the derivative of the gradient along rate v;
 //                          dL/drate_k = -v dL/dw_k
 //               Of a step its iterate w_k and its layers' outputs are kept.
-// Layout        One block works on one task at a time, and takes another when it is done
-//               (persistent). In its shared memory: w, v (and u, where rates differ by weight), and
-//               features. Iterates 1 .. K - 1 and outputs of K steps go to global memory, for
-//               every block (not task), which is about what the second cache holds.
-// Who does what A task has one warp, more where a layer has more tiles (perceptron_task.h).
-// Outputs       end, gradient (unless accumulated) and rate gradients overwritten; loss
-//               accumulated. A task that leaves the finite range has numbers there that are not
-//               finite; the reduction masks it.
-// Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
-// 10 + 10 rows, float:
-//               operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them, 1.59 M
-//               memory         gradient and last iterate, 14 KB, once each; rows 160 B
-//               second cache   iterates: 62 KB; outputs: 34 KB; the start, which all tasks share:
+// Layout        One block works on one task at a time, and takes another when
+// it is done
+//               (persistent). In its shared memory: w, v (and u, where rates
+//               differ by weight), and features. Iterates 1 .. K - 1 and
+//               outputs of K steps go to global memory, for every block (not
+//               task), which is about what the second cache holds.
+// Who does what A task has one warp, more where a layer has more tiles
+// (perceptron_task.h). Outputs       end, gradient (unless accumulated) and
+// rate gradients overwritten; loss
+//               accumulated. A task that leaves the finite range has numbers
+//               there that are not finite; the reduction masks it.
+// Bytes, and operations (multiply-adds count two), per task, sinusoid
+// 1-40-40-1, D = 1761, K = 5, 10 + 10 rows, float:
+//               operations     a gradient 0.100 M, an adjoint step 0.198 M: 6
+//               and 5 of them, 1.59 M memory         gradient and last iterate,
+//               14 KB, once each; rows 160 B second cache   iterates: 62 KB;
+//               outputs: 34 KB; the start, which all tasks share:
 //                              14 KB
-//               shared memory  the block has 26 KB: 8 tasks on a multiprocessor of 228 KB
-//               Floor 42 M tasks/s at 67 TFLOP/s; expected 10.6 to 12.4 M (docs/kernels.md says
-//               why).
+//               shared memory  the block has 26 KB: 8 tasks on a multiprocessor
+//               of 228 KB Floor 42 M tasks/s at 67 TFLOP/s; expected 10.6
+//               to 12.4 M (docs/kernels.md says why).
 #include "kernels/perceptron.h"
 
 #include <algorithm>
@@ -36,158 +42,254 @@ namespace {
 
 using namespace perceptron;
 
+/// One pass of a task: an inner step, the outer gradient, or the adjoint of a
+/// step.
+template <class T>
+struct Pass {
+  int k;             ///< the inner step
+  bool down, outer;  ///< neither: the adjoint
+  RateArgument<T> rate;
+};
+
+/// A block with its memory.
+template <class T>
+struct Block {
+  const Perceptron& network;
+  const PerceptronDescent<T>& descent;
+  bool vectors;  ///< u is a vector of its own
+  Task<T> task;
+
+  __device__ Block(const Perceptron& n, const PerceptronDescent<T>& d)
+      : network(n),
+        descent(d),
+        vectors(d.direction != nullptr),
+        task{n, {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)}, {}} {
+    for (int i = 0; i < d.rate_count; ++i) vectors |= d.rates[i].vector != nullptr;
+  }
+
+  // ---- what is asked for ----
+
+  /// A Hessian-vector product alone: an adjoint step.
+  __device__ bool product() const { return descent.direction != nullptr; }
+  __device__ bool wanted() const { return descent.gradient != nullptr; }
+  __device__ bool back() const {
+    return wanted() && (descent.second_order || descent.rate_gradient_count > 0);
+  }
+  __device__ int steps() const { return product() ? 1 : descent.steps; }
+
+  // ---- memory ----
+
+  __device__ __forceinline__ void lay_out_memory() {
+    const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
+    DynamicShared shared;
+    const auto take = [&](int count) {
+      return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
+    };
+    Memory<T>& memory = task.memory;
+    memory.w = take(stored + overrun);
+    memory.v = take(stored + overrun);
+    memory.feature = take(network.features + overrun);
+    memory.tangent = take(tangents + overrun);
+    memory.row_loss = take((network.rows + 3) / 4 * 4);
+    memory.u = vectors ? take(stored + overrun) : memory.v;
+    // words between rows of weights or features go along with copies and loads
+    // of pairs
+    clear(memory.w, stored + overrun);
+    clear(memory.v, stored + overrun);
+    clear(memory.feature, network.features + overrun);
+    clear(memory.tangent, tangents + overrun);
+    clear(memory.row_loss, network.rows);
+    if (vectors) clear(memory.u, stored + overrun);
+  }
+  __device__ void clear(T* at, int count) const {
+    for (int i = task.team.thread; i < count; i += task.team.threads) at[i] = T(0);
+  }
+  /// The block's scratch: iterates, then what gradients keep.
+  __device__ T* scratch() const {
+    const auto of_block =
+        static_cast<std::size_t>((steps() - 1) * network.stored_weights + steps() * network.kept);
+    return descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
+  }
+  /// 0 < k < steps
+  __device__ T* iterate(int k) const { return scratch() + (k - 1) * network.stored_weights; }
+  __device__ T* kept(int k) const {
+    return scratch() + (steps() - 1) * network.stored_weights + k * network.kept;
+  }
+  /// Of a task's vectors of weights in the flat order.
+  __device__ std::size_t first(int t) const {
+    return static_cast<std::size_t>(t) * static_cast<std::size_t>(network.weights);
+  }
+
+  // ---- what a pass begins with ----
+
+  __device__ __forceinline__ void load_start(int t) {
+    const T* start = descent.start.data + static_cast<std::size_t>(t) * descent.start.stride;
+    each_weight(task.team, network, start, [&](int at, int, T w) { task.memory.w[at] = w; });
+  }
+
+  __device__ __forceinline__ void begin_task(int t) {
+    load_start(t);
+    for (int slot = 0; wanted() && slot < descent.rate_gradient_count; ++slot) {
+      for (int i = task.team.thread; i < network.weights; i += task.team.threads) {
+        descent.rate_gradients[slot][first(t) + static_cast<std::size_t>(i)] = T(0);
+      }
+    }
+    task.load_rows(descent.inner, t);
+  }
+
+  __device__ __forceinline__ void begin_step(const Pass<T>& pass) {
+    const int k = pass.k;
+    if (back() && k > 0) copy_quads(task.team, iterate(k), task.memory.w, network.stored_weights);
+    if (pass.rate.vector && (k == 0 || descent.rate_count > 1)) {
+      each_weight(task.team, network, pass.rate.vector,
+                  [&](int at, int, T r) { task.memory.u[at] = r; });
+    }
+  }
+
+  __device__ __forceinline__ void begin_outer(int t) {
+    task.load_rows(descent.outer, t);
+    clear(task.memory.row_loss, network.rows);
+  }
+
+  /// w_k, the activations there, and the direction u = rate v (or the one that
+  /// is given).
+  __device__ __forceinline__ void begin_adjoint(const Pass<T>& pass, int t) {
+    const int stored = network.stored_weights;
+    Memory<T>& memory = task.memory;
+    if (product()) {
+      const T* direction = descent.direction + first(t);
+      each_weight(task.team, network, direction, [&](int at, int, T d) {
+        memory.u[at] = d;
+        memory.v[at] = T(0);
+      });
+      return;
+    }
+    if (pass.k + 1 == steps()) task.load_rows(descent.inner, t);
+    if (pass.k > 0) {
+      copy_quads(task.team, memory.w, iterate(pass.k), stored);
+    } else {
+      load_start(t);
+    }
+    if (descent.second_order) {
+      copy_quads(task.team, memory.feature + network.kept_at, kept(pass.k), network.kept);
+    }
+    if (pass.rate.vector) {
+      each_weight(task.team, network, pass.rate.vector,
+                  [&](int at, int, T r) { memory.u[at] = r * memory.v[at]; });
+    } else if (vectors) {
+      copy_quads(task.team, memory.u, memory.v, stored);
+    }
+  }
+  /// Where the rates' gradient of the adjoint of step k goes; null where none
+  /// is asked for.
+  __device__ T* rate_gradient(int k, int t) const {
+    const int slot = lesser(k, descent.rate_gradient_count - 1);
+    return slot >= 0 ? descent.rate_gradients[slot] + first(t) : nullptr;
+  }
+
+  // ---- passes of the network ----
+
+  __device__ __forceinline__ void take_gradient(const Pass<T>& pass, int t, T* by_rate) {
+    const PerceptronRows<T>& set = pass.outer ? descent.outer : descent.inner;
+    const auto use = [&](const PerceptronLayer& layer, bool) {
+      if (pass.outer) {
+        task.template weight_gradient<Use::keep, values>(layer, task.memory.v, T(0), nullptr);
+      } else if (!pass.down) {
+        task.template weight_gradient<Use::rate, values>(layer, task.memory.v, T(0), by_rate);
+      } else if (pass.rate.vector) {
+        task.template weight_gradient<Use::descend_each, values>(layer, task.memory.w, T(0),
+                                                                 nullptr);
+      } else {
+        task.template weight_gradient<Use::descend, values>(layer, task.memory.w, pass.rate.value,
+                                                            nullptr);
+      }
+    };
+    task.gradient(set, t, scale_of(set.scale, t), use,
+                  pass.down && back() && descent.second_order ? kept(pass.k) : nullptr);
+  }
+
+  /// v <- v - H (rate v), and the rates' gradient.
+  __device__ __forceinline__ void step_back(const Pass<T>& pass, int t, T* by_rate) {
+    const T factor = pass.rate.vector ? T(1) : pass.rate.value;
+    const PerceptronRows<T>& set = descent.inner;
+    const auto use = [&](const PerceptronLayer& layer, bool first_layer) {
+      if (by_rate) {
+        task.template weight_gradient<Use::rate, values>(layer, task.memory.v, T(0), by_rate);
+      }
+      if (first_layer) {
+        task.template weight_gradient<Use::adjoint, first_dot>(layer, task.memory.v, factor,
+                                                               nullptr);
+      } else {
+        task.template weight_gradient<Use::adjoint, both_dots>(layer, task.memory.v, factor,
+                                                               nullptr);
+      }
+    };
+    task.derivative(set, t, scale_of(set.scale, t), use, !product(), by_rate == nullptr);
+  }
+
+  // ---- what leaves the block ----
+
+  __device__ __forceinline__ void put_outer(int t) {
+    if (task.team.thread == 0 && descent.loss) {
+      T sum = 0;
+      for (int r = 0; r < task.rows; ++r) sum += task.memory.row_loss[r];
+      descent.loss[t] += scale_of(descent.outer.scale, t) * sum;
+    }
+    if (!descent.end) return;
+    T* end = descent.end + first(t);
+    each_weight(task.team, network, [&](int at, int i) { end[i] = task.memory.w[at]; });
+  }
+
+  __device__ __forceinline__ void put_task(int t) {
+    T* to = (wanted() ? descent.gradient : descent.end) + first(t);
+    const T* from = wanted() ? task.memory.v : task.memory.w;
+    const bool add = wanted() && descent.accumulate;
+    each_weight(task.team, network, add ? to : nullptr,
+                [&](int at, int i, T before) { to[i] = before + from[at]; });
+  }
+
+  __device__ __forceinline__ void run(int t, int number) {
+    const bool down = number < steps();
+    const int k = down ? number : 2 * steps() - number;
+    const Pass<T> pass{k, down, number == steps(),
+                       descent.rates[lesser(k, descent.rate_count - 1)]};
+    T* by_rate = nullptr;
+    if (pass.down) {
+      begin_step(pass);
+    } else if (pass.outer) {
+      begin_outer(t);
+    } else {
+      begin_adjoint(pass, t);
+      by_rate = rate_gradient(k, t);
+    }
+    __syncthreads();
+    if (pass.down || pass.outer || !descent.second_order) {
+      take_gradient(pass, t, by_rate);
+    } else {
+      step_back(pass, t, by_rate);
+    }
+    if (pass.outer) {
+      put_outer(t);
+      __syncthreads();
+    }
+  }
+};
+
 template <class T>
 __global__ void __launch_bounds__(most_threads, 1)
     perceptron_kernel(const __grid_constant__ Perceptron network,
                       const __grid_constant__ PerceptronDescent<T> descent, int tasks) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  const Team team{thread, threads};
-  const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
-  const bool product = descent.direction != nullptr;
-  bool vectors = product;
-  for (int i = 0; i < descent.rate_count; ++i) vectors |= descent.rates[i].vector != nullptr;
-
-  DynamicShared shared;
-  const auto take = [&](int count) {
-    return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
-  };
-  Task<T> task{network, team, {}};
-  Memory<T>& memory = task.memory;
-  memory.w = take(stored + overrun);
-  memory.v = take(stored + overrun);
-  memory.feature = take(network.features + overrun);
-  memory.tangent = take(tangents + overrun);
-  memory.row_loss = take((network.rows + 3) / 4 * 4);
-  memory.u = vectors ? take(stored + overrun) : memory.v;
-  // words between rows of weights or features go along with copies and loads of pairs
-  const auto clear = [&](T* at, int count) {
-    for (int i = thread; i < count; i += threads) at[i] = T(0);
-  };
-  clear(memory.w, stored + overrun);
-  clear(memory.v, stored + overrun);
-  clear(memory.feature, network.features + overrun);
-  clear(memory.tangent, tangents + overrun);
-  clear(memory.row_loss, network.rows);
-  if (vectors) clear(memory.u, stored + overrun);
+  Block<T> block(network, descent);
+  block.lay_out_memory();
   __syncthreads();
-
-  const auto weights = static_cast<std::size_t>(network.weights);
-  const bool wanted = descent.gradient != nullptr;
-  const bool back = wanted && (descent.second_order || descent.rate_gradient_count > 0);
-  // a product is an adjoint step alone
-  const int steps = product ? 1 : descent.steps,
-            passes = steps + (wanted ? 1 : 0) + (back ? steps : 0);
-  T* scratch = nullptr;  // the block's: iterates, then what gradients keep
-  if (back && !product && steps > 0) {
-    const auto of_block = static_cast<std::size_t>((steps - 1) * stored + steps * network.kept);
-    scratch = descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
-  }
-  const auto iterate = [&](int k) { return scratch + (k - 1) * stored; };  // 0 < k < steps
-  const auto kept = [&](int k) { return scratch + (steps - 1) * stored + k * network.kept; };
-
+  const int steps = block.steps();
+  const int passes = steps + (block.wanted() ? 1 : 0) + (block.back() ? steps : 0);
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
-    const std::size_t first = static_cast<std::size_t>(t) * weights;
-    const T* start = descent.start.data + static_cast<std::size_t>(t) * descent.start.stride;
-    each_weight(team, network, start, [&](int at, int, T w) { memory.w[at] = w; });
-    for (int slot = 0; wanted && slot < descent.rate_gradient_count; ++slot) {
-      for (int i = thread; i < network.weights; i += threads) {
-        descent.rate_gradients[slot][first + static_cast<std::size_t>(i)] = T(0);
-      }
-    }
-    task.load_rows(descent.inner, t);
+    block.begin_task(t);
     __syncthreads();
 #pragma unroll 1
-    for (int pass = product ? steps + 1 : 0; pass < passes; ++pass) {
-      const bool down = pass < steps, outer = pass == steps;
-      const int k = down ? pass : 2 * steps - pass;
-      const RateArgument<T> rate = descent.rates[lesser(k, descent.rate_count - 1)];
-      T* rate_gradient = nullptr;
-      if (down) {
-        if (back && k > 0) copy_quads(team, iterate(k), memory.w, stored);
-        if (rate.vector && (k == 0 || descent.rate_count > 1)) {
-          each_weight(team, network, rate.vector, [&](int at, int, T r) { memory.u[at] = r; });
-        }
-      } else if (outer) {
-        task.load_rows(descent.outer, t);
-        for (int r = thread; r < network.rows; r += threads) memory.row_loss[r] = T(0);
-      } else {
-        if (pass == steps + 1 && !product) task.load_rows(descent.inner, t);
-        if (k > 0) {
-          copy_quads(team, memory.w, iterate(k), stored);
-        } else if (!product) {
-          each_weight(team, network, start, [&](int at, int, T w) { memory.w[at] = w; });
-        }
-        if (!product && descent.second_order) {
-          copy_quads(team, memory.feature + network.kept_at, kept(k), network.kept);
-        }
-        if (product) {
-          const T* direction = descent.direction + first;
-          each_weight(team, network, direction, [&](int at, int, T d) {
-            memory.u[at] = d;
-            memory.v[at] = T(0);
-          });
-        } else if (rate.vector) {
-          each_weight(team, network, rate.vector,
-                      [&](int at, int, T r) { memory.u[at] = r * memory.v[at]; });
-        } else if (vectors) {
-          copy_quads(team, memory.u, memory.v, stored);
-        }
-        const int slot = lesser(k, descent.rate_gradient_count - 1);
-        if (slot >= 0) rate_gradient = descent.rate_gradients[slot] + first;
-      }
-      __syncthreads();
-      if (down || outer || !descent.second_order) {
-        const PerceptronRows<T>& set = outer ? descent.outer : descent.inner;
-        const auto use = [&](const PerceptronLayer& layer, bool) {
-          if (outer) {
-            task.template weight_gradient<Use::keep, values>(layer, memory.v, T(0), nullptr);
-          } else if (!down) {
-            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0), rate_gradient);
-          } else if (rate.vector) {
-            task.template weight_gradient<Use::descend_each, values>(layer, memory.w, T(0),
-                                                                     nullptr);
-          } else {
-            task.template weight_gradient<Use::descend, values>(layer, memory.w, rate.value,
-                                                                nullptr);
-          }
-        };
-        task.gradient(set, t, scale_of(set.scale, t), use,
-                      down && back && descent.second_order ? kept(k) : nullptr);
-      } else {
-        const T factor = rate.vector ? T(1) : rate.value;
-        const PerceptronRows<T>& set = descent.inner;
-        const auto use = [&](const PerceptronLayer& layer, bool first_layer) {
-          if (rate_gradient) {
-            task.template weight_gradient<Use::rate, values>(layer, memory.v, T(0), rate_gradient);
-          }
-          if (first_layer) {
-            task.template weight_gradient<Use::adjoint, first_dot>(layer, memory.v, factor,
-                                                                   nullptr);
-          } else {
-            task.template weight_gradient<Use::adjoint, both_dots>(layer, memory.v, factor,
-                                                                   nullptr);
-          }
-        };
-        task.derivative(set, t, scale_of(set.scale, t), use, !product, rate_gradient == nullptr);
-      }
-      if (outer) {
-        if (thread == 0 && descent.loss) {
-          T sum = 0;
-          for (int r = 0; r < task.rows; ++r) sum += memory.row_loss[r];
-          descent.loss[t] += scale_of(descent.outer.scale, t) * sum;
-        }
-        if (descent.end) {
-          T* end = descent.end + first;
-          each_weight(team, network, [&](int at, int i) { end[i] = memory.w[at]; });
-        }
-        __syncthreads();
-      }
-    }
-    T* to = (wanted ? descent.gradient : descent.end) + first;
-    const T* from = wanted ? memory.v : memory.w;
-    const bool add = wanted && descent.accumulate;
-    each_weight(team, network, add ? to : nullptr,
-                [&](int at, int i, T before) { to[i] = before + from[at]; });
+    for (int pass = block.product() ? steps + 1 : 0; pass < passes; ++pass) block.run(t, pass);
+    block.put_task(t);
     __syncthreads();
   }
 }
@@ -196,16 +298,17 @@ int quads(int n) {
   return (n + 3) / 4 * 4;
 }
 
-/// Rows of weights lie 4 times an odd number apart: eight rows' pairs fall into different banks of
-/// shared memory, and so do neighbours of rows two apart. Narrow ones are read otherwise.
+/// Rows of weights lie 4 times an odd number apart: eight rows' pairs fall into
+/// different banks of shared memory, and so do neighbours of rows two apart.
+/// Narrow ones are read otherwise.
 int stride_of(int inputs) {
   if (inputs < 4) return inputs;
   const int fours = (inputs + 3) / 4;
   return 4 * (fours % 2 == 1 ? fours : fours + 1);
 }
 
-/// Instructions, about: whether a thread an element is the shorter way for a product of so many
-/// rows, columns and depth.
+/// Instructions, about: whether a thread an element is the shorter way for a
+/// product of so many rows, columns and depth.
 bool is_narrow(int rows, int columns, int depth, int tile_height, int tile_width, int per_depth,
                int per_tile) {
   const auto tiles = [](int size, int tile) { return (size + tile - 1) / tile; };
@@ -281,9 +384,9 @@ void lay_out(Perceptron& n, int rows) {
     at += quads(layer.outputs);
   }
   n.stored_weights = at;
-  // One buffer a layer's outputs and one more: the gradient by a layer's outputs takes the place of
-  // the next layer's outputs, which nobody reads any more by then; the last hidden layer's the
-  // spare one's, which is the first.
+  // One buffer a layer's outputs and one more: the gradient by a layer's
+  // outputs takes the place of the next layer's outputs, which nobody reads any
+  // more by then; the last hidden layer's the spare one's, which is the first.
   at = 0;
   PerceptronLayer& last = n.layer[n.layers - 1];
   const auto buffer = [&](int& where, int features) {
@@ -317,7 +420,8 @@ bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device) {
   }
   const int resident =
       std::min(32, static_cast<int>(device.shared_total / (plan.shared_bytes + of_a_block)));
-  // As many warps as have a tile each, but no more than keep a multiprocessor busy.
+  // As many warps as have a tile each, but no more than keep a multiprocessor
+  // busy.
   const Perceptron& n = plan.network;
   int tiles = 1;
   for (int l = 0; l < n.layers; ++l) {

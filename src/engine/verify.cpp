@@ -347,6 +347,130 @@ std::vector<VerifyKey> compare(const Arrays& got, const fs::path& file) {
   return keys;
 }
 
+bool is_head(const Config& config) {
+  return config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt;
+}
+
+/// Numbers of samples and of outputs, which a case says by the shapes of its arrays alone.
+void take_sizes(const Inputs& inputs, const Network& network, const CaseNoise& inner,
+                const CaseNoise& outer, Config& config) {
+  if (config.algorithm == AlgorithmKind::hvi) {
+    const Sizes& shape = inputs.at("noise_inner").shape;
+    if (shape.size() != 3 || shape[1] < 1) {
+      inputs.fail_shape("noise_inner", shape, "(tasks, samples, weights)");
+    }
+    config.hvi.samples = static_cast<int>(shape[1]);
+  }
+  if (config.algorithm == AlgorithmKind::abml) {
+    if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
+    config.abml.samples_outer = outer.samples();
+  }
+  if (is_head(config)) {
+    const int outputs = case_outputs(inputs, config, network);
+    (config.algorithm == AlgorithmKind::alpaca ? config.alpaca.outputs : config.dkt.outputs) =
+        outputs;
+  }
+}
+
+/// ABML's noise, by reference from `inner` and `outer`.
+void read_noise(const Config& config, const TaskBatch& batch, CaseNoise& inner, CaseNoise& outer,
+                StepContext& context) {
+  const auto tasks = static_cast<std::size_t>(batch.tasks());
+  const auto steps = static_cast<std::size_t>(config.inner.steps);
+  const auto support = static_cast<std::size_t>(batch.shape().support);
+  const auto query = static_cast<std::size_t>(batch.shape().query);
+  if (steps > 0) {
+    inner.read({steps, tasks, static_cast<std::size_t>(config.abml.samples_inner)},
+               config.abml.inner_data == InnerData::all ? support + query : support);
+  }
+  outer.read({tasks, static_cast<std::size_t>(config.abml.samples_outer)},
+             config.abml.support_in_outer ? support + query : query);
+  context.noise_inner = inner.weights();
+  context.noise_outer = outer.weights();
+  context.layers_inner = inner.layers();
+  context.layers_outer = outer.layers();
+  context.batch_tasks = batch.tasks();
+}
+
+/// LEO's noise, which must stay as long as the context.
+struct LeoNoise {
+  std::vector<double> latent, decoder;
+
+  void read(const Inputs& inputs, const Config& config, const TaskBatch& batch, std::size_t weights,
+            StepContext& context) {
+    const bool head = is_classification(config);
+    const auto count = [](int n) { return static_cast<std::size_t>(n); };
+    const std::size_t tasks = count(batch.tasks());
+    const std::size_t groups = head ? count(config.leo.ways) : 1;
+    const std::size_t latents = head && config.leo.latents == Latents::per_example
+                                    ? count(batch.shape().support) / groups
+                                    : 1;
+    latent = inputs.numbers("noise_encoder", {tasks, groups, latents, count(config.leo.latent)});
+    decoder = inputs.numbers("noise_decoder", {tasks, count(config.leo.latent_steps) + 1, groups,
+                                               latents, weights / groups});
+    context.noise_latent = latent.data();
+    context.noise_decoder = decoder.data();
+    context.batch_tasks = batch.tasks();
+  }
+};
+
+/// What the tasks of a step give. They are disjoint, so that workers write without a lock.
+struct TaskValues {
+  std::size_t tasks, samples, rows, outputs;
+  std::vector<double> loss = std::vector<double>(tasks);  ///< [T]
+  std::vector<double> output =
+      std::vector<double>(tasks * samples * rows * outputs);  ///< [T, S, ...]
+  std::vector<double> variance = {};  ///< [T, rows, outputs] of heads for values, or none
+
+  void take(TaskProgram& program, int first_task) {
+    const auto first = static_cast<std::size_t>(first_task);
+    backend::Wave& wave = program.wave();
+    const auto count = static_cast<std::size_t>(wave.count());
+    wave.download(program.loss(), std::span(loss).subspan(first, count));
+    const std::size_t size = rows * outputs;
+    if (size == 0) return;
+    std::vector<double> buffer(count * size);
+    program.outputs_after_gradient([&](int sample, backend::Block block) {
+      wave.download(block, buffer);
+      for (std::size_t t = 0; t < count; ++t) {
+        const auto to = ((first + t) * samples + static_cast<std::size_t>(sample)) * size;
+        std::ranges::copy(std::span(buffer).subspan(t * size, size),
+                          output.begin() + static_cast<std::ptrdiff_t>(to));
+      }
+    });
+    if (variance.empty()) return;
+    wave.download(program.predictive_variance(),
+                  std::span(variance).subspan(first * size, count * size));
+  }
+};
+
+void put(Arrays& to, const std::string& key, std::span<const double> values, Sizes shape) {
+  to.insert_or_assign(key, io::NpyArray::from(values, std::move(shape)));
+}
+
+void put_values(const TaskValues& values, bool sampled, Arrays& to) {
+  put(to, "task_loss", values.loss, {values.tasks});
+  if (values.rows == 0) return;
+  put(to, "query_output", values.output,
+      sampled ? Sizes{values.tasks, values.samples, values.rows, values.outputs}
+              : Sizes{values.tasks, values.rows, values.outputs});
+  if (values.variance.empty()) return;
+  put(to, "query_variance", values.variance, {values.tasks, values.rows, values.outputs});
+}
+
+void put_gradients(const Algorithm& algorithm, std::span<const backend::Shared> gradients,
+                   Arrays& to) {
+  const std::vector<ParameterGroup>& groups = algorithm.groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    std::vector<double> flat(groups[g].size);
+    gradients[g]->download(flat);
+    for (const ParameterTensor& tensor : groups[g].tensors) {
+      put(to, "grad." + full_name(groups[g], tensor),
+          std::span<const double>(flat).subspan(tensor.offset, tensor.size), tensor_shape(tensor));
+    }
+  }
+}
+
 }  // namespace
 
 bool VerifyResult::within() const {
@@ -361,23 +485,7 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   const Network network = config.make_network();
   CaseNoise inner(inputs, network, config.abml.estimator, "inner");
   CaseNoise outer(inputs, network, config.abml.estimator, "outer");
-  const bool remembers = config.algorithm == AlgorithmKind::hvi;
-  if (remembers) {
-    const Sizes& shape = inputs.at("noise_inner").shape;
-    if (shape.size() != 3 || shape[1] < 1) {
-      inputs.fail_shape("noise_inner", shape, "(tasks, samples, weights)");
-    }
-    config.hvi.samples = static_cast<int>(shape[1]);
-  }
-  if (sampled) {
-    if (config.inner.steps > 0) config.abml.samples_inner = inner.samples();
-    config.abml.samples_outer = outer.samples();
-  }
-  if (config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt) {
-    const int outputs = case_outputs(inputs, config, network);
-    (config.algorithm == AlgorithmKind::alpaca ? config.alpaca.outputs : config.dkt.outputs) =
-        outputs;
-  }
+  take_sizes(inputs, network, inner, outer, config);
   Assembly assembly = assemble(config, device, threads, precision);
   backend::Backend& backend = *assembly.backend;
   if (precision && *precision != backend.precision()) {
@@ -389,110 +497,40 @@ VerifyResult verify_case(const fs::path& folder, const std::string& device,
   const auto tasks = static_cast<std::size_t>(batch.tasks());
 
   StepContext context;
-  const auto samples = static_cast<std::size_t>(assembly.algorithm->samples());
-  if (sampled) {
-    const auto steps = static_cast<std::size_t>(config.inner.steps);
-    const auto support = static_cast<std::size_t>(batch.shape().support);
-    const auto query = static_cast<std::size_t>(batch.shape().query);
-    if (steps > 0) {
-      inner.read({steps, tasks, static_cast<std::size_t>(config.abml.samples_inner)},
-                 config.abml.inner_data == InnerData::all ? support + query : support);
-    }
-    outer.read({tasks, samples}, config.abml.support_in_outer ? support + query : query);
-    context.noise_inner = inner.weights();
-    context.noise_outer = outer.weights();
-    context.layers_inner = inner.layers();
-    context.layers_outer = outer.layers();
-    context.batch_tasks = batch.tasks();
-  }
-
-  std::vector<double> noise_latent, noise_decoder;
+  if (sampled) read_noise(config, batch, inner, outer, context);
+  LeoNoise leo;
   if (config.algorithm == AlgorithmKind::leo && !config.leo.deterministic) {
-    const bool head = is_classification(config);
-    const auto count = [](int n) { return static_cast<std::size_t>(n); };
-    const std::size_t groups = head ? count(config.leo.ways) : 1;
-    const std::size_t latents = head && config.leo.latents == Latents::per_example
-                                    ? count(batch.shape().support) / groups
-                                    : 1;
-    noise_latent =
-        inputs.numbers("noise_encoder", {tasks, groups, latents, count(config.leo.latent)});
-    noise_decoder =
-        inputs.numbers("noise_decoder", {tasks, count(config.leo.latent_steps) + 1, groups, latents,
-                                         assembly.network->size() / groups});
-    context.noise_latent = noise_latent.data();
-    context.noise_decoder = noise_decoder.data();
-    context.batch_tasks = batch.tasks();
+    leo.read(inputs, config, batch, assembly.network->size(), context);
   }
-
   std::optional<CaseMemory> memory;
-  if (remembers) {
+  if (config.algorithm == AlgorithmKind::hvi) {
     assembly.algorithm->begin_training(tasks, 0.0);
     memory.emplace(inputs, *assembly.algorithm, config.hvi.samples, tasks, network.size());
     memory->fill(context);
   }
 
-  const auto rows = static_cast<std::size_t>(batch.shape().query);
-  const std::size_t output = rows * static_cast<std::size_t>(batch.shape().outputs);
-  std::vector<double> task_loss(tasks), query_output(tasks * samples * output), query_variance;
-  if (config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt) {
-    query_variance.resize(tasks * output);
-  }
+  TaskValues values{tasks, static_cast<std::size_t>(assembly.algorithm->samples()),
+                    static_cast<std::size_t>(batch.shape().query),
+                    static_cast<std::size_t>(batch.shape().outputs)};
+  if (is_head(config)) values.variance.resize(tasks * values.rows * values.outputs);
   Scheduler scheduler(backend, *assembly.algorithm, batch.shape());
-  // Tasks are disjoint, so the workers write without a lock.
-  const auto visit = [&](TaskProgram& program, int first_task) {
-    const auto first = static_cast<std::size_t>(first_task);
-    backend::Wave& wave = program.wave();
-    const auto count = static_cast<std::size_t>(wave.count());
-    wave.download(program.loss(), std::span(task_loss).subspan(first, count));
-    if (memory) memory->take_gradients(program, first);
-    if (rows == 0) return;
-    std::vector<double> buffer(count * output);
-    program.outputs_after_gradient([&](int sample, backend::Block outputs) {
-      wave.download(outputs, buffer);
-      for (std::size_t t = 0; t < count; ++t) {
-        const auto to = ((first + t) * samples + static_cast<std::size_t>(sample)) * output;
-        std::ranges::copy(std::span(buffer).subspan(t * output, output),
-                          query_output.begin() + static_cast<std::ptrdiff_t>(to));
-      }
-    });
-    if (!query_variance.empty()) {
-      wave.download(program.predictive_variance(),
-                    std::span(query_variance).subspan(first * output, count * output));
-    }
+  const auto visit = [&](TaskProgram& program, int first) {
+    values.take(program, first);
+    if (memory) memory->take_gradients(program, static_cast<std::size_t>(first));
   };
   const StepResult step = scheduler.step(assembly.parameters, batch, context, visit);
 
   VerifyResult result;
   result.device = device_text(backend);
   result.tolerance = backend.precision() == backend::Precision::f64 ? 1e-9 : 1e-4;
-  const auto put = [&](const std::string& key, std::span<const double> values, Sizes shape) {
-    result.values.insert_or_assign(key, io::NpyArray::from(values, std::move(shape)));
-  };
-  put("loss", std::span(&step.loss, 1), {});
-  put("task_loss", task_loss, {tasks});
-  if (rows > 0) {
-    const auto outputs = static_cast<std::size_t>(batch.shape().outputs);
-    put("query_output", query_output,
-        sampled ? Sizes{tasks, samples, rows, outputs} : Sizes{tasks, rows, outputs});
-  }
-  if (!query_variance.empty()) {
-    put("query_variance", query_variance,
-        {tasks, rows, static_cast<std::size_t>(batch.shape().outputs)});
-  }
+  put(result.values, "loss", std::span(&step.loss, 1), {});
+  put_values(values, sampled, result.values);
   if (memory) {
-    for (const auto& [name, values] : memory->gradients()) {
-      put("grad." + name, values, {tasks, network.size()});
+    for (const auto& [name, gradient] : memory->gradients()) {
+      put(result.values, "grad." + name, gradient, {tasks, network.size()});
     }
   }
-  const std::vector<ParameterGroup>& groups = assembly.algorithm->groups();
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    std::vector<double> flat(groups[g].size);
-    scheduler.gradients()[g]->download(flat);
-    for (const ParameterTensor& tensor : groups[g].tensors) {
-      put("grad." + full_name(groups[g], tensor),
-          std::span<const double>(flat).subspan(tensor.offset, tensor.size), tensor_shape(tensor));
-    }
-  }
+  put_gradients(*assembly.algorithm, scheduler.gradients(), result.values);
   std::error_code ignored;
   const fs::path expected = folder / "expected.npz";
   if (fs::exists(expected, ignored)) result.keys = compare(result.values, expected);
