@@ -69,6 +69,17 @@ class Graph:
     def transposed(self, value: str) -> str:
         return self.op("Transpose", value, perm=[1, 0])
 
+    # Products with a transposed operand are no Transpose before a MatMul: some versions of
+    # onnxruntime (1.23 for one) fuse the two into an operation that they do not have in double.
+
+    def times_transposed(self, a: str, b: str) -> str:
+        """a b^T of [n, d] and [m, d]."""
+        return self.op("Einsum", a, b, equation="nd,md->nm")
+
+    def transposed_times(self, a: str, b: str) -> str:
+        """a^T b of [n, d] and [n, m]."""
+        return self.op("Einsum", a, b, equation="nd,nm->dm")
+
     def sum(self, value: str, axes: Sequence[int], keepdims: int = 1) -> str:
         return self.op("ReduceSum", value, self.constant(axes, np.int64), keepdims=keepdims)
 
@@ -218,9 +229,8 @@ def _linear_posterior(
     """f(x) = x w, w ~ N(0, I), from targets r of noise variance `noise`: the mean, and the variance
     of f where it is asked for, else ""."""
     if inputs <= _MOST_PRIMAL:
-        across = g.transposed(x_s)
-        a = _diagonal(g, g.op("MatMul", across, x_s), noise)
-        right = g.op("MatMul", across, r)
+        a = _diagonal(g, g.transposed_times(x_s, x_s), noise)
+        right = g.transposed_times(x_s, r)
         if not variance:
             return g.op("MatMul", x_q, _solved(g, a, right)), ""
         both = _solved(g, a, g.op("Concat", right, g.transposed(x_q), axis=1))
@@ -231,8 +241,8 @@ def _linear_posterior(
         solved = g.op("Slice", both, cut, last, axis)
         v = g.op("Mul", _row_sums(g, x_q, g.transposed(solved)), noise)
         return g.op("MatMul", x_q, w), v
-    k_qs = g.op("MatMul", x_q, g.transposed(x_s))
-    k_ss = g.op("MatMul", x_s, g.transposed(x_s))
+    k_qs = g.times_transposed(x_q, x_s)
+    k_ss = g.times_transposed(x_s, x_s)
     mean, explained = _kernel_posterior(g, k_ss, k_qs, noise, r)
     return mean, g.op("Sub", _row_sums(g, x_q, x_q), explained)
 
@@ -260,9 +270,9 @@ def _distances(g: Graph, a: str, b: str, weight: str | None = None) -> str:
 
 def _cosines(g: Graph, a: str, b: str) -> str:
     lengths = [g.op("ReduceL2", v, axes=[1]) for v in (a, b)]
-    product = g.op("MatMul", lengths[0], g.transposed(lengths[1]))
+    product = g.op("Mul", lengths[0], g.transposed(lengths[1]))
     product = g.op("Add", product, g.constant(_COSINE_EPSILON, np.float64))
-    return g.op("Div", g.op("MatMul", a, g.transposed(b)), product)
+    return g.op("Div", g.times_transposed(a, b), product)
 
 
 class _Head:
@@ -289,7 +299,7 @@ class _Head:
     def _sums(self, z_s: str, y: str) -> tuple[str, str]:
         """Support rows per class [classes, 1], and the sums of their features [classes, d]."""
         counts = self.g.transposed(self.g.sum(y, [0]))
-        return counts, self.g.op("MatMul", self.g.transposed(y), z_s)
+        return counts, self.g.transposed_times(y, z_s)
 
     def protonet(self, z_s: str, z_q: str, y: str) -> tuple[str, str]:
         counts, sums = self._sums(z_s, y)
@@ -346,7 +356,7 @@ class _Head:
 
         def matrix(a: str, b: str) -> str:
             if kernel == "linear":
-                return g.op("Mul", g.op("MatMul", a, g.transposed(b)), amplitude)
+                return g.op("Mul", g.times_transposed(a, b), amplitude)
             if kernel == "cosine":
                 return g.op("Mul", _cosines(g, a, b), amplitude)
             scale = -0.5 * np.exp(-2 * self.value("log_length")).item()
