@@ -41,6 +41,35 @@ class CpuWave : public HostWave<float> {
   CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
           const WaveShape& shape);
 
+  int rows(Set set) const override { return shape_.rows(set); }
+  std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
+  std::unique_ptr<LinearAlgebra> linear_algebra() override;
+
+  // ---- what generators see of a wave: vectors of one task as they are in flat order ----
+  virtual void read(Block src, int task, float* to) const = 0;
+  virtual void write(Block dst, int task, const float* from) = 0;
+  /// A block that is one run a task; null for others.
+  float* task_run(Block block, int task);
+  /// Row of the support set, and its target.
+  virtual void read_support(int task, int row, float* x, float* target) const = 0;
+  int support_rows(int task) const { return task_rows(Set::support, task); }
+  const Kernels& kernels() const { return kernels_; }
+  bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
+  int largest_support() const { return shape_.support; }
+
+  // ---- what the linear algebra sees of a wave ----
+  /// Number of runs that a block consists of.
+  int run_count() const { return static_cast<int>(runs()); }
+  /// Number of tasks whose elements lie side by side in a run.
+  int run_tasks() const { return static_cast<int>(tasks_at_once()); }
+  float* run_data(Block block, int run) { return at(block, static_cast<std::size_t>(run)); }
+  /// Sizes of the tasks of a run.
+  DenseCounts run_counts(int run) const;
+  /// The targets of a set (one-hot labels, or real numbers) into dst [rows(set), targets()]; zero
+  /// in rows beyond the task's own.
+  virtual void put_targets(Set set, Block dst) = 0;
+
+ protected:
   void do_upload(Block dst, const double* source, std::size_t stride) override;
   void do_download(Block src, std::span<double> values) const override;
   void do_fill(Block dst, double value) override;
@@ -67,36 +96,7 @@ class CpuWave : public HostWave<float> {
              Block gp_s) override;
   void do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s, Block rp_mu,
                  Block rp_s) override;
-  int rows(Set set) const override { return shape_.rows(set); }
-  std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
-  std::unique_ptr<LinearAlgebra> linear_algebra() override;
 
-  // ---- what generators see of a wave: vectors of one task as they are in flat order ----
-  virtual void read(Block src, int task, float* to) const = 0;
-  virtual void write(Block dst, int task, const float* from) = 0;
-  /// A block that is one run a task; null for others.
-  float* task_run(Block block, int task);
-  /// Row of the support set, and its target.
-  virtual void read_support(int task, int row, float* x, float* target) const = 0;
-  int support_rows(int task) const { return task_rows(Set::support, task); }
-  std::size_t width(Block block) const { return storage(block).width; }
-  const Kernels& kernels() const { return kernels_; }
-  bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
-  int largest_support() const { return shape_.support; }
-
-  // ---- what the linear algebra sees of a wave ----
-  /// Number of runs that a block consists of.
-  int run_count() const { return static_cast<int>(runs()); }
-  /// Number of tasks whose elements lie side by side in a run.
-  int run_tasks() const { return static_cast<int>(tasks_at_once()); }
-  float* run_data(Block block, int run) { return at(block, static_cast<std::size_t>(run)); }
-  /// Sizes of the tasks of a run.
-  DenseCounts run_counts(int run) const;
-  /// The targets of a set (one-hot labels, or real numbers) into dst [rows(set), targets()]; zero
-  /// in rows beyond the task's own.
-  virtual void put_targets(Set set, Block dst) = 0;
-
- protected:
   enum class Layout {
     elements,  ///< element by element, each of all tasks
     weights,   ///< as the network has its weights

@@ -28,26 +28,26 @@ class FeatureWave final : public CpuWave {
   static bool serves(const Network& network, const WaveShape& shape);
 
   int capacity() const override { return kernels_.lanes; }
-  Block make_block(std::size_t width) override;
-  Block make_weights() override { return store(0, network_->size(), true); }
 
-  void do_fill(Block dst, double value) override;
-  void do_broadcast(Block dst, const SharedVector& src) override;
   void read(Block src, int task, float* to) const override;
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;
   void put_targets(Set set, Block dst) override;
 
+  void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
+                 char* diverged) override;
+
+ protected:
+  Block make_block(std::size_t width) override;
+  Block make_weights() override { return store(0, network_->size(), true); }
+  void do_fill(Block dst, double value) override;
+  void do_broadcast(Block dst, const SharedVector& src) override;
   void do_value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
   void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
   /// A head beside the network has the loss: these throw std::logic_error.
   void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
   void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                          Block grad) override;
-  void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
-                 char* diverged) override;
-
- protected:
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   std::size_t runs() const override {
     return in_lanes_ ? 1 : static_cast<std::size_t>(kernels_.lanes);

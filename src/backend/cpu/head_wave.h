@@ -29,26 +29,15 @@ class HeadWave final : public CpuWave {
   static bool serves(const Network& network, const Loss& loss, const WaveShape& shape);
 
   int capacity() const override { return tasks; }
-  Block make_block(std::size_t width) override;
-  Block make_weights() override;
   /// A block that stands for `gradient` (one a wave): it takes fill with zero, multiply_fold,
   /// downloads and the reduction.
   Block shared_gradient(std::size_t width, SharedGradient& gradient);
 
-  void do_fill(Block dst, double value) override;
-  void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
-  void do_broadcast(Block dst, const SharedVector& src) override;
   void read(Block src, int task, float* to) const override;
   void write(Block dst, int task, const float* from) override;
   void read_support(int task, int row, float* x, float* target) const override;
   void put_targets(Set set, Block dst) override;
-  void do_normal(Block dst, const RandomKey& key) override;
 
-  void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
-  void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
-  void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
-                         Block grad) override;
-  void do_value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
   void sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
                  char* diverged) override;
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
@@ -78,6 +67,17 @@ class HeadWave final : public CpuWave {
   std::uint64_t loads() const { return loads_; }
 
  protected:
+  Block make_block(std::size_t width) override;
+  Block make_weights() override;
+  void do_fill(Block dst, double value) override;
+  void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
+  void do_broadcast(Block dst, const SharedVector& src) override;
+  void do_normal(Block dst, const RandomKey& key) override;
+  void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
+  void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
+  void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
+                         Block grad) override;
+  void do_value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
   std::size_t runs() const override { return tasks; }
   void pattern(const Scale& scale, std::size_t run, float* out) const override;

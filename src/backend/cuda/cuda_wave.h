@@ -62,7 +62,6 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   }
   const T* data(Block block) const { return with_values(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
-  std::size_t width(Block block) const { return storage(block).width; }
   /// To be written, or to be read without asking whether tasks share it.
   T* at(Block block) {
     with_values(block);
