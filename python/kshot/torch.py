@@ -97,9 +97,8 @@ def _module(layer: Mapping[str, Any], weights: Mapping[str, Any]) -> nn.Module:
 class Network(nn.Module):
     """A network of the engine, layer by layer, in float32.
 
-    forward: rows [rows, *input_shape] or [rows, numbers] -> [rows, outputs], what the engine's
-    network gives. Norm layers use the statistics of the rows at hand or, where `support` rows are
-    given, those of the support rows.
+    It gives what the engine's network gives. Norm layers use the statistics of the rows at hand or,
+    where `support` rows are given, those of the support rows.
     """
 
     def __init__(
@@ -124,6 +123,7 @@ class Network(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The outputs [rows, outputs] of rows x [rows, *input_shape] or [rows, numbers]."""
         x = self._rows(x)
         source = None if self.support is None else self._rows(self.support)
         for layer in self.layers:
@@ -184,9 +184,12 @@ def backbone(run: Learner | str | os.PathLike[str]) -> Network:
 
 
 def adapted(task: FittedTask, *, samples: int = 0) -> nn.Module:
-    """The adapted network of a task: rows in the units of the support rows to raw outputs
-    [rows, outputs] (logits, or predictions in the targets' units).
+    """The adapted network of a task.
 
+    It takes rows in the units of the support rows and gives raw outputs [rows, outputs]: logits, or
+    predictions in the targets' units.
+
+    task: a fitted task (`Learner.adapt`).
     samples: for abml and hvi the number of posterior samples, those that `predict` draws: then
         [samples, rows, outputs]; 0: the network at the posterior's mean.
     """
@@ -213,6 +216,11 @@ class MetaGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, engine: _Engine, tasks: Sequence[Task], step: int, *values: Any) -> Any:
+        """The meta-objective, a scalar.
+
+        engine: the meta-objective of a configuration. tasks: its tasks. step: the number of the
+        step, which random numbers depend on. values: a tensor per group of parameters.
+        """
         names = list(engine.initial(tasks))
         if len(names) != len(values):
             raise ValueError(f"parameters: expected {names}, got {len(values)} tensors")
@@ -230,6 +238,7 @@ class MetaGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outer: Any) -> Any:
+        """The gradient by the parameters, times `outer`, the derivative by the meta-objective."""
         return (None, None, None, *(gradient * outer[0] for gradient in ctx.gradients))
 
 
@@ -238,6 +247,8 @@ def meta_loss(
 ) -> torch.Tensor:
     """The meta-objective of `tasks`, a scalar whose backward pass gives the meta-gradient.
 
+    engine: the meta-objective of a configuration. step: the number of the step, which random
+    numbers depend on.
     values: one tensor per group of parameters, as `parameters` gives them.
     """
     names = list(engine.initial(tasks))
@@ -248,7 +259,11 @@ def meta_loss(
 
 
 def parameters(engine: _Engine, tasks: Sequence[Task]) -> dict[str, nn.Parameter]:
-    """What a training begins with: one vector per group of parameters, float64."""
+    """What a training begins with: one vector per group of parameters, float64.
+
+    engine: the meta-objective of a configuration. tasks: as for a call of it; only their shapes are
+    used.
+    """
     return {
         name: nn.Parameter(torch.from_numpy(np.array(values)))
         for name, values in engine.initial(tasks).items()
