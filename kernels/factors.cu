@@ -32,7 +32,6 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-using tile::at;
 using tile::depth_step;
 using tile::Loads;
 using tile::Quad;
@@ -176,14 +175,8 @@ __global__ void __launch_bounds__(tile::threads)
     }
   };
   const auto store = [&](int step) {
-#pragma unroll
-    for (int l = 0; l < LoadsA::count; ++l) {
-      at<T, M>(slice_a[step % 2], LoadsA::depth(thread, l), LoadsA::element(thread, l)) = next_a[l];
-    }
-#pragma unroll
-    for (int l = 0; l < LoadsB::count; ++l) {
-      at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) = next_b[l];
-    }
+    LoadsA::store(slice_a[step % 2], thread, next_a);
+    LoadsB::store(slice_b[step % 2], thread, next_b);
   };
 
   const bool with_bias = p.bias_sums && first_n == 0;

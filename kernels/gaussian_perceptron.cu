@@ -268,18 +268,18 @@ struct Block {
   __device__ T* memory() const {
     return descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
   }
-  /// From one run of quads to the next.
+  /// The distance from one run of quads to the next.
   __device__ std::ptrdiff_t run_quads() const {
     return static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
   }
-  /// Of this thread.
+  /// The first quad that this thread takes.
   __device__ Quad<T>* first_quad() const {
     return reinterpret_cast<Quad<T>*>(memory()) + thread / warp_lanes * run_quads() +
            thread % warp_lanes;
   }
-  /// From one quad of a thread to its next.
+  /// The distance from one quad of a thread to its next.
   __device__ std::ptrdiff_t next_quad() const { return run_quads() * (threads / warp_lanes); }
-  /// Behind the vectors: what gradients keep of their samples.
+  /// The activations that gradients keep of their samples lie behind the vectors.
   __device__ T* first_activation() const {
     return memory() + runs_of(width) * run_quads() * quad_elements;
   }

@@ -115,7 +115,7 @@ struct Block {
   __device__ T* kept(int k) const {
     return scratch() + (steps() - 1) * network.stored_weights + k * network.kept;
   }
-  /// Of a task's vectors of weights in the flat order.
+  /// Where task t begins in arrays [tasks, weights] that are in the flat order.
   __device__ std::size_t first(int t) const {
     return static_cast<std::size_t>(t) * static_cast<std::size_t>(network.weights);
   }
@@ -420,8 +420,8 @@ bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device) {
   }
   const int resident =
       std::min(32, static_cast<int>(device.shared_total / (plan.shared_bytes + of_a_block)));
-  // As many warps as have a tile each, but no more than keep a multiprocessor
-  // busy.
+  // A team gets one warp for each tile of its largest product, but not more warps than keep a
+  // multiprocessor busy.
   const Perceptron& n = plan.network;
   int tiles = 1;
   for (int l = 0; l < n.layers; ++l) {

@@ -24,7 +24,7 @@ namespace perceptron {
 
 /// Rows and columns of a tile that a warp makes, and a lane's part of them.
 constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
-/// The same of a weight gradient: 40 outputs by 40 inputs.
+/// A tile of a weight gradient has 40 outputs by 40 inputs; a lane makes this part of it.
 constexpr int tile_weights = 40, lane_outputs = 5, lane_inputs = 10;
 constexpr int overrun = tile_columns;
 /// Features that the field's perceptrons have, and how far apart rows of as many weights lie: loops
@@ -294,7 +294,7 @@ __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, cons
   }
 }
 
-/// The same product where it is narrow: a thread an element.
+/// Computes the same product where it is too narrow for tiles: each thread takes one element.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, int a_step,
                                                int a_depth, const Matrix<T>& b, int b_step,

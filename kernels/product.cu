@@ -67,14 +67,8 @@ __global__ void __launch_bounds__(threads) product_kernel(Product<T> p, int tile
     }
   };
   const auto store = [&](int step) {
-#pragma unroll
-    for (int i = 0; i < LoadsA::count; ++i) {
-      at<T, M>(slice_a[step % 2], LoadsA::depth(thread, i), LoadsA::element(thread, i)) = next_a[i];
-    }
-#pragma unroll
-    for (int i = 0; i < LoadsB::count; ++i) {
-      at<T, N>(slice_b[step % 2], LoadsB::depth(thread, i), LoadsB::element(thread, i)) = next_b[i];
-    }
+    LoadsA::store(slice_a[step % 2], thread, next_a);
+    LoadsB::store(slice_b[step % 2], thread, next_b);
   };
 
   const bool with_sums = p.row_sums && first_n == 0;

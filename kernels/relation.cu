@@ -39,7 +39,6 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-using tile::at;
 using tile::depth_step;
 using tile::Loads;
 using tile::Quad;
@@ -169,16 +168,8 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
       }
     };
     const auto store = [&](int step) {
-#pragma unroll
-      for (int l = 0; l < LoadsA::count; ++l) {
-        at<T, M>(slice_a[step % 2], LoadsA::depth(thread, l), LoadsA::element(thread, l)) =
-            next_a[l];
-      }
-#pragma unroll
-      for (int l = 0; l < LoadsB::count; ++l) {
-        at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) =
-            next_b[l];
-      }
+      LoadsA::store(slice_a[step % 2], thread, next_a);
+      LoadsB::store(slice_b[step % 2], thread, next_b);
     };
     Sums<T, M, N> sums(thread);
     tile::walk(steps, load, store,
@@ -299,14 +290,8 @@ __global__ void __launch_bounds__(tile::threads)
     } while (task < end && steps_of(task) == 0);
   };
   const auto store = [&](int step) {
-#pragma unroll
-    for (int l = 0; l < LoadsA::count; ++l) {
-      at<T, M>(slice_a[step % 2], LoadsA::depth(thread, l), LoadsA::element(thread, l)) = next_a[l];
-    }
-#pragma unroll
-    for (int l = 0; l < LoadsB::count; ++l) {
-      at<T, N>(slice_b[step % 2], LoadsB::depth(thread, l), LoadsB::element(thread, l)) = next_b[l];
-    }
+    LoadsA::store(slice_a[step % 2], thread, next_a);
+    LoadsB::store(slice_b[step % 2], thread, next_b);
   };
   const bool with_bias = p.g_bias.data && first_n == 0;
   Sums<T, M, N> sums(thread);

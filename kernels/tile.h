@@ -93,6 +93,14 @@ struct Loads {
   __device__ static int depth(int thread, int i) {
     return along_depth ? thread % depth_step : thread / elements + threads / elements * i;
   }
+  /// Writes what the thread loaded to its places in the slice.
+  template <class T>
+  __device__ static void store(Slice<T, elements>& slice, int thread, const T (&loaded)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      at<T, elements>(slice, depth(thread, i), element(thread, i)) = loaded[i];
+    }
+  }
 };
 
 /// Goes through slices: load(step) reads one into registers while add(step) multiplies the one

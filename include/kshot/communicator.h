@@ -26,7 +26,7 @@ class Communicator {
 
   int rank() const { return rank_; }  ///< number of this rank
   int size() const { return size_; }  ///< number of ranks
-  /// The same among the ranks on this machine.
+  /// Number of this rank, and of ranks, among those on this machine.
   int local_rank() const { return local_rank_; }  ///< number of this rank
   int local_size() const { return local_size_; }  ///< number of ranks
   /// "Open MPI v4.1.4, 4 ranks".

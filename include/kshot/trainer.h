@@ -30,8 +30,8 @@ struct TrainReport {
   std::uint64_t guarded = 0;              ///< steps so far that optimizer.nan_guard took over
   double seconds = 0.0;                   ///< training time so far, over all sessions of the run
   double tasks_per_second = 0.0;          ///< since the last report
-  /// Of the last step: "gradient_snr", the squared norm of the mean task gradient over the variance
-  /// of that mean, and the algorithm's own (docs/estimators.md).
+  /// Figures of the last step. "gradient_snr" is the squared norm of the mean task gradient divided
+  /// by the variance of that mean; the others are the algorithm's own (docs/estimators.md).
   std::vector<std::pair<std::string, double>> metrics;
 };
 

@@ -90,10 +90,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
   const std::size_t first =
       static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * samples +
       static_cast<std::size_t>(s);
-  if (context.noise_inner != nullptr) {
-    pass.noise.weights =
-        given_inner_.weights(context.noise_inner + first * width_, samples * width_);
-  }
+  pass.noise.weights = given_inner_.weights(context.noise_inner, first, samples);
   pass.noise.layers = given_inner_.layers(context.layers_inner, first, samples);
   const std::size_t draw = static_cast<std::size_t>(k) * samples + static_cast<std::size_t>(s);
   if (draw < draws_.size()) {
@@ -114,9 +111,7 @@ GaussianPass Adaptation::outer_sample(const StepContext& context, int sample, in
   pass.sigma = sigma_;
   pass.noise.key = context.key(Purpose::noise_outer, 0, sample);
   const auto first = static_cast<std::size_t>(sample), all = static_cast<std::size_t>(samples);
-  if (context.noise_outer != nullptr) {
-    pass.noise.weights = given_outer_.weights(context.noise_outer + first * width_, all * width_);
-  }
+  pass.noise.weights = given_outer_.weights(context.noise_outer, first, all);
   pass.noise.layers = given_outer_.layers(context.layers_outer, first, all);
   return pass;
 }

@@ -14,10 +14,11 @@ Block with_width(backend::Wave& wave, Block block, std::size_t width) {
 
 }  // namespace
 
-Block GivenNoise::weights(const double* from, std::size_t stride) {
+Block GivenNoise::weights(const double* from, std::size_t first, std::size_t samples) {
   if (from == nullptr) return {};
+  const std::size_t width = wave_.network().size();
   if (!weights_) weights_ = wave_.weights();
-  wave_.upload(weights_, from, stride);
+  wave_.upload(weights_, from + first * width, samples * width);
   return weights_;
 }
 

@@ -15,10 +15,10 @@ class GivenNoise {
  public:
   explicit GivenNoise(backend::Wave& wave) : wave_(wave) {}
 
-  /// Standard normal noise, one number a weight, from [T, D] with `stride` numbers from task to
-  /// task; an empty block where there is none.
-  backend::Block weights(const double* from, std::size_t stride);
-  /// Noise by rows of every layer, from sample `first` of arrays with `samples` a task.
+  /// Standard normal noise, one number a weight, of sample `first` of an array with `samples` a
+  /// task, each [D]; an empty block where there is no array.
+  backend::Block weights(const double* from, std::size_t first, std::size_t samples);
+  /// Noise by rows of every layer, likewise.
   std::span<const backend::GaussianNoise::Layer> layers(
       std::span<const StepContext::LayerNoise> from, std::size_t first, std::size_t samples);
   /// All of [steps, T, samples, D] as one block [steps, samples, D], in the flat order; an empty

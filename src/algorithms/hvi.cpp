@@ -227,11 +227,8 @@ class HviProgram final : public TaskProgram {
       pass.mu = q_.mu;
       pass.sigma = sigma_;
       pass.noise.key = context.key(Purpose::noise_inner, k, s);
-      if (context.noise_inner != nullptr) {
-        pass.noise.weights =
-            given_.weights(context.noise_inner + static_cast<std::size_t>(s) * width_,
-                           static_cast<std::size_t>(spec_.samples) * width_);
-      }
+      pass.noise.weights = given_.weights(context.noise_inner, static_cast<std::size_t>(s),
+                                          static_cast<std::size_t>(spec_.samples));
       wave_->gaussian_passes().gradient(pass, 1.0, gradient_.mu, gradient_.s, bound_.error);
     }
     // A bound with a learned noise is er + f(KL), because the configuration refuses seeger. Its

@@ -1,6 +1,7 @@
 // Forward and backward passes of a lane wave, and the loss between them.
 #include <algorithm>
 
+#include "backend/cpu/lane_products.h"
 #include "backend/cpu/lane_wave.h"
 
 namespace kshot::backend::cpu {
@@ -142,17 +143,8 @@ void LaneWave::forward(const Place& place, const float* w, const float* w_dot, b
         kernels_.act_tangent(step.activation, step.y_dot.data(), y, x_dot, count);
       }
     } else {
-      LaneGemm g;
-      g.m = step.out;
-      g.n = n;
-      g.k = step.in;
-      g.a_row = step.in;
-      g.a_col = 1;
+      LaneGemm g = output_product(step.in, step.out, n);
       g.b[0] = x;
-      g.b_row = n;
-      g.b_col = 1;
-      g.c_row = n;
-      g.c_col = 1;
       g.slope = step.slope;
       if (fresh) {
         g.a[0] = w + step.weight * lanes;
@@ -277,16 +269,7 @@ void LaneWave::input_gradient(const Place& place, std::size_t i, const float* w,
   const Step& step = steps_[i];
   Step& below = steps_[i - 1];
   const float* const delta = step.delta[place.store].data();
-  LaneGemm g;
-  g.m = step.in;
-  g.n = n;
-  g.k = step.out;
-  g.a_row = 1;
-  g.a_col = step.in;
-  g.b_row = n;
-  g.b_col = 1;
-  g.c_row = n;
-  g.c_col = 1;
+  LaneGemm g = input_gradient_product(step.in, step.out, n);
   g.a[0] = w + step.weight * lanes;
   if (below.gated) {
     g.gate = below.y[place.store].data();
@@ -320,16 +303,7 @@ void LaneWave::backward(const Place& place, const float* w, const float* w_dot, 
       activation_backward(place, i, fresh, tangent ? delta_dot : nullptr);
       continue;
     }
-    LaneGemm g;
-    g.m = step.out;
-    g.n = step.in;
-    g.k = n;
-    g.a_row = n;
-    g.a_col = 1;
-    g.b_row = 1;
-    g.b_col = n;
-    g.c_row = step.in;
-    g.c_col = 1;
+    LaneGemm g = weight_gradient_product(step.in, step.out, n);
     const float* const delta = step.delta[place.store].data();
     g.a[0] = delta;
     g.b[0] = first ? input_ : steps_[i - 1].y[place.store].data();

@@ -4,6 +4,9 @@
 #include <cstring>
 #include <utility>
 
+#include "backend/cpu/activation_of.h"
+#include "backend/cpu/lane_products.h"
+
 namespace kshot::backend::cpu {
 
 LaneSplit::LaneSplit(const Kernels& kernels, const Network& network, int most_rows)
@@ -37,9 +40,7 @@ LaneSplit::LaneSplit(const Kernels& kernels, const Network& network, int most_ro
         *a = AlignedFloats(floats(step.out, most_rows));
       }
     } else {
-      step.activation = layer.type == LayerType::relu   ? Activation::relu
-                        : layer.type == LayerType::tanh ? Activation::tanh
-                                                        : Activation::leaky_relu;
+      step.activation = activation_of(layer.type);
     }
     steps_.push_back(std::move(step));
   }
@@ -159,16 +160,7 @@ const float* LaneSplit::forward(const Rows& rows, const Weights& w, const Weight
       kernels_.act(step.activation, y, x, out);
       if (x_dot != nullptr) kernels_.act_tangent(step.activation, y_dot, y, x_dot, out);
     } else {
-      LaneGemm g;
-      g.m = step.out;
-      g.n = n;
-      g.k = step.in;
-      g.a_row = step.in;
-      g.a_col = 1;
-      g.b_row = n;
-      g.b_col = 1;
-      g.c_row = n;
-      g.c_col = 1;
+      LaneGemm g = output_product(step.in, step.out, n);
       /// c = a1 b1 + a2 b2 + bias
       const auto multiply = [&](float* c, const float* a1, const float* b1, const float* a2,
                                 const float* b2, const float* bias) {
@@ -240,16 +232,7 @@ void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, 
                                 const float* x, const float* x2, float* to, bool bias,
                                 bool accumulate) const {
   const auto lanes = static_cast<std::size_t>(lanes_);
-  LaneGemm g;
-  g.m = step.out;
-  g.n = step.in;
-  g.k = rows;
-  g.a_row = rows;
-  g.a_col = 1;
-  g.b_row = 1;
-  g.b_col = rows;
-  g.c_row = step.in;
-  g.c_col = 1;
+  LaneGemm g = weight_gradient_product(step.in, step.out, rows);
   g.products = x2 == nullptr ? 1 : 2;
   g.a[0] = delta;
   g.a[1] = delta2;
@@ -315,16 +298,7 @@ void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
     // c[in][row] = sum_out a1[out][in] b1[out][row] (+ a2 b2)
     const auto multiply = [&](float* c, const float* a1, const float* b1, const float* a2,
                               const float* b2) {
-      LaneGemm g;
-      g.m = step.in;
-      g.n = n;
-      g.k = step.out;
-      g.a_row = 1;
-      g.a_col = step.in;
-      g.b_row = n;
-      g.b_col = 1;
-      g.c_row = n;
-      g.c_col = 1;
+      LaneGemm g = input_gradient_product(step.in, step.out, n);
       g.products = b2 == nullptr ? 1 : 2;
       g.a[0] = a1 + step.weight * lanes;
       g.b[0] = b1;

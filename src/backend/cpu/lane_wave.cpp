@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "backend/cpu/activation_of.h"
+
 namespace kshot::backend::cpu {
 
 LaneWave::LaneWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -30,9 +32,7 @@ LaneWave::LaneWave(const Kernels& kernels, std::shared_ptr<const Network> networ
       steps_.push_back(std::move(step));
     } else {
       Step step;
-      step.activation = layer.type == LayerType::relu   ? Activation::relu
-                        : layer.type == LayerType::tanh ? Activation::tanh
-                                                        : Activation::leaky_relu;
+      step.activation = activation_of(layer.type);
       step.is_activation = true;
       step.in = step.out = layer.in.size();
       steps_.push_back(std::move(step));

@@ -141,7 +141,7 @@ class LaneWave final : public CpuWave {
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
     bool has_bias = false;
-    // Of the last pass on each set; delta is the loss's derivative by y.
+    // The values of the last pass on each set. delta is the derivative of the loss by y.
     AlignedFloats y[places], delta[places];
     AlignedFloats y_dot;
   };

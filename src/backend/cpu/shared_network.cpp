@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/cpu/activation_of.h"
+
 namespace kshot::backend::cpu {
 namespace {
 
@@ -88,9 +90,7 @@ SharedNetwork::SharedNetwork(Products& products, std::shared_ptr<const Network> 
       layer.bias_row = AlignedFloats(static_cast<std::size_t>(layer.out_stride));
       largest = std::max(largest, layer.transposed.size());
     } else {
-      layer.activation = from.type == LayerType::relu   ? Activation::relu
-                         : from.type == LayerType::tanh ? Activation::tanh
-                                                        : Activation::leaky_relu;
+      layer.activation = activation_of(from.type);
     }
     for (AlignedFloats* a : {&layer.y, &layer.y_dot}) *a = AlignedFloats(floats(layer.out_stride));
     for (AlignedFloats* a : {&layer.g, &layer.g_dot}) *a = AlignedFloats(floats(layer.in_stride));

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "backend/cpu/activation_of.h"
 #include "backend/cpu/single_wave.h"
 #include "kshot/error.h"
 
@@ -134,15 +135,9 @@ void SingleWave::plan_steps() {
         plan_pool(layer, step, in, out);
         break;
       case LayerType::relu:
-        step.activation = Activation::relu;
-        needed = true;
-        break;
       case LayerType::tanh:
-        step.activation = Activation::tanh;
-        needed = true;
-        break;
       case LayerType::leaky_relu:
-        step.activation = Activation::leaky_relu;
+        step.activation = activation_of(layer.type);
         needed = true;
         break;
       case LayerType::mean:

@@ -218,15 +218,8 @@ const typename CudaWave<T>::Storage& CudaWave<T>::with_values(Block block) const
 }
 
 template <class T>
-void CudaWave<T>::check_width(Block block, std::size_t width) const {
-  if (this->width(block) != width) {
-    throw std::logic_error(fmt::format("blocks of width {} and {}", this->width(block), width));
-  }
-}
-
-template <class T>
 T* CudaWave<T>::at(Block block, std::size_t width) {
-  check_width(block, width);
+  require_width("an operation of the device", block, width);
   return at(block);
 }
 
@@ -468,9 +461,7 @@ void CudaWave<T>::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r
 
 template <class T>
 TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
-  const std::size_t n = network_->size();
-  check_width(block, n);
-  return {data(block), storage(block).is_shared ? 0 : n};
+  return {data(block), storage(block).is_shared ? 0 : network_->size()};
 }
 
 template <class T>
@@ -731,7 +722,7 @@ PerceptronNoise<T> CudaWave<T>::perceptron_noise(const backend::GaussianDescent:
   noise.key.task = global_first_;
   if (!draws.given) return noise;
   const std::size_t n = network_->size(), of_step = count_of(draws.samples) * n;
-  check_width(draws.given, count_of(steps) * of_step);
+  require_width("given noise", draws.given, count_of(steps) * of_step);
   noise.given = data(draws.given);
   noise.sample_stride = n;
   noise.step_stride = of_step;

@@ -74,9 +74,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Null for other blocks.
   FactoredGradient<T>* find_factored(Block block) const { return storage(block).factored.get(); }
   FactoredGradient<T>& factored(Block block) const;
-  /// Throws where the block has another width.
-  void check_width(Block block, std::size_t width) const;
-  /// The same, checked.
+  /// The same. Throws std::logic_error where the block has another width.
   T* at(Block block, std::size_t width);
   /// Null for an empty block.
   T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
@@ -198,7 +196,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     Tangent<const T> spread = {};  ///< of a split pass, whose means are `weights`
   };
   Run enter(const Pass& pass, const T* direction);
-  /// To be read. Throws where the block is not as wide as the network's weights.
+  /// A block of weights, to be read.
   TaskTensor<const T> weights_in(Block block) const;
   Run enter(const SplitPass& pass, Set set, Block u_mean, Block u_spread);
   LayerCall<T> call(const Run& pass, std::size_t layer);

@@ -95,22 +95,21 @@ double ReferenceWave::factor(const Scale& scale) const {
 
 void ReferenceWave::do_axpy(Block y, double a, Block x) {
   const Values& from = at(x);
-  Values& to = at(y, from.size());
+  Values& to = at(y);
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += a * from[i];
 }
 
 void ReferenceWave::do_multiply_add(Block y, double a, Block x1, Block x2) {
   const Values& left = at(x1);
-  const Values& right = at(x2, left.size());
-  Values& to = at(y, left.size());
+  const Values& right = at(x2);
+  Values& to = at(y);
   for (std::size_t i = 0; i < to.size(); ++i) to[i] += a * left[i] * right[i];
 }
 
 void ReferenceWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   const Values& left = at(x1);
-  const Values& right = at(x2, left.size());
+  const Values& right = at(x2);
   Values& to = at(y);
-  if (left.size() % to.size() != 0) check_width(left.size(), to.size());
   for (std::size_t i = 0; i < left.size(); ++i) to[i % to.size()] += a * left[i] * right[i];
 }
 
@@ -123,40 +122,40 @@ void ReferenceWave::do_normal(Block dst, const RandomKey& of_wave) {
 
 void ReferenceWave::do_mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   const Values& left = at(a);
-  const Values& right = at(b, left.size());
-  Values& g = at(g_b, left.size());
+  const Values& right = at(b);
+  Values& g = at(g_b);
   const double scale = weight / static_cast<double>(left.size());
   for (std::size_t i = 0; i < left.size(); ++i) {
     const double d = left[i] - right[i];
-    at(value, 1)[0] += scale * d * d;
+    at(value)[0] += scale * d * d;
     g[i] -= 2.0 * scale * d;
   }
 }
 
 void ReferenceWave::do_exponential(Block dst, Block src) {
   const Values& from = at(src);
-  Values& to = at(dst, from.size());
+  Values& to = at(dst);
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = std::exp(from[i]);
 }
 
 void ReferenceWave::do_rate_multiply(Block dst, const Rate& rate, Block x) {
   const Values& from = at(x);
-  Values& to = at(dst, from.size());
-  for (std::size_t i = 0; i < to.size(); ++i) to[i] = rate_at(rate, i, to.size()) * from[i];
+  Values& to = at(dst);
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = rate_at(rate, i) * from[i];
 }
 
 void ReferenceWave::do_rate_step(Block dst, Block src, const Rate& rate, Block grad) {
   const Values& from = at(src);
-  const Values& g = at(grad, from.size());
-  Values& to = at(dst, from.size());
-  for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - rate_at(rate, i, to.size()) * g[i];
+  const Values& g = at(grad);
+  Values& to = at(dst);
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - rate_at(rate, i) * g[i];
 }
 
 // ---- scalars of a task ----
 
 void ReferenceWave::do_apply(Block dst, Function f, Block src) {
   const Values& from = at(src);
-  Values& to = at(dst, from.size());
+  Values& to = at(dst);
   for (std::size_t i = 0; i < to.size(); ++i) {
     switch (f) {
       case Function::reciprocal:
@@ -174,10 +173,10 @@ void ReferenceWave::do_apply(Block dst, Function f, Block src) {
 
 void ReferenceWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   const Values& g = at(blocks.gradient);
-  Values& p = at(blocks.parameters, g.size());
-  Values& m = at(blocks.m, g.size());
-  Values& v = at(blocks.v, g.size());
-  const double count = at(blocks.count, 1)[0];
+  Values& p = at(blocks.parameters);
+  Values& m = at(blocks.m);
+  Values& v = at(blocks.v);
+  const double count = at(blocks.count)[0];
   const double correction1 = 1.0 - std::pow(rule.beta1, count);
   const double correction2 = 1.0 - std::pow(rule.beta2, count);
   for (std::size_t i = 0; i < g.size(); ++i) {
@@ -193,9 +192,9 @@ void ReferenceWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule)
 void ReferenceWave::do_sample(Block phi, Block eps, Block mu, Block sigma,
                               const RandomKey* of_wave) {
   const Values& m = at(mu);
-  const Values& sd = at(sigma, m.size());
-  Values& e = at(eps, m.size());
-  Values& p = at(phi, m.size());
+  const Values& sd = at(sigma);
+  Values& e = at(eps);
+  Values& p = at(phi);
   if (of_wave) {
     RandomKey key = *of_wave;
     key.task = global_first_;
@@ -207,10 +206,10 @@ void ReferenceWave::do_sample(Block phi, Block eps, Block mu, Block sigma,
 void ReferenceWave::do_sample_pullback(Block g_mu, Block g_s, double a, Block g, Block eps,
                                        Block sigma) {
   const Values& grad = at(g);
-  const Values& e = at(eps, grad.size());
-  const Values& sd = at(sigma, grad.size());
-  Values& to_mu = at(g_mu, grad.size());
-  Values& to_s = at(g_s, grad.size());
+  const Values& e = at(eps);
+  const Values& sd = at(sigma);
+  Values& to_mu = at(g_mu);
+  Values& to_s = at(g_s);
   for (std::size_t i = 0; i < grad.size(); ++i) {
     to_mu[i] += a * grad[i];
     to_s[i] += a * grad[i] * e[i] * sd[i];
@@ -219,10 +218,10 @@ void ReferenceWave::do_sample_pullback(Block g_mu, Block g_s, double a, Block g,
 
 void ReferenceWave::do_sample_direction(Block u, Block v_mu, Block v_s, Block eps, Block sigma) {
   const Values& vm = at(v_mu);
-  const Values& vs = at(v_s, vm.size());
-  const Values& e = at(eps, vm.size());
-  const Values& sd = at(sigma, vm.size());
-  Values& to = at(u, vm.size());
+  const Values& vs = at(v_s);
+  const Values& e = at(eps);
+  const Values& sd = at(sigma);
+  Values& to = at(u);
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = vm[i] + sd[i] * e[i] * vs[i];
 }
 
@@ -231,9 +230,9 @@ void ReferenceWave::do_sample_direction(Block u, Block v_mu, Block v_s, Block ep
 void ReferenceWave::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
                           Block gp_s) {
   const Values& mu = at(terms.mu);
-  const Values& s = at(terms.s, mu.size());
-  const Values& mu_p = at(terms.prior_mu, mu.size());
-  const Values& s_p = at(terms.prior_s, mu.size());
+  const Values& s = at(terms.s);
+  const Values& mu_p = at(terms.prior_mu);
+  const Values& s_p = at(terms.prior_s);
   const double scale = factor(terms.scale);
   double sum = 0.0;
   for (std::size_t i = 0; i < mu.size(); ++i) {
@@ -241,32 +240,32 @@ void ReferenceWave::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g
     const double precision = std::exp(-2.0 * s_p[i]);
     const double ratio = std::exp(2.0 * (s[i] - s_p[i]));  // of the variances
     sum += s_p[i] - s[i] + 0.5 * (ratio + d * d * precision) - 0.5;
-    if (g_mu) at(g_mu, mu.size())[i] += scale * d * precision;
-    if (g_s) at(g_s, mu.size())[i] += scale * (ratio - 1.0);
-    if (gp_mu) at(gp_mu, mu.size())[i] -= scale * d * precision;
-    if (gp_s) at(gp_s, mu.size())[i] += scale * (1.0 - ratio - d * d * precision);
+    if (g_mu) at(g_mu)[i] += scale * d * precision;
+    if (g_s) at(g_s)[i] += scale * (ratio - 1.0);
+    if (gp_mu) at(gp_mu)[i] -= scale * d * precision;
+    if (gp_s) at(gp_s)[i] += scale * (1.0 - ratio - d * d * precision);
   }
-  if (value) at(value, 1)[0] += scale * sum;
+  if (value) at(value)[0] += scale * sum;
 }
 
 void ReferenceWave::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
                               Block rp_mu, Block rp_s) {
   const Values& mu = at(terms.mu);
-  const Values& s = at(terms.s, mu.size());
-  const Values& mu_p = at(terms.prior_mu, mu.size());
-  const Values& s_p = at(terms.prior_s, mu.size());
-  const Values& vm = at(v_mu, mu.size());
-  const Values& vs = at(v_s, mu.size());
+  const Values& s = at(terms.s);
+  const Values& mu_p = at(terms.prior_mu);
+  const Values& s_p = at(terms.prior_s);
+  const Values& vm = at(v_mu);
+  const Values& vs = at(v_s);
   const double scale = factor(terms.scale);
   for (std::size_t i = 0; i < mu.size(); ++i) {
     const double d = mu[i] - mu_p[i];
     const double precision = std::exp(-2.0 * s_p[i]);
     const double ratio = std::exp(2.0 * (s[i] - s_p[i]));
-    if (r_mu) at(r_mu, mu.size())[i] += scale * precision * vm[i];
-    if (r_s) at(r_s, mu.size())[i] += scale * 2.0 * ratio * vs[i];
-    if (rp_mu) at(rp_mu, mu.size())[i] -= scale * precision * vm[i];
+    if (r_mu) at(r_mu)[i] += scale * precision * vm[i];
+    if (r_s) at(r_s)[i] += scale * 2.0 * ratio * vs[i];
+    if (rp_mu) at(rp_mu)[i] -= scale * precision * vm[i];
     if (rp_s) {
-      at(rp_s, mu.size())[i] -= scale * (2.0 * d * precision * vm[i] + 2.0 * ratio * vs[i]);
+      at(rp_s)[i] -= scale * (2.0 * d * precision * vm[i] + 2.0 * ratio * vs[i]);
     }
   }
 }
@@ -274,50 +273,50 @@ void ReferenceWave::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block
 // ---- network ----
 
 void ReferenceWave::do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
-  const Values& weights = at(pass.weights, network_->size());
+  const Values& weights = at(pass.weights);
   const double scale = factor(pass.scale);
   Values g;
   const double sum =
       reference::network_gradient<double>(*network_, loss_, weights.data(), data(pass), g);
-  Values& to = at(grad, g.size());
+  Values& to = at(grad);
   for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + scale * g[i];
-  if (loss) at(loss, 1)[0] += scale * sum;
+  if (loss) at(loss)[0] += scale * sum;
 }
 
 void ReferenceWave::do_output_pullback(const Pass& pass, Block g_outputs, Block grad,
                                        bool accumulate) {
-  const Values& weights = at(pass.weights, network_->size());
+  const Values& weights = at(pass.weights);
   const DataSet& set = data(pass);
   const auto width = static_cast<std::size_t>(network_outputs_);
-  const Values& all = at(g_outputs, static_cast<std::size_t>(rows(pass.set)) * width);
+  const Values& all = at(g_outputs);
   Values g_rows(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(set.rows * width));
   std::vector<LayerRecord<double>> records;
   reference::network_forward<double>(*network_, weights.data(), set, records, nullptr);
   Values g;
   reference::network_backward<double>(*network_, weights.data(), set, records, std::move(g_rows),
                                       g);
-  Values& to = at(grad, g.size());
+  Values& to = at(grad);
   for (std::size_t i = 0; i < g.size(); ++i) to[i] = (accumulate ? to[i] : 0.0) + g[i];
 }
 
 void ReferenceWave::do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                                       Block grad) {
-  const Values& weights = at(pass.weights, network_->size());
-  const Values& v = at(direction, weights.size());
+  const Values& weights = at(pass.weights);
+  const Values& v = at(direction);
   const double scale = factor(pass.scale);
   std::vector<Dual> dual(weights.size()), g;
   for (std::size_t i = 0; i < dual.size(); ++i) dual[i] = {weights[i], v[i]};
   reference::network_gradient<Dual>(*network_, loss_, dual.data(), data(pass), g);
-  Values& to = at(hv, g.size());
+  Values& to = at(hv);
   for (std::size_t i = 0; i < g.size(); ++i) {
     to[i] = (accumulate ? to[i] : 0.0) + scale * g[i].tangent;
-    if (grad) at(grad, g.size())[i] = scale * g[i].value;
+    if (grad) at(grad)[i] = scale * g[i].value;
   }
 }
 
 void ReferenceWave::do_value(const Pass& pass, Block loss, Block outputs,
                              NormStatistics statistics) {
-  const double* weights = at(pass.weights, network_->size()).data();
+  const double* weights = at(pass.weights).data();
   std::vector<LayerRecord<double>> records, of_support;
   const bool given = statistics == NormStatistics::support;
   if (given) {
@@ -331,11 +330,11 @@ void ReferenceWave::do_value(const Pass& pass, Block loss, Block outputs,
 void ReferenceWave::put_value(const Pass& pass, const Values& out, Block loss, Block outputs) {
   const auto width = static_cast<std::size_t>(network_outputs_);
   if (loss) {
-    at(loss, 1)[0] += factor(pass.scale) *
-                      reference::loss_sum<double>(loss_, data(pass.set), width, out, nullptr);
+    at(loss)[0] += factor(pass.scale) *
+                   reference::loss_sum<double>(loss_, data(pass.set), width, out, nullptr);
   }
   if (outputs) {
-    Values& to = at(outputs, static_cast<std::size_t>(rows(pass.set)) * width);
+    Values& to = at(outputs);
     std::ranges::fill(to, 0.0);
     std::ranges::copy(out, to.begin());
   }
@@ -393,16 +392,15 @@ void ReferenceWave::do_split_gradient(const SplitPass& pass, Block g_mean, Block
   const double scale = factor(pass.scale);
   Values gm, gs;
   const double sum = reference::split_gradient<double>(
-      *network_, loss_,
-      {pass.estimator, at(pass.mean, width).data(), at(pass.spread, width).data(), &noise},
+      *network_, loss_, {pass.estimator, at(pass.mean).data(), at(pass.spread).data(), &noise},
       data(pass.set), gm, gs);
-  Values& to_mean = at(g_mean, width);
-  Values& to_spread = at(g_spread, width);
+  Values& to_mean = at(g_mean);
+  Values& to_spread = at(g_spread);
   for (std::size_t i = 0; i < width; ++i) {
     to_mean[i] = (accumulate ? to_mean[i] : 0.0) + scale * gm[i];
     to_spread[i] = (accumulate ? to_spread[i] : 0.0) + scale * gs[i];
   }
-  if (loss) at(loss, 1)[0] += scale * sum;
+  if (loss) at(loss)[0] += scale * sum;
 }
 
 void ReferenceWave::do_split_hessian_vector(const SplitPass& pass, Block u_mean, Block u_spread,
@@ -411,8 +409,8 @@ void ReferenceWave::do_split_hessian_vector(const SplitPass& pass, Block u_mean,
   const std::size_t width = network_->size();
   const double scale = factor(pass.scale);
   const auto dual = [&](Block value, Block tangent) {
-    const Values& v = at(value, width);
-    const Values& u = at(tangent, width);
+    const Values& v = at(value);
+    const Values& u = at(tangent);
     std::vector<Dual> d(width);
     for (std::size_t i = 0; i < width; ++i) d[i] = {v[i], u[i]};
     return d;
@@ -423,15 +421,15 @@ void ReferenceWave::do_split_hessian_vector(const SplitPass& pass, Block u_mean,
                                   {pass.estimator, mean.data(), spread.data(), &noise},
                                   data(pass.set), gm, gs);
   for (std::size_t i = 0; i < width; ++i) {
-    at(h_mean, width)[i] = scale * gm[i].tangent;
-    at(h_spread, width)[i] = scale * gs[i].tangent;
+    at(h_mean)[i] = scale * gm[i].tangent;
+    at(h_spread)[i] = scale * gs[i].tangent;
   }
 }
 
 void ReferenceWave::do_split_value(const SplitPass& pass, Block loss, Block outputs,
                                    NormStatistics statistics) {
-  const double* mean = at(pass.mean, network_->size()).data();
-  const double* spread = at(pass.spread, network_->size()).data();
+  const double* mean = at(pass.mean).data();
+  const double* spread = at(pass.spread).data();
   const bool given = statistics == NormStatistics::support;
   std::vector<reference::SplitRecord<double>> records, of_support;
   if (given) {
@@ -453,7 +451,7 @@ void ReferenceWave::sum_tasks(std::span<const Block> blocks, Block loss, double*
   const auto finite = [](const Values& values) {
     return std::ranges::all_of(values, [](double x) { return std::isfinite(x); });
   };
-  losses[0] = at(loss, 1)[0];
+  losses[0] = at(loss)[0];
   diverged[0] = !finite(at(loss)) ||
                 !std::ranges::all_of(blocks, [&](Block block) { return finite(at(block)); });
   for (const Block block : blocks) {

@@ -1,8 +1,6 @@
 // A wave of the reference backend: one task, double, plain loops that follow the formulas.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <memory>
@@ -42,11 +40,11 @@ class ReferenceWave final : public HostWave<double> {
   }
 
   void do_broadcast(Block dst, const SharedVector& src) override {
-    Values& d = at(dst, src.size());
+    Values& d = at(dst);
     std::copy_n(host<double>(src).data(), d.size(), d.begin());
   }
   void do_fill(Block dst, double value) override { std::ranges::fill(at(dst), value); }
-  void do_copy(Block dst, Block src) override { at(dst, at(src).size()) = at(src); }
+  void do_copy(Block dst, Block src) override { at(dst) = at(src); }
   void do_axpy(Block y, double a, Block x) override;
   void do_multiply_add(Block y, double a, Block x1, Block x2) override;
   void do_multiply_fold(Block y, double a, Block x1, Block x2) override;
@@ -58,11 +56,11 @@ class ReferenceWave final : public HostWave<double> {
   void do_row_count(Block dst, Set set) override {
     const std::size_t support = set == Set::query ? 0 : support_.rows;
     const std::size_t query = set == Set::support ? 0 : query_.rows;
-    at(dst, 1)[0] = static_cast<double>(support + query);
+    at(dst)[0] = static_cast<double>(support + query);
   }
   void do_apply(Block dst, Function f, Block src) override;
   void do_scale_by(Block y, Block scalar) override {
-    const double a = at(scalar, 1)[0];
+    const double a = at(scalar)[0];
     for (double& value : at(y)) value *= a;
   }
   void do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) override;
@@ -92,9 +90,7 @@ class ReferenceWave final : public HostWave<double> {
   void do_split_value(const SplitPass& pass, Block loss, Block outputs,
                       NormStatistics statistics) override;
   void do_download(Block src, std::span<double> values) const override {
-    const Values& s = at(src);
-    check_width(values.size(), s.size());
-    std::ranges::copy(s, values.begin());
+    std::ranges::copy(at(src), values.begin());
   }
   void do_load(const TaskBatch& batch, int first, int count, std::uint32_t global_first) override;
 
@@ -103,16 +99,8 @@ class ReferenceWave final : public HostWave<double> {
   friend class ReferenceLinearAlgebra;
   using Values = std::vector<double>;
 
-  static void check_width(std::size_t a, std::size_t b) {
-    if (a != b) throw std::logic_error(fmt::format("blocks of width {} and {}", a, b));
-  }
   Values& at(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
   const Values& at(Block block) const { return blocks_.at(static_cast<std::size_t>(block.id)); }
-  Values& at(Block block, std::size_t width) {
-    Values& values = at(block);
-    check_width(values.size(), width);
-    return values;
-  }
   const reference::DataSet& data(Set set) const {
     if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
     return set == Set::support ? support_ : set == Set::query ? query_ : all_;
@@ -136,11 +124,9 @@ class ReferenceWave final : public HostWave<double> {
   double factor(const Scale& scale) const;
   std::vector<reference::LayerNoise> row_noise(const SplitPass& pass, Set set) const;
   void put_value(const Pass& pass, const Values& out, Block loss, Block outputs);
-  double rate_at(const Rate& rate, std::size_t i, std::size_t width) const {
+  double rate_at(const Rate& rate, std::size_t i) const {
     if (!rate.vector) return rate.value;
-    const std::size_t n = rate.vector->size();
-    if (width % n != 0) check_width(n, width);
-    return host<double>(*rate.vector).data()[i % n];
+    return host<double>(*rate.vector).data()[i % rate.vector->size()];
   }
 
   std::vector<Values> blocks_;
