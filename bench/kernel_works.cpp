@@ -648,9 +648,9 @@ void Works::shared() {
     };
   });
   add_shared("guard", 2, 1, [=](Arena& a) -> Run {
-    StepFigures step{};
-    step.outcome = static_cast<double>(StepOutcome::guard);
-    return [=, g = a.zeros(n), p = a.uniform(n), of = a.upload(std::vector<StepFigures>{step})](
+    StepStatistics step{};
+    step.status = static_cast<double>(StepStatus::guard);
+    return [=, g = a.zeros(n), p = a.uniform(n), of = a.upload(std::vector<StepStatistics>{step})](
                cudaStream_t s) { guard<float>(g, p, 1e-4f, of, n, s); };
   });
   std::vector<std::uint32_t> order(n), first(n + 1);

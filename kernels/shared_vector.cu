@@ -43,7 +43,7 @@ struct OptimizerPass {
   __device__ void operator()(std::size_t i) const {
     double factor = 1.0;
     if (a.step) {
-      if (a.step->outcome == static_cast<double>(StepOutcome::stop)) return;
+      if (a.step->status == static_cast<double>(StepStatus::stop)) return;
       if (a.clip_norm > 0.0) {
         const double length = sqrt(a.step->clipped_squares);
         if (length > a.clip_norm) factor = a.clip_norm / length;

@@ -48,7 +48,7 @@ void column_orthogonality(double* value, const T* d, int rows, int columns, doub
                           double* scratch, cudaStream_t stream);
 
 /// OptimizerStep, in the vectors' own precision; adam where `second` is given. Where `step` is, one
-/// whose outcome is to stop changes nothing, and clip_norm > 0 goes by its clipped_squares.
+/// whose status is to stop changes nothing, and clip_norm > 0 goes by its clipped_squares.
 template <class T>
 struct OptimizerArguments {
   T* parameters = nullptr;
@@ -58,7 +58,7 @@ struct OptimizerArguments {
   T rate = 0, momentum = 0, beta1 = 0, beta2 = 0, epsilon = 0;
   T correction1 = 1, correction2 = 1;  ///< 1 - beta^step
   T clip = 0, decay = 0;
-  const StepFigures* step = nullptr;
+  const StepStatistics* step = nullptr;
   double clip_norm = 0.0;
 };
 template <class T>

@@ -1,10 +1,10 @@
-// A training step's figures (step.h).
+// A training step's statistics (step.h).
 //
 // Mathematics   backend::StepRule: the mean loss plus what stands outside it must be finite, and
 // the
 //               share of diverged tasks small enough.
-// Layout        StepFigures; vectors [count].
-// Who does what add_number, judge: one thread. guard: a thread an element.
+// Layout        StepStatistics; vectors [count].
+// Who does what add_number, decide_update: one thread. guard: a thread an element.
 // Outputs       add_number accumulates; the others overwrite.
 // Bytes         some 64; guard moves its vectors only where it acts.
 #include "kernels/step.h"
@@ -22,17 +22,17 @@ struct AddNumber {
 };
 
 struct Judge {
-  StepFigures* step;
+  StepStatistics* step;
   double max_diverged;
   bool guard;
   __device__ void operator()(std::size_t) const {
-    const StepFigures& f = *step;
+    const StepStatistics& f = *step;
     const double total = (f.tasks > 0.0 ? f.loss / f.tasks : 0.0) + f.outside;
     const bool finite = total * 0.0 == 0.0;
     const bool many = f.tasks == 0.0 || f.diverged / (f.tasks + f.diverged) > max_diverged;
-    StepOutcome outcome = many || !finite ? StepOutcome::stop : StepOutcome::update;
-    if (guard && (f.diverged > 0.0 || !finite)) outcome = StepOutcome::guard;
-    step->outcome = static_cast<double>(outcome);
+    StepStatus status = many || !finite ? StepStatus::stop : StepStatus::update;
+    if (guard && (f.diverged > 0.0 || !finite)) status = StepStatus::guard;
+    step->status = static_cast<double>(status);
   }
 };
 
@@ -41,9 +41,9 @@ struct Guard {
   T* gradient;
   const T* parameters;
   T factor;
-  const StepFigures* step;
+  const StepStatistics* step;
   __device__ void operator()(std::size_t i) const {
-    if (step->outcome == static_cast<double>(StepOutcome::guard)) {
+    if (step->status == static_cast<double>(StepStatus::guard)) {
       gradient[i] = factor * parameters[i];
     }
   }
@@ -55,18 +55,19 @@ void add_number(double* to, double value, cudaStream_t stream) {
   flat(AddNumber{to, value}, 1, stream);
 }
 
-void judge(StepFigures* step, double max_diverged, bool guard, cudaStream_t stream) {
+void decide_update(StepStatistics* step, double max_diverged, bool guard, cudaStream_t stream) {
   flat(Judge{step, max_diverged, guard}, 1, stream);
 }
 
 template <class T>
-void guard(T* gradient, const T* parameters, T factor, const StepFigures* step, std::size_t count,
-           cudaStream_t stream) {
+void guard(T* gradient, const T* parameters, T factor, const StepStatistics* step,
+           std::size_t count, cudaStream_t stream) {
   flat(Guard<T>{gradient, parameters, factor, step}, count, stream);
 }
 
-template void guard(float*, const float*, float, const StepFigures*, std::size_t, cudaStream_t);
-template void guard(double*, const double*, double, const StepFigures*, std::size_t, cudaStream_t);
+template void guard(float*, const float*, float, const StepStatistics*, std::size_t, cudaStream_t);
+template void guard(double*, const double*, double, const StepStatistics*, std::size_t,
+                    cudaStream_t);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

@@ -438,7 +438,7 @@ class Hvi final : public Algorithm {
                   *parameters[g]);
     }
     if (shared_.noise.learned()) backend.assign(*gradients[2], *means[4]);
-    outside.step.add(outside.figure, value);
+    outside.step.add(outside.statistic, value);
   }
   std::vector<std::string> metrics() const override {
     if (!shared_.noise.learned()) return {};

@@ -49,10 +49,10 @@ bool names_cuda(const std::string& device) {
 }  // namespace
 
 double Backend::value(const std::function<void(Sum to)>& work) {
-  if (!at_once_) at_once_ = open_step();
-  at_once_->clear();
-  work({*at_once_, &StepFigures::outside});
-  return at_once_->read().outside;
+  if (!value_step_) value_step_ = open_step();
+  value_step_->clear();
+  work({*value_step_, &StepStatistics::outside});
+  return value_step_->read().outside;
 }
 
 std::vector<DeviceInfo> list_devices() {

@@ -14,7 +14,7 @@
 //   fused_descent.h     optional: a whole inner loop and its adjoint at once
 //   generator.h         networks that make a task's weights (LEO)
 //   linear_algebra.h    small dense matrices (closed-form heads)
-//   step.h              the reduction over tasks and the figures of a training step
+//   step.h              the reduction over tasks and the statistics of a training step
 //
 //   reference   double, one task a wave, plain loops
 //   cpu         float, a SIMD group of tasks (small networks, shared networks) or one task a wave
@@ -121,7 +121,7 @@ class Backend : public SharedVectors {
   double value(const std::function<void(Sum to)>& work);
 
  private:
-  std::unique_ptr<Step> at_once_;  ///< of value()
+  std::unique_ptr<Step> value_step_;  ///< of value()
   std::shared_ptr<Communicator> ranks_;
   std::unique_ptr<ThreadPool> pool_;
 };

@@ -250,9 +250,9 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   } else {
     exchange();
   }
-  step_->add(&StepFigures::loss, losses_.nodes().empty() ? 0.0 : losses_.nodes().front().value);
-  step_->add(&StepFigures::tasks, tasks_);
-  step_->add(&StepFigures::diverged, lost_);
+  step_->add(&StepStatistics::loss, losses_.nodes().empty() ? 0.0 : losses_.nodes().front().value);
+  step_->add(&StepStatistics::tasks, tasks_);
+  step_->add(&StepStatistics::diverged, lost_);
   const double scale = tasks_ > 0.0 ? 1.0 / tasks_ : 0.0;
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); offset += widths_[g++]) {
@@ -324,7 +324,7 @@ template <typename T>
 void HostBackend<T>::squared_norm(const SharedVector& v, double clip, Sum to) {
   const T* x = host<T>(v).data();
   const T limit = static_cast<T>(clip);
-  to.step.add(to.figure, sum_of(this->pool(), v.size(), [&](std::size_t i) {
+  to.step.add(to.statistic, sum_of(this->pool(), v.size(), [&](std::size_t i) {
                 const auto element =
                     static_cast<double>(limit > T(0) ? std::clamp(x[i], -limit, limit) : x[i]);
                 return element * element;
@@ -346,7 +346,7 @@ void HostBackend<T>::l2_penalty(const SharedVector& v, std::span<const Backend::
       return static_cast<double>(element) * static_cast<double>(element);
     });
   }
-  to.step.add(to.figure, 0.5 * weight * sum);
+  to.step.add(to.statistic, 0.5 * weight * sum);
 }
 
 template <typename T>
@@ -389,7 +389,7 @@ void HostBackend<T>::hyper_prior(const SharedVector& mu, const SharedVector& s, 
     gm[i] += static_cast<T>(weight * x);
     gs[i] += static_cast<T>(weight * (2.0 * (a0 - 1.0) - 2.0 * b0 * tau));
   }
-  to.step.add(to.figure, weight * value);
+  to.step.add(to.statistic, weight * value);
 }
 
 template <typename T>
@@ -466,13 +466,13 @@ void HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t off
     add_rows(sum.data(), row, part.data(), columns, columns);
     for (std::size_t a = 0; a < columns; ++a) to[r * columns + a] += sum[a] * inverse[a];
   }
-  sum_to.step.add(sum_to.figure, value);
+  sum_to.step.add(sum_to.statistic, value);
 }
 
 template <typename T>
 void HostBackend<T>::guard(const Step& step, SharedVector& gradient, const SharedVector& parameters,
                            double factor) {
-  if (static_cast<Outcome>(step.read().outcome) != Outcome::guard) return;
+  if (static_cast<StepStatus>(step.read().status) != StepStatus::guard) return;
   check_sizes(gradient.size(), parameters.size());
   T* const g = host<T>(gradient).data();
   const T* const p = host<T>(parameters).data();
@@ -484,9 +484,9 @@ void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
                                     SharedVector& m, SharedVector* v, const OptimizerStep& step) {
   double scale = 1.0;
   if (step.of) {
-    const StepFigures figures = step.of->read();
-    if (static_cast<Outcome>(figures.outcome) == Outcome::stop) return;
-    const double length = std::sqrt(figures.clipped_squares);
+    const StepStatistics statistics = step.of->read();
+    if (static_cast<StepStatus>(statistics.status) == StepStatus::stop) return;
+    const double length = std::sqrt(statistics.clipped_squares);
     if (step.clip_norm > 0.0 && length > step.clip_norm) scale = step.clip_norm / length;
   }
   T* p = host<T>(parameters).data();

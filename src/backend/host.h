@@ -89,7 +89,7 @@ class HostReduction final : public Reduction {
   void add_run();
   /// Ends the current run; its memory serves again.
   void recycle();
-  /// The nodes of all ranks; afterwards the tree has the root alone, and the figures are of all.
+  /// The nodes of all ranks; afterwards the tree has the root alone, and the statistics are of all.
   void exchange();
 
   ThreadPool& pool_;
@@ -113,15 +113,15 @@ class HostReduction final : public Reduction {
 /// Figures in host memory: what is added is there.
 class HostStep final : public Step {
  public:
-  void clear() override { figures_ = {}; }
-  void add(Figure figure, double value) override { figures_.*figure += value; }
-  void judge(const StepRule& rule) override {
-    figures_.outcome = static_cast<double>(rule.outcome(figures_));
+  void clear() override { statistics_ = {}; }
+  void add(Statistic statistic, double value) override { statistics_.*statistic += value; }
+  void decide_update(const StepRule& rule) override {
+    statistics_.status = static_cast<double>(rule.status(statistics_));
   }
-  StepFigures read() const override { return figures_; }
+  StepStatistics read() const override { return statistics_; }
 
  private:
-  StepFigures figures_;
+  StepStatistics statistics_;
 };
 
 /// The shared-vector half of a backend in host memory.

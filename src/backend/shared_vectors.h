@@ -34,8 +34,8 @@ class SharedVectors {
   virtual void scatter_add(SharedVector& dst, const SharedVector& src,
                            std::span<const std::uint32_t> index, bool accumulate = false) = 0;
   /// Gamma-Gaussian hyper-prior of ABML (Ravi & Beatson 2019, 3.3) on (mu, s = log sigma),
-  /// tau = exp(-2 s): adds weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] to a figure, and
-  /// its gradient to (g_mu, g_s).
+  /// tau = exp(-2 s): adds weight * [sum mu^2/2 - sum((a0 - 1) log tau - b0 tau)] to a statistic,
+  /// and its gradient to (g_mu, g_s).
   virtual void hyper_prior(const SharedVector& mu, const SharedVector& s, double a0, double b0,
                            double weight, SharedVector& g_mu, SharedVector& g_s, Sum to) = 0;
   /// A run of a vector's elements.
@@ -55,7 +55,7 @@ class SharedVectors {
   virtual void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
                                     std::size_t columns, double weight, SharedVector& g,
                                     Sum to) = 0;
-  /// gradient = factor * parameters, where the step's outcome is `guard`.
+  /// gradient = factor * parameters, where the step's status is `guard`.
   virtual void guard(const Step& step, SharedVector& gradient, const SharedVector& parameters,
                      double factor) = 0;
   /// One step in place; m and v are the optimiser's state (v unused by sgd, may be null).

@@ -1,4 +1,4 @@
-// A training step on a backend: the reduction of gradients over tasks, the figures that a step
+// A training step on a backend: the reduction of gradients over tasks, the statistics that a step
 // comes to, and what follows from them.
 #pragma once
 
@@ -16,14 +16,14 @@
 namespace kshot::backend {
 
 /// What a training step may come to.
-enum class Outcome {
+enum class StepStatus {
   update,  ///< the optimiser's step is taken
   guard,   ///< it is taken with a gradient that pulls towards zero: Backend::guard
   stop,    ///< nothing changes
 };
 
 /// What a step comes to beside its gradients. Doubles alone, one after another.
-struct StepFigures {
+struct StepStatistics {
   double loss = 0.0;              ///< sum over the tasks that did not diverge
   double tasks = 0.0;             ///< their number
   double diverged = 0.0;          ///< number of the others
@@ -31,50 +31,50 @@ struct StepFigures {
   double mean_squares = 0.0;      ///< of the means over tasks, all elements
   double gradient_squares = 0.0;  ///< of the gradients, all groups
   double clipped_squares = 0.0;   ///< likewise, of elements cut to +-clip_value
-  double outcome = 0.0;           ///< an Outcome, by Step::judge
+  double status = 0.0;            ///< a StepStatus, set by Step::decide_update
 
   double mean_loss() const { return tasks > 0.0 ? loss / tasks : 0.0; }
   double total_loss() const { return mean_loss() + outside; }
 };
-using Figure = double StepFigures::*;
+using Statistic = double StepStatistics::*;
 
-/// Which outcome a step has, by its figures.
+/// Which status a step has, by its statistics.
 struct StepRule {
   double max_diverged = 1.0;  ///< the largest share of tasks
   bool guard = false;         ///< rather than to stop, and for any task that diverged
 
-  Outcome outcome(const StepFigures& f) const {
+  StepStatus status(const StepStatistics& f) const {
     const bool finite = std::isfinite(f.total_loss());
-    if (guard && (f.diverged > 0.0 || !finite)) return Outcome::guard;
+    if (guard && (f.diverged > 0.0 || !finite)) return StepStatus::guard;
     const bool many = f.tasks == 0.0 || f.diverged / (f.tasks + f.diverged) > max_diverged;
-    return many || !finite ? Outcome::stop : Outcome::update;
+    return many || !finite ? StepStatus::stop : StepStatus::update;
   }
 };
 
-/// A training step on a backend: figures that stay in the backend's memory, where operations add to
-/// them and go by them, until the host reads all at once; and the launch of its work.
+/// A training step on a backend: statistics that stay in the backend's memory, where operations add
+/// to them and go by them, until the host reads all at once; and the launch of its work.
 class Step {
  public:
   virtual ~Step() = default;
   /// Runs `work`: operations of the backend, of `waves` (which are loaded) and of their reduction
   /// that need nothing from the host and bring nothing back. A backend may gather them into one
   /// launch (CudaStep: a graph); then `work` may run twice, the first time in vain.
-  virtual void gather(std::span<Wave* const> /*waves*/, const std::function<void()>& work) {
+  virtual void capture(std::span<Wave* const> /*waves*/, const std::function<void()>& work) {
     work();
   }
-  /// All figures are zero.
+  /// All statistics are zero.
   virtual void clear() = 0;
-  virtual void add(Figure figure, double value) = 0;
-  /// Sets the outcome, from loss, tasks, diverged and outside.
-  virtual void judge(const StepRule& rule) = 0;
+  virtual void add(Statistic statistic, double value) = 0;
+  /// Sets the status, from loss, tasks, diverged and outside.
+  virtual void decide_update(const StepRule& rule) = 0;
   /// Waits for what was begun.
-  virtual StepFigures read() const = 0;
+  virtual StepStatistics read() const = 0;
 };
 
-/// A figure that an operation adds its value to.
+/// A statistic that an operation adds its value to.
 struct Sum {
   Step& step;
-  Figure figure;
+  Statistic statistic;
 };
 
 /// Sums over tasks, of all ranks of the backend. The order is fixed by the tasks' indices alone: a
@@ -84,7 +84,7 @@ struct Sum {
 class Reduction {
  public:
   virtual ~Reduction() = default;
-  /// Begins a sum: this rank adds `waves` waves with its share of the tasks. The figures of all
+  /// Begins a sum: this rank adds `waves` waves with its share of the tasks. The statistics of all
   /// tasks (loss, tasks, diverged) are added to those of `step`.
   virtual void begin(std::size_t waves, const TaskShares& shares, Step& step) = 0;
   /// `gradients` in the order and widths given at creation; `loss` of width 1.
@@ -112,7 +112,7 @@ struct OptimizerStep {
   /// this.
   double clip_norm = 0.0;
   double weight_decay = 0.0;  ///< times the parameters, added to the clipped gradient
-  /// Where given, a step whose outcome is `stop` changes nothing.
+  /// Where given, a step whose status is `stop` changes nothing.
   const Step* of = nullptr;
 };
 

@@ -15,7 +15,7 @@
 
 namespace kshot::backend {
 
-/// TaskTree's combine for figures, which are in double from the first task on.
+/// TaskTree's combine for statistics, which are in double from the first task on.
 inline constexpr auto add_doubles = [](int, double& a, double b) { a += b; };
 
 /// Nodes are vectors in double. Those of at most 16 tasks hold numbers of T, the backend's

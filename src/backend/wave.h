@@ -26,7 +26,7 @@ class Wave : public TaskRows, public GaussianVectors, public NetworkPasses {
   void exclude_not_finite(Block loss);
   /// Runs `work`, which calls operations of this wave that need nothing from the host and bring
   /// nothing back. A backend may gather them into one launch (CudaWave: a graph).
-  virtual void gather_work(const std::function<void()>& work) { work(); }
+  virtual void capture(const std::function<void()>& work) { work(); }
 
   /// The wave's own block for outputs of a set, [rows(set), outputs].
   Block outputs(Set set);

@@ -67,7 +67,7 @@ void Optimizer::apply(std::span<const backend::Shared> parameters,
     }
   } else if (table_.clip_norm > 0.0) {
     s.clip_norm = table_.clip_norm;
-    squared_norm(gradients, table_.clip_value, {of, &backend::StepFigures::clipped_squares});
+    squared_norm(gradients, table_.clip_value, {of, &backend::StepStatistics::clipped_squares});
   }
   for (std::size_t g = 0; g < parameters.size(); ++g) {
     s.learning_rate = rate * factors_[g];

@@ -22,7 +22,7 @@ class Optimizer {
   Optimizer(const Config& config, backend::Backend& backend,
             const std::vector<ParameterGroup>& groups);
 
-  /// Within the step `of`, whose outcome decides; `step` counts from 0.
+  /// Within the step `of`, whose status decides; `step` counts from 0.
   void apply(std::span<const backend::Shared> parameters,
              std::span<const backend::Shared> gradients, backend::Step& of, std::uint64_t step,
              double rate);

@@ -20,16 +20,16 @@ using backend::Set;
 using backend::SharedVector;
 
 /// A wave of one task that computes nothing and notes what it was asked for.
-class Ledger final : public backend::Wave, private backend::FusedDescent {
+class CostRecorder final : public backend::Wave, private backend::FusedDescent {
  public:
-  Ledger(std::shared_ptr<const Network> network, const backend::Loss& loss,
-         const backend::WaveShape& shape, int tasks, TaskCost& cost, backend::WaveDemand& demand,
-         bool at_once)
+  CostRecorder(std::shared_ptr<const Network> network, const backend::Loss& loss,
+               const backend::WaveShape& shape, int tasks, TaskCost& cost,
+               backend::WaveDemand& demand, bool fused)
       : Wave(std::move(network), loss, shape),
         tasks_(tasks),
         cost_(cost),
         demand_(demand),
-        at_once_(at_once) {
+        fused_(fused) {
     count_ = 1;
   }
 
@@ -67,7 +67,7 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
     demand_.dropout = demand_.dropout || pass.dropout;
     note(pass.set, 3.0, 2);
   }
-  backend::FusedDescent* fused_descent() override { return at_once_ ? this : nullptr; }
+  backend::FusedDescent* fused_descent() override { return fused_ ? this : nullptr; }
   bool run(const backend::Descent& descent) override {
     demand_.descent_steps = std::max(demand_.descent_steps, descent.steps);
     return true;
@@ -135,15 +135,15 @@ class Ledger final : public backend::Wave, private backend::FusedDescent {
   int tasks_;
   TaskCost& cost_;
   backend::WaveDemand& demand_;
-  bool at_once_;
+  bool fused_;
   int next_ = 0;
 };
 
 /// The same for generated weights.
-class GeneratorLedger final : public backend::Generator {
+class GeneratorCostRecorder final : public backend::Generator {
  public:
-  GeneratorLedger(Ledger& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
-                  backend::WaveDemand& demand)
+  GeneratorCostRecorder(CostRecorder& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
+                        backend::WaveDemand& demand)
       : Generator(wave),
         spec_(spec),
         planned_(std::make_shared<backend::GeneratorSpec>(spec)),
@@ -201,9 +201,9 @@ class GeneratorLedger final : public backend::Generator {
 
 /// Counts the cost of a head's small matrices. Only operations whose cost grows with the cube of
 /// the matrix size are counted.
-class AlgebraLedger final : public backend::LinearAlgebra {
+class AlgebraCostRecorder final : public backend::LinearAlgebra {
  public:
-  AlgebraLedger(Ledger& wave, TaskCost& cost) : LinearAlgebra(wave), cost_(cost) {}
+  AlgebraCostRecorder(CostRecorder& wave, TaskCost& cost) : LinearAlgebra(wave), cost_(cost) {}
 
  protected:
   using Matrix = backend::Matrix;
@@ -260,21 +260,21 @@ class AlgebraLedger final : public backend::LinearAlgebra {
   TaskCost& cost_;
 };
 
-std::unique_ptr<backend::LinearAlgebra> Ledger::linear_algebra() {
-  return std::make_unique<AlgebraLedger>(*this, cost_);
+std::unique_ptr<backend::LinearAlgebra> CostRecorder::linear_algebra() {
+  return std::make_unique<AlgebraCostRecorder>(*this, cost_);
 }
 
-std::unique_ptr<backend::Generator> Ledger::generator(const backend::GeneratorSpec& spec) {
-  return std::make_unique<GeneratorLedger>(*this, spec, cost_, demand_);
+std::unique_ptr<backend::Generator> CostRecorder::generator(const backend::GeneratorSpec& spec) {
+  return std::make_unique<GeneratorCostRecorder>(*this, spec, cost_, demand_);
 }
 
-class LedgerBackend final : public backend::HostBackend<float> {
+class CostRecordingBackend final : public backend::HostBackend<float> {
  public:
   /// tasks: what its waves say that they hold.
   /// of: whose waves they stand for; null: those of which all is composed.
-  explicit LedgerBackend(int tasks, const backend::Backend* of = nullptr)
+  explicit CostRecordingBackend(int tasks, const backend::Backend* of = nullptr)
       : tasks_(tasks), of_(of) {}
-  std::string name() const override { return "ledger"; }
+  std::string name() const override { return "recorder"; }
   std::string description() const override { return "counts and does not compute"; }
   backend::Precision precision() const override { return backend::Precision::f32; }
   int concurrency() const override { return 1; }
@@ -284,8 +284,9 @@ class LedgerBackend final : public backend::HostBackend<float> {
     demand.network = network;
     demand.loss = loss;
     demand.shape = shape;
-    const bool at_once = of_ && of_->fuses_descent(*network, shape);
-    return std::make_unique<Ledger>(std::move(network), loss, shape, tasks_, cost, demand, at_once);
+    const bool fused = of_ && of_->fuses_descent(*network, shape);
+    return std::make_unique<CostRecorder>(std::move(network), loss, shape, tasks_, cost, demand,
+                                          fused);
   }
 
   TaskCost cost;
@@ -296,8 +297,9 @@ class LedgerBackend final : public backend::HostBackend<float> {
   const backend::Backend* of_;
 };
 
-/// Runs the algorithm on the ledger: its meta-gradient, and where wanted its prediction too.
-void count(const Config& given, const TaskShape& shape, LedgerBackend& backend, bool predict) {
+/// Runs the algorithm on the recorder: its meta-gradient, and where wanted its prediction too.
+void count(const Config& given, const TaskShape& shape, CostRecordingBackend& backend,
+           bool predict) {
   const Config config = with_head_outputs(given, shape);
   const auto network = std::make_shared<const Network>(config.make_network());
   const std::unique_ptr<Algorithm> algorithm = make_algorithm(config, network);
@@ -320,7 +322,7 @@ void count(const Config& given, const TaskShape& shape, LedgerBackend& backend, 
 }  // namespace
 
 TaskCost count_task(const Config& config, const TaskShape& shape) {
-  LedgerBackend backend(1);
+  CostRecordingBackend backend(1);
   count(config, shape, backend, false);
   TaskCost cost = backend.cost;
   const auto targets =
@@ -333,14 +335,14 @@ TaskCost count_task(const Config& config, const TaskShape& shape) {
 backend::WavePlan plan_waves(backend::Backend& backend, const Config& config,
                              const TaskShape& shape) {
   return backend.plan_waves([&](int tasks) {
-    LedgerBackend ledger(tasks, &backend);
-    count(config, shape, ledger, true);
-    ledger.demand.vector_scalars = ledger.cost.vector_scalars;
-    if (const auto& generator = ledger.demand.generator) {
-      ledger.demand.vector_scalars -= generator->gradient_demand.width;
+    CostRecordingBackend recorder(tasks, &backend);
+    count(config, shape, recorder, true);
+    recorder.demand.vector_scalars = recorder.cost.vector_scalars;
+    if (const auto& generator = recorder.demand.generator) {
+      recorder.demand.vector_scalars -= generator->gradient_demand.width;
     }
-    ledger.demand.hessian_vectors = ledger.cost.hessian_products > 0;
-    return ledger.demand;
+    recorder.demand.hessian_vectors = recorder.cost.hessian_products > 0;
+    return recorder.demand;
   });
 }
 

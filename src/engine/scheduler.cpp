@@ -310,11 +310,11 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
     reduction_->finish(means_);
     if (monitor) {
       for (const backend::Shared& mean : means_) {
-        backend_.squared_norm(*mean, 0.0, {*step_, &backend::StepFigures::mean_squares});
+        backend_.squared_norm(*mean, 0.0, {*step_, &backend::StepStatistics::mean_squares});
       }
     }
     algorithm_.finish(backend_, parameters, means_, gradients_,
-                      {*step_, &backend::StepFigures::outside});
+                      {*step_, &backend::StepStatistics::outside});
     if (update) update(*step_);
   };
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
@@ -336,7 +336,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
       taken[wave] = &w.program->wave();
     });
     agree();
-    step_->gather(taken, [&] {
+    step_->capture(taken, [&] {
       begin();
       for (std::size_t wave = 0; wave < waves; ++wave) {
         Worker& w = worker(wave % workers_.size());
@@ -352,7 +352,7 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
         Worker& w = worker(index);
         on(body.load, w, wave);
         if (body.gather) {
-          w.program->wave().gather_work([&] { on(body.compute, w, wave); });
+          w.program->wave().capture([&] { on(body.compute, w, wave); });
         } else {
           on(body.compute, w, wave);
         }
@@ -370,16 +370,16 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
     agree();
     finish();
   }
-  const backend::StepFigures figures = step_->read();
+  const backend::StepStatistics statistics = step_->read();
   StepResult result;
   result.tasks = static_cast<std::size_t>(tasks);
-  result.diverged = static_cast<std::size_t>(figures.diverged);
-  result.task_loss = figures.mean_loss();
-  result.loss = figures.total_loss();
-  result.outcome = static_cast<backend::Outcome>(figures.outcome);
-  result.gradient_norm = std::sqrt(figures.gradient_squares);
+  result.diverged = static_cast<std::size_t>(statistics.diverged);
+  result.task_loss = statistics.mean_loss();
+  result.loss = statistics.total_loss();
+  result.status = static_cast<backend::StepStatus>(statistics.status);
+  result.gradient_norm = std::sqrt(statistics.gradient_squares);
   if (monitor && backend_.ranks()) seen.exchange(*backend_.ranks(), own);
-  if (monitor) seen.finish(figures.mean_squares, result);
+  if (monitor) seen.finish(statistics.mean_squares, result);
   return result;
 }
 

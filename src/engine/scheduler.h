@@ -22,7 +22,7 @@ struct StepResult {
   std::size_t tasks = 0;
   std::size_t diverged = 0;
   // By Scheduler::Update, where there is one:
-  backend::Outcome outcome = backend::Outcome::update;
+  backend::StepStatus status = backend::StepStatus::update;
   double gradient_norm = 0.0;
   // Where asked for; over the tasks whose numbers are finite:
   std::vector<double> metrics;  ///< means of Algorithm::metrics()
@@ -38,7 +38,7 @@ class Scheduler {
   Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape);
   ~Scheduler();
 
-  /// What follows the meta-gradient within a step (outcome, clipping, optimiser): operations on
+  /// What follows the meta-gradient within a step (status, clipping, optimiser): operations on
   /// shared vectors that need nothing from the host and bring nothing back.
   using Update = std::function<void(backend::Step& step)>;
   /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills

@@ -297,20 +297,20 @@ struct Trainer::State {
     // taken changes nothing there.
     const auto update = [&](backend::Step& step) {
       const std::span<const backend::Shared> gradients = scheduler->gradients();
-      step.judge({config.train.max_diverged, config.optimizer.nan_guard});
+      step.decide_update({config.train.max_diverged, config.optimizer.nan_guard});
       if (config.optimizer.nan_guard) {
         for (std::size_t g = 0; g < gradients.size(); ++g) {
           assembly.backend->guard(step, *gradients[g], *assembly.parameters[g], guard_factor);
         }
       }
       if (reported) {
-        optimizer->squared_norm(gradients, 0.0, {step, &backend::StepFigures::gradient_squares});
+        optimizer->squared_norm(gradients, 0.0, {step, &backend::StepStatistics::gradient_squares});
       }
       optimizer->apply(assembly.parameters, gradients, step, run.step, rate);
     };
     StepResult result = scheduler->step(assembly.parameters, *source, config.seed, run.step,
                                         config.train.meta_batch, reported, memory.get(), update);
-    if (result.outcome == backend::Outcome::guard) {
+    if (result.status == backend::StepStatus::guard) {
       ++run.guarded;
     } else {
       check(result);
@@ -332,7 +332,7 @@ struct Trainer::State {
 
   /// Of a step that was not guarded.
   void check(const StepResult& result) {
-    const bool stop = result.outcome == backend::Outcome::stop;
+    const bool stop = result.status == backend::StepStatus::stop;
     const double share = static_cast<double>(result.diverged) / static_cast<double>(result.tasks);
     const double most = assembly.config.train.max_diverged;
     if (stop && (share > most || result.diverged == result.tasks)) {

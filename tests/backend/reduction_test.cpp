@@ -83,12 +83,12 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
     for (std::thread& t : pool) t.join();
     const Shared means[] = {backend_->shared(width), backend_->shared(3)};
     reduction->finish(means);
-    const backend::StepFigures figures = step->read();
-    Sums sums{Numbers(width), Numbers(3), figures.mean_loss(), reduction->diverged_tasks()};
+    const backend::StepStatistics statistics = step->read();
+    Sums sums{Numbers(width), Numbers(3), statistics.mean_loss(), reduction->diverged_tasks()};
     means[0]->download(sums.gradient);
     means[1]->download(sums.rates);
-    EXPECT_EQ(figures.diverged, static_cast<double>(sums.diverged.size()));
-    EXPECT_EQ(figures.tasks + figures.diverged, static_cast<double>(count));
+    EXPECT_EQ(statistics.diverged, static_cast<double>(sums.diverged.size()));
+    EXPECT_EQ(statistics.tasks + statistics.diverged, static_cast<double>(count));
     return sums;
   }
 

@@ -13,10 +13,10 @@ namespace kshot::testing {
 namespace {
 
 using backend::OptimizerStep;
-using backend::Outcome;
 using backend::Shared;
-using backend::StepFigures;
 using backend::StepRule;
+using backend::StepStatistics;
+using backend::StepStatus;
 using backend::Sum;
 using ::testing::HasSubstr;
 
@@ -200,26 +200,26 @@ TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
   const auto of = backend_->open_step();
   step.of = of.get();
   of->clear();
-  backend_->squared_norm(*g, step.clip_value, {*of, &StepFigures::clipped_squares});
+  backend_->squared_norm(*g, step.clip_value, {*of, &StepStatistics::clipped_squares});
   backend_->optimizer_step(*p, *g, *m, nullptr, step);
   expect_close(p, {4 - 1.5 - 1, 4 - 1 - 1, -4 + 1.5 + 1});
 }
 
-// ---- a step's figures, and what it comes to ----
+// ---- the statistics of a step, and its status ----
 
 TEST_P(SharedVectorTest, FiguresAddUpUntilTheyAreCleared) {
   const auto step = backend_->open_step();
   const Shared a = vector({1, 2}), b = vector({3});
   for (int round = 0; round < 2; ++round) {
     step->clear();
-    backend_->squared_norm(*a, 0.0, {*step, &StepFigures::mean_squares});
-    backend_->squared_norm(*b, 0.0, {*step, &StepFigures::mean_squares});
-    backend_->squared_norm(*b, 2.0, {*step, &StepFigures::clipped_squares});
-    step->add(&StepFigures::outside, 0.5);
-    step->add(&StepFigures::loss, 6.0);
-    step->add(&StepFigures::tasks, 3.0);
-    step->add(&StepFigures::diverged, 1.0);
-    const StepFigures got = step->read();
+    backend_->squared_norm(*a, 0.0, {*step, &StepStatistics::mean_squares});
+    backend_->squared_norm(*b, 0.0, {*step, &StepStatistics::mean_squares});
+    backend_->squared_norm(*b, 2.0, {*step, &StepStatistics::clipped_squares});
+    step->add(&StepStatistics::outside, 0.5);
+    step->add(&StepStatistics::loss, 6.0);
+    step->add(&StepStatistics::tasks, 3.0);
+    step->add(&StepStatistics::diverged, 1.0);
+    const StepStatistics got = step->read();
     EXPECT_EQ(got.mean_squares, 14.0);
     EXPECT_EQ(got.clipped_squares, 4.0);
     EXPECT_EQ(got.gradient_squares, 0.0);
@@ -233,27 +233,27 @@ TEST_P(SharedVectorTest, AStepIsTakenGuardedOrNot) {
   struct Case {
     double loss, tasks, diverged;
     StepRule rule;
-    Outcome want;
+    StepStatus want;
   };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const Case cases[] = {
-      {1.0, 4.0, 0.0, {0.0, false}, Outcome::update},
-      {1.0, 4.0, 0.0, {0.0, true}, Outcome::update},
-      {1.0, 3.0, 1.0, {0.25, false}, Outcome::update},
-      {1.0, 3.0, 1.0, {0.2, false}, Outcome::stop},
-      {1.0, 3.0, 1.0, {0.25, true}, Outcome::guard},
-      {0.0, 0.0, 4.0, {1.0, false}, Outcome::stop},
-      {nan, 4.0, 0.0, {1.0, false}, Outcome::stop},
-      {nan, 4.0, 0.0, {1.0, true}, Outcome::guard},
+      {1.0, 4.0, 0.0, {0.0, false}, StepStatus::update},
+      {1.0, 4.0, 0.0, {0.0, true}, StepStatus::update},
+      {1.0, 3.0, 1.0, {0.25, false}, StepStatus::update},
+      {1.0, 3.0, 1.0, {0.2, false}, StepStatus::stop},
+      {1.0, 3.0, 1.0, {0.25, true}, StepStatus::guard},
+      {0.0, 0.0, 4.0, {1.0, false}, StepStatus::stop},
+      {nan, 4.0, 0.0, {1.0, false}, StepStatus::stop},
+      {nan, 4.0, 0.0, {1.0, true}, StepStatus::guard},
   };
   for (const Case& c : cases) {
     const auto of = backend_->open_step();
     of->clear();
-    of->add(&StepFigures::loss, c.loss);
-    of->add(&StepFigures::tasks, c.tasks);
-    of->add(&StepFigures::diverged, c.diverged);
-    of->judge(c.rule);
-    EXPECT_EQ(static_cast<Outcome>(of->read().outcome), c.want);
+    of->add(&StepStatistics::loss, c.loss);
+    of->add(&StepStatistics::tasks, c.tasks);
+    of->add(&StepStatistics::diverged, c.diverged);
+    of->decide_update(c.rule);
+    EXPECT_EQ(static_cast<StepStatus>(of->read().status), c.want);
     const Shared p = vector({2, -4}), m = vector({0, 0}), g = vector({1, 1});
     backend_->guard(*of, *g, *p, 0.5);
     OptimizerStep step;
@@ -262,13 +262,13 @@ TEST_P(SharedVectorTest, AStepIsTakenGuardedOrNot) {
     step.of = of.get();
     backend_->optimizer_step(*p, *g, *m, nullptr, step);
     switch (c.want) {
-      case Outcome::update:
+      case StepStatus::update:
         expect_close(p, {1, -5});
         break;
-      case Outcome::guard:
+      case StepStatus::guard:
         expect_close(p, {1, -2});
         break;
-      case Outcome::stop:
+      case StepStatus::stop:
         expect_close(p, {2, -4});
         expect_close(m, {0, 0});
         break;

@@ -181,7 +181,7 @@ TEST_F(CudaWave, SmallMatricesAndThePullBackGoIntoAGraph) {
       for (int first = 0; first < p.tasks; ++first) {  // other tasks every time
         wave.load(p.batch(*made), first, 1, static_cast<std::uint32_t>(first));
         runner.put(weights, p.weights);
-        as_graph ? wave.gather_work(work) : work();
+        as_graph ? wave.capture(work) : work();
         runner.take(gradient, p.width(), result);
       }
       return result;

@@ -128,7 +128,7 @@ TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
         EXPECT_EQ(after.graphs_launched - before.graphs_launched, 1u);
         EXPECT_EQ(after.graphs_updated - before.graphs_updated, 1u);
         EXPECT_EQ(after.graphs_made, before.graphs_made);
-        EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, sizeof(backend::StepFigures));
+        EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, sizeof(backend::StepStatistics));
       }
     }
   }
@@ -140,7 +140,7 @@ TEST_F(DeviceTraining, AReportedStepBringsBackATasksNorm) {
   const auto norms = static_cast<std::uint64_t>(c.train.meta_batch) * sizeof(float);
   for (std::size_t s = 2; s < 6; ++s) {
     const simt::Counters &before = seen[s], &after = seen[s + 1];
-    EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, norms + sizeof(backend::StepFigures));
+    EXPECT_EQ(after.bytes_to_host - before.bytes_to_host, norms + sizeof(backend::StepStatistics));
     EXPECT_EQ(after.graphs_launched - before.graphs_launched, 2u) << "one a wave";
   }
 }

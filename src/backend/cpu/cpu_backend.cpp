@@ -132,7 +132,7 @@ class CpuBackend final : public HostBackend<float> {
       products.multiply(count, n, n, d + at, columns, 1, matrix.data(), columns, to + at, columns,
                         true);
     });
-    sum_to.step.add(sum_to.figure, value);
+    sum_to.step.add(sum_to.statistic, value);
   }
 
  private:

@@ -233,7 +233,7 @@ class CudaBackend final : public backend::Backend {
              double factor) override {
     check_sizes(gradient.size(), parameters.size());
     run([&](cudaStream_t s) {
-      cuda::guard(at(gradient), at(parameters), static_cast<T>(factor), figures(step),
+      cuda::guard(at(gradient), at(parameters), static_cast<T>(factor), statistics(step),
                   gradient.size(), s);
     });
   }
@@ -263,9 +263,9 @@ class CudaBackend final : public backend::Backend {
 
   static T* at(SharedVector& v) { return on_device<T>(v).data(); }
   static const T* at(const SharedVector& v) { return on_device<T>(v).data(); }
-  static double* at(Sum to) { return dynamic_cast<CudaStep<T>&>(to.step).at(to.figure); }
-  static const StepFigures* figures(const backend::Step& step) {
-    return dynamic_cast<const CudaStep<T>&>(step).figures();
+  static double* at(Sum to) { return dynamic_cast<CudaStep<T>&>(to.step).at(to.statistic); }
+  static const StepStatistics* statistics(const backend::Step& step) {
+    return dynamic_cast<const CudaStep<T>&>(step).statistics();
   }
   /// Puts work on shared vectors on their stream.
   template <class Work>
@@ -418,7 +418,7 @@ void CudaBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   a.correction2 = static_cast<T>(1.0 - std::pow(step.beta2, n));
   a.clip = static_cast<T>(step.clip_value);
   a.decay = static_cast<T>(step.weight_decay);
-  a.step = step.of ? figures(*step.of) : nullptr;
+  a.step = step.of ? statistics(*step.of) : nullptr;
   a.clip_norm = step.clip_norm;
   run([&](cudaStream_t s) { cuda::optimizer_step(a, parameters.size(), s); });
 }

@@ -13,7 +13,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-/// A run's counts: its loss, its tasks, and those that diverged, in the order of the figures.
+/// A run's counts: its loss, its tasks, and those that diverged, in the order of the statistics.
 constexpr std::size_t counts = 3;
 
 }  // namespace
@@ -91,7 +91,7 @@ void CudaReduction<T>::begin(std::size_t waves, const backend::TaskShares& share
   if (shares.unit % run_tasks != 0) throw std::logic_error("reduction: shares of part of a run");
   if (!(shares == shares_)) lay_out(shares);
   flags_.reserve(shares.total);
-  figures_ = dynamic_cast<CudaStep<T>&>(step).at(&backend::StepFigures::loss);
+  statistics_ = dynamic_cast<CudaStep<T>&>(step).at(&backend::StepStatistics::loss);
   const Stream& stream = shared_->write();  // so that waves come after it
   stream.clear(flags_.data(), shares.total);
 }
@@ -187,7 +187,7 @@ void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
   fold_nodes(total_.data(), ordered_.data(), width, merges_.data(), static_cast<int>(all_rows_),
              width, stream.get());
   const double* const totals = total_.data() + width_;
-  axpy(figures_, 1.0, totals, counts, stream.get());
+  axpy(statistics_, 1.0, totals, counts, stream.get());
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); ++g) {
     check_sizes(means[g]->size(), widths_[g]);

@@ -1,5 +1,5 @@
-// Sums over tasks on the device, in the order of backend.h. The host sees nothing of them: figures
-// go to the step's.
+// Sums over tasks on the device, in the order of backend.h. The host sees nothing of them:
+// statistics go to the step's.
 #pragma once
 
 #include <memory>
@@ -61,7 +61,7 @@ class CudaReduction final : public backend::Reduction {
   DeviceMemory<double> ordered_;          ///< [all_rows, width + 3]
   DeviceMemory<double> total_;            ///< [width + 3]
   DeviceMemory<std::int32_t> flags_;
-  double* figures_ = nullptr;  ///< of the step: loss, tasks, diverged
+  double* statistics_ = nullptr;  ///< of the step: loss, tasks, diverged
   std::uint64_t steps_ = 0;
   backend::OrderedQueue<Partial> queue_;
 };

@@ -7,13 +7,13 @@ inline namespace KSHOT_PLATFORM {
 namespace {
 
 // The same doubles in the same order on both sides.
-static_assert(sizeof(backend::StepFigures) == sizeof(StepFigures));
-static_assert(offsetof(backend::StepFigures, outside) == offsetof(StepFigures, outside) &&
-              offsetof(backend::StepFigures, clipped_squares) ==
-                  offsetof(StepFigures, clipped_squares) &&
-              offsetof(backend::StepFigures, outcome) == offsetof(StepFigures, outcome));
-static_assert(static_cast<int>(backend::Outcome::guard) == static_cast<int>(StepOutcome::guard) &&
-              static_cast<int>(backend::Outcome::stop) == static_cast<int>(StepOutcome::stop));
+static_assert(sizeof(backend::StepStatistics) == sizeof(StepStatistics));
+static_assert(offsetof(backend::StepStatistics, outside) == offsetof(StepStatistics, outside) &&
+              offsetof(backend::StepStatistics, clipped_squares) ==
+                  offsetof(StepStatistics, clipped_squares) &&
+              offsetof(backend::StepStatistics, status) == offsetof(StepStatistics, status));
+static_assert(static_cast<int>(backend::StepStatus::guard) == static_cast<int>(StepStatus::guard) &&
+              static_cast<int>(backend::StepStatus::stop) == static_cast<int>(StepStatus::stop));
 
 template <class T>
 const Stream& stream_of(backend::Wave* wave) {
@@ -37,7 +37,8 @@ void CudaStep<T>::join(std::span<backend::Wave* const> waves) const {
 }
 
 template <class T>
-void CudaStep<T>::gather(std::span<backend::Wave* const> waves, const std::function<void()>& work) {
+void CudaStep<T>::capture(std::span<backend::Wave* const> waves,
+                          const std::function<void()>& work) {
   device_.activate();
   const Stream& stream = shared_->write();  // nothing in a graph can wait for snapshots before it
   join(waves);                              // nor for what was loaded
@@ -58,38 +59,38 @@ void CudaStep<T>::gather(std::span<backend::Wave* const> waves, const std::funct
 }
 
 template <class T>
-double* CudaStep<T>::at(backend::Figure figure) {
-  static const backend::StepFigures layout;
+double* CudaStep<T>::at(backend::Statistic statistic) {
+  static const backend::StepStatistics layout;
   const auto offset =
-      reinterpret_cast<const char*>(&(layout.*figure)) - reinterpret_cast<const char*>(&layout);
-  return reinterpret_cast<double*>(figures_.data()) +
+      reinterpret_cast<const char*>(&(layout.*statistic)) - reinterpret_cast<const char*>(&layout);
+  return reinterpret_cast<double*>(statistics_.data()) +
          offset / static_cast<std::ptrdiff_t>(sizeof(double));
 }
 
 template <class T>
 void CudaStep<T>::clear() {
   device_.activate();
-  shared_->get().clear(figures_.data(), 1);
+  shared_->get().clear(statistics_.data(), 1);
 }
 
 template <class T>
-void CudaStep<T>::add(backend::Figure figure, double value) {
+void CudaStep<T>::add(backend::Statistic statistic, double value) {
   device_.activate();
-  add_number(at(figure), value, shared_->get().get());
+  add_number(at(statistic), value, shared_->get().get());
 }
 
 template <class T>
-void CudaStep<T>::judge(const backend::StepRule& rule) {
+void CudaStep<T>::decide_update(const backend::StepRule& rule) {
   device_.activate();
-  cuda::judge(figures_.data(), rule.max_diverged, rule.guard, shared_->get().get());
+  cuda::decide_update(statistics_.data(), rule.max_diverged, rule.guard, shared_->get().get());
 }
 
 template <class T>
-backend::StepFigures CudaStep<T>::read() const {
+backend::StepStatistics CudaStep<T>::read() const {
   device_.activate();
   if (exchange_) exchange_->wait(shared_->get());
-  shared_->get().to_host(host_.data(), figures_.data(), 1);
-  const StepFigures& f = host_.data()[0];
+  shared_->get().to_host(host_.data(), statistics_.data(), 1);
+  const StepStatistics& f = host_.data()[0];
   return {f.loss,
           f.tasks,
           f.diverged,
@@ -97,7 +98,7 @@ backend::StepFigures CudaStep<T>::read() const {
           f.mean_squares,
           f.gradient_squares,
           f.clipped_squares,
-          f.outcome};
+          f.status};
 }
 
 template class CudaStep<float>;

@@ -1,4 +1,4 @@
-// A training step on the device: its figures, and its work as one CUDA graph.
+// A training step on the device: its statistics, and its work as one CUDA graph.
 #pragma once
 
 #include <span>
@@ -21,21 +21,21 @@ class CudaStep final : public backend::Step {
       : device_(device),
         shared_(std::move(shared)),
         exchange_(std::move(exchange)),
-        figures_(1),
+        statistics_(1),
         host_(1) {}
 
   /// From the second time on as a graph, in which the waves' streams leave the shared one and come
   /// back to it. It is captured anew each time (docs/cuda.md says why), by this thread alone, so
   /// that its nodes come in the same order and the executable graph is updated.
-  void gather(std::span<backend::Wave* const> waves, const std::function<void()>& work) override;
+  void capture(std::span<backend::Wave* const> waves, const std::function<void()>& work) override;
   void clear() override;
-  void add(backend::Figure figure, double value) override;
-  void judge(const backend::StepRule& rule) override;
-  backend::StepFigures read() const override;
+  void add(backend::Statistic statistic, double value) override;
+  void decide_update(const backend::StepRule& rule) override;
+  backend::StepStatistics read() const override;
 
   // ---- what operations see ----
-  const StepFigures* figures() const { return figures_.data(); }
-  double* at(backend::Figure figure);
+  const StepStatistics* statistics() const { return statistics_.data(); }
+  double* at(backend::Statistic statistic);
 
  private:
   /// From the shared stream to the waves', and back.
@@ -45,8 +45,8 @@ class CudaStep final : public backend::Step {
   Device device_;
   SharedStreamPointer shared_;
   std::shared_ptr<NodeExchange> exchange_;
-  DeviceMemory<StepFigures> figures_;
-  mutable HostMemory<StepFigures> host_;
+  DeviceMemory<StepStatistics> statistics_;
+  mutable HostMemory<StepStatistics> host_;
   Event turn_;
   Graph graph_;
   /// As CudaWave's.

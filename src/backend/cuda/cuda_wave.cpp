@@ -125,7 +125,7 @@ std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, 
 }
 
 template <class T>
-void CudaWave<T>::gather_work(const std::function<void()>& work) {
+void CudaWave<T>::capture(const std::function<void()>& work) {
   follow_shared();  // nothing in a graph can wait for what is outside
   if (gathering_ == Gathering::yes) {
     if (graph_.capture(stream_, work)) return graph_.launch(stream_);
@@ -599,14 +599,14 @@ void CudaWave<T>::layered_gradient(const Pass& pass, Block grad, bool accumulate
 template <class T>
 void CudaWave<T>::do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) {
   if (!pass.dropout) {
-    PerceptronDescent<T> at_once;
-    at_once.start = weights_in(pass.weights);
-    at_once.outer = perceptron_rows(pass.set, pass.scale);
-    at_once.gradient = at(grad, network_->size());
-    at_once.accumulate = accumulate;
-    at_once.second_order = false;
-    at_once.loss = wanted(loss, 1);
-    if (perceptron_.run(at_once, count_, stream_)) return;
+    PerceptronDescent<T> fused;
+    fused.start = weights_in(pass.weights);
+    fused.outer = perceptron_rows(pass.set, pass.scale);
+    fused.gradient = at(grad, network_->size());
+    fused.accumulate = accumulate;
+    fused.second_order = false;
+    fused.loss = wanted(loss, 1);
+    if (perceptron_.run(fused, count_, stream_)) return;
   }
   layered_gradient(pass, grad, accumulate, [&](const Run& run) {
     loss_of(run, pass.scale, loss, {g_[0].value.data(), nullptr});
@@ -628,14 +628,14 @@ void CudaWave<T>::do_hessian_vector(const Pass& pass, Block direction, Block hv,
                                     Block grad) {
   const std::size_t n = network_->size();
   if (!pass.dropout && !grad) {
-    PerceptronDescent<T> at_once;
-    at_once.start = weights_in(pass.weights);
-    at_once.inner = perceptron_rows(pass.set, pass.scale);
-    at_once.rates[0].value = T(-1);
-    at_once.direction = at(direction, n);
-    at_once.gradient = at(hv, n);
-    at_once.accumulate = accumulate;
-    if (perceptron_.run(at_once, count_, stream_)) return;
+    PerceptronDescent<T> fused;
+    fused.start = weights_in(pass.weights);
+    fused.inner = perceptron_rows(pass.set, pass.scale);
+    fused.rates[0].value = T(-1);
+    fused.direction = at(direction, n);
+    fused.gradient = at(hv, n);
+    fused.accumulate = accumulate;
+    if (perceptron_.run(fused, count_, stream_)) return;
   }
   prepare_tangents();
   const Run entered = enter(pass, at(direction, n));

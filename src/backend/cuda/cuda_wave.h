@@ -41,7 +41,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   int capacity() const override { return capacity_; }
   void draw(const backend::Episodes& episodes, const TaskId& id, int count) override;
   /// As a graph, from the second time on.
-  void gather_work(const std::function<void()>& work) override;
+  void capture(const std::function<void()>& work) override;
   /// Small perceptrons alone.
   backend::FusedDescent* fused_descent() override { return perceptron_.open() ? this : nullptr; }
   int rows(Set set) const override { return shape_.rows(set); }
