@@ -13,6 +13,7 @@ constexpr double kFont = 12.0;           // pixels; set on the <svg> element
 constexpr double kCharacter = 6.7;       // generous mean width of a character at that size
 constexpr double kTitleCharacter = 8.6;  // the same of a title, which is bold and larger
 constexpr double kTitleLine = 16.0;      // height of a line of a title, pixels
+constexpr double kGap = 14.0;            // pixels to the right of a panel
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// A coordinate: two decimals are a hundredth of a pixel.
@@ -406,8 +407,10 @@ class Renderer {
     if (plot_.x.tick_labels) {
       double free_from = -kInfinity;  // labels that would touch the one before are left out
       for (const Tick& tick : x_.ticks) {
-        const double middle = x_(tick.value);
         const double half = 0.5 * kCharacter * static_cast<double>(characters(tick.label));
+        // A label at an end of the axis moves inwards, so that it is not cut.
+        const double middle =
+            std::max(half - margin, std::min(x_(tick.value), width_ + kGap - 1.0 - half));
         if (middle - half < free_from) continue;
         free_from = middle + half + 4.0;
         out += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>", at(middle),
@@ -586,7 +589,6 @@ std::string render(const Grid& grid) {
       bottom[r] = std::max(bottom[r], panel.bottom_margin());
     }
   }
-  constexpr double gap = 14.0;  // also room for the last tick's label
   std::vector<std::vector<std::string>> row_titles;
   double title = 0.0;  // width of the row titles, which are turned
   for (std::size_t r = 0; r < grid.row_titles.size(); ++r) {
@@ -594,7 +596,7 @@ std::string render(const Grid& grid) {
     title = std::max(title, 8.0 + kTitleLine * static_cast<double>(row_titles.back().size()));
   }
   double width = title;
-  for (double margin : left) width += margin + grid.panel_width + gap;
+  for (double margin : left) width += margin + grid.panel_width + kGap;
   double height = 0.0;
   for (std::size_t r = 0; r < top.size(); ++r) height += top[r] + grid.height(r) + bottom[r];
 
@@ -619,7 +621,7 @@ std::string render(const Grid& grid) {
     for (std::size_t c = 0; c < panels[r].size(); ++c) {
       x += left[c];
       panels[r][c].draw(out, x, y, left[c]);
-      x += grid.panel_width + gap;
+      x += grid.panel_width + kGap;
     }
     y += grid.height(r) + bottom[r];
   }

@@ -373,6 +373,32 @@ TEST(Ticks, NeverCrowdedNeverOutside) {
   }
 }
 
+TEST(Ticks, LongLabelsAtTheEndsOfTheAxisAreInsideTheFigure) {
+  svg::Plot plot;
+  plot.y.tick_labels = false;  // so that the margin at the left is narrower than half a label
+  plot.x.low = 0.0;
+  plot.x.high = 1.0;
+  plot.x.ticks = {{0.0, "0.0000"}, {1.0, "1.0000"}};
+  svg::Grid grid;
+  grid.rows = {{plot}};
+  const std::string text = svg::render(grid);
+  const auto number_after = [&](std::string_view words, std::size_t from) {
+    const std::size_t at = text.find(words, from);
+    EXPECT_NE(at, std::string::npos) << words;
+    return at == std::string::npos ? NAN : std::atof(text.c_str() + at + words.size());
+  };
+  const double width = number_after("width=\"", 0);
+  const double left = number_after("translate(", 0);
+  const std::size_t ticks = text.find("class=\"ticks\"");
+  ASSERT_NE(ticks, std::string::npos);
+  const double first = left + number_after("<text x=\"", ticks);
+  const double last = left + number_after("<text x=\"", text.find("0.0000", ticks));
+  const double half = 0.5 * 6.0 * 6.0;  // six characters of at least six pixels each
+  EXPECT_GE(first - half, 0.0);
+  EXPECT_LE(last + half, width);
+  EXPECT_GT(last - first, 0.5 * width);
+}
+
 TEST(Number, IsShort) {
   EXPECT_EQ(number(0.0), "0");
   EXPECT_EQ(number(0.12345), "0.123");
