@@ -1,6 +1,6 @@
-// The algebra of per-task vectors on every backend, in both layouts of the cpu's: element-wise
-// operations and Gaussians against their formulas, KL and its derivatives against each other by
-// central differences.
+// The algebra of per-task vectors on every backend, and on the CPU backend in both layouts.
+// Element-wise operations and Gaussians are tested against their formulas, and the derivatives of
+// the KL against central differences.
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -16,7 +16,8 @@ struct Layout {
   std::shared_ptr<const Network> network;
 };
 
-/// Small perceptrons go in lanes, anything else alone with padded channels.
+/// Networks for the two layouts of the CPU backend. The tasks of a small perceptron lie in SIMD
+/// lanes. The tasks of any other network are stored one by one with padded channels.
 std::vector<Layout> layouts() {
   return {{"mlp", std::make_shared<const Network>(Network::mlp({2, 7, 3}, LayerType::relu))},
           {"conv", std::make_shared<const Network>(Network(
@@ -40,7 +41,8 @@ class AlgebraTest : public ::testing::TestWithParam<std::tuple<std::string, int>
     RandomStream s = stream(17, 100 + use);
     return normals(s, size(), scale);
   }
-  /// A block of weights for each input, uploaded task by task; body(blocks); blocks[0] is taken.
+  /// Uploads each input to a block of weights, wave by wave, calls body(blocks) and returns
+  /// blocks[0] of all tasks.
   template <typename Body>
   Numbers run(const std::vector<Numbers>& inputs, const Body& body) {
     std::vector<Block> blocks;
@@ -85,7 +87,7 @@ TEST_P(AlgebraTest, ElementWise) {
                map([&](std::size_t i) { return 0.125 * b[i]; }));
   expect_close(run({a, b, c}, [&](auto& x) { wave().rate_step(x[0], x[1], number, x[2]); }),
                map([&](std::size_t i) { return b[i] - 0.125 * c[i]; }));
-  // a shared vector: the same element for all tasks
+  // A shared vector has the same elements for all tasks.
   RandomStream s = stream(18);
   const Numbers shared = normals(s, width);
   const backend::Shared vector = backend_->shared(width);
@@ -134,7 +136,8 @@ TEST_P(AlgebraTest, SamplesAndTheirPullBacks) {
       map(phi));
   expect_close(run({given, r1, mu, sigma},
                    [&](auto& x) {
-                     wave().sample(x[1], x[0], x[2], x[3], nullptr);  // eps is kept
+                     // The noise in x[0] is read, not drawn.
+                     wave().sample(x[1], x[0], x[2], x[3], nullptr);
                    }),
                given);
   expect_close(run({r0, r1, g, given, sigma},
@@ -163,7 +166,8 @@ TEST_P(AlgebraTest, SampleAndDirectionTogether) {
 }
 
 TEST_P(AlgebraTest, SampledLossHasTheDerivativesOfThePullBacks) {
-  // f(mu, s) = sum (mu + e^s eps)^3 / 3: g = phi^2, h = 2 phi u; everything by differences of f
+  // f(mu, s) = sum (mu + e^s eps)^3 / 3, with g = phi^2 and h = 2 phi u. All expected values are
+  // differences of f.
   const Numbers mu = random(0), s = random(1, 0.3), eps = random(2), vm = random(5), vs = random(6),
                 zero(size(), 0.0);
   const auto phi = [&](const Numbers& m, const Numbers& l, std::size_t i) {
@@ -182,7 +186,7 @@ TEST_P(AlgebraTest, SampledLossHasTheDerivativesOfThePullBacks) {
   const Numbers got_gs = run({zero, zero, g, eps, sigma}, [&](auto& x) {
     wave().sample_pullback(x[1], x[0], 1.0, x[2], x[3], x[4]);
   });
-  // the Hessian-vector product: h pulled back, and in s the gradient itself times v_s
+  // The Hessian-vector product pulls h back, and adds to the part of s the gradient times v_s.
   const Numbers got_hmu = run({zero, zero, h, eps, sigma}, [&](auto& x) {
     wave().sample_pullback(x[0], x[1], 1.0, x[2], x[3], x[4]);
   });
@@ -196,7 +200,7 @@ TEST_P(AlgebraTest, SampledLossHasTheDerivativesOfThePullBacks) {
   const auto dmu = [&](std::size_t i, double d, double l) {
     return (f_mu(i, d + step, l) - f_mu(i, d - step, l)) / (2.0 * step);
   };
-  const double outer = 1e-3;  // second differences: rounding 1e-16 / (1e-5 1e-3) = 1e-8
+  const double outer = 1e-3;  // Rounding of second differences is 1e-16 / (1e-5 1e-3) = 1e-8.
   const Numbers want_gs = map([&](std::size_t i) { return ds(i, 0, 0); });
   const Numbers want_hmu = map([&](std::size_t i) {
     return (dmu(i, outer * vm[i], outer * vs[i]) - dmu(i, -outer * vm[i], -outer * vs[i])) /
@@ -275,7 +279,7 @@ class KlTest : public AlgebraTest {
   }
 };
 
-/// KL of one pair of Gaussians, from its textbook form with variances.
+/// The KL of one pair of Gaussians, in the textbook form with variances.
 double textbook_kl(double mu, double s, double prior_mu, double prior_s) {
   const double var = std::exp(2 * s), prior_var = std::exp(2 * prior_s), d = mu - prior_mu;
   return 0.5 * (std::log(prior_var / var) + (var + d * d) / prior_var - 1.0);
@@ -317,7 +321,7 @@ TEST_P(KlTest, GradientIsTheDifferenceOfTheClosedForm) {
              (value(h) - value(-h)) / (2.0 * h);
     });
   };
-  // rounding 1e-16 * 10 / 1e-5 and truncation 1e-10 * third derivatives up to 100
+  // Rounding is 1e-16 * 10 / 1e-5. Truncation is 1e-10 times third derivatives up to 100.
   const double tolerance = backend_->precision() == backend::Precision::f64 ? 1e-7 : 5e-6;
   EXPECT_TRUE(close_rows(got.mu, difference(0), problem_.width(), tolerance));
   EXPECT_TRUE(close_rows(got.s, difference(1), problem_.width(), tolerance));
@@ -330,7 +334,8 @@ TEST_P(KlTest, HessianVectorIsTheDifferenceOfTheGradient) {
   const Scale scale{0.7, Scale::By::all};
   const Numbers vm = random(4), vs = random(5);
   const Result got = kl_hvp(at, scale, vm, vs);
-  // the gradient's closed form, in double, along (v_mu, v_s) of q
+  // The expected value differentiates the closed form of the gradient, in double, along (v_mu, v_s)
+  // of q.
   const double h = 1e-5;
   const auto difference = [&](auto gradient) {
     return map([&](std::size_t i) {
@@ -452,7 +457,7 @@ TEST_P(AlgebraTest, AScalarScalesItsTask) {
   expect_close(got, map([&](std::size_t i) { return factor[i / width] * a[i]; }));
 }
 
-/// Every weight counts, and the pads of a layout do not.
+/// The fold includes every weight and excludes the padding of a layout.
 TEST_P(AlgebraTest, WeightsFoldToANumberPerTask) {
   Numbers a = random(0), b = random(1), start, want;
   for (double& x : a) x = std::abs(x);
@@ -475,7 +480,7 @@ TEST_P(AlgebraTest, WeightsFoldToANumberPerTask) {
   EXPECT_TRUE(close_rows(got, want, 1, closed_form_tolerance(*backend_)));
 }
 
-/// Two steps of each task by itself, from counts of its own, against Kingma & Ba's formulas.
+/// Two Adam steps per task, from its own step count, against the formulas of Kingma & Ba.
 TEST_P(AlgebraTest, AdamStepsOfEveryTask) {
   const backend::AdamRule rule{.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-4};
   const std::size_t width = problem_.width();

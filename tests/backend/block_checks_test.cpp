@@ -1,4 +1,4 @@
-// What every backend refuses in the same words: blocks whose width or kind does not fit an
+// Every backend refuses, with the same message, blocks whose width or kind does not fit an
 // operation, and sets of rows that a wave does not have.
 #include <gmock/gmock.h>
 
@@ -22,7 +22,7 @@ class BlockChecks : public ::testing::TestWithParam<std::string> {
     wave_->load(problem_.batch(*backend_), 0, 1, 0);
   }
 
-  /// That the call throws std::logic_error with these words.
+  /// Expects that the call throws std::logic_error with a message that contains `words`.
   template <typename Call>
   void refused(const std::string& words, const Call& call) {
     try {
@@ -81,7 +81,7 @@ TEST_P(BlockChecks, SharedVectorsFitTheBlock) {
   const backend::Shared four = backend_->shared(4);
   const Block weights = w.weights(), six = w.block(6), eight = w.block(8);
   w.fill(eight, 1.0);
-  w.rate_multiply(eight, {0.0, four.get()}, eight);  // repeated: allowed
+  w.rate_multiply(eight, {0.0, four.get()}, eight);  // The four rates repeat, which is allowed.
   refused("broadcast: a block of width 6, expected 4", [&] { w.broadcast(six, *four); });
   refused("rate_multiply: 4 rates for a block of width 6", [&] {
     w.rate_multiply(six, {0.0, four.get()}, six);

@@ -1,4 +1,4 @@
-// Compiled with -ffp-contract=fast for a processor with fused multiply-add
+// This file is compiled with -ffp-contract=fast for a processor with fused multiply-add
 // (cmake/KshotTests.cmake).
 #include "backend/contracted.h"
 

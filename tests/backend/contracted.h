@@ -1,9 +1,11 @@
-// a * b + c in a file whose compiler may make one operation of it.
+// a * b + c in a file whose compiler may contract it to one fused multiply-add.
 #pragma once
 
 namespace kshot::testing::contracted {
 
-float product_sum(float a, float b, float c);  ///< kshot::product_sum
-float plain(float a, float b, float c);        ///< a * b + c as it stands
+/// Calls kshot::product_sum.
+float product_sum(float a, float b, float c);
+/// Computes a * b + c as written.
+float plain(float a, float b, float c);
 
 }  // namespace kshot::testing::contracted

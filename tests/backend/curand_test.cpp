@@ -1,9 +1,9 @@
-// Our Philox core against cuRAND's, bit for bit. cuRAND's header compiles for the host; only builds
-// with the CUDA toolkit have it.
+// Compares our Philox core with cuRAND's, bit for bit. cuRAND's header compiles for the host, but
+// only builds with the CUDA toolkit have it.
 #ifdef KSHOT_HAS_CURAND
 
 #include <cuda_runtime.h>
-#define QUALIFIERS static inline  // cuRAND's own macro: its functions are to be the host's
+#define QUALIFIERS static inline  // This macro of cuRAND makes its functions host functions.
 #include <curand_philox4x32_x.h>
 #undef QUALIFIERS
 
@@ -26,7 +26,7 @@ Words curand_words(const Words& counter, const std::array<std::uint32_t, 2>& key
 }
 
 TEST(Curand, PhiloxGivesTheSameBitsForAnyCounterAndKey) {
-  // each single bit of counter and key, so that no input may be ignored
+  // Each single bit of the counter and of the key is set in turn, so that no input is ignored.
   for (int bit = 0; bit < 192; ++bit) {
     Words counter{};
     std::array<std::uint32_t, 2> key{};
@@ -35,7 +35,7 @@ TEST(Curand, PhiloxGivesTheSameBitsForAnyCounterAndKey) {
     word < 4 ? counter[word] = one : key[word - 4] = one;
     EXPECT_EQ(philox4x32(counter, key), curand_words(counter, key)) << "bit " << bit;
   }
-  // words of one stream as counters and keys of another
+  // Words of one stream serve as counters and keys of another.
   for (std::uint32_t i = 0; i < 1000; ++i) {
     const Words counter = philox4x32({i, 0, 0, 0}, {1, 2});
     const Words words = philox4x32({i, 0, 0, 1}, {1, 2});

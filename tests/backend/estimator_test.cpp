@@ -1,6 +1,7 @@
-// The network under Gaussian weights by all three estimators, on every backend: values against the
-// formulas of docs/mathematics.md written out once more, derivatives against central differences,
-// noise against random.h, and means over many draws against a closed form.
+// The network under Gaussian weights with all three estimators, on every backend. Values are tested
+// against the formulas of docs/mathematics.md, which are written out here once more, derivatives
+// against central differences, noise against random.h, and means over many draws against a closed
+// form.
 #include <optional>
 #include "backend/row_noise.h"
 
@@ -25,7 +26,7 @@ const char* estimator_name(Estimator e) {
   return e == Estimator::weight ? "weight" : e == Estimator::flipout ? "flipout" : "local";
 }
 
-/// A point (mu, s) for all tasks, [tasks, D] each.
+/// A point (mu, s) for each task. Both vectors are [tasks, D].
 struct Point {
   Numbers mu, s;
 };
@@ -43,7 +44,7 @@ GaussianNoise key_noise(Purpose purpose, std::uint32_t sample = 0) {
   return noise;
 }
 
-/// Gaussian passes over all tasks of a problem.
+/// Runs Gaussian passes over all tasks of a problem.
 class GaussianRunner {
  public:
   GaussianRunner(backend::Backend& backend, const Problem& problem)
@@ -53,7 +54,7 @@ class GaussianRunner {
   }
   Runner& runner() { return runner_; }
 
-  /// [tasks, 2 D]: mu's part, then s's.
+  /// The gradient by mu and then by s, [tasks, 2 D].
   Numbers gradient(const GaussianPass& what, const Point& at, double a, Numbers* loss = nullptr) {
     Numbers result;
     runner_.for_each_wave([&](int) {
@@ -66,7 +67,8 @@ class GaussianRunner {
     });
     return result;
   }
-  /// H v with all its terms; with `kept` the draw comes from an earlier gradient.
+  /// H v with all its terms, [tasks, 2 D]. If `kept` is true, the pass uses the draw that an
+  /// earlier gradient kept.
   Numbers hessian_vector(const GaussianPass& what, const Point& at, const Point& v, double a,
                          bool kept) {
     Numbers result;
@@ -89,8 +91,9 @@ class GaussianRunner {
     });
     return result;
   }
-  /// Noise of all tasks for the passes that follow: of the weights [tasks, D], and by rows of every
-  /// layer [tasks, rows, in or out]; empty where a layer has none.
+  /// Noise of all tasks for the passes that follow: noise of the weights, [tasks, D], and noise by
+  /// rows for every layer, [tasks, rows, in or out]. A layer's array is empty where it has no such
+  /// noise.
   struct Given {
     Numbers weights;
     std::vector<Numbers> in, out;
@@ -158,9 +161,9 @@ class GaussianRunner {
   std::vector<GaussianNoise::Layer> given_layers_;
 };
 
-// ---- the formulas, once more ----
+// ---- the formulas, written out once more ----
 
-/// One task's outputs on one set under one sample, in double, row by row.
+/// The outputs of one task on one set under one sample, in double, row by row.
 class PlainNetwork {
  public:
   PlainNetwork(const Problem& problem, std::size_t task, Estimator estimator, const Point& at,
@@ -174,9 +177,10 @@ class PlainNetwork {
     key_.task = static_cast<std::uint32_t>(task);
   }
 
-  using Maps = std::vector<Numbers>;  ///< [rows][elements]
+  /// [rows][elements]
+  using Maps = std::vector<Numbers>;
 
-  /// `first_query`: rows from there on are query rows.
+  /// Rows from `first_query` on are query rows.
   Maps outputs(Maps x, std::size_t first_query) const {
     for (std::size_t i = 0; i < network_.layers().size(); ++i) {
       x = layer(i, x, first_query);
@@ -194,7 +198,7 @@ class PlainNetwork {
   std::size_t index(int tensor, std::size_t e) const {
     return offset_ + network_.parameters()[static_cast<std::size_t>(tensor)].offset + e;
   }
-  /// Noise of a row, whose sets have a stream each.
+  /// Key and offset of the noise of a row. Support rows and query rows have a random stream each.
   std::pair<RandomKey, std::size_t> row_at(std::size_t row, std::size_t first_query) const {
     const bool query = row >= first_query;
     return {backend::row_key(key_, query), (query ? row - first_query : row) * layout_.width};
@@ -305,7 +309,7 @@ class PlainNetwork {
   const Point& at_;
 };
 
-/// Valid rows of a task's set.
+/// The valid rows of a task's set.
 PlainNetwork::Maps plain_rows(const Problem& problem, std::size_t task, Set set) {
   PlainNetwork::Maps rows;
   const auto inputs = static_cast<std::size_t>(problem.network->input().size());
@@ -331,7 +335,7 @@ class EstimatorTest : public ::testing::TestWithParam<std::string> {
   void SetUp() override { backend_ = open_backend(GetParam()); }
   double tolerance() const { return difference_tolerance(*backend_); }
 
-  /// body(problem, estimator) for every chosen network and estimator.
+  /// Calls body(problem, estimator, seed) for every chosen network and estimator.
   template <typename Body>
   void for_each_case(const Body& body, bool with_weight = true) {
     std::uint64_t seed = 0;
@@ -354,7 +358,8 @@ class EstimatorTest : public ::testing::TestWithParam<std::string> {
 TEST_P(EstimatorTest, OutputsAreTheFormulas) {
   for_each_case([&](const Problem& problem, Estimator estimator, std::uint64_t seed) {
     for (const Layer& layer : problem.network->layers()) {
-      if (layer.type == LayerType::max_pool) return;  // the rest of such networks has been seen
+      // The other layers are covered by other networks.
+      if (layer.type == LayerType::max_pool) return;
     }
     const Point at = random_point(problem, seed);
     GaussianRunner runner(*backend_, problem);
@@ -447,8 +452,8 @@ TEST_P(EstimatorTest, HessianVectorIsTheDifferencesOfTheGradient) {
     pass.scale = {1.0, Scale::By::support};
     pass.estimator = estimator;
     pass.noise = key_noise(Purpose::noise_inner);
-    // shorter than elsewhere: all weights move at once, and no unit may cross a kink; rounding is
-    // 1e-16 * 10 / 1e-8
+    // The step is shorter than elsewhere, because all weights move together and no unit may cross a
+    // kink. Rounding is 1e-16 * 10 / 1e-8.
     const double length = 1e-8;
     GaussianRunner plain(*reference, problem);
     const auto step = [&](double h) {
@@ -474,7 +479,7 @@ TEST_P(EstimatorTest, HessianVectorIsTheDifferencesOfTheGradient) {
 }
 
 TEST_P(EstimatorTest, ExplicitNoiseIsTakenRowByRow) {
-  // what the key would have drawn, given as arrays, must give the same bits
+  // Noise that is given as arrays must lead to the same bits as noise that the key draws.
   for_each_case(
       [&](const Problem& problem, Estimator estimator, std::uint64_t seed) {
         const Point at = random_point(problem, seed);
@@ -550,7 +555,8 @@ TEST_P(EstimatorTest, SupportStatisticsAreThoseOfTheSupportsOwnNoise) {
 }
 
 TEST_P(EstimatorTest, NoVarianceLeavesTheMean) {
-  // sigma = e^-60 underflows in float: no NaN, and the gradients of the mean network
+  // sigma = e^-60 underflows in float. The test expects no NaN, and the gradients of the mean
+  // network.
   const Problem problem =
       make_problem(std::make_shared<const Network>(Network::mlp({3, 6, 2}, LayerType::tanh)),
                    LossKind::mse, 18, 5);
@@ -581,10 +587,11 @@ TEST_P(EstimatorTest, NoVarianceLeavesTheMean) {
   }
 }
 
-/// A linear layer under Gaussian noise: with m = mu_w x + mu_b, v = sum sigma_w^2 x^2 + sigma_b^2,
-/// E nll = ((m - y)^2 + v) / (2 noise^2) + const, whatever the estimator.
+/// A linear layer under Gaussian noise. With m = mu_w x + mu_b and v = sum sigma_w^2 x^2 +
+/// sigma_b^2, E nll = ((m - y)^2 + v) / (2 noise^2) + const for every estimator.
 TEST_P(EstimatorTest, MeanGradientIsTheClosedForm) {
-  const int draws = backend_->name() == "simt" ? 300 : 3000;  // emulated, 3000 take minutes
+  // On the emulator, 3000 draws take minutes.
+  const int draws = backend_->name() == "simt" ? 300 : 3000;
   const Problem problem = make_problem(
       std::make_shared<const Network>(Network::mlp({4, 3}, LayerType::relu)),
       LossKind::gaussian_nll, backend_->precision() == backend::Precision::f64 ? 2 : 18, 8);
@@ -632,12 +639,13 @@ TEST_P(EstimatorTest, MeanGradientIsTheClosedForm) {
       const double mean = sum[i] / draws;
       const double variance = squares[i] / draws - mean * mean;
       total_variance[static_cast<int>(estimator)] += variance;
-      // 5 standard errors: a right estimator fails one of 540 means with probability 3e-4
-      // (fewer draws have fatter tails, and the same ones at every run)
+      // The bound is 5 standard errors: a correct estimator fails at one of 540 means with
+      // probability 3e-4. Fewer draws have heavier tails, but every run has the same draws.
       ASSERT_NEAR(mean, want[i], 5.0 * std::sqrt(variance / draws) + 1e-6) << "element " << i;
     }
   }
-  // what the estimators are for: less variance, with 3 to 5 rows that shared their noise before
+  // The purpose of the estimators is less variance. The sets have 3 to 5 rows, which share their
+  // noise in the weight estimator.
   EXPECT_LT(total_variance[1], 0.9 * total_variance[0]);
   EXPECT_LT(total_variance[2], 0.7 * total_variance[0]);
 }

@@ -1,5 +1,5 @@
-// Every layer and loss against numbers worked out by hand: what anchors the central differences of
-// network_test.cpp, which are taken on the reference backend's losses.
+// Every layer and loss against numbers that are computed by hand. This anchors the central
+// differences of network_test.cpp, which are taken of the reference backend's losses.
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -16,13 +16,14 @@ class LayersTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override { backend_ = open_backend(GetParam()); }
 
-  /// Convolutions, norm and activations; smaller where the larger one takes too long.
+  /// A network of convolutions, norm and activations. Where the larger one takes too long, the
+  /// smaller one is used.
   std::shared_ptr<const Network> image_network() const {
     const std::vector<NamedNetwork> all = chosen_networks();
     const auto larger = named(all, "conv_stride_odd");
     return takes(*backend_, *larger) ? larger : named(all, "conv_tiny");
   }
-  /// One task whose support and query rows are `x` [rows, inputs].
+  /// A problem with one task, whose support and query rows are `x` [rows, inputs].
   Problem one_task(Network network, const Loss& loss, const Numbers& x, const Numbers& targets) {
     Problem p;
     p.network = std::make_shared<const Network>(std::move(network));
@@ -52,7 +53,7 @@ class LayersTest : public ::testing::TestWithParam<std::string> {
     }
     return p;
   }
-  /// Outputs of a network for rows `x`.
+  /// The outputs of a network for the rows `x`.
   Numbers outputs(Network network, const Numbers& weights, const Numbers& x) {
     const auto inputs = static_cast<std::size_t>(network.input().size());
     const auto wide = static_cast<std::size_t>(network.outputs());
@@ -77,14 +78,14 @@ FeatureShape vector(int d) {
 }
 
 TEST_P(LayersTest, Linear) {
-  // weight [[1, 2, 3], [-4, 5, -6]], bias [10, 20]
+  // The weight is [[1, 2, 3], [-4, 5, -6]] and the bias is [10, 20].
   const Network network(vector(3), {linear_layer(2)});
   const Numbers got = outputs(network, {1, 2, 3, -4, 5, -6, 10, 20}, {1, 1, 1, 2, 0, -1});
   expect_near(got, {16, 15, 9, 18});
 }
 
 TEST_P(LayersTest, Activations) {
-  // through an identity: a network needs weights
+  // The activation follows an identity, because a network needs weights.
   const Numbers identity = {1, 0, 0, 1, 0, 0};
   const auto through = [&](LayerType type) {
     return outputs(Network(vector(2), {linear_layer(2), layer(type)}), identity, {-2, 3, 0.5, 0});
@@ -95,13 +96,14 @@ TEST_P(LayersTest, Activations) {
 }
 
 TEST_P(LayersTest, ConvolutionWithoutPadding) {
-  // 3x3 image, kernel [[1, 2], [3, 4]] (correlation, not flipped), bias 10
+  // A 3x3 image and the kernel [[1, 2], [3, 4]] (correlation: the kernel is not flipped), with bias
+  // 10.
   const Network network(image(1, 3, 3), {conv_layer(1, 2, 1, 0), layer(flatten)});
   expect_near(outputs(network, {1, 2, 3, 4, 10}, {1, 2, 3, 4, 5, 6, 7, 8, 9}), {47, 57, 77, 87});
 }
 
 TEST_P(LayersTest, ConvolutionWithStrideAndPadding) {
-  // a 3x3 kernel of ones at stride 2, padding 1: sums over the four corners' neighbourhoods
+  // A 3x3 kernel of ones at stride 2 and padding 1 sums the neighbourhoods of the four corners.
   const Network network(image(1, 3, 3), {conv_layer(1, 3, 2, 1), layer(flatten)});
   Numbers weights(10, 1.0);
   weights[9] = 0.0;
@@ -109,21 +111,23 @@ TEST_P(LayersTest, ConvolutionWithStrideAndPadding) {
 }
 
 TEST_P(LayersTest, ConvolutionOverChannels) {
-  // two input and two output channels, pointwise: weight [O, I] = [[1, 10], [100, 1000]]
+  // Two input and two output channels with a pointwise kernel: weight [O, I] = [[1, 10], [100,
+  // 1000]].
   const Network network(image(2, 1, 2), {conv_layer(2, 1, 1, 0), layer(flatten)});
   expect_near(outputs(network, {1, 10, 100, 1000, 0.5, 0.25}, {1, 2, 3, 4}),
               {31.5, 42.5, 3100.25, 4200.25});
 }
 
 TEST_P(LayersTest, MaxPoolDropsWhatDoesNotFill) {
-  // 5x3 through a pointwise identity: windows of 2 leave the last row and column out
+  // A 5x3 image through a pointwise identity. Windows of 2 leave out the last row and column.
   const Network network(image(1, 5, 3), {conv_layer(1, 1, 1, 0), pool_layer(2), layer(flatten)});
   expect_near(outputs(network, {1, 0}, {1, 2, 99, 4, 3, 99, -5, -6, 99, -7, -8, 99, 99, 99, 99}),
               {4, -5});
 }
 
 TEST_P(LayersTest, MaxPoolTieGoesToTheFirst) {
-  // y = w1 x1 + w2 x2 at w = (1, 1): both pixels of the window give 1, the first through x1
+  // y = w1 x1 + w2 x2 at w = (1, 1). Both pixels of the window give 1. The first one gets it from
+  // x1.
   const Network network(image(2, 2, 2), {conv_layer(1, 1, 1, 0), pool_layer(2), layer(flatten)});
   const Problem p = one_task(network, {LossKind::mse}, {1, 0, 0, 0, /*x2:*/ 0, 1, 0, 0}, {0.0});
   const Numbers g = Runner(*backend_, p).gradient({1, 1, 0}, Set::support, {});
@@ -140,7 +144,8 @@ TEST_P(LayersTest, MeanAndFlattenOrder) {
 }
 
 TEST_P(LayersTest, NormOfVectorsIsOverTheBatch) {
-  // per feature: {1, 3} has mean 2 and biased variance 1; {0, 8} 4 and 16
+  // Per feature: {1, 3} has mean 2 and biased variance 1, and {0, 8} has mean 4 and biased variance
+  // 16.
   const Network network(vector(2), {layer(norm)});
   const double a = 1.0 / std::sqrt(1.0 + 1e-5), b = 4.0 / std::sqrt(16.0 + 1e-5);
   expect_near(outputs(network, {2, 1, 0.5, -1}, {1, 0, 3, 8}),
@@ -148,7 +153,7 @@ TEST_P(LayersTest, NormOfVectorsIsOverTheBatch) {
 }
 
 TEST_P(LayersTest, NormOfImagesIsOverBatchAndPositions) {
-  // one channel, two 1x2 images: {0, 2, 4, 6} has mean 3 and biased variance 5
+  // One channel and two 1x2 images: {0, 2, 4, 6} has mean 3 and biased variance 5.
   const Network network(image(1, 1, 2), {layer(norm), layer(flatten)});
   const double d = std::sqrt(5.0 + 1e-5);
   expect_near(outputs(network, {1, 0}, {0, 2, 4, 6}), {-3 / d, -1 / d, 1 / d, 3 / d});
@@ -166,7 +171,7 @@ TEST_P(LayersTest, NormWithTheStatisticsOfTheSupportSet) {
 }
 
 TEST_P(LayersTest, ReluHasNoDerivativeAtZero) {
-  // zero weights: every activation is exactly 0
+  // The weights are zero, so that every activation is exactly 0.
   const Network network(vector(1), {linear_layer(1), layer(relu), linear_layer(1)});
   const Problem p = one_task(network, {LossKind::mse}, {1}, {-1});
   const Numbers g = Runner(*backend_, p).gradient({0, 0, 1, 0}, Set::support, {});
@@ -182,7 +187,7 @@ TEST_P(LayersTest, Losses) {
   };
   expect_near(loss({LossKind::cross_entropy}, {1, 2, 3}, {0}),
               {std::log(std::exp(1.0) + std::exp(2.0) + std::exp(3.0)) - 1.0});
-  // large logits neither overflow nor lose the small ones
+  // Large logits must neither overflow nor lose the small ones.
   expect_near(loss({LossKind::cross_entropy}, {1000, 998, -1000}, {1}),
               {2.0 + std::log1p(std::exp(-2.0))});
   expect_near(loss({LossKind::mse}, {1, 2, 3}, {0, 4, 3}), {5.0 / 3.0});
@@ -263,7 +268,7 @@ TEST_P(LayersTest, AccumulateAddsAndLossAdds) {
 }
 
 TEST_P(LayersTest, SupportStatisticsMakeAQueryIndependentOfItsCompany) {
-  // every query row alone gives what it gives among the others
+  // A query row alone must give the same outputs as among the other rows.
   const Problem all = make_problem(image_network(), LossKind::mse, 1, 7, {3, 5, 6});
   Numbers together;
   Runner(*backend_, all).value(all.weights, Set::query, {}, NormStatistics::support, &together);
@@ -283,7 +288,7 @@ TEST_P(LayersTest, SupportStatisticsMakeAQueryIndependentOfItsCompany) {
     const Numbers want(together.begin() + static_cast<std::ptrdiff_t>(row * wide),
                        together.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
     expect_near({got.begin(), got.begin() + static_cast<std::ptrdiff_t>(wide)}, want);
-    // and beyond the task's own rows there is nothing
+    // The outputs beyond the task's own rows are zero.
     EXPECT_TRUE(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(wide), got.end(),
                             [](double y) { return y == 0.0; }));
   }
@@ -300,7 +305,7 @@ TEST_P(LayersTest, FloatAndDoubleBatchesAreTheSameTasks) {
 }
 
 TEST_P(LayersTest, ATaskDoesNotDependOnItsWave) {
-  // the same task, first of many and alone, bit for bit
+  // A task gives the same bits as the first of many and alone.
   for (const NamedNetwork& named : chosen_networks()) {
     if (!takes(*backend_, *named.network)) continue;
     SCOPED_TRACE(named.name);

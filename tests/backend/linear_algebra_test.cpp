@@ -1,5 +1,7 @@
-// The small matrices of a wave's tasks on every backend and layout, for tasks of different size,
-// against the formulas written out here; pull-backs against central differences of these formulas.
+// The operations on small matrices (LinearAlgebra), on every backend and layout, for tasks of
+// different size. They are one file because all tests share one fixture and one plain matrix type
+// (Plain). Values are tested against formulas that are written out here, and pull-backs against
+// central differences of these formulas.
 #include "backend/linear_algebra.h"
 
 #include <functional>
@@ -18,7 +20,8 @@ using backend::Set;
 using backend::Side;
 using backend::transposed;
 
-/// Small perceptrons go in lanes, anything else alone.
+/// Networks for the two layouts of the CPU backend: tasks of a small perceptron lie in SIMD lanes,
+/// and tasks of any other network are stored one by one.
 struct Layout {
   const char* name;
   std::shared_ptr<const Network> network;
@@ -39,7 +42,7 @@ struct Values {
   }
 };
 
-/// One task's matrix in the formulas of this file.
+/// One task's matrix, in the formulas of this file.
 struct Plain {
   int rows = 0, columns = 0;
   Numbers e;
@@ -92,7 +95,7 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
     RandomStream s = stream(19, 200 + use);
     return {rows, columns, normals(s, static_cast<std::size_t>(tasks_ * rows * columns), scale)};
   }
-  /// a = b b^T + I of random b.
+  /// Positive definite matrices a = b b^T + I with random b.
   Values positive(int n, std::uint32_t use) const {
     const Values b = random(n, n, use);
     Values a{n, n, {}};
@@ -104,7 +107,8 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
     return a;
   }
 
-  /// Uploads the inputs, calls body(matrices) for every wave and returns what `taken` then holds.
+  /// Uploads the inputs, calls body(matrices) for every wave and returns the matrices whose indices
+  /// are in `taken`.
   std::vector<Values> run(const std::vector<Values>& inputs,
                           const std::function<void(const std::vector<Matrix>&)>& body,
                           const std::vector<std::size_t>& taken) {
@@ -123,7 +127,7 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
     });
     return results;
   }
-  /// want(task) is what the task's matrix must be.
+  /// Expects that the matrix of each task is want(task).
   void expect(const Values& got, const std::function<Plain(int task)>& want,
               double within = 0.0) const {
     Numbers all;
@@ -134,7 +138,7 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
     }
     EXPECT_TRUE(close_rows(got.all, all, got.size(), within > 0.0 ? within : tolerance()));
   }
-  /// got = base + the gradient by `at` of f(task, matrix) by central differences.
+  /// Expects got = base + the gradient of f(task, matrix) at `at`, by central differences.
   void expect_gradient(const Values& got, const Values& base, const Values& at,
                        const std::function<double(int task, const Plain& at)>& f) const {
     expect(
@@ -147,7 +151,8 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
             const double above = f(t, x);
             x.e[i] = before - 1e-5;
             const double difference = (above - f(t, x)) / 2e-5;
-            // what rounding leaves of an exact zero (a task of one class) is none
+            // A difference that is only the rounding of an exact zero (in a task of one class)
+            // counts as zero.
             if (std::abs(difference) > 1e-9) g.e[i] += difference;
             x.e[i] = before;
           }
@@ -250,7 +255,7 @@ TEST_P(LinearAlgebraTest, ProductsOfFactorsAndTransposes) {
   struct Sizes {
     int rows, depth, columns;
   };
-  // the last three: more than one tile of rows, terms and columns of the CPU's kernel
+  // The last three sizes have more than one tile of rows, terms or columns of the CPU kernel.
   std::vector<Sizes> sizes = {{4, 0, 3}, {4, 1, 3}, {4, 7, 3}, {9, 70, 19}};
   if (!std::get<0>(GetParam()).starts_with("simt")) {
     sizes.insert(sizes.end(), {{5, 600, 2}, {6, 300, 19}, {9, 257, 8}});
@@ -308,7 +313,7 @@ TEST_P(LinearAlgebraTest, ProductsByElementRowColumnAndScalar) {
 }
 
 TEST_P(LinearAlgebraTest, SharedParametersAreNoWeights) {
-  // a head's parameters: their number has nothing to do with the network's weights
+  // The number of a head's parameters is independent of the number of the network's weights.
   const backend::Shared shared = backend_->shared(5);
   const Numbers values = {0.5, -1.0, 2.0, 3.0, -4.0};
   shared->upload(values);
@@ -345,7 +350,8 @@ TEST_P(LinearAlgebraTest, SumsOverRowsColumnsAndBoth) {
               }
               return p;
             },
-            // rounding of some ten terms of order one, whose sum may cancel to thousandths
+            // The tolerance covers the rounding of about ten terms of order one, whose sum may
+            // cancel to thousandths.
             50.0 * tolerance());
       }
     }
@@ -391,7 +397,8 @@ TEST_P(LinearAlgebraTest, CholeskySolvesAndDeterminant) {
     int n, vectors;
   };
   std::vector<Sizes> sizes = {{1, 3}, {2, 3}, {6, 3}, {17, 3}};
-  if (!std::get<0>(GetParam()).starts_with("simt")) {  // more than one panel of the CPU's kernels
+  // The larger sizes have more than one panel of the CPU kernels.
+  if (!std::get<0>(GetParam()).starts_with("simt")) {
     sizes.insert(sizes.end(), {{33, 9}, {70, 41}});
   }
   for (const auto& [size, vectors] : sizes) {
@@ -410,7 +417,7 @@ TEST_P(LinearAlgebraTest, CholeskySolvesAndDeterminant) {
                            la().solve_triangular(transposed(m[1]), Side::right, m[7]);
                          },
                          {1, 2, 3, 4, 5, 6, 7});
-    // the factor by its definition, the solutions by multiplying back
+    // The factor is checked by its definition, and the solutions by multiplying back.
     const double within = 20.0 * tolerance();
     const auto l = [&](int t) { return Plain(got[0], t); };
     const auto product = [&](const std::function<Plain(int)>& f) {
@@ -454,7 +461,8 @@ TEST_P(LinearAlgebraTest, CholeskySolvesAndDeterminant) {
 }
 
 TEST_P(LinearAlgebraTest, SingularSystemsAreJitteredWithinABound) {
-  // task 1 mod 3: of rank one, with an exact zero for its second pivot; task 2 mod 3: not definite
+  // Task 1 mod 3 has rank one, with an exact zero as its second pivot. Task 2 mod 3 is not positive
+  // definite.
   const int n = 4;
   Values a = positive(n, 0);
   for (int t = 0; t < tasks_; ++t) {
@@ -470,7 +478,8 @@ TEST_P(LinearAlgebraTest, SingularSystemsAreJitteredWithinABound) {
   const auto got =
       run({a, random(n, n, 1), zero}, [&](auto& m) { la().cholesky(m[1], m[0], m[2]); }, {1, 2});
   const double largest =
-      4.0 * 100.0 * backend::cholesky_jitter(backend_->precision());  // of three, by tens
+      // The third and last jitter: each is ten times the one before.
+      4.0 * 100.0 * backend::cholesky_jitter(backend_->precision());
   for (int t = 0; t < tasks_; ++t) {
     const Plain l(got[0], t);
     EXPECT_EQ(Plain(got[1], t)(0, 0), t % 3 == 0 ? 0.0 : 1.0) << "task " << t;
@@ -588,7 +597,7 @@ TEST_P(LinearAlgebraTest, CosinesAndTheirPullback) {
   Values a = random(5, 3, 0);
   const Values b = random(4, 3, 1), start_a = random(5, 3, 4), start_b = random(4, 3, 5);
   Values g = random(5, 4, 3);
-  // a row of zeros, as beyond a task's own rows: cosine zero, and no gradient arrives there
+  // A row of zeros, like a row beyond a task's own rows, has cosine zero and gets no gradient.
   for (int t = 0; t < tasks_; ++t) {
     for (int j = 0; j < 3; ++j) a.all[static_cast<std::size_t>((t * 5 + 4) * 3 + j)] = 0.0;
     for (int m = 0; m < 4; ++m) g.all[static_cast<std::size_t>((t * 5 + 4) * 4 + m)] = 0.0;
@@ -722,7 +731,7 @@ TEST_P(LinearAlgebraTest, ClassesAreChecked) {
   EXPECT_THROW(load(batch, false), Error);
   batch.ways[0] = 0;
   EXPECT_THROW(load(batch, false), Error);
-  batch.ways[0] = 1;  // task 0 has labels of all classes
+  batch.ways[0] = 1;  // Task 0 has labels of all classes.
   batch.support_label[0] = 2;
   EXPECT_THROW(load(batch, false), Error);
   batch = twice ? problem_.twice : problem_.single;

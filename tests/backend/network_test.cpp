@@ -12,7 +12,8 @@ using backend::Set;
 
 constexpr std::uint64_t random_networks = 24;
 
-/// Small networks run in SIMD groups of tasks: a full one and a part of one. Others run alone.
+/// Number of tasks of a problem. Small networks run in SIMD groups of tasks, and the test uses a
+/// full group and a part of one. Other networks run one task at a time.
 int task_count(const Network& network) {
   return network.is_plain_mlp() && network.size() < 500 ? 19 : 3;
 }
@@ -25,7 +26,7 @@ void PrintTo(const NetworkGroup& group, std::ostream* out) {
   *out << group.name;
 }
 
-/// Chosen networks one by one, random ones in groups.
+/// The chosen networks are groups of one. The random networks are in groups of eight.
 std::vector<NetworkGroup> network_groups() {
   std::vector<NetworkGroup> groups;
   for (const NamedNetwork& named : chosen_networks()) groups.push_back({named.name, {named}});
@@ -46,8 +47,8 @@ class NetworkTest : public ::testing::TestWithParam<std::tuple<std::string, Netw
     reference_ = open_backend("reference");
   }
 
-  /// body(problem, runner, reference runner, set, scale) for every loss and every set, in three
-  /// pairs that differ between networks.
+  /// Calls body(problem, runner, reference runner, set, scale) for three pairs of a loss and a set.
+  /// Every loss and every set occurs, and the pairing differs between networks.
   template <typename Body>
   void for_each_case(const Body& body) {
     for (const NamedNetwork& named : networks_) {
@@ -102,7 +103,8 @@ TEST_P(NetworkTest, HessianVectorIsTheCentralDifferenceOfTheGradient) {
     const Numbers direction = normals(random, problem.weights.size());
     Numbers gradient;
     const Numbers got = runner.hessian_vector(problem.weights, direction, set, scale, &gradient);
-    // the reference's gradient, which the test above holds against its loss
+    // The expected value uses the reference's gradient, which the test above checks against its
+    // loss.
     const Numbers want = central_difference_along(
         [&](const Numbers& w) { return reference.gradient(w, set, scale); }, problem.weights,
         direction, difference_step);
@@ -120,7 +122,7 @@ TEST_P(NetworkTest, OutputPullbackIsTheCentralDifferenceOfTheOutputs) {
                               static_cast<std::size_t>(problem.network->outputs());
     RandomStream random = stream(5, 3);
     Numbers g = normals(random, tasks * width);
-    // <g, outputs>: outputs are zero in rows that a task does not have
+    // The function is <g, outputs>. Outputs are zero in rows that a task does not have.
     const auto inner = [&](const Numbers& weights) {
       Numbers outputs, sums(tasks, 0.0);
       reference.value(weights, set, {}, NormStatistics::batch, &outputs);
@@ -130,7 +132,7 @@ TEST_P(NetworkTest, OutputPullbackIsTheCentralDifferenceOfTheOutputs) {
     const auto coordinates = chosen_coordinates(problem.width());
     const Numbers want =
         central_differences(inner, problem.weights, tasks, coordinates, difference_step);
-    // such rows are never read
+    // Rows that a task does not have get NaN, because the pull-back must never read them.
     const auto& support = problem.single.support_n;
     const auto& query = problem.single.query_n;
     const auto outputs = static_cast<std::size_t>(problem.network->outputs());
@@ -148,8 +150,8 @@ TEST_P(NetworkTest, OutputPullbackIsTheCentralDifferenceOfTheOutputs) {
 }
 
 TEST_P(NetworkTest, StepsAreTheirComposition) {
-  // inner step src - rate * g and adjoint step v - H (rate * v), which a backend may fuse; g and H
-  // v of the reference, which the tests above hold against differences
+  // The inner step is src - rate * g and the adjoint step is v - H (rate * v). A backend may fuse
+  // them. g and H v are the reference's, which the tests above check against differences.
   for_each_case(
       [&](const Problem& problem, Runner& runner, Runner& reference, Set set, Scale scale) {
         const std::size_t width = problem.width();
@@ -157,7 +159,7 @@ TEST_P(NetworkTest, StepsAreTheirComposition) {
         const Numbers src = normals(random, problem.weights.size());
         const Numbers v = normals(random, problem.weights.size());
         Numbers rates = normals(random, width, 0.1);
-        for (std::size_t i = 0; i < width; i += 3) rates[i] = 0.0;  // masked
+        for (std::size_t i = 0; i < width; i += 3) rates[i] = 0.0;  // a masked rate
         const backend::Shared shared = backend_->shared(width);
         shared->upload(rates);
         const Numbers g = reference.gradient(problem.weights, set, scale);
@@ -200,8 +202,8 @@ TEST_P(NetworkTest, StepsAreTheirComposition) {
 }
 
 TEST_P(NetworkTest, ActivationsMayServeAgain) {
-  // as at the end of the inner loop: gradient, an outer gradient on the query set at other weights,
-  // then products at the first weights
+  // This is the order at the end of the inner loop: a gradient, an outer gradient on the query set
+  // at other weights, then products at the first weights.
   const int passes = emulated(*backend_) ? 3 : 40;
   for_each_case([&](const Problem& problem, Runner& runner, Runner& reference, Set /*set*/,
                     Scale scale) {
@@ -219,8 +221,8 @@ TEST_P(NetworkTest, ActivationsMayServeAgain) {
         runner.put(weights, problem.weights);
         runner.put(other, elsewhere);
         runner.put(from, v);
-        // more gradients with kept activations than a backend may have room for, the last of them
-        // elsewhere and without a number
+        // There are more gradients with kept activations than a backend may have room for. The last
+        // gradients are at other weights and have no number.
         const backend::Wave::Pass again{Set::support, weights, scale, kept};
         const auto before = [&] {
           for (int i = 0; i < passes; ++i) {

@@ -1,5 +1,5 @@
-// Random numbers: Philox against its known answers, normals bit for bit the same on every backend,
-// and their distribution.
+// Random numbers: Philox against its known answers, normal numbers that are bit for bit the same on
+// every backend, and their distribution.
 #include <set>
 
 #include "backend/contracted.h"
@@ -9,7 +9,7 @@ namespace kshot::testing {
 namespace {
 
 TEST(Philox, KnownAnswers) {
-  // Random123 1.14, tests/kat_vectors, philox4x32 with 10 rounds
+  // Source: Random123 1.14, tests/kat_vectors, philox4x32 with 10 rounds.
   using Words = std::array<std::uint32_t, 4>;
   EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
             (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
@@ -31,15 +31,16 @@ TEST(Philox, EveryPartOfAKeyMakesAnotherCounterOrKey) {
   keys[6].inner_step += 1;
   keys.push_back(base);
   keys.back().sample += 1;
-  // neighbours across fields must not meet: (inner step 1, sample 0) and (0, 1 << 16 - 1)
+  // Adjacent fields must not collide: (inner step 1, sample 0) and (inner step 0, sample (1 << 16)
+  // - 1).
   keys.push_back({7, Purpose::noise_inner, 3, 5, 1, 0xffff});
   std::set<std::pair<std::array<std::uint32_t, 4>, std::array<std::uint32_t, 2>>> seen;
   for (const RandomKey& key : keys) seen.insert({key.counter(0), key.key()});
   EXPECT_EQ(seen.size(), keys.size());
 }
 
-/// The counter has 16 bits for the inner step, 16 for the sample and 28 for the step; what is above
-/// them changes the key, and the bits below stay where they have always been.
+/// The counter has 16 bits for the inner step, 16 for the sample and 28 for the step. Higher bits
+/// change the key. Keys without higher bits must keep the numbers that they have always had.
 TEST(Philox, StepsAndSamplesBeyondTheCountersBitsHaveNumbersOfTheirOwn) {
   const RandomKey base{7, Purpose::noise_inner, 0, 5, 0, 0};
   std::vector<RandomKey> keys;
@@ -69,7 +70,8 @@ TEST(Philox, StepsAndSamplesBeyondTheCountersBitsHaveNumbersOfTheirOwn) {
   EXPECT_EQ(normals.size(), keys.size());
 }
 
-/// What is drawn on a backend beyond the counter's bits is what the host's function says.
+/// A backend draws the same numbers as the host function, also for steps and samples beyond the
+/// counter's bits.
 TEST(Philox, ABackendDrawsTheSameBeyondTheCountersBits) {
   for (const std::string& name : backend_names()) {
     SCOPED_TRACE(name);
@@ -98,7 +100,8 @@ TEST(ProductSum, IsRoundedTwiceWhereverItIsCompiled) {
   int told_apart = 0;
   for (int i = 0; i < 1000; ++i) {
     const float a = random.normal(), b = random.normal(), c = random.normal();
-    // a product of floats is exact in double, and so rounded once; then the sum
+    // A product of two floats is exact in double, so that it is rounded once. The sum is rounded
+    // next.
     const auto product = static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
     const auto want = static_cast<float>(static_cast<double>(product) + static_cast<double>(c));
     EXPECT_EQ(product_sum(a, b, c), want);
@@ -112,7 +115,7 @@ TEST(Philox, EveryElementHasItsOwnWord) {
   std::set<std::pair<std::uint32_t, int>> seen;
   for (std::uint64_t e = 0; e < 4096; ++e) {
     const NoiseAddress at = noise_address(e);
-    EXPECT_LT(at.quad, 1024u);  // none is wasted
+    EXPECT_LT(at.quad, 1024u);  // No counter value is wasted.
     seen.insert({at.quad, at.word});
   }
   EXPECT_EQ(seen.size(), 4096u);
@@ -125,7 +128,7 @@ TEST(BoxMuller, IsItsFormula) {
     const double angle = 2.0 * M_PI * static_cast<double>(static_cast<std::int32_t>(b)) * 0x1p-32;
     const double radius = std::sqrt(-2.0 * std::log(u));
     const NormalPair got = box_muller(a, b);
-    // float: a few units in the last place of the radius, at most 5.77
+    // In float, the error is a few units in the last place of the radius, which is at most 5.77.
     EXPECT_NEAR(got.cosine, radius * std::cos(angle), 2e-6) << a << " " << b;
     EXPECT_NEAR(got.sine, radius * std::sin(angle), 2e-6) << a << " " << b;
     EXPECT_LE(std::hypot(got.cosine, got.sine), 5.77);
@@ -162,7 +165,8 @@ TEST(Normals, HaveTheMomentsOfTheStandardNormal) {
     }
   }
   const double count = static_cast<double>(n), sd = 1.0 / std::sqrt(count);
-  // five standard errors each; variances of the moments of N(0, 1): 1, 2, 15, 96
+  // Each tolerance is five standard errors. The variances of the moments of N(0, 1) are 1, 2, 15
+  // and 96.
   EXPECT_NEAR(sum[1] / count, 0.0, 5 * sd);
   EXPECT_NEAR(sum[2] / count, 1.0, 5 * std::sqrt(2.0) * sd);
   EXPECT_NEAR(sum[3] / count, 0.0, 5 * std::sqrt(15.0) * sd);
@@ -206,7 +210,7 @@ TEST_P(NoiseTest, EveryBackendDrawsTheSameBits) {
     backend::Wave& wave = runner.wave();
     const backend::Block phi = wave.weights(), eps = wave.weights(), mu = wave.weights(),
                          sigma = wave.weights();
-    const std::uint32_t offset = 0x80000000u;  // the global index has all 32 bits
+    const std::uint32_t offset = 0x80000000u;  // The global index uses all 32 bits.
     const RandomKey of_wave{0x123456789abcdefull, Purpose::noise_outer, 1234567, 0, 4321, 65535};
     for (int first = 0; first < problem.tasks; first += wave.capacity()) {
       const int count = std::min(wave.capacity(), problem.tasks - first);

@@ -1,5 +1,5 @@
-// The sum over tasks: its order is fixed by the tasks' indices alone, whatever the order in which
-// waves arrive, and diverged tasks are left out and named.
+// The sum over tasks. The tasks' indices alone fix its order, whatever the order in which waves
+// arrive. Diverged tasks are left out and reported.
 #include <bit>
 #include <thread>
 
@@ -14,7 +14,7 @@ using backend::Shared;
 
 class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {
  protected:
-  /// Plain perceptrons go several tasks a wave on the cpu, others one task a wave.
+  /// On the CPU backend, a plain perceptron has several tasks per wave and other networks have one.
   static std::shared_ptr<const Network> network() {
     return chosen_networks()[std::get<1>(GetParam()) == 0 ? 0 : 9].network;
   }
@@ -27,7 +27,7 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
   };
   static Tasks random_tasks(std::size_t tasks, std::uint64_t seed) {
     RandomStream random = stream(seed, 6);
-    // different magnitudes, so that another order of summation gives other bits
+    // The magnitudes differ, so that another order of summation gives other bits.
     Tasks t{normals(random, tasks * network()->size()), normals(random, tasks * 3),
             normals(random, tasks)};
     for (double& x : t.gradient) x = static_cast<float>(x * std::exp2(pick(random, -10, 10)));
@@ -40,8 +40,8 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
     std::vector<std::uint32_t> diverged;
     bool operator==(const Sums&) const = default;
   };
-  /// Uploads the tasks wave by wave, in the order given by `order` (of waves), from `threads`
-  /// threads with a wave each.
+  /// Uploads the tasks wave by wave from `threads` threads, each with its own wave. `shuffle` is
+  /// the seed of the order of the waves. With 0 they are in ascending order.
   Sums reduce(const Tasks& tasks, std::uint64_t shuffle, int threads) {
     const int count = static_cast<int>(tasks.loss.size());
     const Problem problem = make_problem(network(), backend::LossKind::mse, count, 1);
@@ -98,8 +98,8 @@ class ReductionTest : public ::testing::TestWithParam<std::tuple<std::string, in
     const std::size_t half = std::bit_ceil(count) / 2;
     return tree(values, first, half) + tree(values, first + half, count - half);
   }
-  /// The order of task_tree.h, written out: trees over aligned runs of 16, then over the runs in
-  /// double.
+  /// The mean in the order of task_tree.h, written out: a tree per aligned run of 16 tasks in T,
+  /// then a tree over the runs in double.
   template <typename T>
   static Numbers ordered_mean(const Numbers& values, std::size_t width,
                               const std::vector<std::uint32_t>& diverged) {
@@ -243,8 +243,8 @@ TEST_P(DivergenceTest, OneTaskDivergesAndTheOthersDoNotNotice) {
       const Numbers healthy = runner.gradient(problem.weights, Set::support, {});
       for (const double poison :
            {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
-        // the first layer alone: an activation must not swallow what is not a number (tanh rightly
-        // takes an infinite input to 1)
+        // Only the first layer's weights are changed. An activation must propagate NaN, but tanh
+        // correctly maps an infinite input to 1.
         if (std::isinf(poison) && saturates) continue;
         const ParameterTensor& first = network->parameters()[0];
         Numbers weights = problem.weights;

@@ -1,5 +1,5 @@
-// Vectors that all tasks share: algebra, the hyper-prior and one step of each optimiser, on every
-// backend; and the names of backends.
+// Vectors that all tasks share: their algebra, the hyper-prior, the step statistics, and one step
+// of each optimizer, on every backend. Also the names of backends.
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -77,7 +77,7 @@ TEST_P(SharedVectorTest, Algebra) {
 TEST_P(SharedVectorTest, ClipsByValueThenEachSegmentByNorm) {
   const Shared v = vector({3, -4, 0.5, 9, -9});
   const backend::Backend::Segment segments[] = {{0, 3}, {3, 2}};
-  // cut to +-4: (3, -4, 0.5) has norm sqrt(25.25), (4, -4) sqrt(32)
+  // After clipping to +-4, (3, -4, 0.5) has norm sqrt(25.25) and (4, -4) has norm sqrt(32).
   backend_->clip(*v, 4.0, 2.0, segments);
   const double first = 2.0 / std::sqrt(25.25), second = 2.0 / std::sqrt(32.0);
   expect_close(v, {3 * first, -4 * first, 0.5 * first, 4 * second, -4 * second});
@@ -87,13 +87,14 @@ TEST_P(SharedVectorTest, ClipsByValueThenEachSegmentByNorm) {
 }
 
 TEST_P(SharedVectorTest, OrthogonalityOfColumns) {
-  // columns (1, 0, 0), (1, 1, 0): cosine 1/sqrt(2), so the mean over four pairs is 2 * 0.5 / 4
+  // The columns are (1, 0, 0) and (1, 1, 0). Their cosine is 1/sqrt(2), so that the mean over four
+  // pairs is 2 * 0.5 / 4.
   const Shared v = vector({9, 1, 1, 0, 1, 0, 0});
   const Shared g = vector({0, 0, 0, 0, 0, 0, 0});
   EXPECT_NEAR(
       backend_->value([&](Sum to) { backend_->column_orthogonality(*v, 1, 3, 2, 8.0, *g, to); }),
       8.0 * 0.25, 1e-6);
-  // d/da of 4 cos^2: 8 cos (n_b - cos n_a) / |a|
+  // The derivative of 4 cos^2 by a is 8 cos (n_b - cos n_a) / |a|.
   const double c = std::sqrt(0.5);
   expect_close(g, {0, 8 * c * (c - c * 1.0), 8 * c * (1.0 - c * c) / std::sqrt(2.0), 8 * c * c,
                    8 * c * (0.0 - c * c) / std::sqrt(2.0), 0, 0});
@@ -165,7 +166,7 @@ TEST_P(SharedVectorTest, SgdWithMomentum) {
 }
 
 TEST_P(SharedVectorTest, Adam) {
-  // Kingma & Ba, algorithm 1, over three steps
+  // Kingma & Ba, algorithm 1, over three steps.
   OptimizerStep step;
   step.learning_rate = 0.01;
   const std::vector<Numbers> gradients = {{0.5, -3}, {-0.25, 1}, {2, 0.125}};
@@ -188,7 +189,7 @@ TEST_P(SharedVectorTest, Adam) {
 }
 
 TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
-  // the value clip comes first, then the norm's, then decay: x = 0.5 clip(g) + 0.25 p
+  // The order is clipping by value, clipping by norm, then decay: x = 0.5 clip(g) + 0.25 p.
   OptimizerStep step;
   step.kind = OptimizerStep::Kind::sgd;
   step.momentum = 0.0;
@@ -303,7 +304,7 @@ TEST(Devices, EveryUsableDeviceOpensUnderItsName) {
       EXPECT_THAT(message_of(device.name), HasSubstr(device.reason));
     }
   }
-  EXPECT_GE(usable, 2);  // reference and cpu
+  EXPECT_GE(usable, 2);  // At least reference and cpu.
 }
 
 TEST(Devices, PrecisionAndThreads) {

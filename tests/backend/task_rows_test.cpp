@@ -1,5 +1,5 @@
-// What a wave accepts: sizes, numbers of rows and labels are checked in one place, before anything
-// is computed, on every backend and for every layout that a backend has.
+// The batches that a wave accepts. Sizes, numbers of rows and labels are checked in one place
+// before anything is computed, on every backend and for every layout of a backend.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,9 +20,10 @@ using ::testing::HasSubstr;
 
 constexpr std::int32_t lowest = std::numeric_limits<std::int32_t>::min();
 constexpr std::int32_t highest = std::numeric_limits<std::int32_t>::max();
-constexpr int tasks = 5, outputs = 3, bad = 3;  // `bad`: the task that is spoilt
+// `bad` is the task that the tests spoil.
+constexpr int tasks = 5, outputs = 3, bad = 3;
 
-/// Networks by the layout that the cpu backend takes them in.
+/// Networks, one for each layout of the CPU backend.
 struct Layout {
   std::string name;
   std::shared_ptr<const Network> network;
@@ -40,7 +41,7 @@ std::vector<Layout> layouts() {
       {"head", std::make_shared<const Network>(vector, std::vector<LayerSpec>{head}), true}};
 }
 
-/// A change to a batch, and what the error must say.
+/// A change to a batch, and the message of the error that it must cause.
 struct Fault {
   std::string name;
   std::function<void(TaskBatch&)> spoil;
@@ -93,7 +94,7 @@ class TaskRowsTest : public ::testing::TestWithParam<std::string> {
   std::unique_ptr<backend::Wave> open(const Layout& layout, backend::Loss loss = {}) {
     return backend_->open(layout.network, loss, {5, 6, false, layout.generated});
   }
-  /// Takes all tasks, numbered from 100.
+  /// Loads all tasks, numbered from 100.
   void load(backend::Wave& wave, const TaskBatch& batch) {
     for (int first = 0; first < tasks; first += wave.capacity()) {
       wave.load(batch, first, std::min(wave.capacity(), tasks - first),
@@ -197,7 +198,7 @@ TEST_P(TaskRowsTest, ABatchOfAnotherShape) {
   EXPECT_THAT(message([](TaskShape& s) { s.query = 7; }), HasSubstr("7 query rows"));
 }
 
-/// A refused batch leaves the wave with the tasks that it has.
+/// A refused batch leaves the wave with the tasks that it already has.
 TEST_P(TaskRowsTest, ARefusedBatchChangesNothing) {
   const Layout layout = layouts().front();
   const Problem p = make_problem(layout.network, backend::LossKind::cross_entropy, 1, 3);
@@ -218,7 +219,8 @@ TEST_P(TaskRowsTest, ARefusedBatchChangesNothing) {
   EXPECT_EQ(gradient(), before);
 }
 
-/// Rows beyond a task's own number are not looked at; make_problem fills them with NaN.
+/// A wave notes tasks with numbers that are not finite. It does not look at rows beyond a task's
+/// own number, which make_problem fills with NaN.
 TEST_P(TaskRowsTest, NumbersThatAreNotFiniteAreNoted) {
   for (const Layout& layout : layouts()) {
     SCOPED_TRACE(layout.name);

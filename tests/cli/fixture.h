@@ -1,4 +1,4 @@
-// A folder with a small configuration in it, in which tests run the program.
+// A fixture with a temporary folder that holds a small configuration. Tests run the program in it.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -40,7 +40,7 @@ class Cli : public testing::Test {
   Outcome kshot(const std::vector<std::string>& arguments) const {
     return run(folder_.path(), arguments);
   }
-  /// Everything in the folder but what the harness itself writes.
+  /// All files in the folder, without those that the fixture itself writes.
   std::set<std::string> files() const {
     std::set<std::string> all;
     for (const auto& entry : fs::recursive_directory_iterator(folder_.path())) {

@@ -21,7 +21,7 @@ inline std::string slurp(const std::filesystem::path& file) {
   return text.str();
 }
 
-/// A running kshot; its output goes to files in `folder`, which is also its working folder.
+/// A running kshot process. Its output goes to files in `folder`, which is also its working folder.
 class Program {
  public:
   Program(const std::filesystem::path& folder, const std::vector<std::string>& arguments,
@@ -56,7 +56,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void signal(int number) const { ::kill(pid_, number); }
-  /// Exit status; -n where signal n ended it.
+  /// Returns the exit status, or -n where signal n ended the process.
   int wait() {
     int status = 0;
     if (pid_ > 0) ::waitpid(pid_, &status, 0);

@@ -1,4 +1,5 @@
-// Data files that the tests of episodes draw from; every row says where it stands.
+// Data files from which the tests of episodes draw. The numbers of every row tell its position in
+// the file.
 #pragma once
 
 #include <filesystem>
@@ -10,8 +11,8 @@
 
 namespace kshot::test {
 
-/// 12 training, 6 validation, 5 test classes; feature 0 of a row is its class, feature 1 its number
-/// in the class.
+/// A file with 12 training, 6 validation and 5 test classes. Feature 0 of a row is its class, and
+/// feature 1 is its number in the class.
 inline std::shared_ptr<const io::Dataset> class_file(const std::filesystem::path& path,
                                                      int rows = 20) {
   io::DatasetHeader header;
@@ -31,8 +32,8 @@ inline std::shared_ptr<const io::Dataset> class_file(const std::filesystem::path
   return io::Dataset::open(path);
 }
 
-/// Tasks of 30, 12, 4 (training) and 9 rows (validation); row r of task t: x = (t, r), y = 100 t +
-/// r.
+/// A file with training tasks of 30, 12 and 4 rows and a validation task of 9 rows. Row r of task t
+/// has x = (t, r) and y = 100 t + r.
 inline std::shared_ptr<const io::Dataset> task_file(const std::filesystem::path& path,
                                                     bool labels = false) {
   io::DatasetHeader header;

@@ -1,4 +1,5 @@
-// Files for the tests of imports, made with the libraries that also read them elsewhere.
+// Input files for the tests of imports. They are written with the libraries (libpng, libjpeg,
+// libzip) that also read them elsewhere.
 #pragma once
 
 #include <png.h>
@@ -29,7 +30,7 @@ inline Picture plain(int height, int width, int channels, std::uint8_t value) {
           std::vector<std::uint8_t>(static_cast<std::size_t>(height * width * channels), value)};
 }
 
-/// channels: 1 grey, 3 RGB, 4 RGBA.
+/// Encodes a PNG file. Channels: 1 is grey, 3 is RGB, 4 is RGBA.
 inline std::string png_bytes(const Picture& picture) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
@@ -49,7 +50,7 @@ inline std::string png_bytes(const Picture& picture) {
   return out;
 }
 
-/// One bit a pixel, as Omniglot's files are. Pixels 0 (black) or 255.
+/// Encodes a PNG file with one bit per pixel, as in Omniglot. The pixels are 0 (black) or 255.
 inline std::string png1_bytes(const Picture& picture) {
   std::string out;
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);

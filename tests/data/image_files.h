@@ -16,7 +16,7 @@
 
 namespace kshot::test {
 
-/// EXIF data: a TIFF block whose one entry is the orientation.
+/// EXIF data: a TIFF block whose only entry is the orientation.
 inline std::string exif_block(int orientation, bool little = true) {
   const char value = static_cast<char>(orientation);
   return little ? std::string("II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", 18) + value +
@@ -25,7 +25,7 @@ inline std::string exif_block(int orientation, bool little = true) {
                       std::string(6, '\0');
 }
 
-/// A PNG as its header describes it. `rows` are the stored bytes of all rows, without filters.
+/// The description of a PNG file. `rows` holds the stored bytes of all rows, without filters.
 struct RawPng {
   int height = 1, width = 1;
   int colour = PNG_COLOR_TYPE_GRAY, depth = 8;
@@ -33,7 +33,7 @@ struct RawPng {
   std::vector<png_color> palette{};
   std::vector<std::uint8_t> palette_alpha{};
   int transparent_grey = -1;
-  double gamma = 0.0;  ///< 0: no gAMA chunk
+  double gamma = 0.0;  ///< Zero means no gAMA chunk.
   bool interlaced = false;
   std::string exif{};
 };
@@ -80,11 +80,14 @@ inline std::string raw_png(RawPng image) {
   return out;
 }
 
-/// A JPEG of `space` at quality 100 without subsampling, so that few values change.
+/// The description of a JPEG file. It is stored at quality 100 without subsampling, so that few
+/// values change.
 struct RawJpeg {
   Picture picture;
-  J_COLOR_SPACE space = JCS_RGB;     ///< of the pixels
-  J_COLOR_SPACE stored = JCS_YCbCr;  ///< of the file
+  /// The colour space of the pixels.
+  J_COLOR_SPACE space = JCS_RGB;
+  /// The colour space of the file.
+  J_COLOR_SPACE stored = JCS_YCbCr;
   bool progressive = false;
   std::string exif{};
 };

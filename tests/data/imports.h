@@ -1,4 +1,4 @@
-// What the tests of imports share.
+// A fixture that the tests of imports share.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ inline std::vector<float> row(const io::Dataset& data, std::uint64_t at) {
   return out;
 }
 
-/// One kind of import, from files in `folder_`.
+/// Runs one kind of import on files in `folder_`.
 template <class Options, io::ImportSummary (*run)(const Options&)>
 class Imports : public ::testing::Test {
  protected:
@@ -30,7 +30,7 @@ class Imports : public ::testing::Test {
     summary_ = run(options_);
     return io::Dataset::open(options_.output);
   }
-  /// Its message; nothing is left of an import that fails.
+  /// The message of an import that must fail. A failed import must leave no output file.
   std::string fault() {
     std::filesystem::remove(options_.output);
     const std::string message = error_text([&] { run(options_); });

@@ -1,4 +1,5 @@
-// Configurations and sources that the engine's tests share: small, so that a step takes no time.
+// Configurations and sources that the engine's tests share. They are small, so that a step takes
+// almost no time.
 #pragma once
 
 #include <cmath>
@@ -37,7 +38,7 @@ log_every = 3
   return Config::parse(text, "test", overrides);
 }
 
-/// Overrides for a noise that is learned.
+/// Overrides that make the observation noise learned.
 inline const std::vector<std::string> learned_noise = {"loss.type=gaussian_nll",
                                                        "loss.noise_std=0.5", "loss.noise=learned"};
 
@@ -61,7 +62,8 @@ log_every = 3
                        "test", overrides);
 }
 
-/// The same for classes of vectors of six numbers: protonet, bayes_protonet or r2d2.
+/// An algorithm with a closed-form head on classes of vectors of six numbers: protonet,
+/// bayes_protonet or r2d2.
 inline Config class_head_config(const std::string& algorithm, const std::filesystem::path& file,
                                 std::vector<std::string> overrides = {}) {
   overrides.push_back("data.path=" + file.string());
@@ -80,7 +82,7 @@ log_every = 3
                        "test", overrides);
 }
 
-/// LEO that generates all weights of a small network, for sinusoids.
+/// LEO that generates all weights of a small network, on sinusoids.
 inline Config leo_points(const std::vector<std::string>& overrides = {}) {
   return Config::parse(R"(
 algorithm = "leo"
@@ -99,7 +101,7 @@ decoder_layers = [8]
                        "test", overrides);
 }
 
-/// LEO that generates a head for vectors of six numbers, of a file of classes.
+/// LEO that generates a head for vectors of six numbers, on a file of classes.
 inline Config leo_head(const std::filesystem::path& file, std::vector<std::string> overrides = {}) {
   overrides.push_back("data.path=" + file.string());
   return Config::parse(R"(
@@ -116,7 +118,8 @@ inline std::map<std::string, io::Tensor> tensors(const std::filesystem::path& ch
   return io::read_safetensors(checkpoint).tensors;
 }
 
-/// Sinusoids whose task number `bad` of every step of `split` has a target that is not finite.
+/// A source of sinusoids. In every step of `split`, the task number `bad` has a target that is not
+/// finite.
 class Spoilt final : public EpisodeSource {
  public:
   Spoilt(Split split, std::uint32_t bad) : split_(split), bad_(bad) {

@@ -1,4 +1,4 @@
-// A .npz archive through the import of arrays to the data file that it writes.
+// Imports a .npz archive with the import of arrays, up to the data file that it writes.
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(array_import) {

@@ -1,5 +1,5 @@
-// A checkpoint: a safetensors file whose metadata hold a configuration and the state of the run.
-// The input is the metadata, an entry "KEY=VALUE" for each part that a zero byte ends.
+// Reads a checkpoint: a safetensors file whose metadata hold a configuration and the state of the
+// run. The input is the metadata: one entry "KEY=VALUE" for each part that ends with a zero byte.
 #include "engine/checkpoint.h"
 #include "fuzz/target.h"
 #include "io/preprocessing.h"

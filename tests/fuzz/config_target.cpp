@@ -1,4 +1,5 @@
-// A configuration: TOML, and behind a zero byte what --set says, one on each line.
+// Parses a configuration. The input is TOML, then a zero byte, then the arguments of --set, one per
+// line.
 #include "fuzz/target.h"
 #include "kshot/config.h"
 

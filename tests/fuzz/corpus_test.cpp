@@ -1,5 +1,6 @@
-// Every fuzz target on its corpus, and on all beginnings of a corpus file: also where there is no
-// clang++. What a target asks of its parser is in fuzz/target.h.
+// Runs every fuzz target on its corpus and on beginnings of each corpus file, so that the targets
+// are also tested where there is no clang++. fuzz/target.h says what a target requires of its
+// parser.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,7 +35,7 @@ TEST_P(Corpus, IsTakenOrRefused) {
     ++files;
     const std::string bytes = contents(entry.path());
     target(bytes);
-    // about a hundred beginnings: cut headers and cut data
+    // About a hundred beginnings per file cut its header and its data at different places.
     const std::size_t step = std::max<std::size_t>(bytes.size() / 100, 1);
     for (std::size_t size = 0; size < bytes.size(); size += step) {
       target(std::string_view(bytes).substr(0, size));

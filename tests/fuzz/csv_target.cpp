@@ -1,4 +1,4 @@
-// CSV text, and its rows as features of a known table.
+// Parses CSV text, and converts its rows to features of a known table.
 #include "fuzz/target.h"
 #include "io/csv.h"
 #include "io/preprocessing.h"
@@ -8,7 +8,7 @@ namespace {
 using kshot::fuzz::require;
 using namespace kshot::io;
 
-/// A number, a category and a number to predict.
+/// A table with a numeric column, a categorical column and a numeric target.
 Preprocessing known_table(MissingRule missing) {
   Preprocessing known;
   known.kind = Preprocessing::Kind::table;

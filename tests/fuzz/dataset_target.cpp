@@ -1,4 +1,5 @@
-// A data file, as it is and with the checksum set right: what lies behind it must hold too.
+// Opens a data file, first as it is and then with a corrected checksum, so that the checks behind
+// the checksum are reached too.
 #include <zlib.h>
 
 #include <cstring>
@@ -12,7 +13,7 @@ KSHOT_FUZZ_TARGET(dataset) {
     fuzz::accepts("a.kshot", [&] { fuzz::read_all(*io::Dataset::open(file)); });
   };
   open(bytes);
-  // the last 16 bytes: checksum, version, closing mark
+  // The last 16 bytes are the checksum, the version and the closing mark.
   constexpr std::size_t tail = 16;
   if (bytes.size() < tail) return;
   std::string mended(bytes);

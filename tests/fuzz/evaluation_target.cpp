@@ -1,4 +1,4 @@
-// evaluation.json, as `report` and `compare` read it.
+// Reads evaluation.json as `report` and `compare` do.
 #include "fuzz/target.h"
 #include "kshot/evaluator.h"
 

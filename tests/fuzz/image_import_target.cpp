@@ -1,4 +1,4 @@
-// A zip archive of pictures through the import of images to the data file that it writes.
+// Imports a zip archive of pictures with the import of images, up to the data file that it writes.
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(image_import) {

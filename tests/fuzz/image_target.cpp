@@ -1,4 +1,4 @@
-// A picture: PNG or JPEG, decoded, cropped, resized and turned.
+// Decodes a PNG or JPEG picture, then crops, resizes and rotates it.
 #include "fuzz/target.h"
 #include "io/image.h"
 
@@ -16,7 +16,7 @@ KSHOT_FUZZ_TARGET(image) {
   io::Image image;
   if (!fuzz::accepts("p.png", [&] { image = io::decode_image(bytes, channels, "p.png"); })) return;
   whole(image);
-  if (image.pixels.size() > (std::size_t{1} << 20)) return;  // what follows only takes time
+  if (image.pixels.size() > (std::size_t{1} << 20)) return;  // The rest only takes time.
   whole(io::crop_image(image, 1 + choice / 2 % 8, 1 + choice / 16));
   whole(io::rotate_image(image, choice));
   whole(io::resize_image(image, 1 + choice % 16, 1 + choice / 16));

@@ -1,4 +1,4 @@
-// For targets that run a whole import.
+// Helpers for fuzz targets that run a whole import.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace kshot::fuzz {
 
-/// Reads all that a data file holds.
+/// Reads everything that a data file holds.
 inline void read_all(const io::Dataset& dataset) {
   const io::DatasetHeader& header = dataset.header();
   const std::uint64_t rows = header.rows();
@@ -34,8 +34,8 @@ inline void read_all(const io::Dataset& dataset) {
   require(groups == header.groups.size(), "every group is in one split");
 }
 
-/// Runs an import to a new file. Where it succeeds, the file must open and hold finite numbers
-/// alone; where it fails, there is no file.
+/// Runs an import to a new file. After a success, the file must open and hold only finite numbers.
+/// After a failure, there must be no file.
 template <typename Options, typename Import>
 void check_import(Options& options, Import&& import) {
   static const std::filesystem::path output = input("folder", "").parent_path() / "imported.kshot";

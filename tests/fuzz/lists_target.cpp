@@ -1,4 +1,4 @@
-// Lists and tables of classes, and how they divide names.
+// Reads lists and tables of classes, and divides names by them.
 #include "fuzz/target.h"
 #include "io/division.h"
 

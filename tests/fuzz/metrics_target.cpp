@@ -1,4 +1,4 @@
-// metrics.jsonl: read for a report, cut for a resume, and continued.
+// Reads metrics.jsonl for a report, cuts it for a resume, and continues it.
 #include <nlohmann/json.hpp>
 
 #include "fuzz/target.h"

@@ -1,4 +1,4 @@
-// A .npy file, and its numbers converted.
+// Reads a .npy file and converts its numbers.
 #include "fuzz/target.h"
 #include "io/npy.h"
 

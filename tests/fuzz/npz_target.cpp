@@ -1,4 +1,4 @@
-// A .npz archive.
+// Reads a .npz archive.
 #include "fuzz/target.h"
 #include "io/npy.h"
 

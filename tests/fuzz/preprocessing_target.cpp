@@ -1,4 +1,5 @@
-// The description of a preprocessing, from a data file or a checkpoint, and its way back.
+// Parses the description of a preprocessing, as in a data file or a checkpoint, and writes it
+// again.
 #include "fuzz/target.h"
 #include "io/preprocessing.h"
 

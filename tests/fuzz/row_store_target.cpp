@@ -1,5 +1,5 @@
-// A task store, as it is and with the checksum of its header set right. Whatever it holds, it can
-// be read and written afterwards.
+// Opens a task store, first as it is and then with a corrected checksum of its header. A store that
+// opens can be read and written, whatever it holds.
 #include <cstring>
 
 #include "fuzz/target.h"
@@ -36,7 +36,7 @@ void open(std::string_view contents) {
 
 KSHOT_FUZZ_TARGET(row_store) {
   open(bytes);
-  // offsets in the header: checksum 12, summed from 16 up to `committed`
+  // Offsets in the header: the checksum is at 12 and covers the bytes from 16 up to `committed`.
   constexpr std::size_t begin = 16, end = 16 + 8 + 8 + 4 + 4 + 3072;
   if (bytes.size() < end) return;
   std::string mended(bytes);

@@ -1,4 +1,4 @@
-// run.json, as a report shows it.
+// Reads run.json as a report does.
 #include "fuzz/target.h"
 #include "report/run_records.h"
 

@@ -1,4 +1,4 @@
-// A safetensors file, and its way back.
+// Reads a safetensors file and writes it again.
 #include "fuzz/target.h"
 #include "io/safetensors.h"
 

@@ -1,4 +1,4 @@
-// A CSV file through the import of tables to the data file that it writes.
+// Imports a CSV file with the import of tables, up to the data file that it writes.
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(table_import) {

@@ -1,9 +1,10 @@
-// What the fuzz targets share. A target feeds bytes to one parser. The contract that every target
-// holds its parser to: it takes the bytes, or it throws kshot::Error. Anything else fails: another
-// exception, a sanitizer's report, a leak, memory or time beyond the limits of tests/fuzz/run.
+// Helpers that the fuzz targets share. A target feeds bytes to one parser. Every target requires
+// that its parser either accepts the bytes or throws kshot::Error. Anything else is a failure:
+// another exception, a sanitizer's report, a leak, or memory or time beyond the limits of
+// tests/fuzz/run.
 //
 // A file NAME_target.cpp defines one target with KSHOT_FUZZ_TARGET(NAME). With KSHOT_FUZZ it
-// becomes the program fuzz_NAME of libFuzzer. In every other build it is a part of test_fuzz, which
+// becomes the libFuzzer program fuzz_NAME. In every other build it is a part of test_fuzz, which
 // feeds it the corpus (tests/fuzz/corpus/NAME).
 #pragma once
 
@@ -31,15 +32,15 @@ inline std::map<std::string, Target>& targets() {
   return all;
 }
 
-/// A broken promise of the parser that no sanitizer sees.
+/// Aborts where the parser breaks a promise that no sanitizer checks.
 inline void require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "fuzz: broken promise: %s\n", what);
   std::abort();
 }
 
-/// Runs `parse` and takes kshot::Error for an answer. Its message must hold `name`, the name of the
-/// file that is at fault. Returns whether the bytes were taken.
+/// Runs `parse` and accepts kshot::Error as an answer. The error's message must contain `name`, the
+/// name of the faulty file. Returns true where the parser accepted the bytes.
 template <typename Parse>
 bool accepts(std::string_view name, Parse&& parse) {
   try {
@@ -53,7 +54,7 @@ bool accepts(std::string_view name, Parse&& parse) {
   }
 }
 
-/// A file with these bytes in a folder of this process, which TMPDIR places.
+/// Writes the bytes to a file in a folder of this process. TMPDIR says where the folder is.
 inline std::filesystem::path input(const std::string& name, std::string_view bytes) {
   static const test::TempFolder folder;
   std::ofstream file(folder / name, std::ios::binary | std::ios::trunc);
@@ -63,7 +64,7 @@ inline std::filesystem::path input(const std::string& name, std::string_view byt
   return folder / name;
 }
 
-/// Takes the first byte off the input: it chooses among variants of the target.
+/// Removes the first byte of the input. The byte chooses between variants of the target.
 inline std::uint8_t take_byte(std::string_view* bytes) {
   if (bytes->empty()) return 0;
   const auto byte = static_cast<std::uint8_t>(bytes->front());

@@ -1,4 +1,4 @@
-// A zip archive as a tree of files.
+// Opens a zip archive as a tree of files.
 #include "fuzz/target.h"
 #include "io/file_tree.h"
 

@@ -1,9 +1,9 @@
-// What the tests of backends and algorithms share: every usable backend by name, problems (a
-// network, a loss and tasks of different size) whose numbers are exact in float, runs of one wave
-// operation over all tasks, and central differences.
+// Helpers that the tests of backends and algorithms share: every usable backend by name, problems
+// (a network, a loss and tasks of different size) whose numbers are exact in float, a runner that
+// applies one wave operation to all tasks, and central differences.
 //
-// Expected values are central differences taken on the reference backend's loss (itself held
-// against closed forms in tests/backend/layers_test.cpp), never another backend's derivative.
+// Expected values are central differences of the reference backend's loss, never another backend's
+// derivative. tests/backend/layers_test.cpp tests that loss against closed forms.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -32,17 +32,18 @@ namespace kshot::testing {
 
 using Numbers = std::vector<double>;
 
-/// The instruction sets that the cpu backend is compiled for.
+/// The instruction sets for which the CPU backend is compiled.
 inline constexpr const char* cpu_instruction_sets[] = {"portable", "avx2", "avx512"};
 
-/// "cpu_avx2" is the cpu backend held to AVX2, "simt_f64" the emulated CUDA one in double; other
-/// names are devices. Throws what make_backend throws; fails the test where another backend comes
-/// than the one asked for.
+/// Opens a backend by its name in the tests. "cpu_avx2" is the CPU backend restricted to AVX2, and
+/// "simt_f64" is the emulated CUDA backend in double precision. Other names are devices. Throws
+/// what make_backend throws. The test fails where the opened backend is not the one that the name
+/// asks for.
 inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, int threads = 1) {
   const bool cpu = name.starts_with("cpu_");
   if (const auto precision = name.find("_f"); !cpu && precision != name.npos) {
     const auto wanted = name.ends_with("64") ? backend::Precision::f64 : backend::Precision::f32;
-    // "cuda0_f32": colons are not for names of tests
+    // Test names cannot hold a colon, so that "cuda0_f32" stands for the device "cuda:0".
     std::string device = name.substr(0, precision);
     if (device.starts_with("cuda")) device.insert(4, ":");
     auto backend = backend::make_backend(device, threads, wanted);
@@ -75,8 +76,8 @@ inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, i
   }
 }
 
-/// All backends of this build that can run here, the cpu's once for each instruction set, CUDA's
-/// in both precisions.
+/// All backends of this build that can run here: the CPU backend once per instruction set, the CUDA
+/// backends in both precisions.
 inline std::vector<std::string> backend_names() {
   std::vector<std::string> names;
   for (const backend::DeviceInfo& device : backend::list_devices()) {
@@ -96,21 +97,22 @@ inline std::vector<std::string> backend_names() {
       try {
         open_backend("cpu_" + instruction_set);
         names.push_back("cpu_" + instruction_set);
-      } catch (const DeviceError&) {  // this processor lacks it
+      } catch (const DeviceError&) {  // This processor lacks it.
       }
     }
   }
   return names;
 }
 
-/// CUDA's backend without a GPU: each thread of a kernel by itself, a thousand times slower.
+/// True for the CUDA backend on the emulator. It runs each thread of a kernel by itself and is a
+/// thousand times slower than a GPU.
 inline bool emulated(const backend::Backend& b) {
   return b.name() == "simt";
 }
 
-/// Whether the bodies here are run on a backend with a network. On the emulator, which takes
-/// minutes for images, they are run with linear layers and activations, and with the smallest
-/// images; what is left out is held by the kernels' own tests (tests/simt) and by the shared cases.
+/// True where the tests run a network on a backend. The emulator takes minutes for images. It
+/// therefore runs only networks of linear layers and activations, and the smallest images. The
+/// tests of the kernels (tests/simt) and the shared cases cover the rest.
 inline bool takes(const backend::Backend& b, const Network& network) {
   if (!emulated(b)) return true;
   if (network.input().size() <= 40 && network.size() <= 100) return true;
@@ -121,8 +123,9 @@ inline bool takes(const backend::Backend& b, const Network& network) {
   });
 }
 
-/// (backend, case) for the cases that a backend takes, where taken(case, backend) tells. What is
-/// not taken is not registered: a test that is skipped means that something is missing here.
+/// (backend, case) pairs for which `taken(case, backend)` is true. The other pairs are not
+/// registered as tests at all, because a skipped test means that something is missing on this
+/// machine.
 template <class Case, class Taken>
 std::vector<std::tuple<std::string, Case>> backends_with(const std::vector<Case>& cases,
                                                          const Taken& taken) {
@@ -136,8 +139,9 @@ std::vector<std::tuple<std::string, Case>> backends_with(const std::vector<Case>
   return all;
 }
 
-/// Each backend with the layouts of a wave's tasks that it has. The CPU has two, tasks in SIMD
-/// lanes (0, small perceptrons) and tasks alone (1); the others have one for all networks.
+/// (backend, layout of a wave's tasks) pairs. The CPU backend has two layouts: tasks in SIMD lanes
+/// (0, small perceptrons) and one task at a time (1). The other backends have one layout for all
+/// networks.
 inline std::vector<std::tuple<std::string, int>> backends_and_layouts() {
   return backends_with(std::vector<int>{0, 1}, [](int layout, const backend::Backend& b) {
     return layout == 0 || b.name() == "cpu";
@@ -148,7 +152,7 @@ inline RandomStream stream(std::uint64_t seed, std::uint32_t use = 0) {
   return RandomStream({seed, Purpose::user, 0, use, 0, 0});
 }
 
-/// n normal numbers, exact in float.
+/// n normal numbers that are exact in float.
 inline Numbers normals(RandomStream& random, std::size_t n, double scale = 1.0) {
   Numbers x(n);
   for (double& v : x) v = static_cast<float>(scale * random.normal());
@@ -196,7 +200,8 @@ inline LayerSpec layer(LayerType type) {
   return spec;
 }
 
-/// One network for every layer, every edge of its shapes, and the mixes that matter.
+/// Networks that cover every layer, every edge case of its shapes, and the combinations that
+/// matter.
 inline std::vector<NamedNetwork> chosen_networks() {
   using enum LayerType;
   std::vector<NamedNetwork> list;
@@ -264,7 +269,7 @@ inline std::shared_ptr<const Network> named(const std::vector<NamedNetwork>& lis
   return std::ranges::find(list, name, &NamedNetwork::name)->network;
 }
 
-/// Any list of layers that fits, a few hundred weights at most.
+/// A random list of layers that fit together, with at most a few hundred weights.
 inline NamedNetwork random_network(std::uint64_t seed) {
   using enum LayerType;
   RandomStream random = stream(seed, 1);
@@ -327,15 +332,18 @@ inline const char* loss_name(backend::LossKind kind) {
 inline constexpr backend::LossKind all_losses[] = {
     backend::LossKind::cross_entropy, backend::LossKind::mse, backend::LossKind::gaussian_nll};
 
-/// A network, a loss and tasks of different size. All numbers are exact in float; rows beyond a
-/// task's own hold NaN and labels out of range: they must never be looked at.
+/// A network, a loss and tasks of different size. All numbers are exact in float. Rows beyond a
+/// task's own number hold NaN and labels out of range, because no operation may read them.
 struct Problem {
   std::shared_ptr<const Network> network;
   backend::Loss loss;
   int tasks = 0;
-  TaskBatch single, twice;  ///< the same tasks in float and double
-  Numbers weights;          ///< [tasks, D], each task its own
-  int targets = 0;          ///< as backend::WaveShape
+  /// The same tasks in float and in double.
+  TaskBatch single, twice;
+  /// Weights, [tasks, D]. Each task has its own.
+  Numbers weights;
+  /// See backend::WaveShape::targets.
+  int targets = 0;
 
   std::size_t width() const { return network->size(); }
   const TaskBatch& batch(const backend::Backend& b) const {
@@ -345,8 +353,8 @@ struct Problem {
 
 struct Rows {
   int least = 3, support = 5, query = 6;
-  /// Where a head beside the network makes the predictions: the tasks' own targets, and whether
-  /// tasks have different numbers of classes.
+  /// For a head beside the network, which makes the predictions: the number of outputs of the
+  /// tasks' targets, and if true, tasks have different numbers of classes.
   int targets = 0;
   bool ways_differ = false;
 };
@@ -422,7 +430,7 @@ inline Problem make_problem(std::shared_ptr<const Network> network, backend::Los
 
 // ---- one operation over all tasks ----
 
-/// A wave of a backend, taken over all tasks of a problem; per-task vectors are [tasks, width].
+/// A wave of a backend that processes all tasks of a problem. Per-task vectors are [tasks, width].
 class Runner {
  public:
   Runner(backend::Backend& backend, const Problem& problem)
@@ -449,7 +457,7 @@ class Runner {
   void put(backend::Block to, const Numbers& from) {
     wave_->upload(to, from.data(), from.size() / static_cast<std::size_t>(problem_.tasks));
   }
-  /// Adds the loaded tasks' vectors to `to`, which grows task by task.
+  /// Appends the vectors of the loaded tasks to `to`, which grows wave by wave.
   void take(backend::Block from, std::size_t width, Numbers& to) {
     const std::size_t old = to.size();
     to.resize(old + static_cast<std::size_t>(wave_->count()) * width);
@@ -488,14 +496,14 @@ class Runner {
       put(blocks_[0], weights);
       put(wave_->outputs(set), g_outputs);
       wave_->output_pullback({set, blocks_[0], {}}, wave_->outputs(set), blocks_[1], false);
-      // the second time added
+      // The second pass accumulates, so that the result is twice the pull-back.
       wave_->output_pullback({set, blocks_[0], {}}, wave_->outputs(set), blocks_[1], true);
       take(blocks_[1], problem_.width(), result);
     });
     for (double& v : result) v *= 0.5;
     return result;
   }
-  /// Losses [tasks]; outputs [tasks, rows, outputs] where wanted.
+  /// Losses, [tasks], and if `outputs` is given, the outputs, [tasks, rows, outputs].
   Numbers value(const Numbers& weights, backend::Set set, backend::Scale scale,
                 backend::NormStatistics statistics = backend::NormStatistics::batch,
                 Numbers* outputs = nullptr) {
@@ -522,8 +530,8 @@ class Runner {
 
 // ---- expected values ----
 
-/// Coordinates whose derivatives are taken: all of a small network's, a seeded choice of a larger
-/// one's (every coordinate costs two losses).
+/// Coordinates at which derivatives are taken: all of a small network, and a seeded choice of a
+/// larger one, because every coordinate costs two losses.
 inline std::vector<std::size_t> chosen_coordinates(std::size_t width, std::size_t most = 64) {
   std::vector<std::size_t> all(width);
   std::iota(all.begin(), all.end(), std::size_t{0});
@@ -536,8 +544,8 @@ inline std::vector<std::size_t> chosen_coordinates(std::size_t width, std::size_
   return all;
 }
 
-/// Derivatives by the coordinates given, for all tasks at once: `f` takes [tasks, D] to [tasks].
-/// [tasks, coordinates].
+/// Derivatives by the given coordinates, [tasks, coordinates]. `f` maps [tasks, D] to [tasks], so
+/// that one call moves a coordinate of all tasks.
 template <typename F>
 Numbers central_differences(const F& f, const Numbers& at, std::size_t tasks,
                             const std::vector<std::size_t>& coordinates, double h) {
@@ -569,7 +577,7 @@ inline Numbers select(const Numbers& from, std::size_t tasks,
   return result;
 }
 
-/// Derivative of a vector function along a direction.
+/// The derivative of a vector function along a direction.
 template <typename F>
 Numbers central_difference_along(const F& f, const Numbers& at, const Numbers& direction,
                                  double h) {
@@ -584,9 +592,9 @@ Numbers central_difference_along(const F& f, const Numbers& at, const Numbers& d
   return result;
 }
 
-/// got and want agree within tolerance * (largest |want| of the row); rows of `width`. A task's
-/// whole vector is a row: elements that cancel to nothing (a bias before norm) carry the rounding
-/// of the others.
+/// Checks that `got` and `want` agree within tolerance * (largest |want| of the row), for rows of
+/// `width` elements. A row is a task's whole vector, because elements that cancel to zero (such as
+/// a bias before norm) carry the rounding of the others.
 inline ::testing::AssertionResult close_rows(const Numbers& got, const Numbers& want,
                                              std::size_t width, double tolerance) {
   if (got.size() != want.size()) {
@@ -609,14 +617,15 @@ inline ::testing::AssertionResult close_rows(const Numbers& got, const Numbers& 
   return ::testing::AssertionSuccess();
 }
 
-/// Closed forms of a few operations: rounding alone.
+/// Tolerance for closed forms of a few operations. It covers rounding alone.
 inline double closed_form_tolerance(const backend::Backend& b) {
   return b.precision() == backend::Precision::f64 ? 1e-13 : 2e-6;
 }
 
-/// Differences with step 1e-6 of numbers of order 1 to 100: rounding 1e-16 * 100 / 1e-6 = 1e-8,
-/// truncation 1e-12 times a third derivative, which norm over few rows lets reach 1e4. In float the
-/// backend's own rounding adds: 6e-8, through tens of sums and a division by norm's deviation.
+/// Tolerance for central differences with step 1e-6 of numbers of order 1 to 100. Rounding is 1e-16
+/// * 100 / 1e-6 = 1e-8. Truncation is 1e-12 times a third derivative, which norm over few rows lets
+/// reach 1e4. In float, the backend's own rounding adds 6e-8, amplified by tens of sums and a
+/// division by norm's standard deviation.
 inline constexpr double difference_step = 1e-6;
 inline double difference_tolerance(const backend::Backend& b) {
   return b.precision() == backend::Precision::f64 ? 1e-6 : 1e-4;

@@ -13,12 +13,15 @@ namespace kshot::test {
 
 struct ClassFile {
   FeatureShape input{1, 6, 6, true};
-  int train = 8, validation = 3, test = 4;  ///< classes
-  int rows = 20;                            ///< of each
+  /// Numbers of classes per split.
+  int train = 8, validation = 3, test = 4;
+  /// Rows per class.
+  int rows = 20;
   double noise = 0.3;
 };
 
-/// A class is a random pattern, its examples are that with noise. Vectors and images of floats.
+/// Writes a file of vectors or images of floats. Each class is a random pattern, and each of its
+/// examples is this pattern with noise.
 inline void write_class_file(const std::filesystem::path& path, const ClassFile& options) {
   io::DatasetHeader header;
   header.kind = io::GroupKind::classes;

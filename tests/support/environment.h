@@ -1,4 +1,4 @@
-// A variable of the environment while a test looks.
+// Sets an environment variable for the duration of a test.
 #pragma once
 
 #include <cstdlib>
@@ -8,7 +8,8 @@
 
 namespace kshot::test {
 
-/// Sets it, or unsets it where `value` is null, and puts it back when it goes.
+/// Sets the variable `name`, or unsets it where `value` is null. The destructor restores its former
+/// value.
 class Environment {
  public:
   Environment(std::string name, const char* value) : name_(std::move(name)) {

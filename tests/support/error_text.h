@@ -1,4 +1,4 @@
-// What a call says when it throws kshot::Error.
+// The message of a call that throws kshot::Error.
 #pragma once
 
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace kshot::test {
 
-/// The message of the Error that `action` throws; "(no error)" where it throws none. Other
-/// exceptions pass.
+/// The message of the Error that `action` throws, or "(no error)" where it throws nothing. Other
+/// exceptions propagate.
 template <typename Action>
 std::string error_text(Action&& action) {
   try {

@@ -1,4 +1,5 @@
-// A file as it is given, for tests that write hundreds of damaged ones: AtomicFile would sync each.
+// Writes a file without syncing it, for tests that write hundreds of damaged files. AtomicFile
+// would sync each of them.
 #pragma once
 
 #include <filesystem>
@@ -9,7 +10,8 @@
 namespace kshot::test {
 
 inline void put_file(const std::filesystem::path& path, const std::string& contents) {
-  // Some file systems sync a file that is cut to nothing and written anew, too.
+  // The old file is removed first, because some file systems also sync a file that is truncated and
+  // written again.
   std::filesystem::remove(path);
   std::ofstream file(path, std::ios::binary);
   file << contents;

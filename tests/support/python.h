@@ -1,5 +1,5 @@
-// Programs in Python, written and run by tests. KSHOT_TEST_PYTHON names the interpreter (python3,
-// where it is not set); a test whose package is missing there is skipped (KSHOT_NEEDS).
+// Python programs that tests write and run. KSHOT_TEST_PYTHON names the interpreter (default:
+// python3). A test whose package is missing there is skipped (KSHOT_NEEDS).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ inline bool can_import(const std::string& module) {
   return ::system(command.c_str()) == 0;
 }
 
-/// Runs a script in a folder and parses what it prints as JSON.
+/// Runs a script in a folder and parses its output as JSON.
 inline nlohmann::json run_python(const TempFolder& folder, const std::string& script) {
   io::write_file_atomic(folder / "script.py", script);
   const std::string command =

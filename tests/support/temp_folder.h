@@ -1,4 +1,4 @@
-// A folder of a test's own, removed at its end.
+// A temporary folder for one test, which is removed at the test's end.
 #pragma once
 
 #include <stdlib.h>

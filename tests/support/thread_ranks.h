@@ -1,4 +1,4 @@
-// Ranks as threads of one process: the protocol of Communicator without MPI.
+// Ranks that are threads of one process. They implement the protocol of Communicator without MPI.
 #pragma once
 
 #include <chrono>
@@ -17,17 +17,19 @@
 
 namespace kshot::test {
 
-/// What the threads share: everybody puts bytes down, waits for the others, and reads theirs.
+/// The state that the threads share. Each thread deposits its bytes, waits for the others, and
+/// reads theirs.
 class Meeting {
  public:
   explicit Meeting(int size) : slots_(static_cast<std::size_t>(size)) {}
-  /// The bytes of all, by rank. Throws std::runtime_error where somebody does not come.
+  /// The bytes of all ranks, by rank. Throws std::runtime_error where a rank does not arrive within
+  /// 60 seconds.
   std::vector<std::vector<std::byte>> exchange(int rank, std::span<const std::byte> mine) {
     std::unique_lock lock(mutex_);
     slots_[static_cast<std::size_t>(rank)].assign(mine.begin(), mine.end());
     wait(lock);
     std::vector<std::vector<std::byte>> all = slots_;
-    wait(lock);  // nobody puts down anything new before all have read
+    wait(lock);  // No rank deposits new bytes before all have read.
     return all;
   }
 
@@ -75,7 +77,7 @@ class ThreadRank final : public Communicator {
   void scatter_varied(std::span<const std::byte> to, std::span<const std::size_t> to_sizes,
                       std::span<std::byte> from, std::span<const std::size_t> from_sizes,
                       const char*) override {
-    // Everybody sends everything, with its sizes in front.
+    // Every rank sends all its bytes to all ranks, with their sizes in front.
     std::vector<std::byte> mine(to_sizes.size_bytes());
     std::memcpy(mine.data(), to_sizes.data(), mine.size());
     mine.insert(mine.end(), to.begin(), to.end());
@@ -107,8 +109,8 @@ class ThreadRank final : public Communicator {
   std::size_t exchanges_ = 0;
 };
 
-/// Runs `act(ranks)` on as many threads as there are ranks; null for one. Returns what each rank
-/// threw, empty where nothing.
+/// Runs `act(ranks)` on `size` threads, one per rank. With one rank, `act` gets null. Returns the
+/// message of what each rank threw, or an empty string for a rank that threw nothing.
 inline std::vector<std::string> on_ranks(
     int size, const std::function<void(const std::shared_ptr<Communicator>& ranks)>& act) {
   std::vector<std::string> errors(static_cast<std::size_t>(size));
