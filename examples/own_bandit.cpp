@@ -1,4 +1,4 @@
-// A contextual bandit and an agent of one's own, beside agents of the library.
+// Defines a contextual bandit and an agent, and plays the agent beside two agents of the library.
 #include <cstdio>
 #include <numeric>
 #include <vector>
@@ -8,12 +8,13 @@
 
 using namespace kshot;
 
-/// Two arms. One pays the context, which is uniform in [-1, 1], the other one 0.2.
+/// Two arms. One pays the context, which is uniform in [-1, 1]. The other one pays 0.2.
 struct Threshold final : bandit::Environment {
   std::string name() const override { return "threshold"; }
   int context_size() const override { return 1; }
   int arms() const override { return 2; }
-  // All numbers follow from seed, trial and step, so that every agent sees the same rounds.
+  // All numbers follow from the seed, the trial and the step, so that every agent sees the same
+  // rounds.
   void round(std::uint64_t seed, int trial, std::uint64_t step,
              const bandit::Round& r) const override {
     RandomStream random({.seed = seed, .step = step, .task = static_cast<std::uint32_t>(trial)});
@@ -26,11 +27,12 @@ struct Threshold final : bandit::Environment {
   }
 };
 
-/// Plays the arm of the larger mean reward so far and looks at no context.
+/// Plays the arm with the largest mean reward so far. It ignores the context.
 class MeanReward final : public bandit::Agent {
  public:
   std::string name() const override { return "mean reward"; }
-  int initial_pulls() const override { return 5; }  // of every arm, before `choose` is asked
+  // The number of pulls of every arm before `choose` is called.
+  int initial_pulls() const override { return 5; }
   void begin(const bandit::Problem& problem) override {
     const auto trials = static_cast<std::size_t>(problem.trials);
     arms_ = static_cast<std::size_t>(problem.arms);
@@ -38,7 +40,7 @@ class MeanReward final : public bandit::Agent {
     pulls_.assign(trials * arms_, 0.0);
   }
   void choose(const bandit::Rounds&, std::span<int> arms) override {
-    for (std::size_t t = 0; t < arms.size(); ++t) {  // one round of every trial
+    for (std::size_t t = 0; t < arms.size(); ++t) {  // `t` is the trial
       for (std::size_t a = 0; a < arms_; ++a) {
         if (mean(t, a) > mean(t, static_cast<std::size_t>(arms[t]))) arms[t] = static_cast<int>(a);
       }

@@ -1,11 +1,13 @@
-// An episode source of one's own, with all that one can say: classification of points on rings,
-// tasks of different size, two splits. Trained, evaluated beside baselines, used on a new task.
+// Defines an episode source: classification of points on rings, with tasks of different size and
+// two splits. The program trains on it, evaluates the run beside baselines, and predicts on a new
+// task.
 #include <cmath>
 #include <cstdio>
 
 #include "kshot/kshot.h"
 
-/// A task: three rings around a centre, a class each; how far out they lie is the task's own.
+/// A task: three rings around a centre, one class per ring. The gap between the rings differs from
+/// task to task.
 class Rings final : public kshot::EpisodeSource {
  public:
   kshot::TaskShape shape() const override {
@@ -15,7 +17,7 @@ class Rings final : public kshot::EpisodeSource {
             .support = 15,
             .query = 30};
   }
-  // Called from several threads at once: all a task is made of must follow from its id.
+  // Called from several threads at once, so that everything in a task must follow from its id.
   void fill(const kshot::TaskId& id, const kshot::TaskSlot& slot) const override {
     kshot::RandomStream random({.seed = id.seed,
                                 .purpose = kshot::Purpose::user,
@@ -23,7 +25,7 @@ class Rings final : public kshot::EpisodeSource {
                                 .task = id.task,
                                 .sample = static_cast<std::uint32_t>(id.split)});
     const float gap = random.uniform(0.5f, 1.5f), x0 = random.normal(), y0 = random.normal();
-    // 6 to 15 support rows; what lies beyond is never looked at.
+    // 6 to 15 support rows. The library never reads the rows beyond them.
     const int rows = 6 + static_cast<int>(random.below(10));
     *slot.support_n = rows;
     const auto draw = [&](std::span<float> x, std::span<std::int32_t> label, int count) {

@@ -1,4 +1,4 @@
-// Meta-trains on tasks of one's own: lines y = a x + b, from five points each.
+// Defines a source of tasks and meta-trains on it: lines y = a x + b, from five points each.
 #include <cstdio>
 
 #include "kshot/kshot.h"
@@ -12,7 +12,8 @@ struct Lines final : kshot::EpisodeSource {
             .query = 10};
   }
   void fill(const kshot::TaskId& id, const kshot::TaskSlot& slot) const override {
-    const auto part = static_cast<std::uint32_t>(id.split);  // no split sees another's tasks
+    // The stream depends on the split, so that no split sees the tasks of another one.
+    const auto part = static_cast<std::uint32_t>(id.split);
     kshot::RandomStream random({.seed = id.seed, .step = id.step, .task = id.task, .sample = part});
     const float a = random.normal(), b = random.normal();
     for (float& x : slot.support_x) x = random.uniform(-1.0f, 1.0f);

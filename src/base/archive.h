@@ -1,6 +1,6 @@
-// Values as bytes for another rank of the same program, and back.
+// Turns values into bytes for another rank of the same program, and back.
 //
-// A structure says once what it consists of:
+// A structure lists its members in one function, which packing and unpacking share:
 //   template <class Archive> void fields(Archive& a, Point& p) { a(p.x, p.y); }
 #pragma once
 
@@ -56,8 +56,8 @@ class Pack {
   std::vector<std::byte> bytes_;
 };
 
-/// Reads them. Throws std::logic_error where the bytes end too early: they come from a Pack of the
-/// same program.
+/// Reads values back from the bytes of a Pack of the same program. Throws std::logic_error where
+/// the bytes end too early.
 class Unpack {
  public:
   explicit Unpack(std::span<const std::byte> bytes) : bytes_(bytes) {}

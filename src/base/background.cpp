@@ -43,7 +43,7 @@ void Background::loop() {
     changed_.wait(lock, [&] { return stop_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
     const std::function<void()> job = std::move(jobs_.front());
-    // after a failure nothing more is done until somebody has seen it
+    // After a failure, the remaining jobs are dropped until the caller has received the exception.
     if (!error_) {
       lock.unlock();
       std::exception_ptr error;

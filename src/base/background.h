@@ -1,4 +1,4 @@
-// One thread that does jobs in the order they are given, beside the thread that gives them.
+// One background thread that does jobs in the order in which they are submitted.
 #pragma once
 
 #include <condition_variable>
@@ -14,27 +14,27 @@ namespace kshot {
 class Background {
  public:
   Background() = default;
-  /// Finishes what was given; an error of it is lost.
+  /// Finishes the submitted jobs. An exception of a job is lost.
   ~Background();
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
 
-  /// Waits while two jobs are at hand, so that a slow disk does not fill the memory. Throws what a
-  /// job before threw, once; this one is then not taken.
+  /// Waits while two jobs are queued, so that a slow disk does not fill the memory. If an earlier
+  /// job has thrown, throws that exception once and does not accept `job`.
   void submit(std::function<void()> job);
-  /// Until all are done. Throws as submit does.
+  /// Waits until all jobs are done. Throws as submit does.
   void wait();
-  /// The same, throwing nothing: the error stays for the next call.
+  /// Waits until all jobs are done and throws nothing. An exception is kept for the next call.
   void finish() noexcept;
 
  private:
   void loop();
   void rethrow();
 
-  std::thread thread_;  ///< begun with the first job
+  std::thread thread_;  ///< starts with the first job
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;  ///< the first is at work
+  std::deque<std::function<void()>> jobs_;  ///< the first one is running
   std::exception_ptr error_;
   bool stop_ = false;
 };

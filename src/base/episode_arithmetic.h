@@ -1,5 +1,5 @@
-// The arithmetic of the library's own episodes, in operations that give the same bits on the host
-// and on a device: stored images, and sinusoid regression (Finn et al. 2017, section 5.1).
+// The arithmetic of the library's own episodes: stored images, and sinusoid regression (Finn et al.
+// 2017, section 5.1). Its operations give the same bits on the host and on a device.
 #pragma once
 
 #include "kshot/episode.h"
@@ -7,7 +7,7 @@
 
 namespace kshot {
 
-/// A stored pixel: 0..255 stands for [0, 1].
+/// The value of a stored pixel: 0..255 maps to [0, 1].
 KSHOT_HOST_DEVICE constexpr float stored_number(std::uint8_t x) {
   return static_cast<float>(x) * (1.0f / 255.0f);
 }
@@ -15,12 +15,15 @@ KSHOT_HOST_DEVICE constexpr float stored_number(std::uint8_t x) {
 /// Largest |z| for which sine() keeps its accuracy.
 constexpr float largest_angle = 8192.0f;
 
-/// sin(z) for |z| <= largest_angle within 2e-7 absolute. Multiplications and additions without a
-/// branch: loops over it vectorise, and the bits do not hang on a library. Cephes sinf.
+/// sin(z) for |z| <= largest_angle, with an absolute error of at most 2e-7 (the method of Cephes
+/// sinf). It consists of multiplications and additions without a branch. Loops over it therefore
+/// vectorise, and the bits do not depend on a mathematics library.
 KSHOT_HOST_DEVICE inline float sine(float z) {
-  // q = round(z / (pi/2)) through the rounding of float addition; rest r = z - q pi/2, |r| <= pi/4
+  // q = round(z / (pi/2)), by the rounding of a float addition. The rest is r = z - q pi/2, |r| <=
+  // pi/4.
   const float q = product_sum(z, 0.636619772367581343f, 12582912.0f) - 12582912.0f;
-  float r = product_sum(q, -1.5703125f, z);  // pi/2 in three parts, q times the first two is exact
+  // pi/2 is subtracted in three parts. The products of q with the first two are exact.
+  float r = product_sum(q, -1.5703125f, z);
   r = product_sum(q, -4.837512969970703125e-4f, r);
   r = product_sum(q, -7.549789954891882e-8f, r);
   const float r2 = r * r;
@@ -35,7 +38,7 @@ KSHOT_HOST_DEVICE inline float sine(float z) {
   return (quadrant & 2) != 0 ? -value : value;
 }
 
-/// SinusoidOptions as the draws take them.
+/// SinusoidOptions in single precision, in which the draws compute.
 struct SinusoidRanges {
   float amplitude_low, amplitude_high;
   float phase_low, phase_high;
@@ -51,17 +54,17 @@ inline SinusoidRanges sinusoid_ranges(const SinusoidOptions& options) {
       single(options.noise_std),     single(options.line_share),     single(options.line_limit)};
 }
 
-/// What part of an episode's stream (episode_key) is for. Query and support points have streams of
-/// their own: the query set is the same for any number of shots, and more shots add to the support
-/// set without changing what is there.
+/// The parts of an episode's stream (the argument `part` of episode_key). Query and support points
+/// have separate streams. The query set is therefore the same for any number of shots, and more
+/// shots extend the support set without changing the rows before.
 enum SinusoidPart : std::uint32_t {
   sinusoid_task = 0,
   sinusoid_query = 1,
   sinusoid_support = 2,
-  sinusoid_noise = 2,  ///< added to one of the two: its noise
+  sinusoid_noise = 2,  ///< added to the part of the query or support points: their noise
 };
 
-/// a sin(x - p), or a line.
+/// The function of a task: a sin(x - p), or a line.
 struct SinusoidTask {
   float amplitude = 0.0f, phase = 0.0f;
   bool line = false;
@@ -70,7 +73,7 @@ struct SinusoidTask {
   KSHOT_HOST_DEVICE float wave_at(float x) const { return amplitude * sine(x - phase); }
   KSHOT_HOST_DEVICE float line_at(float x) const { return product_sum(slope, x, intercept); }
 };
-/// From part `sinusoid_task`.
+/// Draws a task from the stream of part `sinusoid_task`.
 KSHOT_HOST_DEVICE inline SinusoidTask draw_sinusoid(const SinusoidRanges& ranges,
                                                     RandomStream stream) {
   SinusoidTask task;

@@ -1,4 +1,4 @@
-// The random stream an episode is drawn from: a function of its TaskId alone.
+// The random stream from which an episode is drawn. It is a function of the TaskId alone.
 #pragma once
 
 #include "kshot/episode.h"
@@ -6,8 +6,8 @@
 
 namespace kshot {
 
-/// Seed of a split's episodes: SplitMix64's finaliser (Steele et al. 2014) of seed and split, so
-/// that no two splits of a run, nor neighbouring seeds, share episodes.
+/// Seed of a split's episodes: SplitMix64's finaliser (Steele et al. 2014), applied to seed and
+/// split. No two splits of a run, and no neighbouring seeds, share episodes.
 constexpr std::uint64_t episode_seed(std::uint64_t seed, Split split) {
   std::uint64_t z = seed + 0x9E3779B97F4A7C15ull * (static_cast<std::uint64_t>(split) + 1);
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
@@ -15,8 +15,9 @@ constexpr std::uint64_t episode_seed(std::uint64_t seed, Split split) {
   return z ^ (z >> 31);
 }
 
-/// `part` < 2^16 separates what must not move when something else of the episode does: for example
-/// the query set stays the same for any number of shots.
+/// The key of an episode's stream. `part` < 2^16 selects one of its independent streams, so that
+/// one part of an episode stays the same when another one changes. For example, the query set is
+/// the same for any number of shots.
 inline RandomKey episode_key(const TaskId& id, std::uint32_t part = 0) {
   RandomKey key;
   key.seed = episode_seed(id.seed, id.split);

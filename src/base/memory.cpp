@@ -18,7 +18,7 @@ std::shared_ptr<std::byte> huge_pages(std::size_t bytes) {
   std::shared_ptr<std::byte> memory(static_cast<std::byte*>(::operator new(rounded, alignment)),
                                     [](std::byte* p) { ::operator delete(p, alignment); });
 #if defined(MADV_HUGEPAGE)
-  ::madvise(memory.get(), rounded, MADV_HUGEPAGE);  // a wish: failure is harmless
+  ::madvise(memory.get(), rounded, MADV_HUGEPAGE);  // a failure is harmless
 #endif
   return memory;
 }

@@ -1,4 +1,4 @@
-// The memory of this machine.
+// Asks about and allocates the memory of this machine.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@ namespace kshot {
 double physical_memory();
 
 inline constexpr std::size_t huge_page = std::size_t{2} << 20;
-/// `bytes` of memory that is not initialised, rounded up to huge pages, which the system takes
-/// where it has them: it then clears and maps the memory much faster than in pages of 4 KiB.
+/// Allocates `bytes` of uninitialised memory, rounded up to huge pages (2 MiB). Where the system
+/// has huge pages, it clears and maps them much faster than pages of 4 KiB.
 std::shared_ptr<std::byte> huge_pages(std::size_t bytes);
 
 }  // namespace kshot

@@ -231,7 +231,8 @@ std::vector<double> Network::initial_weights(std::uint64_t seed) const {
       std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(w.offset), w.size, 1.0);
       continue;
     }
-    // gain by the activation that follows, past norm and pooling (He et al. 2015; Glorot 2010)
+    // The gain follows from the next activation; pooling layers before it are skipped (He et al.
+    // 2015; Glorot 2010). A layer with a norm layer behind it has the gain of ReLU.
     double gain2 = 1.0;
     for (std::size_t j = i + 1; j < layers_.size() && layers_[j].weight < 0; ++j) {
       if (layers_[j].type == LayerType::relu || layers_[j].type == LayerType::leaky_relu) {

@@ -1,13 +1,13 @@
-// Asks for memory before it is used.
+// Requests memory before it is used.
 #pragma once
 
 #include <cstddef>
 
 namespace kshot {
 
-/// Brings `bytes` bytes from `at` on nearer to the processor while it does something else: for rows
-/// that lie anywhere in a large file, of which the next ones are known. Into the second cache: rows
-/// are as large as to press each other out of the first.
+/// Starts loading `bytes` bytes at `at` into the processor's caches. This helps with rows at
+/// scattered places in a large file, when the next rows are known. The hint is for the second-level
+/// cache, because rows are so large that they would evict each other from the first level.
 inline void prefetch(const void* at, std::size_t bytes) {
   constexpr std::size_t line = 64;
   const char* const first = static_cast<const char*>(at);

@@ -1,4 +1,4 @@
-// Text from outside (cells, names of files and classes) in messages, logs and documents.
+// Handles text from outside (cells, names of files and classes) in messages, logs and documents.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +9,18 @@
 
 namespace kshot {
 
-/// Bytes of the UTF-8 character that `text` begins with, 1 to 4; 0 where it begins with none
+/// Length in bytes, 1 to 4, of the UTF-8 character at the start of `text`, or 0 if there is none
 /// (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF).
 std::size_t utf8_length(std::string_view text);
 
-/// True where all of `text` is UTF-8.
+/// Returns true if all of `text` is UTF-8.
 bool is_utf8(std::string_view text);
 
 /// `text` on one line and as UTF-8: line breaks and tabs become "\n", "\r" and "\t", other control
 /// characters and bytes that are not UTF-8 become "\x1b" and the like. Everything else stays.
 std::string printable(std::string_view text);
 
-/// "5" or "1 to 10".
+/// A range of counts as text: "5" or "1 to 10".
 std::string count_text(const CountRange& range);
 
 }  // namespace kshot

@@ -10,13 +10,14 @@
 namespace kshot {
 namespace {
 
-/// True once done() is; false where it is not after a while that is long beside waking up and short
-/// beside a step that anybody waits for.
+/// Waits actively until done() is true, for at most 300 microseconds. This is long beside the time
+/// to wake a thread and short beside a step whose duration a user notices. Returns false if done()
+/// is still false then.
 template <class Done>
 bool soon(const Done& done) {
   using Clock = std::chrono::steady_clock;
   constexpr auto patience = std::chrono::microseconds(300);
-  constexpr int looks = 64;  // cheaper than the clock
+  constexpr int looks = 64;  // a check costs less than reading the clock
   const auto end = Clock::now() + patience;
   do {
     for (int i = 0; i < looks; ++i) {
@@ -87,7 +88,8 @@ void ThreadPool::loop(std::size_t worker) {
     seen = generation_;
     drain(worker);
     if (--active_ > 0) continue;
-    { const std::lock_guard lock(mutex_); }  // the caller sleeps by now, or has seen it
+    // By now the caller sleeps, or has seen that active_ is 0.
+    { const std::lock_guard lock(mutex_); }
     done_.notify_one();
   }
 }
@@ -102,7 +104,7 @@ void ThreadPool::drain(std::size_t worker) {
         error_ = std::current_exception();
         error_item_ = item;
       }
-      next_ = items_;  // the others stop after their current item
+      next_ = items_;  // the other workers stop after their current item
     }
   }
 }

@@ -1,8 +1,8 @@
 // A fixed set of threads for parallel loops. The calling thread works too, as worker 0.
 //
-// Between loops that follow each other closely, as the steps of a training do, nobody sleeps: to
-// wake a thread takes tens of microseconds, and a step may take two or three thousand. So who has
-// nothing to do looks for work for a while, letting others have the core, and sleeps then.
+// Idle threads poll for a short time, yielding the core between polls, before they sleep. The
+// reason is loops that follow each other closely, such as the steps of a training: it takes tens of
+// microseconds to wake a thread, and a step may take only two or three thousand microseconds.
 #pragma once
 
 #include <atomic>
@@ -18,15 +18,16 @@ namespace kshot {
 
 class ThreadPool {
  public:
-  /// Throws Error where the system does not give so many threads.
+  /// Throws Error where the system cannot start that many threads.
   explicit ThreadPool(int workers);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int workers() const { return static_cast<int>(threads_.size()) + 1; }
-  /// Calls body(worker, item) for items 0..items-1, taken in ascending order by whichever worker is
-  /// free. The first exception (by item) is rethrown after all workers stopped.
+  /// Calls body(worker, item) for the items 0..items-1. Free workers take the items in ascending
+  /// order. After all workers have stopped, the exception of the lowest item is rethrown, if there
+  /// was one.
   void run(std::size_t items,
            const std::function<void(std::size_t worker, std::size_t item)>& body);
 

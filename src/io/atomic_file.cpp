@@ -21,20 +21,21 @@ namespace {
 
 constexpr std::size_t kBufferSize = std::size_t{1} << 20;
 
-/// What the name of every temporary of `path` begins with.
+/// The common prefix of the names of all temporary files of `path`.
 std::string temporary_prefix(const std::filesystem::path& path) {
   return "." + path.filename().string() + ".tmp-";
 }
 
-/// A name in the same folder (rename does not cross file systems) that no other writer uses.
+/// Returns a name in the same folder (rename does not cross file systems) that no other writer
+/// uses.
 std::filesystem::path temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
   return path.parent_path() /
          (temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(counter++));
 }
 
-/// Paths of the temporaries that exist, where a signal handler finds them: it may take no lock and
-/// no memory. A temporary beyond the last place is not removed on a signal.
+/// Paths of the existing temporary files, for a signal handler: it may take no lock and allocate no
+/// memory. If all places are taken, a further temporary is not removed on a signal.
 struct Place {
   std::atomic<bool> taken{false};
   std::atomic<bool> live{false};
@@ -54,12 +55,12 @@ Place* register_temporary(const std::filesystem::path& path) {
   return nullptr;
 }
 
-/// Makes the rename itself durable. Some file systems cannot sync folders: that is not a failure of
-/// the write.
+/// Makes the rename durable. Some file systems cannot sync folders, which is not a failure of the
+/// write.
 void sync_folder(const std::filesystem::path& path) {
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;  // A folder that may be written but not listed.
+  if (descriptor < 0) return;  // the folder may be written but not listed
   const int failure = ::fsync(descriptor) != 0 ? errno : 0;
   ::close(descriptor);
   if (failure != 0 && failure != EINVAL && failure != ENOTSUP) {
@@ -87,7 +88,7 @@ AtomicFile::Registration::~Registration() {
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   if (!path_.has_filename()) throw Error("cannot write " + path_.string() + ": not a file name");
-  // Through a link, to the file it points at: a rename would put a file in the link's place.
+  // A link is followed to its target, because the rename would replace the link itself.
   std::error_code ignored;
   if (std::filesystem::is_symlink(path_, ignored)) {
     path_ = std::filesystem::weakly_canonical(path_, ignored);
@@ -100,9 +101,11 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     throw Error("cannot write " + path_.string() + ": exists and is not a regular file");
   }
   do {
-    // A leftover of a killed process with the same id is stepped over.
+    // The name may belong to a leftover of a killed process with the same id. Then the next name is
+    // tried.
     temporary_ = temporary_name(path_);
-    // Before the file is made: a signal that comes right after that must find it.
+    // The path is registered before the file is created, so that a signal right after that finds
+    // it.
     registration_ = std::make_unique<Registration>(temporary_);
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (descriptor_ < 0 && errno == EEXIST);
@@ -164,7 +167,7 @@ void AtomicFile::commit() {
 void remove_leftovers(const std::filesystem::path& path) {
   const std::string prefix = temporary_prefix(path);
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  std::error_code error;  // a folder that cannot be listed keeps what it has
+  std::error_code error;  // a folder that cannot be listed keeps its leftovers
   std::filesystem::directory_iterator it(folder, error);
   std::vector<std::filesystem::path> found;
   for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
@@ -182,7 +185,7 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view data)
 std::string read_file(const std::filesystem::path& path) {
   InputFile file(path);
   std::string data;
-  // One byte more than the size, so that a regular file is read to its end in one call.
+  // The buffer is one byte larger than the file, so that one call reads a regular file to its end.
   std::size_t step = static_cast<std::size_t>(file.size().value_or(0)) + 1;
   for (;;) {
     const std::size_t old_size = data.size();

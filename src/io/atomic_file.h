@@ -1,4 +1,4 @@
-// Files as wholes: read one, or replace one so that no reader and no crash ever sees half of it.
+// Reads whole files, and replaces files so that no reader and no crash ever sees an incomplete one.
 #pragma once
 
 #include <cstddef>
@@ -10,14 +10,14 @@
 
 namespace kshot::io {
 
-/// A file that appears under its name complete or not at all: written to a temporary in the same
-/// folder; commit() syncs it, renames it and syncs the folder. Without commit() the destructor
-/// removes the temporary and whatever was under the name before stays. Every failure (unwritable
-/// folder, full disk) is an Error with the path and the system's reason.
+/// A file that appears under its name complete or not at all. The data go to a temporary file in
+/// the same folder. commit() syncs the temporary, renames it and syncs the folder. Without
+/// commit(), the destructor removes the temporary, and an earlier file under the name stays. Every
+/// failure (unwritable folder, full disk) is an Error with the path and the system's reason.
 class AtomicFile {
  public:
-  /// Creates the temporary. The folder must exist; the name must be free or a regular file, whose
-  /// permissions are kept.
+  /// Creates the temporary file. The folder must exist. The name must be free or belong to a
+  /// regular file, whose permissions are kept.
   explicit AtomicFile(std::filesystem::path path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
@@ -25,7 +25,7 @@ class AtomicFile {
 
   void write(std::span<const std::byte> data);
   void write(std::string_view data);
-  /// At most once; nothing can be written afterwards.
+  /// Puts the file in place. May be called once; nothing can be written afterwards.
   void commit();
 
   const std::filesystem::path& path() const { return path_; }
@@ -39,7 +39,7 @@ class AtomicFile {
   std::filesystem::path temporary_;
   std::string buffer_;
   int descriptor_ = -1;
-  /// Notes the temporary for remove_temporaries() while it exists.
+  /// Lists the temporary file for remove_temporaries() while it exists.
   class Registration {
    public:
     explicit Registration(const std::filesystem::path& path);
@@ -53,17 +53,17 @@ class AtomicFile {
   std::unique_ptr<Registration> registration_;
 };
 
-/// Removes the temporaries of `path` that killed processes have left beside it. To be called where
-/// no other process can be writing `path`.
+/// Removes the temporary files of `path` that killed processes have left beside it. No other
+/// process may be writing `path` meanwhile.
 void remove_leftovers(const std::filesystem::path& path);
-/// Removes the temporaries of all files that are being written, for a signal handler that ends the
-/// process: it takes no lock and no memory.
+/// Removes the temporary files of all AtomicFiles of this process. A signal handler that ends the
+/// process calls it: it takes no lock and allocates no memory.
 void remove_temporaries() noexcept;
 
 /// Replaces the file with `data` through an AtomicFile.
 void write_file_atomic(const std::filesystem::path& path, std::string_view data);
 
-/// The whole file; also pipes. Throws Error for a missing, unreadable or non-file path.
+/// Reads a whole file or pipe. Throws Error for a missing, unreadable or non-file path.
 std::string read_file(const std::filesystem::path& path);
 
 }  // namespace kshot::io

@@ -14,13 +14,15 @@ namespace {
 
 struct Scan {
   std::size_t values = 0, numbers = 0, percents = 0;
-  std::optional<std::size_t> number, percent, text;  ///< first row of each
-  std::optional<std::size_t> resembling;             ///< first text that looks like number or date
+  std::optional<std::size_t> number, percent, text;  ///< first row of each kind
+  std::optional<std::size_t>
+      resembling;  ///< row of the first text that looks like a number or date
   std::unordered_set<std::string> texts;
-  std::optional<std::string> unit;  ///< what stands behind the number in every text: "kg"
+  std::optional<std::string> unit;  ///< text behind the number if equal in all texts: "kg"
 };
 
-/// What stands behind the number that a cell begins with; empty where it begins with none.
+/// Returns the text behind the number at the start of a cell. Empty if the cell does not start with
+/// a number.
 std::string unit_of(std::string_view cell) {
   cell = trimmed_view(cell);
   const std::size_t end = cell.find_first_not_of("+-.,0123456789");
@@ -61,7 +63,8 @@ Scan scan_column(const Table& table, std::size_t c) {
   return out;
 }
 
-/// Throws Error for digits that a double rounds: an identifier, not a quantity.
+/// Throws Error for digits that double precision would round: they are an identifier, not a
+/// quantity.
 void check_digits(const Table& table, std::size_t c) {
   const Table::Column& column = table.columns[c];
   for (std::size_t row = 0; row < table.rows; ++row) {
@@ -191,7 +194,7 @@ std::string missing_text(const Table& table, std::size_t c) {
 
 namespace {
 
-/// 20240531
+/// Returns true for dates without separators, such as 20240531.
 bool is_compact_date(double value) {
   if (value < 19000101 || value > 21001231 || std::trunc(value) != value) return false;
   const auto digits = static_cast<int>(value);

@@ -6,7 +6,7 @@
 
 namespace kshot::io {
 
-/// Checksum of `data`; `previous` is the checksum of what came before it.
+/// Checksum of `data`. `previous` is the checksum of the bytes before `data`.
 std::uint32_t crc32c(std::string_view data, std::uint32_t previous = 0);
 
 }  // namespace kshot::io

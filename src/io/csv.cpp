@@ -17,15 +17,15 @@ constexpr std::size_t rows_between_interrupts = 4096;
 /// The name that pandas gives to a column without one.
 constexpr const char* row_index_name = "Unnamed: 0";
 
-/// Splits text into records, keeping the line each began on.
+/// Splits text into records and keeps the line on which each record begins.
 class Reader {
  public:
   Reader(std::string_view text, const std::string& origin, char delimiter)
       : text_(text), origin_(origin), delimiter_(delimiter) {
-    if (text_.starts_with("\xef\xbb\xbf")) text_.remove_prefix(3);  // byte order mark
+    if (text_.starts_with("\xef\xbb\xbf")) text_.remove_prefix(3);  // removes the byte order mark
   }
 
-  /// The next record that is not a blank line; false at the end.
+  /// Reads the next record that is not a blank line. Returns false at the end.
   bool next(std::vector<std::string>* fields) {
     blank_lines_.clear();
     while (at_ < text_.size()) {
@@ -35,9 +35,9 @@ class Reader {
     }
     return false;
   }
-  /// The blank lines that the last call of `next` passed over.
+  /// The blank lines that the last call of `next` skipped.
   const std::vector<std::size_t>& blank_lines() const { return blank_lines_; }
-  /// Line the last record began on, from 1.
+  /// The line on which the last record begins, counted from 1.
   std::size_t line() const { return record_line_; }
 
  private:
@@ -102,8 +102,8 @@ std::string delimiter_name(char delimiter) {
   return delimiter == '\t' ? "tab" : fmt::format("'{}'", delimiter);
 }
 
-/// Number of fields that `delimiter` cuts the header into, if it cuts the first rows into as many;
-/// 0 if it does not.
+/// Returns the number of fields into which `delimiter` cuts the header, if it cuts the first rows
+/// into equally many. Returns 0 otherwise.
 std::size_t consistent_fields(std::string_view text, const std::string& origin, char delimiter) {
   constexpr int records = 50;
   std::vector<std::string> fields;
@@ -116,7 +116,7 @@ std::size_t consistent_fields(std::string_view text, const std::string& origin, 
     }
     return count;
   } catch (const Error&) {
-    return 0;  // quotes that close only with another delimiter
+    return 0;  // the quotes are closed only with another delimiter
   }
 }
 
@@ -148,7 +148,7 @@ void check_utf8(const std::string& field, const Table& table, std::size_t line) 
                   table.origin, line));
 }
 
-/// Columns by the fields of the first line.
+/// Makes columns from the fields of the first line.
 void read_header(std::vector<std::string> fields, std::size_t line, Table* table) {
   std::set<std::string> seen;
   for (std::string& field : fields) {
@@ -210,7 +210,7 @@ Table parse_csv(std::string_view text, const std::string& origin, char delimiter
     table.lines.push_back(line);
   };
   while (reader.next(&fields)) {
-    // In a table of one column a blank line between others is a row without a value.
+    // In a table of one column, a blank line between other lines is a row without a value.
     if (table.columns.size() == 1) {
       for (const std::size_t line : reader.blank_lines()) add({std::string()}, line);
     }

@@ -40,7 +40,7 @@ struct Trailer {
   char mark[8];
 };
 static_assert(sizeof(Trailer) == 32);
-/// The checksum covers everything before itself.
+/// The checksum covers all bytes before the field `checksum`.
 constexpr std::uint64_t unchecked_tail = sizeof(Trailer) - offsetof(Trailer, checksum);
 
 std::uint32_t crc(std::uint32_t previous, const void* data, std::size_t size) {
@@ -100,7 +100,7 @@ void check_input(const FeatureShape& input) {
   }
 }
 
-/// Throws json::exception or Error for a header that is not one.
+/// Throws json::exception or Error where `in` is not a valid header.
 DatasetHeader parse_header(const json& in, const std::string& origin) {
   DatasetHeader header;
   const std::string kind = in.at("kind");
@@ -184,7 +184,7 @@ std::shared_ptr<const Dataset> Dataset::open(const std::filesystem::path& path) 
   try {
     dataset->parse();
   } catch (const Error&) {
-    dataset->mapping_.check();  // the likelier cause
+    dataset->mapping_.check();  // a file cut short is the likelier cause
     throw;
   }
   dataset->check();
@@ -222,7 +222,7 @@ void Dataset::parse() {
                     "again",
                     checksum_, trailer.checksum));
   }
-  // From here on a failure is a writer's defect: the bytes are those that were written.
+  // The checksum is right: a failure from here on is a defect of the program that wrote the file.
   const std::uint64_t end = size_ - sizeof trailer;
   if (trailer.header_offset > end || trailer.header_bytes > end - trailer.header_offset) {
     throw fail("the data file's header lies outside of it; import it again");
@@ -281,7 +281,7 @@ std::span<const std::byte> Dataset::stored() const {
 std::span<const float> Dataset::value(std::uint64_t row) const {
   const auto outputs = static_cast<std::size_t>(header_.outputs);
   const float* const first = values_ + row * outputs;
-  // Touched here, so that it is this call that throws where the file has no such page any more.
+  // Both ends are read here, so that this call throws if the file has lost one of the pages.
   static_cast<void>(*static_cast<const volatile float*>(first));
   static_cast<void>(*static_cast<const volatile float*>(first + outputs - 1));
   mapping_.check();
@@ -294,7 +294,7 @@ void Dataset::check() const {
   const std::lock_guard lock(state_mutex_);
   if (now == state_) return;
   if (now.size < size_) mapping_.fail();
-  // Its time alone says little: the contents decide.
+  // A new time of change does not prove a change. The contents decide.
   if (now.size != size_ || crc(0, bytes_, size_ - unchecked_tail) != checksum_) {
     throw Error(fmt::format(
         "{}: the data file was changed while it was in use; import to another file, or train again",
@@ -324,7 +324,7 @@ struct DatasetWriter::State {
     checksum = crc(checksum, data, size);
     written += size;
   }
-  /// Zeros up to the next aligned offset, which it returns.
+  /// Writes zeros up to the next aligned offset, and returns this offset.
   std::uint64_t align() {
     static constexpr char zeros[alignment] = {};
     if (written % alignment != 0) put(zeros, alignment - written % alignment);
@@ -343,7 +343,7 @@ struct DatasetWriter::State {
     ++header.groups.back().rows;
   }
 
-  OutputFile output;  // checked, and its folder made, before the file is begun
+  OutputFile output;  // checks the path and creates its folder before `file` is opened
   AtomicFile file;
   DatasetHeader header;
   std::uint64_t written = 0;

@@ -1,13 +1,14 @@
-// The data file (.kshot): examples in groups, memory-mapped. A group is a class (few-shot
-// classification draws N classes a task) or a task of its own (tables: one subject, one sensor).
+// Reads and writes the data file (.kshot): examples in groups, memory-mapped. A group is a class
+// (few-shot classification draws N classes per task) or a whole task (tables: one subject, one
+// sensor).
 //
-// Little-endian, every array aligned to 64 bytes:
+// The file is little-endian, and every array is aligned to 64 bytes:
 //   "KSHOTDAT", u32 version, u32 0, zeros to byte 64
 //   x       [rows, features] u8 or f32
-//   values  [rows, outputs] f32   or   labels [rows] i32   (tasks alone)
+//   values  [rows, outputs] f32   or   labels [rows] i32   (only in files of tasks)
 //   header  JSON: kind, shapes, groups with their splits, preprocessing, provenance, array offsets
 //   u64 header offset, u64 header bytes, u32 CRC-32 of all bytes before it, u32 version, "KSHOTEND"
-// The header stands last so that an import of any size streams through.
+// The header stands last, so that an import of any size can be written as a stream.
 #pragma once
 
 #include <cstddef>
@@ -28,11 +29,11 @@ namespace kshot::io {
 
 enum class GroupKind { classes, tasks };
 enum class Element {
-  u8,  ///< images: 0..255 stands for [0, 1]
+  u8,  ///< images: 0..255 maps to [0, 1]
   f32
 };
 
-/// A class or a task: rows [first, first + rows) of the file.
+/// A class or a task. It consists of the rows [first, first + rows) of the file.
 struct Group {
   std::string name;
   Split split = Split::train;
@@ -44,11 +45,11 @@ struct DatasetHeader {
   GroupKind kind = GroupKind::classes;
   FeatureShape input;
   Element element = Element::f32;
-  TargetKind target = TargetKind::label;  ///< tasks
-  int outputs = 0;                        ///< tasks: length of a target, or number of labels
+  TargetKind target = TargetKind::label;  ///< only for tasks
+  int outputs = 0;  ///< only for tasks: length of a target, or number of labels
   std::vector<Group> groups;
   Preprocessing preprocessing;
-  /// Where it came from: {"source", "..."}, {"program", "kshot 0.1.0"}.
+  /// The origin of the data: {"source", "..."}, {"program", "kshot 0.1.0"}.
   std::vector<std::pair<std::string, std::string>> provenance;
 
   /// Indices of the groups of a split.
@@ -56,7 +57,7 @@ struct DatasetHeader {
   std::uint64_t rows() const;
 };
 
-/// A data file, mapped and checked. Immutable and safe for any number of threads.
+/// A mapped and checked data file. It is immutable, and any number of threads may use it.
 class Dataset {
  public:
   /// Throws Error for a file that is missing, of another kind or version, cut short or corrupt.
@@ -70,20 +71,20 @@ class Dataset {
   std::uint32_t checksum() const { return checksum_; }
   std::uint64_t file_bytes() const { return size_; }
 
-  // Reading throws Error where the file was cut short while it was open.
-  /// Features of a row, `out` of input.size(); u8 scaled to [0, 1].
+  // The functions that read rows throw Error where the file was cut short while it was open.
+  /// Reads the features of a row into `out`, input.size() numbers. u8 is scaled to [0, 1].
   void read(std::uint64_t row, std::span<float> out) const;
-  /// For a row that will be read soon.
+  /// Prefetches a row that will be read soon.
   void prefetch(std::uint64_t row) const;
-  /// All rows as the file has them, [rows, features] of header().element. To be followed by check()
-  /// once it was read.
+  /// All rows as the file stores them, [rows, features] of header().element. Call check() after
+  /// reading them.
   std::span<const std::byte> stored() const;
-  /// Throws Error where the file is not the one that was opened any more: cut short, or written
-  /// over. To be called when the rows of a task were read; takes a system call.
+  /// Throws Error where the file has changed since it was opened (cut short or written over). Call
+  /// it after the rows of a task were read. It takes one system call.
   void check() const;
-  /// Tasks with real targets: target of a row, [outputs].
+  /// Target of a row, [outputs]. Only for tasks with real targets.
   std::span<const float> value(std::uint64_t row) const;
-  /// Tasks with labels.
+  /// Label of a row. Only for tasks with labels.
   std::int32_t label(std::uint64_t row) const;
 
  private:
@@ -94,8 +95,8 @@ class Dataset {
   DatasetHeader header_;
   MappedFile mapping_;
   mutable std::mutex state_mutex_;
-  mutable MappedFile::FileState state_;   ///< in which the contents are known to be right
-  const unsigned char* bytes_ = nullptr;  ///< of mapping_; null: the file is empty
+  mutable MappedFile::FileState state_;   ///< the state whose contents were checked
+  const unsigned char* bytes_ = nullptr;  ///< start of mapping_; null for an empty file
   std::uint64_t size_ = 0;
   std::uint32_t checksum_ = 0;
   const unsigned char* x_ = nullptr;
@@ -103,21 +104,21 @@ class Dataset {
   const std::int32_t* labels_ = nullptr;
 };
 
-/// Writes a data file as the rows come. Nothing new is at `path` before `commit`. The path must be
+/// Writes a data file row by row. The file appears at `path` only with `commit`. The path must be
 /// free or name a data file (io/output_file.h).
 class DatasetWriter {
  public:
-  /// `header.groups` is ignored: groups come from begin_group. `path` must be none of `inputs`.
+  /// `header.groups` is ignored: begin_group adds the groups. `path` must be none of `inputs`.
   DatasetWriter(const std::filesystem::path& path, DatasetHeader header,
                 const std::vector<std::filesystem::path>& inputs = {});
   ~DatasetWriter();
 
   void begin_group(const std::string& name, Split split);
-  /// One row of the group begun last, by the header's element type. Values must be finite (checked
-  /// by the caller, who can name the source).
+  /// Adds one row to the last group. The overload must fit the header's element type. Values must
+  /// be finite (the caller checks them, because only the caller can name their source).
   void add(std::span<const std::uint8_t> x);
   void add(std::span<const float> x);
-  /// Target of the row added last (tasks).
+  /// Adds the target of the last row (only for tasks).
   void add_value(std::span<const float> target);
   void add_label(std::int32_t label);
 

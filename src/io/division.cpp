@@ -36,8 +36,8 @@ std::string trimmed(std::string_view text) {
   return std::string(text.substr(first, text.find_last_not_of(" \t\r") - first + 1));
 }
 
-/// Lines of a text file that are not blank, with their numbers from 1. Lines may end as on Unix, on
-/// Windows or on old Macs; a byte order mark is skipped.
+/// Returns the lines of a text file that are not blank, with their numbers from 1. Line ends may be
+/// those of Unix, Windows or old Macs. A byte order mark is skipped.
 std::vector<std::pair<std::size_t, std::string>> text_lines(const std::filesystem::path& path) {
   const std::string whole = read_file(path);
   std::string_view text = whole;
@@ -62,7 +62,7 @@ std::vector<std::pair<std::size_t, std::string>> text_lines(const std::filesyste
   return out;
 }
 
-/// Runs of letters in lower case, without words that say nothing about the split.
+/// Returns the words of a name in lower case, without words that say nothing about the split.
 std::vector<std::string> telling_words(std::string_view name) {
   static const std::set<std::string> fillers = {
       "meta", "set",  "sets",  "data",   "dataset", "split",    "splits", "image",   "images",
@@ -102,11 +102,11 @@ std::vector<double> checked_shares(const SplitOptions& options) {
   return shares;
 }
 
-/// By shares of a seeded shuffle. Throws Error where a share above 0 gets nothing.
+/// Divides by shares of a seeded shuffle. Throws Error where a share above 0 gets nothing.
 std::vector<Split> random_splits(const SplitOptions& options, std::size_t count,
                                  const std::string& what) {
   const std::vector<double> shares = checked_shares(options);
-  // Shares of the whole by rounded cumulative sums.
+  // The sizes are differences of rounded cumulative sums, so that they add up to `count`.
   std::vector<std::size_t> sizes(3);
   std::size_t before = 0;
   double sum = 0.0;
@@ -155,7 +155,8 @@ std::string random_how(const SplitOptions& options) {
                           names.size(), what, names.empty() ? "" : names.front()));
 }
 
-/// What the lists say of each of `names`; a name that several have goes to all of them.
+/// Returns the splits that the lists give to each of `names`. A listed name that several entries
+/// have applies to all of them.
 std::vector<std::vector<Split>> listed_splits(const SplitOptions& options,
                                               const std::vector<std::string>& names,
                                               const std::string& what) {
@@ -170,7 +171,8 @@ std::vector<std::vector<Split>> listed_splits(const SplitOptions& options,
   return out;
 }
 
-/// Throws Error where classes that are the same are in two splits, or twice in one.
+/// Throws Error where one class is in two splits, or twice in one. Entries with equal keys are one
+/// class.
 void refuse_shared(const std::vector<NamedClass>& classes, const std::string& source,
                    const std::string& advice) {
   std::map<std::string, const NamedClass*> seen;
@@ -198,7 +200,7 @@ void refuse_shared(const std::vector<NamedClass>& classes, const std::string& so
       advice));
 }
 
-/// Takes small classes out and notes them.
+/// Removes classes with too few examples, and notes them.
 void leave_out_small(std::size_t min_examples, std::vector<NamedClass>* classes,
                      std::vector<std::string>* notes) {
   std::vector<std::string> small;
@@ -296,7 +298,8 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
     }
     for (const auto& [number, line] : lines) {
       ListedName entry{split, line, fmt::format("{}, line {}", path.string(), number)};
-      // `ls -d */` writes folders with their slash, `find` writes them with "./".
+      // `ls -d */` writes folders with a trailing slash, and `find` writes them with a leading
+      // "./".
       while (entry.name.starts_with("./") && entry.name.size() > 2) entry.name.erase(0, 2);
       while (entry.name.size() > 1 && entry.name.back() == '/') entry.name.pop_back();
       auto& before = seen[entry.name];
@@ -317,8 +320,8 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
 
 namespace {
 
-/// The column `split` of a table, in any case. Throws Error where another column looks like it,
-/// unless the table need not divide.
+/// Returns the column `split` of a table (in any case of letters). If the table divides, throws
+/// Error where another column looks like one.
 std::optional<std::size_t> find_split_column(const Table& table, bool divides) {
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
     if (lower(trimmed(table.columns[c].name)) == "split") return c;
@@ -394,7 +397,7 @@ Division divide_classes(const SplitOptions& options, const std::string& source,
   std::vector<std::string> names;
   for (const NamedClass& entry : *classes) names.push_back(entry.name);
   const bool by_lists = !options.lists.empty();
-  if (by_lists) {  // before small classes go: a list may name them
+  if (by_lists) {  // before small classes are left out, because a list may name them
     auto splits = listed_splits(options, names, "classes");
     for (std::size_t c = 0; c < classes->size(); ++c) (*classes)[c].splits = std::move(splits[c]);
   }

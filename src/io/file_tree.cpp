@@ -21,12 +21,13 @@
 namespace kshot::io {
 namespace {
 
-/// A name that copying and viewing programs leave behind: ".DS_Store", "__MACOSX", "@eaDir".
+/// Returns true for hidden files and for names that copying and viewing programs leave behind:
+/// ".DS_Store", "__MACOSX", "@eaDir".
 bool is_hidden(std::string_view name) {
   return name.starts_with('.') || name == "__MACOSX" || name == "@eaDir";
 }
 
-/// Files are read into memory as a whole.
+/// Limit on the size of a file in bytes, because files are read into memory as a whole.
 constexpr std::uintmax_t largest_file = std::uintmax_t{1} << 30;
 
 std::string too_large(std::uintmax_t size) {
@@ -37,7 +38,7 @@ class FolderTree final : public FileTree {
  public:
   explicit FolderTree(std::filesystem::path root) : root_(std::move(root)) {
     std::vector<Identity> above;
-    std::error_code error;  // a missing root is reported by `walk`
+    std::error_code error;  // `walk` reports a missing root
     const std::filesystem::path whole = std::filesystem::canonical(root_, error);
     for (auto folder = whole; folder.has_relative_path();) {
       folder = folder.parent_path();
@@ -45,7 +46,8 @@ class FolderTree final : public FileTree {
       if (::stat(folder.c_str(), &info) == 0) above.emplace_back(info.st_dev, info.st_ino);
     }
     walk(root_, "", &above);
-    // Links come last, so that a folder keeps its own name where a link leads to it as well.
+    // Links are walked last, so that a folder keeps its own name even if a link leads to it as
+    // well.
     for (std::size_t i = 0; i < links_.size(); ++i) {
       Link link = std::move(links_[i]);
       walk(link.path, link.prefix, &link.above);
@@ -53,7 +55,7 @@ class FolderTree final : public FileTree {
     std::ranges::sort(files_);
   }
   std::string read(const std::string& file) const override {
-    std::error_code error;  // a file that is gone is reported where it is read
+    std::error_code error;  // read_file reports a missing file
     const std::uintmax_t size = std::filesystem::file_size(root_ / file, error);
     if (!error && size > largest_file) {
       throw Error(fmt::format("{}: cannot be read ({})", name(file), too_large(size)));
@@ -65,7 +67,7 @@ class FolderTree final : public FileTree {
   }
 
  private:
-  /// Device and number of a folder, by which a link to a folder above is known.
+  /// Device and inode number of a folder. They tell whether a link leads to a folder above it.
   using Identity = std::pair<dev_t, ino_t>;
 
   void walk(const std::filesystem::path& folder, const std::string& prefix,
@@ -121,7 +123,7 @@ class FolderTree final : public FileTree {
     }
   }
 
-  /// A link to a folder that is not yet walked.
+  /// A link to a folder that was not walked yet.
   struct Link {
     std::filesystem::path path;
     std::string prefix;
@@ -130,11 +132,11 @@ class FolderTree final : public FileTree {
 
   std::filesystem::path root_;
   std::vector<Link> links_;
-  std::map<Identity, std::string> seen_;  ///< folders that were walked, by their prefix
+  std::map<Identity, std::string> seen_;  ///< walked folders with their prefixes
 };
 
-/// The path of an entry with "/" between folders (Windows programs write "\\") and without "." and
-/// empty parts; nothing for a folder, for a hidden file, and for what lies in a hidden folder.
+/// Returns the path of an entry with "/" between folders (Windows programs write "\\"), without "."
+/// and empty parts. Returns nothing for a folder, a hidden file, and a file in a hidden folder.
 std::optional<std::string> entry_path(std::string name, const std::string& archive) {
   std::ranges::replace(name, '\\', '/');
   const bool folder = name.empty() || name.back() == '/';
@@ -187,7 +189,7 @@ class ZipTree final : public FileTree {
       fail(file, zip_strerror(archive_.get()));
     }
     if (stat.size > largest_file) fail(file, too_large(stat.size));
-    // Pictures are compressed already, so that an archive makes them hardly smaller.
+    // Pictures are compressed already, so that an archive hardly makes them smaller.
     constexpr zip_uint64_t small = zip_uint64_t{1} << 24;
     constexpr zip_uint64_t largest_ratio = 200;
     if (stat.size > small && (stat.valid & ZIP_STAT_COMP_SIZE) != 0 &&
@@ -198,7 +200,7 @@ class ZipTree final : public FileTree {
     const std::unique_ptr<zip_file_t, decltype(&zip_fclose)> entry(
         zip_fopen_index(archive_.get(), index, 0), &zip_fclose);
     if (entry == nullptr) fail(file, zip_strerror(archive_.get()));
-    // In pieces: the size in the directory may be a lie.
+    // The entry is read in pieces, because the size in the archive's directory may be wrong.
     std::string out;
     while (true) {
       const std::size_t have = out.size();

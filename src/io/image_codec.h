@@ -1,4 +1,4 @@
-// Decoding PNG and JPEG files to the 8-bit values that they store. Used by image.cpp alone.
+// Decodes PNG and JPEG files to the 8-bit values that they store. Only image.cpp uses it.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace kshot::io {
 
 /// Pixels as the file stores them, [height, width, channels]. No gamma and no colour profile is
 /// applied. 16-bit samples are divided by 257 and rounded, palettes are looked up, and CMYK is
-/// brought to RGB.
+/// converted to RGB.
 struct StoredImage {
   int channels = 0;  ///< 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha
   int height = 0, width = 0;
@@ -19,15 +19,15 @@ struct StoredImage {
   std::vector<std::uint8_t> pixels;
 };
 
-/// Both throw Error that begins with `name` for anything that is not a whole image.
+/// Both functions throw Error that begins with `name` for anything that is not a complete image.
 StoredImage decode_png(std::string_view bytes, const std::string& name);
 StoredImage decode_jpeg(std::string_view bytes, const std::string& name);
 
 /// Throws Error unless each side is 1 to 32768 pixels and the image has at most 2^28 pixels.
 void check_image_size(std::size_t height, std::size_t width, const std::string& name);
 
-/// The orientation (tag 0x0112) of a TIFF block, which is what EXIF data are. 1 where the block is
-/// damaged or names no orientation.
+/// Returns the orientation (tag 0x0112) of a TIFF block, which is the format of EXIF data. Returns
+/// 1 where the block is damaged or has no orientation.
 int exif_orientation(std::string_view tiff);
 
 }  // namespace kshot::io

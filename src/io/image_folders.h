@@ -1,4 +1,4 @@
-// Finding the classes of `import images` among the folders of a file tree.
+// Finds the classes of `import images` among the folders of a file tree.
 #pragma once
 
 #include <optional>
@@ -12,23 +12,23 @@ namespace kshot::io {
 
 /// The folder of a class.
 struct ClassFolder {
-  std::string name;  ///< path below the folders that all have in common: "train/robin"
-  std::string key;   ///< the same without the folder that names the split: "robin"
+  std::string name;  ///< path below the common folders of all classes: "train/robin"
+  std::string key;   ///< `name` without the folder that names the split: "robin"
   std::optional<Split> split;
-  std::vector<std::string> files;  ///< pictures, paths in the tree
+  std::vector<std::string> files;  ///< pictures, as paths in the tree
 };
 
 struct ImageFolders {
-  std::vector<ClassFolder> classes;  ///< in order of name
-  /// How the folders divide the classes ("by the folders train (train), dev (validation)"); empty:
-  /// they do not.
+  std::vector<ClassFolder> classes;  ///< sorted by name
+  /// How the folders divide the classes ("by the folders train (train), dev (validation)"). Empty
+  /// if they do not divide them.
   std::string how;
-  std::vector<std::string> notes;  ///< what was left out
+  std::vector<std::string> notes;  ///< notes on entries that were left out
 };
 
-/// Throws Error where there is no picture in a class folder, for a folder whose name is not UTF-8,
-/// and, unless lists or fractions divide, where the folders look like a division and are not
-/// clearly one: then the message lists what was found and the options that settle it.
+/// Throws Error where no class folder has a picture, and for a folder whose name is not UTF-8.
+/// Unless lists or fractions divide, it also throws where the folders look like a division but are
+/// not clearly one: the message lists the folders and the options that settle the question.
 ImageFolders find_image_folders(const FileTree& tree, const std::string& source,
                                 const SplitOptions& options);
 

@@ -1,4 +1,4 @@
-// Reading files piece by piece, with errors that name the file.
+// Reads files piece by piece. Errors name the file.
 #pragma once
 
 #include <cstddef>
@@ -8,11 +8,12 @@
 
 namespace kshot::io {
 
-/// Where bytes come from: a file, or an entry of an archive.
+/// A source of bytes: a file, or an entry of an archive.
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  /// Reads up to `size` bytes; less only at the end. Throws Error where the medium fails.
+  /// Reads up to `size` bytes and returns their number, which is smaller only at the end. Throws
+  /// Error where the medium fails.
   virtual std::size_t read(void* data, std::size_t size) = 0;
 };
 
@@ -26,7 +27,7 @@ class InputFile final : public ByteSource {
   InputFile& operator=(const InputFile&) = delete;
 
   std::size_t read(void* data, std::size_t size) override;
-  /// Size in bytes of a regular file; none for a pipe.
+  /// Size of a regular file in bytes; empty for a pipe.
   std::optional<std::uint64_t> size() const { return size_; }
 
  private:

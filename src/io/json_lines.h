@@ -1,4 +1,4 @@
-// Metrics as JSON lines: one object a line, appended as training goes.
+// Metrics as JSON lines: one object per line, appended during training.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +9,20 @@
 
 namespace kshot::io {
 
-/// Appends to a file a whole line at a time, so that a reader or a crash meets at most one cut
-/// line, the last.
+/// Appends whole lines to a file, so that a reader or a crash finds at most one incomplete line,
+/// the last one.
 class JsonLinesWriter {
  public:
-  /// Creates the file or goes on after its last whole line; a cut one (of a crash) is removed.
+  /// Creates the file, or appends after its last whole line. An incomplete last line (from a crash)
+  /// is removed.
   explicit JsonLinesWriter(const std::filesystem::path& path);
   ~JsonLinesWriter();
   JsonLinesWriter(const JsonLinesWriter&) = delete;
   JsonLinesWriter& operator=(const JsonLinesWriter&) = delete;
 
-  /// One line, handed to the system before the return. NaN and infinities, which JSON does not
-  /// have, become null. Throws Error where it cannot be written (and leaves no part of the line).
+  /// Writes one line and hands it to the system before the return. NaN and infinities, which JSON
+  /// does not have, become null. Throws Error where the line cannot be written, and then leaves no
+  /// part of it.
   void append(const nlohmann::ordered_json& record);
 
  private:
@@ -28,13 +30,14 @@ class JsonLinesWriter {
   int descriptor_ = -1;
 };
 
-/// All records of a file; a cut last line is left out. Any other line that is not JSON is an Error
-/// with its number.
+/// Reads all records of a file. An incomplete last line is ignored. Any other line that is not JSON
+/// is an Error with its number.
 std::vector<nlohmann::json> read_json_lines(const std::filesystem::path& path);
 
-/// Before a resume: removes the records whose number under "step" is greater than `last_step` (and
-/// a cut last line). The other lines stay as they are, byte for byte. The file is replaced
-/// atomically; a missing file is left missing. Returns how many lines were removed.
+/// Prepares a file for a resume: removes the records whose number under "step" is greater than
+/// `last_step`, and an incomplete last line. The other lines stay as they are, byte for byte. The
+/// file is replaced atomically. A missing file is no error and is not created. Returns the number
+/// of removed lines.
 std::size_t truncate_after(const std::filesystem::path& path, std::int64_t last_step);
 
 }  // namespace kshot::io

@@ -1,4 +1,4 @@
-// JSON from files, which may hold anything.
+// Parses JSON from files, whose contents are not trusted.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 
 namespace kshot::io {
 
-/// True where lists and objects lie within each other more than `most` deep. Such text must not be
-/// parsed: values are copied and written by recursion.
+/// Returns true where lists and objects are nested more than `most` levels deep. Such text must not
+/// be parsed, because values are copied and written by recursion.
 inline bool nested_deeper(std::string_view text, int most) {
   int depth = 0;
   bool in_string = false;
@@ -34,7 +34,8 @@ inline bool nested_deeper(std::string_view text, int most) {
 
 constexpr int deepest_json = 64;
 
-/// Json::parse for text of at most `deepest_json` levels. Throws Json::exception for any other.
+/// Calls Json::parse for text of at most `deepest_json` levels. Throws Json::exception for deeper
+/// and for invalid text.
 template <typename Json = nlohmann::json>
 Json parse_json(std::string_view text) {
   if (nested_deeper(text, deepest_json)) {
@@ -44,8 +45,8 @@ Json parse_json(std::string_view text) {
   return Json::parse(text);
 }
 
-/// A whole number within the range of T, where get<T>() would cut off what does not fit. Throws
-/// json::exception for any other value.
+/// Returns a whole number within the range of T, where get<T>() would truncate other numbers
+/// silently. Throws json::exception for any other value.
 template <typename T>
 T whole(const nlohmann::json& value) {
   if (value.is_number_unsigned()) {

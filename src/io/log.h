@@ -1,4 +1,4 @@
-// Messages and progress for whoever runs kshot, on standard error.
+// Messages and progress for the user, on standard error.
 #pragma once
 
 #include <chrono>
@@ -12,37 +12,38 @@ namespace kshot::io {
 
 enum class LogLevel { info, warning, off };
 
-/// Messages below the level are dropped. Starts at info.
+/// Sets the level below which messages are dropped. The initial level is info.
 void set_log_level(LogLevel level);
-/// One line each; safe from any thread, and never in the middle of a progress line.
+/// Print one line per message. They may be called from any thread, and never break a progress line.
 void log_info(std::string_view message);
-void log_warning(std::string_view message);  ///< with "warning: " before it
+void log_warning(std::string_view message);  ///< adds "warning: " before the message
 
-/// Progress of a long job: on a terminal one line that is rewritten in place, with a bar; in a pipe
-/// or a file plain lines, less often. One at a time.
+/// Progress of a long job. On a terminal, one line with a bar is rewritten in place. In a pipe or a
+/// file, plain lines are written less often. Only one object may exist at a time.
 class Progress {
  public:
   using Clock = std::chrono::steady_clock;
   struct Options {
-    std::uint64_t start = 0;  ///< where a resumed job begins; not counted in the estimate
+    std::uint64_t start = 0;  ///< where a resumed job begins; excluded from the estimate
     int descriptor = 2;
     std::chrono::milliseconds terminal_period{100};
     std::chrono::milliseconds plain_period{10000};
-    std::function<Clock::time_point()> now;  ///< for tests
+    std::function<Clock::time_point()> now;  ///< clock for tests
   };
 
-  /// `total` units of work ("steps", "tasks"); 0 where it is not known.
+  /// `total` is the number of units of work ("steps", "tasks"), or 0 where it is not known.
   Progress(std::uint64_t total, std::string unit) : Progress(total, std::move(unit), Options()) {}
   Progress(std::uint64_t total, std::string unit, Options options);
-  /// Ends the line, if finish() was not called (an error is passing).
+  /// Ends the line if finish() was not called, for example because an exception is passing.
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// `done` units of `total` are done; `text` (losses, speed) is shown behind. Cheap when it is not
-  /// yet time to show anything. From one thread at a time.
+  /// Reports that `done` units of `total` are done. `text` (losses, speed) is shown after the bar.
+  /// A call is cheap while it is not yet time to show anything. Only one thread may call it at a
+  /// time.
   void update(std::uint64_t done, std::string_view text = {});
-  /// Shows the last state, whatever the time, and ends the line.
+  /// Shows the last state regardless of the period, and ends the line.
   void finish();
 
   bool terminal() const { return terminal_; }
@@ -59,11 +60,11 @@ class Progress {
   Options options_;
   bool terminal_ = false;
   bool finished_ = false;
-  bool fresh_ = false;  ///< what was shown last is the state now
+  bool fresh_ = false;  ///< the last output shows the current state
   bool shown_ = false;  ///< something is on the screen or was printed
   std::uint64_t done_ = 0;
   std::string text_;
-  std::string screen_;  ///< the line on the terminal now
+  std::string screen_;  ///< the line that is on the terminal now
   Clock::time_point begin_, last_shown_;
 };
 

@@ -1,11 +1,14 @@
-// A file mapped into memory that can be cut short while it is mapped, by an editor, a copy over it
-// or a failing disk, without ending the process.
+// A memory-mapped file. The process survives when the file is cut short while it is mapped, by an
+// editor, a copy over it or a failing disk.
 //
-// Reading a page that the file no longer has raises SIGBUS. A handler puts zeros in its place and
-// notes the damage; whoever read asks check() afterwards and throws away what was read. The handler
-// acts on pages of these mappings alone: every other fault goes to the handler that was there
-// before. A page that holds the file's new end raises nothing: its rest reads as zeros. A file that
-// is written over reads as its new contents. state() tells both.
+// Reading a page that the file no longer has raises SIGBUS. A handler puts a page of zeros in its
+// place and records the damage. The reader calls check() afterwards, and discards the data that it
+// read if check() throws. The handler acts only on pages of these mappings: every other fault goes
+// to the handler that was installed before.
+//
+// Two changes raise no signal. In the page that holds the file's new end, the bytes after the end
+// read as zeros. A file that is written over reads as its new contents. state() detects both
+// changes.
 #pragma once
 
 #include <atomic>
@@ -20,9 +23,9 @@ class MappedFile {
   enum class Access { read, write };
 
   MappedFile() = default;
-  /// Maps the first `size` > 0 bytes of an open file, which may be closed afterwards: to be read
-  /// (privately), or to be written (shared). `path` and `what` ("data file") are for messages.
-  /// Throws Error where the system refuses.
+  /// Maps the first `size` > 0 bytes of an open file, which may be closed afterwards. The mapping
+  /// is private for reading and shared for writing. `path` and `what` ("data file") are used in
+  /// messages. Throws Error where the system refuses.
   MappedFile(int descriptor, std::size_t size, Access access, std::filesystem::path path,
              const char* what);
   ~MappedFile();
@@ -32,8 +35,8 @@ class MappedFile {
   std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
 
-  /// Size in bytes and time of the last change, in nanoseconds, of the file as it is now: a system
-  /// call.
+  /// Current size of the file in bytes, and time of its last change in nanoseconds. It takes one
+  /// system call.
   struct FileState {
     std::uint64_t size = 0;
     std::int64_t changed = 0;
@@ -41,12 +44,12 @@ class MappedFile {
   };
   FileState state() const;
 
-  /// Throws Error where a page that was read or written so far was no longer in the file. A relaxed
-  /// load where all is well.
+  /// Throws Error where a page that was read or written so far was no longer in the file. Without
+  /// damage, it costs one relaxed load.
   void check() const {
     if (damaged_ != nullptr && damaged_->load(std::memory_order_relaxed)) fail();
   }
-  /// Throws the same.
+  /// Throws the Error of check() unconditionally.
   [[noreturn]] void fail() const;
 
  private:
@@ -55,7 +58,7 @@ class MappedFile {
   int descriptor_ = -1;
   std::filesystem::path path_;
   const char* what_ = "file";
-  void* place_ = nullptr;  ///< in the handler's table
+  void* place_ = nullptr;  ///< entry in the handler's table
   const std::atomic<bool>* damaged_ = nullptr;
 };
 

@@ -1,10 +1,10 @@
-// Files that a user names as the output of a command.
+// Checks and writes the files that a user names as the output of a command.
 //
 // One rule holds for every command:
 // - An output is never one of the command's inputs, by whatever path or link it is named.
 // - A file that kshot did not write is never replaced.
 // - A file of the same kind that kshot wrote is replaced, and one line on standard error says so.
-// - Folders that are missing above an output are made.
+// - Missing folders above an output are created.
 #pragma once
 
 #include <filesystem>
@@ -23,14 +23,14 @@ enum class OutputKind {
   weights,      ///< adapted.safetensors of `kshot adapt`
   predictions,  ///< predictions.csv of `kshot adapt`
   class_table,  ///< .tsv that `kshot embed` writes beside its arrays
-  text,         ///< text that people edit, such as a configuration: never replaced
+  text,         ///< text that people edit, such as a configuration; never replaced
 };
 
-/// Claims a path for an output before a command begins its work. Nothing but missing folders is
-/// made; the folders are removed again if nothing was written into them.
+/// Claims a path for an output before a command begins its work. It creates only missing folders,
+/// and removes them again if nothing was written into them.
 class OutputFile {
  public:
-  /// Throws Error, which names the file, where it is one of `inputs`, or exists and is not a file
+  /// Throws Error, which names the file, if the file is one of `inputs`, exists and is not a file
   /// of this kind that kshot wrote, or cannot be written. `inputs` that do not exist are ignored.
   OutputFile(std::filesystem::path file, OutputKind kind,
              const std::vector<std::filesystem::path>& inputs = {});
@@ -39,10 +39,11 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  /// Writes the whole file atomically and calls `written`. Checks the rule once more, for a file
-  /// that appeared in the meantime.
+  /// Writes the whole file atomically and calls `written`. Checks the rule once more, because a
+  /// file may have appeared in the meantime.
   void write(std::string_view text);
-  /// To be called once the file is in place: says in one line that an earlier file was replaced.
+  /// Reports in one line that an earlier file was replaced, if one was. Call it once the file is in
+  /// place.
   void written();
 
  private:
@@ -51,12 +52,12 @@ class OutputFile {
   std::filesystem::path path_;
   OutputKind kind_;
   std::vector<std::filesystem::path> inputs_;
-  std::vector<std::filesystem::path> made_;  ///< folders, the outermost first
+  std::vector<std::filesystem::path> made_;  ///< created folders, the outermost first
   bool replaces_ = false;
 };
 
-/// Marks that tell kshot's own files apart. The writers put them into the first bytes of a file, or
-/// for arrays into the comment of the archive.
+/// Marks by which kshot's own files are recognised. The writers put them into the first bytes of a
+/// file, or for arrays into the comment of the archive.
 inline constexpr std::string_view evaluation_mark = "kshot evaluation";
 inline constexpr std::string_view calibration_mark = "kshot calibration";
 inline constexpr std::string_view bandit_mark = "kshot bandit";

@@ -1,13 +1,14 @@
-// Rows of one size in a memory-mapped file, for what a run changes a little at every step and what
-// may be larger than memory.
+// Rows of equal size in a memory-mapped file, for data that every step of a run changes a little
+// and that may be larger than the memory.
 //
 // A row has room for two states, each with the step after which it holds. commit(step) says that a
-// checkpoint of that step is on the disk: from then on a row's newest state up to that step is
-// never overwritten, the other slot takes what comes. So whatever a crash leaves behind, every row
-// as of the last checkpoint is there, and nothing is written twice.
+// checkpoint of that step is on the disk. From then on, a row's newest state up to that step is
+// never overwritten: new states go to the other slot. Whatever a crash leaves behind, every row as
+// of the last checkpoint is therefore there, and no row is written twice.
 //
-// File: a page of header (magic, format version, checksum, sizes, committed step, identity), the
-// steps of all states [rows][2], from the next page on the states [rows][2][stride].
+// The file has one page of header (magic, format version, checksum, sizes, committed step,
+// identity), the steps of all states [rows][2], and from the next page on the states
+// [rows][2][stride].
 #pragma once
 
 #include <cstddef>
@@ -23,43 +24,44 @@ namespace kshot::io {
 
 class RowStore {
  public:
-  /// A new file, its space reserved; it appears complete under its name. `identity` (at most 3 KiB)
-  /// says whose it is. Throws Error where it cannot be written, or the disk has no room.
+  /// Creates a new file with its space reserved. The file appears complete under its name.
+  /// `identity` (at most 3 KiB) names its owner. Throws Error where the file cannot be written, or
+  /// the disk has no room.
   static std::unique_ptr<RowStore> create(const std::filesystem::path& path, std::uint64_t rows,
                                           std::size_t row_bytes, const std::string& identity);
-  /// The file of a run that goes on from its checkpoint of `step`: states of later steps are
-  /// forgotten. Throws Error where it is missing, no such file, damaged, of another identity or
-  /// size, or already ahead of the checkpoint.
+  /// Opens the file of a run that continues from its checkpoint of `step`. States of later steps
+  /// are discarded. Throws Error where the file is missing, not a row store, damaged, of another
+  /// identity or size, or already ahead of the checkpoint.
   static std::unique_ptr<RowStore> open(const std::filesystem::path& path, std::uint64_t rows,
                                         std::size_t row_bytes, const std::string& identity,
                                         std::uint64_t step);
-  /// Without a file.
+  /// Creates a store in memory, without a file.
   static std::unique_ptr<RowStore> in_memory(std::uint64_t rows, std::size_t row_bytes);
   ~RowStore();
   RowStore(const RowStore&) = delete;
   RowStore& operator=(const RowStore&) = delete;
 
   std::uint64_t rows() const { return rows_; }
-  /// Bytes that such a store takes, on the disk or in memory.
+  /// Size of a store in bytes, on the disk or in memory.
   static std::uint64_t bytes(std::uint64_t rows, std::size_t row_bytes);
 
-  // Different rows may be read and written by different threads at once.
-  /// The newest state of a row and the step after which it holds; 0 and empty where none was
-  /// written.
+  // Different threads may read and write different rows at the same time.
+  /// The newest state of a row and the step after which it holds. The step is 0 and the data are
+  /// empty if no state was written.
   struct State {
     std::uint64_t step = 0;
     std::span<const std::byte> data;
   };
   State newest(std::uint64_t row) const;
-  /// Throws Error where something that was read or written so far was not in the file any more. To
-  /// be called once a State's data was read; write and sync do it themselves.
+  /// Throws Error where data that were read or written so far were no longer in the file. Call it
+  /// after reading a State's data; newest, write and sync call it themselves.
   void check() const;
-  /// `step` >= 1, not before the row's newest.
+  /// Writes a state of a row. `step` is at least 1 and not before the row's newest step.
   void write(std::uint64_t row, std::uint64_t step, std::span<const std::byte> data);
 
-  /// Everything written so far to the disk: before the checkpoint is written.
+  /// Syncs all writes to the disk. Call it before the checkpoint is written.
   void sync();
-  /// The checkpoint of `step` is written.
+  /// Records that the checkpoint of `step` is on the disk.
   void commit(std::uint64_t step);
 
  private:
@@ -77,7 +79,7 @@ class RowStore {
   std::uint64_t committed_ = 0;
   std::byte* mapped_ = nullptr;
   bool file_ = false;
-  MappedFile mapping_;  ///< of file_
+  MappedFile mapping_;  ///< of the file, if there is one
 };
 
 }  // namespace kshot::io

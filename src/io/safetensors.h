@@ -16,12 +16,12 @@ struct SafeTensors {
 };
 
 /// Reads and validates a whole file: header, types, shapes, and that the tensors cover the data
-/// without holes or overlaps. A shorter file is an Error "checkpoint PATH is cut short: ...".
+/// without gaps or overlaps. A truncated file is an Error "checkpoint PATH is cut short: ...".
 SafeTensors read_safetensors(const std::filesystem::path& path);
 
-/// Writes atomically. Tensors lie in the file by falling element size and then by name, so that
-/// each is aligned to its elements (the data starts at a multiple of 8); the same content gives the
-/// same bytes.
+/// Writes atomically. The tensors are sorted by falling element size and then by name, so that each
+/// is aligned to its elements (the data start at a multiple of 8). The same content gives the same
+/// bytes.
 void write_safetensors(const std::filesystem::path& path, const SafeTensors& content);
 
 }  // namespace kshot::io

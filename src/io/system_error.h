@@ -1,4 +1,4 @@
-// Failures of the operating system as one-line Errors.
+// Throws failures of the operating system as one-line Errors.
 #pragma once
 
 #include <filesystem>
@@ -9,7 +9,7 @@
 
 namespace kshot::io {
 
-/// "cannot write PATH: No space left on device"; `code` is an errno value.
+/// Throws "cannot write PATH: No space left on device". `code` is an errno value.
 [[noreturn]] inline void throw_system_error(const std::string& what,
                                             const std::filesystem::path& path, int code) {
   throw Error(what + " " + path.string() + ": " + std::generic_category().message(code));

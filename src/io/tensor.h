@@ -1,5 +1,4 @@
-// An array in host memory as files hold it: what .npy, .npz and safetensors are read to and written
-// from.
+// An array in host memory, as .npy, .npz and safetensors files store it.
 #pragma once
 
 #include <bit>
@@ -11,19 +10,20 @@
 
 namespace kshot::io {
 
-// Every file format here is little-endian, and bytes go to and from memory as they are.
+// Every file format here is little-endian, and bytes are copied between file and memory unchanged.
 static_assert(std::endian::native == std::endian::little, "kshot needs a little-endian processor");
 
 struct Tensor {
   enum class DType { f16, f32, f64, i8, u8, i16, i32, i64, u16, u32, u64, boolean };
 
   DType dtype = DType::f64;
-  std::vector<std::size_t> shape;  ///< empty: one number
+  std::vector<std::size_t> shape;  ///< empty for a single number
   std::vector<std::byte> bytes;    ///< row-major; size() * item_size(dtype)
-  /// "FILE: KEY", named by the errors below; set by the readers.
+  /// "FILE: KEY", which the errors below name. The readers set it.
   std::string origin;
 
-  /// A copy of `values`, row-major. Their number must be the shape's product (std::logic_error).
+  /// Copies `values`, row-major. Their number must be the product of `shape` (else
+  /// std::logic_error).
   static Tensor from(std::span<const double> values, std::vector<std::size_t> shape);
   static Tensor from(std::span<const float> values, std::vector<std::size_t> shape);
   static Tensor from(std::span<const std::int64_t> values, std::vector<std::size_t> shape);
@@ -34,9 +34,9 @@ struct Tensor {
   std::size_t size() const;
 
   /// Elements as real numbers, rounded to nearest. A finite value beyond the range of the result is
-  /// an Error; infinities and NaN pass.
+  /// an Error. Infinities and NaN are allowed.
   std::vector<double> to_f64() const;
-  /// Elements [first, first + out.size()).
+  /// Writes the elements [first, first + out.size()) to `out`.
   void to_f64(std::size_t first, std::span<double> out) const;
   std::vector<float> to_f32() const;
   /// Elements as whole numbers: a fraction, NaN or a value out of range is an Error.
@@ -49,11 +49,12 @@ struct Tensor {
 
 /// Bytes of one element.
 std::size_t item_size(Tensor::DType dtype);
-/// As NumPy calls it: "float32", "int64", "bool".
+/// NumPy's name of the type: "float32", "int64", "bool".
 const char* dtype_name(Tensor::DType dtype);
-/// "(2, 3)", as NumPy prints it.
+/// The shape as NumPy prints it: "(2, 3)".
 std::string shape_text(const std::vector<std::size_t>& shape);
-/// The product of the shape and, in bytes, of the elements. False if it does not fit in 63 bits.
+/// Computes the number of elements and their size in bytes. Returns false if either needs more than
+/// 63 bits.
 bool checked_size(const std::vector<std::size_t>& shape, Tensor::DType dtype, std::size_t* elements,
                   std::size_t* byte_count);
 

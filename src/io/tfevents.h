@@ -1,4 +1,4 @@
-// Scalars for TensorBoard: event files (TFRecord framing around the protocol buffer
+// Writes scalars for TensorBoard: event files (TFRecord framing around the protocol buffer
 // tensorflow.Event).
 #pragma once
 
@@ -10,19 +10,19 @@
 
 namespace kshot::io {
 
-/// Writes one new event file into a folder; TensorBoard shows all files of a folder as one run.
+/// Writes one new event file into a folder. TensorBoard shows all files of a folder as one run.
 class EventWriter {
  public:
-  /// Creates the folder if need be, and in it a file of a name not used before. `first_step` is the
-  /// step where a run begins or, from a checkpoint, goes on: TensorBoard then drops what earlier
-  /// files of the folder say of that step and later ones.
+  /// Creates the folder if necessary, and in it a file with a new name. `first_step` is the step at
+  /// which a run begins or resumes: TensorBoard then drops the points of earlier files of the
+  /// folder from that step on.
   explicit EventWriter(const std::filesystem::path& folder, std::int64_t first_step = 0);
   ~EventWriter();
   EventWriter(const EventWriter&) = delete;
   EventWriter& operator=(const EventWriter&) = delete;
 
-  /// One point of the curve `tag`. `wall_time` in seconds since 1970; now, where not given. Points
-  /// are held back until flush() or until there are many.
+  /// Adds one point to the curve `tag`. `wall_time` is in seconds since 1970, by default the
+  /// current time. Points are buffered until flush() or until there are many.
   void scalar(std::string_view tag, std::int64_t step, double value,
               std::optional<double> wall_time = std::nullopt);
   /// Hands everything to the system. Throws Error where it cannot be written.
