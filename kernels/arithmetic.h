@@ -1,4 +1,4 @@
-// How convolutions multiply.
+// The ways in which convolutions multiply.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -6,9 +6,9 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// How products of floats are computed. Those of doubles are plain.
+/// How products of floats are computed. Products of doubles are always plain.
 enum class Arithmetic {
-  plain,       ///< a fused multiply-add each
+  plain,       ///< one fused multiply-add per product
   split_tf32,  ///< on tensor cores, TF32 split three ways (tensor_core.h): compute capability 8.0
                ///< and higher
 };

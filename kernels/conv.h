@@ -1,15 +1,15 @@
 // Convolutions in which every task has its own kernel, their gradients, and the tangents of both.
 //
-// All of them are bilinear, so a tangent is a sum of two products, f(x; w_dot) + f(x_dot; w):
-// whatever is computed here is computed for up to two products at once, and their sum is stored.
-// Without a second product its pointers are null.
+// All operations here are bilinear, so a tangent is a sum of two products, f(x; w_dot) + f(x_dot;
+// w). Each function therefore computes the sum of up to two products in one launch. The pointers of
+// the second product are null if there is none.
 //
 // Layout: features [tasks, rows, C, H, W], kernels [O, I, k, k] and biases [O] within each task's
 // vector, all row-major. Rows beyond a task's own are neither read nor written. Outputs do not
-// overlap inputs. Instantiated for float and double. Throws kshot::Error where shapes do not fit.
+// overlap inputs. Instantiated for float and double. Throws kshot::Error if the shapes do not fit.
 //
-// Arithmetic::split_tf32 is for devices with tensor cores (tensor_core.h); doubles are plain in
-// both.
+// Arithmetic::split_tf32 needs a device with tensor cores (tensor_core.h). Products of doubles are
+// plain with either Arithmetic.
 #pragma once
 
 #include "kernels/arithmetic.h"
@@ -32,30 +32,31 @@ struct ConvProduct {
   TaskTensor<const T> weight;
 };
 
-/// y = sum of x * w over the products, + bias where given. For the tangent: {x, w_dot},
-/// {x_dot, w} and bias_dot.
+/// y = sum over the products of x * w, plus the bias if it is given. The tangent takes the products
+/// {x, w_dot} and {x_dot, w}, and bias_dot as the bias.
 template <class T>
 void conv_forward(T* y, ConvProduct<T> first, ConvProduct<T> second, TaskTensor<const T> bias,
                   const ConvShape& shape, const RowExtent& rows, Arithmetic arithmetic,
                   cudaStream_t stream);
 
 /// g_x = sum over the products of the transposed convolution of their features, g_y [O, ...], with
-/// w. For the tangent: {g_y_dot, w}, {g_y, w_dot}.
+/// w. The tangent takes the products {g_y_dot, w} and {g_y, w_dot}.
 template <class T>
 void conv_input_gradient(T* g_x, ConvProduct<T> first, ConvProduct<T> second,
                          const ConvShape& shape, const RowExtent& rows, Arithmetic arithmetic,
                          cudaStream_t stream);
 
-/// A gradient of outputs and the inputs that it is multiplied with.
+/// A gradient by outputs and the inputs that it is multiplied with.
 template <class T>
 struct ConvOuterProduct {
   const T* g_y = nullptr;
   const T* x = nullptr;
 };
 
-/// g_weight = or += (`accumulate`) the products' sum over rows and positions of g_y x; g_bias,
-/// where given, likewise the sum of the first product's g_y. For the tangent: {g_y_dot, x}, {g_y,
-/// x_dot}. The order of each sum is fixed by row and position. Strides are not 0.
+/// g_weight = or += (`accumulate`) the sum over products, rows and positions of g_y x. g_bias, if
+/// it is given, receives the sum of the first product's g_y in the same way. The tangent takes the
+/// products {g_y_dot, x} and {g_y, x_dot}. Rows and positions fix the order of each sum. The
+/// strides must not be 0.
 template <class T>
 void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
                           ConvOuterProduct<T> second, bool accumulate, const ConvShape& shape,

@@ -1,11 +1,11 @@
-// What a kernel file (*.cu) includes, and nothing else of CUDA. It is compiled twice: by nvcc for a
-// GPU, and by the host's compiler for the emulator in tests/simt. What that asks of a kernel:
+// The one CUDA header that a kernel file (*.cu) includes. A kernel file is compiled twice: by nvcc
+// for a GPU, and by the host's compiler for the emulator in tests/simt. This asks of a kernel:
 //
 //   - it is launched by launch<kernel>(...), never by <<<>>>
-//   - static shared memory is declared by KSHOT_SHARED, dynamic by DynamicShared
-//   - a store of one value by several threads says so: store_uniform
-//   - blocks of one launch do not talk to each other; floating-point atomics are not used
-//   - asynchronous copies stand behind #ifndef KSHOT_SIMT, with a plain twin
+//   - static shared memory is declared by KSHOT_SHARED, dynamic shared memory by DynamicShared
+//   - where several threads store the same value, they call store_uniform
+//   - blocks of one launch do not communicate; floating-point atomics are not used
+//   - asynchronous copies stand behind #ifndef KSHOT_SIMT, with a plain equivalent
 #pragma once
 
 #include <cuda_runtime.h>
@@ -22,14 +22,14 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Lanes of a warp, and the mask that names them all.
+/// The number of lanes of a warp, and the mask with all of them.
 constexpr int warp_lanes = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
 
 // ---- shared memory ----
 
 /// KSHOT_SHARED(float, tile, [32][33]); declares `tile` in shared memory. The dimensions are
-/// constants, and are left out for a single number.
+/// constants. They are left out for a single number.
 #ifdef KSHOT_SIMT
 #define KSHOT_SHARED(type, name, ...)                                            \
   static char name##_key;                                                        \
@@ -40,8 +40,8 @@ constexpr unsigned all_lanes = 0xffffffffu;
 #define KSHOT_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
 #endif
 
-/// Cuts a launch's dynamic shared memory into arrays, the same way on the host, which must know
-/// how much to ask for, and in the kernel:
+/// Divides the dynamic shared memory of a launch into arrays. The host computes the number of bytes
+/// to ask for in the same way as the kernel takes its arrays:
 ///
 ///   host     const auto bytes = SharedSize().add<float>(n).add<double>(m).bytes();
 ///   kernel   DynamicShared shared; float* x = shared.take<float>(n); ...
@@ -84,7 +84,8 @@ class DynamicShared {
 
 // ---- declared sameness ----
 
-/// Several threads store the same value: not a race, and the emulator checks that it is the same.
+/// Stores a value that several threads store at the same address. This is not a race, and the
+/// emulator checks that the values are equal.
 template <class T>
 __device__ inline void store_uniform(T* address, T value) {
 #ifdef KSHOT_SIMT
@@ -98,12 +99,12 @@ __device__ inline void store_uniform(T* address, T value) {
 // ---- rows of a task, sums of a warp ----
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
-/// A task's own rows.
+/// The number of a task's own rows.
 __device__ inline int own_row_count(const RowExtent& rows, int task) {
   return rows.counts ? rows.counts[task] : rows.rows;
 }
 
-/// Sum over the lanes, for all of them, by a fixed tree.
+/// The sum over the lanes of a warp, returned to all of them. The additions form a fixed tree.
 template <class T>
 __device__ T warp_sum(T value) {
 #pragma unroll
@@ -119,14 +120,14 @@ __device__ T warp_sum(T value) {
 struct Launch {
   dim3 grid = 1;
   dim3 block = 1;
-  std::size_t shared_bytes = 0;  ///< dynamic
+  std::size_t shared_bytes = 0;  ///< of dynamic shared memory
   cudaStream_t stream = nullptr;
 };
 
 namespace detail {
 
-/// "axpy_kernel<float>" of __PRETTY_FUNCTION__ "... [with auto kernel = ns::axpy_kernel<float>;
-/// ...".
+/// Returns "axpy_kernel<float>" for the __PRETTY_FUNCTION__ "... [with auto kernel =
+/// ns::axpy_kernel<float>; ...".
 inline std::string kernel_name(std::string_view pretty) {
   if (const auto at = pretty.find("kernel = "); at != pretty.npos) pretty.remove_prefix(at + 9);
   std::size_t depth = 0, begin = 0, end = 0;
@@ -145,7 +146,7 @@ struct Launcher;
 
 template <class... Parameters>
 struct Launcher<void (*)(Parameters...)> {
-  /// By value: each argument is converted to the parameter's type here.
+  /// Takes the arguments by value, so that each is converted to the parameter's type here.
   template <auto kernel>
   static void run(const Launch& shape, Parameters... arguments) {
     const char* pretty = __PRETTY_FUNCTION__;
@@ -157,7 +158,7 @@ struct Launcher<void (*)(Parameters...)> {
         std::make_shared<const Arguments>(arguments...), sizeof(Arguments));
 #else
     cudaError_t error = cudaSuccess;
-    if (shape.shared_bytes > (48 << 10)) {  // more than the default must be asked for
+    if (shape.shared_bytes > (48 << 10)) {  // more than the default must be requested
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shape.shared_bytes));
     }
@@ -173,8 +174,8 @@ struct Launcher<void (*)(Parameters...)> {
 
 }  // namespace detail
 
-/// Puts a kernel on a stream: launch<axpy_kernel<float>>({.grid = g, .block = 256, .stream = s},
-/// y, a, x). Throws DeviceError naming the kernel where it cannot be launched.
+/// Puts a kernel on a stream: launch<axpy_kernel<float>>({.grid = g, .block = 256, .stream = s}, y,
+/// a, x). Throws a DeviceError that names the kernel if the launch fails.
 template <auto kernel, class... Arguments>
 void launch(const Launch& shape, const Arguments&... arguments) {
   detail::Launcher<decltype(kernel)>::template run<kernel>(shape, arguments...);

@@ -1,5 +1,5 @@
-// Episodes drawn on the device (episodes.cu): the bits that EpisodeSource::fill gives on the host.
-// Pointers are device memory; templates are instantiated for float and double.
+// Episodes drawn on the device (episodes.cu). They have the bits that EpisodeSource::fill gives on
+// the host. Pointers are device memory. Templates are instantiated for float and double.
 #pragma once
 
 #include <cstddef>
@@ -12,23 +12,25 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// A set's arrays of a wave, [tasks, rows of the set, ...]; null: not wanted.
+/// The arrays of one set of a wave, [tasks, rows of the set, ...]. Arrays that are null are not
+/// written.
 template <class T>
 struct EpisodeSet {
   T* x = nullptr;                  ///< [tasks, rows, features]
-  T* values = nullptr;             ///< [tasks, rows]: sinusoids
-  std::int32_t* labels = nullptr;  ///< [tasks, rows]: classes
-  std::int32_t* counts = nullptr;  ///< [tasks]: own rows, which are all
+  T* values = nullptr;             ///< [tasks, rows]; only sinusoids
+  std::int32_t* labels = nullptr;  ///< [tasks, rows]; only classes
+  std::int32_t* counts = nullptr;  ///< [tasks]: number of own rows, here always all
 };
 
-/// Where the tasks of a wave go. `all` holds a task's support rows and then its query rows.
+/// The arrays that receive the tasks of a wave. `of_all` holds a task's support rows and then its
+/// query rows.
 template <class T>
 struct EpisodeArrays {
-  int tasks = 0, support = 0, query = 0;  ///< rows of a task
+  int tasks = 0, support = 0, query = 0;  ///< support and query are numbers of rows per task
   EpisodeSet<T> of_support, of_query, of_all;
 };
 
-/// Rows [first, first + rows) of the stored ones.
+/// The stored rows [first, first + rows).
 struct RowGroup {
   std::uint32_t first = 0;
   std::uint32_t rows = 0;
@@ -36,26 +38,28 @@ struct RowGroup {
 
 /// N-way K-shot episodes (ClassRecipe in src/base/episode_recipe.h).
 struct ClassDraw {
-  const RowGroup* groups = nullptr;  ///< [group_count], each of shots + queries rows at least
+  const RowGroup* groups = nullptr;  ///< [group_count], each with at least shots + queries rows
   std::uint32_t group_count = 0;     ///< at least `ways`
   int ways = 0, shots = 0, queries = 0;
 };
-/// Largest ways, and largest shots + queries, that a block has room for.
+/// The largest number of ways, and the largest shots + queries, that fit into a block's memory.
 constexpr int most_places = 12288;
 
-/// stored_row[t, r] = the stored row that row r of task t is, support rows first; writes the sets'
-/// labels and counts. Task t has `key`'s stream with key.task + t, whose parts are key.sample.
+/// stored_row[t, r] = the stored row that becomes row r of task t, support rows first. Also writes
+/// the labels and counts of the sets. Task t reads the streams of `key` with key.task + t. In them,
+/// key.sample is 0 for the choice of classes and c + 1 for the examples of class c.
 template <class T>
 void draw_classes(std::uint32_t* stored_row, const EpisodeArrays<T>& to, const ClassDraw& draw,
                   const RandomKey& key, cudaStream_t stream);
 
-/// x of the sets from stored rows [n, features]: U = float, or std::uint8_t (stored_number); times
-/// factor[stored row] where there is one.
+/// Writes x of the sets from the stored rows [n, features]. U is float, or std::uint8_t, which
+/// stored_number converts. If `factor` is given, a row is multiplied by factor[stored row].
 template <class T, class U>
 void gather_rows(const EpisodeArrays<T>& to, const U* stored, const float* factor,
                  const std::uint32_t* stored_row, int features, cudaStream_t stream);
 
-/// Sinusoids and lines: x, values and counts of the sets, by the same key.
+/// Draws sinusoids and lines: writes x, values and counts of the sets, from the streams of `key`
+/// with key.task + t.
 template <class T>
 void draw_sinusoids(const EpisodeArrays<T>& to, const SinusoidRanges& ranges, const RandomKey& key,
                     cudaStream_t stream);

@@ -18,30 +18,32 @@ struct Extent {
   }
 };
 
-/// A per-task factor: `factor`, divided by the task's count where counts [tasks] are given.
+/// A factor per task: `factor`, divided by the task's count if counts [tasks] is given.
 template <class T>
 struct TaskScale {
   T factor = 1;
   const std::int32_t* counts = nullptr;
 };
 
-/// Rows of features [tasks, rows, ...], of which task t has its own first counts[t].
+/// Rows of features [tasks, rows, ...]. The first counts[t] rows of task t are its own; the others
+/// are padding.
 struct RowExtent {
   int tasks = 0;
   int rows = 0;
-  const std::int32_t* counts = nullptr;  ///< [tasks], device memory; null: all rows are its own
+  /// [tasks], device memory; null: all rows are the tasks' own
+  const std::int32_t* counts = nullptr;
 };
 
-/// A tensor of each task's weights: task t's at data + t * stride (0: all tasks share it). Null:
-/// not wanted, or not there.
+/// A tensor of each task's weights. The tensor of task t is at data + t * stride; with stride 0 all
+/// tasks share one tensor. data is null if an input does not exist or an output is not computed.
 template <class T>
 struct TaskTensor {
   T* data = nullptr;
   std::size_t stride = 0;
 };
 
-/// A vector and its directional derivative, null where there is none (it is zero then, or not
-/// wanted).
+/// A vector and its directional derivative. dot is null if the derivative of an input is zero, or
+/// if that of an output is not computed.
 template <class T>
 struct Tangent {
   T* value = nullptr;

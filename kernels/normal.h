@@ -1,10 +1,11 @@
-// Standard normals in device code that draws many of them: the bits of kshot/random.h in half as
-// many instructions.
+// Standard normal numbers for device code that draws many of them. They have the bits of
+// kshot/random.h, in half as many instructions.
 //
-// What is saved: the keys of Philox's rounds are found once a launch, and a product of 32 by 32
-// bits is one instruction; Box-Muller's numbers are carried times a power of two where that saves a
-// product, which changes no bit; exponent and fraction are taken apart by integers; the square root
-// needs no branch for arguments that do not occur (denormal, infinite).
+// These instructions are saved: The keys of Philox's rounds are computed once per launch. A product
+// of 32 by 32 bits is one instruction. Box-Muller's intermediate values are scaled by a power of
+// two where that saves a product; this changes no bit. Exponent and fraction are separated by
+// integer operations. The square root has no branch for arguments that do not occur (denormal,
+// infinite).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -41,15 +42,16 @@ struct WideProduct {
 __device__ __forceinline__ WideProduct wide_product(std::uint32_t a, std::uint32_t b) {
 #ifdef KSHOT_SIMT
   const std::uint64_t product = static_cast<std::uint64_t>(a) * b;
-#else  // of two numbers of 64 bits nvcc makes a product and a sum
+#else  // nvcc would make a product and a sum of a product of two 64-bit numbers
   std::uint64_t product;
   asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
 #endif
   return {static_cast<std::uint32_t>(product), static_cast<std::uint32_t>(product >> 32)};
 }
 
-/// philox4x32 of the counter (c0, c1, c2, c3). What draws of one thread share of the counter they
-/// share of the first rounds, where the compiler sees them side by side.
+/// philox4x32 of the counter (a, b, c, d). Several draws of one thread that share words of the
+/// counter also share instructions of the first rounds, if the compiler sees the draws side by
+/// side.
 struct PhiloxWords {
   std::uint32_t a, b, c, d;
 };
@@ -80,8 +82,8 @@ __device__ __forceinline__ std::uint32_t bits_of_float(float x) {
 #endif
 }
 
-/// The square root, correctly rounded, of a normal number: what nvcc makes of sqrtf, without its
-/// branch for other numbers.
+/// The correctly rounded square root of a normal number: the instructions that nvcc makes of sqrtf,
+/// without the branch for other numbers.
 __device__ __forceinline__ float root_of_normal(float x) {
 #ifdef KSHOT_SIMT
   return std::sqrt(x);
@@ -93,7 +95,7 @@ __device__ __forceinline__ float root_of_normal(float x) {
 #endif
 }
 
-/// a + b, which no compiler joins to the product that made a.
+/// a + b. No compiler can contract the sum with the product that made a.
 __device__ __forceinline__ float rounded_sum(float a, float b) {
 #ifdef KSHOT_SIMT
   return a + b;
@@ -102,9 +104,9 @@ __device__ __forceinline__ float rounded_sum(float a, float b) {
 #endif
 }
 
-/// box_muller of kshot/random.h, which says what is computed.
+/// box_muller of kshot/random.h, where the formulas are explained.
 __device__ __forceinline__ NormalPair normal_pair(std::uint32_t a, std::uint32_t b) {
-  // u of (0, 1) by way of [1, 2): every step is exact
+  // u in (0, 1), computed by way of [1, 2); every step is exact
   const float u = float_of_bits((a >> 9) + 0x3f800000u) - 0x1.fffffep-1f;
   const std::uint32_t bits = bits_of_float(u);
   constexpr std::uint32_t half_root = 0x3f3504f3u;  // sqrt(1/2)

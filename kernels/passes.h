@@ -1,9 +1,10 @@
-// What kernel files share: passes over vectors, element by element, and sums of a block.
+// Code that kernel files share: passes over vectors, element by element, and sums over a block.
 //
-// Who does what  flat: a thread takes every (grid size)-th element. by_task: a block takes `chunk`
-//                elements of one task, neighbouring threads neighbouring elements. by_own_row: a
-//                block takes 256 neighbours of one task's own rows, a thread one; blocks beyond
-//                them leave at once. block_sum: over lanes, then warps, in a fixed order.
+// Who does what  flat: each thread takes every (grid size)-th element. by_task: a block takes
+//                `chunk` elements of one task, and neighbouring threads take neighbouring elements.
+//                by_own_row: a block takes 256 neighbouring elements of one task's own rows, one
+//                per thread; blocks beyond these rows return at once. block_sum: adds over lanes,
+//                then over warps, in a fixed order.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +15,8 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-constexpr int threads = 256;   ///< of a block
-constexpr int per_thread = 4;  ///< independent loads in flight
+constexpr int threads = 256;   ///< threads per block
+constexpr int per_thread = 4;  ///< independent loads in flight per thread
 constexpr int chunk = threads * per_thread;
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
@@ -40,7 +41,7 @@ void flat(const Pass& pass, std::size_t count, cudaStream_t stream) {
                             pass, count);
 }
 
-// ---- pass(task, element, index of both) ----
+// ---- pass(task, element, index over all tasks) ----
 
 template <class Pass>
 __global__ void __launch_bounds__(threads) by_task_kernel(Pass pass, int width, int chunks) {
@@ -65,8 +66,7 @@ void by_task(const Pass& pass, Extent extent, cudaStream_t stream) {
       pass, extent.width, chunks);
 }
 
-// ---- pass(index) for the elements of a task's own rows, `features` each, counted over all tasks
-// --
+// ---- pass(index) for the elements of a task's own rows, `features` per row, over all tasks ----
 
 template <class Pass>
 __global__ void __launch_bounds__(threads)
@@ -100,13 +100,14 @@ __device__ T scale_of(const TaskScale<T>& scale, int task) {
 
 // ---- sums ----
 
-/// Sum over a block of `threads`, for its thread 0; all threads call it.
+/// Returns the sum over a block of `threads` to thread 0, and 0 to the others. All threads must
+/// call it.
 template <class T>
 __device__ T block_sum(T value) {
   KSHOT_SHARED(T, of_warp, [threads / warp_lanes]);
   const int thread = static_cast<int>(threadIdx.x);
   value = warp_sum(value);
-  __syncthreads();  // of_warp is free again
+  __syncthreads();  // every thread has read of_warp of the last call
   if (thread % warp_lanes == 0) of_warp[thread / warp_lanes] = value;
   __syncthreads();
   if (thread != 0) return T(0);

@@ -1,6 +1,6 @@
-// Products of matrices that all tasks share with rows of all tasks, and of each task's own rows:
-// the passes through networks that tasks share (generated weights). Pointers are device memory;
-// instantiated for float and double.
+// Matrix products: of matrices that all tasks share with the rows of all tasks, and of each task's
+// own rows. They are the passes through networks that all tasks share (generated weights). Pointers
+// are device memory. Instantiated for float and double.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +10,13 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Matrices of a batch: element (i, j) of b's at data + b * batch + i * row + j * column. One of
-/// the two steps is 1, or the matrix has one row or column.
+/// The matrices of a batch: element (i, j) of matrix b is at data + b * batch + i * row + j *
+/// column. One of the two strides is 1, unless the matrix has one row or one column.
 template <class T>
 struct Matrix {
   const T* data = nullptr;
   std::size_t row = 0, column = 1;
-  std::size_t batch = 0;  ///< 0: one for all
+  std::size_t batch = 0;  ///< 0: one matrix for the whole batch
 };
 
 /// a [m, k] times b [k, n].
@@ -25,21 +25,23 @@ struct Factors {
   Matrix<T> a, b;
 };
 
-/// c = or += alpha (a1 b1 + a2 b2) + bias, for every b of the batch.
+/// For every b of the batch: c = or += alpha (a1 b1 + a2 b2) + bias.
 template <class T>
 struct Product {
   int m = 0, n = 0, k = 0;
   int batch = 1;
-  Factors<T> first, second = {};  ///< the second where its data are given: steps as the first's
-  T* c = nullptr;                 ///< (i, j) of b's at c + b * c_batch + i * c_row + j
+  /// the second product has the strides of the first; it is skipped if its data are null
+  Factors<T> first, second = {};
+  T* c = nullptr;  ///< element (i, j) of result b is at c + b * c_batch + i * c_row + j
   std::size_t c_row = 0, c_batch = 0;
-  const T* bias = nullptr;  ///< [n], the same for every row; null: none
-  T* row_sums = nullptr;    ///< [m] at + b * c_batch: = or += alpha a1 1; null: not wanted
+  const T* bias = nullptr;  ///< [n], added to every row; null: no bias
+  /// [m] at + b * c_batch: = or += alpha times the row sums of a1; null: not computed
+  T* row_sums = nullptr;
   T alpha = 1;
   bool accumulate = false;
 };
 
-/// Throws Error where there are 2^31 tiles or more.
+/// Throws Error if there are 2^31 tiles or more.
 template <class T>
 void multiply_matrices(const Product<T>& product, cudaStream_t stream);
 

@@ -1,15 +1,15 @@
-// Noise by rows under Gaussian weights, and what the estimators flipout and local do around a
-// layer's product with the spread (docs/mathematics.md, "Estimators"):
+// Noise by rows under Gaussian weights: the computations of the estimators flipout and local around
+// a layer's product f with the second vector of weights S (docs/mathematics.md, "Estimators"):
 //
-//   flipout   y += r_out * f(r_in * x; S)            r: random signs, one a channel of a row
-//   local     y += sqrt(f(x^2; S)) * zeta            zeta: standard normals, one an element
+//   flipout   y += r_out * f(r_in * x; S)            r: random signs, one per row and channel
+//   local     y += sqrt(f(x^2; S)) * zeta            zeta: standard normals, one per element
 //
-// Noise is drawn where it is used and never stored, unless a case gives it.
+// Noise is drawn where it is used and never stored, unless a test case gives it.
 //
-// Layout: features [tasks, rows, features], for images [channels, height, width] of them. Rows
-// beyond a task's own are neither read nor written. Tangents: an argument's dot is null where it is
-// zero, a result's where it is not wanted. Pointers are device memory. Instantiated for float and
-// double.
+// Layout: features [tasks, rows, features], which are [channels, height, width] for images. Rows
+// beyond a task's own are neither read nor written. The dot of an input is null if it is zero, and
+// the dot of an output is null if it is not computed. Pointers are device memory. Instantiated for
+// float and double.
 #pragma once
 
 #include <cstddef>
@@ -20,17 +20,17 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// One layer's noise within that of its rows. Row r of a task has the elements [r width,
-/// (r + 1) width) of a stream (kshot/random.h), the layer's from `offset` on.
+/// The noise of one layer, a part of the noise of its rows. Row r of a task has the elements [r
+/// width, (r + 1) width) of a stream (kshot/random.h), and the layer's part begins at `offset`.
 template <class T>
 struct RowNoise {
-  RandomKey key;  ///< task 0's
-  /// [tasks]: rows from there on are a query set's, counted from 0 again in the stream of purpose
-  /// `query`. Null: all rows are of the key's own stream.
+  RandomKey key;  ///< the key of task 0
+  /// [tasks]: the number of support rows. Later rows are a query set's. They are counted from 0
+  /// again, in the stream of purpose `query`. If it is null, all rows use the key's own stream.
   const std::int32_t* support = nullptr;
   Purpose query = Purpose::user;
   std::size_t width = 0, offset = 0;
-  const T* given = nullptr;  ///< [tasks, rows, width], taken instead of what would be drawn
+  const T* given = nullptr;  ///< [tasks, rows, width]; if given, it replaces the drawn noise
 };
 
 // ---- flipout ----
@@ -41,7 +41,7 @@ struct SignSize {
   int positions = 1;
 };
 
-/// y = or += (`accumulate`) sign x, and the dots likewise. y may be x.
+/// y = or += (`accumulate`) sign x, and the dots in the same way. y may be x.
 template <class T>
 void multiply_signs(Tangent<T> y, Tangent<const T> x, bool accumulate, const RowNoise<T>& noise,
                     SignSize size, const RowExtent& rows, cudaStream_t stream);
@@ -56,8 +56,8 @@ void square(Tangent<T> y, Tangent<const T> x, int features, const RowExtent& row
 template <class T>
 void square_pullback(Tangent<T> g_x, Tangent<const T> g, Tangent<const T> x, int features,
                      const RowExtent& rows, cudaStream_t stream);
-/// y += sqrt(v) zeta and the tangent of that, v the variance: below the least one whose derivatives
-/// are numbers it counts as zero, and so do they.
+/// y += sqrt(v) zeta, and the tangent of that, for the variance v. A variance below the least one
+/// whose derivatives are finite counts as zero, and its derivatives are zero too.
 template <class T>
 void deviate(Tangent<T> y, Tangent<const T> variance, const RowNoise<T>& noise, int features,
              const RowExtent& rows, cudaStream_t stream);

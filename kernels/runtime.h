@@ -1,7 +1,8 @@
-// The host side of CUDA, real or emulated (tests/simt), and how its errors become ours.
+// The host side of CUDA, real or emulated (tests/simt), and the conversion of its errors to
+// kshot's.
 //
-// Everything that touches a device lives in namespace kshot::cuda, there in inline namespace
-// KSHOT_PLATFORM, so that one program can hold both: on a GPU and emulated.
+// All code that uses a device is in namespace kshot::cuda and, within it, in inline namespace
+// KSHOT_PLATFORM. One program can therefore contain both the code for a GPU and the emulated code.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,8 +20,9 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// "CUDA device 0 (NVIDIA H200): cudaMalloc: out of memory (cudaErrorMemoryAllocation)". `call` is
-/// the call's text; from its first parenthesis on it is left out. Clears the runtime's last error.
+/// Throws "CUDA device 0 (NVIDIA H200): cudaMalloc: out of memory (cudaErrorMemoryAllocation)".
+/// `call` is the text of the call. It is cut at its first parenthesis. Clears the runtime's last
+/// error.
 [[noreturn]] inline void throw_device_error(cudaError_t error, const std::string& call) {
   cudaGetLastError();
   int device = 0;
@@ -44,5 +46,5 @@ inline void check(cudaError_t error, const char* call) {
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda
 
-/// Every call of the CUDA runtime goes through this: throws kshot::DeviceError where it fails.
+/// Wraps every call of the CUDA runtime: throws kshot::DeviceError if the call fails.
 #define KSHOT_CUDA_CHECK(call) ::kshot::cuda::check((call), #call)

@@ -1,5 +1,5 @@
-// Scalars of a task (its counts, losses, factors), and what they do to its vectors. Pointers are
-// device memory; instantiated for float and double.
+// Scalars of a task (its counts, losses, factors), and their effect on the task's vectors. Pointers
+// are device memory. Instantiated for float and double.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ inline namespace KSHOT_PLATFORM {
 /// dst[b] = counts[b].
 template <class T>
 void from_counts(T* dst, const std::int32_t* counts, int tasks, cudaStream_t stream);
-/// dst = 1 / src, log src and the square root of src, `count` elements; dst may be src.
+/// dst = 1 / src, log src, and the square root of src, for `count` elements. dst may be src.
 template <class T>
 void reciprocal(T* dst, const T* src, std::size_t count, cudaStream_t stream);
 template <class T>
@@ -24,8 +24,8 @@ void square_root(T* dst, const T* src, std::size_t count, cudaStream_t stream);
 template <class T>
 void scale_by(T* y, const T* scalar, Extent extent, cudaStream_t stream);
 
-/// A step of Adam (Kingma & Ba 2015) for every task by itself; count[b], from 1, is the number of
-/// the step in the task's own counting.
+/// A step of Adam (Kingma & Ba 2015) for every task on its own. count[b] is the number of the step
+/// for task b, counted from 1.
 template <class T>
 struct TaskAdam {
   T* parameters = nullptr;

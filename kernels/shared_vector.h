@@ -1,5 +1,5 @@
 // Vectors that all tasks share: algebra, norms, the hyper-prior and the optimiser. Pointers are
-// device memory; sums over elements are in double and in fixed order. Instantiated for float and
+// device memory. Sums over elements are in double and in a fixed order. Instantiated for float and
 // double.
 #pragma once
 
@@ -15,7 +15,8 @@ inline namespace KSHOT_PLATFORM {
 /// dst *= src.
 template <class T>
 void multiply(T* dst, const T* src, std::size_t count, cudaStream_t stream);
-/// sum[0] += factor * sum of squares of x, of elements first cut to +-clip where clip > 0.
+/// sum[0] += factor * sum of the squares of x. If clip > 0, each element is first clipped to
+/// [-clip, clip].
 template <class T>
 void squared_norm(double* sum, double factor, const T* x, T clip, std::size_t count,
                   cudaStream_t stream);
@@ -23,32 +24,35 @@ void squared_norm(double* sum, double factor, const T* x, T clip, std::size_t co
 template <class T>
 void gather(T* dst, const T* src, const std::uint32_t* index, std::size_t count,
             cudaStream_t stream);
-/// dst[j] = or += sum of src[order[k]], k in [first[j], first[j + 1]); dst [count], first [count +
-/// 1].
+/// dst[j] = or += (`accumulate`) the sum of src[order[k]] for k in [first[j], first[j + 1]). dst is
+/// [count], and first is [count + 1].
 template <class T>
 void gather_sum(T* dst, const T* src, const std::uint32_t* first, const std::uint32_t* order,
                 std::size_t count, bool accumulate, cudaStream_t stream);
-/// The hyper-prior of Backend::hyper_prior: sum[0] += its value; gradients are added.
+/// The hyper-prior of Backend::hyper_prior: its value is added to sum[0], its gradients to g_mu and
+/// g_s.
 template <class T>
 void hyper_prior(double* sum, const T* mu, const T* s, double a0, double b0, double weight, T* g_mu,
                  T* g_s, std::size_t count, cudaStream_t stream);
 
-/// A run of a vector's elements.
+/// A contiguous range of a vector's elements.
 struct Segment {
   std::size_t offset = 0, size = 0;
 };
-/// Elements of each segment cut to +-value where value > 0, then the segment scaled down to `norm`.
+/// Clips each element to [-value, value] if value > 0. Then scales each segment whose norm is
+/// larger than `norm` down to `norm`.
 template <class T>
 void clip(T* x, T value, double norm, const Segment* segments, int count, cudaStream_t stream);
 
-/// Backend::column_orthogonality of d [rows, columns]: value[0] and g are added to. Scratch is
-/// [columns * columns + 2 * columns].
+/// Backend::column_orthogonality of d [rows, columns]. The value is added to value[0] and the
+/// gradient to g. `scratch` has columns * columns + 2 * columns numbers.
 template <class T>
 void column_orthogonality(double* value, const T* d, int rows, int columns, double weight, T* g,
                           double* scratch, cudaStream_t stream);
 
-/// OptimizerStep, in the vectors' own precision; adam where `second` is given. Where `step` is, one
-/// whose status is to stop changes nothing, and clip_norm > 0 goes by its clipped_squares.
+/// backend::OptimizerStep, in the precision of the vectors. It is Adam if `second` is given, else
+/// SGD. If `step` is given, a step whose status is `stop` changes nothing, and clip_norm > 0 clips
+/// by its clipped_squares.
 template <class T>
 struct OptimizerArguments {
   T* parameters = nullptr;

@@ -9,11 +9,11 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// dst[i, m] = sum_j w[m, j] (a[i, j] - b[m, j])^2; w not given: ones.
+/// dst[i, m] = sum_j w[m, j] (a[i, j] - b[m, j])^2. If w is not given, it is one.
 template <class T>
 void distances(const TaskMatrix<T>& dst, const TaskMatrix<const T>& a, const TaskMatrix<const T>& b,
                const TaskMatrix<const T>& w, int tasks, cudaStream_t stream);
-/// Adds the pull-back of g to g_a, g_b and g_w, each where it is given; g_a may be g_b.
+/// Adds the pull-back of g to g_a, g_b and g_w, each if it is given. g_a may be g_b.
 template <class T>
 void distances_pullback(const TaskMatrix<const T>& g, const TaskMatrix<const T>& a,
                         const TaskMatrix<const T>& b, const TaskMatrix<const T>& w,
@@ -23,8 +23,8 @@ void distances_pullback(const TaskMatrix<const T>& g, const TaskMatrix<const T>&
 template <class T>
 void cosines(const TaskMatrix<T>& dst, const TaskMatrix<const T>& a, const TaskMatrix<const T>& b,
              T epsilon, int tasks, cudaStream_t stream);
-/// Adds the pull-back of g to g_a and g_b, each where it is given; g_a may be g_b. The length of a
-/// row of zeros has the derivative zero.
+/// Adds the pull-back of g to g_a and g_b, each if it is given. g_a may be g_b. The derivative of
+/// the length of a row of zeros is taken as zero.
 template <class T>
 void cosines_pullback(const TaskMatrix<const T>& g, const TaskMatrix<const T>& a,
                       const TaskMatrix<const T>& b, T epsilon, const TaskMatrix<T>& g_a,

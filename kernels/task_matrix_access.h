@@ -1,4 +1,4 @@
-// How kernels reach the matrices of a task (task_matrix.h).
+// Device functions that find a task's matrix and its own rows (task_matrix.h).
 #pragma once
 
 #include "kernels/device.h"
@@ -8,16 +8,16 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-constexpr int warps = threads / warp_lanes;  ///< of a block
+constexpr int warps = threads / warp_lanes;  ///< warps per block
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
-/// A task's matrix.
+/// The first element of a task's matrix.
 template <class T>
 __device__ T* of_task(const TaskMatrix<T>& m, int task) {
   return m.data + static_cast<std::size_t>(task) * m.stride;
 }
 
-/// Whether a row is one of the task's own.
+/// True if a row is one of the task's own.
 __device__ inline bool is_own(const RowsOfTask& rows, int task, int row) {
   if (!rows.first) return true;
   if (rows.second && row >= rows.second_row) return row - rows.second_row < rows.second[task];

@@ -1,24 +1,26 @@
 // Products on tensor cores with the accuracy of FP32 (Ootomo and Yokota 2022, "Recovering single
 // precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance").
 //
-// A tensor core multiplies numbers of 11 significant bits, TF32, exactly. A float x of 24 is split:
-// hi is x rounded to TF32, lo what is left of it, cut to TF32. Then, with u = 2^-24,
+// A tensor core multiplies TF32 numbers, which have 11 significant bits, exactly. A float x has 24
+// significant bits and is split: hi is x rounded to TF32, and lo is the remainder x - hi truncated
+// to TF32. Then, with u = 2^-24,
 //
-//   |x - hi| <= 2^-11 |x|,  |x - hi - lo| <= 2 u |x|        the rest has at most 12 bits
+//   |x - hi| <= 2^-11 |x|,  |x - hi - lo| <= 2 u |x|        the remainder has at most 12 bits
 //   a b = a_lo b_hi + a_hi b_lo + a_hi b_hi + e,            |e| <= 8 u |a b|
 //
-// where half of e is a_lo b_lo, which is left out, and half what the splits leave out.
+// One half of e is a_lo b_lo, which is left out. The other half is what the splits leave out.
 //
-// Tensor cores truncate where they add: terms to a bit or so below the last one of the largest, and
-// sums (Fasi, Higham, Mikaitis and Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"). What
-// is lost that way has one sign and grows with the depth. So eight products are summed there, from
-// zero, and their sum is added to the others by an FP32 addition, that rounds to nearest. For a sum
-// over n products, of magnitudes S in all:
+// Tensor cores truncate when they add: the terms to about one bit below the last bit of the largest
+// term, and also the sums (Fasi, Higham, Mikaitis and Pranesh 2021, "Numerical behavior of NVIDIA
+// tensor cores"). The loss by truncation has one sign and grows with the depth. Therefore only
+// eight products are summed on the core, starting from zero, and their sum is added to the other
+// sums by an FP32 addition, which rounds to nearest. For a sum over n products, whose magnitudes
+// add up to S:
 //
 //   |error| <= (8 + 20 + n / 8) u S          8 by the split, 20 = 2 (9 terms + their sum) by the
 //                                            core, n / 8 by the additions
 //
-// An FP32 sum's bound is n u S: no smaller from a depth of 32 on.
+// The bound of an FP32 sum is n u S, which is not smaller from a depth of 32 on.
 #pragma once
 
 #include <cstdint>
@@ -31,21 +33,21 @@ inline namespace KSHOT_PLATFORM {
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
 
-/// Bits of a number in TF32: of a float, whose 13 lowest ones are zero.
+/// The bits of a TF32 number: those of a float whose 13 lowest bits are zero.
 using Tf32 = std::uint32_t;
 
-/// Not a number stays so in lo. What rounds to more than the largest float, within 2^-12 of it,
-/// becomes not a number.
+/// Splits x. NaN is passed on in lo. A number that rounds to more than the largest float, which it
+/// is within 2^-12 of, becomes NaN.
 __device__ inline void split_tf32(float x, Tf32& hi, Tf32& lo) {
   constexpr std::uint32_t kept = 0xffffe000u, half = 0x1000u;
-  hi = (__float_as_uint(x) + half) & kept;  // to nearest, ties away from zero
+  hi = (__float_as_uint(x) + half) & kept;  // rounds to nearest, ties away from zero
   lo = __float_as_uint(x - __uint_as_float(hi)) & kept;
 }
 
-/// d = a b + c of a warp, all lanes: a is 16 x 8, b 8 x 8. With g = lane / 4 and t = lane % 4 a
-/// lane holds a[g][t], a[g + 8][t], a[g][t + 4], a[g + 8][t + 4]; b[t][g], b[t + 4][g]; and of c
-/// and d [g][2 t], [g][2 t + 1], [g + 8][2 t], [g + 8][2 t + 1] (PTX ISA, "Matrix Fragments for
-/// mma.m16n8k8").
+/// d = a b + c by all lanes of a warp. a is 16 x 8, and b is 8 x 8. With g = lane / 4 and t = lane
+/// % 4 a lane holds a[g][t], a[g + 8][t], a[g][t + 4], a[g + 8][t + 4]; b[t][g], b[t + 4][g]; and
+/// of c and d the elements [g][2 t], [g][2 t + 1], [g + 8][2 t], [g + 8][2 t + 1] (PTX ISA, "Matrix
+/// Fragments for mma.m16n8k8").
 __device__ inline void multiply_tf32(float (&d)[4], const Tf32 (&a)[4], const Tf32 (&b)[2],
                                      const float (&c)[4]) {
 #if defined(KSHOT_SIMT)
@@ -58,7 +60,7 @@ __device__ inline void multiply_tf32(float (&d)[4], const Tf32 (&a)[4], const Tf
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]),
         "f"(c[2]), "f"(c[3]));
 #else
-  __trap();  // such devices take the plain path
+  __trap();  // older devices take the plain path
 #endif
 }
 

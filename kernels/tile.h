@@ -1,16 +1,18 @@
-// Tiles of matrix products (conv.cu, product.cu, relation.cu).
+// Tiles of matrix products (conv.cu, product.cu, relation.cu, factors.cu).
 //
-// A block of 64 threads takes a tile of M x N sums and walks the depth in steps of 8: two slices
-// lie in shared memory, depth by element, and each thread owns (M / 8) x (N / 8) sums, in groups of
-// neighbours, so that it reads slices 16 bytes at a time. How slices are filled is the kernel's own
-// business, how they are multiplied that of Sums:
+// A block of 64 threads computes a tile of M x N sums and walks along the depth in steps of 8. Two
+// slices lie in shared memory, depth by element. Each thread has (M / 8) x (N / 8) sums, in groups
+// of neighbours, so that it reads slices 16 bytes at a time. The kernel decides how slices are
+// filled. The class Sums decides how they are multiplied:
 //
-//   Plain      4 reads for 64 multiply-adds a thread with M = N = 64; sums run in ascending order
-//              of the depth
-//   SplitTf32  floats on tensor cores (tensor_core.h): 6 reads for 48 products of 16 x 8 x 8 a
-//              warp; steps are summed on the core, and added in ascending order
+//   Plain      Per thread and element of the depth, 4 reads serve 64 multiply-adds with M = N = 64.
+//              Sums run in ascending order of the depth.
+//   SplitTf32  Floats on tensor cores (tensor_core.h). Per warp and step, 6 reads serve 48
+//              products of 16 x 8 x 8. A step is summed on the core, and the sums of steps are
+//              added in ascending order.
 //
-// In both an element's sum is never split, and has the same bits in every tile and at every place.
+// Neither of them splits the sum of an element. An element therefore has the same bits in every
+// tile and at every place in it.
 #pragma once
 
 #include <type_traits>
@@ -23,8 +25,8 @@ inline namespace KSHOT_PLATFORM {
 namespace tile {
 
 constexpr int threads = 64;
-constexpr int side = 8;        // threads are side x side over a tile
-constexpr int depth_step = 8;  // of the sum, a slice
+constexpr int side = 8;        // a tile has side x side threads
+constexpr int depth_step = 8;  // depth of a slice
 
 // ---- choice ----
 
@@ -32,13 +34,14 @@ inline int tiles(int extent, int tile) {
   return (extent + tile - 1) / tile;
 }
 
-/// 64, unless tiles of 32 save more than an eighth of the padded extent: theirs are the slower
-/// multiply-adds, with as many reads for fewer of them.
+/// Chooses 64, unless tiles of 32 save more than an eighth of the padded extent. Multiply-adds are
+/// slower in tiles of 32, because as many reads serve fewer of them.
 inline bool small_tile(int extent) {
   return tiles(extent, 32) * 32 * 8 < tiles(extent, 64) * 64 * 7;
 }
 
-/// Calls body(integral constants M, N). Sums of 64 x 64 doubles do not fit a thread's registers.
+/// Calls body with integral constants M and N. A thread's registers do not hold its sums of a tile
+/// of 64 x 64 doubles, so doubles always take tiles of 32 x 32.
 template <class T, class Body>
 void with_tile(int m, int n, const Body& body) {
   using Small = std::integral_constant<int, 32>;
@@ -55,7 +58,7 @@ void with_tile(int m, int n, const Body& body) {
 struct Plain {};
 struct SplitTf32 {};
 
-/// Calls body(Plain{} or SplitTf32{}).
+/// Calls body(SplitTf32{}) for floats with split_tf32, else body(Plain{}).
 template <class T, class Body>
 void with_arithmetic(Arithmetic arithmetic, const Body& body) {
   if constexpr (std::is_same_v<T, float>) {
@@ -66,14 +69,14 @@ void with_arithmetic(Arithmetic arithmetic, const Body& body) {
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
 
-/// Four neighbours, read at once.
+/// Four neighbouring elements, read in one access.
 template <class T>
 struct alignas(16) Quad {
   T v[4];
 };
 
-/// A slice of a matrix: [depth_step][elements], padded by one quad so that threads that store along
-/// the depth meet different banks.
+/// A slice of a matrix: [depth_step][elements]. Each row is padded by one quad, so that threads
+/// that store along the depth use different banks.
 template <class T, int elements>
 using Slice = Quad<T>[depth_step][elements / 4 + 1];
 
@@ -82,8 +85,9 @@ __device__ T& at(Slice<T, elements>& slice, int k, int element) {
   return slice[k][element / 4].v[element % 4];
 }
 
-/// What a thread loads of a slice, for whom memory is contiguous along the depth or along the
-/// elements: neighbouring threads take neighbours there.
+/// The elements of a slice that a thread loads. Memory is contiguous along the depth
+/// (`along_depth`) or along the elements, and neighbouring threads take neighbours in that
+/// direction.
 template <int elements, bool along_depth>
 struct Loads {
   static constexpr int count = elements * depth_step / threads;
@@ -93,7 +97,7 @@ struct Loads {
   __device__ static int depth(int thread, int i) {
     return along_depth ? thread % depth_step : thread / elements + threads / elements * i;
   }
-  /// Writes what the thread loaded to its places in the slice.
+  /// Writes the elements that the thread loaded to their places in the slice.
   template <class T>
   __device__ static void store(Slice<T, elements>& slice, int thread, const T (&loaded)[count]) {
 #pragma unroll
@@ -103,8 +107,9 @@ struct Loads {
   }
 };
 
-/// Goes through slices: load(step) reads one into registers while add(step) multiplies the one
-/// before, store(step) writes it to the shared slices step % 2. All threads call it.
+/// Walks through slices: load(step) reads one slice into registers while add(step - 1) multiplies
+/// the slice before it, and store(step) writes it to the shared slices step % 2. All threads must
+/// call it.
 template <class Load, class Store, class Add>
 __device__ void walk(int steps, const Load& load, const Store& store, const Add& add) {
   if (steps > 0) {
@@ -131,8 +136,8 @@ class Sums {
   __device__ int row(int i) const { return own(place_m_, i); }
   __device__ int column(int j) const { return own(place_n_, j); }
 
-  /// v += a slice of `a`, transposed, times one of `b`; also the row sums of `a`, where wanted. All
-  /// threads call it.
+  /// v += a^T b for slices a and b, and adds the row sums of `a` if `row_sums` is set. All threads
+  /// must call it.
   template <bool row_sums>
   __device__ void add(const Slice<T, M>& a, const Slice<T, N>& b) {
 #pragma unroll
@@ -162,8 +167,8 @@ class Sums {
     }
   }
 
-  /// Row sums are complete: all threads call it. Those of which it is true have them; each row's is
-  /// with one thread.
+  /// Completes the row sums. All threads must call it. It returns true to the threads that have row
+  /// sums; exactly one thread has the sum of each row.
   __device__ bool finish_row_sums() {
     return place_n_ == 0;
   }
@@ -179,20 +184,21 @@ class Sums {
   T row_sum_[rows] = {};
 };
 
-/// A warp takes 32 rows and `width` columns: 2 x width / 8 of the tensor core's tiles. Which row of
-/// the tile is which of a fragment is free, and so is the order of the depth within a step: they
-/// are such that a lane's numbers are neighbours, read 16 bytes at a time, and that lanes meet
-/// different banks. With g = lane / 4, t = lane % 4:
+/// A warp computes 32 rows and `width` columns: 2 x width / 8 of the tensor core's tiles. The
+/// assignment of the tile's rows to rows of fragments is free, and so is the order of the depth
+/// within a step. They are chosen such that a lane's numbers are neighbours, read 16 bytes at a
+/// time, and that lanes use different banks. With g = lane / 4, t = lane % 4:
 ///
-///   depth 2 t, 2 t + 1               is the fragments' t, t + 4
+///   depth 2 t, 2 t + 1               is depth t, t + 4 of the fragments
 ///   row 4 g + 2 h + i                is row g + 8 i of fragment h
-///   column 32 q + 4 c + first + r    is column c of fragment (q, r); a lane has c = g of b's
-///                                    fragments, and c = 2 t, 2 t + 1 of the sums'
+///   column 32 q + 4 c + first + r    is column c of fragment (q, r); a lane has c = g in the
+///                                    fragments of b, and c = 2 t, 2 t + 1 in those of the sums
 template <int M, int N>
 class Sums<float, M, N, SplitTf32> {
   static constexpr int warps_m = M / 32, warps_n = threads / warp_lanes / warps_m;
-  static constexpr int width = N / warps_n;           // columns of a warp
-  static constexpr int r_count = width < 32 ? 2 : 4;  // fragments of 32 columns: half of them
+  static constexpr int width = N / warps_n;  // columns of a warp
+  // a warp of 16 columns uses half of the fragments
+  static constexpr int r_count = width < 32 ? 2 : 4;
   static constexpr int q_count = width < 32 ? 1 : width / 32;
 
  public:
@@ -234,7 +240,7 @@ class Sums<float, M, N, SplitTf32> {
       }
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        // The small products first. Neighbouring instructions do not wait for each other.
+        // The small products come first. Neighbouring instructions do not wait for each other.
         float sum[r_count][4] = {};
         multiply(sum, a_lo[h], b_hi);
         multiply(sum, a_hi[h], b_lo);
