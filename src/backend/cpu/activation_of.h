@@ -1,4 +1,4 @@
-// The kernels' name of a layer's activation.
+// Maps the type of an activation layer to the kernels' name for it.
 #pragma once
 
 #include <stdexcept>

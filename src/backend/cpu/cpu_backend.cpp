@@ -50,8 +50,8 @@ const Kernels& select_kernels() {
 
 namespace {
 
-/// Tasks go in lanes while a wave's weights, a few copies of them, stay near the second-level
-/// cache.
+/// Largest size of one weight vector of W tasks for which a perceptron's tasks share SIMD lanes. A
+/// wave uses a few such vectors, and they must stay near the second-level cache.
 constexpr std::size_t lane_weight_bytes = std::size_t{512} << 10;
 
 class CpuBackend final : public HostBackend<float> {
@@ -84,7 +84,8 @@ class CpuBackend final : public HostBackend<float> {
     return cpu::make_single_wave(kernels_, std::move(network), loss, shape);
   }
 
-  /// As the host's, but for its two products, with the lengths left to a factor before and after.
+  /// Same result as the host's function. The two matrix products run on the SIMD kernels, and the
+  /// columns' lengths enter as factors of the [columns, columns] matrix.
   void column_orthogonality(const SharedVector& v, std::size_t offset, std::size_t rows,
                             std::size_t columns, double weight, SharedVector& g,
                             Sum sum_to) override {
@@ -95,7 +96,7 @@ class CpuBackend final : public HostBackend<float> {
     float* to = host<float>(g).data() + offset;
     const int m = static_cast<int>(rows), n = static_cast<int>(columns);
     std::vector<float> matrix(columns * columns);
-    // each worker its own rows of the result
+    // Each worker computes its own rows of the result.
     const auto split = [&](int all, const std::function<void(cpu::Products&, int, int)>& rows_of) {
       const int part = (all + threads_ - 1) / threads_;
       pool().run(static_cast<std::size_t>(threads_), [&](std::size_t, std::size_t item) {
@@ -114,7 +115,7 @@ class CpuBackend final : public HostBackend<float> {
     }
     const double share = weight / static_cast<double>(columns * columns);
     double value = 0.0;
-    // the matrix becomes what stands behind d in the gradient
+    // The matrix is overwritten with the right factor of the gradient: g += d * matrix.
     for (std::size_t a = 0; a < columns; ++a) {
       double along = 0.0;
       for (std::size_t b = 0; b < columns; ++b) {

@@ -1,4 +1,4 @@
-// The cpu backend: float, one wave a thread, instruction set chosen at run time.
+// The cpu backend: float, one wave per thread, instruction set chosen at run time.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 
 namespace kshot::backend {
 
-/// threads = 0: all cores.
+/// With threads = 0, the backend uses all cores.
 std::unique_ptr<Backend> make_cpu_backend(int threads);
 
 }  // namespace kshot::backend

@@ -20,7 +20,7 @@ constexpr std::size_t cache_line = 64;
 
 std::shared_ptr<std::byte> take(std::size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
-  // One by one, so that an access beyond the end of one is seen.
+  // Each array is allocated separately, so that the sanitizer sees an access beyond its end.
   constexpr std::align_val_t alignment{cache_line};
   return {static_cast<std::byte*>(::operator new(bytes, alignment)),
           [](std::byte* p) { ::operator delete(p, alignment); }};
@@ -98,7 +98,7 @@ DenseCounts CpuWave::run_counts(int run) const {
     const int task = run * tasks + i;
     c.support[i] = task_rows(Set::support, task);
     c.query[i] = task_rows(Set::query, task);
-    // lanes without a task repeat the last one
+    // Lanes without a task repeat the last one.
     c.ways[i] = task_ways(std::min(task, count_ - 1));
   }
   c.support_rows = rows(Set::support);
@@ -179,7 +179,7 @@ void CpuWave::do_download(Block src, std::span<double> values) const {
 // ---- algebra ----
 
 void CpuWave::do_fill(Block dst, double value) {
-  // pads of weights stay zero: only zero may be written to them
+  // The pads of weights must stay zero, so only zero may be written to them.
   if (value == 0.0 || !storage(dst).weights || kernels_.lanes == capacity()) {
     kernels_.fill(at(dst), static_cast<float>(value), block_vectors(dst));
     return;
@@ -199,7 +199,7 @@ void CpuWave::do_multiply_add(Block y, double a, Block x1, Block x2) {
 void CpuWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   const std::size_t floats = storage(y).width * tasks_at_once();
   const auto factor = static_cast<float>(a);
-  // Weights may lie between pads, which are zero: a sum over all of them takes every element.
+  // Weights may lie between pads. The pads are zero, so that a sum over the whole run is right.
   const bool pads = storage(x1).weights && storage(y).width == 1;
   const std::size_t elements = pads ? run_floats(x1) / tasks_at_once() : storage(x1).width;
   for (std::size_t r = 0; r < runs(); ++r) {
@@ -275,7 +275,7 @@ void CpuWave::do_rate_step(Block dst, Block src, const Rate& rate, Block grad) {
   }
 }
 
-// ---- scalars of a task; loops run over real elements alone, so that pads stay as they are ----
+// ---- scalars of a task; the loops visit real elements alone and leave the pads as they are ----
 
 void CpuWave::spread(const float* scalar, float* out) const {
   for (std::size_t i = 0; i < static_cast<std::size_t>(kernels_.lanes); ++i) {

@@ -1,12 +1,12 @@
-// What the cpu backend's layouts share: block storage, and the algebra of per-task vectors,
-// which is element-wise and does not care which of them lies underneath.
+// The common part of the cpu backend's waves: the storage of blocks, and the algebra of per-task
+// vectors. The algebra is element-wise and works for every layout:
 //
-//   lanes   [element][W], W tasks side by side in the lanes of a vector: small multi-layer
-//           perceptrons, whose whole inner loop stays in the second-level cache (lane_wave.cpp)
-//   single  one task, channels last, channels padded to a multiple of W (single_wave.cpp)
-//   heads   a few tasks, one after another: generated softmax heads (head_wave.cpp)
-//   features  W tasks whose network is the same, rows of all tasks as one matrix: perceptrons below
-//           closed-form heads (feature_wave.cpp)
+//   lanes     [element][W], W tasks side by side in the lanes of a vector. For small multi-layer
+//             perceptrons, whose whole inner loop stays in the second-level cache (lane_wave.cpp).
+//   single    One task, channels last, channels padded to a multiple of W (single_wave.cpp).
+//   heads     A few tasks, one after another. For generated softmax heads (head_wave.cpp).
+//   features  W tasks with the same network weights, the rows of all tasks as one matrix. For
+//             perceptrons below closed-form heads (feature_wave.cpp).
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,9 @@
 
 namespace kshot::backend::cpu {
 
-/// Zero-initialised floats on a cache-line boundary. Small ones lie side by side in huge pages
-/// where the system has them: a wave goes through a dozen vectors at once, and a page of 4 KiB
-/// holds the task lanes of 64 weights.
+/// Zero-initialised floats on a cache-line boundary. Small arrays lie side by side in huge pages
+/// where the system has them, because a wave reads a dozen vectors in turn and a page of 4 KiB
+/// holds only 64 weights of 16 lanes.
 class AlignedFloats {
  public:
   AlignedFloats() = default;
@@ -32,7 +32,7 @@ class AlignedFloats {
   std::size_t size() const { return size_; }
 
  private:
-  std::shared_ptr<float> data_;  ///< shares the ownership of its pages
+  std::shared_ptr<float> data_;  ///< Shares the ownership of its pages.
   std::size_t size_ = 0;
 };
 
@@ -45,28 +45,28 @@ class CpuWave : public HostWave<float> {
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
   std::unique_ptr<LinearAlgebra> linear_algebra() override;
 
-  // ---- what generators see of a wave: vectors of one task as they are in flat order ----
+  // ---- access for generators: vectors of one task, in flat order ----
   virtual void read(Block src, int task, float* to) const = 0;
   virtual void write(Block dst, int task, const float* from) = 0;
-  /// A block that is one run a task; null for others.
+  /// The task's contiguous vector in a block. Null where the block's tasks lie side by side.
   float* task_run(Block block, int task);
-  /// Row of the support set, and its target.
+  /// Reads one row of the support set and its target.
   virtual void read_support(int task, int row, float* x, float* target) const = 0;
   int support_rows(int task) const { return task_rows(Set::support, task); }
   const Kernels& kernels() const { return kernels_; }
   bool labelled() const { return loss_.kind == LossKind::cross_entropy; }
   int largest_support() const { return shape_.support; }
 
-  // ---- what the linear algebra sees of a wave ----
-  /// Number of runs that a block consists of.
+  // ---- access for the linear algebra ----
+  /// Number of runs in a block.
   int run_count() const { return static_cast<int>(runs()); }
   /// Number of tasks whose elements lie side by side in a run.
   int run_tasks() const { return static_cast<int>(tasks_at_once()); }
   float* run_data(Block block, int run) { return at(block, static_cast<std::size_t>(run)); }
-  /// Sizes of the tasks of a run.
+  /// Sizes of the tasks in a run.
   DenseCounts run_counts(int run) const;
-  /// The targets of a set (one-hot labels, or real numbers) into dst [rows(set), targets()]; zero
-  /// in rows beyond the task's own.
+  /// Writes the targets of a set (one-hot labels, or real numbers) to dst [rows(set), targets()].
+  /// Rows beyond the task's own are zero.
   virtual void put_targets(Set set, Block dst) = 0;
 
  protected:
@@ -98,18 +98,19 @@ class CpuWave : public HostWave<float> {
                  Block rp_s) override;
 
   enum class Layout {
-    elements,  ///< element by element, each of all tasks
-    weights,   ///< as the network has its weights
-    tasks,     ///< task after task
+    elements,  ///< Element by element, each element for all tasks.
+    weights,   ///< The network's order of weights.
+    tasks,     ///< Task after task.
   };
   struct Storage {
     AlignedFloats values;
-    std::size_t width = 0;  ///< as asked for
-    bool weights = false;   ///< in the layout of weights
+    std::size_t width = 0;  ///< the width that was asked for
+    bool weights = false;   ///< true if the block has the layout of weights
     Layout layout = Layout::elements;
   };
   Block store(std::size_t floats, std::size_t width, bool weights);
-  /// Blocks from this width on are kept task after task: they are what generators pull back to.
+  /// Blocks of at least this width are kept task after task. They are the blocks to which
+  /// generators pull gradients back.
   static constexpr std::size_t wide = 8192;
   Block store_by_task(std::size_t width);
   float* at(Block block, std::size_t run = 0);
@@ -118,43 +119,45 @@ class CpuWave : public HostWave<float> {
   std::size_t run_vectors(Block block) const { return block_vectors(block) / runs(); }
   const Storage& storage(Block block) const { return blocks_[static_cast<std::size_t>(block.id)]; }
 
-  /// Number of classes or of target values: the network's outputs, where no head stands beside it.
+  /// Number of classes or of target values. Without a head beside the network, it is the number of
+  /// the network's outputs.
   int targets() const { return shape_.targets > 0 ? shape_.targets : network_outputs_; }
-  /// Valid rows of a set for a task of the wave.
+  /// Valid rows of a set for one task of the wave.
   int task_rows(Set set, int task) const;
   /// The per-task factor of a Scale.
   float factor(const Scale& scale, int task) const;
-  /// Factors as a pattern of W floats, for the tasks of a run.
+  /// Writes the factors of a run's tasks as a pattern of W floats.
   virtual void pattern(const Scale& scale, std::size_t run, float* out) const = 0;
-  /// Draws eps; phi = mu + sigma eps.
+  /// Draws eps and computes phi = mu + sigma eps.
   virtual void draw_weights(Block phi, Block eps, Block mu, Block sigma, const RandomKey& key) = 0;
-  /// Shared rates in the layout of weights; true if one float an element is to be spread over
-  /// lanes.
+  /// Shared rates in the layout of weights. `splat` becomes true if the result has one float per
+  /// element, which the caller must copy to all lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
-  /// Task scalars (blocks of width 1, of one run) as a pattern of W floats.
+  /// Writes task scalars (a block of width 1, one run) as a pattern of W floats.
   void spread(const float* scalar, float* out) const;
-  /// A block is so many runs of one size, one after another ...
+  /// Number of runs in a block. The runs have equal size and lie one after another.
   virtual std::size_t runs() const { return 1; }
-  /// ... of tasks whose vectors lie side by side: W in lanes, else 1.
+  /// Number of tasks whose vectors lie side by side in a run: W in lanes, else 1.
   std::size_t tasks_at_once() const { return static_cast<std::size_t>(capacity()) / runs(); }
   std::size_t run_floats(Block block) const { return storage(block).values.size() / runs(); }
-  /// KL's per-lane sums [W] into a run of the value block.
+  /// Adds KL's per-lane sums [W] to a run of the value block.
   virtual void add_value(float* value, const float* sums) = 0;
 
   KlArgs kl_args(const KlTerms& terms, std::size_t run, const float* scale) const;
   static NoiseKey noise_key(const RandomKey& key, std::uint32_t task);
   bool all_finite(const float* x, std::size_t n) const;
   LossType loss_type() const;
-  /// Squared losses: coefficient * sum (z - y)^2 + constant.
+  /// A squared loss is coefficient * sum (z - y)^2 + constant.
   float loss_coefficient() const;
   float loss_constant() const;
 
   const Kernels& kernels_;
-  std::vector<int> support_n_, query_n_;  ///< of the tasks at hand
-  int batch_first_ = 0;                   ///< the wave's first task within its batch
+  std::vector<int> support_n_, query_n_;  ///< rows of the loaded tasks
+  int batch_first_ = 0;                   ///< index of the wave's first task in its batch
 
  private:
-  /// Rates of a block that is not of weights; src empty: rate * grad.
+  /// dst = src - rate * grad for a block that is not of weights, or rate * grad where `src` is
+  /// empty.
   void repeated_rate(Block dst, Block src, const Rate& rate, Block grad);
 
   std::vector<Storage> blocks_;

@@ -1,5 +1,6 @@
-// The tables of small-matrix kernels (backend/dense_kernels.h) of one instruction set: KSHOT_ISA
-// names it and KSHOT_LANES is the number of tasks in the lanes of a vector, as in kernels_impl.h.
+// The tables of small-matrix kernels (backend/dense_kernels.h) for one instruction set. As in
+// kernels_impl.h, KSHOT_ISA names it and KSHOT_LANES is the number of tasks in the lanes of a
+// vector.
 #include "backend/cpu/kernels.h"
 #include "backend/dense_kernels_impl.h"
 

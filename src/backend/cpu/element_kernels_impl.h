@@ -1,6 +1,5 @@
-// Kernels element by element: the algebra of vectors, sampling and KL under Gaussian weights, Adam,
-// activations.
-// Included by kernels_impl.h, in the namespace of an instruction set.
+// Element-wise kernels: the algebra of vectors, sampling and KL under Gaussian weights, Adam, and
+// activations. Included by kernels_impl.h, in the namespace of an instruction set.
 
 // ---- element-wise ----
 
@@ -157,7 +156,7 @@ void kl_hvp(const KlArgs& q, const float* v_mu, const float* v_s, float* r_mu, f
 
 // ---- activations ----
 
-/// Applies a vector function to contiguous floats, the tail through a padded copy.
+/// Applies a vector function to contiguous floats. The tail goes through a padded copy.
 template <typename F, typename... In>
 KSHOT_INLINE void map(F&& f, float* out, std::size_t n, const In*... in) {
   std::size_t i = 0;
@@ -178,7 +177,7 @@ constexpr float leak = 0.01f;
 void act(Activation a, float* y, const float* x, std::size_t n) {
   switch (a) {
     case Activation::relu:
-      // NaN stays NaN: a diverged task must be seen
+      // NaN stays NaN, so that a diverged task is seen.
       return map([](vf v) { return select(v < 0.0f, splat(0.0f), v); }, y, n, x);
     case Activation::tanh:
       return map([](vf v) { return vtanh(v); }, y, n, x);

@@ -1,4 +1,4 @@
-// Kernels for any processor, with whatever instructions the target's baseline offers.
+// Kernels for any processor, with the instructions of the target's baseline.
 #define KSHOT_ISA portable
 #define KSHOT_LANES 4
 #include "backend/cpu/kernels_impl.h"

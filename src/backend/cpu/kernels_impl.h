@@ -1,11 +1,11 @@
-// The cpu backend's kernels, compiled once per instruction set: KSHOT_ISA names the namespace,
-// KSHOT_LANES is W, the number of floats in a vector. The code uses those vector extensions that
-// g++ and clang share. The few operations that the extensions do not have (square root, 32 x 32 ->
-// 64 bit products) use an intrinsic where the target has one and a plain loop elsewhere. No
-// function of the standard library is called (see kernels.h).
+// The cpu backend's kernels, compiled once per instruction set: KSHOT_ISA names the namespace, and
+// KSHOT_LANES is W, the number of floats in a vector. The code uses the vector extensions that g++
+// and clang share. The few operations that the extensions do not have (square root, 32 x 32 -> 64
+// bit products) use an intrinsic where the target has one and a plain loop elsewhere. No function
+// of the standard library is called (see kernels.h).
 //
-// Order of operations never depends on W except through the layout itself: a lane (a task, or a
-// channel) sees the same operations on every instruction set that fuses multiply and add.
+// The order of operations depends on W only through the layout: a lane (a task, or a channel) sees
+// the same operations on every instruction set that fuses multiply and add.
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -16,7 +16,7 @@
 
 #include "backend/cpu/kernels.h"
 
-// GCC 12's own intrinsics start from an undefined register, on purpose.
+// GCC 12's own intrinsics start from an undefined register on purpose.
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -26,7 +26,7 @@ namespace kshot::backend::cpu {
 namespace KSHOT_ISA {
 namespace {
 
-// In this order: later ones use what earlier ones define.
+// The order matters: later files use what earlier ones define.
 // clang-format off
 #include "backend/cpu/simd_impl.h"
 #include "backend/cpu/element_kernels_impl.h"
@@ -63,7 +63,7 @@ constexpr Kernels table = {
     noise_single,
     act,
     act_tangent,
-    /*act_backward=*/act_tangent,  // the same product with the derivative
+    /*act_backward=*/act_tangent,  // the same product with the derivative as act_tangent
     act_backward_tangent,
     lane_gemm,
     lane_loss,

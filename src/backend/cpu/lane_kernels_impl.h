@@ -1,10 +1,10 @@
-// Kernels of the lane layout, W tasks side by side: the small matrix product, its register tiles,
-// the loss, and sums over tasks.
-// Included by kernels_impl.h, in the namespace of an instruction set.
+// Kernels of the lanes layout, with W tasks side by side: the small matrix product and its register
+// tiles, the loss, and sums over tasks. Included by kernels_impl.h, in the namespace of an
+// instruction set.
 
 // ---- lanes ----
 
-// Register tile: accumulators plus one column of A and one element of B fit the register file.
+// Register tile: the accumulators, one column of A and one element of B must fit the register file.
 #if defined(__AVX512F__)  // 32 registers
 constexpr int lane_m = 4, lane_n = 6;
 #else
@@ -131,15 +131,16 @@ void lane_column(const LaneGemm& g, int n0) {
   if (left == 1) lane_tile<1, N, with_rows>(g, m, n0);
 }
 
-/// Row sums go with the last panel of columns: one of the narrowest, which leaves registers.
+/// The last panel of columns also computes the row sums. It is one of the narrowest panels, so that
+/// registers are left.
 template <int N>
 void lane_panel(const LaneGemm& g, int n0) {
   g.rows.c != nullptr&& n0 + N == g.n ? lane_column<N, true>(g, n0) : lane_column<N, false>(g, n0);
 }
 
 void lane_gemm(const LaneGemm& g) {
-  // Columns in nearly equal panels: 10 is 5 + 5, not 6 + 4. A panel of B stays in the first cache
-  // while the rows of A stream past it.
+  // Columns are cut into nearly equal panels: 10 is 5 + 5, not 6 + 4. A panel of B stays in the
+  // first-level cache while the rows of A stream past it.
   const int panels = (g.n + lane_n - 1) / lane_n;
   int n = 0;
   for (int p = 0; p < panels; ++p) {
@@ -225,7 +226,7 @@ void lane_loss(const LaneLoss& g) {
   if (g.loss != nullptr) store(g.loss, load(g.loss) + total);
 }
 
-/// Sums of neighbouring lanes of a, then of b.
+/// Sums of neighbouring lanes: those of a, then those of b.
 KSHOT_INLINE vf pair_sums(vf a, vf b) {
   return shuffle(a, b, [](int i) { return 2 * i; }) +
          shuffle(a, b, [](int i) { return 2 * i + 1; });

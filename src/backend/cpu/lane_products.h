@@ -1,5 +1,5 @@
-// The three products of a linear layer in lanes, without their operands. Weights are [out][in][W],
-// features and their derivatives [feature][row][W].
+// The shapes and strides of a linear layer's three products in lanes; the caller sets the operands.
+// Weights are [out][in][W], features and their derivatives [feature][row][W].
 #pragma once
 
 #include "backend/cpu/kernels.h"

@@ -1,4 +1,4 @@
-// Layers of one task other than products, the loss of rows, and generated weights.
+// Kernels of one task: layers other than products, the loss of rows, and generated weights.
 // Included by kernels_impl.h, in the namespace of an instruction set.
 
 // ---- generated weights ----
@@ -24,7 +24,7 @@ void deviate_tangent(float* y, const float* slope, const float* u_dot, const flo
 
 void transpose(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_row, int rows,
                int columns) {
-  // Tiles of 16 x 16 keep both sides in the first cache.
+  // Tiles of 16 x 16 keep both matrices in the first-level cache.
   for (int r0 = 0; r0 < rows; r0 += 16) {
     const int r1 = r0 + 16 < rows ? r0 + 16 : rows;
     for (int c0 = 0; c0 < columns; c0 += 16) {
@@ -33,7 +33,7 @@ void transpose(float* y, std::ptrdiff_t y_row, const float* x, std::ptrdiff_t x_
       if (r1 - r0 == 16 && c1 - c0 == 16) {
         vf v[16];
         for (int i = 0; i < 16; ++i) v[i] = load(x + (r0 + i) * x_row + c0);
-        // four rounds of interleaving rows i and i + 8
+        // Four rounds, each of which interleaves rows i and i + 8.
         const auto low = [](int i) { return i / 2 + 16 * (i & 1); };
         const auto high = [](int i) { return 8 + i / 2 + 16 * (i & 1); };
         for (int round = 0; round < 4; ++round) {
@@ -106,8 +106,7 @@ void row_loss(const RowLoss& g) {
   if (g.loss != nullptr) *g.loss += static_cast<double>(g.weight) * total;
 }
 
-/// Sum over pixels of f(offset), one vector of channels at a time, in four interleaved partial
-/// sums.
+/// Sum over pixels of f(offset) for one vector of channels, in four interleaved partial sums.
 template <typename F>
 KSHOT_INLINE vf pixel_sum(const NormArgs& g, F&& f) {
   vf sum[4] = {};
@@ -168,7 +167,7 @@ void norm_forward(const NormArgs& g) {
   }
 }
 
-/// dx = gamma inverse q, q = dy - mean(dy) - x_hat mean(dy x_hat)
+/// dx = gamma inverse q, where q = dy - mean(dy) - x_hat mean(dy x_hat).
 void norm_backward(const NormArgs& g) {
   const float per_pixel = 1.0f / static_cast<float>(g.pixels);
   for (int c = 0; c < g.channels; c += W) {
@@ -190,7 +189,8 @@ void norm_backward(const NormArgs& g) {
   }
 }
 
-/// dx and its tangent; d_gamma, d_beta get the tangents. dy is overwritten last, so dx may be dy.
+/// dx and its tangent. d_gamma and d_beta receive tangents. dy is read before dx is written, so
+/// that dx may be dy.
 void norm_backward_tangent(const NormArgs& g) {
   const float per_pixel = 1.0f / static_cast<float>(g.pixels);
   for (int c = 0; c < g.channels; c += W) {
@@ -235,7 +235,7 @@ void pool_forward(float* y, std::int32_t* winner, const float* x, const std::int
       vi who = splat_int(0);
       for (int w = 1; w < window_size; ++w) {
         const vf v = load(x + corner[o] + window[w] + c);
-        // a NaN wins, so that a diverged task is seen
+        // A NaN wins, so that a diverged task is seen.
         const vi better = (v > best) | (v != v);
         best = select(better, v, best);
         who = better ? splat_int(w) : who;

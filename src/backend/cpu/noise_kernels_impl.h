@@ -1,12 +1,12 @@
-// Noise by key: Philox and Box-Muller of kshot/random.h on vectors.
+// Noise by key: the Philox generator and Box-Muller transform of kshot/random.h on vectors.
 // Included by kernels_impl.h, in the namespace of an instruction set.
 
-// ---- noise: random.h's Philox and Box-Muller, W at a time ----
+// ---- noise: random.h's Philox and Box-Muller, W numbers at a time ----
 
 typedef std::uint64_t vl __attribute__((vector_size(4 * W)));
 
-/// W 32-bit words, each in the low half of a 64-bit lane (the high halves hold anything), so that a
-/// 32 x 32 -> 64 bit product needs no shuffle.
+/// W 32-bit words, each in the low half of a 64-bit lane, so that a 32 x 32 -> 64 bit product needs
+/// no shuffle. The high halves hold arbitrary bits.
 struct WideWords {
   vl half[2];
 };
@@ -28,7 +28,7 @@ KSHOT_INLINE WideWords wide(std::uint32_t x) {
   return {{all, all}};
 }
 
-/// first, first + 1, ...
+/// The words first, first + 1, ...
 KSHOT_INLINE WideWords wide_from(std::uint32_t first) {
   vl low;
   for (int i = 0; i < W / 2; ++i) low[i] = first + static_cast<std::uint64_t>(i);
@@ -63,8 +63,8 @@ KSHOT_INLINE Words philox(WideWords c0, WideWords c1, WideWords c2, WideWords c3
   return {{narrow(c0), narrow(c1), narrow(c2), narrow(c3)}};
 }
 
-/// Box-Muller on words 0, 1 and 2, 3 of W quads: z[r] is the normal of word r. Both pairs step by
-/// step together, since one alone is a long chain of dependent operations.
+/// Box-Muller on words 0, 1 and 2, 3 of W quads: z[r] is the normal of word r. Both pairs advance
+/// step by step together, because one alone is a long chain of dependent operations.
 KSHOT_INLINE void normals(const Words& words, vf* z) {
   vf m[2], m2[2], e[2], p[2], radius[2], t[2], r[2], r2[2], s[2], c[2];
   vi q[2];
@@ -122,7 +122,7 @@ KSHOT_INLINE void normals(const Words& words, vf* z) {
   }
 }
 
-/// sink(element, W standard normal numbers, one a task) for every element.
+/// Calls sink(element, W standard normals, one per task) for every element.
 template <class Sink>
 KSHOT_INLINE void draw_lanes(const NoiseKey& key, std::size_t elements, Sink&& sink) {
   const WideWords counter1 = wide(key.counter1), task = wide_from(key.task),
@@ -131,7 +131,7 @@ KSHOT_INLINE void draw_lanes(const NoiseKey& key, std::size_t elements, Sink&& s
   for (std::size_t block = 0; block < elements; block += 64) {
     const std::size_t left = elements - block;
     const std::size_t quads = left < 16 ? left : 16;
-    // in two turns, so that neither's constants drive the other's from the registers
+    // Two loops, so that neither one's constants displace the other's from the registers.
     for (std::size_t j = 0; j < quads; ++j) {
       words[j] = philox(wide(static_cast<std::uint32_t>(block / 4 + j)), counter1, task, counter3,
                         key.key[0], key.key[1]);

@@ -1,6 +1,5 @@
 // Matrix products of one task: with a gathered left operand (gather_gemm), and of rows by rows
-// (dots).
-// Included by kernels_impl.h, in the namespace of an instruction set.
+// (dots). Included by kernels_impl.h, in the namespace of an instruction set.
 
 // ---- single ----
 
@@ -34,7 +33,8 @@ void gather_tile(const GatherGemm& g, int m0, int n0, int k0, int k1, const floa
       for (int j = 0; j < V; ++j) acc[i][j] += left * right[j];
     }
   }
-  // The start (what was there, a bias, or nothing) joins at the end: fewer registers are alive.
+  // The start value (the old C, `init`, or zero) is added at the end, because fewer registers are
+  // then live in the loop.
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
     float* const c = g.c + g.c_offset[m0 + i] + n0;
@@ -76,11 +76,11 @@ void gather_rows(const GatherGemm& g, int n0, int k0, int k1, const float* packe
   }
 }
 
-/// A chunk of B's rows stays in the first cache while all rows of x pass; the last one may be half
-/// as long again.
+/// A chunk of B's rows stays in the first-level cache while all rows of x pass. The last chunk may
+/// be longer by half.
 constexpr int gather_chunk = 64, gather_longest = gather_chunk + gather_chunk / 2;
-/// From so many rows of x on a chunk is copied, so that its rows lie side by side: rows of B that
-/// are a power of two apart share a few places of that cache and push each other out of it.
+/// From this number of rows of x on, a chunk is copied so that its rows lie side by side. Rows of B
+/// that are a power of two apart map to few places of the cache and would evict each other.
 constexpr int gather_copied = 24;
 
 template <int V>

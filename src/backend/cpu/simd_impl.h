@@ -1,5 +1,5 @@
-// Vectors of W floats, their elementary operations, and exp, log and tanh on them.
-// Included by kernels_impl.h, in the namespace of an instruction set.
+// Vectors of W floats, their elementary operations, and exp, log and tanh on them. Included by
+// kernels_impl.h, in the namespace of an instruction set.
 
 constexpr int W = KSHOT_LANES;
 typedef float vf __attribute__((vector_size(4 * W)));
@@ -70,7 +70,7 @@ KSHOT_INLINE vf vsqrt(vf x) {
 #endif
 }
 
-/// Fused multiply-add wherever the number must be the same on all backends (random.h).
+/// Fused multiply-add, for numbers that must be the same on all backends (random.h).
 KSHOT_INLINE vf fma_exact(vf a, vf b, vf c) {
 #if defined(__AVX512F__) && KSHOT_LANES == 16
   return _mm512_fmadd_ps(a, b, c);
@@ -85,13 +85,13 @@ KSHOT_INLINE vf fma_exact(vf a, vf b, vf c) {
 
 // ---- exp, log, tanh (Cephes polynomials, a few units in the last place) ----
 
-/// exp(x) = scale (1 + r + p r^2), scale a power of two.
+/// exp(x) = scale (1 + r + p r^2), where scale is a power of two.
 struct ExpParts {
   vf scale, r, p;
 };
 KSHOT_INLINE ExpParts exp_parts(vf x) {
   const vf clamped = vmin(vmax(x, splat(-87.3f)), splat(88.3f));
-  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const vf shifted = clamped * 1.44269504088896341f + magic;
   const vf n = shifted - magic;
   vf r = clamped - n * 0.693359375f;
@@ -105,7 +105,7 @@ KSHOT_INLINE ExpParts exp_parts(vf x) {
   const vi exponent = (as_int(shifted) - as_int(magic) + 127) << 23;
   return {as_float(exponent), r, p};
 }
-/// y where exp(x) is in range, else its limits.
+/// y where exp(x) is in range, else the limit of exp: `least` or infinity. NaN stays NaN.
 KSHOT_INLINE vf exp_limits(vf x, vf y, float least) {
   y = select(x < -87.3f, splat(least), y);
   y = select(x > 88.3f, splat(__builtin_inff()), y);
@@ -120,7 +120,7 @@ KSHOT_INLINE vf vexp_less_one(vf x) {
   return exp_limits(x, (e.p * (e.r * e.r) + e.r) * e.scale + (e.scale - 1.0f), -1.0f);
 }
 
-KSHOT_INLINE vf vlog(vf x) {  // x > 0, normal
+KSHOT_INLINE vf vlog(vf x) {  // for normal x > 0
   vi bits = as_int(x);
   vi exponent = ((bits >> 23) & 0xff) - 126;
   vf m = as_float((bits & 0x007fffff) | 0x3f000000);

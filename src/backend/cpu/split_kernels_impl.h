@@ -1,5 +1,6 @@
-// Kernels of the estimators flipout and local, included by kernels_impl.h: noise by rows
-// (row_noise.h) and the element-wise steps around the products with the spread.
+// Kernels of the estimators flipout and local: noise by rows (row_noise.h), and the element-wise
+// steps around the products with the spread. Included by kernels_impl.h, in the namespace of an
+// instruction set.
 
 // ---- noise by rows ----
 
@@ -7,7 +8,7 @@ void row_normals_lanes(const NoiseKey& key, float* out, std::size_t elements) {
   draw_lanes(key, elements, [&](std::size_t element, vf z) { store(out + element * W, z); });
 }
 
-/// A set lowest bit to -1, another to +1.
+/// -1 where the lowest bit is set, else +1.
 KSHOT_INLINE vf sign_of(vu bits) {
   return reinterpret_cast<vf>(((bits & 1u) << 31) | 0x3f800000u);
 }
@@ -44,8 +45,8 @@ void product(float* y, float a, const float* x1, const float* x2, std::size_t n)
   map([a](vf p, vf q) { return a * p * q; }, y, n, x1, x2);
 }
 
-/// Below this a variance counts as zero, and so does its derivative by it: cubes of 1 / deviation
-/// stay finite.
+/// A variance below this value counts as zero, and its deviation has derivative zero. The cubes of
+/// 1 / deviation then stay finite.
 constexpr float least_variance = 1e-20f;
 
 void deviation(float* y, float* inverse, const float* variance, const float* zeta,
