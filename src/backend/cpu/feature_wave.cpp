@@ -8,8 +8,8 @@
 namespace kshot::backend::cpu {
 namespace {
 
-/// Up to this size the systems of all tasks are solved side by side in the lanes of a vector;
-/// larger ones one by one, each with the vector along its rows.
+/// Largest system for which the tasks' systems are solved side by side in the lanes of a vector.
+/// Larger systems are solved one by one, with the vector along their rows.
 constexpr int lane_system = 64;
 
 std::size_t count_of(int n) {
@@ -44,7 +44,7 @@ FeatureWave::FeatureWave(const Kernels& kernels, std::shared_ptr<const Network> 
 }
 
 Block FeatureWave::make_block(std::size_t width) {
-  // Noise for one task comes in runs of 64.
+  // A task's noise is drawn in runs of 64.
   const std::size_t own = in_lanes_ ? width : (width + 63) / 64 * 64;
   return store(own * count_of(capacity()), width, false);
 }
@@ -102,7 +102,7 @@ void FeatureWave::load_rows(const TaskBatch& batch, Set set) {
   for (int t = 0; t < count_; ++t) here.first.push_back(here.first.back() + task_rows(set, t));
   const std::size_t rows = count_of(here.first.back());
   const std::size_t stride = count_of(here.network.in_stride());
-  // Whole tasks of floats already stand in the batch as they should.
+  // Where all tasks have all their rows in unpadded floats, the batch already has this layout.
   const bool copied = batch.is_double() || stride != inputs || rows != most * count_of(count_);
   if (!copied) {
     here.x = x.data() + count_of(batch_first_) * most * inputs;
@@ -324,7 +324,7 @@ void FeatureWave::do_hessian_vector(const Pass& /*pass*/, Block /*direction*/, B
   throw std::logic_error("a network of features has no loss");
 }
 
-// ---- the door back ----
+// ---- the reduction ----
 
 void FeatureWave::keep_gradient() {
   if (!rows_[0]->pulled && !rows_[1]->pulled) return;
@@ -353,7 +353,7 @@ void FeatureWave::sum_valid(std::span<const Block> blocks, const char* diverged,
     std::fill_n(out, width, 0.0f);
     if (storage(b).weights) {
       require_gradient(b);
-      // Tasks that stand side by side and did not diverge take one product together.
+      // Neighbouring tasks that did not diverge take one product together.
       for (int t = 0; t < count_;) {
         int last = t;
         while (last < count_ && !diverged[last]) ++last;
@@ -379,7 +379,7 @@ void FeatureWave::sum_tasks(std::span<const Block> blocks, Block loss, float* ou
   sum_valid(blocks, diverged, out);
   std::size_t width = 0;
   for (const Block b : blocks) width += storage(b).width;
-  // Where the sum is finite its terms are.
+  // Where the sum is finite, all its terms are finite.
   if (!all_finite(out, width)) {
     std::vector<float> flat;
     for (int t = 0; t < count_; ++t) {

@@ -1,8 +1,7 @@
-// Perceptrons whose weights all tasks share, with a head beside them that is fitted to each task
-// (closed-form heads). The rows of a wave's tasks stand one below the other and go through the
-// network as one matrix; so do the gradients on the way back, whose products with the rows give the
-// wave's sum of weight gradients at once. A task's own weight gradient is made when it is asked
-// for.
+// Perceptrons whose weights all tasks share, below a head that is fitted to each task (closed-form
+// heads). The rows of all tasks of a wave are stacked and go through the network as one matrix. The
+// gradients go back in the same way: their products with the rows give the wave's sum of weight
+// gradients directly. A single task's weight gradient is computed only when it is asked for.
 #pragma once
 
 #include <array>
@@ -18,9 +17,8 @@
 
 namespace kshot::backend::cpu {
 
-/// Blocks of weights have no memory of their own: such a block is either what was broadcast into
-/// it, the weights of the network, or the gradient that output_pullback made. No other operation
-/// takes one.
+/// Blocks of weights have no memory of their own. Such a block is either the network's weights, as
+/// broadcast into it, or the gradient that output_pullback made. No other operation takes one.
 class FeatureWave final : public CpuWave {
  public:
   FeatureWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -44,7 +42,7 @@ class FeatureWave final : public CpuWave {
   void do_broadcast(Block dst, const SharedVector& src) override;
   void do_value(const Pass& pass, Block loss, Block outputs, NormStatistics statistics) override;
   void do_output_pullback(const Pass& pass, Block g_outputs, Block grad, bool accumulate) override;
-  /// A head beside the network has the loss: these throw std::logic_error.
+  /// The head beside the network has the loss, so these throw std::logic_error.
   void do_gradient(const Pass& pass, Block grad, bool accumulate, Block loss) override;
   void do_hessian_vector(const Pass& pass, Block direction, Block hv, bool accumulate,
                          Block grad) override;
@@ -58,7 +56,7 @@ class FeatureWave final : public CpuWave {
   void add_value(float* value, const float* sums) override;
 
  private:
-  /// Which elements a Dropout drops: the same for equal ones.
+  /// Identifies the elements that a Dropout drops: equal masks drop the same elements.
   struct DropoutMask {
     double rate = 0.0;
     std::array<std::uint32_t, 2> key = {};
@@ -70,14 +68,15 @@ class FeatureWave final : public CpuWave {
     Rows(Products& products, std::shared_ptr<const Network> shared, int most)
         : network(products, std::move(shared), most) {}
     SharedNetwork network;
-    const float* x = nullptr;  ///< [rows, in_stride], task after task: the batch's own, or copies
+    /// [rows, in_stride], task after task; in the batch itself, or in `copies`
+    const float* x = nullptr;
     AlignedFloats copies;
-    AlignedFloats dropped;      ///< the same under dropout, made when first asked for
-    AlignedFloats g;            ///< gradient of the outputs, [rows, out_stride]
+    AlignedFloats dropped;      ///< x under dropout, made at first use
+    AlignedFloats g;            ///< gradient by the outputs, [rows, out_stride]
     std::vector<float> target;  ///< [rows, targets]
-    std::vector<int> first;     ///< of each task, and the number of rows behind them
-    bool forwarded = false;     ///< the network holds the values of these rows, ...
-    DropoutMask mask;           ///< ... under this dropout
+    std::vector<int> first;     ///< index of each task's first row, then the number of all rows
+    bool forwarded = false;     ///< the network holds the values of these rows under `mask`
+    DropoutMask mask;           ///< dropout of the last forward pass
     bool pulled = false;        ///< the network holds gradients that are part of gradient_
   };
   Rows& rows_of(Set set) { return *rows_[set == Set::query]; }
@@ -86,23 +85,23 @@ class FeatureWave final : public CpuWave {
   void load_rows(const TaskBatch& batch, Set set);
   void forward(Rows& rows, const Pass& pass);
   const float* drop(Rows& rows, const Dropout& dropout);
-  /// From the rows' layout, [rows, stride] task after task, to that of a block [most, width], and
-  /// back. Rows beyond a task's own are zero in the block.
+  /// Copies from the rows' layout, [rows, stride] task after task, to that of a block [most,
+  /// width]. from_block is the inverse. Rows beyond a task's own are zero in the block.
   void to_block(const Rows& rows, const float* from, std::size_t stride, std::size_t width,
                 int most, Block dst);
   void from_block(const Rows& rows, Block src, std::size_t width, float* to,
                   std::size_t stride) const;
-  /// Whether the wave is full and all its tasks have the same number of these rows.
+  /// True if the wave is full and all its tasks have the same number of these rows.
   bool same_rows(const Rows& rows) const;
-  /// Where element e of a task lies in a block: first + e * step.
+  /// Position of a task's element e in a block: first + e * step.
   struct Strides {
     std::size_t first, step;
   };
   Strides strides(Block block, int task) const;
   void require_weights(Block block) const;
   void require_gradient(Block block) const;
-  /// Makes every task's own gradient of what the networks hold of it: they are about to take other
-  /// values.
+  /// Computes every task's own gradient from the values that the networks hold, and stores it in
+  /// kept_. Called before the networks take other values.
   void keep_gradient();
   /// flat [D] += the weight gradient of tasks [first, last).
   void add_gradient(int first, int last, float* flat) const;
@@ -115,9 +114,10 @@ class FeatureWave final : public CpuWave {
   std::vector<float> values_;      ///< the network's weights, in flat order
   const SharedVector* values_of_ = nullptr;
   std::uint64_t values_version_ = 0;
-  std::vector<int> value_blocks_;  ///< that stand for values_
-  Block gradient_;                 ///< that stands for the gradient; none: there is none
-  std::vector<float> kept_;        ///< a part of the gradient, [tasks, D], or nothing
+  std::vector<int> value_blocks_;  ///< the blocks whose value is values_
+  Block gradient_;                 ///< the block whose value is the gradient, if any
+  /// the part of the gradient that is multiplied out, [tasks, D], or empty
+  std::vector<float> kept_;
 };
 
 }  // namespace kshot::backend::cpu

@@ -25,7 +25,7 @@ LatentGenerator::Values LatentGenerator::vector(Block block, int task) const {
   return values;
 }
 
-/// std(u) = exp(u) - 1, where not too small, of the elements of a task's statistics.
+/// std(u) = max(exp(u) - 1, least_std) and its derivative, for the elements of a task's statistics.
 LatentGenerator::Deviations LatentGenerator::deviations(const Values& statistics) const {
   const auto lanes = static_cast<std::size_t>(wave_.kernels().lanes);
   const std::size_t n = groups_ * latent_;
@@ -79,7 +79,7 @@ void LatentGenerator::kl(Kl kind, double weight, Block statistics, Block z, Bloc
     const auto scale = static_cast<float>(weight / static_cast<double>(terms));
     float sum = 0.0f;
     for (std::size_t i = 0; i < elements; ++i) {
-      // each of the group's latents has it
+      // Each of the group's latents has this term.
       sum -= (sampled ? static_cast<float>(latents_) : 1.0f) * std::log(d.value[i]);
       if (sampled) continue;
       const std::size_t mean = i / latent_ * 2 * latent_ + i % latent_;
@@ -203,7 +203,7 @@ class CpuGenerator final : public LatentGenerator {
     const float* out_dot = tangent(z_dot);
     take_weights(g_weights, g_out_);
     take_weights(g_weights_dot, g_out_dot_);
-    // the slope is eps exp(u) where it is not zero, and so its own derivative
+    // The slope is eps exp(u) where it is not zero, and is therefore its own derivative by u.
     for (std::size_t row = 0; row < count_rows(); ++row) {
       const std::size_t u = row * out_stride() + weights_;
       float* to = g_out_dot_.data() + u;
@@ -234,7 +234,7 @@ class CpuGenerator final : public LatentGenerator {
     decoder_.pack(vector.data() + spec_.decoder_at());
   }
 
-  /// Lets body add to a task's vector.
+  /// Calls body with the task's vector, to which body may add.
   template <typename F>
   void add_to(Block block, int task, const F& body) {
     if (float* run = wave_.task_run(block, task)) return body(run);
@@ -294,12 +294,13 @@ class CpuGenerator final : public LatentGenerator {
       wave_.write(z, task, flat.data());
     }
   }
-  /// A single linear layer has no activations: the slopes are all that its tangents need.
+  /// True where slopes are kept under a number: a decoder that is a single linear layer has no
+  /// activations, and its tangents need only the slopes.
   bool keeps(const Latents& at) const {
     return at.activations >= 0 && at.activations < most_kept && spec_.decoder->layers().size() == 1;
   }
-  /// The decoder's outputs for all tasks' latents; with noise, spread_ = std eps and slope_ = its
-  /// derivative by u, else zero.
+  /// The decoder's outputs for all tasks' latents. With noise, spread_ = std eps and slope_ is its
+  /// derivative by u. Without noise both are zero.
   const float* forward(const Latents& at) {
     if (at.again) return out_;
     take_latents(at.z, z_);
@@ -335,7 +336,8 @@ class CpuGenerator final : public LatentGenerator {
     take_latents(z_dot, z_dot_);
     return decoder_.tangent(z_dot_.data());
   }
-  /// Weights: add(row, w, 1 / C) adds a latent's share to its group's.
+  /// Writes the weights. add(row, w, 1 / C) adds the share of latent `row` to its group's weights
+  /// w.
   template <typename F>
   void put_weights(Block to, const F& add) {
     const float share = 1.0f / static_cast<float>(latents_);
@@ -349,7 +351,7 @@ class CpuGenerator final : public LatentGenerator {
       wave_.write(to, task, flat_.data());
     }
   }
-  /// The gradient of the decoder's outputs from that of the weights: (g, slope g) / C.
+  /// The gradient by the decoder's outputs, from g, the gradient by the weights: (g, slope g) / C.
   void take_weights(Block g_weights, AlignedFloats& to) {
     const float share = 1.0f / static_cast<float>(latents_);
     flat_.resize(groups_ * weights_);
@@ -369,12 +371,12 @@ class CpuGenerator final : public LatentGenerator {
   Products products_;
   RowEncoder encoder_;
   SharedNetwork decoder_;
-  std::uint64_t version_ = 0;  ///< of what is packed
+  std::uint64_t version_ = 0;  ///< version of the packed weights
   AlignedFloats x_, z_, z_dot_, g_out_, g_out_dot_, e_;
-  const float* out_ = nullptr;          ///< of the last decode
-  Values eps_, spread_, slope_, flat_;  ///< [rows, P]; a task's weights
+  const float* out_ = nullptr;          ///< outputs of the last decode
+  Values eps_, spread_, slope_, flat_;  ///< [rows, P]; flat_ is one task's weights
   static constexpr int most_kept = 16;
-  std::array<Values, most_kept> kept_;  ///< slopes by number
+  std::array<Values, most_kept> kept_;  ///< slopes, by number
   Values below_;                        ///< 1 - offset
 };
 

@@ -1,5 +1,5 @@
-// Generated weights on the cpu's waves (backend/generator.h): the shared networks act on rows of
-// all tasks of a wave at once, which are copied from and to the wave's own layout.
+// Generated weights on the cpu's waves (backend/generator.h). The shared networks act on the rows
+// of all tasks of a wave together, which are copied from and to the wave's own layout.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 
 namespace kshot::backend::cpu {
 
-/// What does not depend on how the networks are computed: latents drawn from statistics.
+/// The part that does not depend on how the networks are computed: latents drawn from statistics.
 class LatentGenerator : public Generator {
  public:
   LatentGenerator(CpuWave& wave, const GeneratorSpec& spec);
@@ -32,10 +32,10 @@ class LatentGenerator : public Generator {
 
  private:
   struct Deviations {
-    Values value, slope;  ///< [N, L], value longer
+    Values value, slope;  ///< [N, L]; `value` is padded to whole vectors
   };
   Deviations deviations(const Values& statistics) const;
-  /// Calls body(element of the latents, that of [N, L], where its mean lies in the statistics).
+  /// Calls body(index in the latents, index in [N, L], index of its mean in the statistics).
   template <typename F>
   void each_latent(const F& body) const {
     std::size_t i = 0;
@@ -55,7 +55,7 @@ class LatentGenerator : public Generator {
   }
 };
 
-/// Any networks, on the rows of all tasks at once.
+/// A generator for any networks, on the rows of all tasks together.
 std::unique_ptr<Generator> make_generator(CpuWave& wave, const GeneratorSpec& spec);
 
 }  // namespace kshot::backend::cpu

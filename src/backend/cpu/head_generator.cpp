@@ -90,7 +90,7 @@ void HeadGenerator::multiply(std::size_t m, const Rows& a, std::size_t k, const 
 
 void HeadGenerator::outer(std::size_t rows, std::size_t columns, const OuterSums& sums,
                           std::span<const int> tasks, float* to) {
-  // of all tasks in one pass over the result
+  // All tasks take one pass over the result.
   terms_.clear();
   for (const int task : tasks) {
     const auto t = static_cast<std::size_t>(task);
@@ -133,8 +133,8 @@ void HeadGenerator::pack(const SharedVector& theta) {
 
 // ---- encoding ----
 
-/// The relation network's gradient stays in the encoder; before that is used again, it is
-/// multiplied out.
+/// The relation network's gradient stays in encoder_. Before encoder_ is used again, this function
+/// multiplies the gradient out.
 void HeadGenerator::settle() {
   for (std::size_t t = 0; related_ && t < gradient_.size(); ++t) {
     std::vector<float>& relation = gradient_[t].relation;
@@ -362,8 +362,8 @@ void HeadGenerator::decode_pullback_tangent(const SharedVector& theta, const Lat
   }
 }
 
-/// From k.g_w and its tangent g_dot_, g_mean_ and u_ (that of the exponents): h_z, and the
-/// deviations' part of h_theta.
+/// Computes h_z and the deviations' part of h_theta. Inputs: k.g_w and its tangent g_dot_, g_mean_,
+/// and u_, the tangent of the exponents.
 void HeadGenerator::add_second_order(const Kept& k, Block h_z, double a, Block h_theta) {
   const Kernels& kernels = products_.kernels();
   const std::size_t vectors = p_ / static_cast<std::size_t>(kernels.lanes);
@@ -440,7 +440,8 @@ void HeadGenerator::logits(const Kept& k, std::size_t task, const Rows& w, const
   products_.kernels().dots(d);
 }
 
-/// Sums of rows by logits' gradients: those of x into g, those of codes into g_mean_.
+/// Sums of rows, weighted by the gradient by the logits: those of x to g, those of codes to
+/// g_mean_.
 void HeadGenerator::sum_rows(const Kept& k, std::size_t task, const float* delta, Rows& g) {
   const auto n = static_cast<int>(groups_), rows = static_cast<int>(support(task));
   const std::size_t first = task * groups_;
@@ -492,7 +493,7 @@ void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents
                       k.delta.row(first), delta_dot_.row(0), nullptr);
     sum_rows(k, t, delta_dot_.row(0), g_dot_);
     if (!h_theta) continue;
-    // by D_m: x_i (delta_dot_i . z + delta_i . z_dot), a row of latents for each support row
+    // Gradient by D_m: x_i (delta_dot_i . z + delta_i . z_dot), one row of latents per support row.
     const std::size_t floats = groups_ * l_;
     for (std::size_t i = 0; i < floats; ++i) {
       scaled_.row(0)[i] = scale * k.z_mean.row(first)[i];
@@ -540,7 +541,7 @@ void HeadGenerator::sum(std::span<const int> tasks, float* to) {
   }
   float* const means = to + spec_.decoder_at();
   const std::size_t half = weights_ * latent_;
-  // the support rows' terms join the others for this one product
+  // The support rows' terms join the others for this one product.
   const std::vector<std::size_t> terms = means_sum_.terms;
   for (const int task : tasks) {
     const auto t = static_cast<std::size_t>(task);

@@ -1,14 +1,14 @@
-// Generated weights of softmax heads (head_wave.h) from linear encoders and decoders: what LEO does
-// on features. Three things make it fast.
+// Generated weights of softmax heads (head_wave.h) with linear encoders and decoders: LEO on
+// features. Three things make it fast.
 //
-//   The decoder's half for the means is never applied in the latent loop: logits x . D_m z are
-//   (x D_m) . z, with x D_m taken once a task, and the loss's gradient in the means is a sum of
-//   rows x, so that its pull-back is a sum of rows of x D_m.
-//   Gradients by the decoder and the encoder stay sums of products of rows (what the tasks' inner
-//   loops leave behind), multiplied out once, by the reduction.
-//   Slopes of the deviations and gradients in the weights stay between a latent step and its
-//   adjoint, so that both cost two products with the deviations' half of the decoder, and no
-//   exponential is taken twice.
+//   1. The decoder's half for the means, D_m, is never applied in the latent loop. The logits
+//      x . D_m z are (x D_m) . z, and x D_m is computed once per task. The loss's gradient by the
+//      means is a sum of rows x, so that its pull-back is a sum of rows of x D_m.
+//   2. Gradients by the decoder and the encoder stay sums of outer products of rows, to which the
+//      tasks' inner loops append terms. The reduction multiplies them out once.
+//   3. Slopes of the deviations and gradients by the weights are kept from a latent step to its
+//      adjoint. Each of the two costs two products with the deviations' half of the decoder, D_s,
+//      and no exponential is computed twice.
 #pragma once
 
 #include <algorithm>
@@ -59,32 +59,34 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     const float* row(std::size_t r) const { return values.data() + r * stride; }
     std::size_t rows() const { return stride == 0 ? 0 : values.size() / stride; }
   };
-  /// A matrix for each task as a sum of outer products: sum over k of left[k]^T right[k].
+  /// One matrix per task as a sum of outer products: sum over k of left[k]^T right[k].
   struct OuterSums {
     Rows left, right;                ///< task t's terms begin at row t * room
-    std::size_t room = 0;            ///< terms a task
-    std::vector<std::size_t> terms;  ///< those that there are, [tasks]
-    /// A new term: scale * right beside the left side that is returned, to be filled in.
+    std::size_t room = 0;            ///< allocated terms per task
+    std::vector<std::size_t> terms;  ///< number of terms in use, [tasks]
+    /// Appends a term whose right side is scale * from. Returns its left side for the caller to
+    /// fill.
     float* add(std::size_t task, const float* from, float scale);
     void add(std::size_t task, const float* l, const float* r, float scale) {
       std::copy_n(l, left.stride, add(task, r, scale));
     }
   };
-  /// What else there is of one task's gradient by the shared networks.
+  /// The other parts of one task's gradient by the shared networks.
   struct TaskGradient {
-    /// Of the means: right sides to the support rows as they are.
+    /// Right sides of D_m's outer products whose left sides are the support rows without dropout.
     Rows features;
-    bool by_features = false;     ///< there are any
-    std::vector<float> relation;  ///< multiplied out (settle()); begins with room for the encoder
+    bool by_features = false;  ///< true if there are any
+    /// multiplied out by settle(); starts with the (unused) place of the encoder
+    std::vector<float> relation;
   };
-  /// What a decode and the loss's gradient leave for what follows, for all tasks.
+  /// The results of a decode and of the loss's gradient that later operations use, for all tasks.
   struct Kept {
     Rows z, z_mean;      ///< [latents]; [groups], mean over the group's latents
     Rows slope;          ///< [latents]: share std' eps
     Rows w_noise;        ///< [groups]: the weights without D_m z
-    Rows g_w;            ///< [groups]: the loss's gradient in the weights
-    Rows logits, delta;  ///< [groups], of the support rows
-    Rows x, codes;       ///< support rows under dropout, and these times D_m
+    Rows g_w;            ///< [groups]: the loss's gradient by the weights
+    Rows logits, delta;  ///< [groups], for the support rows
+    Rows x, codes;       ///< support rows under dropout, and their product with D_m
     bool noise = false, dropped = false;
   };
 
@@ -97,10 +99,10 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   const float* vector_of(Block block, std::size_t task) const {
     return head_.task_vector(block, static_cast<int>(task));
   }
-  /// c (+)= a b, over as many rows as are asked for; b has c's stride.
+  /// c (+)= a b over m rows. The stride of b is that of c.
   void multiply(std::size_t m, const Rows& a, std::size_t k, const float* b, Rows& c,
                 bool accumulate);
-  /// to [rows, columns] = all terms of these tasks.
+  /// to [rows, columns] = the sum of all terms of these tasks.
   void outer(std::size_t rows, std::size_t columns, const OuterSums& sums,
              std::span<const int> tasks, float* to);
 
@@ -116,9 +118,10 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void logits(const Kept& k, std::size_t task, const Rows& w, const Rows& z_mean, float* to) const;
   void sum_rows(const Kept& k, std::size_t task, const float* delta, Rows& g);
   void add_second_order(const Kept& k, Block h_z, double a, Block h_theta);
-  /// Tangents of the latents, and of the weights but for D_m z_dot, into z_dot_ ... w_dot_.
+  /// Writes the tangents of the latents to z_dot_ and z_dot_mean_, and those of the weights without
+  /// D_m z_dot to w_dot_.
   void tangent(const Kept& k, Block z_dot);
-  /// g_u_ = slope g, g [groups].
+  /// g_u_ = slope g, with g [groups].
   void pull_to_exponents(const Kept& k, const Rows& g);
   /// g_z_ = g_u_ D_s + share g_mean_.
   void pull_to_latents(const Kept& k);
@@ -131,35 +134,35 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
 
   HeadWave& head_;
   Products& products_;
-  std::size_t rows_;       ///< support rows of a task, at most
-  std::size_t p_, l_;      ///< strides of features and latents
+  std::size_t rows_;       ///< largest number of support rows of a task
+  std::size_t p_, l_;      ///< strides of features and of latents
   std::size_t s_;          ///< stride of support rows in logits
   float share_;            ///< 1 / C
-  std::size_t width_ = 0;  ///< of the gradient's block
+  std::size_t width_ = 0;  ///< width of the gradient's block
   RowEncoder encoder_;
-  std::uint64_t version_ = 0;          ///< of what is packed
-  const float* means_ = nullptr;       ///< D_m [P][l_], as it lies in theta or copied
+  std::uint64_t version_ = 0;          ///< version of the packed weights
+  const float* means_ = nullptr;       ///< D_m [P][l_], in theta or copied
   const float* deviations_ = nullptr;  ///< D_s
   Rows means_t_, deviations_t_;        ///< [L][p_]
-  Rows copied_;                        ///< of both where rows of D are not whole vectors
-  std::deque<Kept> kept_;              ///< by Latents::activations
-  Kept other_;                         ///< of decodes without a number
-  const Kept* last_ = nullptr;         ///< of the last decode
-  Rows codes_;                         ///< x D_m of the support rows, for this load and theta:
+  Rows copied_;                 ///< copies of D_m and D_s, where rows of D are not whole vectors
+  std::deque<Kept> kept_;       ///< by Latents::activations
+  Kept other_;                  ///< for decodes without a number
+  const Kept* last_ = nullptr;  ///< values of the last decode
+  Rows codes_;                  ///< x D_m of the support rows, for the load and the theta below
   std::uint64_t codes_load_ = 0, codes_version_ = 0;
-  // of the last encode
+  // Values of the last encode.
   Rows x_;
   std::vector<int> rows_of_, group_;
   const float* statistics_ = nullptr;
   std::uint64_t encode_load_ = 0, encode_version_ = 0;
-  // scratch
+  // Scratch.
   Rows u_, g_u_, g_z_, g_mean_, z_dot_, z_dot_mean_, w_dot_, g_dot_, logits_dot_, delta_dot_;
   Rows scaled_, eps_, g_statistics_, g_codes_;
   AlignedFloats below_, outer_;
   OuterSums deviations_sum_, means_sum_, encoder_sum_;
   std::vector<TaskGradient> gradient_;  ///< [tasks]
   std::vector<GatherIndex> terms_;
-  bool related_ = false;  ///< encoder_ holds more of it
+  bool related_ = false;  ///< encoder_ holds a part of the gradient
 };
 
 }  // namespace kshot::backend::cpu

@@ -41,7 +41,7 @@ HeadWave::HeadWave(const Kernels& kernels, std::shared_ptr<const Network> networ
 }
 
 Block HeadWave::make_block(std::size_t width) {
-  // noise comes in runs of 64
+  // Noise is drawn in runs of 64.
   return store((width + 63) / 64 * 64 * tasks, width, false);
 }
 Block HeadWave::make_weights() {
@@ -59,8 +59,8 @@ const float* HeadWave::features_of(Set set, int task) const {
   return rows_at_[task][set == Set::query];
 }
 
-/// Copies rows of features that are not floats, not whole vectors, or wanted one set behind the
-/// other.
+/// Copies the rows of features where they are not floats, are not whole vectors, or must lie with
+/// one set behind the other.
 void HeadWave::copy_rows(const TaskBatch& batch) {
   if (x_.size() == 0) x_ = AlignedFloats(product(tasks * rows_, stride_));
   const auto inputs = static_cast<std::size_t>(features_);
@@ -328,7 +328,7 @@ void HeadWave::do_value(const Pass& pass, Block loss, Block outputs,
   }
 }
 
-// ---- the door back ----
+// ---- the reduction ----
 
 void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, double* losses,
                          char* diverged) {
@@ -358,7 +358,7 @@ void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, 
     }
   };
   sum();
-  // where the sum is finite its terms are
+  // Where the sum is finite, all its terms are finite.
   if (!all_finite(out, width)) {
     for (int t = 0; t < count_; ++t) {
       for (const Block b : blocks) {

@@ -1,6 +1,6 @@
-// Softmax heads whose weights are generated: one linear layer without a bias on features. A wave
-// holds a few tasks one after another; weights are [class][feature], padded to a multiple of W, so
-// that logits are dot products along features and gradients sums of rows.
+// Softmax heads with generated weights: one linear layer without a bias on features. A wave holds a
+// few tasks one after another. Weights are [class][feature], padded to a multiple of W, so that
+// logits are dot products along features and gradients are sums of rows.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace kshot::backend::cpu {
 
-/// A wave's gradient by what all tasks share, not yet multiplied out: its sum over tasks costs one
-/// pass over the result, where every task's own would cost several.
+/// A wave's gradient by what all tasks share, not yet multiplied out. Its sum over tasks costs one
+/// pass over the result, where a gradient per task would cost several.
 class SharedGradient {
  public:
   virtual ~SharedGradient() = default;
@@ -29,8 +29,8 @@ class HeadWave final : public CpuWave {
   static bool serves(const Network& network, const Loss& loss, const WaveShape& shape);
 
   int capacity() const override { return tasks; }
-  /// A block that stands for `gradient` (one a wave): it takes fill with zero, multiply_fold,
-  /// downloads and the reduction.
+  /// A block that represents `gradient`. A wave has at most one. The block takes fill with zero,
+  /// multiply_fold, downloads and the reduction.
   Block shared_gradient(std::size_t width, SharedGradient& gradient);
 
   void read(Block src, int task, float* to) const override;
@@ -42,12 +42,12 @@ class HeadWave final : public CpuWave {
                  char* diverged) override;
   std::unique_ptr<Generator> generator(const GeneratorSpec& spec) override;
 
-  // ---- what its generator sees of it ----
+  // ---- access for the wave's generator ----
   int classes() const { return network_outputs_; }
   int features() const { return features_; }
-  /// Floats from row to row, of features and of weights.
+  /// Floats between consecutive rows of features and of weights.
   int stride() const { return stride_; }
-  /// Floats from class to class of a set's logits [class][row].
+  /// Floats between consecutive classes of a set's logits [class][row].
   int row_stride(Set set) const { return padded(rows(set)); }
   int padded(int floats) const { return products_.pad(floats); }
   int rows_of(Set set, int task) const { return task_rows(set, task); }
@@ -56,14 +56,14 @@ class HeadWave final : public CpuWave {
     return at(block, static_cast<std::size_t>(task));
   }
   float* task_vector(Block block, int task) { return at(block, static_cast<std::size_t>(task)); }
-  /// The factors of a pass's rows under dropout [rows, features], times x, into `to` with stride().
+  /// Multiplies x by the factors of a pass's dropout [rows, features], into `to` with stride().
   void drop(const Dropout& dropout, int task, int rows, const float* x, float* to);
-  /// From logits (with row_stride) to the loss, added where given, the gradient in them, and the
-  /// tangent of that along z_dot where given. Pads of logits are cleared.
+  /// Computes from logits (with row_stride): the loss, added where `loss` is given, the gradient by
+  /// the logits, and its tangent along z_dot where given. Pads of logits are cleared.
   void logits_loss(const Pass& pass, int task, float* z, float* z_dot, float* delta,
                    float* delta_dot, float* loss);
   Products& products() { return products_; }
-  /// Changes with every load.
+  /// A number that changes with every load.
   std::uint64_t loads() const { return loads_; }
 
  protected:
@@ -86,27 +86,27 @@ class HeadWave final : public CpuWave {
   void add_value(float* value, const float* sums) override;
 
  private:
-  /// Two share the products' weights and halve the reduction; with more, a dozen tasks would not
-  /// keep two threads equally busy.
+  /// Two tasks share the products' weights and halve the reduction. With more per wave, a dozen
+  /// tasks would not keep two threads equally busy.
   static constexpr int tasks = 2;
 
   void copy_rows(const TaskBatch& batch);
-  /// Rows of [class] vectors between flat order and stride.
+  /// Copies rows of [class] vectors from flat order to rows with stride().
   void spread_rows(const float* flat, float* to) const;
   const float* pass_rows(const Pass& pass, int task);
   void logits(const float* w, int task, Set set, const float* x, float* z);
-  /// Weight gradient [class][stride] = or += delta^T x, delta [class][row_stride], x
+  /// Weight gradient [class][stride] (+)= delta^T x, with delta [class][row_stride] and x
   /// [rows][stride].
   void weight_gradient(const Pass& pass, int task, const float* delta, const float* x, Block to,
                        bool accumulate);
 
   int features_ = 0, stride_ = 0, rows_ = 0;
   Products products_;
-  /// Support rows (with all others behind where there is Set::all) and query rows: the batch's own,
-  /// or in x_.
+  /// The support rows and the query rows, in the batch or in x_. Where there is Set::all, the query
+  /// rows follow the support rows.
   const float* rows_at_[tasks][2] = {};
   AlignedFloats x_;          ///< [task][support, then query rows][stride], where rows are copied
-  AlignedFloats target_[3];  ///< of each set, [task][class][row_stride]
+  AlignedFloats target_[3];  ///< per set, [task][class][row_stride]
   AlignedFloats z_, z_dot_, delta_, delta_dot_, weight_, dropped_, rates_;
   std::vector<float> factors_;
   const SharedVector* rates_of_ = nullptr;

@@ -10,7 +10,7 @@ void LaneWave::sampled_gradient(const GaussianPass& pass, double a, Block g_mu, 
                                 Block loss) {
   const float* const shift = draw_shift(pass, {}, {});
   const Target target{at(g_mu), at(g_mu), static_cast<float>(a), at(g_s), shift};
-  // with the support set, the other set is the query
+  // `set` is the query set where the support set is included.
   const Place place = own_place(pass.and_support ? PassRows::joint : pass_rows(pass.set));
   if (pass.and_support) join_sets();
   input_ = data_[place.store].x.data();
@@ -293,7 +293,7 @@ void LaneWave::backward(const Place& place, const float* w, const float* w_dot, 
                         const Target& grad, const Target& hv) {
   const int n = rows_in(place.rows);
   const bool tangent = w_dot != nullptr;
-  int now = 0;  // which of delta_dot_ is the current one
+  int now = 0;  // index of the current buffer in delta_dot_
   for (std::size_t i = steps_.size(); i-- > 0;) {
     const Step& step = steps_[i];
     const bool first = i == 0;

@@ -74,8 +74,8 @@ void LaneSplit::take_noise(Estimator estimator, const GaussianNoise& noise, cons
   place(rows, support, query);
 }
 
-/// From [row][width][W], of the support rows, the query rows or both, to every layer's
-/// [feature][row][W].
+/// Copies noise from [row][width][W], for the support rows, the query rows or both, to every
+/// layer's [feature][row][W].
 void LaneSplit::place(const Rows& rows, const float* support, const float* query) {
   const RowNoiseLayout& layout = layouts_[static_cast<std::size_t>(estimator_)];
   const auto lanes = static_cast<std::size_t>(lanes_);
@@ -97,7 +97,7 @@ void LaneSplit::place(const Rows& rows, const float* support, const float* query
           continue;
         }
         for (std::size_t lane = 0; lane < lanes; ++lane) {
-          // beyond a task's own rows: whatever is there, it is masked in the loss
+          // Beyond a task's own rows any number will do, because the loss masks these rows.
           const auto own = static_cast<std::size_t>(rows.support_n[lane]);
           const auto last = static_cast<std::size_t>(rows.query) - 1;
           const float* row = r < own ? support + r * layout.width * lanes
@@ -114,7 +114,7 @@ void LaneSplit::place(const Rows& rows, const float* support, const float* query
   }
 }
 
-/// The tasks' own rows of noise that is given, to every layer's [feature][row][W].
+/// Copies given noise of the tasks' own rows to every layer's [feature][row][W].
 void LaneSplit::place_given(const GaussianNoise& noise, const CpuWave& wave, const Rows& rows) {
   const RowNoiseLayout& layout = layouts_[static_cast<std::size_t>(estimator_)];
   const auto lanes = static_cast<std::size_t>(lanes_);
@@ -226,8 +226,8 @@ void LaneSplit::hessian_vector(const Rows& rows, const Weights& w, const Weights
   backward(rows, w, &dot, to, false);
 }
 
-/// One layer's dW[out][in] = sum over rows of delta x (+ delta2 x2), and with `bias` its bias's
-/// sum of delta.
+/// One layer's dW[out][in] = sum over rows of delta x (+ delta2 x2). With `bias`, also the gradient
+/// of its bias, the sum of delta.
 void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, const float* delta2,
                                 const float* x, const float* x2, float* to, bool bias,
                                 bool accumulate) const {
@@ -247,7 +247,7 @@ void LaneSplit::weight_gradient(const Step& step, int rows, const float* delta, 
   kernels_.lane_gemm(g);
 }
 
-/// From delta (and delta_dot) at the output: gradients, or with `dot` their tangents.
+/// Starts from delta (and delta_dot) at the output. Writes gradients, or with `dot` their tangents.
 void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
                          const Gradients& to, bool accumulate) {
   const auto lanes = static_cast<std::size_t>(lanes_);
@@ -290,7 +290,7 @@ void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
       weight_gradient(step, n, delta_dot, delta, x, x_dot, to.mean, true, false);
       weight_gradient(step, n, delta_s_dot, delta_s, xs, xs_dot, to.spread, local, false);
     }
-    if (!local && step.has_bias) {  // a drawn bias has the same gradient in both
+    if (!local && step.has_bias) {  // A bias that is drawn has the same gradient in both vectors.
       std::memcpy(to.spread + step.bias * lanes, to.mean + step.bias * lanes,
                   static_cast<std::size_t>(step.out) * lanes * sizeof(float));
     }
@@ -308,7 +308,8 @@ void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
       kernels_.lane_gemm(g);
     };
     const std::size_t vectors = in / lanes;
-    const float* const into = local ? x : step.noise_in.data();  // dxs/dx, but for a factor
+    // dxs/dx without its constant factor
+    const float* const into = local ? x : step.noise_in.data();
     const float factor = local ? 2.0f : 1.0f;
     float* const back = step.back.data();
     multiply(before->delta.data(), w.mean, delta, nullptr, nullptr);

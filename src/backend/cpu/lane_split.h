@@ -1,9 +1,10 @@
 // Multi-layer perceptrons under Gaussian weights by flipout and local, W tasks in lanes: the split
-// pass of backend.h in the layout of lane_wave.cpp.
+// pass of network_passes.h in the layout of lane_wave.cpp.
 //
-// Beside the product with the mean, M x, every linear layer has one with the spread, S xs, and both
-// estimators differ only in what goes in and out of it: flipout has xs = r_in x, y += r_out t;
-// local has xs = x^2, y += sqrt(t) zeta.
+// Every linear layer has two products: M x with the mean, and t = S xs with the spread. The two
+// estimators differ only in the input and the use of the second product:
+//   flipout  xs = r_in x,  y += r_out t
+//   local    xs = x^2,     y += sqrt(t) zeta
 #pragma once
 
 #include <array>
@@ -25,8 +26,8 @@ class LaneSplit {
     Set set = Set::support;
     int rows = 0;              ///< largest over tasks
     const float* x = nullptr;  ///< [inputs][rows][W]
-    LaneLoss loss = {};        ///< its targets, weights and constants
-    // the tasks' own numbers of rows, and the largest
+    LaneLoss loss = {};        ///< targets, weights and constants of the rows' loss
+    // The tasks' own numbers of rows, and the largest numbers.
     std::array<int, max_lanes> support_n = {}, query_n = {};
     int support = 0, query = 0;
   };
@@ -39,10 +40,12 @@ class LaneSplit {
     float* spread = nullptr;
   };
 
-  /// Draws the rows' noise for the passes that follow, or takes it from the wave's blocks.
+  /// Draws the rows' noise for the passes that follow, or takes it from the wave's blocks where
+  /// given.
   void take_noise(Estimator estimator, const GaussianNoise& noise, const CpuWave& wave,
                   const Rows& rows);
-  /// Outputs [outputs][rows][W]; tangents of them (output_dot) with `dot`.
+  /// Returns the outputs [outputs][rows][W]. With `dot`, their tangents go to y_dot of the last
+  /// step.
   const float* forward(const Rows& rows, const Weights& w, const Weights* dot);
   void gradient(const Rows& rows, const Weights& w, const Gradients& to, bool accumulate,
                 float* loss);
@@ -54,9 +57,9 @@ class LaneSplit {
     Activation activation = Activation::relu;
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
-    std::size_t layer = 0;  ///< of the network
+    std::size_t layer = 0;  ///< index of the layer in the network
     AlignedFloats y, y_dot, delta, delta_dot;
-    // linear: the spread's side
+    // Linear layers only: the buffers of the product with the spread.
     AlignedFloats xs, xs_dot, t, t_dot, inverse, delta_s, delta_s_dot, back, back_dot;
     AlignedFloats noise_in, noise_out;  ///< [in or out][rows][W]
   };

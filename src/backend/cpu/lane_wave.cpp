@@ -1,4 +1,4 @@
-// The lane wave: its rows, its blocks, and the operations of a wave as its passes compute them.
+// The lane wave: its rows, its blocks, and the operations of a wave in terms of its passes.
 #include "backend/cpu/lane_wave.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ LaneWave::LaneWave(const Kernels& kernels, std::shared_ptr<const Network> networ
   if (shape.with_all) widest_rows = shape.support + shape.query;
   for (std::size_t i = 0; i < network_->layers().size(); ++i) {
     const Layer& layer = network_->layers()[i];
-    if (layer.type == LayerType::flatten) continue;  // vectors are flat already
+    if (layer.type == LayerType::flatten) continue;  // vectors are already flat
     if (gates(i)) {
       steps_.back().gated = true;
       steps_.back().slope = layer.type == LayerType::relu ? 0.0f : static_cast<float>(leaky_slope);
@@ -56,7 +56,7 @@ LaneWave::LaneWave(const Kernels& kernels, std::shared_ptr<const Network> networ
 }
 
 Block LaneWave::make_block(std::size_t width) {
-  // the linear algebra of a head wants its matrices in lanes
+  // The linear algebra of a head needs its matrices in lanes.
   if (width >= wide && shape_.targets == 0) return store_by_task(width);
   return store(width * static_cast<std::size_t>(lanes_), width, false);
 }
@@ -206,7 +206,7 @@ void LaneWave::do_load(const TaskBatch& batch, int first, int count, std::uint32
   load_rows(batch, true, s, data_[0], 0);
   load_rows(batch, false, q, data_[1], 0);
   if (shape_.with_all) {
-    // each task's query rows follow its own support rows
+    // Each task's query rows follow its own support rows.
     load_rows(batch, true, s, data_[2], 0);
     load_rows(batch, false, q, data_[2], 1);
   }

@@ -1,8 +1,9 @@
-// Plain multi-layer perceptrons, W tasks in the lanes of a vector. Every number is a vector of W,
-// so a transpose is a change of strides, tasks of different size are a mask in the loss, and all of
-// forward, backward and their tangents are one small matrix product (lane_gemm).
+// Plain multi-layer perceptrons, W tasks in the lanes of a vector. Every number is a vector of W
+// floats. A transpose is therefore a change of strides, and tasks of different size are a mask in
+// the loss. The forward pass, the backward pass and their tangents all run on one small matrix
+// product (lane_gemm).
 //
-// Activations are [feature][row][W], weights [out][in][W] in the flat order.
+// Activations are [feature][row][W]. Weights are [out][in][W], in the flat order.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +16,9 @@
 
 namespace kshot::backend::cpu {
 
-/// The rows of one pass: those of a Set, or `joint`, the rows of the support set, padding and all,
-/// then those of the query set. Where no layer mixes rows, one pass over both sets does the work of
-/// two with half the traffic of weights.
+/// The rows of one pass: those of a Set, or `joint`, which is all rows of the support set (padding
+/// included) followed by those of the query set. Where no layer mixes rows, one pass over both sets
+/// does the work of two passes and reads the weights only once.
 enum class PassRows { support, query, all, joint };
 inline PassRows pass_rows(Set set) {
   return set == Set::support ? PassRows::support
@@ -27,7 +28,7 @@ inline PassRows pass_rows(Set set) {
 
 class LaneWave final : public CpuWave {
  public:
-  /// The estimator `weight` by passes of its own, the others as they are composed.
+  /// Runs the estimator `weight` in fused passes. The other estimators use the composed operations.
   class Sampled final : public GaussianPasses {
    public:
     explicit Sampled(LaneWave& wave) : GaussianPasses(wave), lanes_(wave) {}
@@ -61,9 +62,9 @@ class LaneWave final : public CpuWave {
     put_rows(set, targets(), data_[static_cast<int>(set)].target.data(), dst);
   }
 
-  // The weight estimator keeps sigma eps of a draw rather than eps: that is all its sample, its
-  // direction and its pull-back need, and the pull-back is applied where the products that make
-  // the weight gradient write.
+  // The estimator `weight` keeps sigma eps of a draw rather than eps, because its sample, its
+  // direction and its pull-back need nothing else. The pull-back is fused into the product that
+  // computes the weight gradient.
   void sampled_gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s, Block loss);
 
   void sampled_hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,
@@ -126,9 +127,9 @@ class LaneWave final : public CpuWave {
   }
 
  private:
-  /// Activations of the last inner steps are kept for the adjoint, up to this size a wave: about
-  /// what reading them back costs less than computing them again, next to the iterates in the
-  /// cache.
+  /// Largest size of the activations of the last inner steps that a wave keeps for the adjoint. Up
+  /// to about this size, next to the iterates in the cache, reading them back costs less than
+  /// computing them again.
   static constexpr std::size_t kept_activation_bytes = std::size_t{768} << 10;
   static constexpr int most_slots = 16;
   static constexpr int places = 4 + most_slots;
@@ -136,8 +137,9 @@ class LaneWave final : public CpuWave {
   struct Step {
     bool is_activation = false;
     Activation activation = Activation::relu;
-    bool gated = false;  ///< a linear layer with the piecewise linear activation that follows it
-    float slope = 0.0f;  ///< of that activation, where its argument is negative
+    /// a linear layer that also applies the piecewise linear activation after it
+    bool gated = false;
+    float slope = 0.0f;  ///< slope of that activation where its argument is negative
     int in = 0, out = 0;
     std::size_t weight = 0, bias = 0;
     bool has_bias = false;
@@ -151,35 +153,35 @@ class LaneWave final : public CpuWave {
     AlignedFloats valid;   ///< [rows][W], 1 or 0
   };
 
-  /// Where a task's element e lies: first + e * step.
+  /// Position of a task's element e: first + e * step.
   struct Strides {
     std::size_t first, step;
   };
   Strides strides(Block block, int task) const;
 
-  /// The tree of lane_tree_sum over runs; those that are not kept count as zero.
+  /// The tree sum of lane_tree_sum over runs. Tasks that are not kept count as zero.
   void sum_runs(Block block, const float* keep, float* out);
 
   std::size_t size(int features, int n) const {
     return static_cast<std::size_t>(features) * static_cast<std::size_t>(n) *
            static_cast<std::size_t>(lanes_);
   }
-  /// The batch's task in a lane; lanes beyond the last task repeat it.
+  /// Index in the batch of a lane's task. Lanes beyond the last task repeat it.
   std::size_t task_of(int lane) const {
     return static_cast<std::size_t>(batch_first_ + std::min(lane, count_ - 1));
   }
 
-  /// True where layer i is a piecewise linear activation between two linear layers: the products
-  /// around it apply it and its derivative to what they write.
+  /// True where layer i is a piecewise linear activation between two linear layers. The products
+  /// before and after it then apply it and its derivative to what they write.
   bool gates(std::size_t i) const;
 
-  /// Rows of a pass in its buffers: the largest number over tasks.
+  /// Number of rows in a pass's buffers: the largest over tasks.
   int rows_in(PassRows set) const;
 
-  /// Buffers of a set's rows, without tangents.
+  /// Allocates the buffers of a set's rows, without tangents.
   void make_room(PassRows set);
 
-  /// Where a pass's activations lie: a set's own store, or one of those kept for the adjoint.
+  /// The buffers of a pass's activations: a set's own, or one of those kept for the adjoint.
   struct Place {
     PassRows rows;
     int store;
@@ -188,18 +190,19 @@ class LaneWave final : public CpuWave {
   Place place_of(const Pass& pass);
   void keep(const Place& place, int number) { kept_[place.store] = place.store < 4 ? -1 : number; }
 
-  /// Forward pass of a gradient: values at the place where the pass keeps its activations.
+  /// Forward pass of a gradient. The values go to the place where the pass keeps its activations.
   Place values_of(const Pass& pass);
 
   void join_sets();
 
   static void clear(Data& data);
 
-  /// Rows of the support or query set; with `offset` 1 they follow the task's support rows.
+  /// Loads rows of the support or the query set. With `offset` 1 they follow the task's support
+  /// rows.
   void load_rows(const TaskBatch& batch, bool support, int batch_rows, Data& data, int offset);
 
-  /// Where a gradient goes: out = P, or base + scale * P; nowhere without `out`. With `shift` (base
-  /// is `out` then) out_s += scale * P * shift as well.
+  /// Destination of a gradient P: out = P, or base + scale * P where `base` is given. Without `out`
+  /// it is not written. With `shift` (`base` is then `out`), out_s += scale * P * shift as well.
   struct Target {
     float* out = nullptr;
     const float* base = nullptr;
@@ -208,20 +211,21 @@ class LaneWave final : public CpuWave {
     const float* shift = nullptr;
   };
 
-  /// Sampled weights into phi_ and, where given, the direction of (v_mu, v_s) into u_; returns
-  /// sigma eps, as drawn now or kept from an earlier pass.
+  /// Writes sampled weights to phi_ and, where v_mu is given, the direction of (v_mu, v_s) to u_.
+  /// Returns sigma eps, which is drawn now or was kept by an earlier pass.
   const float* draw_shift(const GaussianPass& pass, Block v_mu, Block v_s);
 
   void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv);
 
-  /// The rows that a pass reads: the set's own, or a copy of them under dropout.
+  /// Sets input_ to the rows that a pass reads: the set's own, or a copy of them under dropout.
   void take_input(const Pass& pass);
 
-  /// Values (where `fresh`; else those of the last pass serve) and, with w_dot, their tangents.
+  /// Computes values where `fresh` is true (else those of the last pass are used) and, with w_dot,
+  /// their tangents.
   void forward(const Place& place, const float* w, const float* w_dot, bool fresh);
 
-  /// Calls visit(task's lane, element of [columns][rows][W], index in [rows, columns], valid) for
-  /// every element of a set; `valid` is false in rows beyond the task's own.
+  /// Calls visit(lane, element of [columns][rows][W], index in [rows, columns], valid) for every
+  /// element of a set. `valid` is false in rows beyond the task's own.
   template <typename F>
   void visit_rows(Set set, int columns, const F& visit) const {
     const int n = rows(set);
@@ -236,32 +240,34 @@ class LaneWave final : public CpuWave {
       }
     }
   }
-  /// Outputs [outputs][rows][W] to a block [rows, outputs], zero beyond the task's rows.
+  /// Copies outputs [outputs][rows][W] to a block [rows, outputs]. Rows beyond the task's own are
+  /// zero.
   void put_outputs(Set set, const float* z, Block to) { put_rows(set, network_outputs_, z, to); }
   void put_rows(Set set, int columns, const float* z, Block to);
-  /// The other way, for the gradient of a loss in the outputs.
+  /// The inverse of put_outputs, for the gradient of a loss by the outputs.
   void take_outputs(Set set, Block from, float* delta) const;
 
-  /// The rows of a split pass, and their noise.
+  /// The rows of a split pass. Also draws or takes their noise.
   LaneSplit::Rows split_rows(const SplitPass& pass);
 
   /// Targets and weights of a set's rows.
   LaneLoss loss_args(PassRows set, const Scale& factors);
 
-  /// Losses of the last forward pass; delta at the output, and its tangent into delta_dot_[0].
+  /// Computes the losses of the last forward pass, delta at the output, and the tangent of delta in
+  /// delta_dot_[0].
   void loss_and_delta(const Place& place, const Scale& factors, float* loss, bool delta,
                       bool tangent);
 
-  /// From delta at the output: the gradient into `grad`, and with w_dot its tangent into `hv`.
-  /// Without `fresh` the deltas of the last pass at this place serve.
+  /// Backward pass from delta at the output: the gradient to `grad`, and with w_dot its tangent to
+  /// `hv`. Without `fresh`, the deltas of the last pass at this place are used.
   void backward(const Place& place, const float* w, const float* w_dot, bool fresh,
                 const Target& grad, const Target& hv);
   void activation_backward(const Place& place, std::size_t i, bool fresh, float* delta_dot);
   /// A layer's part of a gradient: dW[out][in] = sum over rows of delta[out][row] x[in][row]. `g`
   /// has the operands.
   void weight_gradient(const Step& step, LaneGemm g, const Target& target);
-  /// dx[in][row] = sum over out of W[out][in] delta[out][row], and its tangent from one delta_dot
-  /// to the other.
+  /// dx[in][row] = sum over out of W[out][in] delta[out][row], and its tangent, which is computed
+  /// from delta_dot and written to delta_dot_in.
   void input_gradient(const Place& place, std::size_t i, const float* w, const float* w_dot,
                       bool fresh, const float* delta_dot, float* delta_dot_in);
 
@@ -269,15 +275,15 @@ class LaneWave final : public CpuWave {
   std::vector<Step> steps_;
   Data data_[4];
   int slots_ = 0;
-  int kept_[places] = {};  ///< the number whose activations a place holds, or -1
-  bool joined_ = false;    ///< data_[joint] is of the tasks at hand
+  int kept_[places] = {};  ///< the activation number that a place holds, or -1
+  bool joined_ = false;    ///< data_[joint] holds the loaded tasks
   AlignedFloats weight_;
   AlignedFloats delta_dot_[2];
-  AlignedFloats phi_, u_;         ///< of Gaussian weights, [D][W]; made when first asked for
-  Block shift_;                   ///< sigma eps, where the pass keeps none; likewise
-  const float* input_ = nullptr;  ///< of the pass at hand
+  AlignedFloats phi_, u_;  ///< sampled weights and their direction, [D][W]; made at first use
+  Block shift_;            ///< sigma eps where the pass keeps none; made at first use
+  const float* input_ = nullptr;  ///< input rows of the current pass
   AlignedFloats dropped_;
-  std::unique_ptr<LaneSplit> split_;  ///< where an estimator asks for it
+  std::unique_ptr<LaneSplit> split_;  ///< made at the first use of flipout or local
 };
 
 }  // namespace kshot::backend::cpu

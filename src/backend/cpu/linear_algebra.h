@@ -1,5 +1,5 @@
-// LinearAlgebra of the cpu backend: the host's, with the kernels of the instruction set in use, one
-// run of tasks after another.
+// LinearAlgebra of the cpu backend: the host's implementation with the kernels of the instruction
+// set in use, one run of tasks after another.
 #pragma once
 
 #include "backend/cpu/cpu_wave.h"
@@ -20,7 +20,7 @@ class CpuLinearAlgebra final : public HostLinearAlgebra<float> {
   float* run_data(Block block, int run) override { return wave_.run_data(block, run); }
   DenseCounts counts(int run) const override { return wave_.run_counts(run); }
   void do_targets(const Matrix& dst, Set set) override { wave_.put_targets(set, dst.block); }
-  /// In lanes it is the product that perceptrons are made of.
+  /// In lanes, the product is the one that perceptrons use (lane_gemm).
   void do_product(const Matrix& c, double factor, const Operand& a, const Operand& b,
                   bool accumulate) override;
 

@@ -6,8 +6,8 @@
 namespace kshot::backend::cpu {
 namespace {
 
-/// Pairs that pass the relation network at once, and whose activations stay for the pull-back: 2
-/// MiB each for a hidden layer of 128.
+/// Largest number of pairs that pass the relation network in one chunk. The activations of the last
+/// chunk stay for the pull-back: 2 MiB per layer for a hidden layer of 128.
 constexpr int pairs_at_once = 4096;
 
 LayerSpec layer_spec(const kshot::Layer& layer) {
@@ -100,7 +100,7 @@ std::size_t RowEncoder::chunk_end(std::size_t first) const {
   return last;
 }
 
-/// The first layer's output of rows [first, last) with their partners.
+/// The first layer's output for rows [first, last) with their partners.
 void RowEncoder::pairs(std::size_t first, std::size_t last) {
   Relation& r = *relation_;
   const auto stride = static_cast<std::size_t>(r.hidden_stride);
@@ -199,7 +199,7 @@ void RowEncoder::pullback(const float* g_statistics) {
   encoder_.backward(g_codes, false);
 }
 
-/// To g_codes_.
+/// Writes the gradient by the codes to g_codes_.
 void RowEncoder::relation_pullback(const float* g_statistics) {
   const auto rows = static_cast<int>(rows_);
   const auto code = static_cast<std::size_t>(encoder_.out_stride());
@@ -207,7 +207,7 @@ void RowEncoder::relation_pullback(const float* g_statistics) {
   const auto stride = static_cast<std::size_t>(r.hidden_stride);
   const float* g_mean = r.last.backward(g_statistics);
   for (AlignedFloats& g : r.g_half) std::fill_n(g.data(), rows_ * stride, 0.0f);
-  const bool once = chunk_end(0) == rows_;  // then the forward pass's activations still stand
+  const bool once = chunk_end(0) == rows_;  // then the forward pass's activations are still valid
   r.middle_gradient.resize(once ? 0 : rows_of_.size());
   for (std::vector<float>& g : r.middle_gradient) g.assign(r.last_at - r.middle_at, 0.0f);
   for (std::size_t first = 0; first < rows_;) {
@@ -229,7 +229,7 @@ void RowEncoder::relation_pullback(const float* g_statistics) {
     int pair = 0;
     for (std::size_t i = first; !once && i < last;) {
       const std::size_t task = row_[i].task;
-      int own = 0;  // the task's pairs of the chunk
+      int own = 0;  // the task's pairs in the chunk
       for (; i < last && row_[i].task == task; ++i) own += row_[i].partners;
       r.middle.add_gradient(r.middle_gradient[task].data(), pair, own);
       pair += own;
@@ -268,7 +268,8 @@ void RowEncoder::add_gradient(std::size_t task, float* g_theta, bool encoder) {
   r.last.add_gradient(g_relation + r.last_at, static_cast<int>(task) * groups_, groups_);
 }
 
-/// The first layer's two halves, side by side in its rows, and its bias.
+/// Gradient of the first layer: its two halves, side by side in the rows of its matrix, and its
+/// bias.
 void RowEncoder::add_halves(std::size_t task, float* g_relation) {
   Relation& r = *relation_;
   const auto stride = static_cast<std::size_t>(r.hidden_stride);

@@ -1,9 +1,10 @@
-// Support rows of several tasks to the statistics of their latents (backend/generator.h), and back.
+// The map from support rows of several tasks to the statistics of their latents
+// (backend/generator.h), and its pull-back.
 //
-// No pair of rows is ever written down. The relation network's first layer splits,
+// Pairs of rows are never stored as inputs. The relation network's first layer splits,
 //   W [e_i; e_j] = W_a e_i + W_b e_j,
-// so that it is two products of n rows; and what is averaged over partners and over a group's rows
-// is averaged before the last layer, which is linear. Between them pairs pass in chunks.
+// so that it is two products of n rows. The mean over partners and over a group's rows is taken
+// before the last layer, which is linear. Between these two layers, pairs pass in chunks.
 #pragma once
 
 #include <memory>
@@ -24,19 +25,19 @@ class RowEncoder {
   void pack(const float* theta);
 
   int in_stride() const { return encoder_.in_stride(); }
-  /// Of a group's statistics (m, then u).
+  /// Stride of a group's statistics (m, then u).
   int out_stride() const { return out_stride_; }
 
-  /// Rows of the tasks, one task after another: rows_of[t] each, as many in all as `group` has
-  /// entries: a row's group, counted over all tasks. x [rows, in_stride] must stay until pullback.
-  /// [tasks * groups, out_stride].
+  /// Returns the statistics [tasks * groups, out_stride] of the rows x [rows, in_stride], which lie
+  /// task after task. rows_of[t] is the number of rows of task t, and group[r] the group of row r,
+  /// counted over all tasks. x must stay valid until pullback.
   const float* forward(const float* x, const std::vector<int>& rows_of,
                        const std::vector<int>& group);
-  /// The gradient by both networks from that of the last forward's statistics; it is held as it
-  /// falls out, until the next forward.
+  /// Computes the gradient by both networks from that by the last forward's statistics. It is held
+  /// in its parts until the next forward; add_gradient multiplies it out.
   void pullback(const float* g_statistics);
-  /// g_theta += task t's part of it. Without `encoder` the encoder's is left to the caller: it is
-  /// code_gradients() [rows, codes] times x.
+  /// g_theta += task t's part of the gradient. Without `encoder`, the encoder's part is left to the
+  /// caller, who multiplies code_gradients() [rows, codes] by x.
   void add_gradient(std::size_t task, float* g_theta, bool encoder = true);
   const float* code_gradients() const { return g_codes_.data(); }
   int code_stride() const { return encoder_.out_stride(); }
@@ -44,7 +45,7 @@ class RowEncoder {
  private:
   /// One row with all its partners.
   struct Row {
-    int first = 0, partners = 0;  ///< of its task
+    int first = 0, partners = 0;  ///< first row and number of rows of the row's task
     std::size_t task = 0;
   };
   void pairs(std::size_t first, std::size_t last);
@@ -54,37 +55,38 @@ class RowEncoder {
 
   Products& products_;
   const GeneratorSpec& spec_;
-  int groups_;  ///< of a task
+  int groups_;  ///< groups per task
   SharedNetwork encoder_;
-  // The relation network in its three parts.
+  // The relation network in its three parts: the first layer (its halves), the middle, and the last
+  // layer.
   struct Relation {
     SharedNetwork middle, last;
-    std::size_t middle_at = 0, last_at = 0;  ///< their weights
+    std::size_t middle_at = 0, last_at = 0;  ///< offsets of their weights
     int hidden = 0, hidden_stride = 0;
     bool has_bias = false;
     AlignedFloats packed[2] = {};      ///< halves of the first layer, [L][hidden_stride]
     AlignedFloats transposed[2] = {};  ///< [hidden][code stride]
     AlignedFloats bias = {};           ///< [hidden_stride]
-    AlignedFloats half[2] = {};        ///< of each row
+    AlignedFloats half[2] = {};  ///< output of each half of the first layer, [rows][hidden_stride]
     AlignedFloats g_half[2] = {};
     AlignedFloats pair = {}, g_pair = {};  ///< [pairs of a chunk, hidden_stride]
-    AlignedFloats mean = {};               ///< of each group
+    AlignedFloats mean = {};               ///< mean over pairs, [groups][hidden_stride]
     AlignedFloats scratch = {};
-    /// The middle's gradients of each task, where not all pairs are there at once.
+    /// The middle's gradients per task, used where the pairs take more than one chunk.
     std::vector<std::vector<float>> middle_gradient = {};
   };
   std::optional<Relation> relation_;
   int most_pairs_ = 0;
   int out_stride_ = 0;
   AlignedFloats statistics_, g_codes_;
-  // of the last forward
+  // Values of the last forward.
   const float* x_ = nullptr;
   const float* codes_ = nullptr;
   std::size_t rows_ = 0, all_groups_ = 0;
   std::vector<Row> row_;
-  std::vector<int> rows_of_, first_of_, first_pair_;  ///< of each task
+  std::vector<int> rows_of_, first_of_, first_pair_;  ///< per task
   std::vector<int> group_;
-  std::vector<float> share_;  ///< 1 / rows of a group
+  std::vector<float> share_;  ///< 1 / (rows of the group)
 };
 
 }  // namespace kshot::backend::cpu

@@ -8,8 +8,9 @@
 namespace kshot::backend::cpu {
 namespace {
 
-/// A part of the left operand that stays in the second cache while the right one passes: bytes, and
-/// the least number of rows, below which copying the right one costs too much.
+/// The left operand is cut into parts that stay in the second-level cache while the right operand
+/// passes: bytes of a part, and the least number of rows. With fewer rows, copying the right
+/// operand would cost too much.
 constexpr int part_bytes = 256 << 10, least_part = 48;
 
 }  // namespace
@@ -69,7 +70,7 @@ SharedNetwork::SharedNetwork(Products& products, std::shared_ptr<const Network> 
   };
   std::size_t largest = 0;
   for (const kshot::Layer& from : network_->layers()) {
-    if (from.type == LayerType::flatten) continue;  // rows are flat already
+    if (from.type == LayerType::flatten) continue;  // rows are already flat
     Layer layer;
     layer.in = from.in.size();
     layer.out = from.out.size();
@@ -200,7 +201,8 @@ const float* SharedNetwork::backward_tangent(const float* g_dot) {
   return g_dot;
 }
 
-/// to [out, in] += the sum over `terms` of a g^T x, rows [first, first + rows) of each.
+/// to [out, in] += a times the sum over `terms` of g^T x, for rows [first, first + rows) of each
+/// term.
 void SharedNetwork::outer(const Layer& layer, std::span<const Term> terms, float* to, float a,
                           int first, int rows) {
   const auto in = static_cast<std::size_t>(layer.in_stride);
@@ -210,7 +212,7 @@ void SharedNetwork::outer(const Layer& layer, std::span<const Term> terms, float
   const float* g = terms[0].g + at * out;
   const float* x = terms[0].x + at * in;
   if (terms.size() > 1 || a != 1.0f) {
-    // one below the other they are one product
+    // Stacked, the terms are one product.
     g_rows_.resize(terms.size() * n * out);
     x_rows_.resize(terms.size() * n * in);
     for (std::size_t t = 0; t < terms.size(); ++t) {

@@ -1,5 +1,5 @@
-// A perceptron that all tasks share, on rows of features: dense products with weights that are
-// packed once a step. Rows are padded to a multiple of W floats; the pads are zero.
+// A perceptron that all tasks share, on rows of features. Its dense products use weights that are
+// packed once per step. Rows are padded to a multiple of W floats, and the pads are zero.
 #pragma once
 
 #include <cstddef>
@@ -16,20 +16,20 @@
 
 namespace kshot::backend::cpu {
 
-/// Dense matrix products through gather_gemm, whose offset tables are kept.
+/// Dense matrix products through gather_gemm. The offset tables are kept for reuse.
 class Products {
  public:
   explicit Products(const Kernels& kernels) : kernels_(kernels) {}
 
-  /// C[i][0:n] (+)= sum_k A(i, k) B[k][0:n], A(i, k) = a[i a_row + k a_col], n a multiple of W,
-  /// rows of B and C so far apart.
+  /// C[i][0:n] (+)= sum_k A(i, k) B[k][0:n], with A(i, k) = a[i a_row + k a_col] and n a multiple
+  /// of W. b_row and c_row are the distances between rows of B and of C.
   void multiply(int m, int n, int k, const float* a, std::size_t a_row, std::size_t a_col,
                 const float* b, std::size_t b_row, float* c, std::size_t c_row, bool accumulate);
-  /// The same where term k has A(i, k) = a[i a_row + terms[k].a] and B[k] = b + terms[k].b.
+  /// The same product where term k has A(i, k) = a[i a_row + terms[k].a] and B[k] = b + terms[k].b.
   void multiply(int m, int n, std::span<const GatherIndex> terms, const float* a, std::size_t a_row,
                 const float* b, float* c, std::size_t c_row, bool accumulate);
 
-  /// to[0:n] = the sum of m rows of x, n a multiple of W.
+  /// to[0:n] = the sum of m rows of x, with n a multiple of W.
   void sum_rows(int m, int n, const float* x, std::size_t row, float* to);
 
   int pad(int floats) const {
@@ -47,7 +47,8 @@ class Products {
 
 class SharedNetwork {
  public:
-  /// Of linear layers and activations. `rows`: the most at once.
+  /// Takes a network of linear layers and activations. `rows` is the largest number of rows of a
+  /// pass.
   SharedNetwork(Products& products, std::shared_ptr<const Network> network, int rows);
 
   int in_stride() const { return layers_.front().in_stride; }
@@ -55,24 +56,25 @@ class SharedNetwork {
 
   /// Packs the weights, [network.size()] in flat order.
   void pack(const float* weights);
-  /// From now on the packed weights of `other`, a network of the same layers, are this one's too.
+  /// From now on this network uses the packed weights of `other`, a network of the same layers.
   void share_weights(const SharedNetwork& other);
 
-  /// Outputs [rows, out_stride] of x [rows, in_stride]; both stay until the next forward. x must
-  /// stay while pull-backs follow.
+  /// Outputs [rows, out_stride] of x [rows, in_stride]. They stay until the next forward. x must
+  /// stay valid while pull-backs follow.
   const float* forward(const float* x, int rows);
-  /// The last forward's.
+  /// Outputs of the last forward.
   const float* outputs() const { return layers_.back().y.data(); }
-  /// Tangents of the outputs along x_dot, of the last forward's rows.
+  /// Tangents of the last forward's outputs along x_dot.
   const float* tangent(const float* x_dot);
-  /// From the outputs' gradient [rows, out_stride] to that of the inputs [rows, in_stride] (not
-  /// taken where `inputs` is false). The layers' own stay for add_gradient.
+  /// Returns the gradient by the inputs [rows, in_stride] from that by the outputs [rows,
+  /// out_stride]. With `inputs` false, the gradient by the inputs is not computed. The layers' own
+  /// gradients stay for add_gradient.
   const float* backward(const float* g, bool inputs = true);
-  /// Tangents of backward's results, along g_dot and the last tangent(); after backward(g).
+  /// Tangents of backward's results along g_dot and the last tangent(). Call after backward(g).
   const float* backward_tangent(const float* g_dot);
-  /// flat += the last backward's weight gradient of rows [first, first + rows) ...
+  /// flat += the last backward's weight gradient of rows [first, first + rows).
   void add_gradient(float* flat, int first, int rows);
-  /// ... or a times its tangent.
+  /// flat += a times the tangent of that gradient.
   void add_gradient_tangent(float* flat, double a, int first, int rows);
 
  private:
@@ -86,8 +88,8 @@ class SharedNetwork {
     AlignedFloats transposed;  ///< [out][in_stride]
     AlignedFloats bias_row;    ///< [out_stride]
     AlignedFloats y, y_dot;    ///< [rows, out_stride]
-    AlignedFloats g, g_dot;    ///< of the input, [rows, in_stride]
-    const float* x = nullptr;  ///< of the last passes
+    AlignedFloats g, g_dot;    ///< gradient by the layer's input, [rows, in_stride]
+    const float* x = nullptr;  ///< operands of the last passes
     const float* x_dot = nullptr;
     const float* g_out = nullptr;
     const float* g_out_dot = nullptr;

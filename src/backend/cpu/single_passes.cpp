@@ -349,7 +349,7 @@ void SingleWave::backward(Set set, const float* w, const float* w_dot, float* gr
       case LayerType::max_pool:
       case LayerType::mean:
       case LayerType::flatten:
-        if (step.value_in < 0) break;  // the data want no gradient
+        if (step.value_in < 0) break;  // the data need no gradient
         fixed_backward(step, pass.n, d.dy, d.dx);
         if (pass.tangent()) fixed_backward(step, pass.n, d.dy_dot, d.dx_dot);
         break;
@@ -371,12 +371,12 @@ void SingleWave::product_backward(Step& step, const Backward& pass, const Deltas
   const Spread* const spread = pass.spread;
   if (spread != nullptr) {
     split_backward(step, pass.n, *spread, d.x_dot, d.dy, d.dy_dot, tangent, pass.accumulate);
-    // A drawn bias has the same gradient in both.
+    // A bias that is drawn has the same gradient in both vectors.
     if (!spread->local && step.has_bias) {
       std::copy_n(pass.of_mean() + step.bias, step.out_stride, spread->gradient + step.bias);
     }
   }
-  if (step.value_in < 0) return;  // the data want no gradient
+  if (step.value_in < 0) return;  // the data need no gradient
   transpose_weights(step, pass.w, step.transposed);
   if (tangent) {
     transpose_weights(step, pass.w_dot, step.transposed_dot);
@@ -435,7 +435,7 @@ void SingleWave::fixed_backward(Step& step, int n, const float* dy, float* dx) {
   if (step.type == LayerType::flatten) return unflatten(step, n, dx, dy);
   const Group& in = groups_[static_cast<std::size_t>(step.group_in)];
   const Group& out = groups_[static_cast<std::size_t>(step.group_out)];
-  // what fills no window gets zero
+  // Elements outside of every window get zero.
   std::fill_n(dx, static_cast<std::size_t>(n) * in.geometry.row_floats(), 0.0f);
   kernels_.pool_scatter(dx, step.winner.data(), dy, out.pixel.data(), step.corner.data(),
                         step.window.data(), static_cast<int>(step.window.size()),

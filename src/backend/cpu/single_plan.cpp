@@ -1,5 +1,5 @@
-// What a single wave prepares for a network: where weights and activations lie, and the offset
-// tables of its products.
+// The plan of a single wave for its network: the positions of weights and activations, and the
+// offset tables of its products.
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -46,7 +46,8 @@ void SingleWave::plan_groups() {
   const FeatureShape& input = network_->input();
   Group first;
   first.geometry = {input.channels, input.channels, input.height, input.width, 0};
-  // the data's channels are read one by one unless an element-wise layer comes first
+  // A product reads the data's channels one by one. Other layers read whole vectors of channels,
+  // and need padding.
   if (element_wise(network_->layers().front().type) ||
       network_->layers().front().type == LayerType::max_pool ||
       network_->layers().front().type == LayerType::mean) {
@@ -61,7 +62,7 @@ void SingleWave::plan_groups() {
     next.geometry = {layer.out.channels, pad(layer.out.channels), layer.out.height, layer.out.width,
                      0};
     if (layer.type == LayerType::conv) {
-      // the transposed convolution reads deltas this far outside
+      // The transposed convolution reads deltas this far outside of the image.
       const int low = (layer.kernel - 1) / layer.stride;
       const int high_y =
           (layer.in.height - 1 + layer.padding) / layer.stride - (layer.out.height - 1);
@@ -96,8 +97,8 @@ int SingleWave::new_value(int group) {
 
 void SingleWave::plan_steps() {
   int group = 0;
-  int value = -1;      // the data
-  bool needed = true;  // a backward pass reads the value as it stands
+  int value = -1;      // index of the current value; -1 is the data
+  bool needed = true;  // a backward pass reads this value, so it must not be overwritten
   for (const Layer& layer : network_->layers()) {
     if (layer.type == LayerType::flatten && !layer.in.spatial) continue;
     Step step;
@@ -150,7 +151,7 @@ void SingleWave::plan_steps() {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const std::size_t floats =
         static_cast<std::size_t>(max_rows_) * groups_[g].geometry.row_floats();
-    if (g == 0 && !element_wise(network_->layers().front().type)) continue;  // never asked for
+    if (g == 0 && !element_wise(network_->layers().front().type)) continue;  // never used
     groups_[g].delta = AlignedFloats(floats);
     groups_[g].delta_dot = AlignedFloats(floats);
   }
@@ -195,13 +196,13 @@ void SingleWave::plan_product(const Layer& layer, Step& step, const Group& in, c
   for (std::size_t p = 0; p < out.pixel.size(); ++p) {
     step.gradient_index.push_back({step.forward.m_offset[p], out.pixel[p]});
   }
-  if (step.value_in < 0) return;  // the data want no gradient
+  if (step.value_in < 0) return;  // the data need no gradient
 
   const auto transposed = static_cast<std::size_t>(step.taps) * static_cast<std::size_t>(step.out) *
                           static_cast<std::size_t>(gi.stride);
   step.transposed = AlignedFloats(transposed);
   step.transposed_dot = AlignedFloats(transposed);
-  // Input pixels by phase: those of one phase see the same taps.
+  // Input pixels are grouped by phase of the stride. All pixels of a phase see the same taps.
   for (int py = 0; py < stride; ++py) {
     for (int px = 0; px < stride; ++px) {
       Product product;

@@ -1,5 +1,5 @@
-// Networks under Gaussian weights by flipout or local in a single wave: what goes beside each
-// product (SingleWave::Step::Split).
+// The split passes of a single wave (networks under Gaussian weights by flipout or local): the work
+// beside each product (SingleWave::Step::Split).
 #include <algorithm>
 
 #include "backend/cpu/single_wave.h"
@@ -20,7 +20,7 @@ void SingleWave::make_split_buffers() {
     for (AlignedFloats* a : {&s.t, &s.t_dot, &s.inverse, &s.delta, &s.delta_dot, &s.noise_out}) {
       *a = AlignedFloats(out);
     }
-    if (step.value_in < 0) continue;  // the data want no gradient
+    if (step.value_in < 0) continue;  // the data need no gradient
     for (AlignedFloats* a : {&s.back, &s.back_dot}) *a = AlignedFloats(in);
     for (AlignedFloats* a : {&s.transposed, &s.transposed_dot}) {
       *a = AlignedFloats(step.transposed.size());
@@ -60,7 +60,7 @@ SingleWave::Spread SingleWave::take_noise(const SplitPass& pass, Set set, Block 
   const float* drawn = noise.layers.empty() ? draw_rows(pass, set, layout.width) : nullptr;
   const int skip = set == Set::query && noise.support_first ? support_n_[0] : 0;
   const int n = task_rows(set, 0);
-  // one number a channel and row, or one an element
+  // Noise has one number per channel and row, or one per element.
   const auto place = [&](const Geometry& g, bool elements, std::size_t offset, std::size_t width,
                          Block given, float* to) {
     if (width == 0) return;

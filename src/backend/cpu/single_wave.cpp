@@ -1,4 +1,4 @@
-// The single wave: its rows, its blocks, and the operations of a wave as its passes compute them.
+// The single wave: its rows, its blocks, and the operations of a wave in terms of its passes.
 #include "backend/cpu/single_wave.h"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ SingleWave::SingleWave(const Kernels& kernels, std::shared_ptr<const Network> ne
 }
 
 void SingleWave::do_broadcast(Block dst, const SharedVector& src) {
-  if (!storage(dst).weights) {  // a head's parameters, say
+  if (!storage(dst).weights) {  // for example a head's parameters
     std::copy_n(host<float>(src).data(), src.size(), at(dst));
     return;
   }
@@ -82,7 +82,7 @@ void SingleWave::do_gradient(const Pass& pass, Block grad, bool accumulate, Bloc
 
 void SingleWave::do_output_pullback(const Pass& pass, Block g_outputs, Block grad,
                                     bool accumulate) {
-  if (task_rows(pass.set, 0) == 0) {  // there are no batch statistics either
+  if (task_rows(pass.set, 0) == 0) {  // without rows there are no batch statistics
     if (!accumulate) fill(grad, 0.0);
     return;
   }

@@ -1,9 +1,9 @@
 // Any network, one task at a time, channels last. Convolution and linear layers, forward, backward
 // and their tangents, are one matrix product whose left operand is gathered through offset tables
-// (gather_gemm): no im2col. Images carry a border of zeros as wide as the convolutions beside them
-// need; channels are padded to a multiple of W, and the pads stay zero throughout.
+// (gather_gemm), without im2col. Images have a border of zeros that is as wide as the neighbouring
+// convolutions need. Channels are padded to a multiple of W, and the pads are always zero.
 //
-// A value is kept where a backward pass needs it and overwritten in place where none does: a block
+// A value is kept where a backward pass needs it, and overwritten in place elsewhere: a block
 // conv-norm-relu keeps its output and the normalised x_hat.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace kshot::backend::cpu {
 
 namespace single {
 
-/// An image batch in memory: [rows][h + 2 border][w + 2 border][stride], channels padded.
+/// Layout of a batch of images: [rows][h + 2 border][w + 2 border][stride], channels padded.
 struct Geometry {
   int channels = 0, stride = 0, height = 1, width = 1, border = 0;
   std::size_t row_floats() const {
@@ -35,14 +35,14 @@ struct Geometry {
   int pixels() const { return height * width; }
 };
 
-/// Layers of one geometry, joined by element-wise layers: they share delta buffers.
+/// Values of one geometry, connected by element-wise layers. They share delta buffers.
 struct Group {
   Geometry geometry;
-  std::vector<std::int32_t> pixel;  ///< offsets, row after row
+  std::vector<std::int32_t> pixel;  ///< offset of each pixel, row after row
   AlignedFloats delta, delta_dot;
 };
 
-/// One matrix product: offsets of the gathered side and of the result, for the largest batch.
+/// Offset tables of one matrix product for the largest batch: the gathered operand and the result.
 struct Product {
   int m_per_row = 0;
   std::vector<std::int32_t> m_offset, c_offset;
@@ -54,20 +54,20 @@ struct Step {
   bool product = false;  ///< conv or linear
   Activation activation = Activation::relu;
   int group_in = 0, group_out = 0;
-  int value_in = 0, value_out = 0;   ///< buffers
+  int value_in = 0, value_out = 0;   ///< indices of buffers
   std::size_t weight = 0, bias = 0;  ///< offsets in the layout of weights
   bool has_bias = false;
   int taps = 1, in = 0, out = 0, in_stride = 0, out_stride = 0;
   Product forward;
-  std::vector<Product> backward;  ///< a class of input pixels each (conv: by phase of the stride)
+  std::vector<Product> backward;  ///< one per class of input pixels (conv: per phase of the stride)
   std::vector<std::int32_t> gradient_m, gradient_c;
   std::vector<GatherIndex> gradient_index;
   AlignedFloats transposed, transposed_dot;              ///< [tap][out][in_stride]
   AlignedFloats x_hat, x_hat_dot, mean, inverse, slope;  // norm
   std::vector<std::int32_t> winner, corner, window;      // max_pool
-  /// Products under Gaussian weights by flipout or local, made when first asked for: what goes into
-  /// the product with the spread and what comes out, in the geometries of the step's sides.
-  /// flipout: xs = r_in x, y += r_out t; local: xs = x^2, y += sqrt(t) zeta.
+  /// Buffers of a product under Gaussian weights by flipout or local, made at first use. xs is the
+  /// input of the product with the spread and t its output, in the geometries of the step's input
+  /// and output. flipout: xs = r_in x, y += r_out t. local: xs = x^2, y += sqrt(t) zeta.
   struct Split {
     AlignedFloats xs, xs_dot, back, back_dot, noise_in;
     AlignedFloats t, t_dot, inverse, delta, delta_dot, noise_out;
@@ -138,7 +138,7 @@ class SingleWave final : public CpuWave {
   int pad(int channels) const {
     return (channels + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes;
   }
-  /// A shared vector in the layout of weights, kept while the vector does not change.
+  /// A shared vector in the layout of weights. It is cached until the vector changes.
   const AlignedFloats& placed(const SharedVector& shared);
   void scatter(float* dst, const float* flat) const {
     for (std::size_t e = 0; e < place_.size(); ++e) dst[place_[e]] = flat[e];
@@ -146,7 +146,8 @@ class SingleWave final : public CpuWave {
 
   // ---- plan ----
 
-  /// Where each weight of the flat order lies: [tap][in][out padded], biases and norms padded.
+  /// Computes the position of each weight of the flat order: [tap][in][out padded] for products,
+  /// padded vectors for biases and norms.
   void plan_weights();
 
   static bool element_wise(LayerType type) {
@@ -156,7 +157,7 @@ class SingleWave final : public CpuWave {
 
   void plan_groups();
 
-  /// Layers that keep the geometry of their input.
+  /// True for layers that keep the geometry of their input.
   static bool stays(const Layer& layer) {
     return element_wise(layer.type) || (layer.type == LayerType::flatten && !layer.in.spatial);
   }
@@ -175,12 +176,13 @@ class SingleWave final : public CpuWave {
 
   // ---- Gaussian weights ----
 
-  /// The second vector of weights of a split pass (backend.h).
+  /// The second vector of weights of a split pass (network_passes.h).
   struct Spread {
     bool local = false;
     const float* w = nullptr;
     const float* w_dot = nullptr;
-    float* gradient = nullptr;  ///< or its tangent, as that of the mean
+    /// the spread's gradient, or its tangent; the same choice as for the mean
+    float* gradient = nullptr;
   };
 
   void make_split_buffers();
@@ -188,15 +190,16 @@ class SingleWave final : public CpuWave {
   /// Noise of a set's rows [rows][width], drawn by key.
   const float* draw_rows(const SplitPass& pass, Set set, std::size_t width);
 
-  /// Puts the rows' noise beside the activations that it multiplies.
+  /// Copies the rows' noise to the layout of the activations that it multiplies.
   Spread take_noise(const SplitPass& pass, Set set, Block u_spread, Block gradient);
 
-  /// y += what the spread gives, and the tangent where wanted; `g` is the product with the mean.
+  /// Adds the spread's part to y, and to its tangent where asked for. `g` is the product with the
+  /// mean.
   void split_forward(Step& step, GatherGemm g, int n, const Spread& spread, const float* x,
                      const float* x_dot, bool tangent);
 
-  /// The spread's gradient (or its tangent), and its part of the input's; before the mean's part is
-  /// written to dx, `back` holds it.
+  /// Computes the spread's gradient (or its tangent). Also computes the product that carries dy
+  /// back to xs, and keeps it in `back`, because the mean's part of dx is written first.
   void split_backward(Step& step, int n, const Spread& spread, const float* x_dot, const float* dy,
                       const float* dy_dot, bool tangent, bool accumulate);
 
@@ -208,11 +211,11 @@ class SingleWave final : public CpuWave {
 
   void put_outputs(Set set, float* out) const;
 
-  /// The gradient of a loss in the outputs, [rows, outputs], to where backward() takes it; padded
-  /// channels are zero.
+  /// Copies the gradient of a loss by the outputs, [rows, outputs], to where backward() reads it.
+  /// Padded channels become zero.
   void take_outputs(Set set, const float* in);
 
-  /// The contiguous runs of n rows of a geometry: body(offset, floats).
+  /// Calls body(offset, floats) for each contiguous run of n rows of a geometry.
   template <typename F>
   void runs(const Geometry& g, int n, F&& body) {
     if (g.border == 0) {
@@ -227,7 +230,7 @@ class SingleWave final : public CpuWave {
     }
   }
 
-  /// Under dropout a pass reads a copy of the set's rows.
+  /// Prepares the input of a pass. Under dropout the pass reads a copy of the set's rows.
   void take_input(const Pass& pass);
 
   const float* value_of(int value, Set set) const {
@@ -240,15 +243,15 @@ class SingleWave final : public CpuWave {
 
   NormArgs norm_args(Step& step, int n, const float* w, const float* w_dot);
 
-  /// One forward pass: its rows, weights and, of a split pass, spreads.
+  /// Arguments of one forward pass: rows, weights and, in a split pass, the spread.
   struct Forward {
     int n = 0;
     const float* w = nullptr;
-    const float* w_dot = nullptr;  ///< null: no tangent is wanted
+    const float* w_dot = nullptr;  ///< null: no tangent
     bool given_statistics = false;
     const Spread* spread = nullptr;
   };
-  /// What one layer reads and writes in it; x_dot is null for the data, which have no tangent.
+  /// The values that one layer reads and writes. x_dot is null for the data, which have no tangent.
   struct Values {
     const float* x = nullptr;
     const float* x_dot = nullptr;
@@ -260,18 +263,20 @@ class SingleWave final : public CpuWave {
   void product_forward(Step& step, const Forward& pass, const Values& v);
   void norm_forward(Step& step, const Forward& pass, const Values& v);
   void activation_forward(const Step& step, const Forward& pass, const Values& v);
-  /// Layers without parameters that are linear: max_pool for its winners, mean, flatten.
+  /// Layers without parameters: mean, flatten, and max_pool, which is linear once its winners are
+  /// known.
   void fixed_forward(Step& step, const Forward& pass, const Values& v);
   void mean_forward(const Step& step, int n, const float* x, float* y);
   void mean_backward(const Step& step, int n, float* dx, const float* dy);
-  /// [pixel][channel] to the vector's channel-major order and back.
+  /// Copies [pixel][channel] to the vector's channel-major order; unflatten is the inverse.
   void flatten(const Step& step, int n, const float* x, float* y);
   void unflatten(const Step& step, int n, float* dx, const float* dy);
 
   void loss_and_delta(const Pass& pass, float* loss, bool delta, bool tangent);
 
-  /// One backward pass, after the forward pass of the same: where gradients go. Plain: grad. With
-  /// w_dot: hv, and grad where wanted (overwritten).
+  /// Arguments of one backward pass, which follows the forward pass of the same rows. Without
+  /// w_dot, the gradient goes to `grad`. With w_dot, the Hessian-vector product goes to `hv`, and
+  /// the gradient to `grad` where given (overwritten).
   struct Backward {
     int n = 0;
     const float* w = nullptr;
@@ -282,7 +287,7 @@ class SingleWave final : public CpuWave {
     const Spread* spread = nullptr;
     bool tangent() const { return w_dot != nullptr; }
     bool grad_accumulates() const { return accumulate && !tangent(); }
-    /// Where the mean's gradient went, or its tangent.
+    /// The gradient of the mean, or its tangent.
     const float* of_mean() const { return tangent() ? hv : grad; }
   };
   /// A layer's values and the derivatives by them.
@@ -296,7 +301,7 @@ class SingleWave final : public CpuWave {
     float* dx = nullptr;
     float* dx_dot = nullptr;
   };
-  /// From delta at the output.
+  /// Backward pass from delta at the output.
   void backward(Set set, const float* w, const float* w_dot, float* grad, float* hv,
                 bool accumulate, const Spread* spread = nullptr);
   void product_backward(Step& step, const Backward& pass, const Deltas& d);
@@ -312,9 +317,9 @@ class SingleWave final : public CpuWave {
   void channel_gradient(const Step& step, int n, const float* dy, float* dw, bool accumulate);
 
   int max_rows_ = 0;
-  std::ptrdiff_t target_stride_ = 0;    ///< floats from row to row of the targets
-  std::vector<std::uint32_t> place_;    ///< flat order to layout
-  std::vector<std::size_t> tensor_at_;  ///< a tensor's start in the layout
+  std::ptrdiff_t target_stride_ = 0;    ///< floats between consecutive rows of the targets
+  std::vector<std::uint32_t> place_;    ///< maps the flat order to the layout
+  std::vector<std::size_t> tensor_at_;  ///< start of each tensor in the layout
   std::size_t layout_size_ = 0;
   std::vector<Group> groups_;
   std::vector<Step> steps_;
@@ -323,10 +328,10 @@ class SingleWave final : public CpuWave {
   AlignedFloats canonical_;
   std::map<const SharedVector*, Placed> placed_;
   std::vector<float> zero_;
-  bool dropping_ = false;  ///< the pass at hand
+  bool dropping_ = false;  ///< the current pass has dropout
   AlignedFloats dropped_;
   std::vector<float> factors_;
-  AlignedFloats drawn_[2];  ///< noise by rows, of support and query
+  AlignedFloats drawn_[2];  ///< noise by rows, for support and query
   std::vector<float> rows_noise_;
 };
 
