@@ -30,14 +30,14 @@ constexpr const char* no_simt =
     "configuring "
     "with -DKSHOT_SIMT=ON)";
 
-/// Made when first asked for: backends add themselves before main, in any order.
+/// The list is made on first use, because backends add themselves before main, in any order.
 std::vector<AddedBackend>& added_backends() {
   static std::vector<AddedBackend> list;
   return list;
 }
 
-/// Each thread has waves of its own, and beyond a few threads per core they only wait for each
-/// other.
+/// Limit of the number of threads. Each thread has its own waves, and more than a few threads per
+/// core only wait for each other.
 int most_threads() {
   return std::max(256, 4 * static_cast<int>(std::thread::hardware_concurrency()));
 }

@@ -1,9 +1,9 @@
-// The operations of LinearAlgebra in host memory, as functions on plain pointers: what
-// HostLinearAlgebra calls for each run of tasks. A matrix lies element-major with W tasks side by
-// side: element e of task (lane) l at data[e * W + l].
+// The operations of LinearAlgebra in host memory, as functions on plain pointers. HostLinearAlgebra
+// calls them for each run of tasks. A matrix is stored element-major, with W tasks side by side:
+// element e of task (lane) l is data[e * W + l].
 //
-// dense_kernels_impl.h has the code, a template on the scalar and W, which is compiled once per
-// instruction set where a backend has several.
+// The code is in dense_kernels_impl.h. It is a template on the scalar type and W, and is compiled
+// once per instruction set where a backend has several.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct DenseMatrix {
   T* data = nullptr;  ///< null: not given
   int rows = 0, columns = 0;
 };
-/// A factor of a product or of a system; strides count elements.
+/// A factor of a product or of a system. Strides are in elements.
 template <typename T>
 struct DenseOperand {
   const T* data = nullptr;
@@ -35,14 +35,14 @@ struct DenseCounts {
   int support_rows = 0;  ///< rows(Set::support), where the query rows of Set::all begin
 };
 
-/// What a loss is computed from; gradients and `loss` are null where they are not wanted.
+/// Arguments of a loss. `loss` and the gradients are null where they are not computed.
 template <typename T>
 struct DenseLoss {
   const T *outputs = nullptr, *variance = nullptr, *y = nullptr;
   T *loss = nullptr, *g_outputs = nullptr, *g_variance = nullptr;
   int rows = 0, columns = 0;
   Set set = Set::query;
-  T scale[dense_lanes] = {};  ///< per task
+  T scale[dense_lanes] = {};  ///< scale of each task
 };
 
 template <typename T>
@@ -57,13 +57,13 @@ struct DenseKernels {
                    bool accumulate);
   void (*sum)(DenseMatrix<T> dst, T factor, DenseMatrix<const T> x, DenseMatrix<const T> y,
               bool accumulate);
-  /// `set`: null where all rows count.
+  /// `set` is null where a has no padded rows.
   void (*add_diagonal)(DenseMatrix<T> a, T factor, const T* s, const DenseCounts& counts,
                        const Set* set);
   void (*trace)(T* dst, T factor, DenseMatrix<const T> a, bool accumulate);
   void (*cholesky)(DenseMatrix<T> l, DenseMatrix<const T> a, T jitter, T* jittered);
-  /// Solves for `vectors` vectors of length l.rows; the elements of one are x_stride apart, the
-  /// vectors vector_stride.
+  /// Solves for `vectors` vectors of length l.rows. x_stride is the distance between two elements
+  /// of a vector, vector_stride the distance between two vectors.
   void (*solve_triangular)(DenseOperand<T> l, T* x, int vectors, std::size_t x_stride,
                            std::size_t vector_stride);
   void (*log_determinant)(T* dst, T factor, DenseMatrix<const T> l);

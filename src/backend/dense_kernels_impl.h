@@ -1,10 +1,10 @@
-// The code of dense_kernels.h: plain loops over the elements of a matrix, the innermost over the W
-// tasks that lie side by side. Sums are taken in T, in the order of the elements, so that a task's
-// result does not depend on its neighbours.
+// The code of dense_kernels.h: plain loops over the elements of a matrix. The innermost loop is
+// over the W tasks that are stored side by side. Sums are taken in T, in the order of the elements,
+// so that a task's result does not depend on its neighbours.
 //
-// A translation unit that is compiled for another instruction set than its neighbours must not
-// share inline functions with them: everything here is a static member of a template that is
-// instantiated with that unit's own tag, and no function of the standard library is called (see
+// A translation unit that is compiled for another instruction set must not share inline functions
+// with other units. Therefore everything here is a static member of a template that each unit
+// instantiates with its own tag, and no function of the standard library is called (see
 // backend/cpu/kernels.h).
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace kshot::backend {
 
-/// W numbers that are worked on at once, one of each task.
+/// A SIMD vector of W numbers, one per task.
 template <typename T, int W>
 struct DenseVector {
   typedef T Type __attribute__((vector_size(sizeof(T) * W)));
@@ -60,7 +60,7 @@ struct Dense : DenseScalars<T, Tag> {
     for (int l = 0; l < W; ++l) f(l);
   }
 
-  /// 1 for the tasks that have the row, 0 for the others.
+  /// Sets the mask to 1 for the tasks that have the row, and to 0 for the others.
   static void row_mask(const DenseCounts& counts, Set set, int row, T* mask) {
     lanes([&](int l) {
       const bool query = set == Set::query || (set == Set::all && row >= counts.support_rows);
@@ -158,7 +158,8 @@ struct Dense : DenseScalars<T, Tag> {
     lanes([&](int l) { dst[l] = (accumulate ? dst[l] : T(0)) + factor * sum[l]; });
   }
 
-  /// rest_i -= sum over k < columns of x_ik y_k for N rows of x, `apart` elements from row to row.
+  /// rest_i -= sum over k < columns of x_ik y_k for N rows of x. `apart` is the distance between
+  /// two rows.
   template <int N>
   static void subtract_products(Vector (&rest)[N], const T* x, std::size_t apart, const T* y,
                                 int columns) {
@@ -171,7 +172,7 @@ struct Dense : DenseScalars<T, Tag> {
     }
   }
 
-  /// N elements of column j, from row i on, below the diagonal.
+  /// Computes N elements of column j below the diagonal, from row i on.
   template <int N>
   static void factorize_below(Out l, In a, int i, int j, const Vector& inverse) {
     Vector rest[N];
@@ -181,8 +182,8 @@ struct Dense : DenseScalars<T, Tag> {
     for (int n = 0; n < N; ++n) store(l.data + at(i + n, j, l.columns), rest[n] * inverse);
   }
 
-  /// Column by column: l_jj = sqrt(a_jj - sum_k<j l_jk^2), l_ij = (a_ij - sum_k<j l_ik l_jk) /
-  /// l_jj. Clears ok[l] where a pivot of the task is not positive.
+  /// Factorizes column by column: l_jj = sqrt(a_jj - sum_k<j l_jk^2), l_ij = (a_ij - sum_k<j l_ik
+  /// l_jk) / l_jj. Clears ok[w] where a pivot of task w is not positive.
   static void factorize(Out l, In a, const T* jitter, bool* ok) {
     if (W == 1 && OneTask::by_panels(a.rows)) {
       return OneTask::factorize_by_panels(l, a, *jitter, ok);
@@ -220,7 +221,7 @@ struct Dense : DenseScalars<T, Tag> {
       lanes([&](int w) { all = all && ok[w]; });
       if (all) return;
       if (attempt == cholesky_jitters) break;
-      // A task that is factorized already keeps its jitter, so that it gets the same result again.
+      // A task that is already factorized keeps its jitter, so that its result stays the same.
       lanes([&](int w) {
         if (ok[w]) return;
         jittered[w] += attempt == 0 ? T(1) : T(0);
@@ -238,11 +239,11 @@ struct Dense : DenseScalars<T, Tag> {
     }
   }
 
-  /// N vectors from x on, `apart` elements from vector to vector; each has its elements `stride`
-  /// apart.
+  /// Solves for N vectors, which begin at x. `apart` is the distance between two vectors, `stride`
+  /// the distance between two elements of a vector.
   template <int N>
   static void solve_vectors(const Factor& l, T* x, std::size_t stride, std::size_t apart) {
-    // l x = b goes down for a lower triangle; the transpose of a lower triangle goes up.
+    // The system is solved downwards for a lower triangle, and upwards for the transpose of one.
     const bool down = l.row_stride >= l.column_stride;
     const auto factor = [&](int i, int k) {
       return l.data + (static_cast<std::size_t>(i) * l.row_stride +
@@ -367,7 +368,8 @@ struct Dense : DenseScalars<T, Tag> {
     }
   }
 
-  /// With p = a.b, s = |a| |b| + epsilon: d(p/s)/da = b / s - p |b| / s^2 * a / |a|.
+  /// With p = a.b and s = |a| |b| + epsilon, the derivative is d(p/s)/da = b / s - p |b| / s^2 * a
+  /// / |a|.
   static void cosines_pullback(In g, In a, In b, Out g_a, Out g_b) {
     for (int i = 0; i < a.rows; ++i) {
       T length_a[W], length_b[W], inner[W], direct[W], along_a[W], along_b[W];
@@ -401,7 +403,8 @@ struct Dense : DenseScalars<T, Tag> {
 
   // ---- losses ----
 
-  /// body(row's first element, mask of the tasks that have the row).
+  /// Calls body(index of the row's first element, mask of the tasks that have the row) for each
+  /// row.
   template <typename F>
   static void for_rows(const DenseLoss<T>& loss, const DenseCounts& counts, const F& body) {
     for (int i = 0; i < loss.rows; ++i) {
@@ -416,7 +419,7 @@ struct Dense : DenseScalars<T, Tag> {
       const T* const logits = loss.outputs + first;
       const T* const y = loss.y + first;
       const auto has = [&](int m, int l) { return m < counts.ways[l]; };
-      // the largest logit is taken out, so that the exponential does not overflow
+      // The largest logit is subtracted, so that the exponential does not overflow.
       T largest[W], total[W] = {}, chosen[W] = {};
       copy(logits, W, largest);
       for (int m = 1; m < loss.columns; ++m) {

@@ -1,5 +1,5 @@
 // The code of dense_kernels.h for one task at a time: products by tiles, triangular systems by
-// panels. As in dense_kernels_impl.h everything is a static member of a template with the tag of
+// panels. As in dense_kernels_impl.h, everything is a static member of a template with the tag of
 // the translation unit, and no function of the standard library is called.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace kshot::backend {
 
-/// Functions of single numbers, and loops over contiguous ones.
+/// Functions of single numbers, and loops over contiguous numbers.
 template <typename T, typename Tag>
 struct DenseScalars {
   static void copy(const T* from, std::size_t n, T* to) {
@@ -27,6 +27,7 @@ struct DenseScalars {
   static double logarithm(double x) { return __builtin_log(x); }
 };
 
+/// Products and triangular systems of one task.
 template <typename T, typename Tag>
 struct DenseOneTask : DenseScalars<T, Tag> {
   using Out = DenseMatrix<T>;
@@ -45,16 +46,16 @@ struct DenseOneTask : DenseScalars<T, Tag> {
   static constexpr int tile_columns = 8, tile_depth = 256;
   typedef T TileRow __attribute__((vector_size(sizeof(T) * tile_columns)));
 
-  /// Computes the product for one task, whatever the strides, in single precision (the reference
-  /// backend, in double, keeps the plain loops). Some columns of b are packed side by side, zeros
-  /// where c has none, and every packed row is used for some rows of c at once. The sums are taken
-  /// over pieces of tile_depth terms, in an order that depends on the sizes alone.
+  /// Computes the product for one task, for any strides, in single precision. (The reference
+  /// backend, in double, keeps the plain loops.) Some columns of b are packed side by side, with
+  /// zeros where c has no column. Every packed row is then used for several rows of c. The sums are
+  /// taken over pieces of tile_depth terms, in an order that depends on the sizes alone.
   static void product_by_tiles(Out c, T factor, Factor a, Factor b, bool accumulate) {
     T packed[tile_depth * tile_columns];
     for (int j = 0; j < c.columns; j += tile_columns) {
       const int columns = c.columns - j < tile_columns ? c.columns - j : tile_columns;
       int k = 0;
-      do {  // a product over no terms is zero, and has to be written
+      do {  // a product over no terms is zero and must be written
         const int depth = a.columns - k < tile_depth ? a.columns - k : tile_depth;
         pack_columns(packed, b, k, depth, j, columns);
         const auto put = [&](const TileRow* sums, int i, int rows) {
@@ -81,7 +82,7 @@ struct DenseOneTask : DenseScalars<T, Tag> {
       } while (k < a.columns);
     }
   }
-  /// Rows k to k + depth of b at columns j to j + columns, [depth, tile_columns].
+  /// Packs rows k to k + depth of b at columns j to j + columns into [depth, tile_columns].
   static void pack_columns(T* packed, Factor b, int k, int depth, int j, int columns) {
     const T* from = b.data + static_cast<std::size_t>(k) * b.row_stride +
                     static_cast<std::size_t>(j) * b.column_stride;
@@ -94,8 +95,8 @@ struct DenseOneTask : DenseScalars<T, Tag> {
       from += b.row_stride;
     }
   }
-  /// Rows i to i + rows of a at columns k to k + depth, times the packed ones. Of the Rows sums
-  /// those beyond `rows` are of row i again.
+  /// Multiplies rows i to i + rows of a, at columns k to k + depth, by the packed columns. Sums
+  /// beyond `rows` are computed from row i again and are not used.
   template <int Rows>
   __attribute__((always_inline)) static inline void multiply_tile(TileRow* to, Factor a, int i,
                                                                   int rows, int k, int depth,
@@ -122,7 +123,7 @@ struct DenseOneTask : DenseScalars<T, Tag> {
     return t;
   }
   /// Computes the product for one task where the rows of b are contiguous. Row i of c is a weighted
-  /// sum of rows of b, so that the innermost loop carries no sum and vectorises.
+  /// sum of rows of b, so that the innermost loop accumulates no sum and vectorizes.
   static void product_by_rows(Out c, T factor, Factor a, Factor b, bool accumulate) {
     for (int i = 0; i < c.rows; ++i) {
       T* const __restrict to = c.data + at(i, 0, c.columns);
@@ -138,16 +139,16 @@ struct DenseOneTask : DenseScalars<T, Tag> {
 
   // ---- systems in single precision ----
   //
-  // A panel is some vectors of a system side by side, element i of vector v at panel[i * vectors +
-  // v], so that the inner loops go over the vectors. Every sum has the order of the plain loops,
-  // and none depends on its neighbours. Measured against OpenBLAS: docs/performance.md.
+  // A panel holds some vectors of a system side by side: element i of vector v is panel[i * vectors
+  // + v], so that the inner loops are over the vectors. Every sum has the order of the plain loops,
+  // and no sum depends on its neighbours. docs/performance.md has the times against OpenBLAS.
 
   static constexpr int panel_rows = 1024;
   static bool by_panels(int rows) {
     return sizeof(T) == sizeof(float) && rows <= panel_rows;
   }
 
-  /// rest -= sum over k = first .. last - 1 of factor(k) times row k of a panel of Tiles *
+  /// rest -= sum over k = first .. last - 1 of factor(k) * row k of a panel with Tiles *
   /// tile_columns vectors.
   template <int Tiles, class F>
   __attribute__((always_inline)) static inline void subtract_rows(TileRow* rest, const T* panel,
@@ -167,8 +168,9 @@ struct DenseOneTask : DenseScalars<T, Tag> {
 
   static constexpr int factor_tiles = 4, factor_rows = factor_tiles * tile_columns;
 
-  /// Rows i to i + rows of the factor, as the vectors of a panel: solved for the columns before
-  /// column i, which are there already, then factorized. False where a pivot is not positive.
+  /// Computes rows i to i + rows of the factor, which are the vectors of a panel: first solves for
+  /// the columns before column i, whose rows are already known, then factorizes. Returns false
+  /// where a pivot is not positive.
   static bool factorize_panel(Out l, In a, int i, int rows, T jitter, T* panel) {
     bool ok = true;
     for (int j = 0; j < i + rows; ++j) {
@@ -212,7 +214,8 @@ struct DenseOneTask : DenseScalars<T, Tag> {
     }
   }
 
-  /// solve_vectors for `count` vectors, by a panel of Tiles * tile_columns.
+  /// Does the work of Dense::solve_vectors for `count` vectors, in a panel of Tiles * tile_columns
+  /// vectors.
   template <int Tiles>
   static void solve_panel(const Factor& l, T* x, int count, std::size_t stride, std::size_t apart) {
     constexpr int vectors = Tiles * tile_columns;

@@ -1,5 +1,6 @@
-// A whole inner loop, the loss after it and the gradient of that, at once: what a backend may have
-// for some networks and sizes (Wave::fused_descent). Where it has not, Adaptation composes it.
+// A whole inner loop, the loss after it and its gradient, as one fused operation. A backend may
+// have it for some networks and sizes (Wave::fused_descent). Where it does not, Adaptation composes
+// the same computation.
 #pragma once
 
 #include <cstddef>
@@ -10,32 +11,37 @@
 
 namespace kshot::backend {
 
-/// A whole inner loop: gradient descent from a start that all tasks share,
+/// An inner loop of gradient descent from a start that all tasks share,
 ///   w_0 = start, w_{k+1} = w_k - rate_k * gradient(set, scale; w_k), k < steps,
-/// then a loss at w_steps (`outer`, whose weights are that) and its gradient by start and rates.
+/// then the loss of the pass `outer` at w_steps (outer.weights is that block), and its gradient by
+/// the start and by the rates.
 struct Descent {
   Set set = Set::support;
   Scale scale;
   const SharedVector* start = nullptr;
-  std::span<const Rate> rates;  ///< one a step; the last serves the steps beyond
+  /// One rate per step. The last rate is used for all further steps.
+  std::span<const Rate> rates;
   int steps = 0;
-  bool second_order = true;  ///< else each inner gradient counts as a constant
+  /// Where false, each inner gradient is treated as a constant.
+  bool second_order = true;
   NetworkPasses::Pass outer;
-  Block end;       ///< w_steps
-  Block gradient;  ///< by the start, overwritten
-  Block loss;      ///< added to
-  /// By the rates, overwritten: one a step, the last for the steps beyond, or none.
+  Block end;  ///< w_steps
+  /// Gradient by the start; overwritten.
+  Block gradient;
+  Block loss;  ///< the outer loss is added to this block
+  /// Gradients by the rates; overwritten. One block per step, where the last one takes all further
+  /// steps. Empty: not computed.
   std::span<const Block> rate_gradients;
 };
 
-/// A whole inner loop for a Gaussian over weights, by samples of them (Estimator::weight). It
-/// starts at theta = (mu, s), which is the prior p too, and descends on the mean over samples of
-/// the scaled loss plus kl KL(q || p). The objective after it is the mean over samples of the
-/// scaled loss of `outer_set` plus outer_kl KL(q || p); with and_support the support set follows as
-/// a set of its own. Its gradient is by theta.
+/// An inner loop for a Gaussian over weights, with samples of the weights (Estimator::weight). It
+/// starts at theta = (mu, s), which is also the prior p, and descends on the mean over samples of
+/// the scaled loss, plus kl KL(q || p). The objective after the loop is the mean over samples of
+/// the scaled loss of `outer_set`, plus outer_kl KL(q || p). With and_support, the support set is
+/// passed after it as a separate set. The gradient is by theta.
 struct GaussianDescent {
-  /// Noise of all samples and steps: drawn by key, whose inner step and sample are set, or given as
-  /// a block [steps, samples, D] in the flat order.
+  /// Noise of all samples and steps. It is drawn by key, in which the inner step and the sample are
+  /// set, or it is given as a block [steps, samples, D] in the flat order.
   struct Draws {
     RandomKey key;
     Block given;
@@ -45,28 +51,32 @@ struct GaussianDescent {
   Scale scale, kl;
   const SharedVector* mu = nullptr;
   const SharedVector* s = nullptr;
-  std::span<const Rate> rates;  ///< as Descent's, for mu and s alike
+  std::span<const Rate> rates;  ///< as Descent::rates, for mu and for s
   int steps = 0;
   bool second_order = true;
-  bool differentiate_prior = true;  ///< theta is differentiated as the inner KL's prior too
+  /// Where true, theta is also differentiated as the prior of the inner KL.
+  bool differentiate_prior = true;
   Draws draws;
   Set outer_set = Set::query;
   bool and_support = false;
   Scale outer_scale, outer_kl;
   Draws outer_draws;
-  Block end_mu, end_s;            ///< q at the end
-  Block gradient_mu, gradient_s;  ///< by theta, overwritten
-  Block loss;                     ///< added to
+  /// Parameters of q after the last step.
+  Block end_mu, end_s;
+  /// Gradient by theta; overwritten.
+  Block gradient_mu, gradient_s;
+  Block loss;  ///< the objective is added to this block
 };
 
 class FusedDescent {
  public:
   virtual ~FusedDescent() = default;
-  /// False where these rates or sizes are not among those that it takes; nothing is done then.
+  /// Runs the descent. Returns false, without any computation, for rates or sizes that are not
+  /// supported.
   virtual bool run(const Descent& descent) = 0;
   virtual bool run(const GaussianDescent& descent) = 0;
-  /// Whether a fused version may count inner steps and samples in Philox's counter alone: both stay
-  /// within the 16 bits that they have there (RandomKey::key).
+  /// Whether a fused version can distinguish inner steps and samples by the counter of Philox
+  /// alone: both must fit into the 16 bits that they have there (RandomKey::key).
   static bool draws_fused(const GaussianDescent& descent) {
     constexpr int most = 1 << 16;
     return descent.steps <= most && descent.draws.samples <= most &&

@@ -1,7 +1,8 @@
-// `weight` is a pass at phi = mu + sigma eps. `flipout` and `local` are a pass with two vectors
-// (NetworkPasses::SplitPass): a mean, and a spread that is a function of s = log sigma element by
-// element. Parameters that a layer does not split (norm; flipout's biases) are drawn: their mean is
-// phi, their spread sigma eps.
+// The composed passes under Gaussian weights. `weight` is one pass at phi = mu + sigma eps.
+// `flipout` and `local` are one pass with two weight vectors (NetworkPasses::SplitPass): a mean,
+// and a spread that is a function of s = log sigma element by element. Parameters that a layer does
+// not split (those of norm layers, and the biases under flipout) are drawn: their mean is phi and
+// their spread is sigma eps.
 #include <algorithm>
 #include <stdexcept>
 #include <vector>
@@ -24,6 +25,7 @@ enum Scratch : std::size_t {
   direction_spread,
 };
 
+/// Whether the estimator draws a parameter instead of splitting it.
 bool draws(Estimator estimator, const Layer& layer, int parameter) {
   if (estimator == Estimator::weight || layer.type == LayerType::norm) return true;
   return estimator == Estimator::flipout && parameter == layer.bias;
@@ -84,12 +86,12 @@ GaussianPasses::Split GaussianPasses::draw_split(const GaussianPass& pass) {
   Split split;
   split.spread = drawn && pass.kept ? pass.kept : scratch(split_spread);
   if (!(drawn && pass.kept && pass.drawn)) {
-    // what sigma is multiplied by: eps; for a variance, sigma itself
+    // The spread is sigma * other: sigma * eps for a draw, sigma * sigma for a variance.
     Block other = pass.sigma;
     if (drawn) {
       other = scratch(sampled_eps);
       sample(pass, scratch(sampled_phi), other);
-      if (local) {  // (1 - drawn) sigma + drawn eps
+      if (local) {  // other = (1 - drawn) sigma + drawn eps
         const Block mixed = scratch(split_slope);
         wave_.copy(mixed, pass.sigma);
         wave_.multiply_add(mixed, -1.0, drawn, pass.sigma);
@@ -107,7 +109,7 @@ GaussianPasses::Split GaussianPasses::draw_split(const GaussianPass& pass) {
     wave_.multiply_add(split.mean, 1.0, drawn, split.spread);
   }
   split.slope = split.spread;
-  if (local && drawn) {  // twice a variance, once sigma eps
+  if (local && drawn) {  // slope: twice a variance, once sigma eps
     split.slope = scratch(split_slope);
     wave_.copy(split.slope, split.spread);
     wave_.axpy(split.slope, 1.0, split.spread);

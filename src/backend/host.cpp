@@ -30,10 +30,10 @@ void add_rows(T* __restrict y, const T* __restrict a, const T* __restrict x, std
   }
 }
 
-/// Elements of a vector that a thread takes at once.
+/// Number of elements of a vector that a thread takes at a time.
 constexpr std::size_t part_elements = 1 << 14;
 
-/// work(first, last) for all parts of 0 ... n - 1, by the pool's threads.
+/// Calls work(first, last) for all parts of 0 ... n - 1 in the pool's threads.
 template <typename F>
 void in_parts(ThreadPool& pool, std::size_t n, const F& work) {
   const std::size_t parts = (n + part_elements - 1) / part_elements;
@@ -43,7 +43,7 @@ void in_parts(ThreadPool& pool, std::size_t n, const F& work) {
   });
 }
 
-/// The sum of f(0) ... f(n - 1), part after part, each as eight sums side by side.
+/// The sum of f(0) ... f(n - 1), part after part. Each part is summed as eight sums side by side.
 template <typename F>
 double sum_of(ThreadPool& pool, std::size_t n, const F& f) {
   constexpr std::size_t side = 8;
@@ -60,13 +60,13 @@ double sum_of(ThreadPool& pool, std::size_t n, const F& f) {
   return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
-/// Elements that a tree is gone through for at a time, so that what lies between stays in the
+/// Number of elements for which a tree is computed at a time, so that its partial sums stay in the
 /// cache.
 constexpr std::size_t tree_elements = 512;
 
 /// Elements first ... first + count - 1 of the sum of waves, as a binary tree that is filled from
-/// the left. The result lies in the scratch (tree_elements a level of the tree), or is the one
-/// wave's own.
+/// the left. The result is in `scratch` (tree_elements per level of the tree), or is the wave's own
+/// memory if there is only one wave.
 template <typename T>
 const T* tree_sum(std::span<const std::vector<T>> waves, std::size_t first, std::size_t count,
                   T* scratch) {
@@ -78,7 +78,8 @@ const T* tree_sum(std::span<const std::vector<T>> waves, std::size_t first, std:
   return scratch;
 }
 
-/// visit(first, count, sums) for all of a run, piece by piece from `from` to `to`.
+/// Calls visit(first, count, sums) for pieces of the sum of a run, from element `from` to element
+/// `to`.
 template <typename T, typename F>
 void for_tree_sums(std::span<const std::vector<T>> waves, std::size_t from, std::size_t to,
                    const F& visit) {
@@ -101,7 +102,7 @@ void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float
   key.task = task;
   const auto kept = static_cast<float>(1.0 / (1.0 - dropout.rate));
   const auto rate = static_cast<float>(dropout.rate);
-  // four elements a call of the generator, as noise_address lays them out
+  // The generator gives four elements per call, in the order of noise_address.
   for (std::size_t block = 0; block < factors.size(); block += 64) {
     for (std::size_t j = 0; j < 16; ++j) {
       const auto words = philox4x32(key.counter(noise_address(block + j).quad), key.key());
@@ -185,7 +186,7 @@ void HostReduction<T>::commit(Partial& partial) {
   const std::size_t next = run_first_ + static_cast<std::size_t>(run_tasks_);
   if (next % run_tasks == 0) add_run();
   if (!spare_.empty()) {
-    partial.sums = std::move(spare_.back());  // memory serves again
+    partial.sums = std::move(spare_.back());  // reuses memory
     spare_.pop_back();
   }
 }
@@ -243,7 +244,7 @@ template <typename T>
 void HostReduction<T>::finish(std::span<const Shared> means) {
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
-  // A run alone, of one process, needs no total.
+  // A single run of one process needs no tree.
   const bool alone = !ranks_ && sums_.empty() && run_first_ == 0 && !run_.empty();
   if (alone) {
     losses_.close(add_doubles);
@@ -411,9 +412,10 @@ void HostBackend<T>::clip(SharedVector& v, double value, double norm,
   }
 }
 
-// With unit columns n_a, C = n^T n: the gradient by n_a is 4 weight / columns^2 * sum_b
-// (C_ab - I_ab) n_b, of which d_a sees the part across n_a, divided by |d_a|. Two products of rows
-// x columns x columns in T, of runs of rows summed in double.
+// With unit columns n_a and C = n^T n, the gradient by n_a is 4 weight / columns^2 * sum_b (C_ab -
+// I_ab) n_b. The gradient by d_a is the part of it that is orthogonal to n_a, divided by |d_a|. The
+// two products of rows x columns x columns are computed in T; the first one sums runs of 64 rows in
+// double.
 template <typename T>
 void HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t offset,
                                           std::size_t rows, std::size_t columns, double weight,
@@ -448,7 +450,7 @@ void HostBackend<T>::column_orthogonality(const SharedVector& v, std::size_t off
   }
   const double share = weight / static_cast<double>(columns * columns);
   double value = 0.0;
-  // part becomes what stands before n_b in the part across n_a
+  // `part` becomes the factors of n_b in the part that is orthogonal to n_a.
   for (std::size_t a = 0; a < columns; ++a) {
     double along = 0.0;
     for (std::size_t b = 0; b < columns; ++b) {

@@ -1,6 +1,7 @@
-// What backends whose memory is the host's share: vectors, the reduction over tasks, the optimiser.
-// Plain loops over contiguous memory, in T; sums over elements or tasks in double, in fixed order.
-// Long vectors are worked on part by part by the backend's threads.
+// What the reference and the CPU backend share, because both compute in host memory: vectors, the
+// reduction over tasks, the optimizer. The operations are plain loops over contiguous memory in T.
+// Sums over elements or tasks are in double, in a fixed order. The backend's threads divide long
+// vectors into parts.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,7 @@
 
 namespace kshot::backend {
 
-/// A number that no earlier call in this process gave.
+/// Returns a number that no earlier call in this process returned.
 std::uint64_t next_version();
 
 template <typename T>
@@ -30,8 +31,8 @@ class HostVector final : public SharedVector {
     return values_.data();
   }
   const T* data() const { return values_.data(); }
-  /// Changes whenever the values may have, and is never another vector's: what is derived from the
-  /// values can be kept until then.
+  /// A number that changes whenever the values may have changed, and that no other vector has.
+  /// Results that are derived from the values are valid as long as this number is the same.
   std::uint64_t version() const { return version_; }
 
  private:
@@ -48,23 +49,23 @@ const HostVector<T>& host(const SharedVector& v) {
   return dynamic_cast<const HostVector<T>&>(v);
 }
 
-/// The factors of a task's elements under dropout: 0, or 1 / (1 - rate).
+/// Writes the dropout factors of a task's elements: 0, or 1 / (1 - rate).
 void dropout_factors(const Dropout& dropout, std::uint32_t task, std::span<float> factors);
 
-/// A wave in host memory, as the reduction sees it.
+/// A wave in host memory, with the operation that the reduction needs.
 template <typename T>
 class HostWave : public Wave {
  public:
   using Wave::Wave;
-  /// Binary-tree sums over the wave's tasks (capacity() a power of two; absent tasks count as
-  /// zero): the concatenated elements of `blocks` into out, losses [count()] into losses;
-  /// diverged[t] is set where any element or the loss of task t is not finite, and that task then
-  /// counts as zero.
+  /// Sums over the wave's tasks as a binary tree, where capacity() is a power of two and absent
+  /// tasks count as zero. The elements of all `blocks`, one block after another, are summed into
+  /// `out`. The losses [count()] are written to `losses`. diverged[t] is set where an element or
+  /// the loss of task t is not finite; this task then counts as zero.
   virtual void sum_tasks(std::span<const Block> blocks, Block loss, T* out, double* losses,
                          char* diverged) = 0;
 };
 
-/// The fixed order of task_tree.h.
+/// The reduction in host memory, in the order of task_tree.h.
 template <typename T>
 class HostReduction final : public Reduction {
  public:
@@ -77,6 +78,7 @@ class HostReduction final : public Reduction {
   std::vector<std::uint32_t> diverged_tasks() const override { return diverged_; }
 
  private:
+  /// The result of one wave.
   struct Partial {
     std::vector<T> sums;
     std::vector<double> losses;
@@ -85,11 +87,13 @@ class HostReduction final : public Reduction {
     int capacity = 1;
   };
   void commit(Partial& partial);
-  /// The waves of the current run to the tree, as one node where they are all of the run's waves.
+  /// Adds the waves of the current run to the tree: as one node if they are all waves of the run,
+  /// otherwise as one node per wave.
   void add_run();
-  /// Ends the current run; its memory serves again.
+  /// Ends the current run and keeps its memory for the next one.
   void recycle();
-  /// The nodes of all ranks; afterwards the tree has the root alone, and the statistics are of all.
+  /// Exchanges nodes with the other ranks. Afterwards the tree has only the root, and the
+  /// statistics are those of all ranks.
   void exchange();
 
   ThreadPool& pool_;
@@ -99,18 +103,21 @@ class HostReduction final : public Reduction {
   OrderedQueue<Partial> queue_;
   TaskShares shares_;
   TreeSum<T> sums_;
-  std::vector<std::vector<T>> run_;  ///< sums of the current run's waves, added up when it is whole
-  std::size_t run_first_ = 0;        ///< the first task of run_
-  int run_tasks_ = 0;                ///< that run_ has
+  /// Sums of the waves of the current run (16 tasks, task_tree.h). They are added when the run is
+  /// complete.
+  std::vector<std::vector<T>> run_;
+  std::size_t run_first_ = 0;  ///< the first task of run_
+  int run_tasks_ = 0;          ///< number of tasks in run_
   int wave_tasks_ = 1;
   std::vector<std::vector<T>> spare_;
   TaskTree<double> losses_;
   std::vector<std::uint32_t> diverged_;
   Step* step_ = nullptr;
-  double tasks_ = 0.0, lost_ = 0.0;  ///< that did not diverge, and that did
+  /// Numbers of tasks that did not diverge, and that did.
+  double tasks_ = 0.0, lost_ = 0.0;
 };
 
-/// Figures in host memory: what is added is there.
+/// The statistics of a step in host memory. They are always up to date.
 class HostStep final : public Step {
  public:
   void clear() override { statistics_ = {}; }
@@ -124,7 +131,7 @@ class HostStep final : public Step {
   StepStatistics statistics_;
 };
 
-/// The shared-vector half of a backend in host memory.
+/// The part of a backend in host memory that works on shared vectors.
 template <typename T>
 class HostBackend : public Backend {
  public:

@@ -75,7 +75,7 @@ void HostLinearAlgebra<T>::do_cholesky(const Matrix& l, const Matrix& a, const M
 
 template <typename T>
 void HostLinearAlgebra<T>::do_solve_triangular(const Operand& l, Side side, const Matrix& x) {
-  // x l^-1 = (l^-T x^T)^T: from the right every row is a vector, and the factor is transposed.
+  // x l^-1 = (l^-T x^T)^T: from the right, every row is a vector and the factor is transposed.
   const bool left = side == Side::left;
   const Operand factor(l.matrix, left ? l.transposed : !l.transposed);
   const auto columns = static_cast<std::size_t>(x.columns);

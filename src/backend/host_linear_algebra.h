@@ -1,5 +1,5 @@
-// LinearAlgebra on blocks in host memory: checks and sizes once, the kernels of a table
-// (dense_kernels.h) for each run of tasks that lie side by side.
+// LinearAlgebra on blocks in host memory. It calls the kernels of a table (dense_kernels.h) once
+// per run of tasks, where a run is a group of tasks whose elements are stored side by side.
 #pragma once
 
 #include "backend/dense_kernels.h"
@@ -14,10 +14,10 @@ class HostLinearAlgebra : public LinearAlgebra {
       : LinearAlgebra(wave), precision_(precision), kernels_(kernels) {}
 
  protected:
-  // ---- what a wave says of its blocks and tasks ----
-  /// Number of runs of kernels_.lanes tasks each that the wave's blocks are made of.
+  // ---- blocks and tasks, which the wave provides ----
+  /// Number of runs that the wave's blocks consist of. Each run has kernels_.lanes tasks.
   virtual int runs() const { return 1; }
-  /// A block's elements of one run, element-major.
+  /// The elements of a block for one run, element-major.
   virtual T* run_data(Block block, int run) = 0;
   /// The sizes of the tasks of a run.
   virtual DenseCounts counts(int run) const = 0;

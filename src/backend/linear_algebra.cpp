@@ -209,7 +209,7 @@ void LinearAlgebra::cosines_pullback(const Matrix& g, const Matrix& a, const Mat
 
 namespace {
 
-/// A loss of outputs [rows(set), columns] against targets of that shape.
+/// Checks a loss of outputs [rows(set), columns] against targets of the same shape.
 void check_loss(const char* operation, const Wave& wave, const Matrix& loss, Set set,
                 const Matrix& outputs, const Matrix& y, const Matrix& g) {
   if (set == Set::all) {

@@ -103,7 +103,7 @@ void NetworkPasses::split_value(const SplitPass& pass, Block loss, Block outputs
   do_split_value(pass, loss, outputs, statistics);
 }
 
-// ---- what a backend need not supply ----
+// ---- operations that a backend need not have ----
 
 void NetworkPasses::do_gradient_step(const Pass& pass, Block dst, Block src, const Rate& rate,
                                      Block scratch) {

@@ -1,4 +1,5 @@
-// Partial results of waves, committed in the order of the waves' ordinals whoever is first.
+// Partial results of waves, which are committed in the order of the waves' ordinals, whatever the
+// order in which they arrive.
 #pragma once
 
 #include <condition_variable>
@@ -11,8 +12,8 @@
 
 namespace kshot::backend {
 
-/// Several workers bring partial results; each is committed by the worker that closes the gap
-/// before it, one at a time, while the others go on.
+/// Several workers put partial results. The worker whose result is the next in order commits it,
+/// and all results that wait after it, one at a time. Meanwhile the other workers continue.
 template <class Partial>
 class OrderedQueue {
  public:
@@ -24,7 +25,7 @@ class OrderedQueue {
     waiting_.clear();
   }
 
-  /// One to fill: its memory is that of one committed before, where there is one.
+  /// Returns a partial result to fill. It reuses the memory of a committed one where there is one.
   Partial take() {
     const std::lock_guard lock(mutex_);
     if (free_.empty()) return {};
@@ -33,9 +34,9 @@ class OrderedQueue {
     return partial;
   }
 
-  /// commit(Partial&) is called, never by two workers at once, for this and all that waited for
-  /// it. A worker far ahead of the slowest waits here, so that memory does not grow with the
-  /// meta-batch. Does nothing once cancelled.
+  /// Calls commit(Partial&) for this result and for those that waited for it. Two workers never
+  /// call commit at the same time. A worker that is far ahead of the slowest one waits here, so
+  /// that memory does not grow with the meta-batch. Does nothing after cancel().
   template <class Commit>
   void put(std::size_t ordinal, Partial partial, Commit&& commit) {
     std::unique_lock lock(mutex_);
@@ -61,7 +62,7 @@ class OrderedQueue {
     }
   }
 
-  /// A wave will never come: nobody waits for it any more.
+  /// Ends all waiting, because a wave will not come.
   void cancel() {
     {
       const std::lock_guard lock(mutex_);
@@ -70,7 +71,7 @@ class OrderedQueue {
     turn_.notify_all();
   }
 
-  /// std::logic_error unless every partial result was committed.
+  /// Throws std::logic_error unless every partial result was committed.
   void check_complete() const {
     if (cancelled_ || next_ != waves_) {
       throw std::logic_error("reduction finished before all waves were added");

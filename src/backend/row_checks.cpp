@@ -17,7 +17,7 @@ std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// One set of a batch: its arrays, and the largest number of rows of a task.
+/// One set of a batch: its arrays, and the largest number of rows per task.
 struct RowArrays {
   const char* name;
   int rows;
@@ -63,7 +63,8 @@ void check_shape(const TaskBatch& batch, const RowLimits& limits) {
   }
 }
 
-/// The arrays are public: a caller may have given them another length than the batch's shape says.
+/// Checks the lengths of the arrays. They are public members, so a caller may have set other
+/// lengths than the batch's shape says.
 void check_lengths(const TaskBatch& batch, const RowArrays& set) {
   const auto check = [&](const char* what, std::size_t got, std::size_t per_task) {
     const std::size_t wanted = count_of(batch.tasks()) * per_task;
@@ -99,7 +100,7 @@ void check_count(const RowArrays& set, int t, std::size_t global) {
   }
 }
 
-/// The valid rows' labels of task `t` of the batch, whose count was checked.
+/// The labels of the valid rows of task `t` of the batch. The task's count must have been checked.
 std::span<const std::int32_t> labels_of(const RowArrays& set, int t) {
   return std::span(set.labels)
       .subspan(count_of(t) * count_of(set.rows), count_of(set.counts[count_of(t)]));
@@ -116,7 +117,8 @@ void check_labels(const TaskBatch& batch, const RowArrays& set, int t, std::size
   }
 }
 
-/// Throws Error where a class of a task, whose labels were checked, has no support row.
+/// Throws Error where a class of a task has no support row. The task's labels must have been
+/// checked.
 void check_every_class(const TaskBatch& batch, const RowArrays& support, int t,
                        std::size_t global) {
   std::vector<char> seen(count_of(batch.ways_of(t)), 0);
@@ -128,7 +130,8 @@ void check_every_class(const TaskBatch& batch, const RowArrays& support, int t,
       missing - seen.begin(), global, seen.size()));
 }
 
-/// Exponents are looked at as integers: a loop that the compiler vectorises without fast-math.
+/// Whether all values are finite. Exponents are compared as integers, so that the compiler
+/// vectorizes the loop without fast-math.
 template <typename T>
 bool finite(std::span<const T> values) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;

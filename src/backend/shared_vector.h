@@ -1,4 +1,4 @@
-// Vectors that all tasks share: weights, gradients, learned rates, the optimiser's state.
+// Vectors that all tasks share: weights, gradients, learned rates, the optimizer's state.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,9 @@ class SharedVector {
   virtual std::size_t size() const = 0;
   virtual void upload(std::span<const double> values) = 0;
   virtual void download(std::span<double> values) const = 0;
-  /// The values as they are now, to be read once, later, from any thread: a backend may copy them
-  /// meanwhile. The vector may be changed, or go, before.
+  /// Returns a function that gives the present values. The function may be called once, at any
+  /// later time and from any thread; a backend may copy the values until then. The vector may
+  /// change or be destroyed before the call.
   virtual std::function<std::vector<double>()> snapshot() const {
     std::vector<double> values(size());
     download(values);

@@ -1,4 +1,4 @@
-// What TaskVectors and GaussianVectors check before a backend computes.
+// The checks of TaskVectors and GaussianVectors, which then call the backend.
 #include "backend/task_vectors.h"
 
 #include <fmt/format.h>

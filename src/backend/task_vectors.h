@@ -1,5 +1,5 @@
-// Vectors that every task of a wave has for itself, and their algebra: element by element, all
-// tasks at once.
+// Per-task vectors and their algebra. Each operation acts on all tasks of the wave, element by
+// element.
 #pragma once
 
 #include <cstddef>
@@ -12,23 +12,24 @@
 namespace kshot::backend {
 
 /// The public functions check widths, once for every backend, and then call the backend's do_...
-/// function. A width that does not fit is a mistake of our own code: std::logic_error, and nothing
-/// is computed.
+/// function. A wrong width is a mistake in our own code: it throws std::logic_error, and nothing is
+/// computed.
 class TaskVectors {
  public:
   virtual ~TaskVectors() = default;
 
-  /// A new per-task vector; lives as long as the wave. Contents are undefined.
+  /// Makes a per-task vector, which exists as long as the wave. Its contents are undefined.
   Block block(std::size_t width);
-  /// A new vector with one number per network weight, [D]: weights, their gradients or noise. The
-  /// backend keeps it in an order of its own. Uploads, downloads, shared vectors and the reduction
-  /// use the flat order of Network::parameters().
+  /// Makes a vector with one number per network weight, [D]: weights, their gradients or noise. The
+  /// backend stores its elements in its own order. Uploads, downloads, shared vectors and the
+  /// reduction use the flat order of Network::parameters().
   Block weights();
-  /// As it was asked for; D for weights.
+  /// The width with which the block was made; D for weights.
   std::size_t width(Block block) const { return form(block).width; }
 
-  // ---- algebra of per-task vectors; all arguments of one operation have the same width, and are
-  // ---- either all of weights or all not ----
+  // ---- algebra of per-task vectors ----
+  // All arguments of an operation have the same width. Either all of them hold weights or none
+  // does.
   void broadcast(Block dst, const SharedVector& src);                  // dst[b] = src
   void fill(Block dst, double value);                                  // dst = value
   void copy(Block dst, Block src);                                     // dst = src
@@ -37,42 +38,46 @@ class TaskVectors {
   void exponential(Block dst, Block src);                              // dst = exp(src)
   void rate_multiply(Block dst, const Rate& rate, Block x);            // dst = rate * x
   void rate_step(Block dst, Block src, const Rate& rate, Block grad);  // dst = src - rate * grad
-  /// dst ~ N(0, 1), drawn by key (task = the task's global index); not for weights.
+  /// dst ~ N(0, 1), drawn by key (its task is the task's global index). Not for blocks of weights.
   void normal(Block dst, const RandomKey& key);
-  /// y[i mod n] += a x1[i] * x2[i], for y of a width n that divides that of x1 and x2.
+  /// y[i mod n] += a x1[i] * x2[i], where the width n of y is a divisor of the width of x1 and x2.
   void multiply_fold(Block y, double a, Block x1, Block x2);
-  /// With d = a - b over n elements: value += weight * mean(d^2), g_b -= 2 weight d / n. `value`
+  /// value += weight * mean(d^2) and g_b -= 2 weight d / n, where d = a - b has n elements. `value`
   /// has width 1.
   void mean_square(Block value, double weight, Block a, Block b, Block g_b);
 
-  // ---- scalars of a task: blocks of width 1, and what they do to vectors ----
-  /// dst[b] = the task's own number of rows of the set.
+  // ---- scalars of a task (blocks of width 1), and operations of scalars on vectors ----
+  /// dst[b] = the task's own number of rows in the set.
   void row_count(Block dst, Set set);
-  /// dst[b] = f(src[b]), for blocks of one width that are not of weights; dst may be src.
+  /// dst[b] = f(src[b]), element by element. The blocks have the same width and do not hold
+  /// weights. dst may be src.
   void apply(Block dst, Function f, Block src);
-  /// y[b] *= scalar[b], a block of width 1.
+  /// y[b] *= scalar[b]. `scalar` has width 1.
   void scale_by(Block y, Block scalar);
-  /// A step of Adam for every task by itself: `count`, of width 1, is the number of this step in
-  /// the task's own counting, from 1. Vectors have one width.
+  /// One step of Adam, for each task separately. `count`, of width 1, is the number of this step in
+  /// the task's own count, which begins at 1. The other blocks have the same width.
   struct AdamBlocks {
     Block parameters, gradient;
-    Block m, v;  ///< the optimiser's state
+    Block m, v;  ///< state of the optimizer
     Block count;
   };
   void adam_step(const AdamBlocks& blocks, const AdamRule& rule);
 
-  /// Task t's vector from host + t * stride of the batch the wave was loaded from.
+  /// dst[b] = the vector at host + t * stride, where t is the index of the task in the batch that
+  /// the wave was loaded from.
   void upload(Block dst, const double* host, std::size_t stride);
-  /// values[t * width + i], t < count().
+  /// values[t * width + i] = element i of task t, t < count().
   void download(Block src, std::span<double> values) const;
 
-  // ---- for what takes blocks: std::logic_error where they do not fit, in the words "operation:
-  // ---- ..."; empty blocks in a list are passed over ----
+  // ---- checks for functions that take blocks ----
+  // They throw std::logic_error where a block does not fit. The message begins with `operation`.
+  // Empty blocks in a list are skipped.
   void require_same(const char* operation, std::initializer_list<Block> blocks) const;
   void require_width(const char* operation, Block block, std::size_t width) const;
   void require_weights(const char* operation, std::initializer_list<Block> blocks) const;
   void require_no_weights(const char* operation, Block block) const;
-  /// One rate a weight; for other blocks a number of rates that divides the width.
+  /// A vector of rates must have one rate per weight. For other blocks, the number of rates must be
+  /// a divisor of the width.
   void require_rates(const char* operation, Block block, const Rate& rate) const;
 
  protected:
@@ -100,7 +105,7 @@ class TaskVectors {
   virtual void do_upload(Block dst, const double* host, std::size_t stride) = 0;
   virtual void do_download(Block src, std::span<double> values) const = 0;
 
-  /// Records a block that the backend made without block() or weights(), and gives it back.
+  /// Records a block that the backend made without block() or weights(), and returns it.
   Block note(Block block, std::size_t width, bool weights);
 
  private:

@@ -41,7 +41,8 @@ std::unique_ptr<GaussianPasses> Wave::make_gaussian_passes() {
 }
 
 void Wave::mark_not_finite(int first) {
-  // Uploaded now, because reductions may run where nothing can come from the host (captured work).
+  // The marks are uploaded here, because reductions may run in captured work, where nothing can
+  // come from the host.
   if (!exclusion_) exclusion_ = block(1);
   std::vector<double> marks(static_cast<std::size_t>(first + count()), 0.0);
   for (int t = 0; t < count(); ++t) {

@@ -1,4 +1,4 @@
-// A set of tasks in a backend's own layout, and all that can be done to them at once.
+// A wave: a set of tasks in a backend's own layout, with all operations on them.
 #pragma once
 
 #include <functional>
@@ -16,32 +16,35 @@ class Generator;
 struct GeneratorSpec;
 class LinearAlgebra;
 
-/// Not thread-safe; different waves are independent.
+/// The operations on the tasks of one wave. A wave is not thread-safe; different waves are
+/// independent.
 class Wave : public TaskRows, public GaussianVectors, public NetworkPasses {
  public:
   ~Wave() override = default;
 
-  /// Makes the loss [count()] of every task without finite rows NaN, so that the reduction leaves
-  /// the task out: an activation may have swallowed what was not finite in its rows.
+  /// Sets the loss [count()] to NaN for each task with a number that is not finite in its rows, so
+  /// that the reduction leaves the task out. The computed loss may be finite, because an activation
+  /// can hide such a number.
   void exclude_not_finite(Block loss);
-  /// Runs `work`, which calls operations of this wave that need nothing from the host and bring
-  /// nothing back. A backend may gather them into one launch (CudaWave: a graph).
+  /// Runs `work`, whose operations on this wave take nothing from the host and return nothing to
+  /// it. A backend may capture them into one launch (CudaWave: a CUDA graph).
   virtual void capture(const std::function<void()>& work) { work(); }
 
-  /// The wave's own block for outputs of a set, [rows(set), outputs].
+  /// The block that the wave keeps for the outputs of a set, [rows(set), outputs].
   Block outputs(Set set);
 
-  /// The network under Gaussian weights; on blocks of this wave.
+  /// The network under Gaussian weights. The passes work on blocks of this wave.
   GaussianPasses& gaussian_passes();
-  /// Null where inner loops are composed of the operations here.
+  /// The fused inner loop. Null where the backend has none for this wave; the caller then composes
+  /// the inner loop of the operations above.
   virtual FusedDescent* fused_descent() { return nullptr; }
 
-  /// Networks that all tasks share and that make this wave's weights (generator.h); on blocks of
-  /// this wave, which must outlive it.
+  /// The networks, shared by all tasks, that make this wave's weights (generator.h). They work on
+  /// blocks of this wave, which must outlive them.
   virtual std::unique_ptr<Generator> generator(const GeneratorSpec& spec) = 0;
 
-  /// Small matrices of this wave's tasks (linear_algebra.h); on blocks of this wave, which must
-  /// outlive it.
+  /// Small matrices of this wave's tasks (linear_algebra.h). They are blocks of this wave, which
+  /// must outlive them.
   virtual std::unique_ptr<LinearAlgebra> linear_algebra();
 
  protected:
@@ -55,7 +58,7 @@ class Wave : public TaskRows, public GaussianVectors, public NetworkPasses {
 
  private:
   Block output_blocks_[3];
-  Block exclusion_;  ///< [1]: NaN for tasks that are not finite, else 0
+  Block exclusion_;  ///< [1]: NaN for tasks that are not finite, 0 for the others
   std::unique_ptr<GaussianPasses> gaussian_passes_;
 };
 

@@ -13,7 +13,7 @@
 namespace kshot {
 namespace {
 
-/// A variable's number; 0 where it is not set or holds something else.
+/// The number in an environment variable. 0 where the variable is not set or holds something else.
 int number(const std::function<const char*(const char*)>& get, const char* name) {
   const char* const text = get(name);
   if (text == nullptr) return 0;
@@ -26,15 +26,16 @@ int number(const std::function<const char*(const char*)>& get, const char* name)
 }  // namespace
 
 Launch detect_launch(const std::function<const char*(const char*)>& get) {
-  // Open MPI; MPICH and Intel MPI (Hydra), also srun --mpi=pmi2; MVAPICH.
+  // The variables of Open MPI, of MPICH and Intel MPI (Hydra; also srun --mpi=pmi2), and of
+  // MVAPICH.
   for (const std::string name : {"OMPI_COMM_WORLD", "PMI", "MV2_COMM_WORLD"}) {
     if (const int size = number(get, (name + "_SIZE").c_str()); size > 0) {
       return {get("SLURM_STEP_ID") != nullptr ? "srun" : "mpirun", size, true,
               number(get, (name + "_RANK").c_str())};
     }
   }
-  // A batch script has SLURM_NTASKS too, but is one process. Only srun sets the number of tasks of
-  // a step.
+  // A batch script also has SLURM_NTASKS, although it is one process. Only srun sets the number of
+  // tasks of a step.
   if (const int size = number(get, "SLURM_STEP_NUM_TASKS"); size > 1) {
     return {"srun", size, true, number(get, "SLURM_PROCID")};
   }

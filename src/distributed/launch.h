@@ -1,4 +1,4 @@
-// Which launcher has started this process, by the variables that it sets.
+// Detects the launcher that started this process, by the environment variables that it sets.
 #pragma once
 
 #include <functional>
@@ -8,13 +8,15 @@ namespace kshot {
 
 /// How this process was started.
 struct Launch {
-  std::string launcher;  ///< "mpirun", "srun", "torchrun"; empty: by itself
-  int size = 1;          ///< processes that were started together, as far as the launcher says so
-  bool mpi = false;      ///< the launcher is one that MPI knows
-  int rank = 0;          ///< of this process among them
+  std::string launcher;  ///< "mpirun", "srun", "torchrun"; empty: none
+  /// Number of processes that were started together, as far as the launcher says.
+  int size = 1;
+  /// The launcher is one that MPI knows.
+  bool mpi = false;
+  int rank = 0;  ///< rank of this process among them
 };
 
-/// `get` returns the value of an environment variable, or null.
+/// Detects the launch of this process. `get` returns the value of an environment variable, or null.
 Launch detect_launch(const std::function<const char*(const char*)>& get);
 
 }  // namespace kshot

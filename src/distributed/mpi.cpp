@@ -22,13 +22,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Time limit of an exchange where KSHOT_RANK_TIMEOUT does not say another.
+/// Time limit of an exchange, unless KSHOT_RANK_TIMEOUT gives another one.
 constexpr double usual_seconds = 300.0;
-/// After a time limit: how long the other ranks have to answer.
+/// Time that the other ranks have to answer after a time limit has expired.
 constexpr double roll_call_seconds = 2.0;
 constexpr int roll_call_tag = 1;
 constexpr int failure_tag = 2;
-/// Bytes of MPI's unit. Its counts are int, so that bytes alone would end at 2 GiB.
+/// Size in bytes of the unit in which MPI counts. MPI's counts are int, so that exchanges in single
+/// bytes would be limited to 2 GiB.
 constexpr std::size_t unit = sizeof(std::uint64_t);
 
 double wanted_time_limit() {
@@ -48,8 +49,8 @@ std::size_t units(std::size_t bytes) {
   return (bytes + unit - 1) / unit;
 }
 
-/// Waits for work that others must do too: first by trying again, then with short sleeps, so that
-/// ranks that share a core let the others compute.
+/// Waits for work that other ranks must do too. It first tries again at once and then sleeps for
+/// short times, so that ranks that share a core let the others compute.
 class Patience {
  public:
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
@@ -63,6 +64,7 @@ class Patience {
   Clock::time_point start_ = Clock::now();
 };
 
+/// Exchanges by MPI.
 class MpiRanks final : public Communicator, public FailureWatch {
  public:
   MpiRanks(MPI_Comm world, int rank, int size, int local_rank, int local_size, bool finalize)
@@ -72,13 +74,14 @@ class MpiRanks final : public Communicator, public FailureWatch {
         finalize_(finalize) {}
   ~MpiRanks() override {
     if (!finalize_) return;
-    // MPI wants every message received. Those of a failure came before the exchange that told of
-    // it.
+    // MPI requires that every message is received. The messages of a failure arrived before the
+    // exchange that reported it.
     while (failure_announced()) {
       int from = 0;
       MPI_Recv(&from, 1, MPI_INT, MPI_ANY_SOURCE, failure_tag, world_, MPI_STATUS_IGNORE);
     }
-    // Finalizing waits for all ranks. It is safe after a failure too: every rank knows of it.
+    // Finalizing waits for all ranks. It is safe after a failure as well, because every rank knows
+    // of it.
     MPI_Finalize();
   }
   double time_limit() const override { return limit_; }
@@ -89,7 +92,8 @@ class MpiRanks final : public Communicator, public FailureWatch {
     return announced != 0;
   }
   void announce_failure() override {
-    // The other ranks look for these messages (failure_announced). The buffer must stay.
+    // The other ranks probe for these messages (failure_announced). The buffer must exist until
+    // they are received.
     announced_ = rank();
     for (int r = 0; r < size(); ++r) {
       if (r == rank()) continue;
@@ -98,7 +102,7 @@ class MpiRanks final : public Communicator, public FailureWatch {
       MPI_Request_free(&request);
     }
   }
-  /// Takes over from a communicator of the same ranks that has failed: this one ends MPI.
+  /// Takes over from a failed communicator of the same ranks: this one finalizes MPI.
   void replace(MpiRanks& failed) {
     finalize_ = failed.finalize_;
     failed.finalize_ = false;
@@ -143,7 +147,7 @@ class MpiRanks final : public Communicator, public FailureWatch {
   }
 
  private:
-  /// Parts of an array of units.
+  /// Counts and offsets of the parts of an array, in units.
   struct Layout {
     std::vector<int> counts, offsets;
     std::size_t total = 0;
@@ -186,13 +190,13 @@ class MpiRanks final : public Communicator, public FailureWatch {
       if (done != 0) return;
       patience.wait();
       if (tries % 64 != 0) continue;
-      int called = 0;  // another rank has waited too long
+      int called = 0;  // another rank has reached its time limit
       MPI_Iprobe(MPI_ANY_SOURCE, roll_call_tag, world_, &called, MPI_STATUS_IGNORE);
       if (called != 0 || patience.seconds() > limit_) end(what);
     }
   }
 
-  /// The time limit is over: says which ranks do not answer, and ends all.
+  /// Ends all ranks after the time limit, with a message that names the ranks that do not answer.
   [[noreturn]] void end(const char* what) {
     const auto n = static_cast<std::size_t>(size());
     std::vector<MPI_Request> sent(n, MPI_REQUEST_NULL), received(n, MPI_REQUEST_NULL);
@@ -230,7 +234,7 @@ class MpiRanks final : public Communicator, public FailureWatch {
           who.c_str(), what, limit_);
       std::fflush(stderr);
     } else {
-      std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the line comes first
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the message is printed first
     }
     MPI_Abort(world_, 2);
     std::_Exit(2);
@@ -239,12 +243,13 @@ class MpiRanks final : public Communicator, public FailureWatch {
   MPI_Comm world_;
   double limit_;
   bool finalize_;
-  int announced_ = -1;  ///< this rank's number, once it has failed
+  /// The number of this rank, after it has failed.
+  int announced_ = -1;
   std::vector<std::uint64_t> send_, receive_;
 };
 
 std::shared_ptr<MpiRanks> make_ranks(bool finalize) {
-  // A communicator of its own: nothing that the program sends on MPI_COMM_WORLD gets in between.
+  // A duplicate communicator, so that messages of the program on MPI_COMM_WORLD do not interfere.
   MPI_Comm world, node;
   MPI_Comm_dup(MPI_COMM_WORLD, &world);
   int rank = 0, size = 1, local_rank = 0, local_size = 1;
@@ -275,11 +280,11 @@ std::shared_ptr<Communicator> open_mpi() {
   static std::shared_ptr<MpiRanks> ranks = [] {
     if (mpi_initialised()) return make_ranks(false);
     int level = 0;
-    // Only the thread that trains exchanges.
+    // Exchanges come from one thread at a time: only the training thread makes them.
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level);
     return make_ranks(true);
   }();
-  // A program (Python) may go on after an error, which all ranks have got.
+  // A program (Python) may continue after an error that all ranks have received.
   if (ranks != nullptr && ranks->failed()) {
     const std::shared_ptr<MpiRanks> fresh = make_ranks(false);
     fresh->replace(*ranks);
@@ -292,7 +297,8 @@ std::string mpi_library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
   MPI_Get_library_version(text, &length);
-  // "Open MPI v4.1.4, package: ..." and "MPICH Version:      4.0.2\nMPICH Release date: ...".
+  // MPI's texts are "Open MPI v4.1.4, package: ..." and "MPICH Version:      4.0.2\nMPICH Release
+  // date: ...".
   std::string name(text, static_cast<std::size_t>(length));
   name = name.substr(0, name.find_first_of(",\n"));
   std::string plain;

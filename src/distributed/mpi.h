@@ -1,4 +1,4 @@
-// The ranks of MPI's world. Without MPI in the build there are none.
+// The ranks of MPI's world. A build without MPI has none.
 #pragma once
 
 #include <memory>
@@ -7,11 +7,11 @@
 
 namespace kshot {
 
-/// Whether this process has initialised MPI already, and not ended it.
+/// Whether MPI is initialized in this process and not yet finalized.
 bool mpi_initialised();
-/// MPI's world, which is initialised where it is not yet; the same object at every call, until a
-/// rank has failed: then a new one, for which all ranks must call this. Null where the world has
-/// one process.
+/// Returns the ranks of MPI's world, and initializes MPI if necessary. Every call returns the same
+/// object until a rank fails. After that it returns a new object, and all ranks must make this
+/// call. Null where the world has one process.
 std::shared_ptr<Communicator> open_mpi();
 
 }  // namespace kshot

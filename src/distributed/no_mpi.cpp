@@ -1,4 +1,4 @@
-// A build without MPI (KSHOT_MPI).
+// The functions of mpi.h in a build without MPI (KSHOT_MPI).
 #include "distributed/mpi.h"
 
 namespace kshot {

@@ -1,6 +1,6 @@
-// Dual numbers: a value and its derivative along one direction. Any formula written on a scalar
-// type T becomes its own tangent with T = Dual; run on a gradient's code, that is a Hessian-vector
-// product (forward over reverse, Pearlmutter 1994).
+// Dual numbers: a value and its derivative along one direction. A formula that is written on a
+// scalar type T computes its tangent with T = Dual. The code of a gradient with T = Dual computes a
+// Hessian-vector product (forward over reverse, Pearlmutter 1994).
 #pragma once
 
 #include <cmath>
@@ -48,7 +48,7 @@ inline Dual tanh(const Dual& a) {
   return {t, (1.0 - t * t) * a.tangent};
 }
 
-/// The number that decides branches (the sign in relu, the largest of a window).
+/// The value that decides branches: the sign in relu, the largest element of a window.
 inline double primal(double a) {
   return a;
 }

@@ -6,7 +6,7 @@
 namespace kshot::backend::reference {
 namespace {
 
-/// std(u; offset) and its derivative.
+/// std(u; offset) (backend/generator.h) and its derivative by u.
 template <typename T>
 struct Deviation {
   T value, slope;
@@ -17,7 +17,7 @@ Deviation<T> deviation(const T& u, double offset) {
   using std::exp;
   const T e = exp(u);
   const T std = e - T(1.0 - offset);
-  // NaN passes
+  // The comparison is false for NaN, so that NaN is returned.
   if (primal(std) < least_std) return {T(least_std), T(0.0)};
   return {std, e};
 }

@@ -1,5 +1,5 @@
-// Generated weights (backend/generator.h) of one task as plain loops: pairs are made one by one,
-// and what has tangents is written on a scalar T, double or Dual.
+// Generated weights (backend/generator.h) for one task, as plain loops. Pairs of rows are made one
+// by one. Operations that have tangents are templates on a scalar T, which is double or Dual.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace kshot::backend::reference {
 
-/// A perceptron on rows: forward keeps what backward needs.
+/// A perceptron that acts on rows. forward() keeps what backward() needs.
 template <typename T>
 struct RowNetwork {
   const Network& network;
@@ -29,7 +29,7 @@ struct RowNetwork {
     }
     return x;
   }
-  /// The gradient of the input; adds that of the weights.
+  /// Returns the gradient of the input, and adds the gradient of the weights to g_weights.
   std::vector<T> backward(std::vector<T> g, T* g_weights) const {
     for (std::size_t i = records.size(); i-- > 0;) {
       const Layer& layer = network.layers()[i];
@@ -40,13 +40,14 @@ struct RowNetwork {
   }
 };
 
+/// The operations of Generator for one task, on vectors in double.
 class GeneratorMath {
  public:
   GeneratorMath(const GeneratorSpec& spec, int outputs);
 
   using Values = std::vector<double>;
 
-  /// [N, 2, L].
+  /// Statistics, [N, 2, L].
   Values encode(const double* theta, const DataSet& support) const;
   void encode_pullback(const double* theta, const DataSet& support, const Values& g_statistics,
                        Values& g_theta) const;
@@ -69,7 +70,7 @@ class GeneratorMath {
                                     const std::vector<T>& g_weights) const;
 
  private:
-  /// Rows of each group.
+  /// Indices of the support rows in each group.
   std::vector<std::vector<std::size_t>> groups(const DataSet& support) const;
   Values encoder_input(const DataSet& support) const;
 

@@ -1,9 +1,9 @@
-// Every layer and loss, forward and backward, as plain loops on a scalar T: double, or Dual for the
-// tangents of both. Nothing is written twice, so a Hessian-vector product is right where the
-// gradient is.
+// Every layer and loss, forward and backward, as plain loops on a scalar T: double, or Dual for
+// tangents. The same code computes the gradient and the Hessian-vector product, so the product is
+// right where the gradient is.
 //
-// Features are [rows, C * H * W] row-major; only valid rows are ever passed. `backward` takes the
-// gradient of the layer's output, returns that of its input and adds that of its weights.
+// Features are [rows, C * H * W] row-major, with valid rows only. `backward` takes the gradient of
+// a layer's output, returns the gradient of its input and adds the gradient of its weights.
 #pragma once
 
 #include <cmath>
@@ -19,7 +19,8 @@
 
 namespace kshot::backend::reference {
 
-/// Rows of one task's set. `labels` or `values` [rows, outputs] is used, by the loss.
+/// The rows of one set of a task. The loss decides whether `labels` or `values` [rows, outputs] is
+/// used.
 struct DataSet {
   std::size_t rows = 0;
   std::vector<double> x;
@@ -33,7 +34,7 @@ struct ChannelStatistics {
   std::vector<T> mean, variance;
 };
 
-/// What backward needs of one layer's forward pass.
+/// Values of one layer's forward pass that backward needs.
 template <typename T>
 struct LayerRecord {
   std::vector<T> input;
@@ -41,7 +42,8 @@ struct LayerRecord {
   std::vector<std::size_t> chosen;  ///< max_pool: index into `input` for every output
 };
 
-/// One layer's weights within the flat vector: `weight` and `bias` as in Layer, null where absent.
+/// One layer's weights within the flat vector: `weight` and `bias` as in Layer. Null where the
+/// layer has none.
 template <typename T>
 struct LayerWeights {
   T* weight = nullptr;
@@ -124,8 +126,9 @@ ChannelStatistics<T> channel_statistics(const FeatureShape& shape, std::size_t r
   return s;
 }
 
-/// Output of one layer; fills `record` but for record.input, which is the layer's input. A norm
-/// layer takes `given` statistics where they are set, else those of its input.
+/// Returns the output of one layer. record.input is the layer's input; the other members of
+/// `record` are filled. A norm layer uses the `given` statistics if they are set, and otherwise
+/// those of its input.
 template <typename T>
 std::vector<T> forward(const Layer& layer, LayerWeights<const T> w, std::size_t rows,
                        LayerRecord<T>& record, const ChannelStatistics<T>* given) {
@@ -160,7 +163,7 @@ std::vector<T> forward(const Layer& layer, LayerWeights<const T> w, std::size_t 
             for (std::size_t wy = 0; wy < size; ++wy) {
               for (std::size_t wx = 0; wx < size; ++wx) {
                 const std::size_t i = (map * in_height + y * size + wy) * in_width + x * size + wx;
-                // NaN wins, so that a diverged task is seen
+                // NaN is chosen, so that a diverged task is detected.
                 if (primal(in[i]) > primal(in[best]) || std::isnan(primal(in[i]))) best = i;
               }
             }
@@ -196,7 +199,7 @@ std::vector<T> forward(const Layer& layer, LayerWeights<const T> w, std::size_t 
       }
       break;
     }
-    case LayerType::relu:  // NaN passes
+    case LayerType::relu:  // NaN stays NaN
       for (std::size_t i = 0; i < in.size(); ++i) out[i] = primal(in[i]) < 0.0 ? T(0.0) : in[i];
       break;
     case LayerType::tanh:
@@ -211,8 +214,9 @@ std::vector<T> forward(const Layer& layer, LayerWeights<const T> w, std::size_t 
   return out;
 }
 
-/// Gradient of the layer's input from that of its output, `g_out`; adds to the weights' `g_w`.
-/// `record` as forward left it, with the statistics of the batch itself.
+/// Returns the gradient of the layer's input for the gradient `g_out` of its output, and adds the
+/// gradient of the weights to `g_w`. `record` comes from forward, with statistics of the batch
+/// itself.
 template <typename T>
 std::vector<T> backward(const Layer& layer, LayerWeights<const T> w, std::size_t rows,
                         const LayerRecord<T>& record, const std::vector<T>& g_out,
@@ -231,8 +235,8 @@ std::vector<T> backward(const Layer& layer, LayerWeights<const T> w, std::size_t
       });
       break;
     case LayerType::norm: {
-      // y = scale z + shift, z = (x - mean) / deviation. With g = scale * dL/dy, and means over all
-      // elements of the channel: dL/dx = (g - mean(g) - z mean(g z)) / deviation.
+      // y = scale z + shift, z = (x - mean) / deviation. With g = scale * dL/dy, and with means
+      // over all elements of the channel, dL/dx = (g - mean(g) - z mean(g z)) / deviation.
       const auto channels = static_cast<std::size_t>(layer.in.channels);
       std::vector<T> deviation(channels), mean_g(channels, T(0.0)), mean_gz(channels, T(0.0));
       for (std::size_t c = 0; c < channels; ++c) {
@@ -301,8 +305,8 @@ std::vector<T> backward(const Layer& layer, LayerWeights<const T> w, std::size_t
   return g_in;
 }
 
-/// Sum over rows of the negative log-likelihood of `out` [rows, outputs]; its gradient into `g_out`
-/// where given.
+/// Sum over rows of the negative log-likelihood of `out` [rows, outputs]. The gradient is written
+/// to `g_out` where it is given.
 template <typename T>
 T loss_sum(const Loss& loss, const DataSet& data, std::size_t outputs, const std::vector<T>& out,
            std::vector<T>* g_out) {
@@ -316,7 +320,7 @@ T loss_sum(const Loss& loss, const DataSet& data, std::size_t outputs, const std
     switch (loss.kind) {
       case LossKind::cross_entropy: {
         const auto label = static_cast<std::size_t>(data.labels[row]);
-        double largest = primal(o[0]);  // taken out, so that exp does not overflow
+        double largest = primal(o[0]);  // subtracted, so that exp does not overflow
         for (std::size_t i = 1; i < outputs; ++i) {
           if (primal(o[i]) > largest) largest = primal(o[i]);
         }
@@ -351,8 +355,8 @@ T loss_sum(const Loss& loss, const DataSet& data, std::size_t outputs, const std
   return sum;
 }
 
-/// Outputs [rows, outputs] of the network; records (one a layer) are filled for backward. `given`
-/// holds a layer's statistics for the norm layers, or is null.
+/// Returns the outputs [rows, outputs] of the network and fills `records` (one per layer) for
+/// backward. Norm layers use the statistics in `given`, or those of the batch where it is null.
 template <typename T>
 std::vector<T> network_forward(const Network& network, const T* weights, const DataSet& data,
                                std::vector<LayerRecord<T>>& records,
@@ -368,8 +372,8 @@ std::vector<T> network_forward(const Network& network, const T* weights, const D
   return current;
 }
 
-/// Pull-back of an output gradient `g` [rows, outputs] to the weights; `gradient` [D] is
-/// overwritten. `records` as network_forward left them.
+/// Pull-back of an output gradient `g` [rows, outputs] to the weights. `gradient` [D] is
+/// overwritten. `records` come from network_forward.
 template <typename T>
 void network_backward(const Network& network, const T* weights, const DataSet& data,
                       const std::vector<LayerRecord<T>>& records, std::vector<T> g,
@@ -382,7 +386,7 @@ void network_backward(const Network& network, const T* weights, const DataSet& d
   }
 }
 
-/// Sum of the losses over the set's rows; `gradient` [D] is overwritten.
+/// Returns the sum of the losses over the set's rows, and overwrites `gradient` [D].
 template <typename T>
 T network_gradient(const Network& network, const Loss& loss, const T* weights, const DataSet& data,
                    std::vector<T>& gradient) {

@@ -86,7 +86,7 @@ class ReferenceGenerator final : public Generator {
   Values& at(Block block) { return wave_.at(block); }
   const Values* noise(Block eps) { return eps ? &at(eps) : nullptr; }
   static const double* weights(const SharedVector& theta) { return host<double>(theta).data(); }
-  /// The shared networks' weights, without tangent.
+  /// The weights of the shared networks as dual numbers without tangents.
   const Dual* constants(const double* theta) {
     constants_.assign(theta, theta + spec_.size());
     return constants_.data();

@@ -1,4 +1,5 @@
-// The backend to trust: double precision, one task a wave, plain loops; speed does not matter.
+// The reference backend: double precision, one task per wave, plain loops. It is written to be
+// obviously right; speed does not matter.
 #pragma once
 
 #include <memory>
@@ -7,7 +8,8 @@
 
 namespace kshot::backend {
 
-/// "reference". `threads` is the number of waves that may run at once; 0: all cores.
+/// Makes the backend "reference". `threads` is the number of waves that may run concurrently; 0:
+/// all cores.
 std::unique_ptr<Backend> make_reference_backend(int threads);
 
 }  // namespace kshot::backend

@@ -17,7 +17,7 @@ using reference::DataSet;
 using reference::Dual;
 using reference::LayerRecord;
 
-/// Task t's valid rows of one set.
+/// Reads the valid rows of one set of task t.
 template <typename T>
 DataSet read_rows(const TaskShape& shape, LossKind loss, int t, int largest, std::int32_t valid,
                   const std::vector<T>& x, const std::vector<T>& values,
@@ -238,7 +238,7 @@ void ReferenceWave::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g
   for (std::size_t i = 0; i < mu.size(); ++i) {
     const double d = mu[i] - mu_p[i];
     const double precision = std::exp(-2.0 * s_p[i]);
-    const double ratio = std::exp(2.0 * (s[i] - s_p[i]));  // of the variances
+    const double ratio = std::exp(2.0 * (s[i] - s_p[i]));  // ratio of the variances
     sum += s_p[i] - s[i] + 0.5 * (ratio + d * d * precision) - 0.5;
     if (g_mu) at(g_mu)[i] += scale * d * precision;
     if (g_s) at(g_s)[i] += scale * (ratio - 1.0);
@@ -342,12 +342,14 @@ void ReferenceWave::put_value(const Pass& pass, const Values& out, Block loss, B
 
 // ---- network under Gaussian weights ----
 
-/// The noise of a set's rows, spread to elements: a channel's sign to all its positions.
+/// The noise of a set's rows, expanded to elements: the sign of a channel applies to all its
+/// positions.
 std::vector<reference::LayerNoise> ReferenceWave::row_noise(const SplitPass& pass, Set set) const {
   const GaussianNoise& noise = *pass.noise;
   const RowNoiseLayout layout = row_noise_layout(*network_, pass.estimator);
   const std::size_t rows = data(set).rows;
-  const std::size_t support_rows = set == Set::query ? 0 : support_.rows;  // of `rows`
+  // Number of support rows among `rows`.
+  const std::size_t support_rows = set == Set::query ? 0 : support_.rows;
   const auto number = [&](std::size_t row, std::size_t element) {
     const bool query = row >= support_rows;
     RandomKey key = row_key(noise.key, query);
@@ -356,7 +358,7 @@ std::vector<reference::LayerNoise> ReferenceWave::row_noise(const SplitPass& pas
     return static_cast<double>(pass.estimator == Estimator::flipout ? sign_element(key, at)
                                                                     : normal_element(key, at));
   };
-  // a query set's rows within arrays that hold the support's too
+  // Number of support rows before a query set's rows, in arrays that hold the rows of both sets.
   const std::size_t skipped = set == Set::query && noise.support_first ? support_.rows : 0;
   std::vector<reference::LayerNoise> layers(layout.layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {

@@ -105,7 +105,7 @@ class ReferenceWave final : public HostWave<double> {
     if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
     return set == Set::support ? support_ : set == Set::query ? query_ : all_;
   }
-  /// The rows that a pass sees.
+  /// The rows of a pass, with dropout applied.
   const reference::DataSet& data(const Pass& pass) {
     if (!pass.dropout) return data(pass.set);
     dropped_ = data(pass.set);
@@ -131,7 +131,7 @@ class ReferenceWave final : public HostWave<double> {
 
   std::vector<Values> blocks_;
   reference::DataSet support_, query_, all_, dropped_;
-  std::size_t first_ = 0;  ///< index within the batch
+  std::size_t first_ = 0;  ///< index of the task in the batch
 };
 
 }  // namespace kshot::backend

@@ -1,5 +1,6 @@
-// Linear and convolution layers under Gaussian weights by the estimators flipout and local
-// (backend.h, SplitPass), on a scalar T like layers.h, whose layers they are composed of.
+// Linear and convolution layers under Gaussian weights with the estimators flipout and local
+// (NetworkPasses::SplitPass). They are templates on a scalar T, and are composed of the layers in
+// layers.h.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +13,14 @@
 
 namespace kshot::backend::reference {
 
-/// Noise of a set's rows, one entry a layer, spread to the elements of the layer's input and
+/// Noise of the rows of a set for one layer, expanded to the elements of the layer's input and
 /// output.
 struct LayerNoise {
   std::vector<double> in;   ///< flipout's signs [rows, input elements]
   std::vector<double> out;  ///< flipout's signs or local's normals [rows, output elements]
 };
 
-/// What a network is evaluated at.
+/// The weights and the noise with which a network is evaluated.
 template <typename T>
 struct SplitWeights {
   Estimator estimator = Estimator::flipout;
@@ -28,11 +29,14 @@ struct SplitWeights {
   const std::vector<LayerNoise>* noise = nullptr;
 };
 
-/// What backward needs beside LayerRecord.
+/// Values of one layer's forward pass that backward needs.
 template <typename T>
 struct SplitRecord {
-  LayerRecord<T> mean;    ///< of the layer at its mean
-  LayerRecord<T> spread;  ///< of the layer at its spread: r_in * x, or x^2
+  /// Record of the layer with the weights `mean`.
+  LayerRecord<T> mean;
+  /// Record of the layer with the weights `spread`, whose input is r_in * x (flipout) or x^2
+  /// (local).
+  LayerRecord<T> spread;
   std::vector<T> deviation;
 };
 
@@ -47,7 +51,7 @@ std::vector<T> multiplied(const std::vector<T>& x, const std::vector<double>& by
   return y;
 }
 
-/// The spread's own bias: none for flipout, whose biases are drawn.
+/// The spread's weights of one layer. flipout draws biases, so that the spread has a zero bias.
 template <typename T>
 LayerWeights<const T> spread_weights(const Network& network, const Layer& layer,
                                      const SplitWeights<T>& at, const std::vector<T>& zero) {
@@ -56,8 +60,9 @@ LayerWeights<const T> spread_weights(const Network& network, const Layer& layer,
   return w;
 }
 
-/// A standard deviation, and 1 / (2 deviation), its derivative by the variance: zero where all of a
-/// row's variances have underflown, which is its limit once multiplied by them.
+/// The standard deviation for a variance, and its derivative by the variance, 1 / (2 deviation).
+/// Both are zero where all variances of a row have underflowed to zero. The derivative occurs only
+/// in products with these variances, and zero is the limit of the products.
 template <typename T>
 T deviation_of(const T& variance) {
   using std::sqrt;
@@ -101,8 +106,8 @@ std::vector<T> split_forward(const Network& network, const SplitWeights<T>& at, 
   return x;
 }
 
-/// Sum of the losses over the set's rows; the gradients [D] are overwritten, the parameters that
-/// are taken from the mean alone get theirs in both.
+/// Returns the sum of the losses over the set's rows, and overwrites the gradients [D]. For a
+/// parameter that is taken from the mean alone, both gradients get the same value.
 template <typename T>
 T split_gradient(const Network& network, const Loss& loss, const SplitWeights<T>& at,
                  const DataSet& data, std::vector<T>& g_mean, std::vector<T>& g_spread) {
