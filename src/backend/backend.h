@@ -91,6 +91,7 @@ struct EpisodePlace {
   std::size_t bytes = 0;
 };
 
+/// A backend: the algebra of shared vectors, and the maker of waves, reductions and steps.
 class Backend : public SharedVectors {
  public:
   virtual std::string name() const = 0;         ///< "reference", "cpu", ...

@@ -15,6 +15,7 @@ namespace kshot::backend {
 /// Largest W.
 inline constexpr int dense_lanes = 16;
 
+/// A matrix of W tasks.
 template <typename T>
 struct DenseMatrix {
   T* data = nullptr;  ///< null: not given
@@ -45,6 +46,7 @@ struct DenseLoss {
   T scale[dense_lanes] = {};  ///< scale of each task
 };
 
+/// The table of operations. Each computes one run of tasks and is described at LinearAlgebra.
 template <typename T>
 struct DenseKernels {
   int lanes = 1;  ///< W

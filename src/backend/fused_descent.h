@@ -68,6 +68,7 @@ struct GaussianDescent {
   Block loss;  ///< the objective is added to this block
 };
 
+/// The fused inner loops of one wave.
 class FusedDescent {
  public:
   virtual ~FusedDescent() = default;

@@ -31,6 +31,7 @@ struct GaussianPass {
   bool drawn = false;
 };
 
+/// Passes of one wave under Gaussian weights. The scratch blocks belong to that wave.
 class GaussianPasses {
  public:
   explicit GaussianPasses(Wave& wave) : wave_(wave) {}
@@ -47,9 +48,9 @@ class GaussianPasses {
   /// curvature() adds.
   virtual void hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,
                               Block r_s);
-  /// Adds the term that hessian_vector() leaves out, without a pass over the rows: r_s += a c * g_s
-  /// * v_s. g_s is the gradient by s, of one sample or summed over several. The term exists because
-  /// the sampled weights (c = 1) or variances (c = 2) are not linear in s.
+  /// Adds the term that hessian_vector() leaves out, without a pass over the rows:
+  /// r_s += a c * g_s * v_s. g_s is the gradient by s, of one sample or summed over several. The
+  /// term exists because the sampled weights (c = 1) or variances (c = 2) are not linear in s.
   virtual void curvature(Estimator estimator, double a, Block r_s, Block g_s, Block v_s);
   /// Forward pass only, as NetworkPasses::value().
   virtual void value(const GaussianPass& pass, Block loss, Block outputs,

@@ -25,6 +25,7 @@ namespace kshot::backend {
 /// deviation is zero.
 inline constexpr double least_std = 1e-10;
 
+/// Networks, groups and latents of a generator.
 struct GeneratorSpec {
   // The shared networks are plain perceptrons that act on rows. Their weights are stored one after
   // another in one shared vector, in this order.
@@ -124,8 +125,9 @@ class Generator {
   /// weights in pass.weights. loss_hessian_vector needs this block unchanged. at.again is ignored.
   virtual void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
                              Block g_z);
-  /// The derivatives of <z_dot, g_z>, to be called after loss_gradient with the same arguments: h_z
-  /// = the derivative by z, h_theta += a times the derivative by theta.
+  /// Computes the derivatives of <z_dot, g_z> by z and by theta: h_z = the derivative by z, and
+  /// h_theta += a times the derivative by theta. loss_gradient must have been called before with
+  /// the same arguments.
   virtual void loss_hessian_vector(const SharedVector& theta, const Latents& at,
                                    const Wave::Pass& pass, Block z_dot, Block h_z, double a,
                                    Block h_theta);

@@ -19,6 +19,7 @@ namespace kshot::backend {
 /// Returns a number that no earlier call in this process returned.
 std::uint64_t next_version();
 
+/// A shared vector in host memory.
 template <typename T>
 class HostVector final : public SharedVector {
  public:
@@ -40,6 +41,7 @@ class HostVector final : public SharedVector {
   std::uint64_t version_ = next_version();
 };
 
+/// Casts a shared vector of a backend in host memory to its own type.
 template <typename T>
 HostVector<T>& host(SharedVector& v) {
   return dynamic_cast<HostVector<T>&>(v);

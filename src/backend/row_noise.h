@@ -17,6 +17,7 @@
 
 namespace kshot::backend {
 
+/// The elements of a row's noise, and which of them belong to which layer.
 struct RowNoiseLayout {
   struct Part {
     std::size_t in = 0, out = 0;              ///< offsets within a row's elements

@@ -40,7 +40,7 @@ struct RowNetwork {
   }
 };
 
-/// The operations of Generator for one task, on vectors in double.
+/// The operations of Generator for one task, on plain vectors.
 class GeneratorMath {
  public:
   GeneratorMath(const GeneratorSpec& spec, int outputs);
