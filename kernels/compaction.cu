@@ -1,12 +1,13 @@
-// Lists of indices (compaction.h): compaction, a stable sort by key and a search in what it
-// sorted, all of Thrust.
+// Lists of indices (compaction.h): compaction, a stable sort by key, and a search in the sorted
+// keys. All three are Thrust's.
 //
-// Mathematics   stable: elements of one key stay in the order of their indices, so that sums over
-//               them have a fixed order; no atomics.
-// Layout        flat lists.
-// Who does what Thrust's choice.
-// Outputs       overwritten.
-// Bytes         a radix sort's four passes over keys and values; each list once otherwise.
+// Mathematics    The sort is stable: elements with equal keys stay in the order of their indices,
+//                so that sums over them have a fixed order. There are no atomics.
+// Layout         Flat lists.
+// Who does what  Thrust decides.
+// Outputs        Overwritten.
+// Bytes          A radix sort's four passes over keys and values. Every other operation goes over
+//                each list once.
 #include "kernels/compaction.h"
 
 #include <thrust/binary_search.h>
@@ -28,7 +29,7 @@ struct IsSet {
   __host__ __device__ bool operator()(std::int32_t flag) const { return flag != 0; }
 };
 
-/// Its errors become ours.
+/// Runs `work`, and turns Thrust's exceptions into kshot's.
 template <class Work>
 auto guarded(const Work& work) {
   try {

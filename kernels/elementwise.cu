@@ -1,30 +1,33 @@
 // Algebra of per-task vectors and of Gaussians over weights (elementwise.h).
 //
-// Mathematics   q = N(mu, e^{2s}), p = N(mu_p, e^{2s_p}), d = mu - mu_p, w = e^{-2 s_p},
-//               r = e^{2 (s - s_p)}, everything element by element:
-//                 KL          = sum s_p - s + (r + d^2 w - 1) / 2
-//                 dKL/d(...)  : mu: d w     s: r - 1     mu_p: -d w     s_p: 1 - r - d^2 w
-//                 d2KL/dq2 v  : mu: w v_mu  s: 2 r v_s
-//                 d2KL/dpdq v : mu_p: -w v_mu            s_p: -(2 d w v_mu + 2 r v_s)
-//               The rest is in the header as it is computed here.
-// Layout        per-task vectors [tasks, width], shared ones [width].
-// Who does what Flat passes: a thread takes every (grid size)-th element. Passes that need the task
-//               or the weight's index: a block takes `chunk` elements of one task, neighbouring
-//               threads neighbouring elements. draw_sample: a thread takes one Philox quad, which
-//               is four elements 16 apart, so that 16 threads fill 64 neighbours. kl: a block takes
-//               a task; its sum goes over threads' strides, then lanes, then warps: a fixed order.
-// Outputs       overwritten, unless the header says +=.
-// Bytes, and operations (multiply-adds count two), per element of each pass, in scalars of T:
-//                 broadcast 1 (+ src once, from L2)  0     rate_step        3 (+ rate)       2
-//                 fill 1, copy_tensor 2              0     draw_sample      3, 4 with eps    ~65
-//                 axpy      3                        2     sample           4                2
-//                 multiply_add 4                     3     sample_pullback  7                5
-//                 exponential 2                      ~10   sample_direction 5                3
-//                 rate_multiply 2 (+ rate)           1     kl, all wanted   12               ~40
-//                                                          kl_hvp, all      14               ~40
-//               (draw_sample: Philox is 10 rounds of 6 integer operations a quad, that is 15 an
-//               element, Box-Muller ~100 a pair.) All of them are bound by memory: 4 TB/s over the
-//               bytes is the floor on an H200. They are for what the fused kernels do not take.
+// Mathematics    q = N(mu, e^{2s}), p = N(mu_p, e^{2s_p}), d = mu - mu_p, w = e^{-2 s_p}, r = e^{2
+//                (s - s_p)}, everything element by element:
+//                  KL          = sum s_p - s + (r + d^2 w - 1) / 2
+//                  dKL/d(...)  : mu: d w     s: r - 1     mu_p: -d w     s_p: 1 - r - d^2 w
+//                  d2KL/dq2 v  : mu: w v_mu  s: 2 r v_s
+//                  d2KL/dpdq v : mu_p: -w v_mu            s_p: -(2 d w v_mu + 2 r v_s)
+//                The header has the other formulas, as they are computed here.
+// Layout         Per-task vectors [tasks, width], shared vectors [width].
+// Who does what  Flat passes: each thread takes every (grid size)-th element. Passes that need the
+//                index of the task or of the weight: a block takes `chunk` elements of one task,
+//                and neighbouring threads take neighbouring elements. draw_sample: a thread takes
+//                one Philox quad, which is four elements 16 apart, so that 16 threads fill 64
+//                neighbours. kl: a block takes a task. Its sum is added in a fixed order: over the
+//                strides of a thread, then over lanes, then over warps.
+// Outputs        Overwritten, unless the header says +=.
+// Bytes          Scalars of T and operations (a multiply-add counts as two) per element of each
+//                pass:
+//                  broadcast 1 (+ src once, from L2)  0     rate_step        3 (+ rate)       2
+//                  fill 1, copy_tensor 2              0     draw_sample      3, 4 with eps    ~65
+//                  axpy      3                        2     sample           4                2
+//                  multiply_add 4                     3     sample_pullback  7                5
+//                  exponential 2                      ~10   sample_direction 5                3
+//                  rate_multiply 2 (+ rate)           1     kl, all outputs  12               ~40
+//                                                           kl_hvp, all      14               ~40
+//                The Philox of draw_sample is 10 rounds of 6 integer operations per quad, that is
+//                15 per element, and Box-Muller is ~100 per pair. All passes are bound by memory:
+//                the bytes at 4 TB/s are the floor on an H200. They compute what the fused kernels
+//                do not cover.
 #include "kernels/elementwise.h"
 
 #include "kernels/passes.h"
@@ -100,7 +103,7 @@ struct SampleDirection {
   __device__ void operator()(std::size_t i) const { u[i] = v_mu[i] + sigma[i] * eps[i] * v_s[i]; }
 };
 
-// ---- by task: pass(task, element, index of both) ----
+// ---- by task: pass(task, element, index over all tasks) ----
 
 template <class T>
 struct Broadcast {
@@ -162,7 +165,7 @@ struct KlHvp {
     if (r_mu) r_mu[at] += along_mu;
     if (r_s) r_s[at] += along_s;
     if (rp_mu) rp_mu[at] -= along_mu;
-    // the means are read where they are needed: no register holds them meanwhile
+    // The means are read where they are needed, so that no register holds them until then.
     if (rp_s) rp_s[at] -= T(2) * (pair.mu[at] - pair.prior_mu[at]) * along_mu + along_s;
   }
 };
@@ -176,7 +179,7 @@ __global__ void __launch_bounds__(threads)
   const int task = static_cast<int>(blockIdx.x) / chunks;
   const int quad =
       (static_cast<int>(blockIdx.x) - task * chunks) * threads + static_cast<int>(threadIdx.x);
-  const int first = (quad >> 4) * 64 + (quad & 15);  // kshot::noise_address, inverted
+  const int first = (quad >> 4) * 64 + (quad & 15);  // inverse of kshot::noise_address
   if (first >= width) return;
   key.task += static_cast<std::uint32_t>(task);
   const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(quad)), key.key());
@@ -195,7 +198,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// ---- KL: a block a task ----
+// ---- KL: one block per task ----
 
 template <class T>
 __global__ void __launch_bounds__(threads)
@@ -209,14 +212,14 @@ __global__ void __launch_bounds__(threads)
     const T s = pair.s[at], s_p = pair.prior_s[at];
     const T d = pair.mu[at] - pair.prior_mu[at];
     const T pull = d * exp(T(-2) * s_p);
-    const T ratio = exp(T(2) * (s - s_p));  // of the variances
+    const T ratio = exp(T(2) * (s - s_p));  // ratio of the variances
     sum += s_p - s + T(0.5) * (ratio + d * pull - T(1));
     if (g_mu) g_mu[at] += scale * pull;
     if (g_s) g_s[at] += scale * (ratio - T(1));
     if (gp_mu) gp_mu[at] -= scale * pull;
     if (gp_s) gp_s[at] += scale * (T(1) - ratio - d * pull);
   }
-  if (!value) return;  // the whole block: no barrier was passed
+  if (!value) return;  // The whole block returns, and no barrier was passed.
   const T total = block_sum(sum);
   if (thread == 0) value[task] += scale * total;
 }

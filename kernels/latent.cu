@@ -1,12 +1,13 @@
 // Small passes over per-task vectors (latent.h).
 //
-// Mathematics   in the header.
-// Layout        [tasks, width].
-// Who does what A thread makes one element; multiply_fold sums in ascending order; mean_square
-//               takes a block a task (passes.h, block_sum).
-// Outputs       overwritten, unless the header says +=.
-// Bytes         every operand once; draw_normal and drop are bound by Philox, 60 integer operations
-//               an element (they do not share a quad's four words: latents and inputs are small).
+// Mathematics    In the header.
+// Layout         [tasks, width].
+// Who does what  A thread computes one element. multiply_fold sums in ascending order. In
+//                mean_square one block takes one task (passes.h, block_sum).
+// Outputs        Overwritten, unless the header says +=.
+// Bytes          Every operand once. draw_normal and drop are bound by Philox, with 60 integer
+//                operations per element. They do not share the four words of a quad, because
+//                latents and inputs are small.
 #include "kernels/latent.h"
 
 #include "kernels/passes.h"

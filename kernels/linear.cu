@@ -1,20 +1,23 @@
 // Linear layers with per-task weights, and their tangents (linear.h).
 //
-// Mathematics   y = W x + b,  g_in = W^T g,  g_W = sum_rows g x^T,  g_b = sum_rows g, and their
-//               derivatives along (x', W', b', g') by the product rule.
-// Layout        features [tasks, rows, features], weights [outputs, inputs].
-// Who does what A thread makes one element: a row's output, a row's input gradient, a weight's
-//               gradient (the bias is one more column of the weights). A block's threads lie within
-//               one task, so that its weights and rows stay in the first-level cache. Sums run in
-//               ascending order of inputs, outputs or rows: no atomics.
-// Outputs       forward and input gradient overwritten, rows beyond a task's own with zero; weight
-//               gradients overwritten or accumulated, as asked.
-// Bytes, and operations (multiply-adds count two), per task, n rows, I inputs, O outputs, in
-// scalars of T:
-//                 forward          I O + n I + n O read or written once, 2 n I O (tangent: x 2, x
-//                 3) input gradient   the same weight gradient  the same
-//               These are the plain kernels that any size goes through; small perceptrons go
-//               through one of their own (perceptron.cu).
+// Mathematics    y = W x + b,  g_in = W^T g,  g_W = sum_rows g x^T,  g_b = sum_rows g, and their
+//                derivatives along (x', W', b', g') by the product rule.
+// Layout         Features [tasks, rows, features], weights [outputs, inputs].
+// Who does what  A thread computes one element: a row's output, a row's input gradient, or a
+//                weight's gradient (the bias is one more column of the weights). The threads of a
+//                block work on one task, so that its weights and rows stay in the first-level
+//                cache. Sums run in ascending order of inputs, outputs or rows. There are no
+//                atomics.
+// Outputs        The forward pass and the input gradient are overwritten, with zero in rows beyond
+//                a task's own. Weight gradients are overwritten or accumulated, as asked.
+// Bytes          Scalars of T and operations (a multiply-add counts as two), per task with n rows,
+//                I inputs and O outputs:
+//                  forward          I O + n I + n O read or written once, 2 n I O (tangent: twice
+//                                   the scalars, three times the operations)
+//                  input gradient   the same
+//                  weight gradient  the same
+//                These are the plain kernels, for layers of any size. Small perceptrons have a
+//                kernel of their own (perceptron.cu).
 #include "kernels/linear.h"
 
 #include "kernels/passes.h"
@@ -121,7 +124,7 @@ struct LinearWeightGradient {
   __device__ static void put(T* at, bool accumulate, T value) {
     *at = accumulate ? *at + value : value;
   }
-  /// Element `at` of a task's tensor; null where the tensor is not wanted.
+  /// The address of element `at` of a task's tensor, or null if the tensor is not computed.
   __device__ static T* of_task_or_null(TaskTensor<T> tensor, int task, std::size_t at) {
     return tensor.data ? of_task(tensor, task) + at : nullptr;
   }
@@ -133,7 +136,8 @@ struct LinearWeightGradient {
         is_bias ? static_cast<std::size_t>(o)
                 : static_cast<std::size_t>(o) * static_cast<std::size_t>(size.inputs) +
                       static_cast<std::size_t>(k);
-    // By value: a reference to one of two kernel parameters would copy both to the stack.
+    // These are copies, because a reference to one of two kernel parameters would copy both to the
+    // stack.
     T* const value = of_task_or_null(is_bias ? g_bias.value : g_weight.value, task, at);
     T* const tangent = of_task_or_null(is_bias ? g_bias.dot : g_weight.dot, task, at);
     if (!value && !tangent) return;

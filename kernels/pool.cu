@@ -1,18 +1,18 @@
 // Max and mean pooling (pool.h).
 //
-// Mathematics   y[o] = max over its window of x[i]; winner[o] is the argmax, and the rest is
-// linear:
-//               tangent y'[o] = x'[winner], gradient g_x[i] = g_y[o] where i is o's winner, else 0.
-//               Windows do not overlap, so an input has at most one output.
-// Layout        features [task][row][channel][y][x]; winner a byte for each output.
-// Who does what A thread takes one element of what is written (mean_forward: sums one map), in
-//               by_own_row of passes.h: nothing is written twice.
-// Outputs       overwritten.
-// Bytes         per output, s = sizeof(T), w = size^2: max_pool_forward w s + s + 1, gather 2 s + 1
-//               (whole sectors of x are fetched: up to w s), scatter w s + s + 1; mean: one map and
-//               a number, each way.
-// Operations    a comparison or an addition for each input, and the divisions of its index: all of
-//               them are bound by memory.
+// Mathematics    y[o] = max over its window of x[i]. winner[o] is the argmax, and everything else
+//                is linear: the tangent is y'[o] = x'[winner], and the gradient is g_x[i] = g_y[o]
+//                where i is o's winner, else 0. Windows do not overlap, so an input has at most one
+//                output.
+// Layout         Features [task][row][channel][y][x]; winner has one byte per output.
+// Who does what  A thread computes one element of the output (in mean_forward: sums one map), in
+//                by_own_row of passes.h. Nothing is written twice.
+// Outputs        Overwritten.
+// Bytes          Per output, with s = sizeof(T) and w = size^2: max_pool_forward w s + s + 1,
+//                gather 2 s + 1 (whole sectors of x are fetched: up to w s), scatter w s + s + 1.
+//                The mean moves one map and one number, in both directions.
+// Operations     A comparison or an addition per input, and the divisions of its index. All kernels
+//                are bound by memory.
 #include "kernels/pool.h"
 
 #include <string>
@@ -28,7 +28,7 @@ namespace {
 struct Windows {
   int height, width, out_height, out_width, size;
 
-  /// Index of the input's element in the upper left of output `o`'s window.
+  /// Index of the input element at the upper left corner of output `o`'s window.
   __device__ std::size_t corner(std::size_t o) const {
     const auto plane = static_cast<std::size_t>(out_height * out_width);
     const std::size_t map = o / plane;
@@ -36,7 +36,7 @@ struct Windows {
     const int y = at / out_width * size, x = at % out_width * size;
     return map * static_cast<std::size_t>(height * width) + static_cast<std::size_t>(y * width + x);
   }
-  /// Of element w of a window, from the corner.
+  /// Offset of element w of a window from its corner.
   __device__ std::size_t offset(int w) const {
     return static_cast<std::size_t>(w / size * width + w % size);
   }

@@ -1,21 +1,21 @@
 // Products of matrices (product.h).
 //
-// Mathematics   C_b = alpha (A1_b B1_b + A2_b B2_b) + bias, and row sums of A1: a linear layer's
-//               gradient g^T x comes with its bias's.
-// Layout        strided (Matrix). Contiguous along the depth or across it, each factor: x W^T, g W
-//               and g^T x are three of the four cases.
-// Who does what A block of 64 threads: one tile of one b (tile.h). No sum is split, so a row has
-// the
-//               same bits in a batch of any length: what cuBLAS, whose choice of algorithm follows
-//               the sizes, does not promise.
-// Outputs       overwritten or accumulated, as asked.
-// Bytes, and operations: A m k, B k n, C m n scalars once from memory (again from L2: A by each
-//               tile of columns, B by each of rows), 2 m n k FLOP. LEO on 640 features with L = 64,
-//               per task of 5-way 1-shot: encoding 0.4 MFLOP, a decode 0.8 MFLOP, both bound by
-//               arithmetic in float (shares as conv.cu's full tiles, without its gather: 0.6 to 0.7
-//               expected). A gradient of weights by task is bound by memory instead: it reads and
-//               writes C, 8 bytes for 2 k FLOP, k = 5 to 25 rows. It is made for whoever asks for
-//               one task's gradient; sums over tasks are those of factors.cu.
+// Mathematics    C_b = alpha (A1_b B1_b + A2_b B2_b) + bias, and the row sums of A1, so that the
+//                gradient g^T x of a linear layer's weights comes with the gradient of its bias.
+// Layout         Strided (Matrix). Each factor is contiguous along the depth or across it. x W^T, g
+//                W and g^T x are three of the four cases.
+// Who does what  A block of 64 threads computes one tile of one b (tile.h). No sum is split, so a
+//                row has the same bits in a batch of any length. cuBLAS does not promise this,
+//                because its choice of algorithm follows the sizes.
+// Outputs        Overwritten or accumulated, as asked.
+// Bytes          A m k, B k n and C m n scalars once from memory. L2 serves A again to each tile of
+//                columns, and B to each tile of rows.
+// Operations     2 m n k FLOP. LEO on 640 features with L = 64, per task of 5-way 1-shot: encoding
+//                0.4 MFLOP, a decode 0.8 MFLOP. In float both are bound by arithmetic; 0.6 to 0.7
+//                of the peak is expected, as for the full tiles of conv.cu but without its gather.
+//                A gradient of weights per task is bound by memory instead: it reads and writes C,
+//                8 bytes for 2 k FLOP, with k = 5 to 25 rows. It is computed only if the gradient
+//                of one task is asked for. factors.cu computes sums over tasks.
 #include "kernels/product.h"
 
 #include <limits>

@@ -1,11 +1,11 @@
-// Scalars of a task, and what they do to its vectors (scalar.h).
+// Scalars of a task, and their effect on the task's vectors (scalar.h).
 //
-// Mathematics   in the header; Adam as in shared_vector.cu, with the task's own count.
-// Layout        scalars [tasks], vectors [tasks, width].
-// Who does what A thread makes one element (passes.h, flat and by_task).
-// Outputs       overwritten.
-// Bytes         every operand once: a step of Adam reads four vectors and writes three. Its two
-//               powers are an element's, not a task's: they hide behind the memory.
+// Mathematics    In the header. Adam is that of shared_vector.cu, with the task's own count.
+// Layout         Scalars [tasks], vectors [tasks, width].
+// Who does what  A thread computes one element (passes.h, flat and by_task).
+// Outputs        Overwritten.
+// Bytes          Every operand once. A step of Adam reads four vectors and writes three. Its two
+//                powers are computed per element, not per task; memory hides their cost.
 #include "kernels/scalar.h"
 
 #include "kernels/passes.h"

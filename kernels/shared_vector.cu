@@ -1,13 +1,14 @@
 // Vectors that all tasks share (shared_vector.h).
 //
-// Mathematics   comments of src/backend/shared_vectors.h; Adam: Kingma & Ba 2015, algorithm 1.
-// Layout        [count].
-// Who does what Element-wise passes: passes.h. Sums: one block strides over the vector (gather_sum:
-//               a block an element; clip: a block a segment), so that their order is fixed by the
-//               length alone; vectors are of one task's weights, a megabyte or so. Of the
-//               orthogonality a block takes a column's length, a thread one of its other numbers.
-// Outputs       overwritten, but gradients accumulated.
-// Bytes         every operand once.
+// Mathematics    The comments of src/backend/shared_vectors.h. Adam: Kingma & Ba 2015, algorithm 1.
+// Layout         [count].
+// Who does what  Element-wise passes: passes.h. Sums: one block strides over the vector
+//                (gather_sum: one block per element; clip: one block per segment), so that the
+//                length alone fixes the order of the sum. The vectors have the size of one task's
+//                weights, about a megabyte. column_orthogonality: a block computes the length of
+//                one column, and a thread computes one of the other numbers.
+// Outputs        Overwritten, but sums and gradients are accumulated.
+// Bytes          Every operand once.
 #include "kernels/shared_vector.h"
 
 #include "kernels/passes.h"
@@ -67,7 +68,7 @@ struct OptimizerPass {
   }
 };
 
-/// Sum of term(i) over [0, count) by one block, for its thread 0.
+/// Returns the sum of term(i) over [0, count), computed by one block, to its thread 0.
 template <class Term>
 __device__ double strided_sum(const Term& term, std::size_t count) {
   double sum = 0.0;
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(threads)
   for (std::size_t i = threadIdx.x; i < segment.size; i += threads) begin[i] *= factor;
 }
 
-// ---- orthogonality of columns: host.cpp has the derivation ----
+// ---- orthogonality of columns: the formulas are explained in host.cpp ----
 
 template <class T>
 __global__ void __launch_bounds__(threads)
@@ -164,7 +165,8 @@ struct ColumnCosine {
   }
 };
 
-/// A column's share of the value; its row of cosines becomes what stands before n_b.
+/// Computes a column's share of the value. Replaces the column's row of cosines by the factors of
+/// the other columns in its gradient.
 struct ColumnShare {
   double* cosine;
   double* share_of;

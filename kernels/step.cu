@@ -1,12 +1,11 @@
-// A training step's statistics (step.h).
+// Statistics of a training step (step.h).
 //
-// Mathematics   backend::StepRule: the mean loss plus what stands outside it must be finite, and
-// the
-//               share of diverged tasks small enough.
-// Layout        StepStatistics; vectors [count].
-// Who does what add_number, decide_update: one thread. guard: a thread an element.
-// Outputs       add_number accumulates; the others overwrite.
-// Bytes         some 64; guard moves its vectors only where it acts.
+// Mathematics    backend::StepRule: the mean loss plus the terms outside the mean must be finite,
+//                and the share of diverged tasks must be at most max_diverged.
+// Layout         StepStatistics; vectors [count].
+// Who does what  add_number, decide_update: one thread. guard: one thread per element.
+// Outputs        add_number accumulates; the others overwrite.
+// Bytes          About 64. guard moves its vectors only if the status is `guard`.
 #include "kernels/step.h"
 
 #include "kernels/passes.h"

@@ -1,20 +1,23 @@
 // Matrices with one copy per task (task_matrix.h).
 //
-// Mathematics   in the header. Losses, o: outputs of a row, O of them, y: its targets:
-//                 cross_entropy  log sum_m e^{o_m} - sum_m y_m o_m; g = p - y, p = softmax(o), over
-//                                the task's own classes. The largest output is taken out.
-//                 squared_error  sum (o - y)^2 / O; g = 2 (o - y) / O
-//                 gaussian_nll   sum (o - y)^2 / (2 v) + log(2 pi v) / 2; g = (o - y) / v,
-//                                g_v = (1 / v - (o - y)^2 / v^2) / 2
-// Layout        TaskMatrix: row-major, one matrix per task.
-// Who does what Elements: a thread makes one (passes.h, by_task). Sums over rows: a thread takes a
-//               column, in ascending order. Sums over columns: a warp takes a row, its lanes
-//               columns, then a fixed tree. Sums over both: a block takes a task (block_sum).
-//               Losses: a block takes a task, a thread rows; their losses are summed by block_sum.
-//               No order depends on the number of tasks.
-// Outputs       overwritten or accumulated, as the header says.
-// Bytes         every operand once. Operations: 1 to 3 per element; cross_entropy ~30, gaussian_nll
-//               ~15. Bound by memory; heads have small matrices, so launches dominate.
+// Mathematics    In the header. Losses, with o: the outputs of a row, O of them, and y: its
+//                targets:
+//                  cross_entropy  log sum_m e^{o_m} - sum_m y_m o_m; g = p - y, p = softmax(o),
+//                                 over the task's own classes. The largest output is subtracted
+//                                 first.
+//                  squared_error  sum (o - y)^2 / O; g = 2 (o - y) / O
+//                  gaussian_nll   sum (o - y)^2 / (2 v) + log(2 pi v) / 2; g = (o - y) / v,
+//                                 g_v = (1 / v - (o - y)^2 / v^2) / 2
+// Layout         TaskMatrix: row-major, one matrix per task.
+// Who does what  Elements: a thread computes one (passes.h, by_task). Sums over rows: a thread
+//                takes a column, in ascending order. Sums over columns: a warp takes a row and its
+//                lanes take columns; a fixed tree adds the lanes. Sums over both: a block takes a
+//                task (block_sum). Losses: a block takes a task, and a thread takes rows; block_sum
+//                adds their losses. No order depends on the number of tasks.
+// Outputs        Overwritten or accumulated, as the header says.
+// Bytes          Every operand once.
+// Operations     1 to 3 per element, cross_entropy ~30, gaussian_nll ~15. The kernels are bound by
+//                memory. The matrices of heads are small, so the time of launches dominates.
 #include "kernels/task_matrix.h"
 
 #include "kernels/task_matrix_access.h"
@@ -228,7 +231,7 @@ __global__ void __launch_bounds__(threads) matrix_loss_kernel(MatrixLoss<T> loss
     for (int m = 0; m < loss.outputs.columns; ++m) of_task(loss.g_outputs, task)[first + m] = T(0);
   }
   const T total = block_sum(sum);
-  // without rows the scale may be a division by zero
+  // Without rows the scale may be a division by zero.
   if (threadIdx.x == 0 && loss.loss.data && own > 0) *of_task(loss.loss, task) += scale * total;
 }
 
