@@ -1,12 +1,13 @@
 // Activations and their tangents (activation.h).
 //
-// Mathematics   relu: max(x, 0); tanh; leaky_relu: x > 0 ? x : 0.01 x. f'' is zero but for tanh,
-//               t = tanh(x): f' = 1 - t^2, f'' = -2 t (1 - t^2).
-// Layout        flat, rows beyond a task's own included (zero stays zero).
-// Who does what Flat passes (passes.h).
-// Outputs       overwritten.
-// Bytes, and operations, per element, in scalars of T: forward 2, tangent 4; backward 3, tangent 6;
-//               1 to 4 operations, tanh ~20. Bound by memory; to be fused into the products.
+// Mathematics    relu: max(x, 0); tanh; leaky_relu: x > 0 ? x : 0.01 x. f'' is zero except for
+//                tanh. With t = tanh(x): f' = 1 - t^2, f'' = -2 t (1 - t^2).
+// Layout         Flat. Rows beyond a task's own are included (zero stays zero).
+// Who does what  Flat passes (passes.h).
+// Outputs        Overwritten.
+// Bytes          Per element, in scalars of T: forward 2, its tangent 4; backward 3, its tangent 6.
+// Operations     1 to 4 per element, tanh ~20. The kernels are bound by memory. They could be fused
+//                into the products.
 #include "kernels/activation.h"
 
 #include "kernels/passes.h"
@@ -28,7 +29,7 @@ __device__ Derivatives<T> derivatives(T x) {
     const T t = tanh(x), slope = T(1) - t * t;
     return {t, slope, T(-2) * t * slope};
   } else if constexpr (f == Activation::relu) {
-    return {x < T(0) ? T(0) : x, x > T(0) ? T(1) : T(0), T(0)};  // NaN passes
+    return {x < T(0) ? T(0) : x, x > T(0) ? T(1) : T(0), T(0)};  // NaN is passed on
   } else {
     const T slope = x > T(0) ? T(1) : T(leaky_slope);
     return {slope * x, slope, T(0)};
@@ -43,7 +44,7 @@ struct Forward {
     const Derivatives<T> d = derivatives<f>(x.value[i]);
     y.value[i] = d.value;
     if (!y.dot) return;
-    // at 0 relu hands a tangent on and holds a gradient back, as every backend does
+    // At 0, relu passes a tangent on and stops a gradient, as on every backend.
     const T slope = f == Activation::relu && x.value[i] == T(0) ? T(1) : d.first;
     y.dot[i] = x.dot ? slope * x.dot[i] : T(0);
   }

@@ -1,15 +1,16 @@
 // Element-wise passes of generated weights (decoder.h).
 //
-// Mathematics   std = exp(u) - (1 - offset), and its slope exp(u), which is its own derivative;
-//               where std would fall below `least` it is that, and the slope zero. exp(u) - 1 is
-//               taken as one function: the offset of latents is nothing, and their u may be small.
-// Layout        in the header; a latent's m and u lie beside each other.
-// Who does what Passes by task (passes.h): a thread makes one weight of one group, or one latent's
-//               statistics, and goes through the group's latents in ascending order. KL: a block a
-//               task (block_sum).
-// Outputs       overwritten, unless the header says +=.
-// Bytes         every operand once, w once a latent: 5 to 9 scalars an element; an exponential or
-//               two an element. Bound by memory.
+// Mathematics    std = exp(u) - (1 - offset). Its slope is exp(u), which is its own derivative.
+//                Where std would fall below `least`, std is `least` and the slope is zero. exp(u) -
+//                1 is computed as one function, because the offset of latents is zero and their u
+//                may be small.
+// Layout         In the header. The m and u of a latent are neighbours.
+// Who does what  Passes by task (passes.h): a thread computes one weight of one group, or the
+//                statistics of one latent element, and goes through the group's latents in
+//                ascending order. KL: one block per task (block_sum).
+// Outputs        Overwritten, unless the header says +=.
+// Bytes          Every operand once, and w once per latent: 5 to 9 scalars per element.
+// Operations     One or two exponentials per element. The kernels are bound by memory.
 #include "kernels/decoder.h"
 
 #include <cmath>
@@ -29,18 +30,19 @@ struct Deviation {
 template <class T>
 __device__ Deviation<T> deviation(T u, T offset, T least) {
   const T std = expm1(u) + offset;
-  if (std < least) return {least, T(0)};  // NaN passes
+  if (std < least) return {least, T(0)};  // false for NaN, which is passed on
   return {std, exp(u)};
 }
 
-/// Element (row, second, i) of [rows, parts, width].
+/// Index of element (row, part, i) of [rows, parts, width].
 __device__ inline std::size_t at_of(std::size_t row, int part, int parts, int i, int width) {
   return (row * static_cast<std::size_t>(parts) + static_cast<std::size_t>(part)) *
              static_cast<std::size_t>(width) +
          static_cast<std::size_t>(i);
 }
 
-/// Where element i of [groups, width] of a task lies: its group over all tasks, and i within it.
+/// The place of element i of [groups, width] of a task: its group, counted over all tasks, and i
+/// within the group.
 struct Place {
   std::size_t group;
   int i;
@@ -100,8 +102,8 @@ struct LatentKl {
   T* g_statistics;
   T scale;
   const T* statistics;
-  const T* z;    // sampled
-  const T* eps;  // sampled
+  const T* z;    // only if sampled
+  const T* eps;  // only if sampled
   T least;
   LatentSize size;
 };
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(threads) latent_kl_kernel(LatentKl<T> kl) {
   if (thread == 0) kl.value[task] += kl.scale * total;
 }
 
-/// A latent's m and u of a group's weight: where they lie in `out`, and their noise.
+/// The m and u of one latent for one weight of a group: their indices in `out`, and their noise.
 template <class T>
 struct DecodedElement {
   std::size_t m, u;

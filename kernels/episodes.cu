@@ -1,24 +1,25 @@
-// Episodes where they are needed (episodes.h): drawn, and gathered from stored rows.
+// Episodes on the device (episodes.h): drawing them, and gathering their inputs from stored rows.
 //
-// Mathematics   Drawing without replacement is Fisher-Yates, stopped after `count` places: draw i
-//               swaps places i and j_i = i + below(n - i). What draw i finds at j_i follows from
-//               j_0, ..., j_{i-1} alone: going back from s = i - 1, where j_s is the place looked
-//               for, it holds what was at place s before. So no list of n places is needed.
-//               below(n - i) takes word i of the stream, but where a word must be drawn again
-//               (probability n / 2^32), after which all words move on.
-//               Sinusoids: base/episode_arithmetic.h, whose operations no compiler may contract.
-// Layout        [tasks, rows, ...]; stored_row [tasks, support + query], support rows first.
-// Who does what draw_classes: a block of one warp takes a class of a task; a lane an example, a
-//               word and a walk back over the draws before it, which lie in shared memory. It draws
-//               the task's classes again up to its own. gather_rows: by_task, a thread four
-//               elements of one task's rows, neighbours neighbours. draw_sinusoids: by_task, a
-//               thread a point, for which it draws its task's numbers again.
-// Outputs       overwritten.
-// Bytes         draw_classes: 8 (12) written an example of label and row. gather_rows: reads a
-//               stored element (1 or 4 bytes), writes it once, twice with a set of all rows.
-//               draw_sinusoids: 8 (16) written a point.
-// Operations    draw_classes: a Philox (60 integer operations) an example and a class;
-//               draw_sinusoids: two to five, and some 40 for the value.
+// Mathematics    Drawing without replacement is Fisher-Yates, stopped after `count` places: draw i
+//                swaps places i and j_i = i + below(n - i). The value that draw i finds at j_i
+//                follows from j_0, ..., j_{i-1} alone. Going back from s = i - 1: if j_s is the
+//                place in question, it holds what was at place s before. So no list of n places is
+//                needed. below(n - i) takes word i of the stream. The exception is a word that must
+//                be drawn again (probability n / 2^32), after which all later words are shifted.
+//                Sinusoids: base/episode_arithmetic.h, whose operations no compiler may contract.
+// Layout         [tasks, rows, ...]; stored_row [tasks, support + query], support rows first.
+// Who does what  draw_classes: a block of one warp takes one class of a task. A lane takes one
+//                example: one word, and the walk back over the draws before it, which lie in shared
+//                memory. The block also draws the task's classes before its own. gather_rows:
+//                by_task, a thread takes four elements of one task's rows, and neighbouring threads
+//                take neighbouring elements. draw_sinusoids: by_task, a thread takes one point, for
+//                which it draws its task's numbers again.
+// Outputs        Overwritten.
+// Bytes          draw_classes: 8 (12) bytes written per example for label and row. gather_rows:
+//                reads a stored element (1 or 4 bytes) and writes it once, or twice if there is a
+//                set of all rows. draw_sinusoids: 8 (16) bytes written per point.
+// Operations     draw_classes: one Philox (60 integer operations) per example and class.
+//                draw_sinusoids: two to five per point, and about 40 operations for the value.
 #include "kernels/episodes.h"
 
 #include <algorithm>
@@ -29,7 +30,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-/// put(set, index of the row in its arrays) for both places of row r of a task.
+/// Calls put(set, index of the row in the set's arrays) for both places of row r of a task.
 template <class T, class Put>
 __device__ void for_places(const EpisodeArrays<T>& to, int task, int r, const Put& put) {
   const auto row = [task](int rows, int i) {
@@ -53,12 +54,12 @@ __device__ void put_counts(const EpisodeArrays<T>& to, int task) {
 
 // ---- classes ----
 
-/// places[i] = i + below(n - i), i < count, by all lanes of a warp.
+/// places[i] = i + below(n - i) for i < count, by all lanes of a warp.
 __device__ inline void draw_places(std::uint32_t* places, std::uint32_t n, std::uint32_t count,
                                    const RandomKey& key) {
   const std::uint32_t lane = threadIdx.x;
   int again = 0;
-  __syncwarp();  // who reads what was there before is done
+  __syncwarp();  // all lanes have read the places of the last call
   for (std::uint32_t i = lane; i < count; i += warp_lanes) {
     const Below drawn = below_of(stream_word(key, i), n - i);
     if (drawn.again) again = 1;
@@ -73,7 +74,7 @@ __device__ inline void draw_places(std::uint32_t* places, std::uint32_t n, std::
   __syncwarp();
 }
 
-/// What draw i finds.
+/// The number that draw i finds.
 __device__ inline std::uint32_t drawn(const std::uint32_t* places, std::uint32_t i) {
   std::uint32_t place = places[i];
   for (std::uint32_t s = i; s-- > 0;) {
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(warp_lanes)
   key.sample = chosen + 1;
   draw_places(places, group.rows, static_cast<std::uint32_t>(count), key);
   for (int i = lane; i < count; i += warp_lanes) {
-    // query examples are drawn first, support rows come first
+    // Query examples are drawn first, but support rows are stored first.
     const int r =
         i < draw.queries ? to.support + n * draw.queries + i : n * draw.shots + i - draw.queries;
     const std::size_t at =

@@ -1,23 +1,24 @@
 // Gradients of shared matrices as factors (factors.h).
 //
-// Mathematics   G_run = sum over tasks of the run that did not diverge, sum over terms p, of
-//               scale_p g_pt^T x_pt; the bias's is the same sum of scale_p g_pt^T 1 over the terms
-//               that have one.
-// Layout        factors [task][row][width]; sums [run][width of the whole gradient].
-// Who does what keep_factors: a block of 256 threads one task: copies, and looks for the largest
-//               magnitudes. sum_factors: a block of 64 threads one tile of one run (tile.h); its
-//               depth is the run's 16 x rows rows, term after term, 2 x rows steps of 8 each. Rows
-//               of tasks that diverged or are missing are read as zero, so that a run always has
-//               the same shape. No sum is split, and none depends on how many runs there are.
-//               clear_columns: one thread per element; merge_diverged: one thread per task.
-// Outputs       keep_factors: copies overwritten, diverged accumulated. sum_factors: overwritten or
-//               accumulated, as asked. clear_columns: overwritten.
-// Bytes, and operations: keep_factors reads the factors and writes its copies, 0 FLOP a byte.
-//               sum_factors reads the factors once from memory (again from L2: g by each tile of
-//               columns, x by each of rows) and writes out x in scalars for every 16 tasks; 2 rows
-//               out in FLOP for each task and term. LEO on 640 features with L = 64, 5-way 1-shot,
-//               per task: the decoder's eleven terms are 9.0 MFLOP over 0.3 MB, 28 FLOP/B: bound by
-//               arithmetic, at the shares of product.cu.
+// Mathematics    G_run = sum over the run's tasks that did not diverge, and over terms p, of
+//                scale_p g_pt^T x_pt. The gradient of the bias is the same sum of scale_p g_pt^T 1,
+//                over the terms that have a bias.
+// Layout         Factors [task][row][width]; sums [run][width of the whole gradient].
+// Who does what  keep_factors: a block of 256 threads takes one task, copies its factors and finds
+//                their largest magnitudes. sum_factors: a block of 64 threads computes one tile of
+//                one run (tile.h). Its depth is the run's 16 x rows rows, term after term, in 2 x
+//                rows steps of 8 each. Rows of tasks that diverged or do not exist are read as
+//                zero, so that a run always has the same shape. No sum is split, and none depends
+//                on the number of runs. clear_columns: one thread per element; merge_diverged: one
+//                thread per task.
+// Outputs        keep_factors: copies are overwritten, diverged is accumulated. sum_factors:
+//                overwritten or accumulated, as asked. clear_columns: overwritten.
+// Bytes          keep_factors reads the factors and writes its copies, 0 FLOP per byte. sum_factors
+//                reads the factors once from memory, and writes out x in scalars per 16 tasks. L2
+//                serves g again to each tile of columns, and x to each tile of rows.
+// Operations     2 rows out in FLOP per task and term. LEO on 640 features with L = 64, 5-way
+//                1-shot, per task: the decoder's eleven terms are 9.0 MFLOP over 0.3 MB, 28 FLOP/B.
+//                They are bound by arithmetic, at the share of the peak of product.cu.
 #include "kernels/factors.h"
 
 #include <limits>
@@ -40,7 +41,8 @@ using tile::tiles;
 
 // ---- keeping factors ----
 
-/// The largest value of a block of `passes.h`'s threads, for its thread 0; all threads call it.
+/// Returns the largest value of a block of `threads` (passes.h) to its thread 0. All threads must
+/// call it.
 template <class T>
 __device__ T block_max(T value) {
   KSHOT_SHARED(T, of_warp, [threads / warp_lanes]);
@@ -50,7 +52,7 @@ __device__ T block_max(T value) {
     const T other = __shfl_xor_sync(all_lanes, value, lanes);
     value = other > value ? other : value;
   }
-  __syncthreads();  // of_warp is free again
+  __syncthreads();  // every thread has read of_warp of the last call
   if (thread % warp_lanes == 0) of_warp[thread / warp_lanes] = value;
   __syncthreads();
   T most = value;
@@ -60,7 +62,7 @@ __device__ T block_max(T value) {
   return most;
 }
 
-/// One factor of a task: what is copied, and the magnitudes seen.
+/// Copies one factor of a task, and collects its largest magnitude and whether it has a bad number.
 template <class T>
 struct Seen {
   T most = 0;
@@ -71,7 +73,7 @@ struct Seen {
       if (to) to[i] = value;
       const T magnitude = value < T(0) ? -value : value;
       most = magnitude > most ? magnitude : most;
-      // zero times what is not finite is not zero
+      // Zero times a number that is not finite is not zero.
       bad = bad || !(value * T(0) == T(0));
     }
   }
@@ -114,7 +116,7 @@ struct MergeDiverged {
 
 // ---- sums over runs ----
 
-/// Divides numbers below 16 * rows by rows, without a division (exact for rows < 2^18).
+/// Divides numbers below 16 * rows by rows without a division instruction (exact for rows < 2^18).
 struct DivideByRows {
   static constexpr int shift = 40;
   std::uint64_t reciprocal;
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(tile::threads)
   block /= tiles_n;
   const int first_m = block % tiles_m * M, run = block / tiles_m;
 
-  unsigned counted = 0;  // a bit for each task of the run
+  unsigned counted = 0;  // one bit per task of the run
   for (int t = 0; t < run_tasks; ++t) {
     const int task = run * run_tasks + t;
     if (task < p.size.tasks && p.diverged[task] == 0) counted |= 1u << t;
@@ -146,7 +148,7 @@ __global__ void __launch_bounds__(tile::threads)
   const int out = p.size.out, in = p.size.in, depth = run_tasks * p.size.rows;
   const auto first_row = static_cast<std::size_t>(run) * static_cast<std::size_t>(depth);
   const int steps_of_pair = depth / depth_step;
-  int pair = 0, first_k = 0;  // of the next load
+  int pair = 0, first_k = 0;  // place of the next load
   T next_a[LoadsA::count], next_b[LoadsB::count];
   const auto load = [&](int) {
     const T scale = p.pairs[pair].scale;

@@ -1,27 +1,28 @@
 // Small dense linear algebra with one matrix per task (linear_algebra.h).
 //
-// Mathematics   cholesky          L L^T = A, right-looking: step k subtracts the outer product of
-//                                 column k from what lies right of it. Columns stay unscaled until
-//                                 the end, so that a step needs one barrier.
-//               solve_triangular  forward (L) or backward (L^T) substitution: step k subtracts
-//                                 element k of each vector times column k of L from the elements
-//                                 that follow.
-//               log_determinant   log det (L L^T) = 2 sum log l_ii
-//               unpack_factor     l_ii = exp f_ii, hence g_f_ii += g_l_ii l_ii
-// Layout        TaskMatrix: row-major, one matrix per task; above the diagonal L is zero.
-// Who does what cholesky: a block of 256 threads takes one task, in a step a warp takes rows, its
-//               lanes their elements. solve_triangular: a block takes 32 vectors of one task, a
-//               thread every so many-th element of one of them. Both hold their matrices in shared
-//               memory where they fit, else in device memory. trace and log_determinant: a warp
-//               takes a task, its lanes the diagonal, then a fixed tree. Others: a thread makes an
-//               element. No atomics; no sum is split by the number of tasks.
-// Outputs       overwritten, but for `jittered`, log_determinant, add_diagonal and the pull-back,
-//               which add; solve_triangular is in place.
-// Bytes, and operations (multiply-adds count two), per task, n x n, m vectors, in scalars of T:
-//               cholesky          2 n^2; n^3 / 3
-//               solve_triangular  n^2 per 32 vectors + 2 n m; n^2 m
-//               With n = 25 to 100 both wait for the n barriers of a block, which the other blocks
-//               of the multiprocessor hide.
+// Mathematics    cholesky: L L^T = A, right-looking. Step k subtracts the outer product of column k
+//                from the part of the matrix to the right of it. Columns stay unscaled until the
+//                end, so that a step needs one barrier.
+//                solve_triangular: forward (L) or backward (L^T) substitution. Step k subtracts
+//                element k of each vector, times column k of L, from the elements that follow.
+//                log_determinant: log det (L L^T) = 2 sum log l_ii
+//                unpack_factor: l_ii = exp f_ii, hence g_f_ii += g_l_ii l_ii
+// Layout         TaskMatrix: row-major, one matrix per task. L is zero above the diagonal.
+// Who does what  cholesky: a block of 256 threads takes one task. In a step, each warp takes rows,
+//                and its lanes take the elements of a row. solve_triangular: a block takes 32
+//                vectors of one task, and a thread takes elements of one vector at a fixed
+//                distance. Both keep their matrices in shared memory if they fit there, else in
+//                device memory. trace and log_determinant: a warp takes a task and its lanes take
+//                the diagonal; a fixed tree adds the lanes. Others: a thread computes one element.
+//                There are no atomics, and no sum is split by the number of tasks.
+// Outputs        Overwritten, except `jittered`, log_determinant, add_diagonal and the pull-back,
+//                which add. solve_triangular works in place.
+// Bytes          Scalars of T, then operations (a multiply-add counts as two), per task, for an n x
+//                n matrix and m vectors:
+//                  cholesky          2 n^2; n^3 / 3
+//                  solve_triangular  n^2 per 32 vectors + 2 n m; n^2 m
+//                With n = 25 to 100 both wait for the n barriers of a block. The other blocks of
+//                the multiprocessor hide this time.
 #include "kernels/linear_algebra.h"
 
 #include <algorithm>
@@ -33,11 +34,11 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-/// Dynamic shared memory that a block may take on every device (compute capability 8.6 has the
+/// The dynamic shared memory that a block may take on every device (compute capability 8.6 has the
 /// least, 99 KiB).
 constexpr std::size_t most_shared = 96u << 10;
 
-/// An odd stride: threads that read a column meet different banks.
+/// Returns an odd stride, so that threads that read a column use different banks.
 int odd(int n) {
   return n | 1;
 }
@@ -48,7 +49,8 @@ std::size_t area(int rows, int columns) {
 
 // ---- Cholesky ----
 
-/// Square matrices of one task, where they are worked on: rows `stride` elements apart.
+/// A square matrix of one task, in the memory where it is worked on. Its rows are `stride` elements
+/// apart.
 template <class T>
 struct Square {
   T* data;
@@ -56,8 +58,8 @@ struct Square {
   __device__ T& at(int i, int j) const { return data[i * stride + j]; }
 };
 
-/// The largest of the numbers of all threads, for all of them; NaN is passed over. All threads call
-/// it.
+/// Returns the largest of the threads' numbers to all of them. NaN is ignored. All threads must
+/// call it.
 template <class T>
 __device__ T block_largest(T value) {
   KSHOT_SHARED(T, of_warp, [warps]);
@@ -73,7 +75,7 @@ __device__ T block_largest(T value) {
   return value;
 }
 
-/// The lower triangle of `to` = that of `from` [n, n], plus `added` on the diagonal.
+/// Copies the lower triangle of `from` [n, n] to `to`, and adds `added` to the diagonal.
 template <class T>
 __device__ void load_lower(const Square<T>& to, const T* from, T added) {
   for (int i = static_cast<int>(threadIdx.x); i < to.n * to.n; i += threads) {
@@ -82,9 +84,9 @@ __device__ void load_lower(const Square<T>& to, const T* from, T added) {
   }
 }
 
-/// Eliminates column after column of the lower triangle; false, for all threads, at a pivot that is
-/// not positive. Every column is left unscaled: L's times the root of the pivot. All threads call
-/// it.
+/// Eliminates the columns of the lower triangle one after another. Returns false, to all threads,
+/// at a pivot that is not positive. Every column stays unscaled: it is L's column times the root of
+/// the pivot. All threads must call it.
 template <class T>
 __device__ bool eliminate(const Square<T>& a) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
@@ -92,7 +94,7 @@ __device__ bool eliminate(const Square<T>& a) {
   for (int k = 0; k < a.n; ++k) {
     __syncthreads();
     const T pivot = a.at(k, k);
-    if (!(pivot > T(0))) return false;  // NaN too
+    if (!(pivot > T(0))) return false;  // also for NaN
     for (int i = k + 1 + warp; i < a.n; i += warps) {
       const T factor = a.at(i, k) / pivot;
       for (int j = k + 1 + lane; j <= i; j += warp_lanes) a.at(i, j) -= factor * a.at(j, k);
@@ -101,8 +103,9 @@ __device__ bool eliminate(const Square<T>& a) {
   return true;
 }
 
-/// l = the columns of `a` scaled by the roots of their pivots, zeros above; NaN below where the
-/// factorization failed. `roots` [n] is shared memory. All threads call it; l may be a's memory.
+/// l = the columns of `a` scaled by the roots of their pivots, with zeros above the diagonal. If
+/// the factorization failed, l is NaN on and below the diagonal. `roots` [n] is shared memory. All
+/// threads must call it. l may be in the memory of a.
 template <class T>
 __device__ void store_factor(T* l, const Square<T>& a, T* roots, bool factored) {
   __syncthreads();
@@ -153,10 +156,10 @@ __global__ void __launch_bounds__(threads)
 
 // ---- triangular solves ----
 
-constexpr int solve_vectors = warp_lanes;  ///< of a block
+constexpr int solve_vectors = warp_lanes;  ///< vectors per block
 
-/// L of one task in the order in which substitution goes through it: place p is row p, or n - 1 - p
-/// backwards. at(p, k) multiplies the element at place k in the equation at place p.
+/// L of one task in the order of the substitution: place p is row p, or row n - 1 - p for the
+/// transposed system. at(p, k) multiplies the element at place k in the equation at place p.
 template <class T>
 struct Triangle {
   const T* data;
@@ -168,12 +171,12 @@ struct Triangle {
   }
 };
 
-/// Element i of vector v is at x + i * element + v * vector. `inverse` [n] is shared memory. All
-/// threads call it.
+/// Solves the system for `count` vectors in place. Element i of vector v is at x + i * element + v
+/// * vector. `inverse` [n] is shared memory. All threads must call it.
 template <class T>
 __device__ void substitute(T* x, int element, int vector, int count, const Triangle<T>& l,
                            T* inverse) {
-  // a power of two of neighbouring threads along the vectors
+  // The number of neighbouring threads along the vectors is a power of two.
   int shift = 0;
   while ((1 << shift) < count) ++shift;
   const int thread = static_cast<int>(threadIdx.x);
@@ -267,7 +270,7 @@ struct UnpackFactorPullback {
   }
 };
 
-/// dst = or += factor times the sum over the diagonal, of its logarithms where wanted.
+/// dst = or += factor times the sum of the diagonal, or of its logarithms if `logarithms` is set.
 template <class T, bool logarithms>
 __global__ void __launch_bounds__(threads)
     diagonal_sum_kernel(TaskMatrix<T> dst, T factor, TaskMatrix<const T> a, bool accumulate,

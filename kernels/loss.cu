@@ -1,18 +1,20 @@
 // Losses over a task's own rows (loss.h).
 //
-// Mathematics   o: outputs of a row, O of them, y: its target.
-//               cross_entropy  log sum_i e^{o_i} - o_y; g = p - [i = y], p = softmax(o);
-//                              g' = p (o' - sum_i p_i o'_i). The largest output is taken out.
-//               mse            sum (o - y)^2 / O; g = 2 (o - y) / O; g' = 2 o' / O
-//               gaussian_nll   sum (o - y)^2 / (2 v) + log(std sqrt(2 pi)); g = (o - y) / v;
-//                              g' = o' / v, v = std^2
-// Layout        outputs [tasks, rows, outputs], losses [tasks].
-// Who does what A thread takes a row. A second launch sums a task's rows, a thread a task, in
-//               ascending order.
-// Outputs       g overwritten, loss accumulated. A task without rows whose scale is divided by
-//               their number gets the loss NaN: the reduction leaves it out as one diverged task.
-// Bytes, and operations, per row in scalars of T: 2 O (tangent 4 O), ~30 O for cross-entropy, ~4 O
-//               for the others.
+// Mathematics    o: the outputs of a row, O of them; y: its target.
+//                  cross_entropy  log sum_i e^{o_i} - o_y; g = p - [i = y], p = softmax(o);
+//                                 g' = p (o' - sum_i p_i o'_i). The largest output is subtracted
+//                                 first.
+//                  mse            sum (o - y)^2 / O; g = 2 (o - y) / O; g' = 2 o' / O
+//                  gaussian_nll   sum (o - y)^2 / (2 v) + log(std sqrt(2 pi)); g = (o - y) / v;
+//                                 g' = o' / v, v = std^2
+// Layout         Outputs [tasks, rows, outputs], losses [tasks].
+// Who does what  A thread takes a row. A second launch sums the rows, one thread per task, in
+//                ascending order.
+// Outputs        g is overwritten, loss accumulated. A task without rows whose scale is divided by
+//                the number of rows gets the loss NaN. The reduction leaves it out and counts it as
+//                diverged.
+// Bytes          2 O scalars of T per row (tangent 4 O).
+// Operations     ~30 O per row for cross-entropy, ~4 O for the others.
 #include "kernels/loss.h"
 
 #include "kernels/passes.h"
@@ -69,7 +71,7 @@ struct RowLoss {
         if (g.dot) g.dot[at] = s * p * (out.dot[at] - mean_dot);
       }
     }
-    return log(normaliser) + (largest - o[label]);  // the two may be large
+    return log(normaliser) + (largest - o[label]);  // both terms in parentheses may be large
   }
 
   __device__ T squares(std::size_t first, T s) const {

@@ -12,20 +12,21 @@
 //               and its tangent:
 //                 q' = g' - E[g'] - x_hat' E[g x_hat] - x_hat (E[g' x_hat] + E[g x_hat'])
 //                 g_x' = (scale' inverse + scale inverse') q + scale inverse q'
-// Layout        features [task][row][channel][position], numbers a channel [task][channel].
-// Who does what A warp takes one channel of one task, a lane every 32nd of its elements, in each of
-//               the passes: no barrier is needed, and any pass may be in place. Sums go over a
-//               lane's strides, then the lanes: a fixed order. Neighbouring lanes read neighbouring
-//               positions; where a map has fewer than 8, sectors are read in part.
-// Outputs       overwritten, but for gradients of weights where `accumulate` says +=.
-// Bytes, and operations (multiply-adds count two), per element, in scalars of T; passes after the
-//               first read from cache, while a channel's elements fit there:
-//                 forward           x, x_hat, y                     3 + 2 again     ~7
-//                 forward, given    x, y                            2               4
-//                 forward tangent   x_hat, x', x_hat', y'           4 + 2 again     ~11
-//                 backward          g, x_hat, g_x                   3 + 2 again     ~8
-//                 backward tangent  g, x_hat, g', x_hat', g_x, g_x' 6 + 4 again     ~23
-//               All of them are bound by memory: 4 TB/s over the bytes is the floor on an H200.
+// Layout         Features [task][row][channel][position], statistics of channels [task][channel].
+// Who does what  A warp takes one channel of one task, and a lane takes every 32nd of its elements,
+//                in each of the passes. So no barrier is needed, and any pass may be in place. Sums
+//                are added in a fixed order: over the strides of a lane, then over lanes.
+//                Neighbouring lanes read neighbouring positions. If a map has fewer than 8
+//                positions, sectors are read in part.
+// Outputs        Overwritten, except gradients of weights with `accumulate`, which are +=.
+// Bytes          Scalars of T and operations (a multiply-add counts as two) per element. Passes
+//                after the first read from the cache, if a channel's elements fit there:
+//                  forward           x, x_hat, y                     3 + 2 again     ~7
+//                  forward, given    x, y                            2               4
+//                  forward tangent   x_hat, x', x_hat', y'           4 + 2 again     ~11
+//                  backward          g, x_hat, g_x                   3 + 2 again     ~8
+//                  backward tangent  g, x_hat, g', x_hat', g_x, g_x' 6 + 4 again     ~23
+//                All passes are bound by memory: the bytes at 4 TB/s are the floor on an H200.
 #include "kernels/norm.h"
 
 #include "kernels/device.h"
@@ -35,12 +36,12 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-constexpr int warps = 4;  // of a block, each on its own
+constexpr int warps = 4;  // per block; each warp works on its own
 
-/// A warp's channel.
+/// The channel of a warp.
 struct Channel {
   int task, channel;
-  std::size_t index;  // of [tasks, channels]
+  std::size_t index;  // index in [tasks, channels]
   std::size_t first;  // index of its first element
   int rows, positions;
   std::size_t row_stride;
@@ -53,7 +54,7 @@ struct Channel {
     return count() > 0 ? T(1) / static_cast<T>(count()) : T(0);
   }
 
-  /// body(index) for the elements of this lane.
+  /// Calls body(index) for the elements of this lane.
   template <class Body>
   __device__ void each(const Body& body) const {
     const int step_row = warp_lanes / positions, step_position = warp_lanes % positions;
@@ -70,7 +71,7 @@ struct Channel {
   }
 };
 
-/// The channel of the calling warp; task < 0: none.
+/// The channel of the calling warp. task < 0 means that there is none.
 __device__ Channel channel_of(const NormSize& size, const RowExtent& rows) {
   Channel c{};
   const int thread = static_cast<int>(threadIdx.x);
@@ -228,7 +229,7 @@ template <class Pass>
 __global__ void __launch_bounds__(warps* warp_lanes)
     channel_kernel(Pass pass, NormSize size, RowExtent rows) {
   const Channel c = channel_of(size, rows);
-  if (c.task >= 0) pass(c);  // by whole warps
+  if (c.task >= 0) pass(c);  // whole warps enter or skip it together
 }
 
 template <class Pass>

@@ -1,13 +1,14 @@
 // Sums over tasks in a fixed order (reduction.h).
 //
-// Mathematics   ((x0 + x1) + (x2 + x3)) + ... over tasks; no atomics.
-// Layout        per-task vectors [tasks, width]; sums [runs, width]; nodes as RunTree says.
-// Who does what mark_diverged: one block per task. sum_runs: one thread per element of a run,
-//               neighbouring threads neighbouring elements. count_runs: one thread per run.
-//               push_runs, fold_nodes, mean_of_total: one thread per element.
-// Outputs       diverged and nodes accumulated, the others overwritten.
-// Bytes         x is read twice, once for each of the first two; the rest is 1/16 of it. push_runs
-//               reads and writes one node per 8 aligned runs, and more for the others.
+// Mathematics    ((x0 + x1) + (x2 + x3)) + ... over tasks. There are no atomics.
+// Layout         Per-task vectors [tasks, width]; sums [runs, width]; nodes as in RunTree.
+// Who does what  mark_diverged: one block per task. sum_runs: one thread per element of a run;
+//                neighbouring threads take neighbouring elements. count_runs: one thread per run.
+//                push_runs, fold_nodes, mean_of_total: one thread per element.
+// Outputs        diverged and nodes are accumulated, the others overwritten.
+// Bytes          x is read twice, once by mark_diverged and once by sum_runs. The rest is 1/16 of
+//                it. push_runs reads and writes one node per 8 aligned runs, and more for the
+//                others.
 #include "kernels/reduction.h"
 
 #include "kernels/passes.h"
@@ -23,15 +24,16 @@ __global__ void __launch_bounds__(threads)
   const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
   bool bad = false;
   for (int i = static_cast<int>(threadIdx.x); i < width; i += threads) {
-    // zero times what is not finite is not zero
+    // Zero times a number that is not finite is not zero.
     bad = bad || !(x[row + static_cast<std::size_t>(i)] * T(0) == T(0));
   }
   const bool any = __syncthreads_or(bad) != 0;
   if (threadIdx.x == 0 && any) diverged[task] = 1;
 }
 
-/// (at(first) + at(first + 1)) + ...: the sum of `count` values as a binary tree. A recursion,
-/// because of an array and loops over its levels the compiler makes memory of the thread's.
+/// (at(first) + at(first + 1)) + ...: the sum of `count` values as a binary tree. It is a
+/// recursion, because the compiler puts an array with loops over the levels into the thread's
+/// memory.
 template <int count, class At>
 __device__ __forceinline__ auto tree_sum(const At& at, int first = 0) {
   if constexpr (count == 1) {
@@ -81,7 +83,7 @@ struct CountRuns {
   }
 };
 
-/// Runs that are added up in registers.
+/// Number of runs that are summed in registers.
 constexpr int together = 8;
 
 template <class T>
@@ -97,7 +99,7 @@ struct PushRuns {
   __device__ double& node(int row, std::size_t i) const {
     return tree.nodes[static_cast<std::size_t>(row) * tree.stride + i];
   }
-  /// The value of node (level, index) is there: adds up what is whole now.
+  /// Receives the value of node (level, index), and adds up the nodes that are complete now.
   __device__ void push(int level, std::int64_t index, double value, std::size_t i) const {
     while (index % 2 != 0 && ((index - 1) << level) >= tree.first) {
       value = node(level, i) + value;
@@ -126,7 +128,7 @@ struct FoldNodes {
   const std::int32_t* merges;
   int count;
   __device__ void operator()(std::size_t i) const {
-    double sums[64];  // nodes that wait: at most two of each level
+    double sums[64];  // nodes that wait, at most two per level
     int waiting = 0;
     for (int n = 0; n < count; ++n) {
       sums[waiting++] = nodes[static_cast<std::size_t>(n) * stride + i];

@@ -1,26 +1,27 @@
-// Noise by rows under Gaussian weights, around products with the spread (row_noise.h).
+// Noise by rows under Gaussian weights, around the products with the second vector of weights
+// (row_noise.h).
 //
-// Mathematics   signs           y = r x, and since it is linear y' = r x', g_x = r g, g_x' = r g'
-//               square          y = x^2, y' = 2 x x';  g_x = 2 x g, g_x' = 2 (x g' + x' g)
-//               deviate         with h = 1 / (2 sqrt(v)):  y = sqrt(v) zeta, y' = h v' zeta;
-//                               g_v = g h zeta, g_v' = (g' h + g h') zeta, h' = -2 h^3 v'
-// Layout        features [task][row][channel][position]; a row's numbers [layer][element] in its
-//               stream, of which 128 signs come from one Philox quad, and 64 neighbouring normals
-//               from 16.
-// Who does what signs, deviate: a warp takes a task's row. For 1024 signs each lane draws a quad
-//               and keeps one of its words (eight quads, each by four lanes); an element's word
-//               comes by a shuffle. For 128 normals each lane draws a quad, which is four elements
-//               16 apart, so that half a warp reads and writes neighbours. square: by_own_row of
-//               passes.h.
-// Outputs       overwritten or added to, as the header says.
-// Bytes, and operations, per element, in scalars of T (with tangents twice the bytes):
-//                 multiply_signs  2, 3 where added   ~8 (Philox: 60 per 1024 signs and lane)
-//                 deviate         3                  ~70 (Philox 15, Box-Muller 50)
-//                 deviate_pullback 3                 ~75
-//                 square 2, square_pullback 4        1 to 4
-//               Signs and squares are bound by memory. To draw a normal again takes as long as to
-//               read one that was stored, about, and no memory: 4 bytes at 4.8 TB/s are 0.8 ps, 65
-//               operations at 33 T/s are 2 ps, beside 12 bytes that are moved anyhow (2.5 ps).
+// Mathematics    signs     y = r x is linear, so y' = r x', g_x = r g, g_x' = r g'
+//                square    y = x^2, y' = 2 x x';  g_x = 2 x g, g_x' = 2 (x g' + x' g)
+//                deviate   with h = 1 / (2 sqrt(v)):  y = sqrt(v) zeta, y' = h v' zeta;
+//                          g_v = g h zeta, g_v' = (g' h + g h') zeta, h' = -2 h^3 v'
+// Layout         Features [task][row][channel][position]. A row's numbers are [layer][element] in
+//                its stream. One Philox quad gives 128 signs, and 16 quads give 64 neighbouring
+//                normals.
+// Who does what  signs, deviate: a warp takes a task's row. For 1024 signs each lane draws a quad
+//                and keeps one of its words (eight quads, each drawn by four lanes); a shuffle
+//                brings the word of an element. For 128 normals each lane draws a quad, which is
+//                four elements 16 apart, so that half a warp reads and writes neighbours. square:
+//                by_own_row of passes.h.
+// Outputs        Overwritten or added to, as the header says.
+// Bytes          Scalars of T and operations per element (tangents move twice the bytes):
+//                  multiply_signs  2, 3 if added to   ~8 (Philox: 60 per 1024 signs and lane)
+//                  deviate         3                  ~70 (Philox 15, Box-Muller 50)
+//                  deviate_pullback 3                 ~75
+//                  square 2, square_pullback 4        1 to 4
+//                Signs and squares are bound by memory. Drawing a normal again takes about as long
+//                as reading a stored one, and needs no memory: 4 bytes at 4.8 TB/s are 0.8 ps, and
+//                65 operations at 33 T/s are 2 ps, next to 12 bytes that are moved anyway (2.5 ps).
 #include "kernels/row_noise.h"
 
 #include <type_traits>
@@ -32,16 +33,16 @@ inline namespace KSHOT_PLATFORM {
 namespace {
 
 constexpr int warps = threads / warp_lanes;
-constexpr int quad_signs = 128;     // of one Philox quad
-constexpr int window_signs = 1024;  // of a warp's 32 words
-constexpr int block_normals = 64;   // of 16 quads
+constexpr int quad_signs = 128;     // signs per Philox quad
+constexpr int window_signs = 1024;  // signs of a warp's 32 words
+constexpr int block_normals = 64;   // normals of 16 quads
 
 // ---- a warp's row ----
 
-/// A task's row, and the calling lane.
+/// A task's row, and the lane of the calling thread.
 struct WarpRow {
   int task, row, lane;
-  std::size_t index;  // of [tasks, rows]
+  std::size_t index;  // index in [tasks, rows]
 };
 
 template <class Pass>
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(threads) by_warp_row_kernel(Pass pass, RowExte
   const std::size_t index =
       std::size_t{blockIdx.x} * warps + static_cast<std::size_t>(thread / warp_lanes);
   const int task = static_cast<int>(index / static_cast<std::size_t>(rows.rows));
-  if (task >= rows.tasks) return;  // whole warps
+  if (task >= rows.tasks) return;  // whole warps return
   const int row = static_cast<int>(index % static_cast<std::size_t>(rows.rows));
   if (row < own_row_count(rows, task)) pass(WarpRow{task, row, thread % warp_lanes, index});
 }
@@ -66,7 +67,7 @@ void by_warp_row(const Pass& pass, const RowExtent& rows, cudaStream_t stream) {
                                    pass, rows);
 }
 
-/// Where a row's numbers of one layer begin in their stream.
+/// The first of a row's numbers of one layer in their stream.
 struct StreamPlace {
   RandomKey key;
   std::uint64_t first;
@@ -90,7 +91,7 @@ __device__ const T* given_of(const RowNoise<T>& noise, const WarpRow& at) {
   return noise.given + at.index * noise.width + noise.offset;
 }
 
-/// body(element, sign) for the elements of a row, [channels, positions].
+/// Calls body(element, sign) for the elements of a row, [channels, positions].
 template <class T, class Body>
 __device__ void each_sign(const RowNoise<T>& noise, const SignSize& size, const WarpRow& at,
                           const Body& body) {
@@ -112,12 +113,13 @@ __device__ void each_sign(const RowNoise<T>& noise, const SignSize& size, const 
     const std::uint32_t low = at.lane % 2 == 0 ? words[0] : words[1];
     const std::uint32_t high = at.lane % 2 == 0 ? words[2] : words[3];
     const std::uint32_t own = at.lane % 4 < 2 ? low : high;
-    // of the window's channels the first, and its bit; elements that are the window's
+    // The first channel of the window, its bit, and the number of elements in the window.
     const int channel = window > place.first ? static_cast<int>(window - place.first) : 0;
     const int bit = window > place.first ? 0 : static_cast<int>(place.first - window);
     const int left = size.channels - channel;
     const int count = (left < window_signs - bit ? left : window_signs - bit) * size.positions;
-    for (int e = at.lane; e - at.lane < count; e += warp_lanes) {  // all lanes together
+    // all lanes stay in the loop for the shuffle
+    for (int e = at.lane; e - at.lane < count; e += warp_lanes) {
       const int of = bit + e / size.positions;
       const std::uint32_t word = __shfl_sync(all_lanes, own, of / 32 % warp_lanes);
       if (e < count) {
@@ -127,7 +129,7 @@ __device__ void each_sign(const RowNoise<T>& noise, const SignSize& size, const 
   }
 }
 
-/// body(element, normal) for the `count` elements of a row.
+/// Calls body(element, normal) for the `count` elements of a row.
 template <class T, class Body>
 __device__ void each_normal(const RowNoise<T>& noise, int count, const WarpRow& at,
                             const Body& body) {
@@ -139,13 +141,13 @@ __device__ void each_normal(const RowNoise<T>& noise, int count, const WarpRow& 
   const StreamPlace place = place_of(noise, at);
   const int before = static_cast<int>(place.first % block_normals);
   const auto first_quad = static_cast<std::uint32_t>(place.first / block_normals * 16);
-  // elements and quads counted from the block that the row's first element is in
+  // Elements and quads are counted from the block of normals that has the row's first element.
   for (int quad = at.lane; (quad - at.lane) * 4 < before + count; quad += warp_lanes) {
     const auto words = philox4x32(place.key.counter(first_quad + static_cast<std::uint32_t>(quad)),
                                   place.key.key());
     const NormalPair low = box_muller(words[0], words[1]), high = box_muller(words[2], words[3]);
     const float normals[4] = {low.cosine, low.sine, high.cosine, high.sine};
-    const int first = quad / 16 * block_normals + quad % 16 - before;  // noise_address, inverted
+    const int first = quad / 16 * block_normals + quad % 16 - before;  // inverse of noise_address
 #pragma unroll
     for (int word = 0; word < 4; ++word) {
       const int e = first + 16 * word;
@@ -202,11 +204,11 @@ struct SquarePullback {
   }
 };
 
-/// Cubes of half slopes are numbers above it.
+/// Above this variance the cube of half_slope, which the second derivative has, is finite.
 template <class T>
 constexpr T least_variance = std::is_same_v<T, float> ? T(1e-20) : T(1e-200);
 
-/// The derivative of a deviation by its variance. What is not a number passes.
+/// The derivative of a standard deviation by its variance. NaN is passed on.
 template <class T>
 __device__ T half_slope(T variance) {
   return variance < least_variance<T> ? T(0) : T(0.5) / sqrt(variance);

@@ -1,21 +1,23 @@
 // Similarities between the rows of two matrices of a task (similarity.h).
 //
-// Mathematics   distances  d_im = sum_j w_mj (a_ij - b_mj)^2; with g = dL/dd:
-//                          g_a_ij += sum_m 2 g_im w_mj (a_ij - b_mj), g_b_mj -= the same over i,
-//                          g_w_mj += sum_i g_im (a_ij - b_mj)^2
-//               cosines    c_im = p / s, p = a_i.b_m, s = |a_i| |b_m| + epsilon;
-//                          dc/da_i = b_m / s - p |b_m| / s^2 a_i / |a_i|, and so for b_m
-// Layout        TaskMatrix: row-major, one matrix per task.
-// Who does what A warp makes one similarity: lanes take columns, then a fixed tree. Pull-back of
-//               distances: a thread makes one element, in ascending order of the other matrix's
-//               rows. Pull-back of cosines: a warp takes one row of the result and goes through the
-//               other matrix's rows in ascending order; the lanes' own columns are accumulated in
-//               memory. No order depends on the number of tasks.
-// Outputs       similarities overwritten, gradients accumulated.
-// Bytes, and operations (multiply-adds count two), per task, n rows of a, m rows of b, d columns:
-//               n d + m d + n m scalars from memory, rows again from the cache. distances 4 n m d,
-//               its pull-back 6 n m d per gradient; cosines 6 n m d, its pull-back 10 n m d per
-//               gradient.
+// Mathematics    distances  d_im = sum_j w_mj (a_ij - b_mj)^2; with g = dL/dd:
+//                           g_a_ij += sum_m 2 g_im w_mj (a_ij - b_mj),
+//                           g_b_mj -= sum_i 2 g_im w_mj (a_ij - b_mj),
+//                           g_w_mj += sum_i g_im (a_ij - b_mj)^2
+//                cosines    c_im = p / s, p = a_i.b_m, s = |a_i| |b_m| + epsilon;
+//                           dc/da_i = b_m / s - p |b_m| / s^2 a_i / |a_i|; for dc/db_m exchange
+//                           a_i and b_m
+// Layout         TaskMatrix: row-major, one matrix per task.
+// Who does what  A warp computes one similarity: lanes take columns, and a fixed tree adds the
+//                lanes. Pull-back of distances: a thread computes one element, in ascending order
+//                of the other matrix's rows. Pull-back of cosines: a warp takes one row of the
+//                result and goes through the other matrix's rows in ascending order; each lane
+//                accumulates its own columns in memory. No order depends on the number of tasks.
+// Outputs        Similarities are overwritten, gradients accumulated.
+// Bytes          n d + m d + n m scalars from memory, per task with n rows of a, m rows of b and d
+//                columns. Rows are read again from the cache.
+// Operations     A multiply-add counts as two. distances 4 n m d, its pull-back 6 n m d per
+//                gradient; cosines 6 n m d, its pull-back 10 n m d per gradient.
 #include "kernels/similarity.h"
 
 #include "kernels/task_matrix_access.h"
@@ -29,7 +31,7 @@ __device__ T* row_of(const TaskMatrix<T>& m, int task, int row) {
   return of_task(m, task) + static_cast<std::size_t>(row) * static_cast<std::size_t>(m.columns);
 }
 
-// ---- pass(task, index) by a whole warp, for all of `count` ----
+// ---- pass(task, index, lane) by a whole warp, for all of `count` ----
 
 template <class Pass>
 __global__ void __launch_bounds__(threads)
@@ -88,7 +90,7 @@ struct DistancesByA {
   }
 };
 
-/// By b and by its weights, each where it is given.
+/// Pull-back to b and to its weights w, each if its gradient is given.
 template <class T>
 struct DistancesByB {
   TaskMatrix<const T> g, a, b, w;
@@ -141,7 +143,7 @@ struct Cosines {
   }
 };
 
-/// g_x of the rows of x. `g` has x's rows along its rows, or along its columns.
+/// Pull-back to the rows of x. `g` has the rows of x along its rows, or along its columns.
 template <class T>
 struct CosinesByRow {
   TaskMatrix<const T> g, x, y;
