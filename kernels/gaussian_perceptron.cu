@@ -1,42 +1,50 @@
 // Small perceptrons under Gaussian weights: ABML's inner loop, outer loss and their adjoint in one
 // launch (gaussian_perceptron.h).
 //
-// Mathematics   phi = mu + e^s eps at a sample; g its gradient, h the derivative of g along u
-//               (perceptron_task.h); delta = e^s eps; scale, S and KL as gaussian_perceptron.h has
-//               them; KL's derivatives are those of elementwise.cu.
-//               inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (both scaled by
-//                            1 / S from the loss on); q <- q - rate (g + grad KL)
-//               adjoint      d = rate v; u = d_mu + delta d_s; v_mu <- v_mu - (sum h + KL'' d),
-//                            v_s <- v_s - (e^s sum h eps + g_s d_s + KL'' d); steps K - 1 down to 0
-//               gradient     v at step 0, plus what theta gets as the prior of both KLs
-//               eps itself is kept, for sums over samples and for the way back: phi - mu has lost
-//               it where e^s is small beside mu.
-// Layout        One block works on one task at a time (persistent). Each of its teams, two where
-//               there are two samples, has a sample of that task at once: phi and u (later g, or h,
-//               in u's place), features and tangents, in shared memory. The task's own vectors (q
-//               of all steps with e^s, v, sums over samples, g_s of each step, eps of all inner
-//               samples) lie in global memory, for every block (not task): a Philox quad's four
-//               elements side by side, 32 quads in a row (a run, what a warp takes), all vectors of
-//               a run one behind the other, so that a vector is 16 bytes a thread at a fixed
-//               distance. Behind them lie the activations of all inner samples.
-// Who does what Passes over weights: a thread takes a quad for all teams, adds up what the last
-//               round's samples left, and draws the next round's (normal.h), or on the way back
-//               reads them; when all are there it takes the step. A thread meets the same elements
-//               in every pass: vectors in global memory need no barrier. In between each team makes
-//               a pass of the network (perceptron_task.h). Samples are added in ascending order,
-//               whatever the number of teams.
-// Outputs       end and gradient overwritten; loss accumulated. A task that leaves the finite range
-//               has numbers there that are not finite; the reduction masks it.
-// Bytes, and operations (multiply-adds count two), per task, sinusoid 1-40-40-1, D = 1761, K = 5,
-// S = 10 inside and outside, 10 + 10 rows, float:
-//               operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.198 M:
-//                              16.9 M; 60 x 1761 normals of some 37: 3.9 M, a quarter of it integer
-//               memory         gradient and end, 28 KB, once each; eps and activations of 50
-//                              samples, 530 KB, there and back
-//               second cache   passes over weights: 36 vectors a step, 53 a step back: 3.5 MB; eps
-//                              1.6 MB, activations 0.3 MB
-//               shared memory  a team has 26 KB, a block with two 56 KB: 4 on a multiprocessor
-//               Floor 4.0 M tasks/s at 67 TFLOP/s; docs/kernels.md says what to expect.
+// Mathematics    phi = mu + e^s eps at a sample; g is its gradient, and h the derivative of g along
+//                u (perceptron_task.h); delta = e^s eps. scale, S and KL are as in
+//                gaussian_perceptron.h, and the derivatives of KL as in elementwise.cu.
+//                  inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (both include 1 /
+//                  S
+//                               through the scale of the loss); q <- q - rate (g + grad KL)
+//                  adjoint      d = rate v; u = d_mu + delta d_s; v_mu <- v_mu - (sum h + KL'' d),
+//                               v_s <- v_s - (e^s sum h eps + g_s d_s + KL'' d);
+//                               steps K - 1 down to 0
+//                  gradient     v at step 0, plus the gradients by theta as the prior of both KLs
+//                eps itself is kept, for the sums over samples and for the adjoint. phi - mu would
+//                have lost it where e^s is small compared with mu.
+// Layout         One block works on one task at a time (persistent). Each of its teams (two if
+//                there are at least two samples) works on one sample of that task at the same time.
+//                phi and u (later g or h, in u's place), features and tangents lie in shared
+//                memory. The task's own vectors lie in global memory, which is allocated per block,
+//                not per task: q of all steps with e^s, v, sums over samples, g_s of each step, and
+//                eps of all inner samples. The four elements of a Philox quad are neighbours. 32
+//                consecutive quads form a run, which one warp takes. All vectors of a run follow
+//                one another, so that a vector is 16 bytes per thread at a fixed distance. The
+//                activations of all inner samples follow the vectors.
+// Who does what  Passes over weights: a thread takes a quad for all teams, adds what the samples of
+//                the last round left, and draws the noise of the next round (normal.h) or, in the
+//                adjoint, reads it. After the last sample it takes the step. A thread takes the
+//                same elements in every pass, so that vectors in global memory need no barrier.
+//                Between these passes each team computes a pass of the network (perceptron_task.h).
+//                Samples are added in ascending order for any number of teams.
+// Outputs        end and gradient are overwritten; loss is accumulated. A task that leaves the
+//                finite range has numbers in them that are not finite. The reduction leaves such a
+//                task out.
+// Bytes          Bytes and operations (a multiply-add counts as two) per task, for the sinusoid
+//                network 1-40-40-1, D = 1761, K = 5, S = 10 inside and outside, 10 + 10 rows,
+//                float:
+//                  operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.198
+//                  M:
+//                                 16.9 M; 60 x 1761 normals of about 37: 3.9 M, of which a quarter
+//                                 are
+//                                 integer operations
+//                  memory         gradient and end, 28 KB, once each; eps and activations of 50
+//                                 samples, 530 KB, written and read
+//                  second cache   passes over weights: 36 vectors per step, 53 per adjoint step:
+//                                 3.5 MB; eps 1.6 MB, activations 0.3 MB
+//                  shared memory  26 KB per team, 56 KB per block of two: 4 on a multiprocessor
+//                The floor is 4.0 M tasks/s at 67 TFLOP/s. docs/kernels.md says what to expect.
 #include "kernels/gaussian_perceptron.h"
 
 #include <algorithm>
@@ -51,24 +59,25 @@ namespace {
 
 using namespace perceptron;
 
-/// Elements of a Philox quad, 16 apart (kshot::noise_address, inverted).
+/// The elements of a Philox quad are 16 apart (inverse of kshot::noise_address).
 constexpr int quad_elements = 4, quad_stride = 16;
-/// Samples that a block has at once.
+/// The largest number of samples that a block computes at the same time.
 constexpr int most_teams = 2;
 
-/// Runs of 32 quads, which a warp takes at once; the last one may have elements that are not there.
+/// Number of runs of 32 quads. A warp takes a run at a time. The last run may have elements that do
+/// not exist.
 constexpr int runs_of(int weights) {
   return (weights + quad_elements * warp_lanes - 1) / (quad_elements * warp_lanes);
 }
 __device__ inline int first_of_quad(int quad) {
   return (quad >> 4) * 64 + (quad & 15);
 }
-/// Its elements that there are: the first ones.
+/// Number of elements of a quad that exist. They are the first ones.
 __device__ inline int elements_of_quad(int quad, int weights) {
   return (weights - first_of_quad(quad) + quad_stride - 1) >> 4;
 }
 
-/// A vector's elements of a quad, from the flat order; 0 where there are none.
+/// A quad's elements of a vector in the flat order. Elements that do not exist are 0.
 template <class T>
 __device__ __forceinline__ Quad<T> flat_quad(const T* from, int quad, int weights) {
   Quad<T> x = {};
@@ -90,7 +99,7 @@ __device__ __forceinline__ void put_flat(T* to, int quad, int weights, const Qua
   }
 }
 
-/// A pass's noise, at task t.
+/// The noise of a pass for task t.
 template <class T>
 struct Noise {
   std::uint32_t task, step, purpose;  ///< words of Philox's counter
@@ -114,7 +123,7 @@ struct Noise {
   __device__ Quad<T> read(int quad, int sample, int weights) const {
     return flat_quad(given + static_cast<std::size_t>(sample) * sample_stride, quad, weights);
   }
-  /// A quad's standard normals of so many samples, `sample` the first of them.
+  /// Draws a quad's standard normals of `samples` samples, of which `sample` is the first.
   template <int samples>
   __device__ __forceinline__ void draw(const PhiloxKeys& keys, int quad, int sample,
                                        Quad<T> (&normals)[most_teams]) const {
@@ -131,55 +140,57 @@ struct Noise {
   }
 };
 
-/// What the block keeps of its task in global memory, where a thread reads what it wrote itself:
-/// vectors of weights, a quad's elements side by side, those that are not there too. For each run
-/// of quads they lie one behind the other.
+/// What the block keeps of its task in global memory: vectors of weights, which a thread reads only
+/// where it wrote them itself. A quad's elements are neighbours, including those that do not exist.
+/// Within a run of quads the vectors follow one another.
 template <class T>
 struct Kept {
-  Quad<T>* first;  ///< of the quad at hand
+  Quad<T>* first;  ///< first vector of the current quad
   int steps;
 
   static constexpr int of_task = 7, of_state = 3;
-  /// Vectors of so many steps, and samples' noise.
+  /// Number of vectors for `steps` steps and the noise of `samples` samples.
   static constexpr int vectors(int steps, int samples) {
     return of_task + of_state * (steps + 1) + steps + samples;
   }
   __device__ Quad<T>& vector(int number) const { return first[number * warp_lanes]; }
-  __device__ Quad<T>& sum_mu() const { return vector(0); }  ///< over samples
+  __device__ Quad<T>& sum_mu() const { return vector(0); }  ///< sums over samples
   __device__ Quad<T>& sum_s() const { return vector(1); }
-  __device__ Quad<T>& v_mu() const { return vector(2); }  ///< the adjoint: by q at hand
+  __device__ Quad<T>& v_mu() const { return vector(2); }  ///< adjoint: gradient by the current q
   __device__ Quad<T>& v_s() const { return vector(3); }
-  __device__ Quad<T>& path_mu() const { return vector(4); }  ///< by theta as both KLs' prior
+  /// gradient by theta as the prior of both KLs
+  __device__ Quad<T>& path_mu() const { return vector(4); }
   __device__ Quad<T>& path_s() const { return vector(5); }
   __device__ Quad<T>& prior_precision() const { return vector(6); }
-  /// q_k, and its standard deviation; q_0 is theta.
+  /// q_k and its standard deviation. q_0 is theta.
   __device__ Quad<T>& mu(int k) const { return vector(of_task + of_state * k); }
   __device__ Quad<T>& s(int k) const { return vector(of_task + of_state * k + 1); }
   __device__ Quad<T>& sigma(int k) const { return vector(of_task + of_state * k + 2); }
-  /// The likelihood's gradient by s at step k.
+  /// The gradient of the likelihood by s at step k.
   __device__ Quad<T>& by_s(int k) const { return vector(of_task + of_state * (steps + 1) + k); }
-  /// Of samples from this one on.
+  /// The noise of samples from `sample` on.
   __device__ Quad<T>* noise(int sample) const {
     return &vector(of_task + of_state * (steps + 1) + steps + sample);
   }
 };
 
-/// Where the elements of a quad lie in a vector of the block's memory.
+/// The offsets of a quad's elements in a vector of the block's memory.
 struct alignas(8) Places {
   std::uint16_t at[quad_elements];
 };
 
-/// One round of a pass: the teams' samples, whose noise is drawn and whose gradients are taken now,
-/// and the last round's, which are added up. There is a round more, which draws nothing and ends
-/// the pass. What it takes is found anew in every round, so that it does not stay in registers.
+/// One round of a pass. It covers the teams' samples, whose noise is drawn and whose gradients are
+/// computed now, and the samples of the last round, which are added up. One additional round draws
+/// nothing and ends the pass. The members are computed again in every round, so that they do not
+/// stay in registers.
 template <class T>
 struct Round {
-  int task, k;  ///< k: the inner step, `steps` in the outer pass
-  int number;   ///< from 0
+  int task, k;  ///< k is the inner step, or `steps` in the outer pass
+  int number;   ///< number of the round, from 0
   bool down, outer, up;
   int samples;
-  int drawn, left;              ///< samples of this round and of the last one, at most one a team
-  int noise_now, noise_before;  ///< where theirs are kept (Kept::noise)
+  int drawn, left;              ///< samples of this round and of the last one, at most one per team
+  int noise_now, noise_before;  ///< where their noise is kept (Kept::noise)
   Noise<T> noise;
   T kl;
   RateArgument<T> rate;
@@ -208,7 +219,7 @@ struct Round {
   }
 };
 
-/// A quad of q, of sums over samples, and on the way back of the direction d.
+/// A quad of q, of the sums over samples, and in the adjoint of the direction d.
 template <class T>
 struct State {
   Quad<T> mu, sigma, d_mu, d_s, sum_mu, sum_s;
@@ -220,7 +231,7 @@ struct Derivatives {
   Quad<T> mu, s, path_mu, path_s;
 };
 
-/// A block with its memory, and a thread's place in it.
+/// A block and its memory, and a thread's place in it.
 template <class T>
 struct Block {
   const Perceptron& network;
@@ -235,7 +246,7 @@ struct Block {
   std::size_t of_block;
   Kept<T> kept;
   Task<T> task;
-  T divergence;  ///< of this thread's weights, times its factor
+  T divergence;  ///< KL of this thread's weights, times its factor
 
   __device__ Block(const Perceptron& n, const GaussianDescent<T>& d, const PhiloxKeys& k, int of,
                    int vectors, std::size_t scalars)
@@ -258,12 +269,12 @@ struct Block {
     const auto take = [&](int count) {
       return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
     };
-    first_team = take(of_team * teams);  // teams lie one behind the other
+    first_team = take(of_team * teams);  // the teams' memory is contiguous
     warp_sums = take(most_threads / warp_lanes);
     places = shared.take<Places>(static_cast<unsigned>(quads));
   }
 
-  // ---- the block's global memory, found anew so that it does not stay in registers ----
+  // ---- addresses in global memory: computed anew, so that they do not stay in registers ----
 
   __device__ T* memory() const {
     return descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
@@ -272,22 +283,22 @@ struct Block {
   __device__ std::ptrdiff_t run_quads() const {
     return static_cast<std::ptrdiff_t>(kept_vectors) * warp_lanes;
   }
-  /// The first quad that this thread takes.
+  /// The first quad of this thread.
   __device__ Quad<T>* first_quad() const {
     return reinterpret_cast<Quad<T>*>(memory()) + thread / warp_lanes * run_quads() +
            thread % warp_lanes;
   }
   /// The distance from one quad of a thread to its next.
   __device__ std::ptrdiff_t next_quad() const { return run_quads() * (threads / warp_lanes); }
-  /// The activations that gradients keep of their samples lie behind the vectors.
+  /// The activations that gradients keep of their samples. They follow the vectors.
   __device__ T* first_activation() const {
     return memory() + runs_of(width) * run_quads() * quad_elements;
   }
 
-  /// From an element of phi to that of u, g and h.
+  /// The distance from an element of phi to that of u, g and h.
   __device__ int u_at() const { return network.stored_weights + overrun; }
 
-  /// The team's memory, and where each weight of a quad lies in it.
+  /// Sets the team's memory, and the offset of each weight of a quad in it.
   __device__ __forceinline__ void lay_out_memory() {
     const int stored = network.stored_weights;
     Memory<T>& memory = task.memory;
@@ -302,7 +313,7 @@ struct Block {
       places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
     };
     each_weight({thread, threads}, network, put_place);
-    // what is not there goes behind a vector, to a word that no other thread has
+    // Elements that do not exist go behind the vector, to a word that no other thread uses.
     for (int i = width + thread; i < quads * quad_elements; i += threads) {
       put_place(stored + (((i >> 6) & 1) * 16 + (i & 15)), i);
     }
@@ -326,9 +337,9 @@ struct Block {
     }
   }
 
-  // ---- the end of a pass, a quad ----
+  // ---- the end of a pass, for one quad ----
 
-  /// Adds the KL's derivatives; on the way back their derivatives along d.
+  /// Adds the KL's derivatives, or, in the adjoint, their derivatives along d.
   template <bool adjoint>
   __device__ __forceinline__ void add_kl(const Round<T>& round, int quad, const State<T>& at,
                                          const Quad<T>& s, Derivatives<T>& by) {
@@ -338,7 +349,7 @@ struct Block {
 #pragma unroll
     for (int word = 0; word < quad_elements; ++word) {
       const T d = at.mu.v[word] - prior_mu.v[word];
-      const T pull = round.kl * precision.v[word];  // times d, or what d changes by
+      const T pull = round.kl * precision.v[word];  // to be multiplied by d, or by the change of d
       const T apart = s.v[word] - prior_s.v[word];
       const T ratio = exp(T(2) * apart);
       if constexpr (adjoint) {
@@ -362,7 +373,7 @@ struct Block {
     }
   }
 
-  /// q_{k+1}.
+  /// Computes q_{k+1}.
   __device__ __forceinline__ void step(const Round<T>& round, int quad, const Quad<T>& mu,
                                        const Quad<T>& s, const Derivatives<T>& by) {
     const Quad<T> rate = round.rates(quad, width);
@@ -378,7 +389,8 @@ struct Block {
     kept.sigma(round.k + 1) = next_sigma;
   }
 
-  /// What is left of a pass when all samples' gradients are added up: a step, or the adjoint's.
+  /// Ends a pass after the gradients of all samples are added up: takes the step, or the step of
+  /// the adjoint.
   template <bool adjoint>
   __device__ __forceinline__ void finish(const Round<T>& round, int quad, const State<T>& at) {
     const bool back = descent.second_order;
@@ -422,10 +434,10 @@ struct Block {
     put_flat(descent.gradient_s + row, quad, width, by.path_s);
   }
 
-  // ---- a pass over weights, a thread a quad ----
+  // ---- a pass over weights, one quad per thread ----
 
-  /// The noise of this round's samples: on the way back as it was kept, else drawn (or given) and
-  /// kept.
+  /// Takes the noise of this round's samples. The adjoint reads the kept noise. The other passes
+  /// draw it (or read the given noise) and keep it.
   template <bool adjoint>
   __device__ __forceinline__ void take_noise(const Round<T>& round, int quad,
                                              Quad<T> (&normals)[most_teams]) {
@@ -450,7 +462,7 @@ struct Block {
     }
   }
 
-  /// Adds what the last round's samples left, in g's place.
+  /// Adds what the samples of the last round left in the place of g.
   __device__ __forceinline__ void add_samples(const Round<T>& round, const Places& at,
                                               const Quad<T> (&normals)[most_teams],
                                               State<T>& state) {
@@ -466,7 +478,7 @@ struct Block {
     }
   }
 
-  /// phi of this round's samples, and on the way back u, to the teams' memory.
+  /// Writes phi of this round's samples, and in the adjoint u, to the teams' memory.
   template <bool adjoint>
   __device__ __forceinline__ void put_samples(const Round<T>& round, const Places& at,
                                               const Quad<T> (&normals)[most_teams],
@@ -497,7 +509,7 @@ struct Block {
     for (int quad = thread; quad < quads; quad += threads, kept.first += next_quad()) {
       State<T> state = {kept.mu(round.k), kept.sigma(round.k), {}, {}, {}, {}};
       Quad<T> normals[most_teams] = {}, left_normals[most_teams] = {};
-      const Places at = places[quad];  // in the first team's memory
+      const Places at = places[quad];  // offsets in the memory of the first team
       if constexpr (adjoint) {
         const Quad<T> rate = round.rates(quad, width), v_mu = kept.v_mu(), v_s = kept.v_s();
 #pragma unroll
@@ -528,9 +540,9 @@ struct Block {
     }
   }
 
-  // ---- passes of the network, a team a sample ----
+  // ---- passes of the network, one sample per team ----
 
-  /// The rows' losses of all samples and the KL, in fixed order.
+  /// Adds the losses of the rows of all samples, and the KL, in a fixed order.
   __device__ __forceinline__ void add_loss(const Round<T>& round) {
     const T sum = warp_sum(divergence);
     if (thread % warp_lanes == 0) warp_sums[thread / warp_lanes] = sum;
@@ -547,7 +559,7 @@ struct Block {
     descent.loss[round.task] += total;
   }
 
-  /// h = the derivative along u of the sample's gradient, in u's place.
+  /// Computes h, the derivative of the sample's gradient along u, in u's place.
   __device__ __forceinline__ void differentiate(const Round<T>& round, const T* activations,
                                                 bool live) {
     task.load_rows(descent.inner, round.task);
@@ -569,7 +581,7 @@ struct Block {
         true);
   }
 
-  /// g = the sample's gradient, of both sets where the outer loss has two.
+  /// Computes g, the sample's gradient, over both sets if the outer loss has two.
   __device__ __forceinline__ void take_gradient(const Round<T>& round, T* activations, bool live) {
     const int sets = round.outer && descent.two_sets ? 2 : 1;
 #pragma unroll 1
@@ -594,8 +606,8 @@ struct Block {
     }
   }
 
-  /// A round: quad by quad over the weights, then a pass of the network for every team's sample.
-  /// False after the round that ends the pass.
+  /// Computes a round: a pass over the weights, quad by quad, then a pass of the network for every
+  /// team's sample. Returns false after the round that ends the pass.
   __device__ __forceinline__ bool run(int t, int pass, int number) {
     const Round<T> round(descent, t, pass, number, teams);
     divergence = T(0);
@@ -608,7 +620,8 @@ struct Block {
       if (round.outer && descent.loss) add_loss(round);
       return false;
     }
-    const bool live = number * teams + team < round.samples;  // else the team idles along
+    // a team without a sample computes a pass of no rows
+    const bool live = number * teams + team < round.samples;
     T* activations = nullptr;
     if (descent.second_order && !round.outer) {
       const int sample =
@@ -648,7 +661,7 @@ __global__ void __launch_bounds__(most_threads, 1)
 #pragma unroll 1
       for (int round = 0; block.run(t, pass, round); ++round) {
       }
-      // what teams kept of the pass is read; a thread's own vectors need no barrier
+      // What the teams left of the pass is read. A thread's own vectors need no barrier.
       __syncthreads();
     }
   }
@@ -658,7 +671,8 @@ int kept_vectors_of(const PerceptronPlan& plan, int steps, int samples_to_go_bac
   return Kept<float>::vectors(steps, plan.teams + samples_to_go_back);
 }
 
-/// Scalars that a block keeps; a place more for what a team without a sample has to say.
+/// Number of scalars that a block keeps. They include a place for the activations of a team without
+/// a sample.
 std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
   const int activations = samples_to_go_back > 0 ? samples_to_go_back + 1 : 0;
   return static_cast<std::size_t>(kept_vectors_of(plan, steps, samples_to_go_back)) *
@@ -679,9 +693,9 @@ bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, i
                               int samples, const DeviceLimits& device) {
   plan.network = network;
   lay_out(plan.network, rows);
-  if (plan.network.stored_weights > 0xffff) return false;  // places are 16 bits
-  // Two samples at once share what is read of their task, and its memory on the device; more of
-  // them would leave teams idle in the last round more often.
+  if (plan.network.stored_weights > 0xffff) return false;  // places have 16 bits
+  // Two samples at the same time share what is read of their task, and its memory on the device.
+  // More samples would leave teams idle in the last round more often.
   for (int teams = std::min(samples, most_teams); teams > 0; --teams) {
     plan.teams = teams;
     plan.shared_bytes =

@@ -1,5 +1,5 @@
-// Small perceptrons under Gaussian weights (ABML): a task's whole inner loop, the outer loss and
-// the adjoint of it all in one launch. Pointers are device memory; instantiated for float and
+// Small perceptrons under Gaussian weights (ABML): one launch computes a task's whole inner loop,
+// the outer loss and the adjoint of both. Pointers are device memory. Instantiated for float and
 // double.
 #pragma once
 
@@ -11,9 +11,10 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Standard normal noise of all samples: element i of task t's sample is normal_element of `key`
-/// with key.task + t, inner_step and sample set (kshot/random.h), or given[step * step_stride + t *
-/// task_stride + sample * sample_stride + i].
+/// The standard normal noise of all samples. Element i of a sample of task t is normal_element of
+/// `key` with key.task + t, and with the inner step and the sample set in the key (kshot/random.h).
+/// If `given` is not null, it is given[step * step_stride + t * task_stride + sample *
+/// sample_stride + i] instead.
 template <class T>
 struct PerceptronNoise {
   RandomKey key;
@@ -21,31 +22,32 @@ struct PerceptronNoise {
   std::size_t step_stride = 0, task_stride = 0, sample_stride = 0;
 };
 
-/// q_0 = (mu, s) = theta for all tasks, q_{k+1} = q_k - rate_k grad L(q_k) for k < steps, with
-///   L(q) = mean over samples of the scaled loss of `inner` at phi = mu + exp(s) eps + kl KL(q ||
-///   p),
-/// p the Gaussian of theta; then at q_steps the mean over outer samples of the scaled loss of
-/// `outer`, and of a second set, plus outer_kl KL(q || p), and its gradient by theta, through the
-/// steps and through both priors.
+/// The descent of each task: q_0 = (mu, s) = theta for all tasks, and q_{k+1} = q_k - rate_k grad
+/// L(q_k) for k < steps, with
+///   L(q) = mean over samples of the scaled loss of `inner` at phi = mu + exp(s) eps, plus
+///          kl KL(q || p),
+/// where p is the Gaussian of theta. The outer loss at q_steps is the mean over outer samples of
+/// the scaled loss of `outer`, and of `second` if there are two sets, plus outer_kl KL(q || p). Its
+/// gradient by theta goes through the steps and through the priors of both KLs.
 template <class T>
 struct GaussianDescent {
   const T* mu = nullptr;  ///< theta [D]
   const T* s = nullptr;
   int steps = 0;
-  int rate_count = 1;  ///< the last serves the steps beyond
+  int rate_count = 1;  ///< the last rate also serves all later steps
   RateArgument<T> rates[most_descent_rates];
   PerceptronRows<T> inner;
   int samples = 1;
   PerceptronNoise<T> noise;
-  TaskScale<T> kl;  ///< a factor of 0: none
+  TaskScale<T> kl;  ///< a factor of 0: no KL
   bool second_order = true;
-  bool prior_path = true;  ///< theta is differentiated as the inner KL's prior too
+  bool prior_path = true;  ///< theta is also differentiated as the prior of the inner KL
 
   PerceptronRows<T> outer;
   bool two_sets = false;
-  PerceptronRows<T> second;  ///< where there are two; of the same scale
+  PerceptronRows<T> second;  ///< only with two_sets; its scale is that of `outer`
   int outer_samples = 1;
-  PerceptronNoise<T> outer_noise;  ///< of the same seed
+  PerceptronNoise<T> outer_noise;  ///< its seed is that of `noise`
   TaskScale<T> outer_kl;
 
   T* end_mu = nullptr;  ///< q_steps [tasks, D]
@@ -56,16 +58,16 @@ struct GaussianDescent {
 
   T* scratch = nullptr;  ///< gaussian_scratch scalars
 
-  /// Inner samples whose noise is kept for the adjoint.
+  /// The number of inner samples whose noise is kept for the adjoint.
   int samples_to_go_back() const { return second_order ? steps * samples : 0; }
 };
 
-/// As plan_perceptron, with as many teams (samples at once) as `samples`, the most of any step, and
-/// the device have a use for.
+/// Plans as plan_perceptron does. The number of teams, each of which computes one sample at a time,
+/// is the largest that `samples` (the most samples of any step) and the device have a use for.
 template <class T>
 bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows,
                               int samples, const DeviceLimits& device);
-/// Scalars of scratch memory.
+/// Number of scalars of scratch memory.
 std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
                              int samples_to_go_back);
 

@@ -1,35 +1,33 @@
-// Small perceptrons: a task's inner loop, the outer loss and the adjoint of all
-// that in one launch (perceptron.h).
+// Small perceptrons: a task's inner loop, the outer loss and the adjoint of both in one launch
+// (perceptron.h).
 //
-// Mathematics   gradient and its derivative along a direction:
-// perceptron_task.h
-//               inner step w <- w - rate dL/dw
-//               adjoint    v <- v - H (rate v), v = dL_outer/dw_K at first,
-//               steps K - 1 down to 0:
-//                          the derivative of the gradient along rate v;
-//                          dL/drate_k = -v dL/dw_k
-//               Of a step its iterate w_k and its layers' outputs are kept.
-// Layout        One block works on one task at a time, and takes another when
-// it is done
-//               (persistent). In its shared memory: w, v (and u, where rates
-//               differ by weight), and features. Iterates 1 .. K - 1 and
-//               outputs of K steps go to global memory, for every block (not
-//               task), which is about what the second cache holds.
-// Who does what A task has one warp, more where a layer has more tiles
-// (perceptron_task.h). Outputs       end, gradient (unless accumulated) and
-// rate gradients overwritten; loss
-//               accumulated. A task that leaves the finite range has numbers
-//               there that are not finite; the reduction masks it.
-// Bytes, and operations (multiply-adds count two), per task, sinusoid
-// 1-40-40-1, D = 1761, K = 5, 10 + 10 rows, float:
-//               operations     a gradient 0.100 M, an adjoint step 0.198 M: 6
-//               and 5 of them, 1.59 M memory         gradient and last iterate,
-//               14 KB, once each; rows 160 B second cache   iterates: 62 KB;
-//               outputs: 34 KB; the start, which all tasks share:
-//                              14 KB
-//               shared memory  the block has 26 KB: 8 tasks on a multiprocessor
-//               of 228 KB Floor 42 M tasks/s at 67 TFLOP/s; expected 10.6
-//               to 12.4 M (docs/kernels.md says why).
+// Mathematics    The gradient and its derivative along a direction: perceptron_task.h.
+//                  inner step  w <- w - rate dL/dw
+//                  adjoint     v <- v - H (rate v) for steps K - 1 down to 0, from v =
+//                  dL_outer/dw_K.
+//                              H (rate v) is the derivative of the gradient along rate v.
+//                              dL/drate_k = -v dL/dw_k
+//                Of each step, the iterate w_k and the outputs of its layers are kept.
+// Layout         One block works on one task at a time, and then takes another (persistent). Its
+//                shared memory holds w, v (and u, if rates differ by weight), and features.
+//                Iterates 1 .. K - 1 and the outputs of K steps go to global memory. They are
+//                stored per block, not per task, so that they take about as much as the
+//                second-level cache holds.
+// Who does what  A task has one warp, or more if a layer has more tiles (perceptron_task.h).
+// Outputs        end, gradient (unless accumulated) and rate gradients are overwritten; loss is
+//                accumulated. A task that leaves the finite range has numbers in them that are not
+//                finite. The reduction leaves such a task out.
+// Bytes          Bytes and operations (a multiply-add counts as two) per task, for the sinusoid
+//                network 1-40-40-1, D = 1761, K = 5, 10 + 10 rows, float:
+//                  operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them,
+//                  1.59 M
+//                  memory         gradient and last iterate, 14 KB, once each; rows 160 B
+//                  second cache   iterates: 62 KB; outputs: 34 KB; the start, which all tasks
+//                  share:
+//                                 14 KB
+//                  shared memory  26 KB per block: 8 tasks on a multiprocessor of 228 KB
+//                The floor is 42 M tasks/s at 67 TFLOP/s. 10.6 to 12.4 M are expected;
+//                docs/kernels.md explains why.
 #include "kernels/perceptron.h"
 
 #include <algorithm>
@@ -42,21 +40,20 @@ namespace {
 
 using namespace perceptron;
 
-/// One pass of a task: an inner step, the outer gradient, or the adjoint of a
-/// step.
+/// One pass of a task: an inner step, the outer gradient, or the adjoint of a step.
 template <class T>
 struct Pass {
-  int k;             ///< the inner step
-  bool down, outer;  ///< neither: the adjoint
+  int k;             ///< number of the inner step
+  bool down, outer;  ///< if both are false, the pass is an adjoint
   RateArgument<T> rate;
 };
 
-/// A block with its memory.
+/// A block and its memory.
 template <class T>
 struct Block {
   const Perceptron& network;
   const PerceptronDescent<T>& descent;
-  bool vectors;  ///< u is a vector of its own
+  bool vectors;  ///< true if u is a vector of its own
   Task<T> task;
 
   __device__ Block(const Perceptron& n, const PerceptronDescent<T>& d)
@@ -67,9 +64,9 @@ struct Block {
     for (int i = 0; i < d.rate_count; ++i) vectors |= d.rates[i].vector != nullptr;
   }
 
-  // ---- what is asked for ----
+  // ---- what the launch computes ----
 
-  /// A Hessian-vector product alone: an adjoint step.
+  /// True for a Hessian-vector product alone, which is computed as an adjoint step.
   __device__ bool product() const { return descent.direction != nullptr; }
   __device__ bool wanted() const { return descent.gradient != nullptr; }
   __device__ bool back() const {
@@ -92,8 +89,7 @@ struct Block {
     memory.tangent = take(tangents + overrun);
     memory.row_loss = take((network.rows + 3) / 4 * 4);
     memory.u = vectors ? take(stored + overrun) : memory.v;
-    // words between rows of weights or features go along with copies and loads
-    // of pairs
+    // Copies and loads of pairs also read the words between rows of weights or features.
     clear(memory.w, stored + overrun);
     clear(memory.v, stored + overrun);
     clear(memory.feature, network.features + overrun);
@@ -104,23 +100,23 @@ struct Block {
   __device__ void clear(T* at, int count) const {
     for (int i = task.team.thread; i < count; i += task.team.threads) at[i] = T(0);
   }
-  /// The block's scratch: iterates, then what gradients keep.
+  /// The block's scratch memory: the iterates, then the activations that gradients keep.
   __device__ T* scratch() const {
     const auto of_block =
         static_cast<std::size_t>((steps() - 1) * network.stored_weights + steps() * network.kept);
     return descent.scratch + static_cast<std::size_t>(blockIdx.x) * of_block;
   }
-  /// 0 < k < steps
+  /// The iterate w_k, for 0 < k < steps.
   __device__ T* iterate(int k) const { return scratch() + (k - 1) * network.stored_weights; }
   __device__ T* kept(int k) const {
     return scratch() + (steps() - 1) * network.stored_weights + k * network.kept;
   }
-  /// Where task t begins in arrays [tasks, weights] that are in the flat order.
+  /// The offset of task t in arrays [tasks, weights] in the flat order.
   __device__ std::size_t first(int t) const {
     return static_cast<std::size_t>(t) * static_cast<std::size_t>(network.weights);
   }
 
-  // ---- what a pass begins with ----
+  // ---- the beginning of a pass ----
 
   __device__ __forceinline__ void load_start(int t) {
     const T* start = descent.start.data + static_cast<std::size_t>(t) * descent.start.stride;
@@ -151,8 +147,7 @@ struct Block {
     clear(task.memory.row_loss, network.rows);
   }
 
-  /// w_k, the activations there, and the direction u = rate v (or the one that
-  /// is given).
+  /// Loads w_k, its activations, and the direction u = rate v (or the given direction).
   __device__ __forceinline__ void begin_adjoint(const Pass<T>& pass, int t) {
     const int stored = network.stored_weights;
     Memory<T>& memory = task.memory;
@@ -180,8 +175,7 @@ struct Block {
       copy_quads(task.team, memory.u, memory.v, stored);
     }
   }
-  /// Where the rates' gradient of the adjoint of step k goes; null where none
-  /// is asked for.
+  /// Where the adjoint of step k adds the gradient by the rates; null if it is not computed.
   __device__ T* rate_gradient(int k, int t) const {
     const int slot = lesser(k, descent.rate_gradient_count - 1);
     return slot >= 0 ? descent.rate_gradients[slot] + first(t) : nullptr;
@@ -208,7 +202,7 @@ struct Block {
                   pass.down && back() && descent.second_order ? kept(pass.k) : nullptr);
   }
 
-  /// v <- v - H (rate v), and the rates' gradient.
+  /// v <- v - H (rate v), and the gradient by the rates.
   __device__ __forceinline__ void step_back(const Pass<T>& pass, int t, T* by_rate) {
     const T factor = pass.rate.vector ? T(1) : pass.rate.value;
     const PerceptronRows<T>& set = descent.inner;
@@ -227,7 +221,7 @@ struct Block {
     task.derivative(set, t, scale_of(set.scale, t), use, !product(), by_rate == nullptr);
   }
 
-  // ---- what leaves the block ----
+  // ---- outputs of the block ----
 
   __device__ __forceinline__ void put_outer(int t) {
     if (task.team.thread == 0 && descent.loss) {
@@ -298,17 +292,17 @@ int quads(int n) {
   return (n + 3) / 4 * 4;
 }
 
-/// Rows of weights lie 4 times an odd number apart: eight rows' pairs fall into
-/// different banks of shared memory, and so do neighbours of rows two apart.
-/// Narrow ones are read otherwise.
+/// Returns the distance between rows of weights, 4 times an odd number: then pairs of eight rows
+/// use different banks of shared memory, and so do neighbours of rows two apart. Narrow rows are
+/// read in another way.
 int stride_of(int inputs) {
   if (inputs < 4) return inputs;
   const int fours = (inputs + 3) / 4;
   return 4 * (fours % 2 == 1 ? fours : fours + 1);
 }
 
-/// Instructions, about: whether a thread an element is the shorter way for a
-/// product of so many rows, columns and depth.
+/// Estimates instructions: true if one thread per element is the faster way for a product of these
+/// sizes.
 bool is_narrow(int rows, int columns, int depth, int tile_height, int tile_width, int per_depth,
                int per_tile) {
   const auto tiles = [](int size, int tile) { return (size + tile - 1) / tile; };
@@ -384,9 +378,9 @@ void lay_out(Perceptron& n, int rows) {
     at += quads(layer.outputs);
   }
   n.stored_weights = at;
-  // One buffer a layer's outputs and one more: the gradient by a layer's
-  // outputs takes the place of the next layer's outputs, which nobody reads any
-  // more by then; the last hidden layer's the spare one's, which is the first.
+  // There is one buffer per layer's outputs, and one more. The gradient by a layer's outputs takes
+  // the place of the next layer's outputs, which are not read any more by then. The gradient by the
+  // last hidden layer's outputs takes the extra buffer, which is the first.
   at = 0;
   PerceptronLayer& last = n.layer[n.layers - 1];
   const auto buffer = [&](int& where, int features) {
@@ -401,7 +395,7 @@ void lay_out(Perceptron& n, int rows) {
     PerceptronLayer &layer = n.layer[l], &before = n.layer[l - 1];
     layer.inputs_stride = quads(layer.inputs);
     before.gradient_stride = quads(before.outputs);
-    // the inputs of layer l, then the gradient by those of layer l - 1
+    // This buffer holds the inputs of layer l, then the gradient by the inputs of layer l - 1.
     buffer(layer.inputs_at, std::max(layer.inputs, before.inputs));
     if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
   }
@@ -413,7 +407,7 @@ void lay_out(Perceptron& n, int rows) {
 }
 
 bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device) {
-  constexpr std::size_t of_a_block = 1024;  // taken by the system
+  constexpr std::size_t of_a_block = 1024;  // taken by the system per block
   if (plan.shared_bytes > device.shared_limit ||
       plan.shared_bytes + of_a_block > device.shared_total) {
     return false;

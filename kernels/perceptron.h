@@ -1,5 +1,5 @@
-// Small perceptrons: a task's whole inner loop, the outer loss and the adjoint of it all in one
-// launch. Pointers are device memory; instantiated for float and double.
+// Small perceptrons: one launch computes a task's whole inner loop, the outer loss and the adjoint
+// of both. Pointers are device memory. Instantiated for float and double.
 #pragma once
 
 #include <cstddef>
@@ -14,35 +14,35 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
 constexpr int most_perceptron_layers = 6;
-/// Different vectors of rates in one descent.
+/// The largest number of different rates in one descent.
 constexpr int most_descent_rates = 10;
 
-/// How a layer's product of features and weights, or of gradients and weights, is made.
+/// How a layer computes its product of features and weights, or of gradients and weights.
 enum class ProductWay : std::uint8_t {
-  elements,    ///< too narrow for tiles: a thread an element
-  outer,       ///< its depth is one
-  column,      ///< it has one column
-  tiles,       ///< of any sizes
-  usual_tiles  ///< of sizes that the compiler knows
+  elements,    ///< too narrow for tiles: one thread per element
+  outer,       ///< the depth of the product is one
+  column,      ///< the product has one column
+  tiles,       ///< tiles of any sizes
+  usual_tiles  ///< tiles of sizes that the compiler knows
 };
-/// And its weights' gradient.
+/// How a layer computes the gradient of its weights.
 enum class GradientWay : std::uint8_t { elements, one_input, one_output, tiles, usual_tiles };
-/// What is applied to its outputs.
+/// The activation of a layer's outputs.
 enum class Curve : std::uint8_t { none, relu, leaky_relu, tanh };
 
-/// A linear layer, and what is applied to its outputs.
+/// A linear layer, and the activation of its outputs.
 struct PerceptronLayer {
   int inputs = 0, outputs = 0;
-  int weight = 0;  ///< in the flat vector of parameters: [outputs, inputs]
-  int bias = -1;   ///< likewise [outputs]; -1: none
+  int weight = 0;  ///< offset of [outputs, inputs] in the flat vector of parameters
+  int bias = -1;   ///< offset of [outputs], likewise; -1: no bias
   bool activated = false;
   Activation activation = Activation::relu;
-  // Set by plan_perceptron: where they lie in the block's memory.
-  int stride = 0;  ///< from one row of the weights to the next
+  // Set by plan_perceptron: offsets in the block's memory.
+  int stride = 0;  ///< distance of two rows of the weights
   int weight_at = 0, bias_at = 0;
-  int inputs_at = 0, inputs_stride = 0;      ///< features that enter, [rows, inputs]
-  int gradient_at = 0, gradient_stride = 0;  ///< gradient by what leaves, [rows, outputs]
-  // Everything that a choice depends on, side by side.
+  int inputs_at = 0, inputs_stride = 0;      ///< features that enter the layer, [rows, inputs]
+  int gradient_at = 0, gradient_stride = 0;  ///< gradient by the layer's outputs, [rows, outputs]
+  // The fields on which the choice of code depends, next to each other.
   ProductWay forward = ProductWay::elements, backward = ProductWay::elements;
   GradientWay weights = GradientWay::elements;
   Curve curve = Curve::none;
@@ -52,69 +52,72 @@ struct Perceptron {
   int layers = 0;
   int weights = 0;  ///< D
   PerceptronLayer layer[most_perceptron_layers];
-  // Set by plan_perceptron, in scalars:
-  int stored_weights = 0;  ///< one vector of weights in the block's memory, and of an iterate
-  int features = 0;        ///< all features and gradients, without tangents
-  int kept_at = 0;         ///< among them all layers' outputs, one after another,
-  int kept = 0;            ///< so many, which a gradient keeps for its derivative
-  int rows = 0;            ///< the most of any set
+  // Set by plan_perceptron, in scalars.
+  int stored_weights = 0;  ///< size of a vector of weights in the block's memory, and of an iterate
+  int features = 0;        ///< size of all features and gradients, without tangents
+  int kept_at = 0;         ///< offset in them of all layers' outputs, one after another
+  int kept = 0;            ///< size of these outputs, which a gradient keeps for its derivative
+  int rows = 0;            ///< the largest number of rows of a set
 };
 
-/// How a descent is laid out on a device.
+/// The layout of a descent on a device.
 struct PerceptronPlan {
   Perceptron network;
-  int threads = 0;  ///< of a block
-  int teams = 1;    ///< that make its threads up, each on a pass of its own
+  int threads = 0;  ///< threads per block
+  int teams = 1;    ///< teams per block; each team computes a pass of its own
   std::size_t shared_bytes = 0;
-  int blocks = 0;  ///< that the device holds at once
-  /// Scalars of scratch memory for `tasks` tasks and `steps` inner steps whose adjoint is wanted.
+  int blocks = 0;  ///< blocks that the device holds at the same time
+  /// Number of scalars of scratch memory for `tasks` tasks and `steps` inner steps whose adjoint is
+  /// computed.
   std::size_t scratch(int tasks, int steps) const;
 };
 
-/// Sizes a descent of `network` (its first part filled in) on sets of at most `rows` rows. False
-/// where it does not fit into shared memory. `own_direction`: it has vectors of rates, or a
-/// direction.
+/// The properties of a device on which a plan depends.
 struct DeviceLimits {
-  std::size_t shared_limit = 0;  ///< bytes of shared memory a block
-  std::size_t shared_total = 0;  ///< and a multiprocessor
+  std::size_t shared_limit = 0;  ///< bytes of shared memory per block
+  std::size_t shared_total = 0;  ///< bytes of shared memory per multiprocessor
   int processors = 1;
 };
+/// Plans a descent of `network`, whose first part is filled in, on sets of at most `rows` rows.
+/// Returns false if it does not fit into shared memory. `own_direction` says that the descent has
+/// vectors of rates, or a direction.
 template <class T>
 bool plan_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows, bool own_direction,
                      const DeviceLimits& device);
 
-/// One set of the tasks' rows.
+/// One set (support, query or both) of the tasks' rows.
 template <class T>
 struct PerceptronRows {
   const T* x = nullptr;  ///< [tasks, rows, inputs]
   LossTarget<T> target;
   RowExtent rows;
-  TaskScale<T> scale;  ///< of the sum of the rows' losses
+  TaskScale<T> scale;  ///< factor of the sum of the rows' losses
 };
 
-/// w_0 = start, w_{k+1} = w_k - rate_k grad L(w_k) for k < steps, L the scaled loss of `inner`;
-/// then, where `gradient` is wanted, the loss of `outer` at w_steps and its gradients. With
-/// `direction` instead of all that the product of L's Hessian at the start and the direction.
+/// A descent of each task: w_0 = start, and w_{k+1} = w_k - rate_k grad L(w_k) for k < steps, where
+/// L is the scaled loss of `inner`. If `gradient` is given, the loss of `outer` at w_steps and its
+/// gradients follow. If `direction` is given, only -rates[0].value times the product of L's Hessian
+/// at the start and the direction is computed.
 template <class T>
 struct PerceptronDescent {
   TaskTensor<const T> start;
   int steps = 0;
-  int rate_count = 1;  ///< the last serves the steps beyond
+  int rate_count = 1;  ///< the last rate also serves all later steps
   RateArgument<T> rates[most_descent_rates];
   PerceptronRows<T> inner;
-  T* end = nullptr;  ///< w_steps [tasks, D]; may be the start, where that is each task's own
+  T* end = nullptr;  ///< w_steps [tasks, D]; may be the start, if each task has its own
 
-  T* gradient = nullptr;    ///< by w_0, or the product [tasks, D]; null: not wanted
-  bool accumulate = false;  ///< it is added to, else overwritten
+  T* gradient = nullptr;  ///< by w_0, or the Hessian-vector product, [tasks, D]; null: not computed
+  bool accumulate = false;  ///< the gradient is added to; else it is overwritten
   bool second_order = true;
   PerceptronRows<T> outer;
-  T* loss = nullptr;                           ///< [tasks], added to
-  int rate_gradient_count = 0;                 ///< 0: not wanted; as rate_count
+  T* loss = nullptr;            ///< [tasks], added to
+  int rate_gradient_count = 0;  ///< 0: not computed; the last one sums those of all later steps
   T* rate_gradients[most_descent_rates] = {};  ///< [tasks, D] each, overwritten
 
   const T* direction = nullptr;  ///< [tasks, D]
 
-  T* scratch = nullptr;  ///< PerceptronPlan::scratch scalars; where nothing is differentiated none
+  T* scratch = nullptr;  ///< PerceptronPlan::scratch scalars; null if nothing is differentiated
 };
 
 template <class T>

@@ -1,16 +1,18 @@
-// One pass of a small perceptron by a team of threads: what the kernels of whole inner loops are
-// made of (perceptron.cu, gaussian_perceptron.cu).
+// One pass of a small perceptron by a team of threads. The kernels of whole inner loops are made of
+// such passes (perceptron.cu, gaussian_perceptron.cu).
 //
-// Mathematics   Layer l: a_l = W_l y_{l-1} + b_l, y_l = f_l(a_l); y_0 the rows, y_L the outputs.
-//               gradient    g_l = f_l'(a_l) (W_{l+1}^T g_{l+1}), g_L from the loss;
-//                           dL/dW_l = sum_rows g_l y_{l-1}^T, dL/db_l = sum_rows g_l
-//               derivative  of the gradient along a direction u of the weights, by the product rule
-//                           in all of the above (forward over reverse, Pearlmutter 1994)
-//               f' and f'' a' are known by y and y' alone (tanh: 1 - y^2 and -2 y y'), so that a is
-//               not kept.
-// Layout        In the block's shared memory, for each team: vectors of weights, their rows padded
-//               to 4 times an odd number; features of all layers with their tangents. What nobody
-//               reads any more is overwritten: outputs by the loss's gradient, a layer's inputs by
+// Mathematics    Layer l: a_l = W_l y_{l-1} + b_l and y_l = f_l(a_l), where y_0 are the rows and
+//                y_L the outputs.
+//                  gradient    g_l = f_l'(a_l) (W_{l+1}^T g_{l+1}), g_L from the loss;
+//                              dL/dW_l = sum_rows g_l y_{l-1}^T, dL/db_l = sum_rows g_l
+//                  derivative  of the gradient along a direction u of the weights, by the product
+//                              rule in all of the above (forward over reverse, Pearlmutter 1994)
+//                f' and f'' a' follow from y and y' alone (tanh: 1 - y^2 and -2 y y'), so a is not
+//                kept.
+// Layout         The block's shared memory holds for each team: vectors of weights, whose rows are
+//                padded to 4 times an odd number, and the features of all layers with their
+//                tangents. Memory that is not read any more is overwritten: outputs by the gradient
+//                of the loss, and a layer's inputs by the gradient two layers below.
 //               the gradient two layers below.
 #pragma once
 
@@ -25,15 +27,16 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace perceptron {
 
-constexpr int most_threads = 256;  ///< of a block
+constexpr int most_threads = 256;  ///< per block
 
-/// Sets where things lie, for sets of at most so many rows.
+/// Sets the offsets of a network's memory, for sets of at most `rows` rows.
 void lay_out(Perceptron& network, int rows);
-/// Threads and blocks of a plan whose other parts are there; false where it does not fit.
+/// Sets the threads and blocks of a plan whose other parts are set. Returns false if it does not
+/// fit.
 bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device);
 
-/// Scalars of a team's memory with so many vectors of weights: these, then features, tangents, sums
-/// of losses.
+/// Number of scalars of a team's memory with `vectors` vectors of weights: the weights, then
+/// features, tangents and the sums of losses.
 constexpr int team_scalars(const Perceptron& n, int vectors) {
   return vectors * (n.stored_weights + overrun) + n.features + overrun + n.layer[0].inputs_at +
          overrun + (n.rows + 3) / 4 * 4;
@@ -45,7 +48,7 @@ constexpr double log_sqrt_two_pi = 0.91893853320467274178;
 
 // ---- one task ----
 
-/// f and f' of a layer's output y, and f''(a) a' of y and y': f is known by its value.
+/// f' at a layer's output y, and f''(a) a' of y and y'. Both follow from the output alone.
 template <class T>
 struct Slope {
   T first, second;
@@ -58,14 +61,15 @@ __device__ __forceinline__ Slope<T> slope_at(Curve curve, T y, T y_dot) {
   return {y > T(0) ? T(1) : below, T(0)};
 }
 
-/// What a product does to its elements on their way out, without a branch: relu, leaky_relu and
-/// nothing are a slope below a threshold. At 0 relu hands a tangent on and holds a gradient back,
-/// as every backend does. tanh is nothing here: it goes over the elements afterwards.
+/// Applies the activation to the elements of a product when they are stored, without a branch:
+/// relu, leaky_relu and none are a slope below a threshold. At 0, relu passes a tangent on and
+/// stops a gradient, as on every backend. tanh is treated as none here, and a loop over the
+/// elements applies it afterwards.
 template <class T>
 struct Bend {
   using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   T slope, threshold;
-  Bits least;  ///< of outputs whose tangents pass, as an integer
+  Bits least;  ///< bits, as an integer, of the least output whose tangent passes
 
   __device__ explicit Bend(Curve curve)
       : slope(curve == Curve::leaky_relu ? T(leaky_slope)
@@ -79,16 +83,17 @@ struct Bend {
     const T below = slope * a;
     return a >= threshold ? a : below;
   }
-  /// By the output: relu makes -0 of what is below 0, whose bits are those of a negative integer.
+  /// Decides by the output: relu turns numbers below 0 into -0, whose bits are those of a negative
+  /// integer.
   __device__ T tangent(T y, T x) const { return std::bit_cast<Bits>(y) >= least ? x : slope * x; }
   __device__ T backward(T y, T g) const { return y > T(0) ? g : slope * g; }
 };
 
-/// y = f(W x + b), but for tanh.
+/// y = f(W x + b), without f if it is tanh.
 template <class T>
 struct Forward {
   Bend<T> bend;
-  const T* bias;  ///< zeros where there are none
+  const T* bias;  ///< zeros if the layer has no bias
   T* y;
   int stride;
 
@@ -104,11 +109,11 @@ struct Forward {
   }
 };
 
-/// Its tangent.
+/// The tangent of Forward.
 template <class T>
 struct ForwardTangent {
   Bend<T> bend;
-  const T* bias_dot;  ///< zeros where there are none
+  const T* bias_dot;  ///< zeros if the layer has no bias
   const T* y;
   T* y_dot;
   int stride;
@@ -128,7 +133,7 @@ struct ForwardTangent {
   }
 };
 
-/// g = f'(a) (W^T g), but for tanh.
+/// g = f'(a) (W^T g), without f' if f is tanh.
 template <unsigned terms, class T>
 struct Backward {
   Bend<T> bend;
@@ -165,23 +170,23 @@ struct Backward {
 /// A team's part of the block's shared memory.
 template <class T>
 struct Memory {
-  T* w;         ///< the iterate at hand
-  T* u;         ///< the direction: rate * v, or v itself (its sums are then scaled)
-  T* v;         ///< the adjoint: gradient by the iterate at hand
-  T* feature;   ///< rows, features and gradients by them
-  T* tangent;   ///< theirs
+  T* w;         ///< current iterate
+  T* u;         ///< direction: rate * v, or v itself, in which case the result is scaled
+  T* v;         ///< adjoint: gradient by the current iterate
+  T* feature;   ///< rows, features and the gradients by them
+  T* tangent;   ///< tangents of `feature`
   T* row_loss;  ///< sums of the rows' losses
 };
 
-/// visit(where it is stored, its number, from[number]) for all weights, shared out to the threads:
-/// eight lanes have a row of 40 at a time, so that some loads are under way at once. Without `from`
-/// visit(.., .., 0).
+/// Calls visit(offset in the stored vector, number, from[number]) for all weights, which are
+/// divided among the threads. Eight lanes take a row of 40 at a time, so that several loads are in
+/// flight. If `from` is null, the last argument is 0.
 template <class T, class Visit>
 __device__ __forceinline__ void each_weight(Team team, const Perceptron& network, const T* from,
                                             const Visit& visit) {
-  constexpr int lanes = 8, columns = 5;  // of a row, of a lane
+  constexpr int lanes = 8, columns = 5;  // lanes per row, and columns per lane
   const int lane = team.thread % lanes, group = team.thread / lanes, groups = team.threads / lanes;
-  // five columns of a lane's, in a row or some; `inside`: all of them are
+  // Five columns per lane, in one or several rows; `inside` means that all of them exist.
   const auto strip = [&](auto inside, int at, int number, int height, int width, int stride,
                          int k) {
 #pragma unroll 2
@@ -211,7 +216,7 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
   for (int m = 0; m < 2 * network.layers; ++m) {
     const PerceptronLayer& layer = network.layer[m >> 1];
     const bool biases = (m & 1) != 0;
-    const bool one = biases || layer.inputs == layer.stride;  // all of them are one row
+    const bool one = biases || layer.inputs == layer.stride;  // all of them form one row
     const int width = biases ? layer.outputs : one ? layer.outputs * layer.inputs : layer.inputs;
     if (biases && layer.bias < 0) continue;
     matrix(biases ? layer.bias_at : layer.weight_at, biases ? layer.bias : layer.weight,
@@ -219,7 +224,7 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
   }
 }
 
-/// visit(where it is stored, its number)
+/// Calls visit(offset in the stored vector, number) for all weights.
 template <class Visit>
 __device__ __forceinline__ void each_weight(Team team, const Perceptron& network,
                                             const Visit& visit) {
@@ -227,8 +232,8 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
               [&](int at, int i, float) { visit(at, i); });
 }
 
-/// `count`, a multiple of 4, between the block's memory and global memory. Some loads are under way
-/// at once.
+/// Copies `count` scalars, a multiple of 4, between the block's memory and global memory. Several
+/// loads are in flight at the same time.
 template <class T>
 __device__ __forceinline__ void copy_quads(Team team, T* to, const T* from, int count) {
   constexpr int batch = 8, each = several<T>;
@@ -253,24 +258,24 @@ __device__ __forceinline__ void copy_quads(Team team, T* to, const T* from, int 
   }
 }
 
-/// What becomes of a weight's gradient g, or of its derivative.
+/// How the gradient g of a weight, or its derivative g', is used.
 enum class Use {
   descend,       ///< w -= rate g
-  descend_each,  ///< the same with a rate a weight, which is in u
+  descend_each,  ///< the same with one rate per weight, which is in u
   keep,          ///< v = g
   add,           ///< v += g
-  rate,          ///< the rate's gradient -= v g
-  adjoint,       ///< v -= factor g', the rate being in u or in the factor
-  keep_dot,      ///< v = g'; may be where the direction was
+  rate,          ///< gradient by the rate -= v g
+  adjoint,       ///< v -= factor g', where the rate is in u or in the factor
+  keep_dot,      ///< v = g'; v may be where the direction was
 };
 
 template <Use use, class T>
 struct Update {
-  T* stored;  ///< w or v of this tensor
+  T* stored;  ///< w or v of the tensor
   const T* rates;
   int stride;
   T factor;
-  T* rate_gradient;  ///< in the flat order
+  T* rate_gradient;  ///< in the flat order of parameters
   int inputs;
 
   __device__ Element<T> first(int) const { return {}; }
@@ -290,7 +295,8 @@ struct Update {
       at = next(at, use == Use::descend_each ? rates[o * stride + k] : T(0), g);
     }
   }
-  /// Neighbours, which lie in 16 bytes, or 8: words after an odd number of them are nobody's.
+  /// Stores n neighbouring elements, which lie in 16 or 8 bytes. Words behind the end of a row are
+  /// padding and may be overwritten.
   template <int n>
   __device__ __forceinline__ void put(int o, int k, const Element<T>* g) const {
     if constexpr (use == Use::rate) {
@@ -318,7 +324,7 @@ struct Task {
   const Perceptron& network;
   Team team;
   Memory<T> memory;
-  int rows = 0;  ///< of the set at hand
+  int rows = 0;  ///< rows of the current set
 
   __device__ Matrix<T> inputs(const PerceptronLayer& layer) const {
     return {memory.feature + layer.inputs_at, memory.tangent + layer.inputs_at,
@@ -352,7 +358,7 @@ struct Task {
     return {next.inputs_at, next.inputs_stride};
   }
 
-  /// All layers' outputs. A barrier after every layer.
+  /// Computes the outputs of all layers. There is a barrier after every layer.
   __device__ __forceinline__ void forward() {
 #pragma unroll 1
     for (int l = 0; l < network.layers; ++l) {
@@ -372,7 +378,7 @@ struct Task {
     }
   }
 
-  /// Their derivatives along memory.u.
+  /// Computes the derivatives of all outputs along memory.u.
   __device__ __forceinline__ void forward_tangent() {
 #pragma unroll 1
     for (int l = 0; l < network.layers; ++l) {
@@ -397,8 +403,8 @@ struct Task {
     }
   }
 
-  /// The loss's gradient (with its tangent) in place of the outputs; a thread a row. The rows'
-  /// losses are added to row_loss.
+  /// Replaces the outputs by the gradient of the loss (with its tangent), one thread per row. The
+  /// losses of the rows are added to row_loss.
   template <bool tangent>
   __device__ __forceinline__ void loss_gradient(const PerceptronRows<T>& set, int task, T scale) {
     const PerceptronLayer& layer = network.layer[network.layers - 1];
@@ -409,7 +415,8 @@ struct Task {
       const std::size_t at =
           static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
           static_cast<std::size_t>(r);
-      const auto put = [&](int i, T g, T g_dot) {  // by what the last activation was given
+      // gradient by the argument of the last activation
+      const auto put = [&](int i, T g, T g_dot) {
         const Slope<T> f = slope_at(layer.curve, o[i], tangent ? o_dot[i] : T(0));
         o[i] = f.first * g;
         if constexpr (tangent) o_dot[i] = f.first * g_dot + f.second * g;
@@ -448,15 +455,15 @@ struct Task {
     }
   }
 
-  /// The gradient by a layer's inputs (its derivative too, or that alone), through the activation
-  /// before them.
+  /// Computes the gradient by a layer's inputs, its derivative, or both, as `terms` says, and takes
+  /// it through the activation before the layer.
   template <unsigned terms>
   __device__ __forceinline__ void input_gradient(const PerceptronLayer& layer,
                                                  const PerceptronLayer& before) {
     constexpr bool tangent = (terms & both_dots) != 0;
     const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
     const T* y = memory.feature + layer.inputs_at;
-    const int stride = layer.inputs_stride;  // of the gradients too
+    const int stride = layer.inputs_stride;  // the gradients have this stride too
     const Backward<terms, T> store{Bend<T>(before.curve), y, memory.feature + before.gradient_at,
                                    memory.tangent + before.gradient_at, stride};
     product<terms, false>(team, layer.backward, gradients(layer), w,
@@ -472,7 +479,7 @@ struct Task {
     }
   }
 
-  /// A layer's weights' gradient (or its derivative) to where it is used.
+  /// Computes the gradient of a layer's weights, or its derivative, and applies it as `use` says.
   template <Use use, unsigned terms>
   __device__ __forceinline__ void weight_gradient(const PerceptronLayer& layer, T* stored, T factor,
                                                   T* rate_gradient) {
@@ -514,22 +521,22 @@ struct Task {
     }
   }
 
-  /// The same for one input or one output: a lane has four weights, and biases on the way, of every
-  /// other row.
+  /// The weight_gradient of a layer with one input or one output. A lane takes four weights, and
+  /// the biases with them, of every other row.
   template <unsigned terms, bool one_input, Use use>
   __device__ __forceinline__ void thin_weight_gradient(const PerceptronLayer& layer,
                                                        const Update<use, T>& weight,
                                                        const Update<use, T>& bias) {
-    constexpr int lanes = 16;  // of a row
+    constexpr int lanes = 16;  // lanes per row
     using G = Fragment<terms, true, T>;
     using X = Fragment<terms, false, T>;
     const Matrix<T> g = gradients(layer), x = inputs(layer);
     const int width = one_input ? layer.outputs : layer.inputs;
     const int half = (team.thread / lanes) & 1, warp = team.thread / warp_lanes;
-    // weights of one input lie one after another, as those of one output do
+    // With one input the weights are contiguous, as with one output.
     Update<use, T> all = weight, biases = bias;
     all.inputs = biases.inputs = width;
-    // all lanes of a warp are there when they exchange sums
+    // All lanes of a warp take part when they exchange sums.
     for (int left = 4 * lanes * warp; left < width; left += 2 * team.threads) {
       const int own = left + 4 * (team.thread % lanes), at = lesser(own, (width - 1) / 4 * 4);
       Element<T> sum[4] = {}, of_bias[4] = {};
@@ -572,9 +579,10 @@ struct Task {
     }
   }
 
-  /// Back from the loss's gradient, a layer at a time: the gradient by its inputs, then (its
-  /// weights are not read any more) by its weights. `derivative_alone`: weights() does not read the
-  /// gradient itself by the first layer's outputs.
+  /// Goes back from the gradient of the loss, layer by layer. The gradient by a layer's inputs
+  /// comes before that by its weights, because the weights may be overwritten after it.
+  /// `derivative_alone` says that weights() does not read the gradient itself by the first layer's
+  /// outputs.
   template <bool tangent, class WeightGradient>
   __device__ __forceinline__ void backward(bool derivative_alone, const WeightGradient& weights) {
 #pragma unroll 1
@@ -596,9 +604,9 @@ struct Task {
     }
   }
 
-  /// The gradient of the set's losses, times `scale`, at memory.w: weights(layer, whether it is the
-  /// first) takes each layer's. What derivative() would compute again goes to `kept`, where that is
-  /// wanted. Ends with a barrier, as the next.
+  /// Computes the gradient of the set's losses, times `scale`, at memory.w. weights(layer, true if
+  /// it is the first) takes the gradient of each layer. If `kept` is not null, it receives what
+  /// derivative() would have to compute again. Ends with a barrier.
   template <class WeightGradient>
   __device__ __forceinline__ void gradient(const PerceptronRows<T>& set, int task, T scale,
                                            const WeightGradient& weights, T* kept = nullptr) {
@@ -612,7 +620,8 @@ struct Task {
     backward<false>(false, weights);
   }
 
-  /// The same with the derivative along memory.u. `known`: what a gradient kept is there again.
+  /// Computes the gradient with its derivative along memory.u. `known` says that the memory holds
+  /// again what gradient() kept. Ends with a barrier.
   template <class WeightGradient>
   __device__ __forceinline__ void derivative(const PerceptronRows<T>& set, int task, T scale,
                                              const WeightGradient& weights, bool known = false,
