@@ -1,5 +1,5 @@
-// Decisions of a run on episodes: the fit that calibration makes, and the scores that evaluation
-// computes.
+// Decisions of a run on episodes: what calibration fits for them, and what evaluation finds of
+// them.
 #pragma once
 
 #include <vector>
@@ -10,9 +10,8 @@
 
 namespace kshot {
 
-/// Mean and standard deviation of the predictive distribution of each target, [rows, outputs]. The
-/// distribution is the mixture of the samples, with the noise added. The variance of the samples is
-/// divided by samples - 1.
+/// Mean and standard deviation of the predictive distribution of each target, [rows, outputs]: of
+/// the mixture of the samples (whose variance is divided by samples - 1) under the noise.
 struct PredictiveMoments {
   std::vector<double> mean, std;
 };
@@ -22,11 +21,10 @@ PredictiveMoments predictive_moments(const Entry& entry);
 class DecisionFit {
  public:
   explicit DecisionFit(bool classify) : classify_(classify) {}
-  /// All choosing episodes are added before the testing ones. Choosing episodes are ignored for
-  /// values.
+  /// Choosing episodes come before all testing ones; of values they are ignored.
   void add_choosing(const Entry& entry, const QueryTargets& targets);
   void add_testing(const Entry& entry, const QueryTargets& targets);
-  /// Fills in thresholds, quantiles and the number of episodes.
+  /// Fills thresholds, quantiles and the number of episodes.
   void finish(RunCalibration& result, double confidence) const;
 
  private:
@@ -35,15 +33,14 @@ class DecisionFit {
   std::vector<std::vector<double>> scores_;
 };
 
-/// Scores of a calibration's thresholds and quantiles on other episodes.
+/// What the thresholds and quantiles of a calibration do on other episodes.
 class DecisionScores {
  public:
-  /// `risk` is a bound that is shown beside the usual bounds.
+  /// `risk` is shown beside the usual bounds.
   DecisionScores(const RunCalibration& calibration, double risk);
-  /// Adds one episode's calibrated prediction.
+  /// One episode's calibrated prediction.
   void add(const Entry& entry, const QueryTargets& targets);
-  /// Fills in Evaluation::risks and Evaluation::sets. `seed` is that of the bootstrap intervals
-  /// over episodes.
+  /// Fills Evaluation::risks and Evaluation::sets; bootstrap intervals over episodes by `seed`.
   void finish(Evaluation& result, std::uint64_t seed) const;
 
  private:

@@ -22,22 +22,20 @@ struct OodTask {
   std::vector<std::int32_t> in_labels;  ///< classification
 };
 
-/// Tasks of a configuration's own data, each with query rows of one kind (kshot/ood.h) that are out
-/// of distribution.
+/// Tasks of a configuration's own data with query rows of a kind (kshot/ood.h) beside them.
 class OodTasks {
  public:
-  /// `data` is the data file of the configuration, or null. Throws Error for a kind that does not
-  /// fit.
+  /// `data` is the file of the configuration, or null. Throws Error for a kind that does not fit.
   OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data, const std::string& kind,
            Split split);
   ~OodTasks();
 
-  /// Description of the rows, in words.
+  /// What the rows are, in words.
   const std::string& description() const { return description_; }
-  /// True where the labels of the query rows also hold for the changed rows.
+  /// Whether the labels of the query rows are those of the changed rows too.
   bool keeps_labels() const { return kind_ == Kind::rotate || kind_ == Kind::noise; }
   const EpisodeSource& source() const { return *source_; }
-  /// Draws a task. The same numbers give the same task.
+  /// The same task for the same numbers.
   OodTask draw(std::uint64_t seed, Split split, int episode) const;
 
  private:
@@ -52,8 +50,7 @@ class OodTasks {
   double amount_ = 0.0;
   std::string description_;
   FeatureShape input_;
-  /// open set: number of classes of the support set; rows of further classes are out
-  int known_ways_ = 0;
+  int known_ways_ = 0;  ///< open set: classes of the support set; further classes are the others
   std::unique_ptr<EpisodeSource> source_, other_;
   Split other_split_ = Split::test;
 };

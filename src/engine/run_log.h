@@ -12,16 +12,15 @@
 
 namespace kshot {
 
-/// The measurements of a validation, beside the one that decides.
+/// What a validation measures, beyond what decides.
 struct ValidationDetail {
   ValidationReport report;
   std::optional<metrics::Estimate> accuracy, mse, nll;
 };
 
-/// Writes the metrics of one run.
 class RunLog {
  public:
-  /// Where `resumed_at` is given, the entries of later steps are dropped.
+  /// `resumed_at`: what was written of later steps is dropped.
   RunLog(const std::filesystem::path& folder, std::optional<std::uint64_t> resumed_at);
 
   void add(const TrainReport& r);

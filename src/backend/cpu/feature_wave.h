@@ -68,7 +68,7 @@ class FeatureWave final : public CpuWave {
     Rows(Products& products, std::shared_ptr<const Network> shared, int most)
         : network(products, std::move(shared), most) {}
     SharedNetwork network;
-    /// [rows, in_stride], task after task; in the batch itself, or in `copies`
+    /// [rows, in_stride], task after task, in the batch itself or in `copies`.
     const float* x = nullptr;
     AlignedFloats copies;
     AlignedFloats dropped;      ///< x under dropout, made at first use
@@ -116,7 +116,7 @@ class FeatureWave final : public CpuWave {
   std::uint64_t values_version_ = 0;
   std::vector<int> value_blocks_;  ///< the blocks whose value is values_
   Block gradient_;                 ///< the block whose value is the gradient, if any
-  /// the part of the gradient that is multiplied out, [tasks, D], or empty
+  /// The part of the gradient that is multiplied out, [tasks, D], or empty.
   std::vector<float> kept_;
 };
 

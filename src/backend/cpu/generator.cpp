@@ -300,7 +300,7 @@ class CpuGenerator final : public LatentGenerator {
     return at.activations >= 0 && at.activations < most_kept && spec_.decoder->layers().size() == 1;
   }
   /// The decoder's outputs for all tasks' latents. With noise, spread_ = std eps and slope_ is its
-  /// derivative by u. Without noise both are zero.
+  /// derivative by u. Without noise, spread_ and slope_ are zero.
   const float* forward(const Latents& at) {
     if (at.again) return out_;
     take_latents(at.z, z_);

@@ -76,7 +76,8 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     /// Right sides of D_m's outer products whose left sides are the support rows without dropout.
     Rows features;
     bool by_features = false;  ///< true if there are any
-    /// multiplied out by settle(); starts with the (unused) place of the encoder
+    /// The relation network's part, multiplied out by settle(). Starts with the (unused) place of
+    /// the encoder.
     std::vector<float> relation;
   };
   /// The results of a decode and of the loss's gradient that later operations use, for all tasks.

@@ -63,7 +63,7 @@ constexpr Kernels table = {
     noise_single,
     act,
     act_tangent,
-    /*act_backward=*/act_tangent,  // the same product with the derivative as act_tangent
+    /*act_backward=*/act_tangent,  // both multiply by the derivative
     act_backward_tangent,
     lane_gemm,
     lane_loss,

@@ -308,7 +308,7 @@ void LaneSplit::backward(const Rows& rows, const Weights& w, const Weights* dot,
       kernels_.lane_gemm(g);
     };
     const std::size_t vectors = in / lanes;
-    // dxs/dx without its constant factor
+    // dxs/dx without its constant factor.
     const float* const into = local ? x : step.noise_in.data();
     const float factor = local ? 2.0f : 1.0f;
     float* const back = step.back.data();

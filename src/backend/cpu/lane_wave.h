@@ -137,7 +137,7 @@ class LaneWave final : public CpuWave {
   struct Step {
     bool is_activation = false;
     Activation activation = Activation::relu;
-    /// a linear layer that also applies the piecewise linear activation after it
+    /// True for a linear layer that also applies the piecewise linear activation after it.
     bool gated = false;
     float slope = 0.0f;  ///< slope of that activation where its argument is negative
     int in = 0, out = 0;

@@ -181,7 +181,7 @@ class SingleWave final : public CpuWave {
     bool local = false;
     const float* w = nullptr;
     const float* w_dot = nullptr;
-    /// the spread's gradient, or its tangent; the same choice as for the mean
+    /// The spread's gradient, or the gradient's tangent where the mean's tangent is computed.
     float* gradient = nullptr;
   };
 

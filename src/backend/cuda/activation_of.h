@@ -1,4 +1,4 @@
-// The kernels' name of a layer's activation.
+// Maps the type of a layer to the kernels' name for its activation.
 #pragma once
 
 #include <optional>
@@ -9,7 +9,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// None for a layer that is no activation.
+/// Empty for a layer that is not an activation.
 inline std::optional<Activation> activation_of(LayerType type) {
   switch (type) {
     case LayerType::relu:

@@ -39,10 +39,11 @@ constexpr bool emulated = true;
 constexpr bool emulated = false;
 #endif
 
-/// Share of the memory at hand that waves of one kind may take, on all streams together.
+/// Share of the available memory that waves of one kind may take, on all streams together.
 constexpr double memory_share = 0.8;
 
-/// The most tasks of a wave, a multiple of 16, where memory allows. KSHOT_WAVE_TASKS sets it.
+/// Largest number of tasks of a wave, a multiple of 16, if memory allows. KSHOT_WAVE_TASKS
+/// overrides it.
 int most_tasks() {
   const char* wanted = std::getenv("KSHOT_WAVE_TASKS");
   if (!wanted) return emulated ? 16 : 4096;
@@ -56,8 +57,8 @@ int most_tasks() {
   return (tasks + run_tasks - 1) / run_tasks * run_tasks;
 }
 
-/// How convolutions of floats are computed: on tensor cores where the device has them.
-/// KSHOT_TENSOR_CORES=0 does without, =1 insists.
+/// The arithmetic of float convolutions: on tensor cores where the device has them.
+/// KSHOT_TENSOR_CORES=0 turns tensor cores off, =1 requires them.
 Arithmetic arithmetic_of(const Device& device, Precision precision) {
   const char* wanted = std::getenv("KSHOT_TENSOR_CORES");
   const std::string_view text = wanted ? wanted : "";
@@ -241,7 +242,7 @@ class CudaBackend final : public backend::Backend {
                       SharedVector* v, const backend::OptimizerStep& step) override;
 
  private:
-  /// What waves of one size have in common.
+  /// Waves of one kind have the same size.
   struct Kind {
     std::size_t weights = 0;
     backend::WaveShape shape;
@@ -255,7 +256,7 @@ class CudaBackend final : public backend::Backend {
     return std::ranges::find(planned_, kind, &Planned::kind);
   }
   backend::WavePlan plan(const std::function<backend::WaveDemand(int tasks)>& demand);
-  /// Bytes of the device's memory; `at_hand` are free and not promised to anyone.
+  /// The device's memory in bytes. `at_hand` bytes are free and not promised to waves or episodes.
   struct Memory {
     std::size_t at_hand = 0, total = 0;
   };
@@ -267,14 +268,14 @@ class CudaBackend final : public backend::Backend {
   static const StepStatistics* statistics(const backend::Step& step) {
     return dynamic_cast<const CudaStep<T>&>(step).statistics();
   }
-  /// Puts work on shared vectors on their stream.
+  /// Runs work on shared vectors on their stream.
   template <class Work>
   void run(const Work& work) {
     device_.activate();
     work(stream_->write().get());
   }
-  /// An index and its inverse on the device: for each of `targets` the elements that name it, in
-  /// ascending order.
+  /// An index and its inverse on the device. The inverse lists, for each of `targets`, the elements
+  /// that name it, in ascending order.
   struct Index {
     std::vector<std::uint32_t> host;
     std::size_t targets = 0;
@@ -284,11 +285,11 @@ class CudaBackend final : public backend::Backend {
     std::vector<cuda::Segment> host;
     DeviceMemory<cuda::Segment> list;
   };
-  /// Those that steps ask for again and again stay on the device, so that it need not wait for
-  /// them.
+  /// Returns a copy of the index or of the segments on the device. Copies are kept there, because
+  /// steps ask for the same ones repeatedly and the device need not wait for them.
   const Index& keep(std::span<const std::uint32_t> index, std::size_t targets);
   const cuda::Segment* keep(std::span<const Segment> segments);
-  /// The most of each.
+  /// Largest number of kept indices, and of kept segment lists.
   static constexpr std::size_t most_kept = 64;
 
   Device device_;
@@ -298,15 +299,16 @@ class CudaBackend final : public backend::Backend {
   Arithmetic arithmetic_;
   std::string description_;
   SharedStreamPointer stream_;
-  std::shared_ptr<NodeExchange> exchange_;  ///< of ranks(); null: this process alone
+  std::shared_ptr<NodeExchange> exchange_;  ///< exchange between ranks; null: one process
   DeviceMemory<double> scratch_;
-  std::mutex mutex_;  ///< workers open their waves at once
+  std::mutex mutex_;  ///< workers open their waves concurrently
   std::vector<Planned> planned_;
-  /// Bytes, to the waves planned so far and to episodes. It never shrinks: waves of a kind that was
-  /// planned are opened at that size at any time, so that those that were closed may come again.
+  /// Bytes that are promised to the waves planned so far and to episodes. The number never shrinks:
+  /// waves of a planned kind may be opened at the planned size at any time, so that closed waves
+  /// may come again.
   std::size_t promised_ = 0;
-  std::size_t before_promises_ = 0;  ///< bytes that this program had taken then: not of these
-  std::list<Index> indices_;         ///< the last one first
+  std::size_t before_promises_ = 0;  ///< bytes that this program had taken before its first promise
+  std::list<Index> indices_;         ///< most recent first
   std::list<Segments> segments_;
 };
 
@@ -316,7 +318,7 @@ typename CudaBackend<T>::Memory CudaBackend<T>::memory() {
   KSHOT_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   const std::size_t now = device_bytes();
   if (promised_ == 0) before_promises_ = now;
-  // Waves planned before may not have taken theirs yet.
+  // Waves that were planned before may not have taken their memory yet.
   const std::size_t taken = now - std::min(now, before_promises_);
   const std::size_t coming = promised_ - std::min(promised_, taken);
   return {free - std::min(free, coming), total};
@@ -329,8 +331,8 @@ backend::WavePlan CudaBackend<T>::plan(
   backend::WaveDemand asked = demand(most_tasks_);
   const Kind kind{asked.network->size(), asked.shape};
   if (const auto known = find(kind); known != planned_.end()) return known->plan;
-  // A task's share depends on how many share: the more tasks, the less each keeps. So the size goes
-  // down until it fits.
+  // The number of tasks decides how much memory one of them needs: with more tasks per wave, each
+  // keeps less. The size is therefore reduced until the wave fits.
   const double room = memory_share * static_cast<double>(at_hand) / threads_;
   backend::WavePlan plan{most_tasks_, 0};
   std::size_t wave = wave_bytes<T>(device_, asked, plan.tasks);
@@ -429,7 +431,7 @@ std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-/// Number of GPUs, or why there are none.
+/// The number of GPUs, or the reason why there are none.
 struct DeviceCount {
   int count = 0;
   std::string reason;
@@ -457,7 +459,7 @@ DeviceCount count_devices() {
   return found;
 }
 
-/// Empty, or why a device cannot be used: it runs a kernel.
+/// Runs a kernel on a device. Returns an empty string, or the reason why the device cannot be used.
 std::string why_unusable(int index) {
   try {
     const Device device(index);

@@ -1,6 +1,6 @@
-// The backend on NVIDIA GPUs. Whether a build has it is the factory's business (backend.cpp); this
-// header does not need it. The same sources compiled for the emulator of tests/simt add themselves
-// to the factory where a program links them (add_backend).
+// The backend on NVIDIA GPUs. This header is the same in builds with and without it: the factory
+// (backend.cpp) decides whether a build has it. The emulator of tests/simt compiles the same
+// sources, which then add themselves to the factory of a program that links them (add_backend).
 #pragma once
 
 #include <memory>
@@ -11,12 +11,13 @@
 
 namespace kshot::backend {
 
-/// "cuda" is the first GPU, "cuda:N" the N-th. threads: waves at once, each on a stream of its own;
-/// 0: two, so that one is loaded while the other computes. Throws DeviceError where there is no
-/// such device, or it cannot be used, naming why.
+/// "cuda" is the first GPU, "cuda:N" the N-th. `threads` is the number of waves that run
+/// concurrently, each on its own stream. With 0 there are two, so that one is loaded while the
+/// other computes. Throws DeviceError, with the reason, where there is no such device or it cannot
+/// be used.
 std::unique_ptr<Backend> make_cuda_backend(const std::string& device, int threads,
                                            Precision precision);
-/// Each GPU, or one entry "cuda" that says why there is none.
+/// One entry per GPU, or one entry "cuda" that says why there is none.
 std::vector<DeviceInfo> list_cuda_devices();
 
 }  // namespace kshot::backend

@@ -14,14 +14,15 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-/// Share of the memory at hand that the rows of a source may take.
+/// Share of the available memory that the rows of a source may take.
 constexpr double row_share = 0.5;
 
 const std::vector<ClassRecipe::Group>& groups_of(const ClassRecipe& recipe, Split split) {
   return recipe.groups[static_cast<std::size_t>(split)];
 }
 
-/// Rows of a split that lie one after another, in the order of its groups.
+/// Calls run(first, rows) for each sequence of contiguous rows of a split, in the order of its
+/// groups.
 template <class Run>
 void for_runs(const std::vector<ClassRecipe::Group>& groups, const Run& run) {
   for (std::size_t g = 0; g < groups.size();) {
@@ -42,8 +43,8 @@ std::size_t element_bytes(const ClassRecipe& recipe) {
   return recipe.element == ClassRecipe::Element::u8 ? 1 : sizeof(float);
 }
 
-/// Whether all numbers of a split's rows are finite. Tasks that the device draws are not looked at
-/// again, as TaskRows::load looks at those of the host; sinusoids are finite by their ranges.
+/// True if all numbers of a split's rows are finite. The device does not check the tasks that it
+/// draws, as TaskRows::load checks those of the host. Sinusoids are finite by their ranges.
 bool rows_finite(const ClassRecipe& recipe, Split split) {
   if (recipe.element == ClassRecipe::Element::u8) return true;
   bool finite = true;

@@ -1,4 +1,5 @@
-// Tasks that the device draws: the rows they are made of lie in its memory, as they are stored.
+// Tasks that the device draws. The rows from which they are drawn lie in its memory, in stored
+// form.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +19,20 @@ class CudaEpisodes final : public backend::Episodes {
 
   const TaskShape& shape() const { return shape_; }
   Split split() const { return split_; }
-  /// Labels of a task's support rows are 0, 1, ... this often each; 0 where there are none.
+  /// The labels of a task's support rows are 0, 1, ..., each this often. 0 where there are no
+  /// labels.
   int shots() const;
-  /// Tasks [id.task, id.task + to.tasks) on the stream. stored_rows: [tasks, support + query], used
-  /// where there are labels.
+  /// Draws tasks [id.task, id.task + to.tasks) on the stream. stored_rows [tasks, support + query]
+  /// is used where there are labels.
   template <class T>
   void draw(const EpisodeArrays<T>& to, std::uint32_t* stored_rows, const TaskId& id,
             cudaStream_t stream) const;
 
  private:
   struct Classes {
-    DeviceMemory<std::uint8_t> pixels;  ///< [rows, features], or
+    DeviceMemory<std::uint8_t> pixels;  ///< [rows, features]; one of `pixels` and `numbers` is used
     DeviceMemory<float> numbers;
-    DeviceMemory<float> factors;  ///< [rows], or none
+    DeviceMemory<float> factors;  ///< [rows], or empty
     DeviceMemory<RowGroup> groups;
     ClassDraw draw;
     int features = 0;
@@ -42,7 +44,7 @@ class CudaEpisodes final : public backend::Episodes {
   std::variant<SinusoidRanges, Classes> how_;
 };
 
-/// Backend::place, with `at_hand` bytes of device memory.
+/// Backend::place, with `at_hand` bytes of device memory available.
 backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& recipe, Split split,
                                      std::size_t at_hand);
 

@@ -26,7 +26,8 @@ std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// A linear layer of the relation network: where its parameters lie in the shared vector.
+/// A linear layer of the relation network: its sizes and the offsets of its parameters in the
+/// shared vector.
 struct Linear {
   int in = 0, out = 0;
   std::size_t weight = 0;
@@ -48,16 +49,17 @@ struct Linear {
   }
 };
 
-/// The relation network, whose first layer splits into a half for each of a pair,
-/// W [e_i; e_j] = W_a e_i + W_b e_j, and whose last one comes after all averages: it is linear.
+/// The relation network. Its first layer splits into one half for each row of a pair,
+///   W [e_i; e_j] = W_a e_i + W_b e_j.
+/// Its last layer is linear, and comes after all averages.
 template <class T>
 struct Relation {
   Linear first, middle, last;
   DeviceMemory<T> half[2];  ///< [tasks, rows, first.out]
   DeviceMemory<std::uint32_t> open;
-  DeviceMemory<T> row_mean;    ///< over partners, [tasks, rows, middle.out]
+  DeviceMemory<T> row_mean;    ///< mean over partners, [tasks, rows, middle.out]
   DeviceMemory<T> group_mean;  ///< [tasks, groups, middle.out]
-  // of the pull-back
+  // Buffers of the pull-back.
   DeviceMemory<T> g_half[2], g_row_mean, g_group_mean;
 
   Relation(const backend::GeneratorSpec& spec, std::size_t tasks, std::size_t rows,
@@ -217,7 +219,7 @@ class CudaGenerator final : public backend::Generator {
     const T* const g_w = wave_.at(g_weights, weights_width());
     FactoredGradient<T>* const to = g_theta ? &wave_.factored(g_theta) : nullptr;
     reserve_decoded(g_out_);
-    // where the gradient keeps it, so that it need not be copied
+    // The gradient is written to its place in the factored gradient, so that it need not be copied.
     T* const g_out = to ? to->place_of_g(last_of_decoder(), 0) : g_out_.data();
     decoded_pullback<T>({g_out, nullptr}, d, nullptr, {g_w, nullptr}, stream());
     decoder_.backward({g_out, nullptr}, {wave_.wanted(g_z, latents_width()), nullptr}, stream());
@@ -238,7 +240,8 @@ class CudaGenerator final : public backend::Generator {
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     reserve_decoder_tangents();
     FactoredGradient<T>& to = wave_.factored(h_theta);
-    // where the gradient keeps them: the terms of the tangent have these gradients in this order
+    // The gradients are written to their places in the factored gradient. The terms of the tangent
+    // have them in this order.
     T* const g_dot = to.place_of_g(last_of_decoder(), 0);
     T* const g = to.place_of_g(last_of_decoder(), 1);
     decoded_pullback<T>(
@@ -263,8 +266,8 @@ class CudaGenerator final : public backend::Generator {
     const auto rows = wave_.support_rows();
     return {spec_.by_label ? rows.labels : nullptr, members_.data(), groups_, rows.extent};
   }
-  /// How many rows each group has; once for the tasks at hand whether they are what they must be,
-  /// on the host: the stream is not waited for.
+  /// Counts the rows of each group on the device. Once per load, the host checks the counts from
+  /// its own labels, without waiting for the stream.
   void count_groups() {
     count_members(members_.data(), grouping(), stream());
     if (checked_ == wave_.loads()) return;
@@ -282,8 +285,8 @@ class CudaGenerator final : public backend::Generator {
     checked_ = wave_.loads();
   }
 
-  /// Rows of features, with dropout in memory of the generator's own; with targets where these are
-  /// encoded too.
+  /// The encoder's input: the rows' features, joined with the targets where these are encoded too.
+  /// With dropout, the features lie in the generator's own memory.
   const T* encoder_input(const Dropout& dropout) {
     const auto rows = wave_.support_rows();
     const T* x = rows.x;
@@ -299,7 +302,7 @@ class CudaGenerator final : public backend::Generator {
     return joined_.data();
   }
 
-  /// W_a or W_b, [first.out, L] within [first.out, 2 L]; `across`: its transpose.
+  /// W_a or W_b, [first.out, L], as a part of [first.out, 2 L]. With `across`, its transpose.
   Matrix<T> half_weight(const T* w, std::size_t side, bool across) const {
     const T* const data = w + relation_->first.weight + side * count_of(latent_);
     const std::size_t row = 2 * count_of(latent_);
@@ -319,7 +322,7 @@ class CudaGenerator final : public backend::Generator {
     return p;
   }
 
-  /// A gradient by the shared networks, without terms.
+  /// A gradient by the shared networks that has no terms yet.
   std::unique_ptr<FactoredGradient<T>> make_gradient(std::size_t width) {
     auto made = std::make_unique<FactoredGradient<T>>(width, spec_.size(), wave_.capacity());
     matrices_.encoder = encoder_.add_matrices(*made, 0, rows_);
@@ -339,12 +342,13 @@ class CudaGenerator final : public backend::Generator {
     return made;
   }
 
-  /// From the gradient of the statistics to that of the codes; adds the weights'.
+  /// Computes the gradient by the codes from that by the statistics, and adds the weights'
+  /// gradients to `to`.
   void relation_pullback(const T* w, const T* g, FactoredGradient<T>& to) {
     Relation<T>& r = *relation_;
     r.reserve_pullback();
     const auto hidden = count_of(r.last.in);
-    // the statistics' gradient is the caller's, who may change it
+    // The statistics' gradient belongs to the caller, who may change it, so it is copied.
     to.add_copy(matrices_.last, {g, r.group_mean.data(), T(1), true}, wave_.count(),
                 wave_.stream());
 
@@ -377,7 +381,7 @@ class CudaGenerator final : public backend::Generator {
     multiply_matrices(p, stream());
   }
 
-  /// What the decoder gives of these latents: of the last decode, where it was theirs.
+  /// The decoder's outputs for these latents. With `again`, those of the last decode.
   Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
     if (!at.again) {
       out_ = decoder_.forward(
@@ -412,7 +416,7 @@ class CudaGenerator final : public backend::Generator {
   int rows_, groups_, latent_, weights_;  ///< support rows, N, L, P
   SharedNetwork<T> encoder_, decoder_;
   std::optional<Relation<T>> relation_;
-  /// Numbers of the matrices in a gradient; the decoder's are the last ones.
+  /// Numbers of the matrices in a gradient. The decoder's matrices are the last ones.
   struct {
     std::size_t encoder = 0, half[2] = {}, last = 0, decoder = 0, end = 0;
   } matrices_;
@@ -421,9 +425,10 @@ class CudaGenerator final : public backend::Generator {
   DeviceMemory<T> offset_;
   DeviceMemory<T> dropped_, joined_, g_codes_;
   DeviceMemory<T> g_out_, g_z_;
-  const T* codes_ = nullptr;                 ///< of the last encode
-  const T* out_ = nullptr;                   ///< of the last decode
-  std::uint64_t checked_ = 0, encoded_ = 0;  ///< the load that it was for
+  const T* codes_ = nullptr;  ///< codes of the last encode
+  const T* out_ = nullptr;    ///< outputs of the last decode
+  /// Load numbers of the last check and of the last encode.
+  std::uint64_t checked_ = 0, encoded_ = 0;
 };
 
 }  // namespace

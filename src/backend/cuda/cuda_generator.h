@@ -1,5 +1,5 @@
-// Generated weights on a GPU (backend/generator.h): the shared networks act on rows of all tasks of
-// a wave at once.
+// Generated weights on a GPU (backend/generator.h). The shared networks act on the rows of all
+// tasks of a wave together.
 #pragma once
 
 #include <memory>
@@ -10,12 +10,13 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// On the wave, which must outlive it.
+/// The generator of a wave, which must outlive it.
 template <class T>
 std::unique_ptr<backend::Generator> make_generator(CudaWave<T>& wave,
                                                    const backend::GeneratorSpec& spec);
 
-/// Makes demand.generator and takes what it otherwise takes when it is first needed: for counting.
+/// Makes demand.generator and allocates all memory that the generator otherwise allocates at first
+/// use, so that it can be counted.
 template <class T>
 void take_generator_memory(CudaWave<T>& wave, const backend::WaveDemand& demand);
 

@@ -16,9 +16,10 @@ using backend::Operand;
 using backend::Scale;
 using backend::Set;
 using backend::Side;
-using TasksMatrix = backend::Matrix;  // product.h has a Matrix too
+using TasksMatrix = backend::Matrix;  // product.h also has a Matrix
 
-/// Each operation is one launch on the wave's stream, or two: nothing waits, nothing takes memory.
+/// Each operation is one or two launches on the wave's stream. No operation waits or allocates
+/// memory.
 template <class T>
 class CudaLinearAlgebra final : public backend::LinearAlgebra {
  public:
@@ -89,7 +90,7 @@ class CudaLinearAlgebra final : public backend::LinearAlgebra {
     cuda::cholesky(out(l), in(a), out(jittered), jitter, tasks(), stream());
   }
   void do_solve_triangular(const Operand& l, Side side, const TasksMatrix& x) override {
-    // x l^-1 = (l^-T x^T)^T: from the right every row is a vector, and the factor is transposed
+    // x l^-1 = (l^-T x^T)^T: from the right, every row is a vector, and the factor is transposed.
     TaskVectors<T> vectors{wave_.at(x.block), wave_.width(x.block), x.columns, x.columns, 1};
     if (side == Side::right) {
       vectors.count = x.rows;

@@ -9,7 +9,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// On the wave, which must outlive it.
+/// The linear algebra of a wave, which must outlive it.
 template <class T>
 std::unique_ptr<backend::LinearAlgebra> make_linear_algebra(CudaWave<T>& wave);
 

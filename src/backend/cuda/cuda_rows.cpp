@@ -24,7 +24,7 @@ CudaRows<T>::CudaRows(const Network& network, const backend::Loss& loss,
     OfSet& of = sets_[static_cast<int>(set)];
     of.rows = shape.rows(set);
     of.counts = DeviceMemory<std::int32_t>(tasks);
-    if (set == Set::all && !shape.with_all) continue;  // its counts alone, for factors
+    if (set == Set::all && !shape.with_all) continue;  // only its counts, for factors
     const std::size_t all = tasks * count_of(of.rows);
     of.x = DeviceMemory<T>(all * inputs);
     if (labelled_) {
@@ -46,7 +46,7 @@ void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
                            Staged& staged, const Stream& stream) {
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
-  // Own rows one after another, support first; zero beyond them.
+  // Own rows one after another, support first. Places beyond them are zero.
   const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto* host) {
     using To = std::remove_reference_t<decltype(*host)>;
     std::fill_n(host, tasks * of_task * width, To{});
@@ -102,7 +102,7 @@ void CudaRows<T>::put_ways(const TaskBatch& batch, Staged& staged, const Stream&
 template <class T>
 typename CudaRows<T>::Staged& CudaRows<T>::begin_staging() {
   Staged& staged = staged_[loads_ % 2];
-  staged.fetched.wait();  // what was put there two loads ago
+  staged.fetched.wait();  // the copies of two loads ago
   std::size_t numbers = 0, integers = ways_on_device_.size();
   for (const OfSet& set : sets_) {
     numbers += set.x.size() + set.values.size();
@@ -134,7 +134,7 @@ void CudaRows<T>::load(const TaskBatch& batch, int first, int count, const Strea
   try {
     put_sets(batch, staged, stream);
   } catch (...) {
-    stream.wait();  // for what has been put there
+    stream.wait();  // for the copies already queued
     throw;
   }
   stream.record(staged.fetched);

@@ -1,5 +1,4 @@
-// The rows of a wave's tasks in device memory, as a load takes them from a batch or the device
-// draws them from a source.
+// The rows of a wave's tasks in device memory, loaded from a batch or drawn by the device.
 #pragma once
 
 #include <cstddef>
@@ -18,50 +17,50 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// On the device that is current, as all functions here.
+/// All functions act on the current device.
 template <class T>
 class CudaRows {
  public:
   using Set = backend::Set;
-  /// One set's rows [tasks, rows, ...]: features, and targets as the loss takes them.
+  /// Rows of one set, [tasks, rows, ...]: features, and targets in the form that the loss takes.
   struct OfSet {
-    int rows = 0;  ///< the largest number over tasks
+    int rows = 0;  ///< largest number over tasks
     DeviceMemory<T> x;
-    DeviceMemory<T> values;             ///< none with labels
-    DeviceMemory<std::int32_t> labels;  ///< none with values
-    DeviceMemory<std::int32_t> counts;  ///< own rows [tasks]
+    DeviceMemory<T> values;             ///< empty with labels
+    DeviceMemory<std::int32_t> labels;  ///< empty with values
+    DeviceMemory<std::int32_t> counts;  ///< own rows, [tasks]
   };
 
-  /// `targets`: classes or values that a row has as its target.
+  /// `targets` is the number of classes, or of values in a row's target.
   CudaRows(const Network& network, const backend::Loss& loss, const backend::WaveShape& shape,
            int targets, int capacity);
-  /// Tasks [first, first + count) of the batch. The batch may change when this returns; the copies
-  /// to the device come on `stream`.
+  /// Loads tasks [first, first + count) of the batch. The batch may change after the call. The
+  /// copies to the device are queued on `stream`.
   void load(const TaskBatch& batch, int first, int count, const Stream& stream);
-  /// Tasks from `id` on, drawn on the device.
+  /// Draws `count` tasks from `id` on, on the device.
   void draw(const CudaEpisodes& episodes, const TaskId& id, int count, const Stream& stream);
 
-  /// Throws where the wave was opened without Set::all and that is asked for.
+  /// Throws std::logic_error for Set::all where the wave was opened without it.
   const OfSet& of(Set set) const;
   const std::int32_t* counts(Set set) const { return sets_[static_cast<int>(set)].counts.data(); }
   RowExtent extent(const OfSet& set) const { return {count_, set.rows, set.counts.data()}; }
   RowExtent extent(Set set) const { return extent(sets_[static_cast<int>(set)]); }
-  /// Numbers of classes [tasks]; null where every task has as many as there are.
+  /// Numbers of classes [tasks]. Null where every task has all classes.
   const std::int32_t* ways() const { return own_ways_ ? ways_on_device_.data() : nullptr; }
 
   // ---- on the host ----
-  /// First task at hand within the batch it was loaded from.
+  /// Index of the first loaded task in its batch.
   std::size_t batch_first() const { return batch_first_; }
-  /// Own rows of the tasks at hand.
+  /// Own rows of the loaded tasks.
   const std::vector<std::int32_t>& support_counts() const { return support_n_; }
   const std::vector<std::int32_t>& query_counts() const { return query_n_; }
   /// Labels [tasks, rows of the batch].
   std::span<const std::int32_t> support_labels() const { return support_labels_; }
-  /// How often tasks were loaded or drawn.
+  /// Number of loads and draws so far.
   std::uint64_t loads() const { return loads_; }
 
  private:
-  /// Host memory that one load is put together in, and fetched from while the host goes on.
+  /// Host memory for one load, from which the device copies while the host goes on.
   template <class Number>
   class Staging {
    public:
@@ -102,11 +101,13 @@ class CudaRows {
   std::vector<std::int32_t> support_n_, query_n_;
   std::uint64_t loads_ = 0;
   std::vector<std::int32_t> support_labels_;
-  DeviceMemory<std::int32_t> ways_on_device_;  ///< [tasks], of a batch that says them
-  bool own_ways_ = false;                      ///< they are those of the tasks at hand
+  /// [tasks], for batches that have numbers of classes.
+  DeviceMemory<std::int32_t> ways_on_device_;
+  bool own_ways_ = false;  ///< true if ways_on_device_ holds those of the loaded tasks
   OfSet sets_[3];
-  DeviceMemory<std::uint32_t> stored_rows_;  ///< [tasks, all rows]: which ones draw() took
-  Staged staged_[2];                         ///< in turn: one is filled while the other is fetched
+  /// [tasks, all rows]: indices of the rows that draw() took.
+  DeviceMemory<std::uint32_t> stored_rows_;
+  Staged staged_[2];  ///< alternate: one is filled while the device copies from the other
 };
 
 template <class T>

@@ -6,7 +6,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-// The same doubles in the same order on both sides.
+// Both structs have the same doubles in the same order.
 static_assert(sizeof(backend::StepStatistics) == sizeof(StepStatistics));
 static_assert(offsetof(backend::StepStatistics, outside) == offsetof(StepStatistics, outside) &&
               offsetof(backend::StepStatistics, clipped_squares) ==
@@ -40,8 +40,8 @@ template <class T>
 void CudaStep<T>::capture(std::span<backend::Wave* const> waves,
                           const std::function<void()>& work) {
   device_.activate();
-  const Stream& stream = shared_->write();  // nothing in a graph can wait for snapshots before it
-  join(waves);                              // nor for what was loaded
+  const Stream& stream = shared_->write();  // waits for snapshots; work in a graph cannot
+  join(waves);                              // waits for loads, likewise
   if (gathering_ == Gathering::yes) {
     const bool captured = graph_.capture(stream, [&] {
       fork(waves);
@@ -50,7 +50,7 @@ void CudaStep<T>::capture(std::span<backend::Wave* const> waves,
     });
     if (captured) {
       graph_.launch(stream);
-      return fork(waves);  // what is loaded next comes after it
+      return fork(waves);  // later loads come after the graph
     }
     gathering_ = Gathering::never;
   }

@@ -16,7 +16,7 @@ inline namespace KSHOT_PLATFORM {
 template <class T>
 class CudaStep final : public backend::Step {
  public:
-  /// `exchange`: between ranks, in the step's work; null: there is none.
+  /// `exchange` is the exchange between ranks in the step's work. Null for one process.
   CudaStep(const Device& device, SharedStreamPointer shared, std::shared_ptr<NodeExchange> exchange)
       : device_(device),
         shared_(std::move(shared)),
@@ -24,21 +24,23 @@ class CudaStep final : public backend::Step {
         statistics_(1),
         host_(1) {}
 
-  /// From the second time on as a graph, in which the waves' streams leave the shared one and come
-  /// back to it. It is captured anew each time (docs/cuda.md says why), by this thread alone, so
-  /// that its nodes come in the same order and the executable graph is updated.
+  /// The first call runs the work directly. Later calls run it as a graph, in which the waves'
+  /// streams fork from the shared stream and join it again. The graph is captured anew each time
+  /// (docs/cuda.md says why). One thread captures all of it, so that its nodes have the same order
+  /// each time and the executable graph can be updated.
   void capture(std::span<backend::Wave* const> waves, const std::function<void()>& work) override;
   void clear() override;
   void add(backend::Statistic statistic, double value) override;
   void decide_update(const backend::StepRule& rule) override;
   backend::StepStatistics read() const override;
 
-  // ---- what operations see ----
+  // ---- access for operations ----
   const StepStatistics* statistics() const { return statistics_.data(); }
   double* at(backend::Statistic statistic);
 
  private:
-  /// From the shared stream to the waves', and back.
+  /// Makes the waves' streams wait for the shared stream (fork), and the shared stream for them
+  /// (join).
   void fork(std::span<backend::Wave* const> waves) const;
   void join(std::span<backend::Wave* const> waves) const;
 
@@ -49,7 +51,7 @@ class CudaStep final : public backend::Step {
   mutable HostMemory<StepStatistics> host_;
   Event turn_;
   Graph graph_;
-  /// As CudaWave's.
+  /// State of the capture, as in CudaWave.
   enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
 };
 

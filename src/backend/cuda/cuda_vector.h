@@ -18,7 +18,7 @@ inline void check_sizes(std::size_t a, std::size_t b) {
   if (a != b) throw std::logic_error(fmt::format("vectors of {} and {} elements", a, b));
 }
 
-/// Operations on it are done in the order of its stream (SharedStream).
+/// Operations on the vector run in the order of its stream (SharedStream).
 template <class T>
 class CudaVector final : public backend::SharedVector {
  public:
@@ -42,12 +42,12 @@ class CudaVector final : public backend::SharedVector {
     stream_->get().to_host(host.data(), data(), host.size());
     for (std::size_t i = 0; i < host.size(); ++i) values[i] = static_cast<double>(host[i]);
   }
-  /// Copied to pinned memory on a stream of its own, for which what writes next waits.
+  /// The copy goes to pinned memory on its own stream. Later writes wait for it.
   std::function<std::vector<double>()> snapshot() const override {
     device_.activate();
     auto copy = std::make_shared<Copy>(size());
     stream_->start_copy(copy->values.data(), values_.data(), size(), copy->done);
-    // the streams outlive what was put on them
+    // The function shares ownership of the streams, which must outlive the work put on them.
     return [copy, device = device_, stream = stream_] {
       device.activate();
       copy->done.wait();

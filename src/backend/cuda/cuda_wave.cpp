@@ -25,7 +25,7 @@ int largest_rows(const backend::WaveShape& shape) {
   return shape.with_all ? shape.support + shape.query : std::max(shape.support, shape.query);
 }
 
-/// The largest number of features that any layer takes or gives.
+/// The largest number of features that a layer takes or gives.
 std::size_t largest_features(const Network& network) {
   std::size_t most = count_of(network.input().size());
   for (const Layer& layer : network.layers()) most = std::max(most, count_of(layer.out.size()));
@@ -56,7 +56,7 @@ CudaWave<T>::CudaWave(const Device& device, SharedStreamPointer shared,
   for (std::size_t i = 0; i < layers.size(); ++i) {
     source_.push_back(source);
     const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
-    if (!operations) continue;  // flatten: the next layer reads what this one does
+    if (!operations) continue;  // flatten: the next layer reads this one's input
     features_[i].value = features(most * count_of(layers[i].out.size()));
     if (operations->kept) {
       const std::size_t kept = tasks * operations->kept(layers[i], largest_rows(shape));
@@ -88,7 +88,7 @@ void CudaWave<T>::prepare_tangents() {
 
 template <class T>
 void CudaWave<T>::take_memory(const backend::WaveDemand& demand) {
-  // small perceptrons go another way, but where their kernel does not do what is asked for
+  // Small perceptrons use their fused kernel, except for operations that it does not have.
   bool layered = demand.dropout || demand.hessian_gradients || !perceptron_.open();
   for (const backend::Estimator e : {backend::Estimator::flipout, backend::Estimator::local}) {
     const auto& split = demand.split[static_cast<std::size_t>(e)];
@@ -116,7 +116,7 @@ std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, 
   CudaWave<T> wave(device, nullptr, demand.network, demand.loss, demand.shape, tasks,
                    Arithmetic::plain);
   wave.take_memory(demand);
-  // the sums of runs, their counts and the flags: CudaReduction
+  // Memory of CudaReduction: the sums of runs, their counts, and the flags.
   const std::size_t runs = count_of((tasks + run_tasks - 1) / run_tasks);
   const DeviceMemory<T> sums(demand.gradient_scalars * runs);
   const DeviceMemory<double> counts(3 * runs);
@@ -126,7 +126,7 @@ std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, 
 
 template <class T>
 void CudaWave<T>::capture(const std::function<void()>& work) {
-  follow_shared();  // nothing in a graph can wait for what is outside
+  follow_shared();  // here, because work in a graph cannot wait for work outside of it
   if (gathering_ == Gathering::yes) {
     if (graph_.capture(stream_, work)) return graph_.launch(stream_);
     gathering_ = Gathering::never;
@@ -361,7 +361,8 @@ void CudaWave<T>::do_adam_step(const AdamBlocks& blocks, const backend::AdamRule
   cuda::adam_step(adam, extent(blocks.parameters), stream_.get());
 }
 
-/// A vector shorter than the width is repeated: as if the block were of so many more tasks.
+/// A vector that is shorter than the width is repeated, as if the block had correspondingly more
+/// tasks.
 template <class T>
 RateArgument<T> CudaWave<T>::rate_argument(const backend::Rate& rate, Extent& extent) const {
   if (!rate.vector) return {static_cast<T>(rate.value), nullptr};
@@ -572,7 +573,7 @@ void CudaWave<T>::backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_s
     return {g.value.data(), pass.direction ? g.dot.data() : nullptr};
   };
   const std::vector<Layer>& layers = network_->layers();
-  int at = 0;  // where the gradient by the layer's output is
+  int at = 0;  // index of the gradient by the layer's output
   for (std::size_t i = layers.size(); i-- > 0;) {
     const LayerOperations<T>* operations = layer_operations<T>(layers[i].type);
     if (!operations) continue;
@@ -664,10 +665,11 @@ PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& sc
 template <class T>
 void CudaWave<T>::do_gradient_step(const Pass& pass, Block dst, Block src,
                                    const backend::Rate& rate, Block scratch) {
-  if (!pass.dropout && pass.weights.id == src.id) {  // the kernel's gradient is that at the start
+  // The kernel takes the gradient at the step's start, and so fits only where this is pass.weights.
+  if (!pass.dropout && pass.weights.id == src.id) {
     const std::size_t n = network_->size();
     PerceptronDescent<T> step;
-    step.start = {at(src, n), n};  // may be dst
+    step.start = {at(src, n), n};  // may be the memory of dst
     step.steps = 1;
     Extent extent = this->extent(src);
     step.rates[0] = rate_argument(rate, extent);
@@ -816,7 +818,7 @@ void CudaWave<T>::split_backward(const Run& pass, std::size_t layer, const Layer
         {tensors<const T>(l.weight, pass.spread), tensors<const T>(l.bias, pass.spread)},
         {g.value, g.dot}, g_in, {tensors(l.weight, by_spread), tensors(l.bias, by_spread)}, to);
   }
-  // what is taken from the mean alone has the same gradient in both
+  // A parameter that is taken from the mean alone has the same gradient in both vectors.
   const auto same = [&](int parameter) {
     if (parameter < 0) return;
     const int size = static_cast<int>(network_->parameters()[count_of(parameter)].size);

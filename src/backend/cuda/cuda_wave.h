@@ -1,6 +1,7 @@
-// Tasks of one wave in device memory: every per-task vector is [tasks, width] in flat order, every
-// feature [task, row, features], NCHW for images, with each task's own numbers of rows beside them.
-// One stream a wave; an operation is done when something is downloaded or reduced.
+// Tasks of one wave in device memory. A per-task vector is [tasks, width] in flat order. Features
+// are [task, row, features], NCHW for images, together with each task's own number of rows. A wave
+// has one stream. The results of its operations are complete when something is downloaded or
+// reduced.
 #pragma once
 
 #include <memory>
@@ -22,8 +23,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Bytes of device memory that a wave of so many tasks takes, what the reduction keeps of it
-/// included.
+/// Bytes of device memory for a wave of `tasks` tasks, with what the reduction keeps for it.
 template <class T>
 std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, int tasks);
 
@@ -33,36 +33,37 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   using Block = backend::Block;
   using Set = backend::Set;
 
-  /// shared: the stream of the vectors that it reads.
+  /// `shared` is the stream of the shared vectors that the wave reads.
   CudaWave(const Device& device, SharedStreamPointer shared, std::shared_ptr<const Network> network,
            const backend::Loss& loss, const backend::WaveShape& shape, int capacity,
            Arithmetic arithmetic);
 
   int capacity() const override { return capacity_; }
   void draw(const backend::Episodes& episodes, const TaskId& id, int count) override;
-  /// As a graph, from the second time on.
+  /// The first call runs the work directly; later calls run it as a graph.
   void capture(const std::function<void()>& work) override;
-  /// Small perceptrons alone.
+  /// Only for small perceptrons.
   backend::FusedDescent* fused_descent() override { return perceptron_.open() ? this : nullptr; }
   int rows(Set set) const override { return shape_.rows(set); }
   std::unique_ptr<backend::Generator> generator(const backend::GeneratorSpec& spec) override;
   std::unique_ptr<backend::LinearAlgebra> linear_algebra() override;
 
-  /// Takes the memory that is otherwise taken when it is first needed: for counting.
+  /// Allocates all memory that is otherwise allocated at first use, so that it can be counted.
   void take_memory(const backend::WaveDemand& demand);
 
-  // ---- what the reduction, generators and linear algebra see ----
+  // ---- access for the reduction, generators and linear algebra ----
   const Stream& stream() const { return stream_; }
-  /// Its stream comes after all that was done to shared vectors so far.
+  /// Makes the wave's stream wait for all work on shared vectors so far.
   void follow_shared() const { shared_->follow(stream_, followed_); }
-  /// A shared vector, to be read on its stream.
+  /// Returns a shared vector for reading on the wave's stream.
   const T* shared(const backend::SharedVector& v) const {
     follow_shared();
     return on_device<T>(v).data();
   }
   const T* data(Block block) const { return with_values(block).values.data(); }
   Extent extent(Block block) const { return {count_, static_cast<int>(storage(block).width)}; }
-  /// To be written, or to be read without asking whether tasks share it.
+  /// For writing, or for reading where it does not matter whether tasks share the values. Clears
+  /// the mark that they do.
   T* at(Block block) {
     with_values(block);
     storage(block).is_shared = false;
@@ -74,20 +75,20 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Null for other blocks.
   FactoredGradient<T>* find_factored(Block block) const { return storage(block).factored.get(); }
   FactoredGradient<T>& factored(Block block) const;
-  /// The same. Throws std::logic_error where the block has another width.
+  /// Same as at(block). Throws std::logic_error where the block has another width.
   T* at(Block block, std::size_t width);
-  /// Null for an empty block.
+  /// Same as at(block, width), or null for an empty block.
   T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
   /// The tasks' support rows; rows beyond a task's own are zero.
   struct SupportRows {
     RowExtent extent;
-    int features = 0, targets = 0;         ///< numbers of a row
+    int features = 0, targets = 0;         ///< sizes of one row
     const T* x = nullptr;                  ///< [tasks, rows, features]
     const T* values = nullptr;             ///< [tasks, rows, targets]; null with labels
     const std::int32_t* labels = nullptr;  ///< [tasks, rows]; null with values
   };
   SupportRows support_rows() const;
-  /// Their numbers [tasks], and labels [tasks, rows of the batch], on the host.
+  /// Own support rows [tasks] and labels [tasks, rows of the batch], on the host.
   std::span<const std::int32_t> support_counts() const { return rows_.support_counts(); }
   std::span<const std::int32_t> support_labels() const { return rows_.support_labels(); }
   /// Targets of a set's rows: labels [tasks, rows], or values [tasks, rows, targets].
@@ -97,11 +98,11 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     const std::int32_t* labels = nullptr;  ///< null with values
   };
   TargetRows target_rows(Set set) const;
-  /// Numbers of classes [tasks]; null where every task has as many as there are.
+  /// Numbers of classes [tasks]. Null where every task has all classes.
   const std::int32_t* ways() const { return rows_.ways(); }
   TaskScale<T> task_scale(const backend::Scale& scale) const;
   int outputs_of_network() const { return network_outputs_; }
-  /// How often tasks were loaded.
+  /// Number of loads and draws so far.
   std::uint64_t loads() const { return rows_.loads(); }
 
  protected:
@@ -158,15 +159,15 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   struct Storage {
     DeviceMemory<T> values;
     std::size_t width = 0;
-    bool is_shared = false;  ///< all tasks have the same values: broadcast, and not written since
-    std::unique_ptr<FactoredGradient<T>> factored = {};  ///< in place of values
+    bool is_shared = false;  ///< all tasks have the same values: broadcast, not written since
+    std::unique_ptr<FactoredGradient<T>> factored = {};  ///< replaces `values`
   };
   using OfSet = typename CudaRows<T>::OfSet;
   struct Dual {
     DeviceMemory<T> value, dot;
   };
 
-  /// Other tasks are there now; what was kept of those before is no longer theirs.
+  /// Called when the tasks change. Factors that were kept for the tasks before become invalid.
   void begin_tasks() {
     for (Storage& block : blocks_) {
       if (block.factored) block.factored->lose();
@@ -182,61 +183,63 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     return static_cast<std::size_t>(count_) * width(block);
   }
 
-  /// Classes or values that a row of a task has as its target.
+  /// Number of classes, or of values in a row's target.
   int targets() const { return shape_.targets > 0 ? shape_.targets : network_outputs_; }
   RateArgument<T> rate_argument(const backend::Rate& rate, Extent& extent) const;
   GaussianPair<T> gaussian_pair(const KlTerms& terms);
 
-  /// Where a forward pass reads and leaves its features.
+  /// Inputs of a forward pass.
   struct Run {
     const OfSet* rows = nullptr;
-    const T* x = nullptr;          ///< the set's features, dropped out or as they are
+    const T* x = nullptr;          ///< the set's features, or a copy of them under dropout
     TaskTensor<const T> weights;   ///< [tasks, D]; stride 0 where tasks share them
-    const T* direction = nullptr;  ///< likewise, or null
-    Tangent<const T> spread = {};  ///< of a split pass, whose means are `weights`
+    const T* direction = nullptr;  ///< same layout as `weights`, or null
+    Tangent<const T> spread = {};  ///< split passes only; their means are `weights`
   };
   Run enter(const Pass& pass, const T* direction);
-  /// A block of weights, to be read.
+  /// A block of weights, for reading.
   TaskTensor<const T> weights_in(Block block) const;
   Run enter(const SplitPass& pass, Set set, Block u_mean, Block u_spread);
   LayerCall<T> call(const Run& pass, std::size_t layer);
-  /// A parameter within vectors of weights; null where it is not there, or they are not.
+  /// A parameter's part of vectors of weights. Null where the layer has no such parameter or the
+  /// vectors are null.
   template <class U>
   TensorTangent<U> tensors(int parameter, Tangent<U> flat) const;
-  /// Features that enter a layer; those past the last one are the outputs.
+  /// Features that enter a layer. Those past the last layer are the outputs.
   Tangent<const T> input(const Run& pass, std::size_t layer) const;
-  /// `given`: norms use the statistics that are in given_.
+  /// With `given`, norm layers use the statistics in given_.
   void forward(const Run& pass, bool given);
-  /// What norms kept of the last forward pass becomes given_.
+  /// Moves the norm layers' statistics of the last forward pass to given_.
   void give_statistics();
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
   LossTarget<T> target_of(const OfSet& rows) const;
   PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
-  /// Rates of a descent; false where there are more than a kernel takes.
+  /// Reads the rates of a descent. False where there are more than a kernel takes.
   template <class To>
   bool take_rates(std::span<const backend::Rate> rates, To& to) const;
   PerceptronNoise<T> perceptron_noise(const backend::GaussianDescent::Draws& draws,
                                       int steps) const;
   void loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g);
-  /// Outputs of the set's rows, which `run` has been through, and their loss.
+  /// Writes the outputs of the set's rows, after the forward pass `run`, and their loss.
   void put_value(const Run& run, const backend::Scale& scale, Block loss, Block outputs);
-  /// From the gradients in g_[0]; overwritten or accumulated. `by_spread`: of a split pass.
+  /// Backward pass from the gradient in g_[0]. Gradients are overwritten or accumulated.
+  /// `by_spread` is used in split passes.
   void backward(const Run& pass, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
-  /// What a split pass does at a layer after the layer's own backward.
+  /// The work of a split pass at a layer, after the layer's own backward.
   void split_backward(const Run& pass, std::size_t layer, const LayerCall<T>& call, Tangent<T> g,
                       Tangent<T> g_in, Tangent<T> gradient, Tangent<T> by_spread, Accumulate to);
-  /// Forward and backward, layer by layer. output_gradient(run) puts the gradient by the outputs of
-  /// the forward pass into g_[0]; rows beyond a task's own are zero there.
+  /// Forward and backward pass, layer by layer. output_gradient(run) writes the gradient by the
+  /// outputs of the forward pass to g_[0]. It must be zero in rows beyond a task's own.
   template <class OutputGradient>
   void layered_gradient(const Pass& pass, Block grad, bool accumulate,
                         const OutputGradient& output_gradient);
   void prepare_tangents();
   SplitLayers<T>& split_layers();
-  /// Memory for features. Rows beyond a task's own are nobody's: no layer lets them into a task's
-  /// own rows, so that what an earlier task left there is harmless. Flat passes read them all the
-  /// same, hence zero to begin with.
+  /// Memory for features. Rows beyond a task's own may hold any values: no layer lets them affect a
+  /// task's own rows, so that values of earlier tasks are harmless. Flat passes read these rows all
+  /// the same, and therefore the memory starts as zero.
   DeviceMemory<T> features(std::size_t count) const;
 
   Device device_;
@@ -249,17 +252,17 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   CudaRows<T> rows_;
   DeviceMemory<T> dropped_, row_loss_;
   std::vector<int> source_;     ///< layer i's input is the output of layer source_[i]; -1: rows
-  std::vector<Dual> features_;  ///< what each layer gives
+  std::vector<Dual> features_;  ///< output of each layer
   std::vector<Dual> kept_;
   std::vector<DeviceMemory<T>> given_;
   Dual g_[2];
   PerceptronPath<T> perceptron_;
   bool tangents_ = false;
-  std::unique_ptr<SplitLayers<T>> split_;  ///< made when first asked for
-  mutable std::vector<T> staging_;         ///< of uploads and downloads
+  std::unique_ptr<SplitLayers<T>> split_;  ///< made at first use
+  mutable std::vector<T> staging_;         ///< for uploads and downloads
   Graph graph_;
-  /// Work is run as it is once, for the memory that is taken when first needed; then as a graph,
-  /// until there is some that a graph cannot hold.
+  /// The first call runs the work directly, because memory is allocated at first use. Later calls
+  /// run it as a graph, until a graph cannot hold the work.
   enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
 };
 

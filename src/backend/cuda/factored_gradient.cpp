@@ -14,7 +14,7 @@ std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// Tasks whose own gradients are there at once, where somebody asks for them.
+/// Number of tasks whose own gradients are computed together, where a caller asks for them.
 constexpr int visited_at_once = 64;
 
 }  // namespace
@@ -97,7 +97,7 @@ void FactoredGradient<T>::add(const Pairs<T>& pairs, const T* g_mean, const Stre
   pairs_ = pairs;
   g_mean_ = g_mean;
   has_terms_ = true;
-  // A pair's x is at most |left| + |right|, and n^2 pairs have g / n.
+  // A pair's x is at most |left| + |right|, and each of n^2 pairs has g / n.
   for (const T* x : {pairs.left, pairs.right}) {
     keep_factors<T>(diverged_.data(), nullptr, nullptr, {g_mean, x},
                     {pairs.rows.tasks, pairs.rows.rows, pairs.outputs, pairs.inputs}, stream.get());

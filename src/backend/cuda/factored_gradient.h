@@ -1,7 +1,7 @@
 // The gradients of a wave's tasks by the matrices that all tasks share, kept as factors
-// (kernels/factors.h). A task's own gradient is longer than its factors, and the reduction wants
-// one sum for each run of 16 tasks: it multiplies the factors of a run once it is known which tasks
-// diverged. A task's own gradient is there for whoever asks for it.
+// (kernels/factors.h). One task's gradient is longer than its factors, and the reduction needs only
+// one sum for each run of 16 tasks. It therefore multiplies the factors of a run once it is known
+// which tasks diverged. A single task's gradient is computed only when it is asked for.
 #pragma once
 
 #include <cstddef>
@@ -20,21 +20,22 @@ inline namespace KSHOT_PLATFORM {
 template <class T>
 class FactoredGradient {
  public:
-  /// A matrix [out, in] of the shared vector, and the rows of each of its terms.
+  /// A matrix [out, in] of the shared vector, and the number of rows of each of its terms.
   struct Matrix {
     int rows = 0, out = 0, in = 0;
-    std::size_t weight = 0, row = 0;  ///< element (o, i) is the vector's weight + o * row + i
+    /// Element (o, i) is element weight + o * row + i of the vector.
+    std::size_t weight = 0, row = 0;
     std::optional<std::size_t> bias;  ///< [out]
   };
-  /// A matrix whose rows are pairs of rows; it has at most one term.
+  /// A matrix whose rows are pairs of rows. It has at most one term.
   struct PairMatrix {
     int out = 0, in = 0;
     std::size_t weight = 0;
     std::optional<std::size_t> bias;
   };
 
-  /// Of a vector of `width` elements, for up to `capacity` tasks. Elements that no matrix has are
-  /// zero; they are the last ones, from `size` on.
+  /// The gradient of a vector of `width` elements, for up to `capacity` tasks. The elements from
+  /// `size` on belong to no matrix and are zero.
   FactoredGradient(std::size_t width, std::size_t size, int capacity);
 
   std::size_t width() const { return width_; }
@@ -42,31 +43,31 @@ class FactoredGradient {
   std::size_t add_matrix(const Matrix& matrix);
   void add_matrix(const PairMatrix& matrix) { pair_matrix_ = matrix; }
   std::size_t matrices() const { return terms_.size(); }
-  /// Takes the memory of so many copied terms.
+  /// Allocates memory for `copies` copied terms of a matrix.
   void reserve(std::size_t matrix, int copies);
 
-  /// The gradient is zero: there are no terms.
+  /// Sets the gradient to zero: it has no terms.
   void clear(const Stream& stream);
-  /// Where the next copied term but `ahead` of a matrix will have its g.
+  /// The memory for the g of a matrix's next copied term, or of the term `ahead` places after it.
   T* place_of_g(std::size_t matrix, int ahead);
-  /// += from. The factors are copied, but for a g that is in its place already.
+  /// += from. The factors are copied, except a g that is already in its place.
   void add_copy(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);
-  /// += from. The factors must stay as they are until the gradient is cleared. Whoever changes them
+  /// += from. The factors must not change until the gradient is cleared. A caller who changes them
   /// before that calls `lose`.
   void add(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);
   void add(const Pairs<T>& pairs, const T* g_mean, const Stream& stream);
-  /// Factors have changed, or are those of other tasks than the wave's. Where there are terms,
+  /// Says that factors have changed, or belong to other tasks than the wave's. If there are terms,
   /// reading the gradient throws std::logic_error until it is cleared.
   void lose() { lost_ = lost_ || has_terms_; }
 
-  /// diverged[task] |= 1 where the gradient is not finite, or is so large that a sum of 16 might
-  /// not be.
+  /// diverged[task] |= 1 where the gradient is not finite, or is so large that the sum over 16
+  /// tasks might not be finite.
   void mark_diverged(std::int32_t* diverged, int tasks, const Stream& stream) const;
   /// sums[run * stride + i] = the sum over the run's tasks that did not diverge.
   void sum_runs(T* sums, std::size_t stride, const std::int32_t* diverged, int tasks,
                 const Stream& stream) const;
-  /// Calls see(first, count, g) for all tasks, some at a time: g [count, width] are the gradients
-  /// of tasks first .. first + count, until the next call.
+  /// Calls see(first, count, g) for all tasks, some of them per call. g [count, width] has the
+  /// gradients of tasks [first, first + count), and is valid until the next call.
   void visit(int tasks, const Stream& stream,
              const std::function<void(int first, int count, const T* g)>& see) const;
 
@@ -74,14 +75,14 @@ class FactoredGradient {
   struct Terms {
     Matrix matrix;
     std::vector<FactorPair<T>> pairs;
-    std::vector<DeviceMemory<T>> copies;  ///< of one term each: g, then x
-    std::size_t copied = 0;               ///< of them in use
+    std::vector<DeviceMemory<T>> copies;  ///< one term each: g, then x
+    std::size_t copied = 0;               ///< number of copies in use
     FactorSize size(int tasks) const { return {tasks, matrix.rows, matrix.out, matrix.in}; }
     std::size_t g_size(int tasks) const;
     std::size_t x_size(int tasks) const;
   };
   void check_there() const;
-  /// Puts the gradients of tasks first .. first + count into visited_.
+  /// Writes the gradients of tasks [first, first + count) to visited_.
   void multiply(int first, int count, const Stream& stream) const;
 
   std::size_t width_, size_;
@@ -89,9 +90,9 @@ class FactoredGradient {
   std::vector<Terms> terms_;
   std::optional<PairMatrix> pair_matrix_;
   std::optional<Pairs<T>> pairs_;
-  const T* g_mean_ = nullptr;  ///< of pairs_
+  const T* g_mean_ = nullptr;  ///< gradient by the mean over partners, for pairs_
   bool has_terms_ = false, lost_ = false;
-  DeviceMemory<std::int32_t> diverged_;  ///< [tasks], by the terms so far
+  DeviceMemory<std::int32_t> diverged_;  ///< [tasks], for the terms so far
   mutable DeviceMemory<T> visited_;      ///< [most_visited_, width_]
 };
 

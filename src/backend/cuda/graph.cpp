@@ -6,7 +6,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
 bool Graph::capture(const Stream& stream, const std::function<void()>& work) {
-  // Other threads go on with their own work meanwhile: only this one's calls count.
+  // Other threads continue with their own work, because only this thread's calls are captured.
   KSHOT_CUDA_CHECK(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
   std::exception_ptr error;
   try {
@@ -19,7 +19,7 @@ bool Graph::capture(const Stream& stream, const std::function<void()>& work) {
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream.get(), &graph);
   if (status == cudaStreamCaptureStatusInvalidated) {
-    cudaGetLastError();  // a call that a capture does not allow; its error is ours
+    cudaGetLastError();  // clears the error of a call that a capture does not allow
     return false;
   }
   if (error) {

@@ -1,4 +1,5 @@
-// A stream's work as a CUDA graph: one launch for the hundreds of kernels of a meta-gradient.
+// A stream's work as a CUDA graph: one launch instead of the hundreds of kernels of a
+// meta-gradient.
 #pragma once
 
 #include <functional>
@@ -8,8 +9,9 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Work is captured anew each time, since its arguments change (keys of random numbers, rates); the
-/// executable graph is then updated, which is cheap, and made again only where its shape changed.
+/// Work is captured anew each time, because its arguments change (keys of random numbers, rates).
+/// The executable graph is then updated, which is cheap. It is made again only where the graph's
+/// shape changed.
 class Graph {
  public:
   Graph() = default;
@@ -19,8 +21,9 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  /// Takes what `work` puts on the stream, without running it. False where a graph cannot hold it
-  /// (it allocates, or waits): nothing was run then. Throws what `work` throws of its own.
+  /// Records the work that `work` puts on the stream, without running it. Returns false where a
+  /// graph cannot hold it (it allocates, or waits); nothing has run then. Exceptions of `work`
+  /// itself are passed on.
   bool capture(const Stream& stream, const std::function<void()>& work);
   void launch(const Stream& stream) const {
     KSHOT_CUDA_CHECK(cudaGraphLaunch(executable_, stream.get()));

@@ -100,8 +100,8 @@ NormSize norm_size(const Layer& layer) {
   return {layer.in.channels, layer.in.height * layer.in.width};
 }
 
-/// What forward leaves: mean and inverse [tasks, channels], x_hat as the features; of the tangent
-/// slope and x_hat_dot in the places of mean and x_hat.
+/// The values that forward leaves: mean and inverse [tasks, channels], and x_hat with the layout of
+/// the features. For the tangent, slope and x_hat_dot take the places of mean and x_hat.
 template <class T>
 struct NormKept {
   T *mean, *inverse, *x_hat;
@@ -129,7 +129,7 @@ void norm_forward(const LayerCall<T>& call, Tangent<T> y) {
   pass.x_hat = kept.x_hat;
   pass.y = y.value;
   if (call.given) {
-    // only read, where the source is `given`
+    // `given` is only read if the source is NormSource::given.
     const NormKept<T> given(const_cast<T*>(call.given), call);
     pass.mean = given.mean;
     pass.inverse = given.inverse;
@@ -181,9 +181,9 @@ void norm_backward(const LayerCall<T>& call, Tangent<const T> g, Tangent<T> g_in
   norm_backward_tangent(tangent, norm_size(*call.layer), call.rows, call.stream);
 }
 
-// ---- pooling: linear but for the choice of winners, so that tangents go the values' way ----
+// ---- pooling: linear once the winners are chosen, so that tangents pass as values do ----
 
-/// The tangent of a layer whose input has none.
+/// Writes a zero tangent, for a layer whose input has none.
 template <class T>
 void no_tangent(T* dot, const LayerCall<T>& call) {
   fill(dot, T(0),
@@ -196,7 +196,7 @@ PoolSize pool_size(const Layer& layer) {
   return {layer.in.channels, layer.in.height, layer.in.width, layer.size};
 }
 
-/// A byte for every output, in memory of scalars.
+/// Number of scalars that hold one byte per output.
 std::size_t pool_kept(const Layer& layer, int rows) {
   return (static_cast<std::size_t>(rows) * static_cast<std::size_t>(layer.out.size()) + 3) / 4;
 }

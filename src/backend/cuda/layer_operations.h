@@ -1,6 +1,5 @@
-// The layers that a wave can go through, each as the kernels that it launches. A new kind of layer
-// is an entry in layer_operations.cpp: the wave knows none by name, but `flatten`, which moves
-// nothing.
+// The layers of a network, each as the kernels that it launches. A new kind of layer is an entry in
+// layer_operations.cpp: the wave knows no layer by name except `flatten`, which moves no data.
 #pragma once
 
 #include <cstddef>
@@ -12,29 +11,29 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// One layer of all tasks on one set of rows. Tangents are null where there are none: all of them
-/// in a plain gradient, the input's in the first layer.
+/// One layer of all tasks on one set of rows. Tangents that do not exist are null: all tangents in
+/// a plain gradient, and the input's tangent in the first layer.
 template <class T>
 struct LayerCall {
   const Layer* layer = nullptr;
   RowExtent rows;
   cudaStream_t stream = nullptr;
-  Arithmetic arithmetic = Arithmetic::plain;  ///< of convolutions
+  Arithmetic arithmetic = Arithmetic::plain;  ///< used by convolutions
   Tangent<const T> x;                         ///< input
-  TensorTangent<const T> weight, bias;        ///< of the tasks; as in Layer
-  Tangent<T> kept;           ///< [tasks, kept scalars]: what forward leaves backward
-  const T* given = nullptr;  ///< forward: `kept` of the support set, to be used
+  TensorTangent<const T> weight, bias;        ///< the tasks' tensors, as named in Layer
+  Tangent<T> kept;           ///< [tasks, kept scalars]: values that forward leaves for backward
+  const T* given = nullptr;  ///< forward only: `kept` of the support set, to be used
 };
 
 template <class T>
 struct LayerOperations {
-  /// Overwrites y; rows beyond a task's own with zero, or leaves them as they are.
+  /// Overwrites y. Rows beyond a task's own become zero or stay as they are.
   void (*forward)(const LayerCall<T>& call, Tangent<T> y) = nullptr;
-  /// From g, the gradient by the output: overwrites g_in where it is wanted (not null) and writes
-  /// the weights' gradients, overwriting or accumulating.
+  /// Computes from g, the gradient by the output: g_in where it is not null (overwritten), and the
+  /// weights' gradients (overwritten or accumulated).
   void (*backward)(const LayerCall<T>& call, Tangent<const T> g, Tangent<T> g_in,
                    TensorTangent<T> g_weight, TensorTangent<T> g_bias, Accumulate to) = nullptr;
-  /// Scalars of LayerCall::kept a task; null: none.
+  /// Number of scalars of LayerCall::kept per task. Null: none.
   std::size_t (*kept)(const Layer& layer, int rows) = nullptr;
 };
 

@@ -1,4 +1,4 @@
-// The way of small perceptrons: whole inner loops in one kernel (kernels/perceptron.h).
+// The path of small perceptrons: whole inner loops in one kernel (kernels/perceptron.h).
 #pragma once
 
 #include <optional>
@@ -12,25 +12,25 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// The network as the kernel takes it: linear layers, each with one activation or none. None where
-/// it is something else, or has too many layers.
+/// The network in the kernel's form: linear layers, each with at most one activation. Empty for any
+/// other network, or one with too many layers.
 std::optional<Perceptron> as_perceptron(const Network& network);
 
-/// Of one wave, on the device that is current.
+/// The path of one wave, on the current device.
 template <class T>
 class PerceptronPath {
  public:
   PerceptronPath(const Network& network, const backend::WaveShape& shape);
 
   bool open() const { return plans_[0] && plans_[1]; }
-  /// Memory for the adjoint of so many inner steps of so many tasks.
+  /// Allocates memory for the adjoint of `steps` inner steps of `tasks` tasks.
   void reserve(int tasks, int steps);
-  /// False, with nothing done, for networks that the kernel does not take and where shared memory
-  /// is too small. `descent` comes without scratch memory.
+  /// Returns false, without doing anything, for networks that the kernel does not take and where
+  /// shared memory is too small. `descent` comes without scratch memory.
   bool run(PerceptronDescent<T> descent, int tasks, const Stream& stream);
 
-  /// The same for Gaussian weights; samples: the most of any step; samples_to_go_back: of all inner
-  /// steps, where they are differentiated.
+  /// The same for Gaussian weights. `samples` is the largest number of samples of a step, and
+  /// samples_to_go_back the number of samples of all inner steps that are differentiated.
   void reserve_gaussian(int tasks, int steps, int samples, int samples_to_go_back);
   bool run(GaussianDescent<T> descent, int tasks, const Stream& stream);
 
@@ -40,8 +40,8 @@ class PerceptronPath {
   std::optional<Perceptron> perceptron_;
   int rows_;
   DeviceLimits limits_;
-  std::optional<PerceptronPlan> plans_[2];  ///< without, and with a direction of its own
-  std::optional<PerceptronPlan> gaussian_;  ///< the last one asked for
+  std::optional<PerceptronPlan> plans_[2];  ///< without and with a direction, or vectors of rates
+  std::optional<PerceptronPlan> gaussian_;  ///< the last plan that was asked for
   int gaussian_samples_ = 0;
   DeviceMemory<T> iterates_;
 };

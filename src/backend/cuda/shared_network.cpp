@@ -15,7 +15,7 @@ std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// Row-major [rows, columns], and its transpose.
+/// A row-major matrix [rows, columns], and its transpose.
 template <class T>
 Matrix<T> matrix(const T* data, int columns, std::size_t batch = 0) {
   return {data, count_of(columns), 1, batch};
@@ -180,7 +180,7 @@ void SharedNetwork<T>::add_gradient_copy(FactoredGradient<T>& gradient, std::siz
   });
 }
 
-/// g.dot^T x + g^T x.dot; the bias's is the sum of g.dot alone.
+/// The matrix gets g.dot^T x + g^T x.dot; its bias gets the sum of g.dot alone.
 template <class T>
 void SharedNetwork<T>::add_gradient_tangent(FactoredGradient<T>& gradient, std::size_t first, T a,
                                             int tasks, const Stream& stream) const {

@@ -1,5 +1,5 @@
-// The stream on which vectors that all tasks share are worked on, and who waits there for whom. The
-// host does not wait: the device keeps the order.
+// The stream of the vectors that all tasks share, and the order of work on it. The device keeps
+// this order, and the host does not wait.
 #pragma once
 
 #include <atomic>
@@ -11,29 +11,30 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Writers and readers of shared vectors take turns on it, but for waves, which read them on their
-/// own streams: each follows it first, and the reduction, which every reader's work ends in, leads
-/// back. Snapshots leave on a stream of their own, and are waited for by what writes next.
+/// Writers and readers of shared vectors use this stream in turn. Waves are the exception: they
+/// read shared vectors on their own streams. Each wave follows this stream first. The reduction, in
+/// which every reader's work ends, makes this stream wait for the waves. Snapshots are copied on a
+/// separate stream, and the next write waits for them.
 ///
-/// One thread at a time writes and takes snapshots, while no wave is at work; waves follow from any
-/// thread.
+/// Only one thread at a time may write and take snapshots, while no wave is at work. Waves may
+/// follow from any thread.
 class SharedStream {
  public:
-  /// What a stream has seen of this one.
+  /// How far a stream has followed this one.
   struct Followed {
     std::uint64_t writes = 0;
     Event event;
   };
 
   const Stream& get() const { return stream_; }
-  /// For work that writes a shared vector.
+  /// The stream, for work that writes a shared vector.
   const Stream& write() const {
     if (copying_) stream_.wait_for(copied_);
     copying_ = false;
     ++writes_;
     return stream_;
   }
-  /// `reader` comes after all that was written so far.
+  /// Makes `reader` wait for all writes so far.
   void follow(const Stream& reader, Followed& followed) const {
     const std::uint64_t writes = writes_;
     if (followed.writes == writes) return;
@@ -41,7 +42,7 @@ class SharedStream {
     reader.wait_for(followed.event);
     followed.writes = writes;
   }
-  /// Begins a copy to pinned memory; `done` is then recorded.
+  /// Begins a copy to pinned memory, after which `done` is recorded.
   template <class T>
   void start_copy(T* to, const T* from, std::size_t count, const Event& done) const {
     stream_.record(written_);

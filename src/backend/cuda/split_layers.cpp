@@ -13,7 +13,7 @@ std::size_t count_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// A linear layer's channels are its features.
+/// For a linear layer, each feature is a channel.
 SignSize in_signs(const Layer& layer) {
   if (layer.type == LayerType::linear) return {layer.in.size(), 1};
   return {layer.in.channels, layer.in.height * layer.in.width};
@@ -41,7 +41,7 @@ void SplitLayers<T>::reserve(Dual& dual, std::size_t features, bool tangents) {
   if (tangents) dual.dot.reserve(largest_ * features);
 }
 
-/// Buffers are as large as the largest layer that the estimator splits.
+/// Buffers have the size of the largest layer that the estimator splits.
 template <class T>
 void SplitLayers<T>::reserve(Estimator estimator, bool tangents) {
   std::size_t most_in = 0, most_out = 0;
@@ -78,7 +78,8 @@ void SplitLayers<T>::take_noise(Estimator estimator, const backend::GaussianNois
   }
 }
 
-/// Into rows as a drawn one's lie in its stream, the tasks' own one after another.
+/// Arranges given noise in rows as drawn noise has them, with the tasks' own rows one after
+/// another.
 template <class T>
 void SplitLayers<T>::take_given(const backend::GaussianNoise& noise, const Rows& rows,
                                 const Read& read, const Stream& stream) {
