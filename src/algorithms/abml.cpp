@@ -1,6 +1,6 @@
-// Amortized Bayesian meta-learning (Ravi & Beatson, ICLR 2019): the state of a task is a Gaussian
-// over the weights, lambda = (mu, s = log sigma); the meta-learned theta = (mu, log_sigma) is where
-// the inner loop starts and the prior it is held to. docs/mathematics.md has the objective.
+// Amortized Bayesian meta-learning (Ravi & Beatson, ICLR 2019). The state of a task is a Gaussian
+// over the weights, lambda = (mu, s = log sigma). The meta-learned theta = (mu, log_sigma) is the
+// start of the inner loop and also its prior. docs/mathematics.md has the objective.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -35,11 +35,13 @@ backend::Estimator estimator_of(Estimator estimator) {
   return backend::Estimator::weight;
 }
 
-/// A weight's sigma has left the prior's where it is more than one per cent away.
+/// A weight counts as moved where its log sigma differs from the prior's by more than this, which
+/// is about one per cent of sigma.
 constexpr double moved_threshold = 0.01;
-/// Mean log sigma below which a posterior is a point for all purposes.
+/// Mean log sigma below which a posterior is a point for all practical purposes.
 constexpr double collapsed_log_sigma = -9.0;
 
+/// Values of the algorithm that its programs read. prepare() sets them.
 struct AbmlShared {
   explicit AbmlShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared mu, s;
@@ -117,7 +119,7 @@ class AbmlProgram final : public TaskProgram {
   void metrics(std::span<double> values) override {
     const StateBlocks& q = adaptation_.current();
     const StateBlocks& p = adaptation_.prior();
-    // a descent at once leaves the prior where it is
+    // A fused descent does not write the prior into its block.
     wave_->broadcast(p.mu, *shared_.mu);
     wave_->broadcast(p.s, *shared_.s);
     const auto tasks = static_cast<std::size_t>(wave_->count());
@@ -284,8 +286,8 @@ class Abml final : public Algorithm {
     backend.hyper_prior(*parameters[0], *parameters[1], table_.gamma_shape, table_.gamma_rate,
                         table_.hyper_prior_weight, *gradients[0], *gradients[1], outside);
   }
-  /// The effective KL(q || p) of a task after its inner steps in nats, the share of weights whose
-  /// sigma left the prior's, the mean log sigma, and the noise where it is learned.
+  /// Metrics of a task after its inner steps: KL(q || p) in nats, the share of weights whose sigma
+  /// moved away from the prior's, the mean log sigma, and the noise where it is learned.
   std::vector<std::string> metrics() const override {
     std::vector<std::string> names = {"kl", "sigma_moved", "log_sigma"};
     if (shared_.noise.learned()) names.emplace_back(TaskNoise::metric);
@@ -316,7 +318,7 @@ class Abml final : public Algorithm {
   std::shared_ptr<const Network> network_;
   backend::Loss loss_;
   FixedRate rate_;
-  std::vector<LearnedRates> learned_;  ///< of mu and log_sigma, or none
+  std::vector<LearnedRates> learned_;  ///< rates of mu and of log_sigma, or none
   Config::AbmlTable table_;
   AbmlSpec spec_;
   std::vector<ParameterGroup> groups_;

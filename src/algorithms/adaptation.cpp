@@ -15,8 +15,8 @@ using backend::Wave;
 
 namespace {
 
-/// Draws of the inner loop are kept for the adjoint up to this size a wave (float); drawing again
-/// costs about as much as the forward pass of a small network.
+/// Size in bytes per wave (float) up to which the draws of the inner loop are kept for the adjoint.
+/// Drawing again costs about as much as the forward pass of a small network.
 constexpr std::size_t kept_draw_bytes = std::size_t{24} << 20;
 
 }  // namespace
@@ -66,7 +66,8 @@ Wave::Pass Adaptation::inner_pass(const StepContext& context, int k, Block weigh
   return pass;
 }
 
-/// Not one of another adaptation on the same wave, whose first key differs.
+/// The number under which step k keeps its activations. Another adaptation on the same wave has
+/// other numbers, because its first key differs.
 int Adaptation::activations_number(int k) const {
   return static_cast<int>(spec_.first_key) + k;
 }
@@ -86,7 +87,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
   pass.sigma = sigma_;
   pass.noise.key = context.key(Purpose::noise_inner, k, s);
   const auto samples = static_cast<std::size_t>(spec_.samples);
-  // of the arrays [K, T, S, ...]: the first task's sample
+  // Index of the first task's sample in the arrays [K, T, S, ...].
   const std::size_t first =
       static_cast<std::size_t>(k) * static_cast<std::size_t>(context.batch_tasks) * samples +
       static_cast<std::size_t>(s);
@@ -98,7 +99,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
     if (!kept.memory) kept.memory = wave_.gaussian_passes().draw_memory(spec_.estimator);
     pass.kept = kept.memory;
     pass.drawn = kept.drawn;
-    kept.drawn = true;  // by the pass that this one is for
+    kept.drawn = true;  // the pass that is returned will draw
   }
   return pass;
 }
@@ -183,7 +184,7 @@ void Adaptation::run(const StepContext& context, const RatePlan& rates, int step
                      const std::function<void(int step)>& visit) {
   if (visit) visit(0);
   for (int k = 0; k < steps; ++k) {
-    // iterate 0 is the prior, so without `keep` the others take turns in two slots
+    // Iterate 0 is the prior. Without `keep`, the other iterates alternate between two slots.
     const auto slot = keep ? static_cast<std::size_t>(k) + 1 : 1 + static_cast<std::size_t>(k % 2);
     const StateBlocks next = iterate(slot);
     if (spec_.gaussian) {
@@ -299,8 +300,9 @@ Block Adaptation::adjoint_point(const StepContext& context, const RatePlan& rate
   return v;
 }
 
-/// The direction of the likelihood's Hessian-vector product where that of the adjoint step is d:
-/// kappa d where the noise is learned, whose gradient it adds to.
+/// Returns the direction of the likelihood's Hessian-vector product for the adjoint step's
+/// direction d. This is d itself, or kappa d where the noise is learned. The gradient of a learned
+/// noise gets its part here.
 StateBlocks Adaptation::likelihood_direction(int k, const StateBlocks& d) {
   if (!kappa_) return d;
   const auto step = static_cast<std::size_t>(k);
@@ -319,7 +321,7 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
                                   std::span<const Block> rate_gradients) {
   const StateBlocks d = direction_;
   const std::size_t slots = rate_gradients.size() / 2;
-  // d is rate * v, so that all of H d can be taken from v in place
+  // d is a copy, rate * v, so that all of H d can be subtracted from v in place.
   for (int k = spec_.steps - 1; k >= 0; --k) {
     if (slots > 0) {
       const auto step = static_cast<std::size_t>(k);

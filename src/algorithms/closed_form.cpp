@@ -40,10 +40,10 @@ void Head::drop_ones(const Matrix& g_z, const Matrix& g) {
 
 namespace {
 
-/// What a program reads of its algorithm, set by prepare().
+/// Values of the algorithm that its programs read. prepare() sets them.
 struct HeadShared {
   Shared theta;
-  std::vector<Shared> tensors;  ///< the head's, one by one
+  std::vector<Shared> tensors;  ///< the head's tensors, one vector each
 };
 
 class ClosedFormProgram final : public TaskProgram {
@@ -96,7 +96,7 @@ class ClosedFormProgram final : public TaskProgram {
   }
   std::span<const Block> gradients() const override { return gradients_; }
   Block loss() const override { return data_->loss.block; }
-  /// Whether a factorization of the task needed a jitter.
+  /// Metric: 1 where a factorization of the task needed a jitter, else 0.
   void metrics(std::span<double> values) override {
     const auto count = static_cast<std::size_t>(wave_->count());
     wave_->download(data_->jittered.block, values.first(count));
@@ -149,20 +149,20 @@ class ClosedFormProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"theta", weights_}}; }
 
  private:
-  /// The network on a set's rows. The two passes of a step over a set, forward and pull-back, have
-  /// the same key and thus the same inputs dropped.
+  /// The pass of the network over a set's rows. The forward pass and the pull-back of a step over a
+  /// set have the same key, so that they drop the same inputs.
   Wave::Pass pass(const StepContext& context, Set set) const {
     Wave::Pass pass{set, weights_, {}};
     pass.dropout = dropout(context, dropout_rate_, set == Set::support ? 0 : 1);
     return pass;
   }
 
-  /// Features of both sets, the support targets and the head's parameters.
+  /// Computes the features of both sets, and takes the support targets and the head's parameters.
   void begin(const StepContext& context, NormStatistics statistics) {
     begin_support(context);
     query_features(context, statistics);
   }
-  /// The network's weights and the head's parameters.
+  /// Broadcasts the network's weights and the head's parameters to the tasks.
   void take_parameters() {
     HeadData& d = *data_;
     wave_->broadcast(weights_, *shared_.theta);
@@ -278,7 +278,7 @@ class ClosedForm final : public Algorithm {
   backend::Loss loss_;
   HeadSpec spec_;
   std::vector<ParameterGroup> groups_;
-  std::vector<std::vector<std::uint32_t>> index_;  ///< where a tensor's elements lie in the group
+  std::vector<std::vector<std::uint32_t>> index_;  ///< offset of each tensor element in the group
   HeadShared shared_;
 };
 

@@ -1,11 +1,11 @@
 // Heads that are fitted to a task's support features in closed form (docs/mathematics.md,
 // "Closed-form heads"), device-free, on the small matrices of a wave (backend/linear_algebra.h).
 //
-// f(x; theta) is the network, shared by all tasks; its outputs are features z [rows, d]. A head
-// predicts the query rows from the support features and targets and its own parameters. There is no
-// inner loop: the gradient of the query loss runs through the fit to the features and the head's
-// parameters, written by hand in each head, and from the features to theta by
-// Wave::output_pullback.
+// f(x; theta) is the network, which all tasks share. Its outputs are features z [rows, d]. A head
+// predicts the query rows from the support features and targets and from its own parameters. There
+// is no inner loop. The gradient of the query loss runs through the fit to the features and to the
+// head's parameters; each head has this derivative written by hand. Wave::output_pullback takes the
+// gradient from the features to theta.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,8 @@
 
 namespace kshot {
 
-/// What a head works on: the matrices of a wave's tasks. S, Q: rows of the support and query set.
+/// The data of a head: matrices of a wave's tasks. S and Q are the numbers of rows of the support
+/// and query set.
 struct HeadData {
   backend::Wave& wave;
   backend::LinearAlgebra& la;
@@ -26,16 +27,16 @@ struct HeadData {
   int targets = 0;                     ///< classes, or target values per row
   backend::Matrix z_s = {}, z_q = {};  ///< features [S, d], [Q, d]
   backend::Matrix y_s = {}, y_q = {};  ///< targets [S, targets], [Q, targets]
-  backend::Matrix g_s = {},
-                  g_q = {};  ///< gradients by the features; zero before Head::differentiate
+  /// Gradients by the features, shaped like z_s and z_q. They are zero before Head::differentiate.
+  backend::Matrix g_s = {}, g_q = {};
   /// The head's tensors in the order of its list, as matrices (a vector is one row), and their
   /// gradients, which are zero before Head::differentiate.
   std::vector<backend::Matrix> parameters = {}, gradients = {};
   backend::Matrix loss = {};      ///< [1, 1]
-  backend::Matrix jittered = {};  ///< [1, 1], factorizations that needed a jitter
+  backend::Matrix jittered = {};  ///< [1, 1], number of factorizations that needed a jitter
 };
 
-/// A head on one wave; its matrices are made with it.
+/// A head on one wave. The constructor makes its matrices.
 class Head {
  public:
   explicit Head(const HeadData& data) : d_(data) {}
@@ -49,25 +50,25 @@ class Head {
     fit();
     query();
   }
-  /// What fit and query need beside features and targets: the head's parameters, the tasks'
-  /// classes.
+  /// Computes what fit and query need beside features and targets: the head's parameters, the
+  /// tasks' classes.
   virtual void prepare() = 0;
   /// Fits the head to the support rows.
   virtual void fit() = 0;
-  /// Predicts the query rows; rows and classes that a task does not have are zero. Of what fit
-  /// computes it reads the matrices of `fitted` alone, so that these may be those of an earlier
-  /// fit to the same rows.
+  /// Predicts the query rows. Rows and classes that a task does not have are zero. Of the results
+  /// of fit, it reads only the matrices of `fitted`, so that these may be those of an earlier fit
+  /// to the same rows.
   virtual void query() = 0;
   virtual std::vector<backend::Matrix> fitted() const = 0;
   /// Adds the tasks' losses to `loss` and their gradients to g_s, g_q and `gradients`.
   virtual void differentiate() = 0;
   /// After predict: logits or means [Q, targets].
   virtual backend::Matrix outputs() const = 0;
-  /// After predict: variances of the prediction, noise included, [Q, targets]; none for a head
+  /// After predict: variances of the prediction, noise included, [Q, targets]. Empty for a head
   /// without a predictive distribution.
   virtual backend::Matrix variance() const { return {}; }
-  /// After predict, for one target: covariance of the function values of all query rows, without
-  /// noise, [Q, Q], computed by the call; none for a head without a predictive distribution.
+  /// After predict, for one target: computes the covariance of the function values of all query
+  /// rows, without noise, [Q, Q]. Empty for a head without a predictive distribution.
   virtual backend::Matrix covariance() { return {}; }
 
  protected:
@@ -88,7 +89,7 @@ class Head {
   HeadData d_;
 
  private:
-  backend::Matrix ones_[2], dropped_[2];  ///< by set: support, query
+  backend::Matrix ones_[2], dropped_[2];  ///< one per set: support, query
 };
 
 /// One tensor of a head's parameters, "head.<name>", with its initial values.
@@ -98,15 +99,15 @@ struct HeadTensor {
   std::vector<double> initial;
 };
 
-/// What an algorithm with a closed-form head is put together from.
+/// The parts from which an algorithm with a closed-form head is made.
 struct HeadSpec {
   std::vector<HeadTensor> tensors;
   bool every_class = false;  ///< every class of a task must have a support row
   std::unique_ptr<Head> (*make)(const HeadData& data, const Config& config) = nullptr;
 };
 
-// One function per algorithm; `features` is d, `targets` the number of target values of a row where
-// the configuration says it (alpaca, dkt).
+// One function per algorithm. `features` is d. alpaca and dkt take the number of target values per
+// row from the configuration.
 HeadSpec protonet_head(const Config& config, int features);
 HeadSpec bayes_protonet_head(const Config& config, int features);
 HeadSpec r2d2_head(const Config& config, int features);

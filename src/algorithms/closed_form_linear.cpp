@@ -15,7 +15,7 @@ using backend::Set;
 using backend::Side;
 using backend::transposed;
 
-/// Inputs [z, 1] of both sets and their gradients.
+/// The common part of both heads: inputs [z, 1] of both sets and their gradients.
 class LinearHead : public Head {
  public:
   LinearHead(const HeadData& d, bool with_variance)
@@ -95,10 +95,10 @@ class R2d2Head final : public LinearHead {
   Matrix lambda_, g_lambda_, scale_, own_classes_, logits_, outputs_;
 };
 
-/// In whitened inputs u = L^-1 [z, 1] the prior on the weights is standard normal around the prior
-/// mean's predictions, and the noise (relative to that of an output) is one: with U = X L^-T this
-/// is LinearPosterior on the residuals Y - X prior_mean. Per query row the variance is
-/// (1 + variance of f) exp(2 log_noise).
+/// In whitened inputs u = L^-1 [z, 1], the prior on the weights is standard normal around the prior
+/// mean's predictions, and the noise, relative to the noise of an output, is one. With U = X L^-T,
+/// the head is therefore LinearPosterior on the residuals Y - X prior_mean. The variance of a query
+/// row is (1 + variance of f) exp(2 log_noise).
 class AlpacaHead final : public LinearHead {
  public:
   AlpacaHead(const HeadData& d, const Config& /*config*/)
@@ -153,7 +153,8 @@ class AlpacaHead final : public LinearHead {
     d_.la.product(g_ratio_, 1.0, g_variance_, transposed(noise_));
     d_.la.product(g_noise_, 1.0, transposed(ratio_), g_variance_);
     d_.la.multiply(d_.gradients[2], 2.0, g_noise_, noise_, true);
-    // mean = X prior_mean + posterior of the residuals in U; g_x first holds the gradient by U
+    // mean = X prior_mean + posterior mean of the residuals in U. g_x first holds the gradient by
+    // U.
     zero(g_one_);  // the pull-back adds to it, and nothing reads it
     posterior_.pullback(u_s_, u_q_, one_, r_, g_outputs_, g_ratio_, g_x_s_, g_x_q_, g_one_, g_r_);
     zero(g_factor_);
@@ -180,14 +181,14 @@ class AlpacaHead final : public LinearHead {
 
  private:
   Matrix square() { return matrix(d_.features + 1, d_.features + 1); }
-  /// U = X L^-T: the gradient by U becomes that by X = g_U L^-1, and -g_X^T U is added to that by
-  /// L.
+  /// Pull-back of U = X L^-T. Turns g, the gradient by U, into the gradient by X, g_X = g_U L^-1,
+  /// and adds -g_X^T U to the gradient by L.
   void unwhiten(const Matrix& u, const Matrix& g) {
     d_.la.solve_triangular(factor_, Side::right, g);
     d_.la.product(g_factor_, -1.0, transposed(g), u, true);
   }
 
-  Matrix covariance_;  ///< made when it is first asked for
+  Matrix covariance_;  ///< made at the first request
   Matrix factor_, g_factor_, u_s_, u_q_, one_, g_one_, r_, mean_, ratio_, g_ratio_, noise_,
       g_noise_, variance_, g_variance_;
 };
@@ -199,7 +200,7 @@ std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
 
 }  // namespace
 
-/// lambda = 1 as in the paper's code; logits begin at the fit's own scale.
+/// lambda begins at 1, as in the paper's code. The logits begin at the scale of the fit.
 HeadSpec r2d2_head(const Config& config, int /*features*/) {
   HeadSpec spec{{{"log_lambda", {1}, {0.0}}}, false, make<R2d2Head>};
   if (config.loss.type == LossType::cross_entropy) {

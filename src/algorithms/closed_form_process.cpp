@@ -16,13 +16,15 @@ using backend::Set;
 using backend::Side;
 using backend::transposed;
 
-/// Kernel matrices between rows of features, and their derivatives by the features and the kernel's
-/// parameters. amplitude [1, 1] is exp(2 log_amplitude), precision [1, 1] exp(-2 log_length).
+/// Parameters of the kernel: amplitude [1, 1] is exp(2 log_amplitude), precision [1, 1] is exp(-2
+/// log_length).
 struct KernelParameters {
   Matrix amplitude, precision;
-  Matrix g_log_amplitude, g_log_length;  ///< added to
+  Matrix g_log_amplitude, g_log_length;  ///< gradients, which are added to
 };
 
+/// A kernel matrix between rows of features, and its derivatives by the features and by the
+/// kernel's parameters.
 class KernelMatrix {
  public:
   KernelMatrix(const HeadData& d, Kernel kernel, Set rows, int row_count, Set columns,
@@ -39,7 +41,7 @@ class KernelMatrix {
 
   const Matrix& k() const { return k_; }
 
-  /// Rows that a task does not have are zero.
+  /// Computes the kernel matrix of the rows of a and b. Rows that a task does not have are zero.
   void compute(const Matrix& a, const Matrix& b, const KernelParameters& p) {
     switch (kernel_) {
       case Kernel::linear:
@@ -58,7 +60,8 @@ class KernelMatrix {
     d_.la.multiply(k_, 1.0, similarity_, p.amplitude);
   }
 
-  /// Adds to g_a and g_b, which may be the same, and to the parameters' gradients; overwrites g.
+  /// Adds to g_a and g_b, which may be the same matrix, and to the parameters' gradients.
+  /// Overwrites g.
   void pullback(const Matrix& a, const Matrix& b, const KernelParameters& p, const Matrix& g,
                 const Matrix& g_a, const Matrix& g_b) {
     d_.la.sum(p.g_log_amplitude, 2.0, g, k_, true);
@@ -81,7 +84,7 @@ class KernelMatrix {
     }
   }
 
-  /// Zero outside of the tasks' own rows and columns.
+  /// Sets m to zero outside of the tasks' own rows and columns.
   void mask(const Matrix& m) {
     d_.la.row_indicator(own_rows_, rows_);
     d_.la.row_indicator(own_columns_, columns_);
@@ -198,8 +201,8 @@ class DktHead final : public Head {
     return {amplitude_, precision_, d_.gradients[0],
             kernel_ == Kernel::rbf ? d_.gradients[3] : Matrix{}};
   }
-  /// k(z, z) of the query rows; squares_ is ||z||^2 and slope_ the derivative of the kernel's
-  /// similarity by it.
+  /// Computes k(z, z) of the query rows. squares_ is ||z||^2 (linear and cosine kernels), and
+  /// slope_ is 1 / (||z||^2 + epsilon) (cosine kernel).
   void prior_variance() {
     if (kernel_ == Kernel::rbf) {
       d_.la.multiply(prior_variance_, 1.0, own_q_, amplitude_);
@@ -216,7 +219,8 @@ class DktHead final : public Head {
     d_.la.multiply(prior_variance_, 1.0, squares_, slope_);
     d_.la.multiply(prior_variance_, 1.0, prior_variance_, amplitude_);
   }
-  /// From the gradient by k(z, z) of the query rows.
+  /// Pulls back g, the gradient by k(z, z) of the query rows, to the query features and
+  /// log_amplitude.
   void prior_variance_pullback(const Matrix& g) {
     d_.la.sum(d_.gradients[0], 2.0, g, prior_variance_, true);
     if (kernel_ == Kernel::rbf) return;
@@ -264,13 +268,14 @@ class DktHead final : public Head {
     share_ = scalar();
     value_ = scalar();
   }
-  /// Support rows, then query rows.
+  /// Stacks the support rows and, below them, the query rows.
   void stack(const Matrix& dst, const Matrix& support, const Matrix& query) {
     d_.la.copy_part(dst, support, {.rows = d_.support, .columns = dst.columns});
     d_.la.copy_part(dst, query, {.dst_row = d_.support, .rows = d_.query, .columns = dst.columns});
   }
 
-  /// (1/N) [1/2 sum r^T A^-1 r + outputs / 2 log det A + N outputs / 2 log 2 pi] over the N rows.
+  /// Computes the loss (1/N) [1/2 sum r^T A^-1 r + outputs / 2 log det A + N outputs / 2 log 2 pi]
+  /// over the N rows of both sets, and its gradients.
   void differentiate_marginal() {
     const auto outputs = static_cast<double>(d_.targets);
     stack(z_all_, d_.z_s, d_.z_q);
@@ -292,7 +297,7 @@ class DktHead final : public Head {
     d_.wave.fill(value_.block, 0.5 * outputs * std::log(2.0 * std::numbers::pi));
     add(d_.loss, 1.0, value_);
 
-    // by A: (outputs A^-1 - alpha alpha^T) / (2 N), by r: alpha / N
+    // Gradient by A: (outputs A^-1 - alpha alpha^T) / (2 N). Gradient by r: alpha / N.
     d_.wave.fill(one_.block, 1.0);
     zero(g_a_);
     d_.la.add_diagonal(g_a_, 0.5 * outputs, one_);
@@ -319,7 +324,7 @@ class DktHead final : public Head {
   Matrix prior_variance_, squares_, slope_, explained_, row_variance_, g_row_variance_;
   Matrix g_explained_, ones_, variance_, g_variance_, g_k_ss_, g_k_qs_;
   std::unique_ptr<KernelMatrix> k_all_;
-  std::unique_ptr<KernelMatrix> k_qq_;  ///< made when it is first asked for
+  std::unique_ptr<KernelMatrix> k_qq_;  ///< made at the first request
   Matrix z_all_, g_z_all_, r_all_, alpha_, own_all_, a_, l_, g_a_, one_, share_, value_;
 };
 
@@ -329,8 +334,8 @@ std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
 
 }  // namespace
 
-/// Amplitude one. The noise begins at a standard deviation of exp(-1) = 0.37, below that of
-/// standardized targets. Features of variance one lie sqrt(2 d) apart: the length begins at
+/// The amplitude begins at one. The noise begins at a standard deviation of exp(-1) = 0.37, below
+/// that of standardized targets. Features of variance one lie sqrt(2 d) apart. The length begins at
 /// sqrt(d), so that such rows correlate by exp(-1) and the kernel neither vanishes nor saturates.
 HeadSpec dkt_head(const Config& config, int features) {
   const int outputs = config.dkt.outputs;

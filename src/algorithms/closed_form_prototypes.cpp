@@ -15,7 +15,7 @@ using backend::Scale;
 using backend::Set;
 using backend::transposed;
 
-/// What both heads share: sums over the classes' support rows, and logits of the tasks' own
+/// The common part of both heads: sums over the classes' support rows, and logits of the tasks' own
 /// classes.
 class ClassHead : public Head {
  public:
@@ -31,7 +31,7 @@ class ClassHead : public Head {
   Matrix outputs() const override { return outputs_; }
 
  protected:
-  /// counts [classes, 1] and sums [classes, d] of the support features.
+  /// Computes counts [classes, 1] and sums [classes, d] of the support features.
   void count_and_sum() {
     if (d_.support == 0) {
       zero(counts_);
@@ -41,13 +41,13 @@ class ClassHead : public Head {
     d_.la.sum(LinearAlgebra::reshaped(counts_, 1, d_.targets), 1.0, d_.y_s, {});
     d_.la.product(sums_, 1.0, transposed(d_.y_s), d_.z_s);
   }
-  /// outputs = the logits of the task's own rows and classes.
+  /// Sets outputs_ to the logits of the task's own rows and classes, and to zero elsewhere.
   void mask_logits() {
     d_.la.row_indicator(own_rows_, Set::query);
     d_.la.multiply(outputs_, 1.0, logits_, own_classes_);
     d_.la.multiply(outputs_, 1.0, outputs_, own_rows_);
   }
-  /// The mean query loss and its gradient by the logits.
+  /// Computes the mean query loss and its gradient by the logits.
   void loss() {
     d_.la.cross_entropy(d_.loss, Set::query, {1.0, Scale::By::query}, logits_, d_.y_q, g_logits_);
   }
@@ -113,9 +113,9 @@ class ProtonetHead final : public ClassHead {
   Matrix scale_, absent_, centres_, g_centres_, similarity_, g_similarity_;
 };
 
-/// tau = exp(-2 prior_log_std), rho = exp(-2 log_std), v = exp(2 log_std), all [1, d]; then per
-/// class and feature precision P = tau + k rho, T = 1 / P, N = tau prior_mean + rho * sums,
-/// mean M = N T, variance V = v + T, R = 1 / V.
+/// tau = exp(-2 prior_log_std), rho = exp(-2 log_std) and v = exp(2 log_std) are [1, d]. Each class
+/// and feature has the precision P = tau + k rho, T = 1 / P, N = tau prior_mean + rho * sums, the
+/// mean M = N T, the variance V = v + T, and R = 1 / V.
 class BayesProtonetHead final : public ClassHead {
  public:
   BayesProtonetHead(const HeadData& d, const Config& /*config*/)
@@ -227,14 +227,14 @@ std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
 
 }  // namespace
 
-/// Euclidean: the scale of the plain squared distance. Cosines lie in [-1, 1], where a scale of one
-/// could not say more than a factor of exp(2) between classes: they begin at ten.
+/// The scale of squared Euclidean distances begins at one. Cosines lie in [-1, 1], where a scale of
+/// one allows a factor of at most exp(2) between classes. Their scale therefore begins at ten.
 HeadSpec protonet_head(const Config& config, int /*features*/) {
   const double scale = config.protonet.metric == Metric::euclidean ? 0.0 : std::log(10.0);
   return {{{"log_scale", {1}, {scale}}}, true, make<ProtonetHead>};
 }
 
-/// A standard normal prior on class means, and classes as wide as it.
+/// The prior on class means is standard normal, and the classes have the same standard deviation.
 HeadSpec bayes_protonet_head(const Config& /*config*/, int features) {
   const std::vector<double> zeros(static_cast<std::size_t>(features), 0.0);
   return {{{"prior_mean", {features}, zeros},

@@ -1,4 +1,4 @@
-// Small things the algorithms share.
+// Small functions and classes that several algorithms share.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace kshot {
 
-/// Where the noise of gaussian_nll is learned, that is mse: the noise acts outside of the waves
-/// (observation_noise.h).
+/// The loss that the waves compute. A gaussian_nll whose noise is learned becomes mse, because the
+/// noise acts outside of the waves (observation_noise.h).
 inline backend::Loss make_loss(const Config& config) {
   backend::Loss loss;
   switch (config.loss.type) {
@@ -34,7 +34,7 @@ inline backend::Loss make_loss(const Config& config) {
   return loss;
 }
 
-/// A group with one value a network weight.
+/// A group with one value per network weight.
 inline ParameterGroup network_group(std::string name, const Network& network) {
   return {std::move(name), network.parameters(), network.size()};
 }
@@ -42,7 +42,8 @@ inline ParameterGroup network_group(std::string name, const Network& network) {
 /// The loaded tasks' vectors, [tasks, width].
 std::vector<double> download(const backend::Wave& wave, backend::Block block, std::size_t width);
 
-/// Keyed by the step and by which pass of the step it is for.
+/// The dropout of pass number `pass` in a step. Its key follows from the step and this number. The
+/// rate is zero where the context turns dropout off.
 inline backend::Dropout dropout(const StepContext& context, double rate, std::uint32_t pass) {
   return {context.dropout ? rate : 0.0, context.key(Purpose::dropout, static_cast<int>(pass))};
 }
@@ -50,12 +51,12 @@ inline backend::Dropout dropout(const StepContext& context, double rate, std::ui
 /// 1 for the weights that `inner.adapt` names, 0 for the others.
 std::vector<double> adapt_mask(const Network& network, const std::vector<std::string>& globs);
 
-/// The inner learning rate of a configuration: a number where all weights adapt, else a vector that
-/// is zero for the others.
+/// The inner learning rate of a configuration: a number where all weights adapt, else a vector with
+/// zeros for the weights that do not adapt.
 class FixedRate {
  public:
   FixedRate(const Config& config, const Network& network);
-  /// Uploads the vector where there is one (once).
+  /// Uploads the vector at the first call, where there is one.
   void prepare(backend::Backend& backend);
   RatePlan plan() const;
 
@@ -70,22 +71,22 @@ class FixedRate {
 class LearnedRates {
  public:
   struct Layout {
-    bool per_tensor = false;  ///< else one rate per weight
-    int steps = 0;            ///< K: rates of their own for each of K steps; 0: the same for all
+    bool per_tensor = false;  ///< false: one rate per weight
+    int steps = 0;            ///< K: each of K steps has its own rates; 0: all steps share them
   };
-  /// `name` of the parameter group: tensors "<name>.<tensor>", [the tensor's shape or 1], with a
-  /// leading dimension K where each step has its own.
+  /// `name` is the name of the parameter group. Its tensors are "<name>.<tensor>", with the
+  /// tensor's shape or [1], and with a leading dimension K where each step has its own rates.
   LearnedRates(std::string name, const Config& config, const Network& network,
                const Layout& layout);
 
   const ParameterGroup& group() const { return group_; }
-  /// All at inner.learning_rate.
+  /// Initial rates, which are all inner.learning_rate.
   std::vector<double> initial() const { return std::vector<double>(group_.size, rate_); }
   /// Number of per-task gradients, each with one element per network weight: K or 1.
   std::size_t gradients() const { return index_.size(); }
-  /// Spreads `values` (the group's parameters) over the network's weights.
+  /// Expands `values` (the group's parameters) to one rate per network weight.
   void prepare(backend::Backend& backend, const backend::SharedVector& values);
-  /// One rate per step, or one for all; after prepare().
+  /// One rate per step, or one for all steps. Valid after prepare().
   std::span<const backend::Rate> steps() const { return steps_; }
   /// Sums the mean task gradients (`gradients()` of them, which it masks in place) into the
   /// group's gradient.

@@ -1,4 +1,4 @@
-// One maker an algorithm; algorithm.cpp holds the table.
+// The maker of each algorithm; make_algorithm (algorithm.cpp) chooses among them.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@ std::unique_ptr<Algorithm> make_meta_sgd(const Config& config,
 std::unique_ptr<Algorithm> make_abml(const Config& config, std::shared_ptr<const Network> network);
 std::unique_ptr<Algorithm> make_leo(const Config& config, std::shared_ptr<const Network> network);
 std::unique_ptr<Algorithm> make_hvi(const Config& config, std::shared_ptr<const Network> network);
-/// protonet, r2d2, bayes_protonet, alpaca, dkt.
+/// Makes protonet, r2d2, bayes_protonet, alpaca and dkt.
 std::unique_ptr<Algorithm> make_closed_form(const Config& config,
                                             std::shared_ptr<const Network> network);
 

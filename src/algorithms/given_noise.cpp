@@ -7,7 +7,7 @@ namespace {
 
 using backend::Block;
 
-/// `block`, or a new one where that has another width.
+/// Returns `block`, or a new block if `block` has another width.
 Block with_width(backend::Wave& wave, Block block, std::size_t width) {
   return block && wave.width(block) == width ? block : wave.block(width);
 }

@@ -1,4 +1,5 @@
-// Explicit noise of recorded cases (kshot verify): from a case's arrays into blocks of a wave.
+// Explicit noise of recorded cases (kshot verify), copied from a case's arrays into blocks of a
+// wave.
 #pragma once
 
 #include <cstddef>
@@ -10,19 +11,20 @@
 
 namespace kshot {
 
-/// The blocks are written for one Monte Carlo sample at a time and hold that of the last call.
+/// The noise blocks of one wave. weights() and layers() write one Monte Carlo sample at a time into
+/// the same blocks, which hold the sample of the last call.
 class GivenNoise {
  public:
   explicit GivenNoise(backend::Wave& wave) : wave_(wave) {}
 
-  /// Standard normal noise, one number a weight, of sample `first` of an array with `samples` a
-  /// task, each [D]; an empty block where there is no array.
+  /// Standard normal noise, one number per weight: sample number `first` of an array with `samples`
+  /// samples per task, each [D]. Empty where there is no array.
   backend::Block weights(const double* from, std::size_t first, std::size_t samples);
-  /// Noise by rows of every layer, likewise.
+  /// The same sample of the noise by rows of every layer.
   std::span<const backend::GaussianNoise::Layer> layers(
       std::span<const StepContext::LayerNoise> from, std::size_t first, std::size_t samples);
-  /// All of [steps, T, samples, D] as one block [steps, samples, D], in the flat order; an empty
-  /// block where there is none. `tasks` is T.
+  /// The whole array [steps, T, samples, D] as one block [steps, samples, D], in the flat order.
+  /// Empty where there is none. `tasks` is T.
   backend::Block all(const double* from, int steps, int tasks, int samples);
 
  private:

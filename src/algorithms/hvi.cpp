@@ -1,7 +1,8 @@
-// Hierarchical variational inference (Amit & Meir, ICML 2018): every training task keeps its own
-// posterior N(mu, exp(2 s)) and its optimiser's state; the meta-learned (mu, log_sigma) is the
-// centre psi of a hyper-posterior over their common prior. One step moves the posteriors of the
-// meta-batch and the prior together: nothing is unrolled. docs/mathematics.md has the bounds.
+// Hierarchical variational inference (Amit & Meir, ICML 2018). Every training task keeps its own
+// posterior N(mu, exp(2 s)) and its optimiser's state. The meta-learned (mu, log_sigma) is the
+// centre psi of a hyper-posterior over the tasks' common prior. One step moves the posteriors of
+// the meta-batch and the prior together, so that nothing is unrolled. docs/mathematics.md has the
+// bounds.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -24,7 +25,7 @@ using backend::Set;
 using backend::Shared;
 using backend::Wave;
 
-/// What stands around a task's error and KL in its objective.
+/// The quantities of a task's objective beside its error and its KL.
 struct BoundTerms {
   double hyper_kl = 0.0;   ///< H
   double tasks = 1.0;      ///< n
@@ -38,7 +39,7 @@ struct HviSpec {
   backend::AdamRule adam;
 };
 
-/// What a program reads of its algorithm, set by prepare().
+/// Values of the algorithm that its programs read. prepare() sets them.
 struct HviShared {
   explicit HviShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared mu, s;              ///< psi
@@ -57,7 +58,7 @@ class BoundProgram {
     }
   }
 
-  /// From `error` and `kl`: everything else.
+  /// Computes the other blocks from `error` and `kl`.
   void evaluate(const BoundTerms& terms) {
     if (terms.task_size > 0.0) {
       wave_.fill(rows_, terms.task_size);
@@ -83,7 +84,7 @@ class BoundProgram {
         wave_.axpy(loss, terms.hyper_kl, by_hyper);
         return;
       case Bound::mcallester:
-        // a = 1 / (2 (m - 1)), b = the root
+        // Here a = 1 / (2 (m - 1)), and b is the root.
         wave_.fill(a_, -2.0);
         wave_.axpy(a_, 2.0, rows_);
         wave_.apply(a_, Function::reciprocal, a_);
@@ -98,7 +99,7 @@ class BoundProgram {
         wave_.copy(by_hyper, by_kl);
         return;
       case Bound::seeger:
-        // a = e, b = sqrt(2 e er), c = 1 / b; without a root of zero
+        // Here a = e, b = sqrt(2 e er) and c = 1 / b. `smallest` keeps the root from being zero.
         complexity(constant, 0.5);
         wave_.fill(a_, 0.0);
         wave_.multiply_add(a_, 1.0, c_, inverse_rows);
@@ -187,8 +188,8 @@ class HviProgram final : public TaskProgram {
     throw Error("hvi has no query rows in training");
   }
 
-  /// A new task (Amit & Meir 2018, 4.3): its posterior starts at the prior, which stays as it is,
-  /// and is optimised on the support set alone.
+  /// Predicts a new task (Amit & Meir 2018, 4.3). Its posterior starts at the prior, which stays as
+  /// it is, and is optimised on the support set alone.
   void predict(const StepContext& context, const PredictOptions& options,
                const std::function<void(int, int, Block)>& visit) override {
     begin_at_prior();
@@ -212,7 +213,7 @@ class HviProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"mu", q_.mu}, {"log_sigma", q_.s}}; }
 
  private:
-  /// B of the loaded tasks at q, and its gradient in q (and in the prior where wanted).
+  /// Computes B of the loaded tasks at q and its gradient by q, and by the prior where asked for.
   void objective(const StepContext& context, int k, const BoundTerms& terms, bool prior_gradient) {
     for (const Block b :
          {bound_.error, bound_.kl, gradient_.mu, gradient_.s, kl_gradient_.mu, kl_gradient_.s}) {
@@ -256,7 +257,7 @@ class HviProgram final : public TaskProgram {
     wave_->scale_by(to_prior.s, bound_.by_kl);
   }
 
-  /// A new task's posterior is the prior, and its optimiser has no past.
+  /// Sets a new task's posterior to the prior and clears the state of its optimiser.
   void begin_at_prior() {
     wave_->broadcast(prior_.mu, *shared_.mu);
     wave_->broadcast(prior_.s, *shared_.s);
@@ -264,13 +265,13 @@ class HviProgram final : public TaskProgram {
     wave_->copy(q_.s, prior_.s);
     for (const Block b : {m_.mu, m_.s, v_.mu, v_.s, count_}) wave_->fill(b, 0.0);
   }
-  /// Step k of a new task, on its support set alone.
+  /// Takes step k of a new task, on its support set alone.
   void posterior_step(const StepContext& context, int k) {
     objective(context, k, {}, false);
     step();
   }
 
-  /// Every task's posterior by its own optimiser.
+  /// Moves every task's posterior by the task's own optimiser.
   void step() {
     wave_->fill(one_, 1.0);
     wave_->axpy(count_, 1.0, one_);
@@ -336,7 +337,7 @@ class Hvi final : public Algorithm {
     return values;
   }
   int steps() const override { return steps_; }
-  /// Training needs few samples; a prediction of so few would be noise.
+  /// Training needs few samples, but a prediction from so few would be noisy.
   int samples() const override { return std::max(spec_.samples, 10); }
   bool bayesian() const override { return true; }
   std::vector<std::size_t> gradient_widths() const override {
@@ -407,7 +408,7 @@ class Hvi final : public Algorithm {
         shared_);
   }
 
-  /// The second term of the bound, over the tasks' environment, and the path through H.
+  /// Adds the second term of the bound, over the tasks' environment, and the gradient through H.
   void finish(backend::Backend& backend, std::span<const Shared> parameters,
               std::span<const Shared> means, std::span<const Shared> gradients,
               backend::Sum outside) const override {

@@ -1,14 +1,15 @@
-// Latent embedding optimisation (Rusu et al., ICLR 2019): networks that all tasks share encode the
-// support rows to latents z and decode these to the task's weights; the inner loop moves z, then
-// for a few steps the weights. docs/mathematics.md has the objective.
+// Latent embedding optimisation (Rusu et al., ICLR 2019). Networks that all tasks share encode the
+// support rows to latents z, and decode these to the task's weights. The inner loop moves z, and
+// then moves the weights for a few steps (fine-tuning). docs/mathematics.md has the objective.
 //
 //   z_0 ~ q(z | support),  w_k = decode(z_k),  z_{k+1} = z_k - latent_lr * J_k^T g_k,
-// g_k the support loss's gradient at w_k and J_k = dw_k/dz_k. Its adjoint, with v = dL/dz_{k+1} and
-// u = latent_lr * v, differentiates S = <u, J_k^T g_k>, the loss's derivative along u:
-//   v <- v - dS/dz_k,  dL/dtheta -= dS/dtheta,  dL/dlatent_lr -= v * J_k^T g_k,
-// the tangent of (gradient, pull-back) along u: forward over reverse, so that of the loop only z_k,
-// w_k, the gradient in z_k and the noise are kept. Fine-tuning is Adaptation's loop, started at the
-// decoded weights.
+// where g_k is the gradient of the support loss at w_k, and J_k = dw_k/dz_k. With v = dL/dz_{k+1}
+// and u = latent_lr * v, the adjoint differentiates S = <u, J_k^T g_k>, which is the derivative of
+// the loss along u:
+//   v <- v - dS/dz_k,  dL/dtheta -= dS/dtheta,  dL/dlatent_lr -= v * J_k^T g_k.
+// This is the tangent of (gradient, pull-back) along u: forward over reverse. The loop therefore
+// keeps only z_k, w_k, the gradient in z_k and the noise. Fine-tuning is the loop of Adaptation,
+// started at the decoded weights.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -36,12 +37,12 @@ using backend::Set;
 using backend::Shared;
 using backend::Wave;
 
-/// What a program reads of its algorithm, set by prepare().
+/// Values of the algorithm that its programs read. prepare() sets them.
 struct LeoShared {
   explicit LeoShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared theta;        ///< the shared networks, then latent_lr [L], finetune_lr [P]
   Shared latent_lr;    ///< [L]
-  Shared finetune_lr;  ///< [D]: a rate a weight
+  Shared finetune_lr;  ///< [D]: one rate per weight
   /// The rates of the steps: latent_lr and finetune_lr, each multiplied by kappa where the noise is
   /// learned (observation_noise.h).
   backend::Rate latent_rate, finetune_rate;
@@ -53,7 +54,7 @@ struct LeoSpec {
   Config::LeoTable table;
   bool second_order = true;
   bool head = true;
-  std::size_t width = 0;  ///< of the vector of all meta-learned parameters
+  std::size_t width = 0;  ///< length of the vector of all meta-learned parameters
 };
 
 class LeoProgram final : public TaskProgram {
@@ -145,7 +146,7 @@ class LeoProgram final : public TaskProgram {
       visit(step, sample, outputs_);
     });
   }
-  /// The weights of every sample.
+  /// Returns the weights of every sample.
   AdaptedState adapt(const StepContext& of_step, const PredictOptions& options) override {
     PredictOptions last = options;
     last.every_step = false;
@@ -167,18 +168,19 @@ class LeoProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"theta", finetune_.current().mu}}; }
 
  private:
-  /// The state after k latent steps, the noise and weights of its decode, and the loss's gradient.
+  /// The state after k latent steps, the noise and weights of its decode, and the loss's gradient
+  /// by z.
   struct Iterate {
     Block z, eps, weights, g;
   };
 
-  /// Adapts sample after sample. visit(step, sample) sees the weights of the steps that the options
-  /// ask for, as finetune_.current().
+  /// Adapts the samples one after another. visit(step, sample) is called for the steps that the
+  /// options ask for, while finetune_.current() is the weights.
   void adapt_samples(const StepContext& of_step, const PredictOptions& options,
                      const std::function<void(int step, int sample)>& visit) {
     StepContext context = of_step;
     context.dropout = false;
-    // the latent steps come first; one sample is the mean of latents and weights
+    // The latent steps come first. A single sample uses the means of latents and weights.
     const int in_latents = std::min(options.steps, spec_.table.latent_steps);
     const bool noise = options.samples > 1;
     for (int sample = 0; sample < options.samples; ++sample) {
@@ -187,7 +189,7 @@ class LeoProgram final : public TaskProgram {
       };
       encode(context, noise, sample);
       for (int k = 0; k <= in_latents; ++k) {
-        // two iterates take turns
+        // Two iterates alternate.
         const auto slot = static_cast<std::size_t>(k % 2);
         if (k < in_latents) latent_step(context, k, slot, 1 - slot, noise, sample);
         if (k < in_latents && !options.every_step) continue;
@@ -204,16 +206,16 @@ class LeoProgram final : public TaskProgram {
     AdaptationSpec s;
     s.steps = spec_.table.finetune_steps;
     s.second_order = spec_.second_order;
-    // a weight is the mean of C decoded ones, which all move by the same step
+    // A weight is the mean of C decoded ones, which all move by the same step.
     s.scale = inner_scale();
     s.scale->factor /= static_cast<double>(latents_);
     s.dropout_rate = spec_.table.dropout_rate;
     s.first_key = pass_key(spec_.table.latent_steps);
     return s;
   }
-  /// A head's inner loss is summed over the support set, a network's is its mean.
+  /// The inner loss of a head is the sum over the support set. That of a network is the mean.
   Scale inner_scale() const { return spec_.head ? Scale{} : Scale{1.0, Scale::By::support}; }
-  /// What dropout of a classification is keyed by; 0 is the encoder's.
+  /// The dropout key of a classification. Key 0 is that of the encoder.
   static std::uint32_t pass_key(int pass) { return static_cast<std::uint32_t>(pass) + 1; }
 
   RatePlan finetune_rates() const { return {{shared_.finetune_rate}}; }
@@ -225,7 +227,7 @@ class LeoProgram final : public TaskProgram {
     }
     return iterates_[index];
   }
-  /// `again`: the last decode was this iterate's.
+  /// `again` says that the last decode was of this iterate.
   Generator::Latents latents(std::size_t slot, bool again = false) const {
     return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again,
             static_cast<int>(slot)};
@@ -244,7 +246,7 @@ class LeoProgram final : public TaskProgram {
     generator_->sample(iterate(0).z, statistics_, noise ? eps_latent_ : Block{});
   }
 
-  /// That of decode k.
+  /// Draws or uploads the noise of decode k.
   void draw_noise(const StepContext& context, int k, const Iterate& at, bool noise, int sample) {
     if (!noise) return;
     if (context.noise_decoder != nullptr) {
@@ -254,7 +256,7 @@ class LeoProgram final : public TaskProgram {
       wave_->normal(at.eps, context.key(Purpose::noise_decoder, k, sample));
     }
   }
-  /// The weights of iterate `slot`, with the noise of decode k.
+  /// Computes the weights of iterate `slot` with the noise of decode k.
   void decode(const StepContext& context, int k, std::size_t slot, bool noise, int sample,
               Block weights) {
     draw_noise(context, k, iterate(slot), noise, sample);
@@ -267,7 +269,7 @@ class LeoProgram final : public TaskProgram {
     return pass;
   }
 
-  /// Step k, from one iterate to another.
+  /// Takes latent step k from iterate `from` to iterate `to`.
   void latent_step(const StepContext& context, int k, std::size_t from, std::size_t to, bool noise,
                    int sample) {
     const Iterate next = iterate(to);
@@ -278,7 +280,7 @@ class LeoProgram final : public TaskProgram {
     wave_->rate_step(next.z, at.z, latent_rate(), at.g);
   }
 
-  /// v_z_ = dL/dz_{k+1} to dL/dz_k.
+  /// Turns v_z_ = dL/dz_{k+1} into dL/dz_k.
   void adjoint_step(const StepContext& context, int k) {
     const auto slot = static_cast<std::size_t>(k);
     const Iterate& at = iterates_[slot];
@@ -291,8 +293,8 @@ class LeoProgram final : public TaskProgram {
     wave_->axpy(v_z_, -1.0, h_z_);
   }
 
-  /// The gradients by kappa times the rates become those by the rates, and the noise's own gets its
-  /// path through both loops (observation_noise.h).
+  /// Turns the gradients by kappa times the rates into those by the rates, and adds the path
+  /// through both loops to the gradient of the noise (observation_noise.h).
   void add_inner_noise() {
     if (spec_.second_order) {
       target_noise_->inner(shared_.latent_rate, g_latent_lr_, latent_scratch_);
@@ -313,7 +315,7 @@ class LeoProgram final : public TaskProgram {
   const LeoShared& shared_;
   std::size_t latents_, z_width_, eps_width_, weights_;
   Adaptation finetune_;
-  bool noise_ = false;  ///< of the adaptation at hand
+  bool noise_ = false;  ///< the current adaptation draws noise
   std::vector<Iterate> iterates_;
   Block statistics_, g_statistics_, eps_latent_;
   Block v_z_, u_z_, h_z_;
@@ -333,7 +335,8 @@ LayerSpec linear(std::string name, int out, bool bias) {
   return spec;
 }
 
-/// ReLU between layers, none last. A single layer has the bare name, several are numbered.
+/// A perceptron with ReLU between layers and none after the last. A single layer has the bare name;
+/// several are numbered.
 std::shared_ptr<const Network> perceptron(const std::string& name, int inputs,
                                           const std::vector<int>& outputs, bool bias) {
   std::vector<LayerSpec> layers;
@@ -383,12 +386,13 @@ class Leo final : public Algorithm {
   std::string name() const override { return "leo"; }
   const std::vector<ParameterGroup>& groups() const override { return groups_; }
   int steps() const override { return spec_.table.latent_steps + spec_.table.finetune_steps; }
-  /// A generated head is predicted from the means, a network by samples where they are asked for.
+  /// A generated head is predicted from the means, and a network by samples where they are
+  /// requested.
   bool bayesian() const override { return !spec_.head; }
 
-  /// Glorot-uniform matrices (as the authors'), zero biases. Where a network is generated, what
-  /// leads to statistics and weights starts small: they hold exponents, and targets are of any
-  /// size.
+  /// Matrices start Glorot-uniform, as in the authors' code, and biases at zero. Where a network is
+  /// generated, the matrices that lead to statistics and weights start small, because their outputs
+  /// include exponents and targets are of any size.
   std::vector<std::vector<double>> initial(std::uint64_t seed) const override {
     std::vector<double> values(groups_[0].size, 0.0);
     for (std::size_t i = 0; i < groups_[0].tensors.size(); ++i) {
@@ -409,7 +413,7 @@ class Leo final : public Algorithm {
       }
     }
     if (!spec_.head) {
-      // the mean of the generated weights starts where a network of its own would
+      // The mean of the generated weights starts at the initial weights of an ordinary network.
       const std::vector<double> weights = network_->initial_weights(seed);
       std::ranges::copy(
           weights, values.begin() +
@@ -490,7 +494,9 @@ class Leo final : public Algorithm {
   /// The decoder's last matrix.
   const ParameterTensor& decoder_matrix() const { return groups_[0].tensors[decoder_matrix_]; }
 
-  /// Where the decoder gives u = 0, a weight's deviation is that of Glorot's initialisation.
+  /// Sets each weight's standard deviation where the decoder gives u = 0: leo.decoder_offset, or
+  /// that of Glorot's initialisation, sqrt(2 / (fan_in + fan_out)), where leo.decoder_offset is
+  /// negative.
   void set_offsets() {
     const double given = spec_.table.decoder_offset;
     const std::size_t weights = network_->size() / groups_count_;
@@ -499,8 +505,8 @@ class Leo final : public Algorithm {
     const std::vector<ParameterTensor>& tensors = network_->parameters();
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       const ParameterTensor& t = tensors[i];
-      // A bias has its layer's. A network that begins with a norm has no layer before it: the
-      // vector's own length stands for the number of inputs.
+      // A bias has the fans of its layer. A network that begins with a norm has no layer before it.
+      // The vector's own length then counts as the number of inputs.
       const ParameterTensor& w = t.shape.size() > 1 || i == 0 ? t : tensors[i - 1];
       double fans = w.shape[0];
       for (std::size_t d = 1; d < w.shape.size(); ++d) fans += w.shape[d];
@@ -552,9 +558,11 @@ class Leo final : public Algorithm {
   LeoSpec spec_;
   std::size_t groups_count_ = 1;
   std::vector<ParameterGroup> groups_;
-  std::size_t statistics_matrix_ = 0, decoder_matrix_ = 0;    ///< the last before either
-  std::vector<std::uint32_t> latent_index_, finetune_index_;  ///< where an element's rate lies
-  std::vector<backend::Backend::Segment> matrices_;           ///< runs of them
+  /// indices of the last matrix before the statistics and of the last matrix of the decoder
+  std::size_t statistics_matrix_ = 0, decoder_matrix_ = 0;
+  /// where the rate of each element lies in theta
+  std::vector<std::uint32_t> latent_index_, finetune_index_;
+  std::vector<backend::Backend::Segment> matrices_;  ///< contiguous runs of matrices
   LeoShared shared_;
 };
 

@@ -18,11 +18,11 @@ using backend::Set;
 using backend::Shared;
 using backend::Wave;
 
-/// What a program reads of its algorithm, set by prepare().
+/// Values of the algorithm that its programs read. prepare() sets them.
 struct PointShared {
   explicit PointShared(const ObservationNoise& of_config) : noise(of_config) {}
   Shared theta;
-  RatePlan rates;                  ///< times kappa where the noise is learned
+  RatePlan rates;                  ///< multiplied by kappa where the noise is learned
   std::size_t rate_gradients = 0;  ///< 0, 1 or K learned rate vectors [D]
   ObservationNoise noise;
 };
@@ -92,7 +92,7 @@ class PointProgram final : public TaskProgram {
   std::vector<NamedBlock> adapted() const override { return {{"theta", adaptation_.current().mu}}; }
 
  private:
-  /// Takes loss and gradients from mse to gaussian_nll (observation_noise.h).
+  /// Turns loss and gradients of mse into those of gaussian_nll (observation_noise.h).
   void add_noise() {
     noise_->begin();
     noise_->outer(loss_, {&v_, 1});
@@ -115,10 +115,11 @@ class PointProgram final : public TaskProgram {
   std::optional<TaskNoise> noise_;
   bool through_steps_ = false;  ///< the noise is differentiated through the inner steps
   Block v_, loss_, outputs_, scratch_;
-  std::vector<Block> rate_gradients_;  ///< those of learned rates, or one for the noise
+  std::vector<Block> rate_gradients_;  ///< gradients of learned rates, or one block for the noise
   std::vector<Block> gradients_;
 };
 
+/// The common part of MAML and Meta-SGD.
 class PointAlgorithm : public Algorithm {
  public:
   PointAlgorithm(const Config& config, std::shared_ptr<const Network> network)
@@ -178,14 +179,14 @@ class PointAlgorithm : public Algorithm {
   }
 
  protected:
-  /// To be called by constructors, after all other groups.
+  /// Constructors call this after they have added all other groups.
   void add_noise_group() {
     if (shared_.noise.learned()) groups_.push_back(shared_.noise.group());
   }
-  /// What the groups after theta start at, without the noise.
+  /// Appends the initial values of the groups after theta, without the noise.
   virtual void add_initial(std::vector<std::vector<double>>& /*values*/) const {}
   virtual RatePlan prepare_rates(backend::Backend& backend, std::span<const Shared> parameters) = 0;
-  /// Gradients of learned rates from the means over tasks.
+  /// Computes the gradients of learned rates from the means over tasks.
   virtual void finish_rates(backend::Backend& /*backend*/, std::span<const Shared> /*means*/,
                             std::span<const Shared> /*gradients*/) const {}
 
@@ -215,7 +216,7 @@ class Maml final : public PointAlgorithm {
   FixedRate rate_;
 };
 
-/// The rates are the parameter group "alpha".
+/// Meta-SGD. The rates are the parameter group "alpha".
 class MetaSgd final : public PointAlgorithm {
  public:
   MetaSgd(const Config& config, const std::shared_ptr<const Network>& network)

@@ -15,8 +15,8 @@
 //                  which is the sum over steps of <dL/dw_{k+1}, 2 alpha grad nll_k>.
 //   step of a      kappa multiplies the gradient of the likelihood, not that of the KL, see
 //   Gaussian       Adaptation::learn_noise.
-// With inner.order = "first" the inner gradients are constants: log_noise gets the direct
-// derivative alone.
+// With inner.order = "first", the inner gradients are constants: log_noise gets the direct
+// derivative only.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@
 
 namespace kshot {
 
-/// The parameter and what all tasks share of it. `learned()` is false where the noise is fixed;
-/// then only that may be asked.
+/// The parameter log_noise and the values that all tasks derive from it. `learned()` is false where
+/// the noise is fixed. Then no other member may be called.
 class ObservationNoise {
  public:
   ObservationNoise(const Config& config, const Network& network);
@@ -42,11 +42,11 @@ class ObservationNoise {
   /// log(loss.noise_std).
   std::vector<double> initial() const { return {initial_}; }
 
-  /// To be called in Algorithm::prepare with the parameter, [1].
+  /// Called in Algorithm::prepare with the parameter, [1]. Computes kappa.
   void prepare(backend::Backend& backend, const backend::Shared& log_noise);
-  /// kappa times the rates of `plan`, each a vector of `width` elements. A rate that is a number
-  /// must stay the same from call to call. They live until the next call with this `slot`: there
-  /// is one for each plan that is in use.
+  /// Returns kappa times `rates`, each as a vector of `width` elements. A rate that is a number
+  /// must stay the same from call to call. The results live until the next call with this `slot`.
+  /// Each plan that is in use has a slot of its own.
   std::vector<backend::Rate> scaled(backend::Backend& backend, std::span<const backend::Rate> rates,
                                     std::size_t width, std::size_t slot);
 
@@ -57,7 +57,7 @@ class ObservationNoise {
   struct Scaled {
     std::vector<std::uint32_t> index;        ///< zeros: every element is kappa
     backend::Shared spread;                  ///< kappa, `width` times
-    std::vector<backend::Shared> constants;  ///< of rates that are numbers
+    std::vector<backend::Shared> constants;  ///< the rates that are numbers, as vectors
     std::vector<backend::Shared> rates;
   };
 
@@ -73,20 +73,20 @@ class TaskNoise {
  public:
   TaskNoise(backend::Wave& wave, const ObservationNoise& noise);
 
-  /// Brings the current noise to the wave's tasks; the gradient is zero. To be called first, after
-  /// prepare().
+  /// Loads the current noise into the wave's tasks and sets the gradient to zero. Called first,
+  /// after prepare().
   void begin();
   /// [1]: kappa, the same for all tasks.
   backend::Block kappa() const { return kappa_; }
   /// [1]: dL/dlog_noise.
   backend::Block gradient() const { return gradient_; }
-  /// `loss` [1] is a mean of `mse` over rows, `gradients` its gradients. Makes them those of
-  /// gaussian_nll and adds the direct derivative to gradient().
+  /// `loss` [1] is a mean of `mse` over rows, and `gradients` are its gradients. Turns loss and
+  /// gradients into those of gaussian_nll, and adds the direct derivative to gradient().
   void outer(backend::Block loss, std::span<const backend::Block> gradients);
-  /// Adds the derivative through steps at `rate`, which is scaled() already; g = dL/drate and
-  /// `scratch` are vectors of the rate's width.
+  /// Adds the derivative through the inner steps with `rate`, which scaled() has returned. g =
+  /// dL/drate and `scratch` are vectors of the rate's width.
   void inner(const backend::Rate& rate, backend::Block g, backend::Block scratch);
-  /// Name of the metric (Algorithm::metrics), and its value, sigma, for task t at
+  /// Name of the metric (Algorithm::metrics). metrics() writes its value, sigma, for task t to
   /// values[t * stride].
   static constexpr const char* metric = "noise_std";
   void metrics(std::span<double> values, std::size_t stride) const;

@@ -184,7 +184,7 @@ void LinearPosterior::pullback_primal(const Matrix& x_s, const Matrix& x_q, cons
                                       const Matrix& g_r) {
   la_.product(g_w_, 1.0, transposed(x_q), g_mean);
   la_.product(g_x_q, 1.0, g_mean, transposed(w_));
-  // through w = A^-1 b, b = X_S^T r
+  // Through w = A^-1 b, b = X_S^T r.
   la_.solve_triangular(l_, Side::left, g_w_);
   la_.solve_triangular(transposed(l_), Side::left, g_w_);
   la_.product(g_a_, -1.0, g_w_, transposed(w_));

@@ -43,9 +43,9 @@ void check_training_memory(const Assembly& assembly, const TaskShape& shape) {
   for (const ParameterGroup& group : assembly.algorithm->groups()) {
     parameters += static_cast<double>(group.size);
   }
-  // value, gradient, mean over tasks, the sums of a few waves, the optimiser's state
+  // Counted: value, gradient, mean over tasks, the sums of a few waves, and the optimiser's state.
   const double vectors = parameters * 7 * sizeof(float);
-  // every inner step's weights are kept, beside a gradient and a direction
+  // The weights of every inner step are kept, beside a gradient and a direction.
   const double iterates = static_cast<double>(assembly.network->size()) *
                           (assembly.algorithm->steps() + 3) * sizeof(float);
   require_memory(vectors + iterates + task_bytes(*assembly.network, shape),
@@ -85,7 +85,7 @@ Assembly assemble(const Config& config, const std::string& device, int threads,
   Assembly a;
   a.config = config;
   a.network = std::make_shared<const Network>(config.make_network());
-  // as numbers of the host, on the backend, and in a wave
+  // The weights are in double on the host, and in single precision on the backend and in a wave.
   require_memory(static_cast<double>(a.network->size()) * (sizeof(double) + 2 * sizeof(float)),
                  fmt::format("[network]: {} weights", a.network->size()));
   a.algorithm = make_algorithm(config, a.network);

@@ -11,8 +11,8 @@
 namespace kshot {
 namespace {
 
-/// Largest system that a baseline solves for an episode, and most multiplications of what goes into
-/// it: some tenths of a second.
+/// Largest system that a baseline solves for an episode, and largest number of multiplications that
+/// form it. They take some tenths of a second.
 constexpr std::size_t kLargestSystem = 1024;
 constexpr double kMostProducts = 1e9;
 
@@ -23,7 +23,8 @@ std::vector<double> repeated(const std::vector<double>& row, int rows) {
   return all;
 }
 
-/// Why a system of `size` unknowns, made by so many multiplications, is not solved; or empty.
+/// Returns why a system of `size` unknowns, which takes `products` multiplications, is not solved,
+/// or an empty text.
 std::string too_large(std::size_t size, double products, std::size_t support_n, std::size_t dim) {
   if (size <= kLargestSystem && products <= kMostProducts) return {};
   return fmt::format(

@@ -1,4 +1,5 @@
-// The baselines of an evaluation: what each predicts for an episode from its support rows alone.
+// The baselines of an evaluation, which predict an episode's query rows from its support rows
+// alone.
 #pragma once
 
 #include <string>
@@ -8,16 +9,16 @@
 
 namespace kshot {
 
-/// What one way to predict gives for an episode's query rows.
+/// The prediction of one method for an episode's query rows.
 struct Entry {
-  std::vector<double> values =
-      {};  ///< probabilities [rows, classes] or values [samples, rows, outputs]
+  /// Probabilities [rows, classes] or values [samples, rows, outputs].
+  std::vector<double> values = {};
   std::size_t samples = 1;
-  std::vector<double> noise = {};  ///< standard deviation of each target; none: a point
+  std::vector<double> noise = {};  ///< standard deviation of each target; empty: points
   /// Where one sample's `noise` holds more than observation noise (closed-form heads): the standard
   /// deviation of the observation noise, [outputs].
   std::vector<double> observation_std = {};
-  /// Why there is no prediction; empty: there is one.
+  /// The reason why there is no prediction. Empty where there is one.
   std::string missing = {};
 };
 
@@ -29,12 +30,12 @@ void fields(Archive& a, Entry& e) {
 /// Names of the baselines in the order of predict_baselines.
 const std::vector<std::string>& baseline_names(bool classify);
 
-/// The `missing` of baselines that say nothing about data of this kind (a Tanimoto kernel of
-/// features that are not 0 or 1).
+/// The `missing` of baselines that do not apply to data of this kind (a Tanimoto kernel of features
+/// that are not 0 or 1).
 inline constexpr const char* not_applicable = "does not apply to these features";
 
-/// Predictions of all baselines. One that an episode gives nothing to learn from, or that is too
-/// large to be fitted in each of many episodes, says so (Entry::missing) instead.
+/// Predicts with all baselines. Entry::missing is set where an episode gives a baseline nothing to
+/// learn from, and where a baseline is too large to be fitted in each of many episodes.
 std::vector<Entry> predict_baselines(const EpisodePrediction& p, bool classify);
 
 }  // namespace kshot

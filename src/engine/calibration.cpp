@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What a user does about a calibration that cannot be used.
+/// The command that makes up for a calibration that cannot be used.
 std::string remedy(const fs::path& checkpoint) {
   const fs::path run = checkpoint.filename() == "best.safetensors" && checkpoint.has_parent_path()
                            ? checkpoint.parent_path()

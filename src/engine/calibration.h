@@ -17,8 +17,8 @@ class CalibrationFit {
   explicit CalibrationFit(const ScoringOptions& options) : options_(options) {}
   /// Throws Error for a regression whose predictions are points.
   void add(const Entry& entry, const QueryTargets& targets);
-  /// Fills the value and its likelihoods and calibration errors. Warns where the value is at the
-  /// end of the searched range.
+  /// Fills in the value, its likelihoods and its calibration errors. Warns where the value is at
+  /// the end of the searched range.
   void finish(RunCalibration& result) const;
 
  private:
@@ -35,18 +35,18 @@ class CalibrationFit {
   std::vector<Kept> kept_;
 };
 
-/// What calibrate_run fitted, and the file beside the checkpoint that has it.
+/// The calibration that calibrate_run fitted, and the file beside the checkpoint that holds it.
 struct WrittenCalibration {
   RunCalibration calibration;
   std::filesystem::path file;
 };
 /// Calibrates a run on the episodes that `options` name and writes the file that
-/// RunCalibration::read looks for. That the file can be written is checked before any work. With
-/// EvaluatorOptions::ranks all ranks get the result, and rank 0 writes the file.
+/// RunCalibration::read looks for. Checks before any work that the file can be written. With
+/// EvaluatorOptions::ranks, all ranks get the result and rank 0 writes the file.
 WrittenCalibration calibrate_run(const std::filesystem::path& run, const EvaluatorOptions& options,
                                  double confidence = 0.95);
 
-/// "crc32c:1a2b3c4d" of a whole file.
+/// Checksum of a whole file: "crc32c:1a2b3c4d".
 std::string file_checksum(const std::filesystem::path& file);
 
 }  // namespace kshot

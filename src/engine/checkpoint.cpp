@@ -28,7 +28,7 @@ json to_json(const ValidationReport& v) {
           {"seconds", v.seconds}};
 }
 
-/// JSON has no NaN: null stands for it.
+/// NaN is written as null, because JSON has no NaN.
 double number(const json& value) {
   return value.is_null() ? std::nan("") : value.get<double>();
 }

@@ -1,6 +1,6 @@
-// A checkpoint: everything a run goes on from, and everything evaluation and adaptation need. One
-// safetensors file: meta-learned parameters as "theta.layers.0.weight", the optimiser's state as
-// "optimizer.m.theta..." and "optimizer.v.theta...", the rest in the metadata.
+// A checkpoint: all that a resumed run, an evaluation or an adaptation needs. It is one safetensors
+// file with the meta-learned parameters as "theta.layers.0.weight", the optimiser's state as
+// "optimizer.m.theta..." and "optimizer.v.theta...", and the rest in the metadata.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct ReportWindow {
   double loss = 0.0, task_loss = 0.0;
 };
 
-/// How far a run has come.
+/// The progress of a run.
 struct RunState {
   std::uint64_t step = 0;
   double seconds = 0.0;
@@ -37,19 +37,19 @@ struct RunState {
   ValidationReport best;
   int validations_since_best = 0;
   ReportWindow window;
-  // Of runs with a task store:
-  std::string run_id;   ///< the store's
+  // For runs with a task store:
+  std::string run_id;   ///< the run's name in the store
   int store_ranks = 1;  ///< ranks that the store is divided among
 };
 
-/// Which data file a run was trained on, so that another one is noticed.
+/// The data file that a run was trained on. It is recorded so that another file is noticed.
 struct DataFile {
   std::string path;      ///< absolute
   std::string checksum;  ///< "crc32:1a2b3c4d", of the whole file, its split included
   std::string split;     ///< "64 train, 16 validation, 20 test classes"
 };
 
-/// What the training data look like, for whoever reads the checkpoint without them.
+/// A description of the training data, for readers of the checkpoint who do not have the data.
 struct SourceInfo {
   std::string description;
   TaskShape shape;
@@ -57,6 +57,7 @@ struct SourceInfo {
   std::optional<DataFile> data = {};  ///< none: no data file, or a checkpoint of kshot 0.1.0
 };
 
+/// The content of one checkpoint file.
 struct Checkpoint {
   std::filesystem::path path;
   Config config;
@@ -66,7 +67,7 @@ struct Checkpoint {
 
   /// Throws Error for a file that is missing, damaged or no checkpoint.
   static Checkpoint read(const std::filesystem::path& path);
-  /// Atomic.
+  /// Writes the file atomically.
   void write(const std::filesystem::path& file) const;
 
   /// Adds a group's values under `prefix` + group name + tensor name, in the given precision.
@@ -74,13 +75,15 @@ struct Checkpoint {
              const backend::SharedVector& values, backend::Precision precision);
   void store(const std::string& prefix, const ParameterGroup& group,
              const std::vector<double>& values, backend::Precision precision);
-  /// The inverse. Throws Error where a tensor is missing, of another shape, or not finite.
+  /// Reads what store() has added. Throws Error where a tensor is missing, has another shape, or is
+  /// not finite.
   void load(const std::string& prefix, const ParameterGroup& group,
             backend::SharedVector& values) const;
 };
 
-/// The checkpoint that `run` names: a file itself; of a folder `which` ("best" or "last"), and for
-/// "best" the last one where there never was a validation. Throws Error where there is none.
+/// The checkpoint that `run` names. A file is the checkpoint itself. In a folder it is `which`
+/// ("best" or "last"); the last one takes the place of "best" where there never was a validation.
+/// Throws Error where there is no checkpoint.
 std::filesystem::path find_checkpoint(const std::filesystem::path& run,
                                       const std::string& which = "best");
 
@@ -90,7 +93,7 @@ inline constexpr const char* best_checkpoint = "best.safetensors";
 inline constexpr const char* metrics_file = "metrics.jsonl";
 inline constexpr const char* config_file = "config.toml";
 inline constexpr const char* run_file = "run.json";
-/// What the training tasks remember; with several ranks tasks-RANK-of-RANKS.store.
+/// The state of the training tasks. With several ranks the files are tasks-RANK-of-RANKS.store.
 inline constexpr const char* memory_file = "tasks.store";
 bool is_memory_file(std::string_view name);
 

@@ -9,16 +9,17 @@
 
 namespace kshot {
 
-/// What a run records of its data file.
+/// Returns the record of a data file that its run keeps.
 DataFile describe_data(const io::Dataset& data);
 
-/// data.path of `config`, or where the file is not there and `config` names the one that the run of
-/// `checkpoint` was trained on, the path at which training found it. Throws Error, which says what
-/// was tried, where there is no file. Configurations without a data file come back as they are.
+/// Returns `config` with a data.path that exists. Where data.path does not exist and is that of the
+/// run of `checkpoint`, this is the path at which training found the file. Throws Error, which says
+/// what was tried, where there is no file. A configuration without a data file is returned
+/// unchanged.
 Config locate_data(Config config, const Checkpoint& checkpoint);
 
-/// True where `now` is another file than the one that the run was trained on and `allowed` is set.
-/// Throws Error where it is not set.
+/// Returns true where `now` is another file than the one that the run was trained on, and `allowed`
+/// is set. Throws Error for another file where `allowed` is not set.
 bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool allowed);
 
 }  // namespace kshot

@@ -178,7 +178,7 @@ void DecisionScores::finish(Evaluation& result, std::uint64_t seed) const {
       }
     }
     for (std::size_t k = 0; k < risks; ++k) {
-      // No answers, no wrong ones.
+      // Without answers there is no wrong one.
       values[2 * k + 1] = values[2 * k] > 0.0 ? values[2 * k + 1] / values[2 * k] : 0.0;
       values[2 * k] /= episodes;
     }

@@ -1,5 +1,5 @@
-// Decisions of a run on episodes: what calibration fits for them, and what evaluation finds of
-// them.
+// Decisions of a run on episodes: the fit that calibration makes, and the scores that evaluation
+// computes.
 #pragma once
 
 #include <vector>
@@ -10,8 +10,9 @@
 
 namespace kshot {
 
-/// Mean and standard deviation of the predictive distribution of each target, [rows, outputs]: of
-/// the mixture of the samples (whose variance is divided by samples - 1) under the noise.
+/// Mean and standard deviation of the predictive distribution of each target, [rows, outputs]. The
+/// distribution is the mixture of the samples, with the noise added. The variance of the samples is
+/// divided by samples - 1.
 struct PredictiveMoments {
   std::vector<double> mean, std;
 };
@@ -21,10 +22,11 @@ PredictiveMoments predictive_moments(const Entry& entry);
 class DecisionFit {
  public:
   explicit DecisionFit(bool classify) : classify_(classify) {}
-  /// Choosing episodes come before all testing ones; of values they are ignored.
+  /// All choosing episodes are added before the testing ones. Choosing episodes are ignored for
+  /// values.
   void add_choosing(const Entry& entry, const QueryTargets& targets);
   void add_testing(const Entry& entry, const QueryTargets& targets);
-  /// Fills thresholds, quantiles and the number of episodes.
+  /// Fills in thresholds, quantiles and the number of episodes.
   void finish(RunCalibration& result, double confidence) const;
 
  private:
@@ -33,14 +35,15 @@ class DecisionFit {
   std::vector<std::vector<double>> scores_;
 };
 
-/// What the thresholds and quantiles of a calibration do on other episodes.
+/// Scores of a calibration's thresholds and quantiles on other episodes.
 class DecisionScores {
  public:
-  /// `risk` is shown beside the usual bounds.
+  /// `risk` is a bound that is shown beside the usual bounds.
   DecisionScores(const RunCalibration& calibration, double risk);
-  /// One episode's calibrated prediction.
+  /// Adds one episode's calibrated prediction.
   void add(const Entry& entry, const QueryTargets& targets);
-  /// Fills Evaluation::risks and Evaluation::sets; bootstrap intervals over episodes by `seed`.
+  /// Fills in Evaluation::risks and Evaluation::sets. `seed` is that of the bootstrap intervals
+  /// over episodes.
   void finish(Evaluation& result, std::uint64_t seed) const;
 
  private:

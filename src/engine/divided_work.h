@@ -11,19 +11,19 @@
 
 namespace kshot {
 
-/// What one rank of many works on at once, and how it is divided.
+/// The items of a job and the portions in which the ranks share them.
 struct WorkDivision {
   std::size_t total = 0;    ///< number of items
   std::size_t at_once = 1;  ///< number of items whose results all ranks exchange together
   std::size_t unit = 1;     ///< every rank gets a multiple of this number of items
-  const char* what = "";    ///< what the results are, for messages
+  const char* what = "";    ///< name of the results in messages
 };
 
 /// Calls work(first, count, put) for ranges of the items, in ascending order. `work` calls
 /// put(result) for its results, in the order of the items. take(result) then gets all results, one
-/// at a time and in the order of the items. With several ranks each works on a part of every
-/// `at_once` items, and `take` runs on every rank. `Result` has fields(archive, result)
-/// (base/archive.h), by which it travels between ranks. `ranks` may be null.
+/// at a time and in the order of the items. With several ranks, each rank works on a part of every
+/// `at_once` items, and `take` runs on every rank. `Result` needs fields(archive, result)
+/// (base/archive.h), which packs it for the other ranks. `ranks` may be null.
 template <class Result, class Work, class Take>
 void divide_work(Communicator* ranks, const WorkDivision& division, const Work& work,
                  const Take& take) {

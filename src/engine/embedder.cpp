@@ -43,7 +43,7 @@ std::string size_text(const FeatureShape& s) {
                    : fmt::format("vectors of {}", s.size());
 }
 
-/// A data file whose rows the network takes.
+/// Opens a data file of classes whose rows fit the network.
 std::shared_ptr<const io::Dataset> open_classes(const fs::path& file, const Network& network) {
   std::shared_ptr<const io::Dataset> data = io::Dataset::open(file);
   const io::DatasetHeader& header = data->header();
@@ -58,8 +58,8 @@ std::shared_ptr<const io::Dataset> open_classes(const fs::path& file, const Netw
   return data;
 }
 
-/// Rows whose activations in the widest layer take at most 64 MiB (single precision), from 16 to
-/// 1024.
+/// The number of rows whose activations in the widest layer take at most 64 MiB (single precision),
+/// but from 16 to 1024.
 int rows_that_fit(const Network& network) {
   std::size_t widest = static_cast<std::size_t>(network.input().size());
   for (const Layer& layer : network.layers()) {
@@ -83,7 +83,7 @@ struct Embedder::State {
     }
     const auto whole = std::make_shared<const Network>(config.make_network());
     try {
-      // Beside a closed-form head the network's outputs are the features.
+      // With a closed-form head, the network's outputs are the features.
       network = is_closed_form(config.algorithm)
                     ? whole
                     : std::make_shared<const Network>(feature_network(*whole));
@@ -97,7 +97,7 @@ struct Embedder::State {
     plan_wave();
   }
 
-  /// A thread's own wave and room for its rows.
+  /// A thread's own wave, and memory for its rows.
   struct Worker {
     std::unique_ptr<backend::Wave> wave;
     Block weights;
@@ -107,12 +107,12 @@ struct Embedder::State {
 
   std::size_t inputs() const { return static_cast<std::size_t>(network->input().size()); }
   std::size_t features() const { return static_cast<std::size_t>(network->outputs()); }
-  /// Examples of one wave.
+  /// Number of examples in one wave.
   std::size_t wave_rows() const {
     return static_cast<std::size_t>(tasks) * static_cast<std::size_t>(rows);
   }
 
-  /// The layers of the features come first, and so do their weights.
+  /// Loads the weights of the feature layers. They come first in the vector, because the layers do.
   void load_weights(const std::shared_ptr<const Network>& whole) {
     const std::unique_ptr<Algorithm> algorithm = make_algorithm(config, whole);
     const ParameterGroup& group = algorithm->groups().front();  // theta, or mu
@@ -125,9 +125,10 @@ struct Embedder::State {
     weights->upload(values);
   }
 
-  /// Examples of the training classes for the statistics of norm layers, as a support set.
+  /// Draws examples of the training classes as a support set, which gives norm layers their
+  /// statistics.
   void draw_reference(bool allow_changed_data) {
-    reference.assign(inputs(), 0.0f);  // one row that nothing looks at
+    reference.assign(inputs(), 0.0f);  // one row, which is never read
     if (!has_norm(*network)) return;
     if (config.data.source != DataKind::file || config.data.path.empty()) {
       throw Error(
@@ -152,7 +153,8 @@ struct Embedder::State {
     std::vector<std::uint32_t> chosen(
         std::min({all.size(), static_cast<std::size_t>(reference_rows),
                   static_cast<std::size_t>(rows_that_fit(*network))}));
-    // A step that hardly a training reaches, and one of the counter alone (RandomKey).
+    // A step that hardly any training reaches, and that the counter's bits for the step can hold
+    // (RandomKey).
     RandomStream stream = episode_stream(
         {.seed = config.seed, .split = Split::train, .step = (std::uint64_t{1} << 28) - 1});
     sample_without_replacement(stream, static_cast<std::uint32_t>(all.size()), chosen);
@@ -172,7 +174,7 @@ struct Embedder::State {
                          {static_cast<int>(reference.size() / inputs()), rows, false, false});
   }
 
-  /// A wave of many tasks gets fewer examples each.
+  /// Chooses the tasks of a wave, and the rows of each task. With more tasks, each has fewer rows.
   void plan_wave() {
     rows = rows_that_fit(*network);
     tasks = std::min(open_wave()->capacity(), 16);
@@ -184,7 +186,7 @@ struct Embedder::State {
       auto made = std::make_unique<Worker>();
       made->wave = open_wave();
       made->weights = made->wave->weights();
-      // labels are never looked at: they take the least room
+      // Labels are never read. As targets they take the least memory.
       made->batch = TaskBatch({.input = network->input(),
                                .outputs = network->outputs(),
                                .target = TargetKind::label,
@@ -199,7 +201,7 @@ struct Embedder::State {
     return *workers[index];
   }
 
-  /// Up to wave_rows() examples on one thread.
+  /// Embeds up to wave_rows() examples on one thread.
   void embed(Worker& w, std::span<const float> x, std::span<float> out) const {
     const std::size_t count = x.size() / inputs();
     const auto per_task = static_cast<std::size_t>(rows);
@@ -237,8 +239,8 @@ struct Embedder::State {
   std::unique_ptr<backend::Backend> backend;
   backend::Shared weights;
   std::vector<float> reference;  ///< [rows, inputs]
-  std::string statistics;        ///< in words; empty without norm layers
-  int tasks = 1, rows = 1;       ///< of a wave, and of each of its tasks
+  std::string statistics;        ///< norm statistics in words; empty without norm layers
+  int tasks = 1, rows = 1;       ///< tasks of a wave, and rows of each task
   std::vector<std::unique_ptr<Worker>> workers;
   std::mutex mutex;  ///< the workers serve one call at a time
 };
@@ -293,7 +295,7 @@ std::vector<float> Embedder::embed(std::span<const float> x) const {
 
 namespace {
 
-/// Where features go.
+/// The destination of features.
 class FeatureSink {
  public:
   virtual ~FeatureSink() = default;
@@ -321,7 +323,7 @@ class DataFileSink final : public FeatureSink {
     h.kind = io::GroupKind::classes;
     h.element = io::Element::f32;
     h.input = {.channels = embedder.network().outputs()};
-    // a new task comes as a table of features
+    // A new task comes as a table of features.
     h.preprocessing.kind = io::Preprocessing::Kind::table;
     h.preprocessing.input = h.input;
     h.preprocessing.standardised = false;
@@ -392,7 +394,8 @@ std::unique_ptr<FeatureSink> make_sink(const fs::path& output, const Embedder& e
   return std::make_unique<DataFileSink>(output, embedder, data);
 }
 
-/// All that ranks exchange at once: 64 MiB of features on each of them, or 16 rows per rank.
+/// The number of rows that the ranks exchange together: 64 MiB of features per rank, but at least
+/// 16 rows per rank.
 std::size_t rows_per_exchange(const Embedder& embedder, const Communicator& ranks) {
   const auto size = static_cast<std::size_t>(ranks.size());
   const std::size_t row = static_cast<std::size_t>(embedder.network().outputs()) * sizeof(float);
@@ -401,12 +404,12 @@ std::size_t rows_per_exchange(const Embedder& embedder, const Communicator& rank
          std::clamp<std::size_t>(fit, 16, std::max<std::size_t>(16, embedder.preferred_rows()));
 }
 
-/// Hands rows of features on to where they go, and says where one is not finite.
+/// Hands rows of features to the sink. Throws Error where a row is not finite.
 class FeatureRows {
  public:
   FeatureRows(FeatureSink* sink, const io::Dataset& data, std::size_t width)
       : sink_(sink), data_(data), width_(width), group_(data.header().groups.begin()) {}
-  /// rows: [n, width].
+  /// `rows` is [n, width].
   void add(std::span<const float> rows) {
     for (; !rows.empty(); rows = rows.subspan(width_)) {
       const std::span<const float> row = rows.first(width_);

@@ -51,7 +51,7 @@ void EpisodesAhead::begin(const WaveSequence& sequence, std::uint64_t step) {
     step_ = step;
     return;
   }
-  // what is under way is of no use
+  // The waves that are being drawn are of no use.
   sequence_.reset();
   changed_.wait(lock, [&] {
     return std::ranges::none_of(slots_,
@@ -70,11 +70,12 @@ void EpisodesAhead::take(int wave,
   const auto waves = static_cast<std::uint64_t>(sequence_->waves());
   const std::uint64_t ordinal = (step_ - start_) * waves + static_cast<std::uint64_t>(wave);
   Slot& slot = slots_[ordinal % slots_.size()];
-  // Waves are taken in ascending order: nobody else waits for this slot's next one before.
+  // Waves are taken in ascending order, so that no other thread waits for this slot's next wave
+  // before.
   changed_.wait(lock,
                 [&] { return failure_ || (next_ > ordinal && slot.state == Slot::State::ready); });
-  // A step that was not taken whole is the sequence's last. A slot that failed is not drawn again,
-  // so that whoever waits for a later wave in it must be told.
+  // A slot that failed is not drawn again, so that threads that wait for a later wave in it must be
+  // told. A step whose waves were not all taken is the last one of its sequence (begin).
   const auto fail = [&](const std::exception_ptr& error) {
     if (!failure_) failure_ = error;
     changed_.notify_all();

@@ -15,34 +15,36 @@
 
 namespace kshot {
 
-/// Which waves come: all of `waves` waves of each step, step after step.
+/// A sequence of waves: all waves() waves of each step, step after step.
 struct WaveSequence {
   const EpisodeSource* source = nullptr;
   std::uint64_t seed = 0;
-  int tasks = 0;  ///< of a step, from task `first` of its meta-batch on
+  int tasks = 0;  ///< tasks of a step, from task `first` of its meta-batch on
   int wave_tasks = 0;
   int first = 0;
   bool operator==(const WaveSequence&) const = default;
   int waves() const { return (tasks + wave_tasks - 1) / wave_tasks; }
-  /// Draws tasks of wave `wave` of a step; returns how many.
+  /// Draws the tasks of wave `wave` of a step and returns their number.
   int draw(TaskBatch& batch, std::uint64_t step, int wave) const;
 };
 
-/// Not for several callers of begin; take may be called by several threads.
+/// Draws the waves of a sequence ahead of their use. Only one thread may call begin. Several
+/// threads may call take.
 class EpisodesAhead {
  public:
-  /// depth: waves that are drawn before anybody takes them, at most.
+  /// `depth` is the largest number of waves that are drawn before they are taken.
   EpisodesAhead(const TaskShape& shape, int wave_tasks, int threads, int depth);
   ~EpisodesAhead();
   EpisodesAhead(const EpisodesAhead&) = delete;
   EpisodesAhead& operator=(const EpisodesAhead&) = delete;
 
-  /// The waves of `step` will be taken next, each once. Where the last step of the same sequence
-  /// was the one before, they are under way already. The source must live as long as this.
+  /// Says that the waves of `step` will be taken next, each once. They are being drawn already
+  /// where the step before belongs to the same sequence and all its waves were taken. The source
+  /// must outlive this object.
   void begin(const WaveSequence& sequence, std::uint64_t step);
-  /// use(batch, tasks) for wave `wave` of the step that was begun, once it is drawn. Throws what
-  /// the source or `use` threw; then every other call for this step throws that too, so that nobody
-  /// waits for a wave that cannot come.
+  /// Calls use(batch, tasks) for wave `wave` of the current step as soon as the wave is drawn.
+  /// Throws what the source or `use` throws. Every other call for this step then throws the same
+  /// exception, so that no thread waits for a wave that cannot come.
   void take(int wave, const std::function<void(const TaskBatch& batch, int tasks)>& use);
 
  private:
@@ -62,10 +64,10 @@ class EpisodesAhead {
   std::vector<Slot> slots_;
   std::optional<WaveSequence> sequence_;
   std::uint64_t start_ = 0;     ///< the sequence's first step
-  std::uint64_t step_ = 0;      ///< begun
-  std::uint64_t next_ = 0;      ///< ordinal to be drawn next
-  int taken_ = 0;               ///< waves of step_
-  std::exception_ptr failure_;  ///< of step_
+  std::uint64_t step_ = 0;      ///< the current step
+  std::uint64_t next_ = 0;      ///< ordinal of the wave that is drawn next
+  int taken_ = 0;               ///< number of waves of step_ that were taken
+  std::exception_ptr failure_;  ///< the exception that stopped step_
   bool stop_ = false;
   std::vector<std::thread> threads_;
 };

@@ -22,20 +22,22 @@ struct OodTask {
   std::vector<std::int32_t> in_labels;  ///< classification
 };
 
-/// Tasks of a configuration's own data with query rows of a kind (kshot/ood.h) beside them.
+/// Tasks of a configuration's own data, each with query rows of one kind (kshot/ood.h) that are out
+/// of distribution.
 class OodTasks {
  public:
-  /// `data` is the file of the configuration, or null. Throws Error for a kind that does not fit.
+  /// `data` is the data file of the configuration, or null. Throws Error for a kind that does not
+  /// fit.
   OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data, const std::string& kind,
            Split split);
   ~OodTasks();
 
-  /// What the rows are, in words.
+  /// Description of the rows, in words.
   const std::string& description() const { return description_; }
-  /// Whether the labels of the query rows are those of the changed rows too.
+  /// True where the labels of the query rows also hold for the changed rows.
   bool keeps_labels() const { return kind_ == Kind::rotate || kind_ == Kind::noise; }
   const EpisodeSource& source() const { return *source_; }
-  /// The same task for the same numbers.
+  /// Draws a task. The same numbers give the same task.
   OodTask draw(std::uint64_t seed, Split split, int episode) const;
 
  private:
@@ -50,7 +52,8 @@ class OodTasks {
   double amount_ = 0.0;
   std::string description_;
   FeatureShape input_;
-  int known_ways_ = 0;  ///< open set: classes of the support set; further classes are the others
+  /// open set: number of classes of the support set; rows of further classes are out
+  int known_ways_ = 0;
   std::unique_ptr<EpisodeSource> source_, other_;
   Split other_split_ = Split::test;
 };

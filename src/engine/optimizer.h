@@ -15,21 +15,22 @@ namespace kshot {
 /// The learning rate of meta-step `step`, counted from 0, of `steps`.
 double learning_rate(const Config::OptimizerTable& optimizer, std::uint64_t step, int steps);
 
-/// Its state, and a step with clipping by value, then by norm.
+/// The state of the optimiser, and a step with clipping by value and then by norm.
 class Optimizer {
  public:
   /// `groups` must outlive the optimiser.
   Optimizer(const Config& config, backend::Backend& backend,
             const std::vector<ParameterGroup>& groups);
 
-  /// Within the step `of`, whose status decides; `step` counts from 0.
+  /// Updates the parameters within the step `of`, whose status decides. `step` counts from 0.
   void apply(std::span<const backend::Shared> parameters,
              std::span<const backend::Shared> gradients, backend::Step& of, std::uint64_t step,
              double rate);
-  /// Adds the sum of squares over all groups, of elements cut to +-clip where clip > 0.
+  /// Adds the sum of squares over all groups to `to`. Where clip > 0, elements are first cut to
+  /// +-clip.
   void squared_norm(std::span<const backend::Shared> gradients, double clip, backend::Sum to) const;
 
-  /// The state as it is now: put(prefix of its names, group, values) for each group.
+  /// Visits the current state: put(prefix of its names, group, values) for each group.
   template <class Put>
   void each_state(const Put& put) const {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -45,7 +46,7 @@ class Optimizer {
   Config::OptimizerTable table_;
   backend::Backend& backend_;
   const std::vector<ParameterGroup>& groups_;
-  std::vector<double> factors_;  ///< of the learning rate, per group
+  std::vector<double> factors_;  ///< factor of the learning rate, per group
   std::vector<backend::Shared> m_, v_;
 };
 

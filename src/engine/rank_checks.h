@@ -1,4 +1,4 @@
-// What the ranks of one run must agree on before they compute.
+// Checks of what the ranks of one run must agree on before they compute.
 #pragma once
 
 #include <exception>
@@ -12,36 +12,39 @@
 
 namespace kshot {
 
-/// Whether this process writes files and messages: it is rank 0, or there are no ranks (null).
+/// True where this process writes files and messages: it is rank 0, or `ranks` is null.
 inline bool leads(const Communicator* ranks) {
   return ranks == nullptr || ranks->rank() == 0;
 }
-/// The text that rank 0 has, on all ranks; `what` it is, for messages. `ranks` may be null.
+/// Returns rank 0's text on all ranks. `what` names the text in messages. `ranks` may be null.
 std::string text_of_first(Communicator* ranks, const std::string& text, const char* what);
 
 /// Something that must be the same on all ranks: "kshot's version", "0.2.0".
 struct RankFact {
   std::string name, value;
 };
-/// Throws the same Error on every rank where a fact differs; it names the first rank that differs
-/// from rank 0, and what each has. `ranks` may be null.
+/// Throws the same Error on every rank where a fact differs. The message names the first rank that
+/// differs from rank 0, and the values of both ranks. `ranks` may be null.
 void check_same(Communicator* ranks, const std::vector<RankFact>& facts);
-/// The same for configurations; data.path may differ, because the data file's checksum is a fact.
+/// The same check for configurations. data.path may differ, because the data file's checksum is a
+/// fact.
 void check_same_config(Communicator* ranks, const Config& config);
-/// What decides the bits of a device that device_text (assembly.h) describes: its kind, and on the
-/// CPU the instruction set.
+/// The fact that decides the bits of a device, from the text that device_text (assembly.h) gives:
+/// the device's kind, and on the CPU its instruction set.
 RankFact device_fact(const std::string& text);
 /// The facts of ranks that together work on a trained run: kshot's version, what they do, the
 /// device (as in device_fact), and the checksum of the data file ("none": there is none).
 std::vector<RankFact> work_facts(const std::string& work, const std::string& device,
                                  const std::string& checksum);
-/// The precision, and what decides the bits of a backend: its kind and instruction set.
+/// The precision, and the facts that decide the bits of a backend: its kind and instruction set.
 std::vector<RankFact> backend_facts(const backend::Backend& backend);
-/// Throws where vectors that every rank computes for itself are not the same, after step `step`.
+/// Throws Error where vectors that every rank computes for itself differ between ranks, after step
+/// `step`.
 void check_replicas(Communicator* ranks, std::span<const backend::Shared> vectors,
                     std::uint64_t step);
 
-/// Runs `act` and returns its result. What it throws is told to the other ranks, if there are any.
+/// Runs `act` and returns its result. If `act` throws, the other ranks are told, and the exception
+/// goes on.
 template <class Act>
 auto telling(Communicator* ranks, const Act& act) {
   try {
@@ -52,10 +55,10 @@ auto telling(Communicator* ranks, const Act& act) {
   }
 }
 
-/// The device for this rank: of "cuda" the GPU with the rank's number on its machine.
+/// The device for this rank. "cuda" becomes the GPU with the rank's number on its machine.
 std::string rank_device(const std::string& device, const Communicator* ranks);
-/// The threads for this rank where `threads` is 0: its share of the machine's cores, unless the
-/// launcher has bound the process to some.
+/// The number of threads for this rank. Where `threads` is 0, it is the rank's share of the
+/// machine's cores, unless the launcher has bound the process to some cores.
 int rank_threads(int threads, const Communicator* ranks);
 
 }  // namespace kshot

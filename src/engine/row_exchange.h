@@ -1,5 +1,4 @@
-// What the tasks of a meta-batch remember, where a task is computed by one rank and its row kept by
-// another.
+// Per-task state of a meta-batch, where one rank computes a task and another one keeps its row.
 #pragma once
 
 #include <cstddef>
@@ -13,23 +12,25 @@
 
 namespace kshot {
 
-/// One step's rows. The constructor brings the rows of this rank's share of the meta-batch from the
-/// ranks that keep them; finish takes them back. Without ranks it goes straight to the memory.
+/// The rows of one step. The constructor fetches the rows of this rank's share of the meta-batch
+/// from the ranks that keep them. finish() sends them back. Without ranks, the memory is used
+/// directly.
 class RowExchange {
  public:
-  /// tasks[i]: the training task at position i of the meta-batch; since: TaskMemory::recall. Rows
-  /// are kept as the states after `step` steps.
+  /// tasks[i] is the training task at position i of the meta-batch. `since` is that of
+  /// TaskMemory::recall. Rows are kept as the states after `step` steps.
   RowExchange(TaskMemory& memory, Communicator* ranks, const backend::TaskShares& shares,
               std::span<const std::uint32_t> tasks, std::uint64_t since, std::uint64_t step);
 
-  // Different positions of this rank's share may be read and written by different threads at once.
-  /// As TaskMemory::recall, of the task at a position.
+  // Different threads may read and write different positions of this rank's share at the same time.
+  /// Works like TaskMemory::recall, for the task at a position.
   bool recall(std::size_t position, std::span<double> row) const;
   void keep(std::size_t position, std::span<const double> row);
   void finish();
 
  private:
-  /// visit(rank that computes the task, rank that keeps it, position), for all of the meta-batch.
+  /// Calls visit(rank that computes the task, rank that keeps it, position) for every task of the
+  /// meta-batch.
   template <class Visit>
   void each(const Visit& visit) const;
   TaskMemory& memory_;
@@ -38,9 +39,10 @@ class RowExchange {
   std::vector<std::uint32_t> tasks_;
   std::uint64_t since_, step_;
   std::size_t width_;
-  // With ranks:
-  std::vector<char> known_, kept_;  ///< of each task of this rank's share: before, after the step
-  std::vector<double> rows_;        ///< [share, width]
+  // The fields below are used with ranks only.
+  /// per task of this rank's share: known before, kept after the step
+  std::vector<char> known_, kept_;
+  std::vector<double> rows_;  ///< [share, width]
 };
 
 }  // namespace kshot

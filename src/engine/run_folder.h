@@ -12,8 +12,8 @@
 
 namespace kshot {
 
-/// A training's hold on its run folder, so that no other one writes there. It is an advisory lock
-/// of the system (flock) on a file in the folder: it ends with the process, however that ends.
+/// A training's lock on its run folder, so that no other training writes there. It is an advisory
+/// lock of the system (flock) on a file in the folder. It ends with the process, however that ends.
 class RunLock {
  public:
   /// Takes the lock of a folder that exists. Throws Error where another training holds it, which
@@ -27,16 +27,17 @@ class RunLock {
   int descriptor_ = -1;
 };
 
-/// Where a run, named by its folder or by one of its checkpoints, has a file of this name.
+/// The path of the file `name` of a run, which is named by its folder or by one of its checkpoints.
 std::filesystem::path file_of_run(const std::filesystem::path& run, const std::string& name);
 
 /// Creates the folder (and those above) and locks it. Throws Error where it cannot be created,
-/// where a training runs in it, and where it holds a run already. Of several at once, one succeeds.
-/// A task store or a record without a checkpoint is no run: a training that was killed while it
-/// began has left it, and the new one replaces it.
+/// where a training runs in it, and where it holds a run already. Of several callers at the same
+/// time, one succeeds. A task store or a record without a checkpoint is no run: a training that was
+/// killed while it began has left it, and the new one replaces it.
 std::unique_ptr<RunLock> create_run_folder(const std::filesystem::path& folder);
-/// Removes what a training writes, and the folder where nothing else is in it. For a run that
-/// failed before its first step was done, so that the same command can be given again.
+/// Removes the files that a training writes, and the folder where nothing else is in it. This is
+/// for a run that failed before its first step was done, so that the same command can be given
+/// again.
 void remove_run(const std::filesystem::path& folder);
 
 /// Removes the temporary files that a killed training has left in its run folder. Only this process
@@ -44,8 +45,9 @@ void remove_run(const std::filesystem::path& folder);
 void clean_run_folder(const std::filesystem::path& folder);
 
 /// The folder of a training for which the user names none: runs/NAME, or the first of runs/NAME-2,
-/// runs/NAME-3, ... that is free. It is created at once, so that each of several trainings that
-/// begin together has its own folder. The destructor removes the folder where it is still empty.
+/// runs/NAME-3, ... that is free. The constructor creates it, so that each of several trainings
+/// that begin together has its own folder. The destructor removes the folder where it is still
+/// empty.
 class DefaultRunFolder {
  public:
   /// Throws Error where the folder cannot be created.
@@ -61,15 +63,15 @@ class DefaultRunFolder {
   bool made_parent_ = false;
 };
 
-/// What a session of training is recorded with.
+/// The record of one session of training.
 struct Session {
   std::string command = {};
   std::optional<std::uint64_t> resumed_at = {};
-  /// Resumed with another data file than the run's, as the user allowed.
+  /// True where the run was resumed with another data file than its own, which the user allowed.
   bool changed_data = false;
 };
 /// Writes run.json: versions, seed, device, machine, command, data file, start. Where the session
-/// resumes a run, that file is kept and the session is added to its list.
+/// resumes a run, the file is kept and the session is added to its list.
 void write_run_record(const std::filesystem::path& folder, const Assembly& assembly,
                       const SourceInfo& source, const Session& session);
 

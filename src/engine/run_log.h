@@ -12,15 +12,16 @@
 
 namespace kshot {
 
-/// What a validation measures, beyond what decides.
+/// The measurements of a validation, beside the one that decides.
 struct ValidationDetail {
   ValidationReport report;
   std::optional<metrics::Estimate> accuracy, mse, nll;
 };
 
+/// Writes the metrics of one run.
 class RunLog {
  public:
-  /// `resumed_at`: what was written of later steps is dropped.
+  /// Where `resumed_at` is given, the entries of later steps are dropped.
   RunLog(const std::filesystem::path& folder, std::optional<std::uint64_t> resumed_at);
 
   void add(const TrainReport& r);

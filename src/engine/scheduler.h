@@ -1,4 +1,4 @@
-// The scheduler: cuts a meta-batch into waves, runs them on the backend's workers, and sums in an
+// The scheduler cuts a meta-batch into waves, runs them on the backend's workers, and sums in an
 // order that depends on the tasks alone.
 #pragma once
 
@@ -15,67 +15,71 @@
 
 namespace kshot {
 
-/// One meta-gradient: its mean task loss and what happened on the way.
+/// The result of one step: losses, diverged tasks, and statistics where they are asked for.
 struct StepResult {
   double loss = 0.0;       ///< mean task loss + terms outside the mean
   double task_loss = 0.0;  ///< mean over the tasks that did not diverge
   std::size_t tasks = 0;
   std::size_t diverged = 0;
-  // By Scheduler::Update, where there is one:
+  // Set by Scheduler::Update, where there is one:
   backend::StepStatus status = backend::StepStatus::update;
   double gradient_norm = 0.0;
-  // Where asked for; over the tasks whose numbers are finite:
+  // Computed where `monitor` asks for them, over the tasks whose numbers are finite:
   std::vector<double> metrics;  ///< means of Algorithm::metrics()
-  /// Signal to noise of the mean over tasks: |mean|^2 over its own variance, estimated from the
-  /// tasks' scatter, sum |g_t - mean|^2 / (T (T - 1)). NaN for a single task.
+  /// Signal-to-noise ratio of the mean over tasks: |mean|^2 over its own variance, which is
+  /// estimated from the tasks' scatter, sum |g_t - mean|^2 / (T (T - 1)). NaN for a single task.
   double gradient_snr = 0.0;
 };
 
 /// Runs an algorithm over tasks on a backend. Owns the workers and their waves. With several ranks
-/// (Backend::ranks) each takes its share of the tasks; results are the same on all.
+/// (Backend::ranks), each rank takes its share of the tasks, and the results are the same on all
+/// ranks.
 class Scheduler {
  public:
   Scheduler(backend::Backend& backend, Algorithm& algorithm, const TaskShape& shape);
   ~Scheduler();
 
-  /// What follows the meta-gradient within a step (status, clipping, optimiser): operations on
-  /// shared vectors that need nothing from the host and bring nothing back.
+  /// The work of a step that follows the meta-gradient (status, clipping, optimiser): operations on
+  /// shared vectors that need nothing from the host and return nothing to it.
   using Update = std::function<void(backend::Step& step)>;
-  /// Meta-gradient of `tasks` tasks of one step, drawn from the source (Split::train); fills
-  /// gradients(), and with `monitor` the result's metrics. `parameters` in the order of
-  /// Algorithm::groups(). Where the algorithm's tasks remember, `memory` is given and changes: the
-  /// tasks are then different members of the source's finite set, or, where there is no end of
-  /// them, the same meta-batch for some steps. The host waits once, when all is done; but to look
-  /// at tasks (`monitor`, `memory`), and for the waves before where there are more than workers.
+  /// Computes the meta-gradient of `tasks` tasks of one step, which are drawn from the source
+  /// (Split::train). Fills gradients(), and with `monitor` the result's metrics. `parameters` are
+  /// in the order of Algorithm::groups(). For an algorithm with per-task state, `memory` is given
+  /// and changes. The tasks are then different members of the source's finite set or, where the
+  /// source has no finite set, the same meta-batch for some steps. The host waits once, when all
+  /// work is done. It waits before that only to read tasks (`monitor`, `memory`), and for earlier
+  /// waves where there are more waves than workers.
   StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
                   std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false,
                   TaskMemory* memory = nullptr, const Update& update = {});
-  /// The same for tasks given explicitly; visit (optional) sees each wave after its gradient, from
-  /// worker threads.
+  /// The same for tasks that are given explicitly. `visit` (optional) is called for each wave after
+  /// its gradient, on worker threads.
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                   const StepContext& context,
                   const std::function<void(TaskProgram&, int first_task)>& visit = {});
-  /// From now on the episodes of the next step are drawn while this one computes, where the backend
-  /// leaves the host's threads free for it. Sources must then live as long as this.
+  /// From now on, the episodes of the next step are drawn while the current step computes, where
+  /// the backend leaves the host's threads free for this. Sources must then outlive the scheduler.
   void draw_ahead();
-  /// From now on the episodes of steps with this source are drawn by the backend (place_episodes),
-  /// but for those of a given member of its training tasks.
+  /// From now on, the backend draws the episodes of steps with this source (place_episodes), except
+  /// for tasks of which the member is given (TaskId::member).
   void draw_on_device(const EpisodeSource& source,
                       std::shared_ptr<const backend::Episodes> episodes);
   /// Gradient of each group after step().
   std::span<const backend::Shared> gradients() const { return gradients_; }
-  /// Of this rank's share.
+  /// Indices of the diverged tasks in this rank's share.
   std::vector<std::uint32_t> diverged_tasks() const;
 
-  /// The meta-batch of so many tasks, or as many episodes, divided among the backend's ranks.
+  /// The division of a meta-batch of so many tasks, or of as many episodes, among the backend's
+  /// ranks.
   backend::TaskShares shares(int tasks) const;
   Communicator* ranks() const { return backend_.ranks().get(); }
-  /// How many episodes all ranks together predict before they exchange what they have.
+  /// The number of episodes that all ranks together predict before they exchange the results.
   int episodes_per_exchange() const;
 
-  /// Draws episodes [begin, end) of a split and hands each loaded wave to `visit` on a worker
-  /// thread: first_task is the first episode's number, batch holds the drawn rows (task i of the
-  /// wave at slot i). Waves come in any order; what visit writes must be indexed by the episode.
+  /// Draws episodes [begin, end) of a split and calls `visit` for each loaded wave on a worker
+  /// thread. first_task is the number of the first episode, and batch holds the drawn rows (task i
+  /// of the wave at slot i). Waves come in any order, so that `visit` must index what it writes by
+  /// the episode.
   void for_each_wave(std::span<const backend::Shared> parameters, const EpisodeSource& source,
                      std::uint64_t seed, Split split, int begin, int end,
                      const std::function<void(TaskProgram& program, const TaskBatch& batch,
@@ -84,13 +88,13 @@ class Scheduler {
  private:
   struct Worker;
   Worker& worker(std::size_t index);
-  /// What run() does with each wave of a step.
+  /// The functions that run() calls for each wave of a step.
   struct Body {
     std::function<void(Worker&worker, int first, int count)> load, compute;
-    std::function<void(Worker& worker, int first, int count)> after;  ///< may look at its tasks
-    bool gather = true;  ///< compute needs nothing from the host and brings nothing back
+    std::function<void(Worker& worker, int first, int count)> after;  ///< may read the wave's tasks
+    bool gather = true;  ///< true: compute needs nothing from the host and returns nothing to it
   };
-  /// Waves of `tasks` tasks: reduces, finishes, updates.
+  /// Runs the waves of `tasks` tasks, reduces, finishes and updates.
   StepResult run(std::span<const backend::Shared> parameters, int tasks, const StepContext& context,
                  const Body& body, const Update& update, bool monitor = false);
   struct Monitor;
@@ -104,7 +108,7 @@ class Scheduler {
   std::vector<backend::Shared> means_, gradients_;
   int capacity_ = 0;
   std::unique_ptr<EpisodesAhead> ahead_;
-  std::shared_ptr<const backend::Episodes> on_device_;  ///< of on_device_source_
+  std::shared_ptr<const backend::Episodes> on_device_;  ///< episodes of on_device_source_
   const EpisodeSource* on_device_source_ = nullptr;
 };
 

@@ -1,4 +1,4 @@
-// Scores of one way to predict, gathered episode by episode.
+// Scores of one way to predict, collected episode by episode.
 #pragma once
 
 #include <cstdint>
@@ -15,31 +15,32 @@
 
 namespace kshot {
 
-/// What all ways to predict are scored by.
+/// Options of the scores, which are the same for all ways to predict.
 struct ScoringOptions {
   bool classify = true;
   metrics::UncertaintyOptions uncertainty = {};
-  std::uint64_t seed = 0;  ///< of the bootstrap
+  std::uint64_t seed = 0;  ///< seed of the bootstrap
 };
 
 /// An episode's query targets: labels [rows], or values [rows, outputs].
 struct QueryTargets {
   std::vector<std::int32_t> labels;
   std::vector<double> values;
-  std::size_t outputs = 0;  ///< classes, or numbers of a target
+  std::size_t outputs = 0;  ///< number of classes, or of values per target
 };
 template <class Archive>
 void fields(Archive& a, QueryTargets& t) {
   a(t.labels, t.values, t.outputs);
 }
 
-/// What is costly to compute of a prediction of one episode; means over its rows. What does not
-/// apply is NaN.
+/// Numbers of one episode's prediction that are costly to compute, as means over its rows. Numbers
+/// that do not apply are NaN.
 struct EpisodeUncertainty {
   static constexpr double none = std::numeric_limits<double>::quiet_NaN();
   double entropy = none, mutual_information = none;
   double crps = none, sharpness = none, epistemic_variance = none, aleatoric_variance = none;
-  std::vector<double> pit = {};  ///< of each target; empty for a point prediction
+  /// probability integral transform of each target; empty for points
+  std::vector<double> pit = {};
 };
 template <class Archive>
 void fields(Archive& a, EpisodeUncertainty& u) {
@@ -56,8 +57,8 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
 /// Collects the scores of one way to predict, in the order of the episodes.
 class MethodScores {
  public:
-  /// `complete`: with the statistics of all episodes together and with bootstrap intervals.
-  /// `inner_steps` is -1 for a baseline.
+  /// With `complete`, the scores have the statistics of all episodes together and bootstrap
+  /// intervals. `inner_steps` is -1 for a baseline.
   MethodScores(std::string name, int inner_steps, bool complete, const ScoringOptions& options);
 
   /// Adds an episode, unless the way to predict is missing in it or in an earlier one.
@@ -66,8 +67,8 @@ class MethodScores {
   const std::string& name() const { return name_; }
   bool is_baseline() const { return inner_steps_ < 0; }
   bool complete() const { return complete_; }
-  /// Why a baseline cannot be held against the others: it is missing in an episode. Empty: it is
-  /// missing in none.
+  /// Why a baseline cannot be compared with the others: it is missing in an episode. Empty where it
+  /// is missing in none.
   const std::string& left_out() const { return left_out_; }
   Score score() const;
 

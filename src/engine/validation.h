@@ -8,9 +8,9 @@
 
 namespace kshot {
 
-/// The validation episodes: the same seed and the same episodes every time. `scheduler` runs the
-/// algorithm for new tasks. report.metric says what decides; step, best and seconds are left to the
-/// caller.
+/// Evaluates the validation episodes, which have the same seed and are the same every time.
+/// `scheduler` runs the algorithm for new tasks. report.metric names the metric that decides. The
+/// caller sets step, best and seconds.
 ValidationDetail validate(Scheduler& scheduler, const Assembly& assembly,
                           const EpisodeSource& source);
 

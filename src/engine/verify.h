@@ -1,4 +1,4 @@
-// Explicit inputs in, gradients out: holds a backend against numbers from elsewhere. A case is a
+// Compares a backend's gradients for explicit inputs with numbers from elsewhere. A case is a
 // folder with case.toml (the objective, in a configuration's own tables), inputs.npz and, to
 // compare with, expected.npz.
 #pragma once
@@ -14,6 +14,7 @@
 
 namespace kshot {
 
+/// One compared array.
 struct VerifyKey {
   std::string name;
   /// Largest |got - want| / (1e-8 + scale): scale is the array's largest |want|, for a gradient
@@ -30,8 +31,8 @@ struct VerifyResult {
   bool within() const;
 };
 
-/// Throws Error for a case it cannot read, and for a device and precision that do not exist
-/// together.
+/// Computes a case and compares it. Throws Error for a case that cannot be read, and for a device
+/// and precision that do not exist together.
 VerifyResult verify_case(const std::filesystem::path& folder, const std::string& device,
                          std::optional<backend::Precision> precision, int threads = 0);
 
