@@ -15,8 +15,7 @@ namespace {
 struct Scan {
   std::size_t values = 0, numbers = 0, percents = 0;
   std::optional<std::size_t> number, percent, text;  ///< first row of each kind
-  std::optional<std::size_t>
-      resembling;  ///< row of the first text that looks like a number or date
+  std::optional<std::size_t> resembling;  ///< row of the first text like a number or date
   std::unordered_set<std::string> texts;
   std::optional<std::string> unit;  ///< text behind the number if equal in all texts: "kg"
 };

@@ -24,7 +24,7 @@ namespace {
 constexpr std::size_t largest_side = 32768;
 constexpr std::size_t largest_area = std::size_t{1} << 28;
 
-/// Lays a pixel of `channels` samples, the last of them alpha, on a grey level.
+/// Blends a pixel of `channels` samples, the last of them alpha, with a grey background `level`.
 void lay_on(std::uint8_t* pixel, std::size_t channels, unsigned level) {
   const unsigned alpha = pixel[channels - 1];
   for (std::size_t c = 0; c + 1 < channels; ++c) {
@@ -32,13 +32,14 @@ void lay_on(std::uint8_t* pixel, std::size_t channels, unsigned level) {
   }
 }
 
-/// ITU-R 601-2 luma in 16 bits, with Pillow's rounding.
+/// Luma of ITU-R 601-2 in 16-bit arithmetic, with Pillow's rounding.
 std::uint8_t grey_level(const std::uint8_t* rgb) {
   return static_cast<std::uint8_t>((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >>
                                    16);
 }
 
-/// Alpha, channels and planes as wanted; not yet turned.
+/// Converts to planes with the requested channels, and applies alpha. The orientation is not
+/// applied.
 Image planar(StoredImage* stored, int channels, Background background) {
   Image out{channels, stored->height, stored->width, {}};
   const auto depth = static_cast<std::size_t>(stored->channels);
@@ -64,7 +65,7 @@ Image planar(StoredImage* stored, int channels, Background background) {
   return out;
 }
 
-/// Turns or mirrors an image by its EXIF orientation, so that it stands as it is to be seen.
+/// Rotates or mirrors an image by its EXIF orientation, so that it stands upright.
 Image upright(Image image, int orientation) {
   if (orientation <= 1) return image;
   const bool swapped = orientation >= 5;
@@ -72,7 +73,7 @@ Image upright(Image image, int orientation) {
   const auto w = static_cast<std::size_t>(image.width);
   Image out = image;
   if (swapped) std::swap(out.height, out.width);
-  // Each new pixel is looked up among the stored ones. Orientations from 5 exchange rows and
+  // Each new pixel is looked up among the stored ones. Orientations 5 to 8 exchange rows and
   // columns.
   const bool flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   const bool flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
@@ -150,7 +151,7 @@ Image resize_image(const Image& image, int height, int width) {
 }
 
 Image crop_image(const Image& image, int height, int width) {
-  // Largest h x w inside with h : w = height : width.
+  // Largest h x w inside the image with h : w = height : width.
   const std::int64_t fit = static_cast<std::int64_t>(image.width) * height;
   const std::int64_t have = static_cast<std::int64_t>(image.height) * width;
   const int h = fit < have ? std::max(1, static_cast<int>(fit / width)) : image.height;

@@ -5,7 +5,7 @@
 namespace kshot::io {
 namespace {
 
-/// Reads numbers of a TIFF block in its byte order; 0 outside of the block.
+/// Reads numbers of a TIFF block in its byte order. Numbers outside of the block read as 0.
 class TiffReader {
  public:
   TiffReader(std::string_view bytes, bool little) : bytes_(bytes), little_(little) {}

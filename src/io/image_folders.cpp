@@ -33,14 +33,14 @@ std::string joined(const std::vector<std::string>& parts, std::size_t begin, std
   return out;
 }
 
-/// A folder that holds pictures.
+/// A folder that contains pictures.
 struct Folder {
   std::vector<std::string> parts;
   std::vector<std::string> files;
-  std::optional<std::size_t> level;  ///< which part, above the last, names a split
+  std::optional<std::size_t> level;  ///< index of the part that names a split; never the last part
 };
 
-/// What a tree holds, sorted out.
+/// The contents of a tree, sorted by kind.
 struct Found {
   std::vector<Folder> folders;
   std::vector<std::string> loose;  ///< pictures above all class folders
@@ -66,7 +66,8 @@ Found sort_out(const FileTree& tree) {
   return out;
 }
 
-/// Cuts the folders off that all class folders have in common; one that names a split stays.
+/// Removes the leading folders that all class folders have in common. A folder that names a split
+/// stays.
 void cut_common(Found* found) {
   auto& folders = found->folders;
   while (!folders.empty()) {
@@ -85,12 +86,12 @@ void cut_common(Found* found) {
   }
 }
 
-/// The folder that a class is counted under in messages: down to the one that names the split.
+/// The folder under which messages count a class: the path down to the folder that names the split.
 std::string head_of(const Folder& folder) {
   return joined(folder.parts, 0, folder.level ? *folder.level + 1 : 1);
 }
 
-/// "train/ (train, 64 classes), docs/ (no split, 1 class)".
+/// Lists the folders for a message: "train/ (train, 64 classes), docs/ (no split, 1 class)".
 std::string overview(const std::vector<Folder>& folders) {
   std::map<std::string, std::pair<std::string, std::size_t>> heads;
   for (const Folder& folder : folders) {
@@ -107,7 +108,8 @@ std::string overview(const std::vector<Folder>& folders) {
   return name_some(out, 12);
 }
 
-/// Pictures that lie in a split's folder itself, beside its class folders, are no class.
+/// Removes folders that name a split and contain pictures beside class folders: these pictures are
+/// in no class.
 void move_strays(Found* found) {
   std::set<std::string> heads;
   for (const Folder& folder : found->folders) {
@@ -120,7 +122,7 @@ void move_strays(Found* found) {
   });
 }
 
-/// Throws Error where no folder names a split plainly, but some look as if they were meant to.
+/// Throws Error where no folder clearly names a split, but some folders look as if they should.
 void refuse_hidden_division(const std::vector<Folder>& folders, const std::string& source) {
   std::set<Split> leaves;
   std::vector<std::string> inner;
@@ -149,7 +151,8 @@ void refuse_hidden_division(const std::vector<Folder>& folders, const std::strin
   }
 }
 
-/// How the folders divide; empty where they do not. Throws Error where that is not clear.
+/// Describes how the folders divide the classes. Returns an empty string where they do not. Throws
+/// Error where the division is not clear.
 std::string division_by_folders(Found* found, const std::string& source,
                                 const SplitOptions& options) {
   std::vector<Folder>& folders = found->folders;

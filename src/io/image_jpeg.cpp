@@ -14,8 +14,8 @@
 namespace kshot::io {
 namespace {
 
-/// What one decoding needs. It belongs to the caller, because libjpeg's errors leave by a longjmp,
-/// which runs no destructors.
+/// The state of one decoding. It belongs to the caller, because libjpeg reports an error by a
+/// longjmp, which runs no destructors.
 struct JpegReading {
   jpeg_decompress_struct info{};
   jpeg_error_mgr errors{};
@@ -32,7 +32,8 @@ struct JpegReading {
   std::longjmp(reading->back, 1);
 }
 
-/// Warnings that mean missing data are errors here; others (stray bytes) are common and harmless.
+/// Turns warnings that mean missing data into errors. Other warnings (stray bytes) are common and
+/// harmless.
 void jpeg_note(j_common_ptr info, int level) {
   if (level >= 0) return;
   const int code = info->err->msg_code;
@@ -48,7 +49,7 @@ bool read_jpeg_header(JpegReading* reading, std::string_view bytes) {
   if (setjmp(reading->back) != 0) return false;
   jpeg_create_decompress(&info);
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
-  jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);  // EXIF
+  jpeg_save_markers(&info, JPEG_APP0 + 1, 0xffff);  // EXIF data
   jpeg_read_header(&info, TRUE);
   return true;
 }
@@ -76,13 +77,13 @@ int jpeg_orientation(const jpeg_decompress_struct& info) {
   return 1;
 }
 
-/// [pixels, 4] to [pixels, 3]. The inks are stored inverted (255: none), which Adobe began and
-/// every program follows. The rounding is Pillow's.
+/// Converts CMYK [pixels, 4] to RGB [pixels, 3]. The inks are stored inverted (255 means no ink), a
+/// convention of Adobe that every program follows. The rounding is Pillow's.
 std::vector<std::uint8_t> rgb_of_cmyk(const std::vector<std::uint8_t>& inks) {
   std::vector<std::uint8_t> out;
   out.reserve(inks.size() / 4 * 3);
   for (std::size_t p = 0; p + 3 < inks.size(); p += 4) {
-    const unsigned light = inks[p + 3];  // what black leaves
+    const unsigned light = inks[p + 3];  // the light that the black ink leaves
     for (std::size_t c = 0; c < 3; ++c) {
       const unsigned product = (255u - inks[p + c]) * light + 128u;
       out.push_back(static_cast<std::uint8_t>(light - ((product >> 8) + product) / 256u));
@@ -101,8 +102,8 @@ StoredImage decode_jpeg(std::string_view bytes, const std::string& name) {
   if (!read_jpeg_header(&reading, bytes)) throw fail(reading.message);
   jpeg_decompress_struct& info = reading.info;
   check_image_size(info.image_height, info.image_width, name);
-  // Huffman coding takes at least a bit for each block of 8 x 8 samples, arithmetic coding a small
-  // part of one. No memory is taken for pixels that cannot be there.
+  // Huffman coding takes at least one bit per block of 8 x 8 samples, and arithmetic coding a small
+  // part of a bit. A file that is too small for its pixels is refused before memory is allocated.
   const std::size_t blocks = static_cast<std::size_t>(info.image_height) * info.image_width / 64;
   const std::size_t per_byte = info.arith_code != 0 ? 512 : 8;
   if (blocks / per_byte > bytes.size()) throw fail("it is cut short");

@@ -11,7 +11,7 @@
 namespace kshot::io {
 namespace {
 
-/// What one decoding needs. It belongs to the caller of `png_to`, because libpng reports an error
+/// The state of one decoding. It belongs to the caller of `png_to`, because libpng reports an error
 /// by a longjmp, which runs no destructors.
 struct PngReading {
   std::string_view bytes;
@@ -41,8 +41,8 @@ void png_bytes(png_structp png, png_bytep out, png_size_t size) {
   reading->position += size;
 }
 
-/// Asks libpng for 8-bit grey or RGB samples, with alpha where the file has transparency. libpng
-/// applies gamma only where it is asked to.
+/// Requests 8-bit grey or RGB samples, with alpha where the file has transparency. libpng applies
+/// gamma only on request.
 void set_transforms(png_structp png, png_infop info) {
   const int colour = png_get_color_type(png, info);
   const int depth = png_get_bit_depth(png, info);
@@ -53,8 +53,8 @@ void set_transforms(png_structp png, png_infop info) {
   png_set_interlace_handling(png);
 }
 
-/// Reads up to the pixels; false where libpng found a fault. No object with a destructor lives
-/// here.
+/// Reads the file up to the pixels. Returns false where libpng found an error. No object with a
+/// destructor may live in this function.
 bool read_png_header(PngReading* reading) {
   reading->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, reading, png_stop, png_ignore);
   if (reading->png == nullptr) return false;
@@ -99,7 +99,8 @@ StoredImage decode_png(std::string_view bytes, const std::string& name) {
   };
   if (!read_png_header(&reading)) throw fail(reading.message);
   check_image_size(reading.height, reading.width, name);
-  // Deflate makes a byte of at most 1032: no memory is taken for pixels that cannot be there.
+  // Deflate expands one byte to at most 1032 bytes. A file that is too small for its pixels is
+  // refused before memory is allocated.
   const std::size_t packed_row = png_get_rowbytes(reading.png, reading.info);
   if (packed_row / 1032 * reading.height > bytes.size()) throw fail("it is cut short");
   if (!update_png_info(&reading)) throw fail(reading.message);

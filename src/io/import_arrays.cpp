@@ -17,7 +17,7 @@ namespace {
 const std::vector<std::string> feature_names = {"x", "X", "data", "images", "features", "arr_0"};
 const std::vector<std::string> label_names = {"y", "Y", "labels", "label", "targets", "target"};
 
-/// Shape of an example and, for images of several axes, where the channels are.
+/// Shape of an example. For images with a channel axis, also the place of this axis.
 struct ExampleLayout {
   FeatureShape shape;
   ArrayLayout layout = ArrayLayout::automatic;
@@ -63,10 +63,10 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
   }
 }
 
-/// A class and the rows of the array that belong to it.
+/// A class and its rows in the array.
 struct ArrayClass {
   std::string name;
-  std::optional<Split> given;  ///< by the table of the classes
+  std::optional<Split> given;  ///< the split that the table of the classes states
   std::vector<std::size_t> rows;
   std::vector<Split> splits{};
   bool in(Split split) const { return std::ranges::find(splits, split) != splits.end(); }
@@ -79,7 +79,8 @@ std::optional<std::size_t> parse_index(const std::string& text) {
   return value;
 }
 
-/// Classes in order of their index: from labels, or the array's first axis.
+/// Returns the classes in order of their index, taken from the labels or from the array's first
+/// axis.
 std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Tensor>& labels) {
   std::vector<ArrayClass> out;
   if (!labels) {
@@ -110,7 +111,8 @@ std::vector<ArrayClass> collect_classes(const Tensor& x, const std::optional<Ten
   return out;
 }
 
-/// Names and, where the table has them, splits of the classes. True where all have a split.
+/// Sets the names and, where the table has them, the splits of the classes. Returns true if all
+/// have a split.
 bool name_classes(const SplitOptions& options, const Tensor& x, std::vector<ArrayClass>* classes) {
   std::map<std::string, GroupRow> by_key;
   bool splits = true;
@@ -140,7 +142,8 @@ bool name_classes(const SplitOptions& options, const Tensor& x, std::vector<Arra
   return splits;
 }
 
-/// Names the classes and gives them their splits; those that are left out go. Returns how.
+/// Names the classes, divides them into splits, and removes the classes that are left out. Returns
+/// a description of the division.
 std::string divide(const ArraysImport& options, const Tensor& x, std::vector<ArrayClass>* classes,
                    std::vector<std::string>* notes) {
   const SplitOptions& splits = options.splits;
@@ -168,8 +171,8 @@ std::string divide(const ArraysImport& options, const Tensor& x, std::vector<Arr
   return division.how;
 }
 
-/// An array without labels is [classes, examples, ...]. Throws Error where it is more likely that
-/// the labels are missing.
+/// Notes that an array without labels is read as [classes, examples, ...]. Throws Error where it is
+/// more likely that the labels are missing.
 void check_unlabelled(const Tensor& x, ArrayLayout layout, std::vector<std::string>* notes) {
   const std::vector<std::size_t>& shape = x.shape;
   const auto few = [](std::size_t dim) { return dim == 1 || dim == 3 || dim == 4; };
@@ -187,8 +190,8 @@ void check_unlabelled(const Tensor& x, ArrayLayout layout, std::vector<std::stri
                                shape_text(shape), shape[0], shape[1]));
 }
 
-/// Notes the arrays of an archive that the import does not use. Throws Error for one that seems to
-/// divide the classes where nothing else divides them.
+/// Notes the arrays of an archive that the import does not use. If nothing else divides the
+/// classes, throws Error for an array that seems to divide them.
 void note_unused(const ArraysImport& options, const std::filesystem::path& file,
                  std::initializer_list<const Tensor*> used, std::vector<std::string>* notes) {
   const SplitOptions& splits = options.splits;
@@ -199,7 +202,7 @@ void note_unused(const ArraysImport& options, const std::filesystem::path& file,
     if (std::ranges::any_of(used, [&](const Tensor* t) { return t && t->origin == origin; })) {
       continue;
     }
-    // "x_test" and "labels_train" are other data, not a division of these.
+    // Arrays such as "x_test" and "labels_train" are other data, and not a division of these data.
     const bool data = std::ranges::any_of(
         std::array{"x", "y", "X", "Y", "data", "images", "features", "labels", "targets"},
         [&](const std::string_view word) { return name.starts_with(word); });
@@ -216,7 +219,7 @@ void note_unused(const ArraysImport& options, const std::filesystem::path& file,
   notes->push_back(fmt::format("arrays that are not used: {}", name_some(unused)));
 }
 
-/// Numbers of a row of vectors; throws Error for one that is not finite.
+/// Reads a row of vectors. Throws Error for a number that is not finite.
 void read_vector(const Tensor& x, std::size_t row, std::span<double> out) {
   read_numbers(x, row * out.size(), out, out.size());
   const auto bad = std::ranges::find_if(out, [](double v) { return std::isnan(v); });
@@ -226,8 +229,8 @@ void read_vector(const Tensor& x, std::size_t row, std::span<double> out) {
   }
 }
 
-/// Mean, deviation and range of every element over the classes of a split, or over all that have
-/// one.
+/// Mean, standard deviation and range of every element over the classes of `split`, or over the
+/// classes of all splits if it is empty.
 ColumnStatistics measure(const Tensor& x, const std::vector<ArrayClass>& classes, std::size_t d,
                          std::optional<Split> split) {
   ColumnStatistics statistics(d);
@@ -242,7 +245,7 @@ ColumnStatistics measure(const Tensor& x, const std::vector<ArrayClass>& classes
   return statistics;
 }
 
-/// Columns x0, x1, ... of vectors; notes what float32 cannot hold.
+/// Describes vectors as columns x0, x1, ..., and notes values that float32 cannot tell apart.
 void describe_vectors(const Tensor& x, const std::vector<ArrayClass>& classes, bool standardise,
                       Preprocessing* out, std::vector<std::string>* notes) {
   out->kind = Preprocessing::Kind::table;
@@ -280,7 +283,7 @@ void describe_vectors(const Tensor& x, const std::vector<ArrayClass>& classes, b
   }
 }
 
-/// The units of images, and the range of those that are taken as they are.
+/// Describes the units of images, and the range of numbers that are kept as they are.
 void describe_images(const Tensor& x, const ExampleLayout& layout, Preprocessing* out,
                      std::vector<std::string>* notes) {
   out->kind = Preprocessing::Kind::array;

@@ -70,7 +70,8 @@ Tensor read_array(const ArrayReference& reference, const std::vector<std::string
 double ColumnStatistics::deviation(std::size_t column) const {
   if (constant(column)) return 1.0;
   const double deviation = std::sqrt(square_[column] / static_cast<double>(n_[column]));
-  return deviation > 0.0 ? deviation : 1.0;  // differences whose squares are not numbers
+  // The square root is 0 or NaN where the squares of the differences underflow or overflow.
+  return deviation > 0.0 ? deviation : 1.0;
 }
 
 void note_bad_pictures(const std::vector<std::string>& bad, std::vector<std::string>* notes) {

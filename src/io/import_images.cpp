@@ -11,7 +11,7 @@
 namespace kshot::io {
 namespace {
 
-/// Takes the pictures out that cannot be read; `bad` gets one line for each.
+/// Removes pictures that cannot be read. `bad` gets one line per picture.
 void leave_out_bad(const FileTree& tree, int channels, std::vector<ClassFolder>* folders,
                    std::vector<std::string>* bad) {
   for (ClassFolder& folder : *folders) {
@@ -27,8 +27,9 @@ void leave_out_bad(const FileTree& tree, int channels, std::vector<ClassFolder>*
   }
 }
 
-/// Classes of one name below the folders that name splits become one class, because something else
-/// divides them; not so where a list names one of them with that folder.
+/// Merges classes of one name below different folders that name splits, because lists or fractions
+/// divide instead of these folders. Does nothing where a list names a class together with such a
+/// folder.
 void merge_classes(const SplitOptions& options, std::vector<ClassFolder>* folders,
                    std::vector<std::string>* notes) {
   std::map<std::string, std::size_t> names;
@@ -57,7 +58,7 @@ void merge_classes(const SplitOptions& options, std::vector<ClassFolder>* folder
   for (auto& [key, folder] : merged) folders->push_back(std::move(folder));
 }
 
-/// Says where folders of one name stand below different ones: each is a class of its own.
+/// Notes folders of one name that stand below different folders: each one is a class of its own.
 void note_equal_names(const std::vector<ClassFolder>& folders, std::vector<std::string>* notes) {
   std::map<std::string, std::string> seen;
   std::map<std::string, std::string> twice;
@@ -74,7 +75,7 @@ void note_equal_names(const std::vector<ClassFolder>& folders, std::vector<std::
                   twice.size() == 1 ? "class folders" : "many class folders", first, second));
 }
 
-/// Writes pictures as they come; the first one may decide the size.
+/// Writes pictures one by one. The first one decides the size if the options do not.
 class PictureWriter {
  public:
   PictureWriter(const ImagesImport& options, const FileTree& tree, std::string division)

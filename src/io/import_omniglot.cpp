@@ -13,14 +13,14 @@
 namespace kshot::io {
 namespace {
 
-/// One drawing: a file of one of the sources.
+/// One drawing, which is a file of one of the sources.
 struct Drawing {
   const FileTree* tree;
   std::string file;
 };
 
-/// "Alphabet/characterNN" to its drawings, whatever lies above the alphabets. Throws Error for a
-/// character with two folders: its drawings would count twice.
+/// Maps "Alphabet/characterNN" to the drawings, regardless of the folders above the alphabets.
+/// Throws Error for a character with two folders, because its drawings would count twice.
 std::map<std::string, std::vector<Drawing>> find_characters(
     const std::vector<std::unique_ptr<FileTree>>& trees) {
   std::map<std::string, std::vector<Drawing>> out;
@@ -50,7 +50,7 @@ std::map<std::string, std::vector<Drawing>> find_characters(
   return out;
 }
 
-/// Cuts "/rotDDD" off; quarter turns.
+/// Removes "/rotDDD" from a name and returns the number of quarter turns.
 int parse_rotation(std::string* name, const std::string& where) {
   const auto at = name->rfind("/rot");
   if (at == std::string::npos) return 0;
@@ -65,17 +65,17 @@ int parse_rotation(std::string* name, const std::string& where) {
                           degrees));
 }
 
-/// A line of a list.
+/// One line of a split list.
 struct Turned {
-  std::string name;  ///< as listed
+  std::string name;  ///< as written in the list
   std::string character;
   int quarters = 0;
   Split split = Split::train;
   std::string where;
 };
 
-/// The lists' classes. Throws Error for one that is there twice, "Greek/character01" being
-/// "Greek/character01/rot000", unless `options.allow_shared`.
+/// Returns the classes of the split lists. Throws Error for a class that is listed twice, unless
+/// `options.allow_shared`. "Greek/character01" and "Greek/character01/rot000" are one class.
 std::vector<Turned> listed_classes(const SplitOptions& options, std::vector<std::string>* notes) {
   std::vector<Turned> out;
   std::map<std::pair<std::string, int>, const ListedName*> seen;
@@ -105,8 +105,8 @@ std::vector<Turned> listed_classes(const SplitOptions& options, std::vector<std:
   return out;
 }
 
-/// The drawings of one character, prepared. Those that cannot be read are added to `bad`, which is
-/// null where they are an error.
+/// Reads and prepares the drawings of one character. Drawings that cannot be read are added to
+/// `bad`. If `bad` is null, they are an error.
 std::vector<Image> read_drawings(const std::vector<Drawing>& drawings,
                                  const Preprocessing& preprocessing,
                                  std::vector<std::string>* bad) {
@@ -161,9 +161,10 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
   header.provenance = provenance_of("omniglot", sources, how);
   DatasetWriter writer(options.output, header);
 
-  std::string decoded;  // rotations of a character follow each other: decode it once
+  std::string decoded;  // rotations of a character are neighbours, so that each is decoded once
   std::vector<Image> drawings;
-  std::map<std::string, std::vector<std::string>> bad;  // by character, which may be read twice
+  // Entries are by character, because a character may be read twice.
+  std::map<std::string, std::vector<std::string>> bad;
   std::vector<std::string> small;
   std::size_t written = 0;
   for (std::size_t k = 0; k < listed.size(); ++k) {

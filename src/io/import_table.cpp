@@ -18,7 +18,8 @@
 namespace kshot::io {
 namespace {
 
-/// Columns of an array [rows] or [rows, d], or the one that the reference names. `rows` 0: any.
+/// Reads the columns of an array [rows] or [rows, d], or the one column that the reference names.
+/// `rows` = 0 allows any number of rows.
 std::vector<Table::Column> array_columns(const std::string& text, const std::string& prefix,
                                          std::size_t rows, std::string* origin = nullptr) {
   const ArrayReference reference = parse_array_reference(text);
@@ -56,16 +57,16 @@ std::vector<Table::Column> array_columns(const std::string& text, const std::str
   return out;
 }
 
-/// The source as a table, and the columns that are not features.
+/// The source as a table, and the roles of the columns that are not features.
 struct Input {
   Table table;
   std::optional<std::size_t> task, split;
   std::vector<std::size_t> targets;
   std::set<std::size_t> categorical, dates;
-  std::set<std::size_t> other;  ///< task, split, targets, ignored
+  std::set<std::size_t> other;  ///< columns for task, split and targets, and ignored columns
 };
 
-/// A column of the table, or one that an array adds to it.
+/// Returns the indices of a column of the table, or of the columns that an array adds to it.
 std::vector<std::size_t> resolve(Table* table, const std::string& text, const std::string& prefix,
                                  const std::string& key) {
   if (!is_array_file(text)) return {table->require(text, key)};
@@ -173,7 +174,7 @@ Input read_input(const TableImport& options) {
   return in;
 }
 
-/// Tasks in order of their first row.
+/// The tasks, in the order of their first rows.
 struct Tasks {
   std::vector<std::string> names;
   std::vector<std::size_t> of_row;
@@ -208,7 +209,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
     out.of_row[row] = entry->second;
   }
   std::optional<std::pair<std::string, std::string>> twins;
-  distinct_names(out.names, in.table.format, &twins);  // "01" and "1", where all are numbers
+  distinct_names(out.names, in.table.format, &twins);  // "01" and "1", if all names are numbers
   if (!twins) twins = same_but_for_case(out.names);
   if (twins) {
     notes->push_back(
@@ -251,7 +252,7 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
   return out;
 }
 
-/// The table without the rows that no split wants.
+/// Copies the table without the rows that are in no split.
 Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   Table out;
   out.origin = table.origin;
@@ -276,14 +277,14 @@ Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   return out;
 }
 
-/// Fits the preprocessing on the training rows.
+/// Fits the preprocessing to the training rows.
 class Fit {
  public:
   Fit(const Input& in, const TableImport& options, const std::vector<bool>& training,
       std::vector<std::string>* notes)
       : in_(in), table_(in.table), options_(options), counts_(training), notes_(notes) {
     if (options.missing != MissingRule::drop) return;
-    // Under the rule "drop" an incomplete row counts nowhere.
+    // Under the rule "drop", an incomplete row is excluded from all statistics.
     for (std::size_t c = 0; c < table_.columns.size(); ++c) {
       const bool target = std::ranges::find(in.targets, c) != in.targets.end();
       if (in.other.contains(c) && !target) continue;
@@ -322,7 +323,7 @@ class Fit {
     return out;
   }
 
-  /// How each column is read, in the table's order; after run().
+  /// Describes how each column is read, in the table's order. Call it after run().
   std::vector<std::string> readings() const {
     std::vector<std::pair<std::string, std::string>> all;
     for (std::size_t c = 0; c < table_.columns.size(); ++c) {
@@ -389,7 +390,7 @@ class Fit {
     return out;
   }
 
-  /// Mean and deviation of a column over the rows that count.
+  /// Mean and standard deviation of a column over the rows in `counts_`.
   ColumnStatistics measure(std::size_t c, Reading reading) const {
     ColumnStatistics statistics(1);
     for (std::size_t row = 0; row < table_.rows; ++row) {
@@ -399,7 +400,7 @@ class Fit {
     return statistics;
   }
 
-  /// Distinct names of a column; says where two spellings are one number.
+  /// Returns the distinct names of a column, and notes two spellings of one number.
   std::vector<std::string> names(std::size_t c, const std::vector<bool>& rows) {
     std::vector<std::string> cells;
     for (std::size_t row = 0; row < table_.rows; ++row) {

@@ -19,7 +19,7 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
   int failure = ::fstat(descriptor_, &info) != 0 ? errno : 0;
   if (failure == 0 && S_ISDIR(info.st_mode)) failure = EISDIR;
   if (failure != 0) {
-    ::close(descriptor_);  // The destructor of an object whose constructor throws never runs.
+    ::close(descriptor_);  // the destructor of an object whose constructor throws never runs
     throw_system_error("cannot read", path_, failure);
   }
   if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode)) {
@@ -36,7 +36,7 @@ InputFile::~InputFile() {
 std::size_t InputFile::read(void* data, std::size_t size) {
   std::size_t done = 0;
   while (done < size) {
-    // One call moves at most 2 GiB on Linux; ask for less and loop.
+    // One call moves at most 2 GiB on Linux. Larger reads are done in a loop.
     const std::size_t step = std::min<std::size_t>(size - done, std::size_t{1} << 30);
     const ssize_t got = ::read(descriptor_, static_cast<char*>(data) + done, step);
     if (got < 0) {

@@ -23,12 +23,13 @@ namespace {
 using nlohmann::json;
 
 struct Line {
-  std::string_view text;  ///< with its end of line, if it has one
+  std::string_view text;  ///< includes the end of line, if there is one
   json record;
 };
 
-/// The whole records of a file's contents. `*whole` is where they end: a last line without an end
-/// of line that is not JSON either was cut by a crash and lies behind it.
+/// Returns the complete records of a file's contents, and sets `*whole` to their end. If the last
+/// line has no end of line and is not a JSON object, a crash has cut it off, and it is not part of
+/// the result.
 std::vector<Line> parse_lines(const std::filesystem::path& path, std::string_view contents,
                               std::size_t* whole) {
   std::vector<Line> lines;

@@ -18,11 +18,12 @@ namespace kshot::io {
 namespace {
 
 std::atomic<LogLevel> g_level{LogLevel::info};
-/// Guards the terminal: the progress line on it and whoever writes.
+/// Guards the terminal: the progress line and all other output.
 std::mutex g_mutex;
-Progress* g_progress = nullptr;  // the one that has a line on the terminal
+Progress* g_progress = nullptr;  // the object that has a line on the terminal
 
-/// Best effort: there is nowhere to report that reports cannot be written.
+/// Writes as much as possible. Failures are ignored, because there is no other place to report
+/// them.
 void write_all(int descriptor, std::string_view data) {
   while (!data.empty()) {
     const ssize_t written = ::write(descriptor, data.data(), data.size());
@@ -32,7 +33,7 @@ void write_all(int descriptor, std::string_view data) {
   }
 }
 
-/// "0:07", "12:34", "3:05:00".
+/// A duration as "0:07", "12:34" or "3:05:00".
 std::string duration_text(double seconds) {
   const auto whole = std::llround(std::clamp(seconds, 0.0, 3.6e9));
   const long long hours = whole / 3600;
@@ -135,7 +136,7 @@ void Progress::clear_locked() const {
 }
 
 void Progress::draw_locked(std::string_view line) const {
-  // In the last column some terminals wrap.
+  // The last column stays empty, because some terminals wrap there.
   write_all(options_.descriptor, first_columns(line, terminal_columns(options_.descriptor) - 1));
 }
 

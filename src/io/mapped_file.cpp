@@ -18,8 +18,8 @@
 namespace kshot::io {
 namespace {
 
-/// A mapping as the handler sees it: it may look at any moment, on any thread. Places are taken
-/// again and never freed.
+/// A mapping as the signal handler sees it. The handler may run at any moment, on any thread.
+/// Places are therefore reused and never freed.
 struct Place {
   std::atomic<std::uintptr_t> begin{0}, end{0};  ///< begin == 0: nothing is mapped
   std::atomic<bool> writable{false}, damaged{false};
@@ -28,10 +28,11 @@ struct Place {
 static_assert(std::atomic<std::uintptr_t>::is_always_lock_free);
 
 std::atomic<Place*> first_place{nullptr};
-std::mutex places_mutex;  ///< of whoever takes or gives back a place
+std::mutex places_mutex;  ///< held while a place is taken or given back
 struct sigaction before;
 
-/// Calls only what is allowed in a signal handler; mmap is a plain system call on Linux.
+/// Replaces a page of a mapping by zeros. Calls only what is allowed in a signal handler; mmap is a
+/// plain system call on Linux.
 bool replace_page(std::uintptr_t address) {
   for (Place* place = first_place.load(); place != nullptr; place = place->next) {
     const std::uintptr_t begin = place->begin.load(), end = place->end.load();
@@ -55,7 +56,7 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
   }
   if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
     return before.sa_handler(signal);
-  // The default: the fault comes again when this returns, and ends the process.
+  // With the default action restored, the fault occurs again after the return and ends the process.
   ::signal(SIGBUS, SIG_DFL);
 }
 

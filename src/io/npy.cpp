@@ -25,7 +25,7 @@ namespace {
 using DType = Tensor::DType;
 
 constexpr std::string_view kMagic = "\x93NUMPY";
-/// Longest header that is read; NumPy itself refuses more than 10,000 unless told otherwise.
+/// Longest header in bytes that is read. NumPy itself refuses more than 10,000 by default.
 constexpr std::size_t kLongestHeader = std::size_t{1} << 20;
 /// NumPy 2 allows 64 dimensions.
 constexpr std::size_t kMostDimensions = 64;
@@ -117,7 +117,7 @@ class HeaderParser {
       const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), extent);
       if (error != std::errc{} || extents.size() == kMostDimensions) damaged();
       at_ += static_cast<std::size_t>(end - begin);
-      accept('L');  // Python 2 wrote its long integers so.
+      accept('L');  // Python 2 wrote its long integers with an L
       extents.push_back(extent);
       if (!accept(',')) {
         expect(')');
@@ -174,11 +174,11 @@ class HeaderParser {
   throw Error(fmt::format("{} is cut short: expected {} bytes, found {}", origin, expected, found));
 }
 
-/// Row-major copy of column-major `source`.
+/// Copies the column-major `source` to the row-major `target`.
 void transpose(const std::vector<std::size_t>& shape, std::size_t item,
                const std::vector<std::byte>& source, std::vector<std::byte>* target) {
   target->resize(source.size());
-  std::vector<std::size_t> stride(shape.size());  // of the source, in bytes
+  std::vector<std::size_t> stride(shape.size());  // strides of the source in bytes
   std::size_t step = item;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
     stride[axis] = step;
@@ -204,7 +204,8 @@ void swap_bytes(std::size_t item, std::vector<std::byte>* bytes) {
   }
 }
 
-/// Reads `size` bytes, growing the memory as they come: a damaged header may ask for any amount.
+/// Reads `size` bytes. The buffer grows as they arrive, because a damaged header may state any
+/// size.
 std::vector<std::byte> read_bytes(ByteSource& source, std::size_t size, const std::string& origin,
                                   std::size_t before) {
   constexpr std::size_t kStep = std::size_t{16} << 20;
@@ -219,7 +220,8 @@ std::vector<std::byte> read_bytes(ByteSource& source, std::size_t size, const st
   return bytes;
 }
 
-/// One array from the beginning of `source` to its end. `known_size`: bytes that the source has.
+/// Parses one array from the beginning of `source` to its end. `known_size` is the size of the
+/// source in bytes.
 NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
                const std::string& origin) {
   std::array<unsigned char, 12> prefix{};
@@ -256,7 +258,7 @@ NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
   if (!checked_size(header.shape, header.dtype, &elements, &byte_count)) {
     throw Error(fmt::format("{}: impossible shape {}", origin, shape_text(header.shape)));
   }
-  // Zeros compress to almost nothing, so that a small archive may hold an array of any size.
+  // Zeros compress to almost nothing, so that a small archive can hold an array of any size.
   const double memory = physical_memory();
   if (memory > 0.0 && static_cast<double>(byte_count) > memory) {
     throw Error(
@@ -274,7 +276,7 @@ NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
   array.origin = origin;
   array.dtype = header.dtype;
   array.bytes = read_bytes(source, byte_count, origin, data_start);
-  // Reading on to the end also makes libzip compare the checksum.
+  // Reading to the end also makes libzip compare the checksum.
   char beyond = 0;
   if (source.read(&beyond, 1) != 0) {
     throw Error(fmt::format("{}: expected {} bytes, found more", origin, data_start + byte_count));
@@ -319,7 +321,8 @@ const char* descr_of(DType dtype) {
   throw std::logic_error("write_npy: no such dtype");
 }
 
-/// Magic, version 1.0, length and dictionary, padded so that the data begins at a multiple of 64.
+/// Returns the header: magic, version 1.0, length and dictionary, padded so that the data begin at
+/// a multiple of 64.
 std::string header_of(const NpyArray& array) {
   if (array.bytes.size() != array.size() * item_size(array.dtype)) {
     throw std::logic_error("write_npy: bytes do not fit the shape");
@@ -407,10 +410,10 @@ void write_npy(const std::filesystem::path& path, const NpyArray& array) {
 
 namespace {
 
-/// An archive opened for reading, and the names of its arrays.
+/// An archive that is open for reading, and the names of its arrays.
 struct NpzFile {
   explicit NpzFile(const std::filesystem::path& path) : file(path.string()) {
-    // libzip's own message for a missing file would do, but not for a folder or a pipe.
+    // libzip's own message is good for a missing file, but not for a folder or a pipe.
     if (!InputFile(path).size()) throw Error("cannot read " + file + ": not a regular file");
     int code = 0;
     archive.reset(zip_open(path.c_str(), ZIP_RDONLY, &code));
@@ -477,10 +480,10 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
   const auto fail = [&](const char* reason) {
     throw Error(fmt::format("cannot write {}: {}", path.string(), reason));
   };
-  // Fails early where the file cannot be written at all.
+  // Opening the output first reports early if the file cannot be written at all.
   AtomicFile file(path);
   if (entries.empty()) {
-    // libzip makes no archive without entries: it is the end record alone.
+    // libzip writes no archive without entries. Such an archive is the end record alone.
     std::string record = std::string("PK\x05\x06") + std::string(18, '\0');
     record[record.size() - 2] = static_cast<char>(arrays_mark.size());
     file.write(record.append(arrays_mark));
@@ -490,7 +493,7 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
 
   const Source buffer(zip_source_buffer_create(nullptr, 0, 0, error.get()));
   if (!buffer) fail(error.text());
-  zip_source_keep(buffer.get());  // The archive frees one reference, we the other.
+  zip_source_keep(buffer.get());  // the archive frees one reference, and this function the other
   Archive archive(zip_open_from_source(buffer.get(), ZIP_TRUNCATE, error.get()));
   if (!archive) {
     zip_source_free(buffer.get());
@@ -500,13 +503,13 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
                               static_cast<zip_uint16_t>(arrays_mark.size())) != 0) {
     fail(zip_strerror(archive.get()));
   }
-  std::vector<std::string> headers;  // libzip reads the fragments when it closes the archive.
+  std::vector<std::string> headers;  // libzip reads the fragments when it closes the archive
   headers.reserve(entries.size());
   for (const auto& [name, array] : entries) {
     headers.push_back(header_of(array));
     std::array<zip_buffer_fragment_t, 2> fragments{};
     fragments[0] = {reinterpret_cast<zip_uint8_t*>(headers.back().data()), headers.back().size()};
-    // libzip only reads; its interface is not const.
+    // libzip only reads the data; its interface lacks const.
     fragments[1] = {reinterpret_cast<zip_uint8_t*>(const_cast<std::byte*>(array.bytes.data())),
                     array.bytes.size()};
     const zip_uint64_t used = array.bytes.empty() ? 1 : 2;
@@ -515,11 +518,11 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Np
     const zip_int64_t index =
         zip_file_add(archive.get(), (name + ".npy").c_str(), source.get(), ZIP_FL_ENC_UTF_8);
     if (index < 0) fail(zip_strerror(archive.get()));
-    static_cast<void>(source.release());  // The archive's now.
+    static_cast<void>(source.release());  // the archive owns the source now
     const auto at = static_cast<zip_uint64_t>(index);
     const zip_int32_t method = compression == Compression::stored ? ZIP_CM_STORE : ZIP_CM_DEFLATE;
-    constexpr zip_uint16_t kFirstOfJanuary1980 =
-        1 << 5 | 1;  // As NumPy does: no clock in the bytes.
+    // The time is fixed, as in NumPy, so that the bytes do not depend on the clock.
+    constexpr zip_uint16_t kFirstOfJanuary1980 = 1 << 5 | 1;
     if (zip_set_file_compression(archive.get(), at, method, 0) != 0 ||
         zip_file_set_dostime(archive.get(), at, 0, kFirstOfJanuary1980, 0) != 0) {
       fail(zip_strerror(archive.get()));

@@ -21,14 +21,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Bytes that are looked at on either end of a file.
+/// Number of bytes that are examined at each end of a file.
 constexpr std::size_t kLookedAt = 4096;
 
 struct Ends {
   std::string first, last;
 };
 
-/// The beginning and the end of a regular file. Throws Error for one that cannot be read.
+/// Reads the beginning and the end of a regular file. Throws Error for a file that cannot be read.
 Ends read_ends(const fs::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) throw_system_error("cannot read", path, errno);
@@ -53,8 +53,9 @@ bool holds(const std::string& text, std::string_view mark) {
   return text.find(mark) != std::string::npos;
 }
 
-/// The commands that write a pair of files write the marked one first: a text file beside it is
-/// theirs where its header is.
+/// Returns true if kshot wrote the file. Commands that write a pair of files write the marked one
+/// first. The second one, a text file, has no mark: it is kshot's if it has kshot's header and
+/// stands beside a marked file.
 bool written_by_kshot(const fs::path& path, OutputKind kind) {
   const Ends ends = read_ends(path);
   std::error_code ignored;
@@ -75,7 +76,7 @@ bool written_by_kshot(const fs::path& path, OutputKind kind) {
     case OutputKind::bandit:
       return ends.first.starts_with("{") && holds(ends.first, bandit_mark);
     case OutputKind::page:
-      // Version 0.1.0 wrote no mark; its colours are unmistakable.
+      // Version 0.1.0 wrote no mark. Its page is recognised by its colours.
       return ends.first.starts_with("<!DOCTYPE html>") &&
              (holds(ends.first, page_mark) ||
               holds(ends.first, "--panel: #f6f7f9; --strong: #eaf1fb;"));
@@ -130,7 +131,7 @@ OutputFile::OutputFile(fs::path file, OutputKind kind, const std::vector<fs::pat
   std::error_code error;
   for (fs::path missing = folder; !missing.empty() && !fs::exists(missing, error);
        missing = missing.parent_path()) {
-    // A path may end in a separator or a dot, whose parent is the folder itself.
+    // A path may end in a separator or a dot. Its parent is then the folder itself.
     if (missing.has_filename() && missing.filename() != ".") made_.push_back(missing);
   }
   std::ranges::reverse(made_);
@@ -149,11 +150,12 @@ OutputFile::OutputFile(fs::path file, OutputKind kind, const std::vector<fs::pat
 
 OutputFile::~OutputFile() {
   std::error_code ignored;
-  // Removes a folder only where it is empty.
+  // `remove` deletes a folder only if it is empty.
   for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) fs::remove(*folder, ignored);
 }
 
-/// Throws where the file may not be written. True where an earlier file will be replaced.
+/// Throws Error where the file may not be written. Returns true where an earlier file will be
+/// replaced.
 bool OutputFile::check() const {
   const std::string name = path_.string();
   if (!path_.has_filename()) throw Error("cannot write " + name + ": not a file name");

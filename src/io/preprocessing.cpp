@@ -42,7 +42,8 @@ const char* name_of(const std::pair<Value, const char*> (&names)[n], Value wante
   }
   return "?";
 }
-/// Throws Error for a name that a newer version may have written.
+/// Finds a value by its name. Throws Error for an unknown name, which a newer version may have
+/// written.
 template <typename Value, std::size_t n>
 Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& wanted) {
   for (const auto& [value, name] : names) {
@@ -161,7 +162,8 @@ Preprocessing Preprocessing::from_json(std::string_view text, const std::string&
     if (in.contains("missing_marks")) {
       out.format.missing_marks = in["missing_marks"].get<std::vector<std::string>>();
     }
-    bool generated = true;  // x0, x1, ...: files of version 0.1 do not say
+    // True if all names are x0, x1, ... Files of version 0.1 do not store `named_columns`.
+    bool generated = true;
     for (const json& entry : in.value("columns", json::array())) {
       Column column;
       column.name = entry.at("name");
@@ -188,7 +190,7 @@ Preprocessing Preprocessing::from_json(std::string_view text, const std::string&
 
 namespace {
 
-/// Where encode_table finds each column and target.
+/// The places of the columns and targets in a table that encode_table reads.
 struct EncodingPlan {
   struct Source {
     std::size_t column;
@@ -224,7 +226,7 @@ struct EncodingPlan {
   }
 };
 
-/// True if the row is to be left out.
+/// Returns true if the row must be left out.
 bool drops_row(const Preprocessing& preprocessing, const Table& table, const EncodingPlan& plan,
                std::size_t row) {
   bool drop = false;
@@ -235,7 +237,8 @@ bool drops_row(const Preprocessing& preprocessing, const Table& table, const Enc
   }
   for (const std::size_t target : plan.targets) {
     if (!table.missing(target, row)) continue;
-    // A mean target would be an invented answer: only dropping the row is a rule here.
+    // A mean in the place of a target would be an invented answer. Dropping the row is therefore
+    // the only rule.
     if (preprocessing.missing != MissingRule::drop) {
       const std::string mark = table.columns[target].numeric ? "" : table.cell(target, row);
       throw Error(fmt::format(
@@ -264,7 +267,7 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const Table& table
       const Preprocessing::Column& column = preprocessing.columns[c];
       const EncodingPlan::Source& source = plan.sources[c];
       if (table.missing(source.column, row)) {
-        // MissingRule::mean: the mean is 0 once standardised.
+        // MissingRule::mean: the feature stays 0, which is the mean after standardisation.
       } else if (column.categories.empty()) {
         x[at] = column.encode(table.number(source.column, row, column.reading), table.where(row));
       } else if (const auto found =
@@ -386,13 +389,14 @@ ImageArray::ImageArray(const Preprocessing& preprocessing, const Tensor& x, std:
 void ImageArray::check_units() const {
   using DType = Tensor::DType;
   const bool bytes = x_.dtype == DType::u8 || x_.dtype == DType::boolean;
-  if (preprocessing_.kind == Preprocessing::Kind::none) return;  // the units are not recorded
+  if (preprocessing_.kind == Preprocessing::Kind::none) return;  // the units were not recorded
   const bool unit = preprocessing_.kind != Preprocessing::Kind::array || preprocessing_.bytes;
   if (unit && bytes) return;
   const bool real = x_.dtype == DType::f16 || x_.dtype == DType::f32 || x_.dtype == DType::f64;
   double low = 0.0, high = 1.0;
   if (!unit) {
-    // Numbers as they are. The training data's range tells floats in [0, 1] from bytes.
+    // The imported numbers were kept. Their range, widened on both sides by its own width, tells
+    // whether whole numbers have other units, such as bytes instead of numbers in [0, 1].
     const double width = preprocessing_.high - preprocessing_.low;
     low = preprocessing_.low - width;
     high = preprocessing_.high + width;
@@ -402,7 +406,7 @@ void ImageArray::check_units() const {
   for (std::size_t row = 0; row < rows_; ++row) {
     read_numbers(x_, row * numbers.size(), numbers, numbers.size());
     for (const double v : numbers) {
-      if (!(v < low || v > high)) continue;  // NaN is reported where the row is read
+      if (!(v < low || v > high)) continue;  // read() reports NaN
       throw Error(fmt::format(
           "{}: {} in row {} ({}); {}", x_.origin, v, row, dtype_name(x_.dtype),
           unit

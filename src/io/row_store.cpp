@@ -43,7 +43,7 @@ struct Descriptor {
 struct RowStore::Header {
   char magic[8];
   std::uint32_t format;
-  std::uint32_t checksum;  ///< of what follows, without `committed`
+  std::uint32_t checksum;  ///< of the fields after this one, without `committed`
   std::uint64_t rows, row_bytes;
   std::uint32_t identity_size;
   std::uint32_t reserved;
@@ -99,7 +99,8 @@ std::unique_ptr<RowStore> RowStore::create(const std::filesystem::path& path, st
   };
   const Descriptor file{::open(temporary.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
   if (file.value < 0) throw_system_error("cannot write", path, errno);
-  // All of it now: a write through the mapping that finds the disk full would end the process.
+  // The whole space is reserved now, because a write through the mapping to a full disk would end
+  // the process.
   const auto size = static_cast<off_t>(store->size_);
   if (::fallocate(file.value, 0, 0, size) != 0) {
     if (errno != EOPNOTSUPP && errno != ENOSYS) fail(errno);
@@ -190,14 +191,14 @@ RowStore::State RowStore::newest(std::uint64_t row) const {
   const std::uint64_t* s = steps(row);
   const int slot = s[1] > s[0] ? 1 : 0;
   const bool none = s[slot] == 0;
-  mapping_.check();  // else a row that was lost would count as one that was never written
+  mapping_.check();  // otherwise a lost row would look like one that was never written
   if (none) return {};
   return {s[slot], {data(row, slot), row_bytes_}};
 }
 
 void RowStore::write(std::uint64_t row, std::uint64_t step, std::span<const std::byte> bytes) {
   std::uint64_t* s = steps(row);
-  // the newest state of the checkpoint stays
+  // The newest state up to the last checkpoint is kept.
   int keep = -1;
   for (int slot = 0; slot < 2; ++slot) {
     if (s[slot] == 0 || s[slot] > committed_) continue;
@@ -215,7 +216,7 @@ void RowStore::check() const {
 
 void RowStore::sync() {
   mapping_.check();
-  // A page that holds the new end raises nothing.
+  // A file whose end moved within a page raises no signal, so that the size is compared as well.
   if (file_ && mapping_.state().size < size_) mapping_.fail();
   if (file_ && ::msync(mapped_, size_, MS_SYNC) != 0) {
     throw_system_error("cannot write", path_, errno);

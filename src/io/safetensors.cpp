@@ -24,7 +24,7 @@ using DType = Tensor::DType;
 using nlohmann::json;
 
 constexpr std::size_t kLengthSize = 8;
-/// The format's own limit.
+/// Longest header in bytes, a limit of the format itself.
 constexpr std::uint64_t kLongestHeader = 100'000'000;
 constexpr std::string_view kMetadata = "__metadata__";
 
@@ -67,7 +67,7 @@ struct Entry {
 }
 
 json parse_header(const std::filesystem::path& path, const std::string& text) {
-  // The library would keep the last of two equal keys; the format forbids them.
+  // The JSON library would keep the last of two equal keys. The format forbids equal keys.
   std::set<std::string> names;
   const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
     if (depth == 1 && event == json::parse_event_t::key &&
@@ -194,7 +194,7 @@ SafeTensors read_safetensors(const std::filesystem::path& path) {
     }
     data_size = entry.end;
   }
-  // Sizes add up without overflow only as far as the file goes.
+  // The sum of the sizes is known to be free of overflow only within the size of the file.
   if (data_size > file_size - data_start) {
     const bool representable = data_size <= std::numeric_limits<std::uint64_t>::max() - data_start;
     cut_short(path, representable ? std::to_string(data_start + data_size) : "many more",
@@ -208,7 +208,7 @@ SafeTensors read_safetensors(const std::filesystem::path& path) {
     Tensor& tensor = entry.tensor;
     tensor.bytes.resize(entry.end - entry.begin);
     const std::size_t read = file.read(tensor.bytes.data(), tensor.bytes.size());
-    if (read < tensor.bytes.size()) {  // Shortened while it was read.
+    if (read < tensor.bytes.size()) {  // the file was shortened while it was read
       cut_short(path, std::to_string(file_size), data_start + entry.begin + read);
     }
     content.tensors.emplace(std::move(entry.name), std::move(tensor));
@@ -225,7 +225,7 @@ void write_safetensors(const std::filesystem::path& path, const SafeTensors& con
     }
     order.emplace_back(&name, &tensor);
   }
-  // The map is sorted by name already.
+  // The map is already sorted by name.
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
     return item_size(a.second->dtype) > item_size(b.second->dtype);
   });

@@ -28,15 +28,17 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// Bytes of the separator that `text` begins with; 0 where it begins with none. A space is also a
-/// no-break space, plain or narrow, which programs write so that no line ends within a number.
+/// Length in bytes of the separator at the start of `text`, or 0 if there is none. The mark " "
+/// also matches no-break spaces, plain or narrow, which programs write to avoid a line break within
+/// a number.
 std::size_t thousands_mark(std::string_view text, std::string_view mark) {
   if (text.starts_with(mark)) return mark.size();
   if (mark != " ") return 0;
   return text.starts_with("\xc2\xa0") ? 2 : text.starts_with("\xe2\x80\xaf") ? 3 : 0;
 }
 
-/// The number without its thousands separators; nothing where a group has not three digits.
+/// Returns the number without its thousands separators. Returns nothing where a group does not have
+/// three digits.
 std::optional<std::string> without_groups(std::string_view text, const TextFormat& format) {
   std::string out;
   std::size_t at = 0;
@@ -66,7 +68,8 @@ int two_digits(std::string_view text, std::size_t at) {
   return (text[at] - '0') * 10 + (text[at + 1] - '0');
 }
 
-/// Reads "Z" or "+hh:mm" at `at`: minutes east of UTC, or nothing.
+/// Parses "Z" or "+hh:mm" to minutes east of UTC. Empty text means UTC. Returns nothing for other
+/// text.
 std::optional<int> parse_offset(std::string_view text) {
   if (text.empty() || text == "Z" || text == "z") return 0;
   if (text[0] != '+' && text[0] != '-') return {};
@@ -223,13 +226,13 @@ bool is_missing(std::string_view text, const TextFormat& format) {
 
 namespace {
 
-/// "0x1f"
+/// Returns true for text such as "0x1f".
 bool is_hexadecimal(std::string_view text) {
   return text.size() > 2 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X') &&
          text.find_first_not_of("0123456789abcdefABCDEF", 2) == std::string_view::npos;
 }
 
-/// "e5", "E-03"
+/// Returns true for text such as "e5" or "E-03".
 bool is_exponent(std::string_view text) {
   if (text.front() != 'e' && text.front() != 'E') return false;
   text.remove_prefix(1);
@@ -237,8 +240,8 @@ bool is_exponent(std::string_view text) {
   return !text.empty() && text.size() <= 4 && std::ranges::all_of(text, is_digit);
 }
 
-/// True for digits and the name of a month, whole or its first three letters, with no other words
-/// than a date has: "31 May 2024", "Fri, Oct 3rd 10:30 am".
+/// Returns true for text that contains digits and the name of a month (whole or its first three
+/// letters), and no words that a date does not have: "31 May 2024", "Fri, Oct 3rd 10:30 am".
 bool names_month(std::string_view text) {
   static constexpr std::array<std::string_view, 12> months = {
       "january", "february", "march",     "april",   "may",      "june",
@@ -308,7 +311,8 @@ bool resembles_date(std::string_view text) {
   text = trimmed_view(text);
   if (text.size() > 40) return false;
   if (names_month(text)) return true;
-  // Three runs of digits with the same separator, one of them a year; or hours and minutes.
+  // A date has three runs of digits with equal separators, one of them a year. A time has hours and
+  // minutes.
   std::vector<std::size_t> runs;
   char separator = 0;
   std::size_t at = 0;
@@ -322,7 +326,7 @@ bool resembles_date(std::string_view text) {
     if (separator != 0 && text[at] != separator) break;
     separator = text[at++];
   }
-  // A year and a month, in either order: "2024-05", "5/2024".
+  // A year and a month may stand in either order: "2024-05", "5/2024".
   if (at == text.size() && runs.size() == 2 && (separator == '-' || separator == '/')) {
     return (runs[0] == 4 && runs[1] == 2) || (runs[0] <= 2 && runs[1] == 4);
   }
@@ -351,7 +355,7 @@ std::string advice_for(std::string_view cell, std::string_view name) {
 
 namespace {
 
-/// One text for each number; -0 is 0.
+/// Returns one text per number. -0 and 0 have the same text.
 std::string number_key(double number) {
   return fmt::format("{}", number + 0.0);
 }
@@ -404,7 +408,7 @@ std::vector<std::string> distinct_names(
     }
     out.push_back(std::move(name));
   }
-  // Stored names are plain numbers, so that they are read without the table's notation.
+  // Stored names are plain numbers, so that they can be read without the table's notation.
   if (format.decimal != '.' || !format.thousands.empty()) {
     for (std::string& name : out) name = fmt::format("{}", value(name));
   }

@@ -78,7 +78,8 @@ class NameIndex {
 };
 
 /// Returns the distinct names, each in its first spelling. They are sorted by value where all are
-/// numbers, else by name. `merged` gets one pair of spellings of the same number, if there is one.
+/// numbers, else by name. Numbers in another notation than the default are rewritten as plain
+/// numbers. `merged` gets one pair of spellings of the same number, if there is one.
 std::vector<std::string> distinct_names(
     const std::vector<std::string>& cells, const TextFormat& format = {},
     std::optional<std::pair<std::string, std::string>>* merged = nullptr);

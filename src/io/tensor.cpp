@@ -21,7 +21,7 @@ struct Half {
   std::uint16_t bits;
 };
 
-/// Exact: every half-precision number is a float.
+/// Converts exactly, because every half-precision number is a float.
 float widen(Half half) {
   const int exponent = (half.bits >> 10) & 31;
   const int fraction = half.bits & 1023;
@@ -41,7 +41,7 @@ struct Boolean {
   std::uint8_t byte;
 };
 
-/// Calls `visitor` with a value of the C++ type that stands for `dtype`.
+/// Calls `visitor` with a value of the C++ type of `dtype`.
 template <typename Visitor>
 decltype(auto) dispatch(DType dtype, Visitor&& visitor) {
   switch (dtype) {
@@ -73,7 +73,7 @@ decltype(auto) dispatch(DType dtype, Visitor&& visitor) {
   throw std::logic_error("Tensor: no such dtype");
 }
 
-/// The element as a C++ number of at least its own precision.
+/// Converts an element to a C++ number of at least its own precision.
 template <typename T>
 auto number(T stored) {
   if constexpr (std::is_same_v<T, Half>) {
@@ -105,7 +105,7 @@ Out to_real(const Tensor& tensor, std::size_t index, In value) {
 template <typename In>
 std::int64_t to_integer(const Tensor& tensor, std::size_t index, In value) {
   if constexpr (std::is_floating_point_v<In>) {
-    // 2^63 is a double, the largest int64 is not; NaN fails every comparison.
+    // 2^63 is a double, but the largest int64 is not. NaN fails every comparison.
     const bool fits = value >= In{-0x1p63} && value < In{0x1p63} && std::trunc(value) == value;
     if (!fits) fail(tensor, index, fmt::format("{}", value), "a whole number (int64)");
   } else if (!std::in_range<std::int64_t>(value)) {

@@ -25,8 +25,8 @@ double seconds_now() {
   return std::chrono::duration<double>(since_1970).count();
 }
 
-// ---- protocol buffers: the wire format of the few fields used ----
-// Field numbers from tensorflow/core/util/event.proto and framework/summary.proto.
+// ---- protocol buffers: the wire format of the few fields that are used ----
+//  Field numbers are those of tensorflow/core/util/event.proto and framework/summary.proto.
 
 enum class Wire { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
 
@@ -51,7 +51,7 @@ void put_bytes(std::string* out, unsigned field, std::string_view value) {
   out->append(value);
 }
 
-/// Event{wall_time = 1: double, step = 2: int64}, to which the caller adds what happened.
+/// Encodes Event{wall_time = 1: double, step = 2: int64}. The caller appends the contents.
 std::string event(double wall_time, std::int64_t step) {
   std::string out;
   put_key(&out, 1, Wire::fixed64);
@@ -63,7 +63,7 @@ std::string event(double wall_time, std::int64_t step) {
 
 // ---- TFRecord ----
 
-/// Checksums are masked, since a checksum of data that holds checksums is weak.
+/// Masks a checksum, because a checksum of data that contain checksums is weak.
 std::uint32_t masked_crc(std::string_view data) {
   return std::rotr(crc32c(data), 15) + 0xa282ead8u;
 }
@@ -72,8 +72,9 @@ std::uint32_t masked_crc(std::string_view data) {
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
 
-/// The largest number after the prefix among the folder's files, or -1. TensorBoard reads files in
-/// the order of their names, so a new file's number must be larger, whatever the clock says.
+/// Returns the largest number after the prefix among the folder's files, or -1. TensorBoard reads
+/// files in the order of their names. A new file therefore needs a larger number, whatever the
+/// clock says.
 std::int64_t newest_file(const std::filesystem::path& folder) {
   std::int64_t newest = -1;
   std::error_code ignored;
@@ -107,8 +108,8 @@ EventWriter::EventWriter(const std::filesystem::path& folder, std::int64_t first
   std::string version = event(now, 0);
   put_bytes(&version, 3, "brain.Event:2");
   add_record(version);
-  // SessionLog{status = 1: START}. The first of a run goes by; each later one voids the points of
-  // its step and after.
+  // SessionLog{status = 1: START}. TensorBoard ignores the first one of a run. Each later one
+  // discards the points from its step on.
   std::string session;
   put_key(&session, 1, Wire::varint);
   put_varint(&session, 1);
@@ -127,7 +128,7 @@ EventWriter::~EventWriter() {
   try {
     flush();
   } catch (const Error&) {
-    // Whoever needs to know calls flush().
+    // A caller that must know of a failure calls flush() itself.
   }
   ::close(descriptor_);
 }
@@ -162,7 +163,7 @@ void EventWriter::flush() {
     if (written < 0) {
       if (errno == EINTR) continue;
       const int failure = errno;
-      buffer_.erase(0, done);  // What is on the disk is not written again.
+      buffer_.erase(0, done);  // bytes that were written are not written again
       throw_system_error("cannot write", path_, failure);
     }
     done += static_cast<std::size_t>(written);
