@@ -39,7 +39,7 @@ class ClassSource final : public EpisodeSource {
     }
     splits_ = take_groups(header, used,
                           [this](Split split, const auto& groups) { return fault(split, groups); });
-    if (!episodes_.fixed()) return;  // a recipe's tasks all have the same numbers
+    if (!episodes_.fixed()) return;  // all tasks of a recipe have equal sizes
     ClassRecipe recipe{.ways = episodes_.ways.most,
                        .shots = episodes_.shots.most,
                        .queries = episodes_.queries.most,
@@ -80,7 +80,8 @@ class ClassSource final : public EpisodeSource {
     sample_without_replacement(classes, static_cast<std::uint32_t>(groups.size()), chosen);
     for (std::size_t n = 0; n < ways; ++n) {
       const io::Group& group = data_->header().groups[groups[chosen[n]]];
-      // A stream for every class, query examples first: more shots leave all else as it is.
+      // Each class has its own stream and draws query examples first, so that more shots change
+      // nothing else.
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
       sample_without_replacement(examples, group.rows, rows);
       const auto read = [&](std::size_t k, std::span<float> x) {
@@ -118,10 +119,11 @@ class ClassSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
-  /// Parts of the stream below those of the sizes, less the one for the classes.
+  /// Largest number of ways: the parts of the stream below those of the sizes, minus the part for
+  /// the classes.
   static constexpr int most_ways = static_cast<int>(ways_part) - 1;
 
-  /// Why no episodes can be drawn from a split; empty where they can.
+  /// Returns the reason why no episodes can be drawn from a split, or an empty text.
   std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
     const io::DatasetHeader& header = data_->header();

@@ -1,4 +1,4 @@
-// The size of one task, drawn from a range.
+// Draws the size of one task from a range.
 #pragma once
 
 #include "kshot/count_range.h"
@@ -6,11 +6,11 @@
 
 namespace kshot {
 
-/// Parts of a task's random stream (base/episode_stream.h) that sizes are drawn from. Each size has
-/// a part of its own, so that a task keeps its queries whatever the shots are.
+/// Parts of a task's random stream (base/episode_stream.h) from which sizes are drawn. Each size
+/// has its own part, so that a task keeps its queries for any number of shots.
 enum SizePart : unsigned { ways_part = 0xfffc, shots_part = 0xfffd, queries_part = 0xfffe };
 
-/// The task's own number, every number of the range equally likely. A range of one number takes
+/// Draws a task's size; every number of the range is equally likely. A range of one number draws
 /// nothing from the stream.
 int draw_count(const TaskId& id, SizePart part, const CountRange& range);
 

@@ -11,7 +11,7 @@ struct RowSizes {
   std::size_t support_x, query_x, support_value, query_value, support_label, query_label;
 };
 
-/// Elements of each array that one task takes.
+/// Returns the number of elements of each array for one task.
 RowSizes row_sizes(const TaskShape& shape) {
   const auto features = static_cast<std::size_t>(shape.input.size());
   const auto support = static_cast<std::size_t>(shape.support);
@@ -110,7 +110,7 @@ void TaskBatch::fill(const EpisodeSource& source, TaskId id, std::uint32_t first
 
 void TaskBatch::draw(const EpisodeSource& source, TaskId id, std::uint32_t first, int count) {
   if (count < 0 || count > tasks_) throw Error("task batch: more tasks drawn than it has slots");
-  if (double_) {  // drawn in single precision, one task at a time, and widened
+  if (double_) {  // tasks are drawn in single precision, one at a time, and widened
     const RowSizes rows = row_sizes(shape_);
     TaskBatch one(shape_, 1);
     for (int t = 0; t < count; ++t) {

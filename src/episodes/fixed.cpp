@@ -16,7 +16,7 @@ class FixedSource final : public EpisodeSource {
   TaskShape shape() const override { return source_->shape(); }
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     if (id.split != Split::train) return source_->fill(id, slot);
-    // beyond the parts that any source uses
+    // This part lies beyond the parts that any source uses.
     RandomStream draw = episode_stream(id, 0xffff);
     const std::uint32_t drawn = draw.below(tasks_);
     const std::uint32_t member = id.member >= 0 ? static_cast<std::uint32_t>(id.member) : drawn;

@@ -71,12 +71,12 @@ class MinibatchSource final : public EpisodeSource {
     RandomStream stream = episode_stream(id);
     sample_without_replacement(stream, static_cast<std::uint32_t>(ends.back()), chosen);
     for (std::size_t i = 0; i < chosen.size(); ++i) {
-      // the class whose run of examples holds this one
+      // The class whose range of examples contains this one.
       const auto found = std::ranges::upper_bound(ends, std::uint64_t{chosen[i]});
       const auto c = static_cast<std::size_t>(found - ends.begin());
       const io::Group& group = data_->header().groups[classes_[c]];
       const std::uint64_t within = chosen[i] - (c > 0 ? ends[c - 1] : 0);
-      // the last ones of a class are held out
+      // The last examples of a class are held out.
       const std::uint64_t first = training ? 0 : group.rows - held_out(group);
       data_->read(group.first + first + within, slot.query_x.subspan(i * d, d));
       slot.query_label[i] = static_cast<std::int32_t>(c);
@@ -100,9 +100,9 @@ class MinibatchSource final : public EpisodeSource {
   std::shared_ptr<const io::Dataset> data_;
   int rows_;
   std::vector<std::uint32_t> classes_;  ///< groups of the file, in the order of the labels
-  /// Examples to learn from, and held out, of all classes up to and with this one.
+  /// Cumulative numbers of training and held-out examples, up to and including each class.
   std::vector<std::uint64_t> kept_to_, held_to_;
-  std::string training_fault_;  ///< why no training minibatches can be drawn; empty: they can
+  std::string training_fault_;  ///< why no training minibatches can be drawn; empty if they can
 };
 
 }  // namespace

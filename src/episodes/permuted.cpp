@@ -32,7 +32,7 @@ class PermutedSource final : public EpisodeSource {
       throw Error(fmt::format("{}: {} train classes; data.ways = {} needs at least as many", file,
                               all.size(), episodes_.ways.most));
     }
-    // The classes belong to the environment: the same for every seed and split.
+    // The classes are a part of the environment: they are equal for every seed and split.
     RandomStream draw({0, Purpose::episode, 0, 0, 0, 0xffff});
     std::vector<std::uint32_t> chosen(static_cast<std::size_t>(episodes_.ways.most));
     sample_without_replacement(draw, static_cast<std::uint32_t>(all.size()), chosen);
@@ -60,8 +60,8 @@ class PermutedSource final : public EpisodeSource {
       const io::Group& group = data_->header().groups[classes_[n]];
       const std::uint32_t kept = held_out(group);
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
-      // The last of the drawn rows are support rows. New tasks take their query rows from those
-      // that are kept; then there may be too few others for both.
+      // The last drawn rows are support rows. Validation and test tasks take their query rows
+      // from the reserved examples. The other examples may then be too few for shots + queries.
       rows.resize(std::min<std::size_t>(shots + queries, group.rows - kept));
       sample_without_replacement(examples, group.rows - kept, rows);
       held.assign(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(rows.size() - shots));
@@ -99,7 +99,7 @@ class PermutedSource final : public EpisodeSource {
     return static_cast<std::uint32_t>(group.rows / 4);
   }
 
-  /// Why no tasks of a split can be drawn; empty where they can.
+  /// Returns the reason why no tasks of a split can be drawn, or an empty text.
   std::string fault_of(Split split) const {
     const std::int64_t shots = episodes_.shots.most, queries = episodes_.queries.most;
     const bool training = split == Split::train;
@@ -117,7 +117,7 @@ class PermutedSource final : public EpisodeSource {
     return {};
   }
 
-  /// A label for each class, and where each pixel is read from (empty: from its own place).
+  /// Draws a label for each class, and the source of each pixel (empty: no pixel moves).
   void permutations(const TaskId& id, std::size_t pixels, std::vector<std::uint32_t>& labels,
                     std::vector<std::uint32_t>& order) const {
     RandomStream stream = episode_stream(id, 0);

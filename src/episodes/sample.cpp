@@ -9,8 +9,8 @@ namespace kshot {
 
 void sample_without_replacement(RandomStream& stream, std::uint32_t n,
                                 std::span<std::uint32_t> out) {
-  // Fisher-Yates, stopped after the first out.size() places.
-  if (n / 16 > out.size()) {  // few of many: only the places that moved
+  // Fisher-Yates shuffle, stopped after the first out.size() places.
+  if (n / 16 > out.size()) {  // a small share of n: only the moved places are stored
     thread_local std::unordered_map<std::uint32_t, std::uint32_t> moved;
     moved.clear();
     const auto place = [](std::uint32_t i) {

@@ -40,7 +40,7 @@ class Sinusoid final : public EpisodeSource {
     if (!std::isfinite(options.noise_std) || options.noise_std < 0) {
       throw Error("sinusoid: data.noise_std must not be negative");
     }
-    constexpr double largest = 1e30;  // so that no point leaves the range of float
+    constexpr double largest = 1e30;  // keeps all points within the range of float
     for (const auto& [key, value] : {std::pair{"data.noise_std", options.noise_std},
                                      std::pair{"data.amplitude_low", options.amplitude_low},
                                      std::pair{"data.amplitude_high", options.amplitude_high},
@@ -78,7 +78,8 @@ class Sinusoid final : public EpisodeSource {
                 slot.support_value.first(support));
   }
 
-  /// A recipe's tasks all have the same numbers of points.
+  /// Only sources with fixed numbers of points have a recipe, because all tasks of a recipe have
+  /// equal sizes.
   const EpisodeRecipe* recipe() const override {
     return options_.support.fixed() && options_.query.fixed() ? &recipe_ : nullptr;
   }

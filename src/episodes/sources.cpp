@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Another source's tasks, every example scaled to unit length.
+/// The tasks of another source, with every example scaled to unit length.
 class UnitLength final : public EpisodeSource {
  public:
   explicit UnitLength(std::unique_ptr<EpisodeSource> source) : source_(std::move(source)) {
@@ -46,10 +46,10 @@ class UnitLength final : public EpisodeSource {
 
  private:
   std::unique_ptr<EpisodeSource> source_;
-  std::optional<EpisodeRecipe> recipe_;  ///< of a source of classes
+  std::optional<EpisodeRecipe> recipe_;  ///< set if the source draws classes
 };
 
-/// With new training tasks every time.
+/// Makes the source without the options data.unit_length and data.tasks.
 std::unique_ptr<EpisodeSource> plain_source(const Config& config,
                                             std::shared_ptr<const io::Dataset> file,
                                             std::span<const Split> used) {

@@ -22,7 +22,7 @@ SplitGroups take_groups(
     taken.counts[s] = taken.groups[s].size();
     taken.faults[s] = fault(split, taken.groups[s]);
     if (taken.faults[s].empty()) continue;
-    // A file without validation or test groups is a common one; training needs its groups.
+    // Files without validation or test groups are common. Training needs its groups.
     const bool asked = taken.counts[s] > 0 || taken.skipped[s] > 0 || split == Split::train;
     if (asked && std::ranges::find(used, split) != used.end()) throw Error(taken.faults[s]);
     taken.groups[s].clear();

@@ -1,4 +1,4 @@
-// The groups of a data file from which episodes are drawn.
+// Selects the groups of a data file from which episodes are drawn.
 #pragma once
 
 #include <array>
@@ -15,15 +15,16 @@ namespace kshot {
 
 /// Classes or tasks of a data file, one entry per split.
 struct SplitGroups {
-  std::array<std::vector<std::uint32_t>, 3> groups;  ///< empty: no episodes of that split
+  std::array<std::vector<std::uint32_t>, 3> groups;  ///< empty if the split has no episodes
   std::array<std::size_t, 3> counts{};               ///< groups of the file that are kept
   std::array<std::size_t, 3> skipped{};              ///< groups of the file that are left out
   std::array<std::string, 3> faults;                 ///< why `groups` is empty
 };
 
-/// Takes every split's groups that `keep` keeps (all where there is none). `fault` says why no
-/// episodes can be drawn from some groups, or nothing where they can. Throws Error with the fault
-/// of a split in `used`. A split without groups is accepted unless it is the training split.
+/// Takes every split's groups for which `keep` returns true (without `keep`: all). `fault` returns
+/// the reason why no episodes can be drawn from the given groups, or an empty text. Throws Error
+/// with the fault of a split in `used`. A split without groups in the file is accepted, unless it
+/// is the training split.
 SplitGroups take_groups(
     const io::DatasetHeader& header, std::span<const Split> used,
     const std::function<std::string(Split, const std::vector<std::uint32_t>&)>& fault,

@@ -116,12 +116,12 @@ class TableSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
-  /// Rows of a slot that are filled.
+  /// Numbers of rows of a slot that are filled so far.
   struct Place {
     std::size_t support = 0, query = 0;
   };
 
-  /// The rows of each class of each task.
+  /// Sorts the rows of each task by class.
   void divide_by_class() {
     const io::DatasetHeader& header = data_->header();
     by_class_.resize(header.groups.size());
@@ -135,7 +135,7 @@ class TableSource final : public EpisodeSource {
     data_->check();
   }
 
-  /// Why a set of rows that are drawn together is too small; empty where it is not.
+  /// Returns the reason why a set of rows that are drawn together is too small, or an empty text.
   std::string too_few(std::size_t rows) const {
     const std::int64_t wanted = std::int64_t{episodes_.shots.most} + episodes_.queries.most;
     const bool enough = static_cast<std::int64_t>(rows) >= (episodes_.variable_size ? 2 : wanted);
@@ -148,7 +148,8 @@ class TableSource final : public EpisodeSource {
                      count_text(episodes_.shots), count_text(episodes_.queries), wanted);
   }
 
-  /// "'t2' has 4 rows; ...": why no episodes can be drawn from a task; empty where they can.
+  /// Returns the reason why no episodes can be drawn from a task ("'t2' has 4 rows; ..."), or an
+  /// empty text.
   std::string fault_of(std::uint32_t g) const {
     const io::Group& task = data_->header().groups[g];
     if (!episodes_.stratified) {
@@ -171,7 +172,7 @@ class TableSource final : public EpisodeSource {
                        printable(task.name), classes);
   }
 
-  /// Why no episodes can be drawn from a split; empty where they can.
+  /// Returns the reason why no episodes can be drawn from a split, or an empty text.
   std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
     if (groups.empty()) {
@@ -192,8 +193,8 @@ class TableSource final : public EpisodeSource {
     return {};
   }
 
-  /// Draws support and query rows without replacement from a task's rows `among` (empty: all) and
-  /// writes them to where `place` points, which moves behind them.
+  /// Draws support and query rows without replacement from the rows `among` of a task (empty: from
+  /// all). Writes them to the slot at `place`, and advances `place`.
   void draw_rows(const TaskId& id, std::uint32_t part, const io::Group& task,
                  std::span<const std::uint32_t> among, std::uint32_t count, std::size_t shots,
                  std::size_t queries, const TaskSlot& slot, Place& place) const {
@@ -206,7 +207,7 @@ class TableSource final : public EpisodeSource {
     if (!among.empty()) {
       for (std::uint32_t& row : rows) row = among[row];
     }
-    // Query rows first: where the task has enough, more shots leave them as they are.
+    // Query rows come first. If the task has enough rows, more shots do not change them.
     const std::span<const std::uint32_t> drawn = rows;
     gather(task, drawn.first(query), place.query, slot.query_x, slot.query_value, slot.query_label);
     gather(task, drawn.subspan(query), place.support, slot.support_x, slot.support_value,
@@ -215,7 +216,7 @@ class TableSource final : public EpisodeSource {
     place.support += support;
   }
 
-  /// Reads rows of a task to the rows of a slot from `at` on.
+  /// Reads rows of a task into the rows of a slot, beginning at row `at`.
   void gather(const io::Group& task, std::span<const std::uint32_t> rows, std::size_t at,
               std::span<float> x, std::span<float> values, std::span<std::int32_t> labels) const {
     const auto d = static_cast<std::size_t>(data_->header().input.size());
@@ -234,7 +235,8 @@ class TableSource final : public EpisodeSource {
   std::shared_ptr<const io::Dataset> data_;
   TableEpisodes episodes_;
   SplitGroups splits_;
-  std::vector<std::vector<std::vector<std::uint32_t>>> by_class_;  ///< stratified: [group][class]
+  /// Rows of each class of each task, as [group][class][row]. Only if stratified.
+  std::vector<std::vector<std::vector<std::uint32_t>>> by_class_;
 };
 
 }  // namespace

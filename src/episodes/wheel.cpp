@@ -13,11 +13,12 @@
 namespace kshot {
 namespace {
 
-/// Parts of a task's random stream (base/episode_stream.h). Support and query rows have streams of
-/// their own, so that the query rows stay the same for any number of support rows.
+/// Parts of a task's random stream (base/episode_stream.h). Support and query rows have separate
+/// streams, so that the query rows are the same for any number of support rows.
 enum WheelPart : std::uint32_t { wheel_problem = 0, wheel_support = 1, wheel_query = 2 };
 
-/// The step whose tasks are the training problems. No step of a training has this number.
+/// The step from whose task streams the training problems are drawn. No step of a training has this
+/// number.
 constexpr std::uint64_t problem_step = (std::uint64_t{1} << 60) - 1;
 
 double squared_radius(std::span<const float> x) {
@@ -75,7 +76,7 @@ class WheelSource final : public EpisodeSource {
           episode_stream(id, wheel_problem).below(static_cast<std::uint32_t>(options_.problems));
       id = {.seed = id.seed, .split = Split::train, .step = problem_step, .task = problem};
     }
-    // strictly within (0, 1)
+    // The result is strictly between 0 and 1.
     return (episode_stream(id, wheel_problem).uniform() + 0x1p-25) / (1.0 + 0x1p-24);
   }
 
@@ -118,8 +119,8 @@ double wheel_mean(std::span<const float> x, int arm, double delta) {
 }
 
 RewardScale wheel_reward_scale(double noise_std) {
-  // A context lies outside with probability 1 - delta^2, whose mean over delta is 2/3; one arm of
-  // five is then the one with the high reward.
+  // A context lies outside with probability 1 - delta^2, whose mean over delta is 2/3. One arm in
+  // five then has the high reward.
   constexpr double high = (2.0 / 3.0) / wheel_arms, safe = 1.0 / wheel_arms;
   constexpr double low = 1.0 - high - safe;
   RewardScale scale;

@@ -1,4 +1,4 @@
-// Checks of what baselines are given.
+// Checks the arguments of the baselines.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,8 @@
 
 namespace kshot::metrics {
 
-/// Number of rows of `x`; throws where the sizes do not fit or a number is not finite.
+/// Returns the number of rows of `x`. Throws Error where the sizes do not fit or a number is not
+/// finite.
 inline std::size_t check_rows(std::span<const float> x, std::size_t dim, const char* what) {
   if (dim == 0 || x.empty() || x.size() % dim != 0) {
     throw Error(std::string("baseline: ") + what + " of " + std::to_string(x.size()) +

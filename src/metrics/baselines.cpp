@@ -13,13 +13,13 @@
 namespace kshot::metrics {
 namespace {
 
-/// The least share of the identity in a shrunk covariance. The estimate of the best share is 0
-/// where all residuals have the same outer product (two rows of one class), and the covariance
-/// would be singular.
+/// The least share of the identity in a shrunk covariance. Where all residuals have equal outer
+/// products (two rows of one class), the estimated share is 0, and the covariance would be
+/// singular.
 constexpr double kLeastShrinkage = 0.01;
 
-/// An orthonormal basis of the span of some rows, and the rows' coordinates in it. A model with an
-/// l2 penalty on its weights has its optimum in that span.
+/// An orthonormal basis of the span of some rows, and the coordinates of the rows in this basis. A
+/// model with an l2 penalty on its weights has its optimum in the span.
 struct Span {
   std::size_t rank = 0;
   std::vector<double> basis;        // [rank, dim]
@@ -41,7 +41,7 @@ Span span_of(const std::vector<double>& rows, std::size_t dim) {
       }
     }
     const double left = std::sqrt(dot(rest, rest));
-    if (left <= 1e-12 * length) continue;  // also zero rows
+    if (left <= 1e-12 * length) continue;  // also skips zero rows
     for (double value : rest) span.basis.push_back(value / left);
     ++span.rank;
   }
@@ -55,7 +55,7 @@ Span span_of(const std::vector<double>& rows, std::size_t dim) {
   return span;
 }
 
-/// Weights on coordinates [outputs, rank] to weights on features [outputs, dim].
+/// Converts weights on coordinates [outputs, rank] to weights on features [outputs, dim].
 std::vector<double> expand(const Span& span, std::span<const double> weight, std::size_t outputs,
                            std::size_t dim) {
   std::vector<double> out(outputs * dim, 0.0);
@@ -83,8 +83,8 @@ std::vector<double> linear(std::span<const float> x, std::size_t dim,
   return out;
 }
 
-/// Softmax regression in the span's coordinates: parameters are W [classes, rank], then b
-/// [classes].
+/// Softmax regression in the coordinates of the span. The parameters are W [classes, rank],
+/// followed by b [classes].
 class LogisticObjective {
  public:
   LogisticObjective(const Span& span, std::span<const std::int32_t> labels, std::size_t classes,
@@ -127,7 +127,7 @@ class LogisticObjective {
 };
 
 /// L-BFGS (Nocedal & Wright 2006, algorithm 7.4) with backtracking, for smooth convex functions.
-/// True where the gradient fell below the tolerance.
+/// Returns true if the gradient fell below the tolerance.
 template <typename Objective>
 bool minimise(Objective& objective, std::vector<double>& x, int max_iterations, double tolerance) {
   constexpr std::size_t memory = 10;
@@ -165,7 +165,7 @@ bool minimise(Objective& objective, std::vector<double>& x, int max_iterations, 
     double length = 1.0;
     double next_value = 0.0;
     for (int halving = 0;; ++halving) {
-      if (halving == 50) return false;  // rounding: no lower value to be found
+      if (halving == 50) return false;  // rounding errors hide any lower value
       next = x;
       add_scaled(next, -length, direction);
       next_value = objective(next, next_gradient);
@@ -192,7 +192,7 @@ bool minimise(Objective& objective, std::vector<double>& x, int max_iterations, 
 
 struct ClassMeans {
   std::vector<std::size_t> count;  // [classes]
-  std::vector<double> mean;        // [classes, dim], zero where a class has no rows
+  std::vector<double> mean;        // [classes, dim], zero if a class has no rows
 };
 
 ClassMeans class_means(std::span<const float> rows, std::size_t dim,
@@ -212,9 +212,9 @@ ClassMeans class_means(std::span<const float> rows, std::size_t dim,
   return means;
 }
 
-/// The covariance (1 - delta) E^T E / n + delta mu I of rows E [n, dim] with mean zero, delta as
-/// Ledoit and Wolf (2004) estimate it, and Mahalanobis distances by it. Systems have the smaller of
-/// the two sizes.
+/// The covariance (1 - delta) E^T E / n + delta mu I of rows E [n, dim] with mean zero, where delta
+/// is the estimate of Ledoit and Wolf (2004), and Mahalanobis distances with this covariance. The
+/// linear systems have the smaller of the sizes n and dim.
 class ShrunkCovariance {
  public:
   ShrunkCovariance(std::vector<double> rows, std::size_t dim)
@@ -240,10 +240,10 @@ class ShrunkCovariance {
     if (scale_ > 0.0) factorize();
   }
 
-  /// mu: the mean variance of a feature; 0: there is nothing to measure distances by.
+  /// mu, the mean variance of a feature. If it is 0, there is no scale for distances.
   double scale() const { return scale_; }
 
-  /// What a vector x has to be turned into before distances are taken: L^-1 x or L^-1 E x.
+  /// Transforms a vector x for `distance`: L^-1 x, or L^-1 E x if n < dim.
   std::vector<double> transformed(std::span<const double> x) const {
     std::vector<double> out(x.begin(), x.end());
     if (dual()) {
@@ -254,7 +254,7 @@ class ShrunkCovariance {
     return out;
   }
 
-  /// (x - y)^T Sigma^-1 (x - y) of two vectors and what they were transformed into.
+  /// (x - y)^T Sigma^-1 (x - y) for two vectors and their transformed vectors.
   double distance(std::span<const double> x, std::span<const double> y,
                   std::span<const double> transformed_x,
                   std::span<const double> transformed_y) const {
@@ -269,7 +269,7 @@ class ShrunkCovariance {
     return std::span(rows_).subspan(i * dim_, dim_);
   }
 
-  /// The lower triangle of E E^T or E^T E.
+  /// Computes the lower triangle of E E^T if n < dim, else of E^T E.
   void gram() {
     size_ = std::min(n_, dim_);
     factor_.assign(size_ * size_, 0.0);
@@ -427,7 +427,7 @@ RidgeRegression::RidgeRegression(std::span<const float> support, std::size_t dim
                 std::to_string(rows) + " rows of " + std::to_string(outputs));
   }
   if (!(l2 > 0.0)) throw Error("baseline: ridge penalty " + std::to_string(l2) + ", expected > 0");
-  // With features and values centred the bias drops out.
+  // For centred features and values the bias is 0.
   std::vector<double> centred(support.begin(), support.end());
   const std::vector<double> middle = support_mean(support, dim);
   for (std::size_t i = 0; i < centred.size(); ++i) centred[i] -= middle[i % dim];

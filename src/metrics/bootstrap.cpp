@@ -24,7 +24,7 @@ void check(const BootstrapOptions& options) {
   }
 }
 
-/// The numbers of the episodes of resample `r`.
+/// Draws the numbers of the episodes of resample `r`.
 void draw(std::vector<std::size_t>& drawn, std::uint64_t seed, std::size_t r) {
   RandomStream random({.seed = seed, .task = static_cast<std::uint32_t>(r)});
   const auto episodes = static_cast<std::uint32_t>(drawn.size());

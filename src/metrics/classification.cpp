@@ -23,7 +23,7 @@ void check(std::span<const double> probabilities, std::span<const std::int32_t> 
   }
 }
 
-/// Confidences in [0, 1], ascending.
+/// Returns the confidences in ascending order. Throws Error for a confidence outside [0, 1].
 std::vector<double> sorted_confidences(std::span<const Answer> answers) {
   std::vector<double> sorted;
   for (const Answer& a : answers) {
@@ -57,14 +57,15 @@ double ece_equal_mass(std::span<const Answer> answers, std::size_t bins) {
   if (sorted.empty()) return kNaN;
   std::vector<double> edges;
   for (std::size_t b = 1; b < bins; ++b) {
-    // The position b (n - 1) / bins in whole numbers: an order statistic is an edge to the bit.
+    // The position b (n - 1) / bins is computed in whole numbers, so that an edge on an order
+    // statistic equals it exactly.
     const std::size_t position = b * (sorted.size() - 1);
     const double low = sorted[position / bins];
     const double high = sorted[std::min(position / bins + 1, sorted.size() - 1)];
     const double rest = static_cast<double>(position % bins) / static_cast<double>(bins);
     edges.push_back(low + rest * (high - low));
   }
-  std::vector<double> gaps(bins, 0.0);  // right answers less confidences
+  std::vector<double> gaps(bins, 0.0);  // sum of right - confidence per bin
   for (const Answer& a : answers) {
     const auto above = std::ranges::lower_bound(edges, a.confidence);
     gaps[static_cast<std::size_t>(above - edges.begin())] += (a.right ? 1.0 : 0.0) - a.confidence;
@@ -125,7 +126,7 @@ BrierParts brier_parts(std::span<const double> probabilities, std::span<const st
 
 RiskCoverage::RiskCoverage(std::span<const Answer> answers) : aurc_(0.0) {
   std::vector<Answer> sorted(answers.begin(), answers.end());
-  sorted_confidences(answers);  // checks them
+  sorted_confidences(answers);  // checks the confidences
   std::ranges::sort(sorted, std::ranges::greater{}, &Answer::confidence);
   const double n = static_cast<double>(sorted.size());
   double wrong = 0.0;
@@ -135,7 +136,8 @@ RiskCoverage::RiskCoverage(std::span<const Answer> answers) : aurc_(0.0) {
     while (end < sorted.size() && sorted[end].confidence == sorted[first].confidence) {
       wrong_here += sorted[end++].right ? 0.0 : 1.0;
     }
-    // In a random order of equals, j of them hold j times their share of wrong answers.
+    // In a random order of equal confidences, the first j answers are expected to have j times the
+    // mean share of wrong ones.
     const double share = wrong_here / static_cast<double>(end - first);
     for (std::size_t i = first; i < end; ++i) {
       aurc_ +=
@@ -154,7 +156,7 @@ double RiskCoverage::risk_at(double coverage) const {
     throw Error("risk at a coverage of " + std::to_string(coverage) + ", expected 0 to 1");
   }
   for (const RiskPoint& point : points_) {
-    // Rounding may leave 4 of 5 rows below 0.8.
+    // The tolerance is for rounding: the coverage of 4 of 5 rows may be slightly below 0.8.
     if (point.coverage >= coverage - 1e-12) return point.risk;
   }
   return kNaN;
@@ -177,7 +179,7 @@ double auroc(std::span<const Scored> rows) {
   double positives = 0.0, negatives = 0.0, pairs = 0.0;
   for (std::size_t first = 0; first < sorted.size();) {
     std::size_t end = first;
-    double here[2] = {0.0, 0.0};  // negative and positive rows of this score
+    double here[2] = {0.0, 0.0};  // numbers of negative and positive rows with this score
     while (end < sorted.size() && sorted[end].score == sorted[first].score) {
       ++here[sorted[end++].positive ? 1 : 0];
     }

@@ -1,4 +1,4 @@
-// What every measure of a classification checks of its rows.
+// Checks the rows of a classification for all measures.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace kshot::metrics {
 
-/// Throws Error unless there are probabilities [rows, classes] and the labels of all rows are in
-/// [0, classes). The values of the probabilities are left to the caller.
+/// Throws Error unless the probabilities are [rows, classes] and the labels of all rows are in [0,
+/// classes). The caller checks the values of the probabilities.
 inline void check_labelled_rows(std::span<const double> probabilities,
                                 std::span<const std::int32_t> labels, std::size_t classes) {
   if (classes == 0 || probabilities.size() != labels.size() * classes) {

@@ -13,10 +13,10 @@
 namespace kshot {
 namespace {
 
-/// Bets of the e-value. Their squares are spread evenly: a risk just below its bound asks for small
-/// bets.
+/// Number of bets of the e-value. The square roots of the bets are evenly spaced, because a risk
+/// just below its bound needs small bets.
 constexpr int bets = 24;
-/// Candidate thresholds answer this many equal steps of coverage.
+/// Candidate thresholds answer equally spaced shares of the rows, in this number of steps.
 constexpr std::size_t coverage_steps = 50;
 
 void check_share(const char* what, double value) {
@@ -51,7 +51,7 @@ void SelectiveRisk::add_choosing(std::span<const double> confidences,
     throw Error("selective risk: a choosing episode comes after a testing one");
   }
   candidates_ = {0.0};
-  shares(confidences, right);  // checks them
+  shares(confidences, right);  // checks the arguments
   if (confidences.empty()) return;
   chosen_from_.push_back({{confidences.begin(), confidences.end()}, right});
 }
@@ -89,7 +89,7 @@ SelectiveRisk::Shares SelectiveRisk::shares(std::span<const double> confidences,
   Shares s{std::vector<double>(candidates_.size()), std::vector<double>(candidates_.size())};
   const double row = 1.0 / static_cast<double>(confidences.size());
   for (std::size_t i = 0; i < confidences.size(); ++i) {
-    // Rounding may put a mean of probabilities beyond 1.
+    // Rounding may make a mean of probabilities slightly larger than 1.
     if (!(confidences[i] >= 0.0 && confidences[i] <= 1.0 + 1e-9)) {
       throw Error(
           fmt::format("selective risk: a confidence is {}, expected 0 to 1", confidences[i]));
@@ -158,7 +158,7 @@ double conformal_quantile(std::span<const std::vector<double>> scores, double le
   double sum = 0.0;
   for (const auto& [score, weight] : weighted) {
     sum += weight;
-    // Rounding of the sum may leave a level just short of its last score.
+    // Rounding may leave the sum slightly below the level at the score that reaches it.
     if (sum >= level - 1e-12) return score;
   }
   return std::numeric_limits<double>::infinity();

@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kZ95 = 1.96;  // the value few-shot papers use
+constexpr double kZ95 = 1.96;  // the value that few-shot papers use
 constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 constexpr double kSqrt2Pi = 2.50662827463100050242;
 constexpr double kSqrt2 = 1.41421356237309504880;
@@ -95,7 +95,8 @@ void mean_softmax(std::span<const double> logits, std::size_t samples, std::size
 std::size_t bin_of(double value, std::size_t bins, BinEdges edges) {
   const double n = static_cast<double>(bins);
   const auto edge = [n](std::size_t b) { return static_cast<double>(b) / n; };
-  // The product may round across an edge: the edges themselves decide.
+  // The product may round across an edge, so that the result is corrected with the edges
+  // themselves.
   auto bin = static_cast<std::size_t>(std::clamp(std::floor(value * n), 0.0, n - 1.0));
   if (edges == BinEdges::right) {
     while (bin > 0 && value <= edge(bin)) --bin;
@@ -158,7 +159,7 @@ ClassificationScore ClassificationMetrics::add_episode(std::span<const double> p
                                                        std::size_t classes) {
   const std::size_t rows = labels.size();
   if (rows == 0) throw Error("classification metrics: an episode without query examples");
-  // Everything is checked before anything is counted.
+  // All arguments are checked before anything is counted.
   check_labelled_rows(probabilities, labels, classes);
   for (double p : probabilities) {
     if (!std::isfinite(p)) throw Error("classification metrics: a probability is not finite");
@@ -194,7 +195,8 @@ double gaussian_nll(double y, double mean, double std) {
 }
 
 double mixture_nll(double y, std::span<const double> means, double std) {
-  double nearest = kInfinity;  // log-sum-exp without a buffer: the nearest mean is the largest term
+  // The log-sum-exp needs no buffer, because the nearest mean has the largest term.
+  double nearest = kInfinity;
   for (double mean : means) nearest = std::min(nearest, std::abs(y - mean));
   const double smallest = 0.5 * (nearest / std) * (nearest / std);
   double sum = 0.0;
@@ -214,7 +216,7 @@ double normal_quantile(double p) {
     throw Error("normal quantile: probability " + std::to_string(p) + ", expected between 0 and 1");
   }
   if (p > 0.5) return -normal_quantile(1.0 - p);
-  // P. J. Acklam's rational approximations to the lower half, relative error 1.15e-9.
+  // P. J. Acklam's rational approximations for the lower half, with a relative error of 1.15e-9.
   double z;
   if (p < 0.02425) {
     const double q = std::sqrt(-2.0 * std::log(p));
@@ -269,7 +271,7 @@ Band central_band(std::span<const double> sorted, double level) {
 Band mixture_band(std::span<const double> sorted_means, double std, double level) {
   if (std <= 0.0) return central_band(sorted_means, level);
   const auto quantile = [&](double p) {
-    // The mixture's quantile lies between those of its outermost parts.
+    // The quantile of the mixture lies between the quantiles of its outermost parts.
     const double z = normal_quantile(p) * std;
     double low = sorted_means.front() + z;
     double high = sorted_means.back() + z;
@@ -293,7 +295,8 @@ void Coverage::add(double y, std::span<const Band> bands) {
 }
 
 void Coverage::add_probability(double p) {
-  // y lies in the central band of a level where its cumulative probability does.
+  // y lies in the central band of a level exactly where its cumulative probability lies in the
+  // central interval of that level.
   for (std::size_t i = 0; i < levels_.size(); ++i) {
     if (std::abs(p - 0.5) <= 0.5 * levels_[i]) ++inside_[i];
   }

@@ -17,9 +17,9 @@ namespace kshot::metrics {
 namespace {
 
 constexpr double kLogSqrt2Pi = 0.91893853320467274178;
-constexpr double kTieBreak = 1e-6;  // how much less a neighbour's vote counts than the one before
+constexpr double kTieBreak = 1e-6;  // difference between the votes of consecutive neighbours
 
-/// A number for each pair of rows, computed from the rows in double.
+/// Computes one number per pair of rows, in double precision.
 RowPairs pairs_of(
     const Features& features,
     const std::function<double(std::span<const double>, std::span<const double>)>& number) {
@@ -79,7 +79,7 @@ bool some_class_twice(std::span<const std::int32_t> labels, std::size_t classes)
 
 constexpr std::size_t kNobody = std::numeric_limits<std::size_t>::max();
 
-/// Rows by increasing distance, the `most` nearest; `left_out` is not among them.
+/// Returns the `most` nearest rows by increasing distance, without the row `left_out`.
 std::vector<std::size_t> nearest(std::span<const double> distances, std::size_t most,
                                  std::size_t left_out = kNobody) {
   std::vector<std::size_t> rows;
@@ -108,8 +108,8 @@ void vote(std::span<const std::size_t> neighbours, std::span<const std::int32_t>
   for (double& p : probabilities) p /= total;
 }
 
-/// The number of neighbours with the least cost, summed over support rows that are each predicted
-/// from the others.
+/// Returns the number of neighbours with the least cost, summed over the support rows. Each row is
+/// predicted from the others.
 std::size_t choose_neighbours(
     const RowPairs& distances,
     const std::function<double(std::span<const std::size_t> neighbours, std::size_t row)>& cost) {
@@ -125,7 +125,7 @@ std::size_t choose_neighbours(
       costs[candidate++] += cost(std::span(order).first(k), i);
     }
   }
-  // Sums that differ by rounding alone are equal.
+  // Sums that differ only by rounding count as equal.
   std::size_t best = 0;
   for (std::size_t c = 1; c < costs.size(); ++c) {
     if (costs[c] < costs[best] - 1e-12 * std::abs(costs[best])) best = c;
@@ -140,7 +140,8 @@ struct Hyperparameters {
   double noise_share;
 };
 
-/// Targets of unit variance, and how to come back. [n, outputs] is stored as [outputs, n].
+/// Targets of unit variance, and the numbers that convert back. [n, outputs] is stored as [outputs,
+/// n].
 struct Standardised {
   std::vector<double> y;
   std::vector<double> mean, scale;  // [outputs]
@@ -158,7 +159,8 @@ Standardised standardised(std::span<const float> targets, std::size_t outputs) {
     for (std::size_t i = 0; i < n; ++i) y[i] = targets[i * outputs + o];
     const auto [least, most] = std::ranges::minmax(y);
     const double mean = std::accumulate(y.begin(), y.end(), 0.0) / static_cast<double>(n);
-    out.mean[o] = least == most ? least : mean;  // exact: rounding is no variance
+    // The exact value, so that rounding is not mistaken for variance.
+    out.mean[o] = least == most ? least : mean;
     for (double& value : y) value -= out.mean[o];
     if (least != most) {
       out.scale[o] = std::sqrt(dot(y, y) / static_cast<double>(n));
@@ -169,14 +171,14 @@ Standardised standardised(std::span<const float> targets, std::size_t outputs) {
   return out;
 }
 
-/// Support rows, evenly spaced, that hyperparameters are chosen on.
+/// Returns the evenly spaced support rows on which hyperparameters are chosen.
 std::vector<std::size_t> likelihood_rows(std::size_t n) {
   std::vector<std::size_t> rows(std::min(n, process_likelihood_rows));
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i * n / rows.size();
   return rows;
 }
 
-/// Median of the positive distances between some support rows; 1 where there are none.
+/// Median of the positive distances between the support rows in `rows`; 1 if there are none.
 double median_distance(const RowPairs& pairs, std::span<const std::size_t> rows) {
   std::vector<double> distances;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -196,7 +198,7 @@ double correlation(Kernel kernel, double pair, double length) {
   return kernel == Kernel::tanimoto ? pair : std::exp(-0.5 * pair / (length * length));
 }
 
-/// The Cholesky factor of K between some support rows.
+/// Returns the Cholesky factor of K between the support rows in `rows`.
 std::vector<double> factor(Kernel kernel, const RowPairs& pairs, std::span<const std::size_t> rows,
                            const Hyperparameters& h) {
   const std::size_t n = rows.size();
@@ -214,7 +216,7 @@ std::vector<double> factor(Kernel kernel, const RowPairs& pairs, std::span<const
   return k;
 }
 
-/// log N(y; 0, K) of some support rows, summed over the outputs whose targets vary.
+/// log N(y; 0, K) of the support rows in `rows`, summed over the outputs whose targets vary.
 double log_likelihood(std::span<const double> l, std::span<const std::size_t> rows,
                       const Standardised& targets, std::size_t support_n) {
   const std::size_t n = rows.size();
@@ -240,13 +242,13 @@ Hyperparameters choose_hyperparameters(Kernel kernel, const RowPairs& pairs,
       const Hyperparameters h{length * median, noise_share};
       const double likelihood =
           log_likelihood(factor(kernel, pairs, rows, h), rows, targets, pairs.support_n);
-      // Likelihoods that differ by rounding alone are equal.
+      // Likelihoods that differ only by rounding count as equal.
       if (best && likelihood <= best_likelihood + 1e-9 * (1.0 + std::abs(best_likelihood)))
         continue;
       best = h;
       best_likelihood = likelihood;
     }
-    if (kernel == Kernel::tanimoto) break;  // has no length
+    if (kernel == Kernel::tanimoto) break;  // this kernel has no length
   }
   return *best;
 }
@@ -276,7 +278,7 @@ GaussianProcessFit fit(Kernel kernel, const RowPairs& pairs, std::span<const flo
       k[i] = (1.0 - h.noise_share) * correlation(kernel, pairs.query[q * n + i], h.length);
     }
     solve_lower(l, n, k);
-    // Not below the noise, whatever the rounding.
+    // The variance is at least the noise, regardless of rounding.
     const double variance = std::max(1.0 - dot(k, k), h.noise_share);
     for (std::size_t o = 0; o < outputs; ++o) {
       out.mean[q * outputs + o] =
@@ -287,7 +289,7 @@ GaussianProcessFit fit(Kernel kernel, const RowPairs& pairs, std::span<const flo
   return out;
 }
 
-/// log Phi(z); the asymptotic series (Abramowitz and Stegun 26.2.12) where Phi underflows.
+/// log Phi(z), by the asymptotic series (Abramowitz and Stegun 26.2.12) where Phi underflows.
 double log_normal_cdf(double z) {
   if (z > -30.0) return std::log(normal_cdf(z));
   const double inverse = 1.0 / (z * z);
@@ -311,7 +313,8 @@ RowPairs tanimoto_similarities(const Features& features) {
     throw Error("baseline: a feature is neither 0 nor 1, which a Tanimoto similarity needs");
   }
   return pairs_of(features, [](std::span<const double> a, std::span<const double> b) {
-    // Sums of zeros and ones are exact: features that differ, and the features of both.
+    // Sums of zeros and ones are exact. They count the features that differ, and the features that
+    // both rows have.
     const double differ = squared_distance(a, b), both = dot(a, b);
     return differ + both > 0.0 ? both / (differ + both) : 1.0;
   });

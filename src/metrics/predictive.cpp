@@ -18,7 +18,7 @@ double normal_density(double z) {
   return kInverseSqrt2Pi * std::exp(-0.5 * z * z);
 }
 
-/// E |d + std e|, e standard normal.
+/// E |d + std e| with e standard normal.
 double mean_distance(double d, double std) {
   if (std <= 0.0) return std::abs(d);
   const double z = d / std;
@@ -47,12 +47,12 @@ double crps_mixture(double y, std::span<const double> means, double std) {
         among += mean_distance(means[s] - means[t], kSqrt2 * std);
       }
     }
-    among += 0.5 * n * mean_distance(0.0, kSqrt2 * std);  // s = t, of which there is one each
+    among += 0.5 * n * mean_distance(0.0, kSqrt2 * std);  // the S pairs with s = t
   } else {
     std::vector<double> sorted(means.begin(), means.end());
     std::ranges::sort(sorted);
     for (std::size_t s = 0; s < sorted.size(); ++s) {
-      // each value is the larger one of a pair s times, and the smaller one n - 1 - s times
+      // Each value is the larger one of a pair s times, and the smaller one n - 1 - s times.
       among += sorted[s] * (2.0 * static_cast<double>(s) + 1.0 - n);
     }
   }

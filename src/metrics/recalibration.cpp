@@ -18,7 +18,7 @@ const double kFloor = -std::log(std::numeric_limits<double>::min());  // 708 nat
 void apply_temperature(std::span<double> probabilities, std::size_t classes, double temperature) {
   for (std::size_t first = 0; first < probabilities.size(); first += classes) {
     const std::span<double> row = probabilities.subspan(first, classes);
-    for (double& p : row) p = std::log(p) / temperature;  // of 0 it is -infinity
+    for (double& p : row) p = std::log(p) / temperature;  // log(0) is -infinity
     softmax(row, row);
   }
 }
@@ -39,7 +39,7 @@ TemperatureFit::Value TemperatureFit::value(double inverse) const {
     for (std::size_t r = 0; r < e.rows; ++r) {
       const auto row = std::span(log_probabilities_).subspan(e.first + r * e.classes, e.classes);
       const double own = row[static_cast<std::size_t>(labels_[e.first_label + r])];
-      if (!std::isfinite(own)) {  // no temperature makes more of a probability of 0
+      if (!std::isfinite(own)) {  // no temperature changes a probability of 0
         sum.nll += kFloor;
         continue;
       }
@@ -63,7 +63,7 @@ TemperatureFit::Value TemperatureFit::value(double inverse) const {
 
 Recalibration TemperatureFit::fit() const {
   if (episodes_.empty()) throw Error("temperature: no episodes, expected at least 1");
-  double low = std::log(1e-3), high = std::log(1e3);  // of 1/T
+  double low = std::log(1e-3), high = std::log(1e3);  // range of log(1/T)
   Recalibration result;
   result.nll_before = value(1.0).nll;
   double found = 0.0;
@@ -114,7 +114,7 @@ void VarianceFit::add_episode(std::span<const double> samples, std::size_t sampl
 }
 
 double VarianceFit::nll(double log_factor) const {
-  // A density that is stretched by r is that of residual / r, divided by r.
+  // The density of a prediction stretched by r is the density of residual / r, divided by r.
   const double shrink = std::exp(-0.5 * log_factor);
   double sum = 0.0;
   for (std::size_t i = 0; i < residuals_.size(); ++i) {

@@ -8,8 +8,8 @@ namespace {
 
 constexpr std::size_t kSums = 8;
 
-/// sum_i term(i) in eight running sums, which the compiler can hold in SIMD registers: a single
-/// sum would wait for each addition.
+/// Sums term(i) in eight running sums, which the compiler can hold in SIMD registers. A single sum
+/// would have to wait for each addition.
 template <typename Term>
 double summed(std::size_t n, Term term) {
   std::array<double, kSums> sums{};
@@ -42,7 +42,7 @@ void add_scaled(std::span<double> y, double scale, std::span<const double> x) {
 }
 
 bool cholesky(std::span<double> a, std::size_t n) {
-  // Row by row: both factors of each sum are then contiguous.
+  // The factor is computed row by row, so that both factors of each sum are contiguous.
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t j = 0; j <= i; ++j) {
       const double rest = a[i * n + j] - dot(a.subspan(i * n, j), a.subspan(j * n, j));

@@ -27,7 +27,8 @@ double gaps(std::span<const Sums> bins) {
 
 }  // namespace
 
-/// One evaluation of all statistics after another, with the buffers kept.
+/// Evaluates all statistics repeatedly, for different weights of the episodes, and keeps its
+/// buffers.
 class EpisodeAnswers::Pass {
  public:
   static constexpr std::size_t count = 11;
@@ -92,7 +93,7 @@ class EpisodeAnswers::Pass {
     return largest;
   }
 
-  /// Classwise ECE and the parts of the Brier score.
+  /// Computes the classwise ECE and the parts of the Brier score.
   void classes(double& classwise, std::span<double> parts) const {
     double errors = 0.0, present = 0.0;
     double reliability = 0.0, resolution = 0.0, uncertainty = 0.0;
@@ -121,13 +122,13 @@ class EpisodeAnswers::Pass {
     parts[3] = any ? brier_ / rows_ - (reliability - resolution + uncertainty) : kNaN;
   }
 
-  /// The confidence of a given rank among all rows in ascending order.
+  /// Returns the confidence with the given rank among all rows in ascending order.
   double order_statistic(std::size_t rank) const {
     const auto above = std::ranges::upper_bound(passed_, static_cast<double>(rank));
     return confidence_[static_cast<std::size_t>(above - passed_.begin()) - 1];
   }
 
-  /// The calibration error that metrics::ece_equal_mass defines, of the weighted rows.
+  /// The calibration error as defined by metrics::ece_equal_mass, for the weighted rows.
   double equal_mass() {
     if (rows_ == 0.0) return kNaN;
     const auto last = static_cast<std::size_t>(rows_) - 1;
@@ -151,10 +152,10 @@ class EpisodeAnswers::Pass {
     return total / rows_;
   }
 
-  /// AURC, risk at a coverage and coverage at a risk, as RiskCoverage.
+  /// Computes AURC, risk at a coverage and coverage at a risk, as RiskCoverage does.
   void selective(std::span<double> values) const {
     double area = 0.0, answered = 0.0, wrong = 0.0, risk = kNaN, coverage = 0.0;
-    // Rounding may leave 4 of 5 rows below 0.8.
+    // The tolerance is for rounding: the coverage of 4 of 5 rows may be slightly below 0.8.
     const double enough = (all_.options_.coverage - 1e-12) * rows_;
     const double most = all_.options_.risk + 1e-12;
     bool reached = false;
@@ -184,10 +185,11 @@ class EpisodeAnswers::Pass {
   const EpisodeAnswers& all_;
   std::size_t bins_;
   std::vector<Sums> sums_;
-  // the answers, ascending by confidence
+  // The answers in ascending order of confidence.
   std::vector<double> confidence_, wrong_;
   std::vector<std::uint32_t> episode_;
-  std::vector<double> weight_, passed_;  ///< weights now, and their sums before each answer
+  /// The current weights of the answers, and the sum of the weights before each answer.
+  std::vector<double> weight_, passed_;
   std::vector<double> rows_of_class_;
   double rows_ = 0.0, brier_ = 0.0;
 };
