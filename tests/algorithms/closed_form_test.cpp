@@ -1,8 +1,9 @@
-// The closed-form heads on every backend that has small matrices: loss, predictions and the whole
-// meta-gradient against the formulas (docs/mathematics.md), written here once more, plainly: one
-// task at a time in double, by matrices that are inverted by Gaussian elimination. Gradients are
-// held against central differences of that objective. Only a task's features come from the
-// reference backend (held against closed forms and differences in tests/backend).
+// The closed-form heads on every backend that has small matrices. Loss, predictions and the whole
+// meta-gradient are tested against the formulas (docs/mathematics.md), which are written out here
+// once more, one task at a time in double, with matrices that Gaussian elimination inverts.
+// Gradients are tested against central differences of this objective. Only a task's features come
+// from the reference backend, which tests/backend tests against closed forms and differences. It is
+// one file because all heads share the fixture and the list of settings.
 #include <fmt/format.h>
 
 #include <functional>
@@ -106,15 +107,16 @@ double dot(const Plain& a, int i, const Plain& b, int m) {
   return sum;
 }
 
-/// One task of the formulas: valid rows alone.
+/// One task in the formulas. It holds only valid rows.
 struct Task {
   Plain z_s, z_q, y_s, y_q;
   int ways = 0;
 };
-/// What the formulas give for one task.
+/// The result of the formulas for one task.
 struct Result {
   double loss = 0.0;
-  Plain outputs, variance;  ///< [query rows, outputs]; logits of the task's own classes
+  /// [query rows, outputs]. For logits, the outputs are the task's own classes.
+  Plain outputs, variance;
 };
 
 double cross_entropy(const Plain& logits, const Plain& y) {
@@ -137,7 +139,7 @@ double density(const Plain& mean, const Plain& variance, const Plain& y) {
   return sum / y.rows;
 }
 
-// `h` are the head's tensors by name.
+// `h` returns the head's tensors by name.
 using HeadValues = std::function<Plain(const std::string& name)>;
 
 Result protonet(const Config& c, const Task& t, const HeadValues& h) {
@@ -292,7 +294,8 @@ struct Setting {
   Rows rows;
   Result (*formula)(const Config&, const Task&, const HeadValues&) = nullptr;
   int tasks = 5;
-  double roundings = 1.0;  ///< how far those of the formula go, beside other settings
+  /// Factor of the tolerances in double, for formulas with more rounding.
+  double roundings = 1.0;
 };
 void PrintTo(const Setting& s, std::ostream* out) {
   *out << s.name;
@@ -327,7 +330,8 @@ std::vector<Setting> settings() {
       c.dkt.objective = objective;
     };
   };
-  // rows: least, support, query, targets, classes differ
+  // The numbers are least, support, query and targets. The last field says if tasks differ in their
+  // number of classes.
   add("protonet_euclidean", AlgorithmKind::protonet, mlp, {4, 7, 5, 3, true}, protonet);
   add("protonet_cosine", AlgorithmKind::protonet, relu, {4, 7, 5, 3, true}, protonet, cosine);
   add("protonet_conv", AlgorithmKind::protonet, conv, {4, 6, 4, 3, false}, protonet);
@@ -354,10 +358,10 @@ std::vector<Setting> settings() {
   }
   add("dkt_marginal_prior", AlgorithmKind::dkt, mlp, {1, 0, 4, 1}, dkt,
       process(Kernel::rbf, ProcessObjective::marginal));
-  // Tasks of one size, more than any wave of lanes holds.
+  // The tasks have one size, and there are more of them than any wave of lanes holds.
   add("r2d2_full_waves", AlgorithmKind::r2d2, linear, {5, 5, 4, 3}, r2d2);
   list.back().tasks = 17;
-  // Systems beyond the size that is solved with tasks side by side.
+  // These systems are larger than those that are solved with tasks side by side.
   const auto wide = network(Network::mlp({2, 66}, LayerType::relu));
   add("r2d2_large", AlgorithmKind::r2d2, wide, {66, 67, 3, 2}, r2d2);
   add("alpaca_large", AlgorithmKind::alpaca, wide, {67, 67, 3, 1}, alpaca);
@@ -365,7 +369,7 @@ std::vector<Setting> settings() {
   return list;
 }
 
-/// Predictions of all tasks, [tasks, query rows, outputs].
+/// The predictions of all tasks, [tasks, query rows, outputs].
 struct Predictions {
   Numbers outputs, variance;
 };
@@ -390,7 +394,8 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
         setting_.config.algorithm != AlgorithmKind::bayes_protonet) {
       give_every_class_a_row();
     }
-    if (has_prior(setting_.config.algorithm)) {  // one task has no support row
+    // One task has no support row.
+    if (has_prior(setting_.config.algorithm)) {
       problem_.single.support_n[1] = problem_.twice.support_n[1] = 0;
     }
     algorithm_ = make_algorithm(setting_.config, setting_.network);
@@ -420,7 +425,7 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
                                         : problem_.single.ways[static_cast<std::size_t>(t)];
   }
 
-  /// The parameters in a backend's memory, one vector per group.
+  /// Uploads the parameters to a backend, one vector per group.
   std::vector<backend::Shared> shared_parameters(backend::Backend& backend) const {
     std::vector<backend::Shared> shared;
     for (const Numbers& values : parameters_) {
@@ -440,7 +445,7 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
     return all;
   }
 
-  /// Features of the valid rows by the reference backend.
+  /// The features of a task's valid rows, from the reference backend.
   Plain features(int t, Set set, const Numbers& theta) {
     if (!feature_wave_) {
       feature_wave_ = reference_->open(
@@ -502,7 +507,7 @@ class ClosedFormTest : public ::testing::TestWithParam<std::tuple<std::string, S
     for (int t = 0; t < tasks; ++t) sum += task_result(t, at).loss;
     return sum / tasks;
   }
-  /// Of one task, in the layout of a wave: zero where the task has no row or class.
+  /// The values of one task in the layout of a wave, with zeros where the task has no row or class.
   Numbers padded(const Plain& p) const {
     Numbers all(static_cast<std::size_t>(setting_.rows.query * setting_.rows.targets), 0.0);
     for (int i = 0; i < p.rows; ++i) {
@@ -552,7 +557,8 @@ TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
     want_outputs.insert(want_outputs.end(), o.begin(), o.end());
     want_variance.insert(want_variance.end(), v.begin(), v.end());
   }
-  // Systems of a few rows with condition numbers up to some thousands: that many roundings.
+  // The systems have a few rows and condition numbers up to some thousands. The tolerance allows
+  // for that many roundings.
   const double within = twice ? 1e-11 * setting_.roundings : 1e-4;
   const double value = objective(parameters_);
   EXPECT_NEAR(step.loss, value, within * (1.0 + std::abs(value)));
@@ -561,7 +567,7 @@ TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
   if (!classify() && setting_.config.algorithm != AlgorithmKind::r2d2) {
     EXPECT_TRUE(close_rows(variance, want_variance, size, within));
   }
-  // one scale for both groups, as a group may be near zero
+  // Both groups are compared on one scale, because one of them may be near zero.
   Numbers got, want;
   for (std::size_t g = 0; g < parameters_.size(); ++g) {
     Numbers gradient(parameters_[g].size());
@@ -574,7 +580,8 @@ TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
           return Numbers{objective(at)};
         },
         parameters_[g], 1, coordinates, difference_step);
-    // what rounding leaves of an exact zero (classes that differ in nothing) is none
+    // A difference that is only the rounding of an exact zero (of classes that differ in nothing)
+    // counts as zero.
     for (double& d : differences) d = std::abs(d) < 1e-9 ? 0.0 : d;
     const Numbers chosen = select(gradient, 1, coordinates);
     got.insert(got.end(), chosen.begin(), chosen.end());
@@ -582,7 +589,7 @@ TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
   }
   const double gradient_within = twice ? 2e-6 * setting_.roundings : 3e-4;
   if (std::ranges::all_of(want, [](double w) { return w == 0.0; })) {
-    // Nothing depends on any parameter: there is no scale but that of the loss.
+    // Where nothing depends on any parameter, the only scale is that of the loss.
     for (const double g : got) EXPECT_NEAR(g, 0.0, gradient_within * (1.0 + std::abs(value)));
     return;
   }
@@ -603,8 +610,8 @@ TEST_P(ClosedFormTest, ThreadsDoNotChangeABit) {
   EXPECT_EQ(gradients(3), one);
 }
 
-/// The loss and the gradients with dropout are those without it on rows that were dropped here, by
-/// the masks' keys; and nothing is dropped in prediction.
+/// With dropout, the loss and the gradients are those without it on rows that the test drops by the
+/// keys of the masks. Predictions drop nothing.
 TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
   constexpr double rate = 0.4;
   StepContext context;
@@ -632,7 +639,7 @@ TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
   Problem dropped = problem_;
   const auto inputs = static_cast<std::size_t>(setting_.network->input().size());
   const auto drop = [&](auto& x, const std::vector<int>& rows_of, int most, int pass) {
-    if (x.empty()) return;  // of the two precisions a batch has one
+    if (x.empty()) return;  // A batch has rows in one of the two precisions.
     for (std::uint32_t t = 0; t < static_cast<std::uint32_t>(tasks); ++t) {
       const RandomKey key{
           context.seed, Purpose::dropout, context.step, t, static_cast<std::uint32_t>(pass), 0};
@@ -658,7 +665,7 @@ TEST_P(ClosedFormTest, DropoutOfInputsInTrainingAlone) {
   const double within = backend_->precision() == backend::Precision::f64 ? 1e-12 : 1e-4;
   EXPECT_TRUE(close_rows(got, want, want.size(), within));
   EXPECT_EQ(predicted, plain_predicted);
-  // Without support rows an RBF kernel is the same for every row.
+  // Without support rows, an RBF kernel is the same for every row.
   if (setting_.name != "dkt_rbf_prior") {
     EXPECT_NE(got, plain);
   }
@@ -676,7 +683,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, ClosedFormTest,
                                                            })),
                          test_name);
 
-/// A task whose system is singular, or whose rows are not finite, is one diverged task.
+/// A task whose system is singular or whose rows are not finite counts as one diverged task.
 TEST(ClosedForm, ASingularTaskIsOneDivergedTask) {
   const auto network = std::make_shared<const Network>(Network::mlp({2, 3}, LayerType::relu));
   for (const std::string& name : backend_names()) {
@@ -703,7 +710,7 @@ TEST(ClosedForm, ASingularTaskIsOneDivergedTask) {
       return scheduler.diverged_tasks();
     };
     EXPECT_TRUE(run().empty());
-    // inputs so large that their kernel overflows
+    // The inputs are so large that their kernel overflows.
     for (int i = 0; i < 8; ++i) {
       problem.single.support_x[static_cast<std::size_t>(2 * 8 + i)] = 3e38f;
       problem.twice.support_x64[static_cast<std::size_t>(2 * 8 + i)] = 1e300;

@@ -1,9 +1,11 @@
-// LEO's whole meta-gradient, on every backend, for random sizes and flags, against central
-// differences of the meta-objective.
+// Tests LEO's whole meta-gradient, on every backend, for random sizes and flags, against central
+// differences of the meta-objective. It is one file because nearly all tests share the random
+// settings and the objective, which are half of it.
 //
-// The objective is written here once more, plainly, in double, one task at a time: its networks,
-// losses and gradients are this file's own. What it holds constant (inner gradients in first order,
-// the adapted latents in the encoder penalty) is recorded at the point of differentiation.
+// The objective is written out here once more, in double, one task at a time. Its networks, losses
+// and gradients are this file's own. Terms that it treats as constants are recorded at the point of
+// differentiation. They are the inner gradients in first order and the adapted latents in the
+// encoder penalty.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
@@ -21,7 +23,7 @@
 namespace kshot::testing {
 namespace {
 
-/// A perceptron on single rows: y = f(x; w), and its pull-back.
+/// A perceptron on single rows, y = f(x; w), and its pull-back.
 struct Perceptron {
   const Network* network = nullptr;
   const double* weights = nullptr;
@@ -47,7 +49,8 @@ struct Perceptron {
     }
     return x;
   }
-  /// Of the last forward: the input's gradient; that of the weights is added to g_weights.
+  /// The pull-back of the last forward pass. Returns the gradient of the input, and adds the
+  /// gradient of the weights to g_weights.
   Numbers backward(Numbers g, Numbers* g_weights) const {
     for (std::size_t l = inputs.size(); l-- > 0;) {
       const Layer& layer = network->layers()[l];
@@ -94,7 +97,8 @@ struct LeoSetting {
   Config config;
   std::shared_ptr<const Network> network;
   TaskBatch single, twice;
-  Numbers theta;  ///< all parameters, group after group: the last is log_noise where it is learned
+  /// All parameters, group after group. The last one is log_noise where the noise is learned.
+  Numbers theta;
   StepContext context;
 
   bool learned_noise() const { return config.loss.noise == NoiseKind::learned; }
@@ -104,7 +108,8 @@ struct LeoSetting {
   }
 };
 
-/// Everything from `seed`; `head`: a softmax head on features, else all weights of a network.
+/// A random setting from `seed`. If `head` is true, LEO generates a softmax head on features,
+/// otherwise all weights of a network.
 LeoSetting random_leo(std::uint64_t seed, bool head) {
   RandomStream random = stream(seed, head ? 60 : 61);
   LeoSetting s;
@@ -145,7 +150,7 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
 
   const int shots = pick(random, 1, 3);
   const bool ragged = !head || t.latents == Latents::one;
-  const int tasks = 18;  // a SIMD group, and the beginning of the next
+  const int tasks = 18;  // 18 tasks fill a SIMD group and begin the next one.
   TaskShape shape;
   shape.input = s.network->input();
   shape.outputs = s.network->outputs();
@@ -163,7 +168,7 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
     for (float& v : value) v = random.normal();
     for (int i = 0; i < tasks; ++i) {
       for (int r = 0; head && r < rows; ++r) {
-        // every class has a support row; which rows are whose is not in order
+        // Every class has a support row. The rows are not ordered by class.
         auto& to = label[static_cast<std::size_t>(i * rows + r)];
         to = support ? (r * (i % 2 == 0 ? 1 : t.ways - 1) + i) % t.ways
                      : static_cast<int>(random.below(static_cast<unsigned>(t.ways)));
@@ -193,7 +198,8 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
   EXPECT_EQ(made->groups().size(), s.learned_noise() ? 2u : 1u);
   for (const ParameterTensor& tensor : made->groups()[0].tensors) {
     for (std::size_t e = 0; e < tensor.size; ++e) {
-      // small enough for loops that stay near: deviations are exp(u)
+      // The scale is small enough that the inner loops do not diverge, because standard deviations
+      // are exp(u).
       const double scale = 0.6;
       double v =
           random.normal() * (tensor.shape.size() == 2 ? scale / std::sqrt(tensor.shape[1]) : 0.2);
@@ -210,7 +216,8 @@ LeoSetting random_leo(std::uint64_t seed, bool head) {
   return s;
 }
 
-/// What LEO can be asked for, with a name for either choice, and which one a setting takes.
+/// An option of LEO with the names of its two values. `taken` is true where a setting takes the
+/// value `yes`.
 struct Choice {
   std::string yes, no;
   bool taken = false;
@@ -329,7 +336,8 @@ class LeoObjective {
            t_.orthogonality_weight * orthogonality / static_cast<double>(columns * columns);
   }
 
-  /// What is differentiated as a constant: recorded at the base point, taken from there later.
+  /// A value that the objective treats as a constant. The first evaluation records it, and later
+  /// evaluations return the record.
   const Numbers& constant(std::size_t task, const Numbers& now) {
     if (recording_) constants_[task].push_back(now);
     return constants_[task][next_++];
@@ -376,7 +384,7 @@ class LeoObjective {
     return result;
   }
 
-  /// Sum of the losses over rows, and the gradient of it.
+  /// The sum of the losses over rows, and its gradient.
   double summed_loss(const Rows& rows, const Numbers& weights, Numbers* gradient) const {
     const Perceptron f{s_.network.get(), weights.data()};
     if (gradient) gradient->assign(weights.size(), 0.0);
@@ -433,7 +441,8 @@ class LeoObjective {
     return eps;
   }
 
-  /// The weights of latents z [N, C, L], and the pull-back of a gradient of theirs.
+  /// The weights that latents z [N, C, L] decode to, and the pull-back of a gradient of the
+  /// weights.
   Numbers decode(const Numbers& theta, const Numbers& z, const Numbers& eps, std::size_t latents,
                  const Numbers* g_weights, Numbers* g_z) const {
     const Perceptron decoder{&decoder_, theta.data() + decoder_at()};
@@ -511,7 +520,7 @@ class LeoObjective {
       const double m = of_group[i % latent_];
       const double std = deviation(of_group[latent_ + i % latent_], 0.0);
       z[i] = m + (t_.deterministic ? 0.0 : std * eps[i]);
-      // (z - m) / std is eps
+      // (z - m) / std equals eps.
       sampled += (-std::log(std) - eps[i] * eps[i] / 2.0 + z[i] * z[i] / 2.0) /
                  static_cast<double>(z.size());
     }
@@ -576,7 +585,7 @@ class LeoObjective {
   Numbers task_losses_;
 };
 
-/// The setting's parameters on a backend, one vector per group.
+/// Uploads the setting's parameters to a backend, one vector per group.
 std::vector<backend::Shared> upload(backend::Backend& backend, const Algorithm& algorithm,
                                     const LeoSetting& s) {
   std::vector<backend::Shared> parameters;
@@ -611,12 +620,13 @@ LeoResult run(backend::Backend& backend, const LeoSetting& s) {
 
 class LeoTest : public ::testing::TestWithParam<std::string> {
  protected:
-  /// On the emulator only settings with something new.
+  /// Compares with central differences. The emulator runs only settings with a choice that no
+  /// earlier setting had.
   void hold_against_differences(bool head, int settings) {
     const auto backend = open_backend(GetParam());
     std::set<std::string> held, wanted;
-    // as for the other algorithms (property_test.cpp); in float a latent's KL divides by a
-    // deviation exp(u) - 1 that may be near zero
+    // The tolerances are those of property_test.cpp. In float the KL of a latent divides by a
+    // standard deviation exp(u) - 1 that may be near zero.
     const bool twice = backend->precision() == backend::Precision::f64;
     for (int seed = 0; seed < settings; ++seed) {
       const LeoSetting s = random_leo(static_cast<std::uint64_t>(seed), head);
@@ -633,7 +643,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       EXPECT_NEAR(got.step.loss, objective.value(),
                   (twice ? 1e-11 : 2e-5) * (1.0 + std::abs(objective.value())));
       std::vector<std::size_t> coordinates = chosen_coordinates(s.theta.size(), 60);
-      const std::size_t last = s.theta.size() - 1;  // the noise, where it is learned
+      const std::size_t last = s.theta.size() - 1;  // The log of the noise, where it is learned.
       if (std::ranges::find(coordinates, last) == coordinates.end()) coordinates.push_back(last);
       const Numbers want =
           central_differences([&](const Numbers& x) { return Numbers{objective(x)}; }, s.theta, 1,
@@ -679,7 +689,8 @@ TEST_P(LeoTest, ADivergedTaskIsLeftOut) {
   }
 }
 
-/// Without steps the prediction is the decoded mean of the latents' mean; one sample has no noise.
+/// Predictions have neither noise nor dropout, so that they do not depend on the seed. The
+/// prediction after the last step is the same, whether or not every step predicts.
 TEST_P(LeoTest, PredictsWithoutNoise) {
   const auto backend = open_backend(GetParam());
   LeoSetting s = random_leo(5, true);
@@ -716,8 +727,8 @@ TEST_P(LeoTest, PredictsWithoutNoise) {
   EXPECT_NE(every[2], every[3]);
 }
 
-/// After all its steps a prediction is what the meta-gradient's forward pass had, for any number of
-/// them.
+/// After all its steps, a prediction equals the outputs of the meta-gradient's forward pass, for
+/// any number of steps.
 TEST_P(LeoTest, PredictsWhereTrainingEnds) {
   const auto backend = open_backend(GetParam());
   for (const int steps : {1, 2, 3, 5}) {
@@ -743,7 +754,8 @@ TEST_P(LeoTest, PredictsWhereTrainingEnds) {
   }
 }
 
-/// Squares of a task's gradient are summed where it is, in whatever form it is there.
+/// The squares of a task's gradient are summed in the wave, in whatever form the wave stores the
+/// gradient.
 TEST_P(LeoTest, GradientsCanBeMultiplied) {
   const auto backend = open_backend(GetParam());
   const bool twice = backend->precision() == backend::Precision::f64;
@@ -784,8 +796,8 @@ TEST_P(LeoTest, ClassesWithTheWrongNumberOfRows) {
               ::testing::HasSubstr("class 1 of a task has 0 support rows, expected at least 1"));
 }
 
-/// There is no layer before the first norm whose fans its weights could have: their own number
-/// stands in.
+/// The weights of a norm before the first layer have no fans. Their own number takes the place of
+/// the fans.
 TEST_P(LeoTest, GeneratesANetworkThatBeginsWithANorm) {
   const auto backend = open_backend(GetParam());
   const auto gradient = [&](double offset) {

@@ -1,11 +1,13 @@
-// The whole meta-gradient of every algorithm, on every backend, for random networks, tasks, flags,
-// K and S, against central differences of the meta-objective.
+// Tests the whole meta-gradient of every algorithm, on every backend, for random networks, tasks,
+// flags, K and S, against central differences of the meta-objective. It is one file because all
+// algorithms share the objective and the random settings.
 //
-// The objective is written here once more, plainly: one task at a time in double, from the formulas
-// (docs/mathematics.md), with nothing of src/algorithms in it. Only a task's summed loss and its
-// gradient come from the reference backend (held against closed forms and differences in
-// tests/backend). What an objective takes as constant (inner gradients in first order, the prior of
-// the inner KL where its path is cut) is recorded at the point of differentiation.
+// The objective is written out here once more, one task at a time in double, from the formulas
+// (docs/mathematics.md), without any code of src/algorithms. Only a task's summed loss and its
+// gradient come from the reference backend, which tests/backend tests against closed forms and
+// differences. Terms that an objective treats as constants are recorded at the point of
+// differentiation. They are the inner gradients in first order, and the prior of the inner KL where
+// its path is cut.
 #include <fmt/format.h>
 
 #include <array>
@@ -24,7 +26,7 @@ using backend::LossKind;
 using backend::Scale;
 using backend::Set;
 
-/// Parameters, one vector a group in the order of Algorithm::groups().
+/// Parameters, one vector per group, in the order of Algorithm::groups().
 using Parameters = std::vector<Numbers>;
 
 struct Setting {
@@ -33,7 +35,7 @@ struct Setting {
   Problem problem;
   Parameters parameters;
   StepContext context;
-  /// Where the tasks remember (hvi): task_mu and task_log_sigma first, [T * D] each.
+  /// The per-task state (hvi). task_mu and task_log_sigma come first, [T * D] each.
   Parameters memory;
 };
 
@@ -43,7 +45,7 @@ LossType loss_type(LossKind kind) {
                                          : LossType::gaussian_nll;
 }
 
-/// A random setting of an algorithm; `seed` decides everything.
+/// A random setting of an algorithm. `seed` determines everything.
 Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   RandomStream random = stream(seed, 50);
   Setting s;
@@ -74,9 +76,10 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   }
 
   const NamedNetwork named = random_network(1000 + seed);
-  // 18 tasks fill a SIMD group and begin the next
+  // 18 tasks fill a SIMD group and begin the next one.
   s.problem = make_problem(named.network, loss, named.network->is_plain_mlp() ? 18 : 3, seed);
-  if (random.below(3) == 0) {  // ANIL and the like: some tensors alone adapt
+  // Like ANIL, only some tensors adapt.
+  if (random.below(3) == 0) {
     const auto& tensors = named.network->parameters();
     c.inner.adapt = {tensors[random.below(static_cast<std::uint32_t>(tensors.size()))].name};
     if (random.below(2) == 0) c.inner.adapt.push_back("*.bias");
@@ -93,7 +96,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     c.hvi.kappa_posterior = random.below(3) == 0 ? 0.0 : 0.25;
     c.hvi.samples = pick(random, 1, 3);
     for (const std::int32_t n : s.problem.twice.support_n) {
-      if (n < 2) c.hvi.task_size = 30;  // mcallester divides by m - 1
+      if (n < 2) c.hvi.task_size = 30;  // McAllester's bound divides by m - 1.
     }
   }
   s.context.seed = seed;
@@ -108,7 +111,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     } else if (group.name == "log_noise") {
       values = {static_cast<float>(std::log(0.6))};
     } else if (group.name == "log_sigma") {
-      // sigma near 0.2: the inner KL's step stays stable (docs/mathematics.md)
+      // sigma is near 0.2, which keeps the step of the inner KL stable (docs/mathematics.md).
       values = normals(random, group.size, 0.2);
       for (double& x : values) x = static_cast<float>(x - 1.5);
     } else {
@@ -137,7 +140,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   return s;
 }
 
-/// What a setting has of all that an algorithm can be asked for.
+/// The traits of a setting: the options and layers that it uses.
 std::set<std::string> traits(const Setting& s) {
   const Config& c = s.config;
   std::set<std::string> all = {loss_name(s.problem.loss.kind)};
@@ -204,7 +207,7 @@ std::set<std::string> traits(const Setting& s) {
   return all;
 }
 
-/// What the settings that a backend is held to must have had between them.
+/// The traits that the settings of an algorithm must have between them on every backend.
 std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
   std::set<std::string> all = {"cross_entropy", "mse",        "gaussian_nll", "ragged", "conv",
                                "norm",          "linear",     "max_pool",     "mean",   "relu",
@@ -267,7 +270,8 @@ bool takes(const backend::Backend& b, const Setting& s) {
   return testing::takes(b, *s.problem.network);
 }
 
-/// The meta-objective of a setting and what differentiating it holds constant.
+/// The meta-objective of a setting. It holds constant what the algorithm holds constant when it
+/// differentiates.
 class Objective {
  public:
   explicit Objective(const Setting& setting)
@@ -321,7 +325,7 @@ class Objective {
     return mean + extra;
   }
 
-  /// The same with another memory.
+  /// The objective at the base parameters with another per-task state.
   double with_memory(const Parameters& memory) {
     memory_ = memory;
     const double value = (*this)(base_);
@@ -342,9 +346,9 @@ class Objective {
            : set == Set::query ? task.query
                                : task.support + task.query;
   }
-  /// Takes a sum of gaussian_nll over a set's rows, and the gradients of it, from the noise s0 that
-  /// the waves have to the learned s, where it is learned: with d = s0^2 / s^2 and
-  /// c = log(2 pi) / 2, the sum over rows and outputs of
+  /// Converts a sum of gaussian_nll over a set's rows, and its gradients, from the noise s0 of the
+  /// waves to the learned noise s. Without learned noise it changes nothing. With d = s0^2 / s^2
+  /// and c = log(2 pi) / 2, the sum over rows and outputs is of
   ///   r^2 / (2 s^2) + log s + c = d (r^2 / (2 s0^2) + log s0 + c) - d (log s0 + c) + log s + c.
   double with_noise(const Task& task, Set set, double loss, Parameters* gradient) const {
     if (config_.loss.noise != NoiseKind::learned) return loss;
@@ -360,14 +364,15 @@ class Objective {
         static_cast<double>(rows(task, set)) * setting_.problem.network->outputs();
     return d * loss + elements * (log_noise_ + c - d * (std::log(s0) + c));
   }
-  /// Sum of the losses over a set's rows, and its gradient where wanted, [1][D]. `weights` [D].
+  /// The sum of the losses over a set's rows for `weights` [D], and if `gradient` is not null, its
+  /// gradient, [1][D].
   double summed_loss(Task& task, Set set, const Numbers& weights, Parameters* gradient) const {
     Numbers* const g = gradient ? gradient->data() : nullptr;
     return with_noise(task, set, wave_loss(task, set, weights, g), gradient);
   }
   static double wave_loss(Task& task, Set set, const Numbers& weights, Numbers* gradient) {
     backend::Wave& wave = *task.wave;
-    // upload reads from the batch's task 0
+    // With stride 0, upload reads one vector of weights.
     wave.upload(task.weights, weights.data(), 0);
     wave.fill(task.loss, 0.0);
     double loss = 0.0;
@@ -381,9 +386,10 @@ class Objective {
     wave.download(task.loss, std::span(&loss, 1));
     return loss;
   }
-  /// The same for one sample of N(mu, e^2s) by the configured estimator: the gradients are in mu
-  /// and s. `weight` is written out; the others are the reference backend's own passes, whose
-  /// values and derivatives tests/backend/estimator_test.cpp holds to formulas and differences.
+  /// The sum of the losses for one sample of N(mu, e^2s) by the configured estimator, with
+  /// gradients by mu and s. The estimator `weight` is written out. The other estimators use the
+  /// reference backend's passes, which tests/backend/estimator_test.cpp tests against formulas and
+  /// differences.
   double sampled_loss(std::size_t t, Set set, Purpose purpose, int k, int sample, const Numbers& mu,
                       const Numbers& s, Parameters* gradient) {
     Task& task = tasks_[t];
@@ -432,10 +438,11 @@ class Objective {
     }
     return false;
   }
-  /// Step size of every weight at inner step k; `learned`: the group of rates, or null.
+  /// Step size of every weight at inner step k. `learned` is the group of learned rates, or null.
   Numbers rates(const Numbers* learned, bool layer, bool per_step, int k) const {
     Numbers result;
-    std::size_t next = 0;  // rates lie tensor by tensor, [K] x [shape or 1]
+    // The rates are stored tensor by tensor, [K] x [shape or 1].
+    std::size_t next = 0;
     const auto step = static_cast<std::size_t>(k);
     const auto steps = static_cast<std::size_t>(per_step ? config_.inner.steps : 1);
     for (const ParameterTensor& tensor : setting_.problem.network->parameters()) {
@@ -474,7 +481,7 @@ class Objective {
     const std::size_t width = at[0].size();
     Numbers mu = at[0], s = at[1];
     const Set set = config_.abml.inner_data == InnerData::all ? Set::all : Set::support;
-    // the prior as the inner loop sees it
+    // The prior of the inner KL. It is constant where its path is cut.
     const Parameters& prior = config_.abml.differentiate_prior ? at : base_;
     for (int k = 0; k < config_.inner.steps; ++k) {
       inner_gradient(task, k, [&](Parameters& gradient) {
@@ -524,10 +531,10 @@ class Objective {
            (config_.abml.support_in_outer ? task.support + task.query : task.query);
   }
 
-  /// H of hierarchical variational inference.
+  /// H, the KL of the hyper-posterior to the hyper-prior in hierarchical variational inference.
   double hyper_kl(const Parameters& psi) const {
     double squares = 0.0;
-    for (std::size_t part = 0; part < 2; ++part) {  // mu and log_sigma
+    for (std::size_t part = 0; part < 2; ++part) {  // The parts are mu and log_sigma.
       for (const double x : psi[part]) squares += x * x;
     }
     const double prior = config_.hvi.kappa_prior * config_.hvi.kappa_prior;
@@ -543,7 +550,7 @@ class Objective {
   double set_size(std::size_t t) const {
     return config_.hvi.task_size > 0 ? config_.hvi.task_size : tasks_[t].support;
   }
-  /// First term of the bound, for a task's own posterior.
+  /// The first term of the bound, for the posterior of one task.
   double bounded_task(std::size_t t, const Parameters& psi) {
     const std::size_t width = psi[0].size();
     const auto own = [&](const Numbers& all) {
@@ -557,7 +564,7 @@ class Objective {
       error += summed_loss(tasks_[t], Set::support, phi, nullptr) / tasks_[t].support /
                config_.hvi.samples;
     }
-    // one draw of the prior that all tasks share: its noise is that of task 0, sample 0 and 1
+    // All tasks share one draw of the prior. Its noise has the key of task 0 and samples 0 and 1.
     Numbers prior[2];
     for (int part = 0; part < 2; ++part) {
       prior[part] = psi[static_cast<std::size_t>(part)];
@@ -588,7 +595,7 @@ class Objective {
     }
     return 0.0;
   }
-  /// Its second term.
+  /// The second term of the bound.
   double environment_term(const Parameters& psi) const {
     const double n = config_.hvi.tasks, h = hyper_kl(psi);
     switch (config_.hvi.bound) {
@@ -604,7 +611,7 @@ class Objective {
     }
   }
 
-  /// The inner gradient into now_: computed, or in first order the recorded one.
+  /// Writes the inner gradient to now_. It is computed, or in first order taken from the record.
   template <typename F>
   void inner_gradient(Task& task, int k, const F& compute) {
     const auto step = static_cast<std::size_t>(k);
@@ -646,7 +653,8 @@ class Objective {
 struct MetaGradient {
   double loss = 0.0, task_loss = 0.0;
   Parameters gradients;
-  Parameters memory_gradients;  ///< of the tasks' own losses, [T * D] each
+  /// Gradients of the tasks' own losses, [T * D] each.
+  Parameters memory_gradients;
   bool operator==(const MetaGradient&) const = default;
 };
 
@@ -693,8 +701,8 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
  protected:
   void hold_against_differences(AlgorithmKind algorithm, int settings) {
     const auto backend = open_backend(GetParam());
-    // Differences: rounding 1e-16 * 10 / 1e-6; truncation as in tests/backend, through K steps. In
-    // float the product of K Hessians multiplies the tolerance of one.
+    // Rounding of the differences is 1e-16 * 10 / 1e-6. Truncation is as in tests/backend, through
+    // K steps. In float the product of K Hessians multiplies the tolerance of one.
     const double tolerance = backend->precision() == backend::Precision::f64 ? 2e-6 : 2e-4;
     std::set<std::string> held;
     const std::set<std::string> wanted = wanted_traits(algorithm);
@@ -705,7 +713,8 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
       const Setting setting = random_setting(algorithm, static_cast<std::uint64_t>(seed));
       if (!takes(*backend, setting)) continue;
       std::set<std::string> those = traits(setting);
-      // Further ones only for what a backend that takes few of the first has not seen in them.
+      // Additional seeds run only where they have a trait that is still missing, because a backend
+      // may take few of the first settings.
       if (seed >= settings && std::ranges::none_of(those, is_missing)) continue;
       held.merge(those);
       SCOPED_TRACE(setting.name);
@@ -717,7 +726,8 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
       EXPECT_NEAR(got.task_loss, objective.task_loss(),
                   loss_tolerance * (1.0 + std::abs(objective.task_loss())));
       ASSERT_EQ(got.gradients.size(), setting.parameters.size());
-      // errors are relative to the largest gradient of all groups: a group may be near zero
+      // Errors are relative to the largest gradient of all groups, because the gradient of one
+      // group may be near zero.
       Numbers all_got, all_want;
       for (std::size_t g = 0; g < setting.parameters.size(); ++g) {
         const auto coordinates = chosen_coordinates(setting.parameters[g].size(), 24);
@@ -740,7 +750,7 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
     }
   }
 
-  /// The gradients by what the tasks remember; the objective is the mean over tasks.
+  /// Compares the gradients by the per-task state. The objective is the mean over tasks.
   void hold_memory(const Setting& setting, Objective& objective, const MetaGradient& got,
                    double tolerance) {
     for (std::size_t g = 0; g < 2; ++g) {

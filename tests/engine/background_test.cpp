@@ -1,4 +1,4 @@
-// Jobs beside the thread that gives them: in order, not without end, and no error is lost.
+// A background thread runs jobs in order, accepts a bounded number of them, and loses no error.
 #include "base/background.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ TEST(Background, DoesJobsInOrderAndWaitsForThem) {
   const std::thread::id here = std::this_thread::get_id();
   {
     Background background;
-    background.wait();  // nothing to wait for
+    background.wait();  // There is nothing to wait for.
     for (int i = 0; i < 5; ++i) {
       background.submit([&, i] {
         EXPECT_NE(std::this_thread::get_id(), here);

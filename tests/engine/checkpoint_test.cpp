@@ -1,4 +1,4 @@
-// Checkpoints: damaged ones, and those of something else.
+// Checkpoints: damaged files, and files of another run or configuration.
 #include "engine/checkpoint.h"
 
 #include <gmock/gmock.h>
@@ -33,7 +33,7 @@ class CheckpointTest : public testing::Test {
     return {.run_folder = folder_ / "run", .resume = resume, .device = "cpu", .threads = 1};
   }
   fs::path last() const { return folder_ / "run" / "last.safetensors"; }
-  /// What resuming says after the file was changed.
+  /// The error of a resume after the file was changed.
   std::string resume_error(const std::vector<std::string>& overrides = {}) const {
     return error_text([&] { Trainer(small_config("maml", overrides), options(true)); });
   }
@@ -88,7 +88,7 @@ TEST_F(CheckpointTest, WithANumberThatIsNotFinite) {
 TEST_F(CheckpointTest, StateSurvivesWritingAndReading) {
   Checkpoint checkpoint = Checkpoint::read(last());
   RunState& s = checkpoint.state;
-  s.seconds = 0.1 + 0.2;  // no short decimal
+  s.seconds = 0.1 + 0.2;  // This sum has no short decimal.
   s.validated = true;
   s.best = {.step = 5,
             .metric = "mse",

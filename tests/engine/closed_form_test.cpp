@@ -1,5 +1,5 @@
-// Closed-form heads in the engine: predictions with their own variance, tasks of any number of
-// classes and rows, features; against numbers worked out from the checkpoint's own tensors.
+// Closed-form heads in the engine: predictions with their own variance, tasks with any number of
+// classes and rows, and features. Expected numbers are computed here from the checkpoint's tensors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -42,14 +42,14 @@ Evaluation evaluate(const fs::path& run, const std::vector<std::string>& overrid
   return Evaluator(run, options).run();
 }
 
-/// A file of classes of six numbers.
+/// A file of classes of vectors of six numbers.
 fs::path class_file(const TempFolder& folder) {
   const fs::path file = folder / "classes.kshot";
   test::write_class_file(file, {.input = {6, 1, 1, false}, .train = 9, .validation = 5, .test = 7});
   return file;
 }
 
-/// Rows of one task of a class file's own kind, by hand: class c lies around (c, -c, ...).
+/// The rows of one task like those of class_file. Class c lies around (c, -c, ...).
 struct ClassTask {
   std::vector<float> support, query;
   std::vector<std::int32_t> labels;
@@ -144,7 +144,7 @@ TEST(ClosedForm, WithoutRowsAlpacaPredictsFromItsPrior) {
       x[j] = j < 3 ? weight[j] * static_cast<double>(query[i]) + bias[j] : 1.0;
       expected += x[j] * mean[j];
     }
-    for (std::size_t r = 0; r < 4; ++r) {  // L u = x
+    for (std::size_t r = 0; r < 4; ++r) {  // Solves L u = x.
       u[r] = x[r];
       for (std::size_t c = 0; c < r; ++c) u[r] -= factor[r * 4 + c] * u[c];
       u[r] /= std::exp(factor[r * 4 + r]);
@@ -173,7 +173,7 @@ TEST(ClosedForm, AnyNumberOfClasses) {
     }
     return z;
   };
-  for (const int classes : {2, 5, 9}) {  // trained on three
+  for (const int classes : {2, 5, 9}) {  // The training had three classes.
     SCOPED_TRACE(classes);
     const ClassTask task = class_task(classes, 2);
     const Prediction p =
@@ -198,7 +198,8 @@ TEST(ClosedForm, AnyNumberOfClasses) {
 }
 
 TEST(ClosedForm, RowsThatComeLaterAreAsGoodAsRowsAtOnce) {
-  // A head is fitted to the set of rows: their order, and when they came, are not part of it.
+  // A head is fitted to a set of rows. The result depends neither on their order nor on when they
+  // arrive.
   const TempFolder folder;
   for (const char* algorithm : {"alpaca", "dkt", "r2d2"}) {
     SCOPED_TRACE(algorithm);

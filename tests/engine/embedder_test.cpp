@@ -1,5 +1,5 @@
-// Features of trained networks, against numbers worked out from the checkpoint's own weights, and
-// the plain classifier that they may come from.
+// Features of trained networks, against numbers that are computed here from the checkpoint's
+// weights, and the plain classifier from which features may come.
 #include "kshot/embedder.h"
 
 #include <gmock/gmock.h>
@@ -28,7 +28,7 @@ using test::write_class_file;
 using testing::AllOf;
 using testing::HasSubstr;
 
-/// Few-shot episodes of `file` for a network given as TOML.
+/// A configuration for few-shot episodes of `file` and a network that is given as TOML.
 Config few_shot(const fs::path& file, const std::string& algorithm, const std::string& network,
                 const std::vector<std::string>& overrides = {}) {
   std::string text = "algorithm = \"" + algorithm + "\"\nseed = 3\n[network]\n" + network;
@@ -67,7 +67,7 @@ layers = [4, 7, 5, 3]
 activation = "tanh"
 )";
 
-/// A plain classifier of the training classes of `file`.
+/// A configuration for a plain classifier of the training classes of `file`.
 Config classifier(const fs::path& file, const std::vector<std::string>& overrides = {}) {
   const std::string text = R"(algorithm = "maml"
 seed = 3
@@ -153,7 +153,7 @@ TEST(Embedder, HiddenUnitsOfAnMlpByHand) {
 TEST(Embedder, NormLayersTakeTheStatisticsOfTrainingExamples) {
   const TempFolder folder;
   const fs::path file = folder / "i.kshot";
-  // 160 training examples: all of them are the reference set
+  // All 160 training examples are the reference set.
   write_class_file(file, {});
   const fs::path run = train(folder, few_shot(file, "maml", R"(type = "sequential"
 input = [1, 6, 6]
@@ -254,7 +254,7 @@ TEST(EmbedFile, KeepsClassesSplitsAndOrder) {
   EXPECT_EQ(test::all_rows(*to), embedder.embed(test::all_rows(*from)));
   EXPECT_EQ(to->header().preprocessing.columns.size(), 6u);
 
-  // as arrays, which an import reads back to the same
+  // An import of the written arrays gives the same features.
   const EmbeddedFile arrays = embed_file(embedder, file, folder / "f.npz");
   EXPECT_EQ(arrays.files, (std::vector<fs::path>{folder / "f.npz", folder / "f.tsv"}));
   io::ArraysImport import;
@@ -288,7 +288,8 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
               AllOf(HasSubstr("vectors of 36"), HasSubstr("images 1 x 6 x 6")));
   EXPECT_THAT(embed("nothing.kshot", folder / "o.kshot"), HasSubstr("nothing.kshot"));
   EXPECT_THAT(embed("i.kshot", file), HasSubstr("it is an input of this command"));
-  for (const char* out : {"large.kshot/o.kshot", "large.kshot/o.npz"}) {  // below a file
+  // The folder of the output is a file.
+  for (const char* out : {"large.kshot/o.kshot", "large.kshot/o.npz"}) {
     EXPECT_THAT(embed("i.kshot", folder / out), HasSubstr("cannot write")) << out;
   }
   EXPECT_FALSE(fs::exists(folder / "o.kshot"));
@@ -339,9 +340,10 @@ TEST(Classifier, LearnsTheTrainingClassesAndIsEvaluatedOnHeldOutExamples) {
     EXPECT_EQ(e.shape.outputs, 8);
     EXPECT_TRUE(e.baselines.empty()) << "they would learn from no rows";
     ASSERT_TRUE(e.last().accuracy.has_value());
-    EXPECT_GT(e.last().accuracy->mean, 0.9) << device;  // chance: 1/8
+    EXPECT_GT(e.last().accuracy->mean, 0.9) << device;  // The chance rate is 1/8.
   }
-  // new classes by the features: far better than chance (1/3) with one example each
+  // The features also classify new classes, far better than chance (1/3), with one example per
+  // class.
   embed_file(Embedder(run, {.device = "cpu"}), file, folder / "f.kshot");
   const fs::path head =
       train(folder,

@@ -1,5 +1,5 @@
-// Episodes drawn ahead are the ones that would be drawn on the spot, whoever takes them and
-// whatever happened before.
+// Episodes that are drawn ahead equal episodes that are drawn on demand, whichever thread takes
+// them and whatever happened before.
 #include "engine/episodes_ahead.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@
 namespace kshot::test {
 namespace {
 
-/// Sinusoids of which one step's first task fails, and that count their draws.
+/// A source of sinusoids that counts its draws. The first task of the step `bad` fails.
 class Source final : public EpisodeSource {
  public:
   TaskShape shape() const override { return good_->shape(); }
@@ -35,7 +35,7 @@ class Source final : public EpisodeSource {
 
 constexpr int wave_tasks = 4;
 
-/// Takes a step's waves in order and holds them against draws on the spot.
+/// Takes a step's waves in order and compares them with draws on demand.
 void hold(EpisodesAhead& ahead, const WaveSequence& sequence, std::uint64_t step) {
   ahead.begin(sequence, step);
   for (int wave = 0; wave < sequence.waves(); ++wave) {
@@ -57,10 +57,11 @@ TEST(EpisodesAhead, AreThoseOfTheStep) {
   EpisodesAhead ahead(source.shape(), wave_tasks, 3, 4);
   const WaveSequence ten{&source, 7, 10, wave_tasks};
   for (std::uint64_t step = 3; step < 9; ++step) hold(ahead, ten, step);
-  hold(ahead, ten, 2);  // back
+  hold(ahead, ten, 2);  // an earlier step
   hold(ahead, ten, 20);
   hold(ahead, {&source, 8, 10, wave_tasks}, 21);  // another seed
-  hold(ahead, {&source, 8, 33, wave_tasks}, 22);  // more waves than are held at once
+  // These are more waves than are held at the same time.
+  hold(ahead, {&source, 8, 33, wave_tasks}, 22);
   hold(ahead, {&source, 8, 33, wave_tasks}, 23);
 }
 
@@ -91,12 +92,12 @@ TEST(EpisodesAhead, AnErrorComesOutWhereItsWaveIsTakenAndTheNextStepWorks) {
   hold(ahead, sequence, 4);
 }
 
-/// A taker that waits for a wave whose slot holds a failed one must not wait for ever.
+/// A thread that waits for a wave whose slot holds a failed wave must not wait forever.
 TEST(EpisodesAhead, AnErrorReachesWhoeverWaitsForALaterWave) {
   for (const bool by_use : {false, true}) {
     SCOPED_TRACE(by_use);
     Source source;
-    if (!by_use) source.bad = 1;  // its first wave
+    if (!by_use) source.bad = 1;  // The first wave of step 1 fails.
     constexpr int depth = 2;
     EpisodesAhead ahead(source.shape(), wave_tasks, 2, depth);
     const WaveSequence sequence{&source, 7, 4 * wave_tasks, wave_tasks};
@@ -108,7 +109,8 @@ TEST(EpisodesAhead, AnErrorReachesWhoeverWaitsForALaterWave) {
       EXPECT_THROW(ahead.take(depth, [](const TaskBatch&, int) {}), std::runtime_error);
     });
     while (!waits) std::this_thread::yield();
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // it waits by now, most likely
+    // By now the thread most likely waits.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
     EXPECT_THROW(ahead.take(0, [](const TaskBatch&, int) { throw std::runtime_error("user"); }),
                  std::runtime_error);
     waiter.join();

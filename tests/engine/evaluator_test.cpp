@@ -1,4 +1,4 @@
-// Evaluation and adaptation, against numbers worked out from the checkpoint's own weights.
+// Evaluation and adaptation, against numbers that are computed here from the checkpoint's weights.
 #include "kshot/evaluator.h"
 
 #include <gmock/gmock.h>
@@ -39,7 +39,8 @@ std::unique_ptr<EpisodeSource> sinusoids(const Config& config) {
   return make_sinusoid(options);
 }
 
-/// Mean squared error of y = w x + b after `steps` of gradient descent on the support set.
+/// The mean squared error of y = w x + b after `steps` steps of gradient descent on the support
+/// set.
 double line_error(const TaskBatch& batch, double w, double b, double rate, int steps) {
   const int n = batch.shape().support, m = batch.shape().query;
   double total = 0.0;
@@ -96,7 +97,7 @@ TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
       EXPECT_EQ(score.inner_steps, k);
       EXPECT_NEAR(score.mse->mean, expected, 1e-4 * expected) << device << " after " << k;
     }
-    // The support mean, worked out here; the other baselines have tests of their own.
+    // The support mean is computed here. The other baselines have their own tests.
     double mean_error = 0.0;
     for (int t = 0; t < batch.tasks(); ++t) {
       const auto support =
@@ -116,8 +117,9 @@ TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
   }
 }
 
-/// Tasks of two features, zeros and ones where asked for, whose number of support rows is `rows`
-/// but for one episode; labels are the first feature's signs, values the features' sum.
+/// Tasks with two features, which are zeros and ones if `binary` is true. Each task has `rows`
+/// support rows, and one test episode has `other_rows`. The label is the sign of the first feature,
+/// and the value is the sum of the features.
 class Rows final : public EpisodeSource {
  public:
   Rows(TargetKind target, int rows, int other_rows, bool binary)
@@ -157,7 +159,8 @@ Evaluation evaluate_rows(TargetKind target, int rows, int other_rows, bool binar
   Config config = small_config("maml", {classify ? "network.layers=2,2" : "network.layers=2,1",
                                         classify ? "loss.type=cross_entropy" : "loss.type=mse",
                                         "train.steps=1", "evaluate.episodes=8"});
-  if (other_rows == 0) {  // a method that has a prior
+  // This method has a prior, so that it predicts without support rows.
+  if (other_rows == 0) {
     const std::string name = classify ? "bayes_protonet" : "alpaca";
     config = Config::parse("algorithm = \"" + name + R"("
 network = { layers = [2, 4], activation = "tanh" }
@@ -175,7 +178,7 @@ TEST(Evaluator, BaselinesBesideAPointMethod) {
   const Evaluation values = evaluate_rows(TargetKind::value, 9, 5, false);
   EXPECT_EQ(names(values.baselines),
             (std::vector<std::string>{"support mean", "knn", "ridge regression", "gp_rbf"}));
-  // The process is the only one with a predictive distribution, and has columns of its own.
+  // The Gaussian process is the only method with a predictive distribution. It has its own columns.
   EXPECT_TRUE(values.last().coverage.empty());
   const Score& process = values.baselines.back();
   ASSERT_EQ(process.coverage.size(), 3u);
@@ -203,8 +206,8 @@ TEST(Evaluator, BaselinesBesideAPointMethod) {
 }
 
 TEST(Evaluator, BaselinesThatCannotBeFittedInAnEpisodeAreLeftOutAndNamed) {
-  // One episode of eight has no support rows: no baseline can be held against the method, which
-  // predicts from its prior.
+  // One episode of eight has no support rows, where the method predicts from its prior. No baseline
+  // can be compared with it.
   for (const TargetKind target : {TargetKind::value, TargetKind::label}) {
     const Evaluation e = evaluate_rows(target, 4, 0, false);
     EXPECT_EQ(e.diverged, 0);
@@ -213,7 +216,7 @@ TEST(Evaluator, BaselinesThatCannotBeFittedInAnEpisodeAreLeftOutAndNamed) {
     EXPECT_THAT(e.table(), HasSubstr("left out: knn (episode 3: there are no support rows"));
     EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
   }
-  // One episode has more rows than pairs are taken of.
+  // One episode has more support rows than the methods on pairs of rows accept.
   const Evaluation large = evaluate_rows(TargetKind::label, 4, 1100, false);
   EXPECT_EQ(names(large.baselines),
             (std::vector<std::string>{"nearest centroid", "mahalanobis", "logistic regression"}));
@@ -270,7 +273,7 @@ TEST(Evaluator, JsonThatIsNoEvaluationIsRefused) {
   auto changed = whole;
   changed["split"] = "holdout";
   EXPECT_THAT(refused(changed), AllOf(HasSubstr("e.json"), HasSubstr("\"split\" is \"holdout\"")));
-  // A score without the number that reports go by.
+  // The score lacks the number that reports are based on.
   changed = whole;
   changed["baselines"][0].erase("mse");
   EXPECT_THAT(refused(changed), AllOf(HasSubstr("e.json"), HasSubstr("has no \"mse\"")));
@@ -293,7 +296,7 @@ TEST(Evaluator, DivergedEpisodesAreLeftOutAndCounted) {
 }
 
 TEST(Learner, AgreesWithTheEvaluatorTaskByTask) {
-  // One task in a wave of its own against the same task among others.
+  // Compares a task in a wave of its own with the same task among others.
   const TempFolder folder;
   const Config config = small_config("maml", {"train.steps=3"});
   const fs::path run = train(folder, config);
@@ -348,7 +351,8 @@ TEST(Evaluator, PredictsWithTheLearnedNoise) {
     const Evaluation e = Evaluator(run).run();
     ASSERT_TRUE(e.last().nll);
     ASSERT_EQ(e.last().coverage.size(), 3u);
-    if (config.algorithm != AlgorithmKind::maml) continue;  // the others predict by samples
+    // The other algorithms predict by samples.
+    if (config.algorithm != AlgorithmKind::maml) continue;
     EXPECT_NEAR(e.last().nll->mean, nll, 1e-5 * (1.0 + std::abs(nll)));
     EXPECT_EQ(e.last().coverage[1].level, 0.9);
     EXPECT_NEAR(e.last().coverage[1].observed.mean, inside, 1e-9);
@@ -371,7 +375,7 @@ TEST(Learner, AdaptedWeightsGiveTheSamePredictions) {
 
 TEST(Learner, ProbabilitiesAndUncertaintyOfABayesianClassifier) {
   const TempFolder folder;
-  /// Two classes of numbers, apart by their sign.
+  /// Two classes of numbers, which differ in their sign.
   class Signs final : public EpisodeSource {
    public:
     TaskShape shape() const override {
@@ -408,7 +412,7 @@ TEST(Learner, ProbabilitiesAndUncertaintyOfABayesianClassifier) {
     EXPECT_GT(p.mutual_information[row], 0.0);
     EXPECT_LT(p.mutual_information[row], p.entropy[row]);
     EXPECT_GT(p.std[2 * row], 0.0);
-    // By hand, the mean over samples of the softmax of two logits.
+    // The expected value is the mean over samples of the softmax of two logits.
     double expected = 0.0;
     for (std::size_t s = 0; s < 30; ++s) {
       const double margin = p.raw[s * 6 + 2 * row + 1] - p.raw[s * 6 + 2 * row];
@@ -439,7 +443,8 @@ TEST(Learner, SaysWhatDoesNotFit) {
               HasSubstr("finite"));
 }
 
-/// Two classes that a threshold divides, but for every fourth task, whose queries are of one class.
+/// Two classes that a threshold separates. The query rows of every fourth task are all of one
+/// class.
 class TwoClasses final : public EpisodeSource {
  public:
   TaskShape shape() const override {
@@ -474,8 +479,8 @@ TEST(Evaluator, TwoClassesHaveAnAreaUnderTheCurve) {
   const Evaluation e =
       Evaluator(folder / "run", source, EvaluatorOptions{.device = "reference", .threads = 1})
           .run();
-  // The rows of class 1 are 1, 3 and 5, those of class 0 are 2.5, -1 and -1. Of the nine pairs one
-  // is in the wrong order: 1 and 2.5.
+  // The rows of class 1 are 1, 3 and 5, and those of class 0 are 2.5, -1 and -1. One of the nine
+  // pairs is in the wrong order: 1 and 2.5.
   ASSERT_TRUE(e.last().auroc);
   EXPECT_NEAR(e.last().auroc->mean, 8.0 / 9.0, 1e-12);
   EXPECT_EQ(e.last().auroc->episodes, 6u) << "two episodes have queries of one class";
@@ -491,7 +496,7 @@ TEST(Evaluator, R2IsThatOfEachEpisode) {
   const Config config = test::small_config("maml");
   const Evaluation e =
       Evaluator(train(folder, config), EvaluatorOptions{.device = "cpu", .threads = 1}).run();
-  // The support mean of an episode, by hand.
+  // The expected values use the support mean of an episode.
   TaskBatch batch(sinusoids(config)->shape(), 1);
   batch.draw(*sinusoids(config), {config.evaluate.seed, Split::test, 0, 0}, 0, 1);
   double mean = 0.0, centre = 0.0, residual = 0.0, total = 0.0;

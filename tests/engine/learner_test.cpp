@@ -1,4 +1,5 @@
-// Many tasks in one call, and a task that was adapted to before, give what each task gives alone.
+// A call with many tasks, and a task that was adapted earlier, give the same predictions as each
+// task alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,7 +23,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-/// A task's own storage.
+/// The storage of one task.
 struct Rows {
   std::vector<float> support_x, query_x, values;
   std::vector<std::int32_t> labels;
@@ -36,7 +37,7 @@ std::vector<float> numbers(std::mt19937& random, std::size_t count) {
   return values;
 }
 
-/// Tasks of different sizes: 1 to 7 support rows, 1 to 5 query rows.
+/// Tasks of different sizes: 1 to 7 support rows and 1 to 5 query rows.
 std::vector<Rows> regression_tasks(std::size_t count) {
   std::mt19937 random(7);
   std::vector<Rows> tasks(count);
@@ -48,7 +49,7 @@ std::vector<Rows> regression_tasks(std::size_t count) {
   return tasks;
 }
 
-/// Tasks of 2 to 4 classes with vectors of six numbers, each class at a place of its own.
+/// Tasks of 2 to 4 classes of vectors of six numbers. Each class has its own centre.
 std::vector<Rows> class_tasks(std::size_t count) {
   std::mt19937 random(7);
   std::vector<Rows> tasks(count);
@@ -73,7 +74,7 @@ std::vector<TaskRows> views(const std::vector<Rows>& tasks) {
 void expect_near(const std::vector<double>& a, const std::vector<double>& b, const char* what) {
   ASSERT_EQ(a.size(), b.size()) << what;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    // Float arithmetic whose order of summation depends on the padding of a wave.
+    // In float, the order of summation depends on the padding of a wave.
     EXPECT_NEAR(a[i], b[i], 2e-5 * (1.0 + std::abs(b[i]))) << what << " " << i;
   }
 }
@@ -145,7 +146,8 @@ TEST_F(ManyTasks, DrawTheirSamplesByTheirNumber) {
   const std::vector<Prediction> first =
       l.predict_many(std::span<const TaskRows>(views(tasks)).first(3));
   for (std::size_t i = 0; i < 3; ++i) expect_same(many[i], first[i]);
-  // The samples of a task depend on its place in the list, so that equal tasks have other samples.
+  // The samples of a task depend on its index in the list, so that two equal tasks get different
+  // samples.
   const std::vector<TaskRows> twice = {tasks[0].view(), tasks[0].view()};
   const std::vector<Prediction> two = l.predict_many(twice);
   EXPECT_NE(two[0].raw, two[1].raw);
@@ -207,7 +209,8 @@ TEST_F(ManyTasks, TakeTheCalibrationOfThatTask) {
   const std::vector<Prediction> before = plain.predict_many(views(tasks));
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     SCOPED_TRACE(i);
-    // The calibration stretches the samples about their mean, and the noise, by one factor.
+    // The calibration scales the noise and the deviations of the samples from their mean by one
+    // factor.
     expect_near(many[i].mean, before[i].mean, "mean");
     EXPECT_NEAR(many[i].noise_std, before[i].noise_std * std::sqrt(fitted.value), 1e-9);
     for (std::size_t k = 0; k < many[i].std.size(); ++k) {
@@ -237,7 +240,7 @@ void expect_equal(const Prediction& a, const Prediction& b) {
   }
 }
 
-/// A learner of a short training, on one of the backends.
+/// A fixture with a learner after a short training, on one of the backends.
 class AdaptedOnce : public testing::TestWithParam<const char*> {
  protected:
   Learner learner(const Config& config, const std::vector<std::string>& overrides = {}) const {
@@ -245,7 +248,7 @@ class AdaptedOnce : public testing::TestWithParam<const char*> {
     Trainer(config, {.run_folder = folder_ / "run", .device = GetParam(), .threads = 1}).run();
     return Learner(folder_ / "run", {.device = GetParam(), .threads = 1, .overrides = overrides});
   }
-  /// Query sets of the task and of two others, so that their sizes differ.
+  /// Predicts the query sets of the task itself and of two other tasks, so that their sizes differ.
   static void expect_predictions(const Learner& l, const std::vector<Rows>& tasks) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       SCOPED_TRACE(i);
@@ -257,7 +260,8 @@ class AdaptedOnce : public testing::TestWithParam<const char*> {
       }
     }
   }
-  /// Many tasks at once: the bits of predict_many, for their own query sets and for other ones.
+  /// AdaptedTasks gives the bits of predict_many, for the tasks' own query sets and for those of
+  /// other tasks.
   static void expect_many(const Learner& l, const std::vector<Rows>& tasks, int number = 0) {
     std::vector<SupportRows> supports;
     for (const Rows& task : tasks) supports.push_back(task.view().support);
@@ -326,7 +330,8 @@ TEST_P(AdaptedOnce, PredictsWhatPredictDoesForClasses) {
   expect_predictions(learner(leo_head(folder_ / "c.kshot")), tasks);
 }
 
-/// Statistics of norm layers: of the query rows, or of the support rows at the adapted weights.
+/// The statistics of norm layers come from the query rows (batch), or from the support rows at the
+/// adapted weights (support).
 TEST_P(AdaptedOnce, PredictsWhatPredictDoesUnderNormLayers) {
   write_class_file(folder_ / "c.kshot", {.input = {1, 16, 16, true}});
   std::mt19937 random(7);
@@ -355,8 +360,8 @@ loss.type = "cross_entropy"
   }
 }
 
-/// Tasks of one size are in no wave padded beyond their own rows, so that each has the bits that it
-/// has alone.
+/// In tasks of one size, no wave has padding beyond a task's own rows. Each task therefore has the
+/// same bits as alone.
 TEST_P(AdaptedOnce, ManyTasksOfOneSizeHaveTheBitsOfEach) {
   std::mt19937 random(5);
   std::vector<Rows> tasks(37);
@@ -424,7 +429,7 @@ TEST_P(AdaptedOnce, WhatDoesNotFitAmongManyNamesTheTask) {
   EXPECT_THAT(message([&] { many.predict(queries); }), StartsWith("task 3: query rows: 0 numbers"));
   tasks[4].values.assign(tasks[4].values.size(), 3e38f);
   queries[3] = tasks[3].query_x;
-  if (std::string(GetParam()) != "reference") {  // double precision holds these numbers
+  if (std::string(GetParam()) != "reference") {  // Double precision holds these numbers.
     const std::vector<Prediction> marked = l.adapt_many(supports()).predict(queries);
     for (std::size_t i = 0; i < tasks.size(); ++i) EXPECT_EQ(marked[i].diverged, i == 4) << i;
   }
@@ -463,7 +468,7 @@ TEST_P(AdaptedOnce, GivesTheNetworkOfEverySample) {
   const AdaptedTask task = l.adapt(tasks[2].view().support);
   const std::vector<std::vector<AdaptedTensor>> samples = task.samples();
   ASSERT_EQ(samples.size(), 3u);
-  // The outputs by hand: a hidden layer of relu units, and a linear one.
+  // The expected outputs are those of a hidden layer of ReLU units and a linear layer.
   const Prediction p = task.predict(tasks[2].query_x);
   for (std::size_t s = 0; s < samples.size(); ++s) {
     const std::vector<AdaptedTensor>& t = samples[s];
@@ -491,7 +496,7 @@ TEST_P(AdaptedOnce, WhatDoesNotFitIsSaid) {
   EXPECT_THAT(message([&] { l.adapt(tasks[2].view().support); }),
               StartsWith("support rows: 2 target numbers, expected 3"));
   tasks[1].values.assign(tasks[1].values.size(), 3e38f);
-  if (std::string(GetParam()) == "reference") return;  // double precision holds these numbers
+  if (std::string(GetParam()) == "reference") return;  // Double precision holds these numbers.
   const AdaptedTask diverged = l.adapt(tasks[1].view().support);
   EXPECT_THAT(message([&] { diverged.predict(tasks[1].query_x); }),
               StartsWith("the adaptation diverged"));

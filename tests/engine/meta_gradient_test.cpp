@@ -1,4 +1,5 @@
-// The meta-gradient alone, against central differences of its own loss.
+// The public meta-gradient (kshot/meta_gradient.h), against central differences of the loss that it
+// returns.
 #include "kshot/meta_gradient.h"
 
 #include <gmock/gmock.h>
@@ -28,7 +29,7 @@ TaskBatch sinusoids(int tasks) {
 
 Config config_of(const std::string& algorithm) {
   const bool head = algorithm == "alpaca" || algorithm == "dkt";
-  // tanh, so that no kink lies between the two points of a difference
+  // The activation is tanh, so that no kink lies between the two points of a difference.
   return head ? head_config(algorithm) : small_config(algorithm, {"network.activation=tanh"});
 }
 
@@ -59,7 +60,7 @@ TEST(MetaGradientAlone, IsTheDerivativeOfTheLoss) {
         const double above = exact.compute(moved, batch, 7).loss;
         moved[g][i] -= 2.0 * h;
         const double below = exact.compute(moved, batch, 7).loss;
-        // The error of a central difference is of the order of h^2 and of rounding by h.
+        // The error of a central difference is of order h^2 plus the rounding error divided by h.
         EXPECT_NEAR(result.gradients[g][i], (above - below) / (2.0 * h), 1e-6 * (1.0 + largest));
         EXPECT_NEAR(fast.gradients[g][i], result.gradients[g][i], 1e-3 * (1e-3 + largest));
       }

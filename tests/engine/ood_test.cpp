@@ -1,5 +1,5 @@
-// Query rows out of distribution: what each kind makes of a task, and that what a run predicts
-// tells them apart where it must.
+// Out-of-distribution query rows: the rows that each kind makes from a task, and a run whose
+// predictions must tell them apart.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -46,7 +46,7 @@ class OodRows : public testing::Test {
   OodTask draw(const std::string& kind) const {
     return OodTasks(images(file_), data_, kind, Split::test).draw(1, Split::test, 3);
   }
-  /// The class of a row of the file; rows are all different.
+  /// The class of a row of the file. All rows are different.
   std::size_t class_of(std::span<const float> row) const {
     const std::vector<float> all = test::all_rows(*data_);
     for (std::size_t at = 0; at < all.size(); at += 36) {
@@ -131,7 +131,8 @@ TEST_F(OodRows, PermutedNoisyAndShiftedRows) {
     const double d = static_cast<double>(v) - sum;
     all += d * d / static_cast<double>(rows.size());
   }
-  // 432 numbers: the standard deviation of a standard deviation is 3.4 %.
+  // There are 432 numbers, so that the relative standard deviation of their standard deviation is
+  // 3.4 %.
   EXPECT_NEAR(std::sqrt(squares / all), 0.5, 0.06);
 
   const OodTask shifted = draw("shift=3");

@@ -1,4 +1,4 @@
-// What `kshot plan` counts, against counts by hand.
+// The counts of `kshot plan`, against counts by hand.
 #include "engine/plan.h"
 
 #include <gtest/gtest.h>
@@ -22,14 +22,15 @@ Config config(const std::string& algorithm, const std::vector<std::string>& over
   return test::small_config(algorithm, all);
 }
 
-// 1-40-40-1: 40 + 1600 + 40 multiply-adds an example.
+// The network 1-40-40-1 has 40 + 1600 + 40 multiply-adds per example.
 constexpr double forward = 2.0 * 1680.0;
 
 TEST(Plan, OperationsOfMaml) {
   const TaskCost cost = count_task(config("maml", {"inner.steps=5"}), points(10, 10));
   EXPECT_EQ(cost.gradients, 6u);
   EXPECT_EQ(cost.hessian_products, 5u);
-  // 5 inner gradients, 5 Hessian-vector products, 1 outer gradient, 10 rows each: 1.6 MFLOP.
+  // There are 5 inner gradients, 5 Hessian-vector products and 1 outer gradient with 10 rows each:
+  // 1.6 MFLOP.
   EXPECT_DOUBLE_EQ(cost.operations, forward * 10.0 * (5 * 3 + 5 * 6 + 3));
 }
 
@@ -44,7 +45,7 @@ TEST(Plan, SamplesMultiplyTheWorkOfAbml) {
   const TaskCost cost =
       count_task(config("abml", {"inner.steps=4", "abml.samples_inner=3", "abml.samples_outer=2"}),
                  points(10, 7));
-  // Outside, each sample looks at query and support.
+  // In the outer loss, each sample takes the gradient on the query rows and on the support rows.
   EXPECT_EQ(cost.gradients, 4u * 3u + 2u * 2u);
   EXPECT_EQ(cost.hessian_products, 4u * 3u);
 }

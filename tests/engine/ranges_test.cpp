@@ -1,4 +1,4 @@
-// Episodes whose numbers of rows and classes differ, through training, evaluation and resuming.
+// Training, evaluation and resuming with episodes whose numbers of rows and classes differ.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Algorithms, RangesTest,
                                          "dkt"),
                          [](const auto& param) { return std::string(param.param); });
 
-/// Tasks of two or three classes, a row of each; all rows are the same.
+/// Tasks of two or three classes with one row per class. All rows are equal.
 class Differing final : public EpisodeSource {
  public:
   static int ways_of(std::uint32_t task) { return task % 3 == 0 ? 3 : 2; }
@@ -160,14 +160,14 @@ TEST(Ranges, ProbabilitiesAreOfATasksOwnClasses) {
     EXPECT_EQ(e.ways, CountRange(2, 3));
     ASSERT_EQ(e.last().per_episode.nll.size(), 12u);
     for (std::uint32_t t = 0; t < 12; ++t) {
-      // All classes have the same prototype: none is likelier than another.
+      // All classes have the same prototype, so that they are equally likely.
       EXPECT_NEAR(e.last().per_episode.nll[t], std::log(Differing::ways_of(t)), 1e-5);
       EXPECT_NEAR(e.baselines.front().per_episode.nll[t], std::log(Differing::ways_of(t)), 1e-5);
     }
   }
 }
 
-/// A posterior without support rows is the prior: such tasks train the prior predictive.
+/// Without support rows a posterior is the prior. Such tasks therefore train the prior predictive.
 TEST(RangesFromZero, AbmlTrainsItsPriorPredictive) {
   for (const char* estimator : {"weight", "local", "flipout"}) {
     std::vector<double> losses;
@@ -211,7 +211,7 @@ TEST(RangesFromZero, AbmlEvaluatesThePriorAlone) {
       .device = "cpu", .threads = 1, .overrides = {"evaluate.steps=0", "data.shots=0"}};
   const Evaluation prior = Evaluator(folder / "run", alone).run();
   EXPECT_EQ(prior.diverged, 0);
-  // The queries do not depend on the number of shots, and no step is made.
+  // The queries do not depend on the number of shots, and no inner step is made.
   EXPECT_NEAR(prior.last().mse->mean, Evaluator(folder / "run", at_start).run().steps[0].mse->mean,
               1e-6);
   EXPECT_THAT(error_text([&] {

@@ -1,5 +1,5 @@
-// The scheduler when a worker fails: the error comes out, nobody waits for ever, and the next step
-// works.
+// The scheduler when a worker fails: the error is thrown, nobody waits forever, and the next step
+// works. Also the metrics of a step and its signal-to-noise ratio.
 #include "engine/scheduler.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@
 namespace kshot::test {
 namespace {
 
-/// Sinusoids whose first task fails, late: by then the other worker is far ahead.
+/// A source of sinusoids whose first task fails late. By then the other worker is far ahead.
 class FailingSource final : public EpisodeSource {
  public:
   TaskShape shape() const override { return good_->shape(); }
@@ -45,7 +45,8 @@ TEST(Scheduler, AFailingWorkerEndsTheStepAndTheNextOneWorks) {
   const backend::Shared theta = backend->shared(network->size());
   theta->upload(network->initial_weights(1));
   const std::vector<backend::Shared> parameters = {theta};
-  // 16 lanes at most: far more waves than the reduction lets a worker run ahead
+  // A wave has at most 16 lanes, so that there are far more waves than the reduction lets a worker
+  // run ahead.
   constexpr int tasks = 16 * 400;
   EXPECT_THROW(scheduler.step(parameters, source, 1, 0, tasks), std::runtime_error);
   source.fails = false;
@@ -72,7 +73,7 @@ TEST(Scheduler, MetricsAreMeansOverTasksAndTheSignalToNoiseTheirScatter) {
       parameters.push_back(backend->shared(values.size()));
       parameters.back()->upload(values);
     }
-    // gradients of task 0 alone and of the mean of two give that of task 1
+    // The gradient of task 1 follows from the gradient of task 0 alone and the mean of both.
     const auto gradient = [&](int tasks, StepResult* result) {
       *result = scheduler.step(parameters, *source, 1, 0, tasks, true);
       std::vector<double> all;
@@ -88,7 +89,8 @@ TEST(Scheduler, MetricsAreMeansOverTasksAndTheSignalToNoiseTheirScatter) {
     double signal = 0.0, scatter = 0.0;
     for (std::size_t i = 0; i < mean.size(); ++i) {
       signal += mean[i] * mean[i];
-      scatter += 2.0 * (first[i] - mean[i]) * (first[i] - mean[i]);  // both tasks are as far away
+      // Both tasks have the same distance.
+      scatter += 2.0 * (first[i] - mean[i]) * (first[i] - mean[i]);
     }
     const double want = signal / (scatter / 2.0);
     EXPECT_TRUE(std::isnan(one.gradient_snr));

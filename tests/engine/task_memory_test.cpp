@@ -1,5 +1,5 @@
-// Training tasks that remember: which tasks a step draws, whose memory they get, and that a run
-// with a store goes on bit for bit from wherever it was cut off.
+// Per-task state in training: the tasks that a step draws, the state that each of them gets, and
+// bit-for-bit resumes of a run with a task store after any interruption.
 #include "engine/task_memory.h"
 
 #include <gmock/gmock.h>
@@ -64,15 +64,16 @@ TEST(TaskMemory, MembersOfAStepAreDifferentAndEachHasItsTurn) {
     }
     EXPECT_EQ(members, draw_members(7, step, 40, 10));
   }
-  // 100 turns expected each, standard deviation sqrt(400 * 1/4 * 3/4) = 8.7: six of them
+  // Each member expects 100 turns with standard deviation sqrt(400 * 1/4 * 3/4) = 8.7. The
+  // tolerance is six of these.
   EXPECT_EQ(turns.size(), 40u);
   for (const auto& [member, count] : turns) EXPECT_NEAR(count, 100, 52) << member;
-  // few of very many: another way to the same numbers' distribution
+  // A few members of very many are drawn by another algorithm.
   const auto far = draw_members(7, 0, 4'000'000'000ull, 64);
   EXPECT_EQ(std::set<std::uint32_t>(far.begin(), far.end()).size(), 64u);
 }
 
-/// Sinusoids that note which members were asked for.
+/// A source of sinusoids that records the tasks that were asked for.
 class Noted final : public EpisodeSource {
  public:
   explicit Noted(std::uint64_t tasks) : tasks_(tasks) {
@@ -101,8 +102,8 @@ class Noted final : public EpisodeSource {
 };
 
 TEST(TaskMemory, AMemberGetsItsOwnMemoryBack) {
-  // One step at a time with a memory of the test's own: the count in it is how often the task was
-  // drawn, and a row that was not drawn does not change.
+  // One step at a time with the test's own TaskMemory. The count in a row says how often the task
+  // was drawn. A row that was not drawn does not change.
   const Config config = small_config("hvi");
   const auto network = std::make_shared<const Network>(config.make_network());
   const auto algorithm = make_algorithm(config, network);
@@ -173,7 +174,8 @@ TEST(TaskMemory, ResumesBitForBitFromACrashAtAnyStep) {
     const fs::path run = folder / ("killed" + std::to_string(at));
     const fs::path frozen = folder / ("frozen" + std::to_string(at));
     {
-      // The folder as a kill after this step leaves it: the mapping's writes are in the file.
+      // The folder is as a kill after this step leaves it: the writes to the mapping are in the
+      // file.
       TrainerOptions options = in_folder(run, 2);
       options.stop = [&, left = at]() mutable {
         if (left-- > 0) return false;
@@ -227,7 +229,8 @@ TEST(TaskMemory, AStartThatWasKilledDoesNotBlockTheNext) {
   TrainerOptions options = in_folder(folder / "run");
   options.stop = stop_after(5);
   Trainer(config, options).run();
-  // What is there between the making of the store and the first checkpoint, and a half checkpoint.
+  // The folder is as a kill between the creation of the store and the first checkpoint leaves it,
+  // with half a checkpoint.
   for (const auto& entry : fs::directory_iterator(folder / "run")) {
     if (entry.path().filename() != "tasks.store") fs::remove(entry.path());
   }
@@ -236,7 +239,7 @@ TEST(TaskMemory, AStartThatWasKilledDoesNotBlockTheNext) {
   Trainer(config, options).run();
   EXPECT_FALSE(fs::exists(folder / "run" / ".last.safetensors.tmp-7-0"));
 
-  // The same of a run that goes on.
+  // The same leftovers in the folder of a run that is resumed.
   io::write_file_atomic(folder / "run" / ".tasks.store.tmp-7", "half");
   io::write_file_atomic(folder / "run" / ".best.safetensors.tmp-7-1", "half");
   options.resume = true;
@@ -258,7 +261,7 @@ TEST(TaskMemory, MoreTasksInABatchThanThereAreIsAnError) {
 }
 
 TEST(TaskMemory, TasksThatDivergeKeepWhatTheyHad) {
-  // a target that is not finite, every time its member is drawn
+  // One member has a target that is not finite whenever it is drawn.
   class SpoiltMember final : public EpisodeSource {
    public:
     TaskShape shape() const override { return good_.shape(); }

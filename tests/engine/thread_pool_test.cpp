@@ -38,7 +38,8 @@ TEST(ThreadPool, EveryItemOnceWhetherThreadsSleptOrNot) {
   pool.run(0, [](std::size_t, std::size_t) { FAIL() << "there is no item"; });
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the addresses
+// The sanitizers need the address space.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 TEST(ThreadPool, MoreThreadsThanTheSystemGivesAreAnErrorAndNoneStays) {
   const auto start_too_many = [] {
     rlimit limit{};
@@ -92,7 +93,7 @@ TEST(OrderedQueue, CommitsInOrderAndLetsOthersGoOnMeanwhile) {
     });
   });
   begun.get_future().wait();
-  // a commit is under way: these leave their values there
+  // A commit is in progress, so that these calls leave their values in the queue.
   queue.take();
   queue.put(3, 13, [](int&) { FAIL() << "two commits at once"; });
   queue.put(2, 12, [](int&) { FAIL() << "two commits at once"; });

@@ -1,5 +1,5 @@
-// Training: what a run leaves, that it can be stopped anywhere, and that nothing but seed and
-// configuration decides its bits.
+// Training: the files of a run, that it can be stopped and resumed anywhere, and that only the seed
+// and the configuration determine its bits.
 #include "kshot/trainer.h"
 
 #include <gmock/gmock.h>
@@ -34,12 +34,12 @@ TrainerOptions in_folder(const fs::path& folder, const std::string& device, int 
   return options;
 }
 
-/// Stops after `steps` steps of this session.
+/// A stop callback that stops after `steps` steps of this session.
 std::function<bool()> stop_after(int steps) {
   return [left = steps]() mutable { return left-- == 0; };
 }
 
-/// Metrics without what hangs on the clock.
+/// The metrics without the numbers that depend on the clock.
 std::vector<nlohmann::json> metrics(const fs::path& run) {
   std::vector<nlohmann::json> records = io::read_json_lines(run / "metrics.jsonl");
   for (nlohmann::json& record : records) {
@@ -52,9 +52,12 @@ std::vector<nlohmann::json> metrics(const fs::path& run) {
 struct Case {
   const char* algorithm;
   const char* device;
-  bool head = false;           ///< fitted in closed form
-  std::string rates = {};      ///< of abml, where they are learned
-  bool learned_noise = false;  ///< of gaussian_nll
+  /// True for heads that are fitted in closed form.
+  bool head = false;
+  /// The kind of abml's learned rates, or empty.
+  std::string rates = {};
+  /// True for gaussian_nll with learned noise.
+  bool learned_noise = false;
 
   Config config(std::vector<std::string> overrides = {}) const {
     if (!rates.empty()) overrides.push_back("abml.rates=" + rates);
@@ -76,7 +79,8 @@ TEST_P(TrainerTest, ResumesBitForBit) {
   const Config config = GetParam().config();
   Trainer straight(config, in_folder(folder / "straight", GetParam().device));
   ASSERT_EQ(straight.run().reason, StopReason::steps);
-  // 5: neither a step of the log nor of the validation. Then again, on other numbers of threads.
+  // The run stops at step 5, which neither logs nor validates, and again at step 7, with another
+  // number of threads.
   TrainerOptions options = in_folder(folder / "stopped", GetParam().device, 2);
   options.stop = stop_after(5);
   EXPECT_EQ(Trainer(config, options).run().reason, StopReason::asked);
@@ -134,8 +138,8 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(Trainer, LearnsTheInnerRates) {
-  // Both groups of rates start at inner.learning_rate and move; a weight that inner.adapt does not
-  // name has a rate that nothing depends on.
+  // Both groups of rates start at inner.learning_rate and move. The rate of a weight that
+  // inner.adapt does not name has no effect, so that it does not move.
   for (const std::string rates : {"layer", "weight"}) {
     SCOPED_TRACE(rates);
     const TempFolder folder;
@@ -148,7 +152,8 @@ TEST(Trainer, LearnsTheInnerRates) {
     const auto checkpoint = tensors(folder / "run" / "last.safetensors");
     for (const std::string group : {"alpha_mu", "alpha_log_sigma"}) {
       const std::vector<double> values = trainer.parameters(group);
-      // by layer: weight and bias of layer 0, then those of layer 1; by weight: 24, then 13
+      // By layer: weight and bias of layer 0, then those of layer 1. By weight: 24 weights of layer
+      // 0, then 13 of layer 1.
       const std::size_t fixed = rates == "layer" ? 2 : 24;
       ASSERT_EQ(values.size(), rates == "layer" ? 4u : 37u);
       for (std::size_t i = 0; i < values.size(); ++i) {
@@ -179,7 +184,7 @@ TEST(Trainer, LearnsTheNoise) {
     const auto checkpoint = tensors(folder / "run" / "last.safetensors");
     EXPECT_EQ(checkpoint.at("log_noise").shape, std::vector<std::size_t>{1});
     EXPECT_EQ(checkpoint.at("log_noise").to_f64()[0], learned);
-    // Adam moves log_noise by at most about 0.001 per step: 14 steps at most.
+    // Adam moves log_noise by at most about 0.001 per step, and there are at most 14 steps.
     const nlohmann::json record = metrics(folder / "run").front();
     EXPECT_NEAR(record.at("noise_std").get<double>(), 0.5, 0.01);
     EXPECT_NE(record.at("noise_std").get<double>(), 0.5);
@@ -189,7 +194,7 @@ TEST(Trainer, LearnsTheNoise) {
 }
 
 TEST(Trainer, WorkAfterTheCheckpointIsDroppedAndDoneAgain) {
-  // As after a kill: metrics are ahead of the checkpoint, with a cut line at their end.
+  // The folder is as after a kill: the metrics are ahead of the checkpoint and end with a cut line.
   const TempFolder folder;
   const Config config = small_config("maml");
   Trainer(config, in_folder(folder / "straight", "cpu")).run();
@@ -227,9 +232,9 @@ TEST(Trainer, RunFolderHoldsWhatTheDocumentsSay) {
   const auto count = [&](const char* kind) {
     return std::ranges::count_if(records, [&](const auto& r) { return r.at("kind") == kind; });
   };
-  EXPECT_EQ(count("train"), 5);       // steps 3, 6, 9, 12 and the rest at 14
-  EXPECT_EQ(count("validation"), 4);  // steps 4, 8, 12 and the last
-  // The optimiser's state has the shape of what it optimises.
+  EXPECT_EQ(count("train"), 5);       // at steps 3, 6, 9, 12 and at the end, 14
+  EXPECT_EQ(count("validation"), 4);  // at steps 4, 8, 12 and at the end
+  // The optimizer's state has the shape of the parameters.
   const auto all = tensors(folder / "run" / "last.safetensors");
   EXPECT_EQ(all.size(), 3u * 4u);
   EXPECT_EQ(all.at("theta.layers.0.weight").shape, (std::vector<std::size_t>{12, 1}));
@@ -278,7 +283,7 @@ TEST(Trainer, LearningRatesFollowTheSchedule) {
   using testing::DoubleNear;
   using testing::ElementsAre;
   EXPECT_THAT(rates({}), ElementsAre(0.8, 0.8, 0.8, 0.8));
-  // cos at 0, 45, 90 and 135 degrees, between 0.8 and 0.2.
+  // The cosine is taken at 0, 45, 90 and 135 degrees, between 0.8 and 0.2.
   EXPECT_THAT(rates({"optimizer.schedule=cosine", "optimizer.final_learning_rate=0.2"}),
               ElementsAre(DoubleNear(0.8, 1e-12), DoubleNear(0.5 + 0.3 * std::sqrt(0.5), 1e-12),
                           DoubleNear(0.5, 1e-12), DoubleNear(0.5 - 0.3 * std::sqrt(0.5), 1e-12)));
@@ -287,7 +292,7 @@ TEST(Trainer, LearningRatesFollowTheSchedule) {
       ElementsAre(0.8, 0.8, 0.2, 0.2));
 }
 
-/// What one step of plain gradient descent with rate 1 moves: the clipped gradient.
+/// The change by one step of plain gradient descent with rate 1, which is the clipped gradient.
 std::vector<double> one_step(const std::vector<std::string>& overrides) {
   std::vector<std::string> all = {"optimizer.type=sgd",     "optimizer.momentum=0",
                                   "optimizer.clip_norm=0",  "optimizer.learning_rate=1",
@@ -339,8 +344,8 @@ TEST(Trainer, ClipsByValueThenByNorm) {
 }
 
 TEST(Trainer, StopsWhenValidationsNoLongerImprove) {
-  // A rate too small to change a float: every validation sees the same weights and gives the same
-  // value, which also shows that its episodes are the same ones.
+  // The learning rate is too small to change a float. Every validation sees the same weights and
+  // gives the same value, which also shows that its episodes are the same.
   std::vector<ValidationReport> seen;
   TrainerOptions options{.device = "cpu", .threads = 1};
   options.on_validation = [&](const ValidationReport& v) { seen.push_back(v); };
@@ -417,7 +422,7 @@ TEST(Trainer, TooManyDivergedTasksStopWithTheLikelyCause) {
   EXPECT_THAT(message, HasSubstr("1 of 20 tasks diverged"));
   EXPECT_THAT(message, HasSubstr("train.max_diverged"));
   EXPECT_THAT(message, HasSubstr("inner.learning_rate"));
-  // And a whole batch that blows up.
+  // A whole batch diverges.
   EXPECT_THAT(error_text([&] {
                 Trainer(small_config("abml", {"inner.learning_rate=1e20"}), options).run();
               }),
@@ -469,7 +474,8 @@ TEST(ResumedConfig, MayGoOnForLongerButNotElsewhere) {
               HasSubstr("no such run folder"));
 }
 
-/// An Adam step of the size of optimizer.learning_rate would turn the sign of a rate of 0.005.
+/// An Adam step of size optimizer.learning_rate would change the sign of a rate of 0.005. Learned
+/// rates therefore move by a small part of their size.
 TEST(Trainer, LearnedRatesOfAbmlMoveByASmallPartOfTheirSize) {
   const Config config =
       test::small_config("abml", {"abml.rates=layer", "optimizer.learning_rate=0.02",
@@ -479,7 +485,7 @@ TEST(Trainer, LearnedRatesOfAbmlMoveByASmallPartOfTheirSize) {
   for (const char* group : {"alpha_mu", "alpha_log_sigma"}) {
     double moved = 0.0;
     for (const double rate : trainer.parameters(group)) {
-      // Ten steps of at most about 2 % each.
+      // Ten steps move a rate by at most about 2 % each.
       EXPECT_NEAR(rate, 0.005, 0.005 * 0.25) << group;
       moved = std::max(moved, std::abs(rate - 0.005));
     }

@@ -1,5 +1,5 @@
-// What evaluation says of uncertainty, and calibration after training, against numbers worked out
-// from the learner's predictions of the same episodes.
+// The uncertainty scores of an evaluation, and calibration after training, against numbers that are
+// computed from the learner's predictions of the same episodes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -28,7 +28,7 @@ using test::TempFolder;
 using testing::AllOf;
 using testing::HasSubstr;
 
-/// Two classes of numbers, apart by their sign but for a third of the labels.
+/// Two classes of numbers that differ in their sign. A third of the labels are flipped.
 class NoisySigns final : public EpisodeSource {
  public:
   TaskShape shape() const override {
@@ -46,7 +46,7 @@ class NoisySigns final : public EpisodeSource {
       }
     };
     put(slot.support_x, slot.support_label);
-    // A learner knows no class that the support rows do not have.
+    // The learner knows only the classes of the support rows, so that both classes must occur.
     slot.support_label[0] = 0;
     slot.support_label[1] = 1;
     put(slot.query_x, slot.query_label);
@@ -131,7 +131,7 @@ TEST(Uncertainty, OfAClassifierIsThatOfItsAnswers) {
   ASSERT_TRUE(e.last().uncertainty);
   const UncertaintyScores& u = *e.last().uncertainty;
   const metrics::RiskCoverage risk(answers);
-  // Predictions in a wave of one task and of many differ by rounding in single precision.
+  // Predictions in a wave of one task and in a wave of many tasks differ by rounding in float.
   EXPECT_NEAR(*e.last().ece, calibration.ece(), 1e-5);
   EXPECT_NEAR(u.ece.value, calibration.ece(), 1e-5);
   EXPECT_NEAR(u.ece_equal_mass.value, metrics::ece_equal_mass(answers, 7), 1e-5);
@@ -158,7 +158,7 @@ TEST(Uncertainty, OfAClassifierIsThatOfItsAnswers) {
   EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
 }
 
-/// The learner draws the samples of its one task as those of an evaluation's first episode.
+/// The learner draws the samples of its only task like those of an evaluation's first episode.
 TEST(Uncertainty, OfPosteriorSamplesHasTwoParts) {
   const Trained trained(classifier("abml", {"abml.log_sigma_init=-1", "evaluate.samples=9"}),
                         std::make_shared<NoisySigns>());
@@ -226,7 +226,7 @@ TEST(Uncertainty, OfARegressionIsThatOfItsDistributions) {
           std::abs(static_cast<int>(last.pit[b]) - static_cast<int>(pit.counts()[b])));
     }
     EXPECT_LE(differ, 2u) << algorithm << ": rounding may move a target over an edge";
-    // The noise alone, as the head has learned it.
+    // The aleatoric variance is that of the noise alone, which the head has learned.
     const auto tensors = test::tensors(find_checkpoint(trained.run()));
     const double noise =
         std::string(algorithm) == "abml" ? 0.5 : std::exp(tensors.at("head.log_noise").to_f64()[0]);

@@ -1,5 +1,5 @@
-// `kshot verify`: a case whose gradient is worked out here by hand, the shared cases, and cases
-// that cannot be read.
+// `kshot verify`: a case whose gradient is computed here in closed form, the shared cases, and
+// cases that cannot be read.
 #include "engine/verify.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +32,7 @@ NpyArray array(std::vector<double> values, std::vector<std::size_t> shape) {
 
 constexpr double rate = 0.07;
 
-/// Two tasks of a line y = w x + b with three support and two query points each.
+/// Two tasks of a line y = w x + b with three support and two query points per task.
 Arrays line_inputs() {
   return {{"theta.layers.0.weight", array({0.4}, {1, 1})},
           {"theta.layers.0.bias", array({-0.3}, {1})},
@@ -42,11 +42,12 @@ Arrays line_inputs() {
           {"query_y", array({0.5, 0.3, -0.9, 1.3}, {2, 2, 1})}};
 }
 
-/// MAML on a quadratic loss in closed form: with L(u) = u'Au/2 - c'u + const, u' = u - rate (A u -
-/// c), the meta-gradient is (1 - rate A_support) (A_query u' - c_query). With `log_noise` the loss
-/// is gaussian_nll with that noise: kappa = exp(-2 log_noise) / 2 times as much, plus log_noise +
-/// log(2 pi) / 2. Then log_noise's own gradient is 1 - 2 kappa L(u') directly, and
-/// 2 rate kappa (A u - c)_support times the query loss's gradient through the step.
+/// The expected results of MAML on a quadratic loss in closed form. With L(u) = u'Au/2 - c'u +
+/// const and u' = u - rate (A u - c), the meta-gradient is (1 - rate A_support) (A_query u' -
+/// c_query). With `log_noise` the loss is gaussian_nll with this noise: kappa = exp(-2 log_noise) /
+/// 2 times the quadratic loss, plus log_noise + log(2 pi) / 2. The gradient by log_noise is then 1
+/// - 2 kappa L(u') directly, plus 2 rate kappa (A u - c)_support times the query loss's gradient
+/// through the step.
 Arrays line_expected(std::optional<double> log_noise = {}) {
   const double kappa = log_noise ? 0.5 * std::exp(-2.0 * *log_noise) : 1.0;
   double noise_gradient = 0.0;
@@ -231,7 +232,7 @@ TEST_P(SharedCase, Agrees) {
   }
 }
 
-/// On the CUDA backend: emulated, and on a GPU where there is one.
+/// The shared cases on the CUDA backends: on the emulator, and on a GPU where there is one.
 class SharedCaseOnCuda : public testing::TestWithParam<const char*> {};
 
 TEST_P(SharedCaseOnCuda, Agrees) {
@@ -279,7 +280,7 @@ constexpr const char* shared_cases[] = {"abml_conv4",
                                         "maml_sequential",
                                         "metasgd_layer_rates_per_step",
                                         "metasgd_mlp"};
-// The cases of closed-form heads.
+// The shared cases of closed-form heads.
 constexpr const char* head_cases[] = {"alpaca_mlp",
                                       "bayes_protonet_ways_differ",
                                       "dkt_rbf_marginal",
@@ -288,7 +289,7 @@ constexpr const char* head_cases[] = {"alpaca_mlp",
                                       "r2d2_mlp_classify",
                                       "r2d2_regression_ragged"};
 
-/// On the backends that have what these heads are composed of.
+/// The shared cases of closed-form heads, on the backends that have the operations of these heads.
 class SharedHeadCase : public testing::TestWithParam<const char*> {};
 
 TEST_P(SharedHeadCase, Agrees) {

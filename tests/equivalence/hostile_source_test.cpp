@@ -1,6 +1,6 @@
-// Sources of episodes that a user writes may be wrong: what they hand over is refused by one clear
-// line, or is one diverged task, on every backend and for every algorithm. Nothing hangs, and no
-// thread stays behind.
+// Sources of episodes that a user writes may be faulty. On every backend and for every algorithm,
+// faulty rows are either refused with one clear line or count as one diverged task. Nothing hangs,
+// and no thread is left behind.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -34,12 +34,13 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr std::uint32_t bad = 4;  ///< the task that is spoilt
+/// The task that the tests spoil.
+constexpr std::uint32_t bad = 4;
 constexpr int tasks = 9;
 
 using Spoil = std::function<void(const TaskSlot&)>;
 
-/// A good source whose task number `bad` is spoilt, while there is something to do so with.
+/// A good source. If `spoil` is set, it changes the rows of task number `bad`.
 class Hostile final : public EpisodeSource {
  public:
   explicit Hostile(std::unique_ptr<EpisodeSource> good) : good_(std::move(good)) {}
@@ -55,7 +56,7 @@ class Hostile final : public EpisodeSource {
   std::unique_ptr<EpisodeSource> good_;
 };
 
-/// An algorithm on a backend, and a source for it.
+/// An algorithm on a backend, with a source for it.
 class Steps {
  public:
   Steps(const std::string& backend, const Config& config)
@@ -91,7 +92,7 @@ class Steps {
     }
     return true;
   }
-  /// Episodes whose prediction counts as diverged.
+  /// The test episodes whose prediction counts as diverged.
   std::vector<std::uint32_t> diverged_episodes(Spoil spoil) {
     source_.spoil = std::move(spoil);
     std::vector<std::uint32_t> found;
@@ -127,7 +128,7 @@ class HostileSourceTest : public ::testing::TestWithParam<std::string> {
   HostileSourceTest() { test::write_class_file(file_, {.input = {6, 1, 1, false}, .rows = 12}); }
   bool on_emulator() const { return GetParam().starts_with("simt"); }
 
-  /// Tasks with real targets.
+  /// Configurations whose tasks have real targets.
   std::vector<Case> regression() const {
     std::vector<Case> cases = {{"maml", test::small_config("maml", {"network.activation=relu"})}};
     if (on_emulator()) return cases;
@@ -142,7 +143,8 @@ class HostileSourceTest : public ::testing::TestWithParam<std::string> {
     cases.push_back({"leo", test::leo_points()});
     return cases;
   }
-  /// Tasks with labels: the lane, the single and the head layout of the cpu backend.
+  /// Configurations whose tasks have labels. They cover three layouts of the CPU backend: tasks in
+  /// lanes, tasks one at a time, and tasks of a closed-form head.
   std::vector<Case> classification() const {
     const std::string text = R"(
 algorithm = "maml"
@@ -202,7 +204,8 @@ TEST_P(HostileSourceTest, ATaskThatIsNotFiniteIsOneDivergedTask) {
         EXPECT_THAT(steps.diverged(), ElementsAre(bad));
         EXPECT_TRUE(std::isfinite(result.loss));
         EXPECT_TRUE(steps.gradients_finite());
-        if (on_emulator() && !std::isnan(number)) break;  // one of them will do there
+        // On the emulator, one number that is not NaN is enough.
+        if (on_emulator() && !std::isnan(number)) break;
         EXPECT_THAT(steps.diverged_episodes(spoil), ElementsAre(bad));
       }
     }
@@ -236,8 +239,8 @@ TEST_P(HostileSourceTest, LabelsAndRowsOutOfRangeAreRefused) {
   }
 }
 
-/// A task without rows may be one diverged task, be refused by name, or have a loss without data (a
-/// KL): what it never does is to spoil the others.
+/// A task without rows may count as one diverged task, be refused by its number, or have a loss
+/// without data (a KL). It must never spoil the other tasks.
 TEST_P(HostileSourceTest, ATaskWithoutRowsSpoilsNothing) {
   std::vector<Case> cases = regression();
   for (Case& c : classification()) cases.push_back(std::move(c));
@@ -270,7 +273,8 @@ std::size_t threads_of_this_process() {
 }
 
 TEST_P(HostileSourceTest, WhatASourceThrowsComesOutAndNoThreadStays) {
-  std::thread([] {}).join();  // with the first one the thread sanitizer starts a thread of its own
+  // The thread sanitizer starts its own thread together with the first thread of the process.
+  std::thread([] {}).join();
   const std::size_t before = threads_of_this_process();
   for (const bool ahead : {false, true}) {
     const Config config = test::small_config("maml");

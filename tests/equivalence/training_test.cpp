@@ -1,30 +1,35 @@
 // Twenty training steps on every backend stay as close to the same steps in exact arithmetic as
-// rounding explains. The bound is derived here and evaluated from the reference backend in double;
-// nothing in it is tuned.
+// rounding explains. This file derives the bound and evaluates it with the reference backend in
+// double. Nothing in the bound is tuned.
 //
-// Let theta_s be the path in exact arithmetic (the reference backend; its unit roundoff enters
-// below as u_ref), theta'_s the path of a backend with unit roundoff u', and u = u_ref + u'. With
-// g_s = grad L_s(theta_s), delta_s >= |theta'_s - theta_s|, everything element by element:
+// Let theta_s be the path in exact arithmetic. The reference backend stands for it, and its unit
+// roundoff enters below as u_ref. Let theta'_s be the path of a backend with unit roundoff u', let
+// u = u_ref + u', g_s = grad L_s(theta_s) and delta_s >= |theta'_s - theta_s|. Everything is
+// element by element.
 //
 //  1. Gradient. The backend computes g'_s = grad L_s(theta'_s) + e_s. Its rounding error e_s is
 //     measured: the reference evaluates grad L_s at theta'_s itself, which double holds exactly.
-//     (e_s is held against the tolerance of a single gradient, docs of `kshot verify`.) To first
-//     order in delta, with the meta-Hessian H_s by central differences on the reference,
+//     (The test also compares e_s with the tolerance of a single gradient, see the documentation of
+//     `kshot verify`.) To first order in delta, with the meta-Hessian H_s by central differences on
+//     the reference,
 //         |g'_s - g_s| <= e_s + |H_s| delta_s.
-//  2. Adam. m^ = sum_r w_r g_r with weights that sum to 1, v^ = sum_r o_r g_r^2 likewise, r = sqrt
-//     v^. Let D = max over steps so far of |g'_r - g_r|, M = max of |g_r| + D. Then |m^' - m^| <= D
-//     and, r being a norm of (g_r)_r, |r' - r| <= D. Rounding n steps of the recurrences changes
-//     each weight by a relative 3 u a step, and once by u b / (1 - b): b is rounded to the
-//     backend's precision, which 1 - b magnifies. So with a few u for the divisions
+//  2. Adam. m^ = sum_r w_r g_r and v^ = sum_r o_r g_r^2 have weights w and o that each sum to 1.
+//  Let
+//     r = sqrt v^, D = max over the steps so far of |g'_r - g_r|, and M = max of |g_r| + D. Then
+//     |m^' - m^| <= D. As r is a norm of (g_r)_r, also |r' - r| <= D. Rounding n steps of the
+//     recurrences changes each weight by a relative 3 u per step. It also changes each weight once
+//     by u b / (1 - b), because b is rounded to the backend's precision and 1 - b magnifies that
+//     error. So with a few u for the divisions
 //         |m^' - m^| <= D + (3 n + 4 + b1 / (1 - b1)) u M,
 //         |r' - r|   <= D + (3 n + 6 + b2 / (1 - b2)) u r / 2.
-//     By Cauchy and Schwarz |m^| <= B r with B^2 = sum_r w_r^2 / o_r. So the step x = m^ / (r +
-//     eps) is off by
-//         |x' - x| <= (|m^' - m^| + B |r' - r|) / (r + eps), and by 2 B at most.
-//     That is where Adam's normalisation comes in: errors count against the gradient's own size.
+//     By Cauchy and Schwarz |m^| <= B r with B^2 = sum_r w_r^2 / o_r. So the error of the step
+//     x = m^ / (r + eps) is
+//         |x' - x| <= (|m^' - m^| + B |r' - r|) / (r + eps), and at most 2 B.
+//     This is the effect of Adam's normalization: errors count relative to the size of the
+//     gradient.
 //  3. Parameters. delta_{s+1} = delta_s + rate (|x' - x| + 4 u B) + u |theta_{s+1}|.
 //
-// Two backends are then at most the sum of their bounds apart.
+// Two backends then differ by at most the sum of their bounds.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -66,7 +71,7 @@ void put(std::span<const backend::Shared> vectors, const Numbers& all) {
   }
 }
 
-/// A run on one backend: the trainer's scheduler and optimiser, without its files.
+/// A run on one backend with the trainer's scheduler and optimizer, but without its files.
 class Steps {
  public:
   Steps(const Config& config, const std::string& name)
@@ -91,7 +96,7 @@ class Steps {
                : std::numeric_limits<double>::epsilon() / 2.0;
   }
   Numbers parameters() const { return joined(parameters_); }
-  /// Gradient of step `s` at the parameters as they are.
+  /// The gradient of step `s` at the present parameters.
   Numbers gradient(std::uint64_t s) {
     scheduler_->step(parameters_, *source_, config_.seed, s, config_.train.meta_batch);
     return joined(scheduler_->gradients());
@@ -100,7 +105,7 @@ class Steps {
     put(parameters_, at);
     return gradient(s);
   }
-  /// Adam, with the gradient of the last call.
+  /// Makes an Adam step with the gradient of the last call.
   void update(std::uint64_t s) {
     backend::OptimizerStep step;
     step.learning_rate = rate;
@@ -121,7 +126,7 @@ class Steps {
   std::vector<backend::Shared> parameters_, m_, v_;
 };
 
-/// theta_s and g_s for s < steps, theta_steps, and H_s, row by row.
+/// theta_s and g_s for s < steps, theta_steps, and H_s row by row.
 struct Path {
   std::vector<Numbers> theta, g, hessian;
 };
@@ -150,7 +155,7 @@ Path exact_path(const Config& config) {
   return path;
 }
 
-/// B of Adam's n-th step.
+/// The bound B for step n of Adam.
 double largest_step(std::uint64_t n) {
   double sum = 0.0;
   for (std::uint64_t r = 1; r <= n; ++r) {
@@ -162,7 +167,7 @@ double largest_step(std::uint64_t n) {
   return std::sqrt(sum);
 }
 
-/// delta after all steps. errors: e_s.
+/// The bound delta after all steps. `errors` holds e_s.
 Numbers bound(const Path& path, const std::vector<Numbers>& errors, double u) {
   const std::size_t n = path.theta[0].size();
   Numbers delta(n), most(n, 0.0), size(n, 0.0), v(n, 0.0);
@@ -237,7 +242,8 @@ TEST_P(Training, TwentyStepsStayTogether) {
     }
     ends.push_back(std::move(e));
   }
-  // each is near the exact path; said of the pairs too, since CUDA and CPU are compared
+  // Every path is close to the exact one. The pairs are tested too, because the CUDA backends are
+  // compared with the CPU.
   for (const End& a : ends) {
     for (const End& b : ends) {
       for (std::size_t i = 0; i < end.size(); ++i) {

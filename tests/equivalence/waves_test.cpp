@@ -1,5 +1,5 @@
-// Waves on a device: a meta-batch far larger than its memory gives the same bits as one that fits,
-// whatever the streams; and what is planned is what the device counts.
+// Waves on a device. A meta-batch that is far larger than one wave gives the same bits as one that
+// fits into it, for any number of streams. The memory that the device counts is the planned memory.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -28,14 +28,17 @@ Config config_of(const std::string& algorithm, const std::string& layers) {
   return test::small_config(algorithm, {"network.layers=" + layers, "network.activation=tanh"});
 }
 
-/// A few meta-gradients, predictions where wanted, and what they took.
+/// Meta-gradients of two steps, and the memory that they took. If `predicts` is true, predictions
+/// are made too.
 struct Result {
   std::vector<Numbers> gradients;
   std::vector<double> losses;
   int capacity = 0;
-  std::size_t bytes = 0;  ///< of the device, as it counts
+  /// Bytes of the device's memory, as the device counts them.
+  std::size_t bytes = 0;
   backend::WavePlan plan;
-  std::size_t shared_bytes = 0;  ///< known without asking it: parameters, gradients, sums
+  /// Bytes of parameters, gradients and sums, computed without asking the device.
+  std::size_t shared_bytes = 0;
 };
 
 Result run(const std::string& name, const Config& config, int tasks, int streams, int most,
@@ -56,10 +59,10 @@ Result run(const std::string& name, const Config& config, int tasks, int streams
   for (const Numbers& values : algorithm->initial(1)) {
     parameters.push_back(backend->shared(values.size()));
     parameters.back()->upload(values);
-    result.shared_bytes += 2 * scalar * values.size();  // and its gradient
+    result.shared_bytes += 2 * scalar * values.size();  // The second copy is the gradient.
   }
-  // The mean; and of the sum over tasks its nodes, two a level of the tree over runs of 16 tasks,
-  // one beside the others, and the root.
+  // The mean, and the nodes of the sum over tasks: two per level of the tree over runs of 16 tasks,
+  // one more next to them, and the root.
   const auto runs = static_cast<std::size_t>((tasks + 15) / 16);
   const std::size_t nodes = 2 * (static_cast<std::size_t>(std::bit_width(runs)) + 1) + 2;
   for (const std::size_t width : algorithm->gradient_widths()) {
@@ -73,7 +76,8 @@ Result run(const std::string& name, const Config& config, int tasks, int streams
       result.gradients.push_back(std::move(values));
     }
   }
-  if (predicts) {  // so many waves that each worker gets one
+  // There are enough waves that each worker gets one.
+  if (predicts) {
     scheduler.for_each_wave(parameters, *source, 5, Split::validation, 0, 2 * tasks,
                             [&](TaskProgram& program, const TaskBatch&, int, int) {
                               program.predict({}, predict_options(config, *algorithm),
@@ -125,7 +129,8 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
     Config config;
   };
   using Overrides = std::vector<std::string>;
-  // A network of some layers, and where noise by rows is drawn, what these give of their own.
+  // A small network of these layers, whose inner loop a device runs by its own kernel where
+  // possible.
   const auto own_loop = [](const std::string& algorithm, const std::string& layers,
                            const Overrides& more = {}) {
     Overrides all = {"network.layers=" + layers, "network.activation=tanh"};
@@ -156,11 +161,12 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
   };
   for (const Kind& kind : kinds) {
     SCOPED_TRACE(kind.name);
-    // the same waves predict: what is composed there alone is planned, too
+    // The same waves also predict, because the blocks that only a prediction needs are planned too.
     const Result r = run(GetParam(), kind.config, 32, 2, 16, true);
     ASSERT_EQ(r.capacity, 16);
     ASSERT_GT(r.plan.task_bytes, 0u);
-    // both workers' waves, and the smallest that was opened to look at its size is gone again
+    // Two workers have a wave each. The smallest wave, which was opened to measure its size, is
+    // already closed.
     const auto want = static_cast<double>(r.plan.task_bytes * 16 * 2 + r.shared_bytes);
     EXPECT_NEAR(static_cast<double>(r.bytes), want, 0.05 * want)
         << static_cast<double>(r.bytes) / want;
@@ -168,7 +174,8 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
 }
 
 TEST_P(Waves, ShareWhatOnlyTasksAtWorkNeed) {
-  // a small perceptron's iterates belong to the blocks that a device holds at once
+  // The iterates of a small perceptron belong to the thread blocks that run on a device at the same
+  // time, not to the tasks.
   const Config config = test::small_config("maml", {"network.layers=1,40,40,1", "inner.steps=40"});
   const auto source = make_source(config);
   const auto planned = [&](int most) {
