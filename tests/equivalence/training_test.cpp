@@ -13,9 +13,8 @@
 //     `kshot verify`.) To first order in delta, with the meta-Hessian H_s by central differences on
 //     the reference,
 //         |g'_s - g_s| <= e_s + |H_s| delta_s.
-//  2. Adam. m^ = sum_r w_r g_r and v^ = sum_r o_r g_r^2 have weights w and o that each sum to 1.
-//  Let
-//     r = sqrt v^, D = max over the steps so far of |g'_r - g_r|, and M = max of |g_r| + D. Then
+//  2. Adam. m^ = sum_r w_r g_r and v^ = sum_r o_r g_r^2 have weights w and o that each sum to one.
+//     Let r = sqrt v^, D = max over the steps so far of |g'_r - g_r| and M = max of |g_r| + D. Then
 //     |m^' - m^| <= D. As r is a norm of (g_r)_r, also |r' - r| <= D. Rounding n steps of the
 //     recurrences changes each weight by a relative 3 u per step. It also changes each weight once
 //     by u b / (1 - b), because b is rounded to the backend's precision and 1 - b magnifies that

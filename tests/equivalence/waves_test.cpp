@@ -129,8 +129,7 @@ TEST_P(Waves, TakeTheMemoryThatIsPlanned) {
     Config config;
   };
   using Overrides = std::vector<std::string>;
-  // A small network of these layers, whose inner loop a device runs by its own kernel where
-  // possible.
+  // A configuration whose inner loop adapts a network with these layers.
   const auto own_loop = [](const std::string& algorithm, const std::string& layers,
                            const Overrides& more = {}) {
     Overrides all = {"network.layers=" + layers, "network.activation=tanh"};
