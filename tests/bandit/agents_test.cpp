@@ -1,4 +1,4 @@
-// Agents against closed forms, and how trials are played.
+// Bandit agents against closed forms, the play of trials, and environments from tables.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -51,7 +51,7 @@ TEST(BayesRegression, SamplesHaveThePosteriorsMoments) {
     b += static_cast<double>(rows[i][0]);
     c += 1.0;
   }
-  // The weights are Student t: covariance b / (a - 1) L^-1.
+  // The weights have a Student t distribution with covariance b / (a - 1) L^-1.
   const double scale = regression.rate() / (regression.shape() - 1.0) / (a * c - b * b);
   RandomStream stream({.seed = 1});
   constexpr int n = 200000;
@@ -66,7 +66,8 @@ TEST(BayesRegression, SamplesHaveThePosteriorsMoments) {
     squares[1] += d0 * d1 / n;
     squares[2] += d1 * d1 / n;
   }
-  // deviations of the estimates: sqrt(variance / n), and about sqrt(2 / n) of a variance
+  // The standard deviation of an estimated mean is sqrt(variance / n). The relative one of an
+  // estimated variance is about sqrt(2 / n).
   EXPECT_NEAR(mean[0], 0.0, 5 * std::sqrt(scale * c / n));
   EXPECT_NEAR(mean[1], 0.0, 5 * std::sqrt(scale * a / n));
   EXPECT_NEAR(squares[0], scale * c, 0.03 * scale * c);
@@ -92,7 +93,8 @@ TEST(GammaDraw, HasMeanAndVarianceOfItsShape) {
 
 // ---- playing ----
 
-/// Two arms: arm 0 pays x, arm 1 pays -x, for x = +-1 by the step's parity.
+/// An environment with two arms. Arm 0 pays x and arm 1 pays -x, where x = +-1 alternates from step
+/// to step.
 class Sign final : public Environment {
  public:
   std::string name() const override { return "sign"; }
@@ -106,7 +108,7 @@ class Sign final : public Environment {
   }
 };
 
-/// Always the same arm; notes what it is shown.
+/// An agent that always takes the same arm and records its inputs.
 class Constant final : public Agent {
  public:
   explicit Constant(int arm, int ahead = 1, int pulls = 0)
@@ -140,7 +142,7 @@ TEST(Play, RegretIsTheDistanceToTheBestMean) {
   // Half of the rounds cost 2.
   EXPECT_THAT(r.cumulative, Each(100.0));
   EXPECT_THAT(r.simple, Each(1.0));
-  EXPECT_EQ(agent.calls, 15);  // 14 calls of 7 rounds and one of 2
+  EXPECT_EQ(agent.calls, 15);  // 14 calls with 7 rounds and one with 2
   EXPECT_EQ(agent.seen, 100);
   EXPECT_EQ(agent.rewards.size(), 300u);
   EXPECT_EQ(agent.contexts, (std::set<float>{-1.0f, 1.0f}));
@@ -152,8 +154,8 @@ TEST(Play, RegretIsTheDistanceToTheBestMean) {
 TEST(Play, InitialPullsGoRoundTheArms) {
   Constant agent(1, 50, 3);
   const Result r = play(Sign(), agent, {.trials = 1, .steps = 6, .threads = 1});
-  EXPECT_EQ(agent.calls, 0);  // all six rounds are initial pulls
-  // arms 0, 1, 0, ... with x = 1, -1, ...: always the best one
+  EXPECT_EQ(agent.calls, 0);  // All six rounds are initial pulls.
+  // The arms are 0, 1, 0, ... and x is 1, -1, ..., so that the arm is always the best one.
   EXPECT_THAT(r.cumulative, Each(0.0));
   EXPECT_EQ(r.initial_pulls, 3);
 }
@@ -170,7 +172,8 @@ TEST(Agents, UniformPaysTheMeanRegret) {
   const auto wheel = make_wheel({.delta = 0.5});
   const auto uniform = make_uniform();
   const Result r = play(*wheel, *uniform, {.trials = 40, .steps = 2000, .threads = 2});
-  // Per round: outside, with probability 3/4, (0 + 3 49 + 48.8) / 5; inside 4 0.2 / 5.
+  // The expected cost per round is (0 + 3 49 + 48.8) / 5 outside, which has probability 3/4, and 4
+  // 0.2 / 5 inside.
   const double expected = 2000 * (0.75 * (3 * 49.0 + 48.8) / 5 + 0.25 * 0.16);
   const double mean = std::accumulate(r.cumulative.begin(), r.cumulative.end(), 0.0) / 40;
   EXPECT_NEAR(mean, expected, 0.01 * expected);  // five standard deviations of the mean
@@ -184,7 +187,7 @@ TEST(Agents, LinearOnesSolveALinearProblem) {
   const Result b = play(Sign(), *epsilon, options);
   for (std::size_t t = 0; t < 20; ++t) {
     EXPECT_LT(a.simple[t], 0.05) << t;
-    // one round of ten is random, and half of those cost 2
+    // One round of ten is random, and half of these cost 2.
     EXPECT_NEAR(b.simple[t], 0.1, 0.1) << t;
   }
 }
@@ -203,7 +206,8 @@ TEST(Agents, TrialsAreTheSameForAnyNumberOfThreadsAndOthers) {
   }
 }
 
-/// Arm 0 pays |x|, arm 1 pays 1 - |x|, x uniform in [-1, 1]: no line tells them apart.
+/// An environment in which arm 0 pays |x| and arm 1 pays 1 - |x|, with x uniform in [-1, 1]. No
+/// linear model separates the arms.
 class Fold final : public Environment {
  public:
   std::string name() const override { return "fold"; }
@@ -224,7 +228,7 @@ TEST(Agents, NeuralLinearLearnsWhatLinesCannot) {
   const auto mean = [](const std::vector<double>& v) {
     return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
   };
-  // Chance costs 1/4 per round.
+  // Random arms cost 1/4 per round.
   EXPECT_LT(mean(play(Fold(), *neural, options).simple), 0.06);
   EXPECT_GT(mean(play(Fold(), *linear, options).simple), 0.15);
 }

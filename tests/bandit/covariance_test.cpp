@@ -14,7 +14,8 @@ namespace {
 
 constexpr int query = 3, inputs = 7;
 
-/// `support` rows, of which the last one repeats query row 0, and query rows, all from one stream.
+/// A task with `support` rows, of which the last one repeats query row 0, and with query rows. All
+/// come from one random stream.
 TaskBatch task(int support) {
   TaskBatch batch({{.channels = inputs}, 1, TargetKind::value, support, query}, 1);
   RandomStream stream({.seed = 3});
@@ -43,9 +44,9 @@ EpisodePrediction predict(Assembly& a, const TaskBatch& batch, int support) {
 }
 
 /// Observing the noisy value of query row 0 conditions the Gaussian over all query rows:
-///   C' = C - c0 c0^T / (C_00 + noise), c0 the first column of C.
-/// Both sides come from the head, in one call without and one with that row, in every form of its
-/// system (no support rows, fewer rows than features, more).
+///   C' = C - c0 c0^T / (C_00 + noise), where c0 is the first column of C.
+/// The head computes both sides, in one call without this row and one with it, in every form of its
+/// system (no support rows, fewer rows than features, more rows than features).
 TEST(PredictiveCovariance, ConditioningOnARowIsThatOfAGaussian) {
   for (const char* text : {"algorithm = \"alpaca\"", "algorithm = \"dkt\"",
                            "algorithm = \"dkt\"\ndkt.kernel = \"linear\"",
@@ -68,7 +69,7 @@ TEST(PredictiveCovariance, ConditioningOnARowIsThatOfAGaussian) {
       const double noise = before.std[0] * before.std[0] - c[0];
       EXPECT_GT(noise, 0.0) << text;
       for (std::size_t i = 0; i < 3; ++i) {
-        // the variance of the prediction, less its noise, is the diagonal
+        // The diagonal is the variance of the prediction without its noise.
         EXPECT_NEAR(before.std[i] * before.std[i] - noise, c[4 * i], 1e-9) << text << support;
         for (std::size_t j = 0; j < 3; ++j) {
           EXPECT_NEAR(after.covariance[3 * i + j],

@@ -1,4 +1,4 @@
-// The file of `kshot bandit`, and a meta-trained run as an agent.
+// The configuration file of `kshot bandit`, and a meta-trained run as an agent.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -44,7 +44,8 @@ TEST(Settings, AreReadAndOverridden) {
   EXPECT_EQ(s.environments()[1]->name(), "wheel, delta 0.4");
 }
 
-/// Every type of agent plays under the name that the file gives it, and plays the same.
+/// Every type of agent plays under the name that the file gives it. The name does not change its
+/// play.
 TEST(Settings, NamesAreTakenByEveryAgent) {
   const auto wheel = make_wheel({.delta = 0.5});
   const PlayOptions options{.trials = 2, .steps = 40, .seed = 5, .threads = 1};
@@ -119,7 +120,7 @@ TEST(RunAgent, MetaTrainingBeatsChanceFromTheFirstRounds) {
     EXPECT_EQ(agent->name(), algorithm);
     const Result r = play(*wheel, *agent, options);
     EXPECT_LT(mean(r.cumulative), 0.4 * mean(chance.cumulative)) << algorithm;
-    // the same again, and with other numbers of threads and trials
+    // A repetition, also with other numbers of threads and trials, gives the same numbers.
     const Result fewer = play(*wheel, *agent, {.trials = 3, .steps = 150, .seed = 5, .threads = 1});
     EXPECT_EQ(fewer.cumulative[0], r.cumulative[0]) << algorithm;
     EXPECT_EQ(fewer.cumulative[2], r.cumulative[2]) << algorithm;
@@ -132,7 +133,7 @@ TEST(RunAgent, MetaTrainingBeatsChanceFromTheFirstRounds) {
     const Result g = play(*wheel, *greedy, options);
     EXPECT_EQ(g.agent, "g");
     if (std::string(algorithm) == "maml") {
-      EXPECT_EQ(g.cumulative, r.cumulative);  // a point estimate has nothing to sample
+      EXPECT_EQ(g.cumulative, r.cumulative);  // A point estimate has nothing to sample.
     } else {
       EXPECT_NE(g.cumulative, r.cumulative);
     }

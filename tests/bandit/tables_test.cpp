@@ -1,5 +1,4 @@
-// The tables of mushrooms, shuttle and adult as contextual bandits, on small files of the same
-// form.
+// The mushroom, shuttle and adult tables as contextual bandits, on small files of the same form.
 #include "bandit/tables.h"
 
 #include <gmock/gmock.h>
@@ -76,23 +75,24 @@ TEST_F(TableFiles, AMushroomPaysByItsLabelAndByChance) {
     }
     ASSERT_EQ(rows.size(), 4u) << "every row once before any comes again";
   }
-  // a share of one half, within four standard deviations
+  // The expected share is one half. The tolerance is four standard deviations.
   EXPECT_NEAR(lucky, 0.5 * poisonous, 2.0 * std::sqrt(poisonous));
 }
 
 TEST_F(TableFiles, AnArmOfTheRowsOwnClassPaysOne) {
-  // the second column is the same everywhere; labels are any three numbers
+  // The second column is constant. The labels are any three numbers.
   write(folder_ / "shuttle_X.npy", 3, {1, 7, 3, 7, 5, 7});
   write(folder_ / "shuttle_y.npy", 3, {4, 1, 9});
   const auto e = make_table(read_table("shuttle", folder_.path()));
   ASSERT_EQ(e->arms(), 3);
   ASSERT_EQ(e->context_size(), 2);
-  const double unit = std::sqrt(1.5);  // of 1, 3, 5, standardised
+  const double unit = std::sqrt(1.5);  // for 1, 3, 5, standardized
   for (std::uint64_t step = 0; step < 6; ++step) {
     const Drawn d = draw(*e, 0, step);
     EXPECT_EQ(d.context[1], 0.0f);
     const auto x = static_cast<double>(d.context[0]);
-    const std::size_t own = x < -0.5 ? 1 : x < 0.5 ? 0 : 2;  // rows 1, 3, 5 have labels 4, 1, 9
+    // Rows 1, 3 and 5 have the labels 4, 1 and 9.
+    const std::size_t own = x < -0.5 ? 1 : x < 0.5 ? 0 : 2;
     EXPECT_NEAR(std::abs(x), own == 0 ? 0.0 : unit, 1e-6);
     for (std::size_t arm = 0; arm < 3; ++arm) {
       EXPECT_EQ(d.means[arm], arm == own ? 1.0 : 0.0);
@@ -106,7 +106,9 @@ TEST_F(TableFiles, CategoriesBecomeOneNumberEach) {
   write(folder_ / "adult_categorical.npy", 2, {8, 2, 5, 2});
   write(folder_ / "adult_y.npy", 2, {0, 1});
   const TableOptions t = read_table("adult", folder_.path());
-  EXPECT_EQ(t.context_size, 4);  // 0 or 1 as it is; 5 and 8; 2
+  // The numeric column stays as it is. The categories 5 and 8 take two columns, and the category 2
+  // takes one.
+  EXPECT_EQ(t.context_size, 4);
   EXPECT_THAT(t.contexts, ElementsAre(0, 0, 1, 1, 1, 1, 0, 1));
 }
 

@@ -38,7 +38,7 @@ TEST(Wheel, RewardsFollowTheDefinition) {
     ASSERT_LE(r, 1.0 + 1e-6);
     inside += r <= delta;
     x += static_cast<double>(d.context[0]);
-    // quadrants as docs/bandits.md numbers them
+    // The quadrants are numbered as in docs/bandits.md.
     const int quadrant =
         d.context[0] >= 0 ? (d.context[1] >= 0 ? 0 : 1) : (d.context[1] >= 0 ? 2 : 3);
     for (int arm = 0; arm < 5; ++arm) {
@@ -48,7 +48,8 @@ TEST(Wheel, RewardsFollowTheDefinition) {
       squares += (d.rewards[a] - mean) * (d.rewards[a] - mean);
     }
   }
-  // uniform in the disc: a share delta^2 lies inside; its deviation is sqrt(p (1 - p) / n) = 0.0035
+  // Contexts are uniform in the disc, so that a share delta^2 lies inside. The standard deviation
+  // of the share is sqrt(p (1 - p) / n) = 0.0035.
   EXPECT_NEAR(static_cast<double>(inside) / n, delta * delta, 0.015);
   EXPECT_NEAR(x / n, 0.0, 0.015);
   EXPECT_NEAR(std::sqrt(squares / (5.0 * n)), 0.01, 2e-4);
@@ -73,7 +74,7 @@ TEST(Wheel, BadOptionsNameTheKey) {
               HasSubstr("noise_std"));
 }
 
-/// A task's rows.
+/// The rows of one task.
 struct Task {
   explicit Task(const EpisodeSource& source, const TaskId& id) : batch(source.shape(), 1) {
     batch.draw(source, id, id.task, 1);
@@ -87,7 +88,7 @@ TEST(WheelEpisodes, RowsAreContextArmAndStandardisedReward) {
   const Task task(*source, {.seed = 3, .task = 4});
   ASSERT_EQ(task.batch.support_n[0], 400);
   ASSERT_EQ(task.batch.query_n[0], 50);
-  // One delta explains all rows: those of a quadrant's arm in its own quadrant pay 50 beyond it.
+  // One delta explains all rows: beyond it, the arm of a quadrant pays 50 in its own quadrant.
   double largest_low = 0.0, smallest_high = 2.0;
   std::array<int, 5> pulls{};
   for (std::size_t row = 0; row < 400; ++row) {
@@ -135,7 +136,8 @@ TEST(WheelEpisodes, TargetsAreStandardisedOverProblems) {
     }
   }
   constexpr double n = 20.0 * tasks;
-  // Rows of a task share its delta: about 1 / sqrt(tasks) of deviation at most.
+  // The rows of a task share its delta, so that the standard deviation is at most about 1 /
+  // sqrt(tasks).
   EXPECT_NEAR(sum / n, 0.0, 0.05);
   EXPECT_NEAR(squares / n, 1.0, 0.12);
 }
@@ -151,7 +153,7 @@ TEST(WheelEpisodes, AllArmsOfAContextAndProblemsThatReturn) {
     EXPECT_EQ(x[2 + row % 5], 1.0f);
     EXPECT_EQ(x[0], task.batch.support_x[row / 5 * 5 * wheel_inputs]);
   }
-  // With three problems and many rows, the radii at which tasks turn are three.
+  // With three problems and many rows, the tasks change their rewards at three radii.
   const auto many = make_wheel_source({.support = 3000, .query = 1, .noise_std = 0, .problems = 3});
   std::set<int> turns;
   for (std::uint32_t t = 0; t < 40; ++t) {
@@ -167,7 +169,8 @@ TEST(WheelEpisodes, AllArmsOfAContextAndProblemsThatReturn) {
     }
     turns.insert(static_cast<int>(std::lround(low * 12)));
   }
-  EXPECT_LE(turns.size(), 6u);  // each within a twelfth
+  // Each radius lies within a twelfth.
+  EXPECT_LE(turns.size(), 6u);
   EXPECT_GE(turns.size(), 2u);
 }
 

@@ -1,3 +1,6 @@
+// Configurations: reading TOML and --set, messages, checks, writing, and the generated template and
+// reference. It is one file because it tests one interface, Config, and much of its length is
+// tables of texts and messages.
 #include "kshot/config.h"
 
 #include <gmock/gmock.h>
@@ -112,7 +115,8 @@ TEST(Config, MakesEveryNetwork) {
   EXPECT_EQ(Config().make_network().size(), 1u * 40 + 40 + 40 * 40 + 40 + 40 + 1);
   EXPECT_EQ(Config::parse("[network]\ntype = 'linear'\nlayers = [640, 5]").make_network().size(),
             640u * 5 + 5);
-  // docs/mathematics.md: 28x28, one channel, 64 filters, 5 classes, mean.
+  // docs/mathematics.md states this number for 28x28 images with one channel, 64 filters, 5 classes
+  // and the head `mean`.
   EXPECT_EQ(Config::parse("[network]\ntype = 'conv4'").make_network().size(), 112261u);
 }
 
@@ -185,7 +189,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "[meta_sgd], [abml], [leo], [hvi], [protonet], [r2d2], [bayes_protonet], [alpaca], "
                 "[dkt], [data], [optimizer], [train] or [evaluate]"},
         Message{"inner = 3", "run.toml:1: inner: expected a table, [inner], got 3"},
-        // The first line with an unknown name is reported, not the first in the alphabet.
+        // The first line with an unknown name is reported, not the first name in alphabetical
+        // order.
         Message{"[train]\nstep = 1\n[data]\nshot = 1",
                 "run.toml:2: train.step: unknown key; did you mean train.steps?"},
         Message{"algorithm = \"vae\"\n[vae]\nbound = \"vb\"",
@@ -302,7 +307,8 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = 'abml'\n[evaluate]\nsamples = 0",
                 "run.toml:3: evaluate.samples: expected -1 or at least 1, got 0"}));
 
-// What is larger than any machine gets through is a slip, and would look like a program that hangs.
+// A value that no machine can process is a mistake. It is refused, because the program would seem
+// to hang.
 INSTANTIATE_TEST_SUITE_P(
     Absurd, Messages,
     ::testing::Values(
@@ -562,9 +568,11 @@ samples = 20
 )";
   const Config config = Config::parse(
       text, "run.toml", {"algorithm=maml", "optimizer.schedule=constant", "loss.type=mse"});
-  // Nothing of the other choices is left, so that the resolved file reads back the same.
+  // No keys of the other choices are left, so that the resolved file reads back to the same
+  // configuration.
   EXPECT_EQ(config, Config());
-  // But what --set itself says must apply, and so must what the file says for no choice of its own.
+  // A key that --set itself gives must apply. So must a key of the file that does not belong to one
+  // of its own choices.
   EXPECT_THAT(error_of(text, {"algorithm=maml", "abml.samples_inner=3"}),
               StartsWith("--set: abml.samples_inner: applies to"));
   EXPECT_THAT(error_of("[optimizer]\nmomentum = 0.5", {"algorithm=abml"}),
@@ -687,7 +695,8 @@ TEST(ToToml, HoldsTheKeysThatApplyAndNoOther) {
   }
 }
 
-// Every key, set to a value that is not its default, comes back: no key is bound to a wrong field.
+// Every key comes back after a write and a read, when its value is not the default. No key is bound
+// to a wrong field.
 TEST(ToToml, EveryKeyIsBoundToItsOwnField) {
   for (const schema::Key& key : schema::keys()) {
     Config config;
@@ -722,7 +731,7 @@ TEST(ToToml, EveryKeyIsBoundToItsOwnField) {
     for (const schema::Key& other : schema::keys()) {
       if (schema::value_text(other, config) != schema::value_text(other, Config())) ++changed;
     }
-    // network.layers of mlp and of linear share their field.
+    // network.layers of mlp and network.layers of linear share one field.
     const int sharing =
         key.path() == "network.layers" && !key.when.empty() && key.when[0].values[0] != "sequential"
             ? 2
@@ -855,11 +864,12 @@ TEST(Reference, NamesEveryKeyAndTable) {
 }
 
 TEST(Toml, TextsThatTheParserTakesForImpossibleAreRefused) {
-  // toml++ asserts that no value begins with what ends one.
+  // toml++ asserts that no value begins with a character that ends a value.
   for (const char* text : {"seed = [}", "seed = [ 1, } ]", "[data]\npath = [}]"}) {
     EXPECT_THAT(error_of(text), ::testing::HasSubstr("not TOML")) << text;
   }
-  // It does not say where; the line is the one without which the text is not broken.
+  // The parser does not report the line. The reported line is the one without which the text is not
+  // broken.
   EXPECT_THAT(error_of("seed = [}"), StartsWith("run.toml:1: not TOML: "));
   EXPECT_THAT(error_of("[data]\npath = [}]"), StartsWith("run.toml:2: not TOML: "));
   EXPECT_THAT(error_of("seed = 1\n\n# a\nx = [\n  1,\n  }\n]\n[data]\nshots = 1\n"),

@@ -1,3 +1,5 @@
+// Reading CSV text: quotes, delimiters, encodings, numbers, dates, missing values, and the messages
+// for faults.
 #include "io/csv.h"
 
 #include <gmock/gmock.h>

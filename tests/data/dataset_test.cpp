@@ -1,4 +1,4 @@
-// The data file: what is written is read back, and damage is noticed.
+// The data file: its contents are read back, and damage is detected.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -72,7 +72,7 @@ TEST(Dataset, ClassesOfBytesComeBackScaled) {
   }
 }
 
-/// Rows of 1000 floats, several pages of them.
+/// Writes rows of 1000 floats, which take several pages.
 void write_floats(const std::filesystem::path& path, float first) {
   DatasetHeader header;
   header.kind = GroupKind::tasks;
@@ -108,7 +108,8 @@ TEST(Dataset, AFileThatIsCutShortWhileItIsOpenIsAnError) {
   }
 }
 
-/// The page that holds the new end raises no signal: the rest of it reads as zeros.
+/// The page that holds the new end of the file raises no signal. The rest of this page reads as
+/// zeros.
 TEST(Dataset, AFileThatIsCutWithinItsLastPageIsAnError) {
   TempFolder folder;
   const std::filesystem::path file = folder / "cut.kshot";
@@ -127,7 +128,8 @@ TEST(Dataset, AFileThatIsWrittenOverWhileItIsOpenIsAnErrorButNotOneThatIsTouched
   using std::filesystem::last_write_time;
   last_write_time(file, last_write_time(file) + std::chrono::hours(1));
   EXPECT_NO_THROW(data->check());
-  std::filesystem::rename(other, file);  // as an import does: the open file is still there
+  // An import replaces a file in this way. The open file still exists.
+  std::filesystem::rename(other, file);
   EXPECT_NO_THROW(data->check());
 
   const auto replaced = Dataset::open(file);
@@ -166,7 +168,7 @@ TEST(Dataset, TasksKeepTargetsLabelsAndPreprocessing) {
   const Preprocessing& back = values->header().preprocessing;
   EXPECT_EQ(back.missing, MissingRule::drop);
   ASSERT_EQ(back.columns.size(), 2u);
-  EXPECT_EQ(back.columns[0].mean, 0.1);  // to the last bit
+  EXPECT_EQ(back.columns[0].mean, 0.1);  // exact to the last bit
   EXPECT_EQ(back.columns[1].categories, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(back.targets[0].std, 2.5);
 

@@ -1,4 +1,4 @@
-// Episodes of every size: each draws its own numbers of classes and rows from ranges.
+// Episodes of every size: each episode draws its own numbers of classes and rows from ranges.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -127,7 +127,7 @@ TEST(EpisodeSizes, OfTasks) {
   std::set<std::pair<int, int>> sizes;
   for (int t = 0; t < 300; ++t) {
     const TaskSlot slot = batch.slot(t);
-    const bool small = static_cast<int>(slot.support_x[0]) == 2;  // of four rows
+    const bool small = static_cast<int>(slot.support_x[0]) == 2;  // the task of four rows
     if (small) {
       EXPECT_LE(*slot.support_n, 3);
       EXPECT_LE(*slot.support_n + *slot.query_n, 4);
@@ -138,7 +138,7 @@ TEST(EpisodeSizes, OfTasks) {
   EXPECT_EQ(sizes.size(), 5u * 2u);
 }
 
-/// Tasks with labels 0 and 1: so many rows of each class; x is (task, row).
+/// A file of tasks with labels 0 and 1 and different numbers of rows per class. x is (task, row).
 std::shared_ptr<const io::Dataset> unbalanced_file(const std::filesystem::path& path) {
   io::DatasetHeader header;
   header.kind = io::GroupKind::tasks;
@@ -164,7 +164,7 @@ TEST(StratifiedTables, HaveTheirShotsOfEachClass) {
   const auto data = unbalanced_file(folder / "u.kshot");
   const auto source = make_table_source(
       data, {.shots = {1, 3}, .queries = 2, .stratified = true, .skip_small = true});
-  // Task 2 has too few zeros, task 3 too few ones.
+  // Task 2 has too few zeros and task 3 has too few ones.
   EXPECT_EQ(source->training_tasks(), 2u);
   EXPECT_THAT(source->describe(), AllOf(HasSubstr("of each class: 2 train"),
                                         HasSubstr("; 2, 0 and 0 with too few rows are left out")));
@@ -209,7 +209,7 @@ TEST(StratifiedTables, SayWhichTaskIsTooSmall) {
                     data, {.shots = 50, .queries = 2, .stratified = true, .skip_small = true});
               }),
               HasSubstr("all 4 train tasks have too few rows"));
-  // With variable_size a class gives as many rows as it has, and one of them is for the query.
+  // With variable_size, a class gives as many rows as it has. One of them is for the query.
   const auto source = make_table_source(
       data,
       {.shots = 3, .queries = 2, .stratified = true, .variable_size = true, .skip_small = true});

@@ -1,4 +1,5 @@
-// Episodes are functions of their TaskId, honour the splits, and hold what they promise.
+// Episodes are functions of their TaskId, stay within their split, and hold the rows that the
+// source promises.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -47,7 +48,7 @@ TEST(Streams, AreReadInAnyOrder) {
 }
 
 TEST(Streams, WordsThatWouldMakeSomeIntegersLikelierAreDrawnAgain) {
-  constexpr std::uint32_t n = 3u << 30;  // of 2^32 words a quarter is left over
+  constexpr std::uint32_t n = 3u << 30;  // A quarter of the 2^32 words is left over.
   std::uint32_t again = 0;
   constexpr std::uint32_t words = 1u << 16;
   for (std::uint32_t i = 0; i < words; ++i) {
@@ -95,7 +96,7 @@ TEST(Sinusoid, HalfOfSineLineIsLines) {
     EXPECT_LE(std::abs(slope), 3.0 + 1e-2);
     EXPECT_LE(std::abs(intercept), 3.0 + 1e-2);
   }
-  // 500 of 1,000, five standard deviations
+  // 500 lines of 1,000 tasks are expected. The tolerance is five standard deviations.
   EXPECT_NEAR(lines, 500, 80);
 }
 
@@ -117,7 +118,7 @@ TEST(Sinusoid, PointsLieOnASinusoidOfTheRanges) {
     const TaskSlot slot = batch.slot(t);
     EXPECT_EQ(*slot.support_n, 10);
     EXPECT_EQ(*slot.query_n, 15);
-    // y = u sin x + v cos x: two points give u, v; the others must agree
+    // y = u sin x + v cos x. Two points give u and v, and the other points must agree.
     const auto x = [&](std::size_t i) { return static_cast<double>(slot.query_x[i]); };
     const auto y = [&](std::size_t i) { return static_cast<double>(slot.query_value[i]); };
     std::size_t j = 1;
@@ -244,7 +245,7 @@ TEST(Sample, WithoutReplacementAndUniform) {
     const double want = draws / 12.0;
     chi += (count - want) * (count - want) / want;
   }
-  EXPECT_LT(chi, 31.3);  // 99.9 % of chi-square with 11 degrees of freedom
+  EXPECT_LT(chi, 31.3);  // 99.9 % quantile of chi-square with 11 degrees of freedom
 }
 
 // ---- classes ----
@@ -290,7 +291,7 @@ TEST(ClassEpisodes, LabelsFollowClassesAndNothingRepeats) {
       EXPECT_EQ(rows.size(), 25u) << "an example is in the episode twice";
     }
   }
-  // 300 x 5 of 12: 125 a class, deviation 8.5
+  // 300 episodes take 5 of 12 classes: 125 uses per class, with a standard deviation of 8.5.
   for (int c = 0; c < 12; ++c) EXPECT_NEAR(uses[c], 125, 43) << c;
 }
 
@@ -339,7 +340,7 @@ TEST(ClassEpisodes, TooFewNamesSplitAndCounts) {
 
 TEST(Minibatches, OwnLabelsOfAllTrainingClassesAndATenthHeldOut) {
   TempFolder folder;
-  // class c of 12 has 20 + c % 3 examples (c, r), the last two of them held out
+  // Class c of 12 has 20 + c % 3 examples (c, r). The last two of each are held out.
   const auto source = make_minibatch_source(class_file(folder / "c.kshot", 20), 40);
   const TaskShape shape = source->shape();
   EXPECT_EQ(shape.support, 0);
@@ -352,7 +353,7 @@ TEST(Minibatches, OwnLabelsOfAllTrainingClassesAndATenthHeldOut) {
     batch.draw(*source, {.seed = 5, .split = split}, 0, 200);
     for (int t = 0; t < 200; ++t) {
       const TaskSlot slot = batch.slot(t);
-      // 24 are held out: fewer than a minibatch has rows
+      // 24 examples are held out, which are fewer than the rows of a minibatch.
       ASSERT_EQ(*slot.query_n, split == Split::train ? 40 : 24);
       std::set<std::pair<float, float>> here;
       for (std::size_t i = 0; i < static_cast<std::size_t>(*slot.query_n); ++i) {
@@ -370,7 +371,7 @@ TEST(Minibatches, OwnLabelsOfAllTrainingClassesAndATenthHeldOut) {
     const int rows = 20 + static_cast<int>(row.first) % 3;
     EXPECT_GE(row.second, static_cast<float>(rows - 2));
   }
-  // 200 minibatches of 40 of 228: each about 35 times
+  // There are 200 minibatches of 40 of 228 examples, so that each example occurs about 35 times.
   for (const auto& [row, count] : learnt) EXPECT_NEAR(count, 35.1, 30.0);
 }
 
@@ -385,7 +386,8 @@ TEST(Minibatches, SmallClassesHoldNothingOut) {
 
 TEST(Minibatches, OnlySplitsThatAreUsedAreChecked) {
   TempFolder folder;
-  // 228 examples to learn from, fewer than a minibatch has rows; those that are held out do.
+  // The 228 training examples are fewer than the rows of a minibatch. The examples of the test
+  // split suffice.
   const auto data = class_file(folder / "c.kshot", 20);
   EXPECT_THAT(error_text([&] { make_minibatch_source(data, 300, std::array{Split::train}); }),
               HasSubstr("228 train examples"));
@@ -427,8 +429,9 @@ TEST(FixedTasks, WithoutAMemberOneOfThemIsDrawn) {
     }
   }
   EXPECT_EQ(std::accumulate(turns.begin(), turns.end(), 0), 200);
-  for (const int n : turns) EXPECT_NEAR(n, 40, 34);  // six deviations of 5.7
-  // test tasks are the source's own, without end
+  // The standard deviation is 5.7. The tolerance is six of them.
+  for (const int n : turns) EXPECT_NEAR(n, 40, 34);
+  // Test tasks are those of the wrapped source, without a finite number.
   const auto plain = make_sinusoid({.support = 2, .query = 1});
   TaskBatch a(source->shape(), 1), b(source->shape(), 1);
   a.draw(*source, {.seed = 4, .split = Split::test, .step = 2}, 9, 1);
@@ -453,7 +456,7 @@ TEST(PermutedTasks, SameClassesOtherLabels) {
         classes.insert(static_cast<int>(cls));
         EXPECT_EQ(label_of.emplace(static_cast<int>(cls), label).first->second, label);
         EXPECT_TRUE(rows.emplace(static_cast<int>(cls), static_cast<int>(row)).second);
-        // a quarter of 20 to 22 rows is kept for the queries of new tasks
+        // A quarter of the 20 to 22 rows is reserved for the queries of new tasks.
         const int kept_from = 20 + static_cast<int>(cls) % 3 - 5;
         EXPECT_EQ(static_cast<int>(row) >= kept_from, query && split == Split::test);
       };
@@ -485,8 +488,8 @@ TEST(PermutedTasks, SameClassesOtherLabels) {
 
 TEST(PermutedTasks, OnlySplitsThatAreUsedAreChecked) {
   TempFolder folder;
-  // A class has 20 examples: five are kept for the queries of new tasks, and the other 15 serve for
-  // everything else.
+  // A class has 20 examples. Five are reserved for the queries of new tasks, and all other rows
+  // come from the other 15.
   const auto data = class_file(folder / "c.kshot");
   const auto source = [&](int shots, int queries, std::vector<Split> used) {
     return make_permuted_source(data, {{.ways = 5, .shots = shots, .queries = queries}}, used);
@@ -502,7 +505,8 @@ TEST(PermutedTasks, OnlySplitsThatAreUsedAreChecked) {
   EXPECT_THAT(error_text([&] { batch.draw(*many_queries, {.split = Split::test}, 0, 1); }),
               HasSubstr("test tasks"));
   EXPECT_THAT(error_text([&] { source(13, 4, {Split::train}); }), HasSubstr("train tasks"));
-  // A test takes its query rows from those that are kept, so that 13 shots are left beside them.
+  // A test task takes its query rows from the reserved ones, so that 13 shots are available next to
+  // them.
   const auto many_shots = source(13, 4, {Split::test});
   EXPECT_FALSE(many_shots->has(Split::train));
   TaskBatch tests(many_shots->shape(), 20);
@@ -532,7 +536,8 @@ TEST(PermutedTasks, OnePermutationOfPixelsATask) {
   DatasetWriter writer(folder / "p.kshot", header);
   for (int c = 0; c < 3; ++c) {
     writer.begin_group("c" + std::to_string(c), Split::train);
-    for (int r = 0; r < 8; ++r) {  // pixel p of every row: 1000 row + p
+    // Pixel p of every row is 1000 row + p.
+    for (int r = 0; r < 8; ++r) {
       std::vector<float> x;
       for (int p = 0; p < 40; ++p) x.push_back(static_cast<float>(1000 * (8 * c + r) + p));
       writer.add(x);

@@ -1,3 +1,4 @@
+// Decoding PNG and JPEG files of every kind, damaged files, and resizing, rotating and cropping.
 #include "io/image.h"
 
 #include <gmock/gmock.h>
@@ -35,16 +36,16 @@ TEST(Image, PngOfEveryKind) {
   EXPECT_THAT(grey.pixels, ElementsAre(0, 100, 200, 255));
   const Image bits = decode_image(png1_bytes({2, 3, 1, {0, 255, 0, 255, 255, 0}}), 1, "b");
   EXPECT_THAT(bits.pixels, ElementsAre(0, 255, 0, 255, 255, 0));
-  // RGB becomes planar
+  // RGB pixels become planar.
   const Image rgb = decode_image(png_bytes({1, 2, 3, {10, 20, 30, 40, 50, 60}}), 3, "c");
   EXPECT_THAT(rgb.pixels, ElementsAre(10, 40, 20, 50, 30, 60));
   const Image spread = decode_image(png_bytes({1, 2, 1, {7, 9}}), 3, "s");
   EXPECT_THAT(spread.pixels, ElementsAre(7, 9, 7, 9, 7, 9));
 }
 
-// ---- colour: the stored values, as Pillow's convert() takes them ----
+// ---- colour: stored values are converted as by Pillow's convert() ----
 
-/// Red, green, blue, and a mixture; and what Pillow's convert("L") makes of them.
+/// Red, green, blue and a mixture, and below them the values of Pillow's convert("L").
 const std::vector<std::uint8_t> colours = {255, 0, 0, 0, 255, 0, 0, 0, 255, 200, 100, 50};
 constexpr int greys[] = {76, 150, 29, 124};
 
@@ -117,7 +118,7 @@ TEST(ImageColour, InterlacedPngsAreTheSame) {
 }
 
 TEST(ImageColour, CmykAndYcckJpegs) {
-  // Inks as Adobe stores them, inverted: cyan and black leave a dark red's complement.
+  // The inks are inverted, as Adobe stores them.
   Picture inks = test::plain(16, 16, 4, 0);
   for (std::size_t p = 0; p < 256; ++p) {
     inks.pixels[4 * p] = 55;
@@ -144,7 +145,7 @@ TEST(ImageColour, AJpegOfTwoComponentsIsRefusedInOneLine) {
 }
 
 TEST(ImageColour, EveryExifOrientation) {
-  // As seen: 1 2 3 / 4 5 6. How a camera stores it for each orientation.
+  // The image is 1 2 3 / 4 5 6. These are the stored pixels for each orientation.
   const std::vector<std::vector<std::uint8_t>> stored = {
       {10, 20, 30, 40, 50, 60}, {30, 20, 10, 60, 50, 40}, {60, 50, 40, 30, 20, 10},
       {40, 50, 60, 10, 20, 30}, {10, 40, 20, 50, 30, 60}, {30, 60, 20, 50, 10, 40},
@@ -159,7 +160,7 @@ TEST(ImageColour, EveryExifOrientation) {
       EXPECT_EQ(seen.height, 2) << orientation;
       EXPECT_EQ(seen.width, 3) << orientation;
       EXPECT_THAT(seen.pixels, ElementsAre(10, 20, 30, 40, 50, 60)) << orientation;
-      // JPEG, each value a block of 8 x 8 pixels
+      // In the JPEG, each value is a block of 8 x 8 pixels.
       Picture blocks = test::plain(8 * image.height, 8 * image.width, 1, 0);
       for (int y = 0; y < blocks.height; ++y) {
         for (int x = 0; x < blocks.width; ++x) {
@@ -195,7 +196,7 @@ TEST(ImageColour, DamagedExifIsNoOrientation) {
 
 TEST(Image, SizesInTheHeaderTakeNoMemoryThatTheFileCannotFill) {
   std::string png = png_bytes(test::plain(4, 4, 1, 0));
-  // IHDR: width and height from byte 16, its checksum from byte 29
+  // In IHDR, width and height start at byte 16, and the checksum at byte 29.
   const auto with_size = [&](std::uint32_t width, std::uint32_t height) {
     std::string out = png;
     for (int i = 0; i < 4; ++i) {
@@ -219,12 +220,12 @@ TEST(Image, SizesInTheHeaderTakeNoMemoryThatTheFileCannotFill) {
 
 TEST(Image, JpegSizesTakeNoMemoryThatTheFileCannotFill) {
   std::string jpeg = jpeg_bytes(test::plain(16, 16, 1, 0));
-  const auto frame = jpeg.find("\xff\xc0");  // height and width from its fifth byte
+  const auto frame = jpeg.find("\xff\xc0");  // Height and width start at its fifth byte.
   ASSERT_NE(frame, std::string::npos);
   jpeg.replace(frame + 5, 4, "\x40\x00\x3f\xff", 4);
   EXPECT_THAT(error_text([&] { decode_image(jpeg, 1, "big.jpg"); }),
               AllOf(HasSubstr("big.jpg"), HasSubstr("cut short")));
-  // A plain picture of this size is as small as a JPEG gets.
+  // A constant picture of this size is as small as a JPEG can be.
   EXPECT_EQ(decode_image(jpeg_bytes(test::plain(2000, 2000, 1, 128), 1), 1, "p.jpg").width, 2000);
 }
 
@@ -266,9 +267,9 @@ TEST(Image, DamageIsAnErrorThatNamesTheFile) {
 TEST(Image, ShrinkingAveragesAreas) {
   Image image{1, 4, 4, {}};
   for (int i = 0; i < 16; ++i) image.pixels.push_back(static_cast<std::uint8_t>(i * 10));
-  // means of the four 2 x 2 blocks
+  // The results are means of the four 2 x 2 blocks.
   EXPECT_THAT(resize_image(image, 2, 2).pixels, ElementsAre(25, 45, 105, 125));
-  // 105 -> 28, Omniglot's ratio: the mean stays, and a constant stays constant
+  // Omniglot's ratio is 105 to 28. The mean must stay, and a constant image must stay constant.
   Image stripes{1, 105, 105, {}};
   for (int i = 0; i < 105 * 105; ++i) {
     stripes.pixels.push_back((i % 105) / 15 % 2 == 0 ? 255 : 0);

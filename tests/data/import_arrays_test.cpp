@@ -1,3 +1,5 @@
+// The import of .npy and .npz arrays: classes by axis or by labels, standardization, splits,
+// layouts of images, and the messages for faults.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -60,7 +62,7 @@ TEST_F(Arrays, StandardisedWithTheTrainingClassesAlone) {
   options_.splits.table = folder_ / "c.csv";
   options_.standardise = true;
   const auto data = import();
-  // column 0: mean 2, deviation 1; column 1: constant 5
+  // Column 0 has mean 2 and standard deviation 1. Column 1 is constant 5.
   EXPECT_THAT(row(*data, 0), ElementsAre(-1, 0));
   EXPECT_THAT(row(*data, 1), ElementsAre(1, 0));
   EXPECT_THAT(row(*data, 2), ElementsAre(98, 4));
@@ -110,7 +112,7 @@ TEST_F(Arrays, BytesOfImagesAreScaledAndChannelsComeFirst) {
     want.push_back(static_cast<float>(value) * (1.0f / 255.0f));
   }
   EXPECT_EQ(row(*data, 1), want);
-  options_.layout = ArrayLayout::chw;  // [N, C, H, W] by decree
+  options_.layout = ArrayLayout::chw;  // The option says [N, C, H, W].
   EXPECT_EQ(import()->header().input, (FeatureShape{2, 2, 3, true}));
 }
 
@@ -181,7 +183,7 @@ TEST_F(Arrays, ADivisionUnderAnotherNameIsNotPassedOver) {
   write_text(folder_ / "c.csv", "index,name,subset\n0,cat,train\n1,dog,train\n2,owl,test\n");
   options_.splits.table = folder_ / "c.csv";
   EXPECT_THAT(fault(), AllOf(HasSubstr("c.csv: column 'subset'"), HasSubstr("called 'split'")));
-  // By its name, where the values are not words for splits.
+  // The column is recognized by its name where its values are not words for splits.
   for (const char* name : {"partition", "is_test", "train", "Fold", "data_split", "set"}) {
     write_text(folder_ / "c.csv",
                "index,name," + std::string(name) + "\n0,cat,0\n1,dog,0\n2,owl,1\n");
@@ -206,7 +208,7 @@ TEST_F(Arrays, ArraysOfAnArchiveThatAreNotUsedAreSaid) {
   options_.splits.fractions = {0.5, 0, 0.5};
   EXPECT_EQ(import()->header().groups.size(), 2u);
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("not used: X, split")));
-  // Other data beside those that are asked for divide nothing.
+  // Unused arrays do not count as a split where the arrays are named explicitly.
   options_.splits.fractions.clear();
   write_npz(folder_ / "x.npz", {{"x_train", counting<float>({40, 2})},
                                 {"x_test", counting<float>({4, 2})},
@@ -286,7 +288,8 @@ TEST_F(Arrays, StandardisedInDoubleFromTheSourcesOwnType) {
     write_npy(folder_ / "x.npy", x);
     const auto data = import();
     const auto& column = data->header().preprocessing.columns[0];
-    EXPECT_NEAR(column.mean, 0x1p33 + 499.5, 1e-4);  // rounding of a running mean near 2^33
+    // A running mean near 2^33 has this rounding.
+    EXPECT_NEAR(column.mean, 0x1p33 + 499.5, 1e-4);
     EXPECT_NEAR(column.std, 288.675, 1e-3);
     for (std::uint64_t r = 0; r < 1000; ++r) {
       ASSERT_EQ(row(*data, r)[0],
@@ -332,7 +335,7 @@ TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("labels from")));
   options_.labels = options_.source + ":y";
   EXPECT_EQ(import()->header().groups.size(), 2u);
-  // An array of Python objects beside them is not read.
+  // An array of Python objects in the archive is not read.
   write_npy(folder_ / "x.npy", counting<float>({4, 2}));
   write_npy(folder_ / "y.npy", labels_of({0, 0, 1, 1}));
   test::write_zip(folder_ / "mixed.npz", {{"x.npy", test::read_text(folder_ / "x.npy")},

@@ -1,4 +1,4 @@
-// Omniglot and folders of images, from files made here.
+// The imports of Omniglot and of image folders, on files that the tests make.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -31,7 +31,7 @@ std::vector<std::string> names(const Dataset& data, Split split) {
 
 // ---- Omniglot ----
 
-/// White paper with a black stroke in the top left quarter, 105 x 105.
+/// A white image with a black stroke in the top left quarter, 105 x 105.
 Picture drawing() {
   Picture out = test::plain(105, 105, 1, 255);
   for (int y = 0; y < 45; ++y) {
@@ -76,8 +76,9 @@ TEST_F(Omniglot, RotatedClassesOfInvertedImages) {
                           "Greek/character02/rot180"));
   EXPECT_THAT(names(*data, Split::test), ElementsAre("Keble/character01/rot270"));
   ASSERT_EQ(data->header().rows(), 6u);
-  // Drawings in order of name: the first of character01 is blank paper. Rows 15 pixels apart: the
-  // stroke covers 3 x 2 of the 7 x 7 pixels, and counter-clockwise turns carry it round.
+  // The drawings are in order of name, and the first of character01 is blank. One output pixel
+  // covers 15 pixels. The stroke covers 3 x 2 of the 7 x 7 pixels, and rotations are
+  // counter-clockwise.
   const auto stroke = [&](std::uint64_t at, int top, int left, int h, int w) {
     const auto pixels = row(*data, at);
     for (int y = 0; y < 7; ++y) {
@@ -90,9 +91,10 @@ TEST_F(Omniglot, RotatedClassesOfInvertedImages) {
   };
   stroke(0, 0, 0, 0, 0);
   stroke(1, 0, 0, 3, 2);  // as drawn
-  stroke(3, 5, 0, 2, 3);  // 90: the top left goes to the bottom left
-  stroke(4, 4, 5, 3, 2);  // 180
-  stroke(5, 0, 4, 2, 3);  // 270: to the top right
+  // Rotated by 90 degrees, the top left goes to the bottom left.
+  stroke(3, 5, 0, 2, 3);
+  stroke(4, 4, 5, 3, 2);  // 180 degrees
+  stroke(5, 0, 4, 2, 3);  // 270 degrees: to the top right
 }
 
 TEST_F(Omniglot, AFolderIsReadAsTheArchive) {
@@ -103,7 +105,7 @@ TEST_F(Omniglot, AFolderIsReadAsTheArchive) {
   const auto zip_size = from_zip.size();
   const auto data = Dataset::open(options_.output);
   const auto rows = data->header().rows() * 49;
-  // Everything but the sources' names in the header is the same.
+  // The files are equal but for the names of the sources in the header.
   EXPECT_EQ(test::read_text(options_.output).substr(0, 64 + rows), from_zip.substr(0, 64 + rows));
   EXPECT_GT(zip_size, 64 + rows);
 }
@@ -138,9 +140,9 @@ TEST_F(Omniglot, FaultsNameSourceAndImage) {
   write_text(folder_ / "cut.zip", zip.substr(0, zip.size() / 2));
   options_.sources = {folder_ / "cut.zip"};
   EXPECT_THAT(fault(), HasSubstr("cut.zip"));
-  // one entry's bytes damaged: its own checksum tells
+  // One entry has a damaged byte. Its own checksum detects it.
   const std::string entry = "Greek/character02/0002_01.png";
-  const auto at = zip.find(entry);  // its local header, right before its bytes
+  const auto at = zip.find(entry);  // The local header is right before the bytes.
   ASSERT_NE(at, std::string::npos);
   char& byte = zip[at + entry.size() + 30];
   byte = static_cast<char>(byte ^ 1);
@@ -155,7 +157,8 @@ TEST_F(Omniglot, TestClassesAlone) {
 }
 
 TEST_F(Omniglot, AClassIsInOneSplit) {
-  write_text(folder_ / "test.txt", "Greek/character01\n");  // that is rot000, which trains
+  // This name means rot000, which is a training class.
+  write_text(folder_ / "test.txt", "Greek/character01\n");
   EXPECT_THAT(fault(), AllOf(HasSubstr("test.txt, line 1"), HasSubstr("already in"),
                              HasSubstr("--allow-shared-classes")));
   options_.splits.allow_shared = true;
@@ -265,7 +268,7 @@ TEST_F(Images, FoldersTrainValTestAreSplits) {
   EXPECT_FLOAT_EQ(row(*data, 0)[0], 247.0f / 255.0f);
 }
 
-/// Class folders of one picture each, with or without anything beside them.
+/// Imports of class folders with one picture each, with or without other files.
 class Divisions : public test::Imports<ImagesImport, import_images> {
  protected:
   Divisions() { options_.source = folder_ / "set"; }
@@ -276,7 +279,7 @@ class Divisions : public test::Imports<ImagesImport, import_images> {
                  file.ends_with(".png") ? test::png_bytes(test::plain(2, 2, 1, 8)) : "text");
     }
   }
-  /// "train: a b | test: c", in the order of the file.
+  /// The classes per split in the order of the file, such as "train: a b | test: c".
   std::string divided(const std::vector<std::string>& files) {
     put(files);
     const auto data = import();
@@ -403,7 +406,7 @@ TEST_F(Divisions, AClassIsInOneSplit) {
   options_.splits.fractions = {0.5, 0, 0.5};
   put(files);
   const auto data = import();
-  ASSERT_EQ(data->header().groups.size(), 2u);  // the pictures of equal names together
+  ASSERT_EQ(data->header().groups.size(), 2u);  // Pictures of equal class names are one class.
   EXPECT_EQ(data->header().groups[0].name, "cat");
   EXPECT_EQ(data->header().groups[0].rows, 2u);
   EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("4 class folders are 2 classes")));

@@ -1,3 +1,5 @@
+// The import of tables: standardization, categories, missing values, splits, and new rows in the
+// stored encoding.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,8 +24,8 @@ using ::testing::ElementsAre;
 using ::testing::FloatEq;
 using ::testing::HasSubstr;
 
-// Tasks b and a train, c tests. Training: dose mean 3, deviation 2 (1, 1, 5, 5); score mean 20,
-// deviation 10.
+// Tasks b and a are for training, and task c is for testing. In training, the dose has mean 3 and
+// standard deviation 2 (1, 1, 5, 5), and the score has mean 20 and standard deviation 10.
 constexpr const char* patients =
     "patient,dose,ward,score,part\n"
     "b,1,north,10,train\n"
@@ -57,15 +59,16 @@ TEST_F(TableImports, StandardisedWithTheTrainingTasksAndOneHot) {
   EXPECT_EQ(header.kind, GroupKind::tasks);
   EXPECT_EQ(header.target, TargetKind::value);
   EXPECT_EQ(header.outputs, 1);
-  EXPECT_EQ(header.input, (FeatureShape{.channels = 3}));  // dose, ward = north, ward = south
+  // The columns are the dose, ward = north and ward = south.
+  EXPECT_EQ(header.input, (FeatureShape{.channels = 3}));
   ASSERT_EQ(header.groups.size(), 3u);
   EXPECT_EQ(header.groups[0].name, "b");
   EXPECT_EQ(header.groups[2].split, Split::test);
   EXPECT_EQ(header.groups[2].rows, 3u);
-  EXPECT_THAT(row(*data, 0), ElementsAre(-1, 1, 0));  // task b, then a, then c
+  EXPECT_THAT(row(*data, 0), ElementsAre(-1, 1, 0));  // The order is task b, then a, then c.
   EXPECT_THAT(row(*data, 1), ElementsAre(1, 1, 0));
   EXPECT_THAT(row(*data, 2), ElementsAre(-1, 0, 1));
-  EXPECT_THAT(row(*data, 4), ElementsAre(2, 0, 0));  // a ward that no training task has
+  EXPECT_THAT(row(*data, 4), ElementsAre(2, 0, 0));  // No training task has this ward.
   EXPECT_FLOAT_EQ(data->value(0)[0], -1.0f);
   EXPECT_FLOAT_EQ(data->value(6)[0], 3.0f);
   EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("1 values are of categories")));
@@ -75,7 +78,7 @@ TEST_F(TableImports, NewRowsAreEncodedWithTheStoredStatistics) {
   const auto data = import();
   const Preprocessing stored = Preprocessing::from_json(
       Preprocessing::from_json(data->header().preprocessing.to_json(), "x").to_json(), "x");
-  // other column order, another column, no target
+  // The new table has another column order and an extra column, but no target.
   const Table fresh = parse_csv("ward,extra,dose\nsouth,9,4\n", "new.csv");
   const EncodedTable encoded = encode_table(stored, fresh, false);
   EXPECT_THAT(encoded.x, ElementsAre(FloatEq(0.5f), 0, 1));
@@ -134,14 +137,14 @@ TEST_F(TableImports, MissingValuesByRule) {
       "a,3,s,30,train\nb,?,n,15,test\nb,1,n,15,test\n";
   EXPECT_THAT(fault(holes),
               AllOf(HasSubstr("t.csv, line 3"), HasSubstr("'dose'"), HasSubstr("--missing")));
-  options_.missing = MissingRule::mean;  // dose: 1, 5, 3
+  options_.missing = MissingRule::mean;  // The doses are 1, 5, 3.
   auto data = import();
   EXPECT_EQ(data->header().rows(), 6u);
   EXPECT_EQ(data->header().preprocessing.columns[0].mean, 3.0);
   EXPECT_THAT(row(*data, 1), ElementsAre(0, 1, 0));
   EXPECT_EQ(row(*data, 2)[1] + row(*data, 2)[2], 0.0f);
 
-  options_.missing = MissingRule::drop;  // dose: 1, 3
+  options_.missing = MissingRule::drop;  // The doses are 1, 3.
   data = import();
   EXPECT_EQ(data->header().rows(), 3u);
   EXPECT_EQ(data->header().preprocessing.columns[0].mean, 2.0);
@@ -204,7 +207,7 @@ TEST_F(TableImports, SplitsFromAListATableOrShares) {
   write_text(folder_ / "train.txt", "a\nc\n");
   options_.splits.lists = {{Split::train, folder_ / "train.txt"}};
   auto data = import();
-  EXPECT_EQ(data->header().groups.size(), 2u);  // b is left out
+  EXPECT_EQ(data->header().groups.size(), 2u);  // Task b is left out.
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("1 tasks that are in no split (b)")));
   options_.splits.lists.clear();
   write_text(folder_ / "tasks.tsv", "patient\tsplit\na\tval\nb\ttrain\nc\ttest\n");
@@ -240,7 +243,8 @@ TEST_F(TableImports, ArraysOfRowsTasksAndTargets) {
   EXPECT_EQ(data->header().outputs, 2);
   EXPECT_EQ(data->header().preprocessing.columns[1].name, "sex");
   EXPECT_EQ(data->header().groups[1].name, "12");
-  EXPECT_THAT(row(*data, 2), ElementsAre(3, 0));  // (4 - 1) / 1; sex is constant in training
+  // The first value is (4 - 1) / 1. The second column, sex, is constant in training.
+  EXPECT_THAT(row(*data, 2), ElementsAre(3, 0));
   EXPECT_THAT(std::vector<float>(data->value(2).begin(), data->value(2).end()), ElementsAre(3, 3));
 
   options_.targets = {(folder_ / "y.npy:1").string()};

@@ -1,4 +1,4 @@
-// The real data sets, where they are at hand: imported, and held against known numbers.
+// Imports of the real data sets, where they are available, against known numbers.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -22,7 +22,7 @@ class SharedData : public ::testing::Test {
   TempFolder folder_;
 };
 
-/// Accuracy of the class whose mean support example is nearest.
+/// The accuracy of the class whose mean support example is nearest.
 double nearest_centroid(const EpisodeSource& source, Split split, int episodes) {
   const TaskShape shape = source.shape();
   const auto d = static_cast<std::size_t>(shape.input.size());
@@ -71,8 +71,8 @@ TEST_F(SharedData, Omniglot) {
   EXPECT_EQ(data->header().split_groups(Split::train).size(), 172u * 4u);
   EXPECT_EQ(data->header().split_groups(Split::test).size(), 423u * 4u);
   for (const Group& group : data->header().groups) ASSERT_EQ(group.rows, 20u);
-  // Raw pixels, nearest centroid, 600 episodes: 43.6 % and 71.6 % (+- 0.7 %) by an independent
-  // program with its own PNG reader and exact area averages.
+  // An independent program with its own PNG reader and exact area averages gives 43.6 % and 71.6 %
+  // (+- 0.7 %) for raw pixels, nearest centroid and 600 episodes.
   const auto one = make_class_source(data, {.ways = 5, .shots = 1, .queries = 15});
   EXPECT_NEAR(nearest_centroid(*one, Split::test, 600), 0.436, 0.02);
   const auto five = make_class_source(data, {.ways = 5, .shots = 5, .queries = 15});
@@ -92,7 +92,7 @@ TEST_F(SharedData, Leaves) {
   EXPECT_EQ(data->header().split_groups(Split::validation).size(), 16u);
   EXPECT_EQ(data->header().split_groups(Split::test).size(), 20u);
   const auto source = make_class_source(data, {.ways = 5, .shots = 1, .queries = 15});
-  // 95.8 % by an independent program; the interval of 300 episodes is about 0.6 %.
+  // An independent program gives 95.8 %. The interval of 300 episodes is about 0.6 %.
   EXPECT_NEAR(nearest_centroid(*source, Split::test, 300), 0.958, 0.02);
 }
 
@@ -124,7 +124,7 @@ TEST_F(SharedData, Patients) {
   EXPECT_EQ(data->header().outputs, 2);
   EXPECT_EQ(data->header().split_groups(Split::train).size(), 28u);
   EXPECT_EQ(data->header().split_groups(Split::validation).size(), 4u);
-  // over the training rows every feature has mean 0 and deviation 1
+  // Over the training rows, every feature has mean 0 and standard deviation 1.
   double sum = 0.0;
   double square = 0.0;
   std::uint64_t rows = 0;

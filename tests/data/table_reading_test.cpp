@@ -1,4 +1,4 @@
-// How an import reads the columns of a table: never by a guess in silence.
+// How an import reads the columns of a table. It never guesses silently.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +27,7 @@ class TableReadings : public test::Imports<TableImport, import_table> {
     options_.source = (folder_ / "t.csv").string();
     options_.targets = {"y"};
   }
-  /// A table of a column `v` of these cells (quoted) and a target.
+  /// Writes a table with a column `v` of these cells (quoted) and a target.
   void write_column(const std::vector<std::string>& cells) {
     std::string text = "v,y\n";
     for (std::size_t i = 0; i < cells.size(); ++i) {
@@ -79,7 +79,7 @@ TEST_F(TableReadings, NumbersWithAUnitAreNoCategories) {
                       HasSubstr("without a unit"), HasSubstr("--categorical v")))
         << first;
   }
-  // Names that begin with a number.
+  // These are names that begin with a number.
   write_column({"1st", "2nd", "1st", "2nd", "1st", "2nd"});
   EXPECT_EQ(import()->header().input.channels, 2);
   write_column({"4x4", "2x2", "4x4", "2x2", "4x4", "2x2"});
@@ -164,7 +164,7 @@ TEST_F(TableReadings, IdentifiersAreNoCategories) {
   for (int i = 0; i < 10; ++i) cells.push_back("row0");
   EXPECT_THAT(fault_of(cells), HasSubstr("20 distinct values in 30 rows"));
   for (int i = 0; i < 10; ++i) cells.push_back("row1");
-  write_column(cells);  // exactly half
+  write_column(cells);  // The distinct values are exactly half of the rows.
   EXPECT_EQ(import()->header().input.channels, 20);
   EXPECT_THAT(summary_.columns, Contains(HasSubstr("v: 20 categories: row0, row1")));
   EXPECT_THAT(fault_of({"12345678901234567890", "12345678901234567891"}),

@@ -1,3 +1,5 @@
+// Baselines on features (nearest centroid, Mahalanobis distance, logistic and ridge regression)
+// against closed forms and optimality conditions.
 #include "metrics/baselines.h"
 
 #include <gtest/gtest.h>
@@ -21,41 +23,42 @@ std::vector<float> normals(std::size_t count, std::uint32_t task) {
 }
 
 TEST(NearestCentroid, ClosedForm) {
-  // Centroids (1, 0) and (0, 2); the query (0, 0) lies at squared distances 1 and 4.
+  // The centroids are (1, 0) and (0, 2). The query (0, 0) has squared distances 1 and 4.
   const std::vector<float> support = {0, 0, 2, 0, 0, 2};
   const std::vector<std::int32_t> labels = {0, 0, 1};
   const std::vector<float> query = {0, 0};
   const auto p = nearest_centroid({support, query, 2}, labels, 3);
   EXPECT_NEAR(p[0], 1.0 / (1.0 + std::exp(-3.0)), 1e-14);
   EXPECT_NEAR(p[0] + p[1], 1.0, 1e-14);
-  EXPECT_EQ(p[2], 0.0);  // no support
+  EXPECT_EQ(p[2], 0.0);  // This class has no support row.
 }
 
 TEST(Mahalanobis, TallByHand) {
-  // Residuals (-1, -1), (1, -1), (0, 2), twice: S = diag(2/3, 2), mu = 4/3, ||S||^2 = 40/9,
-  // sum ||e||^4 / n = 8, delta = ((8 - 40/9) / 6) / (8/9) = 2/3, covariance diag(10/9, 14/9).
+  // The residuals are (-1, -1), (1, -1), (0, 2), twice. S = diag(2/3, 2), mu = 4/3, ||S||^2 = 40/9,
+  // sum ||e||^4 / n = 8, delta = ((8 - 40/9) / 6) / (8/9) = 2/3, and the covariance is diag(10/9,
+  // 14/9).
   const std::vector<float> support = {0, 0, 2, 0, 1, 3, 4, 4, 6, 4, 5, 7}, query = {2, 1};
   const auto p = mahalanobis({support, query, 2}, std::vector<std::int32_t>{0, 0, 0, 1, 1, 1}, 3);
   const double near = 0.9, far = 9 * 0.9 + 16 * 9.0 / 14.0;
   EXPECT_NEAR(p[0], 1.0 / (1.0 + std::exp(-0.5 * (far - near))), 1e-12);
   EXPECT_NEAR(p[0] + p[1], 1.0, 1e-14);
-  EXPECT_EQ(p[2], 0.0);  // no support
+  EXPECT_EQ(p[2], 0.0);  // This class has no support row.
 }
 
 TEST(Mahalanobis, WideByHand) {
-  // Residuals (1, 0, 0, 0), minus that, and 0: S = diag(2/3, 0, 0, 0), mu = 1/6, delta = 2/9,
-  // covariance diag(15, 1, 1, 1) / 27. Class means 0 and (0, 2, 0, 0).
+  // The residuals are (1, 0, 0, 0), (-1, 0, 0, 0) and 0. S = diag(2/3, 0, 0, 0), mu = 1/6, delta =
+  // 2/9, and the covariance is diag(15, 1, 1, 1) / 27. The class means are 0 and (0, 2, 0, 0).
   const std::vector<float> support = {1, 0, 0, 0, -1, 0, 0, 0, 0, 2, 0, 0};
   const std::vector<float> query = {3, 0.95f, 0, 1};
   const auto p = mahalanobis({support, query, 4}, std::vector<std::int32_t>{0, 0, 1}, 2);
   const double x = 0.95f;
-  const double gap = 27.0 * ((2 - x) * (2 - x) - x * x);  // the other features cancel
+  const double gap = 27.0 * ((2 - x) * (2 - x) - x * x);  // The other features cancel.
   EXPECT_NEAR(p[0], 1.0 / (1.0 + std::exp(-0.5 * gap)), 1e-12);
 }
 
 TEST(Mahalanobis, ResidualsOfOneDirectionAreShrunkAll) {
-  // Residuals +-(1, 0, 0, 0, 0) alone: the estimated delta is 0, 0.01 is taken, and the variance of
-  // the other features is 0.01 / 5 = 0.002.
+  // The only residuals are +-(1, 0, 0, 0, 0). The estimated delta is 0, so that 0.01 is used, and
+  // the variance of the other features is 0.01 / 5 = 0.002.
   const std::vector<float> support = {1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 2, 0, 0, 0, -1, 2, 0, 0, 0};
   const std::vector<float> query = {0, 1.001f, 0, 0, 0};
   const auto p = mahalanobis({support, query, 5}, std::vector<std::int32_t>{0, 0, 1, 1}, 2);
@@ -75,8 +78,8 @@ TEST(Mahalanobis, OneShotAndEqualRowsAreTheNearestCentroid) {
 }
 
 TEST(Mahalanobis, ExtremeInputsAreFine) {
-  // Residuals of equal length in every direction (delta = 1), huge and tiny features, one feature,
-  // constant features.
+  // The cases are residuals of equal length in every direction (delta = 1), huge and tiny features,
+  // constant features, and a single feature.
   const std::vector<float> cross = {1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1};
   const std::vector<float> large = {1e30f, -1e30f, 3e38f, 0, 1, 1e20f};
   const std::vector<float> tiny = {1e-30f, 0, 2e-30f, 0, 0, 1e-38f};
@@ -99,8 +102,8 @@ TEST(Priors, SharesAndMeans) {
   EXPECT_EQ(mean, (std::vector<double>{2.0, 4.0}));
 }
 
-/// The gradient of sum CE + l2 ||W||^2 / 2 in the full feature space, from the fitted weights
-/// alone.
+/// The largest element of the gradient of sum CE + l2 ||W||^2 / 2 in the full feature space. It is
+/// computed from the fitted weights alone.
 double largest_gradient(const LogisticRegression& fit, const std::vector<float>& x, std::size_t dim,
                         const std::vector<std::int32_t>& labels, std::size_t classes, double l2) {
   std::vector<double> weight(fit.weight()), bias(classes, 0.0);
@@ -136,7 +139,8 @@ TEST(LogisticRegression, GradientVanishesWideAndTall) {
 }
 
 TEST(LogisticRegression, KnownOptimum) {
-  // x = +-1, two classes, weights +-w: one scalar condition, 2 / (1 + exp(2 w)) = l2 w.
+  // For x = +-1, two classes and weights +-w, the optimum has one scalar condition: 2 / (1 + exp(2
+  // w)) = l2 w.
   const std::vector<float> x = {1, -1};
   const double l2 = 0.5;
   const LogisticRegression fit(x, 1, std::vector<std::int32_t>{0, 1}, 2, {.l2 = l2});

@@ -1,3 +1,4 @@
+// Bootstrap intervals over episodes: small cases by hand, the normal interval, and SciPy's.
 #include "metrics/bootstrap.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +41,7 @@ TEST(Bootstrap, MeanOfManyEpisodesIsNearTheNormalInterval) {
   const Interval interval = bootstrap_mean(values, {.resamples = 10000});
   const Estimate normal = estimate(values);
   EXPECT_NEAR(interval.value, normal.mean, 1e-12);
-  // the ends of 10,000 resamples have a standard deviation of about 0.025 half widths
+  // The ends of 10,000 resamples have a standard deviation of about 0.025 half widths.
   EXPECT_NEAR(interval.low, normal.mean - normal.half_width, 0.12 * normal.half_width);
   EXPECT_NEAR(interval.high, normal.mean + normal.half_width, 0.12 * normal.half_width);
 }
@@ -71,7 +72,7 @@ TEST(Bootstrap, PairedDifferencesDoNotSeeWhatEpisodesHaveInCommon) {
 }
 
 TEST(Bootstrap, AnyStatisticOfWholeEpisodes) {
-  // The risk of the surer half: episodes are drawn whole.
+  // The statistic is the risk of the more confident half of the answers. Whole episodes are drawn.
   const std::vector<std::vector<Answer>> episodes = {
       {{0.9, true}, {0.2, false}}, {{0.8, false}, {0.3, true}}, {{0.7, true}, {0.1, false}}};
   std::set<std::size_t> seen;
@@ -101,7 +102,8 @@ TEST(Bootstrap, TooFewEpisodesAndNumbersThatAreNotFinite) {
 TEST(Bootstrap, ScipyGivesTheSameInterval) {
   KSHOT_NEEDS("scipy");
   std::vector<double> values = normals(60, 6);
-  for (double& x : values) x = std::exp(x);  // skewed: not the normal interval
+  // The values are skewed, so that the interval is not the normal one.
+  for (double& x : values) x = std::exp(x);
   const test::TempFolder folder;
   io::write_file_atomic(folder / "values.json", nlohmann::json(values).dump());
   const nlohmann::json found = test::run_python(folder, R"(
@@ -115,7 +117,8 @@ print(json.dumps([float(i.low), float(i.high)]))
 )");
   const Interval ours = bootstrap_mean(values, {.resamples = 40000});
   const double width = ours.high - ours.low;
-  // two times 40,000 resamples: an end's standard deviation is about 0.5 % of the width
+  // Both intervals have 40,000 resamples. The standard deviation of an end is about 0.5 % of the
+  // width.
   EXPECT_NEAR(ours.low, found[0].get<double>(), 0.025 * width);
   EXPECT_NEAR(ours.high, found[1].get<double>(), 0.025 * width);
 }

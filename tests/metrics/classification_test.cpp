@@ -1,3 +1,5 @@
+// Calibration errors, Brier parts, risk and coverage, and AUROC: small cases by hand, and random
+// rows against scikit-learn and NumPy.
 #include "metrics/classification.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +30,8 @@ std::size_t filled_bin(double confidence, std::size_t bins, BinEdges edges) {
 }
 
 TEST(BinEdges, OneFifthIsAnEdgeOfFifteenBins) {
-  // A uniform prediction over five classes: 3 / 15. The bin below it is 2, the one above 3.
+  // A uniform prediction over five classes is 0.2 = 3 / 15. The bin below this edge is 2, and the
+  // bin above is 3.
   EXPECT_EQ(filled_bin(0.2, 15, BinEdges::right), 2u);
   EXPECT_EQ(filled_bin(0.2, 15, BinEdges::left), 3u);
   for (int k = 1; k < 15; ++k) {
@@ -48,7 +51,8 @@ TEST(BinEdges, OneFifthIsAnEdgeOfFifteenBins) {
 }
 
 TEST(BinEdges, TheRuleChangesTheEceOfUniformPredictions) {
-  // 0.2 joins confidences of 0.19 or of 0.21; one right of one, none right of one.
+  // 0.2 shares a bin with the confidence 0.19 or with 0.21, as the rule for edges says. The answer
+  // at 0.2 is right, and the others are wrong.
   Calibration right(15), left(15, BinEdges::left);
   for (Calibration* c : {&right, &left}) {
     c->add(0.2, true);
@@ -63,10 +67,11 @@ TEST(BinEdges, TheRuleChangesTheEceOfUniformPredictions) {
 }
 
 TEST(EqualMass, BinsByHand) {
-  // Two bins. The edge is the median, 0.6, and belongs to the lower one.
+  // There are two bins. The edge is the median, 0.6, and belongs to the lower bin.
   const std::vector<Answer> all = {
       {0.9, true}, {0.5, false}, {0.8, true}, {0.6, true}, {0.55, false}};
-  // lower: 0.5, 0.55, 0.6, one right: |1 - 1.65|; upper: 0.8, 0.9, two right: |2 - 1.7|
+  // The lower bin holds 0.5, 0.55 and 0.6 with one right answer, |1 - 1.65|. The upper bin holds
+  // 0.8 and 0.9 with two right answers, |2 - 1.7|.
   EXPECT_NEAR(ece_equal_mass(all, 2), (0.65 + 0.3) / 5, 1e-12);
   // Equal confidences share a bin, whatever the number of bins.
   const std::vector<Answer> equal = {{0.7, true}, {0.7, false}, {0.7, true}, {0.7, true}};
@@ -78,9 +83,10 @@ TEST(EqualMass, BinsByHand) {
 }
 
 TEST(Brier, PartsByHand) {
-  // Two classes, p of the first 0.8 (three rows, two of that class) and 0.4 (two rows, one of it).
-  // Per class: reliability (3 (0.8 - 2/3)^2 + 2 (0.4 - 0.5)^2) / 5; resolution
-  // (3 (2/3 - 0.6)^2 + 2 (0.5 - 0.6)^2) / 5; uncertainty 0.6 * 0.4; nothing within bins.
+  // Two classes. The probability of the first class is 0.8 in three rows, of which two are of this
+  // class, and 0.4 in two rows, of which one is. Per class, reliability is (3 (0.8 - 2/3)^2 + 2
+  // (0.4 - 0.5)^2) / 5, resolution is (3 (2/3 - 0.6)^2 + 2 (0.5 - 0.6)^2) / 5, and uncertainty is
+  // 0.6 * 0.4. Nothing varies within a bin.
   const std::vector<double> p = {0.8, 0.2, 0.8, 0.2, 0.8, 0.2, 0.4, 0.6, 0.4, 0.6};
   const std::vector<std::int32_t> labels = {0, 0, 1, 0, 1};
   const BrierParts parts = brier_parts(p, labels, 2);
@@ -94,7 +100,8 @@ TEST(Brier, PartsByHand) {
 }
 
 TEST(Classwise, ByHand) {
-  // One bin: |share - mean probability| of each class: 0.6 - 0.64 for both.
+  // With one bin, each class contributes |share - mean probability|, which is |0.6 - 0.64| for the
+  // first class and as much for the second.
   const std::vector<double> p = {0.8, 0.2, 0.8, 0.2, 0.8, 0.2, 0.4, 0.6, 0.4, 0.6};
   const std::vector<std::int32_t> labels = {0, 0, 1, 0, 1};
   EXPECT_NEAR(classwise_ece(p, labels, 2, 1), 0.04, 1e-12);
@@ -115,7 +122,7 @@ TEST(Answers, TiesGoToTheLowestClass) {
 }
 
 TEST(RiskCoverage, ByHand) {
-  // Risks of the 1, 2, 3, 4, 5 most confident: 0, 1/2, 1/3, 1/4, 2/5.
+  // The risks of the 1, 2, 3, 4 and 5 most confident answers are 0, 1/2, 1/3, 1/4 and 2/5.
   const RiskCoverage curve(
       std::vector<Answer>{{0.6, true}, {0.9, true}, {0.8, false}, {0.7, true}, {0.5, false}});
   EXPECT_NEAR(curve.aurc(), (0.5 + 1.0 / 3 + 0.25 + 0.4) / 5, 1e-12);
@@ -129,7 +136,8 @@ TEST(RiskCoverage, ByHand) {
 }
 
 TEST(RiskCoverage, EqualConfidencesAreAveragedAndNotDivided) {
-  // 0.9 right; then two of 0.5, one of them wrong. Orders: risks (0, 0, 1/3) or (0, 1/2, 1/3).
+  // The answer at 0.9 is right, and one of the two at 0.5 is wrong. The risks of the two possible
+  // orders are (0, 0, 1/3) and (0, 1/2, 1/3).
   for (const bool first : {true, false}) {
     const RiskCoverage curve(std::vector<Answer>{{0.5, first}, {0.9, true}, {0.5, !first}});
     EXPECT_NEAR(curve.aurc(), (0.25 + 1.0 / 3.0) / 3.0, 1e-12);
@@ -137,7 +145,7 @@ TEST(RiskCoverage, EqualConfidencesAreAveragedAndNotDivided) {
     EXPECT_NEAR(curve.risk_at(0.5), 1.0 / 3.0, 1e-12) << "a threshold answers both or neither";
     EXPECT_NEAR(curve.coverage_at(0.2), 1.0 / 3.0, 1e-12);
   }
-  // All alike: every coverage has the error rate.
+  // Where all confidences are equal, every coverage has the error rate.
   EXPECT_NEAR(RiskCoverage(std::vector<Answer>{{0.2, true}, {0.2, false}, {0.2, false}}).aurc(),
               2.0 / 3.0, 1e-12);
 }
@@ -153,7 +161,8 @@ TEST(RiskCoverage, NothingToAnswerAndNeverRight) {
 }
 
 TEST(Auroc, PairsByHand) {
-  // Positive 3, 1, 1; negative 1, 0: of six pairs 3 > 1, 3 > 0, 1 > 0 twice, and two ties.
+  // The positive scores are 3, 1, 1 and the negative ones 1, 0. Of the six pairs, four are in order
+  // (3 > 1, 3 > 0 and twice 1 > 0) and two are ties.
   const std::vector<Scored> rows = {{3, true}, {1, false}, {1, true}, {0, false}, {1, true}};
   EXPECT_NEAR(auroc(rows), (4 + 2 * 0.5) / 6, 1e-12);
   const double infinity = std::numeric_limits<double>::infinity();
@@ -164,8 +173,9 @@ TEST(Auroc, PairsByHand) {
   EXPECT_THROW(auroc(std::vector<Scored>{{std::nan(""), true}, {0, false}}), Error);
 }
 
-/// By scikit-learn where it has the quantity, else by NumPy. torchmetrics and netcal, which need
-/// PyTorch, are not asked: their rules are written out here (netcal's bins are [low, high)).
+/// The expected numbers come from scikit-learn where it has the quantity, and otherwise from NumPy.
+/// torchmetrics and netcal need PyTorch and are not used. Their rules are written out here
+/// (netcal's bins are [low, high)).
 const char kMetrics[] = R"(
 import json, os
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -224,7 +234,8 @@ print(json.dumps(out))
 
 TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
   KSHOT_NEEDS("sklearn");
-  // 398 / 15 is not whole: no quantile is an order statistic, which NumPy's rounding may miss
+  // 398 / 15 is not whole, so that no quantile is an order statistic, which NumPy's rounding may
+  // miss.
   constexpr std::size_t classes = 5, rows = 399;
   RandomStream random({.seed = 5});
   std::vector<double> p(rows * classes);
@@ -233,7 +244,8 @@ TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
     const auto row = std::span(p).subspan(r * classes, classes);
     for (double& x : row) x = 1.5 * random.normal();
     softmax(row, row);
-    // a label of the row's own probabilities, tempered: the rows are overconfident
+    // The label is drawn from the row's own probabilities, tempered, so that the rows are
+    // overconfident.
     std::int32_t label = 0;
     double u = random.uniform(), tempered = 0.6 * row[0] + 0.08;
     while (u >= tempered && label < 4) {
@@ -242,7 +254,8 @@ TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
     }
     labels.push_back(label);
   }
-  for (std::size_t r = 0; r < 8; ++r) {  // 0.2 on the edge of fifteen bins; all wrong
+  // 0.2 lies on the edge of fifteen bins. All these rows are wrong.
+  for (std::size_t r = 0; r < 8; ++r) {
     std::fill_n(p.begin() + static_cast<std::ptrdiff_t>(r * classes), classes, 0.2);
     labels[r] = 3;
   }
@@ -251,7 +264,7 @@ TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
                         json({{"p", p}, {"labels", labels}, {"classes", classes}}).dump());
   const json expected = test::run_python(folder, kMetrics);
   ASSERT_TRUE(expected.is_object());
-  constexpr double tolerance = 1e-12;  // sums of some hundred terms of at most one
+  constexpr double tolerance = 1e-12;  // The values are sums of some hundred terms of at most one.
   const auto all = answers(p, labels, classes);
   for (const auto& [name, edges] :
        {std::pair{"right", BinEdges::right}, {"left", BinEdges::left}}) {
@@ -287,7 +300,7 @@ TEST(Classification, ScikitLearnAndNumPyGiveTheSameNumbers) {
   for (std::size_t c = 0; c < classes; ++c) {
     std::vector<Scored> scored;
     for (std::size_t r = 0; r < rows; ++r) {
-      // rounded: many rows have equal scores
+      // Scores are rounded, so that many rows have equal scores.
       scored.push_back({std::round(100.0 * p[r * classes + c]) / 100.0,
                         labels[r] == static_cast<std::int32_t>(c)});
     }

@@ -1,4 +1,4 @@
-// Thresholds of confidence and conformal quantiles: small cases by hand, and the stated rates on
+// Confidence thresholds and conformal quantiles: small cases by hand, and the stated rates on
 // synthetic episodes whose rows depend on each other.
 #include <gtest/gtest.h>
 
@@ -15,9 +15,10 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-/// Rows of episodes of different difficulty. A row with confidence c, uniform in [0.5, 1), is wrong
-/// with probability (1 - c) d, where d in {0, 2} with equal probability belongs to the episode. So
-/// the selective risk of a threshold t is the mean of 1 - c over [t, 1), (1 - t) / 2.
+/// Episodes of different difficulty. A row with confidence c, uniform in [0.5, 1), is wrong with
+/// probability (1 - c) d. The difficulty d of an episode is 0 or 2 with equal probability. The
+/// selective risk of a threshold t is therefore the mean of 1 - c over [t, 1), which is (1 - t) /
+/// 2.
 struct Episodes {
   explicit Episodes(std::uint32_t repetition) : random({.seed = 7, .task = repetition}) {}
   void draw(std::size_t rows) {
@@ -36,7 +37,7 @@ struct Episodes {
 };
 
 TEST(Decisions, AnEValueIsTheMeanCapitalOfItsBets) {
-  // Without losses each bet b grows by 1 + b bound; bets are (j / 24)^2 / (1 - bound).
+  // Without losses, each bet b grows by 1 + b bound per row. The bets are (j / 24)^2 / (1 - bound).
   double expected = 0.0;
   for (int j = 1; j <= 24; ++j) {
     expected += std::pow(1.0 + 0.25 * std::pow(j / 24.0, 2) / 0.75, 10) / 24.0;
@@ -49,7 +50,7 @@ TEST(Decisions, AnEValueIsTheMeanCapitalOfItsBets) {
 }
 
 TEST(Decisions, AnEValueRarelyExceedsItsBoundWhereTheMeanIsTheBound) {
-  // Losses of 0 or 1 with one mean: how many of 2000 samples of 150 give an e-value of at least 10.
+  // The number of 2000 samples of 150 losses (0 or 1, with one mean) whose e-value is at least 10.
   const auto exceeding = [](float mean) {
     int exceeded = 0;
     for (std::uint32_t r = 0; r < 2000; ++r) {
@@ -60,12 +61,12 @@ TEST(Decisions, AnEValueRarelyExceedsItsBoundWhereTheMeanIsTheBound) {
     }
     return exceeded;
   };
-  EXPECT_LE(exceeding(0.1f), 200);    // a share of 0.1 is allowed
-  EXPECT_GE(exceeding(0.03f), 1000);  // and it has to tell a smaller mean apart
+  EXPECT_LE(exceeding(0.1f), 200);    // A share of 0.1 is allowed.
+  EXPECT_GE(exceeding(0.03f), 1000);  // It must also detect a smaller mean.
 }
 
 TEST(Decisions, ThresholdsKeepTheirRiskAtTheStatedRate) {
-  const double bound = 0.12;  // kept by thresholds of at least 0.76
+  const double bound = 0.12;  // Thresholds of at least 0.76 keep it.
   int broken = 0, found = 0;
   double answered = 0.0;
   const int repetitions = 300;
@@ -88,9 +89,9 @@ TEST(Decisions, ThresholdsKeepTheirRiskAtTheStatedRate) {
     EXPECT_LE(t.observed_risk, bound);
   }
   EXPECT_GE(found, repetitions * 9 / 10);
-  // The stated rate is 0.2: 60 of 300, and three standard deviations of a binomial are 21.
+  // The stated rate is 0.2, which is 60 of 300. Three standard deviations of this binomial are 21.
   EXPECT_LE(broken, 81);
-  // With full knowledge 48 % of the rows could be answered.
+  // With full knowledge, 48 % of the rows could be answered.
   EXPECT_GT(answered / found, 0.3);
   EXPECT_LT(answered / found, 0.48);
 }
@@ -102,7 +103,8 @@ TEST(Decisions, NoThresholdIsFoundWhereNoneKeepsTheRisk) {
   for (int i = 0; i < 200; ++i)
     selective.add_testing(std::vector<double>{0.9, 0.9}, {i % 2 == 0, false});
   EXPECT_FALSE(selective.threshold(0.1, 0.95).threshold.has_value());
-  // A bound that all answers keep answers all of them, unsure ones to come too.
+  // A bound that all answers keep leads to the threshold 0, which also answers less confident rows
+  // in the future.
   const RiskThreshold all = selective.threshold(0.9, 0.95);
   ASSERT_TRUE(all.threshold.has_value());
   EXPECT_EQ(*all.threshold, 0.0);
@@ -122,12 +124,12 @@ TEST(Decisions, ThresholdsNeedEnoughEpisodes) {
     few.add_choosing(std::vector<double>(50, 0.9), std::vector<bool>(50, true));
   for (int i = 0; i < 5; ++i)
     few.add_testing(std::vector<double>(50, 0.9), std::vector<bool>(50, true));
-  // 250 right answers in a row, but only five episodes.
+  // There are 250 right answers in a row, but only five episodes.
   EXPECT_FALSE(few.threshold(0.05, 0.95).threshold.has_value());
 }
 
 TEST(Decisions, AConformalQuantileByHand) {
-  // Weights: 1/3 for each episode and for infinity; 1/6 for each row of the first.
+  // The weights are 1/3 per episode and for infinity, and 1/6 for each row of the first episode.
   const std::vector<std::vector<double>> scores = {{0.4, 0.1}, {}, {0.2}};
   EXPECT_EQ(conformal_quantile(scores, 1.0 / 6), 0.1);
   EXPECT_EQ(conformal_quantile(scores, 0.17), 0.2);

@@ -1,4 +1,5 @@
-// AUROC, average precision and FPR at 95 % of scores that tell two kinds of rows apart, by hand.
+// AUROC, average precision and FPR at 95 % for scores that separate two kinds of rows, against
+// values by hand.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -18,10 +19,11 @@ TEST(Detection, OfAFewScoresByHand) {
   Detection d;
   d.add_episode(std::vector<double>{0.1, 0.4}, std::vector<double>{0.35, 0.8});
   const DetectionStatistics s = d.statistics(few);
-  // scikit-learn's own example: roc_auc_score 0.75, average_precision_score 0.8333.
+  // This is scikit-learn's own example: roc_auc_score is 0.75 and average_precision_score is
+  // 0.8333.
   EXPECT_DOUBLE_EQ(s.auroc.value, 0.75);
   EXPECT_NEAR(s.aupr.value, 0.5 * 1.0 + 0.5 * 2.0 / 3.0, 1e-12);
-  // All known rows have to pass, so the threshold is 0.4: one of two other rows passes.
+  // All known rows have to pass, so that the threshold is 0.4. One of two other rows passes.
   EXPECT_DOUBLE_EQ(s.fpr95.value, 0.5);
   EXPECT_TRUE(std::isnan(s.auroc.low)) << "one episode has no interval";
 }
@@ -41,7 +43,8 @@ TEST(Detection, EqualScoresSayNothing) {
 }
 
 TEST(Detection, FalsePositivesAreCountedWhere95PercentOfTheKnownRowsPass) {
-  // Known rows 1 ... 100: the threshold is 95. Other rows 91 ... 110: five pass, 91 to 95.
+  // The known rows are 1 ... 100, so that the threshold is 95. Five of the other rows, 91 ... 110,
+  // pass (91 to 95).
   std::vector<double> known, other;
   for (int i = 1; i <= 100; ++i) known.push_back(i);
   for (int i = 91; i <= 110; ++i) other.push_back(i);

@@ -1,3 +1,5 @@
+// Basic metrics: means with intervals, softmax, calibration, likelihoods, bands, coverage and R2,
+// against closed forms.
 #include "metrics/metrics.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +16,7 @@ namespace kshot::metrics {
 namespace {
 
 TEST(Mean, IntervalIsNormalApproximationOverEpisodes) {
-  // 1, 2, 3, 4: mean 5/2, s^2 = 5/3.
+  // The values 1, 2, 3, 4 have mean 5/2 and s^2 = 5/3.
   const Estimate e = estimate(std::vector<double>{1, 2, 3, 4});
   EXPECT_DOUBLE_EQ(e.mean, 2.5);
   EXPECT_NEAR(e.half_width, 1.96 * std::sqrt(5.0 / 3.0) / 2.0, 1e-14);
@@ -48,7 +50,7 @@ TEST(Softmax, StableAndShiftInvariant) {
 }
 
 TEST(Softmax, SamplesAreAveragedAsProbabilities) {
-  // Two samples of one row: (1/2, 1/2) and (1/4, 3/4).
+  // One row has two samples, (1/2, 1/2) and (1/4, 3/4).
   const std::vector<double> logits = {0.0, 0.0, 0.0, std::log(3.0)};
   std::vector<double> p(2);
   mean_softmax(logits, 2, 1, 2, p);
@@ -57,8 +59,8 @@ TEST(Softmax, SamplesAreAveragedAsProbabilities) {
 }
 
 TEST(Calibration, ConstructedPredictions) {
-  // Ten at confidence 0.95, seven right; ten at 0.55, six right:
-  // ECE = (10 * 0.25 + 10 * 0.05) / 20 = 0.15.
+  // Seven of ten answers at confidence 0.95 are right, and six of ten at 0.55: ECE = (10 * 0.25 +
+  // 10 * 0.05) / 20 = 0.15.
   Calibration calibration;
   for (int i = 0; i < 10; ++i) {
     calibration.add(0.95, i < 7);
@@ -104,7 +106,8 @@ TEST(Classification, ClosedForms) {
   metrics.add_episode(p, std::vector<std::int32_t>{0, 2}, 3);
   EXPECT_NEAR(metrics.accuracy().mean, 0.75, 1e-15);
   EXPECT_EQ(metrics.episodes(), 2u);
-  // ECE is over all four rows: bin of 0.7 (2 right of 2), bin of 0.4 (1 right of 2).
+  // The ECE is taken over all four rows: the bin of 0.7 has 2 right of 2, and the bin of 0.4 has 1
+  // right of 2.
   EXPECT_NEAR(metrics.calibration().ece(), (2 * 0.3 + std::abs(1 - 0.8)) / 4.0, 1e-12);
 }
 
@@ -145,13 +148,13 @@ TEST(Normal, QuantilesOfTables) {
 TEST(Likelihood, GaussianAndMixture) {
   EXPECT_NEAR(gaussian_nll(3.0, 1.0, 2.0),
               0.5 + std::log(2.0) + 0.5 * std::log(2.0 * std::numbers::pi), 1e-15);
-  // Samples on one point are that Gaussian.
+  // If all samples are equal, the mixture is a Gaussian.
   EXPECT_NEAR(mixture_nll(3.0, std::vector<double>{1.0, 1.0, 1.0}, 2.0),
               gaussian_nll(3.0, 1.0, 2.0), 1e-15);
   const double density =
       0.5 * (std::exp(-gaussian_nll(0.3, -1.0, 0.5)) + std::exp(-gaussian_nll(0.3, 0.5, 0.5)));
   EXPECT_NEAR(mixture_nll(0.3, std::vector<double>{-1.0, 0.5}, 0.5), -std::log(density), 1e-14);
-  // Far away: no underflow. The nearer part dominates, at weight 1/2.
+  // Far away, there is no underflow. The nearer part dominates with weight 1/2.
   EXPECT_NEAR(mixture_nll(1000.0, std::vector<double>{0.0, 100.0}, 1.0),
               gaussian_nll(1000.0, 100.0, 1.0) + std::log(2.0), 1e-9);
 }
@@ -160,7 +163,8 @@ TEST(Bands, GaussianSamplesAndMixture) {
   const Band gaussian = central_band(1.0, 2.0, 0.95);
   EXPECT_NEAR(gaussian.low, 1.0 - 2.0 * 1.959963984540054, 1e-12);
   EXPECT_NEAR(gaussian.high, 1.0 + 2.0 * 1.959963984540054, 1e-12);
-  const std::vector<double> samples = {0, 1, 2, 3, 4};  // numpy.quantile(., [.25, .75, .05, .95])
+  // The expected values are numpy.quantile(., [.25, .75, .05, .95]).
+  const std::vector<double> samples = {0, 1, 2, 3, 4};
   EXPECT_DOUBLE_EQ(central_band(samples, 0.5).low, 1.0);
   EXPECT_DOUBLE_EQ(central_band(samples, 0.5).high, 3.0);
   EXPECT_NEAR(central_band(samples, 0.9).low, 0.2, 1e-15);
@@ -168,7 +172,8 @@ TEST(Bands, GaussianSamplesAndMixture) {
   const Band same = mixture_band(std::vector<double>{1.0, 1.0}, 2.0, 0.95);
   EXPECT_NEAR(same.low, gaussian.low, 1e-12);
   EXPECT_NEAR(same.high, gaussian.high, 1e-12);
-  // Two narrow parts far apart: the 90 % band's ends are the parts' own 10 % and 90 % quantiles.
+  // For two narrow parts that lie far apart, the ends of the 90 % band are the 10 % and 90 %
+  // quantiles of the parts.
   const Band apart = mixture_band(std::vector<double>{-100.0, 100.0}, 1.0, 0.9);
   EXPECT_NEAR(apart.low, -100.0 + normal_quantile(0.1), 1e-9);
   EXPECT_NEAR(apart.high, 100.0 + normal_quantile(0.9), 1e-9);
@@ -190,9 +195,9 @@ TEST(Coverage, KnownGaussianIsCoveredAsOften) {
   for (std::size_t i = 0; i < 3; ++i) {
     const Estimate e = right.observed(i);
     EXPECT_EQ(e.count, 400u);
-    // 20,000 draws: four standard errors.
+    // There are 20,000 draws. The tolerance is four standard errors.
     EXPECT_NEAR(e.mean, levels[i], 4.0 * std::sqrt(levels[i] * (1.0 - levels[i]) / 20000.0));
-    // Half the scale: the band covers 2 cdf(z / 2) - 1.
+    // With half the scale, the band covers 2 cdf(z / 2) - 1.
     const double z = normal_quantile(0.5 * (1.0 + levels[i]));
     EXPECT_NEAR(narrow.observed(i).mean, 2.0 * normal_cdf(z / 2.0) - 1.0, 0.015);
   }
@@ -219,7 +224,7 @@ TEST(Coverage, MixtureAgreesWithItsBands) {
 
 TEST(Regression, ClosedForms) {
   RegressionMetrics metrics;
-  // Two samples of two rows: predictions (1, 2) on average; targets (0, 2).
+  // Two samples of two rows have the mean predictions (1, 2). The targets are (0, 2).
   const RegressionScore score = metrics.add_episode(std::vector<double>{0.5, 1.0, 1.5, 3.0}, 2,
                                                     std::vector<double>{0.0, 2.0}, 0.5);
   const double mse = score.mse;
@@ -247,9 +252,10 @@ TEST(RSquared, IsOneForTheTargetsAndZeroForTheirMean) {
   const std::vector<double> targets = {1.0, 2.0, 6.0};
   EXPECT_EQ(r_squared(targets, targets, 1), 1.0);
   EXPECT_NEAR(r_squared(std::vector<double>{3.0, 3.0, 3.0}, targets, 1), 0.0, 1e-15);
-  // (0 - 1)^2 + (0 - 2)^2 + (0 - 6)^2 = 41, about the mean 4 + 1 + 9 = 14.
+  // The residual is (0 - 1)^2 + (0 - 2)^2 + (0 - 6)^2 = 41. About the mean it is 4 + 1 + 9 = 14.
   EXPECT_NEAR(r_squared(std::vector<double>{0.0, 0.0, 0.0}, targets, 1), 1.0 - 41.0 / 14.0, 1e-14);
-  // Two outputs, rows (1, 10) and (3, 10): residual 1 + 4, about the means 2 + 0.
+  // Two outputs with the rows (1, 10) and (3, 10): the residual is 1 + 4, and about the means it is
+  // 2 + 0.
   EXPECT_NEAR(r_squared(std::vector<double>{2.0, 10.0, 3.0, 12.0},
                         std::vector<double>{1.0, 10.0, 3.0, 10.0}, 2),
               1.0 - 5.0 / 2.0, 1e-14);

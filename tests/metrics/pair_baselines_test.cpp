@@ -1,3 +1,5 @@
+// Baselines on pairs of rows (nearest neighbours and Gaussian processes): small cases by hand, and
+// random problems against scikit-learn.
 #include "metrics/pair_baselines.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +29,7 @@ std::vector<float> normals(std::size_t count, std::uint32_t task) {
   return out;
 }
 
-/// The same number of rows of each class in turn: 0, 1, ..., 0, 1, ...
+/// Labels with equally many rows per class, in turn: 0, 1, ..., 0, 1, ...
 std::vector<std::int32_t> labels_in_turn(std::size_t rows, std::size_t classes) {
   std::vector<std::int32_t> labels(rows);
   for (std::size_t i = 0; i < rows; ++i) labels[i] = static_cast<std::int32_t>(i % classes);
@@ -41,7 +43,7 @@ void expect_probabilities(const std::vector<double>& p, std::size_t classes) {
       EXPECT_GE(p[r + c], 0.0);
       sum += p[r + c];
     }
-    EXPECT_NEAR(sum, 1.0, 1e-12);  // also not NaN
+    EXPECT_NEAR(sum, 1.0, 1e-12);  // also fails for NaN
   }
 }
 
@@ -62,7 +64,8 @@ TEST(RowPairs, DistancesAndSimilarities) {
 }
 
 TEST(NearestNeighbours, VotesByHand) {
-  // Left out one by one, k = 1 gives the labels 3/4, 3/4, 1/4, and k = 2 gives 1/2, 1/2, 1/6.
+  // With each row left out in turn, k = 1 gives the labels 3/4, 3/4, 1/4, and k = 2 gives 1/2, 1/2,
+  // 1/6.
   const std::vector<float> support = {0, 1, 10}, query = {9, 0.4f};
   const auto p = nearest_neighbour_classes(squared_distances({support, query, 1}),
                                            std::vector<std::int32_t>{0, 0, 1}, 2);
@@ -75,14 +78,14 @@ TEST(NearestNeighbours, OneShotIsTheNearestRow) {
   const std::vector<float> support = {0, 4, 9}, query = {5};
   const auto p = nearest_neighbour_classes(squared_distances({support, query, 1}),
                                            std::vector<std::int32_t>{2, 0, 1}, 4);
-  // one vote, four classes: (1 + 1/2) / 3 and (1/2) / 3
+  // With one vote and four classes the probabilities are (1 + 1/2) / 3 and (1/2) / 3.
   EXPECT_NEAR(p[0], 0.5, 1e-12);
   EXPECT_NEAR(p[3], 1.0 / 6.0, 1e-12);
   expect_probabilities(p, 4);
 }
 
 TEST(NearestNeighbours, EqualDistancesAndVotes) {
-  // Four rows on each of two spots; the query lies in the middle.
+  // There are four rows at each of two points. The query lies in the middle.
   const std::vector<float> support = {0, 0, 0, 0, 1, 1, 1, 1};
   const std::vector<std::int32_t> labels = {1, 1, 1, 1, 0, 0, 0, 0};
   const std::vector<float> query = {0.5f};
@@ -94,7 +97,8 @@ TEST(NearestNeighbours, EqualDistancesAndVotes) {
 }
 
 TEST(NearestNeighbours, ValuesByHand) {
-  // Left out one by one the squared errors sum to 4 (k = 1), 2.5 (k = 2) and 16/9 (k = 3).
+  // With each row left out in turn, the squared errors sum to 4 (k = 1), 2.5 (k = 2) and 16/9 (k =
+  // 3).
   const std::vector<float> support = {0, 1, 2, 3}, y = {0, 1, 0, 1}, query = {-1, 9};
   const auto mean = nearest_neighbour_values(squared_distances({support, query, 1}), y, 1);
   EXPECT_NEAR(mean[0], 1.0 / 3.0, 1e-12);
@@ -115,9 +119,9 @@ TEST(GaussianProcess, OneRowIsItsTargetWithTheScaleOne) {
 }
 
 TEST(GaussianProcess, TwoRowsInClosedForm) {
-  // Standardised targets are -1 and 1, an eigenvector of K = [1 r; r 1] with the eigenvalue 1 - r:
-  // log likelihood -1 / (1 - r) - log(1 - r^2) / 2 - log(2 pi), largest for the least r of the
-  // grid, r = 0.1 exp(-8): length 2 / 4, noise share 0.9.
+  // The standardized targets -1 and 1 are an eigenvector of K = [1 r; r 1] with the eigenvalue 1 -
+  // r. The log likelihood -1 / (1 - r) - log(1 - r^2) / 2 - log(2 pi) is largest for the smallest r
+  // of the grid, r = 0.1 exp(-8), where the length is 2 / 4 and the noise share 0.9.
   const std::vector<float> support = {0, 2}, y = {10, 30}, query = {0};
   const auto fit = gaussian_process(Kernel::rbf, squared_distances({support, query, 1}), y, 1);
   const double r = 0.1 * std::exp(-8.0);
@@ -126,8 +130,8 @@ TEST(GaussianProcess, TwoRowsInClosedForm) {
   EXPECT_NEAR(fit.log_likelihood,
               -1.0 / (1.0 - r) - 0.5 * std::log(1.0 - r * r) - std::log(2.0 * std::numbers::pi),
               1e-12);
-  // k = (0.1, r); mean = 20 + 10 (k_1 (-1) + k_2) / (1 - r);
-  // k^T K^-1 k = (0.01 - 0.2 r r + r^2) / (1 - r^2)
+  // k = (0.1, r), the mean is 20 + 10 (k_1 (-1) + k_2) / (1 - r), and
+  // k^T K^-1 k = (0.01 - 0.2 r r + r^2) / (1 - r^2).
   EXPECT_NEAR(fit.mean[0], 20.0 + 10.0 * (r - 0.1) / (1.0 - r), 1e-9);
   EXPECT_NEAR(fit.std[0], 10.0 * std::sqrt(1.0 - (0.01 - 0.2 * r * r + r * r) / (1.0 - r * r)),
               1e-9);
@@ -164,7 +168,7 @@ TEST(GaussianProcess, EqualTargetsAndRowsAndLargeNumbersAreFine) {
 }
 
 TEST(GaussianProcess, LikelihoodOfLargeSetsIsThatOfSomeRows) {
-  // 300 rows are more than the likelihood is taken of; the fit still goes through all of them.
+  // 300 rows are more than the likelihood uses. The fit still uses all of them.
   const auto support = normals(300, 1), query = normals(5, 2);
   std::vector<float> y(300);
   for (std::size_t i = 0; i < 300; ++i) y[i] = 3.0f * support[i];
@@ -173,13 +177,13 @@ TEST(GaussianProcess, LikelihoodOfLargeSetsIsThatOfSomeRows) {
 }
 
 TEST(GaussianProcessClasses, OneShotByHand) {
-  // Two rows of two classes, a distance of 2 apart: length 2, noise share 0.1,
-  // r = 0.9 exp(-1/2). Indicators have mean and standard deviation 1/2.
+  // Two rows of two classes at distance 2: the length is 2, the noise share 0.1 and r = 0.9
+  // exp(-1/2). The indicators have mean and standard deviation 1/2.
   const std::vector<float> support = {0, 2}, query = {0};
   const auto p = gaussian_process_classes(Kernel::rbf, squared_distances({support, query, 1}),
                                           std::vector<std::int32_t>{0, 1}, 2);
   const double r = 0.9 * std::exp(-0.5);
-  const double mean = 0.5 * (0.9 - r) / (1.0 - r);  // of the first indicator, above 1/2
+  const double mean = 0.5 * (0.9 - r) / (1.0 - r);  // mean of the first indicator above 1/2
   const double std = 0.5 * std::sqrt(1.0 - (0.81 - 2.0 * r * 0.9 * r + r * r) / (1.0 - r * r));
   const double up = normal_cdf(mean / std), down = normal_cdf(-mean / std);
   EXPECT_NEAR(p[0], up / (up + down), 1e-12);
@@ -200,7 +204,7 @@ TEST(GaussianProcessClasses, AbsentClassesHaveAShareAndOneClassIsCertain) {
 }
 
 TEST(GaussianProcessClasses, ManyClassesFarFromOneHalfStayFinite) {
-  // 400 classes: all indicators are predicted far below 1/2, where Phi underflows.
+  // With 400 classes, all indicators are predicted far below 1/2, where Phi underflows.
   const auto support = normals(800 * 3, 3), query = normals(10 * 3, 4);
   expect_probabilities(gaussian_process_classes(Kernel::rbf, squared_distances({support, query, 3}),
                                                 labels_in_turn(800, 400), 400),
@@ -229,14 +233,15 @@ TEST(PairBaselines, RefuseWhatDoesNotFit) {
   EXPECT_THROW(gaussian_process(Kernel::rbf, pairs, std::vector<float>{0, infinity}, 1), Error);
 }
 
-/// Writes random support and query rows for the script below: k of 5 rows per class.
+/// A random problem for the script below: support and query rows, labels and two target values per
+/// row.
 json random_problem(std::size_t rows, std::size_t queries, std::size_t dim, std::size_t classes,
                     bool binary) {
   auto support = normals(rows * dim, 5), query = normals(queries * dim, 6);
   const auto noise = normals(rows * 2, 7);
   const auto labels = labels_in_turn(rows, classes);
   for (std::size_t i = 0; i < rows; ++i) {
-    support[i * dim + i % classes % dim] += 1.5f;  // classes that can be learned
+    support[i * dim + i % classes % dim] += 1.5f;  // makes the classes learnable
   }
   if (binary) {
     for (float& x : support) x = x > 0.5f ? 1.0f : 0.0f;
@@ -251,7 +256,8 @@ json random_problem(std::size_t rows, std::size_t queries, std::size_t dim, std:
           {"dim", dim},         {"rows", rows},   {"classes", classes}, {"binary", binary}};
 }
 
-/// The same baselines by scikit-learn: processes of the whole grid, neighbours of every number.
+/// The same baselines in scikit-learn: Gaussian processes for the whole grid, and neighbours for
+/// every k.
 const char kBaselines[] = R"(
 import json, os, warnings
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -343,12 +349,14 @@ void expect_process(const GaussianProcessFit& fit, const json& expected, const s
   EXPECT_EQ(fit.noise_share, expected.at("rho").get<double>()) << what;
   const double likelihood = expected.at("likelihood");
   EXPECT_NEAR(fit.log_likelihood, likelihood, 1e-8 * std::abs(likelihood)) << what;
-  // K's smallest eigenvalue is at least the noise share, 1e-3: solves lose at most some digits.
+  // The smallest eigenvalue of K is at least the noise share, 1e-3, so that solves lose only a few
+  // digits.
   expect_near(fit.mean, expected.at("mean"), 1e-8, what + " mean");
   expect_near(fit.std, expected.at("std"), 1e-8, what + " std");
 }
 
-/// scikit-learn's numbers for support sets that are wide, tall, and of zeros and ones.
+/// The baselines give scikit-learn's numbers for support sets that are wide, tall, or of zeros and
+/// ones.
 TEST(PairBaselines, ScikitLearnGivesTheSameNumbers) {
   KSHOT_NEEDS("sklearn");
   const json problems = {random_problem(12, 7, 30, 4, false), random_problem(40, 9, 3, 3, false),
@@ -368,8 +376,8 @@ TEST(PairBaselines, ScikitLearnGivesTheSameNumbers) {
     const RowPairs pairs = squared_distances(features);
     expect_near(mahalanobis(features, labels, classes), expected.at("mahalanobis"), 1e-9,
                 "mahalanobis");
-    if (problem.at("binary") == false) {  // of equal distances scikit-learn takes any
-      // a vote of ours counts up to 2e-5 less
+    if (problem.at("binary") == false) {  // Of equal distances, scikit-learn takes any.
+      // One of our votes counts up to 2e-5 less.
       expect_near(nearest_neighbour_classes(pairs, labels, classes), expected.at("knn"), 3e-5,
                   "knn");
       expect_near(nearest_neighbour_values(pairs, y, 2), expected.at("knn values"), 1e-9,

@@ -1,3 +1,5 @@
+// CRPS, PIT and sharpness of predictive distributions, against closed forms, numerical integration
+// and the Python package scoringrules.
 #include "metrics/predictive.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +19,7 @@ namespace {
 
 using nlohmann::json;
 
-/// The integral of (F(x) - 1[x >= y])^2 by the midpoint rule, each side of y on its own.
+/// The integral of (F(x) - 1[x >= y])^2 by the midpoint rule, separately below and above y.
 template <typename Cdf>
 double crps_by_integration(double y, double low, double high, Cdf cdf) {
   double sum = 0.0;
@@ -32,7 +34,7 @@ double crps_by_integration(double y, double low, double high, Cdf cdf) {
 }
 
 TEST(Crps, GaussianByHandAndIntegration) {
-  // At the mean: std (2 phi(0) - 1 / sqrt(pi)) = std (sqrt(2) - 1) / sqrt(pi).
+  // At the mean, the CRPS is std (2 phi(0) - 1 / sqrt(pi)) = std (sqrt(2) - 1) / sqrt(pi).
   EXPECT_NEAR(crps_gaussian(3.0, 3.0, 2.0),
               2.0 * (std::numbers::sqrt2 - 1.0) / std::sqrt(std::numbers::pi), 1e-14);
   EXPECT_EQ(crps_gaussian(1.0, 3.5, 0.0), 2.5);
@@ -45,7 +47,8 @@ TEST(Crps, GaussianByHandAndIntegration) {
 }
 
 TEST(Crps, MixtureByHandAndIntegration) {
-  // Samples 0, 2, 3 and y = 1: mean distance 4/3; pairs (2 + 3 + 1) * 2 / 9 / 2 = 2/3.
+  // For the samples 0, 2, 3 and y = 1, the mean distance is 4/3. The pairs give (2 + 3 + 1) * 2 / 9
+  // / 2 = 2/3.
   EXPECT_NEAR(crps_mixture(1.0, std::vector<double>{3, 0, 2}, 0.0), 2.0 / 3.0, 1e-14);
   EXPECT_NEAR(crps_mixture(1.0, std::vector<double>{4}, 0.0), 3.0, 1e-14);
   EXPECT_NEAR(crps_mixture(1.0, std::vector<double>{4}, 0.7), crps_gaussian(1.0, 4.0, 0.7), 1e-14);
@@ -63,7 +66,7 @@ TEST(Crps, MixtureByHandAndIntegration) {
 TEST(Pit, Values) {
   EXPECT_NEAR(pit_gaussian(1.96, 0.0, 1.0), 0.975, 1e-5);
   EXPECT_NEAR(pit_mixture(0.0, std::vector<double>{-1, 1}, 0.5), 0.5, 1e-14);
-  // samples: one below, two equal (half each), one above
+  // Of the samples, one lies below, two are equal (and count half each), and one lies above.
   EXPECT_NEAR(pit_mixture(2.0, std::vector<double>{1, 2, 2, 3}, 0.0), 0.5, 1e-14);
   EXPECT_EQ(pit_gaussian(1.0, 2.0, 0.0), 0.0);
 }
@@ -88,7 +91,7 @@ TEST(Pit, IsUniformForTargetsOfThePredictionAndNotForNarrowOnes) {
     right.add(pit_gaussian(y, 0.0, 1.0));
     narrow.add(pit_gaussian(y, 0.0, 0.5));
   }
-  // 2,000 per bin, standard deviation 42: five of them
+  // There are 2,000 values per bin with a standard deviation of 42. The tolerance is five of these.
   for (double density : right.densities()) EXPECT_NEAR(density, 1.0, 0.107);
   EXPECT_GT(narrow.densities().front(), 2.0);
   EXPECT_GT(narrow.densities().back(), 2.0);

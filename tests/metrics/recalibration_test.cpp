@@ -1,3 +1,5 @@
+// The temperature and the variance factor of a calibration, against known factors and minima of the
+// likelihood.
 #include "metrics/recalibration.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +19,7 @@ struct Episode {
   std::vector<std::int32_t> labels;
 };
 
-/// Labels drawn from softmax(logits), predicted as softmax(factor * logits).
+/// Labels that are drawn from softmax(logits) and predicted as softmax(factor * logits).
 Episode drawn(std::uint32_t number, double factor, std::size_t rows, std::size_t classes) {
   RandomStream random({.seed = 5, .task = number});
   Episode e;
@@ -47,7 +49,7 @@ TEST(Temperature, ThatOfOverAndUnderconfidentLogitsIsRecovered) {
       fit.add_episode(one.probabilities, one.labels, 5);
     }
     const Recalibration found = fit.fit();
-    // 20,000 rows: the standard error of 1/T is about one percent.
+    // With 20,000 rows, the standard error of 1/T is about one percent.
     EXPECT_NEAR(found.value, factor, 0.03 * factor) << factor;
     EXPECT_FALSE(found.at_end);
     EXPECT_LE(found.nll_after, found.nll_before);
@@ -55,7 +57,7 @@ TEST(Temperature, ThatOfOverAndUnderconfidentLogitsIsRecovered) {
 }
 
 TEST(Temperature, IsTheMinimumOfTheMetricsOwnLikelihood) {
-  // Episodes of unequal sizes, so that the mean over episodes is not the mean over rows.
+  // The episodes have unequal sizes, so that the mean over episodes is not the mean over rows.
   std::vector<Episode> episodes;
   TemperatureFit fit;
   for (std::uint32_t e = 0; e < 6; ++e) {
@@ -137,7 +139,8 @@ TEST(VarianceFactor, OfAMixtureIsTheMinimumOfItsLikelihood) {
     }
     fit.add_episode(samples.back(), 4, targets.back(), stds);
   }
-  // By hand: the samples moved away from their mean, the noise widened.
+  // The expected likelihood is computed directly: the samples are moved away from their mean, and
+  // the noise is widened.
   const auto nll = [&](double factor) {
     RegressionMetrics all;
     for (std::size_t e = 0; e < samples.size(); ++e) {

@@ -1,4 +1,4 @@
-// Statistics of weighted episodes against the plain functions on the rows themselves.
+// Statistics of weighted episodes against the plain functions on the rows.
 #include "metrics/uncertainty.h"
 
 #include <gtest/gtest.h>
@@ -90,7 +90,7 @@ TEST(EpisodeAnswers, StatisticsAndIntervalsAreThoseOfTheRows) {
     const BootstrapOptions bootstrap_options{.resamples = 60, .seed = 8};
     const auto found = all_of(gathered.statistics(bootstrap_options));
     for (std::size_t i = 0; i < found.size(); ++i) {
-      // The rows of the drawn episodes, one after another, as often as they are drawn.
+      // The rows of the drawn episodes, one episode after another, each as often as it is drawn.
       const Interval expected = bootstrap(
           count,
           [&](std::span<const std::size_t> drawn) {

@@ -1,4 +1,4 @@
-// Sweeps: what is varied, tiny trainings side by side, halving, interruption,
+// Sweeps: the search space, small trainings side by side, successive halving, interruption and
 // shards.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -73,7 +73,8 @@ abml.kl_weight_inner = [0.1, 1.0]
     ++steps[run[column("inner.steps")]];
     ++weights[run[column("abml.kl_weight_inner")]];
   }
-  // 400 draws: three standard deviations of a half are 30, of a third 28.
+  // There are 400 draws. Three standard deviations of a share of one half are 30, and those of one
+  // third are 28.
   EXPECT_NEAR(below, 200, 30);
   EXPECT_EQ(steps.size(), 3u);
   for (const auto& [value, count] : steps) EXPECT_NEAR(count, 133, 29) << value;
@@ -156,7 +157,7 @@ TEST_F(SweepRuns, TrainsEveryRunAndPutsTheBestFirst) {
   EXPECT_THAT(csv, testing::StartsWith("run,status,metric,value,half_width,best_step,steps,seconds,"
                                        "optimizer.learning_rate,seed,message\n"));
   EXPECT_EQ(std::ranges::count(csv, '\n'), 5);
-  // Everything is done: nothing is trained again.
+  // Everything is done, so that nothing is trained again.
   SweepOptions again = options("out");
   again.stop = [] {
     ADD_FAILURE() << "a step was made";
@@ -188,7 +189,7 @@ TEST_F(SweepRuns, HalvingStopsTheWorseHalf) {
     EXPECT_EQ(r.status, r.step == 24 ? "done" : "stopped");
   }
   EXPECT_EQ(steps, (std::map<std::uint64_t, int>{{8, 2}, {16, 1}, {24, 1}}));
-  // The ones that went on were the best after eight steps.
+  // The runs that continued were the best after eight steps.
   settings_.halving = 0;
   settings_.first_steps = 0;
   std::map<int, double> at_eight;
