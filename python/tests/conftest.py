@@ -25,7 +25,7 @@ SMALL = {
     },
 }
 
-# A network of images with layers of every kind.
+# An image network with layers of every kind.
 LAYERS = [
     {"type": "conv", "out": 4, "kernel": 3, "padding": 1},
     {"type": "norm"},

@@ -61,7 +61,8 @@ def test_training_adaptation_and_evaluation_on_a_frame(tmp_path):
     task = learner.adapt(own[:5])
     p = task.predict(own[5:].drop(columns="score"))
     assert p.mean.shape == (3, 1) and 0 < p.mean.min() and p.mean.max() < 400
-    # The same by hand: numbers, one-hot categories and days, standardised as the import did.
+    # The expected input by hand: numbers, one-hot categories and days, standardized as the import
+    # did.
     parts = {c["name"]: c for c in learner.preprocessing["columns"]}
 
     def encoded(rows):

@@ -37,7 +37,8 @@ def test_answers_and_sets_of_classes(calibrated, classes):
     assert p.answered.dtype == bool and p.in_set.dtype == bool
     np.testing.assert_array_equal(p.answered, p.probabilities.max(axis=1) >= 0.9)
     assert p.answered.any() and not p.answered.all()
-    # A set has the most probable class, and with a class every one that is as probable.
+    # A set holds the most probable class. With a class, it holds every class that is at least as
+    # probable.
     assert p.in_set[np.arange(30), p.labels].all()
     least = np.where(p.in_set, p.probabilities, 2).min()
     assert (p.probabilities[~p.in_set] <= least).all()

@@ -54,7 +54,7 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
     for block in blocks:
         if "kshot.torch" in block[1] and not torch:
             continue
-        # Empty lines in front, so that a traceback shows the document's line.
+        # Empty lines in front make a traceback show the document's line.
         lines = "\n" * text.count("\n", 0, block.start(1)) + block[1]
         exec(compile(lines, str(DOCUMENT), "exec"), namespace)
     assert "runs/abml 30 " in capsys.readouterr().out

@@ -64,7 +64,8 @@ def test_the_first_line_is_a_sentence(name):
     assert re.match(r"""^["'\w(\[]""", first), f"{name}: {first!r}"
     assert first.endswith((".", ":")), f"{name}: {first!r}"
     assert not first.endswith("..."), f"{name}: {first!r}"
-    # A blank line, or nothing, follows it; PyTorch's and scikit-learn's parsers rely on that too.
+    # After the first line comes a blank line or nothing. PyTorch's and scikit-learn's parsers rely
+    # on this too.
     assert not rest or rest.startswith("\n"), f"{name}: {first!r} {rest[:60]!r}"
 
 

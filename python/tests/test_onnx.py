@@ -7,7 +7,7 @@ import kshot
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-# The features are float32, in another order of summation than the engine's.
+# The features are float32 and summed in another order than in the engine.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 

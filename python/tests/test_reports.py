@@ -109,7 +109,7 @@ def test_rows_out_of_distribution(protonet, tmp_path):
     assert json.loads(out.read_text()) == found.data
     scores = {s.name: s for s in found.kinds[1].scores}
     assert all(s.auroc.low <= s.auroc.value <= s.auroc.high for s in scores.values())
-    # Rows that are moved by three times their range are far from every class.
+    # Rows that are shifted by three times their range are far from every class.
     assert max(s.auroc.value for s in scores.values()) > 0.8
     assert found.kinds[0].in_rows == found.data["out_of_distribution"][0]["in_rows"] > 0
     assert "AUROC" in found.table
@@ -148,7 +148,7 @@ def test_a_sweep(tmp_path):
         for steps in ("1", "2")
         for rate in ("0.001", "0.01")
     }
-    # A run of the sweep is the training with these values.
+    # A run of the sweep equals a training with these values.
     best = found.best
     changes = [f"{key}={value}" for key, value in best.values.items()]
     alone = kshot.train(
@@ -156,7 +156,7 @@ def test_a_sweep(tmp_path):
     )
     assert alone.best.value == pytest.approx(best.value, rel=1e-12)
     assert kshot.load(best, device="cpu").config == kshot.load(alone, device="cpu").config
-    # The same call finds everything done; so does a table of what is there.
+    # The same call finds everything done. A call with `collect` gives a table of the existing runs.
     again = kshot.sweep(config, vary, {"train.steps": 6}, out, device="cpu", collect=True)
     assert [r.value for r in again.runs] == values and again.table == found.table
     frame = pytest.importorskip("pandas") and found.to_pandas()

@@ -122,7 +122,7 @@ def test_predictions_reuse_the_adaptation(protonet, alpaca, blobs, monkeypatch):
     np.testing.assert_array_equal(model.predict_proba(X), first)
     np.testing.assert_array_equal(model.predict(X[:4]), model.classes_[first[:4].argmax(axis=1)])
     assert len(adapted) == 1
-    # More rows, other rows, another prior and a copy are adapted to anew.
+    # More rows, other rows, another prior and a copy each need a new adaptation.
     model.partial_fit(X[6:], y[6:])
     whole = FewShotClassifier(protonet.folder, device="cpu").fit(X, y).predict_proba(X)
     np.testing.assert_array_equal(model.predict_proba(X), whole)

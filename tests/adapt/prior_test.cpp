@@ -1,4 +1,4 @@
-// `adapt` without a support file: algorithms with a prior predict from it alone.
+// `adapt` without a support file: algorithms with a prior predict from the prior alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -40,7 +40,7 @@ class AdaptFromThePrior : public testing::Test {
     for (std::string line; std::getline(text, line);) lines.push_back(line);
     return lines;
   }
-  /// Fifteen tasks of four rows, imported with `more`.
+  /// Imports fifteen tasks of four rows with the additional arguments `more`.
   void import_patients(const std::vector<std::string>& more) const {
     std::string table = "patient,age,score,answer\n";
     for (int p = 0; p < 15; ++p) {
@@ -102,7 +102,7 @@ loss.type = "cross_entropy"
   EXPECT_THAT(outcome.out, HasSubstr("2 of 3 rows have targets"));
   ASSERT_EQ(predictions().size(), 4u);
   EXPECT_EQ(predictions()[0], "row,prediction,probability,p(no),p(yes),entropy,label");
-  // No class has a row, so that none is likelier than another.
+  // No class has a row, so that all are equally likely.
   EXPECT_THAT(predictions()[2], AllOf(HasSubstr(",0.5,0.5,0.5,"), HasSubstr(",yes")));
 }
 

@@ -1,5 +1,5 @@
-// What `adapt` feeds to a network is what the import stored for the same input, bit for bit; and
-// what it refuses.
+// The inputs that `adapt` gives to a network equal those that the import stored for the same files,
+// bit for bit. Also the files that it refuses.
 #include "cli/task_files.h"
 
 #include <gmock/gmock.h>
@@ -39,7 +39,8 @@ class AdaptFiles : public testing::Test {
   Outcome kshot(const std::vector<std::string>& arguments) const {
     return test::run(folder_.path(), arguments);
   }
-  /// Imports with `arguments` into d.kshot and trains a classifier of two ways on it for one step.
+  /// Imports with `arguments` into d.kshot and trains a classifier with two ways on it for one
+  /// step.
   void import_and_train(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "import");
     arguments.insert(arguments.end(), {"-o", "d.kshot"});
@@ -78,7 +79,7 @@ class AdaptFiles : public testing::Test {
                  const TaskFileOptions& options = {}) const {
     return read_task_files(*learner_, folder_ / support, folder_ / query, options);
   }
-  /// Rows of a file that serves as the query file too.
+  /// The rows of a file that is both the support file and the query file.
   std::vector<float> rows(const std::string& file, const TaskFileOptions& options = {}) const {
     const TaskFiles task = read(file, file, options);
     EXPECT_EQ(task.support_x, task.query_x);
@@ -104,11 +105,11 @@ class AdaptFiles : public testing::Test {
   std::unique_ptr<Learner> learner_;
 };
 
-// ---- pictures
+// ---- pictures ----
 
 class Pictures : public AdaptFiles {
  protected:
-  /// Two classes of two pictures, 12 x 20, no two pixels of a picture alike.
+  /// Writes two classes of two pictures, 12 x 20. No two pixels of a picture are equal.
   void SetUp() override {
     std::string list = "file,label\n";
     for (int i = 0; i < 4; ++i) {
@@ -164,7 +165,7 @@ TEST_F(Pictures, AsArraysOfPixelsByShape) {
   write_rows("chw.npz", NpyArray::from(Bytes(chw), {2, 3, 4, 6}), {0, 1});
   EXPECT_EQ(rows("hwc.npz"), expected);
   EXPECT_EQ(rows("chw.npz"), expected);
-  // The number of elements fits, the shape does not.
+  // The number of elements fits, but the shape does not.
   write_rows("turned.npz", NpyArray::from(Bytes(hwc), {2, 6, 4, 3}), {0, 1});
   write_rows("flat.npz", NpyArray::from(Bytes(hwc), {2, 72}), {0, 1});
   for (const char* file : {"turned.npz", "flat.npz"}) {
@@ -192,7 +193,7 @@ TEST_F(Pictures, AnOpenLayoutIsAsked) {
   EXPECT_EQ(rows("x.npz", options)[1], 1.0f * (1.0f / 255.0f));
 }
 
-// ---- arrays
+// ---- arrays ----
 
 template <typename T>
 NpyArray numbers(std::vector<std::size_t> shape, double scale, double shift = 0.0) {
@@ -209,7 +210,8 @@ NpyArray numbers(std::vector<std::size_t> shape, double scale, double shift = 0.
 TEST_F(AdaptFiles, ArraysAsTheyWereImported) {
   struct Case {
     const char* what;
-    NpyArray x;  // [4, ...]: two classes of two rows
+    // [4, ...]: two classes of two rows.
+    NpyArray x;
     std::vector<std::string> options;
   };
   for (const Case& c :
@@ -269,7 +271,7 @@ TEST_F(AdaptFiles, VectorsByNameOrInTheirOrder) {
   EXPECT_THAT(fault("square.npz"), HasSubstr("expected [rows, 3]"));
 }
 
-// ---- tables
+// ---- tables ----
 
 TEST_F(AdaptFiles, TablesAsTheyWereImported) {
   const std::string table =
@@ -326,7 +328,7 @@ TEST_F(AdaptFiles, MissingValuesByTheRuleThatIsGiven) {
   EXPECT_EQ(read("t.csv", "query.csv", options).query_x[2], 0.0f);
 }
 
-// ---- labels
+// ---- labels ----
 
 class Labels : public AdaptFiles {
  protected:
@@ -351,7 +353,7 @@ TEST_F(Labels, BlanksAndSpellingsOfANumberDoNotMakeClasses) {
   EXPECT_THAT(numbers.label_names, ElementsAre("01", "2"));
   EXPECT_THAT(numbers.support_labels, ElementsAre(0, 0, 0, 1));
   EXPECT_THAT(numbers.query_labels, ElementsAre(1, 0));
-  // With a name among them the labels are names.
+  // If one label is a name, all labels are names.
   EXPECT_THAT(with("v,label\n1,01\n2,1\n3,b\n").label_names, ElementsAre("01", "1", "b"));
 }
 
@@ -429,7 +431,7 @@ TEST_F(AdaptFiles, LabelsOfATableKeepTheirOutputs) {
   EXPECT_THAT(fault("s.csv", "q.csv"), HasSubstr("only the class \"10\""));
 }
 
-// ---- the command
+// ---- the command ----
 
 TEST_F(AdaptFiles, BatchStatisticsOfOneOrTwoRowsAreWarnedOf) {
   test::write_class_file(folder_ / "d.kshot", {});

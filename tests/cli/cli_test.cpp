@@ -1,4 +1,4 @@
-// The program from outside: what it prints, what it writes, how it ends.
+// The program as a user sees it: its output, its files and its exit codes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -124,7 +124,7 @@ TEST_F(Cli, AFullDiskIsOneLineAndLeavesNoHalfFile) {
   EXPECT_EQ(program.wait(), 2);
   EXPECT_THAT(program.error(), HasSubstr("standard output"));
 
-  // Files may not grow beyond 2 kB (of the shell's units): the checkpoint does not fit.
+  // Files may not grow beyond 2 units of the shell, so that the checkpoint does not fit.
   put_file(folder_ / "limited.sh", "trap '' XFSZ\nulimit -f 2\nexec " KSHOT_CLI
                                    " train c.toml --out run >stdout.txt 2>stderr.txt\n");
   const std::string command = "cd '" + folder_.path().string() + "' && sh limited.sh";
@@ -148,7 +148,7 @@ TEST_F(Cli, ConfigurationsPrintAsTheyAreRead) {
   }
 }
 
-/// Features [classes, examples, 6] around a centre each.
+/// Features [classes, examples, 6] around one centre per class.
 io::NpyArray features(std::size_t classes, std::size_t examples) {
   RandomStream random({.seed = 4, .purpose = Purpose::user});
   std::vector<double> x;
@@ -198,7 +198,7 @@ validation_episodes = 16
   EXPECT_EQ(kshot({"evaluate", "a", "--set", "data.shots=4"}).status, 0)
       << "another number of shots";
 
-  // One new task, classes in any order.
+  // One new task, whose classes are in any order.
   const io::NpyArray rows = features(3, 2);
   io::write_npz(folder_ / "support.npz",
                 {{"x", io::NpyArray::from(std::span<const double>(rows.to_f64()), {6, 6})},
@@ -210,7 +210,7 @@ validation_episodes = 16
   ASSERT_EQ(adapt.status, 0) << adapt.error;
   EXPECT_EQ(tensors("adapted/adapted.safetensors").at("theta.head.weight").shape,
             (std::vector<std::size_t>{3, 6}));
-  // A class with too few rows is one line.
+  // A class with too few rows gives a message of one line.
   io::write_npz(folder_ / "support.npz",
                 {{"x", io::NpyArray::from(std::span<const double>(rows.to_f64()), {6, 6})},
                  {"y", io::NpyArray::from(
@@ -353,7 +353,7 @@ TEST_F(Cli, SeveralNumbersOfShotsAreOneTableAndOnePlot) {
   const ShotsEvaluation read = ShotsEvaluation::from_json(text);
   ASSERT_EQ(read.by_shots.size(), 3u);
   EXPECT_EQ(read.to_json(), text);
-  // The numbers are those of an evaluation of its own.
+  // The numbers equal those of a separate evaluation.
   const Outcome two = kshot({"evaluate", "run", "--shots", "2", "--episodes", "30"});
   ASSERT_EQ(two.status, 0) << two.error;
   const Evaluation alone = Evaluation::from_json(slurp(folder_ / "run" / "evaluation.json"));
@@ -407,7 +407,7 @@ samples = 6
   const Outcome compare = kshot({"compare", "h", "m"});
   ASSERT_EQ(compare.status, 0) << compare.error;
 
-  // a store that is not this run's, and a meta-batch of more tasks than there are
+  // The store belongs to another program, and the meta-batch has more tasks than there are.
   put_file(folder_ / "h" / "tasks.store", "something else");
   expect_one_line(kshot({"train", "--resume", "h", "--quiet", "--set", "train.steps=30"}),
                   "not a task store");
@@ -449,7 +449,7 @@ TEST_F(Cli, AdaptsToATaskFromFiles) {
   const auto arrays = io::read_npz(folder_ / "adapted" / "predictions.npz");
   const std::vector<double> p = arrays.at("prediction").to_f64();
   ASSERT_EQ(p.size(), 2u);
-  // The CSV says the same, and so does a network made of the adapted weights.
+  // The CSV file has the same predictions, and so has a network with the adapted weights.
   std::istringstream csv(slurp(folder_ / "adapted" / "predictions.csv"));
   std::string line;
   std::getline(csv, line);
@@ -466,7 +466,7 @@ TEST_F(Cli, AdaptsToATaskFromFiles) {
     }
     EXPECT_NEAR(p[i], expected, 1e-4);
   }
-  // The same rows as arrays.
+  // Arrays with the same rows give the same predictions.
   const std::vector<double> x = {-1, 0.5, 2}, y = {0.5, 1.5, -1}, q = {0, 1};
   using Doubles = std::span<const double>;
   io::write_npz(folder_ / "support.npz", {{"x", io::NpyArray::from(Doubles(x), {3, 1})},
@@ -498,7 +498,8 @@ std::uint64_t step_of(const fs::path& checkpoint) {
   return nlohmann::json::parse(content.metadata.at("state")).at("step").get<std::uint64_t>();
 }
 
-/// Waits until training has written a checkpoint of some step; false where it takes too long.
+/// Waits until the training has written a checkpoint after its first step. Returns false on a
+/// timeout.
 bool wait_for_steps(const fs::path& run) {
   for (int i = 0; i < 6000; ++i) {
     const fs::path checkpoint = run / "last.safetensors";
@@ -508,7 +509,8 @@ bool wait_for_steps(const fs::path& run) {
   return false;
 }
 
-/// Stopped by a signal somewhere, resumed to a step beyond: as a run that never stopped.
+/// A run that a signal stops at some step and that is resumed to a later step equals a run that
+/// never stopped.
 class CliSignal : public Cli, public testing::WithParamInterface<int> {};
 
 TEST_P(CliSignal, StoppedRunGoesOnBitForBit) {
@@ -558,7 +560,7 @@ TEST_F(Cli, VerifyExitsByTheResult) {
     expect_one_line(kshot({"verify", "case", "--device", device}), device);
   }
   expect_one_line(kshot({"verify", "case", "--precision", "f32"}), "reference in f32");
-  // What it writes is a case's expected.npz, but it does not replace the one it reads.
+  // The written file is a case's expected.npz, but it must not replace the one that is read.
   expect_one_line(kshot({"verify", "case", "--out", "case/expected.npz"}), "an input");
   EXPECT_EQ(kshot({"verify", "case", "--out", "result.npz"}).status, 0);
   fs::copy_file(folder_ / "result.npz", folder_ / "case" / "expected.npz",
@@ -578,8 +580,8 @@ TEST_F(Cli, VerifyExitsByTheResult) {
 TEST_F(Cli, PlanAndDevices) {
   const Outcome plan = kshot({"plan", "c.toml", "--gflops", "10"});
   EXPECT_EQ(plan.status, 0) << plan.error;
-  // 24 multiply-adds an example; inner gradients and Hessian-vector products on 4 rows, 2 steps of
-  // each, the outer gradient on 5: 48 * (2 * 4 * 9 + 5 * 3) = 4176.
+  // There are 24 multiply-adds per example. Two inner gradients and two Hessian-vector products use
+  // 4 rows, and the outer gradient uses 5: 48 * (2 * 4 * 9 + 5 * 3) = 4176.
   EXPECT_THAT(plan.out, HasSubstr("4.18 kFLOP"));
   EXPECT_EQ(kshot({"plan", "c.toml"}).status, 0);
   const Outcome devices = kshot({"devices"});

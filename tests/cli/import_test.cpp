@@ -1,4 +1,4 @@
-// `kshot import` from outside: what it prints, what an interrupted one leaves.
+// `kshot import` as a user sees it: its output, and the files that an interrupted import leaves.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -36,7 +36,7 @@ class CliImport : public testing::Test {
 class CliImportSignal : public CliImport, public testing::WithParamInterface<int> {};
 
 TEST_P(CliImportSignal, AnInterruptedImportLeavesNothing) {
-  // One large picture under many names: more work than the test waits for.
+  // One large picture under many names is more work than the test waits for.
   write_text(folder_ / "one.png", png_bytes(plain(1500, 1500, 3, 7)));
   for (int c = 0; c < 20; ++c) {
     const std::string name = "birds/class" + std::to_string(c);

@@ -1,4 +1,5 @@
-// No command replaces an input or a file that kshot did not write; each makes the folders it needs.
+// No command replaces an input or a file that kshot did not write. Each command makes the folders
+// that it needs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -76,7 +77,8 @@ TEST_F(Cli, CommandsOnRunsReplaceOnlyTheirOwn) {
                                           "--query", "query.csv", "--out"};
   struct Command {
     std::vector<std::string> words;
-    std::string out, file;  ///< `file`: the one that tells whether something was replaced
+    /// `file` is the file that shows if something was replaced.
+    std::string out, file;
   };
   for (const Command& c :
        std::vector<Command>{{{"evaluate", "run", "--quiet", "--out"}, "new/e.json", "new/e.json"},
@@ -101,7 +103,7 @@ TEST_F(Cli, CommandsOnRunsReplaceOnlyTheirOwn) {
       EXPECT_EQ(slurp(folder_ / kept), before);
     }
   }
-  // The default outputs go by the same rule.
+  // The default outputs follow the same rule.
   put_file(folder_ / "run" / "evaluation.json", "mine");
   expect_one_line(kshot({"evaluate", "run", "--quiet"}), "evaluation.json");
   EXPECT_EQ(slurp(folder_ / "run" / "evaluation.json"), "mine");
@@ -144,7 +146,7 @@ meta_batch = 1
   const std::string before = slurp(folder_ / "i.kshot");
   expect_one_line(kshot({"embed", "run", "--out", "link.kshot"}), "through a link");
   EXPECT_EQ(slurp(folder_ / "i.kshot"), before);
-  // A table of classes of the user's own has the header that embed writes.
+  // A user's own table of classes has the header that embed writes.
   put_file(folder_ / "f.tsv", "index\tname\tsplit\n0\ta\ttrain\n");
   expect_one_line(kshot({"embed", "run", "--out", "f.npz", "--quiet"}), "f.tsv");
   EXPECT_FALSE(fs::exists(folder_ / "f.npz"));

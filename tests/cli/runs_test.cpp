@@ -1,5 +1,5 @@
-// Run folders that are not shared, data files that are not exchanged, results that say what they
-// hold for.
+// Run folders that two programs must not share, data files that must not be exchanged, and results
+// that state their conditions.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -40,7 +40,7 @@ validate_every = 1
 validation_episodes = 4
 )";
 
-/// A file of classes whose splits have different numbers of examples per class.
+/// Writes a file of classes whose splits have different numbers of examples per class.
 void write_uneven(const fs::path& path, int train_rows, int validation_rows, int test_rows) {
   io::DatasetHeader header;
   header.kind = io::GroupKind::classes;
@@ -66,7 +66,7 @@ void write_uneven(const fs::path& path, int train_rows, int validation_rows, int
   writer.commit();
 }
 
-/// Six trainings that begin at once, told apart by their seeds.
+/// Starts six trainings at the same time. Their seeds differ.
 std::vector<std::unique_ptr<Program>> start_six(const TempFolder& folder,
                                                 const std::vector<std::string>& more) {
   std::vector<std::unique_ptr<Program>> programs;
@@ -80,7 +80,8 @@ std::vector<std::unique_ptr<Program>> start_six(const TempFolder& folder,
   return programs;
 }
 
-/// One run alone has written here: configuration, record and checkpoint are of one seed.
+/// Checks that only one run has written here: configuration, record and checkpoint have the same
+/// seed.
 void expect_one_run(const fs::path& run) {
   const json record = json::parse(slurp(run / "run.json"));
   const std::string seed = "seed = " + std::to_string(record.at("seed").get<int>()) + "\n";
@@ -151,7 +152,7 @@ TEST_F(Cli, ALiveRunIsLeftAlone) {
   }
   EXPECT_EQ(slurp(folder_ / "run" / "run.json"), record);
   EXPECT_EQ(files(), before);
-  // The lock ends with its process, however that ends.
+  // The lock ends with its process, however the process ends.
   live.signal(SIGKILL);
   EXPECT_EQ(live.wait(), -SIGKILL);
   const Outcome resumed = kshot({"train", "--resume", "run", "--quiet", "--set", "train.steps=5"});
@@ -171,7 +172,7 @@ TEST_F(Cli, ARunThatFailsInItsFirstStepLeavesNothing) {
       EXPECT_EQ(files(), std::set<std::string>{"c.toml"});
     }
   }
-  // What was in the folder stays.
+  // Other files in the folder stay.
   fs::create_directory(folder_ / "run");
   put_file(folder_ / "run" / "notes.txt", "mine");
   EXPECT_EQ(kshot({"train", "c.toml", "--out", "run", "--set", "inner.learning_rate=1e30"}).status,
@@ -190,7 +191,7 @@ TEST_F(Cli, FilesOfOtherProgramsInARunFolderAreLeftAlone) {
     EXPECT_EQ(slurp(folder_ / "run" / name), "{\"mine\": 1}");
     EXPECT_EQ(files(), (std::set<std::string>{"c.toml", "run", "run/" + std::string(name)}));
   }
-  // A run that fails takes its own events along and no others.
+  // A run that fails removes its own event files and no others.
   fs::remove_all(folder_ / "run");
   fs::create_directory(folder_ / "run");
   const std::string events = "events.out.tfevents.1700000000.host.1";
@@ -198,7 +199,7 @@ TEST_F(Cli, FilesOfOtherProgramsInARunFolderAreLeftAlone) {
   EXPECT_EQ(kshot({"train", "c.toml", "--out", "run", "--set", "inner.learning_rate=1e30"}).status,
             2);
   EXPECT_EQ(files(), (std::set<std::string>{"c.toml", "run", "run/" + events}));
-  // What a killed training left before its first checkpoint does not block the next one.
+  // Files that a killed training left before its first checkpoint do not block the next training.
   put_file(folder_ / "run" / "run.lock", "123\n");
   put_file(folder_ / "run" / "run.json",
            "{\n  \"algorithm\": \"maml\",\n  \"sessions\": [\n  ]\n}\n");
@@ -235,10 +236,10 @@ TEST_F(CliClasses, AChangedDataFileIsRefused) {
   ASSERT_EQ(kshot({"evaluate", "run"}).status, 0);
   const std::string checksum = evaluation().at("data").at("checksum");
   EXPECT_FALSE(evaluation().at("data").contains("trained_on"));
-  // The same file elsewhere is the same file.
+  // The same file under another path is accepted.
   fs::copy_file(folder_ / "i.kshot", folder_ / "moved.kshot");
   EXPECT_EQ(kshot({"evaluate", "run", "--set", "data.path=moved.kshot"}).status, 0);
-  // Other classes are tested by a file with another split.
+  // A file with another split would test on other classes.
   write_class_file(folder_ / "i.kshot", {.train = 7, .test = 5});
   const std::string before = slurp(folder_ / "run" / "evaluation.json");
   const std::vector<std::string> resume = {"train", "--resume", "run", "--set", "train.steps=4"};
@@ -281,7 +282,7 @@ TEST_F(CliClasses, ARunIsEvaluatedAndResumedFromAnyFolder) {
   const Outcome resumed =
       run(elsewhere, {"train", "--resume", "../../run", "--set", "train.steps=4"});
   EXPECT_EQ(resumed.status, 0) << resumed.error;
-  // Where the file is nowhere, what was tried is said.
+  // Where the file is missing, the message says which paths were tried.
   fs::remove(folder_ / "i.kshot");
   for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
            {"evaluate", "../../run"}, {"train", "--resume", "../../run"}}) {
@@ -297,12 +298,12 @@ TEST_F(CliClasses, ARunIsEvaluatedAndResumedFromAnyFolder) {
 
 TEST_F(CliClasses, OnlySplitsThatAreUsedAreChecked) {
   write_uneven(folder_ / "i.kshot", 6, 5, 20);
-  // Validation classes are too small for the queries.
+  // The validation classes are too small for the queries.
   const Outcome refused = kshot({"train", "c.toml", "--out", "run"});
   expect_one_line(refused, "validation is asked for");
   EXPECT_THAT(refused.error, HasSubstr("validation class"));
   train({"--set", "train.validate_every=0"});
-  // Training classes are too small for more shots, test classes are not.
+  // The training classes are too small for more shots, but the test classes are not.
   const Outcome evaluated = kshot({"evaluate", "run", "--shots", "10"});
   EXPECT_EQ(evaluated.status, 0) << evaluated.error;
   EXPECT_THAT(evaluated.out, HasSubstr("10 shots per class"));
@@ -341,7 +342,7 @@ TEST_F(CliClasses, ResultsSayWhatTheyHoldFor) {
   const std::string page = slurp(folder_ / "run" / "report.html");
   EXPECT_THAT(page, AllOf(HasSubstr("train episodes"), HasSubstr(conditions)));
   EXPECT_THAT(page, Not(HasSubstr("test episodes")));
-  // Every episode is in the JSON, and the mean is theirs.
+  // Every episode is in the JSON file, and the mean is the mean of these.
   const json result = evaluation();
   EXPECT_EQ(result.at("shots"), json({1, 1}));
   EXPECT_EQ(result.at("inner_steps"), 2);
@@ -354,7 +355,7 @@ TEST_F(CliClasses, ResultsSayWhatTheyHoldFor) {
       EXPECT_NEAR(sum / 20.0, score.at("accuracy").at("mean"), 1e-12);
     }
   }
-  // Another run with the same episodes, then with other ones.
+  // The other run has the same episodes first, and different ones later.
   fs::copy(folder_ / "run", folder_ / "other");
   const Outcome same = kshot({"compare", "run", "other"});
   ASSERT_EQ(same.status, 0) << same.error;

@@ -21,7 +21,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-/// Sinusoids with a likelihood.
+/// Trains on sinusoids with a likelihood.
 class CliUncertainty : public Cli {
  protected:
   void train(const std::string& run, const std::vector<std::string>& more = {}) {
@@ -87,7 +87,7 @@ TEST_F(CliUncertainty, ACalibratedRunPredictsWithItWhereAsked) {
   EXPECT_THAT(corrected.out, HasSubstr("calibrated with variance factor"));
   EXPECT_NE(slurp(folder_ / "adapted" / "predictions.csv"), before);
 
-  // Another checkpoint: the run goes on.
+  // The resumed run has another checkpoint.
   ASSERT_EQ(kshot({"train", "--resume", "run", "--quiet", "--set", "train.steps=24"}).status, 0);
   for (const std::vector<std::string>& command :
        std::vector<std::vector<std::string>>{{"evaluate", "run", "--calibrated"}, with}) {
@@ -132,7 +132,7 @@ TEST_F(CliUncertainty, IntervalsHoldTheTargetsOfOtherEpisodes) {
   const json sets = evaluation("run").at("sets");
   ASSERT_EQ(sets.size(), 4u);
   for (const json& s : sets) {
-    // The calibration's own draw of 400 episodes adds about 0.013 to the interval's half width.
+    // The 400 episodes of the calibration add about 0.013 to the half width of the interval.
     const double level = s.at("level");
     EXPECT_THAT((std::vector<double>{0.8, 0.9, 0.95, 0.99}), testing::Contains(level));
     EXPECT_NEAR(s.at("coverage").at("value").get<double>(), level, 0.04) << level;
@@ -174,7 +174,7 @@ TEST_F(CliUncertainty, IntervalsHoldTheTargetsOfOtherEpisodes) {
   const Outcome few = with(adapt, "0.95");
   expect_one_line(few, "few");
   EXPECT_THAT(few.error, HasSubstr("more than the 8 validation episodes"));
-  // A file of version 0.1.0 has no quantiles.
+  // A calibration file of version 0.1.0 has no quantiles.
   json old = c;
   for (const char* key : {"quantiles", "decision_seed", "decision_episodes", "confidence"}) {
     old.erase(key);
@@ -206,13 +206,13 @@ TEST_F(CliUncertainty, RunsAreComparedOnTheSameEpisodes) {
   const auto mean = [&](const char* run) {
     return evaluation(run).at("steps").at(2).at("nll").at("mean").get<double>();
   };
-  // "    NLL   -1.2345 [...": b's mean less a's.
+  // The row "    NLL   -1.2345 [..." shows b's mean minus a's.
   const std::string row = same.out.substr(same.out.find("b (30 episodes)"));
   const std::string number = row.substr(row.find("NLL") + 3);
   EXPECT_NEAR(std::stod(number), mean("b") - mean("a"), 1e-4);
   EXPECT_THAT(slurp(folder_ / "comparison.html"), HasSubstr("Differences to a"));
 
-  // More episodes of the same seed begin with the same ones.
+  // An evaluation of more episodes with the same seed begins with the same episodes.
   ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--episodes", "50"}).status, 0);
   EXPECT_THAT(kshot({"compare", "a", "b"}).out, HasSubstr("b (30 episodes)"));
   ASSERT_EQ(kshot({"evaluate", "b", "--quiet", "--seed", "5"}).status, 0);
@@ -262,7 +262,7 @@ train = { steps = 2, meta_batch = 4, validate_every = 0 }
     words.insert(words.end(), more.begin(), more.end());
     return kshot(words);
   };
-  // The bound that any answer keeps, and one for which these few episodes give no threshold.
+  // Every answer keeps the first bound. For the second one, these few episodes give no threshold.
   const Outcome all = with({"--max-risk", "0.5", "--level", "0.8"});
   const Outcome none = with({"--max-risk", "0.001"});
   expect_one_line(none, "0.001");

@@ -1,5 +1,6 @@
-// A user's view of an installed kshot: cmake --install into an empty prefix, then an outside
-// program that knows nothing but that prefix is configured with find_package(kshot), built and run.
+// An installed kshot as a user sees it. cmake --install writes into an empty prefix. Then an
+// outside program that knows only this prefix is configured with find_package(kshot), built and
+// run.
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
@@ -38,7 +39,7 @@ class Install : public testing::Test {
   }
   void TearDown() override { fs::remove_all(folder_); }
 
-  /// Runs cmake, or another program; true if it exits 0. What it printed is in output().
+  /// Runs cmake or another program. Returns true if it exits with 0. output() is what it printed.
   bool cmake(const std::vector<std::string>& arguments) {
     return run(cached("CMAKE_COMMAND"), arguments);
   }
@@ -61,7 +62,8 @@ TEST_F(Install, OutsideProgramBuildsAndRuns) {
 
   std::string flags = cached("CMAKE_CXX_FLAGS");
   if (const std::string sanitizers = cached("KSHOT_SANITIZE"); !sanitizers.empty()) {
-    flags += " -fsanitize=" + sanitizers;  // the library brings the sanitizer's calls with it
+    // The library contains calls of the sanitizer.
+    flags += " -fsanitize=" + sanitizers;
   }
   const std::string build = (folder_ / "build").string();
   ASSERT_TRUE(
@@ -71,12 +73,12 @@ TEST_F(Install, OutsideProgramBuildsAndRuns) {
       << output();
   ASSERT_TRUE(cmake({"--build", build})) << output();
   ASSERT_TRUE(run(build + "/outside", {})) << output();
-  // By hand: 1*40 + 40 + 40*40 + 40 + 40*1 + 1 weights.
+  // The number of weights is 1*40 + 40 + 40*40 + 40 + 40*1 + 1.
   EXPECT_EQ(output(), "weights 1761\n");
 }
 
-/// The emulator of GPUs defines the thread sanitizer's calls: a user's own sanitizer would find
-/// two.
+/// The emulator of GPUs defines the calls of the thread sanitizer. A user's own sanitizer would
+/// find them defined twice.
 TEST_F(Install, TheLibraryHasNothingOfTheEmulator) {
   if (cached("KSHOT_SANITIZE").find("thread") != std::string::npos) {
     GTEST_SKIP() << "a build for the thread sanitizer calls it everywhere";
@@ -100,7 +102,8 @@ TEST_F(Install, TheLibraryHasNothingOfTheEmulator) {
   }
 }
 
-/// kshot inside somebody's project is its library: no tests, no benchmarks, no warnings as errors.
+/// In somebody's project, kshot is only its library: no tests, no benchmarks, and no warnings as
+/// errors.
 class PartOfAProject : public Install, public testing::WithParamInterface<const char*> {};
 
 TEST_P(PartOfAProject, NothingIsForced) {
@@ -167,7 +170,7 @@ TEST_F(Install, PackageChecksTheVersion) {
   }
 }
 
-/// Debian packages name a maintainer whom users can write to; no package is made without one.
+/// Debian packages name a maintainer to whom users can write. No package is made without one.
 TEST_F(Install, PackagesNeedAMaintainer) {
   const auto accepted = [&](const std::string& contact) {
     return cmake({"-D", "CPACK_PACKAGE_CONTACT=" + contact, "-P",

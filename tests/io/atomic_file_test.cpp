@@ -1,3 +1,5 @@
+// Writing whole files: nothing appears before the commit, an old file survives every failure, and
+// messages name the path and the reason.
 #include "io/atomic_file.h"
 
 #include <gmock/gmock.h>
@@ -35,7 +37,7 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-// Runs `action` in a process of its own and returns what it returned.
+// Runs `action` in a child process and returns its result.
 template <typename Action>
 std::string in_child(Action action) {
   int ends[2];
@@ -117,7 +119,7 @@ TEST(AtomicFile, LeftoversOfKilledWritersAreRemoved) {
   remove_leftovers(folder / "a");
   EXPECT_THAT(names_in(folder.path()), testing::UnorderedElementsAreArray(before));
   EXPECT_EQ(read_file(folder / "a"), "stays");
-  remove_leftovers(folder / "nowhere" / "a");  // nothing to do
+  remove_leftovers(folder / "nowhere" / "a");  // There is nothing to do.
 }
 
 TEST(AtomicFile, TakesANameWithoutFolder) {
@@ -166,7 +168,7 @@ TEST(AtomicFile, UnwritableFolder) {
   ASSERT_EQ(::chmod(folder.path().c_str(), 0555), 0);
   const std::string path = (folder / "a").string();
   const std::string text = in_child([&]() -> std::string {
-    // The superuser may write anywhere: become nobody.
+    // The superuser may write anywhere, so that the process becomes nobody.
     if (::geteuid() == 0 && ::seteuid(65534) != 0) return "(cannot change user)";
     return error_text([&] { write_file_atomic(path, "x"); });
   });
@@ -191,7 +193,7 @@ TEST(AtomicFile, ReachedFileSizeLimitLeavesTheOldFile) {
 TEST(AtomicFile, FullDisk) {
   const TempFolder folder;
   const std::string text = in_child([&]() -> std::string {
-    // A file system of 64 KiB that only this process sees.
+    // The folder is a file system of 64 KiB that only this process sees.
     if (::unshare(CLONE_NEWNS | (::geteuid() == 0 ? 0 : CLONE_NEWUSER)) != 0 ||
         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
         ::mount("none", folder.path().c_str(), "tmpfs", 0, "size=64k") != 0) {

@@ -1,3 +1,5 @@
+// Folders and zip archives as trees of files: links, names of entries, and files that must be
+// refused.
 #include "io/file_tree.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +34,7 @@ class FileTrees : public ::testing::Test {
   std::string zip_fault(const std::map<std::string, std::string>& entries) {
     return error_text([&] { zip(entries); });
   }
-  /// Renames an entry where it stands: names of equal length.
+  /// Renames an entry in the bytes of the archive, to a name of equal length.
   void rename_entry(const std::string& from, const std::string& to) {
     std::string bytes = test::read_text(folder_ / "x.zip");
     for (std::size_t at = 0; (at = bytes.find(from, at)) != std::string::npos; at += to.size()) {
@@ -120,7 +122,8 @@ TEST_F(FileTrees, EntriesStayInTheArchive) {
 }
 
 TEST_F(FileTrees, WhatGrowsWithoutMeasureIsRefused) {
-  // Zeros become a thousand times as many; pictures, which are compressed already, do not.
+  // Zeros expand to a thousand times their compressed size. Pictures are already compressed and do
+  // not.
   const std::string bomb(std::size_t{32} << 20, '\0');
   const auto tree = zip({{"a/1.png", bomb}, {"a/2.png", bomb.substr(0, std::size_t{1} << 20)}});
   EXPECT_THAT(error_text([&] { tree->read("a/1.png"); }),
@@ -131,7 +134,7 @@ TEST_F(FileTrees, WhatGrowsWithoutMeasureIsRefused) {
 
 TEST_F(FileTrees, AnEntryLongerThanItsListSaysIsRefused) {
   zip({{"a/1.png", std::string(100000, 'x')}});
-  // The size stands in the entry's own header and in the archive's list: 100,000 becomes 99.
+  // The size is in the entry's own header and in the archive's list. 100,000 becomes 99.
   std::string bytes = test::read_text(folder_ / "x.zip");
   const std::string stated("\xa0\x86\x01\x00", 4), lie("\x63\x00\x00\x00", 4);
   int places = 0;
@@ -147,7 +150,8 @@ TEST_F(FileTrees, AnEntryLongerThanItsListSaysIsRefused) {
 
 TEST_F(FileTrees, HugeFilesAreRefusedBeforeTheyAreRead) {
   write_text(folder_ / "root/a/1.png", "x");
-  std::filesystem::resize_file(folder_ / "root/a/1.png", std::uintmax_t{3} << 40);  // a hole
+  // The file is sparse.
+  std::filesystem::resize_file(folder_ / "root/a/1.png", std::uintmax_t{3} << 40);
   const auto tree = FileTree::open(folder_ / "root");
   EXPECT_THAT(error_text([&] { tree->read("a/1.png"); }),
               AllOf(HasSubstr("root/a/1.png: cannot be read"), HasSubstr("expected at most")));

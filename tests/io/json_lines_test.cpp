@@ -1,3 +1,4 @@
+// Files of JSON lines: appending, cut lines, and cutting back for a resume.
 #include "io/json_lines.h"
 
 #include <gmock/gmock.h>
@@ -57,7 +58,7 @@ TEST_F(JsonLines, ACutLastLineIsLeftOutAndThenOverwritten) {
   const std::size_t first = whole.find('\n') + 1;
   for (std::size_t size = 0; size <= whole.size(); ++size) {
     put_file(path_, whole.substr(0, size));
-    // A line that lacks only its end is whole.
+    // A line that lacks only its line end is complete.
     const std::size_t expected = size + 1 >= whole.size() ? 2 : size + 1 >= first ? 1 : 0;
     EXPECT_EQ(read_json_lines(path_).size(), expected) << size;
     JsonLinesWriter(path_).append({{"step", 9}});
@@ -82,7 +83,7 @@ TEST_F(JsonLines, ABadLineInTheMiddleIsAnErrorWithItsNumber) {
 }
 
 TEST_F(JsonLines, TruncateAfterKeepsEarlierLinesByteForByte) {
-  // Spaces and number formats that a parser and printer would not keep.
+  // These spaces and number formats would not survive a parser and a printer.
   const std::string kept =
       "{ \"kind\":\"start\" }\n{\"step\" : 1, \"loss\": 1.50}\n{\"step\":2.0}\n";
   put_file(path_, kept + "{\"step\":3}\n{\"step\":4}\n{\"st");

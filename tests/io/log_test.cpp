@@ -1,3 +1,4 @@
+// Progress and messages on a pipe and on a terminal.
 #include "io/log.h"
 
 #include <fcntl.h>
@@ -18,7 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 
-// A clock that a test moves by hand.
+// A clock that only the test advances.
 struct Clock {
   Progress::Clock::time_point time{};
   Progress::Options options(int descriptor) {
@@ -29,7 +30,7 @@ struct Clock {
   }
 };
 
-// What comes out at the reading end so far.
+// The bytes that have arrived at the reading end so far.
 std::string drain(int descriptor) {
   ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
   std::string text;

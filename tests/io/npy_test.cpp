@@ -1,3 +1,4 @@
+// Reading and writing .npy and .npz files: headers, types, byte orders, and damaged files.
 #include "io/npy.h"
 
 #include <gmock/gmock.h>
@@ -32,7 +33,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using DType = Tensor::DType;
 
-// A file put together by hand: `dictionary` is the header, `data` what follows.
+// A file from parts: `dictionary` is the header, and `data` are the bytes after it.
 std::string npy(const std::string& dictionary, const std::string& data, int major = 1) {
   std::string file = "\x93NUMPY";
   file += static_cast<char>(major);
@@ -55,7 +56,7 @@ class Npy : public ::testing::Test {
     put_file(path_, contents);
     return read_npy(path_);
   }
-  // The message without the path that it must begin with.
+  // The message without the path, with which it must begin.
   std::string error_of(const std::string& contents) {
     const std::string text = error_text([&] { read(contents); });
     const std::string start = path_.string();
@@ -76,14 +77,14 @@ TEST_F(Npy, ReadsEveryVersionAndLayoutOfHeader) {
     EXPECT_THAT(array.to_f64(), ElementsAre(1, 2, 3, 4, 5, 6));
     EXPECT_EQ(array.origin, path_.string());
   }
-  // Order of keys, quotes, spaces, Python 2's long integers.
+  // The header has another order of keys, other quotes, spaces, and Python 2's long integers.
   const NpyArray array =
       read(npy("{\"shape\":(6L,),\"fortran_order\":False,\"descr\":\"<f4\"}   ", data));
   EXPECT_THAT(array.shape, ElementsAre(6));
 }
 
 TEST_F(Npy, ConvertsColumnMajorOrder) {
-  // a[i, j, k] = 100 i + 10 j + k with shape (2, 3, 2), first index fastest.
+  // a[i, j, k] = 100 i + 10 j + k with shape (2, 3, 2). The first index runs fastest.
   std::vector<std::int16_t> column_major;
   for (int k = 0; k < 2; ++k) {
     for (int j = 0; j < 3; ++j) {
@@ -132,7 +133,8 @@ TEST_F(Npy, BigEndianNumbersAreTheSameNumbers) {
     return read(
         npy("{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': (2, 2), }", data));
   };
-  // Halves: 1, -2, 0.5, 0; sign, exponent and fraction from the first byte on.
+  // Half-precision numbers 1, -2, 0.5, 0: the first byte has the sign, the exponent and the top of
+  // the fraction.
   EXPECT_THAT(big(">f2", {"\x3c\x00\xc0\x00\x38\x00\x00\x00", 8}).to_f64(),
               ElementsAre(1, -2, 0.5, 0));
   const std::string words("\x00\x00\x01\x02\xff\xff\xff\xfe\x7f\xff\xff\xff\x00\x00\x00\x05", 16);
@@ -206,14 +208,14 @@ TEST_F(Npy, RoundTripOfEveryType) {
       }
       write_npy(path_, array);
       EXPECT_EQ(read_npy(path_), array) << dtype_name(dtype) << " " << shape_text(shape);
-      // NumPy maps files into memory: data at a multiple of 64.
+      // NumPy maps files into memory, so that the data must begin at a multiple of 64.
       EXPECT_EQ((fs::file_size(path_) - array.bytes.size()) % 64, 0u);
     }
   }
 }
 
 TEST_F(Npy, WritesTheDocumentedBytes) {
-  // The header as numpy.save writes it: 128 bytes in all before the data.
+  // The header is that of numpy.save. The data begin after 128 bytes.
   write_npy(path_, Tensor::from(std::vector<std::int32_t>{258, -1}, {2}));
   std::string expected("\x93NUMPY\x01\x00\x76\x00", 10);
   expected += "{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }";
@@ -240,7 +242,7 @@ class Npz : public ::testing::Test {
     const std::string start = path_.string();
     return text.starts_with(start) ? text.substr(start.size()) : "(no path) " + text;
   }
-  // An archive with one entry of any bytes.
+  // Writes an archive with one entry of any bytes.
   void write_entry(const std::string& name, const std::string& data) {
     fs::remove(path_);
     int code = 0;
@@ -308,7 +310,7 @@ TEST_F(Npz, ChangedDataIsAnErrorWithTheEntry) {
   for (const Compression compression : {Compression::stored, Compression::deflated}) {
     write_npz(path_, entries, compression);
     const std::string whole = read_file(path_);
-    // Names stand before their data; well into the largest entry's data.
+    // Names precede their data. This offset lies within the data of the largest entry.
     const std::size_t at = whole.find("theta.layers.0.weight.npy") + 400;
     std::string changed = whole;
     changed[at] = static_cast<char>(changed[at] ^ 0x10);
@@ -328,7 +330,7 @@ TEST_F(Npz, AnyChangedByteGivesAnErrorOrTheSameArrays) {
     changed[random() % changed.size()] ^= static_cast<char>(1 << random() % 8);
     put_file(path_, changed);
     try {
-      // Names, times and flags are not under a checksum; the arrays' bytes are.
+      // Names, times and flags have no checksum. The bytes of the arrays have one.
       for (const auto& [name, array] : read_npz(path_)) {
         const bool known =
             std::any_of(entries.begin(), entries.end(),

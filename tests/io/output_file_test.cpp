@@ -1,3 +1,5 @@
+// Outputs of commands: a file is replaced only if kshot wrote it, is of the same kind, and is no
+// input.
 #include "io/output_file.h"
 
 #include <gmock/gmock.h>
@@ -30,7 +32,7 @@ constexpr OutputKind kinds[] = {
     OutputKind::data_file, OutputKind::evaluation,  OutputKind::page,        OutputKind::arrays,
     OutputKind::weights,   OutputKind::predictions, OutputKind::class_table, OutputKind::text};
 
-/// One of kshot's own files of each kind that may be replaced.
+/// Writes one of kshot's own files of each kind that may be replaced.
 std::map<OutputKind, fs::path> own_files(const fs::path& folder) {
   put_file(folder / "a.kshot", "KSHOTDAT...");
   put_file(folder / "e.json", "{\n  \"format\": \"kshot evaluation\"\n}\n");

@@ -1,5 +1,5 @@
-// What kshot writes, read by the programs that its users will read it with, and the other way
-// round: the Python packages numpy, safetensors, tensorboard and pillow (support/python.h).
+// Files of kshot are read by the programs of its users, and the other way round: the Python
+// packages numpy, safetensors, tensorboard and pillow (support/python.h).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ std::map<std::string, Tensor> arrays() {
   return entries;
 }
 
-// Types, shapes and values as Python sees them; doubles in hexadecimal.
+// Checks types, shapes and values as Python sees them. Doubles are in hexadecimal.
 void expect_arrays(const json& found) {
   for (const auto& [name, tensor] : arrays()) {
     const json& entry = found.at(name);
@@ -81,7 +81,7 @@ def describe(arrays):
                 "values": [float(v).hex() for v in a.ravel()]} for k, a in arrays.items()}
 )";
 
-// The layout of the embeddings published with LEO (protocol 2, as Python 2 wrote it).
+// The layout of the embeddings that were published with LEO (protocol 2, as written by Python 2).
 const char kPickles[] = R"(
 import json, os, pickle, subprocess, sys
 import numpy as np
@@ -165,7 +165,8 @@ print(json.dumps(describe({f[:-4]: numpy.load(f) for f in glob.glob("*.npy")})))
 
 TEST_F(PythonReaders, WeReadNumpys) {
   KSHOT_NEEDS("numpy");
-  // Every type, each with its own values as text, in both orders, stored and deflated.
+  // There is an array of every type, each with its values as text, in both orders, stored and
+  // deflated.
   const json expected = run(R"(
 import json, numpy
 rng = numpy.random.default_rng(0)
@@ -219,7 +220,8 @@ print(json.dumps({k: {"shape": list(numpy.shape(a)),
   EXPECT_THAT(error_of("struct.npz"), HasSubstr("struct.npz: x: structured arrays"));
 }
 
-// Greys and colours of pictures of every mode that Pillow writes, held against its own convert().
+// The grey and colour values of pictures of every mode that Pillow writes, compared with Pillow's
+// own convert().
 TEST_F(PythonReaders, PicturesAreWhatPillowSees) {
   KSHOT_NEEDS("PIL");
   KSHOT_NEEDS("numpy");
@@ -325,9 +327,9 @@ print("null")
   EXPECT_EQ(content.metadata.at("made"), "by python");
 }
 
-// A run of steps 0 to 9 that is stopped, resumed at 6 and goes on to 14: TensorBoard shows each
-// step once, the later value. Both of its readers: of the files' own scalars, and of the tensors
-// that its server turns them into.
+// A run of steps 0 to 9 is stopped, resumed at 6 and continued to 14. TensorBoard shows each step
+// once, with the later value. The test uses both of its readers: of the scalars in the files, and
+// of the tensors into which its server converts them.
 TEST_F(PythonReaders, TensorboardReadsOurEvents) {
   KSHOT_NEEDS("tensorboard.backend.event_processing.plugin_event_accumulator");
   {

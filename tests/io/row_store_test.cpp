@@ -1,4 +1,4 @@
-// The store of rows: what it holds across crashes, and files that are not to be used.
+// The store of rows: its contents after crashes, and files that must be refused.
 #include "io/row_store.h"
 
 #include <gmock/gmock.h>
@@ -25,7 +25,8 @@ constexpr std::size_t row_bytes = 100;
 std::vector<std::byte> row_of(int value) {
   return std::vector<std::byte>(row_bytes, static_cast<std::byte>(value));
 }
-/// The row's first byte where all are the same, -1 where none was written, -2 for a mixture.
+/// The row's first byte where all bytes are equal, -1 where no row was written, and -2 for a
+/// mixture.
 int value_of(const RowStore::State& state) {
   if (state.step == 0) return -1;
   for (const std::byte b : state.data) {
@@ -71,7 +72,8 @@ TEST(RowStore, NewestStateOfEveryRow) {
 }
 
 TEST(RowStore, GoesBackToTheCheckpointFromAnyMoment) {
-  // Every history of writes and checkpoints over some steps; at the end the process is gone.
+  // Every history of writes and checkpoints over some steps. At the end of each, the process is
+  // gone.
   for (int writes = 0; writes < 1 << 4; ++writes) {
     for (int checkpoints = 0; checkpoints < 1 << 4; ++checkpoints) {
       const TempFolder folder;
@@ -92,7 +94,7 @@ TEST(RowStore, GoesBackToTheCheckpointFromAnyMoment) {
       }
       const auto store = reopen(file, committed);
       ASSERT_EQ(value_of(store->newest(1)), want) << writes << " " << checkpoints;
-      // what is dropped does not come back
+      // Dropped states do not come back.
       store->write(1, committed + 1, row_of(77));
       ASSERT_EQ(value_of(store->newest(1)), 77);
       ASSERT_EQ(value_of(reopen(file, committed)->newest(1)), want);
@@ -101,7 +103,7 @@ TEST(RowStore, GoesBackToTheCheckpointFromAnyMoment) {
 }
 
 TEST(RowStore, ACheckpointThatWasNotCommittedYetCounts) {
-  // Killed between the checkpoint's rename and commit().
+  // The process was killed between the rename of the checkpoint and commit().
   const TempFolder folder;
   {
     const auto store = RowStore::create(folder / "rows", 3, row_bytes, "me");
@@ -162,7 +164,7 @@ TEST(RowStore, AFolderThatCannotTakeItSaysSo) {
   const TempFolder folder;
   EXPECT_THAT(error_text([&] { RowStore::create(folder / "none" / "rows", 3, row_bytes, "me"); }),
               HasSubstr("cannot write"));
-  // 2^52 rows of 2^20 bytes: no disk
+  // 2^36 rows of 2^20 bytes fit on no disk.
   EXPECT_THAT(
       error_text([&] { RowStore::create(folder / "rows", std::uint64_t{1} << 36, 1 << 20, "me"); }),
       HasSubstr("cannot reserve"));

@@ -1,3 +1,4 @@
+// Reading and writing safetensors files: types, alignment, and damaged files.
 #include "io/safetensors.h"
 
 #include <gmock/gmock.h>
@@ -51,7 +52,7 @@ class SafeTensorsFile : public ::testing::Test {
     put_file(path_, contents);
     return read_safetensors(path_);
   }
-  // The message behind "checkpoint PATH".
+  // The message after "checkpoint PATH".
   std::string error_of(const std::string& contents) {
     const std::string text = error_text([&] { read(contents); });
     const std::string start = "checkpoint " + path_.string();
@@ -110,7 +111,7 @@ TEST_F(SafeTensorsFile, DataIsAligned) {
   std::uint64_t header = 0;
   std::memcpy(&header, bytes.data(), sizeof(header));
   EXPECT_EQ(header % 8, 0u);
-  // adam.m, the first of the 8-byte tensors, begins the data.
+  // The data begin with adam.m, the first of the 8-byte tensors.
   double first = 0;
   std::memcpy(&first, bytes.data() + 8 + header, sizeof(first));
   EXPECT_EQ(first, 1e-300);
@@ -169,7 +170,7 @@ TEST_F(SafeTensorsFile, RejectsDamagedHeaders) {
             " is damaged: two tensors 'a'");
   EXPECT_EQ(header(R"({"__metadata__":{"a":1}})"),
             " is damaged: __metadata__: expected texts by name");
-  // A tensor larger than any file is reported, not allocated.
+  // A tensor that is larger than any file is reported and not allocated.
   EXPECT_THAT(tensor(R"({"dtype":"U8","shape":[1000000000000],"data_offsets":[0,1000000000000]})"),
               HasSubstr(" is cut short: expected 1000000000"));
 }
@@ -185,7 +186,8 @@ TEST_F(SafeTensorsFile, AnyChangedHeaderByteIsAnErrorOrAValidFile) {
     std::string changed = whole;
     changed[random() % (8 + header)] ^= static_cast<char>(1 << random() % 8);
     try {
-      read(changed);  // Anything but an Error or a result fails the test.
+      // Anything but an Error or a result fails the test.
+      read(changed);
     } catch (const Error& error) {
       ++errors;
       EXPECT_THAT(error.what(), HasSubstr(path_.string()));

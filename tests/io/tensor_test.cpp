@@ -1,3 +1,4 @@
+// Tensors of every type: values, conversions, and sizes that do not fit.
 #include "io/tensor.h"
 
 #include <gmock/gmock.h>
@@ -65,7 +66,8 @@ TEST(Tensor, EveryIntegerTypeAtItsLimits) {
 }
 
 TEST(Tensor, HalfPrecision) {
-  // Sign, the largest number, the smallest normal and subnormal ones, infinity: IEEE 754 binary16.
+  // IEEE 754 binary16: signs, the largest number, the smallest normal and subnormal numbers, and
+  // infinity.
   const Tensor tensor = raw(DType::f16, std::vector<std::uint16_t>{0x3c00, 0xc000, 0x7bff, 0x0400,
                                                                    0x0001, 0x8000, 0x7c00, 0x3555});
   EXPECT_THAT(tensor.to_f64(),

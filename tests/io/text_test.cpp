@@ -1,4 +1,4 @@
-// Text from outside, as messages show it.
+// Text from outside, in the form in which messages show it.
 #include "base/text.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// TensorBoard event files: checksums, the wire format, and files of resumed runs.
 #include "io/tfevents.h"
 
 #include <gmock/gmock.h>
@@ -27,7 +28,7 @@ using test::TempFolder;
 using ::testing::StartsWith;
 
 TEST(Crc32c, PublishedValues) {
-  // RFC 3720 B.4, and the usual check value.
+  // The values are those of RFC 3720 B.4, and the usual check value.
   EXPECT_EQ(crc32c(""), 0u);
   EXPECT_EQ(crc32c("123456789"), 0xe3069283u);
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8a9136aau);
@@ -38,7 +39,7 @@ TEST(Crc32c, PublishedValues) {
   EXPECT_EQ(crc32c(ascending.substr(5), crc32c(ascending.substr(0, 5))), 0x46dd794eu);
 }
 
-// The records of a TFRecord file; the test fails where lengths or checksums are wrong.
+// The records of a TFRecord file. The test fails where lengths or checksums are wrong.
 std::vector<std::string> records(const fs::path& path) {
   const std::string bytes = read_file(path);
   const auto masked = [](std::string_view data) {
@@ -73,11 +74,11 @@ TEST(EventWriter, WritesTheWireFormat) {
   writer.flush();
   const auto found = records(writer.path());
   ASSERT_EQ(found.size(), 3u);
-  // step: 0; file_version: "brain.Event:2", behind nine bytes of wall time.
+  // The first record has step: 0 and file_version: "brain.Event:2", after nine bytes of wall time.
   EXPECT_EQ(found[0].substr(9), std::string("\x10\x00\x1a\x0d", 4) + "brain.Event:2");
-  // session_log{status: START}.
+  // The second record has session_log{status: START}.
   EXPECT_EQ(found[1].substr(9), std::string("\x10\x00\x3a\x02\x08\x01", 6));
-  // wall_time 1.0, step 300, summary{value{tag "loss", simple_value 1.5}}.
+  // The third record has wall_time 1.0, step 300 and summary{value{tag "loss", simple_value 1.5}}.
   EXPECT_EQ(found[2], std::string("\x09\0\0\0\0\0\0\xf0\x3f"
                                   "\x10\xac\x02"
                                   "\x2a\x0d\x0a\x0b"

@@ -24,7 +24,8 @@ import time
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# Name, width in pixels, medium, colour scheme. A sheet of A4 has 718 pixels between margins of 1 cm.
+# Name, width in pixels, medium, colour scheme. A sheet of A4 has 718 pixels between margins of 1
+# cm.
 WINDOWS = [
     *(
         (f"{width} px, {scheme}", width, "screen", scheme)

@@ -1,4 +1,4 @@
-// Pages as a browser shows them (browser.py): skipped where no Chromium runs.
+// Pages as a browser shows them (browser.py). The tests are skipped where no Chromium runs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdio.h>
@@ -25,11 +25,12 @@ using test::TempFolder;
 using testing::HasSubstr;
 
 struct Shown {
-  int status = -1;  ///< 0: nothing is wrong; 77: there is no browser
+  /// 0: no finding. 77: there is no browser.
+  int status = -1;
   std::string text;
 };
 
-/// What browser.py says about pages. KSHOT_TEST_SCREENSHOTS names a folder for pictures of them.
+/// The findings of browser.py on pages. KSHOT_TEST_SCREENSHOTS names a folder for screenshots.
 Shown show(const std::vector<fs::path>& pages) {
   std::string command = test::quoted(test::python()) + " " +
                         test::quoted(KSHOT_SOURCE_DIR "/tests/report/browser.py");
@@ -48,7 +49,7 @@ Shown show(const std::vector<fs::path>& pages) {
   return shown;
 }
 
-/// Puts a page with this body into the folder.
+/// Writes a page with this body into the folder.
 fs::path put_page(const TempFolder& folder, const std::string& name, const std::string& body) {
   const fs::path file = folder / name;
   test::put_file(file, "<!DOCTYPE html><html lang=\"en\"><head><title>t</title></head><body>" +
@@ -56,7 +57,7 @@ fs::path put_page(const TempFolder& folder, const std::string& name, const std::
   return file;
 }
 
-/// The checks themselves: a page of its own for each fault.
+/// Tests the checks of browser.py with one page per fault.
 TEST(Browser, FindsWhatIsWrong) {
   const TempFolder folder;
   std::vector<fs::path> pages = {put_page(
@@ -110,7 +111,7 @@ TEST(Browser, FindsWhatIsWrong) {
   }
 }
 
-/// Tests of the program's own pages, in a folder of their own.
+/// Runs the program in a folder of its own, for tests of the pages that it writes.
 class BrowserPages : public testing::Test {
  protected:
   void SetUp() override {

@@ -1,3 +1,4 @@
+// Report and comparison pages: well-formed HTML, finite coordinates, and the layout of figures.
 #include "report/page.h"
 
 #include <gmock/gmock.h>
@@ -18,8 +19,8 @@
 namespace kshot::report {
 namespace {
 
-/// A strict reader of the HTML that reports are made of: tags balance, attributes are quoted, text
-/// holds no bare `<` or `&`. Empty where all is well, else what is wrong.
+/// A strict reader of the HTML of reports: tags must balance, attributes must be quoted, and text
+/// must hold no bare `<` or `&`. Returns the first defect, or an empty text.
 std::string defect(std::string_view html) {
   static const std::set<std::string> empty = {"meta", "br", "hr", "img", "link"};
   std::vector<std::string> open;
@@ -83,7 +84,8 @@ TEST(HtmlChecker, FindsDefects) {
   EXPECT_NE(defect("<p>"), "");
 }
 
-/// Every number of every attribute that holds coordinates is finite. Empty where so, else the text.
+/// Checks that every number of every attribute with coordinates is finite. Returns the first text
+/// that is not, or an empty text.
 std::string not_finite(std::string_view html) {
   for (const char* attribute : {" d=\"", " x=\"", " y=\"", " x1=\"", " x2=\"", " y1=\"", " y2=\"",
                                 " width=\"", " height=\"", " transform=\"", " viewBox=\""}) {
@@ -201,7 +203,7 @@ TEST(Report, EmptyPartsAreLeftOut) {
   EXPECT_EQ(html.find("<svg"), std::string::npos);
 }
 
-/// As many thin lines more as there are samples, and an entry in the legend.
+/// There is one more thin line per sample, and an entry in the legend.
 TEST(Report, DrawsSamples) {
   Report report = sample();
   const auto thin_lines = [](const std::string& html) {
@@ -223,8 +225,8 @@ TEST(Report, DrawsSamples) {
   EXPECT_THROW(render(report), Error);
 }
 
-/// A fit that went astray does not take the whole panel: the range is that of what is given, and
-/// once more of it on either side, before bands.
+/// A fit with extreme values does not take the whole panel. Before bands, the range is that of the
+/// given points, extended by its own length on either side.
 TEST(Report, AFitThatWentAstrayDoesNotFlattenTheOthers) {
   Report report = sample();
   for (Fit& fit : report.tasks[0].methods[0].fits) fit.bands.clear();
@@ -258,7 +260,7 @@ TEST(Report, NothingFiniteStillRenders) {
   EXPECT_EQ(not_finite(html), "");
 }
 
-/// A training that logged once: a line needs two points, so the page has a marker.
+/// A training that logged only once. A line needs two points, so that the page has a marker.
 TEST(Report, ACurveOfOnePointIsDrawn) {
   Report report;
   report.title = "short";
@@ -290,7 +292,7 @@ TEST(Comparison, UnitesRunsSideBySide) {
   EXPECT_NE(html.find("first, MAML"), std::string::npos);
   EXPECT_NE(html.find("1.2 %"), std::string::npos);
   EXPECT_NE(html.find("inner.steps"), std::string::npos);
-  EXPECT_EQ(html.find("<td>algorithm</td>"), std::string::npos);  // the same in both
+  EXPECT_EQ(html.find("<td>algorithm</td>"), std::string::npos);  // This key is equal in both runs.
 }
 
 TEST(Format, DigitsFollowTheInterval) {
@@ -314,8 +316,7 @@ std::vector<std::string> labels(const std::vector<Tick>& ticks) {
   return out;
 }
 
-/// Titles are names that a user chose: long ones go on in another line, and nothing of them is
-/// lost.
+/// Titles are names that a user chose. Long ones are broken into lines without losing any text.
 TEST(Title, IsBrokenIntoLines) {
   const auto lines = [](const std::string& title) {
     svg::Grid grid;
@@ -338,7 +339,7 @@ TEST(Title, IsBrokenIntoLines) {
   for (const std::string& line : lines(words)) all += (all.empty() ? "" : " ") + line;
   EXPECT_EQ(all, words);
   std::string one;
-  for (int i = 0; i < 100; ++i) one += "\u00e9";  // a word without an end
+  for (int i = 0; i < 100; ++i) one += "\u00e9";  // a word without spaces
   std::string whole;
   EXPECT_GT(lines(one).size(), 1u);
   for (const std::string& line : lines(one)) whole += line;
@@ -375,7 +376,8 @@ TEST(Ticks, NeverCrowdedNeverOutside) {
 
 TEST(Ticks, LongLabelsAtTheEndsOfTheAxisAreInsideTheFigure) {
   svg::Plot plot;
-  plot.y.tick_labels = false;  // so that the margin at the left is narrower than half a label
+  // Without tick labels, the left margin is narrower than half a label.
+  plot.y.tick_labels = false;
   plot.x.low = 0.0;
   plot.x.high = 1.0;
   plot.x.ticks = {{0.0, "0.0000"}, {1.0, "1.0000"}};

@@ -52,7 +52,8 @@ TEST(Reports, APageHasTheRunsNumbers) {
   EXPECT_TRUE(quick.by_shots.empty());
 }
 
-/// A run's curve against shots stands once in a comparison: the baselines do not carry its name.
+/// A comparison has a run's curve against shots once, because the baselines do not carry the run's
+/// name.
 TEST(Reports, AComparisonNamesEveryCurveOnce) {
   const TempFolder folder;
   const fs::path run = trained(folder, "run", test::small_config("maml"));
@@ -101,7 +102,7 @@ TEST(Reports, ADifferenceIsTheMeanOverTheSameEpisodes) {
   EXPECT_THAT(error_text([&] { compare_runs({}); }), HasSubstr("expected at least one"));
 }
 
-/// Says true from the second question on.
+/// A stop callback that returns true from the second call on.
 std::function<bool()> second_time() {
   return [asked = std::make_shared<std::atomic<int>>(0)] { return ++*asked > 1; };
 }

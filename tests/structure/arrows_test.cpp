@@ -1,5 +1,5 @@
-// The rule of the arrows (ARCHITECTURE.md): a folder includes only what stands below it. Read from
-// the #include lines of the sources, so that a wrong one fails here and not in a review.
+// The rule of includes (ARCHITECTURE.md): a folder includes only folders that stand below it. The
+// test reads the #include lines of the sources, so that a wrong one fails here and not in a review.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -14,8 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Folder -> the folders it may include from. Everyone may include its own folder, kshot/ (the
-// public headers) and base/. "backend" is the door (src/backend/*.h), not the backends behind it.
+// Maps a folder to the folders that it may include. Every folder may include itself, kshot/ (the
+// public headers) and base/. "backend" is the backend interface (src/backend/*.h), not the backends
+// behind it.
 const std::map<std::string, std::set<std::string>> allowed = {
     {"kshot", {}},
     {"base", {}},
@@ -40,16 +41,17 @@ const std::map<std::string, std::set<std::string>> allowed = {
       "io", "metrics"}},
 };
 
-// The one file that knows every backend: it makes them by name.
+// The only file that knows every backend. It makes backends by name.
 const std::string factory = "backend/backend.cpp";
 
-// "backend/cpu/gemm.h" -> "backend/cpu"; "gemm.h", which lies beside its includer, -> "".
+// The folder of an include: "backend/cpu/gemm.h" gives "backend/cpu". "gemm.h" is in the includer's
+// own folder and gives "".
 std::string folder_of(const std::string& path) {
   const auto slash = path.rfind('/');
   return slash == std::string::npos ? "" : path.substr(0, slash);
 }
 
-// Quoted (ours) and bracketed includes that name a folder of ours.
+// The quoted and bracketed includes that name a folder of the project.
 std::vector<std::string> includes(const std::string& text) {
   std::vector<std::string> found;
   std::istringstream lines(text);
@@ -67,7 +69,7 @@ std::vector<std::string> includes(const std::string& text) {
   return found;
 }
 
-// One line per arrow that does not point down.
+// One line per include that does not point down.
 std::vector<std::string> wrong_arrows(const std::string& file, const std::string& folder,
                                       const std::string& text) {
   std::vector<std::string> wrong;
@@ -94,7 +96,8 @@ bool is_source(const fs::path& path) {
 TEST(Arrows, PointDown) {
   const fs::path source = KSHOT_SOURCE_DIR;
   std::set<std::string> seen;
-  // Where a tree's includes start from: include/ and src/ themselves, the root for kernels/.
+  // Each tree with the folder where its includes start: include/ and src/ themselves, and the root
+  // for kernels/.
   for (const auto& [tree, base] : std::map<std::string, std::string>{
            {"include", "include"}, {"src", "src"}, {"kernels", "."}, {"python/src", "."}}) {
     if (!fs::exists(source / tree)) continue;

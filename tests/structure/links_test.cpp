@@ -1,5 +1,5 @@
-// Links in the documents that point into the repository lead somewhere.
-// Under sanitizers GCC 12 takes std::regex's own members for uninitialised (GCC bug 105562).
+// Every link in the documents that points into the repository has a target. With sanitizers, GCC 12
+// takes std::regex's own members for uninitialised (GCC bug 105562).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
@@ -17,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Targets of [text](target) and ![text](target) outside fenced code, without #fragments; links to
-// the web and within the page are left out.
+// The targets of [text](target) and ![text](target) outside fenced code, without #fragments. Links
+// to the web and within the page are left out.
 std::vector<std::string> local_links(const std::string& markdown) {
   static const std::regex link(R"(\]\(([^)\s#]+)(#[^)\s]*)?\))");
   std::vector<std::string> targets;

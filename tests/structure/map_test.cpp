@@ -1,4 +1,4 @@
-// The map of files in ARCHITECTURE.md ("Where to look"): it names every source file, and no other.
+// The map of files in ARCHITECTURE.md ("Where to look") names every source file and no other.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -37,7 +37,7 @@ std::map<std::string, std::set<std::string>> read_map(const fs::path& document) 
   return map;
 }
 
-// Names without extensions of the source files that lie in a folder itself.
+// The names without extensions of the source files directly in a folder.
 std::set<std::string> sources(const fs::path& folder) {
   std::set<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -73,9 +73,8 @@ TEST(Map, NamesEverySourceFile) {
   }
 }
 
-// A file that was renamed or removed leaves the map too. Words with other characters (`kshot
-// adapt`,
-// `--set`) are no names of files, and the section of the tests names folders.
+// A file that was renamed or removed must leave the map too. Words with other characters (`kshot
+// adapt`, `--set`) are no names of files, and the section about the tests names folders.
 TEST(Map, NamesNothingElse) {
   const fs::path root = KSHOT_SOURCE_DIR;
   for (const auto& [folder, words] : read_map(root / "ARCHITECTURE.md")) {

@@ -1,4 +1,4 @@
-// bench/device.sh, as far as it goes where no GPU is.
+// bench/device.sh, as far as it runs without a GPU.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -63,7 +63,7 @@ TEST(DeviceScript, AFailureLeavesTheOthersTheirResults) {
     GTEST_SKIP() << "no python3, in which the tables are written";
   }
   const TempFolder folder;
-  // programs that say what real ones would; what they say of conv4 is nothing
+  // These programs print what real ones would. Their output for conv4 is empty.
   for (const char* name : {"cmake", "c++"}) put_program(folder / "bin" / name, "#!/bin/sh\n");
   put_program(folder / "bin" / "ctest", "#!/bin/sh\necho cpu\n");
   put_program(folder / "build" / "kshot", R"(#!/bin/sh
@@ -85,7 +85,7 @@ cat <<END
   {"name": "sinusoid/4096/real_time", "tasks_per_second": 1e7, "GFLOP/s": 5.0, "peak_rss_bytes": 7}]}
 END
 )");
-  // peers that are there, and are of no use
+  // These packages exist but fail on import.
   for (const char* name : {"jax", "torch"}) {
     put_program(folder / "python" / name / "__init__.py", "raise RuntimeError('no peer really')\n");
   }

@@ -1,16 +1,15 @@
-// The documents about own data, followed word for word: their `sh` and `toml` blocks are taken from
-// the text and run in an empty folder, one after the other, as a reader would. The test lays out
+// The documents about own data, followed word for word. Their `sh` and `toml` blocks are taken from
+// the text and run in an empty folder, one after the other, as a reader would. The test writes
 // small data under the names that the documents use.
 //
 // - An `sh` block is run by bash. Every command must succeed.
 // - A `toml` block whose first line is a comment with a file name (`# birds.toml`) is saved under
-// that
-//   name. One that names an algorithm is a whole configuration: it is trained on. Any other one is
-//   a part of a configuration: its keys must fit the last whole configuration.
+//   this name. A block that names an algorithm is a whole configuration, and the test trains on it.
+//   Any other block is a part of a configuration. Its keys must fit the last whole configuration.
 // - `<!-- not run: REASON -->` on the line before a block leaves it out.
 //
-// `kshot` is a script here, which makes trainings short: it adds --set train.steps=3 where a
-// command names no number of steps.
+// `kshot` is a script here, which shortens trainings: it adds --set train.steps=3 where a command
+// names no number of steps.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -36,9 +35,12 @@ namespace fs = std::filesystem;
 
 struct Block {
   std::string language, text;
-  int line = 0;             ///< of the fence, from 1
-  bool left_out = false;    ///< there is a "not run" comment before it
-  std::string reason = {};  ///< that comment's reason
+  /// The line of the fence, from 1.
+  int line = 0;
+  /// True where a "not run" comment precedes the block.
+  bool left_out = false;
+  /// The reason in this comment.
+  std::string reason = {};
 };
 
 std::vector<Block> blocks_of(const std::string& markdown) {
@@ -71,7 +73,8 @@ std::vector<Block> blocks_of(const std::string& markdown) {
   return blocks;
 }
 
-/// "key = value" lines of TOML, tables prefixed, as arguments of --set; comments are cut off.
+/// "key = value" lines of TOML as arguments of --set, with their tables as prefixes and without
+/// comments.
 std::string as_overrides(const std::string& toml) {
   std::string arguments, table;
   std::istringstream lines(toml);
@@ -119,14 +122,14 @@ class Documents : public testing::TestWithParam<const char*> {
     write_tables();
   }
 
-  /// The folder that the reader is in. It has what the documents presuppose, and nothing else.
+  /// The reader's folder. It has the files that the documents presuppose, and nothing else.
   fs::path home() const {
     const fs::path path = folder_ / "home";
     fs::create_directories(path);
     return path;
   }
 
-  /// Runs a script; an empty text where it succeeded.
+  /// Runs a script. Returns an empty text where it succeeded.
   std::string failure(const std::string& script) const {
     put_file(folder_ / "block.sh", script);
     const int status = std::system(
@@ -147,7 +150,7 @@ class Documents : public testing::TestWithParam<const char*> {
       if (first.ends_with(".toml") && first.find(' ') == std::string::npos) name = first;
     }
     if (!whole) {
-      // A part of a configuration goes over the last whole one, or over a starter file.
+      // A part of a configuration overrides the last whole one, or a starter file.
       if (whole_.empty()) {
         whole_ = "starter.toml";
         const std::string none = failure("kshot config --template maml --out starter.toml");
@@ -161,7 +164,7 @@ class Documents : public testing::TestWithParam<const char*> {
     return failure("kshot train block.toml --out \"$(mktemp -d)/run\"");
   }
 
-  // ---- data
+  // ---- data ----
 
   static std::string picture(int kind, int example, bool jpeg) {
     Picture p{32, 32, 3, {}};
@@ -210,7 +213,7 @@ class Documents : public testing::TestWithParam<const char*> {
     write_text(home() / "vinyals_train.txt", lists[0]);
     write_text(home() / "vinyals_val.txt", lists[1]);
     write_text(home() / "vinyals_test.txt", lists[2]);
-    // what docs/embeddings.md learns on, and other pictures of the same size
+    // The data on which docs/embeddings.md trains, and other pictures of the same size.
     fs::create_directories(home() / "data");
     ClassFile images{.input = {1, 28, 28, true}, .train = 30, .validation = 8, .test = 8};
     write_class_file(home() / "data" / "omniglot.kshot", images);
@@ -270,7 +273,8 @@ class Documents : public testing::TestWithParam<const char*> {
   }
 
   TempFolder folder_;
-  std::string whole_;  ///< file of the last whole configuration
+  /// The file of the last whole configuration.
+  std::string whole_;
 };
 
 TEST_P(Documents, AreFollowed) {

@@ -1,5 +1,6 @@
-// tools/kernel_table.py on kernels of its own: what it reads out of objects, and what it must not
-// let pass. The machine code is made up here, so that its share of multiply-adds is known.
+// tools/kernel_table.py on kernels of this test: the facts that it reads from object files, and the
+// faults that it must report. The machine code is written here, so that its share of multiply-adds
+// is known.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 
-/// Sums of `values` numbers that are all alive at once, in a launch of `bounds`.
+/// A kernel that sums `values` numbers, which are all alive at the same time, with launch bounds
+/// `bounds`.
 std::string kernel(int values, const std::string& bounds) {
   return fmt::format(
       R"(__global__ void __launch_bounds__({1}) hot(float* y, const float* x, int n) {{
@@ -38,8 +40,8 @@ std::string kernel(int values, const std::string& bounds) {
       values, bounds);
 }
 
-/// An outer loop of which an inner one holds three multiply-adds among its four instructions; the
-/// no-operation does not count, nor does the jump to itself that ends every kernel.
+/// An outer loop with an inner loop that holds three multiply-adds among its four instructions. The
+/// no-operation does not count. Neither does the jump to itself that ends every kernel.
 constexpr const char* machine_code =
     R"(	.section	.text._Z3hotPfPKfi,"ax",@progbits
 _Z3hotPfPKfi:
@@ -77,7 +79,7 @@ class KernelTable : public testing::Test {
   }
 
   std::string folder() const { return folder_.path().string(); }
-  /// Compiles it, as the build does.
+  /// Compiles the source as the build does.
   void source(const std::string& text) {
     put_file(folder_ / "kernels" / "own.cu", text);
     const std::string command = fmt::format(
@@ -132,7 +134,8 @@ TEST_F(KernelTable, ANewKernelIsToldAndMustBeWritten) {
 }
 
 TEST_F(KernelTable, AStackFrameOfAHotKernelFails) {
-  source(kernel(60, "1024"));  // 64 registers a thread, half of which addresses take
+  // There are 64 registers per thread. Addresses take half of them.
+  source(kernel(60, "1024"));
   const Outcome spilled = tool("");
   EXPECT_EQ(spilled.status, 1) << spilled.out;
   EXPECT_THAT(spilled.out, HasSubstr("own/hot is hot and has a stack frame"));

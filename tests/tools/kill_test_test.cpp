@@ -1,4 +1,4 @@
-// tools/kill_test.py in its short form: trainings that are killed, or find the disk full, go on bit
+// tools/kill_test.py in its short form: trainings that are killed or find the disk full resume bit
 // for bit.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -38,7 +38,7 @@ TEST(KillTest, KilledTrainingsGoOnBitForBit) {
 TEST(KillTest, AProgramThatForgetsIsFound) {
   if (std::system("python3 --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "no python3";
   const TempFolder folder;
-  // Resumes with another seed's run, as if the state were lost.
+  // On a resume, this program trains with another seed instead, as if the state were lost.
   put_file(folder / "forgetful", fmt::format(R"(#!/bin/bash
 if [[ "$*" == *--resume* ]]; then
   for run in "$@"; do :; done

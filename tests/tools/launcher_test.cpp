@@ -1,4 +1,5 @@
-// The script ./kshot: which build options it turns on, with a cmake that only takes notes.
+// The script ./kshot: the build options that it sets, with a fake cmake that only records its
+// calls.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,8 +21,8 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 
-/// Configuring writes the options into CMakeCache.txt, as CMake does; building makes a program that
-/// prints its arguments.
+/// The fake configuration writes the options into CMakeCache.txt, as CMake does. The fake build
+/// makes a program that prints its arguments.
 constexpr const char* fake_cmake = R"(#!/bin/bash
 [[ $1 == --version ]] && { echo "cmake version 3.25.1"; exit; }
 if [[ $1 == --build ]]; then
@@ -50,7 +51,7 @@ class Launcher : public testing::Test {
   void SetUp() override {
     fs::create_directories(build_);
     tool("cmake", fake_cmake);
-    // All packages are there; neither is anything to be installed by a test.
+    // All packages are present, and no test installs one.
     tool("dpkg-query", "#!/bin/bash\nfor p in \"${@:3}\"; do echo \"ii  $p\"; done\n");
     tool("apt-get", "#!/bin/bash\nexit 1\n");
     nvcc("13.0");
@@ -67,7 +68,7 @@ class Launcher : public testing::Test {
          fmt::format("#!/bin/bash\necho 'Cuda compilation tools, release {}, V1'\n", version));
   }
 
-  /// ./kshot ARGUMENTS; what it printed.
+  /// Runs ./kshot with `arguments` and returns its output.
   std::string launch(const std::string& arguments) {
     const std::string command = fmt::format(
         "cd '{0}' && env -u CUDA_PATH -u CUDA_HOME PATH='{0}/bin':\"$PATH\" KSHOT_BUILD_DIR='{1}' "
@@ -76,7 +77,7 @@ class Launcher : public testing::Test {
     EXPECT_EQ(std::system(command.c_str()), 0) << slurp(folder_ / "out");
     return slurp(folder_ / "out");
   }
-  /// A line for each time that it was configured.
+  /// One line per configuration.
   std::string configured() const { return slurp(build_ / "calls"); }
 
   TempFolder folder_;
@@ -123,7 +124,7 @@ TEST_F(Launcher, CudaIsTurnedOnWhereNvccIs) {
 
 TEST_F(Launcher, ABuildThatHasCudaIsLeftAlone) {
   launch("devices");
-  // what CMake notes where KSHOT_CUDA is AUTO and nvcc was found
+  // CMake writes this where KSHOT_CUDA is AUTO and nvcc was found.
   std::ofstream(build_ / "CMakeCache.txt", std::ios::app)
       << "KSHOT_CUDA:STRING=AUTO\nKSHOT_NVCC:FILEPATH=/usr/bin/nvcc\n";
   launch("train my.toml --device cuda");

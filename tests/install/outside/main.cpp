@@ -1,4 +1,4 @@
-// Uses public headers alone; the library's private dependencies must come with the package.
+// Uses only public headers. The library's private dependencies must come with the package.
 #include <cstdio>
 #include <vector>
 
