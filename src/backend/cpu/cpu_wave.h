@@ -36,6 +36,7 @@ class AlignedFloats {
   std::size_t size_ = 0;
 };
 
+/// Base of the waves of all layouts. A subclass owns the rows and the network passes.
 class CpuWave : public HostWave<float> {
  public:
   CpuWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -102,6 +103,7 @@ class CpuWave : public HostWave<float> {
     weights,   ///< The network's order of weights.
     tasks,     ///< Task after task.
   };
+  /// The values of one block, and their layout.
   struct Storage {
     AlignedFloats values;
     std::size_t width = 0;  ///< the width that was asked for

@@ -102,6 +102,7 @@ void LatentGenerator::kl(Kl kind, double weight, Block statistics, Block z, Bloc
 
 namespace {
 
+/// The generator for any networks, in rows of floats outside of the wave's own layout.
 class CpuGenerator final : public LatentGenerator {
  public:
   CpuGenerator(CpuWave& wave, const GeneratorSpec& spec)

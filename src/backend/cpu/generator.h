@@ -31,6 +31,7 @@ class LatentGenerator : public Generator {
   std::size_t groups_, latents_, latent_, weights_;  ///< N, C, L, P
 
  private:
+  /// Standard deviations of a task's latents, and their derivatives by u.
   struct Deviations {
     Values value, slope;  ///< [N, L]; `value` is padded to whole vectors
   };

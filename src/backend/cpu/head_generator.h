@@ -25,6 +25,7 @@
 
 namespace kshot::backend::cpu {
 
+/// LEO's generator on the blocks of a HeadWave.
 class HeadGenerator final : public LatentGenerator, private SharedGradient {
  public:
   static bool serves(const GeneratorSpec& spec);
@@ -107,12 +108,19 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void outer(std::size_t rows, std::size_t columns, const OuterSums& sums,
              std::span<const int> tasks, float* to);
 
+  /// Packs the encoder's weights, and takes the decoder's halves, of a theta that has changed.
   void pack(const SharedVector& theta);
+  /// The values kept under a number, or other_ for a negative number.
   Kept& kept(int number);
+  /// Copies latents from a block to `rows`, and their mean over each group to `means`.
   void take_latents(Block z, Rows& rows, Rows& means) const;
+  /// Copies g_z_ to a block of latents.
   void put_latents(Block z);
+  /// Computes the slopes and the weights without D_m z. With `again`, the last decode's are used.
   Kept& forward(const Latents& at);
+  /// Decodes, computes the loss of the support rows, and its gradient by the weights.
   Kept& gradient_in_weights(const Latents& at, const Wave::Pass& pass);
+  /// Computes x D_m of the support rows, unless it is already known for this load and theta.
   void take_codes(Kept& k, const Wave::Pass& pass);
   const float* x_of(const Kept& k, std::size_t task) const;
   const float* codes_of(const Kept& k, std::size_t task) const;

@@ -22,6 +22,7 @@ class SharedGradient {
   virtual void sum(std::span<const int> tasks, float* to) = 0;
 };
 
+/// The wave of generated softmax heads. Each task is one run.
 class HeadWave final : public CpuWave {
  public:
   HeadWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,

@@ -163,17 +163,20 @@ struct KlArgs {
   const float *mu, *s, *pmu, *ps, *scale, *sigma, *precision;
 };
 
+/// Key and counter words of random.h's generator. `task` is the task of the first lane.
 struct NoiseKey {
   std::uint32_t key[2];
   std::uint32_t counter1, task, counter3;
 };
 
+/// Constants of an Adam step, with `rate` and `root` per lane.
 struct AdamFactors {
   float beta1, beta2, epsilon;
   float rate[max_lanes];  ///< learning rate / (1 - beta1^n)
   float root[max_lanes];  ///< 1 / sqrt(1 - beta2^n)
 };
 
+/// The kernels of one instruction set.
 struct Kernels {
   const char* name;
   int lanes;

@@ -17,6 +17,7 @@
 
 namespace kshot::backend::cpu {
 
+/// The split passes of a lane wave, with buffers of their own.
 class LaneSplit {
  public:
   LaneSplit(const Kernels& kernels, const Network& network, int most_rows);
@@ -52,6 +53,7 @@ class LaneSplit {
   void hessian_vector(const Rows& rows, const Weights& w, const Weights& dot, const Gradients& to);
 
  private:
+  /// One layer: its sizes, and the buffers of its values and derivatives.
   struct Step {
     bool linear = false, has_bias = false;
     Activation activation = Activation::relu;

@@ -26,6 +26,7 @@ inline PassRows pass_rows(Set set) {
                              : PassRows::all;
 }
 
+/// The wave of small perceptrons.
 class LaneWave final : public CpuWave {
  public:
   /// Runs the estimator `weight` in fused passes. The other estimators use the composed operations.
@@ -134,6 +135,7 @@ class LaneWave final : public CpuWave {
   static constexpr int most_slots = 16;
   static constexpr int places = 4 + most_slots;
 
+  /// One layer, or a linear layer together with its activation.
   struct Step {
     bool is_activation = false;
     Activation activation = Activation::relu;
@@ -147,6 +149,7 @@ class LaneWave final : public CpuWave {
     AlignedFloats y[places], delta[places];
     AlignedFloats y_dot;
   };
+  /// Rows of one set.
   struct Data {
     AlignedFloats x;       ///< [inputs][rows][W]
     AlignedFloats target;  ///< [outputs][rows][W]
@@ -193,6 +196,7 @@ class LaneWave final : public CpuWave {
   /// Forward pass of a gradient. The values go to the place where the pass keeps its activations.
   Place values_of(const Pass& pass);
 
+  /// Copies the support and the query set to data_[joint], once per load.
   void join_sets();
 
   static void clear(Data& data);
@@ -215,6 +219,8 @@ class LaneWave final : public CpuWave {
   /// Returns sigma eps, which is drawn now or was kept by an earlier pass.
   const float* draw_shift(const GaussianPass& pass, Block v_mu, Block v_s);
 
+  /// Forward and backward pass with tangents: the gradient to `grad`, its derivative along w_dot to
+  /// `hv`.
   void tangent_pass(const Pass& pass, const float* w_dot, const Target& grad, const Target& hv);
 
   /// Sets input_ to the rows that a pass reads: the set's own, or a copy of them under dropout.

@@ -16,6 +16,7 @@
 
 namespace kshot::backend::cpu {
 
+/// The encoder and the relation network on rows of several tasks.
 class RowEncoder {
  public:
   /// For at most `tasks` tasks of `groups` groups with `rows` rows each.

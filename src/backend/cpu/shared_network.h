@@ -45,6 +45,7 @@ class Products {
   std::map<std::pair<std::size_t, std::size_t>, std::vector<GatherIndex>> index_;
 };
 
+/// A perceptron with one vector of weights for all rows of a pass.
 class SharedNetwork {
  public:
   /// Takes a network of linear layers and activations. `rows` is the largest number of rows of a
@@ -94,6 +95,7 @@ class SharedNetwork {
     const float* g_out = nullptr;
     const float* g_out_dot = nullptr;
   };
+  /// One outer product of a weight gradient: g^T x over rows.
   struct Term {
     const float* g;
     const float* x;

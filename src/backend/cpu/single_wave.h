@@ -49,6 +49,7 @@ struct Product {
   std::vector<GatherIndex> index;
 };
 
+/// One layer: its buffers, offset tables and saved statistics.
 struct Step {
   LayerType type = LayerType::linear;
   bool product = false;  ///< conv or linear
@@ -77,6 +78,7 @@ struct Step {
 
 }  // namespace single
 
+/// The wave for any network. It holds one task.
 class SingleWave final : public CpuWave {
  public:
   SingleWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
@@ -129,6 +131,7 @@ class SingleWave final : public CpuWave {
   struct Data {
     AlignedFloats x, target;
   };
+  /// A shared vector in the layout of weights, and the version that it was copied from.
   struct Placed {
     AlignedFloats values;
     std::uint64_t version = 0;

@@ -248,6 +248,7 @@ class CudaBackend final : public backend::Backend {
     backend::WaveShape shape;
     bool operator==(const Kind&) const = default;
   };
+  /// A wave size that was planned and promised memory.
   struct Planned {
     Kind kind;
     backend::WavePlan plan;
@@ -281,6 +282,7 @@ class CudaBackend final : public backend::Backend {
     std::size_t targets = 0;
     DeviceMemory<std::uint32_t> index, first, order;
   };
+  /// Segments of a vector, on the host and on the device.
   struct Segments {
     std::vector<cuda::Segment> host;
     DeviceMemory<cuda::Segment> list;

@@ -13,6 +13,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
+/// A source of which the device draws the tasks of one split.
 class CudaEpisodes final : public backend::Episodes {
  public:
   CudaEpisodes(const Stream& stream, const EpisodeRecipe& recipe, Split split);
@@ -29,6 +30,7 @@ class CudaEpisodes final : public backend::Episodes {
             cudaStream_t stream) const;
 
  private:
+  /// The stored rows of a split's classes, and how tasks are drawn from them.
   struct Classes {
     DeviceMemory<std::uint8_t> pixels;  ///< [rows, features]; one of `pixels` and `numbers` is used
     DeviceMemory<float> numbers;

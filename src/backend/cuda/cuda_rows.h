@@ -78,6 +78,7 @@ class CudaRows {
     HostMemory<Number> memory_;
     std::size_t used_ = 0;
   };
+  /// Host buffers of one load. `fetched` is recorded when the device has copied them.
   struct Staged {
     Staging<T> numbers;
     Staging<std::int32_t> integers;

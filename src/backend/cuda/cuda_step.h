@@ -13,6 +13,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
+/// The step statistics in device memory, and the capture of a step's work.
 template <class T>
 class CudaStep final : public backend::Step {
  public:

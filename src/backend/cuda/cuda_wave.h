@@ -156,6 +156,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   bool run(const backend::Descent& descent) override;
   bool run(const backend::GaussianDescent& descent) override;
 
+  /// One block: its values, or the factored gradient in their place.
   struct Storage {
     DeviceMemory<T> values;
     std::size_t width = 0;
@@ -163,6 +164,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     std::unique_ptr<FactoredGradient<T>> factored = {};  ///< replaces `values`
   };
   using OfSet = typename CudaRows<T>::OfSet;
+  /// Values and their tangents.
   struct Dual {
     DeviceMemory<T> value, dot;
   };
@@ -235,6 +237,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   template <class OutputGradient>
   void layered_gradient(const Pass& pass, Block grad, bool accumulate,
                         const OutputGradient& output_gradient);
+  /// Allocates the tangents of features and gradients at first use.
   void prepare_tangents();
   SplitLayers<T>& split_layers();
   /// Memory for features. Rows beyond a task's own may hold any values: no layer lets them affect a

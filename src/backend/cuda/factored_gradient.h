@@ -72,6 +72,7 @@ class FactoredGradient {
              const std::function<void(int first, int count, const T* g)>& see) const;
 
  private:
+  /// The terms of one matrix so far.
   struct Terms {
     Matrix matrix;
     std::vector<FactorPair<T>> pairs;

@@ -51,6 +51,7 @@ class SharedNetwork {
                             const Stream& stream) const;
 
  private:
+  /// One layer and its buffers.
   struct Stage {
     bool linear = true;
     Activation activation = Activation::relu;

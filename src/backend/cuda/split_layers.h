@@ -16,6 +16,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
+/// The products with the spread of one wave, and their buffers.
 template <class T>
 class SplitLayers {
  public:
@@ -60,6 +61,7 @@ class SplitLayers {
   bool splits_biases() const { return estimator_ == backend::Estimator::local; }
 
  private:
+  /// Values and their tangents.
   struct Dual {
     DeviceMemory<T> value, dot;
     Tangent<T> at(bool with_dot) { return {value.data(), with_dot ? dot.data() : nullptr}; }
