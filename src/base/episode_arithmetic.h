@@ -19,8 +19,7 @@ constexpr float largest_angle = 8192.0f;
 /// sinf). It consists of multiplications and additions without a branch. Loops over it therefore
 /// vectorise, and the bits do not depend on a mathematics library.
 KSHOT_HOST_DEVICE inline float sine(float z) {
-  // q = round(z / (pi/2)), by the rounding of a float addition. The rest is r = z - q pi/2, |r| <=
-  // pi/4.
+  // q = round(z / (pi/2)), by the rounding of a float addition. r = z - q pi/2, |r| <= pi/4.
   const float q = product_sum(z, 0.636619772367581343f, 12582912.0f) - 12582912.0f;
   // pi/2 is subtracted in three parts. The products of q with the first two are exact.
   float r = product_sum(q, -1.5703125f, z);

@@ -12,6 +12,7 @@
 namespace kshot::io {
 namespace {
 
+/// The kinds of cells in a text column.
 struct Scan {
   std::size_t values = 0, numbers = 0, percents = 0;
   std::optional<std::size_t> number, percent, text;  ///< first row of each kind

@@ -281,7 +281,7 @@ std::span<const std::byte> Dataset::stored() const {
 std::span<const float> Dataset::value(std::uint64_t row) const {
   const auto outputs = static_cast<std::size_t>(header_.outputs);
   const float* const first = values_ + row * outputs;
-  // Both ends are read here, so that this call throws if the file has lost one of the pages.
+  // Both ends of the target are read here, so that this call throws if the file has lost a page.
   static_cast<void>(*static_cast<const volatile float*>(first));
   static_cast<void>(*static_cast<const volatile float*>(first + outputs - 1));
   mapping_.check();

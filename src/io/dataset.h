@@ -80,7 +80,8 @@ class Dataset {
   /// reading them.
   std::span<const std::byte> stored() const;
   /// Throws Error where the file has changed since it was opened (cut short or written over). Call
-  /// it after the rows of a task were read. It takes one system call.
+  /// it after the rows of a task were read. It takes one system call, and reads the whole file
+  /// again if the time of its last change is new.
   void check() const;
   /// Target of a row, [outputs]. Only for tasks with real targets.
   std::span<const float> value(std::uint64_t row) const;

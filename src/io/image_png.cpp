@@ -11,8 +11,8 @@
 namespace kshot::io {
 namespace {
 
-/// The state of one decoding. It belongs to the caller of `png_to`, because libpng reports an error
-/// by a longjmp, which runs no destructors.
+/// The state of one decoding. It belongs to decode_png. The functions below hold no object with a
+/// destructor, because libpng reports an error by a longjmp, which runs no destructors.
 struct PngReading {
   std::string_view bytes;
   std::size_t position = 0;

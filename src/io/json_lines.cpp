@@ -40,7 +40,7 @@ std::vector<Line> parse_lines(const std::filesystem::path& path, std::string_vie
     const std::size_t end = ended ? end_of_line + 1 : contents.size();
     const std::string_view text = contents.substr(begin, end - begin);
     if (text.find_first_not_of(" \t\r\n") != std::string_view::npos) {
-      json record;  // null where the line is not JSON
+      json record;  // null if the line is not JSON
       if (!nested_deeper(text, deepest_json)) {
         record = json::parse(text, nullptr, /*allow_exceptions=*/false);
       }

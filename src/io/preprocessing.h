@@ -93,8 +93,8 @@ struct EncodedTable {
   std::vector<float> values;         ///< [rows, targets], standardised
   std::vector<std::int32_t> labels;  ///< [rows]
   std::vector<std::size_t> source;   ///< row of the table from which each row came
-  std::size_t unseen =
-      0;  ///< number of values whose category is not in `columns`; they become all zeros
+  /// Number of values whose category is not in the column's list. Their features are all zeros.
+  std::size_t unseen = 0;
 };
 
 /// Encodes the rows of a table. Columns are found by name. Throws Error for a column that is

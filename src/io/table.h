@@ -55,8 +55,8 @@ std::optional<double> parse_date(std::string_view text);
 /// Returns true for an empty cell and for a missing-value mark.
 bool is_missing(std::string_view text, const TextFormat& format = {});
 
-/// Returns true for text that is probably a number in another notation: "1,5", "1,027", "12%", "$
-/// 3".
+/// Returns true for text that is probably a number in another notation: "1,5", "1,027", "$ 3",
+/// "12%".
 bool resembles_number(std::string_view text);
 /// Returns true for text that is probably a date or a time of day.
 bool resembles_date(std::string_view text);
@@ -64,7 +64,7 @@ bool resembles_date(std::string_view text);
 /// message.
 std::string advice_for(std::string_view cell, std::string_view name);
 
-/// Finds names by their indices. Where all names are numbers, spellings of one number are one name:
+/// Finds the index of a name. Where all names are numbers, spellings of one number are one name:
 /// "01", "1" and "1.0".
 class NameIndex {
  public:
@@ -110,8 +110,8 @@ struct Table {
   std::string column_names() const;
   /// The place of a row, for messages: "FILE, line 17" or "FILE, row 16".
   std::string where(std::size_t row) const;
-  /// A cell as the name of a category, label or task: text without the blanks around it, 7.0 as
-  /// "7".
+  /// A cell as the name of a category, label or task: text without the blanks around it, 7.0
+  /// as "7".
   std::string cell(std::size_t column, std::size_t row) const;
   /// Returns true for NaN and for text that means a missing value.
   bool missing(std::size_t column, std::size_t row) const;

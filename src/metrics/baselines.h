@@ -28,11 +28,12 @@ std::vector<double> nearest_centroid(const Features& features, std::span<const s
 /// to the class means, with equal class priors (linear discriminant analysis; Bateni et al. 2020
 /// for few-shot tasks).
 ///
-/// The covariance is that of the support rows around their class means, pooled over classes, S =
-/// E^T E / n, and shrunk towards the identity: (1 - delta) S + delta mu I with mu = tr(S) / dim and
-/// delta = min(1, ((sum_i ||e_i||^4) / n - ||S||^2) / (n ||S - mu I||^2)) of Ledoit and Wolf
-/// (2004), but at least 0.01. Where every row equals its class mean (one shot), the result is that
-/// of nearest_centroid.
+/// The covariance is that of the support rows around their class means, pooled over classes,
+/// S = E^T E / n, and shrunk towards the identity: (1 - delta) S + delta mu I with mu = tr(S) / dim
+/// and
+///   delta = min(1, ((sum_i ||e_i||^4) / n - ||S||^2) / (n ||S - mu I||^2))
+/// of Ledoit and Wolf (2004), but at least 0.01. Where every row equals its class mean (one shot),
+/// the result is that of nearest_centroid.
 ///
 /// A class without support examples has probability 0. The linear systems have the smaller of the
 /// sizes support_n and dim. Returns [query_n, classes].
@@ -46,8 +47,8 @@ std::vector<double> class_prior(std::span<const std::int32_t> labels, std::size_
 std::vector<double> support_mean(std::span<const float> values, std::size_t outputs);
 
 struct LogisticOptions {
-  /// Penalty of the objective: sum over the support set of cross-entropy + l2 ||W||^2 / 2. The
-  /// biases are not penalised. (scikit-learn's C is 1 / l2.)
+  /// Weight of the penalty in the objective: sum over the support set of cross-entropy +
+  /// l2 ||W||^2 / 2. The biases are not penalised. (scikit-learn's C is 1 / l2.)
   double l2 = 1.0;
   int max_iterations = 200;
   /// Largest entry of the gradient, in the basis of the support's span, at which the fit ends.

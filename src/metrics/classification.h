@@ -24,10 +24,10 @@ std::vector<Answer> answers(std::span<const double> probabilities,
                             std::span<const std::int32_t> labels, std::size_t classes);
 
 /// ECE with bins of equal mass. The inner edges are the b / bins quantiles of the confidences
-/// (linear between order statistics, type 7 of Hyndman and Fan, as in NumPy). Each bin is (low,
-/// high], as in scikit-learn's calibration_curve(strategy="quantile"). Equal confidences share a
-/// bin. Bins may therefore be empty, and the order of the answers does not matter. NaN where there
-/// are no answers.
+/// (linear between order statistics, type 7 of Hyndman and Fan, as in NumPy). Each bin is
+/// (low, high], as in scikit-learn's calibration_curve(strategy="quantile"). Equal confidences
+/// share a bin. Bins may therefore be empty, and the order of the answers does not matter. NaN
+/// where there are no answers.
 double ece_equal_mass(std::span<const Answer> answers, std::size_t bins = 15);
 
 /// Classwise ECE (Kull et al. 2019; "static calibration error" of Nixon et al. 2019): the mean over

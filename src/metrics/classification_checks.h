@@ -10,8 +10,8 @@
 
 namespace kshot::metrics {
 
-/// Throws Error unless the probabilities are [rows, classes] and the labels of all rows are in [0,
-/// classes). The caller checks the values of the probabilities.
+/// Throws Error unless the probabilities are [rows, classes] and the labels of all rows are in
+/// [0, classes). The caller checks the values of the probabilities.
 inline void check_labelled_rows(std::span<const double> probabilities,
                                 std::span<const std::int32_t> labels, std::size_t classes) {
   if (classes == 0 || probabilities.size() != labels.size() * classes) {

@@ -72,8 +72,8 @@ struct ReliabilityBin {
 };
 
 /// Expected calibration error (Guo et al. 2017, eq. 3). The confidence is the probability of the
-/// predicted class, and the bins have equal width: ECE = sum_b (n_b / n) |accuracy_b -
-/// confidence_b| over the predictions of all episodes together.
+/// predicted class, and the bins have equal width. Over the predictions of all episodes together,
+/// ECE = sum_b (n_b / n) |accuracy_b - confidence_b|.
 class Calibration {
  public:
   explicit Calibration(std::size_t bins = 15, BinEdges edges = BinEdges::right);
@@ -159,8 +159,8 @@ class Coverage {
   void add(double y, std::span<const Band> bands);
   /// Adds one target with the prediction N(mean, std^2).
   void add_gaussian(double y, double mean, double std);
-  /// Adds one target with the mixture of S samples and observation noise `std` as prediction (0:
-  /// the samples themselves). Sorts `means` in place.
+  /// Adds one target with the mixture of S samples and observation noise `std` as prediction
+  /// (0 means the samples themselves). Sorts `means` in place.
   void add_mixture(double y, std::span<double> means, double std);
   /// Ends the episode and returns its share of targets for each level. An episode without targets
   /// does not count and returns nothing.
@@ -177,10 +177,10 @@ class Coverage {
   std::vector<Mean> observed_;
 };
 
-/// Coefficient of determination of predictions and targets [n, outputs]: 1 - sum (y - p)^2 / sum (y
-/// - m)^2 over rows and outputs, where m is the mean of an output's targets. It is at most 1, 0 for
-/// predicting these means, and negative for worse predictions. NaN where every target equals its
-/// mean.
+/// Coefficient of determination of predictions and targets [n, outputs], over rows and outputs:
+///   1 - sum (y - p)^2 / sum (y - m)^2, where m is the mean of an output's targets.
+/// It is at most 1, 0 for predicting these means, and negative for worse predictions. NaN where
+/// every target equals its mean.
 double r_squared(std::span<const double> predictions, std::span<const double> targets,
                  std::size_t outputs);
 

@@ -36,11 +36,11 @@ RowPairs tanimoto_similarities(const Features& features);
 /// Candidate numbers of neighbours k. A candidate needs at least k + 1 support rows.
 inline constexpr std::size_t neighbour_counts[] = {1, 2, 3, 5, 10, 20};
 
-/// k-nearest neighbours by squared distances with equal votes: p_c = (v_c + 1/2) / (k + classes /
-/// 2), where v_c is the number of votes for class c (the estimate of Krichevsky and Trofimov, so
-/// that no class has probability 0). Between classes with equally many votes, the one with nearer
-/// voters wins: the vote of neighbour j (from 0) counts 1 - 1e-6 j. Between equal distances, the
-/// lower row comes first.
+/// k-nearest neighbours by squared distances with equal votes:
+/// p_c = (v_c + 1/2) / (k + classes / 2), where v_c is the number of votes for class c (the
+/// estimate of Krichevsky and Trofimov, so that no class has probability 0). Between classes with
+/// equally many votes, the one with nearer voters wins: the vote of neighbour j (from 0) counts
+/// 1 - 1e-6 j. Between equal distances, the lower row comes first.
 ///
 /// k is the candidate in neighbour_counts with the largest mean log probability of the support
 /// rows' labels, each predicted from the other rows. Between equal candidates the smaller one is
@@ -95,8 +95,8 @@ GaussianProcessFit gaussian_process(Kernel kernel, const RowPairs& pairs,
 ///
 /// The hyperparameters are chosen as in gaussian_process. Where no class has two rows, nothing can
 /// be learned about them, and the first candidates are taken. Classes without support examples have
-/// the probability that the estimate of Krichevsky and Trofimov gives to an unseen class, (1/2) /
-/// (support_n + classes / 2). The other classes share the rest. Returns [query_n, classes].
+/// the probability that the estimate of Krichevsky and Trofimov gives to an unseen class,
+/// (1/2) / (support_n + classes / 2). The other classes share the rest. Returns [query_n, classes].
 std::vector<double> gaussian_process_classes(Kernel kernel, const RowPairs& pairs,
                                              std::span<const std::int32_t> labels,
                                              std::size_t classes);

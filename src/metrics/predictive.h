@@ -1,7 +1,7 @@
 // Measures of a predictive distribution of a number: CRPS, probability integral transform,
-// sharpness. As in metrics/metrics.h, a distribution is N(mean, std^2), or the equal mixture (1/S)
-// sum_s N(means_s, std^2) of S posterior samples with observation noise. With std = 0, the mixture
-// consists of the samples themselves. (mixture_nll is in metrics/metrics.h.)
+// sharpness. As in metrics/metrics.h, a distribution is N(mean, std^2), or the equal mixture
+// (1/S) sum_s N(means_s, std^2) of S posterior samples with observation noise. With std = 0, the
+// mixture consists of the samples themselves. (mixture_nll is in metrics/metrics.h.)
 #pragma once
 
 #include <cstddef>

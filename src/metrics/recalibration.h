@@ -47,11 +47,11 @@ class TemperatureFit {
   std::vector<Episode> episodes_;
 };
 
-/// Variance scaling of predictive distributions. Each is the equal mixture (1/S) sum_s N(means_s,
-/// std^2), and is stretched about its mean by the square root of the factor. The fit scans the
-/// factor on a logarithmic grid, and then runs a golden-section search around the best point, to a
-/// relative accuracy of 1e-6. For one sample, the minimum is the mean of the squared standardised
-/// residuals.
+/// Variance scaling of predictive distributions. Each is the equal mixture
+/// (1/S) sum_s N(means_s, std^2), and is stretched about its mean by the square root of the factor.
+/// The fit scans the factor on a logarithmic grid, and then runs a golden-section search around the
+/// best point, to a relative accuracy of 1e-6. For one sample, the minimum is the mean of the
+/// squared standardised residuals.
 class VarianceFit {
  public:
   /// Adds one episode: samples [S, n], targets [n], and noise standard deviations std [n], all
