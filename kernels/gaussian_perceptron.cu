@@ -4,9 +4,8 @@
 // Mathematics    phi = mu + e^s eps at a sample; g is its gradient, and h the derivative of g along
 //                u (perceptron_task.h); delta = e^s eps. scale, S and KL are as in
 //                gaussian_perceptron.h, and the derivatives of KL as in elementwise.cu.
-//                  inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (both include 1 /
-//                  S
-//                               through the scale of the loss); q <- q - rate (g + grad KL)
+//                  inner step   g_mu = sum_samples g, g_s = e^s sum_samples g eps (the scale of the
+//                               loss includes 1 / S); q <- q - rate (g + grad KL)
 //                  adjoint      d = rate v; u = d_mu + delta d_s; v_mu <- v_mu - (sum h + KL'' d),
 //                               v_s <- v_s - (e^s sum h eps + g_s d_s + KL'' d);
 //                               steps K - 1 down to 0
@@ -34,11 +33,9 @@
 // Bytes          Bytes and operations (a multiply-add counts as two) per task, for the sinusoid
 //                network 1-40-40-1, D = 1761, K = 5, S = 10 inside and outside, 10 + 10 rows,
 //                float:
-//                  operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of 0.198
-//                  M:
-//                                 16.9 M; 60 x 1761 normals of about 37: 3.9 M, of which a quarter
-//                                 are
-//                                 integer operations
+//                  operations     50 gradients of 0.100 M, 10 of both sets, 50 derivatives of
+//                                 0.198 M: 16.9 M; 60 x 1761 normals of about 37: 3.9 M, of which a
+//                                 quarter are integer operations
 //                  memory         gradient and end, 28 KB, once each; eps and activations of 50
 //                                 samples, 530 KB, written and read
 //                  second cache   passes over weights: 36 vectors per step, 53 per adjoint step:

@@ -1,17 +1,17 @@
 // Batch norm of each task and channel (norm.h).
 //
-// Mathematics   E = mean over the n = rows * positions elements of one task's channel.
-//                 mean = E[x]            inverse = 1 / sqrt(E[(x - mean)^2] + epsilon)
-//                 x_hat = (x - mean) inverse                      y = scale x_hat + shift
-//               tangent (slope = E[x_hat x']):
-//                 x_hat' = inverse (x' - E[x'] - x_hat slope)     inverse' = -inverse^2 slope
-//                 y' = scale' x_hat + scale x_hat' + shift'
-//               backward:
-//                 q = g - E[g] - x_hat E[g x_hat]                 g_x = scale inverse q
-//                 g_scale = n E[g x_hat]                          g_shift = n E[g]
-//               and its tangent:
-//                 q' = g' - E[g'] - x_hat' E[g x_hat] - x_hat (E[g' x_hat] + E[g x_hat'])
-//                 g_x' = (scale' inverse + scale inverse') q + scale inverse q'
+// Mathematics    E = mean over the n = rows * positions elements of one task's channel.
+//                  mean = E[x]            inverse = 1 / sqrt(E[(x - mean)^2] + epsilon)
+//                  x_hat = (x - mean) inverse                      y = scale x_hat + shift
+//                tangent (slope = E[x_hat x']):
+//                  x_hat' = inverse (x' - E[x'] - x_hat slope)     inverse' = -inverse^2 slope
+//                  y' = scale' x_hat + scale x_hat' + shift'
+//                backward:
+//                  q = g - E[g] - x_hat E[g x_hat]                 g_x = scale inverse q
+//                  g_scale = n E[g x_hat]                          g_shift = n E[g]
+//                and its tangent:
+//                  q' = g' - E[g'] - x_hat' E[g x_hat] - x_hat (E[g' x_hat] + E[g x_hat'])
+//                  g_x' = (scale' inverse + scale inverse') q + scale inverse q'
 // Layout         Features [task][row][channel][position], statistics of channels [task][channel].
 // Who does what  A warp takes one channel of one task, and a lane takes every 32nd of its elements,
 //                in each of the passes. So no barrier is needed, and any pass may be in place. Sums

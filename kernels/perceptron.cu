@@ -3,10 +3,9 @@
 //
 // Mathematics    The gradient and its derivative along a direction: perceptron_task.h.
 //                  inner step  w <- w - rate dL/dw
-//                  adjoint     v <- v - H (rate v) for steps K - 1 down to 0, from v =
-//                  dL_outer/dw_K.
-//                              H (rate v) is the derivative of the gradient along rate v.
-//                              dL/drate_k = -v dL/dw_k
+//                  adjoint     v <- v - H (rate v) for steps K - 1 down to 0, beginning with
+//                              v = dL_outer/dw_K. H (rate v) is the derivative of the gradient
+//                              along rate v. dL/drate_k = -v dL/dw_k.
 //                Of each step, the iterate w_k and the outputs of its layers are kept.
 // Layout         One block works on one task at a time, and then takes another (persistent). Its
 //                shared memory holds w, v (and u, if rates differ by weight), and features.
@@ -19,12 +18,11 @@
 //                finite. The reduction leaves such a task out.
 // Bytes          Bytes and operations (a multiply-add counts as two) per task, for the sinusoid
 //                network 1-40-40-1, D = 1761, K = 5, 10 + 10 rows, float:
-//                  operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them,
-//                  1.59 M
+//                  operations     a gradient 0.100 M, an adjoint step 0.198 M: 6 and 5 of them are
+//                                 1.59 M
 //                  memory         gradient and last iterate, 14 KB, once each; rows 160 B
 //                  second cache   iterates: 62 KB; outputs: 34 KB; the start, which all tasks
-//                  share:
-//                                 14 KB
+//                                 share: 14 KB
 //                  shared memory  26 KB per block: 8 tasks on a multiprocessor of 228 KB
 //                The floor is 42 M tasks/s at 67 TFLOP/s. 10.6 to 12.4 M are expected;
 //                docs/kernels.md explains why.

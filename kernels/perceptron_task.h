@@ -13,7 +13,6 @@
 //                padded to 4 times an odd number, and the features of all layers with their
 //                tangents. Memory that is not read any more is overwritten: outputs by the gradient
 //                of the loss, and a layer's inputs by the gradient two layers below.
-//               the gradient two layers below.
 #pragma once
 
 #include <cstdint>
