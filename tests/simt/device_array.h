@@ -1,4 +1,4 @@
-// Device memory for tests: filled from and read to the host.
+// Device memory for tests, filled from the host and read back to it.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Training runs on the emulated device.
+// Training runs on the emulated device, for tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -20,7 +20,7 @@
 
 namespace kshot::test {
 
-/// Skipped where the build has no emulated device.
+/// The tests are skipped if the build has no emulated device.
 class DeviceRuns : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -29,7 +29,7 @@ class DeviceRuns : public ::testing::Test {
     }
     GTEST_SKIP() << "this build leaves the emulated CUDA backend out";
   }
-  /// On two streams; without a folder nothing is written.
+  /// Options with two streams. Without a folder nothing is written.
   static TrainerOptions options(const std::filesystem::path& folder = {}) {
     TrainerOptions o;
     o.device = "simt";
@@ -39,9 +39,10 @@ class DeviceRuns : public ::testing::Test {
   }
 };
 
-/// What a trainer has that takes steps: a scheduler, from the algorithm's first parameters.
+/// The parts of a trainer that take steps: a scheduler that starts at the algorithm's initial
+/// parameters.
 struct DeviceSteps {
-  /// device: as open_backend takes it. tasks: of a step, for their memory.
+  /// `device` is as in open_backend. `tasks` is the number of tasks per step, for their memory.
   DeviceSteps(const Config& c, const std::string& device, int streams, int tasks,
               std::shared_ptr<const EpisodeSource> given = nullptr)
       : backend(testing::open_backend(device, streams)),
@@ -59,7 +60,7 @@ struct DeviceSteps {
     memory = std::make_unique<TaskMemory>(TaskMemory::Layout{
         algorithm->memory(), backend->precision(), static_cast<std::uint64_t>(tasks)});
   }
-  /// Of the last step, a group each.
+  /// The gradients of the last step, one vector per group.
   std::vector<testing::Numbers> gradients() const {
     std::vector<testing::Numbers> all;
     for (const backend::Shared& g : scheduler->gradients()) {
@@ -72,10 +73,10 @@ struct DeviceSteps {
   std::unique_ptr<backend::Backend> backend;
   std::shared_ptr<const EpisodeSource> source;
   std::unique_ptr<Algorithm> algorithm;
-  TrainingEpisodes episodes;  ///< drawn by the device where the scheduler is told so
+  TrainingEpisodes episodes;  ///< drawn by the device if the scheduler is told so
   std::unique_ptr<Scheduler> scheduler;
   std::vector<backend::Shared> parameters;
-  std::unique_ptr<TaskMemory> memory;  ///< null where tasks do not remember
+  std::unique_ptr<TaskMemory> memory;  ///< null if there is no per-task state
 };
 
 }  // namespace kshot::test

@@ -15,7 +15,8 @@
 #endif
 
 #if defined(__x86_64__)
-// Saves what a call must preserve on the stack at hand, notes where, and goes on from the other.
+// Saves on the current stack what a call must preserve, stores the stack pointer in *from, and
+// continues on the stack `to`.
 extern "C" void kshot_simt_switch(void** from, void* to);
 asm(R"(
 .text
@@ -63,7 +64,8 @@ Fiber::Fiber() : context_(std::make_unique<Context>()) {
   void* at = mmap(nullptr, bytes + page, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (at == MAP_FAILED) throw std::bad_alloc();
-  mprotect(at, page, PROT_NONE);  // a stack too deep ends there and not in its neighbour
+  // a stack that is too deep faults here instead of overwriting its neighbour
+  mprotect(at, page, PROT_NONE);
   begin_ = static_cast<char*>(at) + page;
 }
 
@@ -82,10 +84,11 @@ void Fiber::abandon() {
 
 void Fiber::prepare(void (*entry)()) {
 #if defined(__x86_64__)
-  // as if kshot_simt_switch had been called with the stack aligned for a function's entry
+  // Lays the stack out as if kshot_simt_switch had been called, with the alignment of a function's
+  // entry.
   auto* top = reinterpret_cast<void**>(begin_ + bytes) - 1;
-  *top = nullptr;                           // entry's return address: it has none
-  *--top = reinterpret_cast<void*>(entry);  // where `ret` goes
+  *top = nullptr;                           // entry has no return address
+  *--top = reinterpret_cast<void*>(entry);  // the target of `ret`
   for (int i = 0; i < 6; ++i) *--top = nullptr;
   context_->fiber = top;
 #else

@@ -1,4 +1,4 @@
-// Fibers: stacks that take turns on one operating-system thread.
+// Fibers: stacks that run alternately on one operating-system thread.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 
 namespace kshot::simt {
 
-/// A stack and where its code was left.
+/// A stack, and the place where its code was left.
 class Fiber {
  public:
   Fiber();
@@ -14,16 +14,17 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  /// Sets it to call entry() when it is next resumed; entry must call entered(), and end by
-  /// leave(true).
+  /// Prepares the fiber to call entry() when it is next resumed. entry must call entered() first,
+  /// and end with leave(true).
   void prepare(void (*entry)());
-  /// From the host's stack: runs the fiber until it leaves.
+  /// Called on the host's stack: runs the fiber until it leaves.
   void resume();
-  /// First thing that entry() calls.
+  /// The first call of entry().
   void entered();
-  /// From the fiber's own stack: back to resume(). `last`: it will not be resumed as it is.
+  /// Called on the fiber's own stack: returns to resume(). `last` says that the fiber will not be
+  /// resumed from here.
   void leave(bool last);
-  /// Forgets the code that was left on it.
+  /// Discards the code that was left on the fiber.
   void abandon();
 
   bool holds(const void* address) const {

@@ -1,9 +1,9 @@
-// The compiler's own instrumentation, answered by the emulator.
+// Receives the calls of the compiler's instrumentation for the emulator.
 //
-// Kernel files are compiled with -fsanitize=thread,bounds,alignment, which put a call before every
-// access to memory, and where an index leaves an array of known size or an address is misaligned.
-// The program is not linked with the thread sanitizer's library: the calls end here. So kernels use
-// plain pointers, and cost nothing on a device.
+// Kernel files are compiled with -fsanitize=thread,bounds,alignment. These options put a call
+// before every access to memory, and where an index leaves an array of known size or an address is
+// misaligned. The program is not linked with the thread sanitizer's library; the calls end here. So
+// kernels use plain pointers, and the checks cost nothing on a device.
 #include <cstddef>
 #include <cstdint>
 
@@ -50,7 +50,7 @@ void __tsan_write_range(void* address, std::size_t bytes) {
   if (bytes) on_access(address, bytes, Access::write, __builtin_return_address(0));
 }
 
-// std::atomic in host code of kernel files (a shared_ptr's count, say).
+// std::atomic in the host code of kernel files (for example the count of a shared_ptr).
 #define KSHOT_ATOMIC_RMW(bits, name)                                                       \
   std::uint##bits##_t __tsan_atomic##bits##_fetch_##name(volatile std::uint##bits##_t* at, \
                                                          std::uint##bits##_t value, int) { \
@@ -96,7 +96,8 @@ void __tsan_atomic_signal_fence(int) {
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-// -fsanitize=bounds, in GCC's and Clang's layout (compiler-rt, ubsan_value.h and ubsan_handlers.h).
+// -fsanitize=bounds, in the layout of GCC and Clang (compiler-rt, ubsan_value.h and
+// ubsan_handlers.h).
 struct UbsanType {
   std::uint16_t kind, info;
   char name[1];
@@ -118,7 +119,7 @@ void __ubsan_handle_out_of_bounds_abort(UbsanOutOfBounds* data, std::uintptr_t i
   __ubsan_handle_out_of_bounds(data, index);
 }
 
-// -fsanitize=alignment (and null, where all of -fsanitize=undefined is on).
+// -fsanitize=alignment (and null, if all of -fsanitize=undefined is on).
 struct UbsanTypeMismatch {
   UbsanLocation location;
   const UbsanType* type;

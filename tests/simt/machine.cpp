@@ -35,15 +35,15 @@ enum class State { fresh, ready, at_barrier, at_warp, done };
 struct Thread {
   State state = State::fresh;
   uint3 index{};
-  unsigned number = 0;  // linear in the block
+  unsigned number = 0;  // linear index in the block
   Fiber* fiber = nullptr;
-  // where it waits
+  // The place where it waits, and the operation.
   Location where;
   BarrierKind barrier{};
   int predicate = 0;
   WarpOp op{};
   std::uint32_t mask = 0;
-  std::uint64_t value = 0;  // in, then out
+  std::uint64_t value = 0;  // operand, then result
   int argument = 0, width = 0;
 
   unsigned warp() const { return number / warp_size; }
@@ -51,8 +51,9 @@ struct Thread {
 };
 
 struct Warp {
-  std::uint32_t waiting = 0;  // lanes at a warp primitive
-  // clock[a][b]: time of lane b up to which lane a knows what b did; clock[a][a] is a's own
+  std::uint32_t waiting = 0;  // lanes that wait at a warp primitive
+  // clock[a][b] is the time of lane b up to which lane a knows what b did. clock[a][a] is the time
+  // of a itself.
   std::array<std::array<std::uint32_t, warp_size>, warp_size> clock{};
 };
 
@@ -112,7 +113,7 @@ const char* name_of(BarrierKind kind) {
   return "__syncthreads";
 }
 
-// "file:line" of a code address where the tool addr2line is there, else nothing.
+// Returns " (file:line)" of a code address if the tool addr2line is installed, else nothing.
 std::string source_line(const void* code) {
   Dl_info info;
   if (!code || !dladdr(code, &info) || !info.dli_fname) return {};
@@ -137,7 +138,7 @@ std::string source_line(const void* code) {
   return fmt::format(" ({})", found);
 }
 
-// Code and static data of the program and its libraries: constants live there.
+// Code and static data of the program and its libraries. Constants lie there.
 struct Range {
   std::uintptr_t begin, end;
 };
@@ -169,10 +170,10 @@ class Machine {
                               int argument, int width, Location where);
   void access(Thread& thread, std::uintptr_t address, std::size_t bytes, Access kind,
               const void* code, const void* value);
-  /// Ends the kernel with this report; the thread's code is never resumed.
+  /// Ends the kernel with this report. The thread's code is never resumed.
   [[noreturn]] void fail(const std::string& what);
 
-  // Whose code runs; null in the emulator's own code, and in other threads of the host.
+  // The thread whose code runs. Null in the emulator's own code, and in other threads of the host.
   static inline thread_local Thread* active = nullptr;
   const Kernel* kernel = nullptr;
   uint3 block{};
@@ -203,11 +204,13 @@ Machine& machine() {
   return instance;
 }
 
-// Thrown by fail() through the emulator's own frames on a fiber, never through the kernel's.
+// Thrown by fail() through the emulator's own frames on a fiber, never through the frames of the
+// kernel.
 struct Stop {};
 
-// Where kernel code calls the emulator: act(thread), whose memory is not the kernel's business.
-// After fail() nothing of the emulator is left on the fiber, and the kernel is not resumed.
+// Enters the emulator from kernel code: calls act(thread). The accesses of act are not checked as
+// the kernel's. After fail() no frame of the emulator is left on the fiber, and the kernel is not
+// resumed.
 template <class Act>
 auto enter(Act act) -> decltype(act(std::declval<Thread&>())) {
   Thread& thread = *std::exchange(Machine::active, nullptr);
@@ -222,7 +225,7 @@ auto enter(Act act) -> decltype(act(std::declval<Thread&>())) {
   }
   Machine::active = nullptr;
   thread.fiber->leave(true);
-  std::abort();  // not resumed
+  std::abort();  // not reached: the fiber is not resumed
 }
 
 }  // namespace
@@ -430,7 +433,7 @@ std::string Machine::whereabouts(const Thread& thread) const {
   return who + " runs";
 }
 
-// Nobody can go on. Says what the first waiting thread waits for, and what keeps it from coming.
+// No thread can go on. Says what the first waiting thread waits for, and what prevents it.
 std::string Machine::deadlock() const {
   for (const Thread& thread : threads_) {
     if (thread.state != State::at_warp) continue;
@@ -488,7 +491,7 @@ void Machine::try_release_warp(Thread& last) {
   if ((warp.waiting & last.mask) != last.mask) return;
   const Thread* lanes = &threads_[last.warp() * std::size_t{warp_size}];
   for (std::uint32_t mask = last.mask; mask; mask &= mask - 1) {
-    // Another mask: that lane may first have to meet others.
+    // The lane waits with another mask. It may have to meet other lanes first.
     if (lanes[std::countr_zero(mask)].mask != last.mask) return;
   }
   for (std::uint32_t mask = last.mask; mask; mask &= mask - 1) {
@@ -500,7 +503,7 @@ void Machine::try_release_warp(Thread& last) {
   exchange(last);
 }
 
-// All lanes of the mask are here: gives each its result.
+// All lanes of the mask are here. Gives each lane its result.
 void Machine::exchange(Thread& last) {
   Warp& warp = warps_[last.warp()];
   Thread* lanes = &threads_[last.warp() * std::size_t{warp_size}];
@@ -564,8 +567,8 @@ void Machine::exchange(Thread& last) {
     multiply(fragments);
   }
   if (last.op == WarpOp::barrier) {
-    // What any of them did is before what all of them do next. The other primitives exchange
-    // values and order no memory (Programming Guide, "Warp Shuffle Functions").
+    // What each lane did before is ordered before what all lanes do next. The other primitives
+    // exchange values and order no memory (Programming Guide, "Warp Shuffle Functions").
     std::array<std::uint32_t, warp_size> joined{};
     each([&](unsigned lane) {
       for (unsigned i = 0; i < warp_size; ++i) {
@@ -619,7 +622,7 @@ void Machine::access(Thread& thread, std::uintptr_t address, std::size_t bytes, 
 
 }  // namespace
 
-// ---- what kernels call ----
+// ---- functions that kernels call ----
 
 uint3 thread_index() {
   return Machine::active->index;
@@ -733,7 +736,7 @@ void store_uniform(void* address, const void* value, std::size_t bytes) {
   });
 }
 
-// ---- what instrumented code reports ----
+// ---- reports of instrumented code ----
 
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code) {
   if (!Machine::active) return;
@@ -748,7 +751,7 @@ void on_undefined(const char* file, unsigned line, const char* what, std::ptrdif
   const auto said = [&] {
     return fmt::format("{} {} for {} ({}:{})", what, value, type, slash ? slash + 1 : file, line);
   };
-  if (!Machine::active) {  // host code: as the sanitizer would
+  if (!Machine::active) {  // in host code, act like the sanitizer
     fmt::print(stderr, "undefined behaviour: {}\n", said());
     std::abort();
   }

@@ -1,4 +1,4 @@
-// Runs the blocks of a grid one after another, each thread of a block on a fiber of its own.
+// Runs the blocks of a grid one after another. Each thread of a block has a fiber of its own.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,17 +18,19 @@ struct Kernel {
   api::dim3 grid, block;
   std::size_t shared_bytes = 0;
   void (*body)(const void* arguments) = nullptr;
-  const void* arguments = nullptr;  ///< readable by the kernel, as the device's parameter bank
+  /// the kernel may read them, as it reads the parameter bank of a device
+  const void* arguments = nullptr;
   std::size_t argument_bytes = 0;
 };
 
-/// Throws Failure where the kernel breaks a rule. One at a time (the runtime's lock sees to it).
+/// Runs a kernel. Throws Failure if the kernel breaks a rule. Only one kernel runs at a time; the
+/// runtime's lock ensures this.
 void run(const Kernel& kernel);
 
-/// What counters() shows.
+/// The counters that counters() returns.
 Counters& mutable_counters();
 
-/// What instrumented code reports (hooks.cpp). Nothing happens outside of kernels.
+/// Receives the reports of instrumented code (hooks.cpp). Outside of kernels nothing happens.
 void on_access(const void* address, std::size_t bytes, Access kind, const void* code);
 void on_undefined(const char* file, unsigned line, const char* what, std::ptrdiff_t value,
                   const char* type);

@@ -23,7 +23,7 @@
 namespace kshot::simt {
 namespace {
 
-// Reserved, not used: pages come when they are touched.
+// Reserves address space. Pages are allocated when they are first touched.
 std::uintptr_t reserve(std::size_t bytes) {
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -37,7 +37,7 @@ T* zeros(std::size_t count) {
   return static_cast<T*>(at);
 }
 
-// The bytes of cell `cell` (of four) that [offset, offset + bytes) covers, as a mask.
+// Returns a mask of the bytes of cell `cell` (of four bytes) that [offset, offset + bytes) covers.
 unsigned cell_bytes(std::size_t cell, std::size_t offset, std::size_t bytes) {
   const std::size_t begin = std::max(offset, 4 * cell) - 4 * cell;
   const std::size_t end = std::min(offset + bytes, 4 * cell + 4) - 4 * cell;
@@ -51,7 +51,8 @@ std::string place(const Object& object, std::uintptr_t address) {
 
 }  // namespace
 
-// Loops that stay loops: the library's own functions would find device memory poisoned.
+// The compiler must keep these loops: the library's own functions would find device memory
+// poisoned.
 #define KSHOT_RAW \
   [[gnu::noinline, gnu::no_sanitize("address"), gnu::optimize("no-tree-loop-distribute-patterns")]]
 
@@ -104,9 +105,10 @@ Memory::Memory()
 
 void* Memory::allocate(std::size_t bytes, bool host) {
   if (!host && bytes > settings().memory - std::min(used_, settings().memory)) return nullptr;
-  // a guard on either side; never touched, so they cost address space alone
+  // There is a guard on either side. Guards are never touched, so they cost only address space.
   const std::size_t count = (bytes + 2 * guard + granule - 1) / granule;
-  // Next fit: freed memory is used again as late as possible, so that its late use is seen.
+  // Next fit: freed memory is reused as late as possible, so that accesses after the release are
+  // detected.
   std::size_t found = 0, run = 0, tried = 0, at = next_granule_;
   while (run < count && tried < granules_.size() + count) {
     if (at == granules_.size()) at = run = 0;
@@ -126,7 +128,7 @@ void* Memory::allocate(std::size_t bytes, bool host) {
   object->written = zeros<std::uint8_t>(object->cell_count());
   object->cells = zeros<Cell>(object->cell_count());
   if (host) {
-    mark_written(*object, object->begin, bytes);  // what the host writes is not seen
+    mark_written(*object, object->begin, bytes);  // writes of the host are not observed
     KSHOT_UNPOISON(reinterpret_cast<void*>(device_ + found * granule), count * granule);
   } else {
     used_ += bytes;
@@ -211,7 +213,8 @@ void Memory::begin_block() {
   next_epoch();
   block_epoch_ = epoch_;
   std::fill_n(shared_written_.begin(), shared_end_ / 4, std::uint8_t{0});
-  // NaN in every type: what is read unwritten does no quiet work
+  // All bits set is NaN in every floating-point type, so that a read of unwritten memory has a
+  // visible effect.
   std::memset(reinterpret_cast<void*>(shared_), 0xff, shared_end_);
 }
 
@@ -278,7 +281,8 @@ void* Memory::dynamic_shared(std::size_t offset, std::size_t bytes, std::string&
       return nullptr;
     }
   }
-  // Parts lie apart, each aligned as on the device (whose base is aligned to 16) and no better.
+  // Parts lie apart. Each is aligned as on the device, whose base is aligned to 16 bytes, and no
+  // better.
   const std::size_t position =
       (shared_end_ + 2 * shared_guard - 1) / shared_guard * shared_guard + offset % 16;
   Object* object =
@@ -303,7 +307,7 @@ std::string Memory::access(std::uintptr_t address, std::size_t bytes, Access kin
         return check(object, true, address, bytes, kind, accessor, value);
       }
     }
-    // Names the variable that it probably meant: the one that ends or begins nearest.
+    // Names the variable that was probably meant: the one that ends or begins nearest.
     const Object* nearest = nullptr;
     std::size_t distance = 0;
     for (const auto& variable : variables_) {
@@ -329,7 +333,8 @@ std::string Memory::check(Object& object, bool shared, std::uintptr_t address, s
   const std::uint32_t first = shared ? block_epoch_ : launch_epoch_;
   const std::uint32_t warp = accessor.thread / 32, lane = accessor.thread % 32;
   enum class Since { before, unordered, other_block };
-  // How an access of this epoch stands to this one; the same interval is for the caller to judge.
+  // The relation of an access in `epoch` to this access. Accesses of the same interval are compared
+  // by the caller.
   const auto relation = [&](std::uint32_t epoch) {
     if (epoch < first || (epoch >= block_epoch_ && epoch < epoch_)) return Since::before;
     return epoch == epoch_ ? Since::unordered : Since::other_block;

@@ -1,5 +1,6 @@
-// The emulated device's memory: where allocations and shared variables lie, which of their bytes
-// have been written, and who touched them last (the shadow by which races are found).
+// The memory of the emulated device: the places of allocations and shared variables, which of their
+// bytes have been written, and the last accesses to them (the shadow memory by which races are
+// found).
 #pragma once
 
 #include <cstddef>
@@ -12,19 +13,21 @@ namespace kshot::simt {
 
 enum class Access : std::uint8_t { read, write, atomic, uniform };
 
-/// Who accesses, and what is ordered before it.
+/// The thread that makes an access, and what is ordered before the access.
 struct Accessor {
-  std::uint32_t thread = 0;             ///< linear in its block
-  std::uint32_t block = 0;              ///< linear in the grid
-  std::uint32_t time = 0;               ///< of its own clock
-  const std::uint32_t* seen = nullptr;  ///< [32]: times of its warp's lanes that are before it
+  std::uint32_t thread = 0;  ///< linear index in its block
+  std::uint32_t block = 0;   ///< linear index in the grid
+  std::uint32_t time = 0;    ///< time of its own clock
+  /// [32]: times of its warp's lanes that are before this access
+  const std::uint32_t* seen = nullptr;
 };
 
-/// What four bytes remember. Epochs count barriers and blocks since the program began, so that one
-/// number says whether an access was in this interval between barriers, this block, this launch.
+/// The state of four bytes. Epochs count barriers and blocks since the start of the program, so
+/// that one number says whether an access was in this interval between barriers, in this block, and
+/// in this launch.
 struct Cell {
   std::uint32_t write_epoch, write_time, write_block;
-  std::uint32_t read_epoch, read_time, read_lanes, read_block;  ///< latest readers, of one warp
+  std::uint32_t read_epoch, read_time, read_lanes, read_block;  ///< latest readers, all of one warp
   std::uint32_t other_epoch, other_block;                       ///< a reader of another warp
   std::uint16_t writer, read_warp, other_thread;
   std::uint8_t write_bytes, read_bytes, other_bytes;
@@ -37,8 +40,8 @@ struct Object {
   std::uintptr_t begin = 0;
   std::size_t bytes = 0;
   bool live = true, host = false;
-  std::uint64_t place = 0;          ///< arena granule (allocations), dynamic offset (shared)
-  const void* key = nullptr;        ///< of a shared variable
+  std::uint64_t place = 0;          ///< arena granule (allocations), dynamic offset (shared memory)
+  const void* key = nullptr;        ///< identifies a shared variable
   std::uint8_t* written = nullptr;  ///< per cell: which of its four bytes have been written
   Cell* cells = nullptr;
   std::size_t cell_count() const { return (bytes + 3) / 4; }
@@ -51,21 +54,23 @@ class Memory {
   Memory& operator=(const Memory&) = delete;
 
   // ---- device memory ----
-  /// Null where the emulated device is full. `host`: pinned, which both sides may touch.
+  /// Returns null if the emulated device is full. `host`: pinned memory, which host and device may
+  /// access.
   void* allocate(std::size_t bytes, bool host);
-  /// False where the pointer is not the begin of a live allocation.
+  /// Returns false if the pointer is not the beginning of a live allocation.
   bool release(void* pointer, bool host);
   std::size_t used() const { return used_; }
   std::size_t live() const { return live_; }
   bool is_device(const void* address) const;
-  /// The live allocation that holds all of [address, address + bytes), else null and why.
+  /// Returns the live allocation that holds all of [address, address + bytes), or null, with the
+  /// reason in `why`.
   Object* find(const void* address, std::size_t bytes, std::string& why);
   static void mark_written(Object& object, std::uintptr_t address, std::size_t bytes);
-  /// First byte of the range that was never written, or `bytes`.
+  /// Returns the offset of the first byte of the range that was never written, or `bytes`.
   static std::size_t first_unwritten(const Object& object, std::uintptr_t address,
                                      std::size_t bytes);
 
-  // ---- shared memory of the block at hand ----
+  // ---- shared memory of the current block ----
   void begin_launch(std::size_t dynamic_bytes);
   void begin_block();
   void* shared_variable(const void* key, const char* name, std::size_t bytes, std::size_t alignment,
@@ -74,11 +79,11 @@ class Memory {
 
   void next_epoch();
 
-  // ---- what a kernel does ----
+  // ---- accesses of a kernel ----
   bool owns(std::uintptr_t address) const {
     return address - shared_ < shared_capacity || address - device_ < device_capacity_;
   }
-  /// Empty, or what is wrong with it.
+  /// Returns an empty string, or the error of the access.
   std::string access(std::uintptr_t address, std::size_t bytes, Access kind,
                      const Accessor& accessor, const void* value);
 
@@ -100,7 +105,7 @@ class Memory {
   std::vector<std::unique_ptr<Object>> variables_;
   std::vector<std::uint8_t> shared_written_;
   std::vector<Cell> shared_cells_;
-  std::vector<std::uint16_t> shared_object_;  ///< per cell: 1 + index into variables_
+  std::vector<std::uint16_t> shared_object_;  ///< per cell: 1 + index into variables_; 0: none
   std::size_t shared_end_ = 0, static_bytes_ = 0, dynamic_bytes_ = 0;
 
   std::uint32_t epoch_ = 0, block_epoch_ = 0, launch_epoch_ = 0;
@@ -108,7 +113,8 @@ class Memory {
 
 Memory& memory();
 
-// Device memory is poisoned for the host where the address sanitizer is on; these may touch it.
+// With the address sanitizer, device memory is poisoned for the host. These functions may access
+// it.
 void raw_copy(void* to, const void* from, std::size_t bytes);
 void raw_fill(void* to, unsigned char value, std::size_t bytes);
 bool raw_equal(const void* a, const void* b, std::size_t bytes);

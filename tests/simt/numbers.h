@@ -1,4 +1,4 @@
-// What the kernels' tests are given: random numbers that are the same in float and double.
+// Inputs of the kernels' tests: random numbers that are the same in float and double.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace kshot::simt {
 
-/// n numbers, uniform in [low, high) and exact in float.
+/// Returns n numbers, uniform in [low, high) and exact in float.
 template <class T>
 std::vector<T> numbers(std::size_t n, std::uint64_t seed, float low = -1.0f, float high = 1.0f) {
   RandomStream stream({.seed = seed});

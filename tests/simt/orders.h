@@ -1,4 +1,4 @@
-// Settings for one test, and the three orders that every kernel's test runs in.
+// Settings for one test, and the orders of threads in which every kernel's test runs.
 #pragma once
 
 #include <array>
@@ -7,7 +7,7 @@
 
 namespace kshot::simt {
 
-/// Puts the settings back when it goes.
+/// Applies settings, and restores the previous ones in its destructor.
 class With {
  public:
   explicit With(const Settings& wanted) : before_(settings()) { settings() = wanted; }
@@ -19,7 +19,7 @@ class With {
   Settings before_;
 };
 
-/// Ascending, descending, and random from three seeds.
+/// Returns ascending, descending, and random orders from three seeds.
 inline std::array<Settings, 5> all_orders() {
   return {Settings{.order = Order::ascending}, Settings{.order = Order::descending},
           Settings{.order = Order::random, .seed = 1}, Settings{.order = Order::random, .seed = 2},

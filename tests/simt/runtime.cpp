@@ -26,8 +26,8 @@ namespace api {
 using Work = std::function<void()>;
 
 struct Graph {
-  std::vector<Work> work;          // in the order it was captured, which every dependency follows
-  std::vector<std::string> kinds;  // of each: a kernel's name, "copy", ...
+  std::vector<Work> work;          // in the order of the capture, which respects every dependency
+  std::vector<std::string> kinds;  // kind of each work: a kernel's name, "copy", ...
 };
 struct GraphExec {
   std::shared_ptr<const Graph> graph;
@@ -38,17 +38,17 @@ namespace {
 struct Capture {
   Stream* origin = nullptr;
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
-  std::thread::id thread;  // that began it
+  std::thread::id thread;  // the thread that began the capture
   Graph graph;
-  std::set<Stream*> streams;   // that take part
-  std::set<Stream*> unjoined;  // with work that the origin does not wait for yet
+  std::set<Stream*> streams;   // streams that take part
+  std::set<Stream*> unjoined;  // streams with work that the origin does not wait for yet
   bool invalid = false;
 };
 
 }  // namespace
 
 struct Stream {
-  bool blocking = true;  // waits for the default stream, which waits for it
+  bool blocking = true;  // waits for the default stream, and the default stream waits for it
   std::deque<Work> queue;
   std::uint64_t enqueued = 0, finished = 0;
   std::shared_ptr<Capture> capture;
@@ -56,7 +56,7 @@ struct Stream {
 
 struct Event {
   bool timing = true;
-  Stream* stream = nullptr;  // recorded on; null: never
+  Stream* stream = nullptr;  // the stream that it was recorded on; null: never recorded
   std::uint64_t ticket = 0;
   std::shared_ptr<Capture> capture;
   std::shared_ptr<std::chrono::steady_clock::time_point> time;
@@ -75,7 +75,7 @@ struct Runtime {
   cudaError_t last = cudaSuccess;
   int device = 0;
   MemPool pool;
-  std::exception_ptr pending;  // a report that came up where destructors may not throw
+  std::exception_ptr pending;  // a report that arose in a destructor, which may not throw
 };
 
 Runtime& runtime() {
@@ -90,7 +90,8 @@ cudaError_t note(cudaError_t error) {
   return error;
 }
 
-// Every call begins here: a device that is lost, missing or too new for the driver.
+// Every call begins here: returns the error of a device that is lost or missing, or of a driver
+// that is too old.
 cudaError_t ready() {
   if (runtime().pending) std::rethrow_exception(std::exchange(runtime().pending, nullptr));
   const Settings& s = settings();
@@ -100,7 +101,7 @@ cudaError_t ready() {
   return cudaSuccess;
 }
 
-// Calls that a capture does not allow end it (Programming Guide, "Prohibited and Unhandled
+// Calls that a capture does not allow invalidate it (Programming Guide, "Prohibited and Unhandled
 // Operations").
 cudaError_t not_while_capturing() {
   cudaError_t result = cudaSuccess;
@@ -136,7 +137,7 @@ void drain(Stream& stream, std::uint64_t ticket) {
     ++stream.finished;
     try {
       work();
-    } catch (...) {  // reported once: nothing that was to follow runs
+    } catch (...) {  // reported once; the work that was to follow does not run
       for (Stream* each : runtime().streams) {
         each->queue.clear();
         each->finished = each->enqueued;
@@ -156,7 +157,7 @@ void drain_all(bool blocking_only) {
   }
 }
 
-// For what destructors call: waits; a report is kept for the next call that may throw.
+// Waits, for functions that destructors call. A report is kept for the next call that may throw.
 cudaError_t drain_quietly() {
   try {
     drain_all(false);
@@ -207,7 +208,7 @@ void check_copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind ki
   if (to_device) require_device("cudaMemcpy (destination)", to, bytes, false, false);
 }
 
-// The bytes, and on the device which of them have been written.
+// Copies the bytes, and on the device also which of them have been written.
 void copy(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   std::string why;
@@ -518,7 +519,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   Stream& s = get(stream);
   if (!event->stream) return cudaSuccess;  // never recorded: nothing to wait for
   if (event->capture) {
-    // A capture spreads to whoever waits for it, and ends where it began.
+    // A capture includes every stream that waits for it, and ends where it began.
     Capture& capture = *event->capture;
     if (s.capture && s.capture != event->capture) return note(cudaErrorInvalidValue);
     s.capture = event->capture;
@@ -611,7 +612,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   return cudaSuccess;
 }
 
-// Stricter than the real one: the same kernels in the same order.
+// Stricter than the real function: the kernels must be the same, in the same order.
 cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph,
                                 cudaGraphExecUpdateResultInfo* info) {
   KSHOT_READY();
@@ -650,7 +651,7 @@ namespace {
 cudaError_t release(void* pointer, bool host) {
   const Lock lock(runtime().mutex);
   if (const cudaError_t error = not_while_capturing(); error != cudaSuccess) return note(error);
-  const cudaError_t error = drain_quietly();  // as the real one, it waits
+  const cudaError_t error = drain_quietly();  // waits, as the real function does
   if (pointer) ++mutable_counters().host_waits;
   if (pointer && !memory().release(pointer, host)) return note(cudaErrorInvalidValue);
   return settings().sticky_error ? note(static_cast<cudaError_t>(settings().sticky_error)) : error;
@@ -678,7 +679,7 @@ cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t stre
   if (bytes == 0) return cudaSuccess;
   *pointer = memory().allocate(bytes, false);
   if (!*pointer) {
-    drain(get(stream));  // what is freed before it in the stream
+    drain(get(stream));  // work that frees memory earlier in the stream
     *pointer = memory().allocate(bytes, false);
   }
   return *pointer ? cudaSuccess : note(cudaErrorMemoryAllocation);
@@ -727,13 +728,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   const bool pageable_to = !memory().is_device(to) && !is_pinned(to, bytes);
   if (pageable_from && !s.capture) {
     ++mutable_counters().host_waits;
-    // staged before the call returns (Runtime API reference, "API synchronization behavior")
+    // The source is copied before the call returns (Runtime API reference, "API synchronization
+    // behavior").
     auto staged = std::make_shared<std::vector<char>>(bytes);
     std::memcpy(staged->data(), from, bytes);
     return submit(s, "copy", [=] { copy(to, staged->data(), bytes); });
   }
   const cudaError_t error = submit(s, "copy", [=] { copy(to, from, bytes); });
-  if (pageable_to && !s.capture) {  // returns when it is done
+  if (pageable_to && !s.capture) {  // returns when the copy is done
     ++mutable_counters().host_waits;
     drain(s);
   }
@@ -802,7 +804,7 @@ cudaError_t occupancy(int* blocks, const void*, int block_size, std::size_t shar
   KSHOT_READY();
   if (block_size < 1 || block_size > 1024) return note(cudaErrorInvalidValue);
   const int by_threads = 2048 / ((block_size + 31) / 32 * 32);
-  // the system takes 1 KB of each block's shared memory
+  // The system takes 1 KB of each block's shared memory.
   const auto by_shared = static_cast<int>((std::size_t{228} << 10) / (shared_bytes + 1024));
   *blocks = std::min({by_threads, by_shared, 32});
   return cudaSuccess;

@@ -15,7 +15,7 @@ float seen(std::uint32_t operand) {
   return std::bit_cast<float>(operand & 0xffffe000u);
 }
 
-/// x without what lies below the last bit of a float as large as `largest`.
+/// Truncates x below the last bit of a float as large as `largest`.
 double cut(double x, double largest) {
   int exponent = 0;
   std::frexp(largest, &exponent);
@@ -41,7 +41,7 @@ float multiply_add(float c, const std::array<float, 8>& a, const std::array<floa
   return sum == 0.0 ? 0.0f : static_cast<float>(cut(sum, sum));
 }
 
-// PTX ISA, "Matrix Fragments for mma.m16n8k8", .tf32.
+// The fragments are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8", .tf32.
 void multiply(const std::array<TensorFragments*, 32>& lanes) {
   std::array<std::array<float, depth>, rows> a{};     // [row][k]
   std::array<std::array<float, depth>, columns> b{};  // [column][k]

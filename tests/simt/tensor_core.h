@@ -1,4 +1,4 @@
-// One instruction of a tensor core: what the lanes of a warp bring, and what it gives them.
+// One instruction of a tensor core: the operands of a warp's lanes and their results.
 #pragma once
 
 #include <array>
@@ -6,21 +6,22 @@
 
 namespace kshot::simt {
 
-/// A lane's numbers of mma.m16n8k8 with operands in TF32.
+/// A lane's operands and results of mma.m16n8k8 with TF32 operands.
 struct TensorFragments {
   std::uint32_t a[4], b[2];
   float c[4], d[4];
 };
 
-/// d = a b + c, of all lanes.
+/// d = a b + c, by all lanes.
 ///
-/// Adds as carelessly as any device is known to (Fasi, Higham, Mikaitis and Pranesh 2021,
-/// "Numerical behavior of NVIDIA tensor cores"): the eight products are exact; they and c are cut
-/// below the last bit that a float of the largest one's size has, and their sum is cut to a float.
-/// What is right here is right on devices that keep a bit or two more.
+/// The addition is as inaccurate as that of any known device (Fasi, Higham, Mikaitis and Pranesh
+/// 2021, "Numerical behavior of NVIDIA tensor cores"). The eight products are exact. They and c are
+/// truncated below the last bit of a float of the size of the largest of them, and their sum is
+/// truncated to a float. A result that is accurate enough here is also accurate enough on devices
+/// that keep a bit or two more.
 void multiply(const std::array<TensorFragments*, 32>& lanes);
 
-/// c + the sum of a[k] b[k] in that way.
+/// Returns c + the sum of a[k] b[k], added in this way.
 float multiply_add(float c, const std::array<float, 8>& a, const std::array<float, 8>& b);
 
 }  // namespace kshot::simt

@@ -1,6 +1,6 @@
-// Stand-in for CUDA's header of this name: what kshot uses of it, run by the emulator. Names and
-// meaning are CUDA's own (CUDA C++ Programming Guide; Runtime API reference); all of them live in
-// kshot::simt::api, so that a program may hold the emulator beside the real runtime.
+// Stand-in for CUDA's header of this name: the part that kshot uses, run by the emulator. Names and
+// meanings are CUDA's own (CUDA C++ Programming Guide; Runtime API reference). All of them are in
+// kshot::simt::api, so that a program may contain both the emulator and the real runtime.
 #pragma once
 
 #ifndef KSHOT_SIMT
@@ -38,9 +38,11 @@ enum class WarpOp { index, up, down, exclusive_or, ballot, all, any, add, barrie
 std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, int argument,
                             int width, Location where);
 
-/// Shared memory of the block at hand. `key` tells one variable (and instantiation) from another.
+/// Returns a shared variable of the current block. `key` distinguishes variables (and
+/// instantiations).
 void* shared_variable(const void* key, const char* name, std::size_t bytes, std::size_t alignment);
-/// A part of the launch's dynamic shared memory; parts do not overlap and lie apart.
+/// Returns a part of the launch's dynamic shared memory. Parts do not overlap, and lie apart in
+/// memory.
 void* dynamic_shared(std::size_t offset, std::size_t bytes);
 
 enum class AtomicOp { add, exchange, minimum, maximum, bit_and, bit_or, compare_exchange };
@@ -104,7 +106,8 @@ constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 
 }  // namespace api
 
-// A thread's place never changes while its code runs, so the compiler may ask once.
+// The indices of a thread never change while its code runs, so the compiler may call these
+// functions once.
 [[gnu::const]] api::uint3 thread_index();
 [[gnu::const]] api::uint3 block_index();
 [[gnu::const]] api::uint3 block_size();
@@ -120,8 +123,8 @@ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, Location w
   return value;
 }
 
-/// A lane's part of mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d = a b + c of the warp. Of
-/// a and b a tensor core sees no more than TF32's bits.
+/// A lane's part of mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d = a b + c of the warp.
+/// The tensor core ignores all bits of a and b beyond TF32's.
 void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                    const float (&c)[4], Location where = Location::current());
 
@@ -185,7 +188,8 @@ inline unsigned __reduce_add_sync(unsigned mask, unsigned value,
                                   Location where = Location::current()) {
   return static_cast<unsigned>(warp_exchange(WarpOp::add, mask, value, 0, 32, where));
 }
-/// Any set of lanes that holds the caller is right on a device; here it is the caller alone.
+/// A device may return any set of lanes that includes the caller. The emulator returns the caller
+/// alone.
 inline unsigned __activemask() {
   const uint3 t = thread_index(), n = block_size();
   return 1u << ((t.x + n.x * (t.y + n.y * t.z)) % 32);
@@ -196,11 +200,11 @@ template <class T>
 T __ldg(const T* address) {
   return *address;
 }
-// Order between threads comes from barriers alone here: what a fence adds cannot be judged.
+// The emulator orders threads by barriers alone. It does not model fences.
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
-// Integers only: sums of floating-point numbers by atomics have no fixed order (forbidden here).
+// Only integers: atomic sums of floating-point numbers have no fixed order, and are forbidden here.
 template <class T>
 constexpr bool is_atomic =
     std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>;
@@ -328,7 +332,7 @@ inline float __uint_as_float(unsigned bits) {
 
 namespace kshot::simt {
 
-/// Puts a kernel on a stream; `arguments` is what body takes, `bytes` its size.
+/// Puts a kernel on a stream. `arguments` is the argument of body, and `bytes` its size.
 api::cudaError_t launch(std::string name, api::dim3 grid, api::dim3 block, std::size_t shared_bytes,
                         api::cudaStream_t stream, void (*body)(const void*),
                         std::shared_ptr<const void> arguments, std::size_t bytes);

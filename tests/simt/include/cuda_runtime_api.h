@@ -1,4 +1,4 @@
-// Stand-in for CUDA's header of this name: the host side of the runtime.
+// Stand-in for CUDA's header of this name: the host functions of the runtime.
 #pragma once
 
 #ifndef KSHOT_SIMT
@@ -201,7 +201,7 @@ template <class Function>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Function* function) {
   return function_attributes(attributes, reinterpret_cast<const void*>(function));
 }
-/// By threads and shared memory alone: registers are not known here.
+/// Depends on threads and shared memory alone, because the emulator does not know registers.
 template <class Function>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function* function,
                                                           int block_size,

@@ -53,7 +53,8 @@ __global__ void __launch_bounds__(128) row_sums_kernel(T* sums, const T* x, int 
 }
 
 __global__ void transpose_kernel(float* to, const float* from, int rows, int cols) {
-  KSHOT_SHARED(float, tile, [32][33]);  // one more column: a column's elements in 32 banks
+  // one more column, so that the elements of a column lie in 32 banks
+  KSHOT_SHARED(float, tile, [32][33]);
   const int tx = static_cast<int>(threadIdx.x), ty = static_cast<int>(threadIdx.y);
   const int left = static_cast<int>(blockIdx.x) * 32, top = static_cast<int>(blockIdx.y) * 32;
   for (int i = ty; i < 32; i += 8) {
@@ -165,7 +166,7 @@ void any_negative(int* flag, const float* x, int n, cudaStream_t stream) {
 
 namespace {
 
-// The fragments as the PTX ISA words them ("Matrix Fragments for mma.m16n8k8", .tf32).
+// The fragments follow the PTX ISA ("Matrix Fragments for mma.m16n8k8", .tf32).
 __global__ void tensor_product_kernel(float* d, const float* a, const float* b, const float* c) {
   const int lane = static_cast<int>(threadIdx.x), group = lane >> 2, in_group = lane % 4;
   Tf32 of_a[4], of_b[2];

@@ -8,7 +8,7 @@
 namespace thrust {
 inline namespace emulated {
 
-/// out[i] = the number of sorted elements in [first, last) that are less than wanted[i].
+/// out[i] = the number of elements in the sorted range [first, last) that are less than wanted[i].
 template <class T, class In, class Out>
 Out* lower_bound(const cuda::Policy& policy, T* first, T* last, In wanted, In wanted_last,
                  Out* out) {

@@ -20,8 +20,8 @@ T* copy(const cuda::Policy& policy, In first, In last, T* out) {
   return out + count;
 }
 
-/// Copies in[i] where predicate(stencil[i]), in order; the end of what was written. Waits for the
-/// stream, as the real one does to know that.
+/// Copies in[i] where predicate(stencil[i]) is true, in order. Returns the end of the output. Waits
+/// for the stream, as the real function does, because it needs this end.
 template <class In, class Stencil, class T, class Predicate>
 T* copy_if(const cuda::Policy& policy, In first, In last, Stencil stencil, T* out,
            Predicate predicate) {

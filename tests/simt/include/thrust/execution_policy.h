@@ -1,4 +1,4 @@
-// Stand-in for Thrust's header of this name: where an algorithm runs.
+// Stand-in for Thrust's header of this name: the policy that says where an algorithm runs.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,7 +14,7 @@ namespace thrust {
 inline namespace emulated {
 namespace cuda {
 
-/// thrust::cuda::par_nosync.on(stream)
+/// The result of thrust::cuda::par_nosync.on(stream).
 struct Policy {
   cudaStream_t stream = nullptr;
   Policy on(cudaStream_t other) const { return {other}; }
@@ -25,7 +25,7 @@ constexpr Policy par{}, par_nosync{};
 
 namespace detail {
 
-// Device memory is read and written through these: it is closed to the host's code.
+// These functions read and write device memory, which other host code may not access.
 template <class Iterator>
 auto load(Iterator at) {
   using Value = typename std::iterator_traits<Iterator>::value_type;

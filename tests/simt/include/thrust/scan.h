@@ -15,7 +15,8 @@ T* exclusive_scan(const cuda::Policy& policy, In first, In last, T* out, Init in
     detail::require(out, count, false);
     Init sum = init;
     for (std::ptrdiff_t i = 0; i < count; ++i) {
-      const auto value = detail::load(first + i);  // before it is written: may be in place
+      // read before the write, because out may be first
+      const auto value = detail::load(first + i);
       detail::store(out + i, sum);
       sum = static_cast<Init>(sum + value);
     }

@@ -11,7 +11,8 @@
 namespace thrust {
 inline namespace emulated {
 
-/// Keys ascending, in place, and values with them; equal keys stay in their order.
+/// Sorts the keys in place, ascending, and the values with them. Elements with equal keys keep
+/// their order.
 template <class Key, class Value>
 void stable_sort_by_key(const cuda::Policy& policy, Key* first, Key* last, Value* values) {
   const std::ptrdiff_t count = last - first;
