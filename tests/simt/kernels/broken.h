@@ -15,7 +15,7 @@ Run barrier_removed;         // no barrier between filling a tile and reading it
 Run second_barrier_removed;  // no barrier between reading a tile and filling it again
 Run shared_past_end;         // writes element 64 of 64
 Run shared_row_past_end;     // reads element [i][8] of [8][8], which is within the variable
-Run dynamic_past_end;        // writes from the first part of dynamic shared memory into the second
+Run dynamic_past_end;        // reads beyond the first part of dynamic shared memory, in the second
 Run dynamic_too_small;       // takes more than the launch provides
 Run global_past_end;         // reads x[64]
 Run global_before_begin;     // writes y[-1]
