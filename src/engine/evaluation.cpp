@@ -16,7 +16,8 @@ std::string percent(const Statistic& s) {
              : fmt::format("{:.2f} %", 100.0 * s.mean);
 }
 std::string plain(const Statistic& s) {
-  // beyond a thousand (a few steps too many, say) digits after the point say nothing
+  // Beyond a thousand, which a few inner steps too many can cause, digits after the point say
+  // nothing.
   const bool large = std::abs(s.mean) >= 1e3 || std::abs(s.half_width) >= 1e3;
   const auto number = [large](double v) {
     return large ? fmt::format("{:.3g}", v) : fmt::format("{:.4f}", v);
@@ -32,7 +33,7 @@ std::size_t width(const std::string& text) {
   return n;
 }
 
-/// Columns with nothing below their title.
+/// Removes the columns with nothing below their title.
 void drop_empty_columns(std::vector<std::vector<std::string>>& rows) {
   for (std::size_t c = rows.front().size(); c-- > 1;) {
     const bool empty =
@@ -88,7 +89,7 @@ std::string with_interval(const IntervalScore& s) {
              : fmt::format("{:.4f}", s.value);
 }
 
-/// The rows of the second table: how far the predictions' own uncertainty can be trusted.
+/// A row of the second table, which shows how far the predictions' own uncertainty can be trusted.
 std::vector<std::string> uncertainty_cells(const Score& s, bool classify) {
   std::vector<std::string> row = {cells(s, classify).front()};
   const auto put = [&row](const std::optional<Statistic>& v, auto format) {
@@ -111,7 +112,7 @@ std::vector<std::string> uncertainty_cells(const Score& s, bool classify) {
   return row;
 }
 
-/// The second table, over the scores that have such numbers; empty where none has.
+/// The second table, with the scores that have uncertainty numbers. Empty where no score has any.
 std::string uncertainty_table(const Evaluation& e) {
   const bool classify = e.shape.target == TargetKind::label;
   std::vector<std::vector<std::string>> rows;
@@ -134,7 +135,7 @@ std::string uncertainty_table(const Evaluation& e) {
                      layout(rows));
 }
 
-/// What the calibration's thresholds and sets do on these episodes; empty without a calibration.
+/// Tables of a calibration's thresholds and sets on these episodes. Empty without a calibration.
 std::string decision_tables(const Evaluation& e) {
   std::string text;
   if (!e.risks.empty()) {
@@ -164,7 +165,8 @@ std::string decision_tables(const Evaluation& e) {
   return text;
 }
 
-/// What Evaluation::conditions says; without the numbers of rows where `rows` is false.
+/// The text of Evaluation::conditions. Where `rows` is false, it leaves out the shots, the support
+/// rows and the diverged episodes.
 std::string conditions_text(const Evaluation& e, bool rows) {
   std::string text =
       fmt::format("{} {} episodes (seed {}): ", e.episodes, split_name(e.split), e.seed);
@@ -216,7 +218,7 @@ std::string Evaluation::conditions() const {
 std::string Evaluation::table() const {
   const bool classify = shape.target == TargetKind::label;
   std::vector<std::vector<std::string>> rows = {titles(*this)};
-  // of many inner steps about ten rows, the first and the last among them
+  // Of many inner steps, about ten rows are shown, among them the first and the last.
   const std::size_t every = steps.size() > 16 ? (steps.size() - 1 + 9) / 10 : 1;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (i % every == 0 || i + 1 == steps.size()) rows.push_back(cells(steps[i], classify));
@@ -249,7 +251,7 @@ std::string ShotsEvaluation::table() const {
   const bool classify = first.shape.target == TargetKind::label;
   std::vector<std::vector<std::string>> rows = {titles(first)};
   for (const auto& [shots, e] : by_shots) {
-    // bands that only a baseline has, which may be left out at some shots
+    // A band that only a baseline has is missing where that baseline is left out.
     if (titles(e).size() > rows.front().size()) rows.front() = titles(e);
   }
   rows.front().insert(rows.front().begin(), "shots");

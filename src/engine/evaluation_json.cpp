@@ -1,4 +1,4 @@
-// An evaluation's numbers as JSON, and back.
+// Writes an evaluation's numbers as JSON and reads them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -219,7 +219,7 @@ CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
   return {io::whole<int>(j.at(key).at(0)), io::whole<int>(j.at(key).at(1))};
 }
 
-/// What the thresholds and sets of a calibration did. A number that is missing is null.
+/// Writes the results of a calibration's thresholds and sets. A number that is missing is null.
 void put_decisions(nlohmann::ordered_json& j, const Evaluation& e) {
   for (const RiskScore& r : e.risks) {
     nlohmann::ordered_json entry{{"risk", r.bound}, {"threshold", nullptr}};
@@ -300,7 +300,7 @@ nlohmann::ordered_json object(const Evaluation& e) {
   return j;
 }
 
-/// A path need not be UTF-8 text.
+/// Replaces bytes that are not UTF-8, which a path may have.
 std::string dump(const nlohmann::ordered_json& j) {
   return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

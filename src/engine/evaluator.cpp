@@ -31,7 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// How many rows an episode has.
+/// The numbers of rows of an episode.
 struct EpisodeRows {
   EpisodeRows() = default;
   EpisodeRows(const EpisodePrediction& p, bool classify)
@@ -86,7 +86,7 @@ QueryTargets query_targets(const EpisodePrediction& p, bool classify) {
   return targets;
 }
 
-/// What the network predicts for an episode, as an entry, from its raw outputs.
+/// Makes the network's prediction for an episode, as an entry, from its raw outputs.
 class NetworkEntries {
  public:
   NetworkEntries(const Assembly& assembly, int samples, int outputs)
@@ -120,7 +120,7 @@ class NetworkEntries {
   std::vector<double> head_noise_;
 };
 
-/// The prediction with a fitted temperature or variance factor applied.
+/// Applies a fitted temperature or variance factor to a prediction.
 Entry recalibrated(Entry entry, const RunCalibration& calibration, std::size_t outputs) {
   if (calibration.classification) {
     calibration.apply(entry.values, outputs);
@@ -133,7 +133,7 @@ Entry recalibrated(Entry entry, const RunCalibration& calibration, std::size_t o
   return entry;
 }
 
-/// Episodes that are done, as a line for people.
+/// A progress line that counts the finished episodes.
 class EpisodeProgress {
  public:
   EpisodeProgress(bool shown, int episodes) {
@@ -151,10 +151,11 @@ class EpisodeProgress {
   std::uint64_t done_ = 0;
 };
 
-/// Says where a run was trained on a source of the caller's own, which its configuration does not
-/// describe: its [data] gives other tasks.
+/// Warns where a run was trained on a source of the caller's own. The configuration does not
+/// describe that source, and its [data] gives other tasks.
 void warn_of_own_source(const Checkpoint& checkpoint) {
-  if (checkpoint.config.data.source == DataKind::file) return;  // the data file's checksum tells
+  // the data file's checksum is compared instead
+  if (checkpoint.config.data.source == DataKind::file) return;
   const std::string trained = checkpoint.source.description;
   const std::string described = make_source(checkpoint.config)->describe();
   if (trained.empty() || trained == described) return;
@@ -166,7 +167,7 @@ void warn_of_own_source(const Checkpoint& checkpoint) {
 
 /// An episode's predictions in the order of the methods, ready to be added to their scores.
 struct ScoredEpisode {
-  bool diverged = false;  ///< then nothing follows
+  bool diverged = false;  ///< true: the other members are empty
   std::vector<Entry> entries;
   std::vector<EpisodeUncertainty> uncertainty;
   QueryTargets targets;
@@ -177,9 +178,9 @@ void fields(Archive& a, ScoredEpisode& s) {
   a(s.diverged, s.entries, s.uncertainty, s.targets, s.rows);
 }
 
-/// What a calibration is fitted to, of one episode.
+/// The numbers of one episode that a calibration is fitted to.
 struct CalibrationEpisode {
-  bool diverged = false;  ///< then nothing follows
+  bool diverged = false;  ///< true: the other members are empty
   Entry entry;
   QueryTargets targets;
 };
@@ -222,7 +223,8 @@ struct Evaluator::State {
     load_parameters(assembly, checkpoint);
     if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
     plan_waves(*assembly.backend, assembly.config, source->shape());
-    if (source->shape().support == 0) options.baselines = false;  // they learn from support rows
+    // baselines learn from support rows
+    if (source->shape().support == 0) options.baselines = false;
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
   }
@@ -252,17 +254,18 @@ struct Evaluator::State {
   EpisodeRange episodes() const {
     return {config.evaluate.seed, options.split, config.evaluate.episodes};
   }
-  /// The network after each inner step, its calibrated predictions, and the baselines.
+  /// Empty scores of the network after each inner step, of its calibrated predictions, and of the
+  /// baselines.
   std::vector<MethodScores> methods(int steps) const;
-  /// What the methods predict for an episode. Runs on worker threads.
+  /// Computes the predictions of all methods for an episode. Runs on worker threads.
   ScoredEpisode score(const EpisodePrediction& p, const NetworkEntries& network) const;
   Evaluation run();
   RunCalibration calibrate(double confidence);
-  /// Throws Error where no episode is left.
+  /// Throws Error where all episodes diverged.
   void check_some_left(int diverged, int steps) const;
   void describe_run(Evaluation& result) const;
-  /// Predicts the episodes of a seed after the last inner step, and hands them on in their order.
-  /// Returns how many diverged; throws Error where none is left.
+  /// Predicts the episodes of a seed after the last inner step, and calls `use` for them in their
+  /// order. Returns the number of diverged episodes. Throws Error where all diverged.
   int predict_last(std::uint64_t seed, EpisodeProgress& progress,
                    const std::function<void(Entry entry, const QueryTargets& targets)>& use);
 
@@ -270,7 +273,8 @@ struct Evaluator::State {
   Checkpoint checkpoint;
   Config config;
   std::shared_ptr<const io::Dataset> data;  ///< null for a source of the caller's own
-  bool changed_data = false;                ///< another file than that of the training, as allowed
+  /// true: another file than that of the training, which the options allow
+  bool changed_data = false;
   std::shared_ptr<const EpisodeSource> source;
   Assembly assembly;
   std::unique_ptr<Scheduler> scheduler;
@@ -302,7 +306,7 @@ ScoredEpisode Evaluator::State::score(const EpisodePrediction& p,
   };
   for (const std::vector<double>& raw : p.outputs) {
     Entry entry = network.make(p, raw);
-    // The CRPS of many samples takes long; it is computed for the last step alone.
+    // The CRPS of many samples takes long, so that it is computed for the last step only.
     const bool complete = classify || &raw == &p.outputs.back();
     EpisodeUncertainty u =
         complete ? network.uncertainty(entry, raw, scored.targets) : EpisodeUncertainty{};
@@ -435,7 +439,8 @@ Evaluation Evaluator::State::run() {
     if (i == calibrated && s.calibration) result.steps.back().calibrated = true;
   }
   if (is_closed_form(s.config.algorithm)) {
-    for (Score& score : result.steps) score.inner_steps = -1;  // it has none
+    // a closed-form head has no inner steps
+    for (Score& score : result.steps) score.inner_steps = -1;
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
@@ -484,7 +489,8 @@ RunCalibration Evaluator::State::calibrate(double confidence) {
     if (classify) first.emplace_back(std::move(entry), t);
   });
   fit.finish(result);
-  // The tests of the decisions are independent of what was fitted and chosen: other episodes.
+  // Decisions are tested on other episodes, so that the tests are independent of what was fitted
+  // and chosen.
   DecisionFit decisions(classify);
   for (auto& [entry, targets] : first) {
     decisions.add_choosing(recalibrated(std::move(entry), result, targets.outputs), targets);

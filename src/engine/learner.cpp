@@ -31,9 +31,10 @@ double entropy(std::span<const double> p) {
   return h;
 }
 
-/// Fills what follows from `raw`. `labels`: of the support rows; a class that they do not have has
-/// probability 0, unless the head itself predicts such classes (`absent_classes`). A calibration
-/// changes `raw` and the standard deviations of a regression, and `mean` of a classification.
+/// Computes the other members of `p` from `raw`. `labels` are those of the support rows. A class
+/// that they do not have gets probability 0, unless the head itself predicts such classes
+/// (`absent_classes`). A calibration changes `raw` and the standard deviations of a regression, and
+/// `mean` of a classification.
 void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_classes,
                const RunCalibration* calibration) {
   const auto size = static_cast<std::size_t>(p.rows) * static_cast<std::size_t>(p.outputs);
@@ -80,7 +81,8 @@ void summarise(Prediction& p, std::span<const std::int32_t> labels, bool absent_
   }
 }
 
-/// A diverged task has no numbers: those that happen to be finite would mislead.
+/// Marks a diverged task and makes all its numbers NaN, because those that happen to be finite
+/// would mislead.
 void mark_diverged(Prediction& p) {
   p.diverged = true;
   for (std::vector<double>* values :
@@ -95,15 +97,16 @@ void check_finite(std::span<const float> values, const char* what) {
   }
 }
 
-/// What the adaptation left of each of many tasks. Threads put different tasks at the same time.
+/// The results of the adaptation of many tasks. Different threads may put different tasks at the
+/// same time.
 class KeptStates {
  public:
-  /// `tasks` of them, as numbers of the precision that the backend computes in.
+  /// Makes room for `tasks` tasks, with numbers of the precision that the backend computes in.
   KeptStates(std::size_t tasks, backend::Precision precision)
       : tasks_(tasks), single_(precision == backend::Precision::f32) {}
 
-  /// The tasks [first, first + count), as TaskProgram::adapt returned them. Throws Error where the
-  /// memory of this machine cannot hold all tasks.
+  /// Keeps the results of tasks [first, first + count), as TaskProgram::adapt returned them. Throws
+  /// Error where the memory of this machine cannot hold all tasks.
   void put(std::size_t first, std::size_t count, const AdaptedState& state) {
     std::call_once(sized_, [&] { reserve(count, state); });
     for (std::size_t k = 0; k < state.size(); ++k) {
@@ -164,7 +167,7 @@ class KeptStates {
 }  // namespace
 
 struct Learner::State {
-  /// A user's tasks as a source: episode `first` + i is task i, whatever the seed.
+  /// A user's tasks as a source. Episode `first` + i is task i, whatever the seed.
   class GivenTasks final : public EpisodeSource {
    public:
     GivenTasks(const State& state, std::span<const TaskRows> tasks, int first,
@@ -199,7 +202,7 @@ struct Learner::State {
     }
   }
 
-  /// Classes or target values of every task; 0: of each its own.
+  /// Number of classes or target values of every task. 0: each task has its own number.
   int head_outputs() const {
     const Config& config = assembly.config;
     if (!is_closed_form(config.algorithm)) return assembly.network->outputs();
@@ -219,7 +222,8 @@ struct Learner::State {
     return std::max(1, 1 + *std::ranges::max_element(support.labels));
   }
 
-  /// Rows of [rows, inputs]. Throws Error for a part of a row and numbers that are not finite.
+  /// Number of rows in `x` [rows, inputs]. Throws Error for an incomplete row and for numbers that
+  /// are not finite.
   int rows_in(std::span<const float> x, const char* what, bool may_be_empty) const {
     const auto inputs = static_cast<std::size_t>(assembly.network->input().size());
     if (x.empty() && may_be_empty) return 0;
@@ -272,7 +276,7 @@ struct Learner::State {
     return shape;
   }
 
-  /// Writes the rows of a task that was checked; the slot may have room for more.
+  /// Writes the rows of a checked task into `slot`, which may have room for more.
   void fill(const TaskRows& task, const TaskSlot& slot) const {
     const auto inputs = static_cast<std::size_t>(assembly.network->input().size());
     std::ranges::copy(task.support.x, slot.support_x.begin());
@@ -298,7 +302,7 @@ struct Learner::State {
     return context;
   }
 
-  /// What one of the outputs of an episode says.
+  /// Makes a prediction from one of the outputs of an episode.
   Prediction prediction(const EpisodePrediction& episode, std::size_t output, int inner_steps,
                         int samples, std::span<const std::int32_t> labels) const {
     Prediction p;
@@ -316,7 +320,7 @@ struct Learner::State {
     return p;
   }
 
-  /// A program with one loaded task. The program may read the task's rows where they are.
+  /// A program with one loaded task. The program may read `rows` in place.
   struct LoadedTask {
     LoadedTask(const State& state, const TaskRows& task, const TaskShape& shape)
         : rows(shape, 1), program(state.assembly.algorithm->open(*state.assembly.backend, shape)) {
@@ -356,7 +360,7 @@ struct Learner::State {
     return predictions;
   }
 
-  /// Calls `body` for task i. Its Error is thrown on with the task's number.
+  /// Calls `body` for task i. An Error of `body` is thrown again with the task's number.
   template <class Body>
   static auto of_task(std::size_t i, const Body& body) {
     try {
@@ -366,7 +370,7 @@ struct Learner::State {
     }
   }
 
-  /// The shape that has room for each of the tasks, which are TaskRows or SupportRows.
+  /// The shape that has room for every task. Tasks are TaskRows or SupportRows.
   template <class Rows>
   TaskShape common_shape(std::span<const Rows> tasks) const {
     TaskShape common;
@@ -391,8 +395,9 @@ struct Learner::State {
     return options;
   }
 
-  /// Loads the tasks wave by wave on all threads: visit(program, batch, first, count) for each wave
-  /// of the tasks [first, first + count), whose numbers begin with `first_number`.
+  /// Loads the tasks wave by wave on all threads. Calls visit(program, batch, first, count) for
+  /// each wave, which holds the tasks [first, first + count). The number of the first task is
+  /// `first_number`.
   template <class Visit>
   void for_each_wave(std::span<const TaskRows> tasks, const TaskShape& shape, int first_number,
                      const Visit& visit) const {
@@ -408,8 +413,8 @@ struct Learner::State {
         });
   }
 
-  /// The predictions of tasks of one shape. `adapted` (null: they are adapted here) gives what was
-  /// kept of the tasks [first, first + count).
+  /// Predicts tasks of one shape. `adapted` holds the results of their adaptation. Where it is
+  /// null, the tasks are adapted here.
   std::vector<Prediction> predict_many(std::span<const TaskRows> tasks, const TaskShape& shape,
                                        int first_number, const KeptStates* adapted) const {
     std::vector<Prediction> predictions(tasks.size());
@@ -432,7 +437,7 @@ struct Learner::State {
     return predictions;
   }
 
-  /// The adapted state has the network's own layout.
+  /// Downloads the adapted state, which has the layout of the network's weights.
   std::vector<AdaptedTensor> adapted(TaskProgram& program) const {
     std::vector<AdaptedTensor> tensors;
     for (const TaskProgram::NamedBlock& named : program.adapted()) {
@@ -468,7 +473,7 @@ struct AdaptedTask::State {
         values(rows.values.begin(), rows.values.end()),
         ways(rows.ways),
         shape(learner->checked_shape(rows)) {
-    // Adaptation does not look at query rows; a wave has room for at least one.
+    // Adaptation does not read query rows, but a wave has room for at least one.
     const std::vector<float> no_query(static_cast<std::size_t>(shape.input.size()), 0.0F);
     shape.query = 1;
     const Learner::State::LoadedTask task(*learner, {support(), no_query}, shape);
@@ -518,7 +523,7 @@ struct AdaptedTasks::State {
     if (supports.empty()) return;
     shape = learner->common_shape(supports);
     keep(supports);
-    // Adaptation does not look at query rows; a wave has room for at least one.
+    // Adaptation does not read query rows, but a wave has room for at least one.
     const std::vector<float> no_query(static_cast<std::size_t>(shape.input.size()), 0.0F);
     shape.query = 1;
     std::vector<TaskRows> tasks;
@@ -549,9 +554,9 @@ struct AdaptedTasks::State {
   }
 
  private:
-  /// Copies what predictions from an adapted state still read of the support rows: their numbers,
-  /// the labels, and the inputs where norm layers take statistics from them. Zeros stand for the
-  /// other numbers, the same ones for every task.
+  /// Copies the part of the support rows that predictions from an adapted state still read: the
+  /// number of rows, the labels, and the inputs where norm layers take statistics from them. The
+  /// other numbers are replaced by zeros, which all tasks share.
   void keep(std::span<const SupportRows> supports) {
     const bool inputs = learner->last_step().statistics == backend::NormStatistics::support;
     std::size_t most_x = 0, most_values = 0;
@@ -582,7 +587,7 @@ struct AdaptedTasks::State {
   TaskShape shape;
   std::vector<float> x, zeros;
   std::vector<std::int32_t> labels;
-  std::vector<SupportRows> rows;  ///< of each task, in the vectors above
+  std::vector<SupportRows> rows;  ///< support rows of each task, which refer to the vectors above
   KeptStates adapted;
 };
 

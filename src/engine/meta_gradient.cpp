@@ -9,7 +9,7 @@
 namespace kshot {
 namespace {
 
-/// The shape of the caller's tasks, for the checks that sources pass.
+/// A source with only the shape of the caller's tasks, for the checks that take a source.
 class ShapeOnly final : public EpisodeSource {
  public:
   explicit ShapeOnly(const TaskShape& shape) : shape_(shape) {}

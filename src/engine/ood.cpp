@@ -29,12 +29,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Episodes that are predicted together. An episode draws its posterior samples by its number among
-/// these.
+/// Number of episodes that are predicted together. The posterior samples of an episode are keyed by
+/// its number among these.
 constexpr std::size_t tasks_at_once = 64;
 
-/// Features in which distances are measured: those of the run's network where it has any that do
-/// not depend on the task, else the inputs.
+/// The features in which distances are measured: those of the run's network, where it has features
+/// that do not depend on the task, and the inputs otherwise.
 class Features {
  public:
   Features(const fs::path& run, const EvaluatorOptions& options) {
@@ -81,7 +81,7 @@ std::vector<double> nearest(const std::vector<float>& rows, const std::vector<do
   return distances;
 }
 
-/// Means of the classes' support rows; of a regression the support rows themselves.
+/// Means of the support rows of each class. For a regression, the support rows themselves.
 std::vector<double> prototypes_of(const OodTask& task, const std::vector<float>& support,
                                   std::size_t width) {
   if (task.support_labels.empty()) return {support.begin(), support.end()};
@@ -105,7 +105,8 @@ std::vector<double> prototypes_of(const OodTask& task, const std::vector<float>&
   return prototypes;
 }
 
-/// One score of every row of an episode: of its own query rows, and of those out of distribution.
+/// One score of every row of an episode: `in` for its own query rows, `out` for those out of
+/// distribution.
 struct RowScores {
   std::string name;
   std::vector<double> in, out;
@@ -115,9 +116,9 @@ void fields(Archive& a, RowScores& s) {
   a(s.name, s.in, s.out);
 }
 
-/// What an episode contributes to the evaluation.
+/// The contribution of one episode to the evaluation.
 struct OodEpisode {
-  bool diverged = false;  ///< then only `samples` follows
+  bool diverged = false;  ///< true: only `samples` follows
   int samples = 1;
   std::vector<RowScores> scores;
   std::size_t in_rows = 0, out_rows = 0;
@@ -134,7 +135,7 @@ void fields(Archive& a, OodEpisode& e) {
 
 using Scores = std::vector<std::pair<std::string, std::vector<double>>>;
 
-/// The scores of each row that a prediction gives.
+/// Computes the scores of each row that a prediction gives.
 Scores scores_of(const Prediction& p) {
   const auto rows = static_cast<std::size_t>(p.rows), outputs = static_cast<std::size_t>(p.outputs);
   Scores scores;
@@ -289,7 +290,7 @@ struct OodRun {
     check_same_config(options.ranks.get(), config);
   }
 
-  /// Episodes [first, last), all of them in one range of tasks_at_once.
+  /// Predicts episodes [first, last), which all lie in one range of tasks_at_once episodes.
   template <class Put>
   void predict(Split split, std::size_t first, std::size_t last, const Put& put) const {
     std::vector<OodTask> drawn;

@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char* kinds = "open_set, rotate, noise, permute, shift, or a data file (.kshot)";
 
-/// The number behind "noise=", or `otherwise`.
+/// The number after "noise=", or `otherwise` where there is none.
 double amount_of(const std::string& kind, std::string_view text, double otherwise) {
   if (text.empty()) return otherwise;
   double value = 0.0;
@@ -36,7 +36,8 @@ std::size_t size_of(int n) {
   return static_cast<std::size_t>(n);
 }
 
-/// An image turned about its centre, bilinear; what comes from outside is the nearest border pixel.
+/// Rotates an image about its centre, with bilinear interpolation. A pixel from outside has the
+/// value of the nearest border pixel.
 void turn(std::span<const float> from, std::span<float> to, const FeatureShape& shape,
           double degrees) {
   const int h = shape.height, w = shape.width;
@@ -92,7 +93,7 @@ std::vector<double> input_ranges(const OodTask& task, std::size_t inputs) {
   return ranges;
 }
 
-/// One task of a source in a batch of its own.
+/// Draws one task of a source into a batch of its own.
 TaskBatch drawn(const EpisodeSource& source, std::uint64_t seed, Split split, int episode) {
   TaskBatch batch(source.shape(), 1);
   batch.draw(source, {.seed = seed, .split = split}, static_cast<std::uint32_t>(episode), 1);
@@ -213,7 +214,7 @@ OodTask OodTasks::draw(std::uint64_t seed, Split split, int episode) const {
   task.ways = batch.ways_of(0);
   const bool labels = batch.shape().target == TargetKind::label;
   if (kind_ == Kind::open_set) {
-    // Rows stand class by class.
+    // The rows are ordered class by class.
     const auto classes = static_cast<std::size_t>(task.ways);
     const auto known = static_cast<std::size_t>(known_ways_);
     const std::size_t all = query;

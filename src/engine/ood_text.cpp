@@ -153,7 +153,7 @@ std::string OodEvaluation::table() const {
     text += fmt::format("\n{:<22}  {:>18}  {:>18}  {:>8}\n", "", "accuracy", "NLL", "ECE");
     for (const auto& [name, s] :
          {std::pair{"known rows", &*in_shift}, std::pair{"out of distribution", &*out_shift}}) {
-      // "±" is two bytes of one column.
+      // "±" has two bytes and takes one column.
       text += fmt::format("{:<22}  {:>19}  {:>19}  {:>8.4f}\n", name,
                           fmt::format("{:.2f} ± {:.2f} %", 100.0 * s->accuracy.mean,
                                       100.0 * s->accuracy.half_width),

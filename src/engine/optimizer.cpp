@@ -7,9 +7,9 @@
 namespace kshot {
 namespace {
 
-/// What the learning rate of a group is multiplied by. ABML's inner rates begin at
-/// inner.learning_rate, which is small beside an Adam step of the size of optimizer.learning_rate:
-/// one such step could turn a rate's sign. They move as their logarithms would at the beginning.
+/// The factor of a group's learning rate. ABML's inner rates begin at inner.learning_rate, which is
+/// small compared with an Adam step of the size of optimizer.learning_rate: one such step could
+/// change a rate's sign. With this factor, the rates at first move as their logarithms would.
 double rate_factor(const Config& config, const ParameterGroup& group) {
   if (config.algorithm != AlgorithmKind::abml || !group.name.starts_with("alpha_")) return 1.0;
   const double rate = config.inner.learning_rate;

@@ -19,7 +19,7 @@ using backend::NormStatistics;
 using backend::Set;
 using backend::SharedVector;
 
-/// A wave of one task that computes nothing and notes what it was asked for.
+/// A wave of one task that computes nothing and records what the algorithm asks for.
 class CostRecorder final : public backend::Wave, private backend::FusedDescent {
  public:
   CostRecorder(std::shared_ptr<const Network> network, const backend::Loss& loss,
@@ -90,7 +90,7 @@ class CostRecorder final : public backend::Wave, private backend::FusedDescent {
     note(pass.set, 6.0, 4);
   }
   void do_value(const Pass& pass, Block, Block, NormStatistics) override { note(pass.set, 1.0, 1); }
-  // every product is taken twice, at the mean and at the spread
+  // Every product is computed twice, at the mean and at the spread (network_passes.h).
   void do_split_gradient(const SplitPass& pass, Block, Block, bool, Block) override {
     ++cost_.gradients;
     split(pass).passes = true;
@@ -139,7 +139,7 @@ class CostRecorder final : public backend::Wave, private backend::FusedDescent {
   int next_ = 0;
 };
 
-/// The same for generated weights.
+/// Records the cost of generated weights.
 class GeneratorCostRecorder final : public backend::Generator {
  public:
   GeneratorCostRecorder(CostRecorder& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
@@ -199,8 +199,8 @@ class GeneratorCostRecorder final : public backend::Generator {
   double latents_;
 };
 
-/// Counts the cost of a head's small matrices. Only operations whose cost grows with the cube of
-/// the matrix size are counted.
+/// Records the cost of a head's small matrices: products, factorizations, triangular solves,
+/// distances, cosines, sums and elementwise products. The other operations are not counted.
 class AlgebraCostRecorder final : public backend::LinearAlgebra {
  public:
   AlgebraCostRecorder(CostRecorder& wave, TaskCost& cost) : LinearAlgebra(wave), cost_(cost) {}
@@ -268,10 +268,11 @@ std::unique_ptr<backend::Generator> CostRecorder::generator(const backend::Gener
   return std::make_unique<GeneratorCostRecorder>(*this, spec, cost_, demand_);
 }
 
+/// A backend whose waves record their costs.
 class CostRecordingBackend final : public backend::HostBackend<float> {
  public:
-  /// tasks: what its waves say that they hold.
-  /// of: whose waves they stand for; null: those of which all is composed.
+  /// `tasks` is the capacity that the waves report. `of` is the backend that is planned for. Where
+  /// it is null, inner loops are composed of single operations.
   explicit CostRecordingBackend(int tasks, const backend::Backend* of = nullptr)
       : tasks_(tasks), of_(of) {}
   std::string name() const override { return "recorder"; }
@@ -297,7 +298,8 @@ class CostRecordingBackend final : public backend::HostBackend<float> {
   const backend::Backend* of_;
 };
 
-/// Runs the algorithm on the recorder: its meta-gradient, and where wanted its prediction too.
+/// Runs the algorithm on the recorder: its meta-gradient and, where `predict` is true, its
+/// prediction too.
 void count(const Config& given, const TaskShape& shape, CostRecordingBackend& backend,
            bool predict) {
   const Config config = with_head_outputs(given, shape);

@@ -10,7 +10,7 @@
 namespace kshot {
 namespace {
 
-/// Runs closures in the order of their numbers, whatever the order they come in.
+/// Runs actions in the order of their numbers, in whatever order they arrive.
 class InOrder {
  public:
   explicit InOrder(int first) : next_(first) {}

@@ -80,7 +80,8 @@ std::vector<RankFact> backend_facts(const backend::Backend& backend) {
 
 RankFact device_fact(const std::string& text) {
   const std::string kind = text.substr(0, text.find_first_of(":, "));
-  // The cpu backend says its instruction set first: "cpu, AVX-512 (16 floats a vector), 2 threads".
+  // The cpu backend names its instruction set first: "cpu, AVX-512 (16 floats a vector), 2
+  // threads".
   return {"the device", kind == "cpu" ? text.substr(0, text.rfind(", ")) : kind};
 }
 

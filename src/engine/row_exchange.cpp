@@ -7,7 +7,7 @@
 namespace kshot {
 namespace {
 
-/// A row on its way: a flag whether there is one, then its numbers.
+/// Appends a row to a message: a flag whether there is one, then its numbers.
 void append(Communicator::Bytes& to, bool there, std::span<const double> row) {
   to.push_back(there ? std::byte{1} : std::byte{0});
   if (!there) return;
@@ -15,7 +15,7 @@ void append(Communicator::Bytes& to, bool there, std::span<const double> row) {
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-/// Reads what append wrote; `at` moves on.
+/// Reads what append has written and moves `at` behind it.
 bool take(const Communicator::Bytes& from, std::size_t& at, std::span<double> row) {
   if (at >= from.size()) throw std::logic_error("rows of other tasks");
   if (from[at++] == std::byte{0}) return false;

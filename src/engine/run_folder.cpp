@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// ISO 8601, UTC.
+/// The current time as ISO 8601, UTC.
 std::string now_text() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm utc{};
@@ -52,14 +52,15 @@ constexpr const char* lock_file = "run.lock";
 constexpr std::array run_files = {last_checkpoint, best_checkpoint, config_file,
                                   metrics_file,    memory_file,     run_file};
 
-/// Names of what a training of this process writes and the folder holds.
+/// Names of the files in the folder that a training of this process writes.
 std::vector<std::string> names_of_run(const fs::path& folder) {
   std::error_code ignored;
   std::vector<std::string> names;
   for (const char* name : run_files) {
     if (fs::exists(folder / name, ignored)) names.emplace_back(name);
   }
-  // Another program's events may lie beside; the name of ours ends with the process.
+  // Another program's events may be in the folder. The names of this process's events end with its
+  // process number.
   const std::string process = "." + std::to_string(::getpid());
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     std::string name = entry.path().filename().string();
@@ -71,7 +72,7 @@ std::vector<std::string> names_of_run(const fs::path& folder) {
   return names;
 }
 
-/// Whether kshot wrote the file of this name, or began to. A training that was killed before its
+/// True where kshot wrote the file of this name, or began to. A training that was killed before its
 /// first checkpoint leaves such files, and the next one replaces them.
 bool wrote(const fs::path& file, const std::string& name) {
   std::error_code ignored;
@@ -88,7 +89,7 @@ bool wrote(const fs::path& file, const std::string& name) {
   return text.find_first_not_of("0123456789\n") == std::string::npos;  // the lock
 }
 
-/// Whether some training, of this process or another, holds the lock.
+/// True where a training, of this process or another, holds the lock.
 bool is_locked(const fs::path& folder) {
   const int descriptor = ::open((folder / lock_file).c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return false;
@@ -107,7 +108,7 @@ bool is_locked(const fs::path& folder) {
 }
 
 /// Throws Error where the folder holds a run, or a file of another program in the place of one.
-/// `ours`: this process holds the lock.
+/// `ours` says that this process holds the lock.
 void check_free(const fs::path& folder, bool ours) {
   std::error_code ignored;
   for (const char* name : {last_checkpoint, best_checkpoint, config_file, metrics_file}) {
@@ -148,8 +149,8 @@ RunLock::RunLock(fs::path folder) {
           folder.string(), std::generic_category().message(code)));
       return;
     }
-    // A run that failed at its start removes its files, this one too: the lock counts only if it
-    // is on the file that others see.
+    // A run that failed at its start removes its files, and the lock file with them. The lock
+    // counts only if it is on the file that other processes see.
     struct stat held {
     }, seen{};
     if (::fstat(descriptor_, &held) == 0 && ::stat(path.c_str(), &seen) == 0 &&
@@ -158,7 +159,7 @@ RunLock::RunLock(fs::path folder) {
     }
     ::close(std::exchange(descriptor_, -1));
   }
-  const std::string holder = std::to_string(::getpid()) + "\n";  // for messages alone
+  const std::string holder = std::to_string(::getpid()) + "\n";  // for messages only
   (void)!::ftruncate(descriptor_, 0);
   (void)!::pwrite(descriptor_, holder.data(), holder.size(), 0);
 }
@@ -183,7 +184,7 @@ std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
     throw Error(fmt::format("cannot create run folder {}: it is a file", folder.string()));
   }
   auto lock = std::make_unique<RunLock>(folder);
-  check_free(folder, true);  // one that began and ended in the meantime
+  check_free(folder, true);  // a run may have begun and ended in the meantime
   clean_run_folder(folder);
   return lock;
 }
@@ -251,7 +252,7 @@ void write_run_record(const fs::path& folder, const Assembly& assembly, const So
   if (session.resumed_at) {
     try {
       record = io::parse_json<ordered_json>(io::read_file(folder / run_file));
-    } catch (const nlohmann::json::exception&) {  // not needed to go on: begin a new list
+    } catch (const nlohmann::json::exception&) {  // the old record is not needed: begin a new list
     } catch (const Error&) {
     }
   }

@@ -13,19 +13,19 @@
 
 namespace kshot {
 
-/// A thread's own wave, program and room for the episodes of one wave.
+/// A thread's own wave and program, and memory for the episodes of one wave.
 struct Scheduler::Worker {
   std::unique_ptr<TaskProgram> program;
   backend::Block squares;  ///< [1], for Monitor
   TaskBatch batch;
-  std::vector<std::vector<double>> memory;  ///< a group, [capacity, width]
-  std::vector<double> row;                  ///< of one task
+  std::vector<std::vector<double>> memory;  ///< one per group, [capacity, width]
+  std::vector<double> row;                  ///< state of one task
 };
 
 namespace {
 
-/// A wave's tasks remember: the rows of tasks [first, first + count) of the meta-batch go into the
-/// wave's blocks. Tasks that have none yet begin with `fresh`.
+/// Loads per-task state: the rows of tasks [first, first + count) of the meta-batch go into the
+/// wave's blocks. Tasks that have no row yet begin with `fresh`.
 void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const RowExchange& memory,
             std::size_t first, std::size_t count, const std::vector<std::vector<double>>& fresh,
             std::vector<double>& row, std::vector<std::vector<double>>& arrays) {
@@ -44,7 +44,8 @@ void recall(TaskProgram& program, std::span<const MemoryGroup> groups, const Row
   }
 }
 
-/// The inverse.
+/// Writes the state in the wave's blocks back to the rows. A task whose rows are not finite keeps
+/// its old state.
 void keep(TaskProgram& program, std::span<const MemoryGroup> groups, RowExchange& memory,
           std::size_t first, std::size_t count, std::vector<double>& row,
           std::vector<std::vector<double>>& arrays) {
@@ -109,7 +110,7 @@ void Scheduler::draw_on_device(const EpisodeSource& source,
 }
 
 Scheduler::Worker& Scheduler::worker(std::size_t index) {
-  // Made by the thread that uses it, so that its memory is near that thread.
+  // The thread that uses a worker makes it, so that its memory is near that thread.
   if (!workers_[index]) {
     auto made = std::make_unique<Worker>();
     made->program = algorithm_.open(backend_, shape_);
@@ -166,7 +167,8 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   }
   const std::uint64_t known = source.training_tasks();
   const auto period = static_cast<std::uint64_t>(algorithm_.steps_per_batch());
-  // Of a task of an endless source the place in the meta-batch is the row, for one period.
+  // Where the source has no finite number of tasks, a task's row is its position in the meta-batch,
+  // for one period.
   const std::uint64_t since = known > 0 ? 0 : step / period * period;
   std::vector<std::uint32_t> rows;
   if (known > 0) {
@@ -218,18 +220,18 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ta
   return run(parameters, batch.tasks(), context, body, {});
 }
 
-/// Per-task numbers of one step. Tasks are disjoint, so the workers write without a lock; sums are
-/// in the order of tasks.
+/// Per-task numbers of one step. Workers write disjoint tasks, and therefore need no lock. Sums are
+/// in the order of the tasks.
 struct Scheduler::Monitor {
   Monitor(std::size_t tasks, std::size_t metrics)
       : metrics_(metrics), values_(tasks * metrics), squares_(tasks) {}
 
-  /// squares: room for a number of each task.
+  /// `squares` is a block [1], which take() overwrites.
   void take(TaskProgram& program, backend::Block squares, int first) {
     const auto count = static_cast<std::size_t>(program.wave().count());
     const auto start = static_cast<std::size_t>(first);
     program.metrics(std::span(values_).subspan(start * metrics_, count * metrics_));
-    // summed where the gradients are: they stay there
+    // The squares are summed in the backend's memory, where the gradients stay.
     program.wave().fill(squares, 0.0);
     for (const backend::Block g : program.gradients()) {
       program.wave().multiply_fold(squares, 1.0, g, g);
@@ -243,7 +245,7 @@ struct Scheduler::Monitor {
     }
   }
 
-  /// The numbers of all ranks' tasks.
+  /// Gives every rank the numbers of all ranks' tasks.
   void exchange(Communicator& ranks, const backend::TaskShares& shares) {
     const std::size_t first = shares.first(), count = shares.count();
     std::vector<double> mine(squares_.begin() + static_cast<std::ptrdiff_t>(first),
@@ -319,12 +321,13 @@ StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks
   };
   Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
                monitor ? algorithm_.metrics().size() : 0);
-  // Nothing in the step's middle is for the host: it is one piece of work. What the host loads must
-  // be there before.
+  // Where nothing in the middle of the step is for the host, the step is one piece of work. The
+  // rows that the host loads must then be there before it.
   const bool whole = backend_.asynchronous() && body.gather && !body.after && !monitor &&
                      (!body.load || waves <= workers_.size()) &&
                      (!backend_.ranks() || backend_.exchanges_on_device());
-  // A device's exchange knows nothing of ranks that have failed: they say so before it.
+  // An exchange on the device does not know of ranks that have failed. The barrier before it lets
+  // them say so.
   const auto agree = [&] {
     if (backend_.ranks() && backend_.exchanges_on_device()) backend_.ranks()->barrier("a step");
   };

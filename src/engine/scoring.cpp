@@ -26,7 +26,7 @@ std::string reason_to_leave_out(const Entry& entry, int episode) {
   return fmt::format("episode {}: {}", episode, entry.missing);
 }
 
-/// A probability that rounding has put beyond 1 is 1.
+/// Sets probabilities that rounding has put beyond 1 to 1.
 std::vector<double> at_most_one(std::vector<double> probabilities) {
   for (double& p : probabilities) {
     if (p > 1.0 && p < 1.0 + 1e-9) p = 1.0;
@@ -43,7 +43,7 @@ double auroc(const std::vector<double>& probabilities, const std::vector<std::in
   return metrics::auroc(rows);
 }
 
-/// R2 of the samples' mean; values [samples, rows, outputs].
+/// R2 of the mean of the samples. Entry::values is [samples, rows, outputs].
 double r_squared(const Entry& entry, const QueryTargets& targets) {
   std::vector<double> mean(targets.values.size(), 0.0);
   for (std::size_t i = 0; i < entry.values.size(); ++i) {
@@ -56,8 +56,8 @@ IntervalScore interval(const metrics::Interval& i) {
   return {i.value, i.low, i.high};
 }
 
-/// At most 200 points: those that first reach each of 199 equal steps of coverage, the last among
-/// them.
+/// Keeps at most 200 points: those that first reach each of 199 equal steps of coverage, and the
+/// last one.
 std::vector<RiskCoveragePoint> thinned(const std::vector<metrics::RiskPoint>& points) {
   std::vector<RiskCoveragePoint> kept;
   double next = 0.0;
@@ -102,12 +102,12 @@ std::optional<Statistic> over_defined(const std::vector<double>& values) {
 
 using Averaged = std::pair<Statistic*, const std::vector<double>*>;
 
-/// Bootstrap intervals of means over episodes, all from the same resamples. Episodes in which a
-/// score is not defined do not count.
+/// Sets bootstrap intervals of means over episodes, all from the same resamples. Episodes in which
+/// a score is not defined do not count.
 void put_intervals(std::span<const Averaged> means, std::uint64_t seed) {
   std::size_t episodes = 0;
   for (const Averaged& m : means) episodes = std::max(episodes, m.second->size());
-  // A score that some episodes do not have at all (no density) cannot share the draws.
+  // A score that some episodes do not have at all (no density) cannot share the resamples.
   std::vector<Averaged> complete;
   for (const Averaged& m : means) {
     if (m.second->size() == episodes) complete.push_back(m);
@@ -184,7 +184,7 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
   }
   if (!spread) return u;
   u.sharpness = sharpness;
-  // A point with observation noise, and a baseline's own variance, have no parts.
+  // The variance of a point with observation noise, or of a baseline, has no parts.
   if (entry.samples > 1 || !entry.observation_std.empty()) {
     u.epistemic_variance = epistemic;
     u.aleatoric_variance = aleatoric;

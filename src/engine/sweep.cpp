@@ -25,7 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Meta-steps after which the runs are compared, the last for all steps of the
+/// Meta-steps after which the runs are compared. The last one is the number of steps of the
 /// configuration.
 std::vector<std::uint64_t> rounds_of(const SweepSettings& settings, int steps) {
   const auto last = static_cast<std::uint64_t>(steps);
@@ -42,8 +42,8 @@ std::vector<std::uint64_t> rounds_of(const SweepSettings& settings, int steps) {
 
 class Sweep {
  public:
-  /// make_config(overrides) is the sweep's configuration with further overrides; `origin` stands
-  /// for it in messages.
+  /// make_config(overrides) is the sweep's configuration with further overrides. `origin` names the
+  /// configuration in messages.
   Sweep(const std::function<Config(const std::vector<std::string>&)>& make_config,
         const std::string& origin, const SweepSettings& settings, const SweepOptions& options)
       : settings_(settings), options_(options) {
@@ -134,7 +134,7 @@ class Sweep {
     }
   }
 
-  /// What the checkpoint of a run says; nothing where there is none.
+  /// Reads the state of a run from its checkpoint, where there is one.
   void read_state(std::size_t i) {
     SweepRow& row = rows_[i];
     std::error_code ignored;
@@ -171,7 +171,7 @@ class Sweep {
     write();
   }
 
-  /// Trains runs up to a step, several at once.
+  /// Trains runs up to a step, several at the same time.
   void train_all(const std::vector<std::size_t>& runs, std::uint64_t target) {
     std::atomic<std::size_t> next{0};
     const auto work = [&] {
@@ -197,7 +197,7 @@ class Sweep {
     }
     const Config& config = configs_[i];
     const std::uint64_t last = std::min(target, static_cast<std::uint64_t>(config.train.steps));
-    // Whether it goes on is decided when all runs have come so far.
+    // When all runs have reached this step, successive halving decides whether the run continues.
     row.status = last < static_cast<std::uint64_t>(config.train.steps) ? "waiting" : "done";
     row.message.clear();
     if (row.step < last) {
@@ -252,7 +252,7 @@ class Sweep {
     }
   }
 
-  /// Values of different metrics cannot be compared.
+  /// Throws Error where runs have different metrics, whose values cannot be compared.
   void check_metrics() const {
     const SweepRow* first = nullptr;
     for (const SweepRow& row : rows_) {

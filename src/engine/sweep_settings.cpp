@@ -1,4 +1,4 @@
-// What a sweep varies.
+// The settings of a sweep: the keys that it varies, and their values.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t most_runs = 100000;
 
-/// A value as `--set` takes it, within single quotes of a shell too.
+/// A value as `--set` takes it, which may also stand within single quotes of a shell.
 std::string toml_value(const toml::node& node) {
   if (const auto number = node.value_exact<double>()) return schema::number_text(*number);
   if (const auto text = node.value_exact<std::string>()) {
@@ -64,7 +64,7 @@ SweepAxis range_axis(const toml::table& table, const std::string& key, const std
   return axis;
 }
 
-/// The axes of a table whose keys may be dotted.
+/// Adds the axes of a table whose keys may be dotted.
 void add_axes(const toml::table& table, const std::string& prefix, const std::string& origin,
               std::vector<SweepAxis>& axes) {
   for (const auto& [name, node] : table) {
@@ -93,7 +93,7 @@ std::optional<double> number_of(std::string_view text) {
   return value;
 }
 
-/// "low:high" or "low:high:log".
+/// Parses "low:high" or "low:high:log".
 std::optional<SweepAxis> parse_range(const std::string& key, std::string_view text) {
   std::vector<std::string_view> parts;
   for (std::size_t at = 0; at <= text.size();) {
@@ -115,13 +115,13 @@ std::optional<SweepAxis> parse_range(const std::string& key, std::string_view te
                    .whole = whole(parts[0]) && whole(parts[1])};
 }
 
-/// A value that a random search draws.
+/// Draws a value for a random search.
 std::string draw(const SweepAxis& axis, RandomStream& random) {
   if (!axis.values.empty()) {
     return axis.values[random.below(static_cast<std::uint32_t>(axis.values.size()))];
   }
   const auto u = static_cast<double>(random.uniform());
-  // A whole number has the interval about it.
+  // A whole number has the interval of length one about it.
   const double low = axis.whole ? axis.low - 0.5 : axis.low;
   const double high = axis.whole ? axis.high + 0.5 : axis.high;
   const double value = axis.log

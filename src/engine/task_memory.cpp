@@ -130,7 +130,7 @@ void TaskMemory::keep(std::uint64_t task, std::uint64_t step, std::span<const do
 
 std::vector<std::uint32_t> draw_members(std::uint64_t seed, std::uint64_t step, std::uint64_t tasks,
                                         int count) {
-  // no task of the meta-batch has this number
+  // No task of the meta-batch has this number.
   RandomStream stream = episode_stream({.seed = seed, .step = step, .task = 0xffffffffu});
   std::vector<std::uint32_t> members(static_cast<std::size_t>(count));
   sample_without_replacement(stream, static_cast<std::uint32_t>(tasks), members);

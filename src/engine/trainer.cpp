@@ -36,7 +36,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-/// Of the gradient that takes a guarded step's place, along the parameters.
+/// Scale of the fallback gradient: a guarded step uses 1e-4 times the parameters instead of the
+/// computed gradient (LEO's official code).
 constexpr double guard_factor = 1e-4;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
@@ -47,7 +48,8 @@ double seconds_since(Clock::time_point start) {
 }  // namespace
 
 struct Trainer::State {
-  /// `file`: what the tasks are drawn from; null for a source of the caller's own.
+  /// `file` is the data file that the tasks are drawn from. It is null for a source of the caller's
+  /// own.
   State(const Config& config, std::shared_ptr<const io::Dataset> file,
         std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
@@ -96,9 +98,9 @@ struct Trainer::State {
     open_run();
   }
 
-  /// Whether this rank writes the files and the messages of the run.
+  /// True where this rank writes the files and the messages of the run.
   bool leads() const { return kshot::leads(ranks); }
-  /// Whether this rank writes the run folder.
+  /// True where this rank writes the run folder.
   bool writes() const { return leads() && !options.run_folder.empty(); }
 
   void check_ranks() const {
@@ -113,7 +115,8 @@ struct Trainer::State {
     check_same_config(ranks, assembly.config);
   }
 
-  /// The meta-batch is too small to give every rank tasks: this is not wrong, but a waste.
+  /// Warns where the meta-batch is too small to give every rank tasks, which is a waste but not
+  /// wrong.
   void check_shares() const {
     if (ranks == nullptr || !options.progress) return;
     const backend::TaskShares shares = scheduler->shares(assembly.config.train.meta_batch);
@@ -127,6 +130,7 @@ struct Trainer::State {
         shares.unit));
   }
 
+  /// True where the algorithm keeps per-task state.
   bool remembers() const { return !assembly.algorithm->memory().empty(); }
 
   TaskMemory::Layout memory_layout() const {
@@ -136,7 +140,8 @@ struct Trainer::State {
             ranks ? ranks->rank() : 0, ranks ? ranks->size() : 1};
   }
 
-  /// The training tasks that there are. Their memory comes with the folder.
+  /// Tells the algorithm the number of training tasks. Where there is a run folder, open_run()
+  /// makes the memory of their state.
   void begin_memory() {
     if (!remembers()) return;
     const std::uint64_t tasks = memory_layout().tasks;
@@ -152,7 +157,7 @@ struct Trainer::State {
     if (options.run_folder.empty()) memory = std::make_unique<TaskMemory>(memory_layout());
   }
 
-  /// The folder, the log and the state to begin with.
+  /// Opens the run folder and the log, and sets the state to begin with.
   void open_run() {
     const fs::path& folder = options.run_folder;
     if (folder.empty()) {
@@ -160,7 +165,7 @@ struct Trainer::State {
       return;
     }
     if (options.resume) {
-      find_checkpoint(folder, "last");  // says what is missing before anything is made there
+      find_checkpoint(folder, "last");  // throws where there is none, before anything is made there
       if (writes()) lock = std::make_unique<RunLock>(folder);
       const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
       Session session{.command = options.command, .resumed_at = checkpoint.state.step};
@@ -185,7 +190,8 @@ struct Trainer::State {
         run.store_ranks = memory_layout().ranks;
         memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);
       }
-      // Before all else: the disk can be written, and a run that is killed early can be resumed.
+      // The first checkpoint comes before all else. It shows that the disk can be written, and a
+      // run that is killed early can be resumed from it.
       save(last_checkpoint);
       writer.wait();
       if (writes()) begin_records({.command = options.command});
@@ -195,8 +201,8 @@ struct Trainer::State {
     }
   }
 
-  /// What the tasks remember, as of the checkpoint. It was divided among as many ranks as the run
-  /// had before.
+  /// Opens the per-task state as of the checkpoint. The state is divided again where the run had
+  /// another number of ranks before.
   void open_memory() {
     const TaskMemory::Layout layout = memory_layout();
     const fs::path& folder = options.run_folder;
@@ -210,7 +216,7 @@ struct Trainer::State {
     memory = std::make_unique<TaskMemory>(layout, folder, run.run_id, run.step);
   }
 
-  /// Rank 0's text.
+  /// Returns rank 0's text on all ranks.
   std::string same_on_all(const std::string& text) const {
     if (ranks == nullptr) return text;
     const Communicator::Bytes first = ranks->all_gather(
@@ -240,12 +246,13 @@ struct Trainer::State {
     lock.reset();
   }
 
-  /// Takes the state as it is now; it is brought to the host, and written, while the run goes on.
+  /// Takes a snapshot of the current state. It is copied to the host and written while the run goes
+  /// on.
   void save(const char* name) {
     if (options.run_folder.empty()) return;
     check_replicas(ranks, assembly.parameters, run.step);
-    // The run goes on from the last checkpoint: what the tasks remember must be there before it,
-    // and must not change until it is.
+    // A resumed run starts from the last checkpoint. The per-task state must be on the disk before
+    // this checkpoint, and must not change until the checkpoint is written.
     const bool remembered = memory && std::string_view(name) == last_checkpoint;
     if (remembered) {
       memory->sync();
@@ -286,15 +293,15 @@ struct Trainer::State {
     });
   }
 
-  /// One meta-step.
+  /// Makes one meta-step.
   StepResult step() {
     const Config& config = assembly.config;
     const bool reported =
         (run.step + 1) % static_cast<std::uint64_t>(config.train.log_every) == 0 ||
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
     rate = learning_rate(config.optimizer, run.step, config.train.steps);
-    // What it leaves in the backend's memory is looked at once it is over. A step that must not be
-    // taken changes nothing there.
+    // The host reads the statistics in the backend's memory when the step is over. A step that must
+    // not be made changes no parameters.
     const auto update = [&](backend::Step& step) {
       const std::span<const backend::Shared> gradients = scheduler->gradients();
       step.decide_update({config.train.max_diverged, config.optimizer.nan_guard});
@@ -330,7 +337,8 @@ struct Trainer::State {
     return result;
   }
 
-  /// Of a step that was not guarded.
+  /// Checks a step that was not guarded: throws Error where it was stopped, and warns of the first
+  /// diverged tasks.
   void check(const StepResult& result) {
     const bool stop = result.status == backend::StepStatus::stop;
     const double share = static_cast<double>(result.diverged) / static_cast<double>(result.tasks);
@@ -357,7 +365,8 @@ struct Trainer::State {
     }
   }
 
-  /// Why tasks diverge. In the first step nothing but the inner loop and the data can be the cause.
+  /// The likely cause of diverged tasks. In the first step, only the inner loop and the data can be
+  /// the cause.
   std::string likely_cause() const {
     const std::string meta =
         "optimizer.learning_rate is too large (lower it, or set optimizer.clip_norm)";
@@ -381,12 +390,12 @@ struct Trainer::State {
     }
   }
 
-  /// Whether inner.learning_rate has a say: LEO has rates of its own.
+  /// True where inner.learning_rate has an effect. LEO has rates of its own.
   bool has_inner_rate() const {
     return assembly.algorithm->steps() > 0 && assembly.config.algorithm != AlgorithmKind::leo;
   }
 
-  /// Two validations in a row whose interval holds chance: said once.
+  /// Warns where the accuracies of two successive validations are at chance within their intervals.
   void check_chance(const ValidationReport& v) {
     if (v.metric != "accuracy" || source->shape().ways_vary) return;
     const double chance = 1.0 / source->shape().outputs;
@@ -447,12 +456,12 @@ struct Trainer::State {
     check_chance(detail.report);
     if (log) log->add(detail);
     if (detail.report.best) {
-      // Both, so that the last one is never older than the best.
+      // Both are saved, so that the last checkpoint is never older than the best one.
       save(best_checkpoint);
       save(last_checkpoint);
     }
     if (options.on_validation) {
-      writer.wait();  // it may look at the checkpoint
+      writer.wait();  // the callback may look at the checkpoint
       options.on_validation(detail.report);
     }
   }
@@ -472,35 +481,38 @@ struct Trainer::State {
   }
 
   TrainerOptions options;
-  Communicator* ranks;            ///< of options; null: this process alone
-  std::unique_ptr<RunLock> lock;  ///< of the run folder
+  Communicator* ranks;            ///< options.ranks; null: this process alone
+  std::unique_ptr<RunLock> lock;  ///< lock of the run folder
   std::shared_ptr<const EpisodeSource> source;
   std::shared_ptr<const io::Dataset> data;
   Assembly assembly;
   std::unique_ptr<Optimizer> optimizer;
   TrainingEpisodes episodes;
   std::unique_ptr<Scheduler> scheduler;
-  /// Where the training algorithm's inner loop is not the one for new tasks.
+  /// Set where the training algorithm's inner loop is not the one for new tasks.
   std::unique_ptr<Algorithm> predictor;
   std::unique_ptr<Scheduler> predictor_scheduler;
-  std::unique_ptr<TaskMemory> memory;  ///< where the algorithm's tasks remember
+  std::unique_ptr<TaskMemory> memory;  ///< set where the algorithm keeps per-task state
   std::unique_ptr<RunLog> log;
   RunState run;
   bool validating = false;
   bool warned = false;
   bool monitor_warned = false;
-  int at_chance = 0;                                    ///< validations in a row
-  std::vector<std::pair<std::string, double>> metrics;  ///< of the last reported step
+  int at_chance = 0;  ///< number of successive validations at chance
+  std::vector<std::pair<std::string, double>> metrics;  ///< metrics of the last reported step
   double rate = 0.0, gradient_norm = 0.0;
   double speed_tasks = 0.0, speed_seconds = 0.0, shown_speed = 0.0;
   std::optional<std::uint64_t> validated_at;
   std::optional<ValidationReport> last_validation;
-  Background writer;  ///< of checkpoints; last, so that it is done before what they come from goes
+  /// Writes checkpoints. It is the last member, so that it ends before the members that it reads
+  /// from.
+  Background writer;
 };
 
 namespace {
 
-/// The configuration with its data file where it is, for a run that is resumed from any folder.
+/// The configuration with the path at which its data file is found, for a run that is resumed from
+/// any folder.
 Config located(const Config& config, const TrainerOptions& options) {
   config.check_data();
   if (!options.resume || options.run_folder.empty()) return config;
@@ -539,7 +551,7 @@ TrainResult Trainer::run() {
   try {
     return telling(state_->ranks, [&] { return state_->train(); });
   } catch (...) {
-    state_->writer.finish();  // the last checkpoint is there before anybody hears of the error
+    state_->writer.finish();  // the last checkpoint is written before the caller sees the error
     if (state_->run.step == 0 && state_->lock && !state_->options.resume) state_->discard_run();
     throw;
   }
@@ -565,8 +577,8 @@ TrainResult Trainer::State::train() {
   const auto exhausted = [&] {
     return train.patience > 0 && run.validations_since_best >= train.patience;
   };
-  // With ranks, whoever wants to stop tells all of them with the exchange of the next step, so that
-  // they stop after the same one. Rank 0's clock counts.
+  // With ranks, a rank that wants to stop tells all others with the exchange of the next step, so
+  // that they stop after the same step. Only rank 0's clock decides on the time limit.
   if (ranks) ranks->clear_flags();
   const auto agreed = [this](bool mine, std::uint32_t flag) {
     if (ranks == nullptr) return mine;

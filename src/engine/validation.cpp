@@ -10,9 +10,9 @@
 namespace kshot {
 namespace {
 
-/// What one episode counts for.
+/// The contribution of one episode.
 struct ValidationEpisode {
-  bool diverged = false;  ///< then nothing follows
+  bool diverged = false;  ///< true: the other members are empty
   // classification
   std::vector<double> probabilities;
   std::vector<std::int32_t> labels;

@@ -89,8 +89,8 @@ std::pair<std::size_t, std::size_t> tasks_and_rows(const Inputs& inputs, const s
   return {shape[0], shape[1]};
 }
 
-/// Classes or target values of the case's tasks: those of a closed-form head stand in its table, or
-/// follow from the targets.
+/// Number of classes or target values of the case's tasks. That of a closed-form head is in the
+/// head's table, or follows from the targets.
 int case_outputs(const Inputs& inputs, const Config& config, const Network& network) {
   if (!is_closed_form(config.algorithm)) return network.outputs();
   if (!is_classification(config)) {
@@ -114,7 +114,7 @@ int case_outputs(const Inputs& inputs, const Config& config, const Network& netw
 
 TaskBatch read_batch(const Inputs& inputs, const Config& config, const Network& network) {
   const auto [tasks, support] = tasks_and_rows(inputs, "support_x", network.input());
-  // an objective of training tasks' own sets has no query rows
+  // The objective of hvi is over the training tasks' own sets and has no query rows.
   const bool with_query = config.algorithm != AlgorithmKind::hvi;
   std::size_t query = 0;
   if (with_query) {
@@ -173,20 +173,20 @@ void upload_parameters(const Inputs& inputs, const Assembly& assembly) {
   }
 }
 
-/// Name of a layer's noise: that of its weights without the last part.
+/// Key of a layer's noise: the name of the layer's weights without the last part.
 std::string layer_key(const Network& network, const Layer& layer) {
   const std::string& name = network.parameters()[static_cast<std::size_t>(layer.weight)].name;
   return name.substr(0, name.rfind('.'));
 }
 
-/// Explicit noise of an ABML case: per weight and, by the estimator, per row of every linear and
-/// convolution layer. `inner` names one of the two sets of arrays, "inner" or "outer".
+/// Explicit noise of an ABML case: per weight and, depending on the estimator, per row of every
+/// linear and convolution layer. `which` names one of the two sets of arrays, "inner" or "outer".
 class CaseNoise {
  public:
   CaseNoise(const Inputs& inputs, const Network& network, Estimator estimator, std::string which)
       : inputs_(inputs), network_(network), estimator_(estimator), which_(std::move(which)) {}
 
-  /// A case says nothing of numbers of samples: they are those of its noise.
+  /// The number of samples, which a case gives only by the shape of its noise.
   int samples() const {
     const std::size_t axis = which_ == "inner" ? 2 : 1;
     std::string key = "noise_" + which_;
@@ -205,7 +205,7 @@ class CaseNoise {
     return static_cast<int>(shape[axis]);
   }
 
-  /// `leading` are the dimensions up to the samples.
+  /// `leading` are the dimensions up to the samples, these included.
   void read(const Sizes& leading, std::size_t rows) {
     const auto array = [&](const std::string& key, Sizes rest) {
       Sizes shape = leading;
@@ -267,7 +267,7 @@ class CaseNoise {
   std::vector<StepContext::LayerNoise> layers_;
 };
 
-/// What a case says of tasks that remember: their memory, and the noise around it.
+/// The per-task state of a case, and the noise of its objective.
 class CaseMemory {
  public:
   CaseMemory(const Inputs& inputs, const Algorithm& algorithm, int samples, std::size_t tasks,
@@ -277,7 +277,7 @@ class CaseMemory {
         inputs.numbers("noise_inner", {tasks, static_cast<std::size_t>(samples), weights});
     noise_hyper_ = inputs.numbers("noise_hyper", {2, weights});
     for (const MemoryGroup& group : algorithm.memory()) {
-      // the state of the tasks' optimisers is not part of a case: it is at its beginning
+      // The state of the tasks' optimisers is not part of a case. It is at its beginning, zero.
       const bool given = group.name == "task_mu" || group.name == "task_log_sigma";
       memory_.push_back(given ? inputs.numbers(group.name, {tasks, group.width})
                               : std::vector<double>(tasks * group.width, 0.0));
@@ -290,7 +290,8 @@ class CaseMemory {
     context.memory = memory_;
     context.batch_tasks = static_cast<int>(tasks_);
   }
-  /// Of a wave whose first task is `first`: of the mean over all tasks.
+  /// Takes the gradients of a wave whose first task is `first`, and divides them by the number of
+  /// tasks, because the loss is the mean over all tasks.
   void take_gradients(TaskProgram& program, std::size_t first) {
     const auto count = static_cast<std::size_t>(program.wave().count());
     for (const TaskProgram::NamedBlock& named : program.memory_gradients()) {
@@ -305,7 +306,7 @@ class CaseMemory {
  private:
   std::size_t tasks_, weights_;
   std::vector<double> noise_inner_, noise_hyper_;
-  std::vector<std::vector<double>> memory_;  ///< a group
+  std::vector<std::vector<double>> memory_;  ///< one per group
   std::map<std::string, std::vector<double>> gradients_;
 };
 
@@ -339,7 +340,7 @@ std::vector<VerifyKey> compare(const Arrays& got, const fs::path& file) {
     double error = 0.0;
     for (std::size_t i = 0; i < w.size(); ++i) {
       const double e = std::abs(g[i] - w[i]) / (1e-8 + scale);
-      // NaN compares with nothing: it must not pass for small.
+      // Comparisons with NaN are false. It must not pass as a small error.
       error = std::isnan(e) ? std::numeric_limits<double>::infinity() : std::max(error, e);
     }
     keys.push_back({key, error});
@@ -351,7 +352,7 @@ bool is_head(const Config& config) {
   return config.algorithm == AlgorithmKind::alpaca || config.algorithm == AlgorithmKind::dkt;
 }
 
-/// Numbers of samples and of outputs, which a case says by the shapes of its arrays alone.
+/// Sets the numbers of samples and of outputs, which a case gives only by the shapes of its arrays.
 void take_sizes(const Inputs& inputs, const Network& network, const CaseNoise& inner,
                 const CaseNoise& outer, Config& config) {
   if (config.algorithm == AlgorithmKind::hvi) {
@@ -372,7 +373,7 @@ void take_sizes(const Inputs& inputs, const Network& network, const CaseNoise& i
   }
 }
 
-/// ABML's noise, by reference from `inner` and `outer`.
+/// Reads ABML's noise. The context then refers to `inner` and `outer`.
 void read_noise(const Config& config, const TaskBatch& batch, CaseNoise& inner, CaseNoise& outer,
                 StepContext& context) {
   const auto tasks = static_cast<std::size_t>(batch.tasks());
@@ -392,7 +393,7 @@ void read_noise(const Config& config, const TaskBatch& batch, CaseNoise& inner, 
   context.batch_tasks = batch.tasks();
 }
 
-/// LEO's noise, which must stay as long as the context.
+/// LEO's noise, which must live as long as the context.
 struct LeoNoise {
   std::vector<double> latent, decoder;
 
@@ -414,13 +415,14 @@ struct LeoNoise {
   }
 };
 
-/// What the tasks of a step give. They are disjoint, so that workers write without a lock.
+/// Values of the tasks of a step. Workers write disjoint tasks, and therefore need no lock.
 struct TaskValues {
   std::size_t tasks, samples, rows, outputs;
   std::vector<double> loss = std::vector<double>(tasks);  ///< [T]
   std::vector<double> output =
       std::vector<double>(tasks * samples * rows * outputs);  ///< [T, S, ...]
-  std::vector<double> variance = {};  ///< [T, rows, outputs] of heads for values, or none
+  /// [T, rows, outputs] for heads that predict values; else empty
+  std::vector<double> variance = {};
 
   void take(TaskProgram& program, int first_task) {
     const auto first = static_cast<std::size_t>(first_task);
