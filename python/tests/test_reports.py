@@ -156,7 +156,7 @@ def test_a_sweep(tmp_path):
     )
     assert alone.best.value == pytest.approx(best.value, rel=1e-12)
     assert kshot.load(best, device="cpu").config == kshot.load(alone, device="cpu").config
-    # The same call finds everything done. A call with `collect` gives a table of the existing runs.
+    # With `collect`, the same call gives a table of the runs that are there, without training.
     again = kshot.sweep(config, vary, {"train.steps": 6}, out, device="cpu", collect=True)
     assert [r.value for r in again.runs] == values and again.table == found.table
     frame = pytest.importorskip("pandas") and found.to_pandas()

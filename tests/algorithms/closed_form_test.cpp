@@ -287,6 +287,7 @@ Result dkt(const Config& c, const Task& t, const HeadValues& h) {
 
 // ---- settings ----
 
+/// A case: a head with its formula, a network and numbers of rows.
 struct Setting {
   std::string name;
   Config config;

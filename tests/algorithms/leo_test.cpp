@@ -92,6 +92,8 @@ Network perceptron(int inputs, const std::vector<int>& sizes, bool bias) {
   return Network({inputs, 1, 1, false}, layers);
 }
 
+/// A random case: a configuration, tasks in float and double, and the point at which the gradient
+/// is taken.
 struct LeoSetting {
   std::string name;
   Config config;
@@ -250,6 +252,7 @@ std::vector<Choice> choices(const LeoSetting& s) {
   return all;
 }
 
+/// The meta-objective of a setting, written out.
 class LeoObjective {
  public:
   explicit LeoObjective(const LeoSetting& setting)

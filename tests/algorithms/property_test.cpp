@@ -29,6 +29,7 @@ using backend::Set;
 /// Parameters, one vector per group, in the order of Algorithm::groups().
 using Parameters = std::vector<Numbers>;
 
+/// A random case: a configuration, a problem, and the point at which the gradient is taken.
 struct Setting {
   std::string name;
   Config config;
@@ -650,6 +651,7 @@ class Objective {
   double log_noise_ = 0.0;
 };
 
+/// The results of one meta-gradient on a backend.
 struct MetaGradient {
   double loss = 0.0, task_loss = 0.0;
   Parameters gradients;

@@ -1,7 +1,7 @@
 // The operations on small matrices (LinearAlgebra), on every backend and layout, for tasks of
-// different size. They are one file because all tests share one fixture and one plain matrix type
-// (Plain). Values are tested against formulas that are written out here, and pull-backs against
-// central differences of these formulas.
+// different size. Values are tested against formulas that are written out here, and pull-backs
+// against central differences of these formulas. The tests are one file because they share one
+// fixture and one plain matrix type (Plain).
 #include "backend/linear_algebra.h"
 
 #include <functional>

@@ -29,6 +29,7 @@ void write(const fs::path& file, std::size_t rows, const std::vector<double>& va
   io::write_npy(file, io::NpyArray::from(std::span<const double>(values), shape));
 }
 
+/// One round of an environment. Rewards and mean rewards are per arm.
 struct Drawn {
   std::vector<float> context;
   std::vector<double> rewards, means;

@@ -16,6 +16,7 @@ namespace {
 using test::error_text;
 using ::testing::HasSubstr;
 
+/// One round of the wheel. Rewards and mean rewards are per arm.
 struct Drawn {
   std::array<float, 2> context{};
   std::array<double, 5> rewards{}, means{};

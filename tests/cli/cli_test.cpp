@@ -124,7 +124,8 @@ TEST_F(Cli, AFullDiskIsOneLineAndLeavesNoHalfFile) {
   EXPECT_EQ(program.wait(), 2);
   EXPECT_THAT(program.error(), HasSubstr("standard output"));
 
-  // Files may not grow beyond 2 units of the shell, so that the checkpoint does not fit.
+  // Files may not grow beyond 2 blocks of the shell (at most 2 kB), so that the checkpoint does not
+  // fit.
   put_file(folder_ / "limited.sh", "trap '' XFSZ\nulimit -f 2\nexec " KSHOT_CLI
                                    " train c.toml --out run >stdout.txt 2>stderr.txt\n");
   const std::string command = "cd '" + folder_.path().string() + "' && sh limited.sh";

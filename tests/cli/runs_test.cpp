@@ -215,6 +215,7 @@ TEST_F(Cli, DivergenceAfterAStepNamesTheMetaRate) {
   EXPECT_TRUE(fs::exists(folder_ / "run" / "metrics.jsonl"));
 }
 
+/// A fixture whose configuration trains on the file of classes i.kshot.
 class CliClasses : public Cli {
  protected:
   void SetUp() override {

@@ -49,6 +49,7 @@ std::vector<nlohmann::json> metrics(const fs::path& run) {
   return records;
 }
 
+/// A training to resume: an algorithm with its options on a device.
 struct Case {
   const char* algorithm;
   const char* device;

@@ -144,7 +144,7 @@ class HostileSourceTest : public ::testing::TestWithParam<std::string> {
     return cases;
   }
   /// Configurations whose tasks have labels. They cover three layouts of the CPU backend: tasks in
-  /// lanes, tasks one at a time, and tasks of a closed-form head.
+  /// lanes, tasks one at a time, and tasks with a head that LEO generates.
   std::vector<Case> classification() const {
     const std::string text = R"(
 algorithm = "maml"

@@ -14,6 +14,7 @@
 namespace kshot::metrics {
 namespace {
 
+/// The predicted probabilities and the labels of one episode.
 struct Episode {
   std::vector<double> probabilities;
   std::vector<std::int32_t> labels;

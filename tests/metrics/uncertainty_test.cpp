@@ -13,6 +13,7 @@
 namespace kshot::metrics {
 namespace {
 
+/// Predictions [rows, classes] and labels of the rows of one episode, or of several in turn.
 struct Rows {
   std::vector<double> probabilities;
   std::vector<std::int32_t> labels;

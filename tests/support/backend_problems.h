@@ -165,6 +165,7 @@ inline int pick(RandomStream& random, int low, int high) {
 
 // ---- problems ----
 
+/// A network with its name in the names of tests.
 struct NamedNetwork {
   std::string name;
   std::shared_ptr<const Network> network;
@@ -351,6 +352,8 @@ struct Problem {
   }
 };
 
+/// Numbers of rows of the tasks of a problem. Task 0 has `support` and `query` rows. Each set of
+/// the other tasks has at most as many and at least `least` rows.
 struct Rows {
   int least = 3, support = 5, query = 6;
   /// For a head beside the network, which makes the predictions: the number of outputs of the

@@ -53,6 +53,7 @@ class Meeting {
   std::size_t here_ = 0, turn_ = 0;
 };
 
+/// A rank that is a thread of this process. exchanges() counts its gathers of equal size.
 class ThreadRank final : public Communicator {
  public:
   ThreadRank(std::shared_ptr<Meeting> meeting, int rank, int size)
