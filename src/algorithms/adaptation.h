@@ -102,9 +102,9 @@ class Adaptation {
 
   /// For points: adapts from `initial`, adds the loss of the pass `outer` to `loss`, and returns
   /// the gradient of this loss with respect to `initial`. The weights of `outer` are set to the
-  /// adapted ones. Overwrites `v` and `rate_gradients`, which are those of adjoint(). The result
-  /// may be another block than `v`. Uses the backend's fused operation where there is one, and
-  /// composes the operations otherwise.
+  /// adapted ones. Overwrites `v`, and the result may be another block. Overwrites
+  /// `rate_gradients`, whose layout is that of adjoint(). Uses the backend's fused operation where
+  /// there is one, and composes the operations otherwise.
   backend::Block differentiate(const StepContext& context, const backend::SharedVector& initial,
                                const RatePlan& rates, backend::Wave::Pass outer, backend::Block v,
                                backend::Block loss, std::span<const backend::Block> rate_gradients);

@@ -70,7 +70,7 @@ struct PredictOptions {
   int steps = 0;    ///< inner steps
   int samples = 1;  ///< posterior samples; a point estimate always gives one
   backend::NormStatistics statistics = backend::NormStatistics::batch;
-  /// true: predictions after 0, 1, ..., steps inner steps; false: after the last step only
+  /// True: predictions after 0, 1, ..., steps inner steps. False: only after the last step.
   bool every_step = true;
   bool covariance = false;  ///< true: the prediction needs EpisodePrediction::covariance
 };

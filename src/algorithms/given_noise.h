@@ -20,7 +20,7 @@ class GivenNoise {
   /// Standard normal noise, one number per weight: sample number `first` of an array with `samples`
   /// samples per task, each [D]. Empty where there is no array.
   backend::Block weights(const double* from, std::size_t first, std::size_t samples);
-  /// The same sample of the noise by rows of every layer.
+  /// The noise by rows of every layer. `first` and `samples` are those of weights().
   std::span<const backend::GaussianNoise::Layer> layers(
       std::span<const StepContext::LayerNoise> from, std::size_t first, std::size_t samples);
   /// The whole array [steps, T, samples, D] as one block [steps, samples, D], in the flat order.

@@ -558,9 +558,9 @@ class Leo final : public Algorithm {
   LeoSpec spec_;
   std::size_t groups_count_ = 1;
   std::vector<ParameterGroup> groups_;
-  /// indices of the last matrix before the statistics and of the last matrix of the decoder
+  /// Indices of the last matrix before the statistics and of the last matrix of the decoder.
   std::size_t statistics_matrix_ = 0, decoder_matrix_ = 0;
-  /// where the rate of each element lies in theta
+  /// Offset in theta of the rate of each element.
   std::vector<std::uint32_t> latent_index_, finetune_index_;
   std::vector<backend::Backend::Segment> matrices_;  ///< contiguous runs of matrices
   LeoShared shared_;

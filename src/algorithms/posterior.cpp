@@ -55,7 +55,7 @@ void KernelPosterior::pullback(const Matrix& k_qs, const Matrix& g_mean, const M
   la_.product(g_k_qs, 1.0, g_mean, transposed(alpha_));
   la_.product(g_k_ss, -1.0, u_, transposed(alpha_));
   if (g_explained) {
-    // e = K_QS A^-1: the derivative of explained is 2 e by K_QS and -e^T e by A
+    // With e = K_QS A^-1, the derivative of explained is 2 e by K_QS and -e^T e by A
     vectors_.copy(e_.block, half_.block);
     la_.solve_triangular(l_, Side::right, e_);
     la_.multiply(scaled_, 1.0, e_, g_explained);
@@ -191,7 +191,7 @@ void LinearPosterior::pullback_primal(const Matrix& x_s, const Matrix& x_q, cons
   la_.product(g_r, 1.0, x_s, g_w_);
   la_.product(g_x_s, 1.0, r, transposed(g_w_));
   if (g_variance) {
-    // e = X_Q A^-1: the derivative of x A^-1 x^T is 2 e by X_Q and -e^T e by A
+    // With e = X_Q A^-1, the derivative of x A^-1 x^T is 2 e by X_Q and -e^T e by A
     la_.sum(g_noise, 1.0, g_variance, solved_, true);
     vectors_.copy(e_.block, half_.block);
     la_.solve_triangular(l_, Side::right, e_);

@@ -14,7 +14,7 @@ struct Entry {
   /// Probabilities [rows, classes] or values [samples, rows, outputs].
   std::vector<double> values = {};
   std::size_t samples = 1;
-  std::vector<double> noise = {};  ///< standard deviation of each target; empty: points
+  std::vector<double> noise = {};  ///< standard deviation of each target; empty: point values
   /// Where one sample's `noise` holds more than observation noise (closed-form heads): the standard
   /// deviation of the observation noise, [outputs].
   std::vector<double> observation_std = {};

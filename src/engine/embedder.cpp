@@ -304,6 +304,7 @@ class FeatureSink {
   virtual std::vector<fs::path> commit() = 0;
 };
 
+/// Writes features as a data file.
 class DataFileSink final : public FeatureSink {
  public:
   DataFileSink(const fs::path& output, const Embedder& embedder, const io::Dataset& data)
@@ -345,6 +346,7 @@ class DataFileSink final : public FeatureSink {
   io::DatasetWriter writer_;
 };
 
+/// Writes features as an .npz file, and the names of the classes as a table beside it.
 class ArraySink final : public FeatureSink {
  public:
   ArraySink(fs::path output, int features, const fs::path& data)

@@ -154,7 +154,7 @@ class EpisodeProgress {
 /// Warns where a run was trained on a source of the caller's own. The configuration does not
 /// describe that source, and its [data] gives other tasks.
 void warn_of_own_source(const Checkpoint& checkpoint) {
-  // the data file's checksum is compared instead
+  // The data file's checksum is compared instead.
   if (checkpoint.config.data.source == DataKind::file) return;
   const std::string trained = checkpoint.source.description;
   const std::string described = make_source(checkpoint.config)->describe();
@@ -223,7 +223,7 @@ struct Evaluator::State {
     load_parameters(assembly, checkpoint);
     if (data) changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
     plan_waves(*assembly.backend, assembly.config, source->shape());
-    // baselines learn from support rows
+    // Baselines learn from support rows.
     if (source->shape().support == 0) options.baselines = false;
     scheduler =
         std::make_unique<Scheduler>(*assembly.backend, *assembly.algorithm, source->shape());
@@ -273,7 +273,7 @@ struct Evaluator::State {
   Checkpoint checkpoint;
   Config config;
   std::shared_ptr<const io::Dataset> data;  ///< null for a source of the caller's own
-  /// true: another file than that of the training, which the options allow
+  /// True for another file than that of the training, which the options allow.
   bool changed_data = false;
   std::shared_ptr<const EpisodeSource> source;
   Assembly assembly;
@@ -439,7 +439,7 @@ Evaluation Evaluator::State::run() {
     if (i == calibrated && s.calibration) result.steps.back().calibrated = true;
   }
   if (is_closed_form(s.config.algorithm)) {
-    // a closed-form head has no inner steps
+    // A closed-form head has no inner steps.
     for (Score& score : result.steps) score.inner_steps = -1;
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

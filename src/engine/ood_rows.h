@@ -52,7 +52,7 @@ class OodTasks {
   double amount_ = 0.0;
   std::string description_;
   FeatureShape input_;
-  /// open set: number of classes of the support set; rows of further classes are out
+  /// Open set: number of classes of the support set. Rows of further classes are out of it.
   int known_ways_ = 0;
   std::unique_ptr<EpisodeSource> source_, other_;
   Split other_split_ = Split::test;

@@ -11,7 +11,7 @@
 
 namespace kshot {
 
-/// What a user asks for. At most one of max_risk and min_confidence may be given.
+/// The decisions that a user asks for. At most one of max_risk and min_confidence may be given.
 struct DecisionRequest {
   std::optional<double> max_risk;        ///< bound on the share of wrong answers, in (0, 1)
   std::optional<double> min_confidence;  ///< threshold set by hand, in [0, 1]

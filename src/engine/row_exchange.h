@@ -40,7 +40,7 @@ class RowExchange {
   std::uint64_t since_, step_;
   std::size_t width_;
   // The fields below are used with ranks only.
-  /// per task of this rank's share: known before, kept after the step
+  /// One flag per task of this rank's share: a row was known before, and is kept after the step.
   std::vector<char> known_, kept_;
   std::vector<double> rows_;  ///< [share, width]
 };

@@ -39,7 +39,7 @@ struct EpisodeUncertainty {
   static constexpr double none = std::numeric_limits<double>::quiet_NaN();
   double entropy = none, mutual_information = none;
   double crps = none, sharpness = none, epistemic_variance = none, aleatoric_variance = none;
-  /// probability integral transform of each target; empty for points
+  /// Probability integral transform of each target. Empty for point predictions.
   std::vector<double> pit = {};
 };
 template <class Archive>

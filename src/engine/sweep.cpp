@@ -40,6 +40,7 @@ std::vector<std::uint64_t> rounds_of(const SweepSettings& settings, int steps) {
   return rounds;
 }
 
+/// The runs of a sweep, or of one of its shards.
 class Sweep {
  public:
   /// make_config(overrides) is the sweep's configuration with further overrides. `origin` names the

@@ -301,7 +301,7 @@ struct Trainer::State {
         run.step + 1 == static_cast<std::uint64_t>(config.train.steps);
     rate = learning_rate(config.optimizer, run.step, config.train.steps);
     // The host reads the statistics in the backend's memory when the step is over. A step that must
-    // not be made changes no parameters.
+    // not be made changes nothing there.
     const auto update = [&](backend::Step& step) {
       const std::span<const backend::Shared> gradients = scheduler->gradients();
       step.decide_update({config.train.max_diverged, config.optimizer.nan_guard});

@@ -10,7 +10,7 @@
 
 namespace kshot {
 
-/// Where training episodes are drawn.
+/// The place where training episodes are drawn.
 struct TrainingEpisodes {
   std::shared_ptr<const backend::Episodes> on_device;  ///< null: the host draws
   std::string text;  ///< for the line about the device; empty where there is no choice
