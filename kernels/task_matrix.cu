@@ -3,8 +3,8 @@
 // Mathematics    In the header. Losses, with o: the outputs of a row, O of them, and y: its
 //                targets:
 //                  cross_entropy  log sum_m e^{o_m} - sum_m y_m o_m; g = p - y, p = softmax(o),
-//                                 over the task's own classes. The largest output is subtracted
-//                                 first.
+//                                 over the task's own classes. The largest output is first
+//                                 subtracted from all of them.
 //                  squared_error  sum (o - y)^2 / O; g = 2 (o - y) / O
 //                  gaussian_nll   sum (o - y)^2 / (2 v) + log(2 pi v) / 2; g = (o - y) / v,
 //                                 g_v = (1 / v - (o - y)^2 / v^2) / 2

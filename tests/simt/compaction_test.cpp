@@ -1,4 +1,4 @@
-// Lists of indices: against loops, for lists of every kind that a step may ask for.
+// Lists of indices, compared with loops, for lists of every kind that a step may ask for.
 #include "kernels/compaction.h"
 
 #include <gtest/gtest.h>

@@ -1,8 +1,8 @@
-// kernels/conv.cu on the emulator, against plain loops in double written out here. Inputs are given
-// in the kernel's own precision, so only its sums differ: a sum of n products, in any order, is
-// within n + 2 roundings of the sum of their magnitudes (Higham 2002, 3.1), which the loops count
-// too; on tensor cores 28 more of them for splitting and adding (tensor_core.h). All products here
-// are bilinear: a central difference with step 1 is their exact tangent.
+// kernels/conv.cu on the emulator, compared with plain loops in double in this file. Inputs are
+// given in the kernel's own precision, so that only its sums differ. A sum of n products, in any
+// order, is within n + 2 roundings of the sum of their magnitudes (Higham 2002, 3.1), which the
+// loops compute too. Tensor cores add 28 roundings for splitting and adding (tensor_core.h). All
+// products here are bilinear, so a central difference with step 1 is their exact tangent.
 #include "kernels/conv.h"
 
 #include <gmock/gmock.h>
@@ -31,8 +31,8 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 struct Case {
   ConvShape shape;
-  int rows;                         // of the layout
-  std::vector<std::int32_t> valid;  // a number a task; empty: all rows of two tasks
+  int rows;                         // rows of the layout
+  std::vector<std::int32_t> valid;  // own rows per task; empty: all rows of two tasks
 };
 
 ConvShape shape_of(int in_channels, int height, int width, int out_channels, int kernel, int stride,
@@ -48,8 +48,8 @@ ConvShape shape_of(int in_channels, int height, int width, int out_channels, int
           padding};
 }
 
-// Every tile of 32 and 64 on both sides, several tiles on a side, phases of unlike size, phases
-// that no tap reaches, and a task without rows.
+// The cases have every tile of 32 and 64 on both sides, several tiles on a side, phases of
+// different size, phases that no tap reaches, and a task without rows.
 const std::vector<Case> cases = {
     {shape_of(3, 7, 6, 5, 3, 2, 1), 3, {3, 0, 1, 2}}, {shape_of(1, 5, 5, 33, 3, 1, 1), 3, {1, 3}},
     {shape_of(2, 6, 7, 40, 3, 1, 1), 2, {2, 1}},      {shape_of(4, 3, 5, 3, 1, 1, 0), 2, {}},
@@ -92,7 +92,7 @@ std::size_t weight_size(const ConvShape& s) {
   return static_cast<std::size_t>(s.out_channels * s.in_channels * s.kernel * s.kernel);
 }
 
-// body(out, in, weight): indices of every product, of one row.
+// Calls body(out, in, weight) with the indices of every product of one row.
 template <class Body>
 void each_product(const ConvShape& s, const Body& body) {
   for (int o = 0; o < s.out_channels; ++o)
@@ -137,7 +137,7 @@ std::vector<Sum> input_gradient(const ConvShape& s, std::size_t rows, const Task
   return g_x;
 }
 
-// Kernel's gradient, then the bias's.
+// The gradient of the kernel, followed by that of the bias.
 std::vector<Sum> weight_gradient(const ConvShape& s, std::size_t rows, const Task& t) {
   std::vector<Sum> g(weight_size(s) + static_cast<std::size_t>(s.out_channels));
   const auto plane = static_cast<std::size_t>(s.out_height * s.out_width);
@@ -154,12 +154,13 @@ std::vector<Sum> weight_gradient(const ConvShape& s, std::size_t rows, const Tas
 
 // ---- all tasks, on the host and on the device ----
 
-constexpr std::size_t weight_offset = 3, gap = 2;  // before the kernel, and between it and the bias
+// before the kernel, and between the kernel and the bias
+constexpr std::size_t weight_offset = 3, gap = 2;
 
 struct Host {
   Case c;
   std::vector<std::int32_t> valid;
-  std::size_t tasks, rows, width;  // width: of a task's vector of weights
+  std::size_t tasks, rows, width;  // width is the size of a task's vector of weights
   std::vector<double> x, g_y, weights;
 
   Host(const Case& c_, std::uint64_t seed) : c(c_), valid(c_.valid) {
@@ -170,7 +171,7 @@ struct Host {
     x = numbers(tasks * rows * in_size(c.shape), seed);
     g_y = numbers(tasks * rows * out_size(c.shape), seed + 1);
     weights = numbers(tasks * width, seed + 2);
-    // what must not be read is not a number
+    // Numbers that must not be read are NaN.
     for (std::size_t task = 0; task < tasks; ++task) {
       for (std::size_t row = count(task); row < rows; ++row) {
         for (std::size_t i = 0; i < in_size(c.shape); ++i) {
@@ -218,7 +219,7 @@ struct Device {
   TaskTensor<const T> read_bias() { return {weights.data() + bias_offset, width}; }
 };
 
-// a + b, or a - b, of every array.
+// a + b or a - b, for every array.
 Task combined(const Task& a, const Task& b, double sign) {
   Task r = a;
   for (auto member : {&Task::x, &Task::g_y, &Task::weight, &Task::bias}) {
@@ -227,7 +228,8 @@ Task combined(const Task& a, const Task& b, double sign) {
   return r;
 }
 
-// The derivative of f at a along b; magnitudes and terms bound those of the tangent's two products.
+// The derivative of f at a along b. The magnitudes and terms are bounds for the two products of the
+// tangent.
 template <class Function>
 std::vector<Sum> tangent(const Function& f, const ConvShape& s, std::size_t rows, const Task& a,
                          const Task& b) {
@@ -240,7 +242,7 @@ std::vector<Sum> tangent(const Function& f, const ConvShape& s, std::size_t rows
   return up;
 }
 
-// How a kernel computes.
+// The scalar and the arithmetic of a kernel.
 template <class T, Arithmetic a>
 struct Way {
   using Scalar = T;
@@ -254,14 +256,15 @@ void expect_sum(typename W::Scalar got, const Sum& wanted, const std::string& wh
   using T = typename W::Scalar;
   const double roundings =
       (wanted.terms + 2 + W::more_roundings) * 0.5 * std::numeric_limits<T>::epsilon();
-  // loops in double have roundings of their own
+  // Loops in double have roundings of their own.
   const double own = std::numeric_limits<T>::epsilon() < 1e-10 ? 2.0 : 1.0;
   ASSERT_NEAR(static_cast<double>(got), before + wanted.value,
               own * roundings * (wanted.magnitude + std::abs(before)))
       << what;
 }
 
-// Features [tasks, rows, size] of valid rows, and what was there before in the others.
+// Expects features [tasks, rows, size] as in `reference` in valid rows, and `untouched` in the
+// others.
 template <class W, class Reference, class T = typename W::Scalar>
 void expect_features(const std::vector<T>& got, const Host& h, std::size_t size, T untouched,
                      const std::string& what, const Reference& reference) {
@@ -282,7 +285,8 @@ void expect_features(const std::vector<T>& got, const Host& h, std::size_t size,
   }
 }
 
-// Vectors of weights: kernel and bias as wanted, on top of `before`, the rest as before.
+// Expects vectors of weights whose kernel and bias are those of `reference`, added to `before` if
+// `accumulate` is set. The other numbers must be those of `before`.
 template <class W, class Reference, class T = typename W::Scalar>
 void expect_weights(const std::vector<T>& got, const std::vector<T>& before, bool accumulate,
                     const Host& h, const std::string& what, const Reference& reference) {
@@ -393,7 +397,7 @@ TYPED_TEST(Conv, WeightGradientAndItsTangent) {
   });
 }
 
-// One kernel for all tasks, and no bias.
+// One kernel is shared by all tasks, and there is no bias.
 TYPED_TEST(Conv, SharedKernel) {
   using W = TypeParam;
   using T = typename W::Scalar;
@@ -411,8 +415,9 @@ TYPED_TEST(Conv, SharedKernel) {
   });
 }
 
-// Where tasks share the kernel their rows go through one run of tiles: ragged tasks, several to a
-// tile and tiles across tasks, have the bits that each has alone with a kernel of its own.
+// If tasks share the kernel, the positions of all tasks are numbered consecutively. Tasks of
+// different size, several tasks in a tile, and tiles across tasks give the bits that each task has
+// alone with a kernel of its own.
 TYPED_TEST(Conv, TasksOfOneKernelHaveTheBitsThatEachHasAlone) {
   using W = TypeParam;
   using T = typename W::Scalar;
@@ -492,9 +497,9 @@ TYPED_TEST(Conv, BitsDoNotDependOnTheBatch) {
   EXPECT_EQ(g_wide, g);
 }
 
-// ---- how accurate ----
+// ---- accuracy ----
 
-/// Root of the mean square of errors against double.
+/// The root mean square of the errors, compared with double.
 struct Error2 {
   double square = 0.0;
   std::size_t count = 0;
@@ -505,8 +510,7 @@ struct Error2 {
   double rms() const { return std::sqrt(square / static_cast<double>(count)); }
 };
 
-/// All products of one problem, as they come: forward, input gradient, weight gradient, with their
-/// tangents.
+/// All products of one problem: forward, input gradient and weight gradient, then their tangents.
 template <class W>
 std::vector<std::vector<float>> products(const Host& h, const Host& dot) {
   const ConvShape& s = h.c.shape;
@@ -539,8 +543,9 @@ float one_tf32(double x) {
   return std::bit_cast<float>((bits + 0x1000u) & 0xffffe000u);
 }
 
-// Within FP32's bound (sums here have 32 terms and more), as accurate as FP32, and far more than
-// one product in TF32: without one of the small ones the error would be that or 0.7 of it.
+// The errors are within FP32's bound (sums here have at least 32 terms). They are as small as those
+// of FP32, and much smaller than those of one product in TF32: without one of the small products
+// the error would be that of one product, or 0.7 of it.
 TEST(ConvAccuracy, SplitTf32IsAsGoodAsFp32) {
   using Plain = Way<float, Arithmetic::plain>;
   using Split = Way<float, Arithmetic::split_tf32>;

@@ -1,5 +1,6 @@
-// What a device that is missing, too old, full or lost comes to in the CUDA backend, on the
-// emulator; its numbers are held by tests/backend and tests/algorithms, with every other backend's.
+// The errors of the CUDA backend for a device that is missing, too old, full or lost, on the
+// emulator. tests/backend and tests/algorithms test its numbers together with every other
+// backend's.
 #include "backend/backend.h"
 
 #include <cuda_runtime_api.h>
@@ -108,7 +109,7 @@ TEST_F(CudaBackend, MemoryThatRunsOutIsOneClearError) {
 TEST_F(CudaBackend, WavesThatArePlannedLaterLeaveRoomForThoseBefore) {
   const test::Environment most("KSHOT_WAVE_TASKS", "4096");
   const auto made = make_backend("simt", 1);
-  const auto parameters = made->shared(1 << 16);  // taken before, and no wave's
+  const auto parameters = made->shared(1 << 16);  // allocated before, and not part of a wave
   const simt::With with({.memory = simt::allocated_bytes() + (1 << 20)});
   const auto plan = [&](const backend::WaveShape& shape) {
     return made->plan_waves([&](int) {
@@ -130,7 +131,7 @@ TEST_F(CudaBackend, WavesThatArePlannedLaterLeaveRoomForThoseBefore) {
   }
   auto a = open(first);
   const auto b = open(second);
-  // closed, it may be opened again
+  // After a wave is closed, it can be opened again.
   a.reset();
   plan(third);
   const auto c = open(third);

@@ -1,5 +1,5 @@
-// What is particular to the CUDA backend's waves, on the emulator: memory and, at step 0, weights
-// that tasks of different size share. Their numbers are held by tests/backend, with every other
+// Properties of the CUDA backend's waves alone, on the emulator: memory and, at step 0, weights
+// that tasks of different size share. tests/backend tests their numbers together with every other
 // backend's.
 #include "backend/linear_algebra.h"
 #include "simt/simt.h"
@@ -21,7 +21,7 @@ class CudaWave : public ::testing::Test {
   }
 };
 
-// Convolutions, norm and pooling leave rows beyond a task's own alone; flat passes do not.
+// Convolutions, norm and pooling do not touch rows beyond a task's own; flat passes do.
 TEST_F(CudaWave, WhatEarlierTasksLeftBeyondATasksRowsIsHarmless) {
   using enum LayerType;
   const auto network = std::make_shared<const Network>(
@@ -51,11 +51,11 @@ TEST_F(CudaWave, WhatEarlierTasksLeftBeyondATasksRowsIsHarmless) {
   }
 }
 
-/// How a wave comes to have one start in all its tasks.
+/// How a wave receives one start for all its tasks.
 enum class Start { broadcast, copies };
 
-/// Gradient, Hessian-vector product, losses and outputs of all tasks from one start, at most `most`
-/// at a time, task by task.
+/// The gradient, Hessian-vector product, losses and outputs of all tasks from one start, task by
+/// task, with at most `most` tasks in a wave.
 std::vector<Numbers> from_one_start(backend::Backend& made, const Problem& p, const Numbers& start,
                                     const Numbers& direction, int most, Start how) {
   const std::size_t width = p.width();
@@ -65,11 +65,11 @@ std::vector<Numbers> from_one_start(backend::Backend& made, const Problem& p, co
   backend::Wave& wave = runner.wave();
   const backend::Block w = runner.block(0), u = runner.block(1), result = runner.block(2),
                        also = runner.block(3), loss = wave.block(1);
-  const auto begin = [&] {  // only what was broadcast and not written since is shared
+  const auto begin = [&] {  // only a block that was broadcast and not written since is shared
     if (how == Start::broadcast) return wave.broadcast(w, *shared);
     wave.upload(w, start.data(), 0);
   };
-  // what must not be looked at is not a number
+  // Numbers that must not be read are NaN.
   wave.load(p.batch(made), 0, p.tasks, 0);
   const Numbers diverged(p.weights.size(), std::numeric_limits<double>::quiet_NaN());
   runner.put(w, diverged);
@@ -90,7 +90,7 @@ std::vector<Numbers> from_one_start(backend::Backend& made, const Problem& p, co
     runner.take(result, width, all[2]);
     runner.take(also, width, all[3]);
     begin();
-    wave.hessian_vector(pass, u, result, false, {});  // small perceptrons: in one kernel
+    wave.hessian_vector(pass, u, result, false, {});  // small perceptrons compute it in one kernel
     runner.take(result, width, all[4]);
     begin();
     const backend::Block outputs = wave.outputs(Set::query);
@@ -101,7 +101,7 @@ std::vector<Numbers> from_one_start(backend::Backend& made, const Problem& p, co
   return all;
 }
 
-// Tiles go on across tasks where these share their weights.
+// Tiles extend across tasks if the tasks share their weights.
 TEST_F(CudaWave, AtStepZeroATaskHasTheSameBitsInABatchAsAlone) {
   using enum LayerType;
   const auto network = [](const FeatureShape& input, const std::vector<LayerSpec>& layers) {
@@ -148,7 +148,7 @@ TEST_F(CudaWave, AtStepZeroATaskHasTheSameBitsInABatchAsAlone) {
   }
 }
 
-// Features, a factorization and a pull-back, launched one by one and as one graph.
+// Features, a factorization and a pull-back are launched one by one and as one graph.
 TEST_F(CudaWave, SmallMatricesAndThePullBackGoIntoAGraph) {
   const auto network = std::make_shared<const Network>(Network::mlp({2, 5, 3}, LayerType::tanh));
   const Problem p = make_problem(network, backend::LossKind::mse, 3, 7, {1, 4, 4});
@@ -163,7 +163,7 @@ TEST_F(CudaWave, SmallMatricesAndThePullBackGoIntoAGraph) {
     const backend::Matrix gram = algebra->matrix(rows, rows), l = algebra->matrix(rows, rows),
                           y = algebra->matrix(rows, features), one = algebra->matrix(1, 1),
                           jittered = algebra->matrix(1, 1);
-    // y = (z z^T + 1)^-1 targets, pulled back as if it were a gradient by z
+    // y = (z z^T + 1)^-1 targets is pulled back as if it were a gradient by z.
     const auto work = [&] {
       wave.value({Set::support, weights, {}}, {}, z.block, backend::NormStatistics::batch);
       wave.fill(one.block, 1.0);
@@ -178,7 +178,7 @@ TEST_F(CudaWave, SmallMatricesAndThePullBackGoIntoAGraph) {
     };
     const auto run = [&](bool as_graph) {
       Numbers result;
-      for (int first = 0; first < p.tasks; ++first) {  // other tasks every time
+      for (int first = 0; first < p.tasks; ++first) {  // different tasks each time
         wave.load(p.batch(*made), first, 1, static_cast<std::uint32_t>(first));
         runner.put(weights, p.weights);
         as_graph ? wave.capture(work) : work();

@@ -1,5 +1,5 @@
-// kernels/decoder.cu on the emulator, against the formulas in double; derivatives are central
-// differences of them.
+// kernels/decoder.cu on the emulator, compared with the formulas in double. Derivatives are
+// compared with central differences of the formulas.
 #include "kernels/decoder.h"
 
 #include <gtest/gtest.h>
@@ -20,11 +20,11 @@ using simt::numbers;
 using simt::With;
 using Numbers = std::vector<double>;
 
-// Every u is above zero, but for a few that are far below: std is `least` there.
+// Every u is above zero, except a few that are far below, for which std is `least`.
 constexpr double least = 1e-3;
 constexpr int tasks = 3, groups = 2, latents_of = 3;
 
-/// [..., 2, width]: means of order one, and u.
+/// Values [..., 2, width]: means of order one, then u.
 template <class T>
 std::vector<T> means_and_exponents(std::size_t n, std::size_t width, std::uint64_t seed) {
   std::vector<T> values = numbers<T>(n, seed);
@@ -54,7 +54,7 @@ void expect_near(const std::vector<T>& got, const Numbers& wanted, double tolera
   }
 }
 
-/// d f / d x_i, for all i.
+/// The derivatives of f by all x_i.
 Numbers differences(const std::function<double(const Numbers&)>& f, const Numbers& at) {
   constexpr double h = 1e-6;
   Numbers result, x = at;
@@ -77,7 +77,7 @@ double dot(const Numbers& a, const Numbers& b) {
 template <class T>
 class Decoder : public testing::Test {
  protected:
-  // differences round at 1e-16 * 100 / 1e-6; 1 / std reaches 1 / least
+  // Differences have rounding errors of 1e-16 * 100 / 1e-6; 1 / std reaches 1 / least.
   static constexpr double tolerance = std::is_same_v<T, double> ? 1e-6 : 2e-4;
 };
 using Scalars = testing::Types<float, double>;
@@ -126,7 +126,7 @@ TYPED_TEST(Decoder, KlOfLatents) {
   const auto eps = numbers<T>(tasks * of_z, 2), before = numbers<T>(tasks * of_s, 4);
   const Numbers e = twice(eps), at = twice(statistics);
   const double weight = 0.75;
-  // [tasks]; z follows the statistics
+  // The KL of each task, [tasks]. z depends on the statistics.
   const auto kl = [&](const Numbers& s, bool sampled, Numbers* latents) {
     Numbers value(tasks, 0.0);
     for (std::size_t i = 0; i < tasks * of_z; ++i) {
@@ -199,7 +199,7 @@ TYPED_TEST(Decoder, WeightsAndTheirDerivatives) {
   const auto pull = [&](const Numbers& x, const Numbers& by, bool noise) {
     return differences([&](const Numbers& y) { return dot(decode(y, noise), by); }, x);
   };
-  constexpr double h = 1e-6, coarse = 1e-3;  // a difference of differences
+  constexpr double h = 1e-6, coarse = 1e-3;  // step for a difference of differences
   for (const bool noise : {true, false}) {
     const Numbers above = decode(moved(at, along, h), noise),
                   below = decode(moved(at, along, -h), noise);
@@ -228,7 +228,8 @@ TYPED_TEST(Decoder, WeightsAndTheirDerivatives) {
       expect_near(w_dot.host(), tangent, this->tolerance, "tangent");
       expect_near(alone.host(), gradient, this->tolerance, "gradient");
       EXPECT_EQ(g_out.host(), alone.host());
-      // the outer step's truncation is of order 1e-6, the inner rounding over it 1e-6
+      // The truncation of the outer step is of order 1e-6, and so is the inner rounding divided by
+      // this step.
       expect_near(g_out_dot.host(), second, std::max(this->tolerance, 1e-5), "its tangent");
     }
   }

@@ -1,5 +1,6 @@
-// Training whose episodes the device draws, on the emulator: the same bits as where the host draws
-// them, nothing over the bus, and the host where the device's memory is too small for the rows.
+// Training whose episodes the device draws, on the emulator. The bits are those of episodes drawn
+// by the host, nothing crosses the bus, and the host draws if the device's memory is too small for
+// the rows.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -30,7 +31,7 @@ using ::testing::Not;
 
 class DeviceEpisodes : public DeviceRuns {
  protected:
-  /// A classifier on vectors of a file of classes.
+  /// A classifier of vectors from a file of classes.
   Config classes(const std::string& algorithm, std::vector<std::string> more = {}) {
     if (!fs::exists(file())) write_class_file(file(), {.input = {6, 1, 1, false}, .train = 9});
     more.insert(more.begin(),
@@ -44,7 +45,7 @@ class DeviceEpisodes : public DeviceRuns {
   TempFolder folder_;
 };
 
-/// Losses and gradients of some steps, of two waves each.
+/// Losses and gradients of a few steps with two waves each.
 std::vector<Numbers> steps(const Config& c, const std::string& device, bool on_device) {
   constexpr int tasks = 20;
   const DeviceSteps run(c, device, 2, tasks);
@@ -65,10 +66,10 @@ TEST_F(DeviceEpisodes, AStepHasTheBitsOfTheHostsEpisodes) {
   const std::vector<Config> configs = {
       small_config("maml", {"data.noise_std=0.1"}),
       small_config("maml", {"data.source=sine_line"}),
-      small_config("hvi"),  // the same meta-batch comes for some steps
+      small_config("hvi"),  // several steps use the same meta-batch
       small_config("abml", {"abml.inner_data=all"}),
       on_classes,
-      leo_head(file(), {"data.unit_length=true"}),  // reads its tasks' labels on the host
+      leo_head(file(), {"data.unit_length=true"}),  // reads the labels of its tasks on the host
   };
   for (const Config& c : configs) {
     SCOPED_TRACE(c.to_toml());
@@ -98,7 +99,7 @@ TEST_F(DeviceEpisodes, NothingOfThemCrossesTheBus) {
 TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
   const Config c = classes("maml");
   const auto source = make_source(c);
-  // 9 classes of 20 rows of 6 numbers, and a class's place in them
+  // 9 classes of 20 rows of 6 numbers, and the place of each class in them.
   constexpr std::size_t bytes = 9 * (20 * 6 * 4 + 8);
   for (const bool fits : {true, false}) {
     SCOPED_TRACE(fits);
@@ -120,7 +121,7 @@ TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
 }
 
 TEST_F(DeviceEpisodes, TheHostDrawsWhereRowsAreNotFinite) {
-  // A class of a file that some program wrote has a NaN in its last row.
+  // A class in a file that another program wrote has a NaN in its last row.
   io::DatasetHeader header;
   header.kind = io::GroupKind::classes;
   header.input = {6, 1, 1, false};

@@ -1,5 +1,5 @@
-// What training does with a device, seen on the emulator: what crosses the bus, what is launched as
-// a graph, checkpoints that are written beside it, and devices that fail on the way.
+// Training on a device, observed on the emulator: transfers over the bus, launches of graphs,
+// checkpoints that are written at the same time, and devices that fail during the training.
 #include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,7 +34,7 @@ using ::testing::HasSubstr;
 
 class DeviceTraining : public DeviceRuns {
  protected:
-  /// "leo" is the one that generates all weights.
+  /// The algorithm "leo" generates all weights.
   Config config(const std::string& algorithm, std::vector<std::string> more = {}) {
     more.insert(more.begin(), {"train.validate_every=0", "train.steps=6"});
     if (algorithm == "leo") {
@@ -51,7 +51,7 @@ class DeviceTraining : public DeviceRuns {
     more.insert(more.begin(), "network.layers=1,6,1");
     return small_config(algorithm, more);
   }
-  /// Resumed, the run of six steps in `folder` ends with the bits of the one in `whole`.
+  /// Resumes the run of six steps in `folder`, and expects the bits of the run in `whole`.
   static void goes_on(const Config& c, const fs::path& folder, const fs::path& whole) {
     TrainerOptions rest = options(folder);
     rest.resume = true;
@@ -67,7 +67,7 @@ class DeviceTraining : public DeviceRuns {
   TempFolder folder_;
 };
 
-/// Options under which `act` is called between steps, before step number `step`.
+/// Options that call `act` between steps, before step number `step`.
 TrainerOptions interrupted(TrainerOptions options, int step, std::function<void()> act) {
   options.stop = [done = 0, step, act = std::move(act)]() mutable {
     if (done++ == step) act();
@@ -76,7 +76,7 @@ TrainerOptions interrupted(TrainerOptions options, int step, std::function<void(
   return options;
 }
 
-/// What the emulator counted before each step, and after the last.
+/// The emulator's counters before each step and after the last one.
 std::vector<simt::Counters> counted_steps(
     const Config& config, TrainerOptions options, std::size_t steps,
     const std::shared_ptr<const EpisodeSource>& source = nullptr) {
@@ -90,7 +90,7 @@ std::vector<simt::Counters> counted_steps(
   return seen;
 }
 
-// 20 tasks, in two waves on two streams.
+// 20 tasks are computed in two waves on two streams.
 TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
   const std::vector<std::string> plain = {"train.log_every=100", "train.steps=8"};
   struct Case {
@@ -117,11 +117,11 @@ TEST_F(DeviceTraining, AStepIsOneGraphAndTheHostWaitsOnce) {
     std::vector<std::string> more = plain;
     more.insert(more.end(), c.more.begin(), c.more.end());
     for (const bool lazy : {false, true}) {
-      if (!lazy && &c != cases) continue;  // of streams that do not wait, one case tells enough
+      if (!lazy && &c != cases) continue;  // without lazy streams one case is enough
       const simt::With with({.lazy = lazy});
       const std::vector<simt::Counters> seen =
           counted_steps(config(c.algorithm, more), options(), 5);
-      for (std::size_t s = 2; s < 5; ++s) {  // the first finds out what memory is needed
+      for (std::size_t s = 2; s < 5; ++s) {  // the first step finds out how much memory is needed
         SCOPED_TRACE(s);
         const simt::Counters &before = seen[s], &after = seen[s + 1];
         EXPECT_EQ(after.host_waits - before.host_waits, 1u);
@@ -145,7 +145,7 @@ TEST_F(DeviceTraining, AReportedStepBringsBackATasksNorm) {
   }
 }
 
-/// Parameters at the end.
+/// The parameters at the end of a training.
 std::vector<Numbers> trained(Trainer& trainer) {
   std::vector<Numbers> all;
   for (const std::string& group : trainer.groups()) all.push_back(trainer.parameters(group));
@@ -153,7 +153,7 @@ std::vector<Numbers> trained(Trainer& trainer) {
 }
 
 TEST_F(DeviceTraining, TheSameBitsAsAGraphWaveByWaveAndOnOneStream) {
-  // clipped at every step
+  // Every step is clipped.
   const std::string clip = "optimizer.clip_norm=0.001";
   for (const std::string algorithm : {"maml", "meta_sgd", "abml", "leo", "leo_head"}) {
     SCOPED_TRACE(algorithm);
@@ -167,14 +167,14 @@ TEST_F(DeviceTraining, TheSameBitsAsAGraphWaveByWaveAndOnOneStream) {
     };
     const std::uint64_t before = simt::counters().graphs_launched;
     const std::vector<Numbers> graph = run("100", 2);
-    // the first step and the last, which is reported, are not
+    // The first step is not a graph, nor is the last one, which is reported.
     EXPECT_GE(simt::counters().graphs_launched - before, 4u);
     EXPECT_EQ(run("1", 2), graph);
-    EXPECT_EQ(run("100", 1), graph);  // two waves, one after another
+    EXPECT_EQ(run("100", 1), graph);  // the two waves run one after another
   }
 }
 
-/// Sinusoids whose tasks from `bad` on have a target that is not finite, at step `step` alone.
+/// Sinusoids whose tasks from `bad` on have a target that is not finite, only at step `step`.
 class Spoils final : public EpisodeSource {
  public:
   Spoils(std::uint64_t step, std::uint32_t bad) : step_(step), bad_(bad) {}
@@ -251,8 +251,8 @@ TEST_F(DeviceTraining, AFewDivergedTasksAreNamed) {
   }
 }
 
-// The second run has one task that counts and three that do not. Gradients of shared networks are
-// products over the tasks of a run.
+// The second run of tasks has one task that counts and three that do not. Gradients of shared
+// networks are products over the tasks of a run.
 TEST_F(DeviceTraining, GeneratedWeightsLeaveDivergedTasksOut) {
   const Config c = config("leo");
   const auto steps = [&](const std::string& device) {
@@ -271,7 +271,7 @@ TEST_F(DeviceTraining, GeneratedWeightsLeaveDivergedTasksOut) {
   for (std::size_t i = 0; i < want.size(); ++i) {
     ASSERT_EQ(got[i].size(), want[i].size());
     for (std::size_t e = 0; e < want[i].size(); ++e) {
-      // sums of 20 tasks in another order
+      // The sums of 20 tasks are added in another order.
       EXPECT_NEAR(got[i][e], want[i][e], 1e-11 * (1.0 + std::abs(want[i][e]))) << i << ", " << e;
     }
   }
@@ -302,7 +302,7 @@ TEST_F(DeviceTraining, AGradientIsNotReadOnceItsFactorsHaveChanged) {
   EXPECT_THROW(program->wave().download(gradient, again), std::logic_error);
 }
 
-/// Rows of the first `tasks` tasks as a step recalls them: a vector a group, [tasks, width].
+/// The state of the first `tasks` tasks as a step reads it: one vector per group, [tasks, width].
 std::vector<std::vector<double>> recalled(const TaskMemory& memory, std::uint64_t since, int tasks,
                                           const std::vector<std::vector<double>>& fresh) {
   std::vector<std::vector<double>> all(fresh.size());
@@ -329,7 +329,7 @@ TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
     const simt::Counters before = simt::counters();
     for (std::uint64_t step = 0; step < 4; ++step) {
       SCOPED_TRACE(step);
-      // given tasks are not gathered
+      // A step on given tasks is not captured.
       TaskBatch batch(run.source->shape(), tasks);
       batch.draw(*run.source, {c.seed, Split::train, step / period}, 0, tasks);
       StepContext context;
@@ -348,7 +348,7 @@ TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
       EXPECT_EQ(gathered.loss, loss);
       EXPECT_EQ(run.gradients(), want);
     }
-    // the first step finds out what memory is needed, the second makes the graph
+    // The first step finds out how much memory is needed, and the second makes the graph.
     EXPECT_EQ(simt::counters().graphs_launched - before.graphs_launched, 3u);
     EXPECT_EQ(simt::counters().graphs_made - before.graphs_made, 1u);
     EXPECT_EQ(simt::counters().graphs_updated - before.graphs_updated, 2u);
@@ -415,14 +415,14 @@ TEST_F(DeviceTraining, ADeviceThatIsLostWithinAGraphLeavesTheLastCheckpoint) {
     Trainer trainer(c, interrupted(options(folder / "lost"), 4, soon));
     EXPECT_THAT(error_text([&] { trainer.run(); }), HasSubstr("unspecified launch failure"));
   }
-  // what was copied of step 4 before is whole, or step 3 is the last
+  // Either the data that step 4 had copied before is complete, or step 3 is the last one.
   EXPECT_THAT(Checkpoint::read(folder / "lost" / last_checkpoint).state.step,
               ::testing::AnyOf(3u, 4u));
   goes_on(c, folder / "lost", folder / "whole");
 }
 
 TEST_F(DeviceTraining, MemoryThatRunsOutInTheFirstStepLeavesNoFolder) {
-  // 20 tasks are two waves: the second worker's is opened when it is first needed
+  // 20 tasks are two waves. The wave of the second worker is opened when it is first needed.
   const Config c = config("maml", {"train.checkpoint_every=1"});
   const TempFolder folder;
   {

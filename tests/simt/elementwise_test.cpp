@@ -1,6 +1,7 @@
-// kernels/elementwise.cu on the emulator, against the formulas in double written out here. Inputs
-// are given in the kernel's own precision, so that only its arithmetic differs: a few roundings of
-// numbers of order one, hence 8 units of the last place, relative and absolute.
+// kernels/elementwise.cu on the emulator, compared with the formulas in double in this file. Inputs
+// are given in the kernel's own precision, so that only its arithmetic differs. It has a few
+// roundings of numbers of order one, hence a tolerance of 8 units in the last place, relative and
+// absolute.
 #include "kernels/elementwise.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +23,7 @@ namespace {
 using simt::numbers;
 using simt::With;
 
-// 3 tasks; widths of less than a quad, of no multiple of anything, and of several blocks a task.
+// 3 tasks. The widths are less than a quad, multiples of nothing, and several blocks per task.
 const std::vector<int> widths = {1, 5, 77, 2100};
 constexpr int tasks = 3;
 
@@ -180,7 +181,7 @@ TYPED_TEST(Elementwise, KlAndItsDerivatives) {
       wanted_rp_s.push_back(b - scale * (2 * d / var_p * vm + 2 * var / var_p * vs));
     }
     for (double& x : wanted_value) x += 1.0;
-    // a thread adds width / 256 terms, then 13 partial sums follow: each of them rounds
+    // A thread adds width / 256 terms, then 13 partial sums follow. Each addition rounds.
     expect_near(value.host(), wanted_value, "value", 8.0 + extent.width / 256.0 + 13.0);
     expect_near(g_mu.host(), wanted_g_mu, "gradient, mu");
     expect_near(g_s.host(), wanted_g_s, "gradient, s");
@@ -194,7 +195,7 @@ TYPED_TEST(Elementwise, KlAndItsDerivatives) {
   });
 }
 
-// The sum's order is the block's own: no order of threads changes a bit.
+// The block fixes the order of the sum, so no order of threads changes a bit.
 TYPED_TEST(Elementwise, KlHasTheSameBitsInEveryOrder) {
   using T = TypeParam;
   const Extent extent{tasks, 2100};

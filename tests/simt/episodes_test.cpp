@@ -1,4 +1,5 @@
-// kernels/episodes.cu on the emulator: the bits that the sources' fill gives on the host.
+// kernels/episodes.cu on the emulator, compared bit by bit with the `fill` of the sources on the
+// host.
 #include "kernels/episodes.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +25,7 @@ namespace {
 
 using simt::With;
 
-/// The sets of a wave in device memory; what is not asked for is not there.
+/// The sets of a wave in device memory. Arrays that are not asked for are null.
 template <class T>
 struct Sets {
   Sets(const TaskShape& shape, int tasks, bool with_all)
@@ -64,7 +65,7 @@ struct Sets {
   EpisodeArrays<T> arrays;
 };
 
-/// The same bits, a number of T being a float.
+/// Expects the same bits; each number of type T must be a float.
 template <class T>
 void expect_bits(const std::vector<T>& got, const std::vector<float>& want) {
   ASSERT_EQ(got.size(), want.size());
@@ -76,7 +77,7 @@ void expect_bits(const std::vector<T>& got, const std::vector<float>& want) {
   }
 }
 
-/// Support rows and then query rows of each task.
+/// The support rows and then the query rows of each task.
 template <class T>
 std::vector<T> joined(const std::vector<T>& support, const std::vector<T>& query, int tasks) {
   std::vector<T> all;
@@ -91,7 +92,7 @@ std::vector<T> joined(const std::vector<T>& support, const std::vector<T>& query
   return all;
 }
 
-/// Holds the sets to tasks that the source fills.
+/// Compares the sets with tasks that the source fills.
 template <class T>
 void expect_tasks(const Sets<T>& sets, const EpisodeSource& source, const TaskId& id,
                   bool with_all) {
@@ -120,7 +121,7 @@ void expect_tasks(const Sets<T>& sets, const EpisodeSource& source, const TaskId
   }
 }
 
-// A meta-batch's tasks from the seventh on.
+// The tasks of a meta-batch from number 7 on.
 constexpr TaskId first_task{.seed = 11, .split = Split::train, .step = 5, .task = 7};
 
 template <class T>
@@ -133,10 +134,10 @@ TYPED_TEST(Episodes, SinusoidsAndLinesAsOnTheHost) {
   std::vector<SinusoidOptions> all(3);
   all[0].support = 3;
   all[0].query = 5;
-  all[1].line_share = 0.5;  // with lines and noise; odd numbers of points leave half a pair
+  all[1].line_share = 0.5;  // with lines and noise; an odd number of points leaves half a pair
   all[1].noise_std = 0.3;
   all[1].support = 7;
-  all[2].x_low = -3000.0;  // many turns
+  all[2].x_low = -3000.0;  // many periods
   all[2].x_high = 4000.0;
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
@@ -151,7 +152,7 @@ TYPED_TEST(Episodes, SinusoidsAndLinesAsOnTheHost) {
   }
 }
 
-/// A recipe's rows and groups of a split as they stand in the file.
+/// The rows of a recipe and the groups of a split, as they are stored in the file.
 struct Stored {
   Stored(const ClassRecipe& recipe, Split split)
       : bytes(std::vector<std::uint8_t>(
@@ -175,11 +176,12 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
   struct Case {
     io::Element element;
     ClassEpisodes episodes;
-    std::vector<std::uint32_t> rows;  ///< of each class
+    std::vector<std::uint32_t> rows;  ///< number of rows of each class
     FeatureShape input;
     bool with_all;
   };
-  // Classes of different size; all classes and examples at once; more draws than a warp has lanes.
+  // Classes of different size; a draw of all classes and examples; more draws than a warp has
+  // lanes.
   const std::vector<Case> cases = {
       {io::Element::u8, {3, 1, 4}, {5, 9, 70, 6, 8, 33}, {1, 5, 5, true}, true},
       {io::Element::f32, {4, 2, 3}, {5, 5, 5, 5}, {7, 1, 1, false}, false},
@@ -234,7 +236,8 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
   }
 }
 
-// Of three billion examples seven in ten words serve: the walk through the stream by one lane.
+// With three billion examples, only seven in ten words can be used, so one lane walks through the
+// stream.
 TEST(EpisodeDraw, WordsThatMustBeDrawnAgain) {
   const std::vector<RowGroup> groups = {{5, 3'000'000'000u}, {17, 2'900'000'001u}, {9, 40u}};
   constexpr int ways = 2, shots = 3, queries = 36, tasks = 4;

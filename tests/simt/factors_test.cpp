@@ -1,5 +1,5 @@
-// kernels/factors.cu on the emulator, against plain loops in double. A sum of n products is within
-// n + 1 roundings of the sum of their magnitudes.
+// kernels/factors.cu on the emulator, compared with plain loops in double. A sum of n products is
+// within n + 1 roundings of the sum of their magnitudes.
 #include "kernels/factors.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ class Factors : public testing::Test {};
 using Scalars = testing::Types<float, double>;
 TYPED_TEST_SUITE(Factors, Scalars);
 
-/// Factors of `count` terms for many tasks; every other term is one of the bias's.
+/// Factors of `count` terms for many tasks. Every other term also has a gradient of the bias.
 template <class T>
 struct Problem {
   int rows, out, in, count, tasks;
@@ -43,9 +43,9 @@ struct Problem {
   static T scale(int k) { return k == 0 ? T(1) : T(-0.75) * static_cast<T>(k); }
 };
 
-constexpr std::size_t gap = 3;  // between the sums of a run and those of the next
+constexpr std::size_t gap = 3;  // between the sums of two consecutive runs
 
-/// Weights, then the bias, of each run; `before` is what was there.
+/// The sums of weights, then of the bias, of each run. `before` is the previous content.
 template <class T>
 std::vector<T> sums_of(const Problem<T>& p, int tasks, const std::vector<std::int32_t>& diverged,
                        bool accumulate = false, T before = T(7)) {
@@ -60,7 +60,7 @@ std::vector<T> sums_of(const Problem<T>& p, int tasks, const std::vector<std::in
       const std::size_t used =
           of->size() / static_cast<std::size_t>(p.tasks) * static_cast<std::size_t>(tasks);
       std::vector<T> values(of->begin(), of->begin() + static_cast<std::ptrdiff_t>(used));
-      if (values.empty()) values.emplace_back();  // there are no empty arrays
+      if (values.empty()) values.emplace_back();  // empty arrays cannot be allocated
       arrays.push_back(std::make_unique<DeviceArray<T>>(values));
     }
     s.pairs[k] = {arrays[2 * k_at]->data(), arrays[2 * k_at + 1]->data(), p.scale(k), p.to_bias(k)};
@@ -79,8 +79,8 @@ std::vector<T> sums_of(const Problem<T>& p, int tasks, const std::vector<std::in
   return sums.host();
 }
 
-// Less than a tile and more than one of every kind, runs that are not full, tasks without rows, no
-// terms, more terms than one.
+// The cases have less than a tile and more than one of every kind, runs that are not full, tasks
+// without rows, no terms, and several terms.
 TYPED_TEST(Factors, SumsAgainstLoops) {
   using T = TypeParam;
   const Problem<T> problems[] = {{5, 70, 33, 3, 35}, {1, 3, 66, 1, 16}, {3, 33, 5, 2, 7},
@@ -92,7 +92,7 @@ TYPED_TEST(Factors, SumsAgainstLoops) {
                    std::to_string(p.in) + ", " + std::to_string(p.count) + " terms");
       std::vector<std::int32_t> diverged(static_cast<std::size_t>(p.tasks), 0);
       diverged[2] = diverged.back() = 1;
-      // what diverged may hold anything
+      // The factors of a diverged task may hold anything.
       Problem<T> spoilt = p;
       for (auto* all : {&spoilt.g, &spoilt.x}) {
         for (std::vector<T>& of : *all) {
@@ -111,7 +111,7 @@ TYPED_TEST(Factors, SumsAgainstLoops) {
         std::vector<double> want(got.size(), 7.0);
         for (std::size_t run = 0; run * stride < got.size(); ++run) {
           for (std::size_t o = 0; o < out; ++o) {
-            for (std::size_t i = 0; i <= in; ++i) {  // the last one: of the bias
+            for (std::size_t i = 0; i <= in; ++i) {  // the last one is the bias
               double sum = 0.0;
               for (std::size_t t = run * run_tasks;
                    t < std::min<std::size_t>((run + 1) * run_tasks, diverged.size()); ++t) {
@@ -151,7 +151,7 @@ TYPED_TEST(Factors, ARunHasTheSameBitsAmongAnyNumberOfOthers) {
     const std::vector<T> some = sums_of(p, tasks, diverged);
     EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin())) << tasks << " tasks";
   }
-  // tasks that are missing count as those that diverged do
+  // Missing tasks count like diverged ones.
   std::vector<std::int32_t> without(80, 0);
   std::fill(without.begin() + 7, without.end(), 1);
   const std::vector<T> seven = sums_of(p, 7, without), of_sixteen = sums_of(p, 16, without);
@@ -169,13 +169,13 @@ TYPED_TEST(Factors, KeptAndLookedAt) {
   g[of_g(1) + 302] = Limits::quiet_NaN();
   x[of_x(2)] = Limits::infinity();
   g[of_g(3) + 7] = -Limits::infinity();
-  // no factor alone is too large
+  // Neither factor is too large alone, but their product is.
   std::fill_n(g.begin() + static_cast<std::ptrdiff_t>(of_g(4)), rows * out, -root / T(16));
   std::fill_n(x.begin() + static_cast<std::ptrdiff_t>(of_x(4)), rows * in, root / T(16));
-  // the sum of large gradients by a small x, for the bias
+  // The sum of large gradients overflows for the bias, although x is small.
   std::fill_n(g.begin() + static_cast<std::ptrdiff_t>(of_g(5)), rows * out, Limits::max() / T(2));
   std::fill_n(x.begin() + static_cast<std::ptrdiff_t>(of_x(5)), rows * in, Limits::min());
-  // large, and far from the limit
+  // The product is large, but far from the limit.
   std::fill_n(g.begin() + static_cast<std::ptrdiff_t>(of_g(6)), rows * out, root / T(1 << 12));
   std::fill_n(x.begin() + static_cast<std::ptrdiff_t>(of_x(6)), rows * in, -root / T(1 << 12));
   const std::vector<std::int32_t> want = {1, 1, 1, 1, 1, 1, 0, 0};
@@ -189,7 +189,7 @@ TYPED_TEST(Factors, KeptAndLookedAt) {
     EXPECT_EQ(diverged.host(), want);
     const std::vector<T> kept_g = to_g.host(), kept_x = to_x.host();
     for (std::size_t i = 0; i < g.size(); ++i) {
-      if (i == of_g(1) + 302) continue;  // not a number
+      if (i == of_g(1) + 302) continue;  // NaN is not equal to itself
       ASSERT_EQ(kept_g[i], g[i]) << i;
     }
     EXPECT_EQ(kept_x, x);
@@ -197,7 +197,7 @@ TYPED_TEST(Factors, KeptAndLookedAt) {
     DeviceArray<std::int32_t> again(std::vector<std::int32_t>(tasks, 0));
     keep_factors<T>(again.data(), nullptr, nullptr, from, {tasks, rows, out, in}, nullptr);
     EXPECT_EQ(again.host(), (std::vector<std::int32_t>{0, 1, 1, 1, 1, 1, 0, 0}));
-    // the term counts with its scale
+    // The scale of the term is included in the bound.
     DeviceArray<std::int32_t> scaled(std::vector<std::int32_t>(tasks, 0));
     keep_factors<T>(scaled.data(), nullptr, nullptr, {dg.data(), dx.data(), T(-4096)},
                     {tasks, rows, out, in}, nullptr);

@@ -1,6 +1,6 @@
-// kernels/gaussian_perceptron.cu on the emulator, as ABML asks for it: a whole meta-gradient in one
-// launch, against the same composed of the reference backend's operations in double, against
-// central differences of its own loss, and against itself where bits must be the same.
+// kernels/gaussian_perceptron.cu on the emulator, as ABML calls it: a whole meta-gradient in one
+// launch. It is compared with the composition of the reference backend's operations in double, with
+// central differences of its own loss, and with itself where bits must be equal.
 #include "kernels/gaussian_perceptron.h"
 
 #include <gtest/gtest.h>
@@ -87,12 +87,12 @@ std::vector<Case> cases() {
     c.config.abml.kl_weight_outer = 0.0;
   }
   add("no_steps", small(), LossKind::gaussian_nll, abml(0, 2, 3));
-  {  // more tiles than one in every direction, and more warps
+  {  // more than one tile in every direction, and more warps
     Case& c = add("wide", mlp({21, 50, 43, 5}, tanh), LossKind::cross_entropy, abml(1, 2, 1));
     c.rows = {11, 13, 12};
     c.tasks = 1;
   }
-  {  // more tasks than a wave
+  {  // more tasks than a wave holds
     Case& c = add("many_tasks", mlp({1, 5, 1}, tanh), LossKind::gaussian_nll, abml(2, 3, 2));
     c.rows = {1, 5, 3};
     c.tasks = 19;
@@ -100,16 +100,16 @@ std::vector<Case> cases() {
   return list;
 }
 
-/// Of a meta-gradient, task by task.
+/// The results of a meta-gradient, task by task.
 struct Result {
   Numbers mu, s, loss, end_mu, end_s;
-  std::uint64_t kernels = 0;  ///< the most that a wave's took
+  std::uint64_t kernels = 0;  ///< the largest number of kernels of a wave
   bool operator==(const Result& o) const {
     return mu == o.mu && s == o.s && loss == o.loss && end_mu == o.end_mu && end_s == o.end_s;
   }
 };
 
-/// theta: rounded to float, so that both precisions see the same.
+/// theta is rounded to float, so that both precisions get the same numbers.
 Numbers theta_mu(const Problem& problem) {
   const auto begin = problem.weights.begin();
   return {begin, begin + static_cast<std::ptrdiff_t>(problem.width())};
@@ -191,7 +191,7 @@ TEST_P(GaussianPerceptronTest, IsTheCompositionInEveryOrderOfThreads) {
       const auto backend = open_backend("simt_" + precision);
       const Result got = meta_gradient(*backend, c, problem, mu, s);
       EXPECT_EQ(got.kernels, 2u) << "the loss is cleared, then all is one launch";
-      // rounding alone, as perceptron_test.cpp
+      // The difference is rounding alone, as in perceptron_test.cpp.
       const double tolerance = precision == "f64" ? 1e-12 : 2e-4;
       EXPECT_TRUE(close_rows(got.end_mu, want.end_mu, width, tolerance));
       EXPECT_TRUE(close_rows(got.end_s, want.end_s, width, tolerance));
@@ -214,7 +214,7 @@ class GaussianPerceptron : public ::testing::Test {
 };
 
 TEST_F(GaussianPerceptron, GradientIsTheLosssDerivative) {
-  // tanh: the loss has derivatives everywhere
+  // With tanh the loss has derivatives everywhere.
   const Case c{"", mlp({2, 5, 2}, LayerType::tanh), LossKind::gaussian_nll, abml(3, 3, 2)};
   const Problem problem = make_problem(c.network, c.loss, 2, 7, {3, 4, 5});
   const std::size_t width = problem.width();
@@ -242,10 +242,10 @@ TEST_F(GaussianPerceptron, GradientIsTheLosssDerivative) {
 }
 
 TEST_F(GaussianPerceptron, SmallSpreadsKeepTheirDigits) {
-  // sigma = e^-14 = 8e-7 beside weights near 1, whose floats are 1.2e-7 apart: what a sample has
-  // been moved by cannot be read off it any more.
+  // sigma = e^-14 = 8e-7 is small compared with weights near 1, whose floats are 1.2e-7 apart. The
+  // displacement of a sample can no longer be computed from the sample.
   Case c{"", mlp({2, 6, 3}, LayerType::tanh), LossKind::gaussian_nll, abml(2, 3, 2)};
-  c.config.abml.kl_weight_inner = 0.0;  // so that all of s's gradient comes by the samples
+  c.config.abml.kl_weight_inner = 0.0;  // so that the whole gradient by s comes from the samples
   c.config.abml.kl_weight_outer = 0.0;
   const Problem problem = make_problem(c.network, c.loss, 3, 7, {4, 5, 6});
   const std::size_t width = problem.width();
@@ -255,10 +255,10 @@ TEST_F(GaussianPerceptron, SmallSpreadsKeepTheirDigits) {
   const Numbers s(width, -14.0);
   const Result want = meta_gradient(*open_backend("simt_f64"), c, problem, mu, s);
   const Result got = meta_gradient(*open_backend("simt_f32"), c, problem, mu, s);
-  // A gradient's element is a sum over some ten rows of products through two layers: some 40
-  // roundings of 6e-8, among them that of the sample itself. Two steps and their adjoint: five
-  // gradients and derivatives deep, 1.2e-5; against the largest element, with as much again for
-  // what cancels in the sums.
+  // An element of a gradient is a sum over about ten rows of products through two layers: about 40
+  // roundings of 6e-8, including that of the sample itself. Two steps and their adjoint are five
+  // gradients and derivatives deep, which gives 1.2e-5 relative to the largest element. The
+  // tolerance is twice that, for cancellation in the sums.
   EXPECT_TRUE(close_rows(got.s, want.s, width, 2.5e-5));
   EXPECT_TRUE(close_rows(got.mu, want.mu, width, 2.5e-5));
 }
@@ -308,7 +308,7 @@ TEST_F(GaussianPerceptron, ATaskHasItsBitsAloneAndBesideOneThatDiverged) {
   const Result all = meta_gradient(*backend, c, problem, mu, s);
   EXPECT_EQ(meta_gradient(*backend, c, problem, mu, s, {}, 1), all);
   EXPECT_EQ(meta_gradient(*backend, c, problem, mu, s, {}, 3), all);
-  constexpr int far = 2;  // this task's support set sends it out of the finite range
+  constexpr int far = 2;  // the support set of this task drives it out of the finite range
   problem.single.support_x[far * 4] = 1e30f;
   const Result beside = meta_gradient(*backend, c, problem, mu, s);
   for (int t = 0; t < problem.tasks; ++t) {
@@ -381,7 +381,8 @@ TEST(GaussianPerceptronPlan, TakesTwoSamplesAtOnceWhereTheyFit) {
                                                {one.shared_bytes - 1, one.shared_bytes + 1024, 3}));
 }
 
-/// The shared cases that it takes: verified, and by this way.
+/// The shared cases that the kernel can compute are verified, and it must be the kernel that
+/// computes them.
 class GaussianPerceptronSharedCase : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(GaussianPerceptronSharedCase, Agrees) {
@@ -391,8 +392,8 @@ TEST_P(GaussianPerceptronSharedCase, Agrees) {
   for (const auto precision : {backend::Precision::f32, backend::Precision::f64}) {
     const auto before = simt::counters().kernels;
     const VerifyResult result = verify_case(folder, "simt", precision);
-    // what is left are outputs at the end, the mean over tasks and the hyper-prior: composed, the
-    // inner steps alone are some hundreds
+    // The remaining launches are outputs at the end, the mean over tasks and the hyper-prior. If
+    // composed, the inner steps alone would be several hundred launches.
     EXPECT_LT(simt::counters().kernels - before, 100u);
     EXPECT_EQ(result.tolerance, precision == backend::Precision::f64 ? 1e-9 : 1e-4);
     EXPECT_FALSE(result.keys.empty());

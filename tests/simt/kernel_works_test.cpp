@@ -1,5 +1,5 @@
-// The works of the kernels' benchmarks (bench/kernel_works.h) run: each once, small, on the
-// emulator, which reports what a launch touches beside its arrays.
+// Runs each work of the kernels' benchmarks (bench/kernel_works.h) once, in its small size, on the
+// emulator, which reports accesses outside of a launch's arrays.
 #include "bench/kernel_works.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +20,7 @@ TEST(KernelWorks, EachRunsOnItsArrays) {
     EXPECT_GT(work.bytes, 0);
     Arena arena;
     const KernelWork::Run run = work.prepare(arena);
-    for (int i = 0; i < 2; ++i) {  // a benchmark runs it again and again on the same arrays
+    for (int i = 0; i < 2; ++i) {  // a benchmark runs it repeatedly on the same arrays
       ASSERT_NO_THROW(run(nullptr));
       ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     }

@@ -1,5 +1,5 @@
 // The emulator on correct kernels, whose results have closed forms, in every order of threads; and
-// on kernels broken on purpose, each of which it must report.
+// on deliberately broken kernels, each of which it must report.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -19,7 +19,8 @@ using simt::With;
 using testing::HasSubstr;
 
 TEST(Emulator, MatrixProduct) {
-  // a[i, p] = i + p, b[p, j] = p - j: sums of powers; small whole numbers, so exact in float
+  // a[i, p] = i + p and b[p, j] = p - j give sums of powers. They are small integers, hence exact
+  // in float.
   const int m = 21, n = 35, k = 18;
   std::vector<float> a, b;
   for (int i = 0; i < m; ++i) {
@@ -153,7 +154,7 @@ TEST_P(BrokenKernel, IsReported) {
     EXPECT_THAT(report, HasSubstr("block ("));
     for (const char* part : GetParam().says) EXPECT_THAT(report, HasSubstr(part));
     EXPECT_THAT(report, testing::Not(HasSubstr("\n")));
-    // What comes after is not disturbed.
+    // Later launches are not affected.
     axpy(x.data(), 1.0f, x.data(), 64, nullptr);
     EXPECT_EQ(x.host().at(63), 128.0f);
   }

@@ -1,5 +1,5 @@
-// kernels/linear_algebra.cu on the emulator, against plain loops in double or what defines a
-// result: L L^T = A, L X = B.
+// kernels/linear_algebra.cu on the emulator, compared with plain loops in double or with the
+// definition of a result: L L^T = A, L X = B.
 #include "kernels/linear_algebra.h"
 
 #include <gtest/gtest.h>
@@ -56,14 +56,14 @@ std::vector<T> positive(int n, int tasks, std::uint64_t seed) {
   return a;
 }
 
-/// The smallest n whose matrix a block cannot hold in shared memory, and smaller ones.
+/// The smallest n whose matrix does not fit into a block's shared memory, and smaller ones.
 template <class T>
 std::vector<int> orders_of_matrices() {
   return {1, 2, 5, 33, sizeof(T) == 4 ? 157 : 111};
 }
 
-/// A sum of n products of order 1 is within n + 4 roundings, and both factors of a backward stable
-/// factor or solve are.
+/// A sum of n products of order 1 is within n + 4 roundings. So are both sides of a backward stable
+/// factorization or solve.
 template <class T>
 double tolerance(int n) {
   return 4.0 * (n + 4) * static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -74,7 +74,7 @@ TYPED_TEST(LinearAlgebraKernels, CholeskyGivesAFactorOfTheMatrix) {
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
     for (const int n : orders_of_matrices<T>()) {
-      if (n > 50 && order.order != simt::Order::descending) continue;  // seconds
+      if (n > 50 && order.order != simt::Order::descending) continue;  // would take seconds
       SCOPED_TRACE(n);
       const int tasks = n > 50 ? 1 : 3;
       const std::vector<T> a = positive<T>(n, tasks, 1);
@@ -105,13 +105,13 @@ TYPED_TEST(LinearAlgebraKernels, CholeskyGivesAFactorOfTheMatrix) {
 
 TYPED_TEST(LinearAlgebraKernels, JitterIsBoundedAndCountedByTask) {
   using T = TypeParam;
-  // the upper triangle is not read
+  // The upper triangle is not read.
   const T nan = std::numeric_limits<T>::quiet_NaN(), no = nan;
   const std::vector<T> a = {4, no, 2,   5,   // positive definite
                             4, no, 4,   4,   // singular: the second pivot is exactly zero
-                            1, no, 8,   1,   // indefinite: no jitter of the rule helps
+                            1, no, 8,   1,   // indefinite: no jitter of the rule is large enough
                             1, no, nan, 1,   // not a number
-                            1, no, 1.5, 1};  // definite with the second jitter
+                            1, no, 1.5, 1};  // positive definite with the second jitter
   constexpr int tasks = 5;
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
@@ -120,7 +120,7 @@ TYPED_TEST(LinearAlgebraKernels, JitterIsBoundedAndCountedByTask) {
                 {T(0.25), T(4), 2}, tasks, nullptr);
     const std::vector<T> l = factor.host();
     EXPECT_EQ(jittered.host(), (std::vector<T>{0, 1, 1, 1, 1}));
-    // l l^T = a + added on the diagonal
+    // l l^T = a + the jitter on the diagonal
     const double wanted[][3] = {{4, 2, 5}, {5, 4, 5}, {}, {}, {2, 1.5, 2}};
     for (const int t : {0, 1, 4}) {
       const T* const of = l.data() + 4 * t;
@@ -140,7 +140,7 @@ TYPED_TEST(LinearAlgebraKernels, TriangularSolvesGoBothWays) {
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
     for (const int n : orders_of_matrices<T>()) {
-      if (n > 50 && order.order != simt::Order::descending) continue;  // seconds
+      if (n > 50 && order.order != simt::Order::descending) continue;  // would take seconds
       for (const int columns : {1, 5, 70}) {
         if (n > 50 && columns != 5) continue;
         SCOPED_TRACE(std::to_string(n) + ", " + std::to_string(columns) + " columns");
@@ -181,20 +181,22 @@ TYPED_TEST(LinearAlgebraKernels, TriangularSolvesGoBothWays) {
   }
 }
 
-// Vectors that lie one after another have the bits of vectors that lie side by side.
+// The results for vectors that lie one after another have the bits of those for vectors side by
+// side.
 TYPED_TEST(LinearAlgebraKernels, SolvesForRowsAsForColumns) {
   using T = TypeParam;
   constexpr int tasks = 2;
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
     for (const int n : {1, 6, sizeof(T) == 4 ? 157 : 111}) {
-      if (n > 50 && order.order != simt::Order::descending) continue;  // seconds
+      if (n > 50 && order.order != simt::Order::descending) continue;  // would take seconds
       for (const int count : {1, 37}) {
         if (n > 50 && count > 1) continue;
         SCOPED_TRACE(std::to_string(n) + ", " + std::to_string(count) + " vectors");
         const std::vector<T> columns = numbers<T>(count_of(tasks * n * count), 6);
         std::vector<T> rows(columns.size()), l = numbers<T>(count_of(tasks * n * n), 7);
-        for (T& x : l) x = x / static_cast<T>(n) + T(1);  // above the diagonal it is not read
+        // elements above the diagonal are not read
+        for (T& x : l) x = x / static_cast<T>(n) + T(1);
         const auto for_each = [&](const auto& body) {
           for (int t = 0; t < tasks; ++t) {
             for (int i = 0; i < n; ++i) {

@@ -1,11 +1,11 @@
-// kernels/norm.cu on the emulator, against plain loops in double written out here: the forward pass
-// from its definition, the gradient from derivatives of the forward pass by dual numbers, and
-// tangents from the loops on dual numbers.
+// kernels/norm.cu on the emulator, compared with plain loops in double in this file. The forward
+// pass is compared with its definition, the gradient with derivatives of the forward pass by dual
+// numbers, and tangents with the loops on dual numbers.
 //
-// Tolerance. Inputs are the kernel's own, of magnitude 1, so only its arithmetic differs. A mean of
-// n numbers is off by at most n roundings, x_hat by that times `inverse`, and every derivative
-// multiplies by one more `inverse`: (n + 16) roundings times (1 + inverse)^p, with p = 1 for y, 2
-// for y' and g_x, 3 for g_x'.
+// Tolerance: the inputs are the kernel's own, of magnitude 1, so that only its arithmetic differs.
+// A mean of n numbers has an error of at most n roundings, x_hat has this error times `inverse`,
+// and every derivative multiplies by one more `inverse`. This gives (n + 16) roundings times (1 +
+// inverse)^p, with p = 1 for y, 2 for y' and g_x, 3 for g_x'.
 #include "kernels/norm.h"
 
 #include <gtest/gtest.h>
@@ -32,8 +32,8 @@ constexpr int rows = 4;
 const std::vector<std::int32_t> counts = {4, 1, 0, 3};
 constexpr int tasks = 4;
 
-// Fewer, as many and more channels than a block's warps; vectors, maps below and above 32
-// positions.
+// The sizes have fewer, as many and more channels than a block has warps, and vectors, maps below
+// and maps above 32 positions.
 const std::vector<NormSize> sizes = {{3, 1}, {4, 6}, {5, 49}, {9, 4}};
 
 // ---- plain loops, for the elements of one channel ----
@@ -98,7 +98,8 @@ Channel<Dual> dual(const Channel<double>& c, const Channel<double>& dot) {
   return d;
 }
 
-// The loops' own gradient, and so what follows from it: sum of g y along every direction.
+// Tests the gradient of the loops, from which all others follow: it is the derivative of sum g y
+// along every direction.
 TEST(NormLoops, GradientIsThatOfTheForwardPass) {
   const Channel<double> c{numbers<double>(11, 1), numbers<double>(11, 2), 0.7, -0.2};
   const Backward<double> b = backward(c);
@@ -124,7 +125,8 @@ TEST(NormLoops, GradientIsThatOfTheForwardPass) {
 
 // ---- on the device ----
 
-// Inputs of all tasks on the host; weights of a task: scale at `scale_at`, shift at `shift_at`.
+// The inputs of all tasks on the host. A task's weights have the scale at `scale_at` and the shift
+// at `shift_at`.
 constexpr std::size_t scale_at = 3;
 template <class T>
 struct Data {
@@ -142,7 +144,7 @@ struct Data {
   std::size_t channels() const { return static_cast<std::size_t>(size.channels); }
   std::size_t positions() const { return static_cast<std::size_t>(size.positions); }
   std::size_t elements() const { return tasks * rows * channels() * positions(); }
-  // Indices of the elements of one task's channel.
+  // The indices of the elements of one task's channel.
   std::vector<std::size_t> indices(std::size_t task, std::size_t channel) const {
     std::vector<std::size_t> all;
     for (std::size_t row = 0; row < static_cast<std::size_t>(counts[task]); ++row) {
@@ -199,7 +201,7 @@ double bound(std::size_t n, double inverse, int p) {
          std::pow(1.0 + inverse, p);
 }
 
-// body(task, channel, its elements, data, tangents) for all.
+// Calls body(task, channel, its elements, data, tangents) for all tasks and channels.
 template <class T, class Body>
 void each_channel(const Data<T>& h, const Data<T>& dot, const Body& body) {
   for (std::size_t task = 0; task < tasks; ++task) {
@@ -209,7 +211,7 @@ void each_channel(const Data<T>& h, const Data<T>& dot, const Body& body) {
   }
 }
 
-// Elements that belong to no task's row hold 7, as before.
+// Expects the previous content, 7, in elements of rows that are not a task's own.
 template <class T>
 void expect_untouched(const Data<T>& h, const std::vector<T>& got) {
   const std::size_t features = h.channels() * h.positions();
@@ -268,7 +270,7 @@ TYPED_TEST(Norm, ForwardAndItsTangent) {
   });
 }
 
-// Statistics of other rows; in place, as a network without gradient runs.
+// The statistics come from other rows. The pass is in place, as in a network without gradient.
 TYPED_TEST(Norm, ForwardWithGivenStatistics) {
   using T = TypeParam;
   this->each([](const Data<T>& h, const Data<T>& dot, const RowExtent& extent) {
@@ -378,7 +380,8 @@ TYPED_TEST(Norm, BackwardAndItsTangent) {
   });
 }
 
-// The gradient in place of the output's, as passes run it, and without those of weights.
+// The gradient is in place of that of the output, as in the passes of a network, and gradients of
+// the weights are not computed.
 TYPED_TEST(Norm, BackwardInPlace) {
   using T = TypeParam;
   this->each([](const Data<T>& h, const Data<T>& dot, const RowExtent& extent) {

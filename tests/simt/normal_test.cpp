@@ -1,4 +1,4 @@
-// kernels/normal.h: bit by bit the numbers of kshot/random.h.
+// kernels/normal.h gives the numbers of kshot/random.h, bit by bit.
 #include "kernels/normal.h"
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ void expect_same(std::uint32_t a, std::uint32_t b) {
 }
 
 TEST(Normal, PairsAreTheHosts) {
-  // radii: one in 37 of all 2^23, with every exponent's first and last, and where it changes by
-  // one; angles: all over the circle
+  // Radii: one in 37 of all 2^23, and the numbers around every power of two and around sqrt(2)
+  // times it, where the exponent changes. Angles: all over the circle.
   for (std::uint32_t i = 0; i < (1u << 23); i += 37) expect_same(i << 9, i * 0x9E3779B9u);
   for (int exponent = 0; exponent < 24; ++exponent) {
     const std::uint32_t power = (1u << exponent) >> 1;
@@ -31,7 +31,8 @@ TEST(Normal, PairsAreTheHosts) {
       }
     }
   }
-  // where quadrants meet, and halfway, where an angle is rounded to the next
+  // Angles where quadrants meet, and halfway between, where an angle is rounded to the next
+  // quadrant.
   for (std::uint32_t eighth = 0; eighth < 8; ++eighth) {
     for (std::uint32_t near = 0; near < 1025; ++near) {
       expect_same(0x89abcdefu * near, (eighth << 29) + near - 512);

@@ -1,7 +1,7 @@
-// kernels/perceptron.cu through the backend's operation on the emulator: a whole inner loop with
-// its gradients in one launch, against the same composed here, in double, of the reference
-// backend's gradients and Hessian-vector products (held against central differences in
-// tests/backend).
+// kernels/perceptron.cu, called by the backend's operation on the emulator: a whole inner loop with
+// its gradients in one launch. It is compared with a composition in double of the reference
+// backend's gradients and Hessian-vector products. tests/backend compares those with central
+// differences.
 #include "kernels/perceptron.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ struct Case {
   LossKind loss = LossKind::mse;
   int steps = 2;
   bool second_order = true;
-  int vectors = 0;  ///< of rates: 0 one number for all weights
+  int vectors = 0;  ///< vectors of rates; 0: one number for all weights
   bool rate_gradients = false;
   Rows rows = {};
   Set set = Set::support;
@@ -62,18 +62,18 @@ std::vector<Case> cases() {
     c.rate_gradients = true;
     c.steps = 3;
   }
-  {  // more tiles than one in every direction, and more warps
+  {  // more than one tile in every direction, and more warps
     Case& c = add("wide", mlp({21, 50, 43, 5}, leaky_relu), LossKind::cross_entropy);
     c.rows = {11, 13, 12};
     c.tasks = 1;
     c.steps = 1;
   }
-  {  // tiles of the usual width behind one another, two of them in a set's rows
+  {  // consecutive layers of the usual width, with two tiles for a set's rows
     Case& c = add("deep", mlp({1, 40, 40, 40, 1}, relu), LossKind::mse);
     c.rows = {20, 20, 20};
     c.tasks = 1;
   }
-  {  // more tasks than a wave
+  {  // more tasks than a wave holds
     Case& c = add("few_rows", mlp({5, 8, 6, 3}, tanh), LossKind::cross_entropy);
     c.rows = {1, 5, 3};
     c.tasks = 19;
@@ -113,7 +113,7 @@ struct Result {
 
 constexpr double number = 0.0625;
 
-/// The algorithm once more, on the reference backend.
+/// The same algorithm on the reference backend.
 Result composed(const Case& c, const Problem& problem, const Numbers& start,
                 const std::vector<Numbers>& rates) {
   const auto reference = open_backend("reference");
@@ -150,7 +150,7 @@ Result composed(const Case& c, const Problem& problem, const Numbers& start,
   return r;
 }
 
-/// On the emulator, in one launch.
+/// The fused operation on the emulator, in one launch.
 Result at_once(const Case& c, const Problem& problem, const Numbers& start,
                const std::vector<Numbers>& rates, backend::Backend& backend) {
   const std::size_t width = problem.width();
@@ -220,7 +220,7 @@ TEST_P(PerceptronTest, IsTheCompositionInEveryOrderOfThreads) {
   std::vector<Numbers> rates(static_cast<std::size_t>(c.vectors));
   for (Numbers& values : rates) {
     values = normals(random, width, 0.1);
-    for (std::size_t i = 0; i < width; i += 3) values[i] = 0.0;  // masked
+    for (std::size_t i = 0; i < width; i += 3) values[i] = 0.0;  // masked weights
   }
   const Result want = composed(c, problem, start, rates);
   for (const simt::Settings& order : simt::all_orders()) {
@@ -229,7 +229,8 @@ TEST_P(PerceptronTest, IsTheCompositionInEveryOrderOfThreads) {
       SCOPED_TRACE(precision + ", order " + std::to_string(static_cast<int>(order.order)));
       const auto backend = open_backend("simt_" + precision);
       const Result got = at_once(c, problem, start, rates, *backend);
-      // rounding alone, through up to three steps: some hundred times a unit
+      // The difference is rounding alone, through up to three steps: about a hundred units in the
+      // last place.
       const double tolerance = precision == "f64" ? 1e-12 : 2e-4;
       EXPECT_TRUE(close_rows(got.end, want.end, width, tolerance));
       EXPECT_TRUE(close_rows(got.gradient, want.gradient, width, tolerance));
@@ -271,7 +272,7 @@ TEST(PerceptronPath, WhatItDoesNotTakeIsLeftToTheCaller) {
   EXPECT_FALSE(takes(Network({3, 1, 1, false}, {layer(LayerType::tanh), linear_layer(2)})));
 }
 
-// Whether a tangent passes is told by the sign of what relu left of a unit; at exactly 0 it does.
+// The kernel decides by the sign of relu's output whether a tangent passes. At exactly 0 it passes.
 TEST(PerceptronPath, TangentsAtZeroAreTheReferences) {
   const auto devices = backend::list_devices();
   if (std::ranges::none_of(devices, [](const auto& d) { return d.name == "simt"; })) {
@@ -282,7 +283,8 @@ TEST(PerceptronPath, TangentsAtZeroAreTheReferences) {
     const std::size_t width = problem.width();
     Numbers at(problem.weights.begin(),
                problem.weights.begin() + static_cast<std::ptrdiff_t>(width));
-    // every third unit of the first layer is 0 for all inputs: its weight and its bias
+    // Every third unit of the first layer is 0 for all inputs, because its weight and its bias are
+    // 0.
     for (std::size_t i = 0; i < 40; i += 3) at[i] = at[40 + i] = 0.0;
     RandomStream random = stream(7, 4);
     const Numbers along = normals(random, width, 1.0);
@@ -319,7 +321,8 @@ TEST(PerceptronPath, AMetaGradientIsOneLaunch) {
     program->wave().load(batch, 0, problem.tasks, 0);
     const auto before = simt::counters().kernels;
     program->meta_gradient({});
-    // and one that sets the loss to zero; composed it is some for every layer and step
+    // The second launch sets the loss to zero. A composition has several launches per layer and
+    // step.
     EXPECT_LE(simt::counters().kernels - before, 2u);
   }
 }

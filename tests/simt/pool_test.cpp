@@ -1,5 +1,5 @@
-// kernels/pool.cu on the emulator, against plain loops written out here. Max pooling copies, so it
-// is exact; a mean of n numbers is within n + 1 roundings of the mean of their magnitudes.
+// kernels/pool.cu on the emulator, compared with plain loops in this file. Max pooling copies, so
+// it is exact. A mean of n numbers is within n + 1 roundings of the mean of their magnitudes.
 #include "kernels/pool.h"
 
 #include <gmock/gmock.h>
@@ -26,11 +26,11 @@ const std::vector<std::int32_t> counts = {3, 0, 1, 2};
 const std::vector<std::int32_t> all_rows = {3, 3, 3, 3};
 constexpr int tasks = 4;
 
-// Odd sizes, windows of 1, 2 and 3, several blocks a task.
+// The cases have odd sizes, windows of 1, 2 and 3, and several blocks per task.
 const std::vector<PoolSize> sizes = {{3, 6, 4, 2}, {2, 5, 7, 2}, {1, 3, 3, 3},
                                      {2, 8, 7, 3}, {4, 2, 2, 1}, {5, 9, 8, 2}};
 
-// A few values only, so that windows hold equal ones.
+// There are only a few different values, so that windows hold equal ones.
 template <class T>
 std::vector<T> numbers(int n, std::uint64_t seed, double steps = 1e6) {
   RandomStream stream({.seed = seed});

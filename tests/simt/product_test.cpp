@@ -1,5 +1,5 @@
-// kernels/product.cu on the emulator, against plain loops in double. A sum of n products is within
-// n + 1 roundings of the sum of their magnitudes.
+// kernels/product.cu on the emulator, compared with plain loops in double. A sum of n products is
+// within n + 1 roundings of the sum of their magnitudes.
 #include "kernels/product.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,8 @@ using simt::With;
 struct Size {
   int m, n, k, batch;
 };
-// Less than a tile of any kind, more than one of every kind, a vector, no depth at all.
+// The cases have less than a tile of any kind, more than one of every kind, a vector, and a depth
+// of 0.
 const std::vector<Size> sizes = {{5, 3, 1, 3}, {70, 33, 9, 1}, {33, 66, 17, 2},
                                  {1, 4, 6, 2}, {4, 1, 8, 2},   {3, 2, 0, 2}};
 
@@ -31,7 +32,8 @@ class Products : public testing::Test {};
 using Scalars = testing::Types<float, double>;
 TYPED_TEST_SUITE(Products, Scalars);
 
-// All four layouts; bias, row sums and a second pair of factors come and go with the flags.
+// All four layouts are tested. Flags switch the bias, the row sums and a second pair of factors on
+// and off.
 TYPED_TEST(Products, AgainstLoops) {
   using T = TypeParam;
   for (const simt::Settings& order : simt::all_orders()) {
@@ -45,7 +47,7 @@ TYPED_TEST(Products, AgainstLoops) {
                      std::to_string(s.k) + ", flags " + std::to_string(flags));
         const auto m = static_cast<std::size_t>(s.m), n = static_cast<std::size_t>(s.n),
                    k = static_cast<std::size_t>(s.k), batch = static_cast<std::size_t>(s.batch);
-        // b is one for all of the batch; c's rows and entries are further apart than they must be
+        // The whole batch has one b. The strides of c are larger than necessary.
         const std::size_t c_row = n + 2, c_batch = m * c_row + m + 3;
         const auto a = numbers<T>(batch * m * k + 1, 1), a2 = numbers<T>(batch * m * k + 1, 2),
                    b = numbers<T>(k * n + 1, 3), b2 = numbers<T>(k * n + 1, 4),
@@ -116,7 +118,7 @@ TYPED_TEST(Products, AgainstLoops) {
   }
 }
 
-// Whatever tile a row falls into.
+// The bits of a row do not depend on its tile.
 TYPED_TEST(Products, ARowHasTheSameBitsInABatchOfAnyLength) {
   using T = TypeParam;
   constexpr int k = 19, n = 40, most = 130;

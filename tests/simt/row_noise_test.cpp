@@ -1,6 +1,6 @@
-// kernels/row_noise.cu on the emulator. Noise is that of kshot/random.h, number by number; signs
-// and sums with them are exact, the rest is held to formulas in double within the roundings of a
-// few operations, and derivatives to central differences of those formulas.
+// kernels/row_noise.cu on the emulator. The noise must be that of kshot/random.h, number by number.
+// Signs and sums with them are exact. The other results are compared with formulas in double within
+// the roundings of a few operations, and derivatives with central differences of these formulas.
 #include "kernels/row_noise.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,8 @@ using simt::With;
 
 constexpr int tasks = 3, rows = 4;
 const std::vector<std::int32_t> counts = {4, 0, 3};
-const std::vector<std::int32_t> support = {2, 0, 3};  // a set of both, of queries alone, of none
+// Task 0 has support and query rows, task 1 has no rows, and task 2 has only support rows.
+const std::vector<std::int32_t> support = {2, 0, 3};
 const RandomKey key{.seed = 11,
                     .purpose = Purpose::rows_inner_support,
                     .step = 5,
@@ -33,20 +34,20 @@ std::size_t at(int i) {
   return static_cast<std::size_t>(i);
 }
 
-/// A layer's noise as it lies in its rows', and how the tests name it.
+/// The noise of a layer within that of its rows, and the layer's size.
 struct Case {
   int channels = 1, positions = 1;
   std::size_t width = 0, offset = 0;
   int features() const { return channels * positions; }
 };
-// Within one quad, across quads and windows, and beginning at every kind of place.
+// The noise lies within one quad, or across quads and windows, and begins at different offsets.
 const std::vector<Case> cases = {{1, 1, 1, 0},       {5, 7, 90, 60},     {40, 1, 163, 41},
                                  {130, 3, 700, 127}, {1030, 1, 2100, 3}, {2200, 1, 2300, 97}};
 
 enum class Kind { whole, split, given };
 constexpr Kind kinds[] = {Kind::whole, Kind::split, Kind::given};
 
-/// What element `e` of the layer is in a task's row, by random.h.
+/// The noise of the layer's element `e` in a task's row, by random.h.
 double expected_noise(const Case& c, Kind kind, int task, int row, int e, bool sign) {
   RandomKey of_row = key;
   of_row.task += static_cast<std::uint32_t>(task);
@@ -70,7 +71,8 @@ std::vector<double> numbers(int n, std::uint64_t seed, float low = -1.0f, float 
 template <class T>
 class RowNoiseTest : public testing::Test {
  protected:
-  /// body(case, noise on the device, element -> expected noise of [tasks, rows, ...], extent)
+  /// Calls body(case, noise on the device, element -> expected noise of [tasks, rows, ...],
+  /// extent).
   template <class Body>
   static void each(bool sign, const Body& body) {
     for (const simt::Settings& order : simt::all_orders()) {
@@ -169,7 +171,8 @@ TYPED_TEST(RowNoiseTest, DeviationsAndTheirDerivatives) {
                          got_g_dot = g_v_dot.host();
     ASSERT_EQ(plain_y.host(), got);
     ASSERT_EQ(plain_g.host(), got_g);
-    // differences: rounding 1e-16 * 6 / 1e-5, truncation 1e-10 times a third derivative below 300
+    // Errors of differences: rounding 1e-16 * 6 / 1e-5, truncation 1e-10 times a third derivative
+    // below 300.
     const double h = 1e-5;
     const double tolerance = 8.0 * std::numeric_limits<T>::epsilon() + 1e-7;
     for (int i = 0; i < n; ++i) {
@@ -188,12 +191,12 @@ TYPED_TEST(RowNoiseTest, DeviationsAndTheirDerivatives) {
         return (number(g) + t * number(g_dot)) * z * (std::sqrt(moved + h) - std::sqrt(moved - h)) /
                (2.0 * h);
       };
-      const double larger = 1.0 + std::abs(z) * 12.0;  // derivatives at variances from 0.2 on
+      const double larger = 1.0 + std::abs(z) * 12.0;  // derivatives for variances of at least 0.2
       ASSERT_NEAR(number(got), number(before) + deviation(0.0), tolerance * larger);
       ASSERT_NEAR(number(got_dot), number(before) + (deviation(h) - deviation(-h)) / (2.0 * h),
                   tolerance * larger);
       ASSERT_NEAR(number(got_g), gradient(0.0), tolerance * larger);
-      const double wide = 1e-3;  // of differences of differences
+      const double wide = 1e-3;  // step for differences of differences
       ASSERT_NEAR(number(got_g_dot), (gradient(wide) - gradient(-wide)) / (2.0 * wide),
                   (tolerance + 1e-4) * larger);
     }
@@ -215,7 +218,7 @@ TYPED_TEST(RowNoiseTest, NoVarianceHasNoDerivativeAndNanPasses) {
                       noise, 4, extent, nullptr);
   const std::vector<T> values[] = {y.host(), y_dot.host(), g_v.host(), g_v_dot.host()};
   const T zero[] = {1, 1, 0, 0};
-  // at v = 4, h = 1 / (2 sqrt(v)) = 1/4: 1 + 2 * 5, 1 + 3/4 * 5, 2/4 * 5, (2/4 - 2 * 2/64 * 3) * 5
+  // At v = 4, h = 1 / (2 sqrt(v)) = 1/4: 1 + 2 * 5, 1 + 3/4 * 5, 2/4 * 5, (2/4 - 2 * 2/64 * 3) * 5
   const T four[] = {T(11), T(4.75), T(2.5), T(1.5625)};
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(values[i][0], zero[i]);
@@ -229,7 +232,7 @@ TYPED_TEST(RowNoiseTest, SquaresAndTheirPullback) {
   using T = TypeParam;
   for (const simt::Settings& order : simt::all_orders()) {
     const With with(order);
-    constexpr int features = 90, n = tasks * rows * features;  // two blocks a task
+    constexpr int features = 90, n = tasks * rows * features;  // two blocks per task
     const auto x = this->as(numbers(n, 1)), x_dot = this->as(numbers(n, 2)),
                g = this->as(numbers(n, 3)), g_dot = this->as(numbers(n, 4)),
                before = this->as(numbers(n, 5));

@@ -1,4 +1,4 @@
-// The stand-in for CUDA's runtime: memory, streams, events, graphs, errors.
+// The stand-in for CUDA's runtime: memory, streams, events, graphs and errors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -130,7 +130,7 @@ TEST(Memory, CopyCarriesWhatWasNeverWritten) {
               HasSubstr("never written: byte 128 of device allocation"));
 }
 
-// Pinned memory is read when the copy runs, not when it is asked for.
+// Pinned memory is read when the copy runs, not when the copy is put on the stream.
 TEST(Streams, LazyShowsBufferOverwrittenTooEarly) {
   const With with({.lazy = true});
   float* pinned = nullptr;
@@ -173,8 +173,8 @@ TEST(Streams, LazyShowsMissingWaitBetweenStreams) {
   }
 }
 
-// Work that nothing waited for runs when its memory is freed, in a destructor: the report comes
-// with the next call.
+// Work that nothing waited for runs when its memory is freed, in a destructor. The next call
+// reports its error.
 TEST(Streams, LazyReportsWhatDestructorsFind) {
   const With with({.lazy = true});
   {

@@ -1,6 +1,6 @@
-// kernels/task_matrix.cu and kernels/similarity.cu on the emulator, against plain loops in double,
-// in every order of threads and at sizes beyond a warp's lanes and a block's warps. What the
-// operations mean is held by tests/backend, with every other backend's.
+// kernels/task_matrix.cu and kernels/similarity.cu on the emulator, compared with plain loops in
+// double, in every order of threads and at sizes beyond a warp's lanes and a block's warps.
+// tests/backend tests the meaning of the operations together with every other backend's.
 #include "kernels/task_matrix.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ std::size_t count_of(int n) {
 
 constexpr int tasks = 2;
 
-/// A matrix [tasks, rows, columns] on the device, and where it came from.
+/// A matrix [tasks, rows, columns] on the device, and its numbers on the host.
 template <class T>
 struct Values {
   int rows, columns;
@@ -41,7 +41,7 @@ struct Values {
   }
 };
 
-/// Sums of n numbers of order 1, in whatever order.
+/// The tolerance of sums of n numbers of order 1, in any order.
 template <class T>
 double tolerance(int n) {
   return 4.0 * (n + 4) * static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -133,7 +133,8 @@ TYPED_TEST(TaskMatrices, LossesBeyondABlocksThreads) {
               row += std::exp(outputs.at(t, i, m));
               chosen += y.at(t, i, m) * outputs.at(t, i, m);
             }
-            // y need not sum to one: the largest logit is taken out of what it chooses too
+            // y need not sum to one, because the largest logit is also subtracted where y
+            // multiplies.
             double largest = outputs.at(t, i, 0), of_y = 0.0;
             for (int m = 1; m < ways[count_of(t)]; ++m) {
               largest = std::max(largest, outputs.at(t, i, m));
@@ -154,7 +155,7 @@ TYPED_TEST(TaskMatrices, LossesBeyondABlocksThreads) {
   }
 }
 
-// A row that is compared has more columns than a warp has lanes.
+// The rows that are compared have more columns than a warp has lanes.
 TYPED_TEST(TaskMatrices, SimilaritiesBeyondAWarp) {
   using T = TypeParam;
   constexpr int n = 4, m = 3, columns = 45;
@@ -223,7 +224,7 @@ TYPED_TEST(TaskMatrices, SimilaritiesBeyondAWarp) {
 
     Values<T> c_a(n, columns, 10), c_b(m, columns, 11);
     cosines_pullback<T>(g.in(), a.in(), b.in(), T(1e-8), c_a.out(), c_b.out(), tasks, nullptr);
-    // d/dx of x.y / (|x| |y| + 1e-8)
+    // The derivative by x of x.y / (|x| |y| + 1e-8).
     const auto slope = [&](double x, double y, double length_x, double length_y, double product) {
       const double scale = length_x * length_y + 1e-8;
       return y / scale - product / (scale * scale) * length_y * x / length_x;

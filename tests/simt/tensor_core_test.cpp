@@ -1,4 +1,4 @@
-// The emulated tensor core, and kernels/tensor_core.h on it: closed forms.
+// The emulated tensor core, and kernels/tensor_core.h on it, compared with closed forms.
 #include "simt/tensor_core.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ std::array<float, 8> first(float x) {
   return {x};
 }
 
-// Small integers are exact whatever is cut: every element tells whether its lane is right.
+// Small integers are exact whatever is truncated, so every element shows whether its lane is right.
 TEST(TensorCore, MultipliesByThePublishedFragments) {
   std::vector<float> a(16 * 8), b(8 * 8), c(16 * 8);
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i * 7 % 31) - 15;
@@ -45,10 +45,10 @@ TEST(TensorCore, MultipliesByThePublishedFragments) {
   }
 }
 
-// A second source for which lane holds what: CUTLASS 4.7, MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN>
-// (include/cute/atom/mma_traits_sm80.hpp), whose operands reach the same instruction in the order
-// of their values (include/cute/arch/mma_sm80.hpp). Its layouts map (thread, value) to a place m +
-// 16 k of a, n + 8 k of b, m + 16 n of c and d.
+// A second source for the assignment of elements to lanes: CUTLASS 4.7,
+// MMA_Traits<SM80_16x8x8_F32TF32TF32F32_TN> (include/cute/atom/mma_traits_sm80.hpp), whose operands
+// reach the same instruction in the order of their values (include/cute/arch/mma_sm80.hpp). Its
+// layouts map (thread, value) to the index m + 16 k of a, n + 8 k of b, m + 16 n of c and d.
 std::size_t cute_a(std::size_t t, std::size_t v) {  // ((4,8),(2,2)):((16,1),(8,64))
   return t % 4 * 16 + t / 4 + v % 2 * 8 + v / 2 * 64;
 }
@@ -60,7 +60,7 @@ std::size_t cute_c(std::size_t t, std::size_t v) {  // ((4,8),(2,2)):((32,1),(16
 }
 
 TEST(TensorCore, MultipliesByTheLayoutsOfCutlass) {
-  std::vector<float> a(16 * 8), b(8 * 8), c(16 * 8);  // exact, as above, and no two rows alike
+  std::vector<float> a(16 * 8), b(8 * 8), c(16 * 8);  // exact, as above, and no two rows are equal
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i * 11 % 61) - 30;
   for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(i * 13 % 47) - 23;
   for (std::size_t i = 0; i < c.size(); ++i) c[i] = static_cast<float>(i * i % 101);
@@ -85,7 +85,7 @@ TEST(TensorCore, MultipliesByTheLayoutsOfCutlass) {
   }
 }
 
-// 1 + 2^-11 has a bit more than TF32: what is not rounded before is cut.
+// 1 + 2^-11 has one bit more than TF32. A number that is not rounded before is truncated.
 TEST(TensorCore, SeesNoMoreThanTf32) {
   std::vector<float> a(16 * 8, 0.0f), b(8 * 8, 0.0f), zero(16 * 8, 0.0f);
   a[0] = 1.0f + 0x1p-11f;
@@ -101,15 +101,15 @@ TEST(TensorCore, CutsWhereItAdds) {
   constexpr std::array<float, 8> ones{1, 1, 1, 1, 1, 1, 1, 1};
   std::array<float, 8> small;
   small.fill(0x1p-24f);
-  // Each is below 1's last bit, 2^-23; all of them are four of it.
+  // Each product is below the last bit of 1, 2^-23. All of them together are four times this bit.
   EXPECT_EQ(simt::multiply_add(1.0f, small, ones), 1.0f);
   EXPECT_EQ(simt::multiply_add(0.0f, small, ones), 0x1p-21f);
   small.fill(0x1.8p-23f);
   EXPECT_EQ(simt::multiply_add(1.0f, small, ones), 1.0f + 8 * 0x1p-23f);
   EXPECT_EQ(simt::multiply_add(-1.0f, small, ones), -1.0f + 8 * 0x1p-23f);
-  // The sum of two floats is cut, not rounded: 2 + 3 * 2^-23.
+  // The sum of two floats is truncated, not rounded: 2 + 3 * 2^-23.
   EXPECT_EQ(simt::multiply_add(1.0f + 0x1p-23f, first(1.0f + 0x1p-22f), ones), 2.0f + 0x1p-22f);
-  // What is not a number, or is infinite, stays so.
+  // NaN and infinity are passed on.
   constexpr float infinity = std::numeric_limits<float>::infinity();
   EXPECT_EQ(simt::multiply_add(1.0f, first(infinity), ones), infinity);
   EXPECT_TRUE(std::isnan(simt::multiply_add(-infinity, first(infinity), ones)));
