@@ -3,16 +3,17 @@
 
 namespace kshot {
 
-/// The whole numbers from `least` to `most`, both included. A plain number stands for the range
-/// that holds it alone.
+/// The whole numbers from `least` to `most`, both included. A plain number converts to the range
+/// that holds only this number.
 struct CountRange {
-  int least = 0, most = 0;
+  int least = 0,  ///< Smallest number.
+      most = 0;   ///< Largest number.
 
   constexpr CountRange() = default;
-  constexpr CountRange(int number) : least(number), most(number) {}    ///< one number
-  constexpr CountRange(int low, int high) : least(low), most(high) {}  ///< a range
+  constexpr CountRange(int number) : least(number), most(number) {}    ///< One number.
+  constexpr CountRange(int low, int high) : least(low), most(high) {}  ///< From `low` to `high`.
 
-  constexpr bool fixed() const { return least == most; }  ///< whether it holds one number
+  constexpr bool fixed() const { return least == most; }  ///< True if the range holds one number.
   bool operator==(const CountRange&) const = default;
 };
 

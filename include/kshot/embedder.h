@@ -21,21 +21,23 @@ namespace kshot {
 
 /// Options of an Embedder.
 struct EmbedderOptions {
-  std::string device = "auto";
-  int threads = 0;
+  std::string device = "auto";  ///< The device, as TrainerOptions::device.
+  int threads = 0;              ///< Number of CPU threads; 0: all cores.
   /// Changes to the checkpoint's configuration: "data.path=elsewhere.kshot".
   std::vector<std::string> overrides = {};
-  /// Take the norm layers' statistics from the data file although it is not that of the training.
+  /// Take the norm layers' statistics from the data file although the run was trained on another
+  /// one.
   bool allow_changed_data = false;
 };
 
-/// Computes features with the network of a run. The features of an example depend on the run and on
-/// that example alone, never on the examples beside it: norm layers take the statistics of a
-/// reference set, `reference_rows` examples of the run's own training classes, drawn once by the
-/// run's seed.
+/// Computes features with the network of a run. The features of an example depend only on the run
+/// and on this example, never on the examples beside it: norm layers take the statistics of a
+/// reference set, `reference_rows` examples of the run's own training classes, which are drawn once
+/// by the run's seed.
 class Embedder {
  public:
-  static constexpr int reference_rows = 512;  ///< at most; fewer where images are large
+  /// Most rows of the reference set. There are fewer where images are large.
+  static constexpr int reference_rows = 512;
 
   /// `run` is a run folder (its best checkpoint, else the last) or a checkpoint, of an algorithm
   /// whose meta-learned weights are a network's: maml, meta_sgd, abml and hvi (their means). A
@@ -46,22 +48,22 @@ class Embedder {
   Embedder(Embedder&&) noexcept;
   Embedder& operator=(Embedder&&) noexcept;
 
-  const Config& config() const;  ///< of the checkpoint, with the overrides
+  const Config& config() const;  ///< The checkpoint's configuration with the overrides.
   /// The run's network up to its last linear layer; its outputs are the features.
   const Network& network() const;
   /// How raw inputs became the network's inputs: the JSON of io::Preprocessing. Empty where the
   /// training data do not say.
   const std::string& preprocessing() const;
-  /// What computes, in words: "cpu (...)".
+  /// The device that computes, in words: "cpu (...)".
   std::string device() const;
-  /// Run and layer that the features come from, in words, for the data file.
+  /// The run and the layer that the features come from, in words, for the data file.
   std::string describe() const;
 
-  /// x [rows, inputs] row-major (NCHW for images), in the units the network was trained on;
-  /// features [rows, network().outputs()]. The same bits whatever the number of threads. Throws
-  /// Error where x is no whole number of rows.
+  /// Computes the features [rows, network().outputs()] of x [rows, inputs], row-major (NCHW for
+  /// images), in the units that the network was trained on. The bits of the result do not depend on
+  /// the number of threads. Throws Error where x is no whole number of rows.
   std::vector<float> embed(std::span<const float> x) const;
-  /// Rows for one call of embed that keep all threads busy.
+  /// Number of rows for one call of embed that keeps all threads busy.
   std::size_t preferred_rows() const;
 
  private:
@@ -69,21 +71,22 @@ class Embedder {
   std::unique_ptr<State> state_;
 };
 
-/// What embed_file wrote.
+/// The result of embed_file.
 struct EmbeddedFile {
-  std::uint64_t rows = 0;                    ///< examples
-  int features = 0;                          ///< of each example
-  std::vector<std::filesystem::path> files;  ///< what was written
+  std::uint64_t rows = 0;                    ///< Number of examples.
+  int features = 0;                          ///< Number of features per example.
+  std::vector<std::filesystem::path> files;  ///< The files that were written.
 };
 
-/// Features of a whole data file of classes, with its classes, splits and order of examples, as a
-/// data file; or, where `output` ends in .npz, as arrays x [N, features] float32 and y [N] int64
-/// (the class's place in the file) with a table of names and splits beside them (.tsv): what
-/// `kshot import arrays` reads. Nothing is at `output` before it is complete; a file is replaced
-/// there only if kshot wrote it and it is not `data`. Throws Error naming file and class: a file of
-/// tasks, rows of another size than the network's, features that are not finite, an output that
-/// cannot be written. With `ranks` the examples are divided among the ranks, each with an embedder
-/// of the same run; rank 0 writes, and all ranks return the same once the files are complete.
+/// Writes the features of a whole data file of classes, with its classes, splits and order of
+/// examples, as a data file. Where `output` ends in .npz, it writes arrays x [N, features] float32
+/// and y [N] int64 (the index of the class in the file), and a table of names and splits beside
+/// them (.tsv), which `kshot import arrays` reads. Nothing is at `output` before the file is
+/// complete. A file there is replaced only if kshot wrote it and it is not `data`. `progress` gets
+/// the numbers of examples. With `ranks` the examples are divided among the ranks, each with an
+/// embedder of the same run; rank 0 writes, and all ranks return the same result once the files are
+/// complete. Throws Error that names file and class for a file of tasks, for rows of another size
+/// than the network's, for features that are not finite, and for an output that cannot be written.
 EmbeddedFile embed_file(
     const Embedder& embedder, const std::filesystem::path& data,
     const std::filesystem::path& output,

@@ -1,4 +1,4 @@
-// The meta-gradient alone, for training loops of one's own.
+// The meta-gradient alone, for the caller's own training loop.
 //
 //   kshot::MetaGradient engine(config, batch.shape());
 //   std::vector<std::vector<double>> parameters = engine.initial();
@@ -18,15 +18,17 @@ namespace kshot {
 
 /// Options of a MetaGradient.
 struct MetaGradientOptions {
-  std::string device = "auto";
-  int threads = 0;  ///< 0: all cores
+  std::string device = "auto";  ///< The device, as TrainerOptions::device.
+  int threads = 0;              ///< Number of CPU threads; 0: all cores.
 };
 
 /// The meta-objective of some tasks and its derivatives.
 struct MetaGradientResult {
-  double loss = 0.0;       ///< the meta-objective
-  double task_loss = 0.0;  ///< its mean over tasks, without the terms outside that mean
-  std::size_t tasks = 0, diverged = 0;  ///< number of tasks, and of those that diverged
+  double loss = 0.0;  ///< The meta-objective.
+  /// The part of the meta-objective that is a mean over tasks, without the terms outside this mean.
+  double task_loss = 0.0;
+  std::size_t tasks = 0,  ///< Number of tasks, with those that diverged.
+      diverged = 0;       ///< Number of tasks that diverged.
   /// The derivative of `loss` by each group of parameters, in the order of MetaGradient::groups().
   /// Tasks that diverged count as zero.
   std::vector<std::vector<double>> gradients;
@@ -36,9 +38,9 @@ struct MetaGradientResult {
 /// and no clipping. Not thread-safe.
 class MetaGradient {
  public:
-  /// Tasks have this shape, or fewer rows. [data], [optimizer] and [train] are not looked at.
-  /// Throws Error where the shape does not fit the network or the loss, and for hvi, which keeps a
-  /// state for each training task.
+  /// The tasks have this shape, or fewer rows. The tables [data], [optimizer] and [train] of the
+  /// configuration are not used. Throws Error where the shape does not fit the network or the loss,
+  /// and for hvi, which keeps a state for each training task.
   MetaGradient(const Config& config, const TaskShape& shape,
                const MetaGradientOptions& options = {});
   ~MetaGradient();
@@ -47,12 +49,12 @@ class MetaGradient {
 
   /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...).
   std::vector<std::string> groups() const;
-  /// Values that a training would begin with, one flat vector per group, by the configuration's
-  /// seed.
+  /// The initial values of a training by the configuration's seed, one flat vector per group.
   std::vector<std::vector<double>> initial() const;
-  /// `parameters` has one vector per group, of the sizes that `initial` has. `step` keys the random
-  /// numbers, with the configuration's seed: the same step has the same posterior samples. Throws
-  /// Error for sizes that do not fit and for tasks that are not valid.
+  /// Computes the meta-gradient at `parameters`, which has one vector per group, with the sizes of
+  /// `initial`. `step` and the configuration's seed key the random numbers: the same step has the
+  /// same posterior samples. Throws Error for sizes that do not fit and for tasks that are not
+  /// valid.
   MetaGradientResult compute(std::span<const std::vector<double>> parameters,
                              const TaskBatch& tasks, std::uint64_t step = 0);
 

@@ -1,12 +1,13 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), keyed by what the number is
-// for, so that a number is the same on every backend, for any wave size, thread count and order.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). The purpose of a number is
+// its key, so that the number is the same on every backend, for any wave size, thread count and
+// order.
 #pragma once
 
 #include <array>
 #include <cmath>
 #include <cstdint>
 
-/// On the functions that device code calls too.
+/// Marks the functions that device code calls too.
 #ifdef __CUDACC__
 #define KSHOT_HOST_DEVICE __host__ __device__
 #else
@@ -15,27 +16,29 @@
 
 namespace kshot {
 
-/// What a stream of numbers is for. Part of the counter: two purposes never share a number.
+/// The purpose of a stream of numbers. It is part of the counter, so that two purposes never share
+/// a number.
 enum class Purpose : std::uint32_t {
-  episode = 0,         ///< which classes, examples, rotations, amplitudes a task is made of
-  initialisation = 1,  ///< initial weights
-  noise_inner = 2,     ///< samples of the inner loop
-  noise_outer = 3,     ///< samples of the outer loss
-  dropout = 4,
-  bootstrap = 5,
-  noise_hyper = 6,  ///< one draw a step that all tasks share
-  // Noise by rows under Gaussian weights (flipout's signs, local's normals): support and query rows
-  // each have their own stream, so that a row's noise does not depend on other rows' number.
-  rows_inner_support = 8,
-  rows_inner_query = 9,
-  rows_outer_support = 10,
-  rows_outer_query = 11,
-  noise_latent = 12,   ///< the draw of a generator's latents
-  noise_decoder = 13,  ///< the draw of weights from latents, one an inner step
-  user = 15,
+  episode = 0,         ///< Classes, examples, rotations and amplitudes of a task.
+  initialisation = 1,  ///< Initial weights.
+  noise_inner = 2,     ///< Samples of the inner loop.
+  noise_outer = 3,     ///< Samples of the outer loss.
+  dropout = 4,         ///< Dropout of features.
+  bootstrap = 5,       ///< Resamples of bootstrap intervals.
+  noise_hyper = 6,     ///< One draw per step, which all tasks share.
+  // Noise of single rows under Gaussian weights (flipout's signs, local's normals). Support and
+  // query rows have separate streams, so that a row's noise does not depend on the number of other
+  // rows.
+  rows_inner_support = 8,   ///< Noise of support rows in the inner loop.
+  rows_inner_query = 9,     ///< Noise of query rows in the inner loop.
+  rows_outer_support = 10,  ///< Noise of support rows in the outer loss.
+  rows_outer_query = 11,    ///< Noise of query rows in the outer loss.
+  noise_latent = 12,        ///< The draw of a generator's latents.
+  noise_decoder = 13,       ///< The draw of weights from latents, one per inner step.
+  user = 15,                ///< Numbers of the caller's own code.
 };
 
-/// Philox4x32-10: four words from a 128-bit counter and a 64-bit key.
+/// Philox4x32-10: returns four words from a 128-bit counter and a 64-bit key.
 KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox4x32(
     std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
@@ -49,19 +52,20 @@ KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox4x32(
   return c;
 }
 
-/// The address of a stream: everything but the element. Two different addresses of one seed are
-/// never the same stream: step < 2^60, the others may take any value.
+/// The address of a stream. Two different addresses with the same seed never give the same stream.
+/// `step` must be below 2^60; the other fields may have any value.
 struct RandomKey {
-  std::uint64_t seed = 0;
-  Purpose purpose = Purpose::user;
-  std::uint64_t step = 0;  ///< meta-step
-  std::uint32_t task = 0;  ///< global index of the task in the meta-batch
-  std::uint32_t inner_step = 0;
-  std::uint32_t sample = 0;
+  std::uint64_t seed = 0;           ///< Seed of the run.
+  Purpose purpose = Purpose::user;  ///< Purpose of the numbers.
+  std::uint64_t step = 0;           ///< Meta-step.
+  std::uint32_t task = 0;           ///< Global index of the task in the meta-batch.
+  std::uint32_t inner_step = 0;     ///< Inner step, from 0.
+  std::uint32_t sample = 0;         ///< Number of the posterior sample, from 0.
 
-  /// The key of Philox is the seed. The counter holds 16 bits of the inner step, 16 of the sample
-  /// and 28 of the step. Their higher bits, which are zero in nearly all work, change the key by a
-  /// bijection that maps zero to zero (SplitMix64's finaliser, Steele et al. 2014).
+  /// The key of Philox: the seed, changed by the higher bits of inner step, sample and step. The
+  /// counter holds 16 bits of the inner step, 16 bits of the sample and 28 bits of the step. The
+  /// higher bits are zero in nearly all work. They change the key by a bijection that maps zero to
+  /// zero (SplitMix64's finaliser, Steele et al. 2014).
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 2> key() const {
     std::uint64_t high = (static_cast<std::uint64_t>(inner_step >> 16) << 48) |
                          (static_cast<std::uint64_t>(sample >> 16) << 32) |
@@ -72,27 +76,29 @@ struct RandomKey {
     const std::uint64_t k = seed ^ high;
     return {static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(k >> 32)};
   }
+  /// The counter of Philox for four words of the stream.
   KSHOT_HOST_DEVICE constexpr std::array<std::uint32_t, 4> counter(std::uint32_t quad) const {
     return {quad, (inner_step << 16) | (sample & 0xffffu), task,
             (static_cast<std::uint32_t>(step) << 4) | static_cast<std::uint32_t>(purpose)};
-  }  ///< the counter of Philox for four words of the stream
+  }
 };
 
-/// Element e of a noise vector is word (e >> 4) & 3 of the counter's quad 16 (e >> 6) + (e & 15):
-/// a run of 16 neighbouring quads gives 64 neighbouring elements, so that SIMD lanes and CUDA
-/// threads write contiguous runs.
+/// The place of one element of a noise vector in the stream. Element e is word (e >> 4) & 3 of the
+/// counter's quad 16 (e >> 6) + (e & 15): 16 neighbouring quads give 64 neighbouring elements, so
+/// that SIMD lanes and CUDA threads write contiguous elements.
 struct NoiseAddress {
-  std::uint32_t quad;
-  int word;
+  std::uint32_t quad;  ///< Argument of RandomKey::counter.
+  int word;            ///< Index of the word that Philox gives for this quad, 0 to 3.
 };
+/// Returns the place of an element of a noise vector.
 KSHOT_HOST_DEVICE constexpr NoiseAddress noise_address(std::uint64_t element) {
   return {static_cast<std::uint32_t>(((element >> 6) << 4) | (element & 15)),
           static_cast<int>((element >> 4) & 3)};
 }
 
-/// Returns x and hides from the compiler how x was computed, so that no product in x is contracted
-/// with a sum of x, whatever -ffp-contract says. It costs no instruction on the processors that are
-/// named here, and a store and a load on others.
+/// Returns x and hides from the compiler how x was computed. The compiler then contracts no product
+/// in x with a sum of x, whatever -ffp-contract says. The function costs no instruction on the
+/// processors that are named here, and a store and a load on others.
 inline float opaque(float x) {
 #if defined(__GNUC__) && defined(__SSE__)
   __asm__("" : "+x"(x));
@@ -109,8 +115,8 @@ inline float opaque(float x) {
 #endif
 }
 
-/// a * b + c with both roundings, in every translation unit and on every machine. No compiler
-/// replaces it by a fused multiply-add.
+/// Returns a * b + c with both roundings, in every translation unit and on every machine. No
+/// compiler replaces this by a fused multiply-add.
 KSHOT_HOST_DEVICE inline float product_sum(float a, float b, float c) {
 #ifdef __CUDA_ARCH__
   return __fadd_rn(__fmul_rn(a, b), c);
@@ -119,11 +125,14 @@ KSHOT_HOST_DEVICE inline float product_sum(float a, float b, float c) {
 #endif
 }
 
-/// Box-Muller on two words. Single precision, every operation an IEEE one (fused multiply-add,
-/// square root), so that all backends give the same bits; |z| <= 5.77.
+/// Two independent standard normal numbers.
 struct NormalPair {
-  float cosine, sine;
+  float cosine,  ///< Radius times the cosine of the angle.
+      sine;      ///< Radius times the sine of the angle.
 };
+/// Makes two standard normal numbers z from two words (Box-Muller), |z| <= 5.77. The computation is
+/// in single precision and has only IEEE operations (with fused multiply-add and square root), so
+/// that all backends give the same bits.
 KSHOT_HOST_DEVICE inline NormalPair box_muller(std::uint32_t a, std::uint32_t b) {
   // radius sqrt(-2 log u), u = (a >> 9 + 1/2) 2^-23 in (0, 1)
   const float u = std::fma(static_cast<float>(a >> 9), 0x1p-23f, 0x1p-24f);
@@ -178,8 +187,8 @@ KSHOT_HOST_DEVICE inline NormalPair box_muller(std::uint32_t a, std::uint32_t b)
   return {radius * cosine, radius * sine};
 }
 
-/// Standard normal number of one element: words 0, 1 of a quad make the normals of words 0 (cosine)
-/// and 1 (sine), words 2, 3 likewise.
+/// Returns the standard normal number of one element. Words 0 and 1 of a quad make the normals of
+/// words 0 (cosine) and 1 (sine); words 2 and 3 make those of words 2 and 3.
 KSHOT_HOST_DEVICE inline float normal_element(const RandomKey& key, std::uint64_t element) {
   const NoiseAddress at = noise_address(element);
   const auto words = philox4x32(key.counter(at.quad), key.key());
@@ -188,38 +197,38 @@ KSHOT_HOST_DEVICE inline float normal_element(const RandomKey& key, std::uint64_
   return (at.word & 1) ? pair.sine : pair.cosine;
 }
 
-/// Random sign of one element: bit e & 31 of word (e >> 5) & 3 of the counter's quad e >> 7; set
-/// means -1.
+/// Returns the random sign of element e: -1 where bit e & 31 of word (e >> 5) & 3 of the counter's
+/// quad e >> 7 is set, else 1.
 inline float sign_element(const RandomKey& key, std::uint64_t element) {
   const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(element >> 7)), key.key());
   return ((words[(element >> 5) & 3] >> (element & 31)) & 1u) != 0 ? -1.0f : 1.0f;
 }
 
-/// Uniform in [0, 1) of a word, 24 bits.
+/// Returns a uniform number in [0, 1) from the upper 24 bits of a word.
 KSHOT_HOST_DEVICE constexpr float uniform_of(std::uint32_t word) {
   return static_cast<float>(word >> 8) * 0x1p-24f;
 }
 
-/// uniform_of an element's word, in the order of noise_address.
+/// Returns uniform_of the element's word, in the order of noise_address.
 KSHOT_HOST_DEVICE inline float uniform_element(const RandomKey& key, std::uint64_t element) {
   const NoiseAddress at = noise_address(element);
   const auto words = philox4x32(key.counter(at.quad), key.key());
   return uniform_of(words[static_cast<std::size_t>(at.word)]);
 }
 
-/// The unbiased integer in [0, n), n > 0, that a word gives (Lemire 2019), or `again`: another word
-/// must be drawn.
+/// The result of below_of.
 struct Below {
-  std::uint32_t value;
-  bool again;
+  std::uint32_t value;  ///< The integer.
+  bool again;           ///< True: `value` is not valid, and another word must be drawn.
 };
+/// Makes an unbiased integer in [0, n), n > 0, from a word (Lemire 2019).
 KSHOT_HOST_DEVICE constexpr Below below_of(std::uint32_t word, std::uint32_t n) {
   const std::uint64_t m = static_cast<std::uint64_t>(word) * n;
   const auto rest = static_cast<std::uint32_t>(m);
   return {static_cast<std::uint32_t>(m >> 32), rest < n && rest < (0u - n) % n};
 }
 
-/// Word i of a RandomStream, for code that reads a stream in another order.
+/// Returns word i of a RandomStream, for code that reads a stream in another order.
 KSHOT_HOST_DEVICE constexpr std::uint32_t stream_word(const RandomKey& key, std::uint32_t i) {
   const auto words = philox4x32(key.counter(i >> 2), key.key());
   const std::uint32_t low = (i & 1) != 0 ? words[1] : words[0];
@@ -227,7 +236,7 @@ KSHOT_HOST_DEVICE constexpr std::uint32_t stream_word(const RandomKey& key, std:
   return (i & 2) != 0 ? high : low;
 }
 
-/// Normal number i of a RandomStream from which only normal numbers are read.
+/// Returns normal number i of a RandomStream from which only normal numbers are read.
 KSHOT_HOST_DEVICE inline float stream_normal(const RandomKey& key, std::uint32_t i) {
   const std::uint32_t first = i & ~1u;
   const NormalPair pair = box_muller(stream_word(key, first), stream_word(key, first + 1));
@@ -237,27 +246,30 @@ KSHOT_HOST_DEVICE inline float stream_normal(const RandomKey& key, std::uint32_t
 /// A sequential reader of one stream (episodes, initialisation).
 class RandomStream {
  public:
-  KSHOT_HOST_DEVICE explicit RandomStream(const RandomKey& key) : key_(key) {}  ///< at its start
+  /// Starts at the first word of the stream.
+  KSHOT_HOST_DEVICE explicit RandomStream(const RandomKey& key) : key_(key) {}
+  /// Returns the next word.
   KSHOT_HOST_DEVICE std::uint32_t word() {
     if (next_ == 4) {
       words_ = philox4x32(key_.counter(quad_++), key_.key());
       next_ = 0;
     }
     return words_[static_cast<std::size_t>(next_++)];
-  }  ///< the next word
-  /// Uniform in [0, 1), 24 bits.
+  }
+  /// Returns a uniform number in [0, 1) with 24 bits.
   KSHOT_HOST_DEVICE float uniform() { return uniform_of(word()); }
+  /// Returns a uniform number in [low, high).
   KSHOT_HOST_DEVICE float uniform(float low, float high) {
     return product_sum(high - low, uniform(), low);
-  }  ///< uniform in [low, high)
-  /// Uniform integer in [0, n), n > 0, unbiased.
+  }
+  /// Returns an unbiased uniform integer in [0, n), n > 0.
   KSHOT_HOST_DEVICE std::uint32_t below(std::uint32_t n) {
     while (true) {
       const Below drawn = below_of(word(), n);
       if (!drawn.again) return drawn.value;
     }
   }
-  /// Standard normal.
+  /// Returns a standard normal number.
   KSHOT_HOST_DEVICE float normal() {
     if (has_spare_) {
       has_spare_ = false;

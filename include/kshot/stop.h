@@ -1,4 +1,4 @@
-// How work that takes long is ended early.
+// The exception by which long work ends early.
 #pragma once
 
 #include "kshot/error.h"

@@ -19,104 +19,118 @@
 
 namespace kshot {
 
-/// What training did since the last report. Losses are means over the steps since then.
+/// The progress of a training since the last report. Losses are means over the steps since then.
 struct TrainReport {
-  std::uint64_t step = 0;      ///< steps done
-  double loss = 0.0;           ///< the meta-objective
-  double task_loss = 0.0;      ///< its mean over tasks, without the terms outside that mean
-  double learning_rate = 0.0;  ///< of the last step
-  double gradient_norm = 0.0;  ///< of the last step, before clipping
-  std::uint64_t tasks = 0, diverged = 0;  ///< since the last report: all, and those that diverged
-  std::uint64_t guarded = 0;              ///< steps so far that optimizer.nan_guard took over
-  double seconds = 0.0;                   ///< training time so far, over all sessions of the run
-  double tasks_per_second = 0.0;          ///< since the last report
-  /// Figures of the last step. "gradient_snr" is the squared norm of the mean task gradient divided
-  /// by the variance of that mean; the others are the algorithm's own (docs/estimators.md).
+  std::uint64_t step = 0;  ///< Meta-steps done.
+  double loss = 0.0;       ///< The meta-objective.
+  /// The part of the meta-objective that is a mean over tasks, without the terms outside this mean.
+  double task_loss = 0.0;
+  double learning_rate = 0.0;     ///< Learning rate of the last step.
+  double gradient_norm = 0.0;     ///< Norm of the last step's meta-gradient, before clipping.
+  std::uint64_t tasks = 0,        ///< Number of tasks since the last report.
+      diverged = 0;               ///< Number of these tasks that diverged.
+  std::uint64_t guarded = 0;      ///< Number of steps so far in which optimizer.nan_guard acted.
+  double seconds = 0.0;           ///< Training time so far, over all sessions of the run.
+  double tasks_per_second = 0.0;  ///< Speed since the last report.
+  /// Statistics of the last step. "gradient_snr" is the squared norm of the mean task gradient
+  /// divided by the variance of that mean; the others are the algorithm's own (docs/estimators.md).
   std::vector<std::pair<std::string, double>> metrics;
 };
 
-/// Result of the validation episodes, which are the same ones every time.
+/// The result of a validation. The validation episodes are the same every time.
 struct ValidationReport {
-  std::uint64_t step = 0;      ///< meta-steps done
-  std::string metric;          ///< "accuracy", "mse" or "nll": what early stopping looks at
-  double value = 0.0;          ///< its mean over episodes
-  double half_width = 0.0;     ///< of the 95 % confidence interval
-  double nll = 0.0;            ///< nats per row; NaN where the loss is no likelihood
-  bool best = false;           ///< better than all before
-  std::uint64_t diverged = 0;  ///< episodes that diverged
-  double seconds = 0.0;        ///< that this validation took
+  std::uint64_t step = 0;      ///< Meta-steps done.
+  std::string metric;          ///< Metric of early stopping: "accuracy", "mse" or "nll".
+  double value = 0.0;          ///< The metric, mean over episodes.
+  double half_width = 0.0;     ///< Half width of its 95 % confidence interval.
+  double nll = 0.0;            ///< Nats per row; NaN where the loss is no likelihood.
+  bool best = false;           ///< True if this validation is better than all before.
+  std::uint64_t diverged = 0;  ///< Number of episodes that diverged.
+  double seconds = 0.0;        ///< Time that this validation took.
 };
 /// Options of a Trainer.
 struct TrainerOptions {
-  /// Folder for configuration, metrics and checkpoints. It is made. It must hold no run unless
-  /// `resume` is set, and no other training. A run that fails in its first step leaves nothing
-  /// there. Empty: nothing is written, and the parameters stay with the Trainer.
+  /// Folder for configuration, metrics and checkpoints. The trainer creates the folder. It must
+  /// hold no run unless `resume` is set, and no other training may use it. A run that fails in its
+  /// first step leaves nothing there. Empty: nothing is written, and the parameters stay with the
+  /// Trainer.
   std::filesystem::path run_folder = {};
-  /// Go on from run_folder's last checkpoint, bit for bit as if never stopped. Throws Error where
-  /// the data file is another one than before.
+  /// Continue from run_folder's last checkpoint, with the bits of a training that never stopped.
+  /// Throws Error where the data file is another one than before.
   bool resume = false;
-  bool allow_changed_data = false;  ///< resume although the data file is another one
-  std::string device = "auto";      ///< auto | cpu | reference | cuda
-  int threads = 0;                  ///< 0: all cores
-  bool progress = false;            ///< a progress line and messages on standard error
-  std::string command = {};         ///< recorded in run.json
-  std::function<void(const TrainReport&)> on_report = {};           ///< every train.log_every steps
-  std::function<void(const ValidationReport&)> on_validation = {};  ///< after every validation
-  /// Asked after every step; true: write a checkpoint and return.
+  bool allow_changed_data = false;  ///< Resume although the data file is another one.
+  std::string device = "auto";      ///< "auto" (the CPU), "cpu", "reference", "cuda" or "cuda:N".
+  int threads = 0;                  ///< Number of CPU threads; 0: all cores.
+  bool progress = false;            ///< Write a progress line and messages to standard error.
+  std::string command = {};         ///< Command line that is recorded in run.json.
+  /// Called every train.log_every steps. Empty: no call.
+  std::function<void(const TrainReport&)> on_report = {};
+  /// Called after every validation. Empty: no call.
+  std::function<void(const ValidationReport&)> on_validation = {};
+  /// A function that is called before every step. Once it returns true, the trainer writes a
+  /// checkpoint and returns. Empty: never.
   std::function<bool()> stop = {};
-  /// The ranks that train together; null: this process alone. The result does not depend on them.
-  /// Every rank calls the same functions with the same configuration. Rank 0 writes the run folder,
-  /// which all ranks must see, and the messages. An error of one rank is an error on all.
+  /// The ranks that train together. Null: this process alone. The result does not depend on the
+  /// number of ranks. Every rank calls the same functions with the same configuration. Rank 0
+  /// writes the run folder, which all ranks must see, and the messages. An error of one rank is an
+  /// error on all ranks.
   std::shared_ptr<Communicator> ranks = {};
 };
-/// Why a training ended: train.steps, train.patience, train.time_limit, or TrainerOptions::stop.
-enum class StopReason { steps, patience, time_limit, asked };
-/// What a training came to.
+/// The reason why a training ended.
+enum class StopReason {
+  steps,       ///< All train.steps are done.
+  patience,    ///< train.patience validations brought no better one.
+  time_limit,  ///< train.time_limit is over.
+  asked        ///< TrainerOptions::stop returned true.
+};
+/// The result of a training.
 struct TrainResult {
-  std::uint64_t step = 0;  ///< steps done, over all sessions of the run
-  StopReason reason = StopReason::steps;
-  double seconds = 0.0;    ///< training time, over all sessions of the run
-  double loss = 0.0;       ///< of the last step of this session; NaN where it made none
-  bool validated = false;  ///< whether there was a validation
-  ValidationReport best;   ///< the best validation, where there was one
-  std::uint64_t tasks = 0, diverged = 0;  ///< over all sessions of the run
-  /// Whether the source has episodes of these splits to evaluate on.
-  bool has_validation = false, has_test = false;
+  std::uint64_t step = 0;                 ///< Meta-steps done, over all sessions of the run.
+  StopReason reason = StopReason::steps;  ///< Why the training ended.
+  double seconds = 0.0;                   ///< Training time, over all sessions of the run.
+  double loss = 0.0;            ///< Meta-objective of this session's last step; NaN without a step.
+  bool validated = false;       ///< True if there was a validation.
+  ValidationReport best;        ///< The best validation, if `validated` is true.
+  std::uint64_t tasks = 0,      ///< Number of tasks, over all sessions of the run.
+      diverged = 0;             ///< Number of these tasks that diverged.
+  bool has_validation = false,  ///< True if the source has validation episodes.
+      has_test = false;         ///< True if the source has test episodes.
 };
 /// Meta-trains a configuration. Not thread-safe.
 class Trainer {
  public:
-  /// Episodes from the configuration's [data].
+  /// Trains on episodes from the configuration's [data].
   explicit Trainer(const Config& config, TrainerOptions options = {});
-  /// Episodes from a source of one's own; [data] is not looked at.
+  /// Trains on episodes from the caller's own source; [data] is not used.
   Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
           TrainerOptions options = {});
   ~Trainer();
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
 
-  /// Trains until train.steps, a limit or `stop`. Throws Error where more than train.max_diverged
-  /// of a step's tasks diverge. May be called again after `stop` to go on.
+  /// Trains until train.steps, until a limit, or until `stop` returns true. After that it may be
+  /// called again to continue. Throws Error where more than the share train.max_diverged of a
+  /// step's tasks diverges.
   TrainResult run();
 
-  const Config& config() const;    ///< with all defaults
-  const Network& network() const;  ///< which the parameters belong to
-  /// What computes, in words: "cpu (...)".
+  const Config& config() const;    ///< The configuration with all defaults.
+  const Network& network() const;  ///< The network that the parameters belong to.
+  /// The device that computes, in words: "cpu (...)".
   std::string device() const;
-  /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...), and the
-  /// values of one of them. Throws Error for another name.
+  /// Names of the groups of meta-learned parameters ("theta"; "mu", "log_sigma"; ...).
   std::vector<std::string> groups() const;
-  std::vector<double> parameters(const std::string& group) const;  ///< in the network's order
+  /// The values of one group, in the network's order. Throws Error for another name.
+  std::vector<double> parameters(const std::string& group) const;
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-/// The configuration with which a run is resumed: that of the run with `overrides`
-/// ("train.steps=20000"). Where `config` is not null, it is used instead of the run's. Only
-/// [train], [optimizer], [evaluate] and data.path may differ from the run. Throws Error that names
-/// the first other key that differs.
+/// Returns the configuration with which a run is resumed: the run's configuration, or `*config`
+/// where `config` is not null, with `overrides` ("train.steps=20000"). Only [train], [optimizer],
+/// [evaluate] and data.path may differ from the run. Throws Error that names the first other key
+/// that differs.
 Config resumed_config(const std::filesystem::path& run_folder, const Config* config,
                       const std::vector<std::string>& overrides);
 
