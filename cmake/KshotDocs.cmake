@@ -1,6 +1,6 @@
-# Target docs: reference pages of the public headers, made by Doxygen in build/docs/html. Every class, function and enum
-# needs a comment, and any other warning of Doxygen is an error too (docs_warnings.cmake). Fields whose names say
-# everything have no comment, and are listed.
+# Target docs: reference pages of the public headers, which Doxygen writes to build/docs/html. Every
+# class, field, function and enum needs a comment, and every other warning of Doxygen is an error too
+# (docs_warnings.cmake).
 find_package(Doxygen QUIET)
 if(DOXYGEN_FOUND)
   set(DOXYGEN_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/docs)
