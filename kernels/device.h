@@ -63,6 +63,7 @@ class SharedSize {
 extern __shared__ __align__(16) unsigned char kshot_dynamic_shared[];
 #endif
 
+/// Takes arrays from the launch's dynamic shared memory, in the layout of SharedSize.
 class DynamicShared {
  public:
   template <class T>
@@ -117,6 +118,7 @@ __device__ T warp_sum(T value) {
 
 // ---- launch ----
 
+/// The shape of a launch and the stream that it is put on.
 struct Launch {
   dim3 grid = 1;
   dim3 block = 1;
@@ -141,6 +143,7 @@ inline std::string kernel_name(std::string_view pretty) {
   return std::string(pretty.substr(begin, end - begin));
 }
 
+/// Launches a kernel by the type of its function.
 template <class Function>
 struct Launcher;
 

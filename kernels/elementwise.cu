@@ -181,10 +181,12 @@ __global__ void __launch_bounds__(threads)
       (static_cast<int>(blockIdx.x) - task * chunks) * threads + static_cast<int>(threadIdx.x);
   const int first = (quad >> 4) * 64 + (quad & 15);  // inverse of kshot::noise_address
   if (first >= width) return;
+  // four normals
   key.task += static_cast<std::uint32_t>(task);
   const auto words = philox4x32(key.counter(static_cast<std::uint32_t>(quad)), key.key());
   const NormalPair low = box_muller(words[0], words[1]), high = box_muller(words[2], words[3]);
   const float normals[4] = {low.cosine, low.sine, high.cosine, high.sine};
+  // their elements, 16 apart
   const std::size_t row = static_cast<std::size_t>(task) * static_cast<std::size_t>(width);
 #pragma unroll
   for (int word = 0; word < 4; ++word) {

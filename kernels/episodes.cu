@@ -93,12 +93,15 @@ __global__ void __launch_bounds__(warp_lanes)
   DynamicShared shared;
   auto* places = shared.take<std::uint32_t>(static_cast<unsigned>(max(draw.ways, count)));
   key.task += static_cast<std::uint32_t>(task);
+  // the class
   key.sample = 0;
   const auto chosen = static_cast<std::uint32_t>(n);
   draw_places(places, draw.group_count, chosen + 1, key);
   const RowGroup group = draw.groups[drawn(places, chosen)];
+  // its examples
   key.sample = chosen + 1;
   draw_places(places, group.rows, static_cast<std::uint32_t>(count), key);
+  // their rows
   for (int i = lane; i < count; i += warp_lanes) {
     // Query examples are drawn first, but support rows are stored first.
     const int r =

@@ -50,6 +50,7 @@ struct Tangent {
   T* dot = nullptr;
 };
 
+/// A tensor of each task's weights and its directional derivative.
 template <class T>
 struct TensorTangent {
   TaskTensor<T> value, dot;

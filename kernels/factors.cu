@@ -95,12 +95,14 @@ __global__ void __launch_bounds__(threads) keep_factors_kernel(KeepFactors<T> p)
   const auto rows = static_cast<std::size_t>(p.size.rows);
   const std::size_t of_g = rows * static_cast<std::size_t>(p.size.out),
                     of_x = rows * static_cast<std::size_t>(p.size.in);
+  // copy, and find the largest magnitudes
   Seen<T> g, x;
   g.take(p.g ? p.g + task * of_g : nullptr, p.from.g + task * of_g, of_g);
   x.take(p.x ? p.x + task * of_x : nullptr, p.from.x + task * of_x, of_x);
   const bool any = __syncthreads_or(g.bad || x.bad) != 0;
   const T most_g = block_max(g.most), most_x = block_max(x.most);
   if (threadIdx.x != 0) return;
+  // The bound of a term's elements, and of the bias's with x = 1.
   const T scale = p.from.scale < T(0) ? -p.from.scale : p.from.scale;
   const T bound = static_cast<T>(p.size.rows) * scale * most_g * (most_x > T(1) ? most_x : T(1));
   if (any || !(bound < p.largest)) p.diverged[task] = 1;
@@ -140,6 +142,7 @@ __global__ void __launch_bounds__(tile::threads)
   block /= tiles_n;
   const int first_m = block % tiles_m * M, run = block / tiles_m;
 
+  // tasks that count
   unsigned counted = 0;  // one bit per task of the run
   for (int t = 0; t < run_tasks; ++t) {
     const int task = run * run_tasks + t;
@@ -147,6 +150,7 @@ __global__ void __launch_bounds__(tile::threads)
   }
   const int out = p.size.out, in = p.size.in, depth = run_tasks * p.size.rows;
   const auto first_row = static_cast<std::size_t>(run) * static_cast<std::size_t>(depth);
+  // loads of g and x, term after term
   const int steps_of_pair = depth / depth_step;
   int pair = 0, first_k = 0;  // place of the next load
   T next_a[LoadsA::count], next_b[LoadsB::count];
@@ -181,6 +185,7 @@ __global__ void __launch_bounds__(tile::threads)
     LoadsB::store(slice_b[step % 2], thread, next_b);
   };
 
+  // multiply
   const bool with_bias = p.bias_sums && first_n == 0;
   Sums<T, M, N> sums(thread);
   tile::walk(p.count * steps_of_pair, load, store, [&](int step) {
@@ -191,6 +196,7 @@ __global__ void __launch_bounds__(tile::threads)
     }
   });
 
+  // write the tile
   const bool has_bias = with_bias && sums.finish_row_sums();
   const std::size_t of_run = static_cast<std::size_t>(run) * p.stride;
 #pragma unroll

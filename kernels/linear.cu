@@ -57,9 +57,11 @@ struct LinearForward {
     const T* w = of_task(weight.value, task) + w_at;
     const T* b = of_task(bias.value, task);
     const T* in = x.value + x_at;
+    // y
     T sum = b ? b[o] : T(0);
     for (int k = 0; k < size.inputs; ++k) sum += w[k] * in[k];
     y.value[at] = sum;
+    // y'
     if (!y.dot) return;
     const T* b_dot = of_task(bias.dot, task);
     T dot = b_dot ? b_dot[o] : T(0);

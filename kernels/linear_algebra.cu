@@ -134,8 +134,10 @@ __global__ void __launch_bounds__(threads)
     work = {shared.take<T>(static_cast<unsigned>(n * stride)), stride, n};
   }
 
+  // without jitter
   load_lower(work, a, T(0));
   bool factored = eliminate(work);
+  // with jitter
   if (!factored && jitter.attempts > 0) {
     T largest = T(0);
     for (int i = static_cast<int>(threadIdx.x); i < n; i += threads) {

@@ -53,16 +53,19 @@ struct RowLoss {
 
   __device__ T cross_entropy(std::size_t first, int label, T s) const {
     const T* o = out.value + first;
+    // softmax, with the largest output subtracted
     T largest = o[0];
     for (int i = 1; i < outputs; ++i) largest = o[i] > largest ? o[i] : largest;
     T normaliser = T(0);
     for (int i = 0; i < outputs; ++i) normaliser += exp(o[i] - largest);
+    // mean of o' under p
     T mean_dot = T(0);
     if (g.dot) {
       for (int i = 0; i < outputs; ++i) {
         mean_dot += exp(o[i] - largest) / normaliser * out.dot[first + static_cast<std::size_t>(i)];
       }
     }
+    // gradient and its tangent
     if (g.value) {
       for (int i = 0; i < outputs; ++i) {
         const std::size_t at = first + static_cast<std::size_t>(i);

@@ -114,10 +114,12 @@ struct Forward {
       mean = p.mean[c.index];
       inverse = p.inverse[c.index];
     } else {
+      // mean
       const T per_element = c.per_element<T>();
       T sum = 0;
       c.each([&](std::size_t i) { sum += p.x[i]; });
       mean = warp_sum(sum) * per_element;
+      // inverse standard deviation
       T squares = 0;
       c.each([&](std::size_t i) {
         const T d = p.x[i] - mean;
@@ -129,6 +131,7 @@ struct Forward {
         p.inverse[c.index] = inverse;
       }
     }
+    // x_hat and y
     const T scale = weight_of(p.scale, c), shift = weight_of(p.shift, c);
     c.each([&](std::size_t i) {
       const T x_hat = (p.x[i] - mean) * inverse;
@@ -142,6 +145,7 @@ template <class T>
 struct ForwardTangent {
   NormForwardTangent<T> p;
   __device__ void operator()(const Channel& c) const {
+    // means of x_dot and of x_hat x_dot
     const T per_element = c.per_element<T>(), inverse = p.inverse[c.index];
     T sum = 0, product = 0;
     if (p.x_dot) {
@@ -153,6 +157,7 @@ struct ForwardTangent {
     }
     const T mean = warp_sum(sum) * per_element, slope = warp_sum(product) * per_element;
     if (c.lane == 0) p.slope[c.index] = slope;
+    // x_hat_dot and y_dot
     const T scale = weight_of(p.scale, c), scale_dot = weight_of(p.scale_dot, c),
             shift_dot = weight_of(p.shift_dot, c);
     c.each([&](std::size_t i) {
@@ -168,6 +173,7 @@ template <class T>
 struct Backward {
   NormBackward<T> p;
   __device__ void operator()(const Channel& c) const {
+    // sums of g and of g x_hat
     T sum = 0, product = 0;
     c.each([&](std::size_t i) {
       sum += p.g_y[i];
@@ -175,9 +181,11 @@ struct Backward {
     });
     sum = warp_sum(sum);
     product = warp_sum(product);
+    // gradients of the weights
     put_weight(p.g_scale, c, product, p.accumulate);
     put_weight(p.g_shift, c, sum, p.accumulate);
     if (!p.g_x) return;
+    // gradient by x
     const T per_element = c.per_element<T>(), factor = weight_of(p.scale, c) * p.inverse[c.index];
     const T mean = sum * per_element, mean_product = product * per_element;
     c.each(
@@ -190,6 +198,7 @@ struct BackwardTangent {
   NormBackwardTangent<T> t;
   __device__ void operator()(const Channel& c) const {
     const NormBackward<T>& p = t.primal;
+    // sums for the gradients of the weights, and their tangents
     T sum = 0, product = 0, sum_dot = 0, product_dot = 0;
     c.each([&](std::size_t i) {
       const T g = p.g_y[i], g_dot = t.g_y_dot[i], x_hat = p.x_hat[i];
@@ -202,10 +211,12 @@ struct BackwardTangent {
     product = warp_sum(product);
     sum_dot = warp_sum(sum_dot);
     product_dot = warp_sum(product_dot);
+    // gradients of the weights, and their tangents
     put_weight(p.g_scale, c, product, p.accumulate);
     put_weight(p.g_shift, c, sum, p.accumulate);
     put_weight(t.g_scale_dot, c, product_dot, t.accumulate);
     put_weight(t.g_shift_dot, c, sum_dot, t.accumulate);
+    // gradient by x, and its tangent
     if (!p.g_x && !t.g_x_dot) return;
     const T per_element = c.per_element<T>();
     const T inverse = p.inverse[c.index], scale = weight_of(p.scale, c);

@@ -48,6 +48,7 @@ struct PerceptronLayer {
   Curve curve = Curve::none;
 };
 
+/// The layers of a perceptron and the layout of its memory.
 struct Perceptron {
   int layers = 0;
   int weights = 0;  ///< D

@@ -268,6 +268,7 @@ enum class Use {
   keep_dot,      ///< v = g'; v may be where the direction was
 };
 
+/// Applies the gradients of one tensor's weights as `use` says. It is the store of a product.
 template <Use use, class T>
 struct Update {
   T* stored;  ///< w or v of the tensor
@@ -318,6 +319,7 @@ struct Update {
   }
 };
 
+/// The passes of a team for one task: load the rows, then compute gradients or their derivatives.
 template <class T>
 struct Task {
   const Perceptron& network;

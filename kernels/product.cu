@@ -38,11 +38,13 @@ __global__ void __launch_bounds__(threads) product_kernel(Product<T> p, int tile
   using LoadsB = Loads<N, b_along_depth>;
   const int thread = static_cast<int>(threadIdx.x);
   int block = static_cast<int>(blockIdx.x);
+  // the tile
   const int first_n = block % tiles_n * N;
   block /= tiles_n;
   const int first_m = block % tiles_m * M;
   const auto b = static_cast<std::size_t>(block / tiles_m);
 
+  // The depth of the second product follows that of the first.
   const int steps = (p.k + depth_step - 1) / depth_step;
   const int all_steps = p.second.a.data ? 2 * steps : steps;
   T next_a[LoadsA::count], next_b[LoadsB::count];
@@ -71,6 +73,7 @@ __global__ void __launch_bounds__(threads) product_kernel(Product<T> p, int tile
     LoadsB::store(slice_b[step % 2], thread, next_b);
   };
 
+  // multiply
   const bool with_sums = p.row_sums && first_n == 0;
   Sums<T, M, N> sums(thread);
   walk(all_steps, load, store, [&](int step) {
@@ -81,6 +84,7 @@ __global__ void __launch_bounds__(threads) product_kernel(Product<T> p, int tile
     }
   });
 
+  // write the tile
   T* c = p.c + b * p.c_batch;
   const bool has_sums = with_sums && sums.finish_row_sums();
 #pragma unroll

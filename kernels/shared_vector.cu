@@ -42,6 +42,7 @@ template <class T>
 struct OptimizerPass {
   OptimizerArguments<T> a;
   __device__ void operator()(std::size_t i) const {
+    // factor of clip_norm
     double factor = 1.0;
     if (a.step) {
       if (a.step->status == static_cast<double>(StepStatus::stop)) return;
@@ -50,16 +51,19 @@ struct OptimizerPass {
         if (length > a.clip_norm) factor = a.clip_norm / length;
       }
     }
+    // clipped gradient, with weight decay
     T x = a.gradient[i];
     if (a.clip > T(0)) x = cut(x, a.clip);
     x *= static_cast<T>(factor);
     x += a.decay * a.parameters[i];
+    // SGD with momentum
     if (!a.second) {
       const T m = a.momentum * a.first[i] + x;
       a.first[i] = m;
       a.parameters[i] -= a.rate * m;
       return;
     }
+    // Adam
     const T m = a.beta1 * a.first[i] + (T(1) - a.beta1) * x;
     const T v = a.beta2 * a.second[i] + (T(1) - a.beta2) * x * x;
     a.first[i] = m;

@@ -154,6 +154,7 @@ struct CrossEntropyRow {
     const T* const o = of_task(loss.outputs, task) + first;
     const T* const y = of_task(loss.y, task) + first;
     const int columns = loss.outputs.columns, classes = ways ? min(ways[task], columns) : columns;
+    // softmax, with the largest output subtracted
     T largest = o[0];
     for (int m = 1; m < classes; ++m) largest = o[m] > largest ? o[m] : largest;
     T normaliser = T(0), chosen = T(0);
@@ -161,6 +162,7 @@ struct CrossEntropyRow {
       normaliser += exp(o[m] - largest);
       chosen += y[m] * (o[m] - largest);
     }
+    // gradient
     if (loss.g_outputs.data) {
       T* const g = of_task(loss.g_outputs, task) + first;
       for (int m = 0; m < columns; ++m) {

@@ -9,6 +9,7 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
+/// An array in device memory.
 template <class T>
 class DeviceArray {
  public:

@@ -45,6 +45,7 @@ kshot_simt_switch:
 
 namespace kshot::simt {
 
+// The saved states of the fiber and of the host.
 struct Fiber::Context {
 #if defined(__x86_64__)
   void* fiber = nullptr;

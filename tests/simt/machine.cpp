@@ -30,8 +30,10 @@ constexpr unsigned warp_size = 32;
 constexpr unsigned max_threads = 1024;
 constexpr std::size_t max_shared_bytes = 227 << 10;
 
+// What a thread of the block does: it has not begun, can run, waits, or has left the kernel.
 enum class State { fresh, ready, at_barrier, at_warp, done };
 
+// A thread of the current block.
 struct Thread {
   State state = State::fresh;
   uint3 index{};
@@ -50,6 +52,7 @@ struct Thread {
   unsigned lane() const { return number % warp_size; }
 };
 
+// The lanes that wait, and what each lane knows of the others (vector clocks).
 struct Warp {
   std::uint32_t waiting = 0;  // lanes that wait at a warp primitive
   // clock[a][b] is the time of lane b up to which lane a knows what b did. clock[a][a] is the time
@@ -161,6 +164,8 @@ const std::vector<Range>& modules() {
   return ranges;
 }
 
+// Runs a kernel: schedules the threads of a block, resolves barriers and warp operations, and
+// checks accesses.
 class Machine {
  public:
   void run(const Kernel& kernel);

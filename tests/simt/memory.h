@@ -11,6 +11,7 @@
 
 namespace kshot::simt {
 
+/// The kind of an access. `uniform` is a write by store_uniform.
 enum class Access : std::uint8_t { read, write, atomic, uniform };
 
 /// The thread that makes an access, and what is ordered before the access.
@@ -47,6 +48,7 @@ struct Object {
   std::size_t cell_count() const { return (bytes + 3) / 4; }
 };
 
+/// The memory of the emulated device. It allocates, and checks every access of a kernel.
 class Memory {
  public:
   Memory();

@@ -1,5 +1,6 @@
-// kernels/relation.cu on the emulator: all pairs are written out here, in double, and gradients are
-// central differences of that (exact, but where a relu's kink lies within the step).
+// kernels/relation.cu on the emulator, compared with loops over all pairs in double. Gradients are
+// compared with central differences of these loops, which are exact unless a relu's kink lies
+// within the step.
 #include "kernels/relation.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +33,8 @@ void expect_near(const std::vector<T>& got, const Numbers& wanted, double tolera
 struct Size {
   int rows, inputs, outputs;
 };
-// Several owners a tile; partners in several tiles; widths of more than a tile and than a word.
+// The sizes have several first rows in a tile, second rows in several tiles, and widths of more
+// than a tile and than a word.
 const std::vector<Size> sizes = {{5, 35, 33}, {40, 2, 3}, {9, 3, 66}};
 constexpr int tasks = 4;
 
@@ -44,7 +46,7 @@ struct Parameters {
   Numbers left, right, weight, bias;
 };
 
-/// mean of every own row, zero else.
+/// The mean of every own row, and zero in the other rows.
 Numbers written_out(const Parameters& p, const Size& s) {
   const auto rows = static_cast<std::size_t>(s.rows), inputs = static_cast<std::size_t>(s.inputs),
              outputs = static_cast<std::size_t>(s.outputs);
@@ -105,7 +107,7 @@ TYPED_TEST(Relation, PairsAndTheirGradients) {
       x = before;
       return (above - below) / (2.0 * h);
     };
-    // a choice of elements; -1 marks the others
+    // Only some of the elements are compared; -1 marks the others.
     Numbers g_left(left.size(), -1.0), g_right(left.size(), -1.0);
     Numbers g_weight(tasks * weight.size(), -1.0), g_bias(tasks * bias.size(), -1.0);
     const auto choose = [](std::size_t i) { return i % 7 == 0; };
@@ -120,7 +122,7 @@ TYPED_TEST(Relation, PairsAndTheirGradients) {
     for (std::size_t i = 0; i < g_bias.size(); ++i) {
       g_bias[i] = difference(at.bias[i % bias.size()], i / bias.size());
     }
-    // roundings of sums of up to 40 x 35 terms of order one
+    // The tolerance is for roundings of sums of up to 40 x 35 terms of order one.
     const double tolerance = std::is_same_v<T, double> ? 1e-7 : 2e-4;
     const auto close = [&](const std::vector<T>& got, const Numbers& wanted, double before,
                            const char* what) {
@@ -165,7 +167,7 @@ TYPED_TEST(Relation, PairsAndTheirGradients) {
   }
 }
 
-// 19 tasks are two runs. Those that diverged hold anything.
+// 19 tasks are two runs. The rows of diverged tasks may hold anything.
 TYPED_TEST(Relation, SumsOfRuns) {
   using T = TypeParam;
   constexpr int all = 19, rows = 3, inputs = 5, outputs = 40;
@@ -212,7 +214,7 @@ TYPED_TEST(Relation, SumsOfRuns) {
     const double tolerance = 16.0 * 9.0 * 16.0 * std::numeric_limits<T>::epsilon();
     for (std::size_t i = 0; i < 2 * stride; ++i) {
       const std::size_t run = i / stride, element = i % stride;
-      double want = element < stride - 1 ? 0.0 : 9.0;  // what lies between is left alone
+      double want = element < stride - 1 ? 0.0 : 9.0;  // numbers between two runs are not touched
       for (std::size_t t = 16 * run;
            element < stride - 1 && t < std::min<std::size_t>(16 * run + 16, all); ++t) {
         if (diverged[t] == 0) want += static_cast<double>(each[t * stride + element]);
@@ -224,7 +226,7 @@ TYPED_TEST(Relation, SumsOfRuns) {
   }
 }
 
-// In a layout of more rows a task's results are the same bits.
+// In a layout of more rows, the results of a task have the same bits.
 TYPED_TEST(Relation, OwnRowsAlone) {
   using T = TypeParam;
   constexpr int own = 5, inputs = 11, outputs = 40;

@@ -25,6 +25,7 @@ namespace api {
 
 using Work = std::function<void()>;
 
+// A captured graph: its work, which cudaGraphLaunch runs in order.
 struct Graph {
   std::vector<Work> work;          // in the order of the capture, which respects every dependency
   std::vector<std::string> kinds;  // kind of each work: a kernel's name, "copy", ...
@@ -35,6 +36,7 @@ struct GraphExec {
 
 namespace {
 
+// A capture in progress.
 struct Capture {
   Stream* origin = nullptr;
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
@@ -47,6 +49,7 @@ struct Capture {
 
 }  // namespace
 
+// A stream: work that waits, and the numbers of works that were enqueued and finished.
 struct Stream {
   bool blocking = true;  // waits for the default stream, and the default stream waits for it
   std::deque<Work> queue;
@@ -54,6 +57,7 @@ struct Stream {
   std::shared_ptr<Capture> capture;
 };
 
+// An event: it has happened when its stream has finished `ticket` works.
 struct Event {
   bool timing = true;
   Stream* stream = nullptr;  // the stream that it was recorded on; null: never recorded
@@ -66,6 +70,7 @@ struct MemPool {};
 
 namespace {
 
+// The state of the emulated runtime.
 struct Runtime {
   std::recursive_mutex mutex;
   Stream default_stream;
