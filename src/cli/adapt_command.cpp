@@ -1,3 +1,4 @@
+// `adapt`: adapts a run to a user's own task and writes predictions, decisions and adapted weights.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -36,7 +37,7 @@ std::size_t best_class(std::span<const double> p) {
   return static_cast<std::size_t>(std::ranges::max_element(p) - p.begin());
 }
 
-/// The prediction without the outputs that stand for no class of the support rows.
+/// Returns the prediction with only the given outputs, those of the support rows' classes.
 Prediction of_classes(Prediction p, const std::vector<std::size_t>& outputs) {
   const auto compact = [&](std::vector<double>& values) {
     std::vector<double> out;
@@ -99,9 +100,10 @@ std::string classification_csv(const Prediction& p, const TaskFiles& task,
   return text;
 }
 
-/// In the units of the user's targets: the mean; the standard deviation of the samples; the same
-/// with observation noise where the loss has one, or the method's own predictive deviation; and the
-/// central 90 % band where there is any spread; the conformal interval where it is asked for.
+/// Returns predictions.csv of a regression. Its columns, in the units of the user's targets, are
+/// the mean, the standard deviation of the samples, the standard deviation of the predictive
+/// distribution (with observation noise, or the method's own) and its central 90 % band, and the
+/// conformal interval. Columns that do not apply are left out.
 std::string regression_csv(const Prediction& p, const TaskFiles& task, const DecidedRows& decided) {
   const auto outputs = static_cast<std::size_t>(p.outputs);
   const auto samples = static_cast<std::size_t>(p.samples);
@@ -152,8 +154,8 @@ std::string regression_csv(const Prediction& p, const TaskFiles& task, const Dec
   return text;
 }
 
-/// The decisions as arrays: `answered` [rows] and `in_set` [rows, outputs], 0 or 1; `interval_low`
-/// and `interval_high` [rows, outputs], in the units of the user's targets.
+/// Adds the decisions as arrays: `answered` [rows] and `in_set` [rows, outputs], 0 or 1;
+/// `interval_low` and `interval_high` [rows, outputs], in the units of the user's targets.
 void put_decisions(std::map<std::string, io::NpyArray>& arrays, const DecidedRows& decided,
                    const Prediction& p, const TaskFiles& task) {
   const auto rows = static_cast<std::size_t>(p.rows);
@@ -252,7 +254,7 @@ void write_weights(const fs::path& file, const Prediction& p, const std::string&
   io::write_safetensors(file, content);
 }
 
-/// How good the predictions are, over the query rows that have targets.
+/// Prints the scores of the predictions over the query rows that have targets.
 void print_score(const Prediction& p, const TaskFiles& task) {
   if (!task.query_has_targets) return;
   const auto outputs = static_cast<std::size_t>(p.outputs);
@@ -293,7 +295,8 @@ void print_score(const Prediction& p, const TaskFiles& task) {
   fmt::print("mean squared error {:.6g} (root {:.6g}){}\n", mse, std::sqrt(mse), over);
 }
 
-/// Batch statistics of one or two rows make the rows' predictions depend on nothing but each other.
+/// Warns where norm layers take their statistics from only one or two query rows: the statistics
+/// then follow these rows and not the task.
 void warn_of_few_rows(const Learner& learner, std::size_t query_rows) {
   const bool norms = std::ranges::any_of(
       learner.network().layers(), [](const Layer& layer) { return layer.type == LayerType::norm; });
@@ -334,7 +337,7 @@ int run_adapt(const AdaptArguments& a) {
     prediction = of_classes(std::move(prediction), task.label_outputs);
   }
   const DecidedRows decided = decide(decisions, prediction);
-  // The weights first: they say that the folder is one of kshot's (io/output_file.cpp).
+  // The weights are written first: they mark the folder as one of kshot's (io/output_file.cpp).
   write_weights(weights.path(), prediction, a.run);
   weights.written();
   write_arrays(arrays.path(), prediction, task, decided);

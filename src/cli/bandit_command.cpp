@@ -1,3 +1,4 @@
+// `bandit`: plays agents in bandit environments and writes their regret.
 #include <fmt/format.h>
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// `calibrate`: a temperature or a variance factor for a run, fitted on validation episodes.
+// `calibrate`: fits a temperature or a variance factor to a run on validation episodes.
 #include <fmt/format.h>
 
 #include "cli/commands.h"

@@ -1,4 +1,4 @@
-// Checks of what a command-line option may be, with messages that a user can read.
+// Checks of the values of command-line options, with messages that a user can read.
 #pragma once
 
 #include <fmt/format.h>
@@ -8,8 +8,8 @@
 
 namespace kshot::cli {
 
-/// Refuses what is not a number of at least `least` (greater than `least` where `above` is set).
-/// CLI11's own checks name a range up to the largest double.
+/// Refuses a value that is not a number of at least `least` (greater than `least` where `above` is
+/// set). CLI11's own checks would name a range up to the largest double in their messages.
 inline CLI::Validator number_from(double least, bool above = false) {
   const auto check = [least, above](std::string& text) {
     double value = 0.0;
@@ -21,7 +21,7 @@ inline CLI::Validator number_from(double least, bool above = false) {
   return CLI::Validator(check, "");
 }
 
-/// Refuses what is not a number above 0 and below 1.
+/// Refuses a value that is not a number above 0 and below 1.
 inline CLI::Validator share() {
   const auto check = [](std::string& text) {
     double value = 0.0;

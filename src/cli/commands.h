@@ -1,5 +1,5 @@
-// The commands behind the command line, free of its parser. Each throws kshot::Error, or returns
-// the exit status.
+// The commands of the command line as functions, without the parser. Each function throws
+// kshot::Error, or returns the exit status.
 #pragma once
 
 #include <optional>
@@ -11,41 +11,45 @@
 
 namespace kshot::cli {
 
-/// Exit statuses: 0 done, 1 a verification out of tolerance, 2 an error, 128 + n stopped by
-/// signal n.
+/// Exit status of an error. The others: 0 done, 1 a verification out of tolerance, 128 + n stopped
+/// by signal n.
 inline constexpr int error_status = 2;
 
+/// The options that choose what computes.
 struct Machine {
   std::string device = "auto";
   int threads = 0;  ///< 0: all cores
 };
 
+/// The options of a command have the names of the command line; an empty text stands for an option
+/// that was not given.
 struct TrainArguments {
   std::string config, resume, out;
   std::vector<std::string> set;
   Machine machine;
   bool quiet = false, allow_changed_data = false;
-  std::string command;  ///< as typed, for the record
+  std::string command;  ///< the command line as typed, for run.json
 };
 int run_train(const TrainArguments& arguments);
 
 struct EvaluateArguments {
   std::string run, split = "test", out;
   std::vector<std::string> set;
-  int episodes = -1, steps = -2, samples = -1;  ///< below their range: as configured
+  int episodes = -1, steps = -2, samples = -1;  ///< these values, out of range: as configured
   std::string shots;                            ///< "5" or "1,2,5"; empty: as configured
   long long seed = -1;
   std::string norm;
   bool no_baselines = false, quiet = false, allow_changed_data = false, calibrated = false;
-  double confidence = 0.95;      ///< calibrate: of the thresholds
+  double confidence = 0.95;      ///< calibrate: confidence of the thresholds
   std::vector<std::string> ood;  ///< evaluate: kinds of rows out of distribution
   Machine machine;
 };
 int run_evaluate(const EvaluateArguments& arguments);
 
-/// What evaluation and calibration have in common, with `overrides` in the order of the options.
+/// The options that evaluation and calibration have in common, with `overrides` in the order of the
+/// command line's options.
 EvaluatorOptions evaluator_options(const EvaluateArguments& arguments);
-/// Fits a temperature or a variance factor; `split` and `out` are used as in run_evaluate.
+/// Fits a temperature or a variance factor. `split` and `out` are used as in run_evaluate.
 int run_calibrate(const EvaluateArguments& arguments);
 struct BanditArguments {
   std::string config, out = "bandit.json";
@@ -58,7 +62,7 @@ int run_bandit(const BanditArguments& arguments);
 struct SweepArguments {
   std::string config, space, out = "sweep", shard;  ///< shard: "2/8"; empty: all runs
   std::vector<std::string> set, vary;
-  int random = 0, halving = 0, first_steps = 0;  ///< 0: as the file says
+  int random = 0, halving = 0, first_steps = 0;  ///< 0: the value of the file `space`
   long long seed = -1;
   int jobs = 0, threads = 1;
   bool collect = false, quiet = false;
@@ -68,12 +72,12 @@ int run_sweep_command(const SweepArguments& arguments);
 
 struct AdaptArguments {
   std::string run, query, out = "adapted";
-  std::string support;  ///< empty: from the prior alone
+  std::string support;  ///< empty: predict from the prior alone
   std::vector<std::string> set;
   int steps = -2, samples = -1;
-  TextOptions text;  ///< of both CSV files; by default as the training table was written
+  TextOptions text;  ///< format of both CSV files; by default that of the training table
   bool calibrated = false;
-  std::optional<double> max_risk, min_confidence, level;  ///< decisions, where they are asked for
+  std::optional<double> max_risk, min_confidence, level;  ///< decisions; absent: none
   std::string missing, layout;  ///< error, mean or drop; hwc or chw; empty: as in training
   Machine machine;
 };
@@ -81,7 +85,7 @@ int run_adapt(const AdaptArguments& arguments);
 
 struct ReportArguments {
   std::string run, out;
-  bool quick = false;  ///< only what the run folder holds
+  bool quick = false;  ///< show only what the run folder holds
   bool allow_changed_data = false;
   Machine machine;
 };
@@ -96,12 +100,13 @@ int run_compare(const CompareArguments& arguments);
 struct PlanArguments {
   std::string config;
   std::vector<std::string> set;
-  double gflops = 0.0;  ///< assumed rate of all cores; 0: measured in a short probe
+  double gflops = 0.0;  ///< assumed speed of all cores, GFLOP/s; 0: measure it in a short probe
   Machine machine;
 };
 int run_plan(const PlanArguments& arguments);
 
-/// `classes`: list every class of a data file.
+/// Prints the content of a file. `values` prints the numbers of tensors, `classes` lists every
+/// class of a data file.
 int run_inspect(const std::string& file, bool values, bool classes);
 int run_devices();
 
@@ -114,7 +119,7 @@ int run_config(const ConfigArguments& arguments);
 
 struct DemoArguments {
   std::string out = "demo";
-  double seconds = 110.0;  ///< of training, both methods together
+  double seconds = 110.0;  ///< training time of all methods together
   Machine machine;
 };
 int run_demo(const DemoArguments& arguments);

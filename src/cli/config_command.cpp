@@ -1,3 +1,4 @@
+// `config`: prints a configuration with all its keys, a starter file, or the reference of all keys.
 #include <fmt/format.h>
 
 #include <cstdio>

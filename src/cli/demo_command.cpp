@@ -1,4 +1,5 @@
-// The main job on an embedded default: ABML, MAML and a Bayesian linear head on the same sinusoids.
+// `demo`: trains ABML, MAML and a Bayesian linear head on the same sinusoids, with configurations
+// that are part of the program, and writes a report.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,8 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// All learn the same tasks under a Gaussian likelihood. The number of points that a task comes
-/// with differs, so that what is learned holds for one point as for ten.
+/// The tables that all methods share: the same tasks under a Gaussian likelihood. The number of
+/// support points differs from task to task, so that the result holds for one point as for ten.
 constexpr const char* common = R"(
 [data]
 source = "sinusoid"
@@ -45,7 +46,7 @@ log_every = 100
 checkpoint_every = 1000
 )";
 
-/// What ABML and MAML adapt: the same network, under the noise that the tasks have.
+/// The network that ABML and MAML adapt, and the loss with the noise of the tasks.
 constexpr const char* adapted = R"(
 [network]
 type = "mlp"
@@ -100,11 +101,11 @@ episodes = 1000
 )";
 
 struct Method {
-  const char* name;     ///< of the algorithm, and of its folder
-  const char* network;  ///< its table, and that of the loss
+  const char* name;     ///< name of the algorithm and of the run folder
+  const char* network;  ///< the tables [network] and [loss]
   const char* tables;
   const char* shots;
-  double share;  ///< of the time
+  double share;  ///< share of the training time
   int steps;
 };
 constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 5000},
@@ -120,7 +121,8 @@ Config configuration(const Method& method, double seconds) {
        fmt::format("train.steps={}", method.steps)});
 }
 
-/// Per number of points and method: the error, and how often the bands hold the target.
+/// Returns a table with the error of each method for each number of points, and how often its bands
+/// hold the target.
 std::string coverage_table(const std::vector<report::ReportData>& runs) {
   std::string text = "points  method       MSE   in 50 % band   90 %   95 %\n";
   for (const int shots : {1, 5, 10}) {

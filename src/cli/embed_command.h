@@ -1,4 +1,4 @@
-// `embed`: features of a data file from a run's network.
+// `embed` computes features of a data file with a run's network.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 namespace kshot::cli {
 
 struct EmbedArguments {
-  std::string run, data, out;  ///< data: empty for the run's own
+  std::string run, data, out;  ///< data: empty for the run's own data file
   std::vector<std::string> set;
   bool quiet = false, allow_changed_data = false;
   Machine machine;

@@ -1,3 +1,5 @@
+// `evaluate`: scores of a run on episodes, for one or several numbers of shots or out of
+// distribution.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -26,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// "1,2,5" as numbers, ascending. Throws Error for anything else.
+/// Reads "1,2,5" as numbers, ascending. Throws Error for a text of another form.
 std::vector<int> shots_of(std::string_view text) {
   std::vector<int> numbers;
   while (true) {
@@ -61,7 +63,7 @@ EvaluatorOptions options_with_shots(const EvaluateArguments& a, int shots) {
   return options;
 }
 
-/// A page with one plot.
+/// Returns an HTML page with one plot: the score against the number of shots.
 std::string plot_page(const ShotsEvaluation& all) {
   const Evaluation& first = all.by_shots.front().second;
   const std::string name = report::method_name(first.algorithm);
@@ -75,7 +77,7 @@ std::string plot_page(const ShotsEvaluation& all) {
 int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
   const fs::path out = a.out.empty() ? file_of_run(a.run, report::shots_file) : fs::path(a.out);
   const fs::path plot = fs::path(out).replace_extension(".html");
-  // All are made before the first runs: what is wrong with one is said at once.
+  // All evaluators are made before the first one runs, so that an error in one comes immediately.
   std::vector<Evaluator> evaluators;
   for (const int number : shots) evaluators.emplace_back(a.run, options_with_shots(a, number));
   std::optional<io::OutputFile> file, page;

@@ -77,7 +77,7 @@ more than half of its values (and more than 3) are distinct: --decimal, --thousa
 --categorical or --ignore settles it. The table --tasks has a first column of task names and a column
 `split` (train, val, test).)";
 
-/// Options that every kind has.
+/// Options that every kind of source has.
 struct Common {
   std::string output;
   std::vector<std::string> split_lists;
@@ -138,7 +138,7 @@ std::vector<std::string> split_commas(const std::string& text) {
 
 void apply(const Common& common, io::ImportCommon* options) {
   options->output = common.output;
-  // Before the sources are read, so that a wrong name costs no time.
+  // The output is checked before the sources are read, so that a wrong name costs no time.
   io::OutputFile(options->output, io::OutputKind::data_file);
   options->progress = [bar = std::shared_ptr<io::Progress>()](std::uint64_t done,
                                                               std::uint64_t total) mutable {
@@ -168,7 +168,7 @@ void apply(const Common& common, io::ImportCommon* options) {
   options->splits.allow_shared = common.allow_shared;
 }
 
-/// "84" or "64x48" (width x height).
+/// Reads "84" or "64x48" (width x height).
 void parse_size(const std::string& text, int* height, int* width) {
   const auto cross = text.find('x');
   const auto w = io::parse_number(text.substr(0, cross));

@@ -1,4 +1,4 @@
-// `kshot import`: from files people have to the data file that training maps.
+// `kshot import` makes the data file that training maps from a user's files.
 #pragma once
 
 namespace CLI {
@@ -7,8 +7,8 @@ class App;
 
 namespace kshot::cli {
 
-/// Adds the subcommand `import` and its kinds of source to `app`; it runs as the arguments are
-/// parsed. Throws Error.
+/// Adds the subcommand `import` and its kinds of source to `app`. The import runs while the
+/// arguments are parsed, so that parsing may throw Error.
 void add_import_command(CLI::App& app);
 
 }  // namespace kshot::cli

@@ -1,4 +1,4 @@
-// `inspect` and `devices`: looking without touching.
+// `inspect` and `devices`: print the content of files and the devices of this machine.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -76,7 +76,7 @@ void print_safetensors(const fs::path& file, bool values) {
   print_tensors(content.tensors, values);
 }
 
-/// The classes or tasks of a split: all, one per line, or the first few names.
+/// Prints the classes or tasks of a split: all, one per line, or the first few names.
 void print_groups(const io::DatasetHeader& h, const std::vector<std::uint32_t>& indices, bool all) {
   std::vector<std::string> names;
   for (const std::uint32_t i : indices) {

@@ -1,4 +1,5 @@
-// The command line: what can be asked for, with examples; the work is behind cli/commands.h.
+// The command line: options, help texts and examples of all commands. The commands themselves are
+// functions of cli/commands.h.
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
@@ -18,7 +19,7 @@
 namespace kshot::cli {
 namespace {
 
-/// The command as typed, quoted where a shell would need it.
+/// Returns the command as typed, with quotes where a shell needs them.
 std::string command_text(int argc, char** argv) {
   std::string text;
   for (int i = 0; i < argc; ++i) {
@@ -36,8 +37,8 @@ extern "C" void end_by_signal(int signal) {
   std::raise(signal);
 }
 
-/// A process that is stopped leaves no half-written file. Signals that whoever started it has
-/// ignored (nohup) stay ignored; `train` notes them itself while it trains.
+/// Makes signals remove half-written files before they end the process. Signals that are ignored
+/// already (nohup) stay ignored. While `train` trains, a SignalScope handles the signals.
 void leave_nothing_behind() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
@@ -347,7 +348,7 @@ or ranges, such as inner.learning_rate = { low = 1e-4, high = 1e-2, log = true }
         ->capture_default_str();
     add_set(sub, sweep_.set);
     sub->callback([this] {
-      // Shards are started by srun too, each for itself.
+      // srun may start shards as several processes, which do not work together.
       if (sweep_.shard.empty()) expect_one_process("sweep");
       status_ = run_sweep_command(sweep_);
     });
@@ -619,10 +620,10 @@ hold the target with 1, 5 and 10 points, and writes the three run folders and re
   DemoArguments demo_;
 };
 
-/// Says what ends the program, once for all ranks, and returns the exit status.
+/// Prints the message that ends the program, once for all ranks, and returns the exit status.
 int end_with(const std::string& message, int status) {
   const std::string text = settle(message);
-  // Names and values of the user may hold line breaks, and bytes that no terminal should get.
+  // Names and values of the user may hold line breaks and bytes that would disturb a terminal.
   if (!text.empty()) std::fprintf(stderr, "kshot: %s\n", printable(text).c_str());
   return status;
 }

@@ -1,3 +1,4 @@
+// `plan`: memory and speed of a configuration, before it is trained.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -41,13 +42,14 @@ std::string time_text(double seconds) {
   return fmt::format("{:.3g} h", seconds / 3600.0);
 }
 
-/// Tasks a second, from meta-gradients of whole rounds of waves for about a second.
+/// Measures the speed in tasks per second: computes meta-gradients of whole rounds of waves for
+/// about a second.
 double probe(Assembly& assembly, Scheduler& scheduler, const EpisodeSource& source, int tasks,
              TaskMemory* memory) {
   const auto initial = assembly.algorithm->initial(assembly.config.seed);
   for (std::size_t g = 0; g < initial.size(); ++g) assembly.parameters[g]->upload(initial[g]);
   scheduler.step(assembly.parameters, source, assembly.config.seed, 0, tasks, false,
-                 memory);  // warm
+                 memory);  // warm-up
   const Clock::time_point start = Clock::now();
   double seconds = 0.0;
   std::uint64_t steps = 0;

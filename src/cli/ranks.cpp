@@ -12,7 +12,7 @@
 namespace kshot::cli {
 namespace {
 
-/// Of this process, once a command has asked.
+/// The communicator of this process; null before command_ranks() and for a process alone.
 std::shared_ptr<Communicator>& current() {
   static std::shared_ptr<Communicator> ranks;
   return ranks;

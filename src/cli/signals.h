@@ -1,4 +1,4 @@
-// Signals that end a long command in good order.
+// Signals on which a long command stops and completes its files.
 #pragma once
 
 #include <csignal>
@@ -7,12 +7,12 @@
 
 namespace kshot::cli {
 
-/// The signal that came while a SignalScope lived; 0: none.
+/// The last signal that came while a SignalScope existed; 0: none.
 int caught_signal();
 
-/// Notes SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which Slurm can send before the time is up) while it
-/// lives; a second one of a kind ends the process at once. Where SIGHUP is ignored (nohup), it
-/// stays so.
+/// Notes SIGINT, SIGTERM, SIGHUP and SIGUSR1 (which Slurm can send before the time limit) while it
+/// exists. A second signal of the same kind ends the process immediately. Where SIGHUP is ignored
+/// (nohup), it stays ignored.
 class SignalScope {
  public:
   SignalScope();

@@ -1,5 +1,4 @@
-// `sweep`: many trainings of one configuration, judged by their validation
-// tasks.
+// `sweep`: many trainings of one configuration, which are compared by their validation tasks.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -18,7 +17,8 @@
 namespace kshot::cli {
 namespace {
 
-/// "2/8" as a shard and their number. Throws Error for anything else.
+/// Reads "2/8" as the number of a shard and the number of shards. Throws Error for a text of
+/// another form.
 std::pair<int, int> shard_of(std::string_view text) {
   int shard = 0, shards = 0;
   const std::size_t slash = text.find('/');

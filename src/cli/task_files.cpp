@@ -16,8 +16,9 @@
 namespace kshot::cli {
 namespace {
 
-/// Names of the outputs: those of the training data where labels keep their meaning between tasks,
-/// else the support set's own, sorted (as numbers where all are). `ways` 0: any number.
+/// Returns the names of the outputs: those of the training data where labels keep their meaning
+/// between tasks, else the support set's own labels, sorted (as numbers where all labels are
+/// numbers). `ways` is the largest number of classes; 0: any number.
 std::vector<std::string> output_names(const RowReader& reader, const Rows& support,
                                       std::size_t ways) {
   if (!reader.preprocessing().labels.empty()) return reader.preprocessing().labels;
@@ -72,7 +73,7 @@ void number_labels(const RowReader& reader, const Rows& support, const Rows& que
                             outputs > 0 ? fmt::format("2 to {}", outputs) : "at least 2"));
   }
   if (outputs == 0) {
-    // A closed-form head has an output for each class of the support set, and no others.
+    // A closed-form head has only the classes of the support set as outputs.
     for (std::size_t& label : labels) {
       const auto at = std::ranges::find(task->label_outputs, label);
       label = static_cast<std::size_t>(at - task->label_outputs.begin());
@@ -83,15 +84,15 @@ void number_labels(const RowReader& reader, const Rows& support, const Rows& que
     task->support_labels.push_back(static_cast<std::int32_t>(label));
   }
   if (!query.has_targets) return;
-  // A class that the support rows do not have cannot be predicted: numbered() names those there
-  // are.
+  // A class that the support rows do not have cannot be predicted. For such a label, numbered()
+  // throws an Error that names the known classes.
   const std::vector<std::string>& known = task->label_names;
   for (const std::size_t label : numbered(query, reader.format(), known)) {
     task->query_labels.push_back(label == known.size() ? -1 : static_cast<std::int32_t>(label));
   }
 }
 
-/// The classes of a task without support rows.
+/// Sets the classes of a task without support rows.
 void prior_classes(const RowReader& reader, const Learner& learner, Rows* query, TaskFiles* task) {
   task->label_names = reader.preprocessing().labels;
   if (task->label_names.empty()) {

@@ -27,7 +27,7 @@ bool is_npz(const fs::path& file) {
   return extension == ".npz";
 }
 
-/// The names x0, x1, ... that kshot gives to features without names.
+/// Returns the names x0, x1, ... that kshot gives to features without names.
 std::vector<Preprocessing::Column> unnamed_columns(std::size_t count) {
   std::vector<Preprocessing::Column> columns(count);
   for (std::size_t i = 0; i < count; ++i) columns[i].name = fmt::format("x{}", i);
@@ -103,7 +103,8 @@ RowReader::RowReader(const Learner& learner, TaskFileOptions options)
   if (options_.missing) {
     preprocessing_.missing = *options_.missing;
   } else if (preprocessing_.missing == MissingRule::drop) {
-    preprocessing_.missing = MissingRule::error;  // a row of the user's task is not lost unasked
+    preprocessing_.missing =
+        MissingRule::error;  // no row is lost unless --missing drop asks for it
   }
 }
 
@@ -233,7 +234,7 @@ void RowReader::name_features(io::Table& table, Role role) {
   const std::size_t wanted = preprocessing_.columns.size();
   std::vector<std::size_t> features;
   std::vector<std::string> names;
-  std::string given;  // a column that has one of training's names, though not all are there
+  std::string given;  // a column with the name of a training feature
   for (std::size_t c = 0; c < table.columns.size(); ++c) {
     const std::string& name = table.columns[c].name;
     if (c == table.row_index || is_target(name)) continue;

@@ -1,4 +1,5 @@
-// The rows of one file of a user's task, prepared as the import prepared the training data.
+// Reads the rows of one file of a user's task and prepares them as the import prepared the training
+// data.
 #pragma once
 
 #include <filesystem>
@@ -12,17 +13,19 @@
 
 namespace kshot::cli {
 
+/// The rows of a file.
 struct Rows {
   std::string file;
   std::vector<float> x;  ///< [rows, inputs]
   bool has_targets = false;
-  std::vector<std::string> labels;  ///< classification, without blanks around; empty: missing
-  std::vector<float> values;        ///< regression, [rows, outputs]; NaN: missing
+  std::vector<std::string> labels;  ///< classification: trimmed labels; empty text: missing
+  std::vector<float> values;        ///< regression: [rows, outputs]; NaN: missing
   std::vector<std::size_t> source;  ///< number of each row in the file, from 0
-  std::vector<std::size_t> lines;   ///< of a CSV file, by row of the file
-  std::string where(std::size_t row) const;
+  std::vector<std::size_t> lines;   ///< CSV: line number of each row of the file
+  std::string where(std::size_t row) const;  ///< file and row, for messages
 };
 
+/// Reads files of tasks for one run.
 class RowReader {
  public:
   RowReader(const Learner& learner, TaskFileOptions options);
@@ -31,8 +34,8 @@ class RowReader {
   const io::TextFormat& format() const { return format_; }
   bool classify() const { return classify_; }
 
-  /// Support rows need targets; where the columns of a CSV file are taken by their order, the query
-  /// file must have those of the support file.
+  /// Support rows must have targets. Where the columns of a CSV file are matched by their order,
+  /// the query file must have the columns of the support file.
   Rows read_support(const std::filesystem::path& file);
   Rows read_query(const std::filesystem::path& file);
 
@@ -42,13 +45,13 @@ class RowReader {
   Rows read(const std::filesystem::path& file, Role role);
   std::string target_hint(const std::filesystem::path& file) const;
   std::string label_column() const;
-  /// Rows without a target are an error or left out, and are counted.
+  /// Rows without a target are an error, or are left out and counted in the log.
   void require_targets(Rows& rows) const;
 
   Rows read_table(const std::filesystem::path& file, Role role);
   void read_pictures(const io::Table& table, const std::filesystem::path& file, Rows& rows) const;
   void read_columns(io::Table table, Role role, Rows& rows);
-  /// Gives the features of a file whose columns count by their order the names of training.
+  /// Gives the feature columns of a file, in their order, the names of the training features.
   void name_features(io::Table& table, Role role);
   void read_table_targets(const io::Table& table, Rows& rows) const;
 
@@ -65,7 +68,8 @@ class RowReader {
   TaskFileOptions options_;
   io::Preprocessing preprocessing_;
   io::TextFormat format_;
-  std::vector<std::string> feature_names_;  ///< of the support file, where taken by their order
+  /// Names of the support file's feature columns, where columns are matched by their order.
+  std::vector<std::string> feature_names_;
 };
 
 }  // namespace kshot::cli

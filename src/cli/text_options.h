@@ -1,4 +1,5 @@
-// Command-line options that say how a text table is written; `import table` and `adapt` share them.
+// Command-line options that describe the format of a text table. `import table` and `adapt` share
+// them.
 #pragma once
 
 #include <string>
@@ -11,13 +12,15 @@ class App;
 
 namespace kshot::cli {
 
+/// The values of these options as texts.
 struct TextOptions {
   std::string delimiter_text, decimal, thousands, missing_marks;
   bool has_missing_marks = false;
 
-  /// 0 where none was given. Throws Error for an option that is not valid.
+  /// Returns the delimiter, or 0 where none was given. Throws Error for an option that is not
+  /// valid.
   char delimiter() const;
-  /// `base` with what was given in its place.
+  /// Returns `base` with the given options in place of its own values.
   io::TextFormat format(io::TextFormat base) const;
 };
 

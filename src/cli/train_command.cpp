@@ -1,3 +1,4 @@
+// `train`: meta-trains a configuration into a run folder, or resumes a run.
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -18,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What to do with a run that is trained.
+/// Returns the command to run after the training.
 std::string next_step(const TrainResult& result, const std::string& folder) {
   if (result.has_test) return fmt::format("next: kshot evaluate {}", folder);
   return fmt::format("next: kshot evaluate {} --split {} (there are no test episodes)", folder,
@@ -100,7 +101,7 @@ int run_train(const TrainArguments& arguments) {
   }
   if (result.reason == StopReason::asked) {
     if (!quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
-    // The signal may have come to another rank.
+    // Another rank may have got the signal. Then this one does not know which signal it was.
     return 128 + (caught_signal() != 0 ? caught_signal() : SIGTERM);
   }
   if (!quiet) io::log_info(next_step(result, folder));

@@ -1,3 +1,4 @@
+// `verify`: compares the results of a case with the expected numbers in its folder.
 #include <fmt/format.h>
 
 #include <cstdio>
