@@ -6,7 +6,8 @@
 namespace kshot {
 namespace {
 
-/// Where the string that begins at `at` ends, one behind its last quote; npos where it does not.
+/// Returns the position after the last quote of the string that begins at `at`; npos for a string
+/// without an end.
 std::size_t end_of_string(std::string_view text, std::size_t at) {
   const char quote = text[at];
   const std::string three(3, quote);

@@ -35,7 +35,7 @@ void check_key(const Key& key, Config& config, const Locate& locate) {
         if constexpr (std::is_same_v<T, int*> || std::is_same_v<T, double*> ||
                       std::is_same_v<T, std::uint64_t*>) {
           number(static_cast<double>(*slot));
-          // TOML integers are signed: what is beyond could not be written to a file.
+          // TOML integers are signed: a larger number could not be written to a file.
           if constexpr (std::is_same_v<T, std::uint64_t*>) {
             if (*slot > std::numeric_limits<std::int64_t>::max()) {
               mismatch(value_text(key, config));
@@ -148,7 +148,8 @@ void check_hvi(const Config& config, const Locate& locate) {
         "hvi.bound = \"seeger\" takes the root of the loss, which learned noise can make negative; "
         "expected \"fixed\", or another hvi.bound");
   }
-  // sqrt(2 e er) asks for er >= 0; the density of a Gaussian of this width reaches 1
+  // sqrt(2 e er) needs er >= 0. The density of a Gaussian with this standard deviation reaches 1,
+  // so that a narrower one can make the loss negative.
   constexpr double narrowest = 0.39894228040143268;
   if (bound == Bound::seeger && config.loss.type == LossType::gaussian_nll &&
       config.loss.noise_std < narrowest) {
@@ -159,7 +160,7 @@ void check_hvi(const Config& config, const Locate& locate) {
   }
 }
 
-/// Which losses a closed-form head has, and whether it needs support rows.
+/// Checks that the closed-form head has the loss.
 void check_head(const Config& config, const Locate& locate) {
   std::vector<LossType> losses = {LossType::cross_entropy};
   std::string expected = "\"cross_entropy\"";
@@ -178,7 +179,7 @@ void check_head(const Config& config, const Locate& locate) {
   }
 }
 
-/// Numbers of rows and classes of the episodes.
+/// Checks the numbers of rows and classes of the episodes.
 void check_counts(const Config& config, const Locate& locate) {
   const Config::DataTable& data = config.data;
   if (data.episodes == Episodes::minibatch) {

@@ -5,7 +5,8 @@
 
 namespace kshot::schema {
 
-/// Ranges of every key that applies, and what must hold between keys. Throws Error.
+/// Checks the range of every key that applies, and the rules between keys. Throws Error for the
+/// first key that breaks one.
 void check_config(Config config, const Locate& locate);
 
 }  // namespace kshot::schema

@@ -1,4 +1,5 @@
-// The configuration as its users meet it: read, overridden, checked, and what follows from it.
+// The functions of Config: reading, overriding and checking a configuration, and the network and
+// the numbers of classes that follow from it.
 #include "kshot/config.h"
 
 #include <fmt/format.h>

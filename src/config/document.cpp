@@ -57,7 +57,8 @@ std::string quote_bare_words(std::string_view text) {
   return result;
 }
 
-/// The value of `--set key=text` as TOML; bare words become strings where the key's type asks.
+/// Returns the value of `--set key=text` as TOML. Bare words become strings where the key's type
+/// asks for strings.
 std::string override_toml(const Key& key, std::string_view text) {
   Config config;
   const Slot slot = key.slot(config);
@@ -77,7 +78,7 @@ std::string override_toml(const Key& key, std::string_view text) {
   return is_toml_value(text) ? std::string(text) : quote(text);
 }
 
-/// "here algorithm = "maml"", for the first condition that does not hold.
+/// Returns "here algorithm = "maml"" for the first condition that does not hold.
 std::string here(const When& when, const Config& config) {
   for (const Condition& condition : when) {
     if (!holds({condition}, config)) {
@@ -87,7 +88,7 @@ std::string here(const When& when, const Config& config) {
   return {};
 }
 
-/// Why a table does not apply.
+/// Returns the reason why a table does not apply.
 std::string misplaced(const Table& table, const Config& config) {
   if (holds(table.when, config)) {
     return fmt::format("does not apply with {}", describe(table.unless));
@@ -100,7 +101,8 @@ bool applies_somehow(const std::string& path, const Config& config) {
                      [&](const Key& key) { return key.path() == path && applies(key, config); });
 }
 
-/// What `path` applies to, and what holds instead.
+/// Returns the conditions under which the key `path` applies, and the choice in `config` that
+/// breaks them.
 std::pair<std::string, std::string> explain(const std::string& path, const Config& config) {
   When all;
   for (const Key& key : keys()) {
@@ -114,7 +116,7 @@ std::pair<std::string, std::string> explain(const std::string& path, const Confi
           });
       all.insert(all.end(), key.when.begin(), key.when.end());
     } else {
-      // Keys of one name differ in the values of their last condition alone.
+      // Keys of one name differ only in the values of their last condition.
       const auto& values = key.when.back().values;
       all.back().values.insert(all.back().values.end(), values.begin(), values.end());
     }
@@ -182,7 +184,7 @@ Config Document::read(bool with_overrides) const {
   Config config;
   const auto read_key = [&](const Key& key) {
     const auto found = find(key.path(), with_overrides);
-    // Conditions look at keys that come earlier in the list alone.
+    // Conditions refer only to keys that come earlier in the list.
     if (!found || !applies(key, config)) return;
     ValueReader(found->overridden ? "--set" : origin_, found->overridden ? "" : origin_)
         .read(key, *found->node, config);

@@ -1,4 +1,4 @@
-// A configuration as it is written: a TOML file, and what --set changes in it.
+// A configuration as text: a TOML file, and the changes of --set.
 #pragma once
 
 #include <cstdint>
@@ -14,30 +14,31 @@
 
 namespace kshot::schema {
 
-/// Keys of a file by path, and those of --set over them. Every function throws Error with the place
-/// of what is wrong.
+/// The keys of a file by path, and the keys of --set, which override them. Every function throws
+/// Error that names the place of the fault.
 class Document {
  public:
   /// `origin` names the text in messages.
   Document(const std::string& text, std::string origin);
-  Document(const Document&) = delete;  // its entries point into itself
+  Document(const Document&) = delete;  // entries point into the document
   Document& operator=(const Document&) = delete;
 
-  /// Takes one "table.key=value".
+  /// Overrides one key by "table.key=value".
   void set(const std::string& text);
 
-  /// The Config of the file alone, or of the file and all of --set.
+  /// Returns the Config of the file alone, or of the file and all of --set.
   Config read(bool with_overrides) const;
 
-  /// Keys and tables that do nothing here are errors: whoever wrote them expects an effect. But
-  /// what the file says for its own choice of algorithm, schedule, ... may stay when --set changes
-  /// that.
+  /// Throws Error for keys and tables that do not apply, because their author expects an effect.
+  /// Keys that apply to the file's own choice of algorithm, schedule, ... may stay when --set
+  /// changes this choice.
   void check_applicable(const Config& config) const;
 
-  /// Of keys without a default.
+  /// Throws Error for a key that applies, has no default and is not given.
   void check_required(const Config& config) const;
 
-  /// "FILE:LINE" of a key, of its table, or the file alone; "--set" where it was overridden.
+  /// Returns "FILE:LINE" of a key or of its table, or the file alone; "--set" for a key that was
+  /// overridden.
   std::string locate(std::string_view path) const;
 
  private:
@@ -53,7 +54,7 @@ class Document {
   toml::table file_;
   std::list<toml::table> sets_;  // entries point into these
   std::map<std::string, Entry> entries_, file_entries_;
-  std::map<std::string, std::string> tables_;     // where each table stands
+  std::map<std::string, std::string> tables_;     // "FILE:LINE" of each table
   std::map<std::uint32_t, std::string> unknown_;  // messages by line
 };
 

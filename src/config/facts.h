@@ -1,4 +1,4 @@
-// Configurations as flat lists of keys and values, to show and to compare.
+// Configurations as flat lists of keys and values, for pages and comparisons.
 #pragma once
 
 #include <string>
@@ -9,13 +9,15 @@
 
 namespace kshot {
 
-/// Every key that applies, dotted, with its value as TOML.
+/// Returns the path ("inner.steps") of every key that applies, with its value as TOML.
 std::vector<std::pair<std::string, std::string>> config_facts(const Config& config);
 
+/// A key whose values differ between two configurations.
 struct ConfigDifference {
   std::string key;
-  std::string first, second;  ///< as TOML; "(absent)" where the key does not apply
+  std::string first, second;  ///< values as TOML; "(absent)" where the key does not apply
 };
+/// Returns the keys whose values differ.
 std::vector<ConfigDifference> differences(const Config& first, const Config& second);
 
 }  // namespace kshot

@@ -1,4 +1,4 @@
-// Every key of a configuration, once. See schema.h for what reads this list.
+// The list of all keys of a configuration. schema.h says what reads this list.
 #include "config/limits.h"
 #include "config/names.h"
 #include "config/schema.h"
@@ -16,13 +16,13 @@ Range between(double low, double high) {
   return {.low = low, .high = high};
 }
 
-// A field and its key have one name: these make it so.
+// These macros give a key the name of its field.
 #define KSHOT_KEY(key) .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.key); }
 #define KSHOT_TABLE_KEY(tab, key) \
   .table = #tab, .name = #key, .slot = [](Config& c) -> Slot { return slot_of(c.tab.key); }
 
-// Far beyond any meta-batch, set of rows or number of samples that a machine gets through: what is
-// larger is a slip, and would look like a program that hangs.
+// Limits far beyond any meta-batch, set of rows or number of samples that a machine can compute. A
+// larger number is a typing error, and would look like a program that hangs.
 constexpr int most_tasks = 1 << 20;
 constexpr int most_rows = 1 << 20;
 constexpr int most_samples = 1 << 16;

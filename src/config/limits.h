@@ -1,4 +1,4 @@
-// What several lists of the schema share: the largest sizes, and the kinds of algorithms.
+// Constants that several lists of the schema share: the largest sizes, and the kinds of algorithms.
 #pragma once
 
 #include <string>
@@ -6,7 +6,8 @@
 
 namespace kshot::schema {
 
-// Far beyond any network that trains, and small enough that products of sizes do not overflow.
+// Limits far beyond any network that trains, but small enough that products of sizes do not
+// overflow.
 inline constexpr int largest_size = 1 << 20;
 inline constexpr int largest_kernel = 1 << 10;
 

@@ -1,4 +1,4 @@
-// The names that enumerations have in configurations, and how a field of one becomes a Slot.
+// The names of enumerators in configurations, and the Slot of a field.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace kshot::schema {
 
-// A new algorithm, estimator, ... is an enumerator in config.h and one line here.
+// A new algorithm, estimator, ... needs an enumerator in config.h and one line here.
 
 template <class E>
 struct Named {

@@ -1,4 +1,5 @@
-// What is asked of the lists of keys and tables: what applies, what is expected, values as text.
+// Functions on the lists of keys and tables: which keys apply, which values are expected, and
+// values as text.
 #include "config/schema.h"
 
 #include <fmt/format.h>
@@ -9,7 +10,7 @@
 namespace kshot::schema {
 namespace {
 
-/// "a list of one or more strings", "a list of 2 integers, each from 1 to 9".
+/// Returns "a list of one or more strings", "a list of 2 integers, each from 1 to 9".
 std::string list_text(const Key& key, const char* items) {
   std::string count;
   if (key.min_items == key.max_items) {

@@ -1,6 +1,6 @@
-// The configuration's schema: every key once, with its place in Config, its type, range, default
-// and documentation. Reading, checking, `--set`, writing back, the starter file and
-// docs/configuration.md all walk this list; a new key is one entry in keys.cpp.
+// The configuration's schema: a list of all keys, each with its field of Config, its type, range,
+// default and documentation. Reading, checking, `--set`, writing, the starter file and
+// docs/configuration.md all use this list. A new key is one entry in keys.cpp.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace kshot::schema {
 
-/// A field of an enum type, seen through the names of its values.
+/// A field of an enum type, which is read and written by the names of its values.
 struct EnumField {
   void* value;
   const char* (*get)(const void* value);
@@ -22,12 +22,12 @@ struct EnumField {
   std::vector<std::string> (*names)();
 };
 
-/// Where a key's value lives in a Config. The alternative is the key's type.
+/// Pointer to a key's value in a Config. The alternative of the variant is the key's type.
 using Slot =
     std::variant<int*, std::uint64_t*, double*, bool*, std::string*, CountRange*, std::vector<int>*,
                  std::vector<std::string>*, std::vector<LayerSpec>*, EnumField>;
 
-/// Allowed numbers; for lists, of every element, and for ranges, of both ends.
+/// Allowed numbers of a key, of every element of a list, or of both ends of a CountRange.
 struct Range {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
@@ -36,84 +36,89 @@ struct Range {
   bool contains(double value) const;
 };
 
-/// Holds where the key `key` (read earlier in the list) has one of `values`.
+/// A condition that holds where `key`, which is earlier in the list, has one of `values`.
 struct Condition {
   const char* key;
   std::vector<std::string> values;
 };
 
-/// All must hold; none: always.
+/// Conditions that must all hold. Empty: always true.
 using When = std::vector<Condition>;
 
+/// A key of the configuration.
 struct Key {
-  const char* table = "";  ///< "" at the top of the file
+  const char* table = "";  ///< name of its table; "" at the top of the file
   const char* name = "";
   Slot (*slot)(Config&) = nullptr;
   Range range = {};
-  std::vector<std::string> choices = {};  ///< of a string key; an enum's come from its names
-  int min_items = 0;                      ///< of a list
+  std::vector<std::string> choices = {};  ///< values of a string key; enums have their names
+  int min_items = 0;                      ///< least length of a list
   int max_items = std::numeric_limits<int>::max();
-  bool required = false;  ///< no default where the key applies
-  When when = {};         ///< beside its table's condition
+  bool required = false;  ///< true: the key has no default where it applies
+  When when = {};         ///< conditions in addition to the table's
   const char* unit = "";
   const char* doc = "";
 
   std::string path() const;  ///< "inner.steps"
 };
 
+/// A table of the configuration. It applies where `when` holds and `unless` does not.
 struct Table {
   const char* name;
   When when;
   const char* doc;
-  When unless = {};  ///< where all of these hold it does not apply either
+  When unless = {};  ///< conditions that together exclude the table; empty: nothing excludes it
 };
 
 /// A key of one entry of a sequential network's `layers`.
 struct LayerKey {
   const char* name;
   int LayerSpec::*field;
-  std::vector<LayerType> types;  ///< layers that take it
+  std::vector<LayerType> types;  ///< layers that have the key
   int low, high;
   bool required;
   const char* doc;
 };
 
-/// Keys in the order of reading, writing and documenting. One name may stand several times with
-/// conditions that exclude each other (network.layers).
+/// The keys in the order of reading, writing and documenting. Several keys may have one name if
+/// their conditions exclude each other (network.layers).
 const std::vector<Key>& keys();
 const std::vector<Table>& tables();
 const std::vector<LayerKey>& layer_keys();
 const std::vector<LayerType>& layer_types();
 
 const Table& table(std::string_view name);
-/// Value of the enum or string key `path`, which conditions ask for.
+/// Returns the value of the enum or string key `path`, for conditions.
 std::string selector(const Config& config, std::string_view path);
 bool holds(const When& when, const Config& config);
 bool applies(const Table& table, const Config& config);
-/// The table's conditions and the key's own.
+/// True if the table's conditions and the key's own conditions hold.
 bool applies(const Key& key, const Config& config);
-/// Defaults that hang on config.algorithm.
+/// Sets the defaults that depend on config.algorithm.
 void set_defaults(Config& config);
 std::vector<std::string> choices(const Key& key);
 
-/// "an integer of at least 1", "maml, meta_sgd or abml": completes "expected ...".
+/// Returns a text that completes "expected ...": "an integer of at least 1", "maml, meta_sgd or
+/// abml".
 std::string expected(const Key& key);
-/// The same for one element of a list.
+/// Returns the text of `expected` for one element of a list.
 std::string expected_item(const Key& key);
-/// " from 0 to 1", " of at least 1", " above 0 and below 1": what a number must be.
+/// Returns the condition on a number: " from 0 to 1", " of at least 1", " above 0 and below 1".
 std::string range_text(const Range& range);
-/// network.type = "mlp" or "linear" and loss.type = "mse".
+/// Returns a text such as: network.type = "mlp" or "linear" and loss.type = "mse".
 std::string describe(const When& when);
-/// `a, b or c`.
+/// Returns "a, b or c".
 std::string alternatives(const std::vector<std::string>& words, const char* last = " or ");
-/// Key's value as TOML.
+/// Returns the key's value as TOML.
 std::string value_text(const Key& key, const Config& config);
-/// A number as TOML: shortest text that reads back to the same, always recognisable as a float.
+/// Returns a number as TOML: the shortest text that gives the same number, always in the form of a
+/// float.
 std::string number_text(double value);
-/// A TOML basic string; also how messages show strings, as it never breaks the line.
+/// Returns a TOML basic string. Messages show strings in this form too, because it has no line
+/// breaks.
 std::string quote(std::string_view text);
 std::string layer_text(const LayerSpec& layer);
-/// "an integer from 1 to 1024".
+/// Returns "an integer from 1 to 1024".
 std::string expected(const LayerKey& key);
 
 }  // namespace kshot::schema

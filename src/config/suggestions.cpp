@@ -9,7 +9,7 @@
 namespace kshot::schema {
 namespace {
 
-/// Edit distance with swapped neighbours counted once (optimal string alignment).
+/// Returns the edit distance, in which a swap of neighbours counts once (optimal string alignment).
 int edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<int>> d(a.size() + 1, std::vector<int>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = static_cast<int>(i);
@@ -26,8 +26,8 @@ int edit_distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
-/// How far a written name is from a key: 0 the same, 1 a part of it or its initials ("num_steps",
-/// "lr"), else the edit distance.
+/// Returns the distance of a written name from a key: 0 for the same name, 1 where one contains the
+/// other ("num_steps") or for initials ("lr"), else the edit distance.
 int name_distance(std::string_view written, std::string_view key) {
   const int distance = edit_distance(written, key);
   if (distance <= 1) return distance;
@@ -50,7 +50,7 @@ std::vector<std::string> nearest(std::string_view written, const std::set<std::s
   int best = limit;
   std::vector<std::string> result;
   for (const std::string& name : names) {
-    // A path is known by its last part.
+    // Only the last part of a path counts.
     const int distance = name_distance(written, name.substr(name.rfind('.') + 1));
     if (distance > best) continue;
     if (distance < best) result.clear();
@@ -82,7 +82,7 @@ std::string unknown_key(std::string_view table, std::string_view name) {
       elsewhere.insert(key.path());
     }
   }
-  // The very name in another table says more than a similar one in this.
+  // The same name in another table is more likely than a similar name in this table.
   auto meant = nearest(name, elsewhere, 0);
   if (meant.empty()) meant = nearest(name, here);
   if (meant.empty()) meant = nearest(name, elsewhere);

@@ -1,4 +1,4 @@
-// Keys and tables by their names, and what a name that is none of them was meant to be.
+// Finds keys and tables by their names, and suggests names for a misspelt one.
 #pragma once
 
 #include <set>
@@ -10,18 +10,18 @@
 
 namespace kshot::schema {
 
-/// Nearest of `names` that are near enough to have been meant; several where they are as near. A
-/// name that is a path is known by its last part.
+/// Returns the nearest of `names`, several where the distance is equal, and none where all are too
+/// far away. Only the last part of a path is compared.
 std::vector<std::string> nearest(std::string_view written, const std::set<std::string>& names,
                                  int farthest = 3);
 
 bool is_table(std::string_view name);
-/// The key "table.name"; null where there is none.
+/// Returns the key "table.name"; null where there is none.
 const Key* find_key(std::string_view path);
 
-/// "unknown key; did you mean inner.steps?"
+/// Returns "unknown key; did you mean inner.steps?"
 std::string unknown_key(std::string_view table, std::string_view name);
-/// "unknown table; expected one of [network], ..."
+/// Returns "unknown table; expected one of [network], ..."
 std::string unknown_table(std::string_view name);
 
 }  // namespace kshot::schema

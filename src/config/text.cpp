@@ -1,4 +1,5 @@
-// What is written from the schema: a resolved configuration, the starter file, the reference.
+// The texts that are made from the schema: a complete configuration, the starter file and the
+// reference.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +16,7 @@ std::string code(std::string_view text) {
   return fmt::format("`{}`", text);
 }
 
-/// `"first"` or `"second"`; an integer of at least 1.
+/// Returns the allowed values: `"first"` or `"second"`; an integer of at least 1.
 std::string values_text(const Key& key) {
   const auto words = schema::choices(key);
   if (!words.empty()) {
@@ -27,7 +28,7 @@ std::string values_text(const Key& key) {
   return schema::expected(key);
 }
 
-/// Text for a cell of a Markdown table.
+/// Returns a text for a cell of a Markdown table.
 std::string cell(std::string text) {
   for (std::size_t i = 0; (i = text.find('|', i)) != std::string::npos; i += 2) {
     text.insert(i, "\\");
@@ -46,7 +47,7 @@ std::string applies_text(const schema::When& when) {
   return schema::alternatives(parts, " and ");
 }
 
-/// Comment lines of at most 100 columns.
+/// Returns comment lines of at most 100 columns.
 std::string comment(const std::string& text) {
   constexpr std::size_t width = 98;
   std::string result, line;
@@ -65,7 +66,8 @@ std::string comment(const std::string& text) {
   return result;
 }
 
-/// Values that make a starter file for sinusoids learn; everything else is the schema's default.
+/// Returns the configuration of a starter file, with values by which the algorithm learns
+/// sinusoids. All other values are the schema's defaults.
 Config starter(const std::string& algorithm) {
   Config config;
   const Key& key = schema::keys().front();
@@ -76,7 +78,7 @@ Config starter(const std::string& algorithm) {
   }
   config.data.shots = 10;
   config.data.queries = 10;
-  config.optimizer.clip_norm = 10.0;  // the first meta-gradients of several inner steps are wild
+  config.optimizer.clip_norm = 10.0;  // the first meta-gradients through several steps are large
   if (config.algorithm == AlgorithmKind::abml) {
     // alpha w / (n sigma^2) = 0.001 * 0.1 / (10 * exp(-8)) = 0.03: far inside the stable range.
     config.loss.type = LossType::gaussian_nll;
@@ -149,7 +151,7 @@ std::string config_template(const std::string& algorithm) {
     for (const Key& key : schema::keys()) {
       if (std::string_view(key.table) != table.name) continue;
       const bool active = schema::applies(key, config);
-      // Keys of another algorithm have no place in this one's file.
+      // The file leaves out keys of other algorithms.
       const bool foreign =
           std::any_of(key.when.begin(), key.when.end(), [&](const auto& condition) {
             return std::string_view(condition.key) == "algorithm" &&
@@ -159,7 +161,7 @@ std::string config_template(const std::string& algorithm) {
       std::string doc = key.doc;
       if (!active) doc += fmt::format(" With {}.", schema::describe(key.when));
       const std::string expected = schema::expected(key);
-      // "true or false" and "a string" say no more than the value does.
+      // "true or false" and "a string" would only repeat what the value shows.
       if (expected != "true or false" && expected != "a string" && expected != "a number") {
         doc += fmt::format(" Expected: {}.", expected);
       }

@@ -16,16 +16,17 @@
 namespace kshot {
 namespace {
 
-/// A text with a character that must not reach the parser.
+/// Thrown for a text with a character that must not reach the parser.
 struct StrayCharacter : BrokenToml {
   explicit StrayCharacter(std::size_t at) : line(at) {}
   std::size_t line;  ///< from 1
 };
 
-/// The line, from 1, of a text that breaks an assertion of the parser, which does not say where it
-/// was: the last line of the shortest beginning that breaks it.
+/// Returns the line, from 1, at which a text breaks an assertion of the parser. The parser does not
+/// name the line, so that this is the last line of the shortest beginning that breaks the
+/// assertion.
 std::size_t broken_line(std::string_view text) {
-  std::vector<std::size_t> ends;  // of the lines
+  std::vector<std::size_t> ends;  // ends of the lines
   for (std::size_t at = 0; at < text.size();) {
     at = std::min(text.find('\n', at), text.size() - 1) + 1;
     ends.push_back(at);
@@ -40,7 +41,7 @@ std::size_t broken_line(std::string_view text) {
       return true;
     }
   };
-  // The whole text breaks it, and no line does.
+  // Bisection: the whole text breaks the assertion, and an empty text does not.
   std::size_t whole = 0, broken = ends.size();
   while (broken - whole > 1) {
     const std::size_t middle = whole + (broken - whole) / 2;
@@ -89,7 +90,8 @@ std::string read_toml_file(const std::filesystem::path& file) {
     throw Error(fmt::format("{}: a folder, expected a TOML file", file.string()));
   }
   std::ifstream stream(file, std::ios::binary);
-  // A device such as /dev/zero has no end, and no configuration is as long as this.
+  // The limit is above the length of any configuration. It is needed because a device such as
+  // /dev/zero has no end.
   constexpr std::size_t longest = std::size_t{1} << 24;
   std::string text(stream ? longest + 1 : 0, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));

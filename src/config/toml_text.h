@@ -1,7 +1,7 @@
-// TOML from files and from `--set`, which may hold anything. Whoever reads TOML includes this
-// header and never toml++ itself: the parser asserts what some texts break ("seed = [}"), and where
-// assertions are off it assumes it instead, so that such a text would be undefined behaviour. Here
-// it is refused like any other malformed text.
+// Parses TOML from files and from `--set`, which may be any text. Code that reads TOML includes
+// this header and never toml++ itself. The parser has assertions that some texts break ("seed =
+// [}"), and such a text is undefined behaviour where assertions are off. With this header the text
+// is refused like any other malformed text.
 #pragma once
 
 #include <filesystem>
@@ -9,7 +9,7 @@
 #include <string_view>
 
 namespace kshot {
-/// A text that breaks an assertion of the parser.
+/// Thrown for a text that breaks an assertion of the parser.
 struct BrokenToml {};
 [[noreturn]] void refuse_broken_toml();
 }  // namespace kshot
@@ -20,15 +20,15 @@ struct BrokenToml {};
 
 namespace kshot {
 
-/// The text of a message with blanks for line ends.
+/// Returns the text of a message with blanks in place of line ends.
 std::string one_line(std::string_view text);
 
-/// Throws BrokenToml or toml::parse_error for what is not TOML.
+/// Parses a text. Throws BrokenToml or toml::parse_error for a text that is not TOML.
 toml::table parse_toml(std::string_view text);
-/// Parses as parse_toml does. Throws Error, which begins with "origin:line", for what is not TOML.
+/// Parses a text. Throws Error, which begins with "origin:line", for a text that is not TOML.
 toml::table read_toml(const std::string& text, const std::string& origin);
-/// The text of a file. Throws Error for a folder and for a file that cannot be read or is longer
-/// than any configuration.
+/// Returns the text of a file. Throws Error for a folder, and for a file that cannot be read or is
+/// longer than any configuration.
 std::string read_toml_file(const std::filesystem::path& file);
 
 }  // namespace kshot

@@ -50,7 +50,7 @@ std::optional<int> as_int(const toml::node& node) {
   return static_cast<int>(value->get());
 }
 
-/// Assigns a node to a slot, whatever the slot's type.
+/// Assigns a node to a slot of any type.
 struct Assignment {
   const std::string& where;
   const std::string& file;
@@ -90,7 +90,7 @@ struct Assignment {
 
   void assign(const Key& key, const toml::node& node, std::string* value) const {
     if (!node.is_string()) mismatch(key.path(), expected(key), node);
-    // Names of files end at such a character, and so would the message.
+    // The system ends file names at such a character, and the message would end there too.
     if (node.as_string()->get().find('\0') != std::string::npos) {
       mismatch(key.path(), "text without the character of code 0", node);
     }

@@ -1,4 +1,4 @@
-// One value of a configuration: from TOML into the field of a Config that its key names.
+// Reads one value of a configuration from TOML into the key's field of a Config.
 #pragma once
 
 #include <functional>
@@ -10,13 +10,13 @@
 
 namespace kshot::schema {
 
-/// Where a message about a key points to: "FILE:LINE", "--set" or the origin alone.
+/// Returns the place of a key for messages: "FILE:LINE", "--set" or the origin alone.
 using Locate = std::function<std::string(std::string_view path)>;
 
 /// Throws Error "where: path: what".
 [[noreturn]] void fail(const std::string& where, const std::string& path, const std::string& what);
 
-/// A node as messages name it: "the string \"x\"", "a list", 3.
+/// Returns the text for a node in messages: "the string \"x\"", "a list", 3.
 std::string got(const toml::node& node);
 
 /// Reads nodes into a Config. Types are checked here, ranges by check_config.
