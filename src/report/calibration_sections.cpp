@@ -112,7 +112,7 @@ std::string reliability_section(const std::vector<Reliability>& all, Palette& pa
     grid.panel_width = 205.0;
     grid.row_heights = {190.0, 52.0};
     grid.rows.resize(2);
-    double largest = 0.0;  // share of a bin in this row of diagrams
+    double largest = 0.0;  // largest share of a bin in this row of diagrams
     for (std::size_t i = first; i < std::min(all.size(), first + columns); ++i) {
       std::size_t total = 0, most = 0;
       for (const auto& bin : all[i].bins) {

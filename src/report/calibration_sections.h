@@ -1,5 +1,5 @@
-// The sections of a report that say how far predictions can be trusted. Each gives nothing where
-// there is nothing to show.
+// The sections of a report that show how far predictions can be trusted. Each function returns an
+// empty text where there is nothing to show.
 #pragma once
 
 #include <string>

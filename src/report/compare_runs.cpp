@@ -1,4 +1,4 @@
-// kshot::compare_runs.
+// kshot::compare_runs: the page that shows several runs side by side.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using report::ReportData;
 
-/// The shortest endings of the paths that tell the runs apart.
+/// Returns names of the runs: those of their folders, or whole paths where folder names are equal.
 std::vector<std::string> run_names(const std::vector<fs::path>& folders) {
   std::vector<fs::path> paths;
   for (const fs::path& folder : folders) {
@@ -40,8 +40,8 @@ std::vector<std::string> run_names(const std::vector<fs::path>& folders) {
   return names;
 }
 
-/// What tells that the runs' results do not belong side by side; empty where they do. Inner steps
-/// and samples are a run's own.
+/// Returns the reason why the runs' results are not comparable; empty where they are. Inner steps
+/// and samples may differ between runs.
 std::string evaluation_warning(const std::vector<std::string>& names,
                                const std::vector<ReportData>& runs) {
   std::set<std::string> tasks, data;
@@ -71,14 +71,15 @@ std::string evaluation_warning(const std::vector<std::string>& names,
   return {};
 }
 
-/// What the report of a run calls `part`, in a comparison, which puts the run's name before it: the
-/// name of the method falls away, and what distinguishes the part ("1 shot", "calibrated") stays.
+/// Returns the name in a comparison of a part that the run's own report calls `part`. The
+/// comparison adds the run's name, so that the name of the method is left out, and the rest
+/// ("1 shot", "calibrated") stays.
 std::string part_name(const std::string& part, const ReportData& run, const std::string& name) {
   if (part == run.name) return name;
   return part.starts_with(run.name + ", ") ? part.substr(run.name.size() + 2) : part;
 }
 
-/// The charts without the baselines, which would be drawn once per run.
+/// Returns the charts without the baselines, which would be drawn once per run.
 std::vector<report::Chart> compared_charts(const std::string& name, const ReportData& run) {
   std::vector<report::Chart> charts = report::charts(run);
   for (report::Chart& chart : charts) {
@@ -114,7 +115,7 @@ report::ComparedRun compared_run(const std::string& name, const ReportData& run)
   return entry;
 }
 
-/// The keys of the configurations whose values are not the same in all runs.
+/// Returns the keys of the configurations whose values differ between the runs.
 std::vector<RunComparison::Setting> different_settings(
     const std::vector<report::ComparedRun>& runs) {
   std::map<std::string, std::vector<std::string>> keys;

@@ -9,7 +9,7 @@
 namespace kshot::report {
 namespace {
 
-/// A histogram as two lines over the middles of its bins.
+/// Returns the chart of a histogram, with two lines over the middles of its bins.
 Chart histogram_chart(const OodEvaluation& e, const OodScore& s) {
   Chart chart;
   chart.title = fmt::format("Out of distribution, {}: {}", e.kind, s.name);

@@ -20,10 +20,10 @@ namespace {
 
 using svg::escape;
 
-constexpr double kPageWidth = 1080.0;    // of the text column, pixels
-constexpr std::size_t kSmoothFrom = 40;  // logged points of a training curve
+constexpr double kPageWidth = 1080.0;    // width of the text column, pixels
+constexpr std::size_t kSmoothFrom = 40;  // training curves with more points are smoothed
 
-// Colours keep a contrast of at least 3:1 to their background and differ in lightness too.
+// Colours have a contrast of at least 3:1 to their background, and also differ in lightness.
 constexpr const char* kStyle = R"(
 :root { color-scheme: light dark; --bg: #ffffff; --fg: #1c2026; --soft: #5a6370; --line: #e2e5ea;
   --panel: #f6f7f9; --strong: #eaf1fb;
@@ -97,7 +97,7 @@ std::string html_page(const std::string& title, const std::string& body) {
       escape(title), kStyle, body);
 }
 
-/// Name and value, or name and one value a column.
+/// Returns a table with a name and one value per column in each row.
 std::string facts_table(const std::vector<std::string>& columns,
                         const std::vector<std::vector<std::string>>& rows) {
   std::string out = "<div class=\"scroll\"><table class=\"facts\">\n";
@@ -117,7 +117,8 @@ std::string facts_table(const std::vector<std::string>& columns,
 
 // ---- learning curves ----
 
-/// At most `limit` points: means of neighbouring ones; a group without finite values is a gap.
+/// Reduces a curve to at most `limit` points, the means of groups of neighbouring points. A group
+/// without finite values is a gap.
 void thin(std::vector<double>& x, std::vector<double>& y, std::size_t limit) {
   const std::size_t n = x.size();
   if (n <= limit) return;
@@ -212,7 +213,7 @@ svg::Plot training_plot(const std::vector<const TrainingCurve*>& curves, bool ag
         y = running_mean(y, y.size() / kSmoothFrom);
       }
       plot.line(x, y, style);
-      if (y.size() == 1) plot.points(x, y, style);  // a line needs two
+      if (y.size() == 1) plot.points(x, y, style);  // a line needs two points
     }
   }
   return plot;
@@ -254,7 +255,7 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
     }
   }
   grid.panel_width = timed ? 445.0 : 760.0;
-  // Quantities stand below each other: one range of steps, and of seconds, for all.
+  // The charts of the quantities stand below each other, with one range of steps and of seconds.
   for (std::size_t column = 0; column < 2; ++column) {
     double low = std::numeric_limits<double>::infinity();
     double high = -low;
@@ -295,7 +296,7 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
 
 // ---- fits to tasks ----
 
-/// Range of what is given of a task: its true function and its support points.
+/// Extends a range by a task's true function and support points.
 void see_given(const TaskFigure& task, double& low, double& high) {
   see(task.truth, low, high);
   for (const MethodFits& method : task.methods) {
@@ -307,8 +308,9 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
   if (!task.truth.empty()) {
     check_length(task.truth.size(), task.x.size(), task.title + ", true function");
   }
-  // One range for all panels, from what is given and the predicted means: these widen it by no more
-  // than the range of the widest task, so that a fit that went astray does not flatten the others.
+  // All panels have one range, from the true function, the support points and the predicted means.
+  // The means widen the range by no more than the range of the widest task, so that one bad fit
+  // does not flatten the others.
   constexpr double infinity = std::numeric_limits<double>::infinity();
   double low = infinity, high = -infinity;
   std::size_t columns = 1;
@@ -339,7 +341,7 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
     low = std::min(given_low, std::max(low, given_low - widest));
     high = std::max(given_high, std::min(high, given_high + widest));
   }
-  // The bands may widen it, to twice its size at most.
+  // The bands may widen the range to at most twice its size.
   double wide_low = low, wide_high = high;
   for (const MethodFits& method : task.methods) {
     for (const Fit& fit : method.fits) {
@@ -423,7 +425,7 @@ std::string tasks_section(const Report& report, Palette& palette) {
     entries.push_back({.label = "samples (thin)", .color = band_color, .opacity = 0.6});
   }
   double opacity = 0.0;
-  std::vector<LegendEntry> shades;  // widest band first, as they lie upon each other
+  std::vector<LegendEntry> shades;  // from the widest band, because bands lie upon each other
   for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
     opacity = 1.0 - (1.0 - opacity) * (1.0 - 0.17);
     shades.push_back({.label = fmt::format("{:g} % band", 100.0 * *level),
@@ -456,7 +458,7 @@ std::string chart(const Chart& c, double width, Palette& palette) {
   }
   plot.x.integers =
       std::all_of(xs.begin(), xs.end(), [](double x) { return std::nearbyint(x) == x; });
-  if (plot.x.integers && xs.size() <= 8) {  // measured at few numbers: these are the ticks
+  if (plot.x.integers && xs.size() <= 8) {  // few numbers are the ticks themselves
     for (double x : xs) plot.x.ticks.push_back({x, svg::number(x, 6)});
   }
   const std::vector<Look> looks = palette.looks(names);
@@ -532,7 +534,7 @@ std::string title_block(const std::string& title, const std::string& subtitle) {
   return out;
 }
 
-/// Rows of names and one value a run, over the union of names in order of appearance.
+/// Returns rows of a name and one value per run, for all names in order of first appearance.
 std::vector<std::vector<std::string>> side_by_side(const std::vector<const Facts*>& runs,
                                                    bool differing_only) {
   std::vector<std::string> keys;
@@ -614,7 +616,7 @@ std::string render(const Comparison& comparison) {
   std::vector<std::string> columns = {""};
   std::vector<const Facts*> numbers, configurations, environments;
   for (const ComparedRun& run : comparison.runs) {
-    palette.color(run.name);  // colours in the order of the runs
+    palette.color(run.name);  // assigns the colours in the order of the runs
     columns.push_back(run.name);
     numbers.push_back(&run.numbers);
     configurations.push_back(&run.configuration);
@@ -622,7 +624,7 @@ std::string render(const Comparison& comparison) {
   }
   std::string body = title_block(comparison.title, comparison.subtitle);
 
-  Table summary;  // a row a run
+  Table summary;  // one row per run
   summary.columns = {"run"};
   const auto by_number = side_by_side(numbers, false);
   for (const auto& row : by_number) summary.columns.push_back(row[0]);

@@ -1,6 +1,6 @@
-// The report: one self-contained HTML page (no scripts, no external resources; readable in light
-// and dark) from plain data. What is left empty is left out. Rendering gives text; the caller
-// writes it (io::write_file_atomic).
+// Renders a report from plain data as one self-contained HTML page, without scripts and external
+// resources, for light and dark displays. Empty parts are left out. The caller writes the text to a
+// file (io::write_file_atomic).
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ struct Card {
   std::string note = {};
 };
 
-/// Cells are text. The first column is left-aligned, the others right; rows in `strong` stand out
-/// (the run itself among its baselines).
+/// A table of texts. The first column is left-aligned, the others are right-aligned. The rows whose
+/// numbers are in `strong` are emphasised (the run itself among its baselines).
 struct Table {
   std::string title = {};
   std::string caption = {};
@@ -31,20 +31,20 @@ struct Table {
   std::vector<std::size_t> strong = {};
 };
 
-/// A quantity as training went. Curves of one `quantity` share a chart, which is drawn against
-/// steps and, where every curve has them, against seconds. One name keeps one colour through the
-/// report, so name curves by method ("ABML") and set apart by `validation`.
+/// A quantity in the course of training. Curves of one `quantity` share a chart, which is drawn
+/// against steps and, where every curve has seconds, against seconds. A name has the same colour in
+/// the whole report. Curves are therefore named by method ("ABML") and told apart by `validation`.
 struct TrainingCurve {
-  std::string name = {};          ///< "ABML"
-  std::string quantity = {};      ///< "loss", "accuracy"
-  bool validation = false;        ///< drawn with markers; else a thin (where long, smoothed) line
-  std::vector<double> step = {};  ///< [n]
-  std::vector<double> seconds = {};     ///< [n] of training, or empty
-  std::vector<double> value = {};       ///< [n]; not finite: a gap
-  std::vector<double> half_width = {};  ///< [n] 95 % interval, or empty
+  std::string name = {};      ///< "ABML"
+  std::string quantity = {};  ///< "loss", "accuracy"
+  bool validation = false;    ///< true: drawn with markers; false: a thin line, smoothed where long
+  std::vector<double> step = {};        ///< meta-steps, [n]
+  std::vector<double> seconds = {};     ///< training time, [n], or empty
+  std::vector<double> value = {};       ///< the quantity, [n]; a value that is not finite is a gap
+  std::vector<double> half_width = {};  ///< half widths of 95 % intervals, [n], or empty
 };
 
-/// A method's error (or accuracy) against something counted.
+/// A method's error (or accuracy) against a count, such as the number of shots.
 struct Curve {
   std::string name = {};
   std::vector<double> x = {};
@@ -54,7 +54,7 @@ struct Curve {
 /// Several methods side by side, with intervals.
 struct Chart {
   std::string title = {};    ///< "Error against shots"
-  std::string caption = {};  ///< what is averaged, over how many episodes
+  std::string caption = {};  ///< says what is averaged, over how many episodes
   std::string x_label = {};  ///< "support points"
   std::string y_label = {};  ///< "mean squared error"
   bool log_x = false;
@@ -68,35 +68,37 @@ struct FitBand {
   std::vector<double> low = {}, high = {};
 };
 
-/// One panel: what a method predicts for a task from some support points.
+/// One panel: a method's prediction for a task from some support points.
 struct Fit {
   std::string label = {};                              ///< "prior", "1 shot"
   std::vector<double> support_x = {}, support_y = {};  ///< none for the prior
-  std::vector<double> mean = {};                       ///< [x]
+  std::vector<double> mean = {};                       ///< predicted mean, [x]
   std::vector<FitBand> bands = {};                     ///< none for a point estimate
   std::vector<std::vector<double>> samples = {};       ///< [sample][x], drawn as thin lines
 };
 
+/// The panels of one method for a task.
 struct MethodFits {
   std::string method = {};     ///< "ABML"
-  std::vector<Fit> fits = {};  ///< the columns, the same labels for every method and task
+  std::vector<Fit> fits = {};  ///< one per column, with the same labels for every method and task
 };
 
 /// A task with one-dimensional input: its true function and each method's fits.
 struct TaskFigure {
   std::string title = {};          ///< "Task 1"
-  std::vector<double> x = {};      ///< grid, ascending
-  std::vector<double> truth = {};  ///< [x]; empty where not known
+  std::vector<double> x = {};      ///< inputs of the drawing, ascending
+  std::vector<double> truth = {};  ///< the true function, [x]; empty where it is not known
   std::vector<MethodFits> methods = {};
 };
 
-/// Observed share of targets within central bands, beside the nominal one.
+/// Observed shares of targets within central bands, beside the nominal shares.
 struct BandCoverage {
   std::string name = {};                ///< "ABML, 5 shots"
   std::vector<double> nominal = {};     ///< 0.5, 0.9, 0.95
   std::vector<Estimate> observed = {};  ///< same length
 };
 
+/// The bins of a reliability diagram.
 struct Reliability {
   std::string name = {};
   double ece = 0.0;
@@ -122,12 +124,13 @@ struct Diverged {
   std::string phase = {};  ///< "training", "test episodes"
   std::uint64_t diverged = 0;
   std::uint64_t tasks = 0;
-  std::string note = {};  ///< likely cause, or empty
+  std::string note = {};  ///< the likely cause, or empty
 };
 
 /// Pairs of name and value, in order.
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
+/// The page of one run.
 struct Report {
   std::string title = {};
   std::string subtitle = {};
@@ -145,27 +148,28 @@ struct Report {
   std::vector<PitDensities> pit = {};
   std::vector<Table> tables = {};
   std::vector<Diverged> diverged = {};
-  std::string configuration = {};  ///< TOML as resolved
+  std::string configuration = {};  ///< TOML with every key that applies
   Facts environment = {};          ///< versions, backend, machine, seed, command
 };
 
 /// One run among several.
 struct ComparedRun {
   std::string name = {};  ///< unique
-  /// Headline numbers, e.g. {"test accuracy", "97.3 ± 0.3 %"}: columns of the table, united over
-  /// the runs in order of first appearance.
+  /// Headline numbers, for example {"test accuracy", "97.3 ± 0.3 %"}. The table has a column for
+  /// each name of any run, in order of first appearance.
   Facts numbers = {};
-  std::vector<TrainingCurve> training = {};  ///< names are replaced by the run's
+  std::vector<TrainingCurve> training = {};  ///< names are replaced by the run's name
   std::vector<Chart> charts = {};            ///< merged by title over runs
   std::vector<BandCoverage> coverage = {};
   std::vector<Reliability> reliability = {};
   std::vector<RiskCoverageCurve> risk_coverage = {};
   std::vector<PitDensities> pit = {};
   std::vector<Diverged> diverged = {};
-  Facts configuration = {};  ///< dotted key and value; keys whose values differ are shown
+  Facts configuration = {};  ///< "inner.steps" and its value; only differing keys are shown
   Facts environment = {};
 };
 
+/// The page of several runs.
 struct Comparison {
   std::string title = {};
   std::string subtitle = {};
@@ -173,13 +177,14 @@ struct Comparison {
   std::vector<Table> tables = {};  ///< paired differences
 };
 
-/// The whole page, UTF-8. All text is escaped; curves of unequal lengths throw Error.
+/// Returns the whole page, UTF-8. All text is escaped. Throws Error for curves of unequal lengths.
 std::string render(const Report& report);
 std::string render(const Comparison& comparison);
 
-/// "0.412 ± 0.031": the interval to two digits, the mean as far; "0.412" where it has none.
+/// Returns "0.412 ± 0.031", where the interval has two significant digits and the mean as many
+/// decimals; "0.412" without an interval.
 std::string format(const Estimate& estimate);
-/// "97.31 ± 0.28 %" of a share in [0, 1].
+/// Returns "97.31 ± 0.28 %" for a share in [0, 1].
 std::string format_percent(const Estimate& estimate);
 
 }  // namespace kshot::report

@@ -34,7 +34,8 @@ bool equal(const CountRange& a, const CountRange& b) {
   return a.least == b.least && a.most == b.most;
 }
 
-/// Baselines learn from the episodes' rows alone: the same episodes give them the same numbers.
+/// True if the baselines of both evaluations have the same scores. Baselines learn only from the
+/// episodes' rows, so that different scores mean different episodes.
 bool baselines_agree(const Evaluation& a, const Evaluation& b) {
   for (const Score& s : a.baselines) {
     const auto other = std::ranges::find(b.baselines, s.name, &Score::name);
@@ -51,7 +52,7 @@ bool baselines_agree(const Evaluation& a, const Evaluation& b) {
   return true;
 }
 
-/// Why the episodes of two evaluations are not the same; empty where they are.
+/// Returns the reason why the episodes of two evaluations differ; empty where they are the same.
 std::string difference(const Evaluation& a, const Evaluation& b) {
   if (a.shape.target != b.shape.target) return "one has labels, the other numbers";
   if (a.split != b.split) {
@@ -70,7 +71,7 @@ std::string difference(const Evaluation& a, const Evaluation& b) {
   return {};
 }
 
-/// A method's values for the episodes that both evaluations scored.
+/// The values of two methods for the episodes that both evaluations scored.
 struct Pairs {
   std::vector<double> first, second;
 };
@@ -90,7 +91,7 @@ Pairs pairs(const Evaluation& a, const std::vector<double>& of_a, const Evaluati
   return all;
 }
 
-/// Large numbers, and those of few digits, as people read them.
+/// Returns a difference and its interval as text.
 std::string cell(const PairedDifference& d) {
   const bool large = std::abs(d.value) >= 1e3;
   const auto number = [&](double v) {
@@ -100,7 +101,8 @@ std::string cell(const PairedDifference& d) {
   return fmt::format("{} [{}, {}]", number(d.value), number(d.low), number(d.high));
 }
 
-/// Appends a method's differences to the reference; false where no episode has scores of both.
+/// Appends a method's differences to the reference. Returns false where no episode has scores of
+/// both.
 bool add_differences(std::vector<PairedDifference>& all, const std::string& method,
                      const Evaluation& reference, const Evaluation& e, const Score& score) {
   const std::size_t before = all.size();
@@ -149,7 +151,7 @@ Table paired_table(const std::string& reference, const std::vector<PairedDiffere
       "Mean over episodes of the method's value less that of the reference, in brackets 95 % "
       "bootstrap intervals over episodes, paired: an interval without 0 is a difference.";
   table.columns = {"", "episodes"};
-  std::vector<std::size_t> most;  // episodes of a row
+  std::vector<std::size_t> most;  // number of episodes of each row
   for (const PairedDifference& d : differences) {
     auto column = std::ranges::find(table.columns, d.metric);
     if (column == table.columns.end()) column = table.columns.insert(column, d.metric);

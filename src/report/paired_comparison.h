@@ -1,4 +1,4 @@
-// Differences between runs on the episodes that they have in common, with paired intervals.
+// Differences between runs on the episodes that they share, with paired intervals.
 #pragma once
 
 #include <string>
@@ -9,11 +9,11 @@
 
 namespace kshot::report {
 
-/// What was compared, or why it was not.
+/// The result of paired_comparison.
 struct PairedComparison {
   /// Differences of every other method to the first run, metric by metric.
   std::vector<PairedDifference> differences;
-  /// One line for each run that has no row: why its episodes are other ones.
+  /// One line for each run that was not compared, with the reason.
   std::vector<std::string> left_out;
 };
 
@@ -21,7 +21,7 @@ struct PairedComparison {
 /// There are no differences where the first run was not evaluated.
 PairedComparison paired_comparison(const std::vector<std::string>& names,
                                    const std::vector<ReportData>& runs);
-/// The differences for people, with one row per method; no rows for no differences.
+/// Returns the differences as a table with one row per method. Without differences it has no rows.
 Table paired_table(const std::string& reference, const std::vector<PairedDifference>& differences);
 
 }  // namespace kshot::report

@@ -1,4 +1,4 @@
-// What the sections of a report are written with: colours, headings, figures, legends, tables.
+// Building blocks of the sections of a report: colours, headings, figures, legends and tables.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace kshot::report {
 
-/// How a series looks: one colour for what stands before the first comma of its name ("ABML" of
-/// "ABML, 5 shots"), and a variation for each further name with that colour.
+/// The look of a series. Series whose names agree up to the first comma ("ABML" of "ABML, 5 shots")
+/// have one colour, and each further one of them has another variant.
 struct Look {
   std::string color;
   std::size_t variant = 0;
@@ -21,11 +21,11 @@ struct Look {
   svg::Marker marker() const;
 };
 
-/// Keeps colours through a whole page.
+/// Assigns colours to names, the same in the whole page.
 class Palette {
  public:
   std::string color(const std::string& name);
-  /// Looks of the series of one figure.
+  /// Returns the looks of the series of one figure.
   std::vector<Look> looks(const std::vector<std::string>& names);
 
  private:
@@ -48,7 +48,7 @@ std::string heading(const std::string& text);
 std::string caption(const std::string& text);
 std::string figure(const std::string& svg, const std::string& below = {});
 std::string table(const Table& t);
-/// Throws Error unless `what` has the expected length.
+/// Throws Error that names `what` unless the length is the expected one.
 void check_length(std::size_t found, std::size_t expected, const std::string& what);
 
 }  // namespace kshot::report

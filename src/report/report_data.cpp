@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 constexpr std::array shots_shown = {1, 2, 5, 10, 20};
 constexpr int shots_episodes = 300;
 
-/// Of a score: accuracy, or the mean squared error.
+/// Returns the accuracy of a score, or the mean squared error.
 const Statistic& error_of(const Score& score) {
   return score.accuracy ? *score.accuracy : *score.mse;
 }
@@ -56,8 +56,8 @@ BandCoverage band_coverage(std::string name, const Score& score) {
   return bands;
 }
 
-/// The scores whose calibration is drawn, with their names: after the last inner step, and where
-/// the evaluation has them, the calibrated predictions too.
+/// Returns the scores whose calibration is drawn, with their names: those after the last inner
+/// step, and where the evaluation has them, those of the calibrated predictions.
 std::vector<std::pair<std::string, const Score*>> shown(const ReportData& run) {
   std::vector<std::pair<std::string, const Score*>> all;
   if (!run.evaluation) return all;
@@ -85,7 +85,8 @@ std::string interval_text(const IntervalScore& s) {
              : fmt::format("{:.4f}", s.value);
 }
 
-/// How far the predictions' own uncertainty can be trusted; without rows where no score says it.
+/// Returns a table that shows how far the predictions' own uncertainty can be trusted. It has no
+/// rows where no score shows this.
 Table uncertainty_table(const ReportData& run) {
   const Evaluation& e = *run.evaluation;
   const bool classify = e.last().accuracy.has_value();
@@ -160,7 +161,8 @@ ReportData read_run(const fs::path& folder) {
   }
   ReportData run;
   run.folder = folder;
-  // Of the last one the state, of whichever is evaluated the configuration: they agree on it.
+  // The report shows the state of the last checkpoint. Its configuration is also that of the
+  // checkpoint that is evaluated.
   run.checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
   run.name = method_name(
       make_algorithm(run.checkpoint.config,
@@ -199,8 +201,8 @@ void study_run(ReportData& run, const ReportOptions& options) {
     run.evaluation = evaluate(run, options, {});
     file.write(run.evaluation->to_json());
   }
-  if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // no shots
-  if (!run.by_shots.empty()) return;                                       // evaluated already
+  if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // there are no shots
+  if (!run.by_shots.empty()) return;                                       // already evaluated
   io::log_info(fmt::format("{}: error against shots", run.folder.string()));
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {
@@ -211,7 +213,7 @@ void study_run(ReportData& run, const ReportOptions& options) {
     } catch (const Stopped&) {
       throw;
     } catch (const Error& error) {
-      // The data have no room for so many; the report shows what there is.
+      // The data have too few rows for so many shots. The report shows the smaller numbers.
       io::log_warning(fmt::format("{} shots are left out: {}", shots, error.what()));
       break;
     }
@@ -232,7 +234,7 @@ Chart shots_chart(const std::string& name,
       e.samples, e.samples == 1 ? "" : "s");
   chart.x_label = classify ? "support examples a class" : "support points";
   chart.y_label = classify ? "accuracy" : "mean squared error";
-  // A logarithmic axis has no place for 0.
+  // A logarithmic axis cannot show 0.
   chart.log_x = by_shots.front().first > 0;
   Curve curve{.name = name};
   std::vector<Curve> baselines;
@@ -268,7 +270,7 @@ std::vector<Chart> charts(const ReportData& run) {
     chart.y_label = error;
     Curve curve{.name = run.name};
     for (const Score& s : e.steps) {
-      if (s.calibrated) continue;  // the last step once more
+      if (s.calibrated) continue;  // the last inner step again
       curve.x.push_back(s.inner_steps);
       curve.y.push_back(estimate(error_of(s)));
     }

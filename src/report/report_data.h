@@ -1,4 +1,4 @@
-// What reports are made of, gathered from run folders.
+// Reads run folders, and makes the parts of reports from them.
 #pragma once
 
 #include <array>
@@ -15,41 +15,41 @@
 
 namespace kshot::report {
 
-/// A run folder, and what was computed from it for a report.
+/// The content of a run folder, and the evaluations that were computed for a report.
 struct ReportData {
   std::filesystem::path folder;
-  std::string name;  ///< how reports call it
+  std::string name;  ///< name of the run in reports
   Checkpoint checkpoint;
   std::vector<TrainingCurve> training;
   Facts environment;
   std::optional<Evaluation> evaluation;
-  std::vector<std::pair<int, Evaluation>> by_shots;  ///< shots and what they gave
-  std::vector<OodEvaluation> ood;                    ///< kinds of rows out of distribution
+  std::vector<std::pair<int, Evaluation>> by_shots;  ///< numbers of shots, and their evaluations
+  std::vector<OodEvaluation> ood;                    ///< one per kind of rows out of distribution
 };
 
-/// What `kshot evaluate RUN --shots 1,5` writes into the run folder.
+/// File in the run folder that `kshot evaluate RUN --shots 1,5` writes.
 inline constexpr const char* shots_file = "evaluation-shots.json";
-/// What `kshot evaluate RUN --ood KIND` writes into the run folder.
+/// File in the run folder that `kshot evaluate RUN --ood KIND` writes.
 inline constexpr const char* ood_file = "evaluation-ood.json";
 
-/// Reads the folder. Evaluations are read where they are there; those with other shots and out of
-/// distribution are left out where they are not of the run's best checkpoint.
+/// Reads the folder with the evaluations that it holds. Evaluations of another checkpoint than the
+/// run's best one are left out.
 ReportData read_run(const std::filesystem::path& folder);
 /// Numbers of support rows (per class) whose predictions and coverage are drawn.
 inline constexpr std::array shots_drawn = {1, 5, 10};
 
-/// "ABML": how reports call an algorithm.
+/// Returns the name of an algorithm in reports: "ABML".
 std::string method_name(const std::string& algorithm);
 
-/// Fills what `evaluation` and `by_shots` lack. Throws Error where the data file is not that of the
-/// training, unless ReportOptions::allow_changed_data is set.
+/// Computes `evaluation` and `by_shots` where they are missing. Throws Error where the data file is
+/// not that of the training, unless ReportOptions::allow_changed_data is set.
 void study_run(ReportData& run, const ReportOptions& options);
 // Parts of a report.
 Estimate estimate(const Statistic& s);
 std::vector<Chart> charts(const ReportData& run);
-/// Accuracy or error against shots, of a run called `name` and the baselines.
+/// Makes the chart of accuracy or error against shots, for a run called `name` and the baselines.
 Chart shots_chart(const std::string& name, const std::vector<std::pair<int, Evaluation>>& by_shots);
-/// Histograms of the scores that tell rows out of distribution from others.
+/// Makes histograms of the scores that tell rows out of distribution from others.
 std::vector<Chart> ood_charts(const std::vector<OodEvaluation>& all);
 std::vector<BandCoverage> coverage(const ReportData& run);
 std::vector<Reliability> reliability(const ReportData& run);
@@ -57,9 +57,9 @@ std::vector<RiskCoverageCurve> risk_coverage(const ReportData& run);
 std::vector<PitDensities> pit(const ReportData& run);
 std::vector<Diverged> diverged(const ReportData& run);
 std::vector<Table> tables(const ReportData& run);
-/// Headline numbers of the evaluation, with what they hold for, and of the validation.
+/// Returns the headline numbers of the evaluation, with their conditions, and of the validation.
 Facts numbers(const ReportData& run);
-/// "test episodes": of the split that was evaluated.
+/// Returns "test episodes", by the split that was evaluated.
 std::string episodes_text(const Evaluation& evaluation);
 
 }  // namespace kshot::report

@@ -8,8 +8,8 @@
 namespace kshot::report {
 namespace {
 
-/// Charts of the same title become one; a curve that is there already (a baseline that all runs
-/// share) is not repeated.
+/// Adds charts to `all`. Charts with the same title become one chart. A curve whose name it has
+/// already (a baseline that all runs share) is not repeated.
 void merge(std::vector<Chart>& all, std::vector<Chart> more) {
   for (Chart& chart : more) {
     const auto same = std::ranges::find(all, chart.title, &Chart::title);

@@ -1,4 +1,4 @@
-// One page about one run, or about several methods on the same tasks.
+// Makes the page of one run, or of several methods on the same tasks.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace kshot::report {
 
-/// The first run is the page's subject; others stand beside it.
+/// Makes the page of the first run, with the other runs beside it.
 Report run_page(const std::vector<const ReportData*>& runs, std::vector<TaskFigure> figures);
 
 }  // namespace kshot::report

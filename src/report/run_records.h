@@ -1,4 +1,4 @@
-// The records that a training run leaves in its folder, as a report shows them.
+// Reads the records that a training run leaves in its folder, in the form of a report.
 #pragma once
 
 #include <filesystem>
@@ -9,13 +9,13 @@
 
 namespace kshot::report {
 
-/// One curve per quantity of a metrics file (JSON lines). A missing file gives no curves. Throws
-/// Error with the file and the line for a record that is not one of kshot's.
+/// Returns one curve per quantity of a metrics file (JSON lines). A missing file gives no curves.
+/// Throws Error that names the file and the line for a record that kshot did not write.
 std::vector<TrainingCurve> training_curves(const std::filesystem::path& file,
                                            const std::string& name);
 
-/// What run.json in a run folder says about the run and its sessions. A missing file gives no
-/// facts. Throws Error for a file that is not a run record of kshot.
+/// Returns the facts of run.json in a run folder about the run and its sessions. A missing file
+/// gives no facts. Throws Error for a file that is not a run record of kshot.
 Facts environment(const std::filesystem::path& folder);
 
 }  // namespace kshot::report

@@ -9,14 +9,14 @@
 namespace kshot::svg {
 namespace {
 
-constexpr double kFont = 12.0;           // pixels; set on the <svg> element
-constexpr double kCharacter = 6.7;       // generous mean width of a character at that size
-constexpr double kTitleCharacter = 8.6;  // the same of a title, which is bold and larger
+constexpr double kFont = 12.0;           // font size in pixels, set on the <svg> element
+constexpr double kCharacter = 6.7;       // mean width of a character, estimated on the wide side
+constexpr double kTitleCharacter = 8.6;  // this width in a title, which is bold and larger
 constexpr double kTitleLine = 16.0;      // height of a line of a title, pixels
-constexpr double kGap = 14.0;            // pixels to the right of a panel
+constexpr double kGap = 14.0;            // gap to the right of a panel, pixels
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// A coordinate: two decimals are a hundredth of a pixel.
+/// Returns a coordinate with two decimals, which is a hundredth of a pixel.
 std::string at(double value) {
   std::string text = fmt::format("{:.2f}", value);
   text.erase(text.find_last_not_of('0') + 1);
@@ -24,7 +24,7 @@ std::string at(double value) {
   return text == "-0" ? "0" : text;
 }
 
-/// Of long curves: a tenth of a pixel.
+/// Returns a coordinate of a curve with one decimal, which keeps long curves short.
 std::string px(double value) {
   return fmt::format("{:.1f}", value);
 }
@@ -34,13 +34,13 @@ std::size_t characters(std::string_view utf8) {
       std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
-/// A title in lines of at most `width` pixels: broken at spaces, and within a word that is longer
+/// Breaks a title into lines of at most `width` pixels, at spaces, and within a word that is longer
 /// than a line.
 std::vector<std::string> title_lines(std::string_view title, double width) {
   const auto most = static_cast<std::size_t>(std::max(4.0, width / kTitleCharacter));
   std::vector<std::string> lines;
   std::string line;
-  std::size_t used = 0;  // characters of the line
+  std::size_t used = 0;  // number of characters of the line
   const auto end_line = [&] {
     if (!line.empty()) lines.push_back(std::move(line));
     line.clear();
@@ -73,7 +73,7 @@ std::string superscript(int value) {
   return out;
 }
 
-/// Fixed decimals with a true minus sign.
+/// Returns a number with fixed decimals and a true minus sign.
 std::string fixed(double value, int decimals) {
   std::string text = fmt::format("{:.{}f}", value, decimals);
   if (text[0] == '-') {
@@ -83,7 +83,8 @@ std::string fixed(double value, int decimals) {
   return text;
 }
 
-/// `largest`: of all ticks of the axis, so that they are written alike.
+/// Returns the label of a tick. `largest` is the largest value of the axis, so that all labels have
+/// the same form.
 std::string tick_label(double value, double step, double largest) {
   if (value == 0.0) return "0";
   if (largest >= 1e7 || step < 1e-5) {
@@ -165,7 +166,7 @@ std::vector<Tick> linear_ticks(double low, double high, int count, bool integers
   if (!(high > low) || !std::isfinite(high - low)) return ticks;
   const double raw = (high - low) / std::max(1, count);
   const double power = std::pow(10.0, std::floor(std::log10(raw)));
-  const double part = raw / power;  // in [1, 10); the round number nearest by ratio
+  const double part = raw / power;  // in [1, 10); the step is the round number nearest by ratio
   double step = (part < 1.5 ? 1.0 : part < 3.5 ? 2.0 : part < 7.5 ? 5.0 : 10.0) * power;
   if (integers) step = std::max(step, 1.0);
   const double slack = 1e-9 * (high - low);
@@ -192,7 +193,7 @@ std::vector<Tick> log_ticks(double low, double high, int count) {
     }
     return ticks;
   };
-  // The richest choice that is not crowded.
+  // The choice with the most ticks that are not too many.
   for (const auto& digits :
        {std::initializer_list<double>{1, 2, 3, 4, 5, 6, 8}, std::initializer_list<double>{1, 2, 5},
         std::initializer_list<double>{1, 3}}) {
@@ -251,7 +252,7 @@ void Plot::text(double x_at, double y_at, std::string label, double dy) {
   layers_.push_back({Kind::text, {x_at}, {y_at}, {}, style, std::move(label)});
 }
 
-/// Limits, ticks and the drawing of one panel.
+/// Finds limits and ticks of one panel, and draws it.
 class Renderer {
  public:
   Renderer(const Plot& plot, double width, double height)
@@ -299,12 +300,12 @@ class Renderer {
     return (plot_.x.tick_labels ? 20.0 : 5.0) + (plot_.x.label.empty() ? 2.0 : 20.0);
   }
 
-  /// The panel with the upper left corner of its plot area at (left, top), its labels within
-  /// `margin` at the left.
+  /// Draws the panel with the upper left corner of its plot area at (left, top). Its labels fit
+  /// into `margin` pixels at the left.
   void draw(std::string& out, double left, double top, double margin) const {
     out += fmt::format("<g transform=\"translate({},{})\">\n", at(left), at(top));
     axes(out, margin);
-    // A nested <svg> clips without the need for ids.
+    // A nested <svg> clips the plot without ids.
     out += fmt::format("<svg width=\"{}\" height=\"{}\">\n", at(width_), at(height_));
     for (const auto& layer : plot_.layers_) {
       switch (layer.kind) {
@@ -336,7 +337,7 @@ class Renderer {
     const Axis& axis;
     double from, to;  // pixels
     double low = kInfinity, high = -kInfinity;
-    bool stands = false;  // holds bars, which stand on the axis
+    bool stands = false;  // true: the panel has bars, which stand on the axis
     std::vector<Tick> ticks = {};
 
     bool usable(double value) const { return std::isfinite(value) && (!axis.log || value > 0.0); }
@@ -350,7 +351,7 @@ class Renderer {
         low = axis.low;
         high = axis.high;
       } else {
-        if (low > high) {  // nothing to show
+        if (low > high) {  // there are no data
           low = axis.log ? 0.1 : 0.0;
           high = 1.0;
         }
@@ -374,7 +375,7 @@ class Renderer {
             axis.log ? log_ticks(low, high, count) : linear_ticks(low, high, count, axis.integers);
       }
     }
-    /// Pixels; kept near the plot area, whatever the value.
+    /// Returns the position in pixels. Far values stay near the plot area.
     double operator()(double value) const {
       double share;
       if (axis.log) {
@@ -405,10 +406,10 @@ class Renderer {
       }
     }
     if (plot_.x.tick_labels) {
-      double free_from = -kInfinity;  // labels that would touch the one before are left out
+      double free_from = -kInfinity;  // labels that would touch their neighbour are left out
       for (const Tick& tick : x_.ticks) {
         const double half = 0.5 * kCharacter * static_cast<double>(characters(tick.label));
-        // A label at an end of the axis moves inwards, so that it is not cut.
+        // A label at an end of the axis moves inwards, because it would be cut off otherwise.
         const double middle =
             std::max(half - margin, std::min(x_(tick.value), width_ + kGap - 1.0 - half));
         if (middle - half < free_from) continue;
@@ -450,7 +451,7 @@ class Renderer {
       }
       path += fmt::format("{}{} {}", pen ? 'L' : 'M', px(x_(layer.a[i]) + layer.style.shift),
                           px(y_(layer.b[i])));
-      // A point between two gaps: the round cap of a line without length is a dot.
+      // A point between two gaps becomes a dot, the round cap of a line without length.
       if (!pen && (i + 1 == layer.a.size() || !drawable(layer, i + 1))) path += "h0";
       pen = true;
     }
@@ -474,7 +475,7 @@ class Renderer {
       std::string back;
       std::size_t j = i;
       for (; j < layer.a.size() && usable(j); ++j) {
-        // Where a logarithmic axis has no place for the lower edge, it lies below the plot.
+        // A lower edge that a logarithmic axis cannot show lies below the plot.
         const double low = y_.usable(layer.b[j]) ? y_(layer.b[j]) : height_ + 10.0;
         const std::string x = px(x_(layer.a[j]));
         path += fmt::format("{}{} {}", j == i ? 'M' : 'L', x, px(y_(layer.c[j])));
@@ -530,7 +531,7 @@ class Renderer {
       const double middle = x_(layer.a[i]) + layer.style.shift;
       const double top = y_(layer.b[i] + layer.c[i]);
       const double low = layer.b[i] - layer.c[i];
-      const bool open = !y_.usable(low);  // runs out of a logarithmic axis
+      const bool open = !y_.usable(low);  // the bar leaves a logarithmic axis at its lower end
       const double bottom = open ? height_ + 10.0 : y_(low);
       path += fmt::format("M{} {}V{}M{} {}h7", at(middle), at(top), at(bottom), at(middle - 3.5),
                           at(top));
@@ -570,12 +571,12 @@ class Renderer {
   const Plot& plot_;
   Scale x_, y_;
   double width_, height_;
-  std::vector<std::string> title_;  // lines
+  std::vector<std::string> title_;  // lines of the title
 };
 
 std::string render(const Grid& grid) {
   std::vector<std::vector<Renderer>> panels;
-  std::vector<double> left, top, bottom;  // margins by column, row, row
+  std::vector<double> left, top, bottom;  // left margin per column, others per row
   for (std::size_t r = 0; r < grid.rows.size(); ++r) {
     panels.emplace_back();
     top.push_back(0.0);
@@ -590,7 +591,7 @@ std::string render(const Grid& grid) {
     }
   }
   std::vector<std::vector<std::string>> row_titles;
-  double title = 0.0;  // width of the row titles, which are turned
+  double title = 0.0;  // width of the row titles, which run upwards
   for (std::size_t r = 0; r < grid.row_titles.size(); ++r) {
     row_titles.push_back(title_lines(grid.row_titles[r], grid.height(r)));
     title = std::max(title, 8.0 + kTitleLine * static_cast<double>(row_titles.back().size()));

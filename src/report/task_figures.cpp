@@ -24,14 +24,15 @@ bool one_dimensional(const ReportData& run) {
          (network.outputs() == 1 || is_closed_form(config.algorithm));
 }
 
-/// Tasks whose predictions are drawn: support rows, and the points of the drawing.
+/// The tasks whose predictions are drawn.
 struct DrawnTasks {
   TaskBatch support;
-  std::vector<std::vector<float>> grids;  ///< [tasks][x], ascending
-  std::vector<TaskFigure> figures;        ///< with the true functions alone
+  std::vector<std::vector<float>> grids;  ///< inputs of the drawing, [tasks][x], ascending
+  std::vector<TaskFigure> figures;        ///< figures that have only the true functions
 };
 
-/// Support points as in training; a dense query set without noise shows the true function.
+/// Draws tasks with support points as in training, and with a dense query set without noise, which
+/// shows the true function.
 DrawnTasks draw_tasks(const Config& config, int tasks) {
   Config drawing = config;
   drawing.data.shots = *std::ranges::max_element(shots_drawn);
@@ -72,7 +73,7 @@ class Fitter {
   Fitter(const ReportData& run, const ReportOptions& options)
       : run_(run), learner_(run.folder, learner_options(run, options)) {}
 
-  /// The prior and the adapted predictions for a task, whose support rows are `x` and `y`.
+  /// Returns the prior and the adapted predictions for a task with the support rows `x` and `y`.
   MethodFits fits(std::span<const float> x, std::span<const float> y,
                   const std::vector<float>& grid) const {
     const AlgorithmKind algorithm = run_.checkpoint.config.algorithm;
@@ -126,7 +127,7 @@ class Fitter {
         band.high.push_back(b.high);
       }
     }
-    // With noise of every row's own a sample is not one function of x.
+    // An estimator that draws noise for every row gives no sample that is one function of x.
     const Config& config = run_.checkpoint.config;
     const bool samples_are_functions =
         config.algorithm != AlgorithmKind::abml || config.abml.estimator == Estimator::weight;

@@ -1,4 +1,4 @@
-// Predictions for new tasks of one input, drawn beside the true function.
+// Draws predictions for new tasks with one input beside the true function.
 #pragma once
 
 #include <vector>
@@ -8,8 +8,8 @@
 
 namespace kshot::report {
 
-/// New one-dimensional tasks and every run's predictions for them: the prior, then after 1, 5 and
-/// 10 support points. Empty for other sources than sinusoids.
+/// Returns new one-dimensional tasks and every run's predictions for them: the prior, then after 1,
+/// 5 and 10 support points. Empty for other sources than sinusoids.
 std::vector<TaskFigure> task_figures(const std::vector<const ReportData*>& runs, int tasks,
                                      const ReportOptions& options);
 

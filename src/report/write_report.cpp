@@ -1,4 +1,4 @@
-// kshot::write_report and kshot::write_ood.
+// kshot::write_report and kshot::write_ood: pages about one run.
 #include <fmt/format.h>
 
 #include <optional>
