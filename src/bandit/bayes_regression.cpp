@@ -81,7 +81,7 @@ double gamma_draw(RandomStream& stream, double shape) {
     const double root = 1.0 + c * x;
     if (root <= 0.0) continue;
     const double v = root * root * root;
-    // in (0, 1)
+    // u lies in (0, 1), without the ends.
     const double u = (static_cast<double>(stream.uniform()) + 0x1p-25);
     if (std::log(u) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
   }

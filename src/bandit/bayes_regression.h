@@ -13,11 +13,13 @@
 
 namespace kshot::bandit {
 
+/// The prior.
 struct RegressionPrior {
-  double shape = 6.0, rate = 6.0;  ///< a0, b0
+  double shape = 6.0, rate = 6.0;  ///< a0 and b0
   double lambda = 0.25;
 };
 
+/// The posterior of one regression.
 class BayesRegression {
  public:
   BayesRegression() = default;
@@ -30,7 +32,7 @@ class BayesRegression {
   void clear();
 
   double shape() const;
-  /// b, at least b0.
+  /// b, which is at least b0.
   double rate();
   /// Posterior mean of the weights.
   std::span<const double> mean();
@@ -42,17 +44,17 @@ class BayesRegression {
 
   RegressionPrior prior_;
   std::size_t inputs_ = 0, rows_ = 0;
-  std::vector<double> precision_, xy_;  ///< L [inputs, inputs], lower triangle; X^T y
-  double yy_ = 0.0;
-  bool solved_ = false;
-  std::vector<double> factor_, mean_;  ///< Cholesky factor of L; m
+  std::vector<double> precision_, xy_;  ///< lower triangle of L [inputs, inputs], and X^T y
+  double yy_ = 0.0;                     ///< y^T y
+  bool solved_ = false;                 ///< true: factor_, mean_ and rate_ are those of all rows
+  std::vector<double> factor_, mean_;   ///< Cholesky factor of L, and m
   double rate_ = 0.0;
 };
 
-/// A draw from Gamma(shape, 1), shape >= 1 (Marsaglia and Tsang 2000).
+/// Draws from Gamma(shape, 1), shape >= 1 (Marsaglia and Tsang 2000).
 double gamma_draw(RandomStream& stream, double shape);
 
-/// w x, x of floats.
+/// Returns the dot product w x.
 double product(std::span<const double> w, std::span<const float> x);
 
 }  // namespace kshot::bandit

@@ -14,7 +14,7 @@
 namespace kshot::bandit {
 namespace {
 
-/// Streams of an environment. The agents' streams have another purpose.
+/// The streams of an environment. The agents' streams have another Purpose.
 enum Part : std::uint32_t { context_part = 0, order_part = 1 };
 
 RandomStream stream_of(std::uint64_t seed, int trial, std::uint64_t step, Part part) {
@@ -22,7 +22,7 @@ RandomStream stream_of(std::uint64_t seed, int trial, std::uint64_t step, Part p
                        .purpose = Purpose::episode,
                        .step = step,
                        .task = static_cast<std::uint32_t>(trial),
-                       .inner_step = 1,  // apart from the episodes of trainings
+                       .inner_step = 1,  // keeps the stream apart from the episodes of trainings
                        .sample = part});
 }
 
@@ -100,9 +100,9 @@ class Table final : public Environment {
  private:
   static constexpr double good = 5.0, bad = 35.0;
 
-  /// Rows come in an order of the trial's own; where they are used up, in another order again. The
-  /// order is a permutation by a Feistel network over [0, 2^bits), which is walked until the result
-  /// is a row: no list of rows per trial is kept.
+  /// Returns the row of a round. Every trial has its own order of the rows, and after all rows
+  /// another order follows. The order is a permutation by a Feistel network over [0, 2^bits), which
+  /// is applied again until the result is a row. So no list of rows per trial is needed.
   std::size_t row_of(std::uint64_t seed, int trial, std::uint64_t step) const {
     const std::uint64_t rows = options_.labels.size();
     const std::uint64_t pass = step / rows;

@@ -23,7 +23,7 @@ double mean(const std::vector<double>& values) {
   return sum / static_cast<double>(values.size());
 }
 
-/// The agents of a configuration. Throws Error where two have one name.
+/// Makes the agents of a configuration. Throws Error where two have the same name.
 std::vector<std::unique_ptr<Agent>> make_agents(const Settings& settings,
                                                 const std::string& device) {
   std::vector<std::unique_ptr<Agent>> agents;
@@ -43,8 +43,8 @@ std::string text_checksum(const std::string& text) {
   return fmt::format("crc32c:{:08x}", io::crc32c(text));
 }
 
-/// Checksum of the contexts and rewards of the first trial's first rounds. It differs where ranks
-/// read different tables.
+/// Returns a checksum of the contexts and rewards of the first trial's first rounds. The checksums
+/// of ranks that read different tables differ.
 std::string checksum(const Environment& environment, const Settings& settings) {
   constexpr std::uint64_t rounds = 1000;
   std::vector<float> context(static_cast<std::size_t>(environment.context_size()));
@@ -59,7 +59,7 @@ std::string checksum(const Environment& environment, const Settings& settings) {
   return text_checksum(bytes);
 }
 
-/// Throws Error where the ranks do not play the same.
+/// Throws Error where the ranks do not play the same environments and agents.
 void check_ranks(const Settings& settings, const std::vector<std::unique_ptr<Environment>>& all,
                  const std::string& device, Communicator& ranks) {
   std::vector<RankFact> facts = {
@@ -98,7 +98,8 @@ Results run(const Settings& settings, const ExperimentOptions& options) {
   Results results{settings.trials,   play_options.steps, play_options.last_steps,
                   play_options.seed, options.device,     {}};
   for (const auto& environment : environments) {
-    // The scale of all percentages, whether or not the configuration lists the uniform agent.
+    // The uniform agent gives the scale of all percentages, also where the configuration does not
+    // list this agent.
     const auto uniform = make_uniform();
     const Result base = play(*environment, *uniform, play_options);
     for (const auto& agent : agents) {

@@ -23,7 +23,7 @@ class Uniform final : public TrialAgent {
   void observe_one(std::size_t, std::span<const float>, int, double) override {}
 };
 
-/// A regression of the reward on [context, 1] per arm and trial.
+/// An agent with a regression of the reward on [context, 1] per arm and trial.
 class LinearAgent : public TrialAgent {
  public:
   LinearAgent(const RegressionPrior& prior, int initial_pulls)
@@ -40,7 +40,7 @@ class LinearAgent : public TrialAgent {
   struct Trial {
     std::vector<BayesRegression> arms;
     std::vector<float> row;       ///< [context, 1]
-    std::vector<double> weights;  ///< room for a draw
+    std::vector<double> weights;  ///< memory for a draw of weights
   };
 
   void start() override {
@@ -51,7 +51,7 @@ class LinearAgent : public TrialAgent {
     trial.weights.resize(width);
     trials_.assign(static_cast<std::size_t>(problem_.trials), trial);
   }
-  /// A factorization takes the cube of the width.
+  /// The time of a factorization grows with the cube of the width.
   bool worth_threads_to_choose() const override { return problem_.context_size >= 32; }
   Trial& with_row(std::size_t trial, std::span<const float> context) {
     std::ranges::copy(context, trials_[trial].row.begin());
@@ -62,7 +62,7 @@ class LinearAgent : public TrialAgent {
     Trial& t = with_row(trial, context);
     t.arms[static_cast<std::size_t>(arm)].add(t.row, reward);
   }
-  /// The arm of the largest value; of equal ones the first.
+  /// Returns the arm of the largest value, the first of equal ones.
   template <typename Value>
   static int best(Trial& t, Value value) {
     int chosen = 0;

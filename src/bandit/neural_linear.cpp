@@ -1,6 +1,6 @@
-// NeuralLinear (Riquelme, Tucker and Snoek 2018): a perceptron with one output per arm is trained
-// on the squared error of the arm that was pulled, as the trial goes; each arm has a Bayesian
-// linear regression on the last hidden layer, which is fitted anew after each training.
+// NeuralLinear (Riquelme, Tucker and Snoek 2018). During the trial, a perceptron with one output
+// per arm is trained on the squared error of the arm that was pulled. Each arm has a Bayesian
+// linear regression on the last hidden layer, which is fitted again after each training.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,14 +16,14 @@
 namespace kshot::bandit {
 namespace {
 
-/// A layer y = W x + b with RMSProp (decay 0.9), as the authors' code trains it.
+/// A layer y = W x + b with RMSProp (decay 0.9), as in the authors' code.
 struct Dense {
   int inputs = 0, outputs = 0;
-  std::vector<float> w, b;      ///< [inputs, outputs], [outputs]
-  std::vector<float> g_w, g_b;  ///< gradients
-  std::vector<float> s_w, s_b;  ///< means of squared gradients
-  std::vector<float> values;    ///< [batch, outputs]
-  std::vector<float> g_values;  ///< [batch, outputs]
+  std::vector<float> w, b;      ///< weights [inputs, outputs] and bias [outputs]
+  std::vector<float> g_w, g_b;  ///< their gradients
+  std::vector<float> s_w, s_b;  ///< running means of their squared gradients
+  std::vector<float> values;    ///< outputs, [batch, outputs]
+  std::vector<float> g_values;  ///< gradient of the outputs, [batch, outputs]
 
   Dense(int in, int out, RandomStream& stream) : inputs(in), outputs(out) {
     const auto n = static_cast<std::size_t>(in) * static_cast<std::size_t>(out);
@@ -35,7 +35,7 @@ struct Dense {
     g_b = s_b = b;
   }
 
-  /// values = x W + b of `rows` rows, and the positive part where `relu`.
+  /// Computes values = x W + b for `rows` rows, and takes the positive part where `relu` is set.
   void forward(const float* x, std::size_t rows, bool relu) {
     const auto in = static_cast<std::size_t>(inputs), out = static_cast<std::size_t>(outputs);
     values.resize(rows * out);
@@ -54,7 +54,7 @@ struct Dense {
     }
   }
 
-  /// From g_values: the gradients of the weights, and where given g_x.
+  /// Computes the gradients of the weights, and of the inputs where g_x is not null, from g_values.
   void backward(const float* x, std::size_t rows, float* g_x) {
     const auto in = static_cast<std::size_t>(inputs), out = static_cast<std::size_t>(outputs);
     std::ranges::fill(g_w, 0.0f);
@@ -151,7 +151,7 @@ class NeuralLinear final : public TrialAgent {
     return (step + 1) % static_cast<std::uint64_t>(options_.train_every) == 0;
   }
 
-  /// The last hidden layer of some rows, [rows, features].
+  /// Returns the last hidden layer for some rows, [rows, features].
   std::span<const float> features(Trial& t, std::span<const float> x, std::size_t rows) const {
     const float* from = x.data();
     for (std::size_t l = 0; l + 1 < t.layers.size(); ++l) {
@@ -218,7 +218,7 @@ class NeuralLinear final : public TrialAgent {
       Dense& last = t.layers.back();
       last.forward(z.data(), rows, false);
       last.g_values.assign(last.values.size(), 0.0f);
-      // mean over the rows of the squared error of the arm that was pulled
+      // The loss is the squared error of the arm that was pulled, mean over the rows.
       for (std::size_t r = 0; r < rows; ++r) {
         const std::size_t at = r * arms + static_cast<std::size_t>(t.pulled[drawn[r]]);
         last.g_values[at] =
@@ -228,7 +228,8 @@ class NeuralLinear final : public TrialAgent {
     }
   }
 
-  /// From the last layer's g_values: gradients clipped to norm 5, one step of every layer.
+  /// Makes one step of every layer from the last layer's g_values. The gradient of all layers
+  /// together is clipped to norm 5.
   void descend(Trial& t, std::size_t rows) const {
     double squares = 0.0;
     for (std::size_t l = t.layers.size(); l-- > 0;) {

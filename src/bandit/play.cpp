@@ -1,3 +1,4 @@
+// kshot::bandit::play: plays the trials of an agent and sums its regret.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 namespace kshot::bandit {
 namespace {
 
-/// Points of a regret curve, spread evenly.
+/// Number of points of a regret curve, at equal distances.
 constexpr std::uint64_t curve_points = 200;
 
 void check(const Environment& environment, const PlayOptions& options) {
@@ -35,7 +36,7 @@ struct OwnTrials {
   int first = 0, count = 0;
 };
 
-/// The rounds that an agent decides in one call, with what every arm would pay.
+/// The rounds that an agent decides in one call, with the rewards of all arms.
 struct Batch {
   Rounds rounds;
   std::vector<float> contexts;
@@ -66,7 +67,7 @@ struct Batch {
   }
 };
 
-/// The numbers of all ranks one after another, in the order of the ranks.
+/// Returns the numbers of all ranks, one rank after another.
 std::vector<double> of_all_ranks(Communicator* ranks, const std::vector<double>& own,
                                  const char* what) {
   if (ranks == nullptr) return own;
@@ -77,8 +78,9 @@ std::vector<double> of_all_ranks(Communicator* ranks, const std::vector<double>&
   return all;
 }
 
-/// Sums the regrets of this process's trials over rounds, which come in their order. The points of
-/// the curve are means over the trials of all ranks, which exchange them as they come.
+/// Sums the regrets of this process's trials over rounds, which must come in their order. The
+/// points of the curve are means over the trials of all ranks, so that the ranks exchange their
+/// sums at each point.
 class Regrets {
  public:
   Regrets(const PlayOptions& options, const OwnTrials& own, Result& result)
@@ -111,7 +113,7 @@ class Regrets {
       }
     }
   }
-  /// After the last round.
+  /// Writes the regrets of all ranks' trials to the result. To be called after the last round.
   void finish() {
     result_.cumulative = of_all_ranks(options_.ranks.get(), total_, "cumulative regrets");
     result_.simple = of_all_ranks(options_.ranks.get(), simple_, "simple regrets");
@@ -124,7 +126,7 @@ class Regrets {
   std::vector<double> total_, simple_;
 };
 
-/// Failures and seconds of all ranks.
+/// Writes the remark and the seconds of all ranks to the result.
 void finish(Result& result, const Agent& agent, std::uint64_t failures, Communicator* ranks) {
   if (ranks != nullptr) {
     const double own[] = {static_cast<double>(failures), result.seconds};
@@ -172,12 +174,12 @@ Result play_trials(const Environment& environment, Agent& agent, const PlayOptio
     if (options.stop && options.stop()) throw Stopped();
     const bool in_turn = step < pulls;
     const std::uint64_t left = options.steps - step;
-    // A rank without trials asks nothing of the agent, which has not begun.
+    // A rank without trials does not call the agent, because the agent has not begun.
     const int ahead = in_turn || own.count == 0 ? 1 : std::max(1, agent.rounds_ahead(step));
     const int count = static_cast<int>(std::min<std::uint64_t>(left, static_cast<unsigned>(ahead)));
     batch.draw(environment, options.seed, own, step, count);
     if (own.count == 0) {
-      // nothing to choose
+      // There is nothing to choose.
     } else if (in_turn) {
       std::ranges::fill(batch.arms, static_cast<int>(step % arms_n));
     } else {

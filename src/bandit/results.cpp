@@ -14,11 +14,12 @@
 namespace kshot::bandit {
 namespace {
 
+/// Mean and standard deviation over trials.
 struct Spread {
-  double mean = 0.0, std = 0.0;  ///< std: 0 for one trial
+  double mean = 0.0, std = 0.0;  ///< std is 0 for one trial
 };
 
-/// In percent of `whole`; NaN where that is 0.
+/// Returns mean and standard deviation in percent of `whole`; NaN where `whole` is not positive.
 Spread percent(const std::vector<double>& values, double whole) {
   metrics::Mean mean;
   for (const double v : values) mean.add(whole > 0.0 ? 100.0 * v / whole : std::nan(""));

@@ -15,15 +15,16 @@ struct Results {
   std::string device;
   struct Entry {
     Result result;
-    /// Mean over trials of the uniform agent's regrets in the same environment: the 100 %.
+    /// The uniform agent's regrets in the same environment, mean over trials. They are the 100 %.
     double uniform_cumulative = 0.0, uniform_simple = 0.0;
   };
   std::vector<Entry> entries;
 
-  /// Regrets as percentages of the uniform agent's mean: mean and standard deviation over trials.
+  /// Returns a table of the regrets in percent of the uniform agent's mean, with mean and standard
+  /// deviation over trials.
   std::string table() const;
   std::string to_json() const;
-  /// Cumulative regret against rounds, one panel per environment, as an HTML page.
+  /// Returns an HTML page with the cumulative regret against rounds, one chart per environment.
   std::string page() const;
 };
 

@@ -1,5 +1,5 @@
-// A training run as an agent. All trials are one batch of tasks: their support rows are what they
-// have seen, their query rows the coming contexts with every arm.
+// A training run as an agent. All trials are one batch of tasks. The support rows of a task are
+// what the trial has seen, and its query rows are the coming contexts with every arm.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 namespace kshot::bandit {
 namespace {
 
-/// What the agents' random numbers are for, beside those of TrialAgent.
+/// Streams of the agent's random numbers, apart from those of TrialAgent.
 enum Part : std::uint32_t { draw_part = 1, history_part = 2 };
 
 /// Most draws of the weights per adaptation.
@@ -33,8 +33,8 @@ struct History {
   std::uint64_t seen = 0;
 };
 
-/// Draws from N(mean, covariance) into `values`, a few arms at once. A covariance that is singular
-/// within rounding is given a jitter.
+/// Draws `values`, one per arm, from N(mean, covariance). A jitter is added to the diagonal of the
+/// covariance, as large as its Cholesky factor needs.
 void draw_jointly(std::span<const double> mean, std::vector<double> covariance,
                   RandomStream& stream, std::span<double> values) {
   const std::size_t n = mean.size();
@@ -101,7 +101,7 @@ class RunAgent final : public Agent {
   }
 
   int rounds_ahead(std::uint64_t step) const override {
-    // 1, 1, 2, 4, ... at first, so that early rounds are not lost
+    // The first calls have 1, 1, 2, 4, ... rounds, so that the agent learns from early rounds.
     const double most =
         std::max(static_cast<double>(options_.rounds), options_.growth * static_cast<double>(step));
     const double rounds = std::min({most, std::max(1.0, static_cast<double>(step)), 1000.0});
@@ -113,7 +113,7 @@ class RunAgent final : public Agent {
     PredictOptions predict = predict_options(config_, *assembly_.algorithm);
     predict.every_step = false;
     predict.covariance = !options_.greedy;
-    // A draw of the weights costs a pass over all query rows, so there are only so many.
+    // Every draw of the weights costs a pass over all query rows, so that their number is limited.
     if (assembly_.algorithm->bayesian() && !options_.greedy) {
       predict.samples = std::min(rounds.count, most_draws);
     }
@@ -165,11 +165,11 @@ class RunAgent final : public Agent {
   }
 
  private:
-  /// A trial's number among those of all processes, for its random numbers.
+  /// Returns the number of a trial among the trials of all processes, for its random numbers.
   std::uint32_t number(int trial) const {
     return static_cast<std::uint32_t>(problem_.first_trial + trial);
   }
-  /// Programs for tasks of this shape, one per thread, made by the thread that uses it.
+  /// Prepares for tasks of this shape. Each thread makes its own program when it needs one.
   void open(const TaskShape& shape) {
     if (!programs_.empty() && shape.support == shape_.support && shape.query == shape_.query) {
       return;
@@ -184,14 +184,15 @@ class RunAgent final : public Agent {
     return *own;
   }
 
-  /// Trials [first, first + count) as tasks.
+  /// Returns the trials [first, first + count) as tasks.
   TaskBatch rows_of(const Rounds& rounds, int first, int count) const {
     TaskBatch batch(shape_, count);
     for (int t = 0; t < count; ++t) {
       const History& history = histories_[static_cast<std::size_t>(first + t)];
       const TaskSlot slot = batch.slot(t);
       if (history.targets.empty()) {
-        // no row to adapt to: one of zeros that no inner step looks at, or none
+        // There is no row to adapt to. The task has one row of zeros, which no inner step uses, or
+        // no support row at all.
         std::ranges::fill(slot.support_x, 0.0f);
         std::ranges::fill(slot.support_value, 0.0f);
       } else {

@@ -33,9 +33,9 @@ template <class T>
 struct Key {
   const char* name;
   Slot (*slot)(T&);
-  Names of = {};  ///< environments or types of agents that have it; none: all
+  Names of = {};  ///< environments or types of agents that have the key; empty: all
   schema::Range range = {};
-  Names choices = {};  ///< of a string
+  Names choices = {};  ///< allowed values of a string
   const char* doc = "";
 };
 
@@ -111,7 +111,7 @@ const std::vector<Key<AgentSettings>>& agent_keys() {
   return keys;
 }
 
-/// An agent under the name that the file gives it.
+/// An agent with the name that the file gives it.
 class NamedAgent final : public Agent {
  public:
   NamedAgent(std::string name, std::unique_ptr<Agent> agent)
@@ -134,7 +134,7 @@ class NamedAgent final : public Agent {
   std::unique_ptr<Agent> agent_;
 };
 
-/// The agent that the settings describe, under its own name.
+/// Makes the agent that the settings describe, with the default name of its type.
 std::unique_ptr<Agent> make_agent(const AgentSettings& a, const std::string& device) {
   const int pulls = a.initial_pulls >= 0 ? a.initial_pulls : a.type == "run" ? 0 : 2;
   if (a.type == "uniform") return make_uniform();
@@ -150,7 +150,7 @@ std::unique_ptr<Agent> make_agent(const AgentSettings& a, const std::string& dev
                                .initial_pulls = pulls});
   }
   return make_run_agent({.run = a.run,
-                         .name = a.name,  // also in its remark
+                         .name = a.name,  // the agent's remark has this name too
                          .greedy = a.greedy,
                          .rounds = a.rounds,
                          .growth = a.growth,
@@ -187,7 +187,7 @@ std::string expected(const Key<T>& key) {
       key.slot(settings));
 }
 
-/// A value of the file; false: not what the key expects.
+/// Reads a value of the file. Returns false where the key expects another value.
 bool read(const toml::node& node, const schema::Range& range, int& value) {
   const auto* number = node.as_integer();
   if (number == nullptr || number->get() < std::numeric_limits<int>::min() ||
@@ -225,19 +225,19 @@ bool read(const toml::node& node, const schema::Range& range, std::vector<V>& va
   return true;
 }
 
-/// Reads one file. Its Errors name the line.
+/// Reads one file. Errors name the line.
 class Reader {
  public:
   explicit Reader(std::string origin) : origin_(std::move(origin)) {}
 
-  /// A value that came with --set has no line.
+  /// Throws Error at a node. A value of --set has no line.
   [[noreturn]] void fail(const toml::node& node, const std::string& what) const {
     if (!node.source().begin) throw Error(fmt::format("--set {}", what));
     throw Error(fmt::format("{}:{}: {}", origin_, node.source().begin.line, what));
   }
 
-  /// `selector` is the value of the key that the others depend on, `what` names it. `skip`: a key
-  /// that is read elsewhere.
+  /// Reads the keys of a table. `selector` is the value of the key that the other keys depend on,
+  /// and `what` names this key. The key `skip` is read elsewhere.
   template <class T>
   void keys(const toml::table& table, const std::vector<Key<T>>& list, const std::string& path,
             const std::string& selector, const char* what, const char* skip, T& settings) const {

@@ -1,8 +1,8 @@
-// What `kshot bandit` plays: the environments, the agents and how long. Read from TOML; every key
-// is written once, in settings.cpp, and docs/bandits.md is checked against that list.
+// The settings of `kshot bandit`: environments, agents and the number of rounds. They are read from
+// TOML. settings.cpp has the list of the keys, and docs/bandits.md is checked against that list.
 //
-// These keys are not part of kshot::Config: a Config describes one training run, and the file of
-// `kshot bandit` holds a list of agents, each with keys of its own.
+// These keys are not part of kshot::Config: a Config describes one training run, but the file of
+// `kshot bandit` holds a list of agents, each with its own keys.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +14,7 @@
 
 namespace kshot::bandit {
 
+/// The keys of a file; docs/bandits.md describes them.
 struct Settings {
   std::string environment = "wheel";  ///< wheel | mushroom | shuttle | adult
   int trials = 50;
@@ -22,12 +23,13 @@ struct Settings {
   int seed = 1;
   std::vector<double> delta = {0.5, 0.7, 0.9, 0.95, 0.99};
   double noise_std = 0.01;
-  std::string folder;  ///< of the tables' files
+  std::string folder;  ///< folder of the tables' files
 
+  /// The keys of an [[agent]].
   struct AgentSettings {
     std::string type;
     std::string name;
-    int initial_pulls = -1;  ///< -1: as the type has it
+    int initial_pulls = -1;  ///< -1: the default of the type
     double prior_shape = 6.0, prior_rate = 6.0, lambda = 0.25;
     double epsilon = 0.1;
     std::vector<int> hidden = {50};
@@ -41,17 +43,18 @@ struct Settings {
   std::vector<AgentSettings> agents;
   std::string text;  ///< the configuration with the overrides in it, as TOML
 
-  /// `overrides`: "steps=80000", "delta=[0.9]". Throws Error that names file, line and key.
+  /// Reads a file. `overrides` are such as "steps=80000" and "delta=[0.9]". Throws Error that names
+  /// file, line and key.
   static Settings load(const std::filesystem::path& file,
                        const std::vector<std::string>& overrides = {});
   static Settings parse(const std::string& text, const std::string& origin,
                         const std::vector<std::string>& overrides = {});
-  /// One per value of delta, or the table.
+  /// Makes the environments: one wheel per value of delta, or the table.
   std::vector<std::unique_ptr<Environment>> environments() const;
   std::unique_ptr<Agent> agent(const AgentSettings& settings, const std::string& device) const;
 };
 
-/// Every key as a Markdown table.
+/// Returns all keys as a Markdown table.
 std::string settings_reference();
 
 }  // namespace kshot::bandit

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The matrix [rows, columns] of a file, or with one dimension [rows, 1].
+/// Reads the matrix [rows, columns] of a file. A vector becomes [rows, 1].
 struct Columns {
   std::size_t rows = 0, width = 0;
   std::vector<double> values;
@@ -33,7 +33,7 @@ struct Columns {
   }
 };
 
-/// Labels as 0, 1, ... in the order of their values.
+/// Returns the labels numbered 0, 1, ... in the order of their values.
 std::vector<int> labels_of(const fs::path& file) {
   const std::vector<std::int64_t> values = io::read_npy(file).to_i64();
   std::vector<std::int64_t> sorted = values;
@@ -51,10 +51,10 @@ std::vector<int> labels_of(const fs::path& file) {
   return labels;
 }
 
-/// A table that is kept column by column, [columns][rows].
+/// A table in columns, [columns][rows].
 using Table = std::vector<std::vector<float>>;
 
-/// Appends the columns of `from`, standardised. A column of 0 and 1 stays as it is.
+/// Appends the columns of `from`, standardised. A column of 0 and 1 is not changed.
 void add_measurements(Table& table, const Columns& from) {
   for (std::size_t c = 0; c < from.width; ++c) {
     double sum = 0.0, squares = 0.0;

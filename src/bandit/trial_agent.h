@@ -1,5 +1,5 @@
-// An agent whose trials have nothing to do with each other: what it does for one trial. Trials run
-// on all threads where the work of a round is worth the waking of threads.
+// Base class of agents whose trials are independent of each other. A subclass says what it does for
+// one trial. Trials run on all threads where a round takes longer than to wake the threads.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 
 namespace kshot::bandit {
 
+/// An agent with independent trials.
 class TrialAgent : public Agent {
  public:
   void begin(const Problem& problem) override {
@@ -42,19 +43,19 @@ class TrialAgent : public Agent {
   }
 
  protected:
-  /// After problem_ is set: makes the state of every trial.
+  /// Makes the state of every trial. problem_ is set before this call.
   virtual void start() = 0;
-  /// Whether to choose or to observe takes all trials much longer than the tens of microseconds
-  /// that threads need to begin and end.
+  /// True if choosing for all trials takes much longer than the tens of microseconds that threads
+  /// need to begin and end; worth_threads_to_observe says this of observing.
   virtual bool worth_threads_to_choose() const { return false; }
   virtual bool worth_threads_to_observe(std::uint64_t /*step*/) const { return false; }
-  /// `stream` is the trial's own for this round.
+  /// Returns the arm for one round of a trial. `stream` belongs to this trial and round.
   virtual int choose_one(std::size_t trial, std::span<const float> context,
                          RandomStream& stream) = 0;
   virtual void observe_one(std::size_t trial, std::span<const float> context, int arm,
                            double reward) = 0;
 
-  /// A trial's number among those of all processes, for its random numbers.
+  /// Returns the number of a trial among the trials of all processes, for its random numbers.
   std::uint32_t number(std::size_t trial) const {
     return static_cast<std::uint32_t>(problem_.first_trial) + static_cast<std::uint32_t>(trial);
   }
