@@ -3,9 +3,10 @@
 //   estimator_variance [REPEATS]                     sinusoids
 //   estimator_variance REPEATS CONFIG [KEY=VALUE...] any configuration of ABML
 //
-// Trains for a while, then draws the meta-gradient of the same tasks at the same parameters again
-// and again, with fresh noise each time. Variance is the trace of the noise's covariance over the
-// squared norm of the mean gradient; cost is the time of one meta-gradient on one thread.
+// The program trains for a while. Then it draws the meta-gradient of the same tasks at the same
+// parameters many times, with fresh noise each time. The variance is the trace of the gradient's
+// covariance divided by the squared norm of the mean gradient. The cost is the time of one
+// meta-gradient on one thread.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -23,7 +24,8 @@
 namespace kshot {
 namespace {
 
-/// On as many tasks as a meta-batch has, after the configuration's training.
+/// Measures every estimator after the configuration's training, on as many tasks as a meta-batch
+/// has.
 void measure(const std::string& name, const Config& base, int repeats) {
   Trainer trainer(base, {.device = "cpu"});
   trainer.run();

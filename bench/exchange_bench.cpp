@@ -1,7 +1,7 @@
-// The cost of one exchange between ranks, as a training step makes it.
+// Measures the cost of one exchange between ranks in a training step.
 //   mpirun -n 2 build/bench/exchange_bench
-// Prints, for vectors of 14 KB (sinusoids) to 1 MB (conv4-64), the median time of gathering the
-// sums of all ranks, and the same in pieces (all-to-all, then all-gather).
+// For vectors of 14 KB (sinusoids) to 1 MB (conv4-64) it prints the median time of gathering the
+// vectors of all ranks, and the time of the whole sum in pieces (all-to-all, then all-gather).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Median seconds of `act`.
+/// Returns the median time of `act` in seconds.
 template <class Act>
 double median(int repeats, const Act& act) {
   std::vector<double> seconds;
@@ -48,7 +48,7 @@ int run() {
     const std::vector<double> mine(width, 1.0);
     const double gathered =
         median(200, [&] { ranks->all_gather(std::span<const double>(mine), "a vector"); });
-    // One block of 16 tasks for each rank.
+    // Each rank has one run of 16 tasks.
     const backend::TaskShares shares(16 * static_cast<std::size_t>(ranks->size()), 16,
                                      ranks->rank(), ranks->size());
     const std::vector<float> node(width, 1.0f);

@@ -17,11 +17,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int chains = 12;  // hides a latency of 4 to 6 cycles on two or three pipes
+constexpr int chains = 12;  // enough to hide a latency of 4 to 6 cycles on two or three pipes
 constexpr int rounds = 4096;
 
-// The same loop for vectors of each width: `rounds` dependent multiply-adds on each of `chains`
-// registers. A macro, since an attribute `target` does not reach through a template.
+// One loop for vectors of each width: `rounds` dependent multiply-adds on each of `chains`
+// registers. It is a macro because the attribute `target` has no effect through a template.
 #define KSHOT_FMA_LOOP(name, isa, bytes)                                      \
   KSHOT_TARGET(isa) float name(float factor, float term) {                    \
     using Vector __attribute__((vector_size(bytes))) = float;                 \

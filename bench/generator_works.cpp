@@ -1,6 +1,6 @@
-// Works of the kernels behind generated weights (LEO on 640 features, as the results have it: 64
-// latents, 5 ways) and behind noise by rows (flipout and local). Bytes and operations are those of
-// the kernels' heads.
+// Works of the kernels for generated weights (LEO on 640 features, with the sizes of the results:
+// 64 latents, 5 ways) and for noise by rows (flipout and local). Bytes and operations are those of
+// the comments at the head of the kernel files.
 #include <fmt/format.h>
 
 #include <utility>
@@ -41,7 +41,8 @@ class Works : public WorkList {
 
 constexpr float least = 1e-10f;
 
-/// A layer that all tasks share, [rows of all tasks, in] to [.., out]: the three products of it.
+/// The three products of a layer that all tasks share, from [rows of all tasks, in] to [rows of all
+/// tasks, out].
 void Works::products() {
   struct Case {
     const char* problem;
@@ -75,7 +76,7 @@ void Works::products() {
           p.c = a.zeros(x_count), p.c_row = in;
           return [=](cudaStream_t s) { multiply_matrices(p, s); };
         });
-    // by task, and added to what is there
+    // One gradient per task, which is added to the gradient there.
     const std::size_t of_task = weights + out;
     const std::size_t gradients = count_of(c.tasks) * of_task;
     add("multiply_matrices", fmt::format("{}_weight_gradient", c.problem), c.tasks,
@@ -94,7 +95,7 @@ void Works::products() {
   }
 }
 
-/// The gradient of a shared layer over all terms of a meta-gradient, as factors.
+/// The gradient of a shared layer over all terms of a meta-gradient, from the factors of each term.
 void Works::factors() {
   struct Case {
     const char* problem;
@@ -165,13 +166,13 @@ void Works::pairs() {
       p.weight = a.uniform(weights, -0.1f, 0.1f), p.bias = a.uniform(width);
       p.inputs = c.width, p.outputs = c.width;
       p.rows = {c.tasks, c.rows, nullptr};
-      // some bits of either kind, for the gradients
+      // Half of the bits are set, for the gradients.
       p.open = a.upload(std::vector<std::uint32_t>(words, 0x5a5a5a5au));
       return p;
     };
     const auto n = static_cast<double>(features), all = static_cast<double>(weights),
                bits = static_cast<double>(words);
-    const double product = 2.0 * n * c.rows * c.width;  // of the pairs with a matrix
+    const double product = 2.0 * n * c.rows * c.width;  // operations of the pairs times a matrix
     add("pairs_forward", c.problem, c.tasks, 3 * n + all + bits, product, [=](Arena& a) -> Run {
       return
           [=, p = make(a), mean = a.zeros(features)](cudaStream_t s) { pairs_forward(mean, p, s); };
@@ -305,7 +306,7 @@ void Works::decoded() {
       });
   add("decoded_tangent", problem, size.tasks, 4 * numbers + weights, 13 * numbers,
       [=](Arena& a) -> Run {
-        // the mean's slope is 1, so that its own value is not read
+        // The derivative by the mean is 1, so that the value of the mean is not read.
         return [=, d = make(a), w_dot = a.zeros(w_count), out_dot = a.uniform(2 * n)](
                    cudaStream_t s) { decoded_tangent<float>(w_dot, d, out_dot, s); };
       });
@@ -329,7 +330,7 @@ void Works::row_noise() {
     int tasks, rows;
     SignSize size;
   };
-  // the hidden layer of the small network, and conv4's first block
+  // The problems are the hidden layer of the small network and conv4's first block.
   const std::vector<Case> cases =
       smoke_ ? std::vector<Case>{{"tiny", 2, 3, {5, 4}}}
              : std::vector<Case>{{"mlp_40_10rows", 16384, 10, {40, 1}},
@@ -348,7 +349,7 @@ void Works::row_noise() {
                                     tangent ? a.uniform(n, low, high) : nullptr};
       };
       const auto numbers = static_cast<double>(n) * (tangent ? 2 : 1);
-      // of features in [-most, most) and variances
+      // A pass over features in [-most, most) and variances.
       const auto add_pass = [&](const char* launcher, double each, double flops, float most,
                                 auto launch) {
         add(launcher, problem, c.tasks, each * numbers, flops * numbers, [=](Arena& a) -> Run {

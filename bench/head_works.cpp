@@ -1,5 +1,5 @@
-// Closed-form heads: small matrices of each task, of 5-way 5-shot tasks with 15 queries of each
-// class and 64 features.
+// Works of the kernels for closed-form heads: small matrices per task, from 5-way 5-shot tasks with
+// 15 queries per class and 64 features.
 #include <algorithm>
 #include <cstddef>
 #include <utility>
@@ -31,7 +31,7 @@ struct HeadProblem {
                              float high = 1.0f) const {
     return {a.uniform(all(rows, columns), low, high), rows, columns, area(rows, columns)};
   }
-  /// Identities, whose factors and inverses they are.
+  /// Identity matrices. They are their own factors and inverses.
   TaskMatrix<const float> identity(Arena& a, int n) const {
     std::vector<float> values(all(n, n), 0.0f);
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -61,7 +61,7 @@ class HeadWorks : public WorkList {
 
  private:
   using WorkList::add;
-  /// numbers, flops: of a task.
+  /// Adds a work. `numbers` and `flops` are per task.
   void add(const char* launcher, double numbers, double flops, std::function<Run(Arena&)> prepare) {
     add(launcher, p_.name, p_.tasks, numbers * p_.tasks, flops * p_.tasks, std::move(prepare));
   }

@@ -29,7 +29,7 @@ class Event {
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   void record() { KSHOT_CUDA_CHECK(cudaEventRecord(event_, nullptr)); }
-  /// Waits for both.
+  /// Returns the seconds between two events, after it has waited for both.
   double seconds_since(const Event& start) const {
     KSHOT_CUDA_CHECK(cudaEventSynchronize(event_));
     float milliseconds = 0.0f;
@@ -54,8 +54,8 @@ void time_kernel(benchmark::State& state, const cuda::KernelWork& work, const De
     end.record();
     return end.seconds_since(start) / launches;
   };
-  seconds_of(1);  // code is loaded with the first launch
-  // As many launches between two events that the time to launch one is hidden behind the others.
+  seconds_of(1);  // the first launch loads the code
+  // There are so many launches between two events that the time of one launch is hidden.
   const int launches =
       std::clamp(static_cast<int>(1e-3 / std::max(seconds_of(3), 1e-7)), 1, most_launches);
   double total = 0;
@@ -78,10 +78,10 @@ DevicePeak device_peak(const std::string& device) {
   const int id = ordinal(device);
   const int major = attribute(cudaDevAttrComputeCapabilityMajor, id),
             minor = attribute(cudaDevAttrComputeCapabilityMinor, id);
-  // FP32 units of a multiprocessor (CUDA programming guide, "Arithmetic Instructions")
+  // FP32 units per multiprocessor (CUDA programming guide, "Arithmetic Instructions").
   const double units = major == 7 || (major == 8 && minor == 0) ? 64 : 128;
   const double clock = 1e3 * attribute(cudaDevAttrClockRate, id);
-  // two transfers a cycle
+  // The memory makes two transfers per cycle.
   const double memory = 2e3 * attribute(cudaDevAttrMemoryClockRate, id) *
                         attribute(cudaDevAttrGlobalMemoryBusWidth, id) / 8;
   return {2 * units * clock * attribute(cudaDevAttrMultiProcessorCount, id), memory};

@@ -1,4 +1,5 @@
-// The kernels alone on a GPU (kernel_works.h), and what the device could do. In builds with CUDA.
+// Times each kernel alone on a GPU (kernel_works.h), and finds the device's peak. Only in builds
+// with CUDA.
 #pragma once
 
 #include <cstddef>
@@ -6,21 +7,21 @@
 
 namespace kshot::bench {
 
-/// What a GPU's clocks and units come to: FP32 multiply-adds, two operations each, and bytes of
-/// device memory, both a second. The clock is the highest; a device under load may hold a lower
-/// one.
+/// The peak of a GPU by its clocks and units: FP32 operations per second (a multiply-add counts as
+/// two), and bytes of device memory per second. The clock is the highest one; a device under load
+/// may run at a lower one.
 struct DevicePeak {
   double flops = 0, bytes = 0;
 };
-/// device: "cuda" or "cuda:N", one that can be used.
+/// `device` is "cuda" or "cuda:N", and must be usable.
 DevicePeak device_peak(const std::string& device);
 
-/// Bytes of the current device's memory that are taken, by whomever.
+/// Returns the bytes of the current device's memory that all programs together use.
 std::size_t device_bytes_taken();
 
-/// Registers a benchmark kernel/LAUNCHER/PROBLEM for each kernel, timed by the device's events.
-/// Counters: bytes_per_second and FLOP/s of what cannot be done without, and their shares of the
-/// peak.
+/// Registers a benchmark kernel/LAUNCHER/PROBLEM for each kernel, which is timed by the device's
+/// events. The counters are bytes_per_second and FLOP/s, from the least bytes and operations of the
+/// kernel, and their shares of the peak.
 void register_kernels(const std::string& device);
 
 }  // namespace kshot::bench

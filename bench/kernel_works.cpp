@@ -46,7 +46,7 @@ void* Arena::copy(const void* host, std::size_t bytes) {
 }
 
 float* Arena::uniform(std::size_t count, float low, float high) {
-  // Some numbers again and again: gigabytes are not to be drawn by the host.
+  // The host draws at most 2^20 numbers, which are repeated, because gigabytes would take long.
   std::vector<float> some(std::min<std::size_t>(count, std::size_t{1} << 20));
   RandomStream stream({.seed = blocks_.size()});
   for (float& value : some) value = stream.uniform(low, high);
@@ -118,7 +118,7 @@ struct RowSet {
 class Works : public WorkList {
  public:
   explicit Works(bool smoke) : WorkList(smoke) {
-    // The small network's weights and conv4-64's.
+    // The widths are those of the small network's weights and of conv4-64's.
     if (smoke) {
       vectors_ = {{"tiny", {2, 1100}}};
     } else {
@@ -142,7 +142,7 @@ class Works : public WorkList {
 
  private:
   using WorkList::add;
-  /// A pass over vectors of `extent`: numbers and operations are an element's.
+  /// Adds a pass over vectors of `extent`. `numbers` and `flops` are per element.
   void add(const std::string& launcher, const Vectors& v, double numbers, double flops,
            std::function<Run(Arena&)> prepare) {
     const auto count = static_cast<double>(v.extent.count());
@@ -170,7 +170,7 @@ class Works : public WorkList {
   std::vector<Vectors> vectors_;
 };
 
-// Numbers an element are those of the table at the head of each kernel file.
+// The numbers per element are those of the table at the head of each kernel file.
 
 void Works::elementwise(const Vectors& v) {
   const Extent e = v.extent;
@@ -249,7 +249,7 @@ void Works::latent(const Vectors& v) {
   const Extent e = v.extent;
   const std::size_t n = e.count();
   const auto tasks = static_cast<std::size_t>(e.tasks);
-  // a fold to the whole width is a plain product
+  // A fold to the whole width is a plain product.
   add("multiply_fold", v, 4, 3, [=](Arena& a) -> Run {
     return [=, y = a.zeros(n), x1 = a.uniform(n), x2 = a.uniform(n)](cudaStream_t s) {
       multiply_fold<float>(y, small, x1, x2, e, e.width, s);
@@ -506,7 +506,7 @@ void Works::conv(const std::string& problem, const ConvShape& c, const RowExtent
                     biases = count_of(rows.tasks, c.out_channels);
   const double macs = static_cast<double>(y_count) * c.in_channels * c.kernel * c.kernel;
   const auto bias_stride = static_cast<std::size_t>(c.out_channels);
-  for (const int products : {1, 2}) {  // the value, and the tangent
+  for (const int products : {1, 2}) {  // 1: the value; 2: the tangent
     const std::string name = problem + (products == 2 ? "_tangent" : "");
     const double flops = 2 * macs * products;
     const auto factor = [=](Arena& a, std::size_t count, int which) {
@@ -661,7 +661,7 @@ void Works::shared() {
       gather<float>(dst, src, index, n, s);
     };
   });
-  // groups of one element, as rates per weight have them, are the most sums
+  // Groups of one element, as for rates per weight, give the largest number of sums.
   add_shared("gather_sum", 4, 1, [=](Arena& a) -> Run {
     return [=, dst = a.zeros(n), src = a.uniform(n), begin = a.upload(first),
             from = a.upload(order)](cudaStream_t s) {
@@ -700,7 +700,7 @@ void Works::shared() {
 
 void Works::episodes() {
   const int tasks = smoke_ ? 2 : 4096;
-  // Omniglot's training classes, 5-way 1-shot; features of images, of unit length
+  // The first problem has Omniglot's training classes, the second features of unit length.
   classes("5-way 1-shot, 28x28 u8", tasks, {nullptr, smoke_ ? 7u : 4112u, 5, 1, 15}, 20,
           smoke_ ? 9 : 784, true);
   classes("5-way 5-shot, 640 f32", tasks, {nullptr, smoke_ ? 6u : 64u, 5, 5, 15}, smoke_ ? 21 : 600,
@@ -755,7 +755,7 @@ void Works::classes(const std::string& problem, int tasks, const ClassDraw& draw
   });
   const double numbers = static_cast<double>(examples) * (features * (pixels ? 1.25 : 2.0) + 1.0);
   add("gather_rows", problem, tasks, numbers, 0, [=](Arena& a) -> Run {
-    std::vector<std::uint32_t> taken(examples);  // here and there
+    std::vector<std::uint32_t> taken(examples);  // scattered rows
     for (std::size_t i = 0; i < examples; ++i) {
       taken[i] = static_cast<std::uint32_t>(i * 7919 % stored);
     }

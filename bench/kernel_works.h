@@ -1,6 +1,6 @@
-// Every kernel alone, on problems of the sizes that training has: what kshot_bench times on a GPU
-// and tests/simt runs once on the emulator. Compiled for either, like the backend
-// (kernels/runtime.h).
+// Runs every kernel alone, on problems of the sizes that training has. kshot_bench times these
+// works on a GPU, and tests/simt runs each once on the emulator. They are compiled for GPU and
+// emulator, like the backend (kernels/runtime.h).
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 
-/// Device memory of one work, filled; freed with the arena. Offsets of what it gives are multiples
-/// of 256 bytes.
+/// Allocates and fills the device memory of one work, and frees it at its end. Addresses are
+/// multiples of 256 bytes.
 class Arena {
  public:
   Arena() = default;
@@ -25,18 +25,18 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// Uniform in [low, high).
+  /// Numbers that are uniform in [low, high).
   float* uniform(std::size_t count, float low = -1.0f, float high = 1.0f);
   float* zeros(std::size_t count);
-  double* doubles(std::size_t count);  ///< zeros
-  std::uint8_t* bytes(std::size_t count);
-  /// i mod below.
+  double* doubles(std::size_t count);      ///< zeros
+  std::uint8_t* bytes(std::size_t count);  ///< zeros
+  /// Label i is i mod `below`.
   std::int32_t* labels(std::size_t count, int below);
   template <class T>
   T* upload(const std::vector<T>& values) {
     return static_cast<T*>(copy(values.data(), values.size() * sizeof(T)));
   }
-  /// Bytes that are not finite as floats, of all that uniform and zeros gave.
+  /// Returns how many floats of uniform and zeros are not finite.
   std::size_t not_finite() const;
 
  private:
@@ -50,18 +50,19 @@ class Arena {
   std::vector<Floats> floats_;
 };
 
+/// A kernel with a problem.
 struct KernelWork {
   using Run = std::function<void(cudaStream_t)>;
 
   std::string name;  ///< launcher/problem
   int tasks = 0;
-  double bytes = 0;  ///< that a launch cannot do without, each array once
-  double flops = 0;  ///< likewise; a multiply-add counts two
-  /// Makes the arrays; the result launches the kernel once more each time, on the same arrays.
+  double bytes = 0;  ///< least bytes that a launch moves, each array once
+  double flops = 0;  ///< least operations of a launch; a multiply-add counts as two
+  /// Makes the arrays. Each call of the result launches the kernel once, on the same arrays.
   std::function<Run(Arena&)> prepare;
 };
 
-/// Works put together by one file.
+/// The works of one file.
 class WorkList {
  public:
   using Run = KernelWork::Run;
@@ -70,7 +71,7 @@ class WorkList {
 
  protected:
   explicit WorkList(bool smoke) : smoke_(smoke) {}
-  /// numbers: moved by a launch, in floats.
+  /// `numbers` is how many floats a launch moves.
   void add(const std::string& launcher, const std::string& problem, int tasks, double numbers,
            double flops, std::function<Run(Arena&)> prepare) {
     all_.push_back(
@@ -79,7 +80,7 @@ class WorkList {
   static std::size_t count_of(int a, int b = 1, int c = 1) {
     return static_cast<std::size_t>(a) * static_cast<std::size_t>(b) * static_cast<std::size_t>(c);
   }
-  /// Factors are so small that nothing grows out of range, however often a launch is repeated.
+  /// A factor so small that repeated launches do not leave the finite range.
   static constexpr float small = 1e-6f;
 
   bool smoke_;
@@ -88,14 +89,14 @@ class WorkList {
   std::vector<KernelWork> all_;
 };
 
-/// `smoke`: two tasks and small shapes, for the emulator. A new kernel is an entry in
-/// kernel_works.cpp.
+/// Returns the works of all kernels. `smoke` makes two tasks and small shapes, for the emulator. A
+/// new kernel needs an entry in kernel_works.cpp.
 std::vector<KernelWork> kernel_works(bool smoke);
-/// Those of them for generated weights and for noise by rows (generator_works.cpp).
+/// The works of generated weights and of noise by rows (generator_works.cpp).
 std::vector<KernelWork> generator_works(bool smoke);
-/// And those of small perceptrons (perceptron_works.cpp).
+/// The works of small perceptrons (perceptron_works.cpp).
 std::vector<KernelWork> perceptron_works(bool smoke);
-/// And those of closed-form heads (head_works.cpp).
+/// The works of closed-form heads (head_works.cpp).
 std::vector<KernelWork> head_works(bool smoke);
 
 }  // namespace KSHOT_PLATFORM

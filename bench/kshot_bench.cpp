@@ -1,12 +1,12 @@
-// Speed of the meta-gradient on the path that training takes: episodes drawn, inner loops and their
-// adjoints, the reduction over tasks; all but the optimiser's step.
+// Measures the speed of the meta-gradient on the path of training: drawing of episodes, inner loops
+// and their adjoints, and the reduction over tasks. Only the optimiser's step is left out.
 //
 //   kshot_bench --benchmark_filter='^sinusoid_maml_k5/' --benchmark_format=json [--threads=N]
 //   kshot_bench --device=cuda --benchmark_filter=^kernel/    the kernels alone (kernel_bench.h)
 //
-// Counters: tasks_per_second (from the median step), GFLOP/s (of the operations that cannot be done
-// without, works.h), share (of the multiply-add peak, measured on a CPU, of the clocks of a GPU),
-// peak_rss_bytes, device_bytes (of a GPU's memory that are taken after the steps).
+// Counters: tasks_per_second (from the median step), GFLOP/s (from the least operations, works.h),
+// share (of the multiply-add peak, which is measured on a CPU and computed from the clocks of a
+// GPU), peak_rss_bytes, device_bytes (of a GPU's memory in use after the steps).
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
@@ -37,17 +37,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Once, before everything else; on a CPU measured with as many threads as the works use.
+/// Peak in operations per second, set before everything else. On a CPU it is measured with as many
+/// threads as the works use.
 double peak_flops = 0.0;
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Options {
-  int threads = 0;  ///< 0: all cores; of a GPU, the backend's own number of streams
+  int threads = 0;  ///< 0: all cores; on a GPU, the backend's default number of streams
   std::string device = "cpu";
   bool gpu() const { return device.starts_with("cuda"); }
 };
 
-/// Largest resident memory of this process so far, bytes.
+/// Returns the largest resident memory of this process so far, in bytes.
 double peak_rss() {
   std::ifstream status("/proc/self/status");
   std::string key;
@@ -64,7 +65,8 @@ double peak_rss() {
 
 void load_initial(Assembly& assembly, const Config& config) {
   std::vector<std::vector<double>> values = assembly.algorithm->initial(config.seed);
-  // As drawn, a few tasks of the small network diverge within five steps; the halves do not.
+  // With the drawn weights a few tasks of the small network diverge within five steps; with half of
+  // these weights none does.
   if (config.network.type == "mlp" && config.algorithm != AlgorithmKind::leo) {
     for (double& weight : values.front()) weight *= 0.5;
   }
@@ -87,7 +89,7 @@ void meta_gradient(benchmark::State& state, const Work& work, const Options& opt
         scheduler.step(assembly.parameters, *source, work.config.seed, step++, tasks);
     diverged += result.diverged;
   };
-  run();  // workers and waves are opened in the first step
+  run();  // the first step makes workers and waves
   std::vector<double> seconds;
   for (auto _ : state) {
     const auto start = Clock::now();
@@ -119,7 +121,7 @@ void peak_fma(benchmark::State& state) {
   state.SetLabel(fma_instruction_set());
 }
 
-/// Takes --threads=N and --device=D out of the arguments. Throws Error where N is no number.
+/// Removes --threads=N and --device=D from the arguments. Throws Error where N is no number.
 Options take_options(int& argc, char** argv) {
   Options options;
   char** const end = std::remove_if(argv + 1, argv + argc, [&](const char* argument) {
@@ -145,7 +147,7 @@ Options take_options(int& argc, char** argv) {
   return options;
 }
 
-/// The kernels alone, where there is a GPU for them.
+/// Registers the works of the kernels, if the device is a GPU.
 void add_kernels(const Options& options) {
 #ifdef KSHOT_HAS_CUDA
   if (options.gpu()) register_kernels(options.device);
@@ -162,7 +164,7 @@ int run(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 
-  // Throws where the device is not there: nothing else is timed in its place.
+  // This throws where the device is missing. No other device is timed in its place.
   const std::string device =
       device_text(*backend::make_backend(options.device, options.threads, backend::Precision::f32));
   std::string how = fma_instruction_set();
@@ -187,7 +189,7 @@ int run(int argc, char** argv) {
         benchmark::RegisterBenchmark(work.name.c_str(), [&work, &options](benchmark::State& state) {
           try {
             meta_gradient(state, work, options);
-          } catch (const Error& error) {  // out of a device's memory: smaller ones still run
+          } catch (const Error& error) {  // the device's memory is full: smaller sizes still run
             state.SkipWithError(error.what());
           }
         });

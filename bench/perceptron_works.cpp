@@ -1,4 +1,5 @@
-// Small perceptrons: whole meta-gradients of the sinusoid's network, of points and of Gaussians.
+// Works of the kernels for small perceptrons: whole meta-gradients of the sinusoid's network, for
+// point estimates and for Gaussians.
 #include <algorithm>
 #include <cstddef>
 
@@ -11,7 +12,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-constexpr int rows = 10;  ///< of each set
+constexpr int rows = 10;  ///< number of rows of each set
 
 DeviceLimits limits_of_device() {
   const auto attribute = [](cudaDeviceAttr which) {
@@ -24,7 +25,7 @@ DeviceLimits limits_of_device() {
           attribute(cudaDevAttrMultiProcessorCount)};
 }
 
-/// One input, two hidden layers of `hidden`, one output.
+/// Returns a network with one input, two hidden layers of `hidden` units, and one output.
 Perceptron network_of(int hidden) {
   Perceptron p;
   const int sizes[] = {1, hidden, hidden, 1};
@@ -58,8 +59,9 @@ std::vector<KernelWork> perceptron_works(bool smoke) {
   const Perceptron network = network_of(smoke ? 5 : 40);
   const auto width = static_cast<std::size_t>(network.weights);
   const std::size_t all = static_cast<std::size_t>(tasks) * width;
-  // multiply-adds of a row that goes forward; a gradient is three times that but for what nobody
-  // asks for, the gradient by the rows, and the derivative of a gradient that is known twice that
+  // `macs` is the number of multiply-adds of a forward pass per row. A gradient takes three times
+  // that, without the gradient by the rows, which is not needed. The derivative of a known gradient
+  // takes about twice as many as a gradient.
   double macs = 0;
   for (int l = 0; l < network.layers; ++l) {
     macs += static_cast<double>(network.layer[l].inputs) * network.layer[l].outputs;
@@ -90,7 +92,7 @@ std::vector<KernelWork> perceptron_works(bool smoke) {
         descent.scratch = a.zeros(plan.scratch(tasks, steps));
         return [=](cudaStream_t s) { perceptron_descent(plan, descent, tasks, s); };
       });
-  // the outer loss has both sets
+  // The outer loss is over both sets.
   add("gaussian_perceptron_descent/sinusoid", 4,
       samples * ((steps + 2) * gradient + steps * derivative), [=](Arena& a) -> KernelWork::Run {
         PerceptronPlan plan;

@@ -116,8 +116,8 @@ Work chembl_dkt() {
   return work;
 }
 
-/// Rows of unit length with labels in the order of classes; which task it is decides them. Few
-/// enough rows that drawing one is a copy, as from a file of features.
+/// Tasks with rows of unit length and labels in the order of classes, which follow from the task's
+/// id. The source has so few rows that drawing one is a copy, as from a file of features.
 class FeatureSource final : public EpisodeSource {
  public:
   FeatureSource(int dim, int support, int query) : dim_(dim), support_(support), query_(query) {
@@ -172,8 +172,8 @@ class FeatureSource final : public EpisodeSource {
   std::vector<float> features_;
 };
 
-/// Rows of 512 bits with a target each, as molecules with an activity; which task it is decides
-/// them.
+/// Tasks with rows of 512 bits and one target per row, like molecules with an activity. The rows
+/// follow from the task's id.
 class MoleculeSource final : public EpisodeSource {
  public:
   MoleculeSource(int support, int query) : support_(support), query_(query) {
@@ -215,8 +215,8 @@ class MoleculeSource final : public EpisodeSource {
   std::vector<float> bits_, activity_;
 };
 
-/// Some of 64 random binary 28x28 images as classes; an example is its class's image. For timing:
-/// what an image shows does not matter, how it comes to the task does.
+/// Tasks whose classes are some of 64 random binary 28x28 images; an example is the image of its
+/// class. For timing, the content of an image does not matter, but its path to the task does.
 class GlyphSource final : public EpisodeSource {
  public:
   GlyphSource(int outputs, int support, int query)
@@ -306,9 +306,10 @@ std::unique_ptr<EpisodeSource> make_source(const Work& work) {
 double floor_flops(const Work& work) {
   const Config& config = work.config;
   if (config.algorithm == AlgorithmKind::leo) {
-    // Per latent and decode the deviations' half of the decoder alone is unavoidable (x times the
-    // means' half is taken once): forward, pull-back, their tangents and two products for the
-    // weights in a second-order step; of a relation network's pairs the middle layer.
+    // For each latent and each decoding, only the half of the decoder that gives the standard
+    // deviations is needed: forward, pull-back, their tangents, and two products for the weights in
+    // a second-order step. The product of x with the half of the means is computed once. For the
+    // pairs of the relation network, only the middle layer is needed.
     const Config::LeoTable& t = config.leo;
     const double half = static_cast<double>(t.dim) * t.latent;
     const double square = 4.0 * t.latent * t.latent;
@@ -319,8 +320,8 @@ double floor_flops(const Work& work) {
     return 2.0 * (decoder + encoder + query);
   }
   if (is_closed_form(config.algorithm)) {
-    // The network's forward pass and gradient over all rows; of the head the Gram matrix and its
-    // adjoint, which are most of it.
+    // This counts the network's forward pass and gradient over all rows, and the head's Gram matrix
+    // and its adjoint, which are most of the head.
     const double rows = work.support + work.query;
     const double gram = rows * work.support * config.make_network().outputs();
     return 2.0 * (3.0 * rows * config.make_network().forward_macs() + 3.0 * gram);

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Reads the matrix [rows, columns] of a file. A vector becomes [rows, 1].
+/// The matrix [rows, columns] of a file. A vector in the file becomes [rows, 1].
 struct Columns {
   std::size_t rows = 0, width = 0;
   std::vector<double> values;
