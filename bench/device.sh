@@ -46,7 +46,7 @@ prepare() {
     die "--prepare needs apt-get and dpkg-deb (Debian, Ubuntu); elsewhere install the packages of " \
       "cmake/packages.txt by your own tool"
   fi
-  # All but what any machine with a compiler has.
+  # These are all packages but those that any machine with a compiler has.
   mapfile -t wanted < <(awk '/^(build|test) / && $2 !~ /^(g\+\+|cmake|git)$/ {print $2}' cmake/packages.txt)
   mapfile -t all < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
     --no-breaks --no-replaces --no-enhances "${wanted[@]}" | grep '^[a-z0-9]' | sort -u |
@@ -60,7 +60,7 @@ prepare() {
   for package in "$deps"/debs/*.deb; do
     dpkg-deb -x "$package" "$deps" || die "cannot unpack $package"
   done
-  # Debian 12 has some libraries under /lib
+  # Debian 12 has some libraries under /lib.
   if [[ -d $deps/lib ]]; then
     cp -a "$deps/lib/." "$deps/usr/lib/" && rm -rf "${deps:?}/lib"
   fi
@@ -107,14 +107,14 @@ out=$(realpath -m "$out")
 build=${KSHOT_BUILD_DIR:-$root/build-device}
 jobs=${KSHOT_JOBS:-$(nproc)}
 
-# ---- what must be there --------------------------------------------------------------------------
+# ---- requirements --------------------------------------------------------------------------------
 
 if ! $dry; then
   for tool in cmake c++ timeout; do
     command -v "$tool" >/dev/null || die "$tool not found"
   done
   if [[ $device == cuda* ]]; then
-    # The driver's library is what counts; its devices are asked for once kshot is built.
+    # Only the driver is checked here. kshot lists the devices once it is built.
     ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' || compgen -G '/dev/nvidia[0-9]*' >/dev/null ||
       die "no usable device: no NVIDIA driver on this machine (--device cpu tries this script out)"
     PATH=$PATH:/usr/local/cuda/bin
@@ -130,11 +130,11 @@ else
 fi
 if [[ -d $deps/usr ]]; then
   libraries=$deps/usr/lib/$triple
-  # DT_RPATH also serves the libraries that these libraries need; LD_LIBRARY_PATH would reach CMake.
+  # DT_RPATH also finds the libraries that these libraries need. LD_LIBRARY_PATH would affect CMake.
   options+=("-DCMAKE_PREFIX_PATH=$deps/usr"
     "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags,-rpath,$libraries,-rpath-link,$libraries")
   PATH=$PATH:$deps/usr/bin
-  # Headers that differ by processor are found by no package's own path.
+  # No package names the folder of the headers that differ by processor.
   export CPLUS_INCLUDE_PATH=$deps/usr/include/$triple${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
   export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:$deps/usr/share/pkgconfig
   export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1
@@ -155,7 +155,7 @@ quoted() {
   text=${text//\"/\\\"}
   printf '"%s"' "${text//[[:cntrl:]]/ }"
 }
-# All that is known by now: whoever ends this script has it.
+# Writes all results so far, so that they remain when the script is stopped.
 report() {
   {
     printf '{"device": %s, "date": %s, "commit": %s, "seconds": %d, "steps": [' "$(quoted "$device")" \
@@ -181,7 +181,8 @@ report() {
   } >"$out/table.txt"
 }
 
-# step NAME LIMIT NEEDS COMMAND...: NEEDS is an earlier step that must have passed, or -.
+# step NAME LIMIT NEEDS COMMAND... runs a step for at most LIMIT seconds. NEEDS is an earlier step
+# that must have passed, or -.
 step() {
   local name=$1 most=$2 needs=$3 state=passed note='' started=$SECONDS status=0
   shift 3
@@ -213,7 +214,7 @@ step() {
   report
 }
 
-# Called by name in a step of its own, under its time limit.
+# The functions below are called by name, each in its own step and under the step's time limit.
 usable() {
   "$build/kshot" devices | tee "$out/devices.txt"
   local name=$device
@@ -225,13 +226,13 @@ usable() {
 }
 equivalence() {
   local pattern=${device%%:*}
-  # A list without the device would pass, and say nothing.
+  # ctest passes without a message where no test matches.
   ctest --test-dir "$build" -L equivalence -R "$pattern" -N | grep -q "$pattern" || {
     echo "no test of the label equivalence is for $pattern"
     return 1
   }
-  # The tests share one GPU; some at a time hide each other's waiting. Training.* goes through all
-  # backends at once.
+  # The tests share one GPU. Several at a time hide each other's waiting. Training.* runs on all
+  # backends in one test.
   ctest --test-dir "$build" -L equivalence -R "$pattern|Training" --output-on-failure --parallel 6
 }
 kernels() {
@@ -248,7 +249,8 @@ compare() {
   bench/compare --quick --device "$device" --limit $((step_limit - 4)) \
     --kshot-bench "$build/bench/kshot_bench" "$@"
 }
-# 60 classes of strokes, 20 examples of each, moved by up to two pixels; as a NumPy file.
+# Writes a NumPy file with 60 classes of strokes, each with 20 examples that are moved by up to two
+# pixels.
 made_up_classes() {
   python3 - "$1" <<'PYTHON'
 import random, struct, sys

@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {"hvi": ROOT / "configs/sinusoid-hvi.toml", "abml": ROOT / "configs/sinusoid-abml.toml"}
-# The same tasks for both: 10 support rows, 10 more that ABML's outer loss sees in training.
+# Both algorithms have the same tasks: 10 support rows, and 10 more rows that ABML's outer loss sees
+# in training.
 COMMON = {"data.shots": 10, "data.queries": 10, "data.noise_std": 0.3,
           "train.validate_every": 0, "optimizer.schedule": "constant", "train.log_every": 100000,
           "train.checkpoint_every": 1000000}
@@ -171,7 +172,7 @@ def main():
         for tasks in numbers(options.planned):
             for algorithm in CONFIGS:
                 store = store_bytes(tasks, 1761) if algorithm == "hvi" else 0
-                # a step touches as many rows as with the most tasks that were run
+                # A step touches as many rows of the store as in the largest run.
                 most = max(r["tasks"] for r in rows if r["measured"])
                 rows.append(dict(algorithm=algorithm, tasks=tasks, step_seconds=seconds[algorithm, most],
                                  bytes=store + shared[algorithm], store=store, measured=False))

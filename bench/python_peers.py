@@ -194,7 +194,7 @@ def kshot_maml(tasks, threads):
         "inner": {"steps": STEPS, "learning_rate": RATE},
     }
     engine = kshot.MetaGradient(config, threads=threads)
-    # Halved, so that no task diverges: bench/README.md.
+    # The initial weights are halved, so that no task diverges (bench/README.md).
     parameters = {"theta": 0.5 * engine.initial(tasks)["theta"]}
     return parameters["theta"], lambda: engine(parameters, tasks)[0]
 

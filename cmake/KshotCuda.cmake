@@ -1,5 +1,5 @@
-# Device code (kernels/*.cu), twice: by nvcc for GPUs where the toolkit is found, and by the host's
-# compiler for the emulator of tests/simt, which needs none.
+# Builds the device code (kernels/*.cu) twice: by nvcc for GPUs where the toolkit is found, and by
+# the host's compiler for the emulator of tests/simt, which needs no toolkit.
 set(KSHOT_CUDA AUTO CACHE STRING "Build for NVIDIA GPUs: ON, OFF, or AUTO (where nvcc is found)")
 set_property(CACHE KSHOT_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(default OFF)
@@ -19,7 +19,7 @@ elseif(KSHOT_CUDA)
       set(CMAKE_CUDA_COMPILER ${KSHOT_NVCC})
     endif()
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-      # binaries for these, PTX for what is newer
+      # Binaries are made for these capabilities, and PTX for newer ones.
       set(CMAKE_CUDA_ARCHITECTURES "80;90" CACHE STRING "Compute capabilities to build for")
     endif()
     set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG -lineinfo")
@@ -46,13 +46,13 @@ elseif(KSHOT_CUDA)
   endif()
 endif()
 
-# A library of .cu files compiled by nvcc.
+# kshot_device_library(NAME FILE...): makes a library of .cu files that nvcc compiles.
 function(kshot_device_library name)
   add_library(${name} STATIC ${ARGN})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src
                                              ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
-  # --expt-relaxed-constexpr: constexpr functions of the host, std::array's among them
+  # --expt-relaxed-constexpr allows constexpr functions of the host, such as those of std::array.
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr
     -Xcompiler=-Wall,-Wextra,-Wshadow>)
   if(KSHOT_WERROR)
@@ -67,12 +67,13 @@ file(GLOB KSHOT_EXAMPLE_KERNELS CONFIGURE_DEPENDS tests/simt/kernels/*.cu)
 if(KSHOT_HAS_CUDA)
   kshot_device_library(kshot_kernels ${KSHOT_KERNELS})
   if(KSHOT_BUILD_TESTS)
-    # The emulator's examples, the broken ones too, are CUDA: they compile, and are not run.
+    # The emulator's examples, also the broken ones, are CUDA. nvcc compiles them to show this; they
+    # are not run.
     kshot_device_library(kshot_example_kernels ${KSHOT_EXAMPLE_KERNELS})
   endif()
 endif()
 
-# ---- NCCL: the exchange between ranks that compute on GPUs; without it MPI carries it ---------------
+# ---- NCCL: exchange between ranks that compute on GPUs; without it, MPI --------------------------
 set(KSHOT_NCCL AUTO CACHE STRING "Exchange between GPUs by NCCL: ON, OFF, or AUTO (where it is found)")
 set_property(CACHE KSHOT_NCCL PROPERTY STRINGS AUTO ON OFF)
 set(KSHOT_HAS_NCCL OFF)
@@ -97,7 +98,8 @@ else()
   set(KSHOT_HAS_SIMT ON)
 endif()
 
-# A library of .cu files for the emulator: every access to memory and every index calls it.
+# kshot_emulated_library(NAME FILE...): makes a library of .cu files for the emulator. Every access
+# to memory and every index calls the emulator.
 function(kshot_emulated_library name)
   set(sources)
   foreach(file ${ARGN})
@@ -110,7 +112,7 @@ function(kshot_emulated_library name)
     list(APPEND sources ${wrapper})
   endforeach()
   add_library(${name} STATIC EXCLUDE_FROM_ALL ${sources})
-  # The address sanitizer cannot be combined with these calls, which check every address anyhow.
+  # The address sanitizer cannot be combined with these calls, which check every address themselves.
   target_compile_options(${name} PRIVATE -fno-sanitize=address -g1 -fsanitize=thread,bounds,alignment
     -Wno-unknown-pragmas  # unroll
     $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>)
@@ -131,9 +133,10 @@ if(KSHOT_HAS_SIMT)
 endif()
 
 # ---- the CUDA backend ------------------------------------------------------------------------------
-# Its sources are plain C++ and are compiled once for each of the two. For GPUs their objects and the
-# kernels' go into the library itself, so that an installed one is whole. The emulated ones never do,
-# because they define __tsan_*: programs that want device simt link them (kshot_link_emulator).
+# The sources of the backend are plain C++. They are compiled once for GPUs and once for the
+# emulator. The objects for GPUs and those of the kernels are part of the library itself, so that an
+# installed library is complete. The emulated objects are never part of it, because they define
+# __tsan_*. Programs that use device simt link them (kshot_link_emulator).
 file(GLOB KSHOT_CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cpp)
 function(kshot_cuda_backend name)
   add_library(${name} OBJECT ${KSHOT_CUDA_SOURCES})
@@ -143,8 +146,8 @@ function(kshot_cuda_backend name)
   target_link_libraries(${name} PRIVATE kshot_warnings kshot_deps)
 endfunction()
 
-# The emulated backend adds itself to the program's devices (backend::add_backend); its objects are
-# linked as they are, since nothing calls them by name.
+# The emulated backend adds itself to the program's devices (backend::add_backend). Its objects are
+# linked directly, because nothing calls them by name.
 function(kshot_link_emulator program)
   if(TARGET kshot_emulated_cuda)
     target_link_libraries(${program} PRIVATE kshot_emulated_cuda $<LINK_ONLY:kshot_emulated_kernels>
@@ -152,14 +155,14 @@ function(kshot_link_emulator program)
   endif()
 endfunction()
 
-# To be called once kshot_lib is there.
+# Adds the CUDA backends. To be called after kshot_lib is defined.
 function(kshot_add_cuda_backends)
   set(factory ${PROJECT_SOURCE_DIR}/src/backend/backend.cpp)
   if(KSHOT_HAS_CUDA)
     kshot_cuda_backend(kshot_cuda)
     target_sources(kshot_lib PRIVATE $<TARGET_OBJECTS:kshot_cuda> $<TARGET_OBJECTS:kshot_kernels>)
     target_include_directories(kshot_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-    # For the linker alone: the library is compiled with the same commands with and without CUDA.
+    # Only the linker sees this: the library has the same compile commands with and without CUDA.
     target_link_libraries(kshot_lib PRIVATE $<LINK_ONLY:CUDA::cudart_static>)
     if(KSHOT_HAS_NCCL)
       target_compile_definitions(kshot_cuda PRIVATE KSHOT_HAS_NCCL)

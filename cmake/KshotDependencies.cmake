@@ -1,8 +1,8 @@
-# Libraries from the distribution (Debian 12, Ubuntu 24.04); ./kshot installs them where missing.
+# Finds libraries of the distribution (Debian 12, Ubuntu 24.04). ./kshot installs missing ones.
 find_package(Threads REQUIRED)
 set(KSHOT_MISSING_PACKAGES)
 
-# kshot_dependency(DEBIAN_PACKAGE FOUND_VARIABLE): notes the package where the library was not found.
+# kshot_dependency(DEBIAN_PACKAGE FOUND_VARIABLE): notes the package if the library was not found.
 function(kshot_dependency package found)
   if(NOT ${found})
     list(APPEND KSHOT_MISSING_PACKAGES ${package})
@@ -40,8 +40,8 @@ if(KSHOT_MISSING_PACKAGES)
                       "apt-get install ${missing}")
 endif()
 
-# Headers alone stay inside (BUILD_INTERFACE); the others are linked by users of an installed kshot
-# too, so they are also found in cmake/kshotConfig.cmake.in.
+# Libraries that consist of headers are needed only to build kshot (BUILD_INTERFACE). Users of an
+# installed kshot also link the other libraries, which cmake/kshotConfig.cmake.in finds.
 add_library(kshot_deps INTERFACE)
 set_target_properties(kshot_deps PROPERTIES EXPORT_NAME deps)
 target_link_libraries(kshot_deps INTERFACE
@@ -53,7 +53,7 @@ endif()
 target_include_directories(kshot_deps SYSTEM INTERFACE
   $<BUILD_INTERFACE:${KSHOT_TOMLPP_INCLUDE}> $<BUILD_INTERFACE:${KSHOT_STB_INCLUDE}>)
 
-# ---- MPI: trainings over many processes; left out where it is not found ---------------------------
+# ---- MPI: training with many processes; left out where it is not found ---------------------------
 set(KSHOT_MPI AUTO CACHE STRING "Trainings over many processes: ON, OFF, or AUTO (where MPI is found)")
 set_property(CACHE KSHOT_MPI PROPERTY STRINGS AUTO ON OFF)
 set(KSHOT_HAS_MPI OFF)

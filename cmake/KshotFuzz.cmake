@@ -1,6 +1,7 @@
-# Fuzz targets (tests/fuzz): one libFuzzer program for each tests/fuzz/NAME_target.cpp, with what reads
-# files of the library. The backends stay out: no parser needs them, and clang 14 cannot compile all of
-# them. `cmake --preset fuzz` sets it up, tests/fuzz/run runs the programs.
+# Fuzz targets (tests/fuzz): one libFuzzer program for each tests/fuzz/NAME_target.cpp, with the
+# parts of the library that read files. The backends are left out, because no parser needs them and
+# clang 14 cannot compile all of them. `cmake --preset fuzz` configures the build, and
+# tests/fuzz/run runs the programs.
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   message(FATAL_ERROR "KSHOT_FUZZ needs clang++, whose libFuzzer it uses (cmake --preset fuzz)")
 endif()
@@ -17,7 +18,7 @@ target_compile_options(kshot_fuzzed PUBLIC ${flags})
 target_compile_definitions(kshot_fuzzed PUBLIC KSHOT_FUZZ PRIVATE KSHOT_VERSION="${PROJECT_VERSION}")
 target_link_libraries(kshot_fuzzed PUBLIC kshot_deps Threads::Threads)
 
-# Most of the time of an unoptimised compilation goes into these.
+# These headers take most of the time of an unoptimised compilation.
 target_precompile_headers(kshot_fuzzed PRIVATE
   <algorithm> <filesystem> <fstream> <map> <memory> <string> <vector> <fmt/format.h> <nlohmann/json.hpp>)
 

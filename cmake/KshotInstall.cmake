@@ -1,11 +1,11 @@
-# cmake --install: program, library, public headers, and the package files by which
-# find_package(kshot) gives the target kshot::kshot. cpack: the same as two Debian packages.
+# cmake --install installs the program, the library, the public headers, and the package files by
+# which find_package(kshot) gives the target kshot::kshot. cpack makes two Debian packages of them.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kshot)
 
-# The library is static: whoever links it also links what it is made with, hence kshot_deps.
+# The library is static, so that its users must also link its dependencies (kshot_deps).
 install(TARGETS kshot_lib kshot_deps EXPORT kshotTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
 if(TARGET kshot_cli)
@@ -30,8 +30,9 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kshotConfig.cmake
 if(PROJECT_IS_TOP_LEVEL AND TARGET kshot_cli)
   set(CPACK_GENERATOR DEB)
   set(CPACK_PACKAGE_VENDOR kshot)
-  # Debian wants a person to write to in every package. kshot has no public address of its own, so whoever makes the
-  # packages names one. cmake/package_contact.cmake refuses to make a package without it.
+  # Debian requires the address of a maintainer in every package. kshot has no public address, so
+  # that the person who makes the packages names one. cmake/package_contact.cmake refuses to make a
+  # package without an address.
   set(KSHOT_PACKAGE_CONTACT "" CACHE STRING "Maintainer of the Debian packages: Name <address>")
   set(CPACK_PACKAGE_CONTACT "${KSHOT_PACKAGE_CONTACT}")
   set(CPACK_PROJECT_CONFIG_FILE ${CMAKE_CURRENT_SOURCE_DIR}/cmake/package_contact.cmake)

@@ -1,5 +1,5 @@
-# Options, defaults and the warnings every target of ours is built with.
-# As a part of somebody's project (add_subdirectory) kshot is its library and nothing else.
+# Options, defaults, and the warnings of all targets of kshot.
+# As a part of another project (add_subdirectory), kshot builds only its library.
 option(KSHOT_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_BENCH "Build the Google Benchmark programs" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_BUILD_PROGRAM "Build the program kshot" ${PROJECT_IS_TOP_LEVEL})
@@ -29,7 +29,7 @@ add_library(kshot_warnings INTERFACE)
 # GCC 12 reports -Wrestrict in std::string itself (GCC bug 105651).
 target_compile_options(kshot_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
   -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>>)
-# GCC 13 sees copies beyond the end of vectors that it has grown itself (GCC bug 107852).
+# GCC 13 warns of copies beyond the end of vectors that have just grown (GCC bug 107852).
 target_compile_options(kshot_warnings INTERFACE
   "$<$<AND:$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_GREATER_EQUAL:$<CXX_COMPILER_VERSION>,13>>:-Wno-array-bounds;-Wno-stringop-overflow>")
 if(KSHOT_WERROR)
@@ -40,16 +40,16 @@ if(KSHOT_SANITIZE)
   add_link_options(-fsanitize=${KSHOT_SANITIZE})
 endif()
 
-# The CPU backend's numerics are one source compiled once per instruction set; the one to run is
-# chosen at run time. On other processors only the portable build exists.
+# The numerics of the CPU backend are one source, which is compiled once per instruction set. The
+# program chooses one at run time. Processors other than x86-64 have only the portable build.
 function(kshot_cpu_isa_flags)
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cpu)
   set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # one loop for every stride: versions of it would fight for registers
+    # This makes one loop for every stride, because several versions would compete for registers.
     list(APPEND common -fno-version-loops-for-strides)
   endif()
-  # plain loops over rows beside the products
+  # These files have plain loops over rows in addition to matrix products.
   set_source_files_properties(${dir}/../host.cpp ${dir}/../task_rows.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp
                               PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O3>")
   set_source_files_properties(${dir}/isa_portable.cpp ${dir}/dense_portable.cpp PROPERTIES

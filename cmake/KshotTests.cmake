@@ -1,5 +1,5 @@
-# Every folder tests/NAME with *_test.cpp files becomes the program test_NAME; every gtest case
-# becomes one CTest test. tests/support holds what they share.
+# Every folder tests/NAME with *_test.cpp files becomes the program test_NAME. Every gtest case
+# becomes one CTest test. tests/support has the code that they share.
 find_package(GTest REQUIRED)
 include(GoogleTest)
 file(GLOB KSHOT_TEST_FOLDERS CONFIGURE_DEPENDS LIST_DIRECTORIES true tests/*)
@@ -9,7 +9,8 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     continue()
   endif()
   get_filename_component(name ${folder} NAME)
-  # The kernels' own tests check every access themselves: the address sanitizer adds nothing.
+  # The tests of the kernels check every access themselves, so that the address sanitizer adds
+  # nothing.
   if(name STREQUAL "simt" AND (NOT KSHOT_HAS_SIMT OR KSHOT_SANITIZE MATCHES "address"))
     continue()
   endif()
@@ -35,25 +36,25 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     KSHOT_SHARED_DIR="${CMAKE_CURRENT_SOURCE_DIR}/../shared")
   if(name STREQUAL "simt")
     target_link_libraries(test_simt PRIVATE kshot_emulated_kernels kshot_emulated_examples)
-    # the kernels' benchmarks, run once
+    # The benchmarks of the kernels run once.
     target_sources(test_simt PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/bench/kernel_works.cpp
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/generator_works.cpp
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/perceptron_works.cpp
                                      ${CMAKE_CURRENT_SOURCE_DIR}/bench/head_works.cpp)
   endif()
   if(name STREQUAL "backend" AND KSHOT_HAS_CUDA)
-    # curand_test.cpp: cuRAND's header, as the host sees it
+    # curand_test.cpp includes cuRAND's header in host code.
     target_include_directories(test_backend SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
     target_compile_definitions(test_backend PRIVATE KSHOT_HAS_CURAND)
   endif()
   if(name STREQUAL "adapt")
-    # the program's reading of a user's task, held against what the imports stored
+    # The tests compare how the program reads a user's task with what the imports stored.
     target_sources(test_adapt PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/task_files.cpp
                                       ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/task_rows.cpp
                                       ${CMAKE_CURRENT_SOURCE_DIR}/src/cli/text_options.cpp)
   endif()
   if(name STREQUAL "fuzz")
-    # the targets of cmake/KshotFuzz.cmake, on their corpus
+    # The targets of cmake/KshotFuzz.cmake run on their corpus.
     file(GLOB targets CONFIGURE_DEPENDS ${folder}/*_target.cpp)
     target_sources(test_fuzz PRIVATE ${targets})
   endif()
@@ -61,7 +62,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     add_dependencies(test_${name} kshot_cli)
     target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")
   endif()
-  # One set of bodies for every backend, a device's too: `ctest -L equivalence`.
+  # These tests run the same code on every backend, also on devices: `ctest -L equivalence`.
   set(labels)
   if(name MATCHES "^(backend|algorithms|equivalence)$")
     set(labels LABELS equivalence)
@@ -70,7 +71,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
                        PROPERTIES TIMEOUT 900 ${labels})
 endforeach()
 
-# Two "hosts" as network namespaces; skipped where they are not permitted.
+# This test makes two "hosts" from network namespaces. It is skipped where these are not permitted.
 if(TARGET kshot_cli AND KSHOT_HAS_MPI)
   add_test(NAME distributed.TwoHosts
            COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/two_hosts $<TARGET_FILE:kshot_cli>)
@@ -78,8 +79,8 @@ if(TARGET kshot_cli AND KSHOT_HAS_MPI)
                        ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 
-# Each public header compiles alone, twice in one file, with nothing but include/ to look in. A user
-# may build with -Wconversion: the headers do not warn.
+# Each public header is compiled alone, included twice in one file, with only include/ as a path.
+# Users may build with -Wconversion, so that the headers must not warn.
 file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/include
      ${CMAKE_CURRENT_SOURCE_DIR}/include/kshot/*.h)
 set(alone)
@@ -94,7 +95,7 @@ target_include_directories(kshot_headers_alone PRIVATE ${CMAKE_CURRENT_SOURCE_DI
 target_link_libraries(kshot_headers_alone PRIVATE kshot_warnings)
 target_compile_options(kshot_headers_alone PRIVATE -Wconversion -Wsign-conversion)
 
-# The examples are built, and run, as a user would.
+# The examples are built and run as a user would build and run them.
 file(GLOB examples CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/examples/*.cpp)
 foreach(source ${examples})
   get_filename_component(name ${source} NAME_WE)

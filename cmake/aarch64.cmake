@@ -1,5 +1,6 @@
-# Toolchain for 64-bit ARM on an x86-64 Debian: Debian's cross compiler, libraries of that architecture in the folder
-# KSHOT_SYSROOT (tools/aarch64_sysroot makes it), programs under qemu-user (.ci/run aarch64).
+# Toolchain for 64-bit ARM on an x86-64 Debian: Debian's cross compiler, libraries of that
+# architecture in the folder KSHOT_SYSROOT (tools/aarch64_sysroot makes it), and qemu-user to run
+# programs (.ci/run aarch64).
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
@@ -14,8 +15,8 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 set(ENV{PKG_CONFIG_SYSROOT_DIR} ${KSHOT_SYSROOT})
 set(ENV{PKG_CONFIG_LIBDIR} ${KSHOT_SYSROOT}/usr/lib/aarch64-linux-gnu/pkgconfig:${KSHOT_SYSROOT}/usr/share/pkgconfig)
 
-# Headers of that architecture alone (jconfig.h), behind the cross compiler's own.
+# Headers that only this architecture has (jconfig.h) come after the cross compiler's own.
 set(CMAKE_CXX_FLAGS_INIT "-idirafter ${KSHOT_SYSROOT}/usr/include/aarch64-linux-gnu")
-# Libraries that the named ones need in turn.
+# The linker looks here for libraries that the linked libraries need.
 set(CMAKE_EXE_LINKER_FLAGS_INIT "-Wl,-rpath-link,${KSHOT_SYSROOT}/usr/lib/aarch64-linux-gnu")
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L ${KSHOT_SYSROOT})

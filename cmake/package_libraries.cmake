@@ -1,6 +1,7 @@
-# Run by cpack before it makes the Debian packages. Every shared library that a program needs must belong to some package
-# that is installed here. Otherwise dpkg-shlibdeps leaves it out of the dependencies without an error, and the package
-# installs and does not run. NCCL from NVIDIA's archive is such a library, NCCL from NVIDIA's packages is not.
+# cpack runs this file before it makes the Debian packages. Every shared library that a program
+# needs must belong to some package that is installed here. Otherwise dpkg-shlibdeps leaves the
+# library out of the dependencies without an error, and the installed program does not run. NCCL
+# from NVIDIA's archive is such a library; NCCL from NVIDIA's packages is not.
 file(GLOB_RECURSE programs LIST_DIRECTORIES false ${CPACK_TEMPORARY_INSTALL_DIRECTORY}/*)
 list(FILTER programs INCLUDE REGEX "/bin/[^/]+$")
 if(NOT programs)

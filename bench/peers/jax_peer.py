@@ -219,12 +219,12 @@ def leo_weights(objective, rng):
 
 
 def load(mode, args):
-    # XLA takes the cores that the process may run on. An error here where there is no GPU.
+    # XLA uses the cores that the process may run on. Without a GPU, "cuda" is an error here.
     jax.config.update("jax_platforms", "cuda" if args.device == "gpu" else "cpu")
     device = jax.devices()[0]
-    # On a GPU the default is TF32.
+    # JAX's default on a GPU is TF32.
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if args.tf32 else "highest")
-    # XLA's own generator: several times as fast on a CPU as JAX's default threefry.
+    # XLA's own generator is several times as fast on a CPU as JAX's default, threefry.
     jax.config.update("jax_default_prng_impl", "rbg")
 
     def make_step(work, tasks):

@@ -145,7 +145,7 @@ def maml_task(objective, theta, episode, style):
     return nll(objective, adapt(objective, theta, inner, None), qx, qy, style.norm).mean()
 
 
-# ABML's state is one dict of mean "mu" and log standard deviation "s", each [D].
+# ABML's state is a dict of the mean "mu" and the log standard deviation "s", each [D].
 
 
 def kl_divergence(q, p):
@@ -176,7 +176,7 @@ def abml_task(objective, theta, episode, noise_inner, noise_outer, style):
         kl = objective.kl_weight_inner * kl_divergence(state, prior)
         return (expected_nll(state, noise, sx, sy) + kl) / len(sx)
 
-    # A copy, so that the gradient with respect to the posterior leaves the prior alone.
+    # The posterior starts at a copy, so that its gradient does not include the prior.
     start = {name: value.clone() for name, value in theta.items()}
     state = adapt(objective, start, style.gradient(inner_loss), noise_inner)
     kl = objective.kl_weight_outer * kl_divergence(state, theta)
