@@ -87,7 +87,8 @@ struct Block {
     memory.tangent = take(tangents + overrun);
     memory.row_loss = take((network.rows + 3) / 4 * 4);
     memory.u = vectors ? take(stored + overrun) : memory.v;
-    // Copies and loads of pairs also read the words between rows of weights or features.
+    // Copies and loads of pairs also read the words between rows of weights or features, so that
+    // all words must have been written.
     clear(memory.w, stored + overrun);
     clear(memory.v, stored + overrun);
     clear(memory.feature, network.features + overrun);
