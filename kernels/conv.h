@@ -55,8 +55,8 @@ struct ConvOuterProduct {
 
 /// g_weight = or += (`accumulate`) the sum over products, rows and positions of g_y x. g_bias, if
 /// it is given, receives the sum of the first product's g_y in the same way. The tangent takes the
-/// products {g_y_dot, x} and {g_y, x_dot}. Rows and positions fix the order of each sum. The
-/// strides must not be 0.
+/// products {g_y_dot, x} and {g_y, x_dot}. Rows and positions fix the order of each sum. With
+/// several tasks the strides must not be 0.
 template <class T>
 void conv_weight_gradient(TaskTensor<T> g_weight, TaskTensor<T> g_bias, ConvOuterProduct<T> first,
                           ConvOuterProduct<T> second, bool accumulate, const ConvShape& shape,
