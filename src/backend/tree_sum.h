@@ -57,10 +57,7 @@ class TreeSum {
 
   /// From this rank's nodes, which are all of its share, to the root of all ranks.
   void exchange(Communicator& ranks, const TaskShares& shares, std::size_t width) {
-    // In pieces, one per rank, the exchange grows with the vector and not with the ranks. Small
-    // vectors go to all ranks at once, which takes one message less. Both give the same bits.
-    const bool by_pieces = shares.size > 2 && width * sizeof(double) >= (std::size_t{64} << 10);
-    if (!by_pieces) {
+    if (!exchanged_in_pieces(shares.size, width)) {
       Vector mine;
       for (const auto& node : tree_.nodes()) {
         mine.insert(mine.end(), node.value.begin(), node.value.end());

@@ -319,6 +319,19 @@ TEST_F(Mpirun, TheEmulatedDeviceExchangesByMpiAndByNccl) {
   }
 }
 
+TEST_F(Mpirun, LargeVectorsGoInPiecesByNccl) {
+  if (shell("kshot devices").out.find("simt") == std::string::npos) {
+    GTEST_SKIP() << "this build has no emulator";
+  }
+  const std::string train =
+      "train c.toml --device simt --quiet --set train.steps=2 --set train.meta_batch=33 "
+      "--set train.validate_every=0 --set network.layers=[1,90,90,1] --out ";
+  ASSERT_EQ(shell("kshot " + train + "one").status, 0);
+  const Ended ended = shell("KSHOT_EXCHANGE=nccl " + ranks(3, train + "ranks"));
+  EXPECT_EQ(ended.status, 0) << ended.error;
+  EXPECT_TRUE(same("ranks/last.safetensors", "one/last.safetensors"));
+}
+
 TEST_F(Mpirun, OtherLaunchersAreOneLine) {
   const Ended torch = shell("RANK=0 WORLD_SIZE=2 kshot train c.toml --out run");
   EXPECT_EQ(torch.status, 2);

@@ -119,6 +119,10 @@ TEST_F(OnRanks, TrainOnTheEmulatedDevice) {
                                         "train.validate_every=2", "train.validation_episodes=6"};
   compare(small_config("maml", few), "simt", {2, 3});
   compare(leo_points(few), "simt", {3});
+  // The gradient is exchanged in pieces, which are of unequal numbers of columns.
+  const std::vector<std::string> wide = {"train.meta_batch=33", "train.steps=1",
+                                         "train.validate_every=0", "network.layers=[1,90,90,1]"};
+  compare(small_config("maml", wide), "simt", {3});
 }
 
 TEST_F(OnRanks, TrainOnClasses) {

@@ -9,9 +9,11 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "simt/runtime.h"
@@ -80,6 +82,34 @@ bool gather(Nccl& comm, std::vector<double>& all, std::size_t count) {
   return true;
 }
 
+/// The sends and receives of a thread's open group, by peer.
+struct Group {
+  bool open = false;
+  ncclComm_t comm = nullptr;
+  cudaStream_t stream{};
+  std::size_t count = 0;
+  std::map<int, const double*> sends;
+  std::map<int, double*> receives;
+};
+thread_local Group group;
+
+template <class Pointer>
+ncclResult_t collect(std::map<int, Pointer>& buffers, Pointer buffer, std::size_t count,
+                     ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream) {
+  if (!group.open) return ncclInvalidUsage;
+  if (comm == nullptr || type != ncclFloat64 || peer < 0 || peer >= comm->ranks) {
+    return ncclInvalidArgument;
+  }
+  if (group.comm == nullptr) {
+    group.comm = comm;
+    group.stream = stream;
+    group.count = count;
+  }
+  const bool same = group.comm == comm && group.stream == stream && group.count == count;
+  if (!same || !buffers.emplace(peer, buffer).second) return ncclInvalidUsage;
+  return ncclSuccess;
+}
+
 sockaddr_un address_of(const ncclUniqueId& id) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -97,6 +127,8 @@ const char* ncclGetErrorString(ncclResult_t result) {
       return "remote process exited or there was a network error";
     case ncclInvalidArgument:
       return "invalid argument";
+    case ncclInvalidUsage:
+      return "invalid usage";
     default:
       return "unhandled system error";
   }
@@ -187,6 +219,50 @@ ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclD
     copy(static_cast<double*>(all), values.data(), values.size());
   };
   return enqueue(stream, work) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+}
+
+ncclResult_t ncclGroupStart() {
+  if (group.open) return ncclInvalidUsage;
+  group = {};
+  group.open = true;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclSend(const void* mine, std::size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream) {
+  return collect(group.sends, static_cast<const double*>(mine), count, type, peer, comm, stream);
+}
+
+ncclResult_t ncclRecv(void* theirs, std::size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream) {
+  return collect(group.receives, static_cast<double*>(theirs), count, type, peer, comm, stream);
+}
+
+ncclResult_t ncclGroupEnd() {
+  if (!group.open) return ncclInvalidUsage;
+  const Group done = std::exchange(group, {});
+  if (done.comm == nullptr) return ncclSuccess;
+  const auto ranks = static_cast<std::size_t>(done.comm->ranks);
+  if (done.sends.size() != ranks || done.receives.size() != ranks) return ncclInvalidUsage;
+  const auto work = [done, ranks] {
+    if (settings().sticky_error != 0) return;
+    const std::size_t bytes = done.count * sizeof(double);
+    const auto own = static_cast<std::size_t>(done.comm->rank);
+    // Every rank gets what all ranks send to all, and takes what was sent to itself.
+    std::vector<double> values(ranks * ranks * done.count);
+    for (const auto& [peer, from] : done.sends) {
+      require_device("NCCL, send buffer", from, bytes, true, false);
+      copy(values.data() + (own * ranks + static_cast<std::size_t>(peer)) * done.count, from,
+           done.count);
+    }
+    if (!gather(*done.comm, values, ranks * done.count)) done.comm->error = ncclRemoteError;
+    for (const auto& [peer, to] : done.receives) {
+      require_device("NCCL, receive buffer", to, bytes, false, true);
+      copy(to, values.data() + (static_cast<std::size_t>(peer) * ranks + own) * done.count,
+           done.count);
+    }
+  };
+  return enqueue(done.stream, work) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
 }
 
 }  // namespace kshot::simt::api

@@ -27,7 +27,6 @@ CudaReduction<T>::CudaReduction(const Device& device, SharedStreamPointer shared
       widths_(widths.begin(), widths.end()),
       exchange_(std::move(exchange)) {
   for (const std::size_t w : widths_) width_ += w;
-  total_ = DeviceMemory<double>(width_ + counts);
 }
 
 template <class T>
@@ -38,7 +37,12 @@ void CudaReduction<T>::lay_out(const backend::TaskShares& shares) {
   const std::size_t runs = (shares.total + run_tasks - 1) / run_tasks;
   levels_ = std::bit_width(runs) + 1;
   const std::size_t width = width_ + counts;
-  nodes_.reserve(2 * static_cast<std::size_t>(levels_) * width);
+  const auto ranks = static_cast<std::size_t>(shares.size);
+  in_pieces_ = exchange_ && backend::exchanged_in_pieces(shares.size, width);
+  columns_ = in_pieces_ ? (width + ranks - 1) / ranks : width;
+  stride_ = in_pieces_ ? columns_ * ranks : width;
+  nodes_.reserve(2 * static_cast<std::size_t>(levels_) * stride_);
+  total_.reserve(stride_);
   // The tree without its values: which nodes each rank has, and when two of them are added.
   backend::TaskTree<Nothing> whole;
   std::vector<std::int32_t> merges;
@@ -72,11 +76,16 @@ void CudaReduction<T>::lay_out(const backend::TaskShares& shares) {
     for (std::size_t n = 0; n < nodes_of[r]; ++n) places_.push_back(r * most_rows_ + n);
   }
   all_rows_ = places_.size();
-  ordered_.reserve(all_rows_ * width);
+  ordered_.reserve(all_rows_ * columns_);
   if (exchange_) {
-    mine_.reserve(most_rows_ * width);
-    gathered_.reserve(most_rows_ * width * nodes_of.size());
-    shared_->get().clear(mine_.data(), most_rows_ * width);
+    // What no node fills is sent as well: rows of ranks with fewer nodes, columns after the last.
+    mine_.reserve(most_rows_ * stride_);
+    gathered_.reserve(ranks * most_rows_ * columns_);
+    shared_->get().clear(mine_.data(), most_rows_ * stride_);
+  }
+  if (in_pieces_) {
+    part_.reserve(columns_);
+    shared_->get().clear(nodes_.data(), 2 * static_cast<std::size_t>(levels_) * stride_);
   }
   merges_.reserve(merges.size());
   shared_->get().to_device(merges_.data(), merges.data(), merges.size());
@@ -157,7 +166,7 @@ template <class T>
 void CudaReduction<T>::commit(Partial& partial) {
   const Stream& stream = shared_->get();
   stream.wait_for(*partial.summed);
-  RunTree tree{nodes_.data(), width_ + counts, levels_,
+  RunTree tree{nodes_.data(), stride_, levels_,
                static_cast<std::int64_t>(shares_.first()) / run_tasks};
   push_runs(tree, partial.sums.data(), partial.first_run, partial.runs, width_, stream.get());
   tree.nodes += width_;
@@ -172,20 +181,26 @@ void CudaReduction<T>::finish(std::span<const backend::Shared> means) {
   queue_.check_complete();
   if (means.size() != widths_.size()) throw std::logic_error("reduction: wrong number of vectors");
   const Stream& stream = shared_->write();
-  const std::size_t width = width_ + counts;
   double* const mine = exchange_ ? mine_.data() : ordered_.data();
   for (std::size_t n = 0; n < rows_.size(); ++n) {
-    stream.copy(mine + n * width, nodes_.data() + static_cast<std::size_t>(rows_[n]) * width,
-                width);
+    const double* const node = nodes_.data() + static_cast<std::size_t>(rows_[n]) * stride_;
+    stream.copy_rows(mine + n * columns_, most_rows_ * columns_, node, stride_ / columns_,
+                     columns_);
   }
   if (exchange_) {
-    exchange_->all_gather(gathered_.data(), mine_.data(), most_rows_ * width, stream);
+    if (in_pieces_) {
+      exchange_->all_to_all(gathered_.data(), mine_.data(), most_rows_ * columns_, stream);
+    } else {
+      exchange_->all_gather(gathered_.data(), mine_.data(), most_rows_ * columns_, stream);
+    }
     for (std::size_t n = 0; n < all_rows_; ++n) {
-      stream.copy(ordered_.data() + n * width, gathered_.data() + places_[n] * width, width);
+      stream.copy(ordered_.data() + n * columns_, gathered_.data() + places_[n] * columns_,
+                  columns_);
     }
   }
-  fold_nodes(total_.data(), ordered_.data(), width, merges_.data(), static_cast<int>(all_rows_),
-             width, stream.get());
+  fold_nodes(in_pieces_ ? part_.data() : total_.data(), ordered_.data(), columns_, merges_.data(),
+             static_cast<int>(all_rows_), columns_, stream.get());
+  if (in_pieces_) exchange_->all_gather(total_.data(), part_.data(), columns_, stream);
   const double* const totals = total_.data() + width_;
   axpy(statistics_, 1.0, totals, counts, stream.get());
   std::size_t offset = 0;

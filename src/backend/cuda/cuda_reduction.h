@@ -55,11 +55,16 @@ class CudaReduction final : public backend::Reduction {
   std::vector<int> rows_;  ///< rows of nodes_ that hold this process's nodes, from the left
   std::size_t most_rows_ = 0, all_rows_ = 0;  ///< nodes of a rank, of all ranks
   std::vector<std::size_t> places_;           ///< of all nodes, in what was gathered
+  bool in_pieces_ = false;                    ///< backend::exchanged_in_pieces
+  std::size_t columns_ = 0;  ///< columns that this rank adds up: all [width + 3], or one piece
+  std::size_t stride_ = 0;   ///< of a row of nodes_: all columns, filled up to whole pieces
   DeviceMemory<std::int32_t> merges_;
-  DeviceMemory<double> nodes_;  ///< RunTree; a row has gradients, then counts: [width + 3]
-  DeviceMemory<double> mine_, gathered_;  ///< [most_rows, width + 3], [ranks, ...]; in order below
-  DeviceMemory<double> ordered_;          ///< [all_rows, width + 3]
-  DeviceMemory<double> total_;            ///< [width + 3]
+  DeviceMemory<double> nodes_;     ///< RunTree; a row has gradients, then counts: [width + 3]
+  DeviceMemory<double> mine_;      ///< to send: [most_rows, columns]; in pieces [ranks, ...]
+  DeviceMemory<double> gathered_;  ///< received: [ranks, most_rows, columns]
+  DeviceMemory<double> ordered_;   ///< the nodes in the order of the tree: [all_rows, columns]
+  DeviceMemory<double> part_;      ///< in pieces, the sums of this rank's columns: [columns]
+  DeviceMemory<double> total_;     ///< [width + 3]; in pieces [ranks, columns]
   DeviceMemory<std::int32_t> flags_;
   double* statistics_ = nullptr;  ///< of the step: loss, tasks, diverged
   std::uint64_t steps_ = 0;

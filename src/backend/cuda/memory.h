@@ -186,6 +186,15 @@ class Stream {
   void copy(T* to, const T* from, std::size_t count) const {
     start(to, from, count, cudaMemcpyDeviceToDevice);
   }
+  /// Row i of from [rows, count] to `to` + i * stride, within the device, in the order of the
+  /// stream.
+  template <class T>
+  void copy_rows(T* to, std::size_t stride, const T* from, std::size_t rows,
+                 std::size_t count) const {
+    if (nothing(rows * count)) return;
+    KSHOT_CUDA_CHECK(cudaMemcpy2DAsync(to, stride * sizeof(T), from, count * sizeof(T),
+                                       count * sizeof(T), rows, cudaMemcpyDeviceToDevice, stream_));
+  }
   template <class T>
   void clear(T* to, std::size_t count) const {
     if (nothing(count)) return;

@@ -1,5 +1,7 @@
 #include "backend/cuda/node_exchange.h"
 
+#include <cstring>
+#include <span>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -22,6 +24,26 @@ class HostExchange final : public NodeExchange {
       if (parts[r].size() != count) throw std::logic_error("reduction: other tasks");
       stream.to_device(all + r * count, parts[r].data(), count);
     }
+  }
+  void all_to_all(double* all, const double* mine, std::size_t count,
+                  const Stream& stream) override {
+    const auto ranks = static_cast<std::size_t>(ranks_->size());
+    host_.reserve(ranks * count);
+    stream.to_host(host_.data(), mine, ranks * count);
+    std::vector<Communicator::Bytes> to;
+    for (std::size_t r = 0; r < ranks; ++r) {
+      const auto bytes = std::as_bytes(std::span(host_.data() + r * count, count));
+      to.emplace_back(bytes.begin(), bytes.end());
+    }
+    const std::vector<Communicator::Bytes> parts =
+        ranks_->all_to_all(to, "pieces of sums over tasks");
+    for (std::size_t r = 0; r < parts.size(); ++r) {
+      if (parts[r].size() != count * sizeof(double)) {
+        throw std::logic_error("reduction: pieces of another size");
+      }
+      std::memcpy(host_.data() + r * count, parts[r].data(), parts[r].size());
+    }
+    stream.to_device(all, host_.data(), ranks * count);
   }
   bool on_device() const override { return false; }
   const char* name() const override { return "MPI"; }

@@ -17,6 +17,10 @@ class NodeExchange {
   /// order.
   virtual void all_gather(double* all, const double* mine, std::size_t count,
                           const Stream& stream) = 0;
+  /// Row r of mine [ranks, count] goes to rank r, and row r of all [ranks, count] comes from rank
+  /// r. Both are in device memory. The exchange runs in the stream's order.
+  virtual void all_to_all(double* all, const double* mine, std::size_t count,
+                          const Stream& stream) = 0;
   /// Waits for the work of a stream that has exchanges in it; ends the program where a rank does
   /// not come in time.
   virtual void wait(const Stream& /*stream*/) {}

@@ -13,6 +13,7 @@ enum ncclResult_t : int {
   ncclUnhandledCudaError = 1,
   ncclSystemError = 2,
   ncclInvalidArgument = 4,
+  ncclInvalidUsage = 5,
   ncclRemoteError = 6,
   ncclInProgress = 7,
 };
@@ -34,6 +35,16 @@ ncclResult_t ncclCommAbort(ncclComm_t comm);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error);
 ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream);
+
+/// Between these two calls of a thread, sends and receives are collected. GroupEnd enqueues them.
+/// The stand-in knows one kind of group: one send to and one receive from every rank, all of one
+/// size.
+ncclResult_t ncclGroupStart();
+ncclResult_t ncclGroupEnd();
+ncclResult_t ncclSend(const void* mine, std::size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream);
+ncclResult_t ncclRecv(void* theirs, std::size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream);
 
 }  // namespace kshot::simt::api
 
