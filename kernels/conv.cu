@@ -136,130 +136,79 @@ struct alignas(16) Tap {
   int dy, dx;
 };
 
+/// The place of a block in correlation_kernel: a tile of channels and positions of one phase, of
+/// one task or of a group of tasks.
+template <class T>
+struct CorrelationPlace {
+  int first_m, first_n, phase, first_task;
+  Axis vertical, horizontal;
+
+  __device__ CorrelationPlace(const Correlation<T>& c, int block, int tiles_m, int tiles_n, int m,
+                              int n) {
+    first_m = block % tiles_m * m;
+    block /= tiles_m;
+    first_n = block % tiles_n * n;
+    block /= tiles_n;
+    phase = block % (c.phases * c.phases);
+    first_task = block / (c.phases * c.phases) * c.group;
+    vertical = axis_of(c, c.target.height, phase / c.phases);
+    horizontal = axis_of(c, c.target.width, phase % c.phases);
+  }
+  /// Number of steps through the depth of one product.
+  __device__ int steps(const Correlation<T>& c) const {
+    const int depth = c.source.channels * vertical.taps * horizontal.taps;
+    return (depth + depth_step - 1) / depth_step;
+  }
+};
+
+/// A position of a tile: the corner of its sources in the maps, and where both lie in memory, from
+/// the first task's features. Without a row of its own a position is nowhere.
+struct Position {
+  int y = nowhere, x = nowhere, source = 0, place = -1;
+};
+
+template <class T>
+__device__ Position position_of(const Correlation<T>& c, const CorrelationPlace<T>& at, int index) {
+  Position p;
+  const int positions = at.vertical.count * at.horizontal.count;
+  const int rows = min(c.group, c.rows.tasks - at.first_task) * c.rows.rows;
+  if (index >= rows * positions) return p;
+  const int row = index / positions, j = index % positions;
+  const int task = row / c.rows.rows, row_of_task = row % c.rows.rows;
+  if (row_of_task >= own_row_count(c.rows, at.first_task + task)) return p;
+  const int jy = j / at.horizontal.count, jx = j % at.horizontal.count;
+  p.y = at.vertical.origin + c.step * jy;
+  p.x = at.horizontal.origin + c.step * jx;
+  p.source = row * c.source.channels * c.source.plane() + p.y * c.source.width + p.x;
+  p.place = row * c.target.channels * c.target.plane() +
+            (at.vertical.first + c.phases * jy) * c.target.width + at.horizontal.first +
+            c.phases * jx;
+  return p;
+}
+
+/// The entry of the table of taps for the depth index that `tap` has come to: (channel, ty, tx).
+template <class T>
+__device__ void write_tap(Tap& entry, const Correlation<T>& c, int phase, const Odometer& tap) {
+  const int ky = phase / c.phases + c.phases * tap.mid, kx = phase % c.phases + c.phases * tap.low;
+  const int dy = c.tap_sign * tap.mid, dx = c.tap_sign * tap.low;
+  const bool is_real = tap.high < c.source.channels;
+  entry.source = tap.high * c.source.plane() + dy * c.source.width + dx;
+  entry.weight = is_real ? tap.high * c.weight_source + ky * c.kernel + kx : -1;
+  entry.dy = is_real ? dy : nowhere;
+  entry.dx = dx;
+}
+
+/// out = a tile's sums, with the bias where there is one.
 template <class T, int M, int N, class How>
-__global__ void __launch_bounds__(threads)
-    correlation_kernel(Correlation<T> c, int tiles_m, int tiles_n) {
-  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
-  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
-  KSHOT_SHARED(Tap, taps, [2][depth_step]);
-  KSHOT_SHARED(int, place, [N]);  // of the tile's positions in out; -1: none
-  const int thread = static_cast<int>(threadIdx.x);
-  int block = static_cast<int>(blockIdx.x);
-  const int first_m = block % tiles_m * M;
-  block /= tiles_m;
-  const int first_n = block % tiles_n * N;
-  block /= tiles_n;
-  const int phase = block % (c.phases * c.phases);
-  const int first_task = block / (c.phases * c.phases) * c.group;
-
-  const Axis vertical = axis_of(c, c.target.height, phase / c.phases);
-  const Axis horizontal = axis_of(c, c.target.width, phase % c.phases);
-  const int positions = vertical.count * horizontal.count;
-  const int rows = min(c.group, c.rows.tasks - first_task) * c.rows.rows;
-
-  // Position whose sources this thread gathers.
-  const int column = thread % N;
-  const std::size_t first_row =
-      static_cast<std::size_t>(first_task) * static_cast<std::size_t>(c.rows.rows);
-  int y = nowhere, x = nowhere, source_at = 0, place_at = -1;
-  if (first_n + column < rows * positions) {
-    const int row = (first_n + column) / positions, j = (first_n + column) % positions;
-    const int task = row / c.rows.rows, row_of_task = row % c.rows.rows;
-    if (row_of_task < own_row_count(c.rows, first_task + task)) {
-      const int jy = j / horizontal.count, jx = j % horizontal.count;
-      y = vertical.origin + c.step * jy;
-      x = horizontal.origin + c.step * jx;
-      source_at = row * c.source.channels * c.source.plane() + y * c.source.width + x;
-      place_at = row * c.target.channels * c.target.plane() +
-                 (vertical.first + c.phases * jy) * c.target.width + horizontal.first +
-                 c.phases * jx;
-    }
-  }
-  if (thread < N) place[thread] = place_at;
-  if (!__syncthreads_or(place_at >= 0)) return;  // the whole block
-
-  const int taps_yx = vertical.taps * horizontal.taps, depth = c.source.channels * taps_yx;
-  const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * c.product_count();
-  // Threads below depth_step keep the table of taps; the others' odometers stand still.
-  Odometer tap(max(vertical.taps, 1), max(horizontal.taps, 1), depth_step);
-  const auto write_tap = [&](int step) {
-    if (thread >= depth_step || step >= all_steps) return;
-    if (step % steps == 0) {
-      tap.set(thread);
-    } else {
-      tap.advance();
-    }
-    const int ky = phase / c.phases + c.phases * tap.mid,
-              kx = phase % c.phases + c.phases * tap.low;
-    const int dy = c.tap_sign * tap.mid, dx = c.tap_sign * tap.low;
-    Tap& entry = taps[step % 2][thread];
-    const bool is_real = tap.high < c.source.channels;
-    entry.source = tap.high * c.source.plane() + dy * c.source.width + dx;
-    entry.weight = is_real ? tap.high * c.weight_source + ky * c.kernel + kx : -1;
-    entry.dy = is_real ? dy : nowhere;
-    entry.dx = dx;
-  };
-
-  constexpr int loads_a = M * depth_step / threads, loads_b = N * depth_step / threads;
-  const int k_a = thread % depth_step, m_a = thread / depth_step, k_b = thread / N;
-  T next_a[loads_a], next_b[loads_b];
-  // Carried along: worked out anew they would cost more than the loads.
-  const T *weight = nullptr, *source = nullptr;
-  const auto load = [&](int step) {
-    if (step == 0 || step == steps) {
-      const ConvProduct<T>& product = c.products[step == 0 ? 0 : 1];
-      weight = product.weight.data + static_cast<std::size_t>(first_task) * product.weight.stride;
-      source = product.features +
-               first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
-    }
-    const int weight_at = taps[step % 2][k_a].weight;
-#pragma unroll
-    for (int i = 0; i < loads_a; ++i) {
-      const int m = first_m + m_a + threads / depth_step * i;
-      next_a[i] =
-          weight_at >= 0 && m < c.target.channels ? weight[weight_at + m * c.weight_target] : T(0);
-    }
-#pragma unroll
-    for (int i = 0; i < loads_b; ++i) {
-      const Tap entry = taps[step % 2][k_b + threads / N * i];
-      next_b[i] =
-          inside(y + entry.dy, x + entry.dx, c.source) ? source[source_at + entry.source] : T(0);
-    }
-  };
-  const auto store = [&](int step) {
-#pragma unroll
-    for (int i = 0; i < loads_a; ++i) {
-      at<T, M>(slice_a[step % 2], k_a, m_a + threads / depth_step * i) = next_a[i];
-    }
-#pragma unroll
-    for (int i = 0; i < loads_b; ++i) {
-      at<T, N>(slice_b[step % 2], k_b + threads / N * i, column) = next_b[i];
-    }
-  };
-
-  Sums<T, M, N, How> sums(thread);
-  write_tap(0);
-  __syncthreads();
-  if (all_steps > 0) {
-    load(0);
-    store(0);
-  }
-  write_tap(1);
-  __syncthreads();
-  for (int step = 0; step < all_steps; ++step) {
-    if (step + 1 < all_steps) load(step + 1);
-    sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
-    if (step + 1 < all_steps) store(step + 1);
-    write_tap(step + 2);
-    __syncthreads();
-  }
-
-  T* out = c.out + first_row * static_cast<std::size_t>(c.target.channels * c.target.plane());
+__device__ void write_tile(const Correlation<T>& c, const CorrelationPlace<T>& at,
+                           const Sums<T, M, N, How>& sums, const int (&place)[N]) {
+  T* out = c.out + static_cast<std::size_t>(at.first_task) * static_cast<std::size_t>(c.rows.rows) *
+                       static_cast<std::size_t>(c.target.channels * c.target.plane());
   const T* bias =
-      c.bias.data ? c.bias.data + static_cast<std::size_t>(first_task) * c.bias.stride : nullptr;
+      c.bias.data ? c.bias.data + static_cast<std::size_t>(at.first_task) * c.bias.stride : nullptr;
 #pragma unroll
   for (int i = 0; i < Sums<T, M, N, How>::rows; ++i) {
-    const int m = first_m + sums.row(i);
+    const int m = at.first_m + sums.row(i);
     if (m >= c.target.channels) continue;
     const T shift = bias ? bias[m] : T(0);
 #pragma unroll
@@ -268,6 +217,87 @@ __global__ void __launch_bounds__(threads)
       if (p >= 0) out[p + m * c.target.plane()] = sums.v[i][j] + shift;
     }
   }
+}
+
+template <class T, int M, int N, class How>
+__global__ void __launch_bounds__(threads)
+    correlation_kernel(Correlation<T> c, int tiles_m, int tiles_n) {
+  using LoadsA = Loads<M, true>;
+  using LoadsB = Loads<N, false>;
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  KSHOT_SHARED(Tap, taps, [2][depth_step]);
+  KSHOT_SHARED(int, place, [N]);  // of the tile's positions in out; -1: none
+  const int thread = static_cast<int>(threadIdx.x);
+  const CorrelationPlace<T> tile(c, static_cast<int>(blockIdx.x), tiles_m, tiles_n, M, N);
+
+  const std::size_t first_row =
+      static_cast<std::size_t>(tile.first_task) * static_cast<std::size_t>(c.rows.rows);
+  // the position whose sources this thread gathers
+  const Position position = position_of(c, tile, tile.first_n + LoadsB::element(thread, 0));
+  if (thread < N) place[thread] = position.place;
+  if (!__syncthreads_or(position.place >= 0)) return;  // the whole block
+
+  // Threads below depth_step keep the table of taps; the others' odometers stand still.
+  const int steps = tile.steps(c), all_steps = steps * c.product_count();
+  Odometer tap(max(tile.vertical.taps, 1), max(tile.horizontal.taps, 1), depth_step);
+  const auto next_tap = [&](int step) {
+    if (thread >= depth_step || step >= all_steps) return;
+    if (step % steps == 0) {
+      tap.set(thread);
+    } else {
+      tap.advance();
+    }
+    write_tap(taps[step % 2][thread], c, tile.phase, tap);
+  };
+
+  T next_a[LoadsA::count], next_b[LoadsB::count];
+  // Carried along: worked out anew they would cost more than the loads.
+  const T *weight = nullptr, *source = nullptr;
+  const auto load = [&](int step) {
+    if (step == 0 || step == steps) {
+      const ConvProduct<T>& product = c.products[step == 0 ? 0 : 1];
+      weight =
+          product.weight.data + static_cast<std::size_t>(tile.first_task) * product.weight.stride;
+      source = product.features +
+               first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
+    }
+    const int weight_at = taps[step % 2][LoadsA::depth(thread, 0)].weight;
+#pragma unroll
+    for (int i = 0; i < LoadsA::count; ++i) {
+      const int m = tile.first_m + LoadsA::element(thread, i);
+      next_a[i] =
+          weight_at >= 0 && m < c.target.channels ? weight[weight_at + m * c.weight_target] : T(0);
+    }
+#pragma unroll
+    for (int i = 0; i < LoadsB::count; ++i) {
+      const Tap entry = taps[step % 2][LoadsB::depth(thread, i)];
+      next_b[i] = inside(position.y + entry.dy, position.x + entry.dx, c.source)
+                      ? source[position.source + entry.source]
+                      : T(0);
+    }
+  };
+  const auto store = [&](int step) {
+    LoadsA::store(slice_a[step % 2], thread, next_a);
+    LoadsB::store(slice_b[step % 2], thread, next_b);
+  };
+  Sums<T, M, N, How> sums(thread);
+  next_tap(0);
+  __syncthreads();
+  if (all_steps > 0) {
+    load(0);
+    store(0);
+  }
+  next_tap(1);
+  __syncthreads();
+  for (int step = 0; step < all_steps; ++step) {
+    if (step + 1 < all_steps) load(step + 1);
+    sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
+    if (step + 1 < all_steps) store(step + 1);
+    next_tap(step + 2);
+    __syncthreads();
+  }
+  write_tile(c, tile, sums, place);
 }
 
 // ---- weight gradient ----
@@ -290,95 +320,18 @@ struct alignas(16) Column {
   int source, dy, dx;
 };
 
+/// Column n of the kernel matrix, which is (channel, ky, kx).
+template <class T>
+__device__ Column column_at(const WeightGradient<T>& g, int n) {
+  const int taps = g.kernel * g.kernel;
+  const int i = n / taps, ky = n % taps / g.kernel, kx = n % g.kernel;
+  return {i * g.in.plane() + ky * g.in.width + kx, n < g.columns() ? ky : nowhere, kx};
+}
+
+/// The gradient = a tile's sums, or += where it is accumulated.
 template <class T, int M, int N, class How>
-__global__ void __launch_bounds__(threads)
-    weight_gradient_kernel(WeightGradient<T> g, int tiles_m, int tiles_n) {
-  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
-  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
-  KSHOT_SHARED(Column, column_of, [N]);
-  const int thread = static_cast<int>(threadIdx.x);
-  int block = static_cast<int>(blockIdx.x);
-  const int first_m = block % tiles_m * M;
-  block /= tiles_m;
-  const int first_n = block % tiles_n * N, task = block / tiles_n;
-
-  if (thread < N) {
-    const int n = first_n + thread, taps = g.kernel * g.kernel;
-    const int i = n / taps, ky = n % taps / g.kernel, kx = n % g.kernel;
-    Column& column = column_of[thread];
-    column.source = i * g.in.plane() + ky * g.in.width + kx;
-    column.dy = n < g.columns() ? ky : nowhere;
-    column.dx = kx;
-  }
-  const int count = own_row_count(g.rows, task);
-  const std::size_t first_row =
-      static_cast<std::size_t>(task) * static_cast<std::size_t>(g.rows.rows);
-  const int depth = count * g.out.plane();
-  const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * g.product_count();
-
-  constexpr int loads_a = M * depth_step / threads, loads_b = N * depth_step / threads;
-  const int k = thread % depth_step, element = thread / depth_step;
-  Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next
-  T next_a[loads_a], next_b[loads_b];
-  const T *g_y = nullptr, *source = nullptr;  // carried along
-  const auto load = [&](int step) {
-    if (step == 0 || step == steps) {
-      position.set(k);
-      const ConvOuterProduct<T>& product = g.products[step == 0 ? 0 : 1];
-      g_y = product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
-      source = product.x + first_row * static_cast<std::size_t>(g.in.channels * g.in.plane());
-    } else {
-      position.advance();
-    }
-    const bool is_real = position.high < count;
-    const int y = is_real ? position.mid * g.stride - g.padding : nowhere;
-    const int x = position.low * g.stride - g.padding;
-    const int at_y =
-        position.high * g.out.channels * g.out.plane() + position.mid * g.out.width + position.low;
-    const int at_x =
-        position.high * g.in.channels * g.in.plane() + (is_real ? y : 0) * g.in.width + x;
-#pragma unroll
-    for (int i = 0; i < loads_a; ++i) {
-      const int m = first_m + element + threads / depth_step * i;
-      next_a[i] = is_real && m < g.out.channels ? g_y[at_y + m * g.out.plane()] : T(0);
-    }
-#pragma unroll
-    for (int i = 0; i < loads_b; ++i) {
-      const Column column = column_of[element + threads / depth_step * i];
-      next_b[i] = inside(y + column.dy, x + column.dx, g.in) ? source[at_x + column.source] : T(0);
-    }
-  };
-  const auto store = [&](int step) {
-#pragma unroll
-    for (int i = 0; i < loads_a; ++i) {
-      at<T, M>(slice_a[step % 2], k, element + threads / depth_step * i) = next_a[i];
-    }
-#pragma unroll
-    for (int i = 0; i < loads_b; ++i) {
-      at<T, N>(slice_b[step % 2], k, element + threads / depth_step * i) = next_b[i];
-    }
-  };
-
-  const bool with_bias = g.g_bias.data && first_n == 0;
-  Sums<T, M, N, How> sums(thread);
-  __syncthreads();
-  if (all_steps > 0) {
-    load(0);
-    store(0);
-  }
-  __syncthreads();
-  for (int step = 0; step < all_steps; ++step) {
-    if (step + 1 < all_steps) load(step + 1);
-    if (with_bias && step < steps) {
-      sums.template add<true>(slice_a[step % 2], slice_b[step % 2]);
-    } else {
-      sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
-    }
-    if (step + 1 < all_steps) store(step + 1);
-    __syncthreads();
-  }
-
-  const bool has_bias = with_bias && sums.finish_row_sums();
+__device__ void write_gradient(const WeightGradient<T>& g, int task, int first_m, int first_n,
+                               const Sums<T, M, N, How>& sums, bool has_bias) {
   T* g_weight = g.g_weight.data + static_cast<std::size_t>(task) * g.g_weight.stride;
 #pragma unroll
   for (int i = 0; i < Sums<T, M, N, How>::rows; ++i) {
@@ -398,6 +351,74 @@ __global__ void __launch_bounds__(threads)
       to = g.accumulate ? to + sums.v[i][j] : sums.v[i][j];
     }
   }
+}
+
+template <class T, int M, int N, class How>
+__global__ void __launch_bounds__(threads)
+    weight_gradient_kernel(WeightGradient<T> g, int tiles_m, int tiles_n) {
+  using LoadsA = Loads<M, true>;  // both along the depth, the positions
+  using LoadsB = Loads<N, true>;
+  KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
+  KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
+  KSHOT_SHARED(Column, column_of, [N]);
+  const int thread = static_cast<int>(threadIdx.x);
+  int block = static_cast<int>(blockIdx.x);
+  const int first_m = block % tiles_m * M;
+  block /= tiles_m;
+  const int first_n = block % tiles_n * N, task = block / tiles_n;
+
+  if (thread < N) column_of[thread] = column_at(g, first_n + thread);
+  const int count = own_row_count(g.rows, task), depth = count * g.out.plane();
+  const int steps = (depth + depth_step - 1) / depth_step, all_steps = steps * g.product_count();
+
+  const std::size_t first_row =
+      static_cast<std::size_t>(task) * static_cast<std::size_t>(g.rows.rows);
+  Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next
+  T next_a[LoadsA::count], next_b[LoadsB::count];
+  const T *g_y = nullptr, *source = nullptr;  // carried along
+  const auto load = [&](int step) {
+    if (step == 0 || step == steps) {
+      position.set(LoadsA::depth(thread, 0));
+      const ConvOuterProduct<T>& product = g.products[step == 0 ? 0 : 1];
+      g_y = product.g_y + first_row * static_cast<std::size_t>(g.out.channels * g.out.plane());
+      source = product.x + first_row * static_cast<std::size_t>(g.in.channels * g.in.plane());
+    } else {
+      position.advance();
+    }
+    const bool is_real = position.high < count;
+    const int y = is_real ? position.mid * g.stride - g.padding : nowhere;
+    const int x = position.low * g.stride - g.padding;
+    const int at_y =
+        position.high * g.out.channels * g.out.plane() + position.mid * g.out.width + position.low;
+    const int at_x =
+        position.high * g.in.channels * g.in.plane() + (is_real ? y : 0) * g.in.width + x;
+#pragma unroll
+    for (int i = 0; i < LoadsA::count; ++i) {
+      const int m = first_m + LoadsA::element(thread, i);
+      next_a[i] = is_real && m < g.out.channels ? g_y[at_y + m * g.out.plane()] : T(0);
+    }
+#pragma unroll
+    for (int i = 0; i < LoadsB::count; ++i) {
+      const Column column = column_of[LoadsB::element(thread, i)];
+      next_b[i] = inside(y + column.dy, x + column.dx, g.in) ? source[at_x + column.source] : T(0);
+    }
+  };
+  const auto store = [&](int step) {
+    LoadsA::store(slice_a[step % 2], thread, next_a);
+    LoadsB::store(slice_b[step % 2], thread, next_b);
+  };
+  const bool with_bias = g.g_bias.data && first_n == 0;
+  Sums<T, M, N, How> sums(thread);
+  __syncthreads();
+  walk(all_steps, load, store, [&](int step) {
+    if (with_bias && step < steps) {
+      sums.template add<true>(slice_a[step % 2], slice_b[step % 2]);
+    } else {
+      sums.template add<false>(slice_a[step % 2], slice_b[step % 2]);
+    }
+  });
+  const bool has_bias = with_bias && sums.finish_row_sums();
+  write_gradient(g, task, first_m, first_n, sums, has_bias);
 }
 
 // ---- launches ----

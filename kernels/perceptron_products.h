@@ -117,6 +117,197 @@ __device__ __forceinline__ Several<T> several_at(const T* address) {
   return *reinterpret_cast<const Several<T>*>(address);
 }
 
+/// The part of a tile that a lane makes: five rows by five columns, over half of the depth.
+template <bool along>
+struct TilePlace {
+  // Neighbouring lanes read the same of b, and lanes two apart the same of a: a wide load then
+  // takes two passes over the banks for four. The columns' order keeps fours of features that eight
+  // lanes store at once in different banks.
+  int group, half;  ///< which of every two rows; which half of the warp
+  int column;       ///< the lane's place among the columns
+  int top, left;    ///< the lane's first row, the tile's first column
+
+  __device__ explicit TilePlace(int lane)
+      : group(lane & 1),
+        half(lane >> 4),
+        column(((lane >> 1) & 1) + (lane & 4) + ((lane >> 2) & 2)) {}
+  /// Rows of the two halves have such an order that what one half gives away is what the other
+  /// keeps.
+  __device__ int row_at(int i) const {
+    const int shift = half != 0 ? 2 * given : 0;
+    return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
+  }
+  __device__ int column_at(int j) const {
+    if (along) return left + column + 8 * j;
+    return left + (j < 4 ? 4 * column + j : 32 + column);
+  }
+  static constexpr int middle = lane_rows / 2;  ///< the row that both halves keep
+  static constexpr int given = middle + 1;      ///< the first row that a half gives away
+};
+
+/// Where a lane reads its operands. In full tiles three of a's rows lead, and the first of b's: the
+/// others follow at distances that the compiler may know.
+template <unsigned terms, bool along, bool full, class T>
+struct TileOperands {
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+  using Place = TilePlace<along>;
+  const T *a_value[lane_rows], *a_dot[lane_rows], *b_value[lane_columns], *b_dot[lane_columns];
+  int a_stride, b_stride;
+
+  __device__ __forceinline__ TileOperands(const Matrix<T>& a, const Matrix<T>& b,
+                                          const ProductSize& size, const Place& place, int begin)
+      : a_stride(a.stride), b_stride(b.stride) {
+#pragma unroll
+    for (int i = 0; i < lane_rows; ++i) {
+      const int row = full ? place.row_at(leader(i)) : lesser(place.row_at(i), size.rows - 1);
+      a_value[i] = a.value + row * a.stride + begin;
+      a_dot[i] = a.dot + row * a.stride + begin;
+    }
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+      const int column = full ? place.column_at(0) : lesser(place.column_at(j), size.columns - 1);
+      const int at = along ? column * b.stride + begin : place.column_at(j) + begin * b.stride;
+      b_value[j] = b.value + at;
+      b_dot[j] = b.dot + at;
+    }
+  }
+  __device__ static constexpr int leader(int i) {
+    return i < Place::middle ? 0 : i == Place::middle ? Place::middle : Place::given;
+  }
+  __device__ __forceinline__ const T* of_a(const T* const (&of)[lane_rows], int i) const {
+    return full ? of[leader(i)] + 2 * (i - leader(i)) * a_stride : of[i];
+  }
+  __device__ __forceinline__ const T* of_b(const T* const (&of)[lane_columns], int j) const {
+    return full ? of[0] + 8 * j * b_stride : of[j];
+  }
+  /// Reads the next 16 bytes of the depth of every row of a, and of every column of b.
+  __device__ __forceinline__ void read(Several<T> (&x)[lane_rows], Several<T> (&x_dot)[lane_rows],
+                                       Several<T> (&w)[lane_columns],
+                                       Several<T> (&w_dot)[lane_columns]) const {
+#pragma unroll
+    for (int i = 0; i < lane_rows; ++i) {
+      if constexpr (A::plain) x[i] = several_at(of_a(a_value, i));
+      if constexpr (A::dotted) x_dot[i] = several_at(of_a(a_dot, i));
+    }
+    if constexpr (along) {
+#pragma unroll
+      for (int j = 0; j < lane_columns; ++j) {
+        if constexpr (B::plain) w[j] = several_at(of_b(b_value, j));
+        if constexpr (B::dotted) w_dot[j] = several_at(of_b(b_dot, j));
+      }
+    } else {
+#pragma unroll
+      for (int e = 0; e < several<T>; ++e) {
+        Quad<T> four = {}, four_dot = {};
+        if constexpr (B::plain) {
+          four = quad_at(b_value[0] + e * b_stride);
+          w[4].v[e] = b_value[4][e * b_stride];
+        }
+        if constexpr (B::dotted) {
+          four_dot = quad_at(b_dot[0] + e * b_stride);
+          w_dot[4].v[e] = b_dot[4][e * b_stride];
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) w[j].v[e] = four.v[j], w_dot[j].v[e] = four_dot.v[j];
+      }
+    }
+  }
+  /// Goes on by a turn of both halves of the warp.
+  __device__ __forceinline__ void advance() {
+    constexpr int turns = 2 * several<T>;
+#pragma unroll
+    for (int i = 0; i < lane_rows; ++i) a_value[i] += turns, a_dot[i] += turns;
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+      const int next = turns * (along ? 1 : b_stride);
+      b_value[j] += next;
+      b_dot[j] += next;
+    }
+  }
+};
+
+template <class T>
+using TileSums = Element<T>[lane_rows][lane_columns];
+
+/// Adds the products of a lane's five rows with one number of column j.
+template <unsigned terms, class T>
+__device__ __forceinline__ void multiply_column(TileSums<T>& sum, int j, const T (&x)[lane_rows],
+                                                const T (&x_dot)[lane_rows], T w, T w_dot) {
+#pragma unroll
+  for (int i = 0; i < lane_rows; ++i) multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
+}
+
+/// Adds what is left of the depth after whole turns, number by number.
+template <unsigned terms, bool along, class T>
+__device__ __forceinline__ void multiply_rest(TileSums<T>& sum, const Matrix<T>& a,
+                                              const Matrix<T>& b, const ProductSize& size,
+                                              const TilePlace<along>& place, int first) {
+  using A = Fragment<terms, true, T>;
+  using B = Fragment<terms, false, T>;
+#pragma unroll 1
+  for (int d = first + place.half; d < size.depth; d += 2) {
+    T x[lane_rows] = {}, x_dot[lane_rows] = {};
+#pragma unroll
+    for (int i = 0; i < lane_rows; ++i) {
+      const int at = lesser(place.row_at(i), size.rows - 1) * a.stride + d;
+      if constexpr (A::plain) x[i] = a.value[at];
+      if constexpr (A::dotted) x_dot[i] = a.dot[at];
+    }
+#pragma unroll
+    for (int j = 0; j < lane_columns; ++j) {
+      const int inside = lesser(place.column_at(j), size.columns - 1);
+      const int at = along ? inside * b.stride + d : inside + d * b.stride;
+      T w = 0, w_dot = 0;
+      if constexpr (B::plain) w = b.value[at];
+      if constexpr (B::dotted) w_dot = b.dot[at];
+      multiply_column<terms>(sum, j, x, x_dot, w, w_dot);
+    }
+  }
+}
+
+/// Adds up the sums of the two halves of the warp: each half gives two rows to the other and keeps
+/// two, and both have the middle one.
+template <unsigned terms, class T>
+__device__ __forceinline__ void add_halves(TileSums<T>& sum) {
+  constexpr int middle = TilePlace<true>::middle, given = TilePlace<true>::given, other_half = 16;
+  const auto take = [](Element<T>& to, const Element<T>& from) {
+    if constexpr ((terms & values) != 0) {
+      to.value += __shfl_xor_sync(all_lanes, from.value, other_half);
+    }
+    if constexpr ((terms & both_dots) != 0) {
+      to.dot += __shfl_xor_sync(all_lanes, from.dot, other_half);
+    }
+  };
+#pragma unroll
+  for (int j = 0; j < lane_columns; ++j) {
+#pragma unroll
+    for (int i = 0; i < middle; ++i) take(sum[i][j], sum[i + given][j]);
+    take(sum[middle][j], sum[middle][j]);
+  }
+}
+
+/// Stores the rows that a lane's half keeps.
+template <bool along, bool full, class T, class Store>
+__device__ __forceinline__ void store_tile(const TileSums<T>& sum, const ProductSize& size,
+                                           const TilePlace<along>& place, const Store& store) {
+  constexpr int middle = TilePlace<along>::middle;
+#pragma unroll
+  for (int i = 0; i <= middle; ++i) {
+    const int row = place.row_at(i);
+    if ((!full && row >= size.rows) || (i == middle && place.half != 0)) continue;
+    if constexpr (along) {
+#pragma unroll
+      for (int j = 0; j < lane_columns; ++j) {
+        if (full || place.column_at(j) < size.columns) store(row, place.column_at(j), sum[i][j]);
+      }
+    } else {  // what is beyond the columns of a matrix of features is nobody's
+      if (full || place.column_at(0) < size.columns) store.four(row, place.column_at(0), sum[i]);
+      if (full || place.column_at(4) < size.columns) store(row, place.column_at(4), sum[i][4]);
+    }
+  }
+}
+
 /// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
 /// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. A
 /// lane takes five rows by five columns, and every other 16 bytes of the depth: a half of the warp
@@ -127,170 +318,50 @@ __device__ __forceinline__ Several<T> several_at(const T* address) {
 template <unsigned terms, bool along, bool full, class T, class Store>
 __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                              const ProductSize& size, const Store& store) {
+  using Operands = TileOperands<terms, along, full, T>;
   constexpr int turn = several<T>;
-  constexpr int kept_rows = lane_rows / 2, middle = kept_rows, given = kept_rows + 1;
-  using A = Fragment<terms, true, T>;
-  using B = Fragment<terms, false, T>;
-  // Neighbouring lanes read the same of b, and lanes two apart the same of a: a wide load then
-  // takes two passes over the banks for four. The columns' order keeps fours of features that eight
-  // lanes store at once in different banks.
-  const int lane = team.thread & 31, group = lane & 1, half = lane >> 4;
-  const int column = ((lane >> 1) & 1) + (lane & 4) + ((lane >> 2) & 2);
+  TilePlace<along> place(team.thread & 31);
   const int warps = team.threads / 32;
   const int across = (size.columns + tile_columns - 1) / tile_columns;
   const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
   // where the half of the warp begins; pairs of turns, then what is left of the depth
-  const int pairs = size.depth / (2 * turn), begin = turn * half;
+  const int pairs = size.depth / (2 * turn), begin = turn * place.half;
   for (int tile = team.thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
-    const int top = down * tile_rows + group, left = (tile - down * across) * tile_columns;
-    // the halves' rows in an order such that what one gives away is what the other keeps
-    const int shift = half != 0 ? 2 * given : 0;
-    const auto row_at = [&](int i) {
-      return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
-    };
-    const auto column_at = [&](int j) {
-      if (along) return left + column + 8 * j;
-      return left + (j < 4 ? 4 * column + j : 32 + column);
-    };
-    // Where the operands are. In full tiles three of a's rows lead, and the first of b's: the
-    // others follow at distances that the compiler may know.
-    const auto leader = [](int i) { return i < middle ? 0 : i == middle ? middle : given; };
-    const T *a_value[lane_rows], *a_dot[lane_rows], *b_value[lane_columns], *b_dot[lane_columns];
-#pragma unroll
-    for (int i = 0; i < lane_rows; ++i) {
-      const int row = full ? row_at(leader(i)) : lesser(row_at(i), size.rows - 1);
-      a_value[i] = a.value + row * a.stride + begin;
-      a_dot[i] = a.dot + row * a.stride + begin;
-    }
-    const auto of_a = [&](const T* const(&of)[lane_rows], int i) {
-      return full ? of[leader(i)] + 2 * (i - leader(i)) * a.stride : of[i];
-    };
-    Element<T> sum[lane_rows][lane_columns];
+    place.top = down * tile_rows + place.group;
+    place.left = (tile - down * across) * tile_columns;
+    Operands operands(a, b, size, place, begin);
+    TileSums<T> sum;
 #pragma unroll
     for (int j = 0; j < lane_columns; ++j) {
-      const int inside = full ? column_at(j) : lesser(column_at(j), size.columns - 1);
-      const int at = along ? (full ? column_at(0) : inside) * b.stride + begin
-                           : column_at(j) + begin * b.stride;
-      b_value[j] = b.value + at;
-      b_dot[j] = b.dot + at;
-      Element<T> first = store.first(inside);
-      if (half != 0) first = {};
+      Element<T> first =
+          store.first(full ? place.column_at(j) : lesser(place.column_at(j), size.columns - 1));
+      if (place.half != 0) first = {};
 #pragma unroll
       for (int i = 0; i < lane_rows; ++i) sum[i][j] = first;
     }
-    const auto of_b = [&](const T* const(&of)[lane_columns], int j) {
-      return full ? of[0] + 8 * j * b.stride : of[j];
-    };
-    const auto multiply = [&](int j, const T(&x)[lane_rows], const T(&x_dot)[lane_rows], T w,
-                              T w_dot) {
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
-      }
-    };
 #pragma unroll(full&& terms == values ? 5 : 1)
     for (int pair = 0; pair < pairs; ++pair) {
       Several<T> x[lane_rows], x_dot[lane_rows], w[lane_columns] = {}, w_dot[lane_columns] = {};
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) {
-        if constexpr (A::plain) x[i] = several_at(of_a(a_value, i));
-        if constexpr (A::dotted) x_dot[i] = several_at(of_a(a_dot, i));
-      }
-      if constexpr (along) {
-#pragma unroll
-        for (int j = 0; j < lane_columns; ++j) {
-          if constexpr (B::plain) w[j] = several_at(of_b(b_value, j));
-          if constexpr (B::dotted) w_dot[j] = several_at(of_b(b_dot, j));
-        }
-      } else {
-#pragma unroll
-        for (int e = 0; e < turn; ++e) {
-          Quad<T> four = {}, four_dot = {};
-          if constexpr (B::plain) {
-            four = quad_at(b_value[0] + e * b.stride);
-            w[4].v[e] = b_value[4][e * b.stride];
-          }
-          if constexpr (B::dotted) {
-            four_dot = quad_at(b_dot[0] + e * b.stride);
-            w_dot[4].v[e] = b_dot[4][e * b.stride];
-          }
-#pragma unroll
-          for (int j = 0; j < 4; ++j) w[j].v[e] = four.v[j], w_dot[j].v[e] = four_dot.v[j];
-        }
-      }
+      operands.read(x, x_dot, w, w_dot);
 #pragma unroll
       for (int e = 0; e < turn; ++e) {
         T of_x[lane_rows] = {}, of_x_dot[lane_rows] = {};
 #pragma unroll
         for (int i = 0; i < lane_rows; ++i) {
-          if constexpr (A::plain) of_x[i] = x[i].v[e];
-          if constexpr (A::dotted) of_x_dot[i] = x_dot[i].v[e];
+          if constexpr (Operands::A::plain) of_x[i] = x[i].v[e];
+          if constexpr (Operands::A::dotted) of_x_dot[i] = x_dot[i].v[e];
         }
 #pragma unroll
         for (int j = 0; j < lane_columns; ++j) {
-          multiply(j, of_x, of_x_dot, w[j].v[e], w_dot[j].v[e]);
+          multiply_column<terms>(sum, j, of_x, of_x_dot, w[j].v[e], w_dot[j].v[e]);
         }
       }
-#pragma unroll
-      for (int i = 0; i < lane_rows; ++i) a_value[i] += 2 * turn, a_dot[i] += 2 * turn;
-#pragma unroll
-      for (int j = 0; j < lane_columns; ++j) {
-        const int next = 2 * turn * (along ? 1 : b.stride);
-        b_value[j] += next;
-        b_dot[j] += next;
-      }
+      operands.advance();
     }
-    if constexpr (!full) {
-#pragma unroll 1
-      for (int d = 2 * turn * pairs + half; d < size.depth; d += 2) {
-        T x[lane_rows] = {}, x_dot[lane_rows] = {};
-#pragma unroll
-        for (int i = 0; i < lane_rows; ++i) {
-          const int at = lesser(row_at(i), size.rows - 1) * a.stride + d;
-          if constexpr (A::plain) x[i] = a.value[at];
-          if constexpr (A::dotted) x_dot[i] = a.dot[at];
-        }
-#pragma unroll
-        for (int j = 0; j < lane_columns; ++j) {
-          const int inside = lesser(column_at(j), size.columns - 1);
-          const int at = along ? inside * b.stride + d : inside + d * b.stride;
-          T w = 0, w_dot = 0;
-          if constexpr (B::plain) w = b.value[at];
-          if constexpr (B::dotted) w_dot = b.dot[at];
-          multiply(j, x, x_dot, w, w_dot);
-        }
-      }
-    }
-    const auto take = [&](Element<T>& to, const Element<T>& from) {
-      constexpr int other_half = 16;
-      if constexpr ((terms & values) != 0) {
-        to.value += __shfl_xor_sync(all_lanes, from.value, other_half);
-      }
-      if constexpr ((terms & both_dots) != 0) {
-        to.dot += __shfl_xor_sync(all_lanes, from.dot, other_half);
-      }
-    };
-#pragma unroll
-    for (int j = 0; j < lane_columns; ++j) {
-#pragma unroll
-      for (int i = 0; i < kept_rows; ++i) take(sum[i][j], sum[i + given][j]);
-      take(sum[middle][j], sum[middle][j]);
-    }
-#pragma unroll
-    for (int i = 0; i <= middle; ++i) {
-      const int row = row_at(i);
-      if ((!full && row >= size.rows) || (i == middle && half != 0)) continue;
-      if constexpr (along) {
-#pragma unroll
-        for (int j = 0; j < lane_columns; ++j) {
-          if (full || column_at(j) < size.columns) store(row, column_at(j), sum[i][j]);
-        }
-      } else {  // what is beyond the columns of a matrix of features is nobody's
-        if (full || column_at(0) < size.columns) store.four(row, column_at(0), sum[i]);
-        if (full || column_at(4) < size.columns) store(row, column_at(4), sum[i][4]);
-      }
-    }
+    if constexpr (!full) multiply_rest<terms, along>(sum, a, b, size, place, 2 * turn * pairs);
+    add_halves<terms>(sum);
+    store_tile<along, full>(sum, size, place, store);
   }
 }
 

@@ -87,135 +87,173 @@ constexpr int blocks_at_once() {
   return M * N > 1024 || sizeof(T) == 8 ? 6 : 10;
 }
 
+/// The place of a block in pair_product_kernel, and the phases of its work on a tile of M pairs.
+template <class T, PairPass pass, int M, int N>
+struct PairBlock {
+  static constexpr bool forward = pass == PairPass::forward;
+  using LoadsA = Loads<M, true>;
+  using LoadsB = Loads<N, forward>;  // W^T forward, else W
+  using TileSums = Sums<T, M, N>;
+
+  const PairProduct<T>& p;
+  const Pairs<T>& pairs;
+  int thread, task, first_owner, first_n;
+  int n;                           ///< the task's own rows
+  const T *left, *right, *g_mean;  ///< the task's; g_mean is null forward
+  const std::uint32_t* open;
+
+  __device__ PairBlock(const PairProduct<T>& of, int tiles_n, int owner_blocks)
+      : p(of), pairs(of.pairs), thread(static_cast<int>(threadIdx.x)) {
+    int block = static_cast<int>(blockIdx.x);
+    first_n = block % tiles_n * N;
+    block /= tiles_n;
+    first_owner = block % owner_blocks * p.owners;
+    task = block / owner_blocks;
+    n = own_row_count(pairs.rows, task);
+    const std::size_t first = row_at(pairs.rows, task, 0);
+    left = pairs.left + first * static_cast<std::size_t>(pairs.inputs);
+    right = pairs.right + first * static_cast<std::size_t>(pairs.inputs);
+    g_mean = forward ? nullptr : p.g_mean + first * static_cast<std::size_t>(pairs.outputs);
+    open = open_at(pairs, task, 0, 0);
+  }
+  __device__ int depth() const { return forward ? pairs.inputs : pairs.outputs; }
+  __device__ int width() const { return forward ? pairs.outputs : pairs.inputs; }
+  /// The column of `out` that this thread sums up, and whether there is one.
+  __device__ int column() const { return first_n + thread; }
+  __device__ bool sums_up() const { return thread < N && column() < width(); }
+  __device__ T& out(int owner) const {
+    return p.out[row_at(pairs.rows, task, owner) * static_cast<std::size_t>(width()) +
+                 static_cast<std::size_t>(column())];
+  }
+  __device__ int last_owner() const { return min(first_owner + p.owners, pairs.rows.rows); }
+  /// Number of pairs of the block's owners.
+  __device__ int count() const { return (min(last_owner(), n) - first_owner) * n; }
+
+  /// out = 0 for owners beyond the task's own rows.
+  __device__ void clear_absent_owners() const {
+    for (int owner = max(first_owner, n); owner < last_owner(); ++owner) {
+      if (sums_up()) out(owner) = T(0);
+    }
+  }
+  /// Writes the rows of the tile's pairs, which begin with pair `first` of the block; -1: none.
+  __device__ void name_rows(int first, int (&row_i)[M], int (&row_j)[M]) const {
+    for (int m = thread; m < M; m += tile::threads) {
+      const int pair = first + m;
+      const int of_owner = first_owner + pair / n, of_partner = pair % n;
+      const bool is_real = pair < count();
+      row_i[m] = is_real ? (pass == PairPass::right ? of_partner : of_owner) : -1;
+      row_j[m] = is_real ? (pass == PairPass::right ? of_owner : of_partner) : -1;
+    }
+  }
+  /// Makes this thread's part of a slice of the pairs' factor.
+  __device__ void load_pairs(T (&next)[LoadsA::count], int first_k, const int (&row_i)[M],
+                             const int (&row_j)[M]) const {
+#pragma unroll
+    for (int l = 0; l < LoadsA::count; ++l) {
+      const int m = LoadsA::element(thread, l), k = first_k + LoadsA::depth(thread, l);
+      const int i = row_i[m], j = row_j[m];
+      next[l] = T(0);
+      if (i < 0 || k >= depth()) continue;
+      if constexpr (forward) {
+        next[l] = relu(left[i * depth() + k] + right[j * depth() + k]);
+      } else if (bit_of(open + (i * pairs.rows.rows + j) * open_words(pairs.outputs), k)) {
+        next[l] = g_mean[i * depth() + k];
+      }
+    }
+  }
+  /// Loads this thread's part of a slice of W.
+  __device__ void load_weights(T (&next)[LoadsB::count], int first_k) const {
+#pragma unroll
+    for (int l = 0; l < LoadsB::count; ++l) {
+      const int c = first_n + LoadsB::element(thread, l), k = first_k + LoadsB::depth(thread, l);
+      next[l] = T(0);
+      if (c < width() && k < depth()) {
+        next[l] = pairs.weight[forward ? c * depth() + k : k * width() + c];
+      }
+    }
+  }
+  __device__ void keep_result(T (&result)[M][N + 1], const TileSums& sums) const {
+#pragma unroll
+    for (int x = 0; x < TileSums::rows; ++x) {
+#pragma unroll
+      for (int y = 0; y < TileSums::columns; ++y) {
+        result[sums.row(x)][sums.column(y)] = sums.v[x][y];
+      }
+    }
+  }
+  /// What pair m of the tile adds to its owner's sum in this thread's column.
+  __device__ T term(T value, T shift, int i, int j) const {
+    if constexpr (forward) return relu(value + shift);
+    return left[i * width() + column()] + right[j * width() + column()] > T(0) ? value : T(0);
+  }
+  /// Writes the bits [y > 0] of the tile's pairs.
+  __device__ void keep_open(const T (&result)[M][N + 1], const int (&row_i)[M],
+                            const int (&row_j)[M], int in_tile) const {
+    for (int w = thread; w < M * (N / bits); w += tile::threads) {
+      const int m = w % M, first_c = w / M * bits;
+      if (m >= in_tile || first_n + first_c >= width()) continue;
+      std::uint32_t word = 0;
+      for (int c = 0; c < bits && first_n + first_c + c < width(); ++c) {
+        const T b = pairs.bias ? pairs.bias[first_n + first_c + c] : T(0);
+        if (result[m][first_c + c] + b > T(0)) word |= 1u << c;
+      }
+      const std::size_t pair =
+          row_at(pairs.rows, task, row_i[m]) * static_cast<std::size_t>(pairs.rows.rows) +
+          static_cast<std::size_t>(row_j[m]);
+      pairs.open[pair * static_cast<std::size_t>(open_words(pairs.outputs)) +
+                 static_cast<std::size_t>((first_n + first_c) / bits)] = word;
+    }
+  }
+};
+
 template <class T, PairPass pass, int M, int N>
 __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
     pair_product_kernel(PairProduct<T> p, int tiles_n, int owner_blocks) {
-  constexpr bool forward = pass == PairPass::forward;
+  using Block = PairBlock<T, pass, M, N>;
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
   KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
   KSHOT_SHARED(T, result, [M][N + 1]);
   KSHOT_SHARED(int, row_i, [M]);  // of the tile's pairs, -1: none
   KSHOT_SHARED(int, row_j, [M]);
-  const int thread = static_cast<int>(threadIdx.x);
-  int block = static_cast<int>(blockIdx.x);
-  const int first_n = block % tiles_n * N;
-  block /= tiles_n;
-  const int first_owner = block % owner_blocks * p.owners, task = block / owner_blocks;
-
-  const Pairs<T>& pairs = p.pairs;
-  const int n = own_row_count(pairs.rows, task);
-  const int depth = forward ? pairs.inputs : pairs.outputs;
-  const int width = forward ? pairs.outputs : pairs.inputs;
-  const auto stride = static_cast<std::size_t>(width);
-  const int column = first_n + thread;  // that this thread sums up
-  const bool sums_up = thread < N && column < width;
-  // Owners beyond the task's own rows.
-  const int last_owner = min(first_owner + p.owners, pairs.rows.rows);
-  for (int owner = max(first_owner, n); owner < last_owner; ++owner) {
-    if (sums_up) {
-      p.out[row_at(pairs.rows, task, owner) * stride + static_cast<std::size_t>(column)] = T(0);
-    }
-  }
-  if (first_owner >= n) return;  // the whole block
-  const int count = (min(last_owner, n) - first_owner) * n;
-
-  const auto inputs = static_cast<std::size_t>(pairs.inputs);
-  const T* left = pairs.left + row_at(pairs.rows, task, 0) * inputs;
-  const T* right = pairs.right + row_at(pairs.rows, task, 0) * inputs;
-  const T* g_mean =
-      forward ? nullptr
-              : p.g_mean + row_at(pairs.rows, task, 0) * static_cast<std::size_t>(pairs.outputs);
-  const std::uint32_t* open = open_at(pairs, task, 0, 0);
-  const int words = open_words(pairs.outputs);
-  using LoadsA = Loads<M, true>;
-  using LoadsB = Loads<N, forward>;  // W^T forward, else W
-  const int steps = (depth + depth_step - 1) / depth_step;
-  const T shift = forward && sums_up && pairs.bias ? pairs.bias[column] : T(0);
-  int owner = first_owner, partner = 0;
+  const Block block(p, tiles_n, owner_blocks);
+  block.clear_absent_owners();
+  if (block.first_owner >= block.n) return;  // the whole block
+  const int count = block.count();
+  const int steps = (block.depth() + depth_step - 1) / depth_step;
+  const bool sums_up = block.sums_up();
+  const T shift = Block::forward && sums_up && p.pairs.bias ? p.pairs.bias[block.column()] : T(0);
+  int owner = block.first_owner, partner = 0;
   T sum = T(0);
 
   for (int first = 0; first < count; first += M) {
-    for (int m = thread; m < M; m += tile::threads) {
-      const int pair = first + m;
-      const int of_owner = first_owner + pair / n, of_partner = pair % n;
-      const bool is_real = pair < count;
-      row_i[m] = is_real ? (pass == PairPass::right ? of_partner : of_owner) : -1;
-      row_j[m] = is_real ? (pass == PairPass::right ? of_owner : of_partner) : -1;
-    }
+    block.name_rows(first, row_i, row_j);
     __syncthreads();
-    T next_a[LoadsA::count], next_b[LoadsB::count];
+    // the products
+    T next_a[Block::LoadsA::count], next_b[Block::LoadsB::count];
     const auto load = [&](int step) {
-      const int first_k = step * depth_step;
-#pragma unroll
-      for (int l = 0; l < LoadsA::count; ++l) {
-        const int m = LoadsA::element(thread, l), k = first_k + LoadsA::depth(thread, l);
-        const int i = row_i[m], j = row_j[m];
-        next_a[l] = T(0);
-        if (i < 0 || k >= depth) continue;
-        if constexpr (forward) {
-          next_a[l] = relu(left[i * depth + k] + right[j * depth + k]);
-        } else if (bit_of(open + (i * pairs.rows.rows + j) * words, k)) {
-          next_a[l] = g_mean[i * depth + k];
-        }
-      }
-#pragma unroll
-      for (int l = 0; l < LoadsB::count; ++l) {
-        const int c = first_n + LoadsB::element(thread, l), k = first_k + LoadsB::depth(thread, l);
-        next_b[l] = T(0);
-        if (c < width && k < depth) {
-          next_b[l] = pairs.weight[forward ? c * depth + k : k * width + c];
-        }
-      }
+      block.load_pairs(next_a, step * depth_step, row_i, row_j);
+      block.load_weights(next_b, step * depth_step);
     };
     const auto store = [&](int step) {
-      LoadsA::store(slice_a[step % 2], thread, next_a);
-      LoadsB::store(slice_b[step % 2], thread, next_b);
+      Block::LoadsA::store(slice_a[step % 2], block.thread, next_a);
+      Block::LoadsB::store(slice_b[step % 2], block.thread, next_b);
     };
-    Sums<T, M, N> sums(thread);
+    typename Block::TileSums sums(block.thread);
     tile::walk(steps, load, store,
                [&](int step) { sums.template add<false>(slice_a[step % 2], slice_b[step % 2]); });
-
-#pragma unroll
-    for (int x = 0; x < Sums<T, M, N>::rows; ++x) {
-#pragma unroll
-      for (int y = 0; y < Sums<T, M, N>::columns; ++y) {
-        result[sums.row(x)][sums.column(y)] = sums.v[x][y];
-      }
-    }
+    block.keep_result(result, sums);
     __syncthreads();
+    // the sums over partners, in ascending order
     const int in_tile = min(M, count - first);
-    if (sums_up) {
-      for (int m = 0; m < in_tile; ++m) {
-        const T value = result[m][thread];
-        if constexpr (forward) {
-          sum += relu(value + shift);
-        } else if (left[row_i[m] * width + column] + right[row_j[m] * width + column] > T(0)) {
-          sum += value;
-        }
-        if (++partner < n) continue;
-        p.out[row_at(pairs.rows, task, owner) * stride + static_cast<std::size_t>(column)] =
-            sum / static_cast<T>(n);
-        sum = T(0);
-        partner = 0;
-        ++owner;
-      }
+    for (int m = 0; sums_up && m < in_tile; ++m) {
+      sum += block.term(result[m][block.thread], shift, row_i[m], row_j[m]);
+      if (++partner < block.n) continue;
+      block.out(owner) = sum / static_cast<T>(block.n);
+      sum = T(0);
+      partner = 0;
+      ++owner;
     }
-    if constexpr (forward) {
-      for (int w = thread; w < M * (N / bits); w += tile::threads) {
-        const int m = w % M, first_c = w / M * bits;
-        if (m >= in_tile || first_n + first_c >= width) continue;
-        std::uint32_t word = 0;
-        for (int c = 0; c < bits && first_n + first_c + c < width; ++c) {
-          const T b = pairs.bias ? pairs.bias[first_n + first_c + c] : T(0);
-          if (result[m][first_c + c] + b > T(0)) word |= 1u << c;
-        }
-        const std::size_t pair =
-            row_at(pairs.rows, task, row_i[m]) * static_cast<std::size_t>(pairs.rows.rows) +
-            static_cast<std::size_t>(row_j[m]);
-        pairs.open[pair * static_cast<std::size_t>(open_words(pairs.outputs)) +
-                   static_cast<std::size_t>((first_n + first_c) / bits)] = word;
-      }
-    }
+    if constexpr (Block::forward) block.keep_open(result, row_i, row_j, in_tile);
     __syncthreads();  // the tile's shared memory is free again
   }
 }
