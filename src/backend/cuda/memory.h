@@ -1,5 +1,5 @@
-// Device memory and streams as objects; everything here belongs to one device, which must be
-// current (Device::activate) where they are made.
+// Device memory and streams as objects. Everything here belongs to one device, which must be
+// current (Device::activate) where the objects are made.
 #pragma once
 
 #include <fmt/format.h>
@@ -29,8 +29,8 @@ inline std::atomic<std::size_t>& device_bytes() {
   return bytes;
 }
 
-/// While one lives, device memory that its thread makes is counted and not there: what something
-/// would take, by making it.
+/// While such an object exists, device memory that its thread allocates is only counted, not
+/// allocated. It measures how much memory an object needs by making the object.
 class MemoryCount {
  public:
   MemoryCount() : before_(current()) { current() = this; }
@@ -39,7 +39,7 @@ class MemoryCount {
   MemoryCount& operator=(const MemoryCount&) = delete;
   std::size_t bytes() const { return bytes_; }
   void add(std::size_t bytes) { bytes_ += bytes; }
-  /// The calling thread's innermost one, or null.
+  /// The calling thread's innermost count, or null.
   static MemoryCount*& current() {
     thread_local MemoryCount* count = nullptr;
     return count;
@@ -50,7 +50,7 @@ class MemoryCount {
   std::size_t bytes_ = 0;
 };
 
-/// `size` elements of memory that a Source gives, not initialised.
+/// `size` elements of memory from a Source, not initialised.
 template <class T, class Source>
 class Array {
  public:
@@ -59,7 +59,7 @@ class Array {
     if (size > 0) data_ = static_cast<T*>(Source::take(size * sizeof(T)));
   }
   ~Array() {
-    // where there is nothing no call at all: a capture allows none
+    // An empty array makes no call, because a capture allows none.
     if (data_) Source::give_back(data_, size_ * sizeof(T));
   }
   Array(Array&& other) noexcept { swap(other); }
@@ -71,7 +71,7 @@ class Array {
   T* data() { return data_; }
   const T* data() const { return data_; }
   std::size_t size() const { return size_; }
-  /// Room for `size` elements; what was there is lost where it grows.
+  /// Makes room for `size` elements. If the array grows, its contents are lost.
   void reserve(std::size_t size) {
     if (size > size_) *this = Array(size);
   }
@@ -86,8 +86,8 @@ class Array {
 };
 
 struct DeviceSource {
-  /// Throws DeviceError where there are not so many bytes. Null where they are counted and not
-  /// there.
+  /// Throws DeviceError where the device has not enough memory. Returns null where memory is only
+  /// counted.
   static void* take(std::size_t bytes) {
     if (MemoryCount* count = MemoryCount::current()) {
       count->add(bytes);
@@ -115,7 +115,7 @@ struct DeviceSource {
 template <class T>
 using DeviceMemory = Array<T, DeviceSource>;
 
-/// Of the host, which the device can copy from and to while the host goes on.
+/// Pinned host memory, with which the device exchanges data while the host goes on.
 struct PinnedSource {
   static void* take(std::size_t bytes) {
     void* data = nullptr;
@@ -136,7 +136,7 @@ class Event {
   Event& operator=(const Event&) = delete;
 
   cudaEvent_t get() const { return event_; }
-  /// The host waits until the stream has come here; for free where it has.
+  /// Waits until the stream has reached this point. Costs almost nothing if it already has.
   void wait() const {
     const cudaError_t state = cudaEventQuery(event_);
     if (state == cudaSuccess) return;
@@ -159,11 +159,11 @@ class Stream {
   cudaStream_t get() const { return stream_; }
   void wait() const { KSHOT_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
   void record(const Event& event) const { KSHOT_CUDA_CHECK(cudaEventRecord(event.get(), stream_)); }
-  /// What follows on this stream comes after what was recorded; the host goes on.
+  /// Later work on this stream waits for the recorded event. The host does not wait.
   void wait_for(const Event& event) const {
     KSHOT_CUDA_CHECK(cudaStreamWaitEvent(stream_, event.get(), 0));
   }
-  /// Host memory that is pinned: to be left alone until the stream has come past this.
+  /// Copies from pinned host memory, which must not change until the stream has passed this copy.
   template <class T>
   void start_to_device(T* to, const T* from, std::size_t count) const {
     start(to, from, count, cudaMemcpyHostToDevice);
@@ -172,7 +172,7 @@ class Stream {
   void start_to_host(T* to, const T* from, std::size_t count) const {
     start(to, from, count, cudaMemcpyDeviceToHost);
   }
-  /// Host memory is free again, and filled, when they return.
+  /// These wait: when they return, host memory is filled, or free to be changed.
   template <class T>
   void to_device(T* to, const T* from, std::size_t count) const {
     transfer(to, from, count, cudaMemcpyHostToDevice);
@@ -181,7 +181,7 @@ class Stream {
   void to_host(T* to, const T* from, std::size_t count) const {
     transfer(to, from, count, cudaMemcpyDeviceToHost);
   }
-  /// Within the device, in the order of the stream.
+  /// Copies within the device, in the order of the stream.
   template <class T>
   void copy(T* to, const T* from, std::size_t count) const {
     start(to, from, count, cudaMemcpyDeviceToDevice);
@@ -213,17 +213,17 @@ class Stream {
     if (nothing(count)) return;
     KSHOT_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(T), kind, stream_));
   }
-  /// Nor is there anything where memory is counted and not there.
+  /// True also where memory is only counted.
   static bool nothing(std::size_t count) { return count == 0 || MemoryCount::current(); }
   cudaStream_t stream_ = nullptr;
 };
 
-/// Which device a backend is on.
+/// The device of a backend.
 class Device {
  public:
   explicit Device(int index) : index_(index) { activate(); }
   int index() const { return index_; }
-  /// Makes it the calling thread's current one.
+  /// Makes this device the calling thread's current one.
   void activate() const { KSHOT_CUDA_CHECK(cudaSetDevice(index_)); }
 
  private:
