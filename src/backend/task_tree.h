@@ -1,10 +1,11 @@
-// The order of sums over tasks, whoever computes which task.
+// The order of sums over tasks, which does not depend on who computes a task.
 //
-// Tasks are the leaves of a binary tree over their indices: node (level, index) is the sum of tasks
-// [index << level, (index + 1) << level). Where one half of a node has no tasks, because the
-// meta-batch ends before it, the node is the other half. Up to 16 tasks (`run_level`) sums are in
-// the backend's precision, above them in double. A rank computes the nodes that its tasks fill; the
-// nodes of all ranks give the root, and its bits do not depend on the ranks.
+// Tasks are the leaves of a binary tree over their indices. Node (level, index) is the sum of the
+// tasks [index << level, (index + 1) << level). Where one half of a node has no tasks, because the
+// meta-batch ends before it, the node is equal to its other half. Sums of up to 16 tasks
+// (`run_level`) are in the backend's precision, larger sums in double. A rank computes the nodes
+// that its tasks fill. The root follows from the nodes of all ranks, and its bits do not depend on
+// the number of ranks.
 #pragma once
 
 #include <algorithm>
@@ -18,11 +19,12 @@ namespace kshot::backend {
 
 /// Level of the nodes of 16 tasks.
 constexpr int run_level = 4;
-/// Tasks that are summed in the backend's precision.
+/// Number of tasks that are summed in the backend's precision.
 constexpr int run_tasks = 1 << run_level;
 
-/// A meta-batch, or as many episodes, divided among ranks: every rank has a range of whole units of
-/// `unit` tasks, a power of two up to 16. Implicitly from a number: one rank has all.
+/// A meta-batch, or a number of episodes, divided among ranks. Every rank has a range of whole
+/// units of `unit` tasks, which is a power of two up to 16. A plain number of tasks converts to a
+/// TaskShares in which one rank has all tasks.
 struct TaskShares {
   TaskShares() = default;
   TaskShares(std::size_t tasks) : total(tasks) {}  // NOLINT(google-explicit-constructor)
@@ -32,7 +34,7 @@ struct TaskShares {
   std::size_t total = 0, unit = run_tasks;
   int rank = 0, size = 1;
 
-  /// The first task of rank `r`; total for r = size.
+  /// The first task of rank `r`, or total for r = size.
   std::size_t first(int r) const {
     const std::size_t units = (total + unit - 1) / unit;
     const std::size_t begin =
@@ -42,7 +44,7 @@ struct TaskShares {
   std::size_t count(int r) const { return first(r + 1) - first(r); }
   std::size_t first() const { return first(rank); }
   std::size_t count() const { return count(rank); }
-  /// The rank that has a task.
+  /// The rank that has task `task`.
   int rank_of(std::size_t task) const {
     int r = 0;
     for (int step = std::bit_ceil(static_cast<unsigned>(size)); step > 0; step /= 2) {
@@ -50,7 +52,7 @@ struct TaskShares {
     }
     return r;
   }
-  /// Nothing comes after this rank's last task.
+  /// Whether this rank has the last tasks of the meta-batch.
   bool last() const { return first(rank + 1) == total; }
   bool operator==(const TaskShares&) const = default;
 };
@@ -63,8 +65,9 @@ inline bool exchanged_in_pieces(int ranks, std::size_t width) {
   return ranks > 2 && width * sizeof(double) >= (std::size_t{64} << 10);
 }
 
-/// Nodes that are added up as soon as both halves of one are there. They come in ascending order.
-/// combine(level, a, b): a = a + b, which becomes a node of `level`.
+/// Nodes of a task tree. They are pushed in ascending order, and two of them are added as soon as
+/// both are halves of one node. combine(level, a, b) computes a = a + b, which becomes a node of
+/// `level`.
 template <class Value>
 class TaskTree {
  public:
@@ -83,7 +86,7 @@ class TaskTree {
     nodes_.push_back({level, index, std::move(value)});
     merge(combine);
   }
-  /// Adds up from the right while the last two nodes are the halves of one.
+  /// Adds the last two nodes while they are the halves of one node.
   template <class Combine>
   void merge(const Combine& combine) {
     while (nodes_.size() > 1) {
@@ -93,7 +96,8 @@ class TaskTree {
       join(left, right, combine);
     }
   }
-  /// No more tasks come: what is missing to the right of the last node is empty.
+  /// Adds the remaining nodes after the last task. The missing nodes to the right of the last one
+  /// have no tasks.
   template <class Combine>
   void close(const Combine& combine) {
     while (nodes_.size() > 1) {
@@ -119,14 +123,15 @@ class TaskTree {
   std::vector<Node> nodes_;
 };
 
-/// The place of a node, without its value.
+/// The position of a node in the tree, without its value.
 struct TreePlace {
   int level = 0;
   std::uint64_t index = 0;
   bool operator==(const TreePlace&) const = default;
 };
 
-/// The places of the nodes that rank `r` has in the end, if its leaves are nodes of `leaf_level`.
+/// The positions of the nodes that rank `r` has after its last task, if its leaves are nodes of
+/// `leaf_level`.
 inline std::vector<TreePlace> places_of(const TaskShares& shares, int r, int leaf_level) {
   struct Nothing {};
   TaskTree<Nothing> tree;
