@@ -39,9 +39,10 @@ class Failure(Exception):
 
 # ---- occupancy ----
 
-# By compute capability, of the CUDA programming guide ("Technical Specifications per Compute
-# Capability"): warps and blocks that a multiprocessor holds, its shared memory in bytes. All of them
-# have 65,536 registers, given to warps 256 at a time, and keep 1 KiB of each block's shared memory.
+# By compute capability: warps and blocks that a multiprocessor holds, and its shared memory in
+# bytes (CUDA programming guide, "Technical Specifications per Compute Capability"). All
+# multiprocessors have 65,536 registers, which warps get in units of 256, and reserve 1 KiB of
+# shared memory per block.
 MACHINES = {"80": (64, 32, 164 << 10), "86": (48, 16, 100 << 10), "89": (48, 24, 100 << 10),
             "90": (64, 32, 228 << 10), "100": (64, 32, 228 << 10), "120": (48, 24, 100 << 10)}
 
@@ -167,7 +168,7 @@ def demangle(names):
                 end = at
                 break
         line = re.sub(r"\((\w+)\)(\d+)", r"\1 \2", line[:end])
-        # a pass over elements goes by the pass
+        # A kernel for passes over elements has the name of the pass.
         if wrapped := re.fullmatch(r"\w+_kernel<([A-Z]\w*(<.*>)?)>", line):
             line = wrapped[1]
         short.append(line)
@@ -176,7 +177,8 @@ def demangle(names):
 
 def usage(log, arch):
     """Mangled name to (registers, static shared bytes, bytes of stack frame) of cuobjdump -res-usage."""
-    # From 9.0 on the count of who uses shared memory contains the 1 KiB that the driver keeps (occupancy() adds it).
+    # From compute capability 9.0 on, the count of a kernel with shared memory contains the 1 KiB
+    # that the driver reserves. occupancy() adds this 1 KiB.
     kept = 1024 if int(arch) >= 90 else 0
     return {name: (int(registers), max(int(shared) - kept, 0), int(stack)) for name, registers, stack, shared in
             re.findall(r"^ Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", log, re.MULTILINE)}
@@ -211,7 +213,7 @@ class Reader:
 
 # ---- the table ----
 
-# Shares of the inner loops that tools/kernel_table.toml may ask for, in words.
+# Names of the shares of the inner loops that tools/kernel_table.toml may ask for.
 ASKED_FOR = {"multiply_adds": "multiply-adds", "tensor_core": "tensor-core instructions"}
 
 
@@ -278,7 +280,7 @@ def render(table, version, archs):
         cells += [one_or_each([f[key] for f in facts])
                   for key in ("block", "registers", "shared", "stack")]
         cells.append(one_or_each([percent(f.get("occupancy")) for f in facts]))
-        # of the others a number would say nothing
+        # Only hot kernels show the share, because it says nothing of other kernels.
         cells.append(one_or_each([percent(f["multiply_adds"]) for f in facts])
                      if facts[0]["hot"] else "")
         lines.append("| " + " | ".join(cells) + " |\n")

@@ -216,14 +216,15 @@ class Tester:
         filler = disk / "filler"
         try:
             with open(filler, "wb", buffering=0) as file:
-                # in small pieces, so that what is left is less than any file of the run needs
+                # The pieces are small, so that the space left is less than any file of the run
+                # needs.
                 for piece in (1 << 16, 1 << 12):
                     while True:
                         file.write(b"\1" * piece)
         except OSError:
             pass
         while process.poll() is None:
-            # what the run gives back (a temporary file) is taken as well
+            # Space that the run frees (a temporary file) is filled too.
             try:
                 with open(filler, "ab", buffering=0) as file:
                     while True:

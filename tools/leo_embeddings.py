@@ -21,7 +21,8 @@ import tempfile
 import numpy as np
 
 SPLITS = ("train", "val", "test")
-# What NumPy's arrays of numbers and strings are pickled with, under its old and its new names.
+# The classes by which NumPy's arrays of numbers and strings are pickled, under their old and their
+# new names.
 ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
            ("collections", "OrderedDict"),
            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core")

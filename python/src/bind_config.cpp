@@ -1,4 +1,4 @@
-// kshot._core.Config: a configuration, opaque; its keys are read and written as TOML.
+// kshot._core.Config: a configuration as an opaque object. Its keys are read and written as TOML.
 #include "bindings.h"
 
 namespace kshot::python {

@@ -15,8 +15,8 @@ FeatureShape feature_shape(const std::vector<int>& shape) {
   return {shape.at(0), 1, 1, false};
 }
 
-/// Copies a task (support_x, support_y, query_x, query_y, ways) to where the engine reads it. The
-/// arrays have the engine's types, and fit the slot: python/kshot/_episodes.py has checked that.
+/// Copies a task (support_x, support_y, query_x, query_y, ways) to the engine's slot. The arrays
+/// have the engine's types and fit the slot, which python/kshot/_episodes.py has checked.
 void fill_slot(const nb::tuple& rows, TargetKind target, const TaskSlot& slot) {
   const auto support_x = nb::cast<Floats>(rows[0]);
   const auto query_x = nb::cast<Floats>(rows[2]);
@@ -34,7 +34,7 @@ void fill_slot(const nb::tuple& rows, TargetKind target, const TaskSlot& slot) {
   *slot.query_n = static_cast<std::int32_t>(query_x.shape(0));
 }
 
-/// kshot.MetaGradient's engine: tasks of one shape.
+/// The engine of kshot.MetaGradient, for tasks of one shape.
 class GradientEngine {
  public:
   GradientEngine(const Config& config, const TaskShape& shape, const std::string& device,
@@ -52,7 +52,7 @@ class GradientEngine {
     return groups;
   }
 
-  /// -> (loss, task_loss, diverged, gradients by group)
+  /// Returns (loss, task_loss, diverged, gradients by group).
   nb::tuple compute(const std::vector<Doubles>& parameters, const nb::list& tasks,
                     std::uint64_t step) {
     guard_.check("MetaGradient");
@@ -99,9 +99,9 @@ TaskShape task_shape(const std::vector<int>& input_shape, int outputs, bool clas
 }
 
 /// A source whose tasks a Python function makes:
-/// draw(seed, split, step, task) -> (support_x, support_y, query_x, query_y, ways), checked arrays
-/// in the engine's types and the task's number of classes. It is called from worker threads, which
-/// take the interpreter's lock.
+/// draw(seed, split, step, task) -> (support_x, support_y, query_x, query_y, ways). The function
+/// returns checked arrays in the engine's types and the task's number of classes. Worker threads
+/// call the function and take the interpreter's lock for it.
 class PythonSource final : public EpisodeSource {
  public:
   PythonSource(nb::callable draw, TaskShape shape, std::string description,

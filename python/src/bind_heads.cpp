@@ -1,4 +1,4 @@
-// Heads that are fitted to one task's rows alone, without a trained run.
+// Heads that are fitted only to one task's rows, without a trained run.
 #include "bindings.h"
 #include "metrics/baselines.h"
 

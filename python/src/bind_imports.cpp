@@ -59,7 +59,7 @@ class Keywords {
                                .c_str());
     }
   }
-  /// One of several words; an absent keyword changes nothing.
+  /// Reads one of several words. An absent keyword changes nothing.
   template <typename T>
   void take_word(const char* name, T& value, const std::map<std::string, T>& words) {
     std::string word;
@@ -111,7 +111,7 @@ void take_classes(Keywords& keywords, io::ClassImport& options) {
   keywords.take("min_examples", options.min_examples);
 }
 
-/// Runs an import. Ctrl-C ends it, and then nothing is at the output.
+/// Runs an import. Ctrl-C ends the import without an output file.
 template <typename Options>
 nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
                      io::ImportSummary (*import)(const Options&)) {
@@ -128,7 +128,7 @@ nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
     if (interruption.stop()) throw Stopped();
   };
   return to_dict(interruption.run([&] {
-    // Before the sources are read, so that a wrong name costs no time.
+    // The output is checked before the sources are read, so that a wrong name costs no time.
     io::OutputFile(options.output, io::OutputKind::data_file);
     return import(options);
   }));
@@ -228,9 +228,9 @@ io::Table to_table(const Columns& columns, const std::string& name, const io::Te
   return table;
 }
 
-/// The rows of a frame as the network takes them: {x [rows, features], y, source [rows] (the row of
-/// the frame that each stands for), unseen (values of unknown categories)}; y is labels [rows] or
-/// values [rows, targets], None without targets.
+/// Encodes the rows of a frame for the network. Returns {x [rows, features], y, source [rows] (the
+/// number in the frame of each row), unseen (values of unknown categories)}. y is labels [rows] or
+/// values [rows, targets], and None without targets.
 nb::dict encode_frame(const std::string& preprocessing, const Columns& columns,
                       const std::string& name, bool with_targets) {
   const auto described = io::Preprocessing::from_json(preprocessing, "checkpoint");

@@ -1,4 +1,4 @@
-// kshot._core.Learner and Embedder: a trained run for new tasks, and its features.
+// kshot._core.Learner and Embedder: predictions of a trained run for new tasks, and its features.
 #include <algorithm>
 #include <mutex>
 
@@ -11,7 +11,7 @@ using namespace nb::literals;
 
 namespace {
 
-/// The support rows of one task, as Python gives them; absent arrays are null.
+/// The support rows of one task as Python arrays. Arrays that do not apply are null.
 struct Support {
   Floats x;
   std::optional<Labels> labels;
@@ -31,9 +31,9 @@ struct Support {
 /// The support rows of many tasks, one task after another in the same arrays.
 struct Supports {
   Support all;
-  std::vector<SupportRows> rows;  ///< of each task, in `all`
+  std::vector<SupportRows> rows;  ///< rows of each task, which lie in `all`
 
-  /// counts[i] rows and ways[i] classes for task i.
+  /// Task i has counts[i] rows and ways[i] classes.
   Supports(const Support& arrays, const Counts& counts, const Labels& ways) : all(arrays) {
     rows.reserve(counts.size());
     SupportRows left = all.rows();
@@ -54,7 +54,7 @@ struct Supports {
   }
 };
 
-/// An object's numbers as they lie in memory; `found` is false where they are not C-contiguous.
+/// The memory of an object's numbers. `found` is false where they are not C-contiguous.
 struct Buffer {
   explicit Buffer(const nb::handle& object) {
     found = PyObject_GetBuffer(object.ptr(), &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) == 0;
@@ -70,9 +70,9 @@ struct Buffer {
   bool found = false;
 };
 
-/// The rows of all items one after another, as bytes, and the number of rows of each item [items].
-/// None where some item is no C-contiguous array, or two differ in their type or in the shape of a
-/// row.
+/// Returns the rows of all items one after another, as bytes, and the number of rows of each item
+/// [items]. Returns None where some item is no C-contiguous array, or where two items differ in
+/// their type or in the shape of a row.
 nb::object joined_rows(const nb::list& items) {
   std::vector<std::uint8_t> bytes;
   std::vector<std::int64_t> counts;
@@ -116,7 +116,7 @@ std::vector<std::uint8_t> bytes_of(const std::vector<bool>& values) {
   return {values.begin(), values.end()};
 }
 
-/// `decided`: what decisions say of the rows, where some were asked for.
+/// Returns a prediction as a dict. `decided` has the decisions on the rows, if there are any.
 nb::dict to_dict(Prediction p, std::optional<DecidedRows> decided = {}) {
   const std::vector<std::size_t> table = sizes({p.rows, p.outputs});
   nb::dict d;
@@ -147,7 +147,7 @@ nb::dict to_dict(Prediction p, std::optional<DecidedRows> decided = {}) {
   return d;
 }
 
-/// Predictions of many tasks one after another: `numbers` of every kind in one flat array.
+/// Returns predictions of many tasks as a dict, with the numbers of each kind in one flat array.
 nb::dict to_dict(const std::vector<Prediction>& predictions, const Decisions* decisions) {
   std::vector<std::int64_t> rows, outputs;
   std::vector<double> raw, mean, std, predictive_std, entropy, mutual_information, low, high;
@@ -204,7 +204,7 @@ nb::dict to_dict(const std::vector<Prediction>& predictions, const Decisions* de
   return d;
 }
 
-/// A network's layers, each with its type, its shapes and the names of its parameters.
+/// Returns a network's layers, each with its type, its shapes and the names of its parameters.
 nb::list layer_list(const Network& network) {
   const auto shape = [](const FeatureShape& s) -> nb::object {
     if (!s.spatial) return nb::make_tuple(s.size());
@@ -231,8 +231,8 @@ nb::list layer_list(const Network& network) {
   return layers;
 }
 
-/// The standard normal numbers of posterior sample `sample` of a single task: [count], one per
-/// weight, as Learner::predict draws them for estimator "weight".
+/// Returns the standard normal numbers of posterior sample `sample` of a single task, [count], one
+/// per weight. Learner::predict draws the same numbers for estimator "weight".
 nb::object posterior_noise(std::uint64_t seed, std::uint32_t sample, std::size_t count) {
   RandomKey key;
   key.seed = seed;
@@ -245,7 +245,7 @@ nb::object posterior_noise(std::uint64_t seed, std::uint32_t sample, std::size_t
   return to_numpy(std::move(values), {count});
 }
 
-/// The rows of each task, which lie one after another in `all`: counts[i] of them for task i.
+/// Returns the rows of each task. They lie one after another in `all`, counts[i] rows for task i.
 std::vector<std::span<const float>> rows_of_tasks(const Floats& all, const Counts& counts) {
   std::vector<std::span<const float>> rows;
   rows.reserve(counts.size());
@@ -258,9 +258,9 @@ std::vector<std::span<const float>> rows_of_tasks(const Floats& all, const Count
   return rows;
 }
 
-/// A Learner that one thread uses at a time: others wait, without the interpreter's lock.
+/// A Learner that one thread uses at a time. Other threads wait without the interpreter's lock.
 class SharedLearner {
-  /// Work of the learner that Ctrl-C ends, without the interpreter's lock.
+  /// Does work of the learner without the interpreter's lock. Ctrl-C ends the work.
   template <typename Work>
   auto interruptible(const Work& work) const {
     Interruption interruption;
@@ -318,7 +318,7 @@ class SharedLearner {
     return interruptible([&] { return learner_.adapt_many(supports.rows); });
   }
 
-  /// `query` holds the tasks' rows one after another, counts[i] of them for task i.
+  /// Predicts the tasks' rows, which lie one after another in `query`, counts[i] rows for task i.
   nb::dict predict_many(const AdaptedTasks& tasks, const Floats& query, const Counts& counts,
                         const Decisions* decisions) const {
     guard_.check("Learner");
@@ -326,7 +326,7 @@ class SharedLearner {
     return to_dict(interruptible([&] { return tasks.predict(rows); }), decisions);
   }
 
-  /// Adapts and predicts in one pass, and keeps nothing.
+  /// Adapts and predicts in one pass, and keeps no adapted state.
   nb::dict predict_many_once(const Supports& supports, const Floats& query, const Counts& counts,
                              const Decisions* decisions) const {
     guard_.check("Learner");
@@ -342,7 +342,7 @@ class SharedLearner {
  private:
   Learner learner_;
   mutable std::mutex mutex_;
-  /// Belongs to the call that holds `mutex_`; null while there is none.
+  /// The interruption of the call that holds `mutex_`; null without such a call.
   mutable Interruption* interruption_ = nullptr;
   ProcessGuard guard_;
 };

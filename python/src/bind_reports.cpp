@@ -10,7 +10,7 @@ using namespace nb::literals;
 
 namespace {
 
-/// (numbers as JSON, table for people), as kshot._core.evaluate gives them.
+/// Returns (numbers as JSON, table for people), as kshot._core.evaluate does.
 nb::tuple to_tuple(const Evaluation& evaluation) {
   return nb::make_tuple(evaluation.to_json(), evaluation.table());
 }
@@ -71,7 +71,7 @@ nb::dict compare(const std::vector<std::filesystem::path>& runs, const std::file
   return to_dict(*comparison);
 }
 
-/// (numbers as JSON, tables for people, the file of the numbers, the page beside it).
+/// Returns (numbers as JSON, tables for people, the file of the numbers, the page beside it).
 nb::tuple evaluate_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
                        const std::filesystem::path& out, EvaluatorOptions options) {
   Interruption interruption;
@@ -99,7 +99,7 @@ nb::dict to_dict(const SweepRow& row) {
   return d;
 }
 
-/// (rows as dicts, the table for people). `on_row` gets a dict for each run that is done.
+/// Returns (rows as dicts, the table for people). `on_row` gets a dict for each run that ends.
 nb::tuple sweep(const Config& config, const std::string& origin, const SweepSettings& settings,
                 SweepOptions options, const nb::callable& on_row) {
   Interruption interruption;
@@ -116,8 +116,8 @@ nb::tuple sweep(const Config& config, const std::string& origin, const SweepSett
   return nb::make_tuple(list, sweep_table(settings, rows));
 }
 
-/// Plays; -> (results as JSON, table for people). `config` is a file, or TOML text where
-/// `is_text` is set. The results and the page beside them are written unless `out` is empty.
+/// Plays bandits and returns (results as JSON, table for people). `config` is a file, or TOML text
+/// where `is_text` is set. The results and the page beside them are written unless `out` is empty.
 std::pair<std::string, std::string> bandit(const std::string& config, bool is_text,
                                            const std::vector<std::string>& overrides,
                                            const std::filesystem::path& out,

@@ -75,7 +75,7 @@ struct Machine {
   int threads = 0;
 };
 
-/// A path that rank 0 makes, on all ranks.
+/// Returns on all ranks the path that rank 0 makes.
 std::filesystem::path rank_zero_path(Communicator* ranks,
                                      const std::function<std::filesystem::path()>& make) {
   return telling(ranks, [&] {
@@ -84,8 +84,9 @@ std::filesystem::path rank_zero_path(Communicator* ranks,
   });
 }
 
-/// Trains; `folder` empty: in the first free one of runs/NAME, runs/NAME-2, ... `source` null:
-/// episodes by [data]. Reports go to `on_report` and `on_validation` as dicts.
+/// Trains a configuration. If `folder` is empty, the run folder is the first free one of runs/NAME,
+/// runs/NAME-2, ... If `source` is null, the episodes come from [data]. Reports go to `on_report`
+/// and `on_validation` as dicts.
 nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& source,
                const std::filesystem::path& folder, const std::string& name, bool resume,
                bool allow_changed_data, const Machine& machine, bool progress,
@@ -133,7 +134,8 @@ nb::dict train(const Config& config, const std::shared_ptr<EpisodeSource>& sourc
   return d;
 }
 
-/// The evaluation as JSON and as a table for people. `source` and `out`: as in EvaluationPlan.
+/// Returns the evaluation as JSON and as a table for people. `source` and `out` are those of
+/// EvaluationPlan.
 std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
                                              const std::shared_ptr<EpisodeSource>& source,
                                              EvaluatorOptions options,
@@ -147,7 +149,7 @@ std::pair<std::string, std::string> evaluate(const std::filesystem::path& run,
   });
 }
 
-/// The calibration of a run as JSON, what was fitted in words, and the file that has it.
+/// Returns the calibration of a run as JSON, a description of it, and its file.
 std::tuple<std::string, std::string, std::filesystem::path> calibrate(
     const std::filesystem::path& run, EvaluatorOptions options) {
   Interruption interruption;

@@ -1,4 +1,4 @@
-// What the parts of the module kshot._core share: arrays in and out, errors, interruption.
+// Code that the parts of the module kshot._core share: arrays, errors and interruption.
 //
 // The module is the thin layer below python/kshot, which checks types and shapes, and returns
 // dataclasses. Functions here take C-contiguous arrays of the engine's types and return dicts.
@@ -35,13 +35,13 @@ namespace kshot::python {
 
 namespace nb = nanobind;
 
-/// A Config that is refused: kshot.ConfigError.
+/// Thrown for a Config that is not valid. In Python it is kshot.ConfigError.
 class ConfigError : public Error {
  public:
   using Error::Error;
 };
 
-/// Arrays of the caller, which are read in place. Read-only ones are accepted.
+/// Arrays of the caller, which are read in place. Read-only arrays are accepted.
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using Labels = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
@@ -52,7 +52,7 @@ auto span_of(const Array& array) {
   return std::span(array.data(), array.size());
 }
 
-/// A NumPy array that takes the vector's memory over.
+/// Returns a NumPy array that owns the vector's memory, without a copy.
 template <typename T>
 nb::object to_numpy(std::vector<T> values, const std::vector<std::size_t>& shape) {
   auto owned = std::make_unique<std::vector<T>>(std::move(values));
@@ -63,8 +63,8 @@ nb::object to_numpy(std::vector<T> values, const std::vector<std::size_t>& shape
   return nb::cast(nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(), owner));
 }
 
-/// Calls `body`. What it refuses of the overrides, which the program calls --set, becomes a
-/// ConfigError that calls them overrides.
+/// Calls `body`. An Error about --set, as the program calls overrides, becomes a ConfigError about
+/// "overrides".
 template <typename Body>
 auto override_errors(const Body& body) {
   constexpr std::string_view program = "--set: ";
@@ -91,35 +91,37 @@ auto config_errors(const Body& body) {
   }
 }
 
-/// Refuses the use of an object in a child process: its threads exist in the parent alone.
+/// Refuses the use of an object in a child process, because its threads exist only in the parent.
 class ProcessGuard {
  public:
   ProcessGuard();
-  /// Throws Error that names `what` in another process than the one that made the guard.
+  /// Throws Error that names `what` if this is not the process that made the guard.
   void check(const char* what) const;
 
  private:
   long process_;
 };
 
-/// Ctrl-C and exceptions of callbacks, for work that runs without the interpreter's lock. The first
-/// exception is kept; the work is asked to stop, and `rethrow` raises the exception when it has.
+/// Handles Ctrl-C and exceptions of callbacks for work that runs without the interpreter's lock.
+/// The first exception is kept, and the work is asked to stop. When the work has stopped, `rethrow`
+/// raises the exception.
 class Interruption {
  public:
-  /// Whether to stop. Looks for signals at most every 10 ms, because that needs the lock, and only
-  /// on the thread that made this object: Python handles signals on its main thread alone.
+  /// Returns true if the work should stop. The function looks for signals at most every 10 ms,
+  /// because this needs the lock, and only on the thread that made this object, because Python
+  /// handles signals only on its main thread.
   bool stop();
-  /// `stop` as the library takes it.
+  /// Returns `stop` as a function object for the library.
   std::function<bool()> asker() {
     return [this] { return stop(); };
   }
-  /// Calls back into Python, with the lock.
+  /// Calls `body`, which calls back into Python, with the lock.
   void call(const std::function<void()>& body);
   bool stopped() const { return stopped_; }
-  /// Throws what was kept. The caller holds the lock.
+  /// Raises the kept exception, if there is one. The caller holds the lock.
   void rethrow();
-  /// Runs work that ends with Stopped when `stop` says true, without the lock. Raises what was
-  /// kept.
+  /// Runs work without the lock. The work ends with Stopped when `stop` returns true. Then the kept
+  /// exception is raised.
   template <typename Work>
   auto run(const Work& work) {
     std::optional<decltype(work())> result;
@@ -143,7 +145,7 @@ class Interruption {
   std::atomic<bool> stopped_{false};
 };
 
-/// Raises ValueError for another name.
+/// Returns the split with this name. Raises ValueError for another name.
 Split split_of(const std::string& name);
 
 void bind_config(nb::module_& m);

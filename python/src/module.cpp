@@ -1,4 +1,4 @@
-// The module kshot._core.
+// The module kshot._core, with its exceptions.
 #include <unistd.h>
 
 #include "bindings.h"
@@ -56,7 +56,7 @@ NB_MODULE(_core, m) {
   using namespace kshot::python;
   m.doc() = "The engine of kshot. Use the package kshot, which wraps it.";
   m.def("version", [] { return std::string(kshot::version()); });
-  // Later translators are asked first.
+  // nanobind asks later translators first, so that derived exceptions come after their base.
   const nb::exception<kshot::Error> error(m, "Error", PyExc_RuntimeError);
   const nb::object config_bases = nb::make_tuple(error, nb::borrow<nb::object>(PyExc_ValueError));
   const nb::exception<kshot::DeviceError> device_error(m, "DeviceError", error);
