@@ -191,7 +191,7 @@ struct Evaluation {
   int bins = 15;                ///< Number of bins of the calibration errors.
   std::string edges = "right";  ///< Edge that belongs to a bin: "right" or "left".
   double risk = 0.05;           ///< The risk of UncertaintyScores::coverage_at_risk.
-  std::string calibration;      ///< What was fitted and on what, in words; empty: nothing.
+  std::string calibration;      ///< The calibration and its episodes, in words; empty: none.
   /// With EvaluatorOptions::calibrated: the thresholds of the calibration on these episodes, means
   /// over episodes. Empty for regression.
   std::vector<RiskScore> risks;

@@ -46,8 +46,8 @@ struct SupportRows {
 /// A named tensor of the adapted state.
 struct AdaptedTensor {
   std::string name;            ///< Group and tensor: "theta.layers.0.weight".
-  std::vector<int> shape;      ///< Row-major.
-  std::vector<double> values;  ///< As many as the product of `shape`.
+  std::vector<int> shape;      ///< Shape of the tensor.
+  std::vector<double> values;  ///< The numbers of the tensor, row-major.
 };
 
 /// A task of Learner::predict_many.

@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). The purpose of a number is
-// its key, so that the number is the same on every backend, for any wave size, thread count and
-// order.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). Seed, purpose, step, task
+// and sample identify a number, so that it is the same on every backend, for any wave size, thread
+// count and order.
 #pragma once
 
 #include <array>

@@ -46,7 +46,7 @@ struct ValidationReport {
   double nll = 0.0;            ///< Nats per row; NaN where the loss is no likelihood.
   bool best = false;           ///< True if this validation is better than all before.
   std::uint64_t diverged = 0;  ///< Number of episodes that diverged.
-  double seconds = 0.0;        ///< Time that this validation took.
+  double seconds = 0.0;        ///< Training time so far, over all sessions of the run.
 };
 /// Options of a Trainer.
 struct TrainerOptions {

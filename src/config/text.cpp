@@ -112,7 +112,7 @@ Config starter(const std::string& algorithm) {
   if (config.algorithm == AlgorithmKind::hvi) {
     config.loss.type = LossType::gaussian_nll;
     config.loss.noise_std = 0.3;
-    config.inner.steps = 100;  // of Adam on a new task's posterior
+    config.inner.steps = 100;  // steps of Adam on a new task's posterior
     config.inner.learning_rate = 0.03;
     config.hvi.bound = Bound::vb;
     config.hvi.log_sigma_init = -3.0;
