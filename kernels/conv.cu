@@ -1,38 +1,39 @@
-// Convolutions with per-task weights as implicit GEMM (conv.h): matrices are tiled through shared
-// memory, and the one that im2col would write is gathered element by element instead.
+// Convolutions with per-task weights as implicit GEMM (conv.h). Matrices are tiled through shared
+// memory. The matrix that im2col would write is gathered element by element instead.
 //
-// Mathematics   P = positions (row, y, x); a correlation of maps: for every position of `out`
+// Mathematics    P = positions (row, y, x). A correlation of maps, for every position of `out`:
 //
-//                 out[m, p] = sum over (s, ty, tx) of weight[m, s, ky, kx] source[s, p shifted]
+//                  out[m, p] = sum over (s, ty, tx) of weight[m, s, ky, kx] source[s, p shifted]
 //
-//               forward          source x, depth (s, ky, kx), source y = stride oy - padding + ky
-//               input gradient   source g_y; an input position iy is reached by the taps with
-//                                ky = (iy + padding) mod stride only. Positions that share this
-//                                remainder (`phase`) are tiled together, so no product with zero
-//                                is computed: ky = phase + stride ty, source y = origin + jy - ty
-//               weight gradient  out[o, (i, ky, kx)] = sum over P of g_y[o, p] x[i, p shifted]
+//                forward          source x, depth (s, ky, kx), source y = stride oy - padding + ky
+//                input gradient   source g_y; an input position iy is reached only by the taps with
+//                                 ky = (iy + padding) mod stride. Positions that share this
+//                                 remainder (`phase`) are tiled together, so no product with zero
+//                                 is computed: ky = phase + stride ty, source y = origin + jy - ty
+//                weight gradient  out[o, (i, ky, kx)] = sum over P of g_y[o, p] x[i, p shifted]
 //
-// Layout        features [task][row][C][H][W], kernels [O][I][k][k] at data + task * stride.
-// Who does what A block of 64 threads takes a tile of one task: M x N elements of out (M channels,
-//               N positions; for the weight gradient N columns of the kernel matrix). It walks the
-//               depth in steps of 8. A step's two slices lie in shared memory, depth by element;
-//               while it is multiplied, the next is loaded into registers: one barrier a step. A
-//               thread owns (M / 8) x (N / 8) sums, in groups of four neighbours, so that it reads
-//               slices 16 bytes at a time: 4 reads for 64 multiply-adds with M = N = 64. Tiles of
-//               32 are taken where 64 would compute much of nothing. Where all tasks have one
-//               kernel (stride 0) a correlation's tiles go on across tasks. The depth's order is
-//               fixed and no sum is split: a result depends neither on the tile nor on the batch.
-// Outputs       overwritten; the weight gradient is accumulated where asked. Rows that are not a
-//               task's own are untouched.
-// Bytes         per task, forward: x (rows I H W), kernel (O I k^2), y (rows O OH OW), once each
-//               from memory; again from L2, kernel: positions / N times, x: O / M times k^2 (the
-//               latter mostly L1's). Gradients alike.
-// Operations    2 rows OH OW O I k^2 for each product, in all three. conv4-64's second block on 5
-//               rows of 7 x 7: 18 MFLOP over 0.46 MB: bound by arithmetic (39 FLOP/B; an H200's
-//               ridge is 14 in FP32). Of a 64 x 64 tile's inner loop 57 % are multiply-adds, 70 %
-//               in the weight gradient (docs/kernel-table.md); the rest are mostly gathers and
-//               their indices, where more can be had. These are the ceilings of its share of FP32's
-//               peak.
+// Layout         Features [task][row][C][H][W], kernels [O][I][k][k] at data + task * stride.
+// Who does what  A block of 64 threads computes a tile of one task: M x N elements of out (M
+//                channels, N positions; for the weight gradient N columns of the kernel matrix). It
+//                walks along the depth in steps of 8. The two slices of a step lie in shared
+//                memory, depth by element. While one step is multiplied, the next is loaded into
+//                registers, so that there is one barrier per step. A thread has (M / 8) x (N / 8)
+//                sums, in groups of four neighbours, so that it reads slices 16 bytes at a time: 4
+//                reads for 64 multiply-adds with M = N = 64. Tiles of 32 are used where much of a
+//                tile of 64 would be empty. If all tasks have one kernel (stride 0), the tiles of a
+//                correlation extend across tasks. The order of the depth is fixed and no sum is
+//                split, so a result depends neither on the tile nor on the batch.
+// Outputs        Overwritten; the weight gradient is accumulated if `accumulate` is set. Rows that
+//                are not a task's own are not touched.
+// Bytes          Per task, forward: x (rows I H W), kernel (O I k^2) and y (rows O OH OW), once
+//                each from memory. L2 serves the kernel again positions / N times, and x O / M
+//                times k^2 (the latter mostly from L1). The gradients move the same bytes.
+// Operations     2 rows OH OW O I k^2 per product, in all three. conv4-64's second block on 5 rows
+//                of 7 x 7 has 18 MFLOP over 0.46 MB: bound by arithmetic (39 FLOP/B; an H200's
+//                ridge is 14 in FP32). In the inner loop of a 64 x 64 tile, 57 % of the
+//                instructions are multiply-adds, and 70 % in the weight gradient
+//                (docs/kernel-table.md). Most of the others are gathers and their indices, where
+//                more can be gained. These shares are ceilings of the share of FP32's peak.
 #include "kernels/conv.h"
 
 #include <algorithm>
@@ -48,13 +49,13 @@ namespace {
 
 using namespace tile;
 
-/// Channels and maps of features.
+/// The channels and the size of the maps of features.
 struct Maps {
   int channels, height, width;
   __host__ __device__ int plane() const { return height * width; }
 };
 
-/// Counts through positions (high, mid, low) of sizes (any, mid_size, low_size) without dividing.
+/// Counts through positions (high, mid, low) of sizes (any, mid_size, low_size) without a division.
 class Odometer {
  public:
   __device__ Odometer(int mid_size, int low_size, int step)
@@ -97,25 +98,27 @@ constexpr int nowhere = -(1 << 29);  // a shift that leaves every map
 
 // ---- correlations: forward and input gradient ----
 
+/// A correlation of maps, which is either the forward pass or the gradient by the inputs.
 template <class T>
 struct Correlation {
   T* out;
   ConvProduct<T> products[2];
   TaskTensor<const T> bias;
   RowExtent rows;
-  Maps target, source;  // maps of out, and of the products' features
+  Maps target, source;  // maps of out, and of the features of the products
   int kernel, padding;
-  int group;                         // tasks whose positions are numbered on: 1, or of one kernel
-  int phases;                        // remainders of positions: 1, or the stride
-  int step;                          // between sources of neighbouring positions of one phase
-  int tap_sign;                      // sources go up or down with taps
-  int weight_target, weight_source;  // kernel's strides, by channel
+  int group;     // tasks with consecutive positions: 1, or those that share a kernel
+  int phases;    // number of remainders of positions: 1, or the stride
+  int step;      // distance of the sources of neighbouring positions of one phase
+  int tap_sign;  // +1 or -1: sources ascend or descend with taps
+  int weight_target, weight_source;  // strides of the kernel, by channel
 
   __host__ __device__ int product_count() const { return products[1].features ? 2 : 1; }
 };
 
-/// Positions of one phase along one axis: j = 0 ... count - 1 lies at first + phases j, and its tap
-/// t at origin + step j + tap_sign t of the source; the kernel's index there is phase + phases t.
+/// The positions of one phase along one axis. Position j = 0 ... count - 1 lies at first + phases
+/// j. Its tap t reads the source at origin + step j + tap_sign t, and the kernel at index phase +
+/// phases t.
 struct Axis {
   int first, count, origin, taps;
 };
@@ -130,14 +133,15 @@ __host__ __device__ Axis axis_of(const Correlation<T>& c, int extent, int phase)
   return axis;
 }
 
-/// One index of the depth: where it is read, from a position's source and from the kernel.
+/// One index of the depth: the offset of its source from that of a position, and its offset in the
+/// kernel.
 struct alignas(16) Tap {
   int source, weight;  // weight < 0: beyond the depth
   int dy, dx;
 };
 
-/// The place of a block in correlation_kernel: a tile of channels and positions of one phase, of
-/// one task or of a group of tasks.
+/// The place of a block in correlation_kernel: a tile of channels and positions of one phase, in
+/// one task or in a group of tasks.
 template <class T>
 struct CorrelationPlace {
   int first_m, first_n, phase, first_task;
@@ -161,8 +165,9 @@ struct CorrelationPlace {
   }
 };
 
-/// A position of a tile: the corner of its sources in the maps, and where both lie in memory, from
-/// the first task's features. Without a row of its own a position is nowhere.
+/// A position of a tile: the corner of its sources in the maps, and the offsets of its sources and
+/// of its place in out from the features of the first task. A position that has no row of a task is
+/// outside of every map.
 struct Position {
   int y = nowhere, x = nowhere, source = 0, place = -1;
 };
@@ -186,7 +191,7 @@ __device__ Position position_of(const Correlation<T>& c, const CorrelationPlace<
   return p;
 }
 
-/// The entry of the table of taps for the depth index that `tap` has come to: (channel, ty, tx).
+/// Writes the entry of the table of taps for the depth index of `tap`, which is (channel, ty, tx).
 template <class T>
 __device__ void write_tap(Tap& entry, const Correlation<T>& c, int phase, const Odometer& tap) {
   const int ky = phase / c.phases + c.phases * tap.mid, kx = phase % c.phases + c.phases * tap.low;
@@ -198,7 +203,7 @@ __device__ void write_tap(Tap& entry, const Correlation<T>& c, int phase, const 
   entry.dx = dx;
 }
 
-/// out = a tile's sums, with the bias where there is one.
+/// Writes the sums of a tile, plus the bias if it is given, to out.
 template <class T, int M, int N, class How>
 __device__ void write_tile(const Correlation<T>& c, const CorrelationPlace<T>& at,
                            const Sums<T, M, N, How>& sums, const int (&place)[N]) {
@@ -227,7 +232,7 @@ __global__ void __launch_bounds__(threads)
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
   KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
   KSHOT_SHARED(Tap, taps, [2][depth_step]);
-  KSHOT_SHARED(int, place, [N]);  // of the tile's positions in out; -1: none
+  KSHOT_SHARED(int, place, [N]);  // places of the tile's positions in out; -1: none
   const int thread = static_cast<int>(threadIdx.x);
   const CorrelationPlace<T> tile(c, static_cast<int>(blockIdx.x), tiles_m, tiles_n, M, N);
 
@@ -236,9 +241,10 @@ __global__ void __launch_bounds__(threads)
   // the position whose sources this thread gathers
   const Position position = position_of(c, tile, tile.first_n + LoadsB::element(thread, 0));
   if (thread < N) place[thread] = position.place;
-  if (!__syncthreads_or(position.place >= 0)) return;  // the whole block
+  if (!__syncthreads_or(position.place >= 0)) return;  // the whole block returns
 
-  // Threads below depth_step keep the table of taps; the others' odometers stand still.
+  // The threads below depth_step maintain the table of taps. The odometers of the others do not
+  // move.
   const int steps = tile.steps(c), all_steps = steps * c.product_count();
   Odometer tap(max(tile.vertical.taps, 1), max(tile.horizontal.taps, 1), depth_step);
   const auto next_tap = [&](int step) {
@@ -252,7 +258,7 @@ __global__ void __launch_bounds__(threads)
   };
 
   T next_a[LoadsA::count], next_b[LoadsB::count];
-  // Carried along: worked out anew they would cost more than the loads.
+  // These pointers are kept, because computing them again would cost more than the loads.
   const T *weight = nullptr, *source = nullptr;
   const auto load = [&](int step) {
     if (step == 0 || step == steps) {
@@ -302,6 +308,7 @@ __global__ void __launch_bounds__(threads)
 
 // ---- weight gradient ----
 
+/// The gradient by the kernels and the biases.
 template <class T>
 struct WeightGradient {
   TaskTensor<T> g_weight, g_bias;
@@ -315,12 +322,12 @@ struct WeightGradient {
   __host__ __device__ int columns() const { return in.channels * kernel * kernel; }
 };
 
-/// One column of the kernel matrix: its inputs' place, from a position's first one.
+/// One column of the kernel matrix: the offset of its inputs from the first input of a position.
 struct alignas(16) Column {
   int source, dy, dx;
 };
 
-/// Column n of the kernel matrix, which is (channel, ky, kx).
+/// Returns column n of the kernel matrix. n counts (channel, ky, kx).
 template <class T>
 __device__ Column column_at(const WeightGradient<T>& g, int n) {
   const int taps = g.kernel * g.kernel;
@@ -328,7 +335,7 @@ __device__ Column column_at(const WeightGradient<T>& g, int n) {
   return {i * g.in.plane() + ky * g.in.width + kx, n < g.columns() ? ky : nowhere, kx};
 }
 
-/// The gradient = a tile's sums, or += where it is accumulated.
+/// Writes the sums of a tile to the gradient, or adds them with `accumulate`.
 template <class T, int M, int N, class How>
 __device__ void write_gradient(const WeightGradient<T>& g, int task, int first_m, int first_n,
                                const Sums<T, M, N, How>& sums, bool has_bias) {
@@ -356,7 +363,7 @@ __device__ void write_gradient(const WeightGradient<T>& g, int task, int first_m
 template <class T, int M, int N, class How>
 __global__ void __launch_bounds__(threads)
     weight_gradient_kernel(WeightGradient<T> g, int tiles_m, int tiles_n) {
-  using LoadsA = Loads<M, true>;  // both along the depth, the positions
+  using LoadsA = Loads<M, true>;  // both along the depth, which counts positions
   using LoadsB = Loads<N, true>;
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
   KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
@@ -373,9 +380,9 @@ __global__ void __launch_bounds__(threads)
 
   const std::size_t first_row =
       static_cast<std::size_t>(task) * static_cast<std::size_t>(g.rows.rows);
-  Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next
+  Odometer position(g.out.height, g.out.width, depth_step);  // row, y, x of this thread's next load
   T next_a[LoadsA::count], next_b[LoadsB::count];
-  const T *g_y = nullptr, *source = nullptr;  // carried along
+  const T *g_y = nullptr, *source = nullptr;  // kept from step to step
   const auto load = [&](int step) {
     if (step == 0 || step == steps) {
       position.set(LoadsA::depth(thread, 0));
@@ -432,7 +439,7 @@ unsigned grid_of(long long tasks, long long blocks_per_task) {
   return static_cast<unsigned>(blocks);
 }
 
-// Indices within a task are int.
+// Checks sizes: indices within a task are int.
 void check(const ConvShape& s, const RowExtent& rows) {
   const auto fits = [&](int in, int out) {
     return in + 2 * s.padding >= s.kernel && out == (in + 2 * s.padding - s.kernel) / s.stride + 1;
@@ -455,7 +462,8 @@ void check(const ConvShape& s, const RowExtent& rows) {
   }
 }
 
-/// All tasks where they share the kernel, or as many as int numbers their features.
+/// Number of tasks in a group: 1, or all tasks if they share the kernel, limited so that an int can
+/// number the features of a group.
 template <class T>
 int tasks_of_group(const Correlation<T>& c) {
   const bool own_second = c.products[1].features && c.products[1].weight.stride != 0;

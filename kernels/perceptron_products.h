@@ -1,14 +1,15 @@
-// Products of small matrices in a block's shared memory, by teams of whole warps: what the pass of
-// a small perceptron is made of (perceptron_task.h).
+// Products of small matrices in a block's shared memory, by teams of whole warps. The pass of a
+// small perceptron is made of them (perceptron_task.h).
 //
-// Who does what A warp makes 10 rows by 40 features of a layer's outputs or input gradients: a lane
-//               five by five of them over half of the depth, 16 bytes of it at a time; lanes 16
-//               apart then add their sums. A tangent is a product of its own, of two pairs of
-//               operands. A weight gradient: 40 by 40, a lane five by ten. One input or one output:
-//               sums in registers, a lane four columns of every other row, or half of a row. What
-//               else is narrow: a thread an element. Sums have a fixed order: rows ascending; depth
-//               ascending in two halves; with one input or one output rows in two halves. All teams
-//               of a block pass the same barriers.
+// Who does what  A warp computes 10 rows by 40 features of a layer's outputs or input gradients. A
+//                lane computes five by five of them over half of the depth, 16 bytes of the depth
+//                at a time; lanes 16 apart then add their sums. A tangent is a product of its own,
+//                with two pairs of operands. A tile of a weight gradient is 40 by 40, of which a
+//                lane computes five by ten. With one input or one output, sums stay in registers,
+//                and a lane takes four columns of every other row, or half of a row. Other narrow
+//                products take one thread per element. Sums have a fixed order: rows ascending;
+//                depth ascending in two halves; with one input or one output, rows in two halves.
+//                All teams of a block pass the same barriers.
 #pragma once
 
 #include <bit>
@@ -22,18 +23,18 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace perceptron {
 
-/// Rows and columns of a tile that a warp makes, and a lane's part of them.
+/// The rows and columns of a warp's tile, and a lane's part of them.
 constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
-/// A tile of a weight gradient has 40 outputs by 40 inputs; a lane makes this part of it.
+/// A tile of a weight gradient has 40 outputs by 40 inputs, of which a lane computes this part.
 constexpr int tile_weights = 40, lane_outputs = 5, lane_inputs = 10;
 constexpr int overrun = tile_columns;
-/// Features that the field's perceptrons have, and how far apart rows of as many weights lie: loops
-/// over them are compiled once more, with sizes that are known.
+/// The number of features that perceptrons in the literature have, and the distance between rows of
+/// as many weights. Loops over them are also compiled with these sizes known.
 constexpr int usual_width = 40, usual_stride = 44;
 
 #if defined(KSHOT_SIMT) || defined(__CUDACC__)
 
-/// Two and four neighbouring scalars, for wide accesses.
+/// Two and four neighbouring scalars, read and written in one access.
 template <class T>
 struct alignas(2 * sizeof(T)) Pair {
   T v[2];
@@ -42,8 +43,8 @@ template <class T>
 struct alignas(16) Quad {
   T v[4];
 };
-/// What a lane reads of a tile's operands at once: 16 bytes of floats, but doubles one by one, so
-/// that their sums stay in registers.
+/// The part of a tile's operands that a lane reads in one access: 16 bytes of floats. Doubles are
+/// read one by one, so that their sums stay in registers.
 template <class T>
 struct alignas(sizeof(T) == 4 ? 16 : sizeof(T)) Several {
   T v[sizeof(T) == 4 ? 4 : 1];
@@ -51,9 +52,9 @@ struct alignas(sizeof(T) == 4 ? 16 : sizeof(T)) Several {
 template <class T>
 constexpr int several = sizeof(Several<T>) / sizeof(T);
 
-/// Threads that take a task's pass together: whole warps.
+/// The threads that compute a task's pass together: whole warps.
 struct Team {
-  int thread;  ///< of 0 .. threads - 1
+  int thread;  ///< index in 0 .. threads - 1
   int threads;
 };
 
@@ -63,12 +64,13 @@ __device__ inline int lesser(int a, int b) {
 
 // ---- products of a block's matrices ----
 
-/// c[i][j] = sum_d a[i][d] b[j][d], and its derivative along (a', b'): which of the products.
+/// The terms of c[i][j] = sum_d a[i][d] b[j][d] and of its derivative along (a', b') that a product
+/// computes.
 enum Terms : unsigned { values = 1, first_dot = 2, second_dot = 4 };
 constexpr unsigned both_dots = first_dot | second_dot;
 constexpr unsigned all_terms = values | both_dots;
 
-/// A matrix in the block's memory: element (i, d) at i * stride + d, or at d * stride + i.
+/// A matrix in the block's memory. Element (i, d) is at i * stride + d, or at d * stride + i.
 template <class T>
 struct Matrix {
   const T* value;
@@ -76,17 +78,18 @@ struct Matrix {
   int stride;
 };
 
+/// The sizes of a product.
 struct ProductSize {
   int rows, columns, depth;
 };
 
-/// A product's element.
+/// An element of a product, and its derivative.
 template <class T>
 struct Element {
   T value, dot;
 };
 
-/// Whether an operand's values are needed, and its derivatives.
+/// Says whether the values of an operand are needed, and whether its derivatives are.
 template <unsigned terms, bool first, class T>
 struct Fragment {
   static constexpr bool plain = (terms & (values | (first ? second_dot : first_dot))) != 0;
@@ -117,13 +120,13 @@ __device__ __forceinline__ Several<T> several_at(const T* address) {
   return *reinterpret_cast<const Several<T>*>(address);
 }
 
-/// The part of a tile that a lane makes: five rows by five columns, over half of the depth.
+/// The part of a tile that a lane computes: five rows by five columns, over half of the depth.
 template <bool along>
 struct TilePlace {
-  // Neighbouring lanes read the same of b, and lanes two apart the same of a: a wide load then
-  // takes two passes over the banks for four. The columns' order keeps fours of features that eight
-  // lanes store at once in different banks.
-  int group, half;  ///< which of every two rows; which half of the warp
+  // Neighbouring lanes read the same of b, and lanes two apart the same of a. A wide load then
+  // takes two passes over the banks instead of four. The order of the columns puts the fours of
+  // features that eight lanes store at the same time into different banks.
+  int group, half;  ///< which row of every two rows; which half of the warp
   int column;       ///< the lane's place among the columns
   int top, left;    ///< the lane's first row, the tile's first column
 
@@ -131,8 +134,8 @@ struct TilePlace {
       : group(lane & 1),
         half(lane >> 4),
         column(((lane >> 1) & 1) + (lane & 4) + ((lane >> 2) & 2)) {}
-  /// Rows of the two halves have such an order that what one half gives away is what the other
-  /// keeps.
+  /// The order of the halves' rows is such that the rows that one half gives away are those that
+  /// the other half keeps.
   __device__ int row_at(int i) const {
     const int shift = half != 0 ? 2 * given : 0;
     return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
@@ -145,8 +148,9 @@ struct TilePlace {
   static constexpr int given = middle + 1;      ///< the first row that a half gives away
 };
 
-/// Where a lane reads its operands. In full tiles three of a's rows lead, and the first of b's: the
-/// others follow at distances that the compiler may know.
+/// The addresses at which a lane reads its operands. In full tiles only three of a's rows and the
+/// first of b's have an address of their own. The others follow at distances that the compiler may
+/// know.
 template <unsigned terms, bool along, bool full, class T>
 struct TileOperands {
   using A = Fragment<terms, true, T>;
@@ -172,6 +176,7 @@ struct TileOperands {
       b_dot[j] = b.dot + at;
     }
   }
+  /// The row whose address row i is computed from.
   __device__ static constexpr int leader(int i) {
     return i < Place::middle ? 0 : i == Place::middle ? Place::middle : Place::given;
   }
@@ -213,7 +218,7 @@ struct TileOperands {
       }
     }
   }
-  /// Goes on by a turn of both halves of the warp.
+  /// Moves the addresses by one turn of both halves of the warp.
   __device__ __forceinline__ void advance() {
     constexpr int turns = 2 * several<T>;
 #pragma unroll
@@ -227,10 +232,11 @@ struct TileOperands {
   }
 };
 
+/// A lane's sums of a tile.
 template <class T>
 using TileSums = Element<T>[lane_rows][lane_columns];
 
-/// Adds the products of a lane's five rows with one number of column j.
+/// Adds the products of a lane's five rows with one element of column j.
 template <unsigned terms, class T>
 __device__ __forceinline__ void multiply_column(TileSums<T>& sum, int j, const T (&x)[lane_rows],
                                                 const T (&x_dot)[lane_rows], T w, T w_dot) {
@@ -238,7 +244,7 @@ __device__ __forceinline__ void multiply_column(TileSums<T>& sum, int j, const T
   for (int i = 0; i < lane_rows; ++i) multiply_add<terms>(sum[i][j], x[i], x_dot[i], w, w_dot);
 }
 
-/// Adds what is left of the depth after whole turns, number by number.
+/// Adds the rest of the depth after whole turns, element by element.
 template <unsigned terms, bool along, class T>
 __device__ __forceinline__ void multiply_rest(TileSums<T>& sum, const Matrix<T>& a,
                                               const Matrix<T>& b, const ProductSize& size,
@@ -266,8 +272,8 @@ __device__ __forceinline__ void multiply_rest(TileSums<T>& sum, const Matrix<T>&
   }
 }
 
-/// Adds up the sums of the two halves of the warp: each half gives two rows to the other and keeps
-/// two, and both have the middle one.
+/// Adds the sums of the two halves of the warp. Each half gives two rows to the other and keeps
+/// two, and both have the middle row.
 template <unsigned terms, class T>
 __device__ __forceinline__ void add_halves(TileSums<T>& sum) {
   constexpr int middle = TilePlace<true>::middle, given = TilePlace<true>::given, other_half = 16;
@@ -287,7 +293,7 @@ __device__ __forceinline__ void add_halves(TileSums<T>& sum) {
   }
 }
 
-/// Stores the rows that a lane's half keeps.
+/// Stores the rows that the lane's half keeps.
 template <bool along, bool full, class T, class Store>
 __device__ __forceinline__ void store_tile(const TileSums<T>& sum, const ProductSize& size,
                                            const TilePlace<along>& place, const Store& store) {
@@ -301,20 +307,20 @@ __device__ __forceinline__ void store_tile(const TileSums<T>& sum, const Product
       for (int j = 0; j < lane_columns; ++j) {
         if (full || place.column_at(j) < size.columns) store(row, place.column_at(j), sum[i][j]);
       }
-    } else {  // what is beyond the columns of a matrix of features is nobody's
+    } else {  // elements beyond the columns of a matrix of features are padding
       if (full || place.column_at(0) < size.columns) store.four(row, place.column_at(0), sum[i]);
       if (full || place.column_at(4) < size.columns) store(row, place.column_at(4), sum[i][4]);
     }
   }
 }
 
-/// Both operands' rows are sums over features: a[i][d] at i * stride + d; b likewise where `along`,
-/// else b[j][d] at d * stride + j, where up to `overrun` scalars after the matrix are read too. A
-/// lane takes five rows by five columns, and every other 16 bytes of the depth: a half of the warp
-/// these, the other half those. Of the sums each half then keeps two rows, which the other gives
-/// it, and both have the fifth. Sums begin at store.first(column), of the first half; store(row,
-/// column, sum), and store.four(row, column, sums) where not `along`. `full`: tiles are, in both
-/// directions.
+/// A product by tiles. a[i][d] is at i * stride + d. b[j][d] is there too if `along`, else at d *
+/// stride + j; then up to `overrun` scalars after the matrix are also read. A lane takes five rows
+/// by five columns, and every other 16 bytes of the depth; the other half of the warp takes the
+/// rest of the depth. The halves then exchange sums: each half keeps two rows, to which the other
+/// half adds its part, and both have the fifth row. In the first half, a sum begins at
+/// store.first(column). Results go to store(row, column, sum), and to store.four(row, column, sums)
+/// if not `along`. `full` says that all tiles are full in both directions.
 template <unsigned terms, bool along, bool full, class T, class Store>
 __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                              const ProductSize& size, const Store& store) {
@@ -324,7 +330,7 @@ __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, cons
   const int warps = team.threads / 32;
   const int across = (size.columns + tile_columns - 1) / tile_columns;
   const int tiles = (size.rows + tile_rows - 1) / tile_rows * across;
-  // where the half of the warp begins; pairs of turns, then what is left of the depth
+  // The beginning of this half of the warp; then pairs of turns, and the rest of the depth.
   const int pairs = size.depth / (2 * turn), begin = turn * place.half;
   for (int tile = team.thread / 32; tile < tiles; tile += warps) {
     const int down = tile / across;
@@ -365,7 +371,7 @@ __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, cons
   }
 }
 
-/// Computes the same product where it is too narrow for tiles: each thread takes one element.
+/// The same product for sizes that are too narrow for tiles: each thread computes one element.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, int a_step,
                                                int a_depth, const Matrix<T>& b, int b_step,
@@ -391,13 +397,14 @@ __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, in
   }
 }
 
-/// The product where the depth is one (the layer after one input, the gradient by the inputs of one
-/// output): c[i][j] = a[i] b[j], b's numbers one after another, and up to three after them are read
-/// too. A lane has four columns of every other row, and keeps what is of columns in registers.
+/// The product with a depth of one (the layer after one input, or the gradient by the inputs of one
+/// output): c[i][j] = a[i] b[j]. The numbers of b are contiguous, and up to three scalars after
+/// them are read too. A lane takes four columns of every other row, and keeps what belongs to the
+/// columns in registers.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                               const ProductSize& size, const Store& store) {
-  constexpr int lanes = 16;  // of a row
+  constexpr int lanes = 16;  // lanes per row
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
   const int group = team.thread / lanes, groups = team.threads / lanes;
@@ -424,15 +431,15 @@ __device__ __forceinline__ void outer_product(Team team, const Matrix<T>& a, con
   }
 }
 
-/// The product with one column (a layer's one output): two lanes a row, each with every other four
-/// of the depth.
+/// The product with one column (a layer with one output): two lanes per row, each of which takes
+/// every other four elements of the depth.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void column_product(Team team, const Matrix<T>& a, const Matrix<T>& b,
                                                const ProductSize& size, const Store& store) {
   using A = Fragment<terms, true, T>;
   using B = Fragment<terms, false, T>;
   const int half = team.thread & 1, whole = size.depth & ~7;
-  // all lanes of a warp are there when they exchange sums
+  // All lanes of a warp take part when they exchange sums.
   for (int down = 0; down < size.rows; down += team.threads / 2) {
     const int row = down + (team.thread >> 1);
     const int a_at = lesser(row, size.rows - 1) * a.stride;
@@ -487,13 +494,13 @@ __device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<
                                         const Store& store) {
   const bool usual = way == ProductWay::usual_tiles;
   if (usual || way == ProductWay::tiles) {
-    if constexpr (terms == all_terms) {  // all sums at once would not fit into registers
+    if constexpr (terms == all_terms) {  // all sums together would not fit into registers
       wide_product<values, along>(team, usual, a, b, size, store.template part<values>());
       wide_product<both_dots, along>(team, usual, a, b, size, store.template part<both_dots>());
     } else {
       wide_product<terms, along>(team, usual, a, b, size, store);
     }
-  } else if (way == ProductWay::outer) {  // rows of weights of one input lie one after another
+  } else if (way == ProductWay::outer) {  // with one input, the rows of weights are contiguous
     outer_product<terms>(team, a, b, size, store);
   } else if (along && way == ProductWay::column) {
     column_product<terms>(team, a, b, size, store);
@@ -503,19 +510,20 @@ __device__ __forceinline__ void product(Team team, ProductWay way, const Matrix<
   }
 }
 
-/// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k], rows of both at r * stride; size.rows is the
-/// number of outputs o, size.columns of inputs k. A lane makes five by ten: o = its own + 8 i, and
-/// two fours and a pair of k; up to `overrun` scalars after the matrices are read too.
-/// store(o, k, c), and store.put<n>(o, k, n of them), of which some may be beyond the columns;
-/// bias(0, o, sum_r g[r][o]) where there are biases. `full`: tiles are.
+/// Sums over rows: c[o][k] = sum_r g[r][o] x[r][k]. Rows of g and x are at r * stride. size.rows is
+/// the number of outputs o, and size.columns the number of inputs k. A lane computes five by ten
+/// elements: the outputs o = its own + 8 i, and two fours and one pair of inputs k. Up to `overrun`
+/// scalars after the matrices are read too. Results go to store(o, k, c), and to store.put<n>(o, k,
+/// n results), of which some may be beyond the columns. If there are biases, bias(0, o, sum_r
+/// g[r][o]) receives their gradients. `full` says that all tiles are full.
 template <unsigned terms, bool full, class T, class Store>
 __device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, const Matrix<T>& x,
                                               const ProductSize& size, const Store& store,
                                               bool biased, const Store& bias) {
   using G = Fragment<terms, true, T>;
   using X = Fragment<terms, false, T>;
-  // neighbouring lanes read the same of x: a wide load then takes two passes over the banks for
-  // four
+  // Neighbouring lanes read the same of x. A wide load then takes two passes over the banks instead
+  // of four.
   const int thread = team.thread, warps = team.threads / 32;
   const int own_output = thread & 7, own_input = (thread >> 3) & 3;
   const int across = (size.columns + tile_weights - 1) / tile_weights;

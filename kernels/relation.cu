@@ -1,29 +1,30 @@
 // A perceptron on all ordered pairs of a task's rows (relation.h).
 //
-// Mathematics   h_ij = relu(left_i + right_j),  y_ij = relu(W h_ij + b),  mean_i = 1/n sum_j y_ij.
-//               With o_ij = [y_ij > 0], kept as bits, and g_i the gradient by mean_i:
-//                 d_ij = o_ij g_i / n,  e_ij = [h_ij > 0] W^T d_ij,
-//                 g_left_i = sum_j e_ij,  g_right_j = sum_i e_ij,
-//                 g_W = sum_ij d_ij h_ij^T,  g_b = sum_ij d_ij.
-// Layout        features [task][row][width]; bits [task][i][j][word], outputs ascending.
-// Who does what Products whose one factor is made while it is loaded (tile.h), blocks of 64
-// threads.
-//               pair_product (forward and input gradients): a block takes the pairs of a few rows,
-//               its owners, with all their partners, by a tile of columns; tiles of pairs follow
-//               one another. A tile's results pass through shared memory, where a thread a column
-//               adds up an owner's partners in ascending order. g_right is the same with the second
-//               of each pair as owner: a product more, for no sums across blocks. pair_outer
-//               (weights): a block takes a tile of W, of one task or of a run of 16, and goes
-//               through the pairs of one task after another. Groups, join_rows: passes by task
-//               (passes.h), rows in ascending order.
-// Outputs       overwritten; pairs_weight_gradient accumulates.
-// Bytes         per task: left, right, mean 3 n H scalars, W from L2, bits n^2 H / 8 bytes (1/32 of
-//               the pairs' activations in float). Weight gradients: H^2 scalars read and written
-//               per task, or written per run.
-// Operations    2 n^2 H^2 forward, 6 n^2 H^2 backward. H = 128: n = 5 0.8 + 2.5 MFLOP, n = 25 20 +
-//               61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50 of 64 pairs of a tile,
-//               n = 5 25 of 32, and 0.51 to 0.54 and 0.40 to 0.44 of the inner loops' instructions
-//               are multiply-adds: at most 0.4 and 0.33 of FP32's peak; 0.35 and 0.25 expected.
+// Mathematics    h_ij = relu(left_i + right_j),  y_ij = relu(W h_ij + b),  mean_i = 1/n sum_j y_ij.
+//                With o_ij = [y_ij > 0], kept as bits, and g_i the gradient by mean_i:
+//                  d_ij = o_ij g_i / n,  e_ij = [h_ij > 0] W^T d_ij,
+//                  g_left_i = sum_j e_ij,  g_right_j = sum_i e_ij,
+//                  g_W = sum_ij d_ij h_ij^T,  g_b = sum_ij d_ij.
+// Layout         Features [task][row][width]; bits [task][i][j][word], outputs in ascending order.
+// Who does what  The kernels are products one factor of which is computed while it is loaded
+//                (tile.h), by blocks of 64 threads. pair_product (forward and input gradients): a
+//                block takes the pairs of a few rows, its owners, with all their partners, and a
+//                tile of columns. It computes the tiles of pairs one after another. The results of
+//                a tile pass through shared memory, where one thread per column adds an owner's
+//                partners in ascending order. g_right is the same with the second row of each pair
+//                as owner. This takes one more product, but no sums across blocks. pair_outer
+//                (weights): a block takes a tile of W, of one task or of a run of 16 tasks, and
+//                goes through the pairs of one task after another. Groups, join_rows: passes by
+//                task (passes.h), with rows in ascending order.
+// Outputs        Overwritten; pairs_weight_gradient accumulates.
+// Bytes          Per task: left, right and mean 3 n H scalars, W from L2, bits n^2 H / 8 bytes
+//                (1/32 of the pairs' activations in float). Weight gradients: H^2 scalars read and
+//                written per task, or written per run.
+// Operations     2 n^2 H^2 forward, 6 n^2 H^2 backward. With H = 128, n = 5 takes 0.8 + 2.5 MFLOP,
+//                and n = 25 takes 20 + 61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50
+//                of 64 pairs of a tile, and n = 5 fills 25 of 32. 0.51 to 0.54 (n = 25) and 0.40 to
+//                0.44 (n = 5) of the inner loops' instructions are multiply-adds. So at most 0.4
+//                and 0.33 of FP32's peak can be reached; 0.35 and 0.25 are expected.
 #include "kernels/relation.h"
 
 #include <algorithm>
@@ -45,7 +46,7 @@ using tile::Quad;
 using tile::Sums;
 using tile::tiles;
 
-constexpr int bits = 32;  // of a word
+constexpr int bits = 32;  // bits per word
 
 __device__ inline std::size_t row_at(const RowExtent& rows, int task, int row) {
   return static_cast<std::size_t>(task) * static_cast<std::size_t>(rows.rows) +
@@ -65,22 +66,22 @@ __device__ inline bool bit_of(const std::uint32_t* words, int i) {
 
 template <class T>
 __device__ T relu(T x) {
-  return x < T(0) ? T(0) : x;  // NaN passes
+  return x < T(0) ? T(0) : x;  // NaN is passed on
 }
 
-enum class PairPass { forward, left, right };  ///< the latter: gradients
+enum class PairPass { forward, left, right };  ///< left and right are gradients
 
-/// out[task, owner, column] = 1/n sum over partners of a pair's result.
+/// out[task, owner, column] = 1/n times the sum over partners of a pair's result.
 template <class T>
 struct PairProduct {
   Pairs<T> pairs;
-  const T* g_mean;  // of the gradients
+  const T* g_mean;  // only for the gradients
   T* out;
-  int owners;  // of a block
+  int owners;  // owners per block
 };
 
-/// Blocks that share a multiprocessor's registers: as many as leave each thread enough not to
-/// spill. (nvcc alone takes one warp more for each scheduler, and spills.)
+/// Number of blocks that share a multiprocessor's registers: as many as leave each thread enough
+/// registers to avoid spills. (nvcc alone takes one more warp per scheduler, and spills.)
 template <class T, int M, int N>
 constexpr int blocks_at_once() {
   if (M * N > 2048) return 4;
@@ -92,14 +93,14 @@ template <class T, PairPass pass, int M, int N>
 struct PairBlock {
   static constexpr bool forward = pass == PairPass::forward;
   using LoadsA = Loads<M, true>;
-  using LoadsB = Loads<N, forward>;  // W^T forward, else W
+  using LoadsB = Loads<N, forward>;  // W^T in the forward pass, else W
   using TileSums = Sums<T, M, N>;
 
   const PairProduct<T>& p;
   const Pairs<T>& pairs;
   int thread, task, first_owner, first_n;
-  int n;                           ///< the task's own rows
-  const T *left, *right, *g_mean;  ///< the task's; g_mean is null forward
+  int n;                           ///< number of the task's own rows
+  const T *left, *right, *g_mean;  ///< those of the task; g_mean is null in the forward pass
   const std::uint32_t* open;
 
   __device__ PairBlock(const PairProduct<T>& of, int tiles_n, int owner_blocks)
@@ -118,7 +119,7 @@ struct PairBlock {
   }
   __device__ int depth() const { return forward ? pairs.inputs : pairs.outputs; }
   __device__ int width() const { return forward ? pairs.outputs : pairs.inputs; }
-  /// The column of `out` that this thread sums up, and whether there is one.
+  /// The column of `out` that this thread sums. sums_up() tells if there is one.
   __device__ int column() const { return first_n + thread; }
   __device__ bool sums_up() const { return thread < N && column() < width(); }
   __device__ T& out(int owner) const {
@@ -129,13 +130,14 @@ struct PairBlock {
   /// Number of pairs of the block's owners.
   __device__ int count() const { return (min(last_owner(), n) - first_owner) * n; }
 
-  /// out = 0 for owners beyond the task's own rows.
+  /// Sets out = 0 for owners beyond the task's own rows.
   __device__ void clear_absent_owners() const {
     for (int owner = max(first_owner, n); owner < last_owner(); ++owner) {
       if (sums_up()) out(owner) = T(0);
     }
   }
-  /// Writes the rows of the tile's pairs, which begin with pair `first` of the block; -1: none.
+  /// Writes the rows of the tile's pairs, which begin with pair `first` of the block. Rows of pairs
+  /// that do not exist are -1.
   __device__ void name_rows(int first, int (&row_i)[M], int (&row_j)[M]) const {
     for (int m = thread; m < M; m += tile::threads) {
       const int pair = first + m;
@@ -145,7 +147,7 @@ struct PairBlock {
       row_j[m] = is_real ? (pass == PairPass::right ? of_owner : of_partner) : -1;
     }
   }
-  /// Makes this thread's part of a slice of the pairs' factor.
+  /// Computes this thread's part of a slice of the pairs' factor.
   __device__ void load_pairs(T (&next)[LoadsA::count], int first_k, const int (&row_i)[M],
                              const int (&row_j)[M]) const {
 #pragma unroll
@@ -172,6 +174,7 @@ struct PairBlock {
       }
     }
   }
+  /// Writes the sums of a tile to shared memory.
   __device__ void keep_result(T (&result)[M][N + 1], const TileSums& sums) const {
 #pragma unroll
     for (int x = 0; x < TileSums::rows; ++x) {
@@ -181,7 +184,7 @@ struct PairBlock {
       }
     }
   }
-  /// What pair m of the tile adds to its owner's sum in this thread's column.
+  /// Returns the term that the pair (i, j) adds to its owner's sum in this thread's column.
   __device__ T term(T value, T shift, int i, int j) const {
     if constexpr (forward) return relu(value + shift);
     return left[i * width() + column()] + right[j * width() + column()] > T(0) ? value : T(0);
@@ -213,11 +216,11 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
   KSHOT_SHARED(Quad<T>, slice_b, [2][depth_step][N / 4 + 1]);
   KSHOT_SHARED(T, result, [M][N + 1]);
-  KSHOT_SHARED(int, row_i, [M]);  // of the tile's pairs, -1: none
+  KSHOT_SHARED(int, row_i, [M]);  // the rows of the tile's pairs; -1: none
   KSHOT_SHARED(int, row_j, [M]);
   const Block block(p, tiles_n, owner_blocks);
   block.clear_absent_owners();
-  if (block.first_owner >= block.n) return;  // the whole block
+  if (block.first_owner >= block.n) return;  // the whole block returns
   const int count = block.count();
   const int steps = (block.depth() + depth_step - 1) / depth_step;
   const bool sums_up = block.sums_up();
@@ -254,18 +257,18 @@ __global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
       ++owner;
     }
     if constexpr (Block::forward) block.keep_open(result, row_i, row_j, in_tile);
-    __syncthreads();  // the tile's shared memory is free again
+    __syncthreads();  // the tile's shared memory has been read
   }
 }
 
-/// A group's sum over the tasks that count, by tiles of W.
+/// The sum of a group of tasks, without diverged ones, by tiles of W.
 template <class T>
 struct PairOuter {
   Pairs<T> pairs;
   const T* g_mean;
-  TaskTensor<T> g_weight, g_bias;          ///< group g's at data + g * stride
-  int group = 1;                           ///< tasks of a group
-  const std::int32_t* diverged = nullptr;  ///< [tasks]; null: all count
+  TaskTensor<T> g_weight, g_bias;          ///< group g's is at data + g * stride
+  int group = 1;                           ///< tasks per group
+  const std::int32_t* diverged = nullptr;  ///< [tasks]; null: no task is left out
   bool accumulate = true;
 };
 
@@ -289,7 +292,7 @@ __global__ void __launch_bounds__(tile::threads)
   };
   int steps = 0;
   for (int task = group * p.group; task < end; ++task) steps += steps_of(task);
-  // of the next load
+  // The place of the next load.
   int task = group * p.group, first_pair = 0;
   while (task < end && steps_of(task) == 0) ++task;
 

@@ -1,5 +1,5 @@
-// The stand-in's collectives: a star of sockets around rank 0, which gets all parts and sends the
-// whole back. The name of the socket is the unique id.
+// The collectives of NCCL's stand-in: a star of sockets around rank 0, which receives all parts and
+// sends the whole back. The name of the socket is the unique id.
 #include <nccl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -24,7 +24,8 @@ namespace kshot::simt::api {
 struct Nccl {
   int rank = 0, ranks = 1;
   std::vector<int>
-      peers;  ///< sockets: of rank 0 those to all others by rank, of them one to rank 0
+      /// sockets: rank 0 has one to each other rank, by rank; the others have one, to rank 0
+      peers;
   std::atomic<int> error{ncclSuccess};
   ~Nccl() {
     for (const int peer : peers) {
@@ -57,7 +58,7 @@ bool receive_all(int socket, void* data, std::size_t bytes) {
   return true;
 }
 
-// Device memory is poisoned for the host's code (memory.h).
+// Device memory is poisoned for the host's code (memory.h), so the address sanitizer is off here.
 [[gnu::no_sanitize("address")]] void copy(double* to, const double* from, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) to[i] = from[i];
 }
@@ -82,7 +83,7 @@ bool gather(Nccl& comm, std::vector<double>& all, std::size_t count) {
   return true;
 }
 
-/// The sends and receives of a thread's open group, by peer.
+/// The sends and receives of a thread's open group, one per peer.
 struct Group {
   bool open = false;
   ncclComm_t comm = nullptr;
@@ -113,7 +114,8 @@ ncclResult_t collect(std::map<int, Pointer>& buffers, Pointer buffer, std::size_
 sockaddr_un address_of(const ncclUniqueId& id) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, id.internal, sizeof address.sun_path - 1);  // ends with a zero
+  // the name ends with a zero
+  std::memcpy(address.sun_path, id.internal, sizeof address.sun_path - 1);
   return address;
 }
 
@@ -207,7 +209,7 @@ ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclD
                            ncclComm_t comm, cudaStream_t stream) {
   if (comm == nullptr || type != ncclFloat64) return ncclInvalidArgument;
   const auto work = [=] {
-    if (settings().sticky_error != 0) return;  // a device that is lost takes part in nothing
+    if (settings().sticky_error != 0) return;  // a device that is lost does not take part
     const std::size_t bytes = count * sizeof(double);
     require_device("NCCL, send buffer", mine, bytes, true, false);
     require_device("NCCL, receive buffer", all, bytes * static_cast<std::size_t>(comm->ranks),
@@ -248,7 +250,7 @@ ncclResult_t ncclGroupEnd() {
     if (settings().sticky_error != 0) return;
     const std::size_t bytes = done.count * sizeof(double);
     const auto own = static_cast<std::size_t>(done.comm->rank);
-    // Every rank gets what all ranks send to all, and takes what was sent to itself.
+    // Every rank receives all that the ranks send to each other, and takes its own part.
     std::vector<double> values(ranks * ranks * done.count);
     for (const auto& [peer, from] : done.sends) {
       require_device("NCCL, send buffer", from, bytes, true, false);

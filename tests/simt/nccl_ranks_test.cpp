@@ -1,5 +1,5 @@
-// A device that is lost on one of two ranks whose sums go by NCCL's stand-in: the other rank ends
-// with what the first one says. The test runs itself under mpirun.
+// A device is lost on one of two ranks that sum by NCCL's stand-in. The other rank must end with
+// the error of the first. The test runs itself under mpirun.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-/// Two ranks; each rank prints what ends its training.
+/// Two ranks. Each rank prints what ends its training.
 TEST(NcclRanks, DISABLED_TrainUntilADeviceIsLost) {
   const std::shared_ptr<Communicator> ranks = launched_ranks();
   ASSERT_NE(ranks, nullptr);
@@ -36,8 +36,8 @@ TEST(NcclRanks, DISABLED_TrainUntilADeviceIsLost) {
   options.ranks = ranks;
   int steps = 0;
   options.stop = [&] {
-    // A step has some 15 kernels. In the middle of them the ranks have agreed to make the step, and
-    // the sums are still to come.
+    // A step has about 15 kernels. In the middle of them the ranks have agreed to make the step,
+    // and the sums are still to come.
     if (rank == 1 && ++steps == 4) {
       simt::settings().lost_at_kernel = simt::counters().kernels + 7;
     }
@@ -59,7 +59,7 @@ TEST(NcclRanks, ALostDeviceOfOneEndsTheOthersWithItsMessage) {
   const TempFolder folder;
   const std::string self = fs::read_symlink("/proc/self/exe").string();
   const std::string out = (folder / "out.txt").string();
-  // Longer than the whole test may take: the time limit of an exchange is not what ends it.
+  // Longer than the whole test may take, so that the time limit of an exchange does not end it.
   const std::string command =
       "KSHOT_TEST_RUN='" + (folder / "run").string() +
       "' KSHOT_EXCHANGE=nccl KSHOT_RANK_TIMEOUT=300 OMPI_ALLOW_RUN_AS_ROOT=1 "

@@ -27,18 +27,18 @@ using ncclComm_t = Nccl*;
 const char* ncclGetErrorString(ncclResult_t result);
 ncclResult_t ncclGetVersion(int* version);
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
-/// Returns once every rank has called it.
+/// Returns after every rank has called it.
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 ncclResult_t ncclCommAbort(ncclComm_t comm);
-/// What went wrong in a collective that was enqueued.
+/// Writes the error of the enqueued collectives.
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error);
 ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream);
 
-/// Between these two calls of a thread, sends and receives are collected. GroupEnd enqueues them.
-/// The stand-in knows one kind of group: one send to and one receive from every rank, all of one
-/// size.
+/// Between these two calls of a thread, sends and receives are collected. ncclGroupEnd enqueues
+/// them. The stand-in supports one kind of group: one send to and one receive from every rank, all
+/// of one size.
 ncclResult_t ncclGroupStart();
 ncclResult_t ncclGroupEnd();
 ncclResult_t ncclSend(const void* mine, std::size_t count, ncclDataType_t type, int peer,
