@@ -11,6 +11,7 @@
 #include "kshot/evaluator.h"      // IWYU pragma: export
 #include "kshot/learner.h"        // IWYU pragma: export
 #include "kshot/meta_gradient.h"  // IWYU pragma: export
+#include "kshot/metrics.h"        // IWYU pragma: export
 #include "kshot/network.h"        // IWYU pragma: export
 #include "kshot/ood.h"            // IWYU pragma: export
 #include "kshot/random.h"         // IWYU pragma: export
