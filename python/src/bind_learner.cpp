@@ -396,9 +396,7 @@ class SharedEmbedder {
   ProcessGuard guard_;
 };
 
-}  // namespace
-
-void bind_learner(nb::module_& m) {
+void bind_tasks(nb::module_& m) {
   nb::class_<Support>(m, "Support")
       .def(
           "__init__",
@@ -426,6 +424,9 @@ void bind_learner(nb::module_& m) {
   nb::class_<Decisions>(m, "Decisions")
       .def_ro("promise", &Decisions::promise)
       .def_ro("notes", &Decisions::notes);
+}
+
+void bind_shared_learner(nb::module_& m) {
   nb::class_<SharedLearner>(m, "Learner")
       .def(
           "__init__",
@@ -481,8 +482,9 @@ void bind_learner(nb::module_& m) {
       .def_prop_ro("preprocessing",
                    [](const SharedLearner& l) { return l.learner().preprocessing(); })
       .def_prop_ro("device", [](const SharedLearner& l) { return l.learner().device(); });
-  m.def("joined_rows", &joined_rows, "items"_a);
-  m.def("posterior_noise", &posterior_noise, "seed"_a, "sample"_a, "count"_a);
+}
+
+void bind_shared_embedder(nb::module_& m) {
   nb::class_<SharedEmbedder>(m, "Embedder")
       .def(
           "__init__",
@@ -501,6 +503,16 @@ void bind_learner(nb::module_& m) {
                    [](const SharedEmbedder& e) { return e.embedder().network().outputs(); })
       .def_prop_ro("device", [](const SharedEmbedder& e) { return e.embedder().device(); })
       .def_prop_ro("description", [](const SharedEmbedder& e) { return e.embedder().describe(); });
+}
+
+}  // namespace
+
+void bind_learner(nb::module_& m) {
+  bind_tasks(m);
+  bind_shared_learner(m);
+  m.def("joined_rows", &joined_rows, "items"_a);
+  m.def("posterior_noise", &posterior_noise, "seed"_a, "sample"_a, "count"_a);
+  bind_shared_embedder(m);
 }
 
 }  // namespace kshot::python

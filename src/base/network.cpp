@@ -23,19 +23,141 @@ FeatureShape vector_shape(int size) {
   return {size, 1, 1, false};
 }
 
-[[noreturn]] void misfit(std::size_t position, LayerType type, const FeatureShape& in,
-                         const std::string& expected) {
-  throw Error(fmt::format("network.layers[{}] ({}): expected {}, but its input is {}", position,
-                          layer_name(type), expected, describe(in)));
+void check_size(const FeatureShape& features, const std::string& where) {
+  const double size = static_cast<double>(features.channels) * features.height * features.width;
+  if (size > std::numeric_limits<int>::max()) {
+    throw Error(fmt::format("{}: {} x {} x {} features, expected at most {}", where,
+                            features.channels, features.height, features.width,
+                            std::numeric_limits<int>::max()));
+  }
 }
 
-int positive(std::size_t position, LayerType type, const char* key, int value, int least = 1) {
-  if (value < least) {
-    throw Error(fmt::format("network.layers[{}] ({}): {} = {}, expected at least {}", position,
-                            layer_name(type), key, value, least));
+/// Places tensors one after the other in the flat parameter vector.
+class TensorList {
+ public:
+  /// Returns the index of the new tensor.
+  int add(std::string name, std::vector<int> dims) {
+    ParameterTensor t{std::move(name), std::move(dims), size_, 1};
+    for (const int d : t.shape) t.size *= static_cast<std::size_t>(d);
+    size_ += t.size;
+    tensors_.push_back(std::move(t));
+    return static_cast<int>(tensors_.size()) - 1;
   }
-  return value;
-}
+  std::size_t size() const { return size_; }
+  std::vector<ParameterTensor> take() { return std::move(tensors_); }
+
+ private:
+  std::vector<ParameterTensor> tensors_;
+  std::size_t size_ = 0;
+};
+
+/// Resolves one layer: checks its sizes against its input, sets its output shape, and adds its
+/// tensors.
+class LayerResolver {
+ public:
+  LayerResolver(const LayerSpec& spec, std::size_t position, const FeatureShape& in,
+                TensorList& tensors)
+      : spec_(spec),
+        position_(position),
+        in_(in),
+        name_(spec.name.empty() ? fmt::format("layers.{}", position) : spec.name),
+        tensors_(tensors) {
+    layer_.type = spec.type;
+    layer_.in = in;
+    layer_.out = in;
+  }
+
+  Layer resolve() {
+    switch (spec_.type) {
+      case LayerType::conv:
+        conv();
+        break;
+      case LayerType::norm:
+        layer_.weight = tensors_.add(name_ + ".weight", {in_.channels});
+        layer_.bias = tensors_.add(name_ + ".bias", {in_.channels});
+        break;
+      case LayerType::max_pool:
+        max_pool();
+        break;
+      case LayerType::mean:
+        require_image();
+        layer_.out = vector_shape(in_.channels);
+        break;
+      case LayerType::flatten:
+        layer_.out = vector_shape(in_.size());
+        break;
+      case LayerType::linear:
+        linear();
+        break;
+      case LayerType::relu:
+      case LayerType::tanh:
+      case LayerType::leaky_relu:
+        break;
+    }
+    check_size(layer_.out,
+               fmt::format("network.layers[{}] ({})", position_, layer_name(spec_.type)));
+    return layer_;
+  }
+
+ private:
+  void conv() {
+    require_image();
+    const int out = positive("out", spec_.out);
+    layer_.kernel = positive("kernel", spec_.kernel);
+    layer_.stride = positive("stride", spec_.stride);
+    layer_.padding = positive("padding", spec_.padding, 0);
+    const int height = in_.height + 2 * layer_.padding - layer_.kernel;
+    const int width = in_.width + 2 * layer_.padding - layer_.kernel;
+    if (height < 0 || width < 0) {
+      misfit(fmt::format("an image no smaller than its kernel ({0}x{0}, padding {1})",
+                         layer_.kernel, layer_.padding));
+    }
+    layer_.out = {out, height / layer_.stride + 1, width / layer_.stride + 1, true};
+    layer_.weight =
+        tensors_.add(name_ + ".weight", {out, in_.channels, layer_.kernel, layer_.kernel});
+    layer_.bias = tensors_.add(name_ + ".bias", {out});
+  }
+
+  void max_pool() {
+    require_image();
+    layer_.size = positive("size", spec_.size);
+    if (in_.height < layer_.size || in_.width < layer_.size) {
+      misfit(fmt::format("an image of at least {0}x{0}", layer_.size));
+    }
+    layer_.out = {in_.channels, in_.height / layer_.size, in_.width / layer_.size, true};
+  }
+
+  void linear() {
+    if (in_.spatial) misfit("a vector (put flatten or mean before)");
+    layer_.out = vector_shape(positive("out", spec_.out));
+    layer_.weight = tensors_.add(name_ + ".weight", {spec_.out, in_.size()});
+    if (spec_.bias) layer_.bias = tensors_.add(name_ + ".bias", {spec_.out});
+  }
+
+  void require_image() const {
+    if (!in_.spatial) misfit("an image [C, H, W]");
+  }
+
+  [[noreturn]] void misfit(const std::string& expected) const {
+    throw Error(fmt::format("network.layers[{}] ({}): expected {}, but its input is {}", position_,
+                            layer_name(spec_.type), expected, describe(in_)));
+  }
+
+  int positive(const char* key, int value, int least = 1) const {
+    if (value < least) {
+      throw Error(fmt::format("network.layers[{}] ({}): {} = {}, expected at least {}", position_,
+                              layer_name(spec_.type), key, value, least));
+    }
+    return value;
+  }
+
+  const LayerSpec& spec_;
+  const std::size_t position_;
+  const FeatureShape in_;
+  const std::string name_;
+  TensorList& tensors_;
+  Layer layer_;
+};
 
 }  // namespace
 
@@ -69,82 +191,12 @@ Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : inp
                             input.height, input.width));
   }
   if (layers.empty()) throw Error("network.layers is empty: expected at least one layer");
-  FeatureShape shape = input;
-  const auto tensor = [this](std::string name, std::vector<int> dims) {
-    ParameterTensor t{std::move(name), std::move(dims), size_, 1};
-    for (const int d : t.shape) t.size *= static_cast<std::size_t>(d);
-    size_ += t.size;
-    parameters_.push_back(std::move(t));
-    return static_cast<int>(parameters_.size()) - 1;
-  };
-  const auto check_size = [](const FeatureShape& features, const std::string& where) {
-    const double size = static_cast<double>(features.channels) * features.height * features.width;
-    if (size > std::numeric_limits<int>::max()) {
-      throw Error(fmt::format("{}: {} x {} x {} features, expected at most {}", where,
-                              features.channels, features.height, features.width,
-                              std::numeric_limits<int>::max()));
-    }
-  };
   check_size(input, "network.input");
+  TensorList tensors;
+  FeatureShape shape = input;
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    const LayerSpec& spec = layers[i];
-    const std::string name = spec.name.empty() ? fmt::format("layers.{}", i) : spec.name;
-    Layer layer;
-    layer.type = spec.type;
-    layer.in = shape;
-    layer.out = shape;
-    switch (spec.type) {
-      case LayerType::conv: {
-        if (!shape.spatial) misfit(i, spec.type, shape, "an image [C, H, W]");
-        const int out = positive(i, spec.type, "out", spec.out);
-        layer.kernel = positive(i, spec.type, "kernel", spec.kernel);
-        layer.stride = positive(i, spec.type, "stride", spec.stride);
-        layer.padding = positive(i, spec.type, "padding", spec.padding, 0);
-        const int height = shape.height + 2 * layer.padding - layer.kernel;
-        const int width = shape.width + 2 * layer.padding - layer.kernel;
-        if (height < 0 || width < 0) {
-          misfit(i, spec.type, shape,
-                 fmt::format("an image no smaller than its kernel ({0}x{0}, padding {1})",
-                             layer.kernel, layer.padding));
-        }
-        layer.out = {out, height / layer.stride + 1, width / layer.stride + 1, true};
-        layer.weight = tensor(name + ".weight", {out, shape.channels, layer.kernel, layer.kernel});
-        layer.bias = tensor(name + ".bias", {out});
-        break;
-      }
-      case LayerType::norm:
-        layer.weight = tensor(name + ".weight", {shape.channels});
-        layer.bias = tensor(name + ".bias", {shape.channels});
-        break;
-      case LayerType::max_pool:
-        if (!shape.spatial) misfit(i, spec.type, shape, "an image [C, H, W]");
-        layer.size = positive(i, spec.type, "size", spec.size);
-        if (shape.height < layer.size || shape.width < layer.size) {
-          misfit(i, spec.type, shape, fmt::format("an image of at least {0}x{0}", layer.size));
-        }
-        layer.out = {shape.channels, shape.height / layer.size, shape.width / layer.size, true};
-        break;
-      case LayerType::mean:
-        if (!shape.spatial) misfit(i, spec.type, shape, "an image [C, H, W]");
-        layer.out = vector_shape(shape.channels);
-        break;
-      case LayerType::flatten:
-        layer.out = vector_shape(shape.size());
-        break;
-      case LayerType::linear:
-        if (shape.spatial) misfit(i, spec.type, shape, "a vector (put flatten or mean before)");
-        layer.out = vector_shape(positive(i, spec.type, "out", spec.out));
-        layer.weight = tensor(name + ".weight", {spec.out, shape.size()});
-        if (spec.bias) layer.bias = tensor(name + ".bias", {spec.out});
-        break;
-      case LayerType::relu:
-      case LayerType::tanh:
-      case LayerType::leaky_relu:
-        break;
-    }
-    check_size(layer.out, fmt::format("network.layers[{}] ({})", i, layer_name(spec.type)));
-    shape = layer.out;
-    layers_.push_back(layer);
+    layers_.push_back(LayerResolver(layers[i], i, shape, tensors).resolve());
+    shape = layers_.back().out;
   }
   if (shape.spatial) {
     throw Error(fmt::format(
@@ -152,7 +204,11 @@ Network::Network(FeatureShape input, const std::vector<LayerSpec>& layers) : inp
         "flatten and linear)",
         describe(shape)));
   }
-  if (size_ == 0) throw Error("network.layers: no layer has weights, expected at least one");
+  if (tensors.size() == 0) {
+    throw Error("network.layers: no layer has weights, expected at least one");
+  }
+  size_ = tensors.size();
+  parameters_ = tensors.take();
 }
 
 Network Network::mlp(const std::vector<int>& layers, LayerType activation) {

@@ -61,96 +61,144 @@ double probe(Assembly& assembly, Scheduler& scheduler, const EpisodeSource& sour
   return static_cast<double>(steps) * tasks / seconds;
 }
 
-}  // namespace
+/// A configuration on a device, and the numbers that follow from both.
+struct Plan {
+  Config config;
+  std::unique_ptr<EpisodeSource> source;
+  TaskShape shape;
+  Assembly assembly;
+  TaskCost cost = {};
+  TrainingEpisodes episodes = {};
+  double scalar_bytes = 0.0;
+  double counted_bytes = 0.0;         ///< of one task, counted from the shapes
+  std::size_t device_task_bytes = 0;  ///< of one task on the device; 0: the device gives no number
+  int capacity = 0;                   ///< tasks per wave
+  int workers = 0;
+  std::size_t parameters = 0;
+  TaskMemory::Layout kept = {};
+  std::unique_ptr<TaskMemory> memory = nullptr;  ///< null: the algorithm has no per-task state
 
-int run_plan(const PlanArguments& a) {
-  const Config config = Config::load(a.config, a.set);
+  int batch() const { return config.train.meta_batch; }
+  double task_bytes() const {
+    return device_task_bytes > 0 ? static_cast<double>(device_task_bytes) : counted_bytes;
+  }
+};
+
+Plan make_plan(const PlanArguments& a) {
+  Config config = Config::load(a.config, a.set);
   config.check_data(a.config);
-  const std::unique_ptr<EpisodeSource> source = make_source(config, std::array{Split::train});
+  std::unique_ptr<EpisodeSource> source = make_source(config, std::array{Split::train});
   const TaskShape shape = source->shape();
   Assembly assembly =
       assemble(with_head_outputs(config, shape), a.machine.device, a.machine.threads);
   check_fit(config, *assembly.network, *source);
-  const TaskCost cost = count_task(config, shape);
-  const TrainingEpisodes episodes = place_episodes(*assembly.backend, *source);
-  const backend::WavePlan waves_of = plan_waves(*assembly.backend, config, shape);
-  const int capacity = waves_of.tasks > 0
-                           ? waves_of.tasks
-                           : assembly.algorithm->open(*assembly.backend, shape)->wave().capacity();
-  const int workers = assembly.backend->concurrency();
-  const double scalar = assembly.backend->precision() == backend::Precision::f64 ? 8.0 : 4.0;
-  const double counted_bytes = scalar * static_cast<double>(cost.scalars());
-  const double task_bytes =
-      waves_of.task_bytes > 0 ? static_cast<double>(waves_of.task_bytes) : counted_bytes;
-  std::size_t parameters = 0;
-  for (const ParameterGroup& group : assembly.algorithm->groups()) parameters += group.size;
-  const int batch = config.train.meta_batch;
-  std::unique_ptr<TaskMemory> memory;
-  TaskMemory::Layout kept{assembly.algorithm->memory(), assembly.backend->precision(),
-                          source->training_tasks()};
-  if (!kept.groups.empty()) {
-    if (kept.tasks == 0) kept.tasks = static_cast<std::uint64_t>(batch);
-    assembly.algorithm->begin_training(kept.tasks, source->training_rows());
-    memory = std::make_unique<TaskMemory>(kept);
+  Plan plan{.config = std::move(config),
+            .source = std::move(source),
+            .shape = shape,
+            .assembly = std::move(assembly)};
+  backend::Backend& backend = *plan.assembly.backend;
+  Algorithm& algorithm = *plan.assembly.algorithm;
+  plan.cost = count_task(plan.config, shape);
+  plan.episodes = place_episodes(backend, *plan.source);
+  const backend::WavePlan waves = plan_waves(backend, plan.config, shape);
+  plan.capacity = waves.tasks > 0 ? waves.tasks : algorithm.open(backend, shape)->wave().capacity();
+  plan.workers = backend.concurrency();
+  plan.scalar_bytes = backend.precision() == backend::Precision::f64 ? 8.0 : 4.0;
+  plan.counted_bytes = plan.scalar_bytes * static_cast<double>(plan.cost.scalars());
+  plan.device_task_bytes = waves.task_bytes;
+  for (const ParameterGroup& group : algorithm.groups()) plan.parameters += group.size;
+  plan.kept = {algorithm.memory(), backend.precision(), plan.source->training_tasks()};
+  if (!plan.kept.groups.empty()) {
+    if (plan.kept.tasks == 0) plan.kept.tasks = static_cast<std::uint64_t>(plan.batch());
+    algorithm.begin_training(plan.kept.tasks, plan.source->training_rows());
+    plan.memory = std::make_unique<TaskMemory>(plan.kept);
   }
-  const int waves = (batch + capacity - 1) / capacity;
+  return plan;
+}
 
-  fmt::print("{}, {}\n", assembly.algorithm->name(), source->describe());
-  fmt::print("device       {}\n", device_text(*assembly.backend));
-  if (!episodes.text.empty()) fmt::print("             {}\n", episodes.text);
+void print_cost(const Plan& plan) {
+  const TaskCost& cost = plan.cost;
+  fmt::print("{}, {}\n", plan.assembly.algorithm->name(), plan.source->describe());
+  fmt::print("device       {}\n", device_text(*plan.assembly.backend));
+  if (!plan.episodes.text.empty()) fmt::print("             {}\n", plan.episodes.text);
   fmt::print("network      {} weights, {} meta-learned parameters, {}FLOP forward per example\n",
-             assembly.network->size(), parameters,
-             count_text(2.0 * assembly.network->forward_macs()));
+             plan.assembly.network->size(), plan.parameters,
+             count_text(2.0 * plan.assembly.network->forward_macs()));
   fmt::print(
       "task         {} support and {} query rows: {} gradients, {} Hessian-vector products, "
       "{}FLOP\n",
-      shape.support, shape.query, cost.gradients, cost.hessian_products,
+      plan.shape.support, plan.shape.query, cost.gradients, cost.hessian_products,
       count_text(cost.operations));
-  fmt::print("             {} a task: vectors {}, rows {}, activations up to {}\n",
-             bytes_text(counted_bytes),
-             bytes_text(scalar * static_cast<double>(cost.vector_scalars)),
-             bytes_text(scalar * static_cast<double>(cost.row_scalars)),
-             bytes_text(scalar * static_cast<double>(cost.activation_scalars)));
-  if (waves_of.task_bytes > 0) {
-    fmt::print("memory       {} a task on the device, prediction and reduction included\n",
-               bytes_text(task_bytes));
+  fmt::print("             {} per task: vectors {}, rows {}, activations up to {}\n",
+             bytes_text(plan.counted_bytes),
+             bytes_text(plan.scalar_bytes * static_cast<double>(cost.vector_scalars)),
+             bytes_text(plan.scalar_bytes * static_cast<double>(cost.row_scalars)),
+             bytes_text(plan.scalar_bytes * static_cast<double>(cost.activation_scalars)));
+}
+
+void print_memory(const Plan& plan) {
+  if (plan.device_task_bytes > 0) {
+    fmt::print("memory       {} per task on the device, including prediction and reduction\n",
+               bytes_text(plan.task_bytes()));
   }
-  fmt::print("wave         {} task{}, {}; {} at once, {}\n", capacity, capacity == 1 ? "" : "s",
-             bytes_text(task_bytes * capacity), workers,
-             bytes_text(task_bytes * capacity * workers));
+  const double wave_bytes = plan.task_bytes() * plan.capacity;
+  fmt::print("wave         {} task{}, {}; {} at the same time, {}\n", plan.capacity,
+             plan.capacity == 1 ? "" : "s", bytes_text(wave_bytes), plan.workers,
+             bytes_text(wave_bytes * plan.workers));
   fmt::print("shared       {} for parameters, gradients and the optimiser's state\n",
-             bytes_text(scalar * 5.0 * static_cast<double>(parameters)));
-  if (memory) {
-    fmt::print("task store   {} for {} tasks: {} a task, of two states\n",
-               bytes_text(static_cast<double>(io::RowStore::bytes(kept.tasks, kept.row_bytes()))),
-               kept.tasks, bytes_text(2.0 * static_cast<double>(kept.row_bytes())));
+             bytes_text(plan.scalar_bytes * 5.0 * static_cast<double>(plan.parameters)));
+  if (plan.memory) {
+    const std::uint64_t tasks = plan.kept.tasks;
+    const std::size_t row = plan.kept.row_bytes();
+    fmt::print("task store   {} for {} tasks: {} per task, for two states\n",
+               bytes_text(static_cast<double>(io::RowStore::bytes(tasks, row))), tasks,
+               bytes_text(2.0 * static_cast<double>(row)));
   }
-  fmt::print("meta-step    {} tasks in {} waves, {}FLOP\n", batch, waves,
-             count_text(cost.operations * batch));
-  double tasks_per_second = 0.0;
-  if (a.gflops > 0.0) {
-    tasks_per_second = a.gflops * 1e9 / std::max(1.0, cost.operations);
-    fmt::print("rate         {:.4g} GFLOP/s assumed: {:.4g} tasks/s\n", a.gflops, tasks_per_second);
-  } else {
-    Scheduler scheduler(*assembly.backend, *assembly.algorithm, shape);
-    if (episodes.on_device) scheduler.draw_on_device(*source, episodes.on_device);
-    tasks_per_second =
-        probe(assembly, scheduler, *source, std::min(batch, capacity * workers * 4), memory.get());
-    fmt::print("rate         {:.4g} tasks/s measured in a probe, {:.4g} GFLOP/s\n",
-               tasks_per_second, 1e-9 * tasks_per_second * cost.operations);
-    if (const std::size_t taken = assembly.backend->device_bytes(); taken > 0) {
-      fmt::print("             {} of the device's memory taken by it\n",
-                 bytes_text(static_cast<double>(taken)));
-    }
+}
+
+/// Prints the speed, assumed or measured, and returns it in tasks per second.
+double print_rate(Plan& plan, double gflops) {
+  const double operations = plan.cost.operations;
+  if (gflops > 0.0) {
+    const double rate = gflops * 1e9 / std::max(1.0, operations);
+    fmt::print("rate         {:.4g} GFLOP/s assumed: {:.4g} tasks/s\n", gflops, rate);
+    return rate;
   }
-  const double step_seconds = batch / tasks_per_second;
+  backend::Backend& backend = *plan.assembly.backend;
+  Scheduler scheduler(backend, *plan.assembly.algorithm, plan.shape);
+  if (plan.episodes.on_device) scheduler.draw_on_device(*plan.source, plan.episodes.on_device);
+  const int tasks = std::min(plan.batch(), plan.capacity * plan.workers * 4);
+  const double rate = probe(plan.assembly, scheduler, *plan.source, tasks, plan.memory.get());
+  fmt::print("rate         {:.4g} tasks/s measured in a probe, {:.4g} GFLOP/s\n", rate,
+             1e-9 * rate * operations);
+  if (const std::size_t taken = backend.device_bytes(); taken > 0) {
+    fmt::print("             {} of the device's memory used by the probe\n",
+               bytes_text(static_cast<double>(taken)));
+  }
+  return rate;
+}
+
+void print_time(const Config& config, double tasks_per_second) {
+  const double step_seconds = config.train.meta_batch / tasks_per_second;
   const double total = step_seconds * config.train.steps;
   const bool limited = config.train.time_limit > 0.0 && total > config.train.time_limit;
   fmt::print(
-      "time         {} a meta-step, {} for train.steps = {}{}, validation apart\n",
+      "time         {} per meta-step, {} for train.steps = {}{}, without validation\n",
       time_text(step_seconds), time_text(total), config.train.steps,
       limited ? fmt::format(" (train.time_limit stops at {})", time_text(config.train.time_limit))
               : "");
+}
+
+}  // namespace
+
+int run_plan(const PlanArguments& a) {
+  Plan plan = make_plan(a);
+  print_cost(plan);
+  print_memory(plan);
+  fmt::print("meta-step    {} tasks in {} waves, {}FLOP\n", plan.batch(),
+             (plan.batch() + plan.capacity - 1) / plan.capacity,
+             count_text(plan.cost.operations * plan.batch()));
+  print_time(plan.config, print_rate(plan, a.gflops));
   return 0;
 }
 

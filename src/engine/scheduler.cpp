@@ -259,7 +259,7 @@ struct Scheduler::Monitor {
       const auto n = static_cast<std::ptrdiff_t>(shares.count(r));
       const auto width = static_cast<std::ptrdiff_t>(metrics_);
       if (static_cast<std::ptrdiff_t>(of.size()) != n * (width + 1)) {
-        throw std::logic_error("metrics of other tasks");
+        throw std::logic_error("a rank sent metrics for a wrong number of tasks");
       }
       std::copy(of.begin(), of.begin() + n, squares_.begin() + begin);
       std::copy(of.begin() + n, of.end(), values_.begin() + begin * width);
@@ -287,103 +287,164 @@ struct Scheduler::Monitor {
   std::vector<double> values_, squares_;
 };
 
-StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks,
-                          const StepContext& context, const Body& body, const Update& update,
-                          bool monitor) {
-  const backend::TaskShares own = shares(tasks);
-  const int begin_task = static_cast<int>(own.first());
-  const int end_task = begin_task + static_cast<int>(own.count());
-  const auto waves = static_cast<std::size_t>((end_task - begin_task + capacity_ - 1) / capacity_);
-  const auto first_of = [&](std::size_t wave) {
-    return begin_task + static_cast<int>(wave) * capacity_;
-  };
-  const auto on = [&](const auto& act, Worker& w, std::size_t wave) {
-    if (act) act(w, first_of(wave), std::min(capacity_, end_task - first_of(wave)));
-  };
-  const auto begin = [&] {
-    step_->clear();
-    algorithm_.prepare(backend_, parameters, context);
-    reduction_->begin(waves, own, *step_);
-  };
-  const auto reduce = [&](Worker& w, std::size_t wave) {
-    reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
-  };
-  const auto finish = [&] {
-    reduction_->finish(means_);
-    if (monitor) {
-      for (const backend::Shared& mean : means_) {
-        backend_.squared_norm(*mean, 0.0, {*step_, &backend::StepStatistics::mean_squares});
-      }
+/// The phases of one step, and their order: as one piece of work, or wave by wave.
+class Scheduler::StepRun {
+ public:
+  StepRun(Scheduler& scheduler, std::span<const backend::Shared> parameters, int tasks,
+          const StepContext& context, const Body& body, const Update& update, bool monitor)
+      : s_(scheduler),
+        parameters_(parameters),
+        context_(context),
+        body_(body),
+        update_(update),
+        monitored_(monitor),
+        tasks_(static_cast<std::size_t>(tasks)),
+        share_(scheduler.shares(tasks)),
+        begin_task_(static_cast<int>(share_.first())),
+        end_task_(begin_task_ + static_cast<int>(share_.count())),
+        waves_(
+            static_cast<std::size_t>((end_task_ - begin_task_ + s_.capacity_ - 1) / s_.capacity_)),
+        monitor_(monitor ? tasks_ : 0, monitor ? s_.algorithm_.metrics().size() : 0) {}
+
+  StepResult run() {
+    if (is_one_capture()) {
+      run_in_one_capture();
+    } else {
+      run_wave_by_wave();
     }
-    algorithm_.finish(backend_, parameters, means_, gradients_,
-                      {*step_, &backend::StepStatistics::outside});
-    if (update) update(*step_);
-  };
-  Monitor seen(monitor ? static_cast<std::size_t>(tasks) : 0,
-               monitor ? algorithm_.metrics().size() : 0);
-  // Where nothing in the middle of the step is for the host, the step is one piece of work. The
-  // rows that the host loads must then be there before it.
-  const bool whole = backend_.asynchronous() && body.gather && !body.after && !monitor &&
-                     (!body.load || waves <= workers_.size()) &&
-                     (!backend_.ranks() || backend_.exchanges_on_device());
-  // An exchange on the device does not know of ranks that have failed. The barrier before it lets
-  // them say so.
-  const auto agree = [&] {
-    if (backend_.ranks() && backend_.exchanges_on_device()) backend_.ranks()->barrier("a step");
-  };
-  if (whole) {
-    std::vector<backend::Wave*> taken(std::min(waves, workers_.size()));
-    backend_.pool().run(taken.size(), [&](std::size_t, std::size_t wave) {
-      Worker& w = worker(wave);
-      on(body.load, w, wave);
-      taken[wave] = &w.program->wave();
+    return result();
+  }
+
+ private:
+  /// True where nothing in the middle of the step is for the host. The rows that the host loads
+  /// must then be there before the step.
+  bool is_one_capture() const {
+    const backend::Backend& backend = s_.backend_;
+    return backend.asynchronous() && body_.gather && !body_.after && !monitored_ &&
+           (!body_.load || waves_ <= s_.workers_.size()) &&
+           (!backend.ranks() || backend.exchanges_on_device());
+  }
+
+  void run_in_one_capture() {
+    std::vector<backend::Wave*> captured(std::min(waves_, s_.workers_.size()));
+    s_.backend_.pool().run(captured.size(), [&](std::size_t, std::size_t wave) {
+      Worker& w = s_.worker(wave);
+      call(body_.load, w, wave);
+      captured[wave] = &w.program->wave();
     });
-    agree();
-    step_->capture(taken, [&] {
+    wait_for_ranks();
+    s_.step_->capture(captured, [&] {
       begin();
-      for (std::size_t wave = 0; wave < waves; ++wave) {
-        Worker& w = worker(wave % workers_.size());
-        on(body.compute, w, wave);
+      for (std::size_t wave = 0; wave < waves_; ++wave) {
+        Worker& w = s_.worker(wave % s_.workers_.size());
+        call(body_.compute, w, wave);
         reduce(w, wave);
       }
       finish();
     });
-  } else {
+  }
+
+  void run_wave_by_wave() {
     begin();
-    backend_.pool().run(waves, [&](std::size_t index, std::size_t wave) {
+    s_.backend_.pool().run(waves_, [&](std::size_t index, std::size_t wave) {
       try {
-        Worker& w = worker(index);
-        on(body.load, w, wave);
-        if (body.gather) {
-          w.program->wave().capture([&] { on(body.compute, w, wave); });
-        } else {
-          on(body.compute, w, wave);
-        }
-        on(body.after, w, wave);
-        if (monitor) {
-          if (!w.squares) w.squares = w.program->wave().block(1);
-          seen.take(*w.program, w.squares, first_of(wave));
-        }
-        reduce(w, wave);
+        run_wave(s_.worker(index), wave);
       } catch (...) {
-        reduction_->cancel();  // waves after this one may be waiting for it
+        s_.reduction_->cancel();  // waves after this one may be waiting for it
         throw;
       }
     });
-    agree();
+    wait_for_ranks();
     finish();
   }
-  const backend::StepStatistics statistics = step_->read();
-  StepResult result;
-  result.tasks = static_cast<std::size_t>(tasks);
-  result.diverged = static_cast<std::size_t>(statistics.diverged);
-  result.task_loss = statistics.mean_loss();
-  result.loss = statistics.total_loss();
-  result.status = static_cast<backend::StepStatus>(statistics.status);
-  result.gradient_norm = std::sqrt(statistics.gradient_squares);
-  if (monitor && backend_.ranks()) seen.exchange(*backend_.ranks(), own);
-  if (monitor) seen.finish(statistics.mean_squares, result);
-  return result;
+
+  void run_wave(Worker& w, std::size_t wave) {
+    call(body_.load, w, wave);
+    if (body_.gather) {
+      w.program->wave().capture([&] { call(body_.compute, w, wave); });
+    } else {
+      call(body_.compute, w, wave);
+    }
+    call(body_.after, w, wave);
+    if (monitored_) {
+      if (!w.squares) w.squares = w.program->wave().block(1);
+      monitor_.take(*w.program, w.squares, first_task(wave));
+    }
+    reduce(w, wave);
+  }
+
+  int first_task(std::size_t wave) const {
+    return begin_task_ + static_cast<int>(wave) * s_.capacity_;
+  }
+
+  template <class Act>
+  void call(const Act& act, Worker& w, std::size_t wave) const {
+    const int first = first_task(wave);
+    if (act) act(w, first, std::min(s_.capacity_, end_task_ - first));
+  }
+
+  void begin() {
+    s_.step_->clear();
+    s_.algorithm_.prepare(s_.backend_, parameters_, context_);
+    s_.reduction_->begin(waves_, share_, *s_.step_);
+  }
+
+  void reduce(Worker& w, std::size_t wave) {
+    s_.reduction_->add(w.program->wave(), wave, w.program->gradients(), w.program->loss());
+  }
+
+  void finish() {
+    backend::Step& step = *s_.step_;
+    s_.reduction_->finish(s_.means_);
+    if (monitored_) {
+      for (const backend::Shared& mean : s_.means_) {
+        s_.backend_.squared_norm(*mean, 0.0, {step, &backend::StepStatistics::mean_squares});
+      }
+    }
+    s_.algorithm_.finish(s_.backend_, parameters_, s_.means_, s_.gradients_,
+                         {step, &backend::StepStatistics::outside});
+    if (update_) update_(step);
+  }
+
+  /// An exchange on the device does not know of ranks that have failed. The barrier before it lets
+  /// them say so.
+  void wait_for_ranks() {
+    if (s_.backend_.ranks() && s_.backend_.exchanges_on_device()) {
+      s_.backend_.ranks()->barrier("a step");
+    }
+  }
+
+  StepResult result() {
+    const backend::StepStatistics statistics = s_.step_->read();
+    StepResult result;
+    result.tasks = tasks_;
+    result.diverged = static_cast<std::size_t>(statistics.diverged);
+    result.task_loss = statistics.mean_loss();
+    result.loss = statistics.total_loss();
+    result.status = static_cast<backend::StepStatus>(statistics.status);
+    result.gradient_norm = std::sqrt(statistics.gradient_squares);
+    if (monitored_ && s_.backend_.ranks()) monitor_.exchange(*s_.backend_.ranks(), share_);
+    if (monitored_) monitor_.finish(statistics.mean_squares, result);
+    return result;
+  }
+
+  Scheduler& s_;
+  const std::span<const backend::Shared> parameters_;
+  const StepContext& context_;
+  const Body& body_;
+  const Update& update_;
+  const bool monitored_;
+  const std::size_t tasks_;
+  const backend::TaskShares share_;  ///< this rank's share of the tasks
+  const int begin_task_, end_task_;
+  const std::size_t waves_;
+  Monitor monitor_;
+};
+
+StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks,
+                          const StepContext& context, const Body& body, const Update& update,
+                          bool monitor) {
+  return StepRun(*this, parameters, tasks, context, body, update, monitor).run();
 }
 
 std::vector<std::uint32_t> Scheduler::diverged_tasks() const {

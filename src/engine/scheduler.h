@@ -98,6 +98,7 @@ class Scheduler {
   StepResult run(std::span<const backend::Shared> parameters, int tasks, const StepContext& context,
                  const Body& body, const Update& update, bool monitor = false);
   struct Monitor;
+  class StepRun;
 
   backend::Backend& backend_;
   Algorithm& algorithm_;

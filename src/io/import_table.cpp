@@ -82,91 +82,111 @@ std::vector<std::size_t> resolve(Table* table, const std::string& text, const st
   return out;
 }
 
-Input read_input(const TableImport& options) {
-  Input in;
-  if (options.table) {
-    in.table = *options.table;
-  } else if (is_array_file(options.source)) {
-    in.table.columns = array_columns(options.source, "x", 0, &in.table.origin);
-    in.table.rows = in.table.columns.front().numbers.size();
+/// Gives the columns of an array the names of a table of names, one per column.
+void name_columns(const std::filesystem::path& file, Table* table) {
+  const Table names = read_name_table(file);
+  const std::size_t name = names.require("name", "--columns");
+  if (names.rows != table->columns.size()) {
+    throw Error(fmt::format("{}: {} names; expected {}, one for each column of {}", file.string(),
+                            names.rows, table->columns.size(), table->origin));
+  }
+  for (std::size_t c = 0; c < names.rows; ++c) table->columns[c].name = names.columns[name].text[c];
+}
+
+Table read_source(const TableImport& options) {
+  if (options.table) return *options.table;
+  if (!is_array_file(options.source)) {
     if (!options.columns.empty()) {
-      const Table names = read_name_table(options.columns);
-      const std::size_t name = names.require("name", "--columns");
-      if (names.rows != in.table.columns.size()) {
-        throw Error(fmt::format("{}: {} names; expected {}, one for each column of {}",
-                                options.columns.string(), names.rows, in.table.columns.size(),
-                                in.table.origin));
-      }
-      for (std::size_t c = 0; c < names.rows; ++c) {
-        in.table.columns[c].name = names.columns[name].text[c];
-      }
+      throw Error("--columns: only for arrays; a CSV table has its column names in its first line");
     }
-    in.table.format = options.format;
-  } else {
-    if (!options.columns.empty()) {
-      throw Error("--columns: a CSV table has its names in its first line");
-    }
-    in.table = read_csv(options.source, options.delimiter, options.format, options.interrupt);
+    return read_csv(options.source, options.delimiter, options.format, options.interrupt);
   }
-  if (options.targets.empty()) {
-    throw Error("import table: no target; expected --target COLUMN or --target FILE.npy");
+  Table table;
+  table.columns = array_columns(options.source, "x", 0, &table.origin);
+  table.rows = table.columns.front().numbers.size();
+  if (!options.columns.empty()) name_columns(options.columns, &table);
+  table.format = options.format;
+  return table;
+}
+
+void choose_task(const TableImport& options, Input* in) {
+  if (options.task.empty()) return;
+  const auto task = resolve(&in->table, options.task, "task", "--task");
+  if (task.size() != 1) {
+    throw Error(fmt::format("--task {}: {} columns; expected one", options.task, task.size()));
   }
-  if (!options.task.empty()) {
-    const auto task = resolve(&in.table, options.task, "task", "--task");
-    if (task.size() != 1) {
-      throw Error(fmt::format("--task {}: {} columns; expected one", options.task, task.size()));
-    }
-    in.task = task.front();
-    in.other.insert(task.front());
-  }
+  in->task = task.front();
+  in->other.insert(task.front());
+}
+
+void choose_targets(const TableImport& options, Input* in) {
   for (const std::string& target : options.targets) {
     const std::string prefix =
-        options.targets.size() == 1 ? std::string("y") : fmt::format("y{}_", in.targets.size());
-    for (const std::size_t column : resolve(&in.table, target, prefix, "--target")) {
-      if (!in.other.insert(column).second) {
-        throw Error(fmt::format("--target {}: given twice, or also the task", target));
+        options.targets.size() == 1 ? std::string("y") : fmt::format("y{}_", in->targets.size());
+    for (const std::size_t column : resolve(&in->table, target, prefix, "--target")) {
+      if (!in->other.insert(column).second) {
+        throw Error(
+            fmt::format("--target {}: this column is given twice, or is also the task", target));
       }
-      in.targets.push_back(column);
+      in->targets.push_back(column);
     }
   }
-  if (options.classification && in.targets.size() != 1) {
+  if (options.classification && in->targets.size() != 1) {
     throw Error(fmt::format("--classification: {} targets; expected one column of labels",
-                            in.targets.size()));
+                            in->targets.size()));
   }
-  for (std::size_t k = 0; k < options.categorical_arrays.size(); ++k) {
-    const std::string prefix = fmt::format("c{}_", k);
-    for (const std::size_t column :
-         resolve(&in.table, options.categorical_arrays[k], prefix, "--categorical-array")) {
-      in.categorical.insert(column);
-    }
-  }
+}
+
+void choose_split_and_ignored(const TableImport& options, Input* in) {
   if (!options.split_column.empty()) {
-    if (!in.task) throw Error("--split-column: expected with --task");
-    in.split = in.table.require(options.split_column, "--split-column");
-    in.other.insert(*in.split);
+    if (!in->task) throw Error("--split-column: needs --task as well");
+    in->split = in->table.require(options.split_column, "--split-column");
+    in->other.insert(*in->split);
   }
   for (const std::string& name : options.ignore) {
-    in.other.insert(in.table.require(name, "--ignore"));
+    in->other.insert(in->table.require(name, "--ignore"));
   }
+}
+
+void choose_categories_and_dates(const TableImport& options, Input* in) {
   const auto feature = [&](const std::string& name, const std::string& option) {
-    const std::size_t column = in.table.require(name, option);
-    if (in.other.contains(column)) {
-      throw Error(fmt::format("{} {}: it is the task, a target or ignored", option, name));
+    const std::size_t column = in->table.require(name, option);
+    if (in->other.contains(column)) {
+      throw Error(fmt::format(
+          "{} {}: this column is the task, a target or ignored; expected a feature", option, name));
     }
     return column;
   };
   for (const std::string& name : options.categorical) {
-    in.categorical.insert(feature(name, "--categorical"));
+    in->categorical.insert(feature(name, "--categorical"));
   }
   for (const std::string& name : options.dates) {
     const std::size_t column = feature(name, "--date");
-    if (in.categorical.contains(column) || in.table.columns[column].numeric) {
+    if (in->categorical.contains(column) || in->table.columns[column].numeric) {
       throw Error(fmt::format(
           "--date {}: it is {}; expected a column of dates such as 2024-05-31", name,
-          in.categorical.contains(column) ? "also --categorical" : "a column of numbers"));
+          in->categorical.contains(column) ? "also --categorical" : "a column of numbers"));
     }
-    in.dates.insert(column);
+    in->dates.insert(column);
   }
+}
+
+Input read_input(const TableImport& options) {
+  Input in;
+  in.table = read_source(options);
+  if (options.targets.empty()) {
+    throw Error("import table: no target; expected --target COLUMN or --target FILE.npy");
+  }
+  choose_task(options, &in);
+  choose_targets(options, &in);
+  for (std::size_t k = 0; k < options.categorical_arrays.size(); ++k) {
+    for (const std::size_t column : resolve(&in.table, options.categorical_arrays[k],
+                                            fmt::format("c{}_", k), "--categorical-array")) {
+      in.categorical.insert(column);
+    }
+  }
+  choose_split_and_ignored(options, &in);
+  choose_categories_and_dates(options, &in);
   if (in.table.row_index && !in.categorical.contains(*in.table.row_index) &&
       !in.dates.contains(*in.table.row_index)) {
     in.other.insert(*in.table.row_index);
@@ -213,7 +233,8 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
   if (!twins) twins = same_but_for_case(out.names);
   if (twins) {
     notes->push_back(
-        fmt::format("tasks '{}' and '{}' are two tasks: names of tasks count as written",
+        fmt::format("tasks '{}' and '{}' are two tasks, because names of tasks are compared "
+                    "exactly as they are written",
                     twins->first, twins->second));
   }
   if (dropped > 0) notes->push_back(fmt::format("{} rows without a task left out", dropped));
@@ -252,7 +273,7 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
   return out;
 }
 
-/// Copies the table without the rows that are in no split.
+/// Copies some rows of the table.
 Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   Table out;
   out.origin = table.origin;
@@ -274,6 +295,28 @@ Table select_rows(const Table& table, const std::vector<std::size_t>& rows) {
   for (const std::size_t row : rows) {
     out.lines.push_back(table.lines.empty() ? row : table.lines[row]);
   }
+  return out;
+}
+
+/// What is known of each row that stays in the table.
+struct TaskRows {
+  std::vector<std::size_t> task;  ///< index of the row's task
+  std::vector<bool> training;     ///< true: the task is in the training split
+};
+
+/// Removes the rows whose task is in no split from the table.
+TaskRows keep_rows_in_splits(const Tasks& tasks, const std::vector<std::optional<Split>>& splits,
+                             Table* table) {
+  TaskRows out;
+  std::vector<std::size_t> kept;
+  for (std::size_t row = 0; row < table->rows; ++row) {
+    const std::size_t task = tasks.of_row[row];
+    if (task == no_task || !splits[task]) continue;
+    kept.push_back(row);
+    out.task.push_back(task);
+    out.training.push_back(splits[task] == Split::train);
+  }
+  *table = select_rows(*table, kept);
   return out;
 }
 
@@ -414,18 +457,18 @@ class Fit {
     }
     if (const auto twins = same_but_for_case(out)) {
       notes_->push_back(
-          fmt::format("column '{}': '{}' and '{}' differ in case alone and are not the "
-                      "same",
+          fmt::format("column '{}': '{}' and '{}' differ only in upper and lower case, and are "
+                      "read as different names",
                       table_.columns[c].name, twins->first, twins->second));
     }
     return out;
   }
 
   [[noreturn]] void no_values(std::size_t c) const {
-    throw Error(
-        fmt::format("{}: column '{}' has no values in the training tasks; expected some, or "
-                    "--ignore {}",
-                    table_.origin, table_.columns[c].name, table_.columns[c].name));
+    throw Error(fmt::format(
+        "{}: column '{}' has no values in the training tasks; expected at least one, or "
+        "--ignore {}",
+        table_.origin, table_.columns[c].name, table_.columns[c].name));
   }
 
   const Input& in_;
@@ -436,39 +479,12 @@ class Fit {
   std::map<std::size_t, std::string> readings_;
 };
 
-}  // namespace
-
-ImportSummary import_table(const TableImport& options) {
-  if (options.raw_inputs && options.missing == MissingRule::mean) {
-    throw Error(
-        "--raw-inputs and --missing mean: the mean stands for a missing value in standardised "
-        "columns alone; expected --missing error or drop");
-  }
-  std::vector<std::string> notes;
-  Input in = read_input(options);
-  notes.insert(notes.end(), in.table.notes.begin(), in.table.notes.end());
-  const Tasks tasks = find_tasks(in, options.missing, &notes);
-  std::string how;
-  const auto splits = task_splits(in, options, tasks, &notes, &how);
-  require_training(splits, "task", in.table.origin);
-
-  std::vector<std::size_t> wanted;
-  std::vector<std::size_t> task_of;
-  std::vector<bool> training;
-  for (std::size_t row = 0; row < in.table.rows; ++row) {
-    const std::size_t task = tasks.of_row[row];
-    if (task == no_task || !splits[task]) continue;
-    wanted.push_back(row);
-    task_of.push_back(task);
-    training.push_back(splits[task] == Split::train);
-  }
-  in.table = select_rows(in.table, wanted);
-
+DatasetHeader header_of(const TableImport& options, Preprocessing preprocessing,
+                        const std::string& how) {
   DatasetHeader header;
   header.kind = GroupKind::tasks;
   header.element = Element::f32;
-  Fit fit(in, options, training, &notes);
-  header.preprocessing = fit.run();
+  header.preprocessing = std::move(preprocessing);
   header.input = header.preprocessing.input;
   header.target = options.classification ? TargetKind::label : TargetKind::value;
   header.outputs = static_cast<int>(options.classification ? header.preprocessing.labels.size()
@@ -478,7 +494,56 @@ ImportSummary import_table(const TableImport& options) {
     if (is_array_file(target)) sources.push_back(target);
   }
   header.provenance = provenance_of("table", sources, how);
+  return header;
+}
 
+/// The rows of each task in the encoded table. Throws Error where no training task has a row.
+std::vector<std::vector<std::size_t>> group_by_task(const EncodedTable& encoded,
+                                                    const TaskRows& rows, std::size_t tasks,
+                                                    const std::string& origin) {
+  std::vector<std::vector<std::size_t>> out(tasks);
+  bool trains = false;
+  for (std::size_t k = 0; k < encoded.rows; ++k) {
+    out[rows.task[encoded.source[k]]].push_back(k);
+    trains = trains || rows.training[encoded.source[k]];
+  }
+  if (!trains) throw Error(fmt::format("{}: no complete row in any training task", origin));
+  return out;
+}
+
+void write_task(const EncodedTable& encoded, const std::vector<std::size_t>& rows,
+                const DatasetHeader& header, DatasetWriter* writer) {
+  const auto d = static_cast<std::size_t>(header.input.size());
+  const auto outputs = static_cast<std::size_t>(header.outputs);
+  for (const std::size_t k : rows) {
+    writer->add(std::span<const float>(encoded.x.data() + k * d, d));
+    if (header.target == TargetKind::value) {
+      writer->add_value({encoded.values.data() + k * outputs, outputs});
+    } else {
+      writer->add_label(encoded.labels[k]);
+    }
+  }
+}
+
+}  // namespace
+
+ImportSummary import_table(const TableImport& options) {
+  if (options.raw_inputs && options.missing == MissingRule::mean) {
+    throw Error(
+        "--raw-inputs and --missing mean: the mean can replace a missing value in standardised "
+        "columns only; expected --missing error or drop");
+  }
+  std::vector<std::string> notes;
+  Input in = read_input(options);
+  notes.insert(notes.end(), in.table.notes.begin(), in.table.notes.end());
+  const Tasks tasks = find_tasks(in, options.missing, &notes);
+  std::string how;
+  const auto splits = task_splits(in, options, tasks, &notes, &how);
+  require_training(splits, "task", in.table.origin);
+  const TaskRows rows = keep_rows_in_splits(tasks, splits, &in.table);
+
+  Fit fit(in, options, rows.training, &notes);
+  const DatasetHeader header = header_of(options, fit.run(), how);
   if (options.interrupt) options.interrupt();
   const EncodedTable encoded = encode_table(header.preprocessing, in.table, true);
   if (encoded.rows < in.table.rows) {
@@ -486,22 +551,12 @@ ImportSummary import_table(const TableImport& options) {
         fmt::format("{} rows with missing values left out", in.table.rows - encoded.rows));
   }
   if (encoded.unseen > 0) {
-    notes.push_back(fmt::format("{} values are of categories that no training task has: all zeros",
-                                encoded.unseen));
+    notes.push_back(fmt::format(
+        "{} values belong to categories that no training task has; they are encoded as zeros",
+        encoded.unseen));
   }
-  std::vector<std::vector<std::size_t>> rows_of(tasks.names.size());
-  bool trains = false;
-  for (std::size_t k = 0; k < encoded.rows; ++k) {
-    rows_of[task_of[encoded.source[k]]].push_back(k);
-    trains = trains || training[encoded.source[k]];
-  }
-  if (!trains) {
-    throw Error(fmt::format("{}: no complete row in any training task", in.table.origin));
-  }
+  const auto rows_of = group_by_task(encoded, rows, tasks.names.size(), in.table.origin);
 
-  const auto d = static_cast<std::size_t>(header.input.size());
-  const auto outputs = static_cast<std::size_t>(header.outputs);
-  const bool values = header.target == TargetKind::value;
   DatasetWriter writer(options.output, header);
   for (std::size_t task = 0; task < tasks.names.size(); ++task) {
     if (!splits[task]) continue;
@@ -511,14 +566,7 @@ ImportSummary import_table(const TableImport& options) {
       continue;
     }
     writer.begin_group(tasks.names[task], *splits[task]);
-    for (const std::size_t k : rows_of[task]) {
-      writer.add(std::span<const float>(encoded.x.data() + k * d, d));
-      if (values) {
-        writer.add_value({encoded.values.data() + k * outputs, outputs});
-      } else {
-        writer.add_label(encoded.labels[k]);
-      }
-    }
+    write_task(encoded, rows_of[task], header, &writer);
   }
   ImportSummary summary = finish(&writer, options, std::move(how), std::move(notes));
   summary.columns = fit.readings();

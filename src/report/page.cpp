@@ -304,57 +304,96 @@ void see_given(const TaskFigure& task, double& low, double& high) {
   }
 }
 
-std::string task_figure(const TaskFigure& task, const Report& report, Palette& palette) {
-  if (!task.truth.empty()) {
-    check_length(task.truth.size(), task.x.size(), task.title + ", true function");
-  }
-  // All panels have one range, from the true function, the support points and the predicted means.
-  // The means widen the range by no more than the range of the widest task, so that one bad fit
-  // does not flatten the others.
-  constexpr double infinity = std::numeric_limits<double>::infinity();
-  double low = infinity, high = -infinity;
-  std::size_t columns = 1;
-  double widest = 0.0;
-  for (const TaskFigure& other : report.tasks) {
-    double from = infinity, to = -infinity;
-    see_given(other, from, to);
-    widest = std::max(widest, to - from);
-  }
+/// Throws Error where a curve of the task has another length than its x, or a support point lacks
+/// a coordinate.
+void check_lengths(const TaskFigure& task) {
+  const std::size_t n = task.x.size();
+  if (!task.truth.empty()) check_length(task.truth.size(), n, task.title + ", true function");
   for (const MethodFits& method : task.methods) {
-    columns = std::max(columns, method.fits.size());
+    const std::string name = task.title + ", " + method.method;
     for (const Fit& fit : method.fits) {
-      check_length(fit.mean.size(), task.x.size(), task.title + ", " + method.method + " mean");
+      check_length(fit.mean.size(), n, name + " mean");
       check_length(fit.support_y.size(), fit.support_x.size(), task.title + ", support points");
       for (const std::vector<double>& sample : fit.samples) {
-        check_length(sample.size(), task.x.size(), task.title + ", " + method.method + " sample");
+        check_length(sample.size(), n, name + " sample");
       }
-      see(fit.mean, low, high);
       for (const FitBand& band : fit.bands) {
-        check_length(band.low.size(), task.x.size(), task.title + ", " + method.method + " band");
-        check_length(band.high.size(), task.x.size(), task.title + ", " + method.method + " band");
+        check_length(band.low.size(), n, name + " band");
+        check_length(band.high.size(), n, name + " band");
       }
     }
   }
-  double given_low = infinity, given_high = -infinity;
-  see_given(task, given_low, given_high);
-  if (given_low <= given_high) {
-    low = std::min(given_low, std::max(low, given_low - widest));
-    high = std::max(given_high, std::min(high, given_high + widest));
+}
+
+/// A range of y. It is empty (low > high) until a value is seen.
+struct ValueRange {
+  double low = std::numeric_limits<double>::infinity();
+  double high = -std::numeric_limits<double>::infinity();
+};
+
+/// The range of all panels of a task, from the true function, the support points and the predicted
+/// means. The means widen the range by no more than the range of the widest task, so that one bad
+/// fit does not flatten the others. The bands then widen the range to at most twice its size.
+ValueRange panel_range(const TaskFigure& task, const Report& report) {
+  double widest = 0.0;
+  for (const TaskFigure& other : report.tasks) {
+    ValueRange range;
+    see_given(other, range.low, range.high);
+    widest = std::max(widest, range.high - range.low);
   }
-  // The bands may widen the range to at most twice its size.
-  double wide_low = low, wide_high = high;
+  ValueRange range, given;
+  for (const MethodFits& method : task.methods) {
+    for (const Fit& fit : method.fits) see(fit.mean, range.low, range.high);
+  }
+  see_given(task, given.low, given.high);
+  if (given.low <= given.high) {
+    range.low = std::min(given.low, std::max(range.low, given.low - widest));
+    range.high = std::max(given.high, std::min(range.high, given.high + widest));
+  }
+  ValueRange wide = range;
   for (const MethodFits& method : task.methods) {
     for (const Fit& fit : method.fits) {
       for (const FitBand& band : fit.bands) {
-        see(band.low, wide_low, wide_high);
-        see(band.high, wide_low, wide_high);
+        see(band.low, wide.low, wide.high);
+        see(band.high, wide.low, wide.high);
       }
     }
   }
-  const double reach = 0.5 * (high - low);
-  low = std::max(wide_low, low - reach);
-  high = std::min(wide_high, high + reach);
-  const double pad = std::max(0.08 * (high - low), 1e-9);
+  const double reach = 0.5 * (range.high - range.low);
+  return {std::max(wide.low, range.low - reach), std::min(wide.high, range.high + reach)};
+}
+
+/// The panel of one fit: bands from wide to narrow, samples, true function, mean, support points.
+svg::Plot fit_plot(const TaskFigure& task, const Fit& fit, const ValueRange& range,
+                   const std::string& color) {
+  svg::Plot plot;
+  plot.x.pad = 0.0;
+  if (range.low <= range.high) {
+    const double pad = std::max(0.08 * (range.high - range.low), 1e-9);
+    plot.y.low = range.low - pad;
+    plot.y.high = range.high + pad;
+  }
+  std::vector<const FitBand*> bands;
+  for (const FitBand& band : fit.bands) bands.push_back(&band);
+  std::sort(bands.begin(), bands.end(),
+            [](const FitBand* a, const FitBand* b) { return a->level > b->level; });
+  for (const FitBand* band : bands) {
+    plot.band(task.x, band->low, band->high, {.color = color, .opacity = 0.17});
+  }
+  for (const std::vector<double>& sample : fit.samples) {
+    plot.line(task.x, sample, {.color = color, .width = 0.8, .opacity = 0.6});
+  }
+  plot.line(task.x, task.truth, {.width = 1.4, .opacity = 0.75, .dash = "5 3"});
+  plot.line(task.x, fit.mean, {.color = color, .width = 2.2});
+  plot.points(fit.support_x, fit.support_y, {.width = 3.6, .tooltip = "support"});
+  return plot;
+}
+
+std::string task_figure(const TaskFigure& task, const Report& report, Palette& palette) {
+  check_lengths(task);
+  const ValueRange range = panel_range(task, report);
+  std::size_t columns = 1;
+  for (const MethodFits& method : task.methods) columns = std::max(columns, method.fits.size());
   svg::Grid grid;
   grid.description = task.title;
   grid.panel_height = 140.0;
@@ -366,31 +405,12 @@ std::string task_figure(const TaskFigure& task, const Report& report, Palette& p
     grid.row_titles.push_back(method.method);
     grid.rows.emplace_back();
     for (std::size_t f = 0; f < method.fits.size(); ++f) {
-      const Fit& fit = method.fits[f];
-      svg::Plot plot;
-      if (m == 0) plot.title = fit.label;
+      svg::Plot plot = fit_plot(task, method.fits[f], range, color);
+      if (m == 0) plot.title = method.fits[f].label;
       plot.x.tick_labels = m + 1 == task.methods.size();
       plot.y.tick_labels = f == 0;
       if (plot.x.tick_labels) plot.x.label = report.tasks_x_label;
       if (f == 0) plot.y.label = report.tasks_y_label;
-      plot.x.pad = 0.0;
-      if (low <= high) {
-        plot.y.low = low - pad;
-        plot.y.high = high + pad;
-      }
-      std::vector<const FitBand*> bands;
-      for (const FitBand& band : fit.bands) bands.push_back(&band);
-      std::sort(bands.begin(), bands.end(),
-                [](const FitBand* a, const FitBand* b) { return a->level > b->level; });
-      for (const FitBand* band : bands) {
-        plot.band(task.x, band->low, band->high, {.color = color, .opacity = 0.17});
-      }
-      for (const std::vector<double>& sample : fit.samples) {
-        plot.line(task.x, sample, {.color = color, .width = 0.8, .opacity = 0.6});
-      }
-      plot.line(task.x, task.truth, {.width = 1.4, .opacity = 0.75, .dash = "5 3"});
-      plot.line(task.x, fit.mean, {.color = color, .width = 2.2});
-      plot.points(fit.support_x, fit.support_y, {.width = 3.6, .tooltip = "support"});
       grid.rows.back().push_back(std::move(plot));
     }
   }

@@ -23,10 +23,10 @@ KSHOT_INLINE void lane_rows(const LaneGemm& g, int m0, const vf* sum) {
   }
 }
 
+/// acc = bias + A B of one tile, summed over the products. `sum` gets the row sums of the first
+/// product's A.
 template <int M, int N, bool with_rows>
-void lane_tile(const LaneGemm& g, int m0, int n0) {
-  vf acc[M][N];
-  vf sum[M] = {};
+KSHOT_INLINE void accumulate_tile(const LaneGemm& g, int m0, int n0, vf (&acc)[M][N], vf* sum) {
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
     vf start = splat(0.0f);
@@ -56,67 +56,98 @@ void lane_tile(const LaneGemm& g, int m0, int n0) {
       b += b_row;
     }
   }
-  if (with_rows) lane_rows<M>(g, m0, sum);
-  const std::ptrdiff_t c_row = g.c_row * W, c_col = g.c_col * W;
-  const std::ptrdiff_t at = m0 * c_row + n0 * c_col;
-  float* const c = g.c + at;
-  if (g.rectify) {
-    const vf slope = splat(g.slope);
+}
+
+// The stores of a tile.
+
+/// Layout of a tile in C, in floats.
+struct LaneTile {
+  std::ptrdiff_t offset, row, column;
+};
+
+/// C = leaky rectifier of the accumulators.
+template <int M, int N>
+KSHOT_INLINE void store_rectified(const LaneGemm& g, const LaneTile& tile, const vf (&acc)[M][N]) {
+  float* const c = g.c + tile.offset;
+  const vf slope = splat(g.slope);
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
+  for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) {
-        const vf v = acc[i][j];
-        store(c + i * c_row + j * c_col, select(v < 0.0f, slope * v, v));
-      }
+    for (int j = 0; j < N; ++j) {
+      const vf v = acc[i][j];
+      store(c + i * tile.row + j * tile.column, select(v < 0.0f, slope * v, v));
     }
-    return;
   }
-  if (g.gate != nullptr) {
-    const float* const gate = g.gate + at;
-    const vf slope = splat(g.slope);
+}
+
+/// C = accumulators times the derivative of the leaky rectifier at `gate`.
+template <int M, int N>
+KSHOT_INLINE void store_gated(const LaneGemm& g, const LaneTile& tile, const vf (&acc)[M][N]) {
+  float* const c = g.c + tile.offset;
+  const float* const gate = g.gate + tile.offset;
+  const vf slope = splat(g.slope);
 #pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
+  for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) {
-        const std::ptrdiff_t e = i * c_row + j * c_col;
-        store(c + e, select(load(gate + e) > 0.0f, acc[i][j], slope * acc[i][j]));
-      }
+    for (int j = 0; j < N; ++j) {
+      const std::ptrdiff_t e = i * tile.row + j * tile.column;
+      store(c + e, select(load(gate + e) > 0.0f, acc[i][j], slope * acc[i][j]));
     }
-    return;
   }
-  if (g.shift != nullptr) {
-    const vf scale = splat(g.scale);
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) {
-        const std::ptrdiff_t e = at + i * c_row + j * c_col;
-        const vf v = scale * acc[i][j];
-        store(g.c + e, load(g.c + e) + v);
-        store(g.c_s + e, load(g.c_s + e) + v * load(g.shift + e));
-      }
-    }
-    return;
-  }
-  if (g.base == nullptr) {
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) store(c + i * c_row + j * c_col, acc[i][j]);
-    }
-    return;
-  }
-  const float* const base = g.base + at;
+}
+
+/// C += scale * accumulators, and C_s += scale * accumulators * shift.
+template <int M, int N>
+KSHOT_INLINE void add_with_shift(const LaneGemm& g, const LaneTile& tile, const vf (&acc)[M][N]) {
   const vf scale = splat(g.scale);
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) {
-      const std::ptrdiff_t e = i * c_row + j * c_col;
+      const std::ptrdiff_t e = tile.offset + i * tile.row + j * tile.column;
+      const vf v = scale * acc[i][j];
+      store(g.c + e, load(g.c + e) + v);
+      store(g.c_s + e, load(g.c_s + e) + v * load(g.shift + e));
+    }
+  }
+}
+
+/// C = accumulators or, where there is a base, base + scale * accumulators.
+template <int M, int N>
+KSHOT_INLINE void store_sum(const LaneGemm& g, const LaneTile& tile, const vf (&acc)[M][N]) {
+  float* const c = g.c + tile.offset;
+  if (g.base == nullptr) {
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) store(c + i * tile.row + j * tile.column, acc[i][j]);
+    }
+    return;
+  }
+  const float* const base = g.base + tile.offset;
+  const vf scale = splat(g.scale);
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      const std::ptrdiff_t e = i * tile.row + j * tile.column;
       store(c + e, load(base + e) + scale * acc[i][j]);
     }
   }
+}
+
+template <int M, int N, bool with_rows>
+void lane_tile(const LaneGemm& g, int m0, int n0) {
+  vf acc[M][N];
+  vf sum[M] = {};
+  accumulate_tile<M, N, with_rows>(g, m0, n0, acc, sum);
+  if (with_rows) lane_rows<M>(g, m0, sum);
+  const std::ptrdiff_t row = g.c_row * W, column = g.c_col * W;
+  const LaneTile tile{m0 * row + n0 * column, row, column};
+  if (g.rectify) return store_rectified<M, N>(g, tile, acc);
+  if (g.gate != nullptr) return store_gated<M, N>(g, tile, acc);
+  if (g.shift != nullptr) return add_with_shift<M, N>(g, tile, acc);
+  store_sum<M, N>(g, tile, acc);
 }
 
 template <int N, bool with_rows>
