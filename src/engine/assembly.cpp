@@ -125,14 +125,10 @@ SourceInfo describe(const EpisodeSource& source) {
   return {source.describe(), source.shape(), source.preprocessing()};
 }
 
-namespace {
-
 bool has_norm(const Network& network) {
   return std::ranges::any_of(network.layers(),
                              [](const Layer& layer) { return layer.type == LayerType::norm; });
 }
-
-}  // namespace
 
 void check_fit(const Config& config, const Network& network, const EpisodeSource& source) {
   const TaskShape shape = source.shape();
@@ -153,8 +149,8 @@ void check_fit(const Config& config, const Network& network, const EpisodeSource
   }
   const bool head = is_closed_form(config.algorithm);
   if (const auto [key, outputs] = head_outputs(config); outputs > 0 && outputs != shape.outputs) {
-    throw Error(fmt::format("{}: expected {}, the episodes' ({}) number of {}, got {}", key,
-                            shape.outputs, source.describe(), labels ? "classes" : "targets",
+    throw Error(fmt::format("{}: expected {}, the number of {} of the episodes ({}), got {}", key,
+                            shape.outputs, labels ? "classes" : "targets", source.describe(),
                             outputs));
   }
   if (!head && shape.ways_vary) {

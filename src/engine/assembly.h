@@ -52,6 +52,8 @@ Config prediction_config(Config config);
 PredictOptions predict_options(const Config& config, const Algorithm& algorithm);
 
 bool is_classification(const Config& config);
+/// True where a layer of the network has batch statistics.
+bool has_norm(const Network& network);
 /// Standard deviation of the observation noise of the predictive distribution. With gaussian_nll it
 /// is the noise of the loss; a learned noise is read from the current parameters. A Bayesian model
 /// with squared error has sqrt(outputs / 2), because the exponential of that loss is the density of

@@ -33,11 +33,6 @@ using backend::Block;
 using backend::NormStatistics;
 using backend::Set;
 
-bool has_norm(const Network& network) {
-  return std::ranges::any_of(network.layers(),
-                             [](const Layer& layer) { return layer.type == LayerType::norm; });
-}
-
 std::string size_text(const FeatureShape& s) {
   return s.spatial ? fmt::format("images {} x {} x {}", s.channels, s.height, s.width)
                    : fmt::format("vectors of {}", s.size());
@@ -457,9 +452,10 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
   const bool leads = kshot::leads(ranks);
   if (leads && !embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
-    io::log_warning(fmt::format(
-        "{}: its examples were not prepared as those the network was trained on (kshot inspect)",
-        data.string()));
+    io::log_warning(
+        fmt::format("{}: its examples were prepared differently from the training data of the "
+                    "network (kshot inspect shows how)",
+                    data.string()));
   }
   const std::unique_ptr<FeatureSink> sink = leads ? make_sink(output, embedder, *file) : nullptr;
   const auto inputs = static_cast<std::size_t>(embedder.network().input().size());

@@ -68,13 +68,6 @@ void fields(Archive& a, EpisodeRows& r) {
   a(r.episode, r.support, r.query, r.ways, r.shots.least, r.shots.most);
 }
 
-bool has_norm(const Network& network) {
-  for (const Layer& layer : network.layers()) {
-    if (layer.type == LayerType::norm) return true;
-  }
-  return false;
-}
-
 QueryTargets query_targets(const EpisodePrediction& p, bool classify) {
   QueryTargets targets;
   targets.outputs = static_cast<std::size_t>(p.outputs_n);
@@ -161,7 +154,7 @@ void warn_of_own_source(const Checkpoint& checkpoint) {
   if (trained.empty() || trained == described) return;
   io::log_warning(
       fmt::format("{} was trained on tasks of a program's own ({}), which the configuration does "
-                  "not describe; episodes here are by its [data]: {}",
+                  "not describe; the episodes here come from its [data] table: {}",
                   checkpoint.path.string(), trained, described));
 }
 

@@ -186,7 +186,7 @@ struct Trainer::State {
     try {
       if (ranks) ranks->barrier("the run folder");
       if (remembers()) {
-        run.run_id = same_on_all(new_run_id());
+        run.run_id = text_of_first(ranks, new_run_id(), "the name of the run");
         run.store_ranks = memory_layout().ranks;
         memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);
       }
@@ -214,14 +214,6 @@ struct Trainer::State {
       run.store_ranks = layout.ranks;
     }
     memory = std::make_unique<TaskMemory>(layout, folder, run.run_id, run.step);
-  }
-
-  /// Returns rank 0's text on all ranks.
-  std::string same_on_all(const std::string& text) const {
-    if (ranks == nullptr) return text;
-    const Communicator::Bytes first = ranks->all_gather(
-        std::as_bytes(std::span(text.data(), text.size())), "the name of the run")[0];
-    return {reinterpret_cast<const char*>(first.data()), first.size()};
   }
 
   void begin_records(const Session& session) {

@@ -43,7 +43,7 @@ class Meeting {
       return;
     }
     if (!all_here_.wait_for(lock, std::chrono::seconds(60), [&] { return turn_ != turn; })) {
-      throw std::runtime_error("a rank did not come");
+      throw std::runtime_error("a rank did not arrive within 60 seconds");
     }
   }
 
@@ -53,25 +53,24 @@ class Meeting {
   std::size_t here_ = 0, turn_ = 0;
 };
 
-/// A rank that is a thread of this process. exchanges() counts its gathers of equal size.
+/// A rank that is a thread of this process.
 class ThreadRank final : public Communicator {
  public:
   ThreadRank(std::shared_ptr<Meeting> meeting, int rank, int size)
       : Communicator(rank, size, rank, size), meeting_(std::move(meeting)) {}
   std::string describe() const override { return "threads"; }
-  std::size_t exchanges() const { return exchanges_; }
 
  protected:
   void gather_equal(std::span<const std::byte> mine, std::span<std::byte> all,
                     const char*) override {
     put(meeting_->exchange(rank(), mine), all);
-    ++exchanges_;
   }
   void gather_varied(std::span<const std::byte> mine, std::span<const std::size_t> sizes,
                      std::span<std::byte> all, const char*) override {
     const auto parts = meeting_->exchange(rank(), mine);
     for (std::size_t r = 0; r < parts.size(); ++r) {
-      if (parts[r].size() != sizes[r]) throw std::logic_error("other sizes than were said");
+      if (parts[r].size() != sizes[r])
+        throw std::logic_error("a rank sent another number of bytes than it announced");
     }
     put(parts, all);
   }
@@ -90,7 +89,8 @@ class ThreadRank final : public Communicator {
       std::size_t offset = to_sizes.size_bytes();
       for (int q = 0; q < rank(); ++q) offset += sizes[static_cast<std::size_t>(q)];
       const std::size_t size = sizes[static_cast<std::size_t>(rank())];
-      if (size != from_sizes[r]) throw std::logic_error("other sizes than were said");
+      if (size != from_sizes[r])
+        throw std::logic_error("a rank sent another number of bytes than it announced");
       if (size > 0) std::memcpy(from.data() + at, parts[r].data() + offset, size);
       at += size;
     }
@@ -103,11 +103,11 @@ class ThreadRank final : public Communicator {
       if (!part.empty()) std::memcpy(all.data() + at, part.data(), part.size());
       at += part.size();
     }
-    if (at != all.size()) throw std::logic_error("other sizes than were said");
+    if (at != all.size())
+      throw std::logic_error("a rank sent another number of bytes than it announced");
   }
 
   std::shared_ptr<Meeting> meeting_;
-  std::size_t exchanges_ = 0;
 };
 
 /// Runs `act(ranks)` on `size` threads, one per rank. With one rank, `act` gets null. Returns the
