@@ -154,7 +154,7 @@ int run_demo(const DemoArguments& a) {
     options.progress = true;
     options.command = "kshot demo";
     Trainer trainer(configuration(method, a.seconds), options);
-    io::log_info(fmt::format("{} on sinusoids, up to 10 noisy points a task, device {}",
+    io::log_info(fmt::format("{} on sinusoids, up to 10 noisy points per task, device {}",
                              report::method_name(method.name), trainer.device()));
     trainer.run();
   }

@@ -29,8 +29,9 @@ std::vector<std::string> output_names(const RowReader& reader, const Rows& suppo
                              support.file, merged->first, merged->second));
   }
   if (const auto twins = io::same_but_for_case(names)) {
-    io::log_info(fmt::format("{}: the classes \"{}\" and \"{}\" differ in case alone", support.file,
-                             twins->first, twins->second));
+    io::log_info(
+        fmt::format("{}: the classes \"{}\" and \"{}\" differ only in upper and lower case",
+                    support.file, twins->first, twins->second));
   }
   if (ways > 0 && names.size() > ways) {
     throw Error(fmt::format("{}: {} classes, but the network was trained for {}", support.file,

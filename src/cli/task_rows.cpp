@@ -309,9 +309,9 @@ void RowReader::read_table_targets(const io::Table& table, Rows& rows) const {
 void RowReader::encode(const io::Table& table, Rows& rows) const {
   io::EncodedTable encoded = io::encode_table(preprocessing_, table, false);
   if (encoded.unseen > 0) {
-    io::log_warning(
-        fmt::format("{}: {} values are of categories that no training task has: all zeros",
-                    table.origin, encoded.unseen));
+    io::log_warning(fmt::format(
+        "{}: {} values belong to categories that no training task has; they are encoded as zeros",
+        table.origin, encoded.unseen));
   }
   if (encoded.rows < table.rows) {
     io::log_info(fmt::format("{}: {} rows with missing values left out", table.origin,

@@ -79,7 +79,7 @@ toml::table read_toml(const std::string& text, const std::string& origin) {
     throw Error(fmt::format("{}:{}: not TOML: {}", origin, error.source().begin.line,
                             one_line(error.description())));
   } catch (const BrokenToml&) {
-    throw Error(fmt::format("{}:{}: not TOML: expected KEY = VALUE, with a whole value", origin,
+    throw Error(fmt::format("{}:{}: not TOML: expected KEY = VALUE, with a complete value", origin,
                             broken_line(text)));
   }
 }

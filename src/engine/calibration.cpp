@@ -54,7 +54,8 @@ void CalibrationFit::add(const Entry& entry, const QueryTargets& targets) {
   for (const double s : entry.noise) {
     if (s > 0.0) continue;
     throw Error(
-        "the run predicts points, whose variance nothing can scale; expected loss.type = "
+        "the run predicts points without a variance, so that there is nothing to scale; expected "
+        "loss.type = "
         "\"gaussian_nll\", or an algorithm that predicts distributions (abml, hvi, alpaca, dkt)");
   }
   variance_.add_episode(entry.values, entry.samples, targets.values, entry.noise);
@@ -137,8 +138,8 @@ namespace {
 void read_decisions(const nlohmann::json& j, RunCalibration& c) {
   if (!j.contains("quantiles")) {
     throw Error(
-        "it was written by an earlier version, without thresholds and quantiles; expected "
-        "kshot calibrate again");
+        "it was written by an earlier version, without thresholds and quantiles; run kshot "
+        "calibrate again");
   }
   c.decision_seed = io::whole<std::uint64_t>(j.at("decision_seed"));
   c.decision_episodes = io::whole<int>(j.at("decision_episodes"));
@@ -171,7 +172,8 @@ void read_decisions(const nlohmann::json& j, RunCalibration& c) {
 RunCalibration RunCalibration::from_json(const std::string& text, const std::string& origin) {
   try {
     const nlohmann::json j = io::parse_json(text);
-    if (j.at("format") != io::calibration_mark) throw Error("its \"format\" is another one");
+    if (j.at("format") != io::calibration_mark)
+      throw Error("its \"format\" is not that of a calibration");
     RunCalibration c;
     const auto kind = j.at("kind").get<std::string>();
     if (kind != "temperature" && kind != "variance_factor") {

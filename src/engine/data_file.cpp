@@ -44,16 +44,17 @@ Config locate_data(Config config, const Checkpoint& checkpoint) {
   }
   if (own && trained && trained->path != path) tried += fmt::format(", {}", trained->path);
   throw Error(
-      fmt::format("{}: its data file is not there (tried {}); expected --set data.path=FILE",
+      fmt::format("{}: its data file was not found (tried {}); expected --set data.path=FILE",
                   checkpoint.path.string(), tried));
 }
 
 bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool allowed) {
   const std::optional<DataFile>& trained = checkpoint.source.data;
   if (!trained) {
-    io::log_warning(fmt::format(
-        "{} holds no checksum of its data file (written by kshot 0.1.0): {} may be another one",
-        checkpoint.path.string(), now.path().string()));
+    io::log_warning(
+        fmt::format("{} holds no checksum of its data file (written by kshot 0.1.0): {} may be a "
+                    "different file",
+                    checkpoint.path.string(), now.path().string()));
     return false;
   }
   const DataFile file = describe_data(now);
@@ -65,8 +66,7 @@ bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool 
       checkpoint.path.string(), now.path().string(), file.checksum, file.split, trained->checksum,
       trained->split);
   if (!allowed) {
-    throw Error(
-        what + "; --allow-changed-data of train, evaluate, report and embed takes it nevertheless");
+    throw Error(what + "; --allow-changed-data of train, evaluate, report and embed accepts it");
   }
   io::log_warning(what);
   return true;

@@ -538,7 +538,7 @@ struct AdaptedTasks::State {
 
   std::vector<Prediction> predict(std::span<const std::span<const float>> query_x) const {
     if (query_x.size() != rows.size()) {
-      throw Error(fmt::format("query rows: of {} tasks, expected those of {}", query_x.size(),
+      throw Error(fmt::format("query rows: got the rows of {} tasks, expected {}", query_x.size(),
                               rows.size()));
     }
     if (rows.empty()) return {};

@@ -137,7 +137,8 @@ OodTasks::OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data
     refuse_amount();
     kind_ = Kind::permute;
     if (input_.size() < 2) {
-      throw Error(fmt::format("--ood {}: a row has one input, which has no other order", kind));
+      throw Error(
+          fmt::format("--ood {}: a row has only one input, so that there is no other order", kind));
     }
     description_ = "inputs in another order";
   } else if (name == "shift") {
@@ -171,10 +172,10 @@ void OodTasks::prepare_open_set(const Config& config,
   known_ways_ = ways.most;
   const int others = std::min(known_ways_, classes - known_ways_);
   if (others < 1) {
-    throw Error(fmt::format(
-        "--ood open_set: the {} split has {} classes, all of them in a task of data.ways = {}; "
-        "expected fewer ways",
-        split_name(split), classes, known_ways_));
+    throw Error(
+        fmt::format("--ood open_set: the {} split has {} classes, and a task of data.ways = {} "
+                    "uses all of them; expected fewer ways",
+                    split_name(split), classes, known_ways_));
   }
   Config wider = config;
   wider.data.ways = known_ways_ + others;
@@ -198,7 +199,7 @@ void OodTasks::prepare_file(const Config& config, const std::string& file) {
   other_ = make_source(other, data, splits);
   const FeatureShape& theirs = other_->shape().input;
   if (theirs.size() != input_.size() || (theirs.spatial && input_.spatial && theirs != input_)) {
-    throw Error(fmt::format("--ood {}: its rows have {} inputs, those of the run {}", file,
+    throw Error(fmt::format("--ood {}: its rows have {} inputs, but those of the run have {}", file,
                             theirs.size(), input_.size()));
   }
   description_ =

@@ -46,7 +46,7 @@ void check_same(Communicator* ranks, const std::vector<RankFact>& facts) {
                       other[i].name, other[i].value, first[i].value));
     }
     if (first.size() != other.size()) {
-      throw Error(fmt::format("rank {}: runs another command than rank 0", r));
+      throw Error(fmt::format("rank {}: runs a different command than rank 0", r));
     }
   }
 }
@@ -110,10 +110,11 @@ void check_replicas(Communicator* ranks, std::span<const backend::Shared> vector
       ranks->all_gather(std::as_bytes(std::span(&sum, 1)), "checksums of the parameters");
   for (std::size_t r = 1; r < all.size(); ++r) {
     if (all[r] == all[0]) continue;
-    throw Error(fmt::format(
-        "rank {}: has other parameters than rank 0 after step {}: its machine computes other bits; "
-        "expected the same kind of machine for all ranks",
-        r, step));
+    throw Error(
+        fmt::format("rank {}: its parameters differ from those of rank 0 after step {}, because "
+                    "its machine rounds differently; "
+                    "expected the same kind of machine for all ranks",
+                    r, step));
   }
 }
 

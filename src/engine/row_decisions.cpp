@@ -34,7 +34,7 @@ void check(const DecisionRequest& request, const DecisionNames& names, bool clas
 const RunCalibration& calibration_of(const Learner& learner, const std::string& name) {
   if (learner.calibration()) return *learner.calibration();
   throw Error(fmt::format(
-      "{}: the decisions are those of a calibration; expected a run that is loaded calibrated",
+      "{}: decisions need the calibration of the run; expected a run that is loaded calibrated",
       name));
 }
 

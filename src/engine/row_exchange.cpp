@@ -49,7 +49,8 @@ RowExchange::RowExchange(TaskMemory& memory, Communicator* ranks, const backend:
     const bool there = memory_.recall(tasks_[position], since_, row);
     append(to[static_cast<std::size_t>(computes)], there, row);
   });
-  const std::vector<Communicator::Bytes> from = ranks_->all_to_all(to, "what tasks remember");
+  const std::vector<Communicator::Bytes> from =
+      ranks_->all_to_all(to, "per-task state before a step");
   std::vector<std::size_t> at(from.size(), 0);
   each([&](int computes, int keeps, std::size_t position) {
     if (computes != shares_.rank) return;
@@ -93,7 +94,8 @@ void RowExchange::finish() {
     append(to[static_cast<std::size_t>(keeps)], kept_[i] != 0,
            std::span(rows_).subspan(i * width_, width_));
   });
-  const std::vector<Communicator::Bytes> from = ranks_->all_to_all(to, "what tasks remember next");
+  const std::vector<Communicator::Bytes> from =
+      ranks_->all_to_all(to, "per-task state after a step");
   std::vector<std::size_t> at(from.size(), 0);
   std::vector<double> row(width_);
   each([&](int computes, int keeps, std::size_t position) {

@@ -229,7 +229,7 @@ std::vector<std::vector<std::string>> SweepSettings::runs() const {
   for (const SweepAxis& axis : axes) {
     if (axis.values.empty()) {
       throw Error(
-          fmt::format("{}: a range has no end of values; expected a "
+          fmt::format("{}: a range has infinitely many values; expected a "
                       "list, or a random search (--random RUNS)",
                       axis.key));
     }

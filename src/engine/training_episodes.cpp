@@ -11,11 +11,11 @@ TrainingEpisodes place_episodes(backend::Backend& backend, const EpisodeSource& 
   if (const EpisodeRecipe* const recipe = source.recipe()) {
     place = backend.place(*recipe, Split::train);
   } else if (backend.asynchronous()) {
-    place.reason = "this source has no other way";
+    place.reason = "the device cannot draw from this source";
   }
   TrainingEpisodes episodes;
   if (place.here) {
-    episodes.text = "episodes drawn there";
+    episodes.text = "episodes drawn on the device";
     if (place.bytes > 0) {
       episodes.text +=
           fmt::format(" from {:.3g} MiB of rows", static_cast<double>(place.bytes) / 0x1p20);

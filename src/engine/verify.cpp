@@ -331,7 +331,7 @@ std::vector<VerifyKey> compare(const Arrays& got, const fs::path& file) {
       throw Error(fmt::format("{}: \"{}\" is not a result of this objective", file.string(), key));
     }
     if (found->second.shape != array.shape) {
-      throw Error(fmt::format("{}: \"{}\" has shape {}, the result {}", file.string(), key,
+      throw Error(fmt::format("{}: \"{}\" has shape {}, but the result has {}", file.string(), key,
                               io::shape_text(array.shape), io::shape_text(found->second.shape)));
     }
     const std::vector<double> w = array.to_f64();

@@ -57,7 +57,7 @@ Scan scan_column(const Table& table, std::size_t c) {
     }
   }
   if (out.values == 0) {
-    throw Error(fmt::format("{}: column '{}' has no values; expected some, or --ignore {}",
+    throw Error(fmt::format("{}: column '{}' has no values; expected at least one, or --ignore {}",
                             table.origin, column.name, column.name));
   }
   return out;
@@ -129,7 +129,8 @@ Reading choose_reading(const Table& table, std::size_t c) {
   if (scan.texts.size() > few_categories && share > largest_distinct_share) {
     throw Error(fmt::format(
         "{}: column '{}' has {} distinct values in {} rows ('{}', ...): more than {:g} % are "
-        "distinct, so that they are hardly categories; expected --ignore {} or --categorical {}",
+        "distinct, so that they are probably not categories; expected --ignore {} or --categorical "
+        "{}",
         table.origin, column.name, scan.texts.size(), scan.values, table.cell(c, *scan.text),
         100.0 * largest_distinct_share, column.name, column.name));
   }

@@ -225,7 +225,7 @@ void Dataset::parse() {
   // The checksum is right: a failure from here on is a defect of the program that wrote the file.
   const std::uint64_t end = size_ - sizeof trailer;
   if (trailer.header_offset > end || trailer.header_bytes > end - trailer.header_offset) {
-    throw fail("the data file's header lies outside of it; import it again");
+    throw fail("the header lies outside of the data file; import the data again");
   }
   try {
     const char* text = reinterpret_cast<const char*>(bytes_ + trailer.header_offset);
@@ -235,7 +235,7 @@ void Dataset::parse() {
       const auto offset = whole<std::uint64_t>(in.at("arrays").at(name));
       if (offset % alignment != 0 || offset > end ||
           header_.rows() > (end - offset) / std::max<std::uint64_t>(row_bytes, 1)) {
-        throw Error(fmt::format("array '{}' lies outside of it", name));
+        throw Error(fmt::format("array '{}' lies outside of the file", name));
       }
       return bytes_ + offset;
     };

@@ -120,7 +120,7 @@ std::vector<Split> random_splits(const SplitOptions& options, std::size_t count,
   for (std::size_t s = 0; s < 3; ++s) {
     if (shares[s] > 0 && sizes[s] == 0) {
       throw Error(
-          fmt::format("--fractions {}: of {} {} none is left for {}; expected other shares "
+          fmt::format("--fractions {}: with {} {}, none is left for {}; expected other shares "
                       "or a split list (--split)",
                       fmt::join(shares, ","), count, what, split_name(static_cast<Split>(s))));
     }
@@ -306,7 +306,7 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
       if (!before.empty() && !options.allow_shared) {
         throw Error(
             fmt::format("{}: '{}' is already in {}; expected every name once "
-                        "(--allow-shared-classes lifts that for classes)",
+                        "(--allow-shared-classes allows repeated classes)",
                         entry.where, entry.name, before.front().where));
       }
       const bool listed = std::ranges::any_of(

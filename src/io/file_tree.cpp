@@ -177,7 +177,7 @@ class ZipTree final : public FileTree {
     const auto entries = static_cast<zip_uint64_t>(zip_get_num_entries(archive_.get(), 0));
     for (zip_uint64_t i = 0; i < entries; ++i) add_entry(i);
     if (repeated_ > 0) {
-      left_out_.push_back(fmt::format("{} entries that the archive holds twice", repeated_));
+      left_out_.push_back(fmt::format("repeated entries of the archive ({})", repeated_));
     }
     std::ranges::sort(files_);
   }
@@ -239,7 +239,9 @@ class ZipTree final : public FileTree {
     zip_stat_t before;
     if (zip_stat_index(archive_.get(), first->second, 0, &before) != 0 ||
         before.size != stat.size || before.crc != stat.crc) {
-      throw Error(fmt::format("{} is twice in the archive, with different contents", name(*file)));
+      throw Error(fmt::format(
+          "{}: the archive has two entries with this name and different contents; expected one",
+          name(*file)));
     }
     ++repeated_;
   }

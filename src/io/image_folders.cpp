@@ -137,14 +137,15 @@ void refuse_hidden_division(const std::vector<Folder>& folders, const std::strin
   }
   if (leaves.size() > 1) {
     throw Error(
-        fmt::format("{}: folders that look like a division hold pictures instead of a "
-                    "folder for every class: {}; expected train/CLASS/*.png, or "
+        fmt::format("{}: folders with names of splits hold pictures instead of a folder for every "
+                    "class: {}; expected train/CLASS/*.png, or "
                     "--fractions A,B,C (each of these folders is a class)",
                     source, overview(folders)));
   }
   if (!inner.empty()) {
     throw Error(
-        fmt::format("{}: folders that look like a division, but not which: {}; expected "
+        fmt::format("{}: the names of some folders mention a split, but it is not clear which one: "
+                    "{}; expected "
                     "train, val and test above the class folders, --fractions A,B,C (at "
                     "random) or --split lists",
                     source, name_some(inner)));
@@ -176,8 +177,9 @@ std::string division_by_folders(Found* found, const std::string& source,
   const bool single =
       std::ranges::all_of(heads, [](const auto& entry) { return entry.second.size() == 1; });
   if (!options.by_folders && (!top || !single)) {
-    throw Error(fmt::format("{}: the folders look like a division that is not clear: {}; {}",
-                            source, overview(folders), settle));
+    throw Error(
+        fmt::format("{}: it is not clear how the folders divide the classes into splits: {}; {}",
+                    source, overview(folders), settle));
   }
   std::string how = "by the folders ";
   for (const auto& [split, names] : heads) {
@@ -195,9 +197,11 @@ std::string quantity(std::size_t count, const char* one, const char* many) {
 
 void note_left_out(const FileTree& tree, const Found& found, std::vector<std::string>* notes) {
   if (!found.other.empty()) {
-    notes->push_back(fmt::format("left out: {} no PNG or JPEG ({})",
-                                 quantity(found.other.size(), "file that is", "files that are"),
-                                 name_some(found.other)));
+    notes->push_back(
+        fmt::format("left out: {} ({})",
+                    quantity(found.other.size(), "file that is not a PNG or JPEG image",
+                             "files that are not PNG or JPEG images"),
+                    name_some(found.other)));
   }
   if (!found.loose.empty()) {
     notes->push_back(fmt::format("left out: {} outside of the class folders ({})",

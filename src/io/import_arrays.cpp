@@ -389,8 +389,8 @@ ImportSummary import_arrays(const ArraysImport& options) {
   if (options.standardise &&
       std::ranges::none_of(classes, [](const ArrayClass& c) { return c.in(Split::train); })) {
     throw Error(
-        fmt::format("{}: --standardise: no class for training, whose mean and deviation "
-                    "count; expected at least one",
+        fmt::format("{}: --standardise takes the mean and the standard deviation of the training "
+                    "classes; expected at least one training class",
                     x.origin));
   }
 

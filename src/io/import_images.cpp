@@ -51,8 +51,8 @@ void merge_classes(const SplitOptions& options, std::vector<ClassFolder>* folder
     files.insert(files.end(), folder.files.begin(), folder.files.end());
   }
   notes->push_back(fmt::format(
-      "the folders look like a division, which {} replaces: {} class "
-      "folders are {} classes by their names below",
+      "some folders have names of splits, but {} divides the classes: class folders with the same "
+      "name form one class ({} class folders form {} classes)",
       options.lists.empty() ? "--fractions" : "--split", folders->size(), merged.size()));
   folders->clear();
   for (auto& [key, folder] : merged) folders->push_back(std::move(folder));
@@ -70,8 +70,8 @@ void note_equal_names(const std::vector<ClassFolder>& folders, std::vector<std::
   if (twice.empty()) return;
   const auto& [first, second] = *twice.begin();
   notes->push_back(
-      fmt::format("{} of one name below different folders are classes of their own ('{}', '{}'): "
-                  "they may come into different splits",
+      fmt::format("{} with the same name in different folders are separate classes ('{}', '{}'), "
+                  "and may be in different splits",
                   twice.size() == 1 ? "class folders" : "many class folders", first, second));
 }
 
@@ -142,7 +142,7 @@ void check_options(const ImagesImport& options) {
   }
   if (options.splits.by_folders &&
       (!options.splits.lists.empty() || !options.splits.fractions.empty())) {
-    throw Error("--by-folders: expected without --split and --fractions");
+    throw Error("--by-folders: cannot be combined with --split or --fractions");
   }
 }
 

@@ -89,7 +89,7 @@ std::vector<Turned> listed_classes(const SplitOptions& options, std::vector<std:
     if (!fresh && !options.allow_shared) {
       throw Error(
           fmt::format("{}: '{}' is already in {}; expected every class once "
-                      "(--allow-shared-classes lifts that)",
+                      "(--allow-shared-classes allows repeated classes)",
                       entry.where, entry.name, first->second->where));
     }
     if (!fresh && first->second->split == entry.split) continue;

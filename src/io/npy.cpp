@@ -432,7 +432,7 @@ struct NpzFile {
       std::string name = info.name;
       if (name.ends_with(".npy")) name.resize(name.size() - 4);
       if (!index.emplace(name, static_cast<zip_uint64_t>(i)).second) {
-        throw Error(file + ": " + name + ": two entries of this name");
+        throw Error(file + ": " + name + ": two entries have this name");
       }
     }
   }

@@ -74,8 +74,8 @@ float scaled_by(const Scale& scale, double value, const std::string& where) {
   const double result = (value - scale.mean) / scale.std;
   if (!(std::abs(result) <= std::numeric_limits<float>::max())) {
     throw Error(
-        fmt::format("{}: column '{}' holds {}; the training rows have mean {} and deviation "
-                    "{}: expected a value nearer to them",
+        fmt::format("{}: column '{}' holds {}; the training rows have mean {} and standard "
+                    "deviation {}; expected a value closer to the mean",
                     where, scale.name, value, scale.mean, scale.std));
   }
   return static_cast<float>(result);

@@ -77,7 +77,7 @@ void RowStore::map(int descriptor) {
   constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapped == MAP_FAILED)
-    throw Error(fmt::format("no memory for {} bytes of task memory", size_));
+    throw Error(fmt::format("cannot allocate {} bytes of memory for the per-task state", size_));
   mapped_ = static_cast<std::byte*>(mapped);
 }
 

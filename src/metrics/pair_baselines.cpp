@@ -53,10 +53,10 @@ RowPairs pairs_of(
 void check_pairs(const RowPairs& pairs) {
   const std::size_t n = pairs.support_n;
   if (n == 0 || pairs.support.size() != n * n || pairs.query.size() != pairs.query_n * n) {
-    throw Error("baseline: " + std::to_string(pairs.support.size()) + " and " +
-                std::to_string(pairs.query.size()) + " numbers for the pairs of " +
-                std::to_string(n) + " support rows and of " + std::to_string(pairs.query_n) +
-                " query rows with them");
+    throw Error("baseline: " + std::to_string(pairs.support.size()) +
+                " numbers for pairs of two support rows and " + std::to_string(pairs.query.size()) +
+                " for pairs of a query row and a support row; expected " + std::to_string(n * n) +
+                " and " + std::to_string(pairs.query_n * n) + ", with at least one support row");
   }
 }
 

@@ -362,7 +362,7 @@ TEST_F(Labels, ClassesThatDifferInCaseAloneAreSaid) {
   write_text(folder_ / "q.csv", "v\n1\n");
   const Outcome outcome = kshot({"adapt", "run", "--support", "s.csv", "--query", "q.csv"});
   EXPECT_EQ(outcome.status, 0) << outcome.error;
-  EXPECT_THAT(outcome.error, HasSubstr("\"Cat\" and \"cat\" differ in case alone"));
+  EXPECT_THAT(outcome.error, HasSubstr("\"Cat\" and \"cat\" differ only in upper and lower case"));
 }
 
 TEST_F(Labels, AMissingLabelIsNoClass) {

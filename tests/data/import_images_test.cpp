@@ -208,7 +208,7 @@ TEST_F(Images, ClassFoldersOfPngAndJpeg) {
   write_text(folder_ / "birds/class0/notes.txt", "x");
   options_.splits.fractions = {0.5, 0.2, 0.3};
   const ImportSummary summary = import_images(options_);
-  EXPECT_THAT(summary.notes, ElementsAre(AllOf(HasSubstr("1 file that is no PNG"),
+  EXPECT_THAT(summary.notes, ElementsAre(AllOf(HasSubstr("1 file that is not a PNG or JPEG image"),
                                                HasSubstr("class0/notes.txt"))));
   EXPECT_EQ(summary.division,
             "at random with seed 1, in shares of 0.5, 0.2, 0.3 for train, validation and test");
@@ -340,7 +340,7 @@ TEST_F(Divisions, WhatIsNotClearIsRefusedWithTheList) {
   EXPECT_THAT(refused({"train/a/1.png", "val/b/1.png", "validation/c/1.png"}),
               HasSubstr("validation/ (validation, 1 class)"));
   EXPECT_THAT(refused({"my_train_v2/a/1.png", "my_test_v2/b/1.png"}),
-              AllOf(HasSubstr("look like a division"), HasSubstr("my_train_v2")));
+              AllOf(HasSubstr("it is not clear which one"), HasSubstr("my_train_v2")));
   EXPECT_THAT(refused({"train/1.png", "test/1.png"}),
               HasSubstr("instead of a folder for every class"));
   EXPECT_THAT(refused({"cat/train/1.png", "cat/test/1.png", "dog/train/1.png"}),
@@ -409,7 +409,7 @@ TEST_F(Divisions, AClassIsInOneSplit) {
   ASSERT_EQ(data->header().groups.size(), 2u);  // Pictures of equal class names are one class.
   EXPECT_EQ(data->header().groups[0].name, "cat");
   EXPECT_EQ(data->header().groups[0].rows, 2u);
-  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("4 class folders are 2 classes")));
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("4 class folders form 2 classes")));
 }
 
 TEST_F(Divisions, ListsMayNameAClassTwiceWhereThatIsAllowed) {
@@ -500,7 +500,7 @@ TEST_F(Images, FractionsMustMakeSense) {
   options_.splits.fractions = {0.5, 0.2, 0.2};
   EXPECT_THAT(fault(), HasSubstr("add up to 1"));
   options_.splits.fractions = {0.98, 0.01, 0.01};
-  EXPECT_THAT(fault(), HasSubstr("of 10 classes none is left for validation"));
+  EXPECT_THAT(fault(), HasSubstr("with 10 classes, none is left for validation"));
 }
 
 }  // namespace

@@ -100,8 +100,8 @@ TEST_F(TableReadings, NoBreakSpacesCountAsSpaces) {
 TEST_F(TableReadings, NamesThatDifferInCaseAloneAreSaid) {
   write_column({"North", "north", "North", "north", "South", "South"});
   EXPECT_EQ(import()->header().input.channels, 3);
-  EXPECT_THAT(summary_.notes,
-              Contains(AllOf(HasSubstr("'North' and 'north'"), HasSubstr("differ in case alone"))));
+  EXPECT_THAT(summary_.notes, Contains(AllOf(HasSubstr("'North' and 'north'"),
+                                             HasSubstr("differ only in upper and lower case"))));
   write_column({"North", "South", "North", "South"});
   import();
   EXPECT_THAT(summary_.notes, Not(Contains(HasSubstr("case alone"))));

@@ -424,7 +424,7 @@ TEST_P(AdaptedOnce, WhatDoesNotFitAmongManyNamesTheTask) {
   std::vector<std::span<const float>> queries;
   for (const Rows& task : tasks) queries.push_back(task.query_x);
   EXPECT_THAT(message([&] { many.predict(std::span(queries).first(8)); }),
-              StartsWith("query rows: of 8 tasks, expected those of 9"));
+              StartsWith("query rows: got the rows of 8 tasks, expected 9"));
   queries[3] = {};
   EXPECT_THAT(message([&] { many.predict(queries); }), StartsWith("task 3: query rows: 0 numbers"));
   tasks[4].values.assign(tasks[4].values.size(), 3e38f);

@@ -106,7 +106,7 @@ TEST_F(FileTrees, AnEntryTwiceIsOneFileOrAnError) {
   rename_entry("a/2.png", "a/1.png");
   const auto tree = FileTree::open(folder_ / "x.zip");
   EXPECT_THAT(tree->files(), ElementsAre("a/1.png", "a/3.png"));
-  EXPECT_THAT(tree->left_out(), ElementsAre("1 entries that the archive holds twice"));
+  EXPECT_THAT(tree->left_out(), ElementsAre("repeated entries of the archive (1)"));
   rename_entry("a/3.png", "a/1.png");
   EXPECT_THAT(error_text([&] { FileTree::open(folder_ / "x.zip"); }),
               AllOf(HasSubstr("x.zip: a/1.png is twice"), HasSubstr("different contents")));

@@ -89,7 +89,7 @@ TEST_F(DeviceEpisodes, NothingOfThemCrossesTheBus) {
       return step++ == 5;
     };
     Trainer trainer(c, five);
-    EXPECT_THAT(trainer.device(), HasSubstr("episodes drawn there"));
+    EXPECT_THAT(trainer.device(), HasSubstr("episodes drawn on the device"));
     ASSERT_EQ(trainer.run().step, 5u);
     const double a_step = static_cast<double>(simt::counters().bytes_to_device - before) / 4.0;
     EXPECT_LT(a_step, c.train.meta_batch * 4.0) << "less than a number a task";
@@ -112,7 +112,7 @@ TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
     EXPECT_EQ(simt::allocated_bytes() - before, fits ? bytes : 0u);
     EXPECT_EQ(backend->device_bytes() - counted, fits ? bytes : 0u);
     if (fits) {
-      EXPECT_EQ(episodes.text, "episodes drawn there from 0.00419 MiB of rows");
+      EXPECT_EQ(episodes.text, "episodes drawn on the device from 0.00419 MiB of rows");
     } else {
       EXPECT_THAT(episodes.text, AllOf(HasSubstr("episodes drawn by the host (the rows take 4 KiB"),
                                        HasSubstr("more than half of the 9 KiB at hand")));
@@ -150,7 +150,7 @@ TEST_F(DeviceEpisodes, TheHostDrawsWhereRowsAreNotFinite) {
 TEST_F(DeviceEpisodes, WhatIsInHandIsSaid) {
   const std::vector<std::string> fixed = {"data.tasks=30", "train.validate_every=0"};
   EXPECT_THAT(Trainer(small_config("maml", fixed), options()).device(),
-              EndsWith(", episodes drawn by the host (this source has no other way)"));
+              EndsWith(", episodes drawn by the host (the device cannot draw from this source)"));
   TrainerOptions cpu = options();
   cpu.device = "cpu";
   EXPECT_THAT(Trainer(small_config("maml"), cpu).device(), Not(HasSubstr("episodes")));
