@@ -157,8 +157,8 @@ class _Units:
         )
         if encoded["unseen"]:
             print(
-                f"kshot: {name}: {encoded['unseen']} values are of categories that no training "
-                "task has: all zeros",
+                f"kshot: {name}: {encoded['unseen']} values belong to categories that no "
+                "training task has; they are encoded as zeros",
                 file=sys.stderr,
             )
         return encoded

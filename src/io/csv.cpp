@@ -162,7 +162,7 @@ void read_header(std::vector<std::string> fields, std::size_t line, Table* table
     if (fields.size() <= 2 && name.size() <= 5 && name.starts_with("sep=")) {
       throw Error(
           fmt::format("{}, line {}: '{}' is a line for Excel that names the separator; expected "
-                      "the column names: remove this line",
+                      "the column names: remove the line",
                       table->origin, line, name));
     }
     if (name.empty()) {

@@ -14,8 +14,8 @@ namespace kshot::io {
 namespace {
 
 constexpr const char* settle =
-    "expected --by-folders (classes go by the first such folder above them, what has none is left "
-    "out), --fractions A,B,C (at random) or --split lists";
+    "expected --by-folders (the first folder above a class that names a split decides, and classes "
+    "without such a folder are left out), --fractions A,B,C (at random) or --split lists";
 
 std::vector<std::string> parts_of(const std::string& path) {
   std::vector<std::string> out;

@@ -153,7 +153,7 @@ TEST_F(Arrays, FaultsNameFileAndRow) {
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("no class is for training")));
   std::filesystem::remove(options_.output);
   options_.standardise = true;
-  EXPECT_THAT(fault(), HasSubstr("--standardise: no class for training"));
+  EXPECT_THAT(fault(), HasSubstr("expected at least one training class"));
 }
 
 TEST_F(Arrays, NamesOfClassesAreThereOnce) {

@@ -71,7 +71,7 @@ TEST_F(TableImports, StandardisedWithTheTrainingTasksAndOneHot) {
   EXPECT_THAT(row(*data, 4), ElementsAre(2, 0, 0));  // No training task has this ward.
   EXPECT_FLOAT_EQ(data->value(0)[0], -1.0f);
   EXPECT_FLOAT_EQ(data->value(6)[0], 3.0f);
-  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("1 values are of categories")));
+  EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("1 values belong to categories")));
 }
 
 TEST_F(TableImports, NewRowsAreEncodedWithTheStoredStatistics) {

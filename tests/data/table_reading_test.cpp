@@ -104,7 +104,7 @@ TEST_F(TableReadings, NamesThatDifferInCaseAloneAreSaid) {
                                              HasSubstr("differ only in upper and lower case"))));
   write_column({"North", "South", "North", "South"});
   import();
-  EXPECT_THAT(summary_.notes, Not(Contains(HasSubstr("case alone"))));
+  EXPECT_THAT(summary_.notes, Not(Contains(HasSubstr("upper and lower case"))));
 }
 
 TEST_F(TableReadings, TasksAreNamedAsWritten) {
