@@ -20,7 +20,7 @@ struct AddNumber {
   __device__ void operator()(std::size_t) const { to[0] += value; }
 };
 
-struct Judge {
+struct DecideUpdate {
   StepStatistics* step;
   double max_diverged;
   bool guard;
@@ -55,7 +55,7 @@ void add_number(double* to, double value, cudaStream_t stream) {
 }
 
 void decide_update(StepStatistics* step, double max_diverged, bool guard, cudaStream_t stream) {
-  flat(Judge{step, max_diverged, guard}, 1, stream);
+  flat(DecideUpdate{step, max_diverged, guard}, 1, stream);
 }
 
 template <class T>

@@ -228,8 +228,8 @@ class LeoProgram final : public TaskProgram {
     return iterates_[index];
   }
   /// `again` says that the last decode was of this iterate.
-  Generator::Latents latents(std::size_t slot, bool again = false) const {
-    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, again,
+  Generator::Latents latents(std::size_t slot, bool reuse_last_decode = false) const {
+    return {iterates_[slot].z, noise_ ? iterates_[slot].eps : Block{}, reuse_last_decode,
             static_cast<int>(slot)};
   }
 

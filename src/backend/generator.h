@@ -14,6 +14,7 @@
 // std(u; offset) = max(exp(u) - (1 - offset), 1e-10).
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -63,77 +64,116 @@ struct GeneratorSpec {
 /// then u), latents and their noise [N, C, L], the noise of weights [N, C, P]; g_theta is as wide
 /// as the shared vector. Weights are blocks of Wave::weights(). Where a block of noise is empty,
 /// there is no noise and the means are used.
+///
+/// The public functions check the widths of the blocks, once for every backend, and then call the
+/// backend's do_... function. A wrong argument is a mistake in our own code and throws
+/// std::logic_error.
 class Generator {
  public:
   /// Uses the blocks of `wave`, which must outlive this object.
-  explicit Generator(Wave& wave) : wave_(wave) {}
+  Generator(Wave& wave, const GeneratorSpec& spec);
   virtual ~Generator() = default;
 
   /// Makes a block for g_theta, at least as wide as the generator's part of the shared vector. The
   /// backend chooses the form in which it keeps such sums. The block may be used in Wave::fill with
   /// zero, the operations below, downloads and the reduction.
-  virtual Block gradients(std::size_t width) { return wave_.block(width); }
+  Block gradients(std::size_t width);
 
   /// Computes the statistics from the support rows of the loaded tasks. Throws Error for a task
   /// with an empty group or, with latent_per_row, a group that does not have C rows.
-  virtual void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) = 0;
+  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics);
   /// g_theta += pull-back of g_statistics through encode. encode must have been called with the
   /// same arguments before; its activations may be reused.
-  virtual void encode_pullback(const SharedVector& theta, const Dropout& dropout,
-                               Block g_statistics, Block g_theta) = 0;
+  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                       Block g_theta);
 
   /// z = m + std eps.
-  virtual void sample(Block z, Block statistics, Block eps) = 0;
+  void sample(Block z, Block statistics, Block eps);
   /// g_statistics += pull-back of g_z.
-  virtual void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) = 0;
+  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z);
   enum class Kl {
     sampled,   ///< mean over latent elements of log q(z) - log N(z; 0, 1) at the drawn z
     analytic,  ///< mean over (group, element) of KL(N(m, std^2) || N(0, 1))
   };
   /// value += weight * kl. g_statistics += weight * the derivative of kl, which includes the path
   /// through z.
-  virtual void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-                  Block g_statistics) = 0;
+  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+          Block g_statistics);
 
   /// Latents, and the noise of one decoding.
   struct Latents {
     Block z, eps;
     /// The generator's last decoding had these latents and this noise, so that its activations may
     /// be reused.
-    bool again = false;
+    bool reuse_last_decode = false;
     /// A number >= 0 under which decode may keep values for the decode_tangent with the same
     /// number. The tasks, shared networks, latents and noise of the two calls must be the same. -1:
     /// nothing is kept. A generator keeps as much as it chooses, within a fixed size.
     int activations = -1;
   };
   /// weights = the decoded weights.
-  virtual void decode(const SharedVector& theta, const Latents& at, Block weights) = 0;
+  void decode(const SharedVector& theta, const Latents& at, Block weights);
   /// Pull-back of a weight gradient: overwrites g_z and adds to g_theta, each where it is given.
-  virtual void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights,
-                               Block g_z, Block g_theta) = 0;
+  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                       Block g_theta);
   /// weights_dot = the derivative of the weights along z_dot.
-  virtual void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                              Block weights_dot) = 0;
+  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot, Block weights_dot);
   /// Derivative of decode_pullback along (z_dot, g_weights_dot): overwrites h_z with the derivative
   /// of g_z, and adds a times the derivative of g_theta to h_theta.
-  virtual void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                       Block g_weights, Block g_weights_dot, Block h_z, double a,
-                                       Block h_theta) = 0;
+  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                               Block g_weights, Block g_weights_dot, Block h_z, double a,
+                               Block h_theta);
 
   // ---- the loss of a pass at decoded weights, as a function of the latents ----
   /// g_z = the gradient by z of the pass's loss at decode(at). The function may leave the decoded
-  /// weights in pass.weights. loss_hessian_vector needs this block unchanged. at.again is ignored.
-  virtual void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                             Block g_z);
+  /// weights in pass.weights. loss_hessian_vector needs this block unchanged.
+  /// at.reuse_last_decode is ignored.
+  void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+                     Block g_z);
   /// Computes the derivatives of <z_dot, g_z> by z and by theta: h_z = the derivative by z, and
   /// h_theta += a times the derivative by theta. loss_gradient must have been called before with
   /// the same arguments.
-  virtual void loss_hessian_vector(const SharedVector& theta, const Latents& at,
-                                   const Wave::Pass& pass, Block z_dot, Block h_z, double a,
-                                   Block h_theta);
+  void loss_hessian_vector(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+                           Block z_dot, Block h_z, double a, Block h_theta);
+
+ protected:
+  virtual Block do_gradients(std::size_t width) { return wave_.block(width); }
+  virtual void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) = 0;
+  virtual void do_encode_pullback(const SharedVector& theta, const Dropout& dropout,
+                                  Block g_statistics, Block g_theta) = 0;
+  virtual void do_sample(Block z, Block statistics, Block eps) = 0;
+  virtual void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) = 0;
+  virtual void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+                     Block g_statistics) = 0;
+  virtual void do_decode(const SharedVector& theta, const Latents& at, Block weights) = 0;
+  virtual void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights,
+                                  Block g_z, Block g_theta) = 0;
+  virtual void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                 Block weights_dot) = 0;
+  virtual void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                          Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                          Block h_theta) = 0;
+  /// These two are composed of the functions above. A backend may have its own.
+  virtual void do_loss_gradient(const SharedVector& theta, const Latents& at,
+                                const Wave::Pass& pass, Block g_z);
+  virtual void do_loss_hessian_vector(const SharedVector& theta, const Latents& at,
+                                      const Wave::Pass& pass, Block z_dot, Block h_z, double a,
+                                      Block h_theta);
 
  private:
+  void require_theta(const char* operation, const SharedVector& theta) const;
+  void require_gradient(const char* operation, Block g_theta) const;
+  void require_statistics(const char* operation, std::initializer_list<Block> blocks) const;
+  void require_latents(const char* operation, std::initializer_list<Block> blocks) const;
+  void require_decoding(const char* operation, const SharedVector& theta, const Latents& at,
+                        std::initializer_list<Block> latents, std::initializer_list<Block> weights,
+                        Block g_theta) const;
+
   Wave& wave_;
+  std::size_t theta_width_;       ///< numbers of the shared vector that the generator uses
+  std::size_t statistics_width_;  ///< N 2 L
+  std::size_t latents_width_;     ///< N C L
+  std::size_t noise_width_;       ///< N C P
   /// Blocks that the composed functions use; made on first use.
   Block g_weights_, weights_dot_, h_weights_;
 };

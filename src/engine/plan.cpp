@@ -144,7 +144,7 @@ class GeneratorCostRecorder final : public backend::Generator {
  public:
   GeneratorCostRecorder(CostRecorder& wave, const backend::GeneratorSpec& spec, TaskCost& cost,
                         backend::WaveDemand& demand)
-      : Generator(wave),
+      : Generator(wave, spec),
         spec_(spec),
         planned_(std::make_shared<backend::GeneratorSpec>(spec)),
         cost_(cost),
@@ -154,28 +154,32 @@ class GeneratorCostRecorder final : public backend::Generator {
     demand_.generator = planned_;
   }
 
-  Block gradients(std::size_t width) override {
+ protected:
+  Block do_gradients(std::size_t width) override {
     planned_->gradient_demand.width = width;
-    return Generator::gradients(width);
+    return Generator::do_gradients(width);
   }
-  void encode(const SharedVector&, const backend::Dropout& dropout, Block) override {
+  void do_encode(const SharedVector&, const backend::Dropout& dropout, Block) override {
     demand_.encoder_dropout = demand_.encoder_dropout || dropout;
     encoding(1.0);
   }
-  void encode_pullback(const SharedVector&, const backend::Dropout&, Block, Block) override {
+  void do_encode_pullback(const SharedVector&, const backend::Dropout&, Block, Block) override {
     encoding(2.0);
   }
-  void sample(Block, Block, Block) override {}
-  void sample_pullback(Block, Block, Block, Block) override {}
-  void kl(Kl, double, Block, Block, Block, Block, Block) override {}
-  void decode(const SharedVector&, const Latents&, Block) override { decoding(1.0); }
-  void decode_pullback(const SharedVector&, const Latents&, Block, Block, Block g_theta) override {
+  void do_sample(Block, Block, Block) override {}
+  void do_sample_pullback(Block, Block, Block, Block) override {}
+  void do_kl(Kl, double, Block, Block, Block, Block, Block) override {}
+  void do_decode(const SharedVector&, const Latents&, Block) override { decoding(1.0); }
+  void do_decode_pullback(const SharedVector&, const Latents&, Block, Block,
+                          Block g_theta) override {
     if (g_theta) ++planned_->gradient_demand.pullbacks;
     decoding(g_theta ? 2.0 : 1.0);
   }
-  void decode_tangent(const SharedVector&, const Latents&, Block, Block) override { decoding(1.0); }
-  void decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
-                               double, Block) override {
+  void do_decode_tangent(const SharedVector&, const Latents&, Block, Block) override {
+    decoding(1.0);
+  }
+  void do_decode_pullback_tangent(const SharedVector&, const Latents&, Block, Block, Block, Block,
+                                  double, Block) override {
     demand_.decoder_tangents = true;
     ++planned_->gradient_demand.pullback_tangents;
     decoding(4.0);

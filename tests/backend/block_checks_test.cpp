@@ -2,6 +2,7 @@
 // operation, and sets of rows that a wave does not have.
 #include <gmock/gmock.h>
 
+#include "backend/generator.h"
 #include "support/backend_problems.h"
 
 namespace kshot::testing {
@@ -126,6 +127,58 @@ TEST_P(BlockChecks, PassesHaveTheWavesSetsAndSizes) {
   });
   refused("a block that this wave did not make", [&] { w.fill({}, 0.0); });
   refused("a block that this wave did not make", [&] { w.fill({1000}, 0.0); });
+}
+
+TEST_P(BlockChecks, GeneratedWeightsHaveTheWidthsOfTheirNetworks) {
+  backend::Wave& w = *wave_;
+  const auto linear = [](std::vector<int> sizes) {
+    return std::make_shared<const Network>(Network::mlp(sizes, LayerType::relu));
+  };
+  // All rows are one group. It has one latent of two numbers.
+  backend::GeneratorSpec spec;
+  spec.encoder = linear({5, 4});
+  spec.decoder = linear({2, 90});
+  spec.by_label = false;
+  spec.offset = Numbers(45, 0.0);
+  const auto generator = w.generator(spec);
+  backend::Generator& g = *generator;
+  ASSERT_EQ(spec.size(), 24u + 270u);
+  const backend::Shared theta = backend_->shared(294), short_theta = backend_->shared(293);
+  const Block statistics = w.block(4), z = w.block(2), eps = w.block(45), three = w.block(3);
+  const Block weights = w.weights(), g_theta = g.gradients(294), one = w.block(1);
+  refused("gradients: width 293, expected at least 294", [&] { g.gradients(293); });
+  refused("encode: a shared vector of 293, expected at least 294",
+          [&] { g.encode(*short_theta, {}, statistics); });
+  refused("encode: a block of width 3, expected 4", [&] { g.encode(*theta, {}, three); });
+  refused("encode_pullback: a gradient of width 3, expected at least 294",
+          [&] { g.encode_pullback(*theta, {}, statistics, three); });
+  refused("sample: a block of width 3, expected 2", [&] { g.sample(three, statistics, {}); });
+  refused("sample_pullback: a block of width 2, expected 4",
+          [&] { g.sample_pullback(z, statistics, {}, z); });
+  refused("kl: a block of width 3, expected 1", [&] {
+    g.kl(backend::Generator::Kl::analytic, 1.0, statistics, z, {}, three, statistics);
+  });
+  refused("decode: a block of width 3, expected 45", [&] {
+    g.decode(*theta, {z, three}, weights);
+  });
+  refused("decode: a block of width 45 that is not of weights", [&] {
+    g.decode(*theta, {z, {}}, eps);
+  });
+  refused("decode_pullback: a block of width 3, expected 2", [&] {
+    g.decode_pullback(*theta, {z, eps}, weights, three, g_theta);
+  });
+  refused("decode_tangent: a block of width 4, expected 2", [&] {
+    g.decode_tangent(*theta, {z, {}}, statistics, weights);
+  });
+  refused("decode_pullback_tangent: a gradient of width 1, expected at least 294", [&] {
+    g.decode_pullback_tangent(*theta, {z, {}}, z, weights, weights, z, 1.0, one);
+  });
+  refused("loss_gradient: a block of width 3, expected 2", [&] {
+    g.loss_gradient(*theta, {z, {}}, {Set::support, weights, {}}, three);
+  });
+  refused("loss_hessian_vector: a block of width 3, expected 2", [&] {
+    g.loss_hessian_vector(*theta, {z, {}}, {Set::support, weights, {}}, three, z, 1.0, g_theta);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, BlockChecks, ::testing::ValuesIn(backend_names()),

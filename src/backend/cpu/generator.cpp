@@ -11,7 +11,7 @@
 namespace kshot::backend::cpu {
 
 LatentGenerator::LatentGenerator(CpuWave& wave, const GeneratorSpec& spec)
-    : Generator(wave),
+    : Generator(wave, spec),
       wave_(wave),
       spec_(spec),
       groups_(spec.by_label ? static_cast<std::size_t>(wave.network().outputs()) : 1),
@@ -43,7 +43,7 @@ LatentGenerator::Deviations LatentGenerator::deviations(const Values& statistics
   return d;
 }
 
-void LatentGenerator::sample(Block z, Block statistics, Block eps) {
+void LatentGenerator::do_sample(Block z, Block statistics, Block eps) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
     const Deviations d = deviations(s);
     Values to(groups_ * latents_ * latent_);
@@ -54,7 +54,8 @@ void LatentGenerator::sample(Block z, Block statistics, Block eps) {
   });
 }
 
-void LatentGenerator::sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) {
+void LatentGenerator::do_sample_pullback(Block g_statistics, Block statistics, Block eps,
+                                         Block g_z) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
     const Deviations d = deviations(s);
     const Values g = vector(g_z, task);
@@ -67,8 +68,8 @@ void LatentGenerator::sample_pullback(Block g_statistics, Block statistics, Bloc
   });
 }
 
-void LatentGenerator::kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-                         Block g_statistics) {
+void LatentGenerator::do_kl(Kl kind, double weight, Block statistics, Block z, Block eps,
+                            Block value, Block g_statistics) {
   for_latents(statistics, eps, [&](int task, const Values& s, const Values& e) {
     const Deviations d = deviations(s);
     Values to = vector(g_statistics, task);
@@ -122,7 +123,8 @@ class CpuGenerator final : public LatentGenerator {
                        static_cast<std::size_t>(encoder_.in_stride()));
   }
 
-  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+ protected:
+  void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
     pack(theta);
     const auto stride = static_cast<std::size_t>(encoder_.out_stride());
     std::vector<float> flat(groups_ * 2 * latent_);
@@ -135,8 +137,8 @@ class CpuGenerator final : public LatentGenerator {
     }
   }
 
-  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
-                       Block g_theta) override {
+  void do_encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                          Block g_theta) override {
     pack(theta);
     const auto stride = static_cast<std::size_t>(encoder_.out_stride());
     std::vector<float> flat(groups_ * 2 * latent_);
@@ -152,7 +154,7 @@ class CpuGenerator final : public LatentGenerator {
     }
   }
 
-  void decode(const SharedVector& theta, const Latents& at, Block to) override {
+  void do_decode(const SharedVector& theta, const Latents& at, Block to) override {
     pack(theta);
     const float* out = forward(at);
     if (keeps(at)) kept_[static_cast<std::size_t>(at.activations)] = slope_;
@@ -163,8 +165,8 @@ class CpuGenerator final : public LatentGenerator {
     });
   }
 
-  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                       Block g_theta) override {
+  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                          Block g_theta) override {
     pack(theta);
     forward(at);
     take_weights(g_weights, g_out_);
@@ -178,8 +180,8 @@ class CpuGenerator final : public LatentGenerator {
     }
   }
 
-  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                      Block weights_dot) override {
+  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                         Block weights_dot) override {
     pack(theta);
     if (keeps(at) && !kept_[static_cast<std::size_t>(at.activations)].empty()) {
       take_latents(at.z, z_);
@@ -196,9 +198,9 @@ class CpuGenerator final : public LatentGenerator {
     });
   }
 
-  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block h_z, double a,
-                               Block h_theta) override {
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                  Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                  Block h_theta) override {
     pack(theta);
     forward(at);
     const float* out_dot = tangent(z_dot);
@@ -303,7 +305,7 @@ class CpuGenerator final : public LatentGenerator {
   /// The decoder's outputs for all tasks' latents. With noise, spread_ = std eps and slope_ is its
   /// derivative by u. Without noise, spread_ and slope_ are zero.
   const float* forward(const Latents& at) {
-    if (at.again) return out_;
+    if (at.reuse_last_decode) return out_;
     take_latents(at.z, z_);
     const std::size_t rows = count_rows();
     out_ = decoder_.forward(z_.data(), static_cast<int>(rows));

@@ -16,12 +16,12 @@ class LatentGenerator : public Generator {
  public:
   LatentGenerator(CpuWave& wave, const GeneratorSpec& spec);
 
-  void sample(Block z, Block statistics, Block eps) override;
-  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override;
-  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-          Block g_statistics) override;
-
  protected:
+  void do_sample(Block z, Block statistics, Block eps) override;
+  void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override;
+  void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+             Block g_statistics) override;
+
   using Values = std::vector<float>;
 
   Values vector(Block block, int task) const;

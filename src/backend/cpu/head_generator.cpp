@@ -59,7 +59,7 @@ HeadGenerator::HeadGenerator(HeadWave& wave, const GeneratorSpec& spec)
   for (TaskGradient& g : gradient_) g.features = Rows(rows_, l_);
 }
 
-Block HeadGenerator::gradients(std::size_t width) {
+Block HeadGenerator::do_gradients(std::size_t width) {
   width_ = width;
   return head_.shared_gradient(width, *this);
 }
@@ -170,7 +170,7 @@ void HeadGenerator::encode_rows(const Dropout& dropout) {
   encode_version_ = version_;
 }
 
-void HeadGenerator::encode(const SharedVector& theta, const Dropout& dropout, Block statistics) {
+void HeadGenerator::do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) {
   pack(theta);
   encode_rows(dropout);
   const std::size_t width = 2 * latent_;
@@ -180,8 +180,8 @@ void HeadGenerator::encode(const SharedVector& theta, const Dropout& dropout, Bl
   }
 }
 
-void HeadGenerator::encode_pullback(const SharedVector& theta, const Dropout& dropout,
-                                    Block g_statistics, Block /*g_theta*/) {
+void HeadGenerator::do_encode_pullback(const SharedVector& theta, const Dropout& dropout,
+                                       Block g_statistics, Block /*g_theta*/) {
   pack(theta);
   if (encode_load_ != head_.loads() || encode_version_ != version_) encode_rows(dropout);
   settle();
@@ -246,7 +246,7 @@ void HeadGenerator::take_weights(Block weights, Rows& rows) const {
 
 HeadGenerator::Kept& HeadGenerator::forward(const Latents& at) {
   Kept& k = kept(at.activations);
-  if (at.again && last_ == &k) return k;
+  if (at.reuse_last_decode && last_ == &k) return k;
   last_ = &k;
   k.noise = static_cast<bool>(at.eps);
   take_latents(at.z, k.z, k.z_mean);
@@ -299,10 +299,10 @@ void HeadGenerator::pull_to_latents(const Kept& k) {
   }
 }
 
-void HeadGenerator::decode(const SharedVector& theta, const Latents& at, Block weights) {
+void HeadGenerator::do_decode(const SharedVector& theta, const Latents& at, Block weights) {
   pack(theta);
   Latents fresh = at;
-  fresh.again = false;
+  fresh.reuse_last_decode = false;
   const Kept& k = forward(fresh);
   std::copy_n(k.w_noise.row(0), group_rows() * p_, w_dot_.row(0));
   multiply(group_rows(), k.z_mean, latent_, means_t_.row(0), w_dot_, true);
@@ -312,8 +312,8 @@ void HeadGenerator::decode(const SharedVector& theta, const Latents& at, Block w
   }
 }
 
-void HeadGenerator::decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights,
-                                    Block g_z, Block g_theta) {
+void HeadGenerator::do_decode_pullback(const SharedVector& theta, const Latents& at,
+                                       Block g_weights, Block g_z, Block g_theta) {
   pack(theta);
   const Kept& k = forward(at);
   take_weights(g_weights, g_dot_);
@@ -333,8 +333,8 @@ void HeadGenerator::decode_pullback(const SharedVector& theta, const Latents& at
   }
 }
 
-void HeadGenerator::decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                   Block weights_dot) {
+void HeadGenerator::do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                      Block weights_dot) {
   pack(theta);
   tangent(forward(at), z_dot);
   multiply(group_rows(), z_dot_mean_, latent_, means_t_.row(0), w_dot_, true);
@@ -344,9 +344,9 @@ void HeadGenerator::decode_tangent(const SharedVector& theta, const Latents& at,
   }
 }
 
-void HeadGenerator::decode_pullback_tangent(const SharedVector& theta, const Latents& at,
-                                            Block z_dot, Block g_weights, Block g_weights_dot,
-                                            Block h_z, double a, Block h_theta) {
+void HeadGenerator::do_decode_pullback_tangent(const SharedVector& theta, const Latents& at,
+                                               Block z_dot, Block g_weights, Block g_weights_dot,
+                                               Block h_z, double a, Block h_theta) {
   pack(theta);
   Kept& k = forward(at);
   tangent(k, z_dot);
@@ -453,7 +453,7 @@ void HeadGenerator::sum_rows(const Kept& k, std::size_t task, const float* delta
 
 HeadGenerator::Kept& HeadGenerator::gradient_in_weights(const Latents& at, const Wave::Pass& pass) {
   Latents fresh = at;
-  fresh.again = false;
+  fresh.reuse_last_decode = false;
   Kept& k = forward(fresh);
   take_codes(k, pass);
   for (std::size_t t = 0; t < count(); ++t) {
@@ -466,9 +466,9 @@ HeadGenerator::Kept& HeadGenerator::gradient_in_weights(const Latents& at, const
   return k;
 }
 
-void HeadGenerator::loss_gradient(const SharedVector& theta, const Latents& at,
-                                  const Wave::Pass& pass, Block g_z) {
-  if (pass.set != Set::support) return Generator::loss_gradient(theta, at, pass, g_z);
+void HeadGenerator::do_loss_gradient(const SharedVector& theta, const Latents& at,
+                                     const Wave::Pass& pass, Block g_z) {
+  if (pass.set != Set::support) return Generator::do_loss_gradient(theta, at, pass, g_z);
   pack(theta);
   const Kept& k = gradient_in_weights(at, pass);
   pull_to_exponents(k, k.g_w);
@@ -476,11 +476,11 @@ void HeadGenerator::loss_gradient(const SharedVector& theta, const Latents& at,
   put_latents(g_z);
 }
 
-void HeadGenerator::loss_hessian_vector(const SharedVector& theta, const Latents& at,
-                                        const Wave::Pass& pass, Block z_dot, Block h_z, double a,
-                                        Block h_theta) {
+void HeadGenerator::do_loss_hessian_vector(const SharedVector& theta, const Latents& at,
+                                           const Wave::Pass& pass, Block z_dot, Block h_z, double a,
+                                           Block h_theta) {
   if (pass.set != Set::support) {
-    return Generator::loss_hessian_vector(theta, at, pass, z_dot, h_z, a, h_theta);
+    return Generator::do_loss_hessian_vector(theta, at, pass, z_dot, h_z, a, h_theta);
   }
   pack(theta);
   Kept& k = at.activations >= 0 ? kept(at.activations) : gradient_in_weights(at, pass);

@@ -31,22 +31,23 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   static bool serves(const GeneratorSpec& spec);
   HeadGenerator(HeadWave& wave, const GeneratorSpec& spec);
 
-  Block gradients(std::size_t width) override;
-  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override;
-  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
-                       Block g_theta) override;
-  void decode(const SharedVector& theta, const Latents& at, Block weights) override;
-  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                       Block g_theta) override;
-  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                      Block weights_dot) override;
-  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block h_z, double a,
-                               Block h_theta) override;
-  void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                     Block g_z) override;
-  void loss_hessian_vector(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                           Block z_dot, Block h_z, double a, Block h_theta) override;
+ protected:
+  Block do_gradients(std::size_t width) override;
+  void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override;
+  void do_encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                          Block g_theta) override;
+  void do_decode(const SharedVector& theta, const Latents& at, Block weights) override;
+  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                          Block g_theta) override;
+  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                         Block weights_dot) override;
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                  Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                  Block h_theta) override;
+  void do_loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+                        Block g_z) override;
+  void do_loss_hessian_vector(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+                              Block z_dot, Block h_z, double a, Block h_theta) override;
 
  private:
   /// Rows of floats, `stride` apart.

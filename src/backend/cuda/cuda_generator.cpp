@@ -94,7 +94,7 @@ template <class T>
 class CudaGenerator final : public backend::Generator {
  public:
   CudaGenerator(CudaWave<T>& wave, const backend::GeneratorSpec& spec)
-      : Generator(wave),
+      : Generator(wave, spec),
         wave_(wave),
         spec_(spec),
         rows_(wave.rows(backend::Set::support)),
@@ -128,12 +128,13 @@ class CudaGenerator final : public backend::Generator {
     }
   }
 
-  Block gradients(std::size_t width) override {
+ protected:
+  Block do_gradients(std::size_t width) override {
     gradients_.push_back(wave_.factored_block(make_gradient(width)));
     return gradients_.back();
   }
 
-  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+  void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
     for (const Block gradient : gradients_) wave_.factored(gradient).lose();
     count_groups();
     const T* const w = wave_.shared(theta);
@@ -170,8 +171,8 @@ class CudaGenerator final : public backend::Generator {
     multiply_matrices(p, stream());
   }
 
-  void encode_pullback(const SharedVector& theta, const Dropout& /*dropout*/, Block g_statistics,
-                       Block g_theta) override {
+  void do_encode_pullback(const SharedVector& theta, const Dropout& /*dropout*/, Block g_statistics,
+                          Block g_theta) override {
     if (encoded_ != wave_.loads()) throw std::logic_error("encode_pullback without encode");
     const T* const w = wave_.shared(theta);
     const T* const g = wave_.at(g_statistics, statistics_width());
@@ -186,18 +187,18 @@ class CudaGenerator final : public backend::Generator {
     encoder_.add_gradient(to, matrices_.encoder, wave_.count(), wave_.stream());
   }
 
-  void sample(Block z, Block statistics, Block eps) override {
+  void do_sample(Block z, Block statistics, Block eps) override {
     latents<T>(wave_.at(z, latents_width()), wave_.at(statistics, statistics_width()),
                wave_.wanted(eps, latents_width()), least(), latent_size(), stream());
   }
-  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
+  void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
     latents_pullback<T>(wave_.at(g_statistics, statistics_width()),
                         wave_.at(statistics, statistics_width()),
                         wave_.wanted(eps, latents_width()), wave_.at(g_z, latents_width()), least(),
                         latent_size(), stream());
   }
-  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-          Block g_statistics) override {
+  void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+             Block g_statistics) override {
     T* const to = wave_.at(value, 1);
     T* const g = wave_.at(g_statistics, statistics_width());
     const T* const from = wave_.at(statistics, statistics_width());
@@ -209,12 +210,12 @@ class CudaGenerator final : public backend::Generator {
                   least(), latent_size(), stream());
   }
 
-  void decode(const SharedVector& theta, const Latents& at, Block weights) override {
+  void do_decode(const SharedVector& theta, const Latents& at, Block weights) override {
     decoded_weights(wave_.at(weights, weights_width()), decoded(theta, at), stream());
   }
 
-  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                       Block g_theta) override {
+  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
+                          Block g_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const g_w = wave_.at(g_weights, weights_width());
     FactoredGradient<T>* const to = g_theta ? &wave_.factored(g_theta) : nullptr;
@@ -226,16 +227,16 @@ class CudaGenerator final : public backend::Generator {
     if (to) decoder_.add_gradient_copy(*to, matrices_.decoder, wave_.count(), wave_.stream());
   }
 
-  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                      Block weights_dot) override {
+  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                         Block weights_dot) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     decoded_tangent(wave_.at(weights_dot, weights_width()), d, out_dot, stream());
   }
 
-  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block h_z, double a,
-                               Block h_theta) override {
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+                                  Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                  Block h_theta) override {
     const Decoded<T> d = decoded(theta, at);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     reserve_decoder_tangents();
@@ -383,7 +384,7 @@ class CudaGenerator final : public backend::Generator {
 
   /// The decoder's outputs for these latents. With `again`, those of the last decode.
   Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
-    if (!at.again) {
+    if (!at.reuse_last_decode) {
       out_ = decoder_.forward(
           wave_.shared(theta) + spec_.decoder_at(), wave_.at(at.z, latents_width()),
           count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());

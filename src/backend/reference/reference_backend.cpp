@@ -24,34 +24,35 @@ using reference::Dual;
 class ReferenceGenerator final : public Generator {
  public:
   ReferenceGenerator(ReferenceWave& wave, const GeneratorSpec& spec)
-      : Generator(wave), wave_(wave), spec_(spec), math_(spec_, wave.network_outputs_) {}
+      : Generator(wave, spec), wave_(wave), spec_(spec), math_(spec_, wave.network_outputs_) {}
 
-  void encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
+ protected:
+  void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
     at(statistics) = math_.encode(weights(theta), rows(dropout));
   }
-  void encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
-                       Block g_theta) override {
+  void do_encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
+                          Block g_theta) override {
     math_.encode_pullback(weights(theta), rows(dropout), at(g_statistics), at(g_theta));
   }
 
-  void sample(Block z, Block statistics, Block eps) override {
+  void do_sample(Block z, Block statistics, Block eps) override {
     at(z) = math_.sample(at(statistics), noise(eps));
   }
-  void sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
+  void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
     math_.sample_pullback(at(statistics), noise(eps), at(g_z), at(g_statistics));
   }
-  void kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
-          Block g_statistics) override {
+  void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
+             Block g_statistics) override {
     at(value)[0] += kind == Kl::sampled
                         ? math_.sampled_kl(weight, at(statistics), at(z), at(eps), at(g_statistics))
                         : math_.analytic_kl(weight, at(statistics), at(g_statistics));
   }
 
-  void decode(const SharedVector& theta, const Latents& l, Block to) override {
+  void do_decode(const SharedVector& theta, const Latents& l, Block to) override {
     at(to) = math_.decode<double>(weights(theta), at(l.z), noise(l.eps));
   }
-  void decode_pullback(const SharedVector& theta, const Latents& l, Block g_weights, Block g_z,
-                       Block g_theta) override {
+  void do_decode_pullback(const SharedVector& theta, const Latents& l, Block g_weights, Block g_z,
+                          Block g_theta) override {
     const auto g =
         math_.decode_pullback<double>(weights(theta), at(l.z), noise(l.eps), at(g_weights));
     if (g_z) at(g_z) = g.z;
@@ -60,15 +61,15 @@ class ReferenceGenerator final : public Generator {
       at(g_theta)[spec_.decoder_at() + i] += g.decoder[i];
     }
   }
-  void decode_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
-                      Block weights_dot) override {
+  void do_decode_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
+                         Block weights_dot) override {
     const auto w =
         math_.decode<Dual>(constants(weights(theta)), dual(at(l.z), at(z_dot)), noise(l.eps));
     for (std::size_t i = 0; i < w.size(); ++i) at(weights_dot)[i] = w[i].tangent;
   }
-  void decode_pullback_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
-                               Block g_weights, Block g_weights_dot, Block h_z, double a,
-                               Block h_theta) override {
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
+                                  Block g_weights, Block g_weights_dot, Block h_z, double a,
+                                  Block h_theta) override {
     const auto g =
         math_.decode_pullback<Dual>(constants(weights(theta)), dual(at(l.z), at(z_dot)),
                                     noise(l.eps), dual(at(g_weights), at(g_weights_dot)));
