@@ -198,6 +198,9 @@ struct Config {
   struct AbmlTable {
     double kl_weight_inner = 1.0;               ///< Weight of the KL in the inner objective.
     double kl_weight_outer = 1.0;               ///< Weight of the KL in the outer objective.
+    /// Meta-steps over which the weight of the outer KL grows linearly to kl_weight_outer; 0: it
+    /// has its value from the first step on.
+    int kl_warmup = 0;
     bool differentiate_prior = true;            ///< Differentiate by the prior in the inner KL.
     bool support_in_outer = true;               ///< The outer loss has the support rows too.
     double gamma_shape = 2.0;                   ///< a0 of the Gamma hyper-prior on the precisions.

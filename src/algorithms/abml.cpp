@@ -52,6 +52,17 @@ struct AbmlShared {
 struct AbmlSpec {
   AdaptationSpec adaptation;
   Adaptation::GaussianOuter outer;
+  int kl_warmup = 0;
+
+  /// The outer loss of meta-step `step`, which counts from 0. The weight of its KL grows linearly
+  /// during the warm-up.
+  Adaptation::GaussianOuter outer_at(std::uint64_t step) const {
+    Adaptation::GaussianOuter now = outer;
+    if (step + 1 < static_cast<std::uint64_t>(kl_warmup)) {
+      now.kl_weight *= static_cast<double>(step + 1) / static_cast<double>(kl_warmup);
+    }
+    return now;
+  }
 };
 
 class AbmlProgram final : public TaskProgram {
@@ -83,14 +94,14 @@ class AbmlProgram final : public TaskProgram {
     context_ = context;
     wave_->fill(loss_, 0.0);
     if (noise_) noise_->begin();
-    if (adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates, spec_.outer,
-                                  prior_, loss_)) {
+    const Adaptation::GaussianOuter outer = spec_.outer_at(context.step);
+    if (adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates, outer, prior_,
+                                  loss_)) {
       return;
     }
     adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, spec_.adaptation.steps,
                       true);
     for (const Block b : {v_.mu, v_.s, prior_.mu, prior_.s}) wave_->fill(b, 0.0);
-    const Adaptation::GaussianOuter& outer = spec_.outer;
     const Scale::By rows = outer.rows();
     const Scale scale{1.0 / outer.samples, rows};
     for (int s = 0; s < outer.samples; ++s) {
@@ -220,6 +231,7 @@ class Abml final : public Algorithm {
     spec_.adaptation.differentiate_prior = table_.differentiate_prior;
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
     spec_.outer = {table_.support_in_outer, table_.samples_outer, table_.kl_weight_outer};
+    spec_.kl_warmup = table_.kl_warmup;
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
     spec_.adaptation.learn_rates = table_.rates != AbmlRates::fixed;
     if (spec_.adaptation.learn_rates) {

@@ -154,6 +154,9 @@ std::vector<Key> abml_keys() {
               "only while `inner.learning_rate` x this / (support rows x prior variance) < 2."},
       {KSHOT_TABLE_KEY(abml, kl_weight_outer), .range = at_least(0),
        .doc = "Weight of KL(posterior || prior) in the outer objective."},
+      {KSHOT_TABLE_KEY(abml, kl_warmup), .range = between(0, 1000000000), .unit = "meta-steps",
+       .doc = "Meta-steps over which the weight of the outer KL grows linearly to "
+              "`kl_weight_outer`; 0: it has its value from the first step on."},
       {KSHOT_TABLE_KEY(abml, differentiate_prior),
        .doc = "Whether the meta-gradient includes the path on which the meta-parameters enter the "
               "inner KL as the prior."},

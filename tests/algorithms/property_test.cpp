@@ -61,6 +61,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   const double weights[] = {0.0, 0.25, 1.0};
   c.abml.kl_weight_inner = weights[random.below(3)];
   c.abml.kl_weight_outer = weights[random.below(3)];
+  c.abml.kl_warmup = seed / 3 % 2 == 0 ? 0 : 26;  // The step is the 13th.
   c.abml.differentiate_prior = random.below(2) == 0;
   c.abml.support_in_outer = random.below(2) == 0;
   c.abml.hyper_prior_weight = random.below(2) == 0 ? 0.0 : 0.125;
@@ -196,6 +197,7 @@ std::set<std::string> traits(const Setting& s) {
     is(c.abml.inner_data == InnerData::all, "all inside", "support inside");
     is(c.abml.kl_weight_inner > 0.0, "inner KL", "no inner KL");
     is(c.abml.kl_weight_outer > 0.0, "outer KL", "no outer KL");
+    is(c.abml.kl_weight_outer > 0.0 && c.abml.kl_warmup > 0, "KL's weight grows", "as it is");
     is(c.abml.samples_inner > 1, "inner samples", "one inner sample");
     is(c.abml.samples_outer > 1, "outer samples", "one outer sample");
   }
@@ -528,7 +530,9 @@ class Objective {
       kl +=
           at[1][i] - s[i] + (std::exp(2.0 * s[i]) + d * d) / (2.0 * std::exp(2.0 * at[1][i])) - 0.5;
     }
-    return (loss + config_.abml.kl_weight_outer * kl) /
+    const double grown =
+        config_.abml.kl_warmup == 0 ? 1.0 : 13.0 / static_cast<double>(config_.abml.kl_warmup);
+    return (loss + grown * config_.abml.kl_weight_outer * kl) /
            (config_.abml.support_in_outer ? task.support + task.query : task.query);
   }
 
