@@ -110,7 +110,7 @@ TEST_P(Waves, SameBitsInManyAsInOne) {
   };
   for (const auto& [kind, config] : kinds) {
     SCOPED_TRACE(kind);
-    constexpr int tasks = 100;
+    constexpr int tasks = 52;  // The last wave of every size has fewer tasks than it may have.
     const Result one = run(GetParam(), config, tasks, 1, 112);
     ASSERT_EQ(one.capacity, 112);
     for (const auto& [most, streams] : {std::pair{16, 1}, {16, 3}, {48, 2}}) {
