@@ -7,6 +7,7 @@ option(KSHOT_BUILD_PYTHON "Build the Python module (python/; pip install . asks 
 option(KSHOT_INSTALL "Install library, headers and program" ${PROJECT_IS_TOP_LEVEL})
 option(KSHOT_FUZZ "Build the fuzz targets (clang++; target fuzz)" OFF)
 option(KSHOT_WERROR "Treat warnings in our own code as errors" ${PROJECT_IS_TOP_LEVEL})
+option(KSHOT_UNITY "Compile the library in batches of files: a first build is faster, later ones are slower" OFF)
 set(KSHOT_SANITIZE "" CACHE STRING "Sanitizers, comma-separated (address,undefined or thread)")
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)

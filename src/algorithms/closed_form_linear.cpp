@@ -194,7 +194,7 @@ class AlpacaHead final : public LinearHead {
 };
 
 template <typename T>
-std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
+std::unique_ptr<Head> make_linear_head(const HeadData& data, const Config& config) {
   return std::make_unique<T>(data, config);
 }
 
@@ -202,7 +202,7 @@ std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
 
 /// lambda begins at 1, as in the paper's code. The logits begin at the scale of the fit.
 HeadSpec r2d2_head(const Config& config, int /*features*/) {
-  HeadSpec spec{{{"log_lambda", {1}, {0.0}}}, false, make<R2d2Head>};
+  HeadSpec spec{{{"log_lambda", {1}, {0.0}}}, false, make_linear_head<R2d2Head>};
   if (config.loss.type == LossType::cross_entropy) {
     spec.tensors.push_back({"log_scale", {1}, {0.0}});
     spec.every_class = true;
@@ -220,7 +220,7 @@ HeadSpec alpaca_head(const Config& config, int features) {
            {"prior_factor", {p, p}, zeros(p * p)},
            {"log_noise", {outputs}, std::vector<double>(static_cast<std::size_t>(outputs), -1.0)}},
           false,
-          make<AlpacaHead>};
+          make_linear_head<AlpacaHead>};
 }
 
 }  // namespace kshot

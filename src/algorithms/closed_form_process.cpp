@@ -328,7 +328,7 @@ class DktHead final : public Head {
   Matrix z_all_, g_z_all_, r_all_, alpha_, own_all_, a_, l_, g_a_, one_, share_, value_;
 };
 
-std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
+std::unique_ptr<Head> make_process_head(const HeadData& data, const Config& config) {
   return std::make_unique<DktHead>(data, config);
 }
 
@@ -343,7 +343,7 @@ HeadSpec dkt_head(const Config& config, int features) {
                  {"log_noise", {1}, {-1.0}},
                  {"mean", {outputs}, std::vector<double>(static_cast<std::size_t>(outputs), 0.0)}},
                 false,
-                make};
+                make_process_head};
   if (config.dkt.kernel == Kernel::rbf) {
     spec.tensors.push_back({"log_length", {1}, {0.5 * std::log(features)}});
   }

@@ -221,7 +221,7 @@ class BayesProtonetHead final : public ClassHead {
 };
 
 template <typename T>
-std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
+std::unique_ptr<Head> make_prototype_head(const HeadData& data, const Config& config) {
   return std::make_unique<T>(data, config);
 }
 
@@ -231,7 +231,7 @@ std::unique_ptr<Head> make(const HeadData& data, const Config& config) {
 /// one allows a factor of at most exp(2) between classes. Their scale therefore begins at ten.
 HeadSpec protonet_head(const Config& config, int /*features*/) {
   const double scale = config.protonet.metric == Metric::euclidean ? 0.0 : std::log(10.0);
-  return {{{"log_scale", {1}, {scale}}}, true, make<ProtonetHead>};
+  return {{{"log_scale", {1}, {scale}}}, true, make_prototype_head<ProtonetHead>};
 }
 
 /// The prior on class means is standard normal, and the classes have the same standard deviation.
@@ -241,7 +241,7 @@ HeadSpec bayes_protonet_head(const Config& /*config*/, int features) {
            {"prior_log_std", {features}, zeros},
            {"log_std", {features}, zeros}},
           false,
-          make<BayesProtonetHead>};
+          make_prototype_head<BayesProtonetHead>};
 }
 
 }  // namespace kshot

@@ -21,7 +21,7 @@ namespace kshot::bandit {
 namespace {
 
 /// Streams of the agent's random numbers, apart from those of TrialAgent.
-enum Part : std::uint32_t { draw_part = 1, history_part = 2 };
+enum AgentPart : std::uint32_t { draw_part = 1, history_part = 2 };
 
 /// Most draws of the weights per adaptation.
 constexpr int most_draws = 32;

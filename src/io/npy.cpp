@@ -207,7 +207,7 @@ void swap_bytes(std::size_t item, std::vector<std::byte>* bytes) {
 /// Reads `size` bytes. The buffer grows as they arrive, because a damaged header may state any
 /// size.
 std::vector<std::byte> read_bytes(ByteSource& source, std::size_t size, const std::string& origin,
-                                  std::size_t before) {
+                                  std::size_t done_before) {
   constexpr std::size_t kStep = std::size_t{16} << 20;
   std::vector<std::byte> bytes;
   while (bytes.size() < size) {
@@ -215,7 +215,7 @@ std::vector<std::byte> read_bytes(ByteSource& source, std::size_t size, const st
     const std::size_t step = std::min(size - done, kStep);
     bytes.resize(done + step);
     const std::size_t got = source.read(bytes.data() + done, step);
-    if (got < step) cut_short(origin, before + size, before + done + got);
+    if (got < step) cut_short(origin, done_before + size, done_before + done + got);
   }
   return bytes;
 }

@@ -106,8 +106,8 @@ template <typename In>
 std::int64_t to_integer(const Tensor& tensor, std::size_t index, In value) {
   if constexpr (std::is_floating_point_v<In>) {
     // 2^63 is a double, but the largest int64 is not. NaN fails every comparison.
-    const bool fits = value >= In{-0x1p63} && value < In{0x1p63} && std::trunc(value) == value;
-    if (!fits) fail(tensor, index, fmt::format("{}", value), "a whole number (int64)");
+    const bool whole = value >= In{-0x1p63} && value < In{0x1p63} && std::trunc(value) == value;
+    if (!whole) fail(tensor, index, fmt::format("{}", value), "a whole number (int64)");
   } else if (!std::in_range<std::int64_t>(value)) {
     fail(tensor, index, fmt::format("{}", value), "a whole number within the range of int64");
   }

@@ -9,13 +9,12 @@
 
 #include "kshot/error.h"
 #include "kshot/random.h"
+#include "metrics/constants.h"
 #include "metrics/metrics.h"
 
 namespace kshot::metrics {
 
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 void check(const BootstrapOptions& options) {
   if (options.resamples == 0 || !(options.level > 0.0 && options.level < 1.0)) {

@@ -7,11 +7,10 @@
 
 #include "kshot/error.h"
 #include "metrics/classification_checks.h"
+#include "metrics/constants.h"
 
 namespace kshot::metrics {
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 void check(std::span<const double> probabilities, std::span<const std::int32_t> labels,
            std::size_t classes) {

@@ -7,16 +7,14 @@
 
 #include "kshot/error.h"
 #include "metrics/classification_checks.h"
+#include "metrics/constants.h"
 
 namespace kshot::metrics {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kZ95 = 1.96;  // the value that few-shot papers use
-constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 constexpr double kSqrt2Pi = 2.50662827463100050242;
-constexpr double kSqrt2 = 1.41421356237309504880;
 
 double mixture_cdf(double y, std::span<const double> means, double std) {
   double sum = 0.0;

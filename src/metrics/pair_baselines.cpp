@@ -10,13 +10,13 @@
 
 #include "kshot/error.h"
 #include "metrics/baseline_checks.h"
+#include "metrics/constants.h"
 #include "metrics/metrics.h"
 #include "metrics/small_algebra.h"
 
 namespace kshot::metrics {
 namespace {
 
-constexpr double kLogSqrt2Pi = 0.91893853320467274178;
 constexpr double kTieBreak = 1e-6;  // difference between the votes of consecutive neighbours
 
 /// Computes one number per pair of rows, in double precision.

@@ -5,12 +5,12 @@
 #include <string>
 
 #include "kshot/error.h"
+#include "metrics/constants.h"
 #include "metrics/metrics.h"
 
 namespace kshot::metrics {
 namespace {
 
-constexpr double kSqrt2 = 1.41421356237309504880;
 constexpr double kInverseSqrtPi = 0.56418958354775628695;
 constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
 

@@ -7,11 +7,10 @@
 #include <numeric>
 
 #include "kshot/error.h"
+#include "metrics/constants.h"
 
 namespace kshot::metrics {
 namespace {
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 /// Sums over the rows of one bin.
 struct Sums {
