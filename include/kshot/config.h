@@ -196,8 +196,8 @@ struct Config {
   } meta_sgd;  ///< Table [meta_sgd].
   /// [abml]: amortized Bayesian meta-learning.
   struct AbmlTable {
-    double kl_weight_inner = 1.0;               ///< Weight of the KL in the inner objective.
-    double kl_weight_outer = 1.0;               ///< Weight of the KL in the outer objective.
+    double kl_weight_inner = 1.0;  ///< Weight of the KL in the inner objective.
+    double kl_weight_outer = 1.0;  ///< Weight of the KL in the outer objective.
     /// Meta-steps over which the weight of the outer KL grows linearly to kl_weight_outer; 0: it
     /// has its value from the first step on.
     int kl_warmup = 0;
