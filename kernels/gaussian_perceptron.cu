@@ -1,5 +1,5 @@
 // Small perceptrons under Gaussian weights: ABML's inner loop, outer loss and their adjoint in one
-// launch (gaussian_perceptron.h).
+// launch (gaussian_perceptron.h). The file is long because it holds one kernel, all of its phases.
 //
 // Mathematics    phi = mu + e^s eps at a sample; g is its gradient, and h the derivative of g along
 //                u (perceptron_task.h); delta = e^s eps. scale, S and KL are as in

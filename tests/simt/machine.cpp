@@ -1,3 +1,5 @@
+// The emulator's multiprocessor. This is one file although it is long: threads, barriers, warp
+// operations and their diagnostics are one state machine.
 #include "simt/machine.h"
 
 #include <dlfcn.h>

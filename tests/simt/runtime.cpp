@@ -1,3 +1,5 @@
+// The emulator's CUDA runtime. This is one file although it is long: all of its functions work on
+// one state (streams, events, graphs, memory) under one lock.
 #include "simt/runtime.h"
 
 #include <fmt/format.h>

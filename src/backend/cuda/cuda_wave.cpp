@@ -1,3 +1,5 @@
+// The wave of the CUDA backend. The file is long because it defines one class, which implements
+// every part of the wave interface.
 #include "backend/cuda/cuda_wave.h"
 
 #include <algorithm>
