@@ -9,7 +9,8 @@
 Functions: train, evaluate, evaluate_ood, calibrate, sweep, report, compare, load, embed,
 import_arrays, import_images, import_omniglot, import_table, meta_gradient, bandit. Classes: Config,
 Learner, EpisodeSource, Embedder, MetaGradient.
-Data in memory is imported by kshot.data; scikit-learn's estimators are in kshot.sklearn.
+Data in memory is imported by kshot.data, and predictions of any program are scored by
+kshot.metrics; scikit-learn's estimators are in kshot.sklearn.
 """
 
 import importlib
@@ -36,8 +37,8 @@ def __getattr__(name: str) -> Any:
     """The other names, whose modules import NumPy, are loaded when one is first used."""
     if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module 'kshot' has no attribute {name!r}")
-    if name == "data":  # a module, which modules of `_api` import
-        return importlib.import_module(".data", __name__)
+    if name in ("data", "metrics"):  # modules, some of which modules of `_api` import
+        return importlib.import_module(f".{name}", __name__)
     from . import _api
 
     if name != "__all__" and name not in _api.__all__:

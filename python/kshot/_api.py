@@ -1,6 +1,6 @@
 """The names of the package kshot, which loads this module when one of them is first used."""
 
-from . import data
+from . import data, metrics
 from ._config import Config
 from ._core import ConfigError, DeviceError, Error
 from ._episodes import EpisodeSource
@@ -93,6 +93,7 @@ __all__ = [
     "import_table",
     "load",
     "meta_gradient",
+    "metrics",
     "report",
     "sweep",
     "train",

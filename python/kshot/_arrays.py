@@ -42,6 +42,14 @@ def as_float32(data: Any, name: str) -> FloatArray:
     return converted
 
 
+def as_float64(data: Any, name: str) -> npt.NDArray[np.float64]:
+    """Real numbers as C-contiguous float64. No copy is made of an array that is that already."""
+    array = as_array(data, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+
+
 def as_rows(data: Any, name: str, input_shape: Sequence[int]) -> FloatArray:
     """Rows [n, *input_shape], or [n, size]; for a single input feature also [n]."""
     array = as_float32(data, name)

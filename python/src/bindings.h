@@ -155,5 +155,6 @@ void bind_imports(nb::module_& m);
 void bind_episodes(nb::module_& m);
 void bind_reports(nb::module_& m);
 void bind_heads(nb::module_& m);
+void bind_metrics(nb::module_& m);
 
 }  // namespace kshot::python

@@ -68,4 +68,5 @@ NB_MODULE(_core, m) {
   bind_imports(m);
   bind_episodes(m);
   bind_heads(m);
+  bind_metrics(m);
 }

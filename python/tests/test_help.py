@@ -12,6 +12,7 @@ import pytest
 
 import kshot
 import kshot.data
+import kshot.metrics
 import kshot.sklearn
 
 
@@ -25,7 +26,7 @@ def own(module: Any) -> list[str]:
 
 
 def modules() -> list[Any]:
-    found = [kshot.data, kshot.sklearn]
+    found = [kshot.data, kshot.metrics, kshot.sklearn]
     try:
         return [*found, importlib.import_module("kshot.torch")]
     except ImportError:
@@ -97,7 +98,8 @@ def test_arrays_have_a_shape(name):
     arrays = [
         p.name
         for p in inspect.signature(CALLED[name]).parameters.values()
-        if p.annotation == "Any" and p.name in ("x", "y", "xs", "ys", "X", "query_x", "support_x")
+        if p.annotation == "Any"
+        and p.name in ("x", "y", "xs", "ys", "X", "query_x", "support_x", "probabilities")
     ]
     if arrays:
         assert re.search(r"\[[a-z]+[^]]*\]", text_of(CALLED[name])), f"{name}: no shape of {arrays}"
