@@ -64,12 +64,14 @@ def seconds(run: pathlib.Path) -> float:
     return float(json.loads(metadata["state"])["seconds"])
 
 
-def train(kshot: str, folder: pathlib.Path, name: str, threads: int, ranks: int) -> float:
+def train(
+    kshot: str, folder: pathlib.Path, name: str, threads: int, ranks: int, launcher: str
+) -> float:
     out = folder / name
     command = [kshot, "train", "c.toml", "--out", str(out), "--quiet", "--threads", str(threads)]
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     if ranks > 1:
-        command = ["mpirun", "--oversubscribe", "-n", str(ranks), *command]
+        command = [*launcher.split(), "-n", str(ranks), *command]
     subprocess.run(command, cwd=folder, check=True, env=environment)
     return seconds(out)
 
@@ -80,6 +82,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--case", action="append", choices=["sinusoids", "conv4"])
     parser.add_argument("--images", help="data file of images of 28 x 28, for conv4")
+    parser.add_argument(
+        "--launcher", default="mpirun --oversubscribe", help="for MPICH: mpiexec.mpich"
+    )
     arguments = parser.parse_args()
     kshot = str(pathlib.Path(arguments.kshot).resolve())
     cases = arguments.case or (["sinusoids", "conv4"] if arguments.images else ["sinusoids"])
@@ -92,7 +97,9 @@ def main() -> None:
                 (folder / "images.kshot").symlink_to(pathlib.Path(arguments.images).resolve())
             for repeat in range(arguments.repeats):
                 for way, threads, ranks in [("one", 1, 1), ("threads", 2, 1), ("ranks", 1, 2)]:
-                    took = train(kshot, folder, f"{way}-{repeat}", threads, ranks)
+                    took = train(
+                        kshot, folder, f"{way}-{repeat}", threads, ranks, arguments.launcher
+                    )
                     best[way] = min(took, best.get(way, took))
         by_threads = best["one"] / (2 * best["threads"])
         by_ranks = best["one"] / (2 * best["ranks"])

@@ -59,6 +59,16 @@ set_property(CACHE KSHOT_MPI PROPERTY STRINGS AUTO ON OFF)
 set(KSHOT_HAS_MPI OFF)
 if(KSHOT_MPI)
   set(MPI_CXX_SKIP_MPICXX ON)  # the functions of C alone
+  # FindMPI takes the default mpiexec of the machine, whatever MPI_CXX_COMPILER says. A launcher of another MPI
+  # starts every rank alone, so the one beside the compiler is taken: mpiexec.mpich for mpicxx.mpich.
+  if(MPI_CXX_COMPILER AND NOT MPIEXEC_EXECUTABLE)
+    get_filename_component(compiler "${MPI_CXX_COMPILER}" PROGRAM)
+    get_filename_component(folder "${compiler}" DIRECTORY)
+    get_filename_component(launcher "${compiler}" NAME)
+    string(REGEX REPLACE "^mpi(c\\+\\+|cxx|CC)" "mpiexec" launcher "${launcher}")
+    find_program(MPIEXEC_EXECUTABLE NAMES ${launcher} mpiexec PATHS ${folder} NO_DEFAULT_PATH
+                 DOC "Launcher of the MPI that MPI_CXX_COMPILER belongs to")
+  endif()
   find_package(MPI QUIET COMPONENTS CXX)
   if(MPI_CXX_FOUND)
     set(KSHOT_HAS_MPI ON)

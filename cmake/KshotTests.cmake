@@ -60,6 +60,13 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
     file(GLOB targets CONFIGURE_DEPENDS ${folder}/*_target.cpp)
     target_sources(test_fuzz PRIVATE ${targets})
   endif()
+  if(name MATCHES "^(distributed|simt)$")  # tests/support/mpi_launch.h
+    set(launcher)
+    if(KSHOT_HAS_MPI AND MPIEXEC_EXECUTABLE)
+      set(launcher ${MPIEXEC_EXECUTABLE})
+    endif()
+    target_compile_definitions(test_${name} PRIVATE KSHOT_MPIEXEC="${launcher}")
+  endif()
   if(TARGET kshot_cli AND NOT name STREQUAL "simt")
     add_dependencies(test_${name} kshot_cli)
     target_compile_definitions(test_${name} PRIVATE KSHOT_CLI="$<TARGET_FILE:kshot_cli>")
@@ -76,8 +83,14 @@ endforeach()
 # This test makes two "hosts" from network namespaces. It is skipped where these are not permitted.
 if(TARGET kshot_cli AND KSHOT_HAS_MPI)
   add_test(NAME distributed.TwoHosts
-           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/two_hosts $<TARGET_FILE:kshot_cli>)
+           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/two_hosts $<TARGET_FILE:kshot_cli>
+                   ${MPIEXEC_EXECUTABLE})
   set_tests_properties(distributed.TwoHosts PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120
+                       ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+  # A Slurm cluster of two nodes in namespaces; skipped without Slurm.
+  add_test(NAME distributed.SlurmCluster
+           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/slurm_cluster $<TARGET_FILE:kshot_cli>)
+  set_tests_properties(distributed.SlurmCluster PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 180
                        ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 

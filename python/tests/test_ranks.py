@@ -15,9 +15,13 @@ from conftest import small
 import kshot
 from kshot import _core
 
+OPEN_MPI = _core.mpi_library().startswith("Open MPI")
+# The launcher of kshot's MPI, by its name in Debian where both kinds are installed.
+LAUNCHERS = ["mpirun.openmpi", "mpirun"] if OPEN_MPI else ["mpiexec.mpich", "mpiexec.hydra"]
+LAUNCHER = next(filter(None, map(shutil.which, LAUNCHERS)), None)
 pytestmark = [
     pytest.mark.skipif(_core.mpi_library() == "", reason="this kshot was built without MPI"),
-    pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun here"),
+    pytest.mark.skipif(LAUNCHER is None, reason=f"no {LAUNCHERS[-1]} here"),
 ]
 
 SCRIPT = """
@@ -34,7 +38,8 @@ except kshot.Error:
 run = kshot.train(config, out="run", progress=False)
 try:
     # An error of rank 1 is one of all ranks, which go on together.
-    kshot.evaluate(run if os.environ["OMPI_COMM_WORLD_RANK"] == "0" else "nothing")
+    rank = os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMI_RANK"]
+    kshot.evaluate(run if rank == "0" else "nothing")
     raise SystemExit("an evaluation of nothing")
 except kshot.Error as error:
     assert "nothing" in str(error), error
@@ -70,7 +75,8 @@ def test_ranks_train_and_evaluate_like_one_process(start, tmp_path):
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
         KSHOT_RANK_TIMEOUT="60",
     )
-    command = ["mpirun", "--oversubscribe", "-n", "2", sys.executable, "script.py", start]
+    oversubscribe = ["--oversubscribe"] if OPEN_MPI else []
+    command = [LAUNCHER, *oversubscribe, "-n", "2", sys.executable, "script.py", start]
     ended = subprocess.run(
         [*command, json.dumps(config)],
         cwd=tmp_path,

@@ -37,7 +37,7 @@ Launch detect_launch(const std::function<const char*(const char*)>& get) {
   // A batch script also has SLURM_NTASKS, although it is one process. Only srun sets the number of
   // tasks of a step.
   if (const int size = number(get, "SLURM_STEP_NUM_TASKS"); size > 1) {
-    return {"srun", size, true, number(get, "SLURM_PROCID")};
+    return {"srun", size, true, number(get, "SLURM_PROCID"), get("PMIX_RANK") != nullptr};
   }
   if (const int size = number(get, "WORLD_SIZE"); size > 1 && get("RANK") != nullptr) {
     return {"torchrun", size, false, number(get, "RANK")};
@@ -65,11 +65,14 @@ std::shared_ptr<Communicator> launched_ranks() {
         "build where MPI is found (Debian and Ubuntu: apt-get install libopenmpi-dev)",
         launch.launcher, launch.size));
   }
-  std::shared_ptr<Communicator> ranks = open_mpi();
+  // Under srun without PMIx or PMI, Open MPI prints a page of text and ends the process. MPICH goes
+  // on alone.
+  const bool open_mpi_alone = !launch.meets && mpi_library().starts_with("Open MPI");
+  std::shared_ptr<Communicator> ranks = open_mpi_alone ? nullptr : open_mpi();
   if (ranks == nullptr) {
     throw Error(fmt::format(
         "{} started {} processes, but MPI ({}) sees one; expected the mpirun of that MPI, or srun "
-        "with its plugin (srun --mpi=pmix, or --mpi=pmi2)",
+        "with its plugin (--mpi=pmix for Open MPI, --mpi=pmi2 for MPICH)",
         launch.launcher, launch.size, mpi_library()));
   }
   return ranks;

@@ -14,6 +14,8 @@ struct Launch {
   /// The launcher is one that MPI knows.
   bool mpi = false;
   int rank = 0;  ///< rank of this process among them
+  /// The launcher offers MPI a way to find the other processes (PMIx or PMI).
+  bool meets = true;
 };
 
 /// Detects the launch of this process. `get` returns the value of an environment variable, or null.

@@ -297,10 +297,12 @@ std::string mpi_library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
   MPI_Get_library_version(text, &length);
-  // MPI's texts are "Open MPI v4.1.4, package: ..." and "MPICH Version:      4.0.2\nMPICH Release
+  // MPI's texts are "Open MPI v4.1.4, package: ..." and "MPICH Version:\t4.0.2\nMPICH Release
   // date: ...".
   std::string name(text, static_cast<std::size_t>(length));
   name = name.substr(0, name.find_first_of(",\n"));
+  constexpr std::string_view label = " Version:";
+  if (const auto at = name.find(label); at != std::string::npos) name.erase(at, label.size());
   std::string plain;
   for (const char c : name) {
     const bool blank = c == ' ' || c == '\t';

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -120,7 +121,12 @@ void check_replicas(Communicator* ranks, std::span<const backend::Shared> vector
 
 std::string rank_device(const std::string& device, const Communicator* ranks) {
   if (ranks == nullptr || device != "cuda") return device;
-  return fmt::format("cuda:{}", ranks->local_rank());
+  // Slurm (--gpus-per-task, --gpu-bind) and launch scripts may let each rank see its own GPU alone.
+  // That GPU has the number 0 then.
+  const char* const variable = std::getenv("CUDA_VISIBLE_DEVICES");
+  const std::string visible = variable != nullptr ? variable : "";
+  const bool sees_one = !visible.empty() && visible.find(',') == std::string::npos;
+  return fmt::format("cuda:{}", sees_one ? 0 : ranks->local_rank());
 }
 
 int rank_threads(int threads, const Communicator* ranks) {

@@ -55,7 +55,8 @@ auto telling(Communicator* ranks, const Act& act) {
   }
 }
 
-/// The device for this rank. "cuda" becomes the GPU with the rank's number on its machine.
+/// The device for this rank. "cuda" becomes the GPU with the rank's number on its machine, or the
+/// only GPU that the process sees.
 std::string rank_device(const std::string& device, const Communicator* ranks);
 /// The number of threads for this rank. Where `threads` is 0, it is the rank's share of the
 /// machine's cores, unless the launcher has bound the process to some cores.

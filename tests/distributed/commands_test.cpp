@@ -15,6 +15,7 @@
 #include "io/atomic_file.h"
 #include "kshot/kshot.h"
 #include "support/class_files.h"
+#include "support/environment.h"
 #include "support/put_file.h"
 #include "support/temp_folder.h"
 #include "support/thread_ranks.h"
@@ -66,6 +67,24 @@ TEST(DivideWork, AnErrorOfOneRankIsKnownToAllAtTheNextExchange) {
   });
   EXPECT_EQ(errors, (std::vector<std::string>{"rank 1: the disk is gone", "the disk is gone",
                                               "rank 1: the disk is gone"}));
+}
+
+TEST(RankDevice, IsTheOneOfTheLocalRankOrTheOnlyOneInSight) {
+  const auto device = [](const char* visible) {
+    const Environment environment("CUDA_VISIBLE_DEVICES", visible);
+    std::vector<std::string> devices(3);
+    on_ranks(3, [&](const Ranks& ranks) {
+      devices[static_cast<std::size_t>(ranks->rank())] = rank_device("cuda", ranks.get());
+      EXPECT_EQ(rank_device("cuda:1", ranks.get()), "cuda:1");
+      EXPECT_EQ(rank_device("cpu", ranks.get()), "cpu");
+    });
+    return devices;
+  };
+  const std::vector<std::string> local = {"cuda:0", "cuda:1", "cuda:2"};
+  EXPECT_EQ(device(nullptr), local);
+  EXPECT_EQ(device(""), local);
+  EXPECT_EQ(device("4,5,6,7"), local);
+  EXPECT_EQ(device("6"), std::vector<std::string>(3, "cuda:0"));
 }
 
 /// A Bayesian classifier of small images, with samples, norm layers and a validation split.

@@ -14,6 +14,7 @@
 #include "io/atomic_file.h"
 #include "kshot/kshot.h"
 #include "simt/simt.h"
+#include "support/mpi_launch.h"
 #include "support/temp_folder.h"
 
 namespace kshot::test {
@@ -54,18 +55,17 @@ TEST(NcclRanks, DISABLED_TrainUntilADeviceIsLost) {
 }
 
 TEST(NcclRanks, ALostDeviceOfOneEndsTheOthersWithItsMessage) {
-  if (mpi_library().empty()) GTEST_SKIP() << "this build has no MPI";
-  if (std::system("command -v mpirun >/dev/null 2>&1") != 0) GTEST_SKIP() << "no mpirun here";
+  if (const std::string why = no_ranks_because(); !why.empty()) GTEST_SKIP() << why;
   const TempFolder folder;
   const std::string self = fs::read_symlink("/proc/self/exe").string();
   const std::string out = (folder / "out.txt").string();
   // Longer than the whole test may take, so that the time limit of an exchange does not end it.
-  const std::string command =
-      "KSHOT_TEST_RUN='" + (folder / "run").string() +
-      "' KSHOT_EXCHANGE=nccl KSHOT_RANK_TIMEOUT=300 OMPI_ALLOW_RUN_AS_ROOT=1 "
-      "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout -k 5 100 mpirun --oversubscribe -n 2 '" +
-      self + "' --gtest_also_run_disabled_tests --gtest_filter=NcclRanks.DISABLED_* >'" + out +
-      "' 2>&1";
+  const std::string command = "KSHOT_TEST_RUN='" + (folder / "run").string() +
+                              "' KSHOT_EXCHANGE=nccl KSHOT_RANK_TIMEOUT=300 " +
+                              start_ranks(100, "-n 2 '" + self +
+                                                   "' --gtest_also_run_disabled_tests "
+                                                   "--gtest_filter=NcclRanks.DISABLED_* >'" +
+                                                   out + "' 2>&1");
   const int status = std::system(command.c_str());
   const std::string text = io::read_file(out);
   EXPECT_EQ(WEXITSTATUS(status), 0) << text;
