@@ -22,9 +22,9 @@
 //                written per task, or written per run.
 // Operations     2 n^2 H^2 forward, 6 n^2 H^2 backward. With H = 128, n = 5 takes 0.8 + 2.5 MFLOP,
 //                and n = 25 takes 20 + 61 MFLOP over 0.2 MB: bound by arithmetic. n = 25 fills 50
-//                of 64 pairs of a tile, and n = 5 fills 25 of 32. 0.51 to 0.54 (n = 25) and 0.40 to
-//                0.44 (n = 5) of the inner loops' instructions are multiply-adds. So at most 0.4
-//                and 0.33 of FP32's peak can be reached; 0.35 and 0.25 are expected.
+//                of 64 pairs of a tile, and n = 5 fills 25 of 32. 0.58 to 0.60 (n = 25) and 0.45 to
+//                0.52 (n = 5) of the inner loops' instructions are multiply-adds. So at most 0.46
+//                and 0.38 of FP32's peak can be reached; 0.35 and 0.25 are expected.
 #include "kernels/relation.h"
 
 #include <algorithm>
