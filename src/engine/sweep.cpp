@@ -16,6 +16,7 @@
 #include "engine/checkpoint.h"
 #include "engine/run_folder.h"
 #include "io/atomic_file.h"
+#include "io/csv.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
 #include "kshot/trainer.h"
@@ -169,7 +170,32 @@ class Sweep {
             row.step >= static_cast<std::uint64_t>(configs_[i].train.steps) ? "done" : "stopped";
       }
     }
+    read_failures();
     write();
+  }
+
+  /// Marks the runs that failed. Only the table of their shard says so, because a run that fails
+  /// before its first checkpoint leaves no folder.
+  void read_failures() {
+    for (const fs::directory_entry& entry : fs::directory_iterator(options_.out)) {
+      const std::string name = entry.path().filename().string();
+      if (!name.starts_with("sweep-") || !name.ends_with(".csv")) continue;
+      const std::string text = io::read_file(entry.path());
+      if (std::ranges::count(text, '\n') < 2) continue;  // a shard without runs
+      const io::Table table = io::parse_csv(text, entry.path().string(), ',');
+      const std::size_t run = table.require("run", "a shard's table");
+      const std::size_t status = table.require("status", "a shard's table");
+      const std::size_t message = table.require("message", "a shard's table");
+      for (std::size_t r = 0; r < table.rows; ++r) {
+        if (table.cell(status, r) != "failed") continue;
+        for (SweepRow& row : rows_) {
+          if (table.cell(run, r) != std::to_string(row.run)) continue;
+          row.status = "failed";
+          row.message = table.cell(message, r);
+          row.metric.clear();
+        }
+      }
+    }
   }
 
   /// Trains runs up to a step, several at the same time.

@@ -233,6 +233,26 @@ TEST_F(SweepRuns, ARunThatFailsDoesNotEndTheOthers) {
   EXPECT_THAT(slurp(folder_ / "out" / "sweep.csv"), HasSubstr("diverged"));
 }
 
+TEST_F(SweepRuns, ARunThatFailsInAShardIsCollectedAsFailed) {
+  SweepSettings settings;
+  settings.add_axis("inner.learning_rate=[0.01, 1e9]");
+  for (const int shard : {1, 2, 3}) {  // The last one has no runs.
+    SweepOptions o = options("out");
+    o.shard = shard;
+    o.shards = 3;
+    run_sweep(config_, {}, settings, o);
+  }
+  SweepOptions collect = options("out");
+  collect.collect = true;
+  const std::vector<SweepRow> rows = run_sweep(config_, {}, settings, collect);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].status, "done");
+  EXPECT_EQ(rows[1].status, "failed");
+  EXPECT_THAT(rows[1].message, HasSubstr("diverged"));
+  EXPECT_EQ(sweep_table(settings, rows),
+            sweep_table(settings, run_sweep(config_, {}, settings, options("whole"))));
+}
+
 TEST_F(SweepRuns, WhatCannotBeSweptIsSaidBeforeAnyTraining) {
   const auto text = [&](const std::vector<std::string>& overrides, const SweepSettings& settings) {
     return error_text([&] { run_sweep(config_, overrides, settings, options("none")); });
