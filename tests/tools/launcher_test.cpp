@@ -87,7 +87,7 @@ class Launcher : public testing::Test {
 TEST_F(Launcher, AFirstBuildIsTheProgramAlone) {
   EXPECT_THAT(launch("devices"), HasSubstr("ran devices"));
   EXPECT_EQ(configured(),
-            "configured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_BUILD_TESTS=OFF "
+            "configured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_UNITY=ON KSHOT_BUILD_TESTS=OFF "
             "KSHOT_BUILD_BENCH=OFF\n");
   launch("devices");
   launch("verify case --device cpu");
