@@ -25,49 +25,47 @@ struct ClassificationScoreOptions {
   /// The edge that belongs to a bin of equal width: "right" has bins (low, high], the first one
   /// closed (scikit-learn's rule). "left" has [low, high), the last one closed (netcal's rule).
   std::string edges = "right";
-  double coverage = 0.8,  ///< Coverage of ClassificationScores::risk_at_coverage, in [0, 1].
-      risk = 0.05;        ///< Risk of ClassificationScores::coverage_at_risk, in [0, 1].
+  double coverage = 0.8;  ///< Coverage of ClassificationScores::risk_at_coverage, in [0, 1].
+  double risk = 0.05;     ///< Risk of ClassificationScores::coverage_at_risk, in [0, 1].
 };
 
 /// Scores of a classifier over rows. The confidence of a row is the probability of the predicted
 /// class. The predicted class is the most probable one; ties go to the lowest class.
 struct ClassificationScores {
-  std::size_t rows = 0,   ///< Number of rows.
-      classes = 0;        ///< Number of classes.
-  double accuracy = 0.0,  ///< Share of rows whose predicted class is right.
-                          /// Mean of -log p(label), nats per row. p counts as at least 2.2e-308.
-      nll = 0.0,
-         /// Mean of sum_c (p_c - 1[c = label])^2, in [0, 2]. It equals brier_reliability
-         /// - brier_resolution + brier_uncertainty + brier_within_bin.
-      brier = 0.0;
+  std::size_t rows = 0;     ///< Number of rows.
+  std::size_t classes = 0;  ///< Number of classes.
+  double accuracy = 0.0;    ///< Share of rows whose predicted class is right.
+  double nll = 0.0;         ///< Mean of -log p(label), nats per row. p counts as at least 2.2e-308.
+  /// Mean of sum_c (p_c - 1[c = label])^2, in [0, 2]. It equals brier_reliability
+  /// - brier_resolution + brier_uncertainty + brier_within_bin.
+  double brier = 0.0;
   // The parts of the Brier score (Murphy 1973), summed over classes, with bins of equal width over
   // the probability of each class.
-  double brier_reliability = 0.0,  ///< Mean squared gap of probability and share of the class.
-      brier_resolution = 0.0,      ///< Variance of the share of the class between bins.
-      brier_uncertainty = 0.0,     ///< Variance of the classes; predictions do not change it.
-      /// The part that binning loses (Stephenson et al. 2008).
-      brier_within_bin = 0.0;
-  double ece = 0.0,  ///< Expected calibration error (Guo et al. 2017), bins of equal width.
-      mce = 0.0,     ///< Largest gap of a bin of equal width that is not empty.
-      /// Expected calibration error with the quantiles of the confidences as edges.
-      ece_equal_mass = 0.0,
-         /// Mean over classes of the calibration error of this class's probability in all rows
-         /// (Kull et al. 2019; static calibration error of Nixon et al. 2019).
-      classwise_ece = 0.0,
-         /// Area under the risk-coverage curve: the mean over i of the share of wrong answers among
-         /// the i most confident rows (Geifman and El-Yaniv 2017). For equal confidences it is the
-         /// expectation over their orders.
-      aurc = 0.0,
-         /// Share of wrong answers at the highest threshold of confidence that answers at least the
-         /// share `coverage` of the rows.
-      risk_at_coverage = 0.0,
-         /// Largest share of the rows that a threshold answers with at most the share `risk` of
-         /// wrong answers; 0 where there is none.
-      coverage_at_risk = 0.0,
-         /// Area under the ROC curve of one class against the rest, mean over the classes that have
-         /// rows and are not the class of all rows. NaN where there is no such class. For two
-         /// classes it is the AUROC of class 1.
-      auroc = 0.0;
+  double brier_reliability = 0.0;  ///< Mean squared gap of probability and share of the class.
+  double brier_resolution = 0.0;   ///< Variance of the share of the class between bins.
+  double brier_uncertainty = 0.0;  ///< Variance of the classes; predictions do not change it.
+  double brier_within_bin = 0.0;   ///< The part that binning loses (Stephenson et al. 2008).
+  double ece = 0.0;  ///< Expected calibration error (Guo et al. 2017), bins of equal width.
+  double mce = 0.0;  ///< Largest gap of a bin of equal width that is not empty.
+  /// Expected calibration error with the quantiles of the confidences as edges.
+  double ece_equal_mass = 0.0;
+  /// Mean over classes of the calibration error of this class's probability in all rows
+  /// (Kull et al. 2019; static calibration error of Nixon et al. 2019).
+  double classwise_ece = 0.0;
+  /// Area under the risk-coverage curve: the mean over i of the share of wrong answers among
+  /// the i most confident rows (Geifman and El-Yaniv 2017). For equal confidences it is the
+  /// expectation over their orders.
+  double aurc = 0.0;
+  /// Share of wrong answers at the highest threshold of confidence that answers at least the
+  /// share `coverage` of the rows.
+  double risk_at_coverage = 0.0;
+  /// Largest share of the rows that a threshold answers with at most the share `risk` of
+  /// wrong answers; 0 where there is none.
+  double coverage_at_risk = 0.0;
+  /// Area under the ROC curve of one class against the rest, mean over the classes that have
+  /// rows and are not the class of all rows. NaN where there is no such class. For two
+  /// classes it is the AUROC of class 1.
+  double auroc = 0.0;
   std::vector<CalibrationBin> reliability;  ///< Reliability diagram: all bins of equal width.
   /// One point per distinct confidence, the highest first. The last point has coverage 1.
   std::vector<RiskCoveragePoint> risk_coverage;
@@ -90,25 +88,25 @@ struct RegressionScoreOptions {
 /// A central band of predictive distributions, from the quantile (1 - level) / 2 to
 /// (1 + level) / 2.
 struct BandScore {
-  double level = 0.0,  ///< Probability of the band under the prediction.
-      coverage = 0.0,  ///< Share of the targets that lie in their band.
-      width = 0.0;     ///< Mean width of the band, in the unit of the targets.
+  double level = 0.0;     ///< Probability of the band under the prediction.
+  double coverage = 0.0;  ///< Share of the targets that lie in their band.
+  double width = 0.0;     ///< Mean width of the band, in the unit of the targets.
 };
 
 /// Scores of predictive distributions of numbers over rows.
 struct RegressionScores {
   std::size_t rows = 0;  ///< Number of targets.
-  double mse = 0.0,      ///< Mean squared error of the predictive mean, in squared target units.
-                         /// Mean of -log density of the target, nats per target. NaN for samples
-                         /// without noise, which have no density.
-      nll = 0.0,
-         /// Mean continuous ranked probability score, in target units: of a Gaussian by Gneiting
-         /// and Raftery (2007), of a mixture by Grimit et al. (2006). For samples without noise it
-         /// is that of their empirical distribution; for one such sample the mean absolute error.
-      crps = 0.0,
-         /// Mean standard deviation of the predictive distribution, in target units. The variance
-         /// of samples is divided by their number.
-      sharpness = 0.0;
+  double mse = 0.0;      ///< Mean squared error of the predictive mean, in squared target units.
+  /// Mean of -log density of the target, nats per target. NaN for samples
+  /// without noise, which have no density.
+  double nll = 0.0;
+  /// Mean continuous ranked probability score, in target units: of a Gaussian by Gneiting
+  /// and Raftery (2007), of a mixture by Grimit et al. (2006). For samples without noise it
+  /// is that of their empirical distribution; for one such sample the mean absolute error.
+  double crps = 0.0;
+  /// Mean standard deviation of the predictive distribution, in target units. The variance
+  /// of samples is divided by their number.
+  double sharpness = 0.0;
   /// One per level of the options. Empty for one sample without noise, which has no distribution.
   std::vector<BandScore> bands;
   /// Probability integral transform F(y) of each target [n], uniform where predictions are
@@ -139,14 +137,14 @@ RegressionScores regression_scores_of_samples(std::span<const double> samples,
 /// How well a score tells rows from outside of a distribution from rows inside. A larger score
 /// means "outside".
 struct DetectionScores {
-  double auroc = 0.0,  ///< Area under the ROC curve; equal scores count half.
-                       /// Average precision with the rows outside as positive. Scores that say
-                       /// nothing reach the share of these rows.
-      aupr = 0.0,
-         /// Share of the rows outside that pass where at least 95 % of the rows inside pass (Liang
-         /// et al. 2018). A row passes where its score is at most the threshold. The threshold is
-         /// the smallest score of a row that passes so many.
-      fpr95 = 0.0;
+  double auroc = 0.0;  ///< Area under the ROC curve; equal scores count half.
+  /// Average precision with the rows outside as positive. Scores that say
+  /// nothing reach the share of these rows.
+  double aupr = 0.0;
+  /// Share of the rows outside that pass where at least 95 % of the rows inside pass (Liang
+  /// et al. 2018). A row passes where its score is at most the threshold. The threshold is
+  /// the smallest score of a row that passes so many.
+  double fpr95 = 0.0;
 };
 
 /// Scores the detection of rows outside of a distribution from the scores of rows `inside` [n] and
