@@ -1,7 +1,7 @@
 """New tasks: a trained run adapts to support rows and predicts query rows.
 
-The file is long because its classes (predictions, fitted tasks, the learner) share their checks of rows and their views of
-what the engine computed.
+The file is long because its classes (predictions, fitted tasks, the learner) share their checks
+of rows and their views of what the engine computed.
 """
 
 from __future__ import annotations
