@@ -42,7 +42,7 @@ std::set<std::string> sources(const fs::path& folder) {
   std::set<std::string> names;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string extension = entry.path().extension().string();
-    if (extension == ".h" || extension == ".cpp" || extension == ".cu") {
+    if (extension == ".h" || extension == ".cpp" || extension == ".cu" || extension == ".py") {
       names.insert(entry.path().stem().string());
     }
   }
@@ -52,7 +52,8 @@ std::set<std::string> sources(const fs::path& folder) {
 TEST(Map, NamesEverySourceFile) {
   const fs::path root = KSHOT_SOURCE_DIR;
   const auto map = read_map(root / "ARCHITECTURE.md");
-  std::set<fs::path> folders = {root / "include/kshot", root / "kernels", root / "python/src"};
+  std::set<fs::path> folders = {root / "include/kshot", root / "kernels", root / "python/kshot",
+                                root / "python/src"};
   for (const auto& entry : fs::recursive_directory_iterator(root / "src")) {
     if (entry.is_directory()) folders.insert(entry.path());
   }
