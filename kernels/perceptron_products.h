@@ -371,7 +371,8 @@ __device__ __forceinline__ void tile_product(Team team, const Matrix<T>& a, cons
   }
 }
 
-/// The same product for sizes that are too narrow for tiles: each thread computes one element.
+/// Computes c[i][j] = sum_d a[i][d] b[j][d] where it is too narrow for tiles. Each thread computes
+/// one element at a time.
 template <unsigned terms, class T, class Store>
 __device__ __forceinline__ void narrow_product(Team team, const Matrix<T>& a, int a_step,
                                                int a_depth, const Matrix<T>& b, int b_step,

@@ -82,7 +82,8 @@ std::string unknown_key(std::string_view table, std::string_view name) {
       elsewhere.insert(key.path());
     }
   }
-  // The same name in another table is more likely than a similar name in this table.
+  // A key of exactly this name in another table is more likely meant than a key of this table with
+  // a similar name.
   auto meant = nearest(name, elsewhere, 0);
   if (meant.empty()) meant = nearest(name, here);
   if (meant.empty()) meant = nearest(name, elsewhere);

@@ -218,7 +218,8 @@ std::string Evaluation::conditions() const {
 std::string Evaluation::table() const {
   const bool classify = shape.target == TargetKind::label;
   std::vector<std::vector<std::string>> rows = {titles(*this)};
-  // Of many inner steps, about ten rows are shown, among them the first and the last.
+  // The table shows about ten rows where there are many inner steps. The first and the last are
+  // among them.
   const std::size_t every = steps.size() > 16 ? (steps.size() - 1 + 9) / 10 : 1;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (i % every == 0 || i + 1 == steps.size()) rows.push_back(cells(steps[i], classify));

@@ -122,7 +122,7 @@ void check_replicas(Communicator* ranks, std::span<const backend::Shared> vector
 std::string rank_device(const std::string& device, const Communicator* ranks) {
   if (ranks == nullptr || device != "cuda") return device;
   // Slurm (--gpus-per-task, --gpu-bind) and launch scripts may let each rank see its own GPU alone.
-  // That GPU has the number 0 then.
+  // CUDA gives the number 0 to the only GPU that a rank sees.
   const char* const variable = std::getenv("CUDA_VISIBLE_DEVICES");
   const std::string visible = variable != nullptr ? variable : "";
   const bool sees_one = !visible.empty() && visible.find(',') == std::string::npos;

@@ -26,8 +26,8 @@ struct RankFact {
 /// Throws the same Error on every rank where a fact differs. The message names the first rank that
 /// differs from rank 0, and the values of both ranks. `ranks` may be null.
 void check_same(Communicator* ranks, const std::vector<RankFact>& facts);
-/// The same check for configurations. data.path may differ, because the data file's checksum is a
-/// fact.
+/// Throws the same Error on every rank where the configurations differ. data.path may differ,
+/// because the data file's checksum is a fact.
 void check_same_config(Communicator* ranks, const Config& config);
 /// The fact that decides the bits of a device, from the text that device_text (assembly.h) gives:
 /// the device's kind, and on the CPU its instruction set.

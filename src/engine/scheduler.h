@@ -52,8 +52,8 @@ class Scheduler {
   StepResult step(std::span<const backend::Shared> parameters, const EpisodeSource& source,
                   std::uint64_t seed, std::uint64_t step, int tasks, bool monitor = false,
                   TaskMemory* memory = nullptr, const Update& update = {});
-  /// The same for tasks that are given explicitly. `visit` (optional) is called for each wave after
-  /// its gradient, on worker threads.
+  /// Makes a step with tasks that are given explicitly. `visit` (optional) is called for each wave
+  /// after its gradient, on worker threads.
   StepResult step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                   const StepContext& context,
                   const std::function<void(TaskProgram&, int first_task)>& visit = {});

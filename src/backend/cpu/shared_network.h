@@ -25,7 +25,8 @@ class Products {
   /// of W. b_row and c_row are the distances between rows of B and of C.
   void multiply(int m, int n, int k, const float* a, std::size_t a_row, std::size_t a_col,
                 const float* b, std::size_t b_row, float* c, std::size_t c_row, bool accumulate);
-  /// The same product where term k has A(i, k) = a[i a_row + terms[k].a] and B[k] = b + terms[k].b.
+  /// C[i][0:n] (+)= sum over the terms of A(i, k) B[k][0:n], with A(i, k) = a[i a_row + terms[k].a]
+  /// and B[k] = b + terms[k].b.
   void multiply(int m, int n, std::span<const GatherIndex> terms, const float* a, std::size_t a_row,
                 const float* b, float* c, std::size_t c_row, bool accumulate);
 

@@ -29,8 +29,9 @@ class PerceptronPath {
   /// shared memory is too small. `descent` comes without scratch memory.
   bool run(PerceptronDescent<T> descent, int tasks, const Stream& stream);
 
-  /// The same for Gaussian weights. `samples` is the largest number of samples of a step, and
-  /// samples_to_go_back the number of samples of all inner steps that are differentiated.
+  /// Allocates memory for the adjoint of `steps` inner steps of `tasks` tasks under Gaussian
+  /// weights. `samples` is the largest number of samples of a step, and samples_to_go_back the
+  /// number of samples of all inner steps that are differentiated.
   void reserve_gaussian(int tasks, int steps, int samples, int samples_to_go_back);
   bool run(GaussianDescent<T> descent, int tasks, const Stream& stream);
 
