@@ -27,11 +27,17 @@ def as_array(data: Any, name: str) -> npt.NDArray[Any]:
         raise ValueError(f"{name}: expected an array, got rows of different lengths") from error
 
 
-def as_float32(data: Any, name: str) -> FloatArray:
-    """Real numbers as C-contiguous float32. No copy is made of an array that is that already."""
+def as_real(data: Any, name: str) -> npt.NDArray[Any]:
+    """`data` as a NumPy array of real numbers of any type."""
     array = as_array(data, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array
+
+
+def as_float32(data: Any, name: str) -> FloatArray:
+    """Real numbers as C-contiguous float32. No copy is made of an array that is that already."""
+    array = as_real(data, name)
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
     if array.dtype != np.float32 and array.dtype.kind == "f":
@@ -44,9 +50,7 @@ def as_float32(data: Any, name: str) -> FloatArray:
 
 def as_float64(data: Any, name: str) -> npt.NDArray[np.float64]:
     """Real numbers as C-contiguous float64. No copy is made of an array that is that already."""
-    array = as_array(data, name)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    array = as_real(data, name)
     return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
 
 

@@ -1,4 +1,6 @@
 // The metrics of kshot/metrics.h.
+#include <type_traits>
+
 #include "bindings.h"
 #include "kshot/metrics.h"
 
@@ -20,18 +22,13 @@ auto value_errors(const Work& work) {
   }
 }
 
-/// Returns the column of one member as a NumPy array.
+/// Returns the column of one member as a NumPy array. Counts are int64.
 template <typename T, typename Row>
 nb::object column(const std::vector<Row>& rows, T Row::*member) {
-  std::vector<T> values;
-  for (const Row& row : rows) values.push_back(row.*member);
+  std::vector<std::conditional_t<std::is_same_v<T, std::size_t>, std::int64_t, T>> values;
+  for (const Row& row : rows) values.emplace_back(row.*member);
   const std::size_t size = values.size();
   return to_numpy(std::move(values), {size});
-}
-
-/// Returns counts as a NumPy array of int64.
-nb::object counts(const std::vector<std::size_t>& values) {
-  return to_numpy(std::vector<std::int64_t>(values.begin(), values.end()), {values.size()});
 }
 
 nb::dict to_dict(ClassificationScores s) {
@@ -53,12 +50,10 @@ nb::dict to_dict(ClassificationScores s) {
   d["risk_at_coverage"] = s.risk_at_coverage;
   d["coverage_at_risk"] = s.coverage_at_risk;
   d["auroc"] = s.auroc;
-  std::vector<std::size_t> rows;
-  for (const CalibrationBin& bin : s.reliability) rows.push_back(bin.count);
   nb::dict bins;
   bins["low"] = column(s.reliability, &CalibrationBin::low);
   bins["high"] = column(s.reliability, &CalibrationBin::high);
-  bins["count"] = counts(rows);
+  bins["count"] = column(s.reliability, &CalibrationBin::count);
   bins["confidence"] = column(s.reliability, &CalibrationBin::confidence);
   bins["accuracy"] = column(s.reliability, &CalibrationBin::accuracy);
   d["reliability"] = bins;
@@ -80,7 +75,9 @@ nb::dict to_dict(RegressionScores s) {
   d["levels"] = column(s.bands, &BandScore::level);
   d["coverage"] = column(s.bands, &BandScore::coverage);
   d["width"] = column(s.bands, &BandScore::width);
-  d["pit_histogram"] = counts(s.pit_histogram);
+  d["pit_histogram"] =
+      to_numpy(std::vector<std::int64_t>(s.pit_histogram.begin(), s.pit_histogram.end()),
+               {s.pit_histogram.size()});
   const std::size_t rows = s.pit.size();
   d["pit"] = to_numpy(std::move(s.pit), {rows});
   return d;

@@ -172,8 +172,9 @@ void read_decisions(const nlohmann::json& j, RunCalibration& c) {
 RunCalibration RunCalibration::from_json(const std::string& text, const std::string& origin) {
   try {
     const nlohmann::json j = io::parse_json(text);
-    if (j.at("format") != io::calibration_mark)
+    if (j.at("format") != io::calibration_mark) {
       throw Error("its \"format\" is not that of a calibration");
+    }
     RunCalibration c;
     const auto kind = j.at("kind").get<std::string>();
     if (kind != "temperature" && kind != "variance_factor") {

@@ -34,15 +34,6 @@ std::vector<double> at_most_one(std::vector<double> probabilities) {
   return probabilities;
 }
 
-/// AUROC of class 1 among two, from probabilities [rows, 2].
-double auroc(const std::vector<double>& probabilities, const std::vector<std::int32_t>& labels) {
-  std::vector<metrics::Scored> rows;
-  for (std::size_t i = 0; i < labels.size(); ++i) {
-    rows.push_back({probabilities[2 * i + 1], labels[i] == 1});
-  }
-  return metrics::auroc(rows);
-}
-
 /// R2 of the mean of the samples. Entry::values is [samples, rows, outputs].
 double r_squared(const Entry& entry, const QueryTargets& targets) {
   std::vector<double> mean(targets.values.size(), 0.0);
@@ -179,8 +170,7 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
         entry.observation_std.empty() ? std : entry.observation_std[i % targets.outputs];
     aleatoric += noise * noise / n;
     epistemic += std::max(0.0, total * total - noise * noise) / n;
-    // The sum over samples may round to just beyond 1.
-    u.pit.push_back(std::clamp(metrics::pit_mixture(targets.values[i], means, std), 0.0, 1.0));
+    u.pit.push_back(metrics::pit_mixture(targets.values[i], means, std));
   }
   if (!spread) return u;
   u.sharpness = sharpness;
@@ -230,7 +220,9 @@ void MethodScores::add_classification(const Entry& entry, const QueryTargets& ta
   per_episode_.accuracy.push_back(s.accuracy);
   per_episode_.nll.push_back(s.nll);
   per_episode_.brier.push_back(s.brier);
-  if (targets.outputs == 2) per_episode_.auroc.push_back(auroc(entry.values, targets.labels));
+  if (targets.outputs == 2) {
+    per_episode_.auroc.push_back(metrics::class_auroc(entry.values, targets.labels, 2, 1));
+  }
   if (!complete_) return;
   const std::vector<double> probabilities = at_most_one(entry.values);
   answers_.add_episode(probabilities, targets.labels, targets.outputs);

@@ -190,4 +190,14 @@ double auroc(std::span<const Scored> rows) {
   return positives > 0.0 && negatives > 0.0 ? pairs / (positives * negatives) : kNaN;
 }
 
+double class_auroc(std::span<const double> probabilities, std::span<const std::int32_t> labels,
+                   std::size_t classes, std::size_t of) {
+  std::vector<Scored> rows;
+  rows.reserve(labels.size());
+  for (std::size_t r = 0; r < labels.size(); ++r) {
+    rows.push_back({probabilities[r * classes + of], static_cast<std::size_t>(labels[r]) == of});
+  }
+  return auroc(rows);
+}
+
 }  // namespace kshot::metrics

@@ -96,5 +96,8 @@ struct Scored {
 /// scores are allowed. NaN where one of the classes has no rows. Throws Error for a score that is
 /// NaN.
 double auroc(std::span<const Scored> rows);
+/// AUROC of one class against the rest, from probabilities [rows, classes] and labels [rows].
+double class_auroc(std::span<const double> probabilities, std::span<const std::int32_t> labels,
+                   std::size_t classes, std::size_t of);
 
 }  // namespace kshot::metrics

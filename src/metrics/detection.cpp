@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 
 #include "kshot/error.h"
+#include "metrics/constants.h"
 
 namespace kshot::metrics {
 
@@ -26,7 +26,7 @@ DetectionStatistics Detection::statistics(const BootstrapOptions& options) const
     double known = 0.0, other = 0.0;
     for (const Row& r : sorted) (r.other ? other : known) += weights[r.episode];
     if (known == 0.0 || other == 0.0) {
-      std::ranges::fill(values, std::numeric_limits<double>::quiet_NaN());
+      std::ranges::fill(values, kNaN);
       return;
     }
     double known_above = 0.0, other_above = 0.0;

@@ -342,7 +342,7 @@ double r_squared(std::span<const double> predictions, std::span<const double> ta
       total += (targets[i] - mean) * (targets[i] - mean);
     }
   }
-  return total > 0.0 ? 1.0 - residual / total : std::numeric_limits<double>::quiet_NaN();
+  return total > 0.0 ? 1.0 - residual / total : kNaN;
 }
 
 RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,

@@ -73,7 +73,8 @@ double pit_mixture(double y, std::span<const double> means, double std) {
       sum += mean < y ? 1.0 : (mean == y ? 0.5 : 0.0);
     }
   }
-  return sum / static_cast<double>(means.size());
+  // The sum over many samples may round to just beyond their number.
+  return std::clamp(sum / static_cast<double>(means.size()), 0.0, 1.0);
 }
 
 double mixture_std(std::span<const double> means, double std) {

@@ -25,7 +25,7 @@ double crps_mixture(double y, std::span<const double> means, double std);
 /// Probability integral transform F(y). It is uniform in [0, 1] where the prediction is calibrated.
 double pit_gaussian(double y, double mean, double std);
 /// Probability integral transform of the mixture. Where std is 0, it is the share of samples below
-/// y, and samples equal to y count half.
+/// y, and samples equal to y count half. It is in [0, 1] in spite of rounding.
 double pit_mixture(double y, std::span<const double> means, double std);
 
 /// Standard deviation of the mixture: sqrt(variance of the means (divided by S) + std^2). Its mean

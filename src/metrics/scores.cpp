@@ -2,13 +2,13 @@
 // over all rows.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 
 #include "kshot/error.h"
 #include "kshot/metrics.h"
 #include "metrics/bootstrap.h"
 #include "metrics/classification.h"
+#include "metrics/constants.h"
 #include "metrics/detection.h"
 #include "metrics/metrics.h"
 #include "metrics/predictive.h"
@@ -84,13 +84,9 @@ void check_probabilities(std::span<const double> probabilities,
 double mean_auroc(std::span<const double> probabilities, std::span<const std::int32_t> labels,
                   std::size_t classes) {
   metrics::Mean mean;
-  std::vector<metrics::Scored> rows(labels.size());
   // The two AUROCs of two classes are the same number, apart from rounding of 1 - p.
   for (std::size_t c = classes == 2 ? 1 : 0; c < classes; ++c) {
-    for (std::size_t r = 0; r < labels.size(); ++r) {
-      rows[r] = {probabilities[r * classes + c], static_cast<std::size_t>(labels[r]) == c};
-    }
-    const double one = metrics::auroc(rows);
+    const double one = metrics::class_auroc(probabilities, labels, classes, c);
     if (!std::isnan(one)) mean.add(one);
   }
   return mean.mean();
@@ -123,13 +119,11 @@ RegressionScores score_mixtures(std::span<const double> samples, std::size_t sam
     }
     std::ranges::sort(means);
     scores.mse += (mean - y[i]) * (mean - y[i]) / n;
-    scores.nll += noisy ? metrics::mixture_nll(y[i], means, noise[i]) / n
-                        : std::numeric_limits<double>::quiet_NaN();
+    scores.nll += noisy ? metrics::mixture_nll(y[i], means, noise[i]) / n : metrics::kNaN;
     scores.crps += metrics::crps_mixture(y[i], means, noise[i]) / n;
     scores.sharpness += metrics::mixture_std(means, noise[i]) / n;
     if (!distribution) continue;
-    // The mean of many distribution functions may exceed 1 by rounding.
-    scores.pit.push_back(std::clamp(metrics::pit_mixture(y[i], means, noise[i]), 0.0, 1.0));
+    scores.pit.push_back(metrics::pit_mixture(y[i], means, noise[i]));
     histogram.add(scores.pit.back());
     coverage.add_mixture(y[i], means, noise[i]);
     for (std::size_t l = 0; l < widths.size(); ++l) {
