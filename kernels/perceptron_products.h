@@ -25,6 +25,8 @@ namespace perceptron {
 
 /// The rows and columns of a warp's tile, and a lane's part of them.
 constexpr int tile_rows = 10, tile_columns = 40, lane_rows = 5, lane_columns = 5;
+/// The row of a lane that both halves of a warp keep, and the first row that a half gives away.
+constexpr int middle_row = lane_rows / 2, given_row = middle_row + 1;
 /// A tile of a weight gradient has 40 outputs by 40 inputs, of which a lane computes this part.
 constexpr int tile_weights = 40, lane_outputs = 5, lane_inputs = 10;
 constexpr int overrun = tile_columns;
@@ -137,15 +139,13 @@ struct TilePlace {
   /// The order of the halves' rows is such that the rows that one half gives away are those that
   /// the other half keeps.
   __device__ int row_at(int i) const {
-    const int shift = half != 0 ? 2 * given : 0;
-    return top + 2 * i + (i < middle ? shift : i > middle ? -shift : 0);
+    const int shift = half != 0 ? 2 * given_row : 0;
+    return top + 2 * i + (i < middle_row ? shift : i > middle_row ? -shift : 0);
   }
   __device__ int column_at(int j) const {
     if (along) return left + column + 8 * j;
     return left + (j < 4 ? 4 * column + j : 32 + column);
   }
-  static constexpr int middle = lane_rows / 2;  ///< the row that both halves keep
-  static constexpr int given = middle + 1;      ///< the first row that a half gives away
 };
 
 /// The addresses at which a lane reads its operands. In full tiles only three of a's rows and the
@@ -178,7 +178,7 @@ struct TileOperands {
   }
   /// The row whose address row i is computed from.
   __device__ static constexpr int leader(int i) {
-    return i < Place::middle ? 0 : i == Place::middle ? Place::middle : Place::given;
+    return i < middle_row ? 0 : i == middle_row ? middle_row : given_row;
   }
   __device__ __forceinline__ const T* of_a(const T* const (&of)[lane_rows], int i) const {
     return full ? of[leader(i)] + 2 * (i - leader(i)) * a_stride : of[i];
@@ -276,7 +276,7 @@ __device__ __forceinline__ void multiply_rest(TileSums<T>& sum, const Matrix<T>&
 /// two, and both have the middle row.
 template <unsigned terms, class T>
 __device__ __forceinline__ void add_halves(TileSums<T>& sum) {
-  constexpr int middle = TilePlace<true>::middle, given = TilePlace<true>::given, other_half = 16;
+  constexpr int other_half = 16;
   const auto take = [](Element<T>& to, const Element<T>& from) {
     if constexpr ((terms & values) != 0) {
       to.value += __shfl_xor_sync(all_lanes, from.value, other_half);
@@ -288,8 +288,8 @@ __device__ __forceinline__ void add_halves(TileSums<T>& sum) {
 #pragma unroll
   for (int j = 0; j < lane_columns; ++j) {
 #pragma unroll
-    for (int i = 0; i < middle; ++i) take(sum[i][j], sum[i + given][j]);
-    take(sum[middle][j], sum[middle][j]);
+    for (int i = 0; i < middle_row; ++i) take(sum[i][j], sum[i + given_row][j]);
+    take(sum[middle_row][j], sum[middle_row][j]);
   }
 }
 
@@ -297,11 +297,10 @@ __device__ __forceinline__ void add_halves(TileSums<T>& sum) {
 template <bool along, bool full, class T, class Store>
 __device__ __forceinline__ void store_tile(const TileSums<T>& sum, const ProductSize& size,
                                            const TilePlace<along>& place, const Store& store) {
-  constexpr int middle = TilePlace<along>::middle;
 #pragma unroll
-  for (int i = 0; i <= middle; ++i) {
+  for (int i = 0; i <= middle_row; ++i) {
     const int row = place.row_at(i);
-    if ((!full && row >= size.rows) || (i == middle && place.half != 0)) continue;
+    if ((!full && row >= size.rows) || (i == middle_row && place.half != 0)) continue;
     if constexpr (along) {
 #pragma unroll
       for (int j = 0; j < lane_columns; ++j) {
