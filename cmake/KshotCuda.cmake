@@ -1,5 +1,5 @@
 # Builds the device code (kernels/*.cu) twice: by nvcc for GPUs where the toolkit is found, and by
-# the host's compiler for the emulator of tests/simt, which needs no toolkit.
+# the host's compiler for the emulator in src/emulator, which needs no toolkit.
 set(KSHOT_CUDA AUTO CACHE STRING "Build for NVIDIA GPUs: ON, OFF, or AUTO (where nvcc is found)")
 set_property(CACHE KSHOT_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(default OFF)
@@ -120,16 +120,16 @@ function(kshot_emulated_library name)
 endfunction()
 
 if(KSHOT_HAS_SIMT)
-  file(GLOB sources CONFIGURE_DEPENDS tests/simt/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
+  file(GLOB sources CONFIGURE_DEPENDS src/emulator/*.cpp)
   add_library(kshot_simt STATIC EXCLUDE_FROM_ALL ${sources})
   target_include_directories(kshot_simt PUBLIC
     ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include
-    ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/simt/include)
+    ${PROJECT_SOURCE_DIR}/src/emulator/include)
   target_compile_definitions(kshot_simt PUBLIC KSHOT_SIMT)
   target_link_libraries(kshot_simt PUBLIC Threads::Threads PRIVATE kshot_warnings kshot_deps ${CMAKE_DL_LIBS})
   kshot_emulated_library(kshot_emulated_kernels ${KSHOT_KERNELS})
   kshot_emulated_library(kshot_emulated_examples ${KSHOT_EXAMPLE_KERNELS})
+  target_include_directories(kshot_emulated_examples PRIVATE ${PROJECT_SOURCE_DIR}/tests)
 endif()
 
 # ---- the CUDA backend ------------------------------------------------------------------------------
@@ -173,8 +173,7 @@ function(kshot_add_cuda_backends)
   endif()
   if(KSHOT_SIMT AND KSHOT_HAS_SIMT)
     kshot_cuda_backend(kshot_emulated_cuda)
-    target_include_directories(kshot_emulated_cuda PRIVATE ${PROJECT_SOURCE_DIR}/tests
-                                                           ${PROJECT_SOURCE_DIR}/tests/simt/include)
+    target_include_directories(kshot_emulated_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src/emulator/include)
     target_compile_definitions(kshot_emulated_cuda PRIVATE KSHOT_SIMT KSHOT_HAS_NCCL)
   endif()
 endfunction()

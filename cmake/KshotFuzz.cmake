@@ -8,7 +8,7 @@ endif()
 set(flags -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=all
           -fno-omit-frame-pointer)
 set(src ${CMAKE_CURRENT_SOURCE_DIR}/src)
-file(GLOB sources CONFIGURE_DEPENDS ${src}/base/*.cpp ${src}/io/*.cpp ${src}/config/*.cpp
+file(GLOB sources CONFIGURE_DEPENDS ${src}/base/*.cpp ${src}/data/*.cpp ${src}/io/*.cpp ${src}/config/*.cpp
                                    ${src}/engine/evaluation*.cpp)
 add_library(kshot_fuzzed STATIC EXCLUDE_FROM_ALL ${sources}
   ${src}/report/run_records.cpp ${src}/engine/checkpoint.cpp ${src}/engine/version.cpp ${src}/episodes/episode.cpp)

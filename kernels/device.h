@@ -1,5 +1,5 @@
 // The one CUDA header that a kernel file (*.cu) includes. A kernel file is compiled twice: by nvcc
-// for a GPU, and by the host's compiler for the emulator in tests/simt. This asks of a kernel:
+// for a GPU, and by the host's compiler for the emulator in src/emulator. This asks of a kernel:
 //
 //   - it is launched by launch<kernel>(...), never by <<<>>>
 //   - static shared memory is declared by KSHOT_SHARED, dynamic shared memory by DynamicShared

@@ -1,4 +1,4 @@
-// The host side of CUDA, real or emulated (tests/simt), and the conversion of its errors to
+// The host side of CUDA, real or emulated (src/emulator), and the conversion of its errors to
 // kshot's.
 //
 // All code that uses a device is in namespace kshot::cuda and, within it, in inline namespace

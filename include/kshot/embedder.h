@@ -51,7 +51,7 @@ class Embedder {
   const Config& config() const;  ///< The checkpoint's configuration with the overrides.
   /// The run's network up to its last linear layer; its outputs are the features.
   const Network& network() const;
-  /// How raw inputs became the network's inputs: the JSON of io::Preprocessing. Empty where the
+  /// How raw inputs became the network's inputs: the JSON of data::Preprocessing. Empty where the
   /// training data do not say.
   const std::string& preprocessing() const;
   /// The device that computes, in words: "cpu (...)".

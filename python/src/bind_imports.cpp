@@ -1,8 +1,8 @@
 // Imports of data files.
+#include "base/log.h"
 #include "bindings.h"
-#include "io/division.h"
-#include "io/import.h"
-#include "io/log.h"
+#include "data/division.h"
+#include "data/import.h"
 #include "io/output_file.h"
 
 namespace kshot::python {
@@ -11,7 +11,7 @@ using namespace nb::literals;
 
 namespace {
 
-nb::dict split_dict(const io::DatasetHeader& header, Split split) {
+nb::dict split_dict(const data::DatasetHeader& header, Split split) {
   nb::dict d;
   std::uint64_t rows = 0;
   const auto groups = header.split_groups(split);
@@ -21,11 +21,11 @@ nb::dict split_dict(const io::DatasetHeader& header, Split split) {
   return d;
 }
 
-nb::dict to_dict(const io::ImportSummary& summary) {
-  const io::DatasetHeader& header = summary.header;
+nb::dict to_dict(const data::ImportSummary& summary) {
+  const data::DatasetHeader& header = summary.header;
   nb::dict d;
   d["output"] = summary.output;
-  d["kind"] = header.kind == io::GroupKind::tasks ? "tasks" : "classes";
+  d["kind"] = header.kind == data::GroupKind::tasks ? "tasks" : "classes";
   const FeatureShape& input = header.input;
   d["input_shape"] = input.spatial
                          ? nb::object(nb::make_tuple(input.channels, input.height, input.width))
@@ -87,11 +87,11 @@ class Keywords {
   nb::dict left_;
 };
 
-void take_common(Keywords& keywords, io::ImportCommon& options) {
+void take_common(Keywords& keywords, data::ImportCommon& options) {
   std::map<std::string, std::vector<std::filesystem::path>> lists;
   keywords.take("splits", lists);
   for (const auto& [name, files] : lists) {
-    const auto split = io::split_from_name(name);
+    const auto split = data::split_from_name(name);
     if (!split) {
       throw nb::value_error(
           ("splits: expected train, validation or test, got \"" + name + "\"").c_str());
@@ -106,7 +106,7 @@ void take_common(Keywords& keywords, io::ImportCommon& options) {
   }
 }
 
-void take_classes(Keywords& keywords, io::ClassImport& options) {
+void take_classes(Keywords& keywords, data::ClassImport& options) {
   take_common(keywords, options);
   keywords.take("min_examples", options.min_examples);
 }
@@ -114,10 +114,10 @@ void take_classes(Keywords& keywords, io::ClassImport& options) {
 /// Runs an import. Ctrl-C ends the import without an output file.
 template <typename Options>
 nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
-                     io::ImportSummary (*import)(const Options&)) {
+                     data::ImportSummary (*import)(const Options&)) {
   keywords.finish();
   Interruption interruption;
-  std::optional<io::Progress> bar;
+  std::optional<Progress> bar;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
     if (!progress) return;
     if (!bar) bar.emplace(total, "classes");
@@ -137,19 +137,19 @@ nb::dict import_with(Options& options, const Keywords& keywords, bool progress,
 nb::dict import_omniglot(const std::vector<std::filesystem::path>& sources,
                          const std::filesystem::path& output, bool progress,
                          const nb::dict& arguments) {
-  io::OmniglotImport options;
+  data::OmniglotImport options;
   options.sources = sources;
   options.output = output;
   Keywords keywords(arguments);
   take_classes(keywords, options);
   keywords.take("size", options.size);
   keywords.take("skip_bad", options.skip_bad);
-  return import_with(options, keywords, progress, io::import_omniglot);
+  return import_with(options, keywords, progress, data::import_omniglot);
 }
 
 nb::dict import_images(const std::filesystem::path& source, const std::filesystem::path& output,
                        bool progress, const nb::dict& arguments) {
-  io::ImagesImport options;
+  data::ImagesImport options;
   options.source = source;
   options.output = output;
   Keywords keywords(arguments);
@@ -165,12 +165,12 @@ nb::dict import_images(const std::filesystem::path& source, const std::filesyste
                      {{"stored", io::Background::stored},
                       {"white", io::Background::white},
                       {"black", io::Background::black}});
-  return import_with(options, keywords, progress, io::import_images);
+  return import_with(options, keywords, progress, data::import_images);
 }
 
 nb::dict import_arrays(const std::string& source, const std::filesystem::path& output,
                        bool progress, const nb::dict& arguments) {
-  io::ArraysImport options;
+  data::ArraysImport options;
   options.source = source;
   options.output = output;
   Keywords keywords(arguments);
@@ -179,15 +179,15 @@ nb::dict import_arrays(const std::string& source, const std::filesystem::path& o
   keywords.take("classes", options.splits.table);
   keywords.take("standardise", options.standardise);
   keywords.take_word("layout", options.layout,
-                     {{"auto", io::ArrayLayout::automatic},
-                      {"hwc", io::ArrayLayout::hwc},
-                      {"chw", io::ArrayLayout::chw},
-                      {"hw", io::ArrayLayout::hw},
-                      {"vectors", io::ArrayLayout::vectors}});
-  return import_with(options, keywords, progress, io::import_arrays);
+                     {{"auto", data::ArrayLayout::automatic},
+                      {"hwc", data::ArrayLayout::hwc},
+                      {"chw", data::ArrayLayout::chw},
+                      {"hw", data::ArrayLayout::hw},
+                      {"vectors", data::ArrayLayout::vectors}});
+  return import_with(options, keywords, progress, data::import_arrays);
 }
 
-void take_text_format(Keywords& keywords, io::TableImport& options) {
+void take_text_format(Keywords& keywords, data::TableImport& options) {
   std::string delimiter, decimal, thousands;
   std::optional<std::vector<std::string>> marks;
   keywords.take("delimiter", delimiter);
@@ -233,9 +233,9 @@ io::Table to_table(const Columns& columns, const std::string& name, const io::Te
 /// values [rows, targets], and None without targets.
 nb::dict encode_frame(const std::string& preprocessing, const Columns& columns,
                       const std::string& name, bool with_targets) {
-  const auto described = io::Preprocessing::from_json(preprocessing, "checkpoint");
-  io::EncodedTable encoded =
-      io::encode_table(described, to_table(columns, name, described.format), with_targets);
+  const auto described = data::Preprocessing::from_json(preprocessing, "checkpoint");
+  data::EncodedTable encoded =
+      data::encode_table(described, to_table(columns, name, described.format), with_targets);
   nb::dict d;
   const std::size_t rows = encoded.rows;
   const std::size_t targets = described.targets.size();
@@ -252,7 +252,7 @@ nb::dict encode_frame(const std::string& preprocessing, const Columns& columns,
 
 nb::dict import_table(const std::string& source, const std::filesystem::path& output, bool progress,
                       const nb::dict& arguments, const std::optional<Columns>& columns) {
-  io::TableImport options;
+  data::TableImport options;
   options.source = source;
   options.output = output;
   Keywords keywords(arguments);
@@ -271,11 +271,11 @@ nb::dict import_table(const std::string& source, const std::filesystem::path& ou
   keywords.take("raw_targets", options.raw_targets);
   keywords.take("raw_inputs", options.raw_inputs);
   keywords.take_word("missing", options.missing,
-                     {{"error", io::MissingRule::error},
-                      {"mean", io::MissingRule::mean},
-                      {"drop", io::MissingRule::drop}});
+                     {{"error", data::MissingRule::error},
+                      {"mean", data::MissingRule::mean},
+                      {"drop", data::MissingRule::drop}});
   if (columns) options.table = to_table(*columns, source, options.format);
-  return import_with(options, keywords, progress, io::import_table);
+  return import_with(options, keywords, progress, data::import_table);
 }
 
 }  // namespace

@@ -9,10 +9,10 @@
 #include <optional>
 #include <system_error>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/decision_options.h"
 #include "cli/task_files.h"
-#include "io/log.h"
 #include "io/npy.h"
 #include "io/output_file.h"
 #include "io/safetensors.h"
@@ -301,7 +301,7 @@ void warn_of_few_rows(const Learner& learner, std::size_t query_rows) {
   const bool norms = std::ranges::any_of(
       learner.network().layers(), [](const Layer& layer) { return layer.type == LayerType::norm; });
   if (!norms || query_rows > 2 || learner.config().evaluate.norm_statistics != "batch") return;
-  io::log_warning(fmt::format(
+  log_warning(fmt::format(
       "the network's norm layers take their statistics from the query rows together, and there {}; "
       "--set evaluate.norm_statistics=support takes those of the support rows",
       query_rows == 1 ? "is only one" : "are only two"));

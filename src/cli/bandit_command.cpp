@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "bandit/experiment.h"
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 
@@ -41,7 +41,7 @@ int run_bandit(const BanditArguments& a) {
   options.on_result = [&](const bandit::Result& result) {
     seconds += result.seconds;
     if (a.quiet || !leads()) return;
-    io::log_info(fmt::format("{}: {}, {:.1f} s", result.environment, result.agent, result.seconds));
+    log_info(fmt::format("{}: {}, {:.1f} s", result.environment, result.agent, result.seconds));
   };
   const bandit::Results results = bandit::run_experiment(settings, options);
   if (!leads()) return 0;
@@ -49,8 +49,8 @@ int run_bandit(const BanditArguments& a) {
   file->write(results.to_json());
   page->write(results.page());
   if (!a.quiet) {
-    io::log_info(fmt::format("{:.1f} s; written to {} and {}", seconds, file->path().string(),
-                             page->path().string()));
+    log_info(fmt::format("{:.1f} s; written to {} and {}", seconds, file->path().string(),
+                         page->path().string()));
   }
   return 0;
 }

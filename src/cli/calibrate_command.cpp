@@ -1,10 +1,10 @@
 // `calibrate`: fits a temperature or a variance factor to a run on validation episodes.
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
 #include "engine/calibration.h"
-#include "io/log.h"
 
 namespace kshot::cli {
 
@@ -29,7 +29,7 @@ int run_calibrate(const EvaluateArguments& a) {
         "risk at most {}: confidence of at least {:.4f}, which answers {:.1f} % of the rows\n",
         t.risk, *t.threshold, 100.0 * t.coverage);
   }
-  if (!a.quiet) io::log_info(fmt::format("written to {}", file.string()));
+  if (!a.quiet) log_info(fmt::format("written to {}", file.string()));
   return 0;
 }
 

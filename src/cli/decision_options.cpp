@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "io/log.h"
+#include "base/log.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -19,7 +19,7 @@ Decisions make_decisions(const AdaptArguments& a, const Learner& learner, const 
                     "are; expected another name",
                     a.max_risk ? names.max_risk : names.min_confidence, unknown_answer));
   }
-  for (const std::string& note : d.notes) io::log_info(note);
+  for (const std::string& note : d.notes) log_info(note);
   return d;
 }
 

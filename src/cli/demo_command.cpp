@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/log.h"
 #include "cli/commands.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/config.h"
 #include "kshot/error.h"
@@ -154,8 +154,8 @@ int run_demo(const DemoArguments& a) {
     options.progress = true;
     options.command = "kshot demo";
     Trainer trainer(configuration(method, a.seconds), options);
-    io::log_info(fmt::format("{} on sinusoids, up to 10 noisy points per task, device {}",
-                             report::method_name(method.name), trainer.device()));
+    log_info(fmt::format("{} on sinusoids, up to 10 noisy points per task, device {}",
+                         report::method_name(method.name), trainer.device()));
     trainer.run();
   }
   ReportOptions options;

@@ -10,9 +10,9 @@
 #include <optional>
 #include <string>
 
+#include "base/log.h"
 #include "cli/ranks.h"
 #include "engine/rank_checks.h"
-#include "io/log.h"
 #include "kshot/embedder.h"
 #include "kshot/error.h"
 
@@ -33,7 +33,7 @@ int run_embed(const EmbedArguments& a) {
         fmt::format("{}: the run has no data file; expected one to embed (--data FILE)", a.run));
   }
   const auto start = std::chrono::steady_clock::now();
-  std::optional<io::Progress> progress;
+  std::optional<Progress> progress;
   const auto show = [&](std::uint64_t done, std::uint64_t total) {
     if (quiet) return;
     if (!progress) progress.emplace(total, "examples");
@@ -47,10 +47,10 @@ int run_embed(const EmbedArguments& a) {
   if (!a.quiet) {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    io::log_info(embedder.describe());
-    io::log_info(fmt::format("{:.1f} s, {:.0f} examples/s, device {}", seconds,
-                             static_cast<double>(result.rows) / std::max(seconds, 1e-9),
-                             embedder.device()));
+    log_info(embedder.describe());
+    log_info(fmt::format("{:.1f} s, {:.0f} examples/s, device {}", seconds,
+                         static_cast<double>(result.rows) / std::max(seconds, 1e-9),
+                         embedder.device()));
   }
   return 0;
 }

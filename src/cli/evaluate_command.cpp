@@ -11,11 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
 #include "engine/evaluate_run.h"
 #include "engine/run_folder.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/evaluator.h"
@@ -96,8 +96,7 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
   file->write(all.to_json());
   page->write(plot_page(all));
   if (!a.quiet) {
-    io::log_info(
-        fmt::format("{:.1f} s; written to {} and {}", seconds, out.string(), plot.string()));
+    log_info(fmt::format("{:.1f} s; written to {} and {}", seconds, out.string(), plot.string()));
   }
   return 0;
 }
@@ -110,7 +109,7 @@ int evaluate_out_of_distribution(const EvaluateArguments& a) {
   if (!leads()) return 0;
   std::fputs(written.table().c_str(), stdout);
   if (!a.quiet) {
-    io::log_info(fmt::format("written to {} and {}", written.file.string(), written.page.string()));
+    log_info(fmt::format("written to {} and {}", written.file.string(), written.page.string()));
   }
   return 0;
 }
@@ -151,7 +150,7 @@ int run_evaluate(const EvaluateArguments& a) {
   const auto [result, file] = evaluate_run(
       a.run, shots.empty() ? options_with_ranks(a) : options_with_shots(a, shots[0]), plan);
   if (!leads() || a.quiet) return 0;
-  io::log_info(fmt::format("{:.1f} s; written to {}", result.seconds, file.string()));
+  log_info(fmt::format("{:.1f} s; written to {}", result.seconds, file.string()));
   return 0;
 }
 

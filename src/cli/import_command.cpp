@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "cli/checks.h"
 #include "cli/text_options.h"
-#include "io/division.h"
-#include "io/import.h"
-#include "io/log.h"
+#include "data/division.h"
+#include "data/import.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 
@@ -110,7 +110,7 @@ void add_common(CLI::App& command, Common& common, bool fractions) {
 }
 
 /// Options of the imports whose groups are classes.
-void add_class_options(CLI::App& command, Common& common, io::ClassImport& options) {
+void add_class_options(CLI::App& command, Common& common, data::ClassImport& options) {
   command
       .add_option("--min-examples", options.min_examples,
                   "Leave out classes with fewer examples than this")
@@ -121,7 +121,7 @@ void add_class_options(CLI::App& command, Common& common, io::ClassImport& optio
 }
 
 Split parse_split(const std::string& text, const std::string& name) {
-  if (const auto split = io::split_from_name(name)) return *split;
+  if (const auto split = data::split_from_name(name)) return *split;
   throw Error(fmt::format("--split {}: expected train=FILE, validation=FILE or test=FILE", text));
 }
 
@@ -136,13 +136,13 @@ std::vector<std::string> split_commas(const std::string& text) {
   return out;
 }
 
-void apply(const Common& common, io::ImportCommon* options) {
+void apply(const Common& common, data::ImportCommon* options) {
   options->output = common.output;
   // The output is checked before the sources are read, so that a wrong name costs no time.
   io::OutputFile(options->output, io::OutputKind::data_file);
-  options->progress = [bar = std::shared_ptr<io::Progress>()](std::uint64_t done,
-                                                              std::uint64_t total) mutable {
-    if (!bar) bar = std::make_shared<io::Progress>(total, "classes");
+  options->progress = [bar = std::shared_ptr<Progress>()](std::uint64_t done,
+                                                          std::uint64_t total) mutable {
+    if (!bar) bar = std::make_shared<Progress>(total, "classes");
     bar->update(done);
     if (done == total) bar->finish();
   };
@@ -189,9 +189,9 @@ std::string shape_text(const FeatureShape& shape) {
                        : fmt::format("vectors of {}", shape.size());
 }
 
-void print_summary(const io::ImportSummary& summary) {
-  const io::DatasetHeader& header = summary.header;
-  const bool tasks = header.kind == io::GroupKind::tasks;
+void print_summary(const data::ImportSummary& summary) {
+  const data::DatasetHeader& header = summary.header;
+  const bool tasks = header.kind == data::GroupKind::tasks;
   fmt::print("{}: {}{}, {:.1f} MB\n", summary.output.string(), shape_text(header.input),
              !tasks ? std::string()
              : header.target == TargetKind::value
@@ -226,7 +226,7 @@ struct Request {
 };
 
 void add_omniglot(CLI::App& import) {
-  auto request = std::make_shared<Request<io::OmniglotImport>>();
+  auto request = std::make_shared<Request<data::OmniglotImport>>();
   CLI::App* command = import.add_subcommand("omniglot", "Omniglot's official archives or folders");
   command->footer(omniglot_examples);
   command->add_option("sources", request->options.sources, "Zip archives or folders")
@@ -240,12 +240,12 @@ void add_omniglot(CLI::App& import) {
   add_common(*command, request->common, false);
   command->callback([request] {
     apply(request->common, &request->options);
-    print_summary(io::import_omniglot(request->options));
+    print_summary(data::import_omniglot(request->options));
   });
 }
 
 void add_images(CLI::App& import) {
-  struct Images : Request<io::ImagesImport> {
+  struct Images : Request<data::ImagesImport> {
     std::string size;
   };
   auto request = std::make_shared<Images>();
@@ -285,12 +285,12 @@ void add_images(CLI::App& import) {
     if (!request->size.empty()) {
       parse_size(request->size, &request->options.height, &request->options.width);
     }
-    print_summary(io::import_images(request->options));
+    print_summary(data::import_images(request->options));
   });
 }
 
 void add_arrays(CLI::App& import) {
-  auto request = std::make_shared<Request<io::ArraysImport>>();
+  auto request = std::make_shared<Request<data::ArraysImport>>();
   CLI::App* command = import.add_subcommand("arrays", "Classes from NumPy arrays (.npy, .npz)");
   command->footer(arrays_examples);
   command
@@ -307,11 +307,11 @@ void add_arrays(CLI::App& import) {
       ->type_name("FILE.tsv");
   command->add_option("--layout", request->options.layout, "Meaning of the axes of an example")
       ->transform(CLI::CheckedTransformer(
-          std::map<std::string, io::ArrayLayout>{{"auto", io::ArrayLayout::automatic},
-                                                 {"hwc", io::ArrayLayout::hwc},
-                                                 {"chw", io::ArrayLayout::chw},
-                                                 {"hw", io::ArrayLayout::hw},
-                                                 {"vectors", io::ArrayLayout::vectors}},
+          std::map<std::string, data::ArrayLayout>{{"auto", data::ArrayLayout::automatic},
+                                                   {"hwc", data::ArrayLayout::hwc},
+                                                   {"chw", data::ArrayLayout::chw},
+                                                   {"hw", data::ArrayLayout::hw},
+                                                   {"vectors", data::ArrayLayout::vectors}},
           CLI::ignore_case))
       ->option_text("auto|vectors|hw|hwc|chw [auto]");
   command->add_flag(
@@ -321,16 +321,16 @@ void add_arrays(CLI::App& import) {
   add_common(*command, request->common, true);
   command->callback([request] {
     apply(request->common, &request->options);
-    print_summary(io::import_arrays(request->options));
+    print_summary(data::import_arrays(request->options));
   });
 }
 
 void add_table(CLI::App& import) {
-  struct Tables : Request<io::TableImport> {
+  struct Tables : Request<data::TableImport> {
     TextOptions text;
   };
   auto request = std::make_shared<Tables>();
-  io::TableImport& options = request->options;
+  data::TableImport& options = request->options;
   CLI::App* command = import.add_subcommand("table", "Tasks from a CSV table or arrays of rows");
   command->footer(table_examples);
   command->add_option("source", options.source, "CSV or TSV file, or array [rows, columns]")
@@ -378,9 +378,9 @@ void add_table(CLI::App& import) {
           "What to do with a missing value: error, mean (replace it by the training mean, a "
           "category by none), or drop (leave the row out)")
       ->transform(CLI::CheckedTransformer(
-          std::map<std::string, io::MissingRule>{{"error", io::MissingRule::error},
-                                                 {"mean", io::MissingRule::mean},
-                                                 {"drop", io::MissingRule::drop}},
+          std::map<std::string, data::MissingRule>{{"error", data::MissingRule::error},
+                                                   {"mean", data::MissingRule::mean},
+                                                   {"drop", data::MissingRule::drop}},
           CLI::ignore_case))
       ->option_text("error|mean|drop [error]");
   command->add_flag("--raw-targets", options.raw_targets, "Do not standardise the targets");
@@ -398,7 +398,7 @@ void add_table(CLI::App& import) {
     apply(request->common, &request->options);
     request->options.delimiter = request->text.delimiter();
     request->options.format = request->text.format({});
-    print_summary(io::import_table(request->options));
+    print_summary(data::import_table(request->options));
   });
 }
 

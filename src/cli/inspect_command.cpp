@@ -16,9 +16,9 @@
 #include "backend/backend.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "data/dataset.h"
+#include "data/division.h"
 #include "engine/checkpoint.h"
-#include "io/dataset.h"
-#include "io/division.h"
 #include "io/npy.h"
 #include "io/safetensors.h"
 #include "kshot/communicator.h"
@@ -77,20 +77,22 @@ void print_safetensors(const fs::path& file, bool values) {
 }
 
 /// Prints the classes or tasks of a split: all, one per line, or the first few names.
-void print_groups(const io::DatasetHeader& h, const std::vector<std::uint32_t>& indices, bool all) {
+void print_groups(const data::DatasetHeader& h, const std::vector<std::uint32_t>& indices,
+                  bool all) {
   std::vector<std::string> names;
   for (const std::uint32_t i : indices) {
     names.push_back(h.groups[i].name);
     if (all) fmt::print("  {}: {} rows\n", printable(names.back()), h.groups[i].rows);
   }
-  if (!all) fmt::print("  {}\n", io::name_some(names, 5));
+  if (!all) fmt::print("  {}\n", data::name_some(names, 5));
 }
 
-void print_picture_preparation(const io::Preprocessing& p) {
-  if (p.kind != io::Preprocessing::Kind::image) return;
-  const std::string fit = p.fit == io::ImageFit::exact     ? "pictures of this size only"
-                          : p.fit == io::ImageFit::squeeze ? "resized, whatever the aspect ratio"
-                                                           : "centre of the aspect ratio, resized";
+void print_picture_preparation(const data::Preprocessing& p) {
+  if (p.kind != data::Preprocessing::Kind::image) return;
+  const std::string fit = p.fit == data::ImageFit::exact ? "pictures of this size only"
+                          : p.fit == data::ImageFit::squeeze
+                              ? "resized, whatever the aspect ratio"
+                              : "centre of the aspect ratio, resized";
   const std::string behind = p.background == io::Background::stored  ? "transparency dropped"
                              : p.background == io::Background::white ? "laid on white"
                                                                      : "laid on black";
@@ -99,17 +101,17 @@ void print_picture_preparation(const io::Preprocessing& p) {
 }
 
 void print_dataset(const fs::path& file, bool classes) {
-  const std::shared_ptr<const io::Dataset> data = io::Dataset::open(file);
-  const io::DatasetHeader& h = data->header();
+  const std::shared_ptr<const data::Dataset> data = data::Dataset::open(file);
+  const data::DatasetHeader& h = data->header();
   fmt::print("{}: data file of kshot, {} bytes, checksum {:08x}\n", file.string(),
              data->file_bytes(), data->checksum());
   const FeatureShape& in = h.input;
   fmt::print("inputs {}, {}\n",
              in.spatial ? fmt::format("{} x {} x {}", in.channels, in.height, in.width)
                         : fmt::format("{}", in.size()),
-             h.element == io::Element::u8 ? "bytes" : "float32");
-  const char* groups = h.kind == io::GroupKind::classes ? "classes" : "tasks";
-  if (h.kind == io::GroupKind::tasks) {
+             h.element == data::Element::u8 ? "bytes" : "float32");
+  const char* groups = h.kind == data::GroupKind::classes ? "classes" : "tasks";
+  if (h.kind == data::GroupKind::tasks) {
     fmt::print("targets: {} {}\n", h.outputs, h.target == TargetKind::label ? "labels" : "numbers");
   }
   for (const Split split : {Split::train, Split::validation, Split::test}) {
@@ -128,7 +130,7 @@ void print_dataset(const fs::path& file, bool classes) {
   }
   for (const auto& [key, text] : h.provenance) fmt::print("{}: {}\n", key, text);
   print_picture_preparation(h.preprocessing);
-  for (const io::Preprocessing::Column& c : h.preprocessing.columns) {
+  for (const data::Preprocessing::Column& c : h.preprocessing.columns) {
     fmt::print("column {}: {}\n", c.name,
                !c.categories.empty() ? fmt::format("one-hot of {}", fmt::join(c.categories, ", "))
                : h.preprocessing.standardised

@@ -4,9 +4,9 @@
 
 #include <cstdlib>
 
+#include "base/log.h"
 #include "distributed/launch.h"
 #include "engine/rank_checks.h"
-#include "io/log.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -22,7 +22,7 @@ std::shared_ptr<Communicator>& current() {
 
 std::shared_ptr<Communicator> command_ranks() {
   current() = launched_ranks();
-  if (!leads()) io::set_log_level(io::LogLevel::off);
+  if (!leads()) set_log_level(LogLevel::off);
   return current();
 }
 

@@ -7,9 +7,9 @@
 #include <tuple>
 #include <utility>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/signals.h"
-#include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
 #include "kshot/sweep.h"
@@ -47,7 +47,7 @@ void log_row(const SweepRow& row, std::size_t done) {
   std::string text = fmt::format("{}: run {:03}, step {}", done, row.run, row.step);
   if (!row.metric.empty()) text += fmt::format(", validation {} {:.4g}", row.metric, row.value);
   if (!row.message.empty()) text += fmt::format(", failed: {}", row.message);
-  io::log_info(text);
+  log_info(text);
 }
 
 }  // namespace
@@ -75,7 +75,7 @@ int run_sweep_command(const SweepArguments& a) {
   try {
     rows = run_sweep(a.config, a.set, settings, options);
   } catch (const Stopped&) {
-    if (!a.quiet) io::log_info("interrupted; the same command goes on with the sweep");
+    if (!a.quiet) log_info("interrupted; the same command goes on with the sweep");
     return 128 + caught_signal();
   }
   fmt::print("{}", sweep_table(settings, rows));

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <optional>
 
+#include "base/log.h"
 #include "cli/task_rows.h"
-#include "io/column_reading.h"
-#include "io/log.h"
+#include "data/column_reading.h"
 #include "kshot/error.h"
 
 namespace kshot::cli {
@@ -25,13 +25,12 @@ std::vector<std::string> output_names(const RowReader& reader, const Rows& suppo
   std::optional<std::pair<std::string, std::string>> merged;
   std::vector<std::string> names = io::distinct_names(support.labels, reader.format(), &merged);
   if (merged) {
-    io::log_info(fmt::format("{}: the labels read as numbers: \"{}\" and \"{}\" are the same class",
-                             support.file, merged->first, merged->second));
+    log_info(fmt::format("{}: the labels read as numbers: \"{}\" and \"{}\" are the same class",
+                         support.file, merged->first, merged->second));
   }
-  if (const auto twins = io::same_but_for_case(names)) {
-    io::log_info(
-        fmt::format("{}: the classes \"{}\" and \"{}\" differ only in upper and lower case",
-                    support.file, twins->first, twins->second));
+  if (const auto twins = data::same_but_for_case(names)) {
+    log_info(fmt::format("{}: the classes \"{}\" and \"{}\" differ only in upper and lower case",
+                         support.file, twins->first, twins->second));
   }
   if (ways > 0 && names.size() > ways) {
     throw Error(fmt::format("{}: {} classes, but the network was trained for {}", support.file,
@@ -100,7 +99,7 @@ void prior_classes(const RowReader& reader, const Learner& learner, Rows* query,
     const int ways =
         learner.outputs() > 0 ? learner.outputs() : episode_ways(learner.config()).most;
     for (int c = 0; c < ways; ++c) task->label_names.push_back(std::to_string(c));
-    io::log_info(
+    log_info(
         fmt::format("no support rows: the {} classes have no names and are numbered from 0{}{}",
                     ways, learner.outputs() > 0 ? "" : " (--set data.ways=N for another number)",
                     query->has_targets ? "; the labels of the query rows are left out" : ""));
@@ -121,12 +120,12 @@ TaskFileOptions task_file_options(const TextOptions& text, const std::string& mi
                                   const std::string& layout) {
   TaskFileOptions out;
   out.text = text;
-  for (const io::MissingRule rule :
-       {io::MissingRule::error, io::MissingRule::mean, io::MissingRule::drop}) {
-    if (missing == io::missing_rule_name(rule)) out.missing = rule;
+  for (const data::MissingRule rule :
+       {data::MissingRule::error, data::MissingRule::mean, data::MissingRule::drop}) {
+    if (missing == data::missing_rule_name(rule)) out.missing = rule;
   }
-  if (layout == "hwc") out.layout = io::ArrayLayout::hwc;
-  if (layout == "chw") out.layout = io::ArrayLayout::chw;
+  if (layout == "hwc") out.layout = data::ArrayLayout::hwc;
+  if (layout == "chw") out.layout = data::ArrayLayout::chw;
   return out;
 }
 
@@ -156,7 +155,7 @@ TaskFiles read_task_files(const Learner& learner,
   if (reader.classify()) return task;
   task.support_values = std::move(support.values);
   task.query_values = std::move(query.values);
-  for (const io::Preprocessing::Target& target : reader.preprocessing().targets) {
+  for (const data::Preprocessing::Target& target : reader.preprocessing().targets) {
     task.target_names.push_back(target.name);
     task.target_scale.push_back(target.std);
     task.target_shift.push_back(target.mean);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cli/text_options.h"
-#include "io/preprocessing.h"
+#include "data/preprocessing.h"
 #include "kshot/learner.h"
 
 namespace kshot::cli {
@@ -18,8 +18,8 @@ struct TaskFileOptions {
   TextOptions text;
   /// Rule for missing values. Absent: the rule of the training table, but `error` where that rule
   /// is `drop`.
-  std::optional<io::MissingRule> missing;
-  io::ArrayLayout layout = io::ArrayLayout::automatic;
+  std::optional<data::MissingRule> missing;
+  data::ArrayLayout layout = data::ArrayLayout::automatic;
 };
 
 /// Reads the options of `adapt`.

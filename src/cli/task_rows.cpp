@@ -7,8 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/log.h"
 #include "io/csv.h"
-#include "io/log.h"
 #include "io/npy.h"
 #include "kshot/error.h"
 
@@ -16,8 +16,8 @@ namespace kshot::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using io::MissingRule;
-using io::Preprocessing;
+using data::MissingRule;
+using data::Preprocessing;
 
 bool is_npz(const fs::path& file) {
   std::string extension = file.extension().string();
@@ -96,7 +96,7 @@ RowReader::RowReader(const Learner& learner, TaskFileOptions options)
         "--missing mean: the run's training data were not standardised, so that their means are "
         "not known; expected error or drop");
   }
-  if (options_.layout != io::ArrayLayout::automatic && !preprocessing_.input.spatial) {
+  if (options_.layout != data::ArrayLayout::automatic && !preprocessing_.input.spatial) {
     throw Error("--layout: the run takes vectors, which have no channels; expected no --layout");
   }
   format_ = options_.text.format(preprocessing_.format);
@@ -172,8 +172,8 @@ void RowReader::require_targets(Rows& rows) const {
     ++left_out;
   }
   if (left_out == 0) return;
-  io::log_info(fmt::format("{}: {} rows without a {} left out", rows.file, left_out,
-                           classify_ ? "label" : "target"));
+  log_info(fmt::format("{}: {} rows without a {} left out", rows.file, left_out,
+                       classify_ ? "label" : "target"));
   select(rows, keep, inputs_, outputs_);
   if (rows.source.empty()) throw Error(fmt::format("{}: no complete row", rows.file));
 }
@@ -182,7 +182,7 @@ void RowReader::require_targets(Rows& rows) const {
 
 Rows RowReader::read_table(const fs::path& file, Role role) {
   io::Table table = io::read_csv(file, options_.text.delimiter(), format_);
-  for (const std::string& note : table.notes) io::log_info(note);
+  for (const std::string& note : table.notes) log_info(note);
   Rows rows;
   rows.file = file.string();
   rows.lines = table.lines;
@@ -209,7 +209,7 @@ void RowReader::read_pictures(const io::Table& table, const fs::path& file, Rows
     }
     const fs::path image =
         fs::path(name).is_absolute() ? fs::path(name) : file.parent_path() / name;
-    const std::vector<float> pixels = io::encode_image(preprocessing_, image);
+    const std::vector<float> pixels = data::encode_image(preprocessing_, image);
     rows.x.insert(rows.x.end(), pixels.begin(), pixels.end());
     rows.source.push_back(row);
   }
@@ -247,8 +247,8 @@ void RowReader::name_features(io::Table& table, Role role) {
     }
   }
   if (table.row_index) {
-    io::log_info(fmt::format("{}: the first column has no name: taken for row numbers and left out",
-                             table.origin));
+    log_info(fmt::format("{}: the first column has no name: taken for row numbers and left out",
+                         table.origin));
   }
   if (features.size() != wanted) {
     throw Error(fmt::format("{}: {} features per row ({}), the network takes {}", table.origin,
@@ -264,9 +264,9 @@ void RowReader::name_features(io::Table& table, Role role) {
   if (role == Role::support || feature_names_.empty()) {
     feature_names_ = names;
     if (wanted > 1) {
-      io::log_info(fmt::format("{}: columns are taken in their order: {} as {}, ..., {} as {}",
-                               table.origin, names.front(), preprocessing_.columns.front().name,
-                               names.back(), preprocessing_.columns.back().name));
+      log_info(fmt::format("{}: columns are taken in their order: {} as {}, ..., {} as {}",
+                           table.origin, names.front(), preprocessing_.columns.front().name,
+                           names.back(), preprocessing_.columns.back().name));
     }
   } else if (wanted > 1) {
     for (std::size_t i = 0; i < wanted; ++i) {
@@ -307,15 +307,15 @@ void RowReader::read_table_targets(const io::Table& table, Rows& rows) const {
 }
 
 void RowReader::encode(const io::Table& table, Rows& rows) const {
-  io::EncodedTable encoded = io::encode_table(preprocessing_, table, false);
+  data::EncodedTable encoded = data::encode_table(preprocessing_, table, false);
   if (encoded.unseen > 0) {
-    io::log_warning(fmt::format(
+    log_warning(fmt::format(
         "{}: {} values belong to categories that no training task has; they are encoded as zeros",
         table.origin, encoded.unseen));
   }
   if (encoded.rows < table.rows) {
-    io::log_info(fmt::format("{}: {} rows with missing values left out", table.origin,
-                             table.rows - encoded.rows));
+    log_info(fmt::format("{}: {} rows with missing values left out", table.origin,
+                         table.rows - encoded.rows));
   }
   rows.x = std::move(encoded.x);
   rows.source = std::move(encoded.source);
@@ -355,9 +355,9 @@ Rows RowReader::read_arrays(const fs::path& file) const {
 }
 
 void RowReader::read_images(const io::Tensor& x, Rows& rows) const {
-  const io::ImageArray images(preprocessing_, x, 1, options_.layout);
+  const data::ImageArray images(preprocessing_, x, 1, options_.layout);
   if (preprocessing_.kind == Preprocessing::Kind::none && x.dtype == io::Tensor::DType::u8) {
-    io::log_warning(
+    log_warning(
         fmt::format("{}: the run does not record the units of its images: bytes are "
                     "divided by 255",
                     x.origin));
@@ -382,9 +382,9 @@ void RowReader::read_vectors(const io::Tensor& x, Rows& rows) const {
                                          inputs_)));
   }
   std::vector<double> numbers(x.size());
-  io::read_numbers(x, 0, numbers, width);
+  data::read_numbers(x, 0, numbers, width);
   if (width != columns) {
-    io::log_info(
+    log_info(
         fmt::format("{}: rows of {} numbers are taken as the network's own inputs (the "
                     "training table has {} columns)",
                     x.origin, width, columns));

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/task_files.h"
-#include "io/preprocessing.h"
+#include "data/preprocessing.h"
 #include "io/tensor.h"
 #include "kshot/learner.h"
 
@@ -30,7 +30,7 @@ class RowReader {
  public:
   RowReader(const Learner& learner, TaskFileOptions options);
 
-  const io::Preprocessing& preprocessing() const { return preprocessing_; }
+  const data::Preprocessing& preprocessing() const { return preprocessing_; }
   const io::TextFormat& format() const { return format_; }
   bool classify() const { return classify_; }
 
@@ -66,7 +66,7 @@ class RowReader {
   std::size_t inputs_, outputs_;
   bool classify_;
   TaskFileOptions options_;
-  io::Preprocessing preprocessing_;
+  data::Preprocessing preprocessing_;
   io::TextFormat format_;
   /// Names of the support file's feature columns, where columns are matched by their order.
   std::vector<std::string> feature_names_;

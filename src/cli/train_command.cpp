@@ -5,11 +5,11 @@
 #include <memory>
 #include <optional>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/ranks.h"
 #include "cli/signals.h"
 #include "engine/run_folder.h"
-#include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/trainer.h"
 #include "kshot/version.h"
@@ -83,28 +83,28 @@ int run_train(const TrainArguments& arguments) {
   const SignalScope signals;
   Trainer trainer(config, options);
   if (!quiet) {
-    io::log_info(fmt::format("kshot {}: {} parameters of the network, device {}{}", version(),
-                             trainer.network().size(), trainer.device(),
-                             ranks ? ", " + ranks->describe() : ""));
-    io::log_info(fmt::format("run folder {}", folder));
+    log_info(fmt::format("kshot {}: {} parameters of the network, device {}{}", version(),
+                         trainer.network().size(), trainer.device(),
+                         ranks ? ", " + ranks->describe() : ""));
+    log_info(fmt::format("run folder {}", folder));
   }
   const TrainResult result = trainer.run();
   if (!quiet) {
-    io::log_info(fmt::format(
+    log_info(fmt::format(
         "{} after {} steps, {:.1f} s of training, {} tasks{}", reason_text(result.reason),
         result.step, result.seconds, result.tasks,
         result.diverged > 0 ? fmt::format(", {} of them diverged", result.diverged) : ""));
     if (result.validated) {
-      io::log_info(
+      log_info(
           fmt::format("best validation: {} at step {}", value_text(result.best), result.best.step));
     }
   }
   if (result.reason == StopReason::asked) {
-    if (!quiet) io::log_info(fmt::format("go on with: kshot train --resume {}", folder));
+    if (!quiet) log_info(fmt::format("go on with: kshot train --resume {}", folder));
     // Another rank may have got the signal. Then this one does not know which signal it was.
     return 128 + (caught_signal() != 0 ? caught_signal() : SIGTERM);
   }
-  if (!quiet) io::log_info(next_step(result, folder));
+  if (!quiet) log_info(next_step(result, folder));
   return 0;
 }
 

@@ -10,12 +10,12 @@
 #include <optional>
 #include <system_error>
 
+#include "base/log.h"
 #include "engine/checkpoint.h"
 #include "engine/rank_checks.h"
 #include "io/atomic_file.h"
 #include "io/crc32c.h"
 #include "io/json_text.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 
@@ -82,7 +82,7 @@ void CalibrationFit::finish(RunCalibration& result) const {
     result.ece_after = ece(fit.value);
   }
   if (fit.at_end) {
-    io::log_warning(fmt::format(
+    log_warning(fmt::format(
         "{} is at the end of the range that is searched, and the likelihood still grows there: all "
         "predictions are right, residuals are zero, or predictions are far off",
         result.describe()));

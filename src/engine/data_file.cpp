@@ -5,15 +5,15 @@
 #include <filesystem>
 #include <system_error>
 
-#include "io/log.h"
+#include "base/log.h"
 #include "kshot/error.h"
 
 namespace kshot {
 
 namespace fs = std::filesystem;
 
-DataFile describe_data(const io::Dataset& data) {
-  const io::DatasetHeader& header = data.header();
+DataFile describe_data(const data::Dataset& data) {
+  const data::DatasetHeader& header = data.header();
   const auto count = [&](Split split) { return header.split_groups(split).size(); };
   std::error_code ignored;
   const fs::path absolute = fs::absolute(data.path(), ignored);
@@ -21,7 +21,7 @@ DataFile describe_data(const io::Dataset& data) {
           .checksum = fmt::format("crc32:{:08x}", data.checksum()),
           .split = fmt::format("{} train, {} validation, {} test {}", count(Split::train),
                                count(Split::validation), count(Split::test),
-                               header.kind == io::GroupKind::classes ? "classes" : "tasks")};
+                               header.kind == data::GroupKind::classes ? "classes" : "tasks")};
 }
 
 Config locate_data(Config config, const Checkpoint& checkpoint) {
@@ -33,8 +33,8 @@ Config locate_data(Config config, const Checkpoint& checkpoint) {
   const std::optional<DataFile>& trained = checkpoint.source.data;
   const bool own = path == checkpoint.config.data.path;
   if (own && trained && fs::exists(trained->path, ignored)) {
-    io::log_info(fmt::format("data file {}, as in training ({} is not in {})", trained->path, path,
-                             fs::current_path(ignored).string()));
+    log_info(fmt::format("data file {}, as in training ({} is not in {})", trained->path, path,
+                         fs::current_path(ignored).string()));
     config.data.path = trained->path;
     return config;
   }
@@ -48,10 +48,10 @@ Config locate_data(Config config, const Checkpoint& checkpoint) {
                   checkpoint.path.string(), tried));
 }
 
-bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool allowed) {
+bool check_same_data(const Checkpoint& checkpoint, const data::Dataset& now, bool allowed) {
   const std::optional<DataFile>& trained = checkpoint.source.data;
   if (!trained) {
-    io::log_warning(
+    log_warning(
         fmt::format("{} holds no checksum of its data file (written by kshot 0.1.0): {} may be a "
                     "different file",
                     checkpoint.path.string(), now.path().string()));
@@ -68,7 +68,7 @@ bool check_same_data(const Checkpoint& checkpoint, const io::Dataset& now, bool 
   if (!allowed) {
     throw Error(what + "; --allow-changed-data of train, evaluate, report and embed accepts it");
   }
-  io::log_warning(what);
+  log_warning(what);
   return true;
 }
 

@@ -11,6 +11,8 @@
 
 #include "base/episode_stream.h"
 #include "base/feature_network.h"
+#include "base/log.h"
+#include "data/dataset.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
@@ -18,8 +20,6 @@
 #include "engine/rank_checks.h"
 #include "episodes/sample.h"
 #include "episodes/sources.h"
-#include "io/dataset.h"
-#include "io/log.h"
 #include "io/npy.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -39,10 +39,10 @@ std::string size_text(const FeatureShape& s) {
 }
 
 /// Opens a data file of classes whose rows fit the network.
-std::shared_ptr<const io::Dataset> open_classes(const fs::path& file, const Network& network) {
-  std::shared_ptr<const io::Dataset> data = io::Dataset::open(file);
-  const io::DatasetHeader& header = data->header();
-  if (header.kind != io::GroupKind::classes) {
+std::shared_ptr<const data::Dataset> open_classes(const fs::path& file, const Network& network) {
+  std::shared_ptr<const data::Dataset> data = data::Dataset::open(file);
+  const data::DatasetHeader& header = data->header();
+  if (header.kind != data::GroupKind::classes) {
     throw Error(fmt::format("{}: holds tasks; expected a file of classes", file.string()));
   }
   const FeatureShape& input = network.input();
@@ -132,11 +132,11 @@ struct Embedder::State {
                       checkpoint.path.string()));
     }
     config = locate_data(config, checkpoint);
-    const std::shared_ptr<const io::Dataset> data = open_classes(config.data.path, *network);
+    const std::shared_ptr<const data::Dataset> data = open_classes(config.data.path, *network);
     const bool changed = check_same_data(checkpoint, *data, allow_changed_data);
     std::vector<std::uint64_t> all;
     for (const std::uint32_t g : data->header().split_groups(Split::train)) {
-      const io::Group& group = data->header().groups[g];
+      const data::Group& group = data->header().groups[g];
       for (std::uint64_t row = 0; row < group.rows; ++row) all.push_back(group.first + row);
     }
     if (all.empty()) {
@@ -294,7 +294,7 @@ namespace {
 class FeatureSink {
  public:
   virtual ~FeatureSink() = default;
-  virtual void begin_class(const io::Group& group) = 0;
+  virtual void begin_class(const data::Group& group) = 0;
   virtual void add(std::span<const float> row) = 0;
   virtual std::vector<fs::path> commit() = 0;
 };
@@ -302,9 +302,9 @@ class FeatureSink {
 /// Writes features as a data file.
 class DataFileSink final : public FeatureSink {
  public:
-  DataFileSink(const fs::path& output, const Embedder& embedder, const io::Dataset& data)
+  DataFileSink(const fs::path& output, const Embedder& embedder, const data::Dataset& data)
       : output_(output), writer_(output, header(embedder, data), {data.path()}) {}
-  void begin_class(const io::Group& group) override {
+  void begin_class(const data::Group& group) override {
     writer_.begin_group(group.name, group.split);
   }
   void add(std::span<const float> row) override { writer_.add(row); }
@@ -314,18 +314,18 @@ class DataFileSink final : public FeatureSink {
   }
 
  private:
-  static io::DatasetHeader header(const Embedder& embedder, const io::Dataset& data) {
-    io::DatasetHeader h;
-    h.kind = io::GroupKind::classes;
-    h.element = io::Element::f32;
+  static data::DatasetHeader header(const Embedder& embedder, const data::Dataset& data) {
+    data::DatasetHeader h;
+    h.kind = data::GroupKind::classes;
+    h.element = data::Element::f32;
     h.input = {.channels = embedder.network().outputs()};
     // A new task comes as a table of features.
-    h.preprocessing.kind = io::Preprocessing::Kind::table;
+    h.preprocessing.kind = data::Preprocessing::Kind::table;
     h.preprocessing.input = h.input;
     h.preprocessing.standardised = false;
     h.preprocessing.named_columns = false;
     for (int i = 0; i < h.input.channels; ++i) {
-      io::Preprocessing::Column column;
+      data::Preprocessing::Column column;
       column.name = fmt::format("x{}", i);
       h.preprocessing.columns.push_back(std::move(column));
     }
@@ -338,7 +338,7 @@ class DataFileSink final : public FeatureSink {
   }
 
   fs::path output_;
-  io::DatasetWriter writer_;
+  data::DatasetWriter writer_;
 };
 
 /// Writes features as an .npz file, and the names of the classes as a table beside it.
@@ -350,7 +350,7 @@ class ArraySink final : public FeatureSink {
         features_(static_cast<std::size_t>(features)),
         array_file_(output_, io::OutputKind::arrays, {data}),
         table_file_(names_, io::OutputKind::class_table, {data}) {}
-  void begin_class(const io::Group& group) override {
+  void begin_class(const data::Group& group) override {
     if (group.name.find_first_of("\t\r\n") != std::string::npos) {
       throw Error(
           fmt::format("{}: the name of class {} has a tab or a line break; expected an "
@@ -384,7 +384,7 @@ class ArraySink final : public FeatureSink {
 };
 
 std::unique_ptr<FeatureSink> make_sink(const fs::path& output, const Embedder& embedder,
-                                       const io::Dataset& data) {
+                                       const data::Dataset& data) {
   if (output.extension() == ".npz") {
     return std::make_unique<ArraySink>(output, embedder.network().outputs(), data.path());
   }
@@ -404,7 +404,7 @@ std::size_t rows_per_exchange(const Embedder& embedder, const Communicator& rank
 /// Hands rows of features to the sink. Throws Error where a row is not finite.
 class FeatureRows {
  public:
-  FeatureRows(FeatureSink* sink, const io::Dataset& data, std::size_t width)
+  FeatureRows(FeatureSink* sink, const data::Dataset& data, std::size_t width)
       : sink_(sink), data_(data), width_(width), group_(data.header().groups.begin()) {}
   /// `rows` is [n, width].
   void add(std::span<const float> rows) {
@@ -429,17 +429,17 @@ class FeatureRows {
 
  private:
   FeatureSink* sink_;  ///< null on a rank that does not write
-  const io::Dataset& data_;
+  const data::Dataset& data_;
   std::size_t width_;
-  std::vector<io::Group>::const_iterator group_;
+  std::vector<data::Group>::const_iterator group_;
   std::uint64_t in_group_ = 0, done_ = 0;
 };
 
 EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::path& output,
                    const std::function<void(std::uint64_t, std::uint64_t)>& progress,
                    Communicator* ranks) {
-  const std::shared_ptr<const io::Dataset> file = open_classes(data, embedder.network());
-  const io::DatasetHeader& header = file->header();
+  const std::shared_ptr<const data::Dataset> file = open_classes(data, embedder.network());
+  const data::DatasetHeader& header = file->header();
   if (ranks != nullptr) {
     std::vector<RankFact> facts =
         work_facts("embed", embedder.device(), describe_data(*file).checksum);
@@ -452,7 +452,7 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
   const bool leads = kshot::leads(ranks);
   if (leads && !embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
-    io::log_warning(
+    log_warning(
         fmt::format("{}: its examples were prepared differently from the training data of the "
                     "network (kshot inspect shows how)",
                     data.string()));

@@ -9,6 +9,7 @@
 #include <functional>
 #include <optional>
 
+#include "base/log.h"
 #include "engine/assembly.h"
 #include "engine/baselines.h"
 #include "engine/calibration.h"
@@ -21,7 +22,6 @@
 #include "engine/scheduler.h"
 #include "engine/scoring.h"
 #include "episodes/sources.h"
-#include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
 #include "metrics/metrics.h"
@@ -140,7 +140,7 @@ class EpisodeProgress {
   }
 
  private:
-  std::optional<io::Progress> line_;
+  std::optional<Progress> line_;
   std::uint64_t done_ = 0;
 };
 
@@ -152,7 +152,7 @@ void warn_of_own_source(const Checkpoint& checkpoint) {
   const std::string trained = checkpoint.source.description;
   const std::string described = make_source(checkpoint.config)->describe();
   if (trained.empty() || trained == described) return;
-  io::log_warning(
+  log_warning(
       fmt::format("{} was trained on tasks of a program's own ({}), which the configuration does "
                   "not describe; the episodes here come from its [data] table: {}",
                   checkpoint.path.string(), trained, described));
@@ -265,7 +265,7 @@ struct Evaluator::State {
   EvaluatorOptions options;
   Checkpoint checkpoint;
   Config config;
-  std::shared_ptr<const io::Dataset> data;  ///< null for a source of the caller's own
+  std::shared_ptr<const data::Dataset> data;  ///< null for a source of the caller's own
   /// True for another file than that of the training, which the options allow.
   bool changed_data = false;
   std::shared_ptr<const EpisodeSource> source;

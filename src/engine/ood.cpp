@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/log.h"
 #include "config/schema.h"
 #include "engine/checkpoint.h"
 #include "engine/data_file.h"
@@ -16,7 +17,6 @@
 #include "engine/ood_rows.h"
 #include "engine/rank_checks.h"
 #include "episodes/sources.h"
-#include "io/log.h"
 #include "kshot/embedder.h"
 #include "kshot/error.h"
 #include "kshot/learner.h"
@@ -314,7 +314,7 @@ struct OodRun {
 
   Checkpoint checkpoint;
   Config config;
-  std::shared_ptr<const io::Dataset> data;
+  std::shared_ptr<const data::Dataset> data;
   std::optional<OodTasks> tasks;
   std::optional<Learner> learner;
   std::optional<Features> features;
@@ -327,7 +327,7 @@ OodEvaluation evaluate(const fs::path& path, const std::string& kind,
   const int episodes = run.config.evaluate.episodes;
   OodEvaluation result;
   Collected collected(run.config, run.classify() && run.tasks->keeps_labels());
-  std::optional<io::Progress> progress;
+  std::optional<Progress> progress;
   std::uint64_t done = 0;
   if (options.progress) progress.emplace(static_cast<std::uint64_t>(episodes), "episodes");
   const std::size_t size = ranks ? static_cast<std::size_t>(ranks->size()) : 1;

@@ -102,7 +102,7 @@ TaskBatch drawn(const EpisodeSource& source, std::uint64_t seed, Split split, in
 
 }  // namespace
 
-OodTasks::OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data,
+OodTasks::OodTasks(const Config& config, std::shared_ptr<const data::Dataset> data,
                    const std::string& kind, Split split) {
   const std::size_t equals = kind.ends_with(".kshot") ? std::string::npos : kind.find('=');
   const std::string name = kind.substr(0, equals);
@@ -156,8 +156,8 @@ OodTasks::OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data
 OodTasks::~OodTasks() = default;
 
 void OodTasks::prepare_open_set(const Config& config,
-                                const std::shared_ptr<const io::Dataset>& data, Split split) {
-  if (!data || data->header().kind != io::GroupKind::classes ||
+                                const std::shared_ptr<const data::Dataset>& data, Split split) {
+  if (!data || data->header().kind != data::GroupKind::classes ||
       config.data.permute != Permute::none || config.data.episodes != Episodes::few_shot) {
     throw Error("--ood open_set: expected a run on a file of classes, in few-shot episodes");
   }
@@ -189,7 +189,7 @@ void OodTasks::prepare_file(const Config& config, const std::string& file) {
   Config other = config;
   other.data.source = DataKind::file;
   other.data.path = file;
-  const std::shared_ptr<const io::Dataset> data = open_data(other);
+  const std::shared_ptr<const data::Dataset> data = open_data(other);
   for (const Split split : {Split::test, Split::validation, Split::train}) {
     if (data->header().split_groups(split).empty()) continue;
     other_split_ = split;

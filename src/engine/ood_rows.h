@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "io/dataset.h"
+#include "data/dataset.h"
 #include "kshot/config.h"
 #include "kshot/episode.h"
 
@@ -28,7 +28,7 @@ class OodTasks {
  public:
   /// `data` is the data file of the configuration, or null. Throws Error for a kind that does not
   /// fit.
-  OodTasks(const Config& config, std::shared_ptr<const io::Dataset> data, const std::string& kind,
+  OodTasks(const Config& config, std::shared_ptr<const data::Dataset> data, const std::string& kind,
            Split split);
   ~OodTasks();
 
@@ -43,7 +43,7 @@ class OodTasks {
  private:
   enum class Kind { open_set, rotate, noise, permute, shift, file };
 
-  void prepare_open_set(const Config& config, const std::shared_ptr<const io::Dataset>& data,
+  void prepare_open_set(const Config& config, const std::shared_ptr<const data::Dataset>& data,
                         Split split);
   void prepare_file(const Config& config, const std::string& file);
   void change(OodTask& task, std::uint64_t seed, int episode) const;

@@ -16,9 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "io/atomic_file.h"
 #include "io/json_text.h"
-#include "io/log.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
@@ -143,7 +143,7 @@ RunLock::RunLock(fs::path folder) {
       ::close(std::exchange(descriptor_, -1));
       if (code == EINTR) continue;
       if (code == EWOULDBLOCK) throw_locked(folder);
-      io::log_warning(fmt::format(
+      log_warning(fmt::format(
           "run folder {}: its file system has no locks ({}); take care that no other training "
           "writes there",
           folder.string(), std::generic_category().message(code)));

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "base/background.h"
+#include "base/log.h"
 #include "config/facts.h"
 #include "engine/assembly.h"
 #include "engine/checkpoint.h"
@@ -25,7 +26,6 @@
 #include "engine/validation.h"
 #include "episodes/sources.h"
 #include "io/atomic_file.h"
-#include "io/log.h"
 #include "kshot/error.h"
 #include "kshot/version.h"
 #include "metrics/metrics.h"
@@ -50,7 +50,7 @@ double seconds_since(Clock::time_point start) {
 struct Trainer::State {
   /// `file` is the data file that the tasks are drawn from. It is null for a source of the caller's
   /// own.
-  State(const Config& config, std::shared_ptr<const io::Dataset> file,
+  State(const Config& config, std::shared_ptr<const data::Dataset> file,
         std::shared_ptr<const EpisodeSource> tasks, TrainerOptions opts)
       : options(std::move(opts)),
         ranks(options.ranks.get()),
@@ -72,7 +72,7 @@ struct Trainer::State {
                       config.train.patience, source->describe()));
     }
     if (config.train.validate_every > 0 && !validating && options.progress) {
-      io::log_info("no validations: the episodes have no validation split");
+      log_info("no validations: the episodes have no validation split");
     }
     optimizer =
         std::make_unique<Optimizer>(config, *assembly.backend, assembly.algorithm->groups());
@@ -123,7 +123,7 @@ struct Trainer::State {
     int idle = 0;
     for (int r = 0; r < shares.size; ++r) idle += shares.count(r) == 0 ? 1 : 0;
     if (idle == 0) return;
-    io::log_warning(fmt::format(
+    log_warning(fmt::format(
         "{} of {} ranks have no tasks: train.meta_batch = {} makes {} units of {} tasks; expected "
         "a larger meta-batch or fewer ranks",
         idle, shares.size, shares.total, (shares.total + shares.unit - 1) / shares.unit,
@@ -348,7 +348,7 @@ struct Trainer::State {
     if (result.diverged > 0 && options.progress && !warned) {
       warned = true;
       const std::vector<std::uint32_t> known = scheduler->diverged_tasks();
-      io::log_warning(
+      log_warning(
           fmt::format("step {}: {} of {} tasks diverged and were left out{}; the progress and the "
                       "metrics count "
                       "them from here on",
@@ -378,7 +378,7 @@ struct Trainer::State {
     const std::string warning = assembly.algorithm->warning(result.metrics);
     if (!warning.empty() && options.progress && !monitor_warned) {
       monitor_warned = true;
-      io::log_warning(fmt::format("step {}: {}", run.step + 1, warning));
+      log_warning(fmt::format("step {}: {}", run.step + 1, warning));
     }
   }
 
@@ -393,7 +393,7 @@ struct Trainer::State {
     const double chance = 1.0 / source->shape().outputs;
     at_chance = v.value - v.half_width <= chance ? at_chance + 1 : 0;
     if (at_chance == 2 && options.progress) {
-      io::log_warning(fmt::format(
+      log_warning(fmt::format(
           "step {}: validation accuracy {:.3f} is still at chance ({:.3f}); try {}a smaller "
           "optimizer.learning_rate",
           v.step, v.value, chance, has_inner_rate() ? "another inner.learning_rate or " : ""));
@@ -476,7 +476,7 @@ struct Trainer::State {
   Communicator* ranks;            ///< options.ranks; null: this process alone
   std::unique_ptr<RunLock> lock;  ///< lock of the run folder
   std::shared_ptr<const EpisodeSource> source;
-  std::shared_ptr<const io::Dataset> data;
+  std::shared_ptr<const data::Dataset> data;
   Assembly assembly;
   std::unique_ptr<Optimizer> optimizer;
   TrainingEpisodes episodes;
@@ -518,7 +518,7 @@ Trainer::Trainer(const Config& given, TrainerOptions options) {
   telling(ranks.get(), [&] {
     given.check();
     const Config config = located(given, options);
-    const std::shared_ptr<const io::Dataset> data = open_data(config);
+    const std::shared_ptr<const data::Dataset> data = open_data(config);
     std::vector<Split> used = {Split::train};
     if (config.train.validate_every > 0) used.push_back(Split::validation);
     std::shared_ptr<const EpisodeSource> source = make_source(config, data, used);
@@ -558,9 +558,9 @@ TrainResult Trainer::State::train() {
   };
   const double before = run.seconds;
   const Clock::time_point start = Clock::now();
-  std::optional<io::Progress> progress;
+  std::optional<Progress> progress;
   if (options.progress) {
-    io::Progress::Options o;
+    Progress::Options o;
     o.start = run.step;
     progress.emplace(steps, "steps", o);
   }

@@ -21,12 +21,12 @@ namespace {
 
 class ClassSource final : public EpisodeSource {
  public:
-  ClassSource(std::shared_ptr<const io::Dataset> data, const ClassEpisodes& episodes,
+  ClassSource(std::shared_ptr<const data::Dataset> data, const ClassEpisodes& episodes,
               std::span<const Split> used)
       : data_(std::move(data)), episodes_(episodes) {
     const std::string file = data_->path().string();
-    const io::DatasetHeader& header = data_->header();
-    if (header.kind != io::GroupKind::classes) {
+    const data::DatasetHeader& header = data_->header();
+    if (header.kind != data::GroupKind::classes) {
       throw Error(fmt::format("{}: holds tasks; expected classes to make episodes of", file));
     }
     if (episodes_.ways.least < 2 || episodes_.ways.most > most_ways || episodes_.shots.least < 0 ||
@@ -44,8 +44,8 @@ class ClassSource final : public EpisodeSource {
                        .shots = episodes_.shots.most,
                        .queries = episodes_.queries.most,
                        .features = static_cast<std::size_t>(header.input.size()),
-                       .element = header.element == io::Element::u8 ? ClassRecipe::Element::u8
-                                                                    : ClassRecipe::Element::f32,
+                       .element = header.element == data::Element::u8 ? ClassRecipe::Element::u8
+                                                                      : ClassRecipe::Element::f32,
                        .stored = data_->stored(),
                        .check_stored = [data = data_] { data->check(); },
                        .groups = {}};
@@ -79,7 +79,7 @@ class ClassSource final : public EpisodeSource {
     RandomStream classes = episode_stream(id, 0);
     sample_without_replacement(classes, static_cast<std::uint32_t>(groups.size()), chosen);
     for (std::size_t n = 0; n < ways; ++n) {
-      const io::Group& group = data_->header().groups[groups[chosen[n]]];
+      const data::Group& group = data_->header().groups[groups[chosen[n]]];
       // Each class has its own stream and draws query examples first, so that more shots change
       // nothing else.
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
@@ -126,7 +126,7 @@ class ClassSource final : public EpisodeSource {
   /// Returns the reason why no episodes can be drawn from a split, or an empty text.
   std::string fault(Split split, const std::vector<std::uint32_t>& groups) const {
     const std::string file = data_->path().string();
-    const io::DatasetHeader& header = data_->header();
+    const data::DatasetHeader& header = data_->header();
     if (groups.empty()) return fmt::format("{}: has no {} classes", file, split_name(split));
     if (groups.size() < static_cast<std::size_t>(episodes_.ways.most)) {
       return fmt::format("{}: {} {} classes; data.ways = {} needs at least as many", file,
@@ -143,7 +143,7 @@ class ClassSource final : public EpisodeSource {
     return {};
   }
 
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
   ClassEpisodes episodes_;
   SplitGroups splits_;
   std::optional<EpisodeRecipe> recipe_;
@@ -151,7 +151,7 @@ class ClassSource final : public EpisodeSource {
 
 }  // namespace
 
-std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const data::Dataset> data,
                                                  const ClassEpisodes& episodes,
                                                  std::span<const Split> used) {
   return std::make_unique<ClassSource>(std::move(data), episodes, used);

@@ -17,11 +17,11 @@ namespace {
 
 class MinibatchSource final : public EpisodeSource {
  public:
-  MinibatchSource(std::shared_ptr<const io::Dataset> data, int rows, std::span<const Split> used)
+  MinibatchSource(std::shared_ptr<const data::Dataset> data, int rows, std::span<const Split> used)
       : data_(std::move(data)), rows_(rows) {
     const std::string file = data_->path().string();
-    const io::DatasetHeader& header = data_->header();
-    if (header.kind != io::GroupKind::classes) {
+    const data::DatasetHeader& header = data_->header();
+    if (header.kind != data::GroupKind::classes) {
       throw Error(fmt::format("{}: holds tasks; expected classes to make minibatches of", file));
     }
     classes_ = header.split_groups(Split::train);
@@ -31,7 +31,7 @@ class MinibatchSource final : public EpisodeSource {
     }
     std::uint64_t kept = 0, held = 0;
     for (const std::uint32_t g : classes_) {
-      const io::Group& group = header.groups[g];
+      const data::Group& group = header.groups[g];
       kept += group.rows - held_out(group);
       held += held_out(group);
       kept_to_.push_back(kept);
@@ -74,7 +74,7 @@ class MinibatchSource final : public EpisodeSource {
       // The class whose range of examples contains this one.
       const auto found = std::ranges::upper_bound(ends, std::uint64_t{chosen[i]});
       const auto c = static_cast<std::size_t>(found - ends.begin());
-      const io::Group& group = data_->header().groups[classes_[c]];
+      const data::Group& group = data_->header().groups[classes_[c]];
       const std::uint64_t within = chosen[i] - (c > 0 ? ends[c - 1] : 0);
       // The last examples of a class are held out.
       const std::uint64_t first = training ? 0 : group.rows - held_out(group);
@@ -95,9 +95,9 @@ class MinibatchSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
-  static std::uint32_t held_out(const io::Group& group) { return group.rows / 10; }
+  static std::uint32_t held_out(const data::Group& group) { return group.rows / 10; }
 
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
   int rows_;
   std::vector<std::uint32_t> classes_;  ///< groups of the file, in the order of the labels
   /// Cumulative numbers of training and held-out examples, up to and including each class.
@@ -107,7 +107,7 @@ class MinibatchSource final : public EpisodeSource {
 
 }  // namespace
 
-std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const data::Dataset> data,
                                                      int rows, std::span<const Split> used) {
   return std::make_unique<MinibatchSource>(std::move(data), rows, used);
 }

@@ -18,7 +18,7 @@ namespace {
 
 class PermutedSource final : public EpisodeSource {
  public:
-  PermutedSource(std::shared_ptr<const io::Dataset> data, const PermutedEpisodes& options,
+  PermutedSource(std::shared_ptr<const data::Dataset> data, const PermutedEpisodes& options,
                  std::span<const Split> used)
       : data_(std::move(data)), options_(options), episodes_(options.episodes) {
     const std::string file = data_->path().string();
@@ -57,7 +57,7 @@ class PermutedSource final : public EpisodeSource {
     thread_local std::vector<std::uint32_t> labels, order, rows, held;
     permutations(id, d, labels, order);
     for (std::size_t n = 0; n < ways; ++n) {
-      const io::Group& group = data_->header().groups[classes_[n]];
+      const data::Group& group = data_->header().groups[classes_[n]];
       const std::uint32_t kept = held_out(group);
       RandomStream examples = episode_stream(id, static_cast<std::uint32_t>(n) + 1);
       // The last drawn rows are support rows. Validation and test tasks take their query rows
@@ -95,7 +95,7 @@ class PermutedSource final : public EpisodeSource {
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
  private:
-  static std::uint32_t held_out(const io::Group& group) {
+  static std::uint32_t held_out(const data::Group& group) {
     return static_cast<std::uint32_t>(group.rows / 4);
   }
 
@@ -104,7 +104,7 @@ class PermutedSource final : public EpisodeSource {
     const std::int64_t shots = episodes_.shots.most, queries = episodes_.queries.most;
     const bool training = split == Split::train;
     for (const std::uint32_t g : classes_) {
-      const io::Group& group = data_->header().groups[g];
+      const data::Group& group = data_->header().groups[g];
       const std::int64_t kept = held_out(group), others = group.rows - kept;
       if (training ? shots + queries <= others : shots <= others && queries <= kept) continue;
       return fmt::format(
@@ -145,7 +145,7 @@ class PermutedSource final : public EpisodeSource {
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = plain[order[i]];
   }
 
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
   PermutedEpisodes options_;
   ClassEpisodes episodes_;
   std::vector<std::uint32_t> classes_;
@@ -154,7 +154,7 @@ class PermutedSource final : public EpisodeSource {
 
 }  // namespace
 
-std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const data::Dataset> data,
                                                     const PermutedEpisodes& options,
                                                     std::span<const Split> used) {
   return std::make_unique<PermutedSource>(std::move(data), options, used);

@@ -51,7 +51,7 @@ class UnitLength final : public EpisodeSource {
 
 /// Makes the source without the options data.unit_length and data.tasks.
 std::unique_ptr<EpisodeSource> plain_source(const Config& config,
-                                            std::shared_ptr<const io::Dataset> file,
+                                            std::shared_ptr<const data::Dataset> file,
                                             std::span<const Split> used) {
   const Config::DataTable& data = config.data;
   if (data.source == DataKind::wheel) {
@@ -74,8 +74,8 @@ std::unique_ptr<EpisodeSource> plain_source(const Config& config,
     options.noise_std = data.noise_std;
     return make_sinusoid(options);
   }
-  const io::DatasetHeader& header = file->header();
-  if (header.kind == io::GroupKind::classes) {
+  const data::DatasetHeader& header = file->header();
+  if (header.kind == data::GroupKind::classes) {
     if (config.loss.type != LossType::cross_entropy) {
       throw Error(fmt::format("loss.type: {} holds classes; expected cross_entropy", data.path));
     }
@@ -137,7 +137,7 @@ void scale_to_unit_length(std::span<float> rows, std::size_t width) {
   }
 }
 
-std::shared_ptr<const io::Dataset> open_data(const Config& config) {
+std::shared_ptr<const data::Dataset> open_data(const Config& config) {
   const std::string& path = config.data.path;
   if (config.data.source != DataKind::file) return nullptr;
   if (path.empty()) throw Error("data.path: expected a data file written by `kshot import`");
@@ -148,7 +148,7 @@ std::shared_ptr<const io::Dataset> open_data(const Config& config) {
                     "a data file written by `kshot import`",
                     path, fs::current_path(ignored).string()));
   }
-  return io::Dataset::open(path);
+  return data::Dataset::open(path);
 }
 
 std::unique_ptr<EpisodeSource> make_source(const Config& config, std::span<const Split> used) {
@@ -156,7 +156,7 @@ std::unique_ptr<EpisodeSource> make_source(const Config& config, std::span<const
 }
 
 std::unique_ptr<EpisodeSource> make_source(const Config& config,
-                                           std::shared_ptr<const io::Dataset> data,
+                                           std::shared_ptr<const data::Dataset> data,
                                            std::span<const Split> used) {
   auto source = plain_source(config, std::move(data), used);
   if (config.data.source == DataKind::file && config.data.unit_length) {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-#include "io/dataset.h"
+#include "data/dataset.h"
 #include "kshot/config.h"
 #include "kshot/episode.h"
 
@@ -15,12 +15,12 @@ inline constexpr std::array all_splits = {Split::train, Split::validation, Split
 
 /// Opens the data file of [data]. Returns null if data.source is not "file". Throws Error for a
 /// file that cannot be read.
-std::shared_ptr<const io::Dataset> open_data(const Config& config);
+std::shared_ptr<const data::Dataset> open_data(const Config& config);
 /// Makes the source that [data] describes, on the file from `open_data`. Throws Error with the key
 /// or the file where a split in `used` has too few classes, tasks or examples for the requested
 /// episodes. A split outside of `used` with too few of them is treated as a split without episodes.
 std::unique_ptr<EpisodeSource> make_source(const Config& config,
-                                           std::shared_ptr<const io::Dataset> data,
+                                           std::shared_ptr<const data::Dataset> data,
                                            std::span<const Split> used = all_splits);
 /// Makes the source as above, and opens the file itself.
 std::unique_ptr<EpisodeSource> make_source(const Config& config,
@@ -52,7 +52,7 @@ struct ClassEpisodes {
 /// without replacement. Rows are sorted by class, in the order in which the classes were drawn,
 /// with labels 0, ..., N - 1. Throws Error where a class has fewer examples than the largest
 /// numbers require.
-std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const data::Dataset> data,
                                                  const ClassEpisodes& episodes,
                                                  std::span<const Split> used = all_splits);
 
@@ -60,7 +60,7 @@ std::unique_ptr<EpisodeSource> make_class_source(std::shared_ptr<const io::Datas
 /// classes, drawn without replacement, as query rows, and no support rows. The label is the index
 /// of the class among the training classes. The last tenth of each class's examples (rounded down)
 /// is held out for validation and test minibatches.
-std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_minibatch_source(std::shared_ptr<const data::Dataset> data,
                                                      int rows,
                                                      std::span<const Split> used = all_splits);
 
@@ -80,7 +80,7 @@ struct TableEpisodes {
 };
 /// Episodes from a file of tasks. An episode is one of the tasks, with support and query rows drawn
 /// without replacement.
-std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const data::Dataset> data,
                                                  const TableEpisodes& episodes,
                                                  std::span<const Split> used = all_splits);
 
@@ -98,7 +98,7 @@ struct PermutedEpisodes {
 /// 2018, section 5). All tasks have the same `ways` training classes. A quarter of each class's
 /// examples is reserved for the queries of validation and test tasks. All other rows come from the
 /// remaining examples.
-std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_permuted_source(std::shared_ptr<const data::Dataset> data,
                                                     const PermutedEpisodes& options,
                                                     std::span<const Split> used = all_splits);
 

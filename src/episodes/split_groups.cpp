@@ -8,7 +8,7 @@
 namespace kshot {
 
 SplitGroups take_groups(
-    const io::DatasetHeader& header, std::span<const Split> used,
+    const data::DatasetHeader& header, std::span<const Split> used,
     const std::function<std::string(Split, const std::vector<std::uint32_t>&)>& fault,
     const std::function<bool(std::uint32_t)>& keep) {
   SplitGroups taken;

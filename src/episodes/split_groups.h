@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "io/dataset.h"
+#include "data/dataset.h"
 #include "kshot/episode.h"
 
 namespace kshot {
@@ -26,7 +26,7 @@ struct SplitGroups {
 /// with the fault of a split in `used`. A split without groups in the file is accepted, unless it
 /// is the training split.
 SplitGroups take_groups(
-    const io::DatasetHeader& header, std::span<const Split> used,
+    const data::DatasetHeader& header, std::span<const Split> used,
     const std::function<std::string(Split, const std::vector<std::uint32_t>&)>& fault,
     const std::function<bool(std::uint32_t)>& keep = {});
 

@@ -19,12 +19,12 @@ namespace {
 
 class TableSource final : public EpisodeSource {
  public:
-  TableSource(std::shared_ptr<const io::Dataset> data, const TableEpisodes& episodes,
+  TableSource(std::shared_ptr<const data::Dataset> data, const TableEpisodes& episodes,
               std::span<const Split> used)
       : data_(std::move(data)), episodes_(episodes) {
     const std::string file = data_->path().string();
-    const io::DatasetHeader& header = data_->header();
-    if (header.kind != io::GroupKind::tasks) {
+    const data::DatasetHeader& header = data_->header();
+    if (header.kind != data::GroupKind::tasks) {
       throw Error(fmt::format("{}: holds classes; expected tasks", file));
     }
     if (episodes_.shots.least < 0 || episodes_.queries.least < 1) {
@@ -49,7 +49,7 @@ class TableSource final : public EpisodeSource {
   }
 
   TaskShape shape() const override {
-    const io::DatasetHeader& header = data_->header();
+    const data::DatasetHeader& header = data_->header();
     const int sets = episodes_.stratified ? header.outputs : 1;
     return {.input = header.input,
             .outputs = header.outputs,
@@ -65,7 +65,7 @@ class TableSource final : public EpisodeSource {
     const std::size_t drawn_task = tasks.below(static_cast<std::uint32_t>(groups.size()));
     const bool given = id.split == Split::train && id.member >= 0;
     const std::uint32_t g = groups[given ? static_cast<std::size_t>(id.member) : drawn_task];
-    const io::Group& task = data_->header().groups[g];
+    const data::Group& task = data_->header().groups[g];
     const auto shots = static_cast<std::size_t>(draw_count(id, shots_part, episodes_.shots));
     const auto queries = static_cast<std::size_t>(draw_count(id, queries_part, episodes_.queries));
     Place place;
@@ -123,7 +123,7 @@ class TableSource final : public EpisodeSource {
 
   /// Sorts the rows of each task by class.
   void divide_by_class() {
-    const io::DatasetHeader& header = data_->header();
+    const data::DatasetHeader& header = data_->header();
     by_class_.resize(header.groups.size());
     for (std::size_t g = 0; g < by_class_.size(); ++g) {
       by_class_[g].resize(static_cast<std::size_t>(header.outputs));
@@ -151,7 +151,7 @@ class TableSource final : public EpisodeSource {
   /// Returns the reason why no episodes can be drawn from a task ("'t2' has 4 rows; ..."), or an
   /// empty text.
   std::string fault_of(std::uint32_t g) const {
-    const io::Group& task = data_->header().groups[g];
+    const data::Group& task = data_->header().groups[g];
     if (!episodes_.stratified) {
       const std::string why = too_few(task.rows);
       return why.empty()
@@ -195,7 +195,7 @@ class TableSource final : public EpisodeSource {
 
   /// Draws support and query rows without replacement from the rows `among` of a task (empty: from
   /// all). Writes them to the slot at `place`, and advances `place`.
-  void draw_rows(const TaskId& id, std::uint32_t part, const io::Group& task,
+  void draw_rows(const TaskId& id, std::uint32_t part, const data::Group& task,
                  std::span<const std::uint32_t> among, std::uint32_t count, std::size_t shots,
                  std::size_t queries, const TaskSlot& slot, Place& place) const {
     const std::size_t support = std::min<std::size_t>(shots, count - 1);
@@ -217,7 +217,7 @@ class TableSource final : public EpisodeSource {
   }
 
   /// Reads rows of a task into the rows of a slot, beginning at row `at`.
-  void gather(const io::Group& task, std::span<const std::uint32_t> rows, std::size_t at,
+  void gather(const data::Group& task, std::span<const std::uint32_t> rows, std::size_t at,
               std::span<float> x, std::span<float> values, std::span<std::int32_t> labels) const {
     const auto d = static_cast<std::size_t>(data_->header().input.size());
     for (std::size_t k = 0; k < rows.size(); ++k) {
@@ -232,7 +232,7 @@ class TableSource final : public EpisodeSource {
     }
   }
 
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
   TableEpisodes episodes_;
   SplitGroups splits_;
   /// Rows of each class of each task, as [group][class][row]. Only if stratified.
@@ -241,7 +241,7 @@ class TableSource final : public EpisodeSource {
 
 }  // namespace
 
-std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const io::Dataset> data,
+std::unique_ptr<EpisodeSource> make_table_source(std::shared_ptr<const data::Dataset> data,
                                                  const TableEpisodes& episodes,
                                                  std::span<const Split> used) {
   return std::make_unique<TableSource>(std::move(data), episodes, used);

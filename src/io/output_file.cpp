@@ -11,8 +11,8 @@
 #include <system_error>
 #include <utility>
 
+#include "base/log.h"
 #include "io/atomic_file.h"
-#include "io/log.h"
 #include "io/system_error.h"
 #include "kshot/error.h"
 

@@ -6,8 +6,8 @@
 #include <map>
 #include <set>
 
+#include "base/log.h"
 #include "config/facts.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/report.h"
@@ -185,7 +185,7 @@ RunComparison compare_runs(const std::vector<fs::path>& folders, const fs::path&
     const ReportData& run = runs.emplace_back(report::read_run(folders[i]));
     if (!run.evaluation) {
       const std::string folder = folders[i].string();
-      io::log_info(fmt::format("{} has not been evaluated: kshot evaluate {}", folder, folder));
+      log_info(fmt::format("{} has not been evaluated: kshot evaluate {}", folder, folder));
     }
     page.runs.push_back(compared_run(result.names[i], run));
     result.numbers.push_back(page.runs.back().numbers);
@@ -198,7 +198,7 @@ RunComparison compare_runs(const std::vector<fs::path>& folders, const fs::path&
   }
   page.subtitle = fmt::format("{} runs", page.runs.size());
   for (const std::string& warning : result.warnings) {
-    io::log_warning(warning);
+    log_warning(warning);
     page.subtitle += ". " + warning;
   }
   result.differences = std::move(paired.differences);

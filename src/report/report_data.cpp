@@ -8,10 +8,10 @@
 #include <map>
 #include <system_error>
 
+#include "base/log.h"
 #include "engine/assembly.h"
 #include "engine/evaluate_run.h"
 #include "io/atomic_file.h"
-#include "io/log.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
 #include "kshot/stop.h"
@@ -174,7 +174,7 @@ ReportData read_run(const fs::path& folder) {
     run.evaluation = Evaluation::from_json(io::read_file(file), file.string());
     const std::uint64_t now = Checkpoint::read(find_checkpoint(folder, "best")).state.step;
     if (run.evaluation->step != now) {
-      io::log_warning(fmt::format(
+      log_warning(fmt::format(
           "{} is of meta-step {}, the run's best checkpoint of {} by now: it is left out (kshot "
           "evaluate {})",
           file.string(), run.evaluation->step, now, folder.string()));
@@ -196,14 +196,14 @@ ReportData read_run(const fs::path& folder) {
 
 void study_run(ReportData& run, const ReportOptions& options) {
   if (!run.evaluation) {
-    io::log_info(fmt::format("{}: evaluating", run.folder.string()));
+    log_info(fmt::format("{}: evaluating", run.folder.string()));
     io::OutputFile file(run.folder / evaluation_file, io::OutputKind::evaluation);
     run.evaluation = evaluate(run, options, {});
     file.write(run.evaluation->to_json());
   }
   if (run.checkpoint.config.data.episodes == Episodes::minibatch) return;  // there are no shots
   if (!run.by_shots.empty()) return;                                       // already evaluated
-  io::log_info(fmt::format("{}: error against shots", run.folder.string()));
+  log_info(fmt::format("{}: error against shots", run.folder.string()));
   const int episodes = std::min(shots_episodes, run.checkpoint.config.evaluate.episodes);
   for (const int shots : shots_shown) {
     try {
@@ -214,7 +214,7 @@ void study_run(ReportData& run, const ReportOptions& options) {
       throw;
     } catch (const Error& error) {
       // The data have too few rows for so many shots. The report shows the smaller numbers.
-      io::log_warning(fmt::format("{} shots are left out: {}", shots, error.what()));
+      log_warning(fmt::format("{} shots are left out: {}", shots, error.what()));
       break;
     }
   }

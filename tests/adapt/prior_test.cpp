@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "cli/program.h"
+#include "data/dataset.h"
 #include "data/files.h"
-#include "io/dataset.h"
 #include "io/npy.h"
 #include "kshot/learner.h"
 #include "support/class_files.h"
@@ -73,8 +73,8 @@ data = { source = "file", path = "p.kshot", shots = 2, queries = 2 }
     const Outcome outcome = kshot({"adapt", "run", "--query", "q.csv"});
     ASSERT_EQ(outcome.status, 0) << outcome.error;
     EXPECT_THAT(outcome.out, StartsWith("predicted from the prior alone, 2 rows predicted"));
-    const auto data = io::Dataset::open(folder_ / "p.kshot");
-    const io::Preprocessing& preprocessing = data->header().preprocessing;
+    const auto data = data::Dataset::open(folder_ / "p.kshot");
+    const data::Preprocessing& preprocessing = data->header().preprocessing;
     const std::vector<float> x = {preprocessing.columns[0].encode(30, ""),
                                   preprocessing.columns[0].encode(55, "")};
     const Prediction expected = Learner(folder_ / "run").predict({}, x);

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "cli/program.h"
+#include "data/dataset.h"
 #include "data/files.h"
-#include "io/dataset.h"
 #include "io/npy.h"
 #include "kshot/learner.h"
 #include "support/class_files.h"
@@ -47,9 +47,9 @@ class AdaptFiles : public testing::Test {
     const Outcome imported = kshot(arguments);
     ASSERT_EQ(imported.status, 0) << imported.error;
     printed_ = imported.out;
-    data_ = io::Dataset::open(folder_ / "d.kshot");
+    data_ = data::Dataset::open(folder_ / "d.kshot");
     const FeatureShape& in = data_->header().input;
-    const bool tasks = data_->header().kind == io::GroupKind::tasks;
+    const bool tasks = data_->header().kind == data::GroupKind::tasks;
     const bool labels = !tasks || data_->header().target == TargetKind::label;
     const int outputs = tasks ? data_->header().outputs : ways_;
     std::string network =
@@ -101,7 +101,7 @@ class AdaptFiles : public testing::Test {
   test::TempFolder folder_;
   int ways_ = 2;
   std::string printed_;
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
   std::unique_ptr<Learner> learner_;
 };
 
@@ -174,7 +174,7 @@ TEST_F(Pictures, AsArraysOfPixelsByShape) {
                       HasSubstr("[4, 6, 3] (height, width, channels)"), HasSubstr("[3, 4, 6]")));
   }
   TaskFileOptions options;
-  options.layout = io::ArrayLayout::chw;
+  options.layout = data::ArrayLayout::chw;
   EXPECT_THAT(fault("hwc.npz", options), HasSubstr("expected examples of [3, 4, 6]"));
   std::vector<float> numbers(hwc.begin(), hwc.end());
   write_rows("floats.npz", NpyArray::from(std::span<const float>(numbers), {2, 4, 6, 3}), {0, 1});
@@ -187,9 +187,9 @@ TEST_F(Pictures, AnOpenLayoutIsAsked) {
   write_rows("x.npz", NpyArray::from(std::span<const std::uint8_t>(x), {2, 3, 3, 3}), {0, 1});
   EXPECT_THAT(fault("x.npz"), HasSubstr("--layout hwc or --layout chw"));
   TaskFileOptions options;
-  options.layout = io::ArrayLayout::hwc;
+  options.layout = data::ArrayLayout::hwc;
   EXPECT_EQ(rows("x.npz", options)[1], 3.0f * (1.0f / 255.0f));
-  options.layout = io::ArrayLayout::chw;
+  options.layout = data::ArrayLayout::chw;
   EXPECT_EQ(rows("x.npz", options)[1], 1.0f * (1.0f / 255.0f));
 }
 
@@ -315,14 +315,14 @@ TEST_F(AdaptFiles, MissingValuesByTheRuleThatIsGiven) {
   EXPECT_THAT(fault("holes.csv", "query.csv"),
               AllOf(HasSubstr("holes.csv, line 3"), HasSubstr("'a'"), HasSubstr("--missing")));
   TaskFileOptions options;
-  options.missing = io::MissingRule::drop;
+  options.missing = data::MissingRule::drop;
   const TaskFiles dropped = read("holes.csv", "query.csv", options);
   EXPECT_EQ(dropped.support_x.size(), 2u * 2u);
   EXPECT_EQ(dropped.support_values.size(), 2u);
   EXPECT_THAT(dropped.query_rows, ElementsAre(0u, 2u));
   ASSERT_EQ(dropped.query_values.size(), 2u);
   EXPECT_TRUE(std::isnan(dropped.query_values[1]));
-  options.missing = io::MissingRule::mean;
+  options.missing = data::MissingRule::mean;
   EXPECT_THAT(fault("holes.csv", "query.csv", options),
               AllOf(HasSubstr("holes.csv, line 4"), HasSubstr("no target")));
   EXPECT_EQ(read("t.csv", "query.csv", options).query_x[2], 0.0f);
@@ -374,7 +374,7 @@ TEST_F(Labels, AMissingLabelIsNoClass) {
   write_text(folder_ / "s.csv", "v,label\n1,a\n2,None\n3,b\n");
   write_text(folder_ / "q.csv", "v,label\n1,\n2,a\n");
   TaskFileOptions options;
-  options.missing = io::MissingRule::drop;
+  options.missing = data::MissingRule::drop;
   const TaskFiles dropped = read("s.csv", "q.csv", options);
   EXPECT_THAT(dropped.label_names, ElementsAre("a", "b"));
   EXPECT_EQ(dropped.support_x.size(), 2u);

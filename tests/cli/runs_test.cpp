@@ -42,12 +42,12 @@ validation_episodes = 4
 
 /// Writes a file of classes whose splits have different numbers of examples per class.
 void write_uneven(const fs::path& path, int train_rows, int validation_rows, int test_rows) {
-  io::DatasetHeader header;
-  header.kind = io::GroupKind::classes;
+  data::DatasetHeader header;
+  header.kind = data::GroupKind::classes;
   header.input = {1, 6, 6, true};
-  header.element = io::Element::f32;
+  header.element = data::Element::f32;
   header.preprocessing.input = header.input;
-  io::DatasetWriter writer(path, header);
+  data::DatasetWriter writer(path, header);
   RandomStream stream({3, Purpose::user, 0, 0, 0, 0});
   int number = 0;
   for (const auto& [split, rows] :

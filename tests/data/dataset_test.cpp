@@ -7,8 +7,8 @@
 #include <fstream>
 #include <vector>
 
+#include "data/dataset.h"
 #include "data/files.h"
-#include "io/dataset.h"
 #include "support/error_text.h"
 #include "support/temp_folder.h"
 

@@ -139,13 +139,13 @@ TEST(EpisodeSizes, OfTasks) {
 }
 
 /// A file of tasks with labels 0 and 1 and different numbers of rows per class. x is (task, row).
-std::shared_ptr<const io::Dataset> unbalanced_file(const std::filesystem::path& path) {
-  io::DatasetHeader header;
-  header.kind = io::GroupKind::tasks;
+std::shared_ptr<const data::Dataset> unbalanced_file(const std::filesystem::path& path) {
+  data::DatasetHeader header;
+  header.kind = data::GroupKind::tasks;
   header.input = {.channels = 2};
   header.target = TargetKind::label;
   header.outputs = 2;
-  io::DatasetWriter writer(path, header);
+  data::DatasetWriter writer(path, header);
   const std::vector<std::pair<int, int>> sizes = {{30, 6}, {9, 40}, {3, 20}, {12, 1}, {8, 8}};
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     writer.begin_group("t" + std::to_string(t), t < 4 ? Split::train : Split::test);
@@ -156,7 +156,7 @@ std::shared_ptr<const io::Dataset> unbalanced_file(const std::filesystem::path& 
     }
   }
   writer.commit();
-  return io::Dataset::open(path);
+  return data::Dataset::open(path);
 }
 
 TEST(StratifiedTables, HaveTheirShotsOfEachClass) {

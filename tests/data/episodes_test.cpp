@@ -23,9 +23,9 @@
 namespace kshot {
 namespace {
 
-using io::Dataset;
-using io::DatasetHeader;
-using io::DatasetWriter;
+using data::Dataset;
+using data::DatasetHeader;
+using data::DatasetWriter;
 using test::class_file;
 using test::error_text;
 using test::task_file;
@@ -530,9 +530,9 @@ TEST(PermutedTasks, OnlySplitsThatAreUsedAreChecked) {
 TEST(PermutedTasks, OnePermutationOfPixelsATask) {
   TempFolder folder;
   DatasetHeader header;
-  header.kind = io::GroupKind::classes;
+  header.kind = data::GroupKind::classes;
   header.input = {.channels = 40};
-  header.preprocessing.kind = io::Preprocessing::Kind::table;
+  header.preprocessing.kind = data::Preprocessing::Kind::table;
   DatasetWriter writer(folder / "p.kshot", header);
   for (int c = 0; c < 3; ++c) {
     writer.begin_group("c" + std::to_string(c), Split::train);

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/import.h"
 #include "data/imports.h"
-#include "io/import.h"
 #include "io/npy.h"
 
 namespace kshot::io {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/import.h"
 #include "data/imports.h"
 #include "io/image.h"
-#include "io/import.h"
 
 namespace kshot::io {
 namespace {

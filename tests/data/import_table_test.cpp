@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "data/files.h"
+#include "data/import.h"
 #include "data/imports.h"
 #include "io/csv.h"
-#include "io/import.h"
 #include "io/npy.h"
 #include "support/error_text.h"
 
@@ -109,7 +109,7 @@ TEST_F(TableImports, RawInputsStay) {
     EXPECT_EQ(column.std, 1.0);
   }
   EXPECT_GT(numeric, 0u);
-  options_.missing = io::MissingRule::mean;
+  options_.missing = data::MissingRule::mean;
   EXPECT_THAT(error_text([&] { import(); }),
               AllOf(HasSubstr("--raw-inputs"), HasSubstr("--missing mean")));
 }

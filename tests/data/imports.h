@@ -8,27 +8,27 @@
 #include <string>
 #include <vector>
 
-#include "io/dataset.h"
-#include "io/import.h"
+#include "data/dataset.h"
+#include "data/import.h"
 #include "support/error_text.h"
 #include "support/temp_folder.h"
 
 namespace kshot::test {
 
-inline std::vector<float> row(const io::Dataset& data, std::uint64_t at) {
+inline std::vector<float> row(const data::Dataset& data, std::uint64_t at) {
   std::vector<float> out(static_cast<std::size_t>(data.header().input.size()));
   data.read(at, out);
   return out;
 }
 
 /// Runs one kind of import on files in `folder_`.
-template <class Options, io::ImportSummary (*run)(const Options&)>
+template <class Options, data::ImportSummary (*run)(const Options&)>
 class Imports : public ::testing::Test {
  protected:
   Imports() { options_.output = folder_ / "out.kshot"; }
-  std::shared_ptr<const io::Dataset> import() {
+  std::shared_ptr<const data::Dataset> import() {
     summary_ = run(options_);
-    return io::Dataset::open(options_.output);
+    return data::Dataset::open(options_.output);
   }
   /// The message of an import that must fail. A failed import must leave no output file.
   std::string fault() {
@@ -40,7 +40,7 @@ class Imports : public ::testing::Test {
 
   TempFolder folder_;
   Options options_;
-  io::ImportSummary summary_;
+  data::ImportSummary summary_;
 };
 
 }  // namespace kshot::test

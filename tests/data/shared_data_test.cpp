@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "data/import.h"
 #include "episodes/sources.h"
-#include "io/import.h"
 #include "support/temp_folder.h"
 
 namespace kshot::io {

@@ -4,10 +4,10 @@
 
 #include <string>
 
+#include "data/column_reading.h"
 #include "data/files.h"
+#include "data/import.h"
 #include "data/imports.h"
-#include "io/column_reading.h"
-#include "io/import.h"
 #include "io/npy.h"
 
 namespace kshot::io {

@@ -11,8 +11,8 @@
 
 #include "backend/backend.h"
 #include "base/feature_network.h"
+#include "data/import.h"
 #include "engine/engine_cases.h"
-#include "io/import.h"
 #include "io/npy.h"
 #include "support/class_files.h"
 #include "support/error_text.h"
@@ -122,7 +122,7 @@ TEST(Embedder, HiddenUnitsOfAnMlpByHand) {
   write_class_file(file, {.input = {.channels = 4}});
   const fs::path run = train(folder, few_shot(file, "meta_sgd", small_mlp));
   const auto tensors = test::tensors(run / "last.safetensors");
-  const auto data = io::Dataset::open(file);
+  const auto data = data::Dataset::open(file);
   const std::vector<float> x = test::all_rows(*data);
   const auto layer = [&](const std::vector<double>& in, int number) {
     const std::string name = "theta.layers." + std::to_string(number);
@@ -159,7 +159,7 @@ TEST(Embedder, NormLayersTakeTheStatisticsOfTrainingExamples) {
 input = [1, 6, 6]
 layers = [ { type = "norm" }, { type = "flatten" }, { type = "linear", out = 3 } ]
 )"));
-  const auto data = io::Dataset::open(file);
+  const auto data = data::Dataset::open(file);
   const std::vector<float> x = test::all_rows(*data);
   const auto tensors = test::tensors(run / "last.safetensors");
   const double scale = tensors.at("theta.layers.0.weight").to_f64()[0];
@@ -187,7 +187,7 @@ TEST(Embedder, FeaturesDoNotDependOnNeighboursThreadsOrDevice) {
   const TempFolder folder;
   const fs::path file = folder / "i.kshot";
   write_class_file(file, {});
-  const std::vector<float> x = test::all_rows(*io::Dataset::open(file));
+  const std::vector<float> x = test::all_rows(*data::Dataset::open(file));
   for (const char* algorithm : {"maml", "abml"}) {
     std::vector<std::string> overrides;
     if (std::string(algorithm) == "abml") overrides = {"abml.samples_inner=1"};
@@ -224,7 +224,7 @@ TEST(Embedder, UnitLengthIsTheRunsOwn) {
   const fs::path file = folder / "v.kshot";
   write_class_file(file, {.input = {.channels = 4}});
   const fs::path run = train(folder, few_shot(file, "maml", small_mlp, {"data.unit_length=true"}));
-  std::vector<float> x = test::all_rows(*io::Dataset::open(file));
+  std::vector<float> x = test::all_rows(*data::Dataset::open(file));
   const std::vector<float> once = features(run, "cpu", x);
   for (float& v : x) v *= 3.0f;
   const std::vector<float> tripled = features(run, "cpu", x);
@@ -240,12 +240,12 @@ TEST(EmbedFile, KeepsClassesSplitsAndOrder) {
   const EmbeddedFile result = embed_file(embedder, file, folder / "f.kshot");
   EXPECT_EQ(result.rows, 15u * 21u);
   EXPECT_EQ(result.features, 6);
-  const auto from = io::Dataset::open(file);
-  const auto to = io::Dataset::open(folder / "f.kshot");
+  const auto from = data::Dataset::open(file);
+  const auto to = data::Dataset::open(folder / "f.kshot");
   EXPECT_EQ(to->header().input, (FeatureShape{.channels = 6}));
   ASSERT_EQ(to->header().groups.size(), from->header().groups.size());
   for (std::size_t g = 0; g < to->header().groups.size(); ++g) {
-    const io::Group &a = from->header().groups[g], &b = to->header().groups[g];
+    const data::Group &a = from->header().groups[g], &b = to->header().groups[g];
     EXPECT_EQ(a.name, b.name);
     EXPECT_EQ(a.split, b.split);
     EXPECT_EQ(a.first, b.first);
@@ -257,12 +257,12 @@ TEST(EmbedFile, KeepsClassesSplitsAndOrder) {
   // An import of the written arrays gives the same features.
   const EmbeddedFile arrays = embed_file(embedder, file, folder / "f.npz");
   EXPECT_EQ(arrays.files, (std::vector<fs::path>{folder / "f.npz", folder / "f.tsv"}));
-  io::ArraysImport import;
+  data::ArraysImport import;
   import.output = folder / "again.kshot";
   import.source = (folder / "f.npz").string();
   import.splits.table = folder / "f.tsv";
-  io::import_arrays(import);
-  const auto again = io::Dataset::open(folder / "again.kshot");
+  data::import_arrays(import);
+  const auto again = data::Dataset::open(folder / "again.kshot");
   EXPECT_EQ(test::all_rows(*again), test::all_rows(*to));
   ASSERT_EQ(again->header().groups.size(), to->header().groups.size());
   for (std::size_t g = 0; g < to->header().groups.size(); ++g) {
@@ -295,12 +295,12 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
   EXPECT_FALSE(fs::exists(folder / "o.kshot"));
   EXPECT_THAT(error_text([&] { embedder.embed(std::vector<float>(37)); }), HasSubstr("36 inputs"));
 
-  io::DatasetHeader header;
-  header.kind = io::GroupKind::tasks;
+  data::DatasetHeader header;
+  header.kind = data::GroupKind::tasks;
   header.input = {.channels = 36};
   header.target = TargetKind::value;
   header.outputs = 1;
-  io::DatasetWriter writer(folder / "table.kshot", header);
+  data::DatasetWriter writer(folder / "table.kshot", header);
   writer.begin_group("a", Split::train);
   writer.add(std::vector<float>(36));
   writer.add_value(std::vector<float>(1));

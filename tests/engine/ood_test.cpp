@@ -8,10 +8,10 @@
 #include <set>
 #include <vector>
 
+#include "data/dataset.h"
 #include "engine/engine_cases.h"
 #include "engine/ood_rows.h"
 #include "episodes/sources.h"
-#include "io/dataset.h"
 #include "kshot/ood.h"
 #include "support/class_files.h"
 #include "support/error_text.h"
@@ -41,7 +41,7 @@ class OodRows : public testing::Test {
  protected:
   void SetUp() override {
     write_class_file(file_, {.test = 5});
-    data_ = io::Dataset::open(file_);
+    data_ = data::Dataset::open(file_);
   }
   OodTask draw(const std::string& kind) const {
     return OodTasks(images(file_), data_, kind, Split::test).draw(1, Split::test, 3);
@@ -56,7 +56,7 @@ class OodRows : public testing::Test {
   }
   TempFolder folder_;
   std::filesystem::path file_ = folder_ / "c.kshot";
-  std::shared_ptr<const io::Dataset> data_;
+  std::shared_ptr<const data::Dataset> data_;
 };
 
 TEST_F(OodRows, OpenSetsHaveRowsOfClassesOutsideTheSupportSet) {
@@ -150,7 +150,7 @@ TEST_F(OodRows, PermutedNoisyAndShiftedRows) {
 
 TEST_F(OodRows, AnotherFileGivesItsQueryRows) {
   write_class_file(folder_ / "other.kshot", {.train = 3, .validation = 0, .test = 0});
-  const auto other = io::Dataset::open(folder_ / "other.kshot");
+  const auto other = data::Dataset::open(folder_ / "other.kshot");
   const OodTask t = draw((folder_ / "other.kshot").string());
   const std::vector<float> all = test::all_rows(*other);
   for (std::size_t row = 0; row < 12; ++row) {
@@ -164,7 +164,7 @@ TEST_F(OodRows, AnotherFileGivesItsQueryRows) {
 }
 
 TEST_F(OodRows, KindsThatDoNotFitSaySo) {
-  const auto text = [&](const Config& config, std::shared_ptr<const io::Dataset> data,
+  const auto text = [&](const Config& config, std::shared_ptr<const data::Dataset> data,
                         const std::string& kind) {
     return error_text([&] { OodTasks(config, std::move(data), kind, Split::test); });
   };

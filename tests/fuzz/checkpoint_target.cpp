@@ -1,8 +1,8 @@
 // Reads a checkpoint: a safetensors file whose metadata hold a configuration and the state of the
 // run. The input is the metadata: one entry "KEY=VALUE" for each part that ends with a zero byte.
+#include "data/preprocessing.h"
 #include "engine/checkpoint.h"
 #include "fuzz/target.h"
-#include "io/preprocessing.h"
 #include "io/safetensors.h"
 
 KSHOT_FUZZ_TARGET(checkpoint) {

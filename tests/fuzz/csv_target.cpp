@@ -1,7 +1,7 @@
 // Parses CSV text, and converts its rows to features of a known table.
+#include "data/preprocessing.h"
 #include "fuzz/target.h"
 #include "io/csv.h"
-#include "io/preprocessing.h"
 
 namespace {
 

@@ -10,7 +10,7 @@ KSHOT_FUZZ_TARGET(dataset) {
   using namespace kshot;
   const auto open = [](std::string_view contents) {
     const auto file = fuzz::input("a.kshot", contents);
-    fuzz::accepts("a.kshot", [&] { fuzz::read_all(*io::Dataset::open(file)); });
+    fuzz::accepts("a.kshot", [&] { fuzz::read_all(*data::Dataset::open(file)); });
   };
   open(bytes);
   // The last 16 bytes are the checksum, the version and the closing mark.

@@ -4,21 +4,21 @@
 #include <cmath>
 #include <vector>
 
+#include "data/dataset.h"
+#include "data/import.h"
 #include "fuzz/target.h"
-#include "io/dataset.h"
-#include "io/import.h"
 
 namespace kshot::fuzz {
 
 /// Reads everything that a data file holds.
-inline void read_all(const io::Dataset& dataset) {
-  const io::DatasetHeader& header = dataset.header();
+inline void read_all(const data::Dataset& dataset) {
+  const data::DatasetHeader& header = dataset.header();
   const std::uint64_t rows = header.rows();
   std::vector<float> x(static_cast<std::size_t>(header.input.size()));
   for (std::uint64_t row = 0; row < rows; ++row) {
     dataset.prefetch(row);
     dataset.read(row, x);
-    if (header.kind != io::GroupKind::tasks) continue;
+    if (header.kind != data::GroupKind::tasks) continue;
     if (header.target == TargetKind::label) {
       static_cast<void>(dataset.label(row));
     } else {
@@ -45,14 +45,14 @@ void check_import(Options& options, Import&& import) {
     require(!std::filesystem::exists(output), "a failed import leaves no file");
     return;
   }
-  const auto dataset = io::Dataset::open(output);
+  const auto dataset = data::Dataset::open(output);
   read_all(*dataset);
-  const io::DatasetHeader& header = dataset->header();
+  const data::DatasetHeader& header = dataset->header();
   std::vector<float> x(static_cast<std::size_t>(header.input.size()));
   for (std::uint64_t row = 0; row < header.rows(); ++row) {
     dataset->read(row, x);
     for (const float value : x) require(std::isfinite(value), "imported features are finite");
-    if (header.kind != io::GroupKind::tasks || header.target == TargetKind::label) continue;
+    if (header.kind != data::GroupKind::tasks || header.target == TargetKind::label) continue;
     for (const float value : dataset->value(row)) {
       require(std::isfinite(value), "imported targets are finite");
     }

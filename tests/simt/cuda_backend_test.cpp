@@ -7,9 +7,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "emulator/simt.h"
 #include "kshot/error.h"
 #include "simt/orders.h"
-#include "simt/simt.h"
 #include "support/environment.h"
 #include "support/error_text.h"
 

@@ -2,7 +2,7 @@
 // that tasks of different size share. tests/backend tests their numbers together with every other
 // backend's.
 #include "backend/linear_algebra.h"
-#include "simt/simt.h"
+#include "emulator/simt.h"
 #include "support/backend_problems.h"
 #include "support/environment.h"
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "data/dataset.h"
 #include "engine/engine_cases.h"
-#include "io/dataset.h"
 #include "simt/device_runs.h"
 #include "simt/orders.h"
 #include "support/class_files.h"
@@ -122,12 +122,12 @@ TEST_F(DeviceEpisodes, TheHostDrawsWhereTheRowsDoNotFit) {
 
 TEST_F(DeviceEpisodes, TheHostDrawsWhereRowsAreNotFinite) {
   // A class in a file that another program wrote has a NaN in its last row.
-  io::DatasetHeader header;
-  header.kind = io::GroupKind::classes;
+  data::DatasetHeader header;
+  header.kind = data::GroupKind::classes;
   header.input = {6, 1, 1, false};
-  header.element = io::Element::f32;
+  header.element = data::Element::f32;
   header.preprocessing.input = header.input;
-  io::DatasetWriter writer(file(), header);
+  data::DatasetWriter writer(file(), header);
   constexpr int groups = 5, rows = 6;
   for (int g = 0; g < groups; ++g) {
     writer.begin_group("class " + std::to_string(g), Split::train);

@@ -174,7 +174,7 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
   using T = TypeParam;
   const test::TempFolder folder;
   struct Case {
-    io::Element element;
+    data::Element element;
     ClassEpisodes episodes;
     std::vector<std::uint32_t> rows;  ///< number of rows of each class
     FeatureShape input;
@@ -183,19 +183,19 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
   // Classes of different size; a draw of all classes and examples; more draws than a warp has
   // lanes.
   const std::vector<Case> cases = {
-      {io::Element::u8, {3, 1, 4}, {5, 9, 70, 6, 8, 33}, {1, 5, 5, true}, true},
-      {io::Element::f32, {4, 2, 3}, {5, 5, 5, 5}, {7, 1, 1, false}, false},
-      {io::Element::f32, {2, 30, 20}, {400, 51, 50}, {3, 1, 1, false}, true},
-      {io::Element::u8, {40, 1, 1}, std::vector<std::uint32_t>(43, 3), {2, 1, 1, false}, false},
+      {data::Element::u8, {3, 1, 4}, {5, 9, 70, 6, 8, 33}, {1, 5, 5, true}, true},
+      {data::Element::f32, {4, 2, 3}, {5, 5, 5, 5}, {7, 1, 1, false}, false},
+      {data::Element::f32, {2, 30, 20}, {400, 51, 50}, {3, 1, 1, false}, true},
+      {data::Element::u8, {40, 1, 1}, std::vector<std::uint32_t>(43, 3), {2, 1, 1, false}, false},
   };
   int number = 0;
   for (const Case& c : cases) {
     SCOPED_TRACE(++number);
     const auto path = folder / (std::to_string(number) + ".kshot");
-    io::DatasetHeader header;
+    data::DatasetHeader header;
     header.input = c.input;
     header.element = c.element;
-    io::DatasetWriter writer(path, header);
+    data::DatasetWriter writer(path, header);
     RandomStream noise({.seed = 3});
     const auto width = static_cast<std::size_t>(c.input.size());
     std::vector<std::uint8_t> pixels(width);
@@ -206,11 +206,11 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
         for (std::uint8_t& p : pixels) p = static_cast<std::uint8_t>(noise.word());
         for (float& v : values) v = noise.normal();
         if (i == 1) std::ranges::fill(values, 0.0f);
-        c.element == io::Element::u8 ? writer.add(pixels) : writer.add(values);
+        c.element == data::Element::u8 ? writer.add(pixels) : writer.add(values);
       }
     }
     writer.commit();
-    const auto source = make_class_source(io::Dataset::open(path), c.episodes);
+    const auto source = make_class_source(data::Dataset::open(path), c.episodes);
     const EpisodeRecipe& recipe = *source->recipe();
     const auto& how = std::get<ClassRecipe>(recipe.how);
     Stored stored(how, Split::train);
@@ -225,7 +225,7 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
           static_cast<std::size_t>(tasks * (shape.support + shape.query)));
       draw_classes(rows.data(), sets.arrays, draw, episode_key(first_task), nullptr);
       const int features = static_cast<int>(how.features);
-      if (c.element == io::Element::u8) {
+      if (c.element == data::Element::u8) {
         gather_rows<T>(sets.arrays, stored.bytes.data(), nullptr, rows.data(), features, nullptr);
       } else {
         gather_rows<T>(sets.arrays, reinterpret_cast<const float*>(stored.bytes.data()), nullptr,

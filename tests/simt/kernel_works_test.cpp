@@ -7,7 +7,7 @@
 #include <set>
 #include <string>
 
-#include "simt/simt.h"
+#include "emulator/simt.h"
 
 namespace kshot::cuda {
 namespace {

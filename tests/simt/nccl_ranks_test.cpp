@@ -9,11 +9,11 @@
 #include <filesystem>
 #include <string>
 
+#include "emulator/simt.h"
 #include "engine/checkpoint.h"
 #include "engine/engine_cases.h"
 #include "io/atomic_file.h"
 #include "kshot/kshot.h"
-#include "simt/simt.h"
 #include "support/mpi_launch.h"
 #include "support/temp_folder.h"
 

@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "simt/simt.h"
+#include "emulator/simt.h"
 
 namespace kshot::simt {
 

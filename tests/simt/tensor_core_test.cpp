@@ -1,5 +1,5 @@
 // The emulated tensor core, and kernels/tensor_core.h on it, compared with closed forms.
-#include "simt/tensor_core.h"
+#include "emulator/tensor_core.h"
 
 #include <gtest/gtest.h>
 

@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 const std::map<std::string, std::set<std::string>> allowed = {
     {"kshot", {}},
     {"base", {}},
+    {"data", {"io"}},
     {"io", {}},
     {"metrics", {}},
     {"distributed", {}},
@@ -29,16 +30,17 @@ const std::map<std::string, std::set<std::string>> allowed = {
     {"backend/cpu", {"backend"}},
     {"backend/cuda", {"backend", "kernels"}},
     {"algorithms", {"backend"}},
-    {"episodes", {"io"}},
-    {"config", {"episodes", "io"}},
-    {"engine", {"algorithms", "backend", "config", "episodes", "io", "metrics"}},
-    {"report", {"engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
+    {"episodes", {"data", "io"}},
+    {"config", {"data", "episodes", "io"}},
+    {"engine", {"algorithms", "backend", "config", "data", "episodes", "io", "metrics"}},
+    {"report", {"engine", "algorithms", "backend", "config", "data", "episodes", "io", "metrics"}},
     {"bandit",
-     {"report", "engine", "algorithms", "backend", "config", "episodes", "io", "metrics"}},
-    {"python/src", {"bandit", "config", "engine", "io", "metrics"}},
+     {"report", "engine", "algorithms", "backend", "config", "data", "episodes", "io", "metrics"}},
+    {"python/src", {"bandit", "config", "data", "engine", "io", "metrics"}},
     {"cli",
-     {"bandit", "distributed", "report", "engine", "algorithms", "backend", "config", "episodes",
-      "io", "metrics"}},
+     {"bandit", "distributed", "report", "engine", "algorithms", "backend", "config", "data",
+      "episodes", "io", "metrics"}},
+    {"emulator", {}},
 };
 
 // The only file that knows every backend. It makes backends by name.
@@ -104,6 +106,8 @@ TEST(Arrows, PointDown) {
     for (const auto& entry : fs::recursive_directory_iterator(source / tree)) {
       if (!entry.is_regular_file() || !is_source(entry.path())) continue;
       const std::string relative = fs::relative(entry.path(), source / base).generic_string();
+      // Stand-ins for the headers of CUDA, which lie in folders with the names of the originals.
+      if (relative.starts_with("emulator/include/")) continue;
       seen.insert(folder_of(relative));
       std::ostringstream text;
       text << std::ifstream(entry.path()).rdbuf();
@@ -113,7 +117,7 @@ TEST(Arrows, PointDown) {
     }
   }
   for (const char* folder :
-       {"kshot", "backend", "algorithms", "engine", "episodes", "io", "python/src"}) {
+       {"kshot", "backend", "algorithms", "data", "engine", "episodes", "io", "python/src"}) {
     EXPECT_TRUE(seen.contains(folder)) << "no sources found in " << folder;
   }
 }
@@ -131,6 +135,7 @@ TEST(Arrows, RuleSeesWrongOnes) {
   EXPECT_EQ(count("backend", "#include \"backend/cpu/isa.h\"\n"), 1u);
   EXPECT_EQ(count("episodes", "#include \"backend/backend.h\"\n"), 1u);
   EXPECT_EQ(count("io", "#include \"metrics/accuracy.h\"\n"), 1u);
+  EXPECT_EQ(count("io", "#include \"data/dataset.h\"\n"), 1u);
   EXPECT_EQ(count("metrics", "#include <vector>\n#include <fmt/format.h>\n"), 0u);
   EXPECT_EQ(count("engine", "#include \"cli/options.h\"\n#include \"io/dataset.h\"\n"), 1u);
   EXPECT_EQ(count("kshot", "#include \"base/thread_pool.h\"\n"), 1u);

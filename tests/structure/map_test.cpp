@@ -55,7 +55,10 @@ TEST(Map, NamesEverySourceFile) {
   std::set<fs::path> folders = {root / "include/kshot", root / "kernels", root / "python/kshot",
                                 root / "python/src"};
   for (const auto& entry : fs::recursive_directory_iterator(root / "src")) {
-    if (entry.is_directory()) folders.insert(entry.path());
+    const std::string name = fs::relative(entry.path(), root).generic_string();
+    // Stand-ins for the headers of CUDA, which have their names.
+    if (entry.is_directory() && !name.starts_with("src/emulator/include"))
+      folders.insert(entry.path());
   }
   for (const fs::path& folder : folders) {
     const std::string name = fs::relative(folder, root).string();

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "io/dataset.h"
+#include "data/dataset.h"
 #include "kshot/random.h"
 
 namespace kshot::test {
@@ -23,12 +23,12 @@ struct ClassFile {
 /// Writes a file of vectors or images of floats. Each class is a random pattern, and each of its
 /// examples is this pattern with noise.
 inline void write_class_file(const std::filesystem::path& path, const ClassFile& options) {
-  io::DatasetHeader header;
-  header.kind = io::GroupKind::classes;
+  data::DatasetHeader header;
+  header.kind = data::GroupKind::classes;
   header.input = options.input;
-  header.element = io::Element::f32;
+  header.element = data::Element::f32;
   header.preprocessing.input = options.input;
-  io::DatasetWriter writer(path, header);
+  data::DatasetWriter writer(path, header);
   RandomStream stream({7, Purpose::episode, 0, 0, 0, 0});
   const int classes = options.train + options.validation + options.test;
   for (int c = 0; c < classes; ++c) {
@@ -48,7 +48,7 @@ inline void write_class_file(const std::filesystem::path& path, const ClassFile&
 }
 
 /// All examples of a file, [rows, inputs].
-inline std::vector<float> all_rows(const io::Dataset& data) {
+inline std::vector<float> all_rows(const data::Dataset& data) {
   const auto d = static_cast<std::size_t>(data.header().input.size());
   std::vector<float> x(data.header().rows() * d);
   for (std::uint64_t row = 0; row < data.header().rows(); ++row) {
