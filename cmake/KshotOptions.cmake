@@ -41,6 +41,24 @@ if(KSHOT_SANITIZE)
   add_link_options(-fsanitize=${KSHOT_SANITIZE})
 endif()
 
+# kshot_compile_in_batches(TARGET FILE...): with KSHOT_UNITY, compiles TARGET in batches of files of one folder, because
+# much of a file's compilation goes into headers that the files share. CMake leaves out files with options of their own.
+function(kshot_compile_in_batches target)
+  if(NOT KSHOT_UNITY)
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  foreach(source ${ARGN})
+    cmake_path(GET source PARENT_PATH folder)
+    string(MAKE_C_IDENTIFIER "${folder}" folder)
+    math(EXPR count_${folder} "${count_${folder}} + 1")
+    math(EXPR batch "${count_${folder}} / 12")
+    set_property(SOURCE ${source} PROPERTY UNITY_GROUP "${folder}_${batch}")
+  endforeach()
+  # The warning is for headers. It takes every file of a batch for one.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endfunction()
+
 # The numerics of the CPU backend are one source, which is compiled once per instruction set. The
 # program chooses one at run time. Processors other than x86-64 have only the portable build.
 function(kshot_cpu_isa_flags)

@@ -13,10 +13,6 @@
 namespace kshot::backend {
 namespace {
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 /// One set of a batch: its arrays, and the largest number of rows per task.
 struct RowArrays {
   const char* name;

@@ -14,6 +14,15 @@
 
 namespace kshot::backend {
 
+/// A number that is not negative as a size. Shapes are numbers of type int.
+constexpr std::size_t count_of(int n) {
+  return static_cast<std::size_t>(n);
+}
+/// The product of two sizes, which an int may not hold.
+constexpr std::size_t product(int a, int b) {
+  return count_of(a) * count_of(b);
+}
+
 /// A per-task vector [B, width] of a wave, named by a number. Only the wave knows where the vector
 /// is stored.
 struct Block {

@@ -55,9 +55,9 @@ class Wheel final : public Environment {
   WheelOptions options_;
 };
 
-class Table final : public Environment {
+class TableEnvironment final : public Environment {
  public:
-  explicit Table(TableOptions options) : options_(std::move(options)) {
+  explicit TableEnvironment(TableOptions options) : options_(std::move(options)) {
     const auto width = static_cast<std::size_t>(std::max(1, options_.context_size));
     if (options_.labels.empty() || options_.contexts.size() != options_.labels.size() * width ||
         options_.context_size < 1) {
@@ -139,7 +139,7 @@ std::unique_ptr<Environment> make_wheel(const WheelOptions& options) {
   return std::make_unique<Wheel>(options);
 }
 std::unique_ptr<Environment> make_table(TableOptions options) {
-  return std::make_unique<Table>(std::move(options));
+  return std::make_unique<TableEnvironment>(std::move(options));
 }
 
 }  // namespace kshot::bandit

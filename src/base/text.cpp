@@ -58,6 +58,14 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  std::ranges::transform(out, out.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  return out;
+}
+
 std::string count_text(const CountRange& range) {
   return range.fixed() ? fmt::format("{}", range.most)
                        : fmt::format("{} to {}", range.least, range.most);

@@ -20,6 +20,9 @@ bool is_utf8(std::string_view text);
 /// characters and bytes that are not UTF-8 become "\x1b" and the like. Everything else stays.
 std::string printable(std::string_view text);
 
+/// `text` with the letters A to Z in lower case. All other characters stay, in every locale.
+std::string lower_case(std::string_view text);
+
 /// A range of counts as text: "5" or "1 to 10".
 std::string count_text(const CountRange& range);
 

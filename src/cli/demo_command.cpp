@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 /// The tables that all methods share: the same tasks under a Gaussian likelihood. The number of
 /// support points differs from task to task, so that the result holds for one point as for ten.
-constexpr const char* common = R"(
+constexpr const char* common_keys = R"(
 [data]
 source = "sinusoid"
 shots = {}
@@ -115,7 +115,7 @@ constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 50
 Config configuration(const Method& method, double seconds) {
   return Config::parse(
       fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}{}", method.name,
-                  fmt::format(common, method.shots), method.network, method.tables),
+                  fmt::format(common_keys, method.shots), method.network, method.tables),
       "demo",
       {fmt::format("train.time_limit={}", seconds * method.share),
        fmt::format("train.steps={}", method.steps)});

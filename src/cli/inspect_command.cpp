@@ -146,10 +146,7 @@ int run_inspect(const std::string& name, bool values, bool classes) {
   std::error_code ignored;
   if (fs::is_directory(file, ignored)) file = find_checkpoint(file);
   if (!fs::exists(file, ignored)) throw Error(fmt::format("{}: no such file", file.string()));
-  std::string extension = file.extension().string();
-  std::ranges::transform(extension, extension.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  const std::string extension = lower_case(file.extension().string());
   if (extension == ".npz") {
     fmt::print("{}: npz\n", file.string());
     print_tensors(io::read_npz(file), values);

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "io/csv.h"
 #include "io/npy.h"
 #include "kshot/error.h"
@@ -20,10 +21,7 @@ using data::MissingRule;
 using data::Preprocessing;
 
 bool is_npz(const fs::path& file) {
-  std::string extension = file.extension().string();
-  std::ranges::transform(extension, extension.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  const std::string extension = lower_case(file.extension().string());
   return extension == ".npz";
 }
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/text.h"
 #include "kshot/error.h"
 
 namespace kshot::data {
@@ -243,10 +244,7 @@ std::optional<std::pair<std::string, std::string>> same_but_for_case(
     const std::vector<std::string>& names) {
   std::unordered_map<std::string, std::string> seen;
   for (const std::string& name : names) {
-    std::string folded = name;
-    std::ranges::transform(folded, folded.begin(), [](char c) {
-      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    });
+    const std::string folded = lower_case(name);
     const auto [first, fresh] = seen.emplace(folded, name);
     if (!fresh && first->second != name) return std::pair{first->second, name};
   }

@@ -22,14 +22,6 @@ namespace {
 
 constexpr std::array default_shares = {0.64, 0.16, 0.2};
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
-}
-
 std::string trimmed(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\r");
   if (first == std::string_view::npos) return {};
@@ -80,7 +72,7 @@ std::vector<std::string> telling_words(std::string_view name) {
     if (!word.empty() && !fillers.contains(word)) out.push_back(word);
     word.clear();
   };
-  for (const char c : lower(name)) {
+  for (const char c : lower_case(name)) {
     const bool letter = (c >= 'a' && c <= 'z') || (c & 0x80) != 0;
     if (letter) word += c;
     if (!letter) end_word();
@@ -238,13 +230,13 @@ std::optional<Split> split_from_name(std::string_view name) {
       {"heldout", Split::test},
       {"eval", Split::test},
       {"evaluation", Split::test}};
-  const auto found = words.find(lower(trimmed(name)));
+  const auto found = words.find(lower_case(trimmed(name)));
   if (found == words.end()) return {};
   return found->second;
 }
 
 std::optional<Split> split_from_folder(std::string_view name) {
-  const std::string text = lower(name);
+  const std::string text = lower_case(name);
   if (text == "images_background") return Split::train;
   if (text == "images_evaluation") return Split::test;
   const std::vector<std::string> words = telling_words(name);
@@ -263,7 +255,7 @@ bool mentions_split(std::string_view name) {
 
 bool names_division(const std::string& name) {
   static const std::set<std::string> words = {"partition", "subset", "fold", "phase", "role"};
-  const std::string text = lower(trimmed(name));
+  const std::string text = lower_case(trimmed(name));
   const std::vector<std::string> parts = telling_words(text);
   return text == "set" || text.find("split") != std::string::npos || mentions_split(text) ||
          std::ranges::any_of(parts, [](const std::string& part) {
@@ -324,7 +316,7 @@ namespace {
 /// Error where another column looks like one.
 std::optional<std::size_t> find_split_column(const io::Table& table, bool divides) {
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
-    if (lower(trimmed(table.columns[c].name)) == "split") return c;
+    if (lower_case(trimmed(table.columns[c].name)) == "split") return c;
   }
   if (!divides) return {};
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
@@ -360,7 +352,7 @@ std::vector<GroupRow> read_group_table(const SplitOptions& options) {
   const auto split_column = find_split_column(table, divides);
   std::optional<std::size_t> name_column;
   for (std::size_t c = 1; c < table.columns.size(); ++c) {
-    const std::string name = lower(trimmed(table.columns[c].name));
+    const std::string name = lower_case(trimmed(table.columns[c].name));
     if (name == "name" || name == "class") name_column = c;
   }
   if (!name_column && table.columns.size() > 1 && split_column != 1) name_column = 1;

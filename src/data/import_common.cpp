@@ -6,24 +6,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/text.h"
 #include "io/npy.h"
 #include "kshot/error.h"
 
 namespace kshot::data {
-namespace {
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 ArrayReference parse_array_reference(const std::string& text) {
-  const std::string folded = lower(text);
+  const std::string folded = lower_case(text);
   for (const char* suffix : {".npz:", ".npy:"}) {
     const auto at = folded.rfind(suffix);
     if (at != std::string::npos) return {text.substr(0, at + 4), text.substr(at + 5)};
@@ -33,11 +24,11 @@ ArrayReference parse_array_reference(const std::string& text) {
 
 bool is_array_file(const std::string& reference) {
   const std::filesystem::path file = parse_array_reference(reference).file;
-  return lower(file.extension().string()) == ".npy" || is_npz(file);
+  return lower_case(file.extension().string()) == ".npy" || is_npz(file);
 }
 
 bool is_npz(const std::filesystem::path& file) {
-  return lower(file.extension().string()) == ".npz";
+  return lower_case(file.extension().string()) == ".npz";
 }
 
 std::optional<io::Tensor> find_array(const ArrayReference& reference,

@@ -29,19 +29,15 @@ json to_json(const ValidationReport& v) {
 }
 
 /// NaN is written as null, because JSON has no NaN.
-double number(const json& value) {
-  return value.is_null() ? std::nan("") : value.get<double>();
-}
-
 ValidationReport validation_from(const json& j) {
   ValidationReport v;
   v.step = io::whole<std::uint64_t>(j.at("step"));
   v.metric = j.at("metric").get<std::string>();
-  v.value = number(j.at("value"));
-  v.half_width = number(j.at("half_width"));
-  v.nll = number(j.at("nll"));
+  v.value = io::number_or_nan(j.at("value"));
+  v.half_width = io::number_or_nan(j.at("half_width"));
+  v.nll = io::number_or_nan(j.at("nll"));
   v.diverged = io::whole<std::uint64_t>(j.at("diverged"));
-  v.seconds = number(j.at("seconds"));
+  v.seconds = io::number_or_nan(j.at("seconds"));
   v.best = true;
   return v;
 }
@@ -68,7 +64,7 @@ std::string state_text(const RunState& s) {
 RunState state_from(const json& j) {
   RunState s;
   s.step = io::whole<std::uint64_t>(j.at("step"));
-  s.seconds = number(j.at("seconds"));
+  s.seconds = io::number_or_nan(j.at("seconds"));
   s.tasks = io::whole<std::uint64_t>(j.at("tasks"));
   s.diverged = io::whole<std::uint64_t>(j.at("diverged"));
   if (j.contains("guarded")) s.guarded = io::whole<std::uint64_t>(j.at("guarded"));
@@ -77,8 +73,8 @@ RunState state_from(const json& j) {
   s.window = {.steps = io::whole<std::uint64_t>(w.at("steps")),
               .tasks = io::whole<std::uint64_t>(w.at("tasks")),
               .diverged = io::whole<std::uint64_t>(w.at("diverged")),
-              .loss = number(w.at("loss")),
-              .task_loss = number(w.at("task_loss"))};
+              .loss = io::number_or_nan(w.at("loss")),
+              .task_loss = io::number_or_nan(w.at("task_loss"))};
   if (j.contains("run_id")) s.run_id = j.at("run_id").get<std::string>();
   if (j.contains("store_ranks")) {
     s.store_ranks = std::clamp(io::whole<int>(j.at("store_ranks")), 1, 1 << 20);

@@ -70,22 +70,17 @@ constexpr Field<UncertaintyScores, IntervalScore> uncertainty_fields[] = {
     {"coverage_at_risk", &UncertaintyScores::coverage_at_risk},
 };
 
-/// A number that is not finite is null.
-nlohmann::ordered_json number_json(double value) {
-  return std::isfinite(value) ? nlohmann::ordered_json(value) : nullptr;
-}
-
 nlohmann::ordered_json to_json(const Statistic& s) {
-  nlohmann::ordered_json j{{"mean", number_json(s.mean)},
-                           {"half_width", number_json(s.half_width)},
+  nlohmann::ordered_json j{{"mean", io::number_json(s.mean)},
+                           {"half_width", io::number_json(s.half_width)},
                            {"episodes", s.episodes}};
   if (std::isfinite(s.low) && std::isfinite(s.high)) j["bootstrap"] = {s.low, s.high};
   return j;
 }
 
 nlohmann::ordered_json to_json(const IntervalScore& i) {
-  return {{"value", number_json(i.value)},
-          {"bootstrap", {number_json(i.low), number_json(i.high)}}};
+  return {{"value", io::number_json(i.value)},
+          {"bootstrap", {io::number_json(i.low), io::number_json(i.high)}}};
 }
 
 nlohmann::ordered_json to_json(const UncertaintyScores& u) {
@@ -106,7 +101,7 @@ nlohmann::ordered_json to_json(const Score& s) {
   for (const auto& [key, member] : statistic_fields) {
     if (s.*member) j[key] = to_json(*(s.*member));
   }
-  if (s.ece) j["ece"] = number_json(*s.ece);
+  if (s.ece) j["ece"] = io::number_json(*s.ece);
   for (const CoverageScore& c : s.coverage) {
     auto entry = to_json(c.observed);
     entry["level"] = c.level;
@@ -128,35 +123,33 @@ nlohmann::ordered_json to_json(const Score& s) {
   return j;
 }
 
-double number(const nlohmann::json& value) {
-  return value.is_null() ? std::nan("") : value.get<double>();
-}
-
 std::vector<double> numbers(const nlohmann::json& values) {
   std::vector<double> all;
-  for (const auto& value : values) all.push_back(number(value));
+  for (const auto& value : values) all.push_back(io::number_or_nan(value));
   return all;
 }
 
 Statistic statistic_from(const nlohmann::json& j) {
-  Statistic s{number(j.at("mean")), number(j.at("half_width")),
+  Statistic s{io::number_or_nan(j.at("mean")), io::number_or_nan(j.at("half_width")),
               io::whole<std::size_t>(j.at("episodes"))};
   if (j.contains("bootstrap")) {
-    s.low = number(j.at("bootstrap").at(0));
-    s.high = number(j.at("bootstrap").at(1));
+    s.low = io::number_or_nan(j.at("bootstrap").at(0));
+    s.high = io::number_or_nan(j.at("bootstrap").at(1));
   }
   return s;
 }
 
 IntervalScore interval_from(const nlohmann::json& j) {
-  return {number(j.at("value")), number(j.at("bootstrap").at(0)), number(j.at("bootstrap").at(1))};
+  return {io::number_or_nan(j.at("value")), io::number_or_nan(j.at("bootstrap").at(0)),
+          io::number_or_nan(j.at("bootstrap").at(1))};
 }
 
 UncertaintyScores uncertainty_from(const nlohmann::json& j) {
   UncertaintyScores u;
   for (const auto& [key, member] : uncertainty_fields) u.*member = interval_from(j.at(key));
   for (const auto& p : j.at("risk_coverage")) {
-    u.curve.push_back({number(p.at("threshold")), number(p.at("coverage")), number(p.at("risk"))});
+    u.curve.push_back({io::number_or_nan(p.at("threshold")), io::number_or_nan(p.at("coverage")),
+                       io::number_or_nan(p.at("risk"))});
   }
   return u;
 }
@@ -170,7 +163,7 @@ Score score_from(const nlohmann::json& j) {
   for (const auto& [key, member] : statistic_fields) {
     if (j.contains(key)) s.*member = statistic_from(j.at(key));
   }
-  if (j.contains("ece")) s.ece = number(j.at("ece"));
+  if (j.contains("ece")) s.ece = io::number_or_nan(j.at("ece"));
   if (j.contains("coverage")) {
     for (const auto& c : j.at("coverage")) {
       s.coverage.push_back({c.at("level").get<double>(), statistic_from(c)});
@@ -230,7 +223,7 @@ void put_decisions(nlohmann::ordered_json& j, const Evaluation& e) {
   }
   for (const SetScore& s : e.sets) {
     j["sets"].push_back({{"level", s.level},
-                         {"quantile", number_json(s.quantile)},
+                         {"quantile", io::number_json(s.quantile)},
                          {"coverage", to_json(s.coverage)},
                          {"size", to_json(s.size)}});
   }

@@ -21,39 +21,34 @@ std::string with_interval(const IntervalScore& s) {
              : fmt::format("{:.3f}", s.value);
 }
 
-nlohmann::ordered_json number_json(double value) {
-  return std::isfinite(value) ? nlohmann::ordered_json(value) : nullptr;
-}
-double number(const nlohmann::json& value) {
-  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
-}
-
 nlohmann::ordered_json to_json(const IntervalScore& i) {
-  return {{"value", number_json(i.value)},
-          {"bootstrap", {number_json(i.low), number_json(i.high)}}};
+  return {{"value", io::number_json(i.value)},
+          {"bootstrap", {io::number_json(i.low), io::number_json(i.high)}}};
 }
 IntervalScore interval_from(const nlohmann::json& j) {
-  return {number(j.at("value")), number(j.at("bootstrap").at(0)), number(j.at("bootstrap").at(1))};
+  return {io::number_or_nan(j.at("value")), io::number_or_nan(j.at("bootstrap").at(0)),
+          io::number_or_nan(j.at("bootstrap").at(1))};
 }
 
 nlohmann::ordered_json to_json(const ShiftScore& s) {
   const auto statistic = [](const Statistic& v) {
-    return nlohmann::ordered_json{{"mean", number_json(v.mean)},
-                                  {"half_width", number_json(v.half_width)},
+    return nlohmann::ordered_json{{"mean", io::number_json(v.mean)},
+                                  {"half_width", io::number_json(v.half_width)},
                                   {"episodes", v.episodes}};
   };
-  return {
-      {"accuracy", statistic(s.accuracy)}, {"nll", statistic(s.nll)}, {"ece", number_json(s.ece)}};
+  return {{"accuracy", statistic(s.accuracy)},
+          {"nll", statistic(s.nll)},
+          {"ece", io::number_json(s.ece)}};
 }
 ShiftScore shift_from(const nlohmann::json& j) {
   const auto statistic = [](const nlohmann::json& v) {
     Statistic s;
-    s.mean = number(v.at("mean"));
-    s.half_width = number(v.at("half_width"));
+    s.mean = io::number_or_nan(v.at("mean"));
+    s.half_width = io::number_or_nan(v.at("half_width"));
     s.episodes = io::whole<std::size_t>(v.at("episodes"));
     return s;
   };
-  return {statistic(j.at("accuracy")), statistic(j.at("nll")), number(j.at("ece"))};
+  return {statistic(j.at("accuracy")), statistic(j.at("nll")), io::number_or_nan(j.at("ece"))};
 }
 
 nlohmann::ordered_json object(const OodEvaluation& e) {
@@ -79,8 +74,8 @@ nlohmann::ordered_json object(const OodEvaluation& e) {
                            {"aupr", to_json(s.aupr)},
                            {"fpr95", to_json(s.fpr95)},
                            {"histogram",
-                            {{"low", number_json(s.low)},
-                             {"high", number_json(s.high)},
+                            {{"low", io::number_json(s.low)},
+                             {"high", io::number_json(s.high)},
                              {"in", s.in_counts},
                              {"out", s.out_counts}}}});
   }
@@ -115,8 +110,8 @@ OodEvaluation evaluation_from(const nlohmann::json& j) {
     s.aupr = interval_from(entry.at("aupr"));
     s.fpr95 = interval_from(entry.at("fpr95"));
     const auto& histogram = entry.at("histogram");
-    s.low = number(histogram.at("low"));
-    s.high = number(histogram.at("high"));
+    s.low = io::number_or_nan(histogram.at("low"));
+    s.high = io::number_or_nan(histogram.at("high"));
     for (const auto& count : histogram.at("in")) {
       s.in_counts.push_back(io::whole<std::size_t>(count));
     }

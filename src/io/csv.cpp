@@ -232,10 +232,7 @@ Table parse_csv(std::string_view text, const std::string& origin, char delimiter
 namespace {
 
 char usual_delimiter_of(const std::filesystem::path& path) {
-  std::string extension = path.extension().string();
-  std::ranges::transform(extension, extension.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  const std::string extension = lower_case(path.extension().string());
   return extension == ".tsv" ? '\t' : ',';
 }
 

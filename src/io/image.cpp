@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
 #include "kshot/error.h"
@@ -108,10 +109,7 @@ void check_image_size(std::size_t height, std::size_t width, const std::string& 
 bool is_image_name(std::string_view name) {
   const auto dot = name.rfind('.');
   if (dot == std::string_view::npos) return false;
-  std::string suffix(name.substr(dot + 1));
-  std::ranges::transform(suffix, suffix.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
+  const std::string suffix = lower_case(name.substr(dot + 1));
   return suffix == "png" || suffix == "jpg" || suffix == "jpeg" || suffix == "jpe" ||
          suffix == "jfif";
 }

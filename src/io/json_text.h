@@ -1,6 +1,7 @@
-// Parses JSON from files, whose contents are not trusted.
+// Parses JSON from files, whose contents are not trusted, and writes numbers that JSON lacks.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -43,6 +44,16 @@ Json parse_json(std::string_view text) {
         408, "more than " + std::to_string(deepest_json) + " levels of lists and objects", nullptr);
   }
   return Json::parse(text);
+}
+
+/// Returns the number, or null where it is not finite, because JSON has only finite numbers.
+inline nlohmann::ordered_json number_json(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nullptr;
+}
+/// Returns the number that number_json wrote, and NaN for null. Throws json::exception for any
+/// other value.
+inline double number_or_nan(const nlohmann::json& value) {
+  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
 }
 
 /// Returns a whole number within the range of T, where get<T>() would truncate other numbers

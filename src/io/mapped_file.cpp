@@ -19,22 +19,22 @@ namespace kshot::io {
 namespace {
 
 /// A mapping as the signal handler sees it. The handler may run at any moment, on any thread.
-/// Places are therefore reused and never freed.
-struct Place {
+/// Ranges are therefore reused and never freed.
+struct MappedRange {
   std::atomic<std::uintptr_t> begin{0}, end{0};  ///< begin == 0: nothing is mapped
   std::atomic<bool> writable{false}, damaged{false};
-  Place* next = nullptr;
+  MappedRange* next = nullptr;
 };
 static_assert(std::atomic<std::uintptr_t>::is_always_lock_free);
 
-std::atomic<Place*> first_place{nullptr};
-std::mutex places_mutex;  ///< held while a place is taken or given back
+std::atomic<MappedRange*> first_range{nullptr};
+std::mutex ranges_mutex;  ///< held while a range is taken or given back
 struct sigaction before;
 
 /// Replaces a page of a mapping by zeros. Calls only what is allowed in a signal handler; mmap is a
 /// plain system call on Linux.
 bool replace_page(std::uintptr_t address) {
-  for (Place* place = first_place.load(); place != nullptr; place = place->next) {
+  for (MappedRange* place = first_range.load(); place != nullptr; place = place->next) {
     const std::uintptr_t begin = place->begin.load(), end = place->end.load();
     if (begin == 0 || address < begin || address >= end) continue;
     const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
@@ -71,20 +71,20 @@ void install_handler() {
   });
 }
 
-Place* take_place(std::byte* data, std::size_t size, bool writable) {
-  const std::lock_guard lock(places_mutex);
-  Place* place = first_place.load();
+MappedRange* take_place(std::byte* data, std::size_t size, bool writable) {
+  const std::lock_guard lock(ranges_mutex);
+  MappedRange* place = first_range.load();
   while (place != nullptr && place->begin.load() != 0) place = place->next;
   const bool made = place == nullptr;
   if (made) {
-    place = new Place;
-    place->next = first_place.load();
+    place = new MappedRange;
+    place->next = first_range.load();
   }
   place->damaged.store(false);
   place->writable.store(writable);
   place->end.store(reinterpret_cast<std::uintptr_t>(data) + size);
   place->begin.store(reinterpret_cast<std::uintptr_t>(data));
-  if (made) first_place.store(place);
+  if (made) first_range.store(place);
   return place;
 }
 
@@ -105,17 +105,17 @@ MappedFile::MappedFile(int descriptor, std::size_t size, Access access, std::fil
     throw_system_error(fmt::format("cannot map {}", what), path_, code);
   }
   data_ = static_cast<std::byte*>(mapped);
-  Place* const place = take_place(data_, size, writable);
+  MappedRange* const place = take_place(data_, size, writable);
   place_ = place;
   damaged_ = &place->damaged;
 }
 
 MappedFile::~MappedFile() {
   if (data_ == nullptr) return;
-  const std::lock_guard lock(places_mutex);
+  const std::lock_guard lock(ranges_mutex);
   ::munmap(data_, size_);
   ::close(descriptor_);
-  static_cast<Place*>(place_)->begin.store(0);
+  static_cast<MappedRange*>(place_)->begin.store(0);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept {

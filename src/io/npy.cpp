@@ -26,7 +26,7 @@ using DType = Tensor::DType;
 
 constexpr std::string_view kMagic = "\x93NUMPY";
 /// Longest header in bytes that is read. NumPy itself refuses more than 10,000 by default.
-constexpr std::size_t kLongestHeader = std::size_t{1} << 20;
+constexpr std::size_t longest_npy_header = std::size_t{1} << 20;
 /// NumPy 2 allows 64 dimensions.
 constexpr std::size_t kMostDimensions = 64;
 
@@ -245,7 +245,7 @@ NpyArray parse(ByteSource& source, std::optional<std::uint64_t> known_size,
   if (got_length < length_size) cut_short(origin, prefix_size, 8 + got_length);
   std::size_t header_size = 0;
   for (std::size_t i = length_size; i-- > 0;) header_size = header_size << 8 | prefix[8 + i];
-  if (header_size > kLongestHeader) throw Error(origin + ": the .npy header is damaged");
+  if (header_size > longest_npy_header) throw Error(origin + ": the .npy header is damaged");
   std::string text(header_size, '\0');
   const std::size_t got_header = source.read(text.data(), text.size());
   if (got_header < header_size) {

@@ -25,7 +25,7 @@ using nlohmann::json;
 
 constexpr std::size_t kLengthSize = 8;
 /// Longest header in bytes, a limit of the format itself.
-constexpr std::uint64_t kLongestHeader = 100'000'000;
+constexpr std::uint64_t longest_safetensors_header = 100'000'000;
 constexpr std::string_view kMetadata = "__metadata__";
 
 constexpr std::array<std::pair<std::string_view, DType>, 12> kTypes{{
@@ -157,7 +157,7 @@ SafeTensors read_safetensors(const std::filesystem::path& path) {
   if (got < kLengthSize) cut_short(path, "at least 8", got);
   std::uint64_t header_size = 0;
   for (std::size_t i = kLengthSize; i-- > 0;) header_size = header_size << 8 | length[i];
-  if (header_size > kLongestHeader) {
+  if (header_size > longest_safetensors_header) {
     throw Error(fmt::format("checkpoint {}: not a safetensors file (its header would be {} bytes)",
                             path.string(), header_size));
   }

@@ -20,14 +20,6 @@ bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
-}
-
 /// Length in bytes of the separator at the start of `text`, or 0 if there is none. The mark " "
 /// also matches no-break spaces, plain or narrow, which programs write to avoid a line break within
 /// a number.
@@ -219,7 +211,7 @@ bool is_missing(std::string_view text, const TextFormat& format) {
     return std::ranges::find(*format.missing_marks, text) != format.missing_marks->end();
   }
   if (text.size() > 4) return false;
-  const std::string mark = lower(text);
+  const std::string mark = lower_case(text);
   return mark == "na" || mark == "n/a" || mark == "nan" || mark == "null" || mark == "none" ||
          mark == "?";
 }
@@ -249,7 +241,7 @@ bool names_month(std::string_view text) {
   static constexpr std::array<std::string_view, 17> others = {
       "st",  "nd",  "rd",  "th",  "of",  "at",  "am",  "pm", "utc",
       "mon", "tue", "wed", "thu", "fri", "sat", "sun", "z"};
-  const std::string folded = lower(text);
+  const std::string folded = lower_case(text);
   bool digits = false, month = false;
   for (std::size_t at = 0; at < folded.size();) {
     std::size_t end = at;

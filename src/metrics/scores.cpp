@@ -56,7 +56,7 @@ void check_positive(const std::string& name, std::span<const double> values) {
   }
 }
 
-void check_share(const std::string& name, double value) {
+void check_fraction(const std::string& name, double value) {
   if (!(value >= 0.0 && value <= 1.0)) refuse(name, std::to_string(value), "0 to 1");
 }
 
@@ -152,8 +152,8 @@ ClassificationScores classification_scores(std::span<const double> probabilities
   if (options.edges != "right" && options.edges != "left") {
     refuse("edges", "\"" + options.edges + "\"", "\"right\" or \"left\"");
   }
-  check_share("coverage", options.coverage);
-  check_share("risk", options.risk);
+  check_fraction("coverage", options.coverage);
+  check_fraction("risk", options.risk);
   check_probabilities(probabilities, labels, classes);
   const auto edges = options.edges == "left" ? metrics::BinEdges::left : metrics::BinEdges::right;
 

@@ -12,13 +12,6 @@ namespace {
 /// Larger systems are solved one by one, with the vector along their rows.
 constexpr int lane_system = 64;
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-std::size_t product(int a, int b) {
-  return count_of(a) * count_of(b);
-}
-
 }  // namespace
 
 bool FeatureWave::serves(const Network& network, const WaveShape& shape) {

@@ -9,14 +9,6 @@
 #include "backend/cpu/head_generator.h"
 
 namespace kshot::backend::cpu {
-namespace {
-
-std::size_t product(int a, int b) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
-}
-
-}  // namespace
-
 bool HeadWave::serves(const Network& network, const Loss& loss, const WaveShape& shape) {
   const Layer& layer = network.layers().front();
   return shape.generated && loss.kind == LossKind::cross_entropy && network.layers().size() == 1 &&

@@ -24,10 +24,6 @@ std::shared_ptr<const Network> part(const Network& network, std::size_t first, s
   return std::make_shared<const Network>(network.layers()[first].in, layers);
 }
 
-std::size_t product(int a, int b) {
-  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
-}
-
 }  // namespace
 
 RowEncoder::RowEncoder(Products& products, const GeneratorSpec& spec, int tasks, int groups,

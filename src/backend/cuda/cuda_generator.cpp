@@ -22,10 +22,6 @@ using backend::Block;
 using backend::Dropout;
 using backend::SharedVector;
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 /// A linear layer of the relation network: its sizes and the offsets of its parameters in the
 /// shared vector.
 struct Linear {

@@ -6,14 +6,6 @@
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
-namespace {
-
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
-}  // namespace
-
 template <class T>
 CudaRows<T>::CudaRows(const Network& network, const backend::Loss& loss,
                       const backend::WaveShape& shape, int targets, int capacity)

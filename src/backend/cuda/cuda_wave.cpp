@@ -19,10 +19,6 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 int largest_rows(const backend::WaveShape& shape) {
   return shape.with_all ? shape.support + shape.query : std::max(shape.support, shape.query);
 }

@@ -10,10 +10,6 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 /// Number of tasks whose own gradients are computed together, where a caller asks for them.
 constexpr int visited_at_once = 64;
 

@@ -11,10 +11,6 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 /// A row-major matrix [rows, columns], and its transpose.
 template <class T>
 Matrix<T> matrix(const T* data, int columns, std::size_t batch = 0) {

@@ -9,10 +9,6 @@ namespace {
 using backend::Estimator;
 using backend::Set;
 
-std::size_t count_of(int n) {
-  return static_cast<std::size_t>(n);
-}
-
 /// For a linear layer, each feature is a channel.
 SignSize in_signs(const Layer& layer) {
   if (layer.type == LayerType::linear) return {layer.in.size(), 1};
