@@ -66,9 +66,9 @@ struct Block {
 
   /// True for a Hessian-vector product alone, which is computed as an adjoint step.
   __device__ bool product() const { return descent.direction != nullptr; }
-  __device__ bool wanted() const { return descent.gradient != nullptr; }
-  __device__ bool back() const {
-    return wanted() && (descent.second_order || descent.rate_gradient_count > 0);
+  __device__ bool has_gradient() const { return descent.gradient != nullptr; }
+  __device__ bool has_adjoint() const {
+    return has_gradient() && (descent.second_order || descent.rate_gradient_count > 0);
   }
   __device__ int steps() const { return product() ? 1 : descent.steps; }
 
@@ -124,7 +124,7 @@ struct Block {
 
   __device__ __forceinline__ void begin_task(int t) {
     load_start(t);
-    for (int slot = 0; wanted() && slot < descent.rate_gradient_count; ++slot) {
+    for (int slot = 0; has_gradient() && slot < descent.rate_gradient_count; ++slot) {
       for (int i = task.team.thread; i < network.weights; i += task.team.threads) {
         descent.rate_gradients[slot][first(t) + static_cast<std::size_t>(i)] = T(0);
       }
@@ -134,7 +134,8 @@ struct Block {
 
   __device__ __forceinline__ void begin_step(const Pass<T>& pass) {
     const int k = pass.k;
-    if (back() && k > 0) copy_quads(task.team, iterate(k), task.memory.w, network.stored_weights);
+    if (has_adjoint() && k > 0)
+      copy_quads(task.team, iterate(k), task.memory.w, network.stored_weights);
     if (pass.rate.vector && (k == 0 || descent.rate_count > 1)) {
       each_weight(task.team, network, pass.rate.vector,
                   [&](int at, int, T r) { task.memory.u[at] = r; });
@@ -198,11 +199,11 @@ struct Block {
       }
     };
     task.gradient(set, t, scale_of(set.scale, t), use,
-                  pass.down && back() && descent.second_order ? kept(pass.k) : nullptr);
+                  pass.down && has_adjoint() && descent.second_order ? kept(pass.k) : nullptr);
   }
 
   /// v <- v - H (rate v), and the gradient by the rates.
-  __device__ __forceinline__ void step_back(const Pass<T>& pass, int t, T* by_rate) {
+  __device__ __forceinline__ void adjoint_step(const Pass<T>& pass, int t, T* by_rate) {
     const T factor = pass.rate.vector ? T(1) : pass.rate.value;
     const PerceptronRows<T>& set = descent.inner;
     const auto use = [&](const PerceptronLayer& layer, bool first_layer) {
@@ -234,9 +235,9 @@ struct Block {
   }
 
   __device__ __forceinline__ void put_task(int t) {
-    T* to = (wanted() ? descent.gradient : descent.end) + first(t);
-    const T* from = wanted() ? task.memory.v : task.memory.w;
-    const bool add = wanted() && descent.accumulate;
+    T* to = (has_gradient() ? descent.gradient : descent.end) + first(t);
+    const T* from = has_gradient() ? task.memory.v : task.memory.w;
+    const bool add = has_gradient() && descent.accumulate;
     each_weight(task.team, network, add ? to : nullptr,
                 [&](int at, int i, T before) { to[i] = before + from[at]; });
   }
@@ -259,7 +260,7 @@ struct Block {
     if (pass.down || pass.outer || !descent.second_order) {
       take_gradient(pass, t, by_rate);
     } else {
-      step_back(pass, t, by_rate);
+      adjoint_step(pass, t, by_rate);
     }
     if (pass.outer) {
       put_outer(t);
@@ -276,7 +277,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   block.lay_out_memory();
   __syncthreads();
   const int steps = block.steps();
-  const int passes = steps + (block.wanted() ? 1 : 0) + (block.back() ? steps : 0);
+  const int passes = steps + (block.has_gradient() ? 1 : 0) + (block.has_adjoint() ? steps : 0);
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
     block.begin_task(t);
     __syncthreads();

@@ -83,7 +83,7 @@ struct PairProduct {
 /// Number of blocks that share a multiprocessor's registers: as many as leave each thread enough
 /// registers to avoid spills. (nvcc alone takes one more warp per scheduler, and spills.)
 template <class T, int M, int N>
-constexpr int blocks_at_once() {
+constexpr int blocks_per_multiprocessor() {
   if (M * N > 2048) return 4;
   return M * N > 1024 || sizeof(T) == 8 ? 6 : 10;
 }
@@ -210,7 +210,7 @@ struct PairBlock {
 };
 
 template <class T, PairPass pass, int M, int N>
-__global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
+__global__ void __launch_bounds__(tile::threads, (blocks_per_multiprocessor<T, M, N>()))
     pair_product_kernel(PairProduct<T> p, int tiles_n, int owner_blocks) {
   using Block = PairBlock<T, pass, M, N>;
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);

@@ -157,9 +157,10 @@ Result play_trials(const Environment& environment, Agent& agent, const PlayOptio
     act();
     result.seconds += std::chrono::duration<double>(Clock::now() - start).count();
   };
-  const int wanted = rank_threads(options.threads, ranks);
-  const int threads =
-      wanted > 0 ? wanted : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int requested = rank_threads(options.threads, ranks);
+  const int threads = requested > 0
+                          ? requested
+                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   if (own.count > 0) {
     timed([&] {
       agent.begin({own.count, environment.context_size(), environment.arms(), options.steps,

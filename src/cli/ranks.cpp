@@ -42,8 +42,8 @@ void expect_one_process(const char* command) {
 
 bool leads() {
   if (current() != nullptr) return current()->rank() == 0;
-  const char* const wanted = std::getenv("KSHOT_RANKS");
-  if (wanted != nullptr && std::string(wanted) == "off") return true;
+  const char* const setting = std::getenv("KSHOT_RANKS");
+  if (setting != nullptr && std::string(setting) == "off") return true;
   return detect_launch([](const char* name) { return std::getenv(name); }).rank == 0;
 }
 

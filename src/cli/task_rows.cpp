@@ -231,7 +231,7 @@ void RowReader::name_features(io::Table& table, Role role) {
     return std::ranges::any_of(preprocessing_.targets,
                                [&](const auto& target) { return target.name == name; });
   };
-  const std::size_t wanted = preprocessing_.columns.size();
+  const std::size_t column_count = preprocessing_.columns.size();
   std::vector<std::size_t> features;
   std::vector<std::string> names;
   std::string given;  // a column with the name of a training feature
@@ -241,7 +241,7 @@ void RowReader::name_features(io::Table& table, Role role) {
     features.push_back(c);
     names.push_back(name);
     if (std::ranges::any_of(preprocessing_.columns, [&](const auto& column) {
-          return wanted > 1 && column.name == name;
+          return column_count > 1 && column.name == name;
         })) {
       given = name;
     }
@@ -250,9 +250,9 @@ void RowReader::name_features(io::Table& table, Role role) {
     log_info(fmt::format("{}: the first column has no name: taken for row numbers and left out",
                          table.origin));
   }
-  if (features.size() != wanted) {
+  if (features.size() != column_count) {
     throw Error(fmt::format("{}: {} features per row ({}), the network takes {}", table.origin,
-                            features.size(), table.column_names(), wanted));
+                            features.size(), table.column_names(), column_count));
   }
   if (!given.empty()) {
     throw Error(
@@ -263,17 +263,17 @@ void RowReader::name_features(io::Table& table, Role role) {
   }
   if (role == Role::support || feature_names_.empty()) {
     feature_names_ = names;
-    if (wanted > 1) {
+    if (column_count > 1) {
       log_info(fmt::format("{}: columns are taken in their order: {} as {}, ..., {} as {}",
                            table.origin, names.front(), preprocessing_.columns.front().name,
                            names.back(), preprocessing_.columns.back().name));
     }
-  } else if (wanted > 1) {
-    for (std::size_t i = 0; i < wanted; ++i) {
+  } else if (column_count > 1) {
+    for (std::size_t i = 0; i < column_count; ++i) {
       features[i] = table.require(feature_names_[i], "a feature of the support file");
     }
   }
-  for (std::size_t i = 0; i < wanted; ++i) {
+  for (std::size_t i = 0; i < column_count; ++i) {
     table.columns[features[i]].name = preprocessing_.columns[i].name;
   }
 }

@@ -39,20 +39,20 @@ constexpr std::pair<io::Reading, const char*> readings[] = {{io::Reading::number
                                                             {io::Reading::date, "date"}};
 
 template <typename Value, std::size_t n>
-const char* name_of(const std::pair<Value, const char*> (&names)[n], Value wanted) {
+const char* name_of(const std::pair<Value, const char*> (&names)[n], Value sought) {
   for (const auto& [value, name] : names) {
-    if (value == wanted) return name;
+    if (value == sought) return name;
   }
   return "?";
 }
 /// Finds a value by its name. Throws Error for an unknown name, which a newer version may have
 /// written.
 template <typename Value, std::size_t n>
-Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& wanted) {
+Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& sought) {
   for (const auto& [value, name] : names) {
-    if (name == wanted) return value;
+    if (name == sought) return value;
   }
-  throw Error(fmt::format("unknown word '{}'", wanted));
+  throw Error(fmt::format("unknown word '{}'", sought));
 }
 
 [[noreturn]] void missing_value(const io::Table& table, std::size_t column, std::size_t row) {

@@ -46,10 +46,10 @@ Launch detect_launch(const std::function<const char*(const char*)>& get) {
 }
 
 std::shared_ptr<Communicator> launched_ranks() {
-  const char* const wanted = std::getenv("KSHOT_RANKS");
-  if (wanted != nullptr && std::string(wanted) == "off") return nullptr;
-  if (wanted != nullptr && std::string(wanted) != "auto") {
-    throw Error(fmt::format("KSHOT_RANKS = \"{}\": expected auto or off", wanted));
+  const char* const setting = std::getenv("KSHOT_RANKS");
+  if (setting != nullptr && std::string(setting) == "off") return nullptr;
+  if (setting != nullptr && std::string(setting) != "auto") {
+    throw Error(fmt::format("KSHOT_RANKS = \"{}\": expected auto or off", setting));
   }
   if (mpi_initialised()) return open_mpi();
   const Launch launch = detect_launch([](const char* name) { return std::getenv(name); });

@@ -461,7 +461,7 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
   const auto inputs = static_cast<std::size_t>(embedder.network().input().size());
   const auto features = static_cast<std::size_t>(embedder.network().outputs());
   const std::uint64_t total = header.rows();
-  const std::size_t at_once =
+  const std::size_t portion =
       ranks != nullptr ? rows_per_exchange(embedder, *ranks) : embedder.preferred_rows();
   FeatureRows rows(sink.get(), *file, features);
   std::vector<float> x;
@@ -474,7 +474,7 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
     put(embedder.embed(x));
   };
   divide_work<std::vector<float>>(
-      ranks, {static_cast<std::size_t>(total), at_once, backend::run_tasks, "features"}, work,
+      ranks, {static_cast<std::size_t>(total), portion, backend::run_tasks, "features"}, work,
       [&](const std::vector<float>& y) {
         rows.add(y);
         if (progress) progress(rows.done(), total);

@@ -131,7 +131,7 @@ struct Trainer::State {
   }
 
   /// True where the algorithm keeps per-task state.
-  bool remembers() const { return !assembly.algorithm->memory().empty(); }
+  bool keeps_task_state() const { return !assembly.algorithm->memory().empty(); }
 
   TaskMemory::Layout memory_layout() const {
     const std::uint64_t tasks = source->training_tasks();
@@ -143,7 +143,7 @@ struct Trainer::State {
   /// Tells the algorithm the number of training tasks. Where there is a run folder, open_run()
   /// makes the memory of their state.
   void begin_memory() {
-    if (!remembers()) return;
+    if (!keeps_task_state()) return;
     const std::uint64_t tasks = memory_layout().tasks;
     const int batch = assembly.config.train.meta_batch;
     if (tasks < static_cast<std::uint64_t>(batch)) {
@@ -178,14 +178,14 @@ struct Trainer::State {
       run = checkpoint.state;
       check_same(ranks, {{"the step of the checkpoint", std::to_string(run.step)}});
       check_replicas(ranks, assembly.parameters, run.step);
-      if (remembers()) open_memory();
+      if (keeps_task_state()) open_memory();
       if (writes()) begin_records(session);
       return;
     }
     if (writes()) lock = create_run_folder(folder);
     try {
       if (ranks) ranks->barrier("the run folder");
-      if (remembers()) {
+      if (keeps_task_state()) {
         run.run_id = text_of_first(ranks, new_run_id(), "the name of the run");
         run.store_ranks = memory_layout().ranks;
         memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);

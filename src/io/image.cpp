@@ -44,8 +44,8 @@ Image planar(StoredImage* stored, int channels, Background background) {
   Image out{channels, stored->height, stored->width, {}};
   const auto depth = static_cast<std::size_t>(stored->channels);
   const std::size_t area = stored->pixels.size() / depth;
-  const auto wanted = static_cast<std::size_t>(channels);
-  out.pixels.resize(area * wanted);
+  const auto out_channels = static_cast<std::size_t>(channels);
+  out.pixels.resize(area * out_channels);
   const bool alpha = depth == 2 || depth == 4;
   const bool colour = depth >= 3;
   for (std::size_t p = 0; p < area; ++p) {
@@ -56,10 +56,11 @@ Image planar(StoredImage* stored, int channels, Background background) {
         lay_on(pixel, depth, background == Background::white ? 255 : 0);
       }
     }
-    if (wanted == 1) {
+    if (out_channels == 1) {
       out.pixels[p] = colour ? grey_level(pixel) : pixel[0];
     } else {
-      for (std::size_t c = 0; c < wanted; ++c) out.pixels[c * area + p] = pixel[colour ? c : 0];
+      for (std::size_t c = 0; c < out_channels; ++c)
+        out.pixels[c * area + p] = pixel[colour ? c : 0];
     }
   }
   return out;

@@ -627,7 +627,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
   /// earlier setting had.
   void hold_against_differences(bool head, int settings) {
     const auto backend = open_backend(GetParam());
-    std::set<std::string> held, wanted;
+    std::set<std::string> held, expected;
     // The tolerances are those of property_test.cpp. In float the KL of a latent divides by a
     // standard deviation exp(u) - 1 that may be near zero.
     const bool twice = backend->precision() == backend::Precision::f64;
@@ -637,7 +637,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       bool anything_new = false;
       for (const Choice& choice : choices(s)) {
         anything_new |= held.insert(choice.taken ? choice.yes : choice.no).second;
-        wanted.insert({choice.yes, choice.no});
+        expected.insert({choice.yes, choice.no});
       }
       if (emulated(*backend) && !anything_new) continue;
       LeoObjective objective(s);
@@ -654,7 +654,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       EXPECT_TRUE(
           close_rows(select(got.gradient, 1, coordinates), want, want.size(), twice ? 2e-6 : 5e-4));
     }
-    EXPECT_EQ(held, wanted) << "of each choice a setting with it and one without";
+    EXPECT_EQ(held, expected) << "of each choice a setting with it and one without";
   }
 };
 

@@ -36,10 +36,10 @@ struct Sets {
     arrays.support = shape.support;
     arrays.query = shape.query;
     const bool labels = shape.target == TargetKind::label;
-    const auto set = [&](Set& s, bool wanted) {
+    const auto set = [&](Set& s, bool present) {
       EpisodeSet<T> to;
       to.counts = s.counts.data();
-      if (!wanted) return to;
+      if (!present) return to;
       to.x = s.x.data();
       if (labels) {
         to.labels = s.labels.data();

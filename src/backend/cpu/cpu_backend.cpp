@@ -23,8 +23,8 @@ namespace kshot::backend {
 namespace cpu {
 
 const Kernels& select_kernels() {
-  const char* wanted = std::getenv("KSHOT_ISA");
-  const std::string name = wanted != nullptr ? wanted : "";
+  const char* setting = std::getenv("KSHOT_ISA");
+  const std::string name = setting != nullptr ? setting : "";
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&

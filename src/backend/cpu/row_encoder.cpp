@@ -8,7 +8,7 @@ namespace {
 
 /// Largest number of pairs that pass the relation network in one chunk. The activations of the last
 /// chunk stay for the pull-back: 2 MiB per layer for a hidden layer of 128.
-constexpr int pairs_at_once = 4096;
+constexpr int chunk_pairs = 4096;
 
 LayerSpec layer_spec(const kshot::Layer& layer) {
   LayerSpec spec;
@@ -46,7 +46,7 @@ RowEncoder::RowEncoder(Products& products, const GeneratorSpec& spec, int tasks,
       layers.back().type != LayerType::linear) {
     throw std::logic_error("a relation network begins and ends with a linear layer");
   }
-  most_pairs_ = std::max(std::min(pairs_at_once, tasks * rows * rows), rows);
+  most_pairs_ = std::max(std::min(chunk_pairs, tasks * rows * rows), rows);
   relation_.emplace(Relation{
       SharedNetwork(products_, part(network, 1, layers.size() - 1), most_pairs_),
       SharedNetwork(products_, part(network, layers.size() - 1, layers.size()), tasks * groups)});

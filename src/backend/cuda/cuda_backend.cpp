@@ -45,10 +45,10 @@ constexpr double memory_share = 0.8;
 /// Largest number of tasks of a wave, a multiple of 16, if memory allows. KSHOT_WAVE_TASKS
 /// overrides it.
 int most_tasks() {
-  const char* wanted = std::getenv("KSHOT_WAVE_TASKS");
-  if (!wanted) return emulated ? 16 : 4096;
+  const char* setting = std::getenv("KSHOT_WAVE_TASKS");
+  if (!setting) return emulated ? 16 : 4096;
   int tasks = 0;
-  const std::string_view text = wanted;
+  const std::string_view text = setting;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), tasks);
   if (error != std::errc() || end != text.data() + text.size() || tasks < 1 || tasks > 1 << 20) {
     throw Error(fmt::format("KSHOT_WAVE_TASKS = \"{}\": expected the most tasks of a wave, 1 to {}",
@@ -60,9 +60,9 @@ int most_tasks() {
 /// The arithmetic of float convolutions: on tensor cores where the device has them.
 /// KSHOT_TENSOR_CORES=0 turns tensor cores off, =1 requires them.
 Arithmetic arithmetic_of(const Device& device, Precision precision) {
-  const char* wanted = std::getenv("KSHOT_TENSOR_CORES");
-  const std::string_view text = wanted ? wanted : "";
-  if (wanted && text != "0" && text != "1") {
+  const char* setting = std::getenv("KSHOT_TENSOR_CORES");
+  const std::string_view text = setting ? setting : "";
+  if (setting && text != "0" && text != "1") {
     throw Error(fmt::format(
         "KSHOT_TENSOR_CORES = \"{}\": expected 0 (without tensor cores) or 1 (on them)", text));
   }

@@ -81,9 +81,9 @@ struct Relation {
  private:
   static const Network& checked(const Network& network) {
     using enum LayerType;
-    const LayerType wanted[] = {linear, relu, linear, relu, linear};
+    const LayerType expected[] = {linear, relu, linear, relu, linear};
     const auto type_of = [](const Layer& layer) { return layer.type; };
-    if (!std::ranges::equal(network.layers(), wanted, {}, type_of)) {
+    if (!std::ranges::equal(network.layers(), expected, {}, type_of)) {
       throw std::logic_error("a relation network has three linear layers, with relu between");
     }
     return network;
@@ -189,13 +189,13 @@ class CudaGenerator final : public backend::Generator {
 
   void do_sample(Block z, Block statistics, Block eps) override {
     latents<T>(wave_.at(z, latents_width()), wave_.at(statistics, statistics_width()),
-               wave_.wanted(eps, latents_width()), least(), latent_size(), stream());
+               wave_.at_or_null(eps, latents_width()), least(), latent_size(), stream());
   }
   void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
     latents_pullback<T>(wave_.at(g_statistics, statistics_width()),
                         wave_.at(statistics, statistics_width()),
-                        wave_.wanted(eps, latents_width()), wave_.at(g_z, latents_width()), least(),
-                        latent_size(), stream());
+                        wave_.at_or_null(eps, latents_width()), wave_.at(g_z, latents_width()),
+                        least(), latent_size(), stream());
   }
   void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
              Block g_statistics) override {
@@ -223,7 +223,8 @@ class CudaGenerator final : public backend::Generator {
     // The gradient is written to its place in the factored gradient, so that it need not be copied.
     T* const g_out = to ? to->place_of_g(last_of_decoder(), 0) : g_out_.data();
     decoded_pullback<T>({g_out, nullptr}, d, nullptr, {g_w, nullptr}, stream());
-    decoder_.backward({g_out, nullptr}, {wave_.wanted(g_z, latents_width()), nullptr}, stream());
+    decoder_.backward({g_out, nullptr}, {wave_.at_or_null(g_z, latents_width()), nullptr},
+                      stream());
     if (to) decoder_.add_gradient_copy(*to, matrices_.decoder, wave_.count(), wave_.stream());
   }
 
@@ -391,7 +392,7 @@ class CudaGenerator final : public backend::Generator {
     }
     Decoded<T> d;
     d.out = out_;
-    d.eps = wave_.wanted(at.eps, count_of(groups_ * spec_.latents * weights_));
+    d.eps = wave_.at_or_null(at.eps, count_of(groups_ * spec_.latents * weights_));
     d.offset = offset_.data();
     d.least = least();
     d.size = {wave_.count(), groups_, spec_.latents, weights_};

@@ -47,7 +47,8 @@ void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
   // Own rows one after another, support first. Places beyond them are zero.
-  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto* host) {
+  const auto join_sets = [&](const auto& support, const auto& query, std::size_t width,
+                             auto* host) {
     using To = std::remove_reference_t<decltype(*host)>;
     std::fill_n(host, tasks * of_task * width, To{});
     for (std::size_t t = 0; t < tasks; ++t) {
@@ -65,13 +66,13 @@ void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
   const std::size_t rows = tasks * of_task;
   const auto put_numbers = [&](const auto& support, const auto& query, int width, T* device) {
     T* const host = staged.numbers.take(rows * count_of(width));
-    gather(support, query, count_of(width), host);
+    join_sets(support, query, count_of(width), host);
     stream.start_to_device(device, host, rows * count_of(width));
   };
   put_numbers(support_x, query_x, shape.input.size(), to.x.data());
   if (labelled_) {
     std::int32_t* const host = staged.integers.take(rows);
-    gather(batch.support_label, batch.query_label, 1, host);
+    join_sets(batch.support_label, batch.query_label, 1, host);
     stream.start_to_device(to.labels.data(), host, rows);
   } else {
     put_numbers(support_y, query_y, shape.outputs, to.values.data());

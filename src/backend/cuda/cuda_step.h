@@ -53,7 +53,11 @@ class CudaStep final : public backend::Step {
   Event turn_;
   Graph graph_;
   /// State of the capture, as in CudaWave.
-  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
+  enum class CaptureState {
+    first_call,
+    enabled,
+    unsupported
+  } capture_state_ = CaptureState::first_call;
 };
 
 }  // namespace KSHOT_PLATFORM

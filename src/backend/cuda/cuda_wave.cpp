@@ -129,12 +129,12 @@ std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, 
 template <class T>
 void CudaWave<T>::capture(const std::function<void()>& work) {
   follow_shared();  // here, because work in a graph cannot wait for work outside of it
-  if (gathering_ == Gathering::yes) {
+  if (capture_state_ == CaptureState::enabled) {
     if (graph_.capture(stream_, work)) return graph_.launch(stream_);
-    gathering_ = Gathering::never;
+    capture_state_ = CaptureState::unsupported;
   }
   work();
-  if (gathering_ == Gathering::not_yet) gathering_ = Gathering::yes;
+  if (capture_state_ == CaptureState::first_call) capture_state_ = CaptureState::enabled;
 }
 
 // ---- tasks ----
@@ -448,16 +448,17 @@ template <class T>
 void CudaWave<T>::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
                         Block gp_s) {
   const std::size_t n = width(terms.mu);
-  cuda::kl(gaussian_pair(terms), wanted(value, 1), wanted(g_mu, n), wanted(g_s, n),
-           wanted(gp_mu, n), wanted(gp_s, n), extent(terms.mu), stream_.get());
+  cuda::kl(gaussian_pair(terms), at_or_null(value, 1), at_or_null(g_mu, n), at_or_null(g_s, n),
+           at_or_null(gp_mu, n), at_or_null(gp_s, n), extent(terms.mu), stream_.get());
 }
 
 template <class T>
 void CudaWave<T>::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
                             Block rp_mu, Block rp_s) {
   const std::size_t n = width(terms.mu);
-  cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), wanted(r_mu, n), wanted(r_s, n),
-                  wanted(rp_mu, n), wanted(rp_s, n), extent(terms.mu), stream_.get());
+  cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), at_or_null(r_mu, n),
+                  at_or_null(r_s, n), at_or_null(rp_mu, n), at_or_null(rp_s, n), extent(terms.mu),
+                  stream_.get());
 }
 
 // ---- network ----
@@ -565,7 +566,7 @@ LossTarget<T> CudaWave<T>::target_of(const OfSet& rows) const {
 template <class T>
 void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
   cuda::loss(target_of(*pass.rows), outputs_of(pass), network_->outputs(), rows_.extent(*pass.rows),
-             task_scale(scale), wanted(loss, 1), row_loss_.data(), g, stream_.get());
+             task_scale(scale), at_or_null(loss, 1), row_loss_.data(), g, stream_.get());
 }
 
 template <class T>
@@ -608,7 +609,7 @@ void CudaWave<T>::do_gradient(const Pass& pass, Block grad, bool accumulate, Blo
     fused.gradient = at(grad, network_->size());
     fused.accumulate = accumulate;
     fused.second_order = false;
-    fused.loss = wanted(loss, 1);
+    fused.loss = at_or_null(loss, 1);
     if (perceptron_.run(fused, count_, stream_)) return;
   }
   layered_gradient(pass, grad, accumulate, [&](const Run& run) {
@@ -644,7 +645,7 @@ void CudaWave<T>::do_hessian_vector(const Pass& pass, Block direction, Block hv,
   const Run entered = enter(pass, at(direction, n));
   forward(entered, false);
   loss_of(entered, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
-  backward(entered, {wanted(grad, n), at(hv, n)}, {}, {false, accumulate});
+  backward(entered, {at_or_null(grad, n), at(hv, n)}, {}, {false, accumulate});
 }
 
 template <class T>
@@ -705,11 +706,11 @@ bool CudaWave<T>::run(const backend::Descent& descent) {
   d.start = {shared(*descent.start), 0};
   d.steps = descent.steps;
   d.inner = perceptron_rows(descent.set, descent.scale);
-  d.end = wanted(descent.end, n);
+  d.end = at_or_null(descent.end, n);
   d.gradient = at(descent.gradient, n);
   d.second_order = descent.second_order;
   d.outer = perceptron_rows(descent.outer.set, descent.outer.scale);
-  d.loss = wanted(descent.loss, 1);
+  d.loss = at_or_null(descent.loss, 1);
   d.rate_gradient_count = static_cast<int>(descent.rate_gradients.size());
   for (std::size_t i = 0; i < descent.rate_gradients.size(); ++i) {
     d.rate_gradients[i] = at(descent.rate_gradients[i], n);
@@ -758,7 +759,7 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   d.end_s = at(descent.end_s, n);
   d.gradient_mu = at(descent.gradient_mu, n);
   d.gradient_s = at(descent.gradient_s, n);
-  d.loss = wanted(descent.loss, 1);
+  d.loss = at_or_null(descent.loss, 1);
   perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples),
                                d.samples_to_go_back());
   return perceptron_.run(d, count_, stream_);
@@ -803,8 +804,8 @@ typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Blo
         return values;
       },
       stream_);
-  Run run{&rows, rows.x.data(), weights_in(pass.mean), wanted(u_mean, n)};
-  run.spread = {at(pass.spread, n), wanted(u_spread, n)};
+  Run run{&rows, rows.x.data(), weights_in(pass.mean), at_or_null(u_mean, n)};
+  run.spread = {at(pass.spread, n), at_or_null(u_spread, n)};
   return run;
 }
 

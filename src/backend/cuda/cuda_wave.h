@@ -78,7 +78,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Same as at(block). Throws std::logic_error where the block has another width.
   T* at(Block block, std::size_t width);
   /// Same as at(block, width), or null for an empty block.
-  T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
+  T* at_or_null(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
   /// The tasks' support rows; rows beyond a task's own are zero.
   struct SupportRows {
     RowExtent extent;
@@ -266,7 +266,11 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Graph graph_;
   /// The first call runs the work directly, because memory is allocated at first use. Later calls
   /// run it as a graph, until a graph cannot hold the work.
-  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
+  enum class CaptureState {
+    first_call,
+    enabled,
+    unsupported
+  } capture_state_ = CaptureState::first_call;
 };
 
 }  // namespace KSHOT_PLATFORM

@@ -15,7 +15,7 @@ std::size_t count_of(int n) {
 }
 
 /// Number of tasks whose own gradients are computed together, where a caller asks for them.
-constexpr int visited_at_once = 64;
+constexpr int tasks_per_visit = 64;
 
 }  // namespace
 
@@ -24,7 +24,7 @@ FactoredGradient<T>::FactoredGradient(std::size_t width, std::size_t size, int c
     : width_(width),
       size_(size),
       capacity_(capacity),
-      most_visited_(std::min(capacity, visited_at_once)),
+      most_visited_(std::min(capacity, tasks_per_visit)),
       diverged_(count_of(capacity)),
       visited_(count_of(most_visited_) * width) {}
 
