@@ -383,8 +383,8 @@ void lay_out(Perceptron& n, int rows) {
   // last hidden layer's outputs takes the extra buffer, which is the first.
   at = 0;
   PerceptronLayer& last = n.layer[n.layers - 1];
-  const auto buffer = [&](int& where, int features) {
-    where = at;
+  const auto buffer = [&](int& offset, int features) {
+    offset = at;
     at += quads(rows * quads(features));
   };
   if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_at, last.inputs);

@@ -100,7 +100,7 @@ Exit status: 0: done. 1: a verification is out of tolerance. 2: an error, with o
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-      if (leads()) {
+      if (is_rank_zero()) {
         std::fprintf(stderr, "kshot: %s (see kshot --help)\n", one_line(error.what()).c_str());
       }
       return error_status;
@@ -622,7 +622,7 @@ hold the target with 1, 5 and 10 points, and writes the three run folders and re
 
 /// Prints the message that ends the program, once for all ranks, and returns the exit status.
 int end_with(const std::string& message, int status) {
-  const std::string text = settle(message);
+  const std::string text = share_failure(message);
   // Names and values of the user may hold line breaks and bytes that would disturb a terminal.
   if (!text.empty()) std::fprintf(stderr, "kshot: %s\n", printable(text).c_str());
   return status;

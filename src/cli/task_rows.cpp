@@ -59,7 +59,7 @@ void select(Rows& rows, const std::vector<bool>& keep, std::size_t inputs, std::
 
 }  // namespace
 
-std::string Rows::where(std::size_t row) const {
+std::string Rows::location(std::size_t row) const {
   return lines.empty() ? fmt::format("{}, row {}", file, source[row])
                        : fmt::format("{}, line {}", file, lines[source[row]]);
 }
@@ -133,8 +133,9 @@ Rows RowReader::read(const fs::path& file, Role role) {
   check_width(rows.x.size(), rows.source.size(), rows.file);
   const auto bad = std::ranges::find_if(rows.x, [](float v) { return !std::isfinite(v); });
   if (bad != rows.x.end()) {
-    throw Error(fmt::format("{}: expected finite numbers",
-                            rows.where(static_cast<std::size_t>(bad - rows.x.begin()) / inputs_)));
+    throw Error(
+        fmt::format("{}: expected finite numbers",
+                    rows.location(static_cast<std::size_t>(bad - rows.x.begin()) / inputs_)));
   }
   return rows;
 }
@@ -167,7 +168,7 @@ void RowReader::require_targets(Rows& rows) const {
       throw Error(fmt::format(
           "{}: the support row has no {}; expected one (--missing drop leaves such rows out, "
           "--missing-marks says what counts as missing)",
-          rows.where(i), classify_ ? "label" : "target"));
+          rows.location(i), classify_ ? "label" : "target"));
     }
     ++left_out;
   }
@@ -205,7 +206,7 @@ void RowReader::read_pictures(const io::Table& table, const fs::path& file, Rows
     const std::string name = table.cell(column, row);
     if (name.empty()) {
       throw Error(fmt::format("{}: column 'file' is empty; expected the path of a picture",
-                              table.where(row)));
+                              table.location(row)));
     }
     const fs::path image =
         fs::path(name).is_absolute() ? fs::path(name) : file.parent_path() / name;
@@ -301,7 +302,7 @@ void RowReader::read_table_targets(const io::Table& table, Rows& rows) const {
       rows.values.push_back(
           table.missing(columns[o], row)
               ? std::numeric_limits<float>::quiet_NaN()
-              : target.encode(table.number(columns[o], row, target.reading), table.where(row)));
+              : target.encode(table.number(columns[o], row, target.reading), table.location(row)));
     }
   }
 }
@@ -321,10 +322,11 @@ void RowReader::encode(const io::Table& table, Rows& rows) const {
   rows.source = std::move(encoded.source);
 }
 
-void RowReader::check_width(std::size_t numbers, std::size_t rows, const std::string& where) const {
+void RowReader::check_width(std::size_t numbers, std::size_t rows,
+                            const std::string& location) const {
   if (numbers != rows * inputs_) {
-    throw Error(fmt::format("{}: {} features per row, the network takes {}", where, numbers / rows,
-                            inputs_));
+    throw Error(fmt::format("{}: {} features per row, the network takes {}", location,
+                            numbers / rows, inputs_));
   }
 }
 

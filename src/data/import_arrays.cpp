@@ -123,7 +123,7 @@ bool name_classes(const SplitOptions& options, const io::Tensor& x,
   for (GroupRow& row : read_group_table(options)) {
     if (!parse_index(row.key)) {
       throw Error(fmt::format("{}: first column holds '{}'; expected the index of a class, from 0",
-                              row.where, row.key));
+                              row.location, row.key));
     }
     splits = splits && row.split.has_value();
     by_key[fmt::format("{}", *parse_index(row.key))] = std::move(row);

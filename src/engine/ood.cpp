@@ -376,8 +376,8 @@ OodEvaluation evaluate_ood(const fs::path& run, const std::string& kind,
   EvaluatorOptions own = options;
   own.device = rank_device(options.device, ranks);
   own.threads = rank_threads(options.threads, ranks);
-  own.progress = options.progress && leads(ranks);
-  return telling(ranks, [&] { return evaluate(run, kind, own); });
+  own.progress = options.progress && is_rank_zero(ranks);
+  return run_and_report_failure(ranks, [&] { return evaluate(run, kind, own); });
 }
 
 }  // namespace kshot

@@ -25,7 +25,7 @@ constexpr std::size_t largest_side = 32768;
 constexpr std::size_t largest_area = std::size_t{1} << 28;
 
 /// Blends a pixel of `channels` samples, the last of them alpha, with a grey background `level`.
-void lay_on(std::uint8_t* pixel, std::size_t channels, unsigned level) {
+void blend_alpha(std::uint8_t* pixel, std::size_t channels, unsigned level) {
   const unsigned alpha = pixel[channels - 1];
   for (std::size_t c = 0; c + 1 < channels; ++c) {
     pixel[c] = static_cast<std::uint8_t>((pixel[c] * alpha + level * (255u - alpha) + 127u) / 255u);
@@ -53,7 +53,7 @@ Image planar(StoredImage* stored, int channels, Background background) {
     if (alpha && pixel[depth - 1] != 255) {
       out.transparent = true;
       if (background != Background::stored) {
-        lay_on(pixel, depth, background == Background::white ? 255 : 0);
+        blend_alpha(pixel, depth, background == Background::white ? 255 : 0);
       }
     }
     if (out_channels == 1) {
@@ -67,7 +67,7 @@ Image planar(StoredImage* stored, int channels, Background background) {
 }
 
 /// Rotates or mirrors an image by its EXIF orientation, so that it stands upright.
-Image upright(Image image, int orientation) {
+Image apply_orientation(Image image, int orientation) {
   if (orientation <= 1) return image;
   const bool swapped = orientation >= 5;
   const auto h = static_cast<std::size_t>(image.height);
@@ -124,7 +124,7 @@ Image decode_image(std::string_view bytes, int channels, const std::string& name
     throw Error(fmt::format("{}: expected a PNG or JPEG image", name));
   }
   StoredImage stored = png ? decode_png(bytes, name) : decode_jpeg(bytes, name);
-  return upright(planar(&stored, channels, background), stored.orientation);
+  return apply_orientation(planar(&stored, channels, background), stored.orientation);
 }
 
 Image read_image(const std::filesystem::path& file, int channels, Background background) {

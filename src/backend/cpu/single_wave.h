@@ -161,7 +161,7 @@ class SingleWave final : public CpuWave {
   void plan_groups();
 
   /// True for layers that keep the geometry of their input.
-  static bool stays(const Layer& layer) {
+  static bool keeps_geometry(const Layer& layer) {
     return element_wise(layer.type) || (layer.type == LayerType::flatten && !layer.in.spatial);
   }
 

@@ -128,7 +128,7 @@ class CudaBackend final : public backend::Backend {
   backend::EpisodePlace place(const EpisodeRecipe& recipe, Split split) override {
     device_.activate();
     const std::lock_guard lock(mutex_);
-    backend::EpisodePlace place = place_episodes(stream_->get(), recipe, split, memory().at_hand);
+    backend::EpisodePlace place = place_episodes(stream_->get(), recipe, split, memory().available);
     promised_ += place.bytes;
     return place;
   }
@@ -257,9 +257,10 @@ class CudaBackend final : public backend::Backend {
     return std::ranges::find(planned_, kind, &Planned::kind);
   }
   backend::WavePlan plan(const std::function<backend::WaveDemand(int tasks)>& demand);
-  /// The device's memory in bytes. `at_hand` bytes are free and not promised to waves or episodes.
+  /// The device's memory in bytes. `available` bytes are free and not promised to waves or
+  /// episodes.
   struct Memory {
-    std::size_t at_hand = 0, total = 0;
+    std::size_t available = 0, total = 0;
   };
   Memory memory();
 
@@ -329,13 +330,13 @@ typename CudaBackend<T>::Memory CudaBackend<T>::memory() {
 template <class T>
 backend::WavePlan CudaBackend<T>::plan(
     const std::function<backend::WaveDemand(int tasks)>& demand) {
-  const auto [at_hand, total] = memory();
+  const auto [available, total] = memory();
   backend::WaveDemand asked = demand(most_tasks_);
   const Kind kind{asked.network->size(), asked.shape};
   if (const auto known = find(kind); known != planned_.end()) return known->plan;
   // The number of tasks decides how much memory one of them needs: with more tasks per wave, each
   // keeps less. The size is therefore reduced until the wave fits.
-  const double room = memory_share * static_cast<double>(at_hand) / threads_;
+  const double room = memory_share * static_cast<double>(available) / threads_;
   backend::WavePlan plan{most_tasks_, 0};
   std::size_t wave = wave_bytes<T>(device_, asked, plan.tasks);
   while (static_cast<double>(wave) > room && plan.tasks > run_tasks) {
@@ -346,9 +347,9 @@ backend::WavePlan CudaBackend<T>::plan(
   }
   const auto tasks = static_cast<std::size_t>(plan.tasks);
   plan.task_bytes = (wave + tasks - 1) / tasks;
-  if (wave > at_hand) {
+  if (wave > available) {
     throw DeviceError(fmt::format("{}: the smallest wave, {} tasks, takes {}; {} of {} are free",
-                                  name_, plan.tasks, bytes_text(wave), bytes_text(at_hand),
+                                  name_, plan.tasks, bytes_text(wave), bytes_text(available),
                                   bytes_text(total)));
   }
   promised_ += static_cast<std::size_t>(threads_) * wave;

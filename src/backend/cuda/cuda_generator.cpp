@@ -135,7 +135,7 @@ class CudaGenerator final : public backend::Generator {
   }
 
   void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
-    for (const Block gradient : gradients_) wave_.factored(gradient).lose();
+    for (const Block gradient : gradients_) wave_.factored(gradient).invalidate();
     count_groups();
     const T* const w = wave_.shared(theta);
     const T* const codes = encoder_.forward(w, encoder_input(dropout), all_rows(), stream());
@@ -210,13 +210,13 @@ class CudaGenerator final : public backend::Generator {
                   least(), latent_size(), stream());
   }
 
-  void do_decode(const SharedVector& theta, const Latents& at, Block weights) override {
-    decoded_weights(wave_.at(weights, weights_width()), decoded(theta, at), stream());
+  void do_decode(const SharedVector& theta, const Latents& latents, Block weights) override {
+    decoded_weights(wave_.at(weights, weights_width()), decoded(theta, latents), stream());
   }
 
-  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                          Block g_theta) override {
-    const Decoded<T> d = decoded(theta, at);
+  void do_decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
+                          Block g_z, Block g_theta) override {
+    const Decoded<T> d = decoded(theta, latents);
     const T* const g_w = wave_.at(g_weights, weights_width());
     FactoredGradient<T>* const to = g_theta ? &wave_.factored(g_theta) : nullptr;
     reserve_decoded(g_out_);
@@ -228,17 +228,17 @@ class CudaGenerator final : public backend::Generator {
     if (to) decoder_.add_gradient_copy(*to, matrices_.decoder, wave_.count(), wave_.stream());
   }
 
-  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                          Block weights_dot) override {
-    const Decoded<T> d = decoded(theta, at);
+    const Decoded<T> d = decoded(theta, latents);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     decoded_tangent(wave_.at(weights_dot, weights_width()), d, out_dot, stream());
   }
 
-  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                   Block g_weights, Block g_weights_dot, Block h_z, double a,
                                   Block h_theta) override {
-    const Decoded<T> d = decoded(theta, at);
+    const Decoded<T> d = decoded(theta, latents);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     reserve_decoder_tangents();
     FactoredGradient<T>& to = wave_.factored(h_theta);
@@ -383,16 +383,16 @@ class CudaGenerator final : public backend::Generator {
     multiply_matrices(p, stream());
   }
 
-  /// The decoder's outputs for these latents. With `again`, those of the last decode.
-  Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
-    if (!at.reuse_last_decode) {
+  /// The decoder's outputs for these latents. With `reuse_last_decode`, those of the last decode.
+  Decoded<T> decoded(const SharedVector& theta, const Latents& latents) {
+    if (!latents.reuse_last_decode) {
       out_ = decoder_.forward(
-          wave_.shared(theta) + spec_.decoder_at(), wave_.at(at.z, latents_width()),
+          wave_.shared(theta) + spec_.decoder_at(), wave_.at(latents.z, latents_width()),
           count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());
     }
     Decoded<T> d;
     d.out = out_;
-    d.eps = wave_.at_or_null(at.eps, count_of(groups_ * spec_.latents * weights_));
+    d.eps = wave_.at_or_null(latents.eps, count_of(groups_ * spec_.latents * weights_));
     d.offset = offset_.data();
     d.least = least();
     d.size = {wave_.count(), groups_, spec_.latents, weights_};

@@ -24,15 +24,15 @@ const Stream& stream_of(backend::Wave* wave) {
 
 template <class T>
 void CudaStep<T>::fork(std::span<backend::Wave* const> waves) const {
-  shared_->get().record(turn_);
-  for (backend::Wave* wave : waves) stream_of<T>(wave).wait_for(turn_);
+  shared_->get().record(event_);
+  for (backend::Wave* wave : waves) stream_of<T>(wave).wait_for(event_);
 }
 
 template <class T>
 void CudaStep<T>::join(std::span<backend::Wave* const> waves) const {
   for (backend::Wave* wave : waves) {
-    stream_of<T>(wave).record(turn_);
-    shared_->get().wait_for(turn_);
+    stream_of<T>(wave).record(event_);
+    shared_->get().wait_for(event_);
   }
 }
 

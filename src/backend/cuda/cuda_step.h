@@ -50,7 +50,7 @@ class CudaStep final : public backend::Step {
   std::shared_ptr<NodeExchange> exchange_;
   DeviceMemory<StepStatistics> statistics_;
   mutable HostMemory<StepStatistics> host_;
-  Event turn_;
+  Event event_;
   Graph graph_;
   /// State of the capture, as in CudaWave.
   enum class CaptureState {

@@ -172,7 +172,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Called when the tasks change. Factors that were kept for the tasks before become invalid.
   void begin_tasks() {
     for (Storage& block : blocks_) {
-      if (block.factored) block.factored->lose();
+      if (block.factored) block.factored->invalidate();
     }
   }
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }

@@ -58,7 +58,7 @@ void FactoredGradient<T>::clear(const Stream& stream) {
     t.copied = 0;
   }
   pairs_.reset();
-  has_terms_ = lost_ = false;
+  has_terms_ = invalid_ = false;
   stream.clear(diverged_.data(), diverged_.size());
 }
 
@@ -106,7 +106,7 @@ void FactoredGradient<T>::add(const Pairs<T>& pairs, const T* g_mean, const Stre
 
 template <class T>
 void FactoredGradient<T>::check_there() const {
-  if (lost_) throw std::logic_error("a gradient is read after its factors have changed");
+  if (invalid_) throw std::logic_error("a gradient is read after its factors have changed");
 }
 
 template <class T>
