@@ -75,7 +75,7 @@ struct Block {
   // ---- memory ----
 
   __device__ __forceinline__ void lay_out_memory() {
-    const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
+    const int stored = network.stored_weights, tangents = network.layer[0].inputs_offset;
     DynamicShared shared;
     const auto take = [&](int count) {
       return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
@@ -166,7 +166,7 @@ struct Block {
       load_start(t);
     }
     if (descent.second_order) {
-      copy_quads(task.team, memory.feature + network.kept_at, kept(pass.k), network.kept);
+      copy_quads(task.team, memory.feature + network.kept_offset, kept(pass.k), network.kept);
     }
     if (pass.rate.vector) {
       each_weight(task.team, network, pass.rate.vector,
@@ -372,9 +372,9 @@ void lay_out(Perceptron& n, int rows) {
   for (int l = 0; l < n.layers; ++l) {
     PerceptronLayer& layer = n.layer[l];
     layer.stride = stride_of(layer.inputs);
-    layer.weight_at = at;
+    layer.weight_offset = at;
     at += quads(layer.outputs * layer.stride);
-    layer.bias_at = at;
+    layer.bias_offset = at;
     at += quads(layer.outputs);
   }
   n.stored_weights = at;
@@ -387,22 +387,22 @@ void lay_out(Perceptron& n, int rows) {
     offset = at;
     at += quads(rows * quads(features));
   };
-  if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_at, last.inputs);
+  if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_offset, last.inputs);
   last.gradient_stride = quads(last.outputs);
-  buffer(last.gradient_at, last.outputs);
-  n.kept_at = last.gradient_at;
+  buffer(last.gradient_offset, last.outputs);
+  n.kept_offset = last.gradient_offset;
   for (int l = n.layers - 1; l > 0; --l) {
     PerceptronLayer &layer = n.layer[l], &before = n.layer[l - 1];
     layer.inputs_stride = quads(layer.inputs);
     before.gradient_stride = quads(before.outputs);
     // This buffer holds the inputs of layer l, then the gradient by the inputs of layer l - 1.
-    buffer(layer.inputs_at, std::max(layer.inputs, before.inputs));
-    if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
+    buffer(layer.inputs_offset, std::max(layer.inputs, before.inputs));
+    if (l > 1) n.layer[l - 2].gradient_offset = layer.inputs_offset;
   }
-  n.kept = at - n.kept_at;
+  n.kept = at - n.kept_offset;
   for (int l = 0; l < n.layers; ++l) choose_ways(n.layer[l], rows);
   n.layer[0].inputs_stride = quads(n.layer[0].inputs);
-  buffer(n.layer[0].inputs_at, n.layer[0].inputs);
+  buffer(n.layer[0].inputs_offset, n.layer[0].inputs);
   n.features = at;
 }
 

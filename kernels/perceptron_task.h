@@ -37,7 +37,7 @@ bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device);
 /// Number of scalars of a team's memory with `vectors` vectors of weights: the weights, then
 /// features, tangents and the sums of losses.
 constexpr int team_scalars(const Perceptron& n, int vectors) {
-  return vectors * (n.stored_weights + overrun) + n.features + overrun + n.layer[0].inputs_at +
+  return vectors * (n.stored_weights + overrun) + n.features + overrun + n.layer[0].inputs_offset +
          overrun + (n.rows + 3) / 4 * 4;
 }
 
@@ -218,7 +218,7 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
     const bool one = biases || layer.inputs == layer.stride;  // all of them form one row
     const int width = biases ? layer.outputs : one ? layer.outputs * layer.inputs : layer.inputs;
     if (biases && layer.bias < 0) continue;
-    matrix(biases ? layer.bias_at : layer.weight_at, biases ? layer.bias : layer.weight,
+    matrix(biases ? layer.bias_offset : layer.weight_offset, biases ? layer.bias : layer.weight,
            one ? 1 : layer.outputs, width, layer.stride);
   }
 }
@@ -328,11 +328,11 @@ struct Task {
   int rows = 0;  ///< rows of the current set
 
   __device__ Matrix<T> inputs(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.inputs_at, memory.tangent + layer.inputs_at,
+    return {memory.feature + layer.inputs_offset, memory.tangent + layer.inputs_offset,
             layer.inputs_stride};
   }
   __device__ Matrix<T> gradients(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.gradient_at, memory.tangent + layer.gradient_at,
+    return {memory.feature + layer.gradient_offset, memory.tangent + layer.gradient_offset,
             layer.gradient_stride};
   }
 
@@ -344,7 +344,7 @@ struct Task {
     const int count = rows * first.inputs;
     for (int i = team.thread; i < count; i += team.threads) {
       const int r = i / first.inputs;
-      memory.feature[first.inputs_at + r * first.inputs_stride + i - r * first.inputs] = x[i];
+      memory.feature[first.inputs_offset + r * first.inputs_stride + i - r * first.inputs] = x[i];
     }
   }
 
@@ -354,9 +354,9 @@ struct Task {
   };
   __device__ Outputs outputs(int l) const {
     const PerceptronLayer& layer = network.layer[l];
-    if (l + 1 == network.layers) return {layer.gradient_at, layer.gradient_stride};
+    if (l + 1 == network.layers) return {layer.gradient_offset, layer.gradient_stride};
     const PerceptronLayer& next = network.layer[l + 1];
-    return {next.inputs_at, next.inputs_stride};
+    return {next.inputs_offset, next.inputs_stride};
   }
 
   /// Computes the outputs of all layers. There is a barrier after every layer.
@@ -365,9 +365,9 @@ struct Task {
     for (int l = 0; l < network.layers; ++l) {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
-      const Matrix<T> w = {memory.w + layer.weight_at, nullptr, layer.stride};
-      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_at, memory.feature + to.at,
-                             to.stride};
+      const Matrix<T> w = {memory.w + layer.weight_offset, nullptr, layer.stride};
+      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_offset,
+                             memory.feature + to.at, to.stride};
       product<values, true>(team, layer.forward, inputs(layer), w,
                             {rows, layer.outputs, layer.inputs}, store);
       __syncthreads();
@@ -385,8 +385,9 @@ struct Task {
     for (int l = 0; l < network.layers; ++l) {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
-      const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_at,
+      const Matrix<T> w = {memory.w + layer.weight_offset, memory.u + layer.weight_offset,
+                           layer.stride};
+      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_offset,
                                     memory.feature + to.at, memory.tangent + to.at, to.stride};
       const ProductSize size{rows, layer.outputs, layer.inputs};
       if (l == 0) {
@@ -411,8 +412,8 @@ struct Task {
     const PerceptronLayer& layer = network.layer[network.layers - 1];
     const int outputs = layer.outputs;
     for (int r = team.thread; r < rows; r += team.threads) {
-      T* o = memory.feature + layer.gradient_at + r * layer.gradient_stride;
-      T* o_dot = memory.tangent + layer.gradient_at + r * layer.gradient_stride;
+      T* o = memory.feature + layer.gradient_offset + r * layer.gradient_stride;
+      T* o_dot = memory.tangent + layer.gradient_offset + r * layer.gradient_stride;
       const std::size_t at =
           static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
           static_cast<std::size_t>(r);
@@ -462,16 +463,18 @@ struct Task {
   __device__ __forceinline__ void input_gradient(const PerceptronLayer& layer,
                                                  const PerceptronLayer& before) {
     constexpr bool tangent = (terms & both_dots) != 0;
-    const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-    const T* y = memory.feature + layer.inputs_at;
+    const Matrix<T> w = {memory.w + layer.weight_offset, memory.u + layer.weight_offset,
+                         layer.stride};
+    const T* y = memory.feature + layer.inputs_offset;
     const int stride = layer.inputs_stride;  // the gradients have this stride too
-    const Backward<terms, T> store{Bend<T>(before.curve), y, memory.feature + before.gradient_at,
-                                   memory.tangent + before.gradient_at, stride};
+    const Backward<terms, T> store{Bend<T>(before.curve), y,
+                                   memory.feature + before.gradient_offset,
+                                   memory.tangent + before.gradient_offset, stride};
     product<terms, false>(team, layer.backward, gradients(layer), w,
                           {rows, layer.inputs, layer.outputs}, store);
     if ((terms & values) == 0 || before.curve != Curve::tanh) return;
     __syncthreads();
-    const T* y_dot = memory.tangent + layer.inputs_at;
+    const T* y_dot = memory.tangent + layer.inputs_offset;
     for (int i = team.thread; i < rows * stride; i += team.threads) {
       const Slope<T> f = slope_at(before.curve, y[i], tangent ? y_dot[i] : T(0));
       const T g = store.g[i];
@@ -486,14 +489,14 @@ struct Task {
                                                   T* rate_gradient) {
     const auto flat = [&](int first) { return rate_gradient ? rate_gradient + first : nullptr; };
     const Matrix<T> g = gradients(layer);
-    const Update<use, T> weight{stored + layer.weight_at,
-                                memory.u + layer.weight_at,
+    const Update<use, T> weight{stored + layer.weight_offset,
+                                memory.u + layer.weight_offset,
                                 layer.stride,
                                 factor,
                                 flat(layer.weight),
                                 layer.inputs};
     const Update<use, T> bias{
-        stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
+        stored + layer.bias_offset, memory.u + layer.bias_offset, 1, factor, flat(layer.bias), 1};
     const bool biased = layer.bias >= 0;
     const Matrix<T> x = inputs(layer);
     const ProductSize size{layer.outputs, layer.inputs, rows};
@@ -613,7 +616,7 @@ struct Task {
                                            const WeightGradient& weights, T* kept = nullptr) {
     forward();
     if (kept) {
-      copy_quads(team, kept, memory.feature + network.kept_at, network.kept);
+      copy_quads(team, kept, memory.feature + network.kept_offset, network.kept);
       __syncthreads();
     }
     loss_gradient<false>(set, task, scale);

@@ -80,7 +80,7 @@ std::filesystem::path rank_zero_path(Communicator* ranks,
                                      const std::function<std::filesystem::path()>& make) {
   return run_and_report_failure(ranks, [&] {
     const std::string text = is_rank_zero(ranks) ? make().string() : std::string();
-    return std::filesystem::path(text_of_first(ranks, text, "the run folder"));
+    return std::filesystem::path(text_of_rank_zero(ranks, text, "the run folder"));
   });
 }
 

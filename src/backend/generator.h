@@ -52,12 +52,12 @@ struct GeneratorSpec {
   /// L and P, and the offsets of the relation network and of the decoder in the shared vector.
   std::size_t latent() const { return static_cast<std::size_t>(decoder->input().size()); }
   std::size_t weights() const { return static_cast<std::size_t>(decoder->outputs()) / 2; }
-  std::size_t relation_at() const { return encoder->size(); }
-  std::size_t decoder_at() const { return encoder->size() + (relation ? relation->size() : 0); }
+  std::size_t relation_begin() const { return encoder->size(); }
+  std::size_t decoder_begin() const { return encoder->size() + (relation ? relation->size() : 0); }
   /// Throws Error where the number of rows of a group is not allowed.
   void check_group(std::size_t group, std::size_t rows) const;
   /// Number of weights of all three networks. The shared vector may be longer.
-  std::size_t size() const { return decoder_at() + decoder->size(); }
+  std::size_t size() const { return decoder_begin() + decoder->size(); }
 };
 
 /// The operations on the blocks of one wave. The blocks have these widths: statistics [N, 2, L] (m,

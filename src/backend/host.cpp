@@ -485,8 +485,8 @@ template <typename T>
 void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                                     SharedVector& m, SharedVector* v, const OptimizerStep& step) {
   double scale = 1.0;
-  if (step.of) {
-    const StepStatistics statistics = step.of->read();
+  if (step.training_step) {
+    const StepStatistics statistics = step.training_step->read();
     if (static_cast<StepStatus>(statistics.status) == StepStatus::stop) return;
     const double length = std::sqrt(statistics.clipped_squares);
     if (step.clip_norm > 0.0 && length > step.clip_norm) scale = step.clip_norm / length;

@@ -39,7 +39,7 @@ extern "C" void end_by_signal(int signal) {
 
 /// Makes signals remove half-written files before they end the process. Signals that are ignored
 /// already (nohup) stay ignored. While `train` trains, a SignalScope handles the signals.
-void leave_nothing_behind() {
+void remove_unfinished_files_on_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
   }
@@ -633,7 +633,7 @@ int end_with(const std::string& message, int status) {
 
 int main(int argc, char** argv) {
   try {
-    kshot::cli::leave_nothing_behind();
+    kshot::cli::remove_unfinished_files_on_signals();
     kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
     const int status = line.run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {

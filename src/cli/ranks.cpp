@@ -47,8 +47,8 @@ bool is_rank_zero() {
   return detect_launch([](const char* name) { return std::getenv(name); }).rank == 0;
 }
 
-std::string same_on_all(const std::string& text) {
-  return text_of_first(current().get(), text, "a text");
+std::string rank_zero_text(const std::string& text) {
+  return text_of_rank_zero(current().get(), text, "a text");
 }
 
 std::string share_failure(const std::string& message) {

@@ -71,7 +71,7 @@ int run_train(const TrainArguments& arguments) {
     options.run_folder = resume ? arguments.resume : arguments.out;
   } else {
     if (is_rank_zero()) made.emplace(fs::path(arguments.config).stem());
-    options.run_folder = same_on_all(made ? made->path().string() : "");
+    options.run_folder = rank_zero_text(made ? made->path().string() : "");
   }
   options.device = arguments.machine.device;
   options.threads = arguments.machine.threads;

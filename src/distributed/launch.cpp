@@ -67,7 +67,7 @@ std::shared_ptr<Communicator> launched_ranks() {
   }
   // Under srun without PMIx or PMI, Open MPI prints a page of text and ends the process. MPICH goes
   // on alone.
-  const bool open_mpi_alone = !launch.meets && mpi_library().starts_with("Open MPI");
+  const bool open_mpi_alone = !launch.offers_pmi && mpi_library().starts_with("Open MPI");
   std::shared_ptr<Communicator> ranks = open_mpi_alone ? nullptr : open_mpi();
   if (ranks == nullptr) {
     throw Error(fmt::format(

@@ -192,7 +192,7 @@ class Machine {
   void try_release_warp(Thread& last);
   void exchange(Thread& last);
   std::string deadlock() const;
-  std::string whereabouts(const Thread& thread) const;
+  std::string describe_position(const Thread& thread) const;
   [[noreturn]] void report(const std::string& what);
   Fiber* take_fiber();
 
@@ -407,7 +407,8 @@ void Machine::release_barrier(Thread& last) {
   int count = 0;
   for (const Thread& thread : threads_) {
     if (!same_site(thread.location, last.location) || thread.barrier != last.barrier) {
-      fail(fmt::format("divergent barrier: {}, {}", whereabouts(last), whereabouts(thread)));
+      fail(fmt::format("divergent barrier: {}, {}", describe_position(last),
+                       describe_position(thread)));
     }
     count += thread.predicate != 0 ? 1 : 0;
   }
@@ -423,7 +424,7 @@ void Machine::release_barrier(Thread& last) {
   memory().next_epoch();
 }
 
-std::string Machine::whereabouts(const Thread& thread) const {
+std::string Machine::describe_position(const Thread& thread) const {
   const std::string who = fmt::format("thread {}", text(thread.index));
   switch (thread.state) {
     case State::done:
@@ -448,13 +449,13 @@ std::string Machine::deadlock() const {
     for (std::uint32_t mask = thread.mask; mask; mask &= mask - 1) {
       const auto lane = static_cast<unsigned>(std::countr_zero(mask));
       const unsigned number = thread.warp() * warp_size + lane;
-      const std::string waits = fmt::format("{} for lane {}", whereabouts(thread), lane);
+      const std::string waits = fmt::format("{} for lane {}", describe_position(thread), lane);
       if (number >= threads_.size()) {
         return fmt::format("wrong mask: {}, which the block does not have", waits);
       }
       const Thread& other = threads_[number];
       if (other.state == State::at_warp && other.mask == thread.mask) continue;
-      return fmt::format("wrong mask: {}, but {}", waits, whereabouts(other));
+      return fmt::format("wrong mask: {}, but {}", waits, describe_position(other));
     }
   }
   const auto waiting = std::ranges::find(threads_, State::at_barrier, &Thread::state);
@@ -462,7 +463,7 @@ std::string Machine::deadlock() const {
       threads_, [](const Thread& thread) { return thread.state != State::at_barrier; });
   if (waiting == threads_.end() || missing == threads_.end()) return "no thread can go on";
   return fmt::format("divergent barrier: {} of {} threads wait; {}, {}", at_barrier_,
-                     threads_.size(), whereabouts(*waiting), whereabouts(*missing));
+                     threads_.size(), describe_position(*waiting), describe_position(*missing));
 }
 
 // ---- warps ----
@@ -506,7 +507,8 @@ void Machine::try_release_warp(Thread& last) {
   for (std::uint32_t mask = last.mask; mask; mask &= mask - 1) {
     const Thread& other = lanes[std::countr_zero(mask)];
     if (other.op != last.op || !same_site(other.location, last.location)) {
-      fail(fmt::format("divergent warp: {}, {}", whereabouts(last), whereabouts(other)));
+      fail(
+          fmt::format("divergent warp: {}, {}", describe_position(last), describe_position(other)));
     }
   }
   exchange(last);

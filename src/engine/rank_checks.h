@@ -17,7 +17,7 @@ inline bool is_rank_zero(const Communicator* ranks) {
   return ranks == nullptr || ranks->rank() == 0;
 }
 /// Returns rank 0's text on all ranks. `what` names the text in messages. `ranks` may be null.
-std::string text_of_first(Communicator* ranks, const std::string& text, const char* what);
+std::string text_of_rank_zero(Communicator* ranks, const std::string& text, const char* what);
 
 /// Something that must be the same on all ranks: "kshot's version", "0.2.0".
 struct RankFact {

@@ -186,7 +186,7 @@ struct Trainer::State {
     try {
       if (ranks) ranks->barrier("the run folder");
       if (keeps_task_state()) {
-        run.run_id = text_of_first(ranks, new_run_id(), "the name of the run");
+        run.run_id = text_of_rank_zero(ranks, new_run_id(), "the name of the run");
         run.store_ranks = memory_layout().ranks;
         memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);
       }

@@ -277,7 +277,7 @@ class Renderer {
         if (bars) {
           x_.extend(layer.c[i]);
           y_.extend(0.0);
-          y_.stands = true;
+          y_.has_bars = true;
         }
       }
     }
@@ -337,7 +337,7 @@ class Renderer {
     const Axis& axis;
     double from, to;  // pixels
     double low = kInfinity, high = -kInfinity;
-    bool stands = false;  // true: the panel has bars, which stand on the axis
+    bool has_bars = false;  // true: the panel has bars, which stand on the axis
     std::vector<Tick> ticks = {};
 
     bool usable(double value) const { return std::isfinite(value) && (!axis.log || value > 0.0); }
@@ -362,7 +362,7 @@ class Renderer {
         } else {
           double pad = (0.5 * high - 0.5 * low) * 2.0 * axis.pad;
           if (low == high) pad = std::max(0.5, 0.1 * std::abs(low));
-          if (!stands || low != 0.0) low -= pad;
+          if (!has_bars || low != 0.0) low -= pad;
           high += pad;
         }
       }

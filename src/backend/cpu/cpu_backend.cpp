@@ -72,10 +72,10 @@ class CpuBackend final : public HostBackend<float> {
                              const WaveShape& shape) override {
     const std::size_t bytes =
         network->size() * static_cast<std::size_t>(kernels_.lanes) * sizeof(float);
-    if (cpu::HeadWave::serves(*network, loss, shape)) {
+    if (cpu::HeadWave::supports(*network, loss, shape)) {
       return std::make_unique<cpu::HeadWave>(kernels_, std::move(network), loss, shape);
     }
-    if (cpu::FeatureWave::serves(*network, shape)) {
+    if (cpu::FeatureWave::supports(*network, shape)) {
       return std::make_unique<cpu::FeatureWave>(kernels_, std::move(network), loss, shape);
     }
     if (network->is_plain_mlp() && bytes <= lane_weight_bytes) {

@@ -277,7 +277,7 @@ void CpuWave::do_rate_step(Block dst, Block src, const Rate& rate, Block grad) {
 
 // ---- scalars of a task; the loops visit real elements alone and leave the pads as they are ----
 
-void CpuWave::spread(const float* scalar, float* out) const {
+void CpuWave::scalar_pattern(const float* scalar, float* out) const {
   for (std::size_t i = 0; i < static_cast<std::size_t>(kernels_.lanes); ++i) {
     out[i] = scalar[tasks_per_run() == 1 ? 0 : i];
   }
@@ -312,7 +312,7 @@ void CpuWave::do_apply(Block dst, Function f, Block src) {
 void CpuWave::do_scale_by(Block y, Block scalar) {
   for (std::size_t r = 0; r < runs(); ++r) {
     float factor[max_lanes] = {};
-    spread(at(scalar, r), factor);
+    scalar_pattern(at(scalar, r), factor);
     kernels_.scale(at(y, r), factor, run_vectors(y));
   }
 }
@@ -324,7 +324,7 @@ void CpuWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   factors.epsilon = static_cast<float>(rule.epsilon);
   for (std::size_t r = 0; r < runs(); ++r) {
     float count[max_lanes] = {};
-    spread(at(blocks.count, r), count);
+    scalar_pattern(at(blocks.count, r), count);
     for (int i = 0; i < kernels_.lanes; ++i) {
       const double n = count[i];
       factors.rate[i] = static_cast<float>(rule.learning_rate / (1.0 - std::pow(rule.beta1, n)));

@@ -136,7 +136,7 @@ class CpuWave : public HostWave<float> {
   /// element, which the caller must copy to all lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
   /// Writes task scalars (a block of width 1, one run) as a pattern of W floats.
-  void spread(const float* scalar, float* out) const;
+  void scalar_pattern(const float* scalar, float* out) const;
   /// Number of runs in a block. The runs have equal size and lie one after another.
   virtual std::size_t runs() const { return 1; }
   /// Number of tasks whose vectors lie side by side in a run: W in lanes, else 1.

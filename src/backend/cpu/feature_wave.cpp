@@ -21,7 +21,7 @@ std::size_t product(int a, int b) {
 
 }  // namespace
 
-bool FeatureWave::serves(const Network& network, const WaveShape& shape) {
+bool FeatureWave::supports(const Network& network, const WaveShape& shape) {
   return shape.targets > 0 && !shape.with_all && network.is_plain_mlp() &&
          std::ranges::any_of(network.layers(),
                              [](const Layer& l) { return l.type == LayerType::linear; });

@@ -175,7 +175,7 @@ class CpuGenerator final : public LatentGenerator {
     if (!g_theta) return;
     for (int task = 0; task < wave_.count(); ++task) {
       add_to(g_theta, task, [&](float* flat) {
-        decoder_.add_gradient(flat + spec_.decoder_at(), task * rows_of_task(), rows_of_task());
+        decoder_.add_gradient(flat + spec_.decoder_begin(), task * rows_of_task(), rows_of_task());
       });
     }
   }
@@ -217,7 +217,7 @@ class CpuGenerator final : public LatentGenerator {
     put_latents(h_z, decoder_.backward_tangent(g_out_dot_.data()));
     for (int task = 0; task < wave_.count(); ++task) {
       add_to(h_theta, task, [&](float* flat) {
-        decoder_.add_gradient_tangent(flat + spec_.decoder_at(), a, task * rows_of_task(),
+        decoder_.add_gradient_tangent(flat + spec_.decoder_begin(), a, task * rows_of_task(),
                                       rows_of_task());
       });
     }
@@ -234,7 +234,7 @@ class CpuGenerator final : public LatentGenerator {
     if (version_ == vector.version()) return;
     version_ = vector.version();
     encoder_.pack(vector.data());
-    decoder_.pack(vector.data() + spec_.decoder_at());
+    decoder_.pack(vector.data() + spec_.decoder_begin());
   }
 
   /// Calls body with the task's vector, to which body may add.

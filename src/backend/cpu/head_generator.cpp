@@ -13,7 +13,7 @@ bool is_matrix(const Network& network) {
 
 }  // namespace
 
-bool HeadGenerator::serves(const GeneratorSpec& spec) {
+bool HeadGenerator::supports(const GeneratorSpec& spec) {
   return spec.by_label && is_matrix(*spec.encoder) && is_matrix(*spec.decoder);
 }
 
@@ -115,7 +115,7 @@ void HeadGenerator::pack(const SharedVector& theta) {
   if (version_ == vector.version()) return;
   version_ = vector.version();
   encoder_.pack(vector.data());
-  const float* d = vector.data() + spec_.decoder_at();
+  const float* d = vector.data() + spec_.decoder_begin();
   const std::size_t half = weights_ * latent_;
   const auto p = static_cast<int>(weights_), l = static_cast<int>(latent_);
   const auto stride = static_cast<std::ptrdiff_t>(p_);
@@ -138,7 +138,7 @@ void HeadGenerator::pack(const SharedVector& theta) {
 void HeadGenerator::multiply_out_relation() {
   for (std::size_t t = 0; encoder_holds_relation_ && t < gradient_.size(); ++t) {
     std::vector<float>& relation = gradient_[t].relation;
-    relation.resize(spec_.decoder_at(), 0.0f);
+    relation.resize(spec_.decoder_begin(), 0.0f);
     if (t < rows_of_.size()) encoder_.add_gradient(t, relation.data(), false);
   }
   encoder_holds_relation_ = false;
@@ -533,15 +533,15 @@ void HeadGenerator::sum(std::span<const int> tasks, float* to) {
   if (tasks.empty()) return void(std::fill_n(to, width_, 0.0f));
   const auto latents = static_cast<std::size_t>(spec_.encoder->outputs());
   outer(latents, weights_, encoder_sum_, tasks, to);
-  const std::size_t at = spec_.relation_at();
-  std::fill(to + at, to + spec_.decoder_at(), 0.0f);
+  const std::size_t at = spec_.relation_begin();
+  std::fill(to + at, to + spec_.decoder_begin(), 0.0f);
   for (const int task : tasks) {
     const auto t = static_cast<std::size_t>(task);
     if (encoder_holds_relation_) encoder_.add_gradient(t, to, false);
     const std::vector<float>& relation = gradient_[t].relation;
     for (std::size_t i = at; i < relation.size(); ++i) to[i] += relation[i];
   }
-  float* const means = to + spec_.decoder_at();
+  float* const means = to + spec_.decoder_begin();
   const std::size_t half = weights_ * latent_;
   // The support rows' terms join the others for this one product.
   const std::vector<std::size_t> terms = means_sum_.terms;

@@ -28,7 +28,7 @@ namespace kshot::backend::cpu {
 /// LEO's generator on the blocks of a HeadWave.
 class HeadGenerator final : public LatentGenerator, private SharedGradient {
  public:
-  static bool serves(const GeneratorSpec& spec);
+  static bool supports(const GeneratorSpec& spec);
   HeadGenerator(HeadWave& wave, const GeneratorSpec& spec);
 
  protected:

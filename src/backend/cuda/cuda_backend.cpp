@@ -423,7 +423,7 @@ void CudaBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   a.correction2 = static_cast<T>(1.0 - std::pow(step.beta2, n));
   a.clip = static_cast<T>(step.clip_value);
   a.decay = static_cast<T>(step.weight_decay);
-  a.step = step.of ? statistics(*step.of) : nullptr;
+  a.step = step.training_step ? statistics(*step.training_step) : nullptr;
   a.clip_norm = step.clip_norm;
   run([&](cudaStream_t s) { cuda::optimizer_step(a, parameters.size(), s); });
 }

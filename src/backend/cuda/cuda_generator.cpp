@@ -64,9 +64,9 @@ struct Relation {
 
   Relation(const backend::GeneratorSpec& spec, std::size_t tasks, std::size_t rows,
            std::size_t groups)
-      : first(checked(*spec.relation), 0, spec.relation_at()),
-        middle(*spec.relation, 2, spec.relation_at()),
-        last(*spec.relation, 4, spec.relation_at()) {
+      : first(checked(*spec.relation), 0, spec.relation_begin()),
+        middle(*spec.relation, 2, spec.relation_begin()),
+        last(*spec.relation, 4, spec.relation_begin()) {
     for (DeviceMemory<T>& h : half) h = DeviceMemory<T>(tasks * rows * count_of(first.out));
     open = DeviceMemory<std::uint32_t>(tasks * rows * rows * count_of(open_words(middle.out)));
     row_mean = DeviceMemory<T>(tasks * rows * count_of(middle.out));
@@ -339,7 +339,8 @@ class CudaGenerator final : public backend::Generator {
       matrices_.last = made->add_matrix(
           {groups_, r.last.out, r.last.in, r.last.weight, count_of(r.last.in), r.last.bias});
     }
-    matrices_.decoder = decoder_.add_matrices(*made, spec_.decoder_at(), groups_ * spec_.latents);
+    matrices_.decoder =
+        decoder_.add_matrices(*made, spec_.decoder_begin(), groups_ * spec_.latents);
     matrices_.end = made->matrices();
     return made;
   }
@@ -387,7 +388,7 @@ class CudaGenerator final : public backend::Generator {
   Decoded<T> decoded(const SharedVector& theta, const Latents& latents) {
     if (!latents.reuse_last_decode) {
       out_ = decoder_.forward(
-          wave_.shared(theta) + spec_.decoder_at(), wave_.at(latents.z, latents_width()),
+          wave_.shared(theta) + spec_.decoder_begin(), wave_.at(latents.z, latents_width()),
           count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());
     }
     Decoded<T> d;

@@ -761,7 +761,7 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   d.gradient_s = at(descent.gradient_s, n);
   d.loss = at_or_null(descent.loss, 1);
   perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples),
-                               d.samples_to_go_back());
+                               d.adjoint_samples());
   return perceptron_.run(d, count_, stream_);
 }
 

@@ -105,7 +105,7 @@ void FactoredGradient<T>::add(const Pairs<T>& pairs, const T* g_mean, const Stre
 }
 
 template <class T>
-void FactoredGradient<T>::check_there() const {
+void FactoredGradient<T>::check_valid() const {
   if (invalid_) throw std::logic_error("a gradient is read after its factors have changed");
 }
 
@@ -118,7 +118,7 @@ void FactoredGradient<T>::mark_diverged(std::int32_t* diverged, int tasks,
 template <class T>
 void FactoredGradient<T>::sum_runs(T* sums, std::size_t stride, const std::int32_t* diverged,
                                    int tasks, const Stream& stream) const {
-  check_there();
+  check_valid();
   const int runs = (tasks + run_tasks - 1) / run_tasks;
   for (const Terms& t : terms_) {
     FactorSums<T> p;
@@ -192,7 +192,7 @@ template <class T>
 void FactoredGradient<T>::visit(
     int tasks, const Stream& stream,
     const std::function<void(int first, int count, const T* g)>& see) const {
-  check_there();
+  check_valid();
   for (int first = 0; first < tasks; first += most_visited_) {
     const int count = std::min(most_visited_, tasks - first);
     multiply(first, count, stream);

@@ -82,7 +82,7 @@ class FactoredGradient {
     std::size_t g_size(int tasks) const;
     std::size_t x_size(int tasks) const;
   };
-  void check_there() const;
+  void check_valid() const;
   /// Writes the gradients of tasks [first, first + count) to visited_.
   void multiply(int first, int count, const Stream& stream) const;
 
