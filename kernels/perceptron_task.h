@@ -65,12 +65,12 @@ __device__ __forceinline__ Slope<T> slope_at(Curve curve, T y, T y_dot) {
 /// stops a gradient, as on every backend. tanh is treated as none here, and a loop over the
 /// elements applies it afterwards.
 template <class T>
-struct Bend {
+struct PiecewiseActivation {
   using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   T slope, threshold;
   Bits least;  ///< bits, as an integer, of the least output whose tangent passes
 
-  __device__ explicit Bend(Curve curve)
+  __device__ explicit PiecewiseActivation(Curve curve)
       : slope(curve == Curve::leaky_relu ? T(leaky_slope)
               : curve == Curve::relu     ? T(0)
                                          : T(1)),
@@ -91,19 +91,19 @@ struct Bend {
 /// y = f(W x + b), without f if it is tanh.
 template <class T>
 struct Forward {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* bias;  ///< zeros if the layer has no bias
   T* y;
   int stride;
 
   __device__ Element<T> first(int o) const { return {bias[o], T(0)}; }
   __device__ void operator()(int r, int o, const Element<T>& a) const {
-    y[r * stride + o] = bend.forward(a.value);
+    y[r * stride + o] = activation.forward(a.value);
   }
   __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
     Quad<T> out;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) out.v[e] = bend.forward(a[e].value);
+    for (int e = 0; e < 4; ++e) out.v[e] = activation.forward(a[e].value);
     put_quad(y + r * stride + o, out);
   }
 };
@@ -111,7 +111,7 @@ struct Forward {
 /// The tangent of Forward.
 template <class T>
 struct ForwardTangent {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* bias_dot;  ///< zeros if the layer has no bias
   const T* y;
   T* y_dot;
@@ -120,14 +120,14 @@ struct ForwardTangent {
   __device__ Element<T> first(int o) const { return {T(0), bias_dot[o]}; }
   __device__ void operator()(int r, int o, const Element<T>& a) const {
     const int at = r * stride + o;
-    y_dot[at] = bend.tangent(y[at], a.dot);
+    y_dot[at] = activation.tangent(y[at], a.dot);
   }
   __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
     const int at = r * stride + o;
     const Quad<T> of = quad_at(y + at);
     Quad<T> out;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) out.v[e] = bend.tangent(of.v[e], a[e].dot);
+    for (int e = 0; e < 4; ++e) out.v[e] = activation.tangent(of.v[e], a[e].dot);
     put_quad(y_dot + at, out);
   }
 };
@@ -135,7 +135,7 @@ struct ForwardTangent {
 /// g = f'(a) (W^T g), without f' if f is tanh.
 template <unsigned terms, class T>
 struct Backward {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* y;
   T* g;
   T* g_dot;
@@ -143,14 +143,14 @@ struct Backward {
 
   template <unsigned some>
   __device__ Backward<some, T> part() const {
-    return {bend, y, g, g_dot, stride};
+    return {activation, y, g, g_dot, stride};
   }
   __device__ Element<T> first(int) const { return {}; }
   __device__ void operator()(int r, int k, const Element<T>& sum) const {
     const int at = r * stride + k;
     const T out = y[at];
-    if constexpr ((terms & values) != 0) g[at] = bend.backward(out, sum.value);
-    if constexpr ((terms & both_dots) != 0) g_dot[at] = bend.backward(out, sum.dot);
+    if constexpr ((terms & values) != 0) g[at] = activation.backward(out, sum.value);
+    if constexpr ((terms & both_dots) != 0) g_dot[at] = activation.backward(out, sum.dot);
   }
   __device__ __forceinline__ void four(int r, int k, const Element<T>* sum) const {
     const int at = r * stride + k;
@@ -158,8 +158,8 @@ struct Backward {
     Quad<T> value, dot;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      value.v[e] = bend.backward(out.v[e], sum[e].value);
-      dot.v[e] = bend.backward(out.v[e], sum[e].dot);
+      value.v[e] = activation.backward(out.v[e], sum[e].value);
+      dot.v[e] = activation.backward(out.v[e], sum[e].dot);
     }
     if constexpr ((terms & values) != 0) put_quad(g + at, value);
     if constexpr ((terms & both_dots) != 0) put_quad(g_dot + at, dot);
@@ -366,7 +366,7 @@ struct Task {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
       const Matrix<T> w = {memory.w + layer.weight_offset, nullptr, layer.stride};
-      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_offset,
+      const Forward<T> store{PiecewiseActivation<T>(layer.curve), memory.w + layer.bias_offset,
                              memory.feature + to.at, to.stride};
       product<values, true>(team, layer.forward, inputs(layer), w,
                             {rows, layer.outputs, layer.inputs}, store);
@@ -387,8 +387,9 @@ struct Task {
       const Outputs to = outputs(l);
       const Matrix<T> w = {memory.w + layer.weight_offset, memory.u + layer.weight_offset,
                            layer.stride};
-      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_offset,
-                                    memory.feature + to.at, memory.tangent + to.at, to.stride};
+      const ForwardTangent<T> store{PiecewiseActivation<T>(layer.curve),
+                                    memory.u + layer.bias_offset, memory.feature + to.at,
+                                    memory.tangent + to.at, to.stride};
       const ProductSize size{rows, layer.outputs, layer.inputs};
       if (l == 0) {
         product<second_dot, true>(team, layer.forward, inputs(layer), w, size, store);
@@ -467,7 +468,7 @@ struct Task {
                          layer.stride};
     const T* y = memory.feature + layer.inputs_offset;
     const int stride = layer.inputs_stride;  // the gradients have this stride too
-    const Backward<terms, T> store{Bend<T>(before.curve), y,
+    const Backward<terms, T> store{PiecewiseActivation<T>(before.curve), y,
                                    memory.feature + before.gradient_offset,
                                    memory.tangent + before.gradient_offset, stride};
     product<terms, false>(team, layer.backward, gradients(layer), w,

@@ -172,7 +172,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
 
 template <class T>
 typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
-  const OfSet& rows = rows_.of(Set::support);
+  const SetRows& rows = rows_.of(Set::support);
   SupportRows view;
   view.extent = rows_.extent(rows);
   view.features = network_->input().size();
@@ -185,7 +185,7 @@ typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
 
 template <class T>
 typename CudaWave<T>::TargetRows CudaWave<T>::target_rows(Set set) const {
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   return {rows_.extent(rows), rows.values.data(), rows.labels.data()};
 }
 
@@ -470,7 +470,7 @@ TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
 
 template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const Pass& pass, const T* direction) {
-  const OfSet& rows = rows_.of(pass.set);
+  const SetRows& rows = rows_.of(pass.set);
   Run entered{&rows, rows.x.data(), weights_in(pass.weights), direction};
   if (pass.dropout) {
     const int width = rows.rows * network_->input().size();
@@ -544,7 +544,7 @@ void CudaWave<T>::give_statistics() {
 }
 
 template <class T>
-LossTarget<T> CudaWave<T>::target_of(const OfSet& rows) const {
+LossTarget<T> CudaWave<T>::target_of(const SetRows& rows) const {
   LossTarget<T> target;
   switch (loss_.kind) {
     case backend::LossKind::cross_entropy:
@@ -661,7 +661,7 @@ void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block l
 
 template <class T>
 PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& scale) const {
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   return {rows.x.data(), target_of(rows), rows_.extent(rows), task_scale(scale)};
 }
 
@@ -792,7 +792,7 @@ template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Block u_mean,
                                              Block u_spread) {
   const std::size_t n = network_->size();
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   split_layers().take_noise(
       pass.estimator, *pass.noise,
       {set, rows_.extent(rows), rows_.counts(Set::support), rows_.support_counts(),

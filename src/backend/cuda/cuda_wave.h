@@ -163,7 +163,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     bool is_shared = false;  ///< all tasks have the same values: broadcast, not written since
     std::unique_ptr<FactoredGradient<T>> factored = {};  ///< replaces `values`
   };
-  using OfSet = typename CudaRows<T>::OfSet;
+  using SetRows = typename CudaRows<T>::SetRows;
   /// Values and their tangents.
   struct Dual {
     DeviceMemory<T> value, dot;
@@ -192,7 +192,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
 
   /// Inputs of a forward pass.
   struct Run {
-    const OfSet* rows = nullptr;
+    const SetRows* rows = nullptr;
     const T* x = nullptr;          ///< the set's features, or a copy of them under dropout
     TaskTensor<const T> weights;   ///< [tasks, D]; stride 0 where tasks share them
     const T* direction = nullptr;  ///< same layout as `weights`, or null
@@ -216,7 +216,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
-  LossTarget<T> target_of(const OfSet& rows) const;
+  LossTarget<T> target_of(const SetRows& rows) const;
   PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
   /// Reads the rates of a descent. False where there are more than a kernel takes.
   template <class To>
