@@ -36,12 +36,12 @@ double median(int repeats, const Act& act) {
 int run() {
   const std::shared_ptr<Communicator> ranks = launched_ranks();
   if (!ranks) throw Error("exchange_bench: expected several ranks (mpirun -n 2 ...)");
-  const bool leads = ranks->rank() == 0;
-  if (leads)
+  const bool is_rank_zero = ranks->rank() == 0;
+  if (is_rank_zero)
     fmt::print("{}\n{:>12} {:>16} {:>16}\n", ranks->describe(), "bytes", "all_gather us",
                "whole sum us");
   const double nothing = median(400, [&] { ranks->barrier("nothing"); });
-  if (leads) fmt::print("{:>12} {:>16.1f}\n", 0, nothing * 1e6);
+  if (is_rank_zero) fmt::print("{:>12} {:>16.1f}\n", 0, nothing * 1e6);
   for (const std::size_t bytes : {std::size_t{14} << 10, std::size_t{64} << 10,
                                   std::size_t{256} << 10, std::size_t{1} << 20}) {
     const std::size_t width = bytes / sizeof(double);
@@ -57,7 +57,8 @@ int run() {
       sum.push(backend::run_level, static_cast<std::uint64_t>(ranks->rank()), node);
       sum.exchange(*ranks, shares, width);
     });
-    if (leads) fmt::print("{:>12} {:>16.1f} {:>16.1f}\n", bytes, gathered * 1e6, whole * 1e6);
+    if (is_rank_zero)
+      fmt::print("{:>12} {:>16.1f} {:>16.1f}\n", bytes, gathered * 1e6, whole * 1e6);
   }
   return 0;
 }

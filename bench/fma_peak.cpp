@@ -61,7 +61,7 @@ Loop best_loop() {
   return {"portable", loop_portable, 4};
 }
 
-double once(const Loop& loop, int threads, double seconds) {
+double measure_flops(const Loop& loop, int threads, double seconds) {
   std::atomic<int> ready{0};
   std::vector<double> rates(static_cast<std::size_t>(threads));
   std::vector<std::thread> workers;
@@ -96,7 +96,7 @@ std::string fma_instruction_set() {
 double fma_peak(int threads, double seconds, int tries) {
   const Loop loop = best_loop();
   double best = 0.0;
-  for (int i = 0; i < tries; ++i) best = std::max(best, once(loop, threads, seconds));
+  for (int i = 0; i < tries; ++i) best = std::max(best, measure_flops(loop, threads, seconds));
   return best;
 }
 

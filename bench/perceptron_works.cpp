@@ -117,8 +117,7 @@ std::vector<KernelWork> perceptron_works(bool smoke) {
         descent.end_mu = a.zeros(all), descent.end_s = a.zeros(all);
         descent.gradient_mu = a.zeros(all), descent.gradient_s = a.zeros(all);
         descent.loss = a.zeros(static_cast<std::size_t>(tasks));
-        descent.scratch =
-            a.zeros(gaussian_scratch(plan, tasks, steps, descent.samples_to_go_back()));
+        descent.scratch = a.zeros(gaussian_scratch(plan, tasks, steps, descent.adjoint_samples()));
         return [=](cudaStream_t s) { gaussian_perceptron_descent(plan, descent, tasks, s); };
       });
   return works;

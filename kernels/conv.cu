@@ -268,12 +268,13 @@ __global__ void __launch_bounds__(threads)
       source = product.features +
                first_row * static_cast<std::size_t>(c.source.channels * c.source.plane());
     }
-    const int weight_at = taps[step % 2][LoadsA::depth(thread, 0)].weight;
+    const int weight_offset = taps[step % 2][LoadsA::depth(thread, 0)].weight;
 #pragma unroll
     for (int i = 0; i < LoadsA::count; ++i) {
       const int m = tile.first_m + LoadsA::element(thread, i);
-      next_a[i] =
-          weight_at >= 0 && m < c.target.channels ? weight[weight_at + m * c.weight_target] : T(0);
+      next_a[i] = weight_offset >= 0 && m < c.target.channels
+                      ? weight[weight_offset + m * c.weight_target]
+                      : T(0);
     }
 #pragma unroll
     for (int i = 0; i < LoadsB::count; ++i) {

@@ -64,7 +64,7 @@ __device__ T block_max(T value) {
 
 /// Copies one factor of a task, and collects its largest magnitude and whether it has a bad number.
 template <class T>
-struct Seen {
+struct MagnitudeScan {
   T most = 0;
   bool bad = false;
   __device__ void take(T* to, const T* from, std::size_t count) {
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(threads) keep_factors_kernel(KeepFactors<T> p)
   const std::size_t of_g = rows * static_cast<std::size_t>(p.size.out),
                     of_x = rows * static_cast<std::size_t>(p.size.in);
   // copy, and find the largest magnitudes
-  Seen<T> g, x;
+  MagnitudeScan<T> g, x;
   g.take(p.g ? p.g + task * of_g : nullptr, p.from.g + task * of_g, of_g);
   x.take(p.x ? p.x + task * of_x : nullptr, p.from.x + task * of_x, of_x);
   const bool any = __syncthreads_or(g.bad || x.bad) != 0;

@@ -293,18 +293,18 @@ struct Block {
   }
 
   /// The distance from an element of phi to that of u, g and h.
-  __device__ int u_at() const { return network.stored_weights + overrun; }
+  __device__ int u_offset() const { return network.stored_weights + overrun; }
 
   /// Sets the team's memory, and the offset of each weight of a quad in it.
   __device__ __forceinline__ void lay_out_memory() {
     const int stored = network.stored_weights;
     Memory<T>& memory = task.memory;
     memory.w = first_team + team * of_team;
-    memory.u = memory.w + u_at();
+    memory.u = memory.w + u_offset();
     memory.v = memory.u;
-    memory.feature = memory.u + u_at();
+    memory.feature = memory.u + u_offset();
     memory.tangent = memory.feature + network.features + overrun;
-    memory.row_loss = memory.tangent + network.layer[0].inputs_at + overrun;
+    memory.row_loss = memory.tangent + network.layer[0].inputs_offset + overrun;
     for (int i = thread; i < of_team * teams; i += threads) first_team[i] = T(0);
     const auto put_place = [&](int at, int i) {
       places[(i >> 6) * 16 + (i & 15)].at[(i >> 4) & 3] = static_cast<std::uint16_t>(at);
@@ -468,7 +468,7 @@ struct Block {
       if (n >= round.left) continue;
 #pragma unroll
       for (int word = 0; word < quad_elements; ++word) {
-        const T g = first_team[at.at[word] + u_at() + n * of_team];
+        const T g = first_team[at.at[word] + u_offset() + n * of_team];
         state.sum_mu.v[word] += g;
         state.sum_s.v[word] += g * normals[n].v[word];
       }
@@ -492,7 +492,7 @@ struct Block {
         const T eps = normals[n].v[word];
         first_team[at.at[word] + n * of_team] = state.mu.v[word] + state.sigma.v[word] * eps;
         if constexpr (adjoint) {
-          first_team[at.at[word] + u_at() + n * of_team] =
+          first_team[at.at[word] + u_offset() + n * of_team] =
               state.d_mu.v[word] + state.d_s.v[word] * eps;
         }
       }
@@ -560,7 +560,7 @@ struct Block {
   __device__ __forceinline__ void differentiate(const Round<T>& round, const T* activations,
                                                 bool live) {
     task.load_rows(descent.inner, round.task);
-    copy_quads(task.team, task.memory.feature + network.kept_at, activations, network.kept);
+    copy_quads(task.team, task.memory.feature + network.kept_offset, activations, network.kept);
     if (!live) task.rows = 0;
     __syncthreads();
     const T scale = scale_of(descent.inner.scale, round.task) / static_cast<T>(round.samples);
@@ -664,15 +664,15 @@ __global__ void __launch_bounds__(most_threads, 1)
   }
 }
 
-int kept_vectors_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
-  return Kept<float>::vectors(steps, plan.teams + samples_to_go_back);
+int kept_vectors_of(const PerceptronPlan& plan, int steps, int adjoint_samples) {
+  return Kept<float>::vectors(steps, plan.teams + adjoint_samples);
 }
 
 /// Number of scalars that a block keeps. They include a place for the activations of a team without
 /// a sample.
-std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int samples_to_go_back) {
-  const int activations = samples_to_go_back > 0 ? samples_to_go_back + 1 : 0;
-  return static_cast<std::size_t>(kept_vectors_of(plan, steps, samples_to_go_back)) *
+std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int adjoint_samples) {
+  const int activations = adjoint_samples > 0 ? adjoint_samples + 1 : 0;
+  return static_cast<std::size_t>(kept_vectors_of(plan, steps, adjoint_samples)) *
              static_cast<std::size_t>(runs_of(plan.network.weights) * warp_lanes * quad_elements) +
          static_cast<std::size_t>(activations) * static_cast<std::size_t>(plan.network.kept);
 }
@@ -680,9 +680,9 @@ std::size_t kept_scalars_of(const PerceptronPlan& plan, int steps, int samples_t
 }  // namespace
 
 std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
-                             int samples_to_go_back) {
+                             int adjoint_samples) {
   return static_cast<std::size_t>(std::min(tasks, plan.blocks)) *
-         kept_scalars_of(plan, steps, samples_to_go_back);
+         kept_scalars_of(plan, steps, adjoint_samples);
 }
 
 template <class T>
@@ -715,8 +715,8 @@ void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDesce
        .shared_bytes = plan.shared_bytes,
        .stream = stream},
       plan.network, descent, philox_keys(descent.noise.key), tasks, plan.teams,
-      kept_vectors_of(plan, descent.steps, descent.samples_to_go_back()),
-      kept_scalars_of(plan, descent.steps, descent.samples_to_go_back()));
+      kept_vectors_of(plan, descent.steps, descent.adjoint_samples()),
+      kept_scalars_of(plan, descent.steps, descent.adjoint_samples()));
 }
 
 #define KSHOT_INSTANTIATE(T)                                                                       \

@@ -59,7 +59,7 @@ struct GaussianDescent {
   T* scratch = nullptr;  ///< gaussian_scratch scalars
 
   /// The number of inner samples whose noise is kept for the adjoint.
-  int samples_to_go_back() const { return second_order ? steps * samples : 0; }
+  int adjoint_samples() const { return second_order ? steps * samples : 0; }
 };
 
 /// Plans as plan_perceptron does. The number of teams, each of which computes one sample at a time,
@@ -68,8 +68,7 @@ template <class T>
 bool plan_gaussian_perceptron(PerceptronPlan& plan, const Perceptron& network, int rows,
                               int samples, const DeviceLimits& device);
 /// Number of scalars of scratch memory.
-std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps,
-                             int samples_to_go_back);
+std::size_t gaussian_scratch(const PerceptronPlan& plan, int tasks, int steps, int adjoint_samples);
 
 template <class T>
 void gaussian_perceptron_descent(const PerceptronPlan& plan, const GaussianDescent<T>& descent,

@@ -39,7 +39,7 @@ namespace {
 constexpr std::size_t most_shared = 96u << 10;
 
 /// Returns an odd stride, so that threads that read a column use different banks.
-int odd(int n) {
+int odd_stride(int n) {
   return n | 1;
 }
 
@@ -316,13 +316,13 @@ void cholesky(const TaskMatrix<T>& l, const TaskMatrix<const T>& a, const TaskMa
   if (n == 0 || tasks == 0) return;
   const std::size_t roots = SharedSize().add<T>(area(n, 1)).bytes();
   const std::size_t bytes =
-      SharedSize().add<T>(area(n, 1)).template add<T>(area(n, odd(n))).bytes();
+      SharedSize().add<T>(area(n, 1)).template add<T>(area(n, odd_stride(n))).bytes();
   Launch shape{.grid = static_cast<unsigned>(tasks),
                .block = threads,
                .shared_bytes = bytes,
                .stream = stream};
   if (bytes <= most_shared) {
-    launch<cholesky_kernel<T, true>>(shape, l, a, jittered, jitter, odd(n));
+    launch<cholesky_kernel<T, true>>(shape, l, a, jittered, jitter, odd_stride(n));
   } else {
     shape.shared_bytes = roots;
     launch<cholesky_kernel<T, false>>(shape, l, a, jittered, jitter, n);
@@ -338,7 +338,7 @@ void solve_triangular(const TaskVectors<T>& x, const TaskMatrix<const T>& l, boo
   const std::size_t inverse = SharedSize().add<T>(area(n, 1)).bytes();
   const std::size_t bytes = SharedSize()
                                 .add<T>(area(n, 1))
-                                .template add<T>(area(n, odd(n)))
+                                .template add<T>(area(n, odd_stride(n)))
                                 .template add<T>(area(n, std::min(x.count, solve_vectors)))
                                 .bytes();
   Launch shape{.grid = static_cast<unsigned>(tasks) * static_cast<unsigned>(parts),
@@ -346,7 +346,7 @@ void solve_triangular(const TaskVectors<T>& x, const TaskMatrix<const T>& l, boo
                .shared_bytes = bytes,
                .stream = stream};
   if (bytes <= most_shared) {
-    launch<solve_triangular_kernel<T, true>>(shape, x, l, transposed, parts, odd(n));
+    launch<solve_triangular_kernel<T, true>>(shape, x, l, transposed, parts, odd_stride(n));
   } else {
     shape.shared_bytes = inverse;
     launch<solve_triangular_kernel<T, false>>(shape, x, l, transposed, parts, n);

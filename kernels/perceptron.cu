@@ -66,16 +66,16 @@ struct Block {
 
   /// True for a Hessian-vector product alone, which is computed as an adjoint step.
   __device__ bool product() const { return descent.direction != nullptr; }
-  __device__ bool wanted() const { return descent.gradient != nullptr; }
-  __device__ bool back() const {
-    return wanted() && (descent.second_order || descent.rate_gradient_count > 0);
+  __device__ bool has_gradient() const { return descent.gradient != nullptr; }
+  __device__ bool has_adjoint() const {
+    return has_gradient() && (descent.second_order || descent.rate_gradient_count > 0);
   }
   __device__ int steps() const { return product() ? 1 : descent.steps; }
 
   // ---- memory ----
 
   __device__ __forceinline__ void lay_out_memory() {
-    const int stored = network.stored_weights, tangents = network.layer[0].inputs_at;
+    const int stored = network.stored_weights, tangents = network.layer[0].inputs_offset;
     DynamicShared shared;
     const auto take = [&](int count) {
       return reinterpret_cast<T*>(shared.take<Quad<T>>(static_cast<unsigned>(count / 4)));
@@ -124,7 +124,7 @@ struct Block {
 
   __device__ __forceinline__ void begin_task(int t) {
     load_start(t);
-    for (int slot = 0; wanted() && slot < descent.rate_gradient_count; ++slot) {
+    for (int slot = 0; has_gradient() && slot < descent.rate_gradient_count; ++slot) {
       for (int i = task.team.thread; i < network.weights; i += task.team.threads) {
         descent.rate_gradients[slot][first(t) + static_cast<std::size_t>(i)] = T(0);
       }
@@ -134,7 +134,8 @@ struct Block {
 
   __device__ __forceinline__ void begin_step(const Pass<T>& pass) {
     const int k = pass.k;
-    if (back() && k > 0) copy_quads(task.team, iterate(k), task.memory.w, network.stored_weights);
+    if (has_adjoint() && k > 0)
+      copy_quads(task.team, iterate(k), task.memory.w, network.stored_weights);
     if (pass.rate.vector && (k == 0 || descent.rate_count > 1)) {
       each_weight(task.team, network, pass.rate.vector,
                   [&](int at, int, T r) { task.memory.u[at] = r; });
@@ -165,7 +166,7 @@ struct Block {
       load_start(t);
     }
     if (descent.second_order) {
-      copy_quads(task.team, memory.feature + network.kept_at, kept(pass.k), network.kept);
+      copy_quads(task.team, memory.feature + network.kept_offset, kept(pass.k), network.kept);
     }
     if (pass.rate.vector) {
       each_weight(task.team, network, pass.rate.vector,
@@ -198,11 +199,11 @@ struct Block {
       }
     };
     task.gradient(set, t, scale_of(set.scale, t), use,
-                  pass.down && back() && descent.second_order ? kept(pass.k) : nullptr);
+                  pass.down && has_adjoint() && descent.second_order ? kept(pass.k) : nullptr);
   }
 
   /// v <- v - H (rate v), and the gradient by the rates.
-  __device__ __forceinline__ void step_back(const Pass<T>& pass, int t, T* by_rate) {
+  __device__ __forceinline__ void adjoint_step(const Pass<T>& pass, int t, T* by_rate) {
     const T factor = pass.rate.vector ? T(1) : pass.rate.value;
     const PerceptronRows<T>& set = descent.inner;
     const auto use = [&](const PerceptronLayer& layer, bool first_layer) {
@@ -234,9 +235,9 @@ struct Block {
   }
 
   __device__ __forceinline__ void put_task(int t) {
-    T* to = (wanted() ? descent.gradient : descent.end) + first(t);
-    const T* from = wanted() ? task.memory.v : task.memory.w;
-    const bool add = wanted() && descent.accumulate;
+    T* to = (has_gradient() ? descent.gradient : descent.end) + first(t);
+    const T* from = has_gradient() ? task.memory.v : task.memory.w;
+    const bool add = has_gradient() && descent.accumulate;
     each_weight(task.team, network, add ? to : nullptr,
                 [&](int at, int i, T before) { to[i] = before + from[at]; });
   }
@@ -259,7 +260,7 @@ struct Block {
     if (pass.down || pass.outer || !descent.second_order) {
       take_gradient(pass, t, by_rate);
     } else {
-      step_back(pass, t, by_rate);
+      adjoint_step(pass, t, by_rate);
     }
     if (pass.outer) {
       put_outer(t);
@@ -276,7 +277,7 @@ __global__ void __launch_bounds__(most_threads, 1)
   block.lay_out_memory();
   __syncthreads();
   const int steps = block.steps();
-  const int passes = steps + (block.wanted() ? 1 : 0) + (block.back() ? steps : 0);
+  const int passes = steps + (block.has_gradient() ? 1 : 0) + (block.has_adjoint() ? steps : 0);
   for (int t = static_cast<int>(blockIdx.x); t < tasks; t += static_cast<int>(gridDim.x)) {
     block.begin_task(t);
     __syncthreads();
@@ -371,9 +372,9 @@ void lay_out(Perceptron& n, int rows) {
   for (int l = 0; l < n.layers; ++l) {
     PerceptronLayer& layer = n.layer[l];
     layer.stride = stride_of(layer.inputs);
-    layer.weight_at = at;
+    layer.weight_offset = at;
     at += quads(layer.outputs * layer.stride);
-    layer.bias_at = at;
+    layer.bias_offset = at;
     at += quads(layer.outputs);
   }
   n.stored_weights = at;
@@ -382,26 +383,26 @@ void lay_out(Perceptron& n, int rows) {
   // last hidden layer's outputs takes the extra buffer, which is the first.
   at = 0;
   PerceptronLayer& last = n.layer[n.layers - 1];
-  const auto buffer = [&](int& where, int features) {
-    where = at;
+  const auto buffer = [&](int& offset, int features) {
+    offset = at;
     at += quads(rows * quads(features));
   };
-  if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_at, last.inputs);
+  if (n.layers > 1) buffer(n.layer[n.layers - 2].gradient_offset, last.inputs);
   last.gradient_stride = quads(last.outputs);
-  buffer(last.gradient_at, last.outputs);
-  n.kept_at = last.gradient_at;
+  buffer(last.gradient_offset, last.outputs);
+  n.kept_offset = last.gradient_offset;
   for (int l = n.layers - 1; l > 0; --l) {
     PerceptronLayer &layer = n.layer[l], &before = n.layer[l - 1];
     layer.inputs_stride = quads(layer.inputs);
     before.gradient_stride = quads(before.outputs);
     // This buffer holds the inputs of layer l, then the gradient by the inputs of layer l - 1.
-    buffer(layer.inputs_at, std::max(layer.inputs, before.inputs));
-    if (l > 1) n.layer[l - 2].gradient_at = layer.inputs_at;
+    buffer(layer.inputs_offset, std::max(layer.inputs, before.inputs));
+    if (l > 1) n.layer[l - 2].gradient_offset = layer.inputs_offset;
   }
-  n.kept = at - n.kept_at;
+  n.kept = at - n.kept_offset;
   for (int l = 0; l < n.layers; ++l) choose_ways(n.layer[l], rows);
   n.layer[0].inputs_stride = quads(n.layer[0].inputs);
-  buffer(n.layer[0].inputs_at, n.layer[0].inputs);
+  buffer(n.layer[0].inputs_offset, n.layer[0].inputs);
   n.features = at;
 }
 

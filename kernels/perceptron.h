@@ -39,9 +39,10 @@ struct PerceptronLayer {
   Activation activation = Activation::relu;
   // Set by plan_perceptron: offsets in the block's memory.
   int stride = 0;  ///< distance of two rows of the weights
-  int weight_at = 0, bias_at = 0;
-  int inputs_at = 0, inputs_stride = 0;      ///< features that enter the layer, [rows, inputs]
-  int gradient_at = 0, gradient_stride = 0;  ///< gradient by the layer's outputs, [rows, outputs]
+  int weight_offset = 0, bias_offset = 0;
+  int inputs_offset = 0, inputs_stride = 0;  ///< features that enter the layer, [rows, inputs]
+  int gradient_offset = 0,
+      gradient_stride = 0;  ///< gradient by the layer's outputs, [rows, outputs]
   // The fields on which the choice of code depends, next to each other.
   ProductWay forward = ProductWay::elements, backward = ProductWay::elements;
   GradientWay weights = GradientWay::elements;
@@ -56,7 +57,7 @@ struct Perceptron {
   // Set by plan_perceptron, in scalars.
   int stored_weights = 0;  ///< size of a vector of weights in the block's memory, and of an iterate
   int features = 0;        ///< size of all features and gradients, without tangents
-  int kept_at = 0;         ///< offset in them of all layers' outputs, one after another
+  int kept_offset = 0;     ///< offset in them of all layers' outputs, one after another
   int kept = 0;            ///< size of these outputs, which a gradient keeps for its derivative
   int rows = 0;            ///< the largest number of rows of a set
 };

@@ -563,12 +563,12 @@ __device__ __forceinline__ void sum_over_rows(Team team, const Matrix<T>& g, con
       multiply(8, in.v[0], in_dot.v[0]);
       multiply(9, in.v[1], in_dot.v[1]);
     };
-    constexpr int at_once = sizeof(T) == 4 ? 2 : 1;
+    constexpr int unrolled_rows = sizeof(T) == 4 ? 2 : 1;
     int d = 0;
 #pragma unroll 1
-    for (; d + at_once <= size.depth; d += at_once) {
+    for (; d + unrolled_rows <= size.depth; d += unrolled_rows) {
 #pragma unroll
-      for (int e = 0; e < at_once; ++e) add_row(d + e);
+      for (int e = 0; e < unrolled_rows; ++e) add_row(d + e);
     }
     if (d < size.depth) add_row(d);
 #pragma unroll

@@ -37,7 +37,7 @@ bool choose_threads(PerceptronPlan& plan, const DeviceLimits& device);
 /// Number of scalars of a team's memory with `vectors` vectors of weights: the weights, then
 /// features, tangents and the sums of losses.
 constexpr int team_scalars(const Perceptron& n, int vectors) {
-  return vectors * (n.stored_weights + overrun) + n.features + overrun + n.layer[0].inputs_at +
+  return vectors * (n.stored_weights + overrun) + n.features + overrun + n.layer[0].inputs_offset +
          overrun + (n.rows + 3) / 4 * 4;
 }
 
@@ -65,12 +65,12 @@ __device__ __forceinline__ Slope<T> slope_at(Curve curve, T y, T y_dot) {
 /// stops a gradient, as on every backend. tanh is treated as none here, and a loop over the
 /// elements applies it afterwards.
 template <class T>
-struct Bend {
+struct PiecewiseActivation {
   using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   T slope, threshold;
   Bits least;  ///< bits, as an integer, of the least output whose tangent passes
 
-  __device__ explicit Bend(Curve curve)
+  __device__ explicit PiecewiseActivation(Curve curve)
       : slope(curve == Curve::leaky_relu ? T(leaky_slope)
               : curve == Curve::relu     ? T(0)
                                          : T(1)),
@@ -91,19 +91,19 @@ struct Bend {
 /// y = f(W x + b), without f if it is tanh.
 template <class T>
 struct Forward {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* bias;  ///< zeros if the layer has no bias
   T* y;
   int stride;
 
   __device__ Element<T> first(int o) const { return {bias[o], T(0)}; }
   __device__ void operator()(int r, int o, const Element<T>& a) const {
-    y[r * stride + o] = bend.forward(a.value);
+    y[r * stride + o] = activation.forward(a.value);
   }
   __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
     Quad<T> out;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) out.v[e] = bend.forward(a[e].value);
+    for (int e = 0; e < 4; ++e) out.v[e] = activation.forward(a[e].value);
     put_quad(y + r * stride + o, out);
   }
 };
@@ -111,7 +111,7 @@ struct Forward {
 /// The tangent of Forward.
 template <class T>
 struct ForwardTangent {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* bias_dot;  ///< zeros if the layer has no bias
   const T* y;
   T* y_dot;
@@ -120,14 +120,14 @@ struct ForwardTangent {
   __device__ Element<T> first(int o) const { return {T(0), bias_dot[o]}; }
   __device__ void operator()(int r, int o, const Element<T>& a) const {
     const int at = r * stride + o;
-    y_dot[at] = bend.tangent(y[at], a.dot);
+    y_dot[at] = activation.tangent(y[at], a.dot);
   }
   __device__ __forceinline__ void four(int r, int o, const Element<T>* a) const {
     const int at = r * stride + o;
     const Quad<T> of = quad_at(y + at);
     Quad<T> out;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) out.v[e] = bend.tangent(of.v[e], a[e].dot);
+    for (int e = 0; e < 4; ++e) out.v[e] = activation.tangent(of.v[e], a[e].dot);
     put_quad(y_dot + at, out);
   }
 };
@@ -135,7 +135,7 @@ struct ForwardTangent {
 /// g = f'(a) (W^T g), without f' if f is tanh.
 template <unsigned terms, class T>
 struct Backward {
-  Bend<T> bend;
+  PiecewiseActivation<T> activation;
   const T* y;
   T* g;
   T* g_dot;
@@ -143,14 +143,14 @@ struct Backward {
 
   template <unsigned some>
   __device__ Backward<some, T> part() const {
-    return {bend, y, g, g_dot, stride};
+    return {activation, y, g, g_dot, stride};
   }
   __device__ Element<T> first(int) const { return {}; }
   __device__ void operator()(int r, int k, const Element<T>& sum) const {
     const int at = r * stride + k;
     const T out = y[at];
-    if constexpr ((terms & values) != 0) g[at] = bend.backward(out, sum.value);
-    if constexpr ((terms & both_dots) != 0) g_dot[at] = bend.backward(out, sum.dot);
+    if constexpr ((terms & values) != 0) g[at] = activation.backward(out, sum.value);
+    if constexpr ((terms & both_dots) != 0) g_dot[at] = activation.backward(out, sum.dot);
   }
   __device__ __forceinline__ void four(int r, int k, const Element<T>* sum) const {
     const int at = r * stride + k;
@@ -158,8 +158,8 @@ struct Backward {
     Quad<T> value, dot;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      value.v[e] = bend.backward(out.v[e], sum[e].value);
-      dot.v[e] = bend.backward(out.v[e], sum[e].dot);
+      value.v[e] = activation.backward(out.v[e], sum[e].value);
+      dot.v[e] = activation.backward(out.v[e], sum[e].dot);
     }
     if constexpr ((terms & values) != 0) put_quad(g + at, value);
     if constexpr ((terms & both_dots) != 0) put_quad(g_dot + at, dot);
@@ -218,7 +218,7 @@ __device__ __forceinline__ void each_weight(Team team, const Perceptron& network
     const bool one = biases || layer.inputs == layer.stride;  // all of them form one row
     const int width = biases ? layer.outputs : one ? layer.outputs * layer.inputs : layer.inputs;
     if (biases && layer.bias < 0) continue;
-    matrix(biases ? layer.bias_at : layer.weight_at, biases ? layer.bias : layer.weight,
+    matrix(biases ? layer.bias_offset : layer.weight_offset, biases ? layer.bias : layer.weight,
            one ? 1 : layer.outputs, width, layer.stride);
   }
 }
@@ -328,11 +328,11 @@ struct Task {
   int rows = 0;  ///< rows of the current set
 
   __device__ Matrix<T> inputs(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.inputs_at, memory.tangent + layer.inputs_at,
+    return {memory.feature + layer.inputs_offset, memory.tangent + layer.inputs_offset,
             layer.inputs_stride};
   }
   __device__ Matrix<T> gradients(const PerceptronLayer& layer) const {
-    return {memory.feature + layer.gradient_at, memory.tangent + layer.gradient_at,
+    return {memory.feature + layer.gradient_offset, memory.tangent + layer.gradient_offset,
             layer.gradient_stride};
   }
 
@@ -344,7 +344,7 @@ struct Task {
     const int count = rows * first.inputs;
     for (int i = team.thread; i < count; i += team.threads) {
       const int r = i / first.inputs;
-      memory.feature[first.inputs_at + r * first.inputs_stride + i - r * first.inputs] = x[i];
+      memory.feature[first.inputs_offset + r * first.inputs_stride + i - r * first.inputs] = x[i];
     }
   }
 
@@ -354,9 +354,9 @@ struct Task {
   };
   __device__ Outputs outputs(int l) const {
     const PerceptronLayer& layer = network.layer[l];
-    if (l + 1 == network.layers) return {layer.gradient_at, layer.gradient_stride};
+    if (l + 1 == network.layers) return {layer.gradient_offset, layer.gradient_stride};
     const PerceptronLayer& next = network.layer[l + 1];
-    return {next.inputs_at, next.inputs_stride};
+    return {next.inputs_offset, next.inputs_stride};
   }
 
   /// Computes the outputs of all layers. There is a barrier after every layer.
@@ -365,9 +365,9 @@ struct Task {
     for (int l = 0; l < network.layers; ++l) {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
-      const Matrix<T> w = {memory.w + layer.weight_at, nullptr, layer.stride};
-      const Forward<T> store{Bend<T>(layer.curve), memory.w + layer.bias_at, memory.feature + to.at,
-                             to.stride};
+      const Matrix<T> w = {memory.w + layer.weight_offset, nullptr, layer.stride};
+      const Forward<T> store{PiecewiseActivation<T>(layer.curve), memory.w + layer.bias_offset,
+                             memory.feature + to.at, to.stride};
       product<values, true>(team, layer.forward, inputs(layer), w,
                             {rows, layer.outputs, layer.inputs}, store);
       __syncthreads();
@@ -385,9 +385,11 @@ struct Task {
     for (int l = 0; l < network.layers; ++l) {
       const PerceptronLayer& layer = network.layer[l];
       const Outputs to = outputs(l);
-      const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-      const ForwardTangent<T> store{Bend<T>(layer.curve), memory.u + layer.bias_at,
-                                    memory.feature + to.at, memory.tangent + to.at, to.stride};
+      const Matrix<T> w = {memory.w + layer.weight_offset, memory.u + layer.weight_offset,
+                           layer.stride};
+      const ForwardTangent<T> store{PiecewiseActivation<T>(layer.curve),
+                                    memory.u + layer.bias_offset, memory.feature + to.at,
+                                    memory.tangent + to.at, to.stride};
       const ProductSize size{rows, layer.outputs, layer.inputs};
       if (l == 0) {
         product<second_dot, true>(team, layer.forward, inputs(layer), w, size, store);
@@ -411,8 +413,8 @@ struct Task {
     const PerceptronLayer& layer = network.layer[network.layers - 1];
     const int outputs = layer.outputs;
     for (int r = team.thread; r < rows; r += team.threads) {
-      T* o = memory.feature + layer.gradient_at + r * layer.gradient_stride;
-      T* o_dot = memory.tangent + layer.gradient_at + r * layer.gradient_stride;
+      T* o = memory.feature + layer.gradient_offset + r * layer.gradient_stride;
+      T* o_dot = memory.tangent + layer.gradient_offset + r * layer.gradient_stride;
       const std::size_t at =
           static_cast<std::size_t>(task) * static_cast<std::size_t>(set.rows.rows) +
           static_cast<std::size_t>(r);
@@ -462,16 +464,18 @@ struct Task {
   __device__ __forceinline__ void input_gradient(const PerceptronLayer& layer,
                                                  const PerceptronLayer& before) {
     constexpr bool tangent = (terms & both_dots) != 0;
-    const Matrix<T> w = {memory.w + layer.weight_at, memory.u + layer.weight_at, layer.stride};
-    const T* y = memory.feature + layer.inputs_at;
+    const Matrix<T> w = {memory.w + layer.weight_offset, memory.u + layer.weight_offset,
+                         layer.stride};
+    const T* y = memory.feature + layer.inputs_offset;
     const int stride = layer.inputs_stride;  // the gradients have this stride too
-    const Backward<terms, T> store{Bend<T>(before.curve), y, memory.feature + before.gradient_at,
-                                   memory.tangent + before.gradient_at, stride};
+    const Backward<terms, T> store{PiecewiseActivation<T>(before.curve), y,
+                                   memory.feature + before.gradient_offset,
+                                   memory.tangent + before.gradient_offset, stride};
     product<terms, false>(team, layer.backward, gradients(layer), w,
                           {rows, layer.inputs, layer.outputs}, store);
     if ((terms & values) == 0 || before.curve != Curve::tanh) return;
     __syncthreads();
-    const T* y_dot = memory.tangent + layer.inputs_at;
+    const T* y_dot = memory.tangent + layer.inputs_offset;
     for (int i = team.thread; i < rows * stride; i += team.threads) {
       const Slope<T> f = slope_at(before.curve, y[i], tangent ? y_dot[i] : T(0));
       const T g = store.g[i];
@@ -486,14 +490,14 @@ struct Task {
                                                   T* rate_gradient) {
     const auto flat = [&](int first) { return rate_gradient ? rate_gradient + first : nullptr; };
     const Matrix<T> g = gradients(layer);
-    const Update<use, T> weight{stored + layer.weight_at,
-                                memory.u + layer.weight_at,
+    const Update<use, T> weight{stored + layer.weight_offset,
+                                memory.u + layer.weight_offset,
                                 layer.stride,
                                 factor,
                                 flat(layer.weight),
                                 layer.inputs};
     const Update<use, T> bias{
-        stored + layer.bias_at, memory.u + layer.bias_at, 1, factor, flat(layer.bias), 1};
+        stored + layer.bias_offset, memory.u + layer.bias_offset, 1, factor, flat(layer.bias), 1};
     const bool biased = layer.bias >= 0;
     const Matrix<T> x = inputs(layer);
     const ProductSize size{layer.outputs, layer.inputs, rows};
@@ -613,7 +617,7 @@ struct Task {
                                            const WeightGradient& weights, T* kept = nullptr) {
     forward();
     if (kept) {
-      copy_quads(team, kept, memory.feature + network.kept_at, network.kept);
+      copy_quads(team, kept, memory.feature + network.kept_offset, network.kept);
       __syncthreads();
     }
     loss_gradient<false>(set, task, scale);

@@ -83,7 +83,7 @@ struct PairProduct {
 /// Number of blocks that share a multiprocessor's registers: as many as leave each thread enough
 /// registers to avoid spills. (nvcc alone takes one more warp per scheduler, and spills.)
 template <class T, int M, int N>
-constexpr int blocks_at_once() {
+constexpr int blocks_per_multiprocessor() {
   if (M * N > 2048) return 4;
   return M * N > 1024 || sizeof(T) == 8 ? 6 : 10;
 }
@@ -103,8 +103,8 @@ struct PairBlock {
   const T *left, *right, *g_mean;  ///< those of the task; g_mean is null in the forward pass
   const std::uint32_t* open;
 
-  __device__ PairBlock(const PairProduct<T>& of, int tiles_n, int owner_blocks)
-      : p(of), pairs(of.pairs), thread(static_cast<int>(threadIdx.x)) {
+  __device__ PairBlock(const PairProduct<T>& product, int tiles_n, int owner_blocks)
+      : p(product), pairs(product.pairs), thread(static_cast<int>(threadIdx.x)) {
     int block = static_cast<int>(blockIdx.x);
     first_n = block % tiles_n * N;
     block /= tiles_n;
@@ -210,7 +210,7 @@ struct PairBlock {
 };
 
 template <class T, PairPass pass, int M, int N>
-__global__ void __launch_bounds__(tile::threads, (blocks_at_once<T, M, N>()))
+__global__ void __launch_bounds__(tile::threads, (blocks_per_multiprocessor<T, M, N>()))
     pair_product_kernel(PairProduct<T> p, int tiles_n, int owner_blocks) {
   using Block = PairBlock<T, pass, M, N>;
   KSHOT_SHARED(Quad<T>, slice_a, [2][depth_step][M / 4 + 1]);
@@ -406,12 +406,12 @@ void outer(const PairOuter<T>& p, cudaStream_t stream) {
 
 struct CountMembers {
   std::int32_t* members;
-  Grouping of;
+  Grouping grouping;
   __device__ void operator()(int task, int group, std::size_t at) const {
-    const int n = own_row_count(of.rows, task);
-    int count = of.labels ? 0 : n;
-    for (int row = 0; of.labels && row < n; ++row) {
-      if (of.labels[row_at(of.rows, task, row)] == group) ++count;
+    const int n = own_row_count(grouping.rows, task);
+    int count = grouping.labels ? 0 : n;
+    for (int row = 0; grouping.labels && row < n; ++row) {
+      if (grouping.labels[row_at(grouping.rows, task, row)] == group) ++count;
     }
     members[at] = count;
   }
@@ -421,21 +421,21 @@ template <class T>
 struct GroupMean {
   T* mean;
   const T* x;
-  Grouping of;
+  Grouping grouping;
   int width;
   __device__ void operator()(int task, int i, std::size_t at) const {
     const int group = i / width, feature = i - group * width;
-    const int n = own_row_count(of.rows, task);
+    const int n = own_row_count(grouping.rows, task);
     T sum = T(0);
     for (int row = 0; row < n; ++row) {
-      const std::size_t from = row_at(of.rows, task, row);
-      if (of.labels && of.labels[from] != group) continue;
+      const std::size_t from = row_at(grouping.rows, task, row);
+      if (grouping.labels && grouping.labels[from] != group) continue;
       sum += x[from * static_cast<std::size_t>(width) + static_cast<std::size_t>(feature)];
     }
     const std::size_t member =
-        static_cast<std::size_t>(task) * static_cast<std::size_t>(of.groups) +
+        static_cast<std::size_t>(task) * static_cast<std::size_t>(grouping.groups) +
         static_cast<std::size_t>(group);
-    mean[at] = sum / static_cast<T>(of.members[member]);
+    mean[at] = sum / static_cast<T>(grouping.members[member]);
   }
 };
 
@@ -443,20 +443,20 @@ template <class T>
 struct GroupMeanPullback {
   T* g_x;
   const T* g_mean;
-  Grouping of;
+  Grouping grouping;
   int width;
   __device__ void operator()(int task, int i, std::size_t at) const {
     const int row = i / width, feature = i - row * width;
-    if (row >= own_row_count(of.rows, task)) {
+    if (row >= own_row_count(grouping.rows, task)) {
       g_x[at] = T(0);
       return;
     }
-    const int group = of.labels ? of.labels[row_at(of.rows, task, row)] : 0;
+    const int group = grouping.labels ? grouping.labels[row_at(grouping.rows, task, row)] : 0;
     const std::size_t member =
-        static_cast<std::size_t>(task) * static_cast<std::size_t>(of.groups) +
+        static_cast<std::size_t>(task) * static_cast<std::size_t>(grouping.groups) +
         static_cast<std::size_t>(group);
     g_x[at] = g_mean[member * static_cast<std::size_t>(width) + static_cast<std::size_t>(feature)] /
-              static_cast<T>(of.members[member]);
+              static_cast<T>(grouping.members[member]);
   }
 };
 

@@ -27,15 +27,15 @@ inline namespace KSHOT_PLATFORM {
   cudaGetLastError();
   int device = 0;
   cudaDeviceProp properties{};
-  std::string where = "CUDA";
+  std::string location = "CUDA";
   if (cudaGetDevice(&device) == cudaSuccess) {
-    where += " device " + std::to_string(device);
+    location += " device " + std::to_string(device);
     if (cudaGetDeviceProperties(&properties, device) == cudaSuccess) {
-      where += " (" + std::string(properties.name) + ")";
+      location += " (" + std::string(properties.name) + ")";
     }
   }
   cudaGetLastError();
-  throw DeviceError(where + ": " + call.substr(0, call.find('(')) + ": " +
+  throw DeviceError(location + ": " + call.substr(0, call.find('(')) + ": " +
                     cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
 }
 

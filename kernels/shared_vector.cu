@@ -18,7 +18,7 @@ inline namespace KSHOT_PLATFORM {
 namespace {
 
 template <class T>
-__device__ T cut(T x, T limit) {
+__device__ T clamp(T x, T limit) {
   if (x > limit) return limit;
   return x < -limit ? -limit : x;
 }
@@ -53,7 +53,7 @@ struct OptimizerPass {
     }
     // clipped gradient, with weight decay
     T x = a.gradient[i];
-    if (a.clip > T(0)) x = cut(x, a.clip);
+    if (a.clip > T(0)) x = clamp(x, a.clip);
     x *= static_cast<T>(factor);
     x += a.decay * a.parameters[i];
     // SGD with momentum
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(threads)
     squared_norm_kernel(double* to, double factor, const T* x, T limit, std::size_t count) {
   const double sum = strided_sum(
       [&](std::size_t i) {
-        const double v = static_cast<double>(limit > T(0) ? cut(x[i], limit) : x[i]);
+        const double v = static_cast<double>(limit > T(0) ? clamp(x[i], limit) : x[i]);
         return v * v;
       },
       count);
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(threads)
   T* const begin = x + segment.offset;
   const double sum = strided_sum(
       [&](std::size_t i) {
-        if (limit > T(0)) begin[i] = cut(begin[i], limit);
+        if (limit > T(0)) begin[i] = clamp(begin[i], limit);
         return static_cast<double>(begin[i]) * static_cast<double>(begin[i]);
       },
       segment.size);

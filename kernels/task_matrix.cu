@@ -109,27 +109,28 @@ template <class T>
 struct SumOverRows {
   TaskMatrix<T> dst;
   T factor;
-  Summands<T> of;
+  Summands<T> summands;
   bool accumulate;
   __device__ void operator()(int task, int column, std::size_t) const {
     T sum = T(0);
-    for (int row = 0; row < of.x.rows; ++row) sum += of(task, row * of.x.columns + column);
+    for (int row = 0; row < summands.x.rows; ++row)
+      sum += summands(task, row * summands.x.columns + column);
     put(of_task(dst, task) + column, accumulate, factor * sum);
   }
 };
 
 template <class T>
 __global__ void __launch_bounds__(threads)
-    sum_over_columns_kernel(TaskMatrix<T> dst, T factor, Summands<T> of, bool accumulate,
+    sum_over_columns_kernel(TaskMatrix<T> dst, T factor, Summands<T> summands, bool accumulate,
                             int blocks_per_task) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const int task = static_cast<int>(blockIdx.x) / blocks_per_task;
   const int row = (static_cast<int>(blockIdx.x) - task * blocks_per_task) * warps +
                   static_cast<int>(threadIdx.x) / warp_lanes;
-  if (row >= of.x.rows) return;
+  if (row >= summands.x.rows) return;
   T sum = T(0);
-  for (int column = lane; column < of.x.columns; column += warp_lanes) {
-    sum += of(task, row * of.x.columns + column);
+  for (int column = lane; column < summands.x.columns; column += warp_lanes) {
+    sum += summands(task, row * summands.x.columns + column);
   }
   sum = warp_sum(sum);
   if (lane == 0) put(of_task(dst, task) + row, accumulate, factor * sum);
@@ -137,10 +138,11 @@ __global__ void __launch_bounds__(threads)
 
 template <class T>
 __global__ void __launch_bounds__(threads)
-    sum_all_kernel(TaskMatrix<T> dst, T factor, Summands<T> of, bool accumulate) {
+    sum_all_kernel(TaskMatrix<T> dst, T factor, Summands<T> summands, bool accumulate) {
   const int task = static_cast<int>(blockIdx.x);
   T sum = T(0);
-  for (int i = static_cast<int>(threadIdx.x); i < of.x.size(); i += threads) sum += of(task, i);
+  for (int i = static_cast<int>(threadIdx.x); i < summands.x.size(); i += threads)
+    sum += summands(task, i);
   const T total = block_sum(sum);
   if (threadIdx.x == 0) put(of_task(dst, task), accumulate, factor * total);
 }
@@ -282,20 +284,20 @@ template <class T>
 void sum_elements(const TaskMatrix<T>& dst, T factor, const TaskMatrix<const T>& x,
                   const TaskMatrix<const T>& y, bool accumulate, int tasks, cudaStream_t stream) {
   if (tasks == 0) return;
-  const Summands<T> of{x, y};
+  const Summands<T> summands{x, y};
   if (dst.size() == 1) {
     launch<sum_all_kernel<T>>(
-        {.grid = static_cast<unsigned>(tasks), .block = threads, .stream = stream}, dst, factor, of,
-        accumulate);
+        {.grid = static_cast<unsigned>(tasks), .block = threads, .stream = stream}, dst, factor,
+        summands, accumulate);
   } else if (dst.rows == 1) {
-    by_task(SumOverRows<T>{dst, factor, of, accumulate}, {tasks, dst.columns}, stream);
+    by_task(SumOverRows<T>{dst, factor, summands, accumulate}, {tasks, dst.columns}, stream);
   } else if (dst.rows > 0) {
     const int blocks = (dst.rows + warps - 1) / warps;
     launch<sum_over_columns_kernel<T>>(
         {.grid = static_cast<unsigned>(tasks) * static_cast<unsigned>(blocks),
          .block = threads,
          .stream = stream},
-        dst, factor, of, accumulate, blocks);
+        dst, factor, summands, accumulate, blocks);
   }
 }
 

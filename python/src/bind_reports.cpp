@@ -137,7 +137,7 @@ std::pair<std::string, std::string> bandit(const std::string& config, bool is_te
   };
   const auto work = [&] {
     std::optional<io::OutputFile> file, page;
-    if (!out.empty() && leads(options.ranks.get())) {
+    if (!out.empty() && is_rank_zero(options.ranks.get())) {
       std::vector<std::filesystem::path> inputs;
       if (!is_text) inputs.emplace_back(config);
       file.emplace(out, io::OutputKind::bandit, inputs);
@@ -153,7 +153,7 @@ std::pair<std::string, std::string> bandit(const std::string& config, bool is_te
   };
   return interruption.run([&] {
     options.ranks = launched_ranks();
-    return telling(options.ranks.get(), work);
+    return run_and_report_failure(options.ranks.get(), work);
   });
 }
 

@@ -78,9 +78,9 @@ struct Machine {
 /// Returns on all ranks the path that rank 0 makes.
 std::filesystem::path rank_zero_path(Communicator* ranks,
                                      const std::function<std::filesystem::path()>& make) {
-  return telling(ranks, [&] {
-    const std::string text = leads(ranks) ? make().string() : std::string();
-    return std::filesystem::path(text_of_first(ranks, text, "the run folder"));
+  return run_and_report_failure(ranks, [&] {
+    const std::string text = is_rank_zero(ranks) ? make().string() : std::string();
+    return std::filesystem::path(text_of_rank_zero(ranks, text, "the run folder"));
   });
 }
 

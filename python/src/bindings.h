@@ -139,7 +139,7 @@ class Interruption {
   void keep(const std::function<void()>& body);
 
   std::thread::id thread_ = std::this_thread::get_id();
-  std::chrono::steady_clock::time_point looked_{};
+  std::chrono::steady_clock::time_point last_check_{};
   std::mutex mutex_;  ///< guards `error_`
   std::optional<nb::python_error> error_;
   std::atomic<bool> stopped_{false};

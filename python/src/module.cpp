@@ -18,8 +18,8 @@ bool Interruption::stop() {
   if (stopped_) return true;
   if (std::this_thread::get_id() != thread_) return false;
   const auto now = std::chrono::steady_clock::now();
-  if (now - looked_ < std::chrono::milliseconds(10)) return false;
-  looked_ = now;
+  if (now - last_check_ < std::chrono::milliseconds(10)) return false;
+  last_check_ = now;
   const nb::gil_scoped_acquire lock;
   keep([] {
     if (PyErr_CheckSignals() != 0) nb::raise_python_error();

@@ -34,9 +34,9 @@ std::vector<Rate> ObservationNoise::scaled(backend::Backend& backend, std::span<
                                            std::size_t width, std::size_t slot) {
   if (scaled_.size() <= slot) scaled_.resize(slot + 1);
   Scaled& s = scaled_[slot];
-  if (!s.spread) {
+  if (!s.expanded) {
     s.index.assign(width, 0);
-    s.spread = backend.shared(width);
+    s.expanded = backend.shared(width);
     for (const Rate& rate : rates) {
       s.rates.push_back(backend.shared(width));
       s.constants.emplace_back();
@@ -45,13 +45,13 @@ std::vector<Rate> ObservationNoise::scaled(backend::Backend& backend, std::span<
       s.constants.back()->upload(std::vector<double>(width, rate.value));
     }
   }
-  backend.gather(*s.spread, *kappa_, s.index);
+  backend.gather(*s.expanded, *kappa_, s.index);
   std::vector<Rate> scaled;
   for (std::size_t i = 0; i < rates.size(); ++i) {
     const backend::SharedVector& rate =
         rates[i].vector != nullptr ? *rates[i].vector : *s.constants[i];
     backend.assign(*s.rates[i], rate);
-    backend.multiply(*s.rates[i], *s.spread);
+    backend.multiply(*s.rates[i], *s.expanded);
     scaled.push_back({0.0, s.rates[i].get()});
   }
   return scaled;

@@ -56,7 +56,7 @@ class ObservationNoise {
  private:
   struct Scaled {
     std::vector<std::uint32_t> index;        ///< zeros: every element is kappa
-    backend::Shared spread;                  ///< kappa, `width` times
+    backend::Shared expanded;                ///< kappa, `width` times
     std::vector<backend::Shared> constants;  ///< the rates that are numbers, as vectors
     std::vector<backend::Shared> rates;
   };

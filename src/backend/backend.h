@@ -84,7 +84,7 @@ struct WavePlan {
 /// Where the tasks of a source are drawn: by the backend, or by the host.
 struct EpisodePlace {
   /// The source's data in the backend. Null: the host draws the tasks.
-  std::shared_ptr<const Episodes> here;
+  std::shared_ptr<const Episodes> episodes;
   /// Why the host draws the tasks. Empty where the backend never draws tasks.
   std::string reason;
   /// Bytes of the backend's memory that the source's data take.

@@ -9,11 +9,11 @@
 namespace kshot::backend {
 
 void GeneratorSpec::check_group(std::size_t group, std::size_t rows) const {
-  const auto wanted = static_cast<std::size_t>(latents);
-  if (rows > 0 && (!latent_per_row || rows == wanted)) return;
+  const auto expected = static_cast<std::size_t>(latents);
+  if (rows > 0 && (!latent_per_row || rows == expected)) return;
   throw Error(fmt::format(
       "class {} of a task has {} support rows, expected {}", group, rows,
-      latent_per_row ? fmt::format("{} as every class (leo.latents = \"per_example\")", wanted)
+      latent_per_row ? fmt::format("{} as every class (leo.latents = \"per_example\")", expected)
                      : "at least 1"));
 }
 
@@ -52,12 +52,12 @@ void Generator::require_latents(const char* operation, std::initializer_list<Blo
 }
 
 void Generator::require_decoding(const char* operation, const SharedVector& theta,
-                                 const Latents& at, std::initializer_list<Block> latents,
+                                 const Latents& latents, std::initializer_list<Block> latent_blocks,
                                  std::initializer_list<Block> weights, Block g_theta) const {
   require_theta(operation, theta);
-  wave_.require_width(operation, at.z, latents_width_);
-  if (at.eps) wave_.require_width(operation, at.eps, noise_width_);
-  require_latents(operation, latents);
+  wave_.require_width(operation, latents.z, latents_width_);
+  if (latents.eps) wave_.require_width(operation, latents.eps, noise_width_);
+  require_latents(operation, latent_blocks);
   wave_.require_weights(operation, weights);
   require_gradient(operation, g_theta);
 }
@@ -107,69 +107,69 @@ void Generator::kl(Kl kind, double weight, Block statistics, Block z, Block eps,
   do_kl(kind, weight, statistics, z, eps, value, g_statistics);
 }
 
-void Generator::decode(const SharedVector& theta, const Latents& at, Block weights) {
-  require_decoding("decode", theta, at, {}, {weights}, {});
-  do_decode(theta, at, weights);
+void Generator::decode(const SharedVector& theta, const Latents& latents, Block weights) {
+  require_decoding("decode", theta, latents, {}, {weights}, {});
+  do_decode(theta, latents, weights);
 }
 
-void Generator::decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights,
+void Generator::decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
                                 Block g_z, Block g_theta) {
-  require_decoding("decode_pullback", theta, at, {g_z}, {g_weights}, g_theta);
-  do_decode_pullback(theta, at, g_weights, g_z, g_theta);
+  require_decoding("decode_pullback", theta, latents, {g_z}, {g_weights}, g_theta);
+  do_decode_pullback(theta, latents, g_weights, g_z, g_theta);
 }
 
-void Generator::decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+void Generator::decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                Block weights_dot) {
-  require_decoding("decode_tangent", theta, at, {z_dot}, {weights_dot}, {});
-  do_decode_tangent(theta, at, z_dot, weights_dot);
+  require_decoding("decode_tangent", theta, latents, {z_dot}, {weights_dot}, {});
+  do_decode_tangent(theta, latents, z_dot, weights_dot);
 }
 
-void Generator::decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                        Block g_weights, Block g_weights_dot, Block h_z, double a,
-                                        Block h_theta) {
-  require_decoding("decode_pullback_tangent", theta, at, {z_dot, h_z}, {g_weights, g_weights_dot},
-                   h_theta);
-  do_decode_pullback_tangent(theta, at, z_dot, g_weights, g_weights_dot, h_z, a, h_theta);
+void Generator::decode_pullback_tangent(const SharedVector& theta, const Latents& latents,
+                                        Block z_dot, Block g_weights, Block g_weights_dot,
+                                        Block h_z, double a, Block h_theta) {
+  require_decoding("decode_pullback_tangent", theta, latents, {z_dot, h_z},
+                   {g_weights, g_weights_dot}, h_theta);
+  do_decode_pullback_tangent(theta, latents, z_dot, g_weights, g_weights_dot, h_z, a, h_theta);
 }
 
-void Generator::loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                              Block g_z) {
-  require_decoding("loss_gradient", theta, at, {g_z}, {pass.weights}, {});
-  do_loss_gradient(theta, at, pass, g_z);
+void Generator::loss_gradient(const SharedVector& theta, const Latents& latents,
+                              const Wave::Pass& pass, Block g_z) {
+  require_decoding("loss_gradient", theta, latents, {g_z}, {pass.weights}, {});
+  do_loss_gradient(theta, latents, pass, g_z);
 }
 
-void Generator::loss_hessian_vector(const SharedVector& theta, const Latents& at,
+void Generator::loss_hessian_vector(const SharedVector& theta, const Latents& latents,
                                     const Wave::Pass& pass, Block z_dot, Block h_z, double a,
                                     Block h_theta) {
-  require_decoding("loss_hessian_vector", theta, at, {z_dot, h_z}, {pass.weights}, h_theta);
-  do_loss_hessian_vector(theta, at, pass, z_dot, h_z, a, h_theta);
+  require_decoding("loss_hessian_vector", theta, latents, {z_dot, h_z}, {pass.weights}, h_theta);
+  do_loss_hessian_vector(theta, latents, pass, z_dot, h_z, a, h_theta);
 }
 
 // ---- composed of the others ----
 
-void Generator::do_loss_gradient(const SharedVector& theta, const Latents& at,
+void Generator::do_loss_gradient(const SharedVector& theta, const Latents& latents,
                                  const Wave::Pass& pass, Block g_z) {
   if (!g_weights_) g_weights_ = wave_.weights();
-  Latents latents = at;
-  latents.reuse_last_decode = false;
-  decode(theta, latents, pass.weights);
+  Latents decoded = latents;
+  decoded.reuse_last_decode = false;
+  decode(theta, decoded, pass.weights);
   wave_.gradient(pass, g_weights_, false, {});
-  latents.reuse_last_decode = true;
-  decode_pullback(theta, latents, g_weights_, g_z, {});
+  decoded.reuse_last_decode = true;
+  decode_pullback(theta, decoded, g_weights_, g_z, {});
 }
 
-void Generator::do_loss_hessian_vector(const SharedVector& theta, const Latents& at,
+void Generator::do_loss_hessian_vector(const SharedVector& theta, const Latents& latents,
                                        const Wave::Pass& pass, Block z_dot, Block h_z, double a,
                                        Block h_theta) {
   for (Block* b : {&g_weights_, &weights_dot_, &h_weights_}) {
     if (!*b) *b = wave_.weights();
   }
-  Latents latents = at;
-  latents.reuse_last_decode = false;
-  decode_tangent(theta, latents, z_dot, weights_dot_);
+  Latents decoded = latents;
+  decoded.reuse_last_decode = false;
+  decode_tangent(theta, decoded, z_dot, weights_dot_);
   wave_.hessian_vector(pass, weights_dot_, h_weights_, false, g_weights_);
-  latents.reuse_last_decode = true;
-  decode_pullback_tangent(theta, latents, z_dot, g_weights_, h_weights_, h_z, a, h_theta);
+  decoded.reuse_last_decode = true;
+  decode_pullback_tangent(theta, decoded, z_dot, g_weights_, h_weights_, h_z, a, h_theta);
 }
 
 }  // namespace kshot::backend

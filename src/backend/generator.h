@@ -52,12 +52,12 @@ struct GeneratorSpec {
   /// L and P, and the offsets of the relation network and of the decoder in the shared vector.
   std::size_t latent() const { return static_cast<std::size_t>(decoder->input().size()); }
   std::size_t weights() const { return static_cast<std::size_t>(decoder->outputs()) / 2; }
-  std::size_t relation_at() const { return encoder->size(); }
-  std::size_t decoder_at() const { return encoder->size() + (relation ? relation->size() : 0); }
+  std::size_t relation_begin() const { return encoder->size(); }
+  std::size_t decoder_begin() const { return encoder->size() + (relation ? relation->size() : 0); }
   /// Throws Error where the number of rows of a group is not allowed.
   void check_group(std::size_t group, std::size_t rows) const;
   /// Number of weights of all three networks. The shared vector may be longer.
-  std::size_t size() const { return decoder_at() + decoder->size(); }
+  std::size_t size() const { return decoder_begin() + decoder->size(); }
 };
 
 /// The operations on the blocks of one wave. The blocks have these widths: statistics [N, 2, L] (m,
@@ -112,29 +112,30 @@ class Generator {
     int activations = -1;
   };
   /// weights = the decoded weights.
-  void decode(const SharedVector& theta, const Latents& at, Block weights);
+  void decode(const SharedVector& theta, const Latents& latents, Block weights);
   /// Pull-back of a weight gradient: overwrites g_z and adds to g_theta, each where it is given.
-  void decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                       Block g_theta);
+  void decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
+                       Block g_z, Block g_theta);
   /// weights_dot = the derivative of the weights along z_dot.
-  void decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot, Block weights_dot);
+  void decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
+                      Block weights_dot);
   /// Derivative of decode_pullback along (z_dot, g_weights_dot): overwrites h_z with the derivative
   /// of g_z, and adds a times the derivative of g_theta to h_theta.
-  void decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void decode_pullback_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                Block g_weights, Block g_weights_dot, Block h_z, double a,
                                Block h_theta);
 
   // ---- the loss of a pass at decoded weights, as a function of the latents ----
-  /// g_z = the gradient by z of the pass's loss at decode(at). The function may leave the decoded
-  /// weights in pass.weights. loss_hessian_vector needs this block unchanged.
-  /// at.reuse_last_decode is ignored.
-  void loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+  /// g_z = the gradient by z of the pass's loss at decode(latents). The function may leave the
+  /// decoded weights in pass.weights. loss_hessian_vector needs this block unchanged.
+  /// latents.reuse_last_decode is ignored.
+  void loss_gradient(const SharedVector& theta, const Latents& latents, const Wave::Pass& pass,
                      Block g_z);
   /// Computes the derivatives of <z_dot, g_z> by z and by theta: h_z = the derivative by z, and
   /// h_theta += a times the derivative by theta. loss_gradient must have been called before with
   /// the same arguments.
-  void loss_hessian_vector(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                           Block z_dot, Block h_z, double a, Block h_theta);
+  void loss_hessian_vector(const SharedVector& theta, const Latents& latents,
+                           const Wave::Pass& pass, Block z_dot, Block h_z, double a, Block h_theta);
 
  protected:
   virtual Block do_gradients(std::size_t width) { return wave_.block(width); }
@@ -145,18 +146,18 @@ class Generator {
   virtual void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) = 0;
   virtual void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
                      Block g_statistics) = 0;
-  virtual void do_decode(const SharedVector& theta, const Latents& at, Block weights) = 0;
-  virtual void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights,
-                                  Block g_z, Block g_theta) = 0;
-  virtual void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  virtual void do_decode(const SharedVector& theta, const Latents& latents, Block weights) = 0;
+  virtual void do_decode_pullback(const SharedVector& theta, const Latents& latents,
+                                  Block g_weights, Block g_z, Block g_theta) = 0;
+  virtual void do_decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                  Block weights_dot) = 0;
-  virtual void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                          Block g_weights, Block g_weights_dot, Block h_z, double a,
-                                          Block h_theta) = 0;
+  virtual void do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents,
+                                          Block z_dot, Block g_weights, Block g_weights_dot,
+                                          Block h_z, double a, Block h_theta) = 0;
   /// These two are composed of the functions above. A backend may have its own.
-  virtual void do_loss_gradient(const SharedVector& theta, const Latents& at,
+  virtual void do_loss_gradient(const SharedVector& theta, const Latents& latents,
                                 const Wave::Pass& pass, Block g_z);
-  virtual void do_loss_hessian_vector(const SharedVector& theta, const Latents& at,
+  virtual void do_loss_hessian_vector(const SharedVector& theta, const Latents& latents,
                                       const Wave::Pass& pass, Block z_dot, Block h_z, double a,
                                       Block h_theta);
 
@@ -165,9 +166,9 @@ class Generator {
   void require_gradient(const char* operation, Block g_theta) const;
   void require_statistics(const char* operation, std::initializer_list<Block> blocks) const;
   void require_latents(const char* operation, std::initializer_list<Block> blocks) const;
-  void require_decoding(const char* operation, const SharedVector& theta, const Latents& at,
-                        std::initializer_list<Block> latents, std::initializer_list<Block> weights,
-                        Block g_theta) const;
+  void require_decoding(const char* operation, const SharedVector& theta, const Latents& latents,
+                        std::initializer_list<Block> latent_blocks,
+                        std::initializer_list<Block> weights, Block g_theta) const;
 
   Wave& wave_;
   std::size_t theta_width_;       ///< numbers of the shared vector that the generator uses

@@ -147,7 +147,7 @@ void HostReduction<T>::begin(std::size_t waves, const TaskShares& shares, Step& 
   sums_.clear();
   losses_.clear();
   diverged_.clear();
-  tasks_ = lost_ = 0.0;
+  tasks_ = diverged_count_ = 0.0;
 }
 
 template <typename T>
@@ -173,7 +173,7 @@ void HostReduction<T>::commit(Partial& partial) {
     const std::uint32_t task = partial.first + static_cast<std::uint32_t>(t);
     if (partial.diverged[t]) {
       diverged_.push_back(task);
-      lost_ += 1.0;
+      diverged_count_ += 1.0;
     } else {
       tasks_ += 1.0;
     }
@@ -221,17 +221,17 @@ void HostReduction<T>::exchange() {
     losses_.close(add_doubles);
   }
   if (!ranks_) return;
-  std::vector<double> mine = {tasks_, lost_};
+  std::vector<double> mine = {tasks_, diverged_count_};
   for (const auto& node : losses_.nodes()) mine.push_back(node.value);
   const std::vector<std::vector<double>> all = ranks_->all_gather(mine, "losses of the tasks");
-  tasks_ = lost_ = 0.0;
+  tasks_ = diverged_count_ = 0.0;
   losses_.clear();
   for (int r = 0; r < shares_.size; ++r) {
     const std::vector<double>& of = all[static_cast<std::size_t>(r)];
     const std::vector<TreePlace> places = places_of(shares_, r, 0);
     if (of.size() != places.size() + 2) throw std::logic_error("reduction: other tasks' losses");
     tasks_ += of[0];
-    lost_ += of[1];
+    diverged_count_ += of[1];
     for (std::size_t i = 0; i < places.size(); ++i) {
       losses_.push(places[i].level, places[i].index, of[i + 2], add_doubles);
     }
@@ -253,7 +253,7 @@ void HostReduction<T>::finish(std::span<const Shared> means) {
   }
   step_->add(&StepStatistics::loss, losses_.nodes().empty() ? 0.0 : losses_.nodes().front().value);
   step_->add(&StepStatistics::tasks, tasks_);
-  step_->add(&StepStatistics::diverged, lost_);
+  step_->add(&StepStatistics::diverged, diverged_count_);
   const double scale = tasks_ > 0.0 ? 1.0 / tasks_ : 0.0;
   std::size_t offset = 0;
   for (std::size_t g = 0; g < means.size(); offset += widths_[g++]) {
@@ -485,8 +485,8 @@ template <typename T>
 void HostBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector& gradient,
                                     SharedVector& m, SharedVector* v, const OptimizerStep& step) {
   double scale = 1.0;
-  if (step.of) {
-    const StepStatistics statistics = step.of->read();
+  if (step.training_step) {
+    const StepStatistics statistics = step.training_step->read();
     if (static_cast<StepStatus>(statistics.status) == StepStatus::stop) return;
     const double length = std::sqrt(statistics.clipped_squares);
     if (step.clip_norm > 0.0 && length > step.clip_norm) scale = step.clip_norm / length;

@@ -116,7 +116,7 @@ class HostReduction final : public Reduction {
   std::vector<std::uint32_t> diverged_;
   Step* step_ = nullptr;
   /// Numbers of tasks that did not diverge, and that did.
-  double tasks_ = 0.0, lost_ = 0.0;
+  double tasks_ = 0.0, diverged_count_ = 0.0;
 };
 
 /// The statistics of a step in host memory. They are always up to date.

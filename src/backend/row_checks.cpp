@@ -46,11 +46,11 @@ void check_shape(const TaskBatch& batch, const RowLimits& limits) {
                             shape.input.size(), shape.outputs, limits.network.input().size(),
                             targets));
   }
-  const TargetKind wanted =
+  const TargetKind expected =
       limits.loss == LossKind::cross_entropy ? TargetKind::label : TargetKind::value;
-  if (shape.target != wanted) {
+  if (shape.target != expected) {
     throw Error(fmt::format("task batch: targets are {}, expected {} for this loss",
-                            target_name(shape.target), target_name(wanted)));
+                            target_name(shape.target), target_name(expected)));
   }
   if (shape.support > limits.shape.support || shape.query > limits.shape.query) {
     throw Error(fmt::format(
@@ -63,10 +63,10 @@ void check_shape(const TaskBatch& batch, const RowLimits& limits) {
 /// lengths than the batch's shape says.
 void check_lengths(const TaskBatch& batch, const RowArrays& set) {
   const auto check = [&](const char* what, std::size_t got, std::size_t per_task) {
-    const std::size_t wanted = count_of(batch.tasks()) * per_task;
-    if (got == wanted) return;
+    const std::size_t expected = count_of(batch.tasks()) * per_task;
+    if (got == expected) return;
     throw Error(fmt::format("task batch: {} {} {}, expected {} for {} tasks", got, set.name, what,
-                            wanted, batch.tasks()));
+                            expected, batch.tasks()));
   };
   const TaskShape& shape = batch.shape();
   const std::size_t rows = count_of(set.rows);

@@ -124,12 +124,12 @@ struct OptimizerStep {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam (Kingma & Ba 2015)
   std::uint64_t step = 1;   ///< number of the step, from 1, for the bias correction
   double clip_value = 0.0;  ///< 0: off; applied before clip_norm
-  /// Largest norm of the gradients, 0: off. Gradients are scaled down where the root of `of`'s
-  /// clipped_squares is larger.
+  /// Largest norm of the gradients, 0: off. Gradients are scaled down where the root of
+  /// `training_step`'s clipped_squares is larger.
   double clip_norm = 0.0;
   double weight_decay = 0.0;  ///< this times the parameters is added to the clipped gradient
   /// The training step, or null. Where its status is `stop`, nothing changes.
-  const Step* of = nullptr;
+  const Step* training_step = nullptr;
 };
 
 }  // namespace kshot::backend

@@ -177,8 +177,8 @@ void TaskVectors::upload(Block dst, const double* host, std::size_t stride) {
 }
 
 void TaskVectors::download(Block src, std::span<double> values) const {
-  const std::size_t wanted = static_cast<std::size_t>(task_count()) * width(src);
-  if (values.size() != wanted) {
+  const std::size_t expected = static_cast<std::size_t>(task_count()) * width(src);
+  if (values.size() != expected) {
     throw std::logic_error(fmt::format("download: room for {} numbers, expected {} tasks x {}",
                                        values.size(), task_count(), width(src)));
   }

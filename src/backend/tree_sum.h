@@ -39,7 +39,7 @@ class TreeSum {
   /// values).
   template <class Each>
   void push_pieces(int level, std::uint64_t index, std::size_t width, const Each& each) {
-    Vector v = fresh(width);
+    Vector v = new_vector(width);
     each([&](std::size_t first, std::size_t count, const T* values) {
       double* const to = v.data() + first;
       for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<double>(values[i]);
@@ -116,7 +116,7 @@ class TreeSum {
     }
     tree_.close(combine());
   }
-  Vector fresh(std::size_t size) {
+  Vector new_vector(std::size_t size) {
     if (spare_.empty()) return Vector(size);
     Vector v = std::move(spare_.back());
     spare_.pop_back();

@@ -114,7 +114,7 @@ Results run(const Settings& settings, const ExperimentOptions& options) {
 }  // namespace
 
 Results run_experiment(const Settings& settings, const ExperimentOptions& options) {
-  return telling(options.ranks.get(), [&] { return run(settings, options); });
+  return run_and_report_failure(options.ranks.get(), [&] { return run(settings, options); });
 }
 
 }  // namespace kshot::bandit

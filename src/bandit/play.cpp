@@ -68,8 +68,8 @@ struct Batch {
 };
 
 /// Returns the numbers of all ranks, one rank after another.
-std::vector<double> of_all_ranks(Communicator* ranks, const std::vector<double>& own,
-                                 const char* what) {
+std::vector<double> gather_from_ranks(Communicator* ranks, const std::vector<double>& own,
+                                      const char* what) {
   if (ranks == nullptr) return own;
   std::vector<double> all;
   for (const std::vector<double>& part : ranks->all_gather(std::span(own), what)) {
@@ -107,7 +107,7 @@ class Regrets {
       const std::uint64_t every = std::max<std::uint64_t>(1, options_.steps / curve_points);
       if (done % every == 0 || done == options_.steps) {
         double sum = 0.0;
-        for (const double t : of_all_ranks(options_.ranks.get(), total_, "regrets")) sum += t;
+        for (const double t : gather_from_ranks(options_.ranks.get(), total_, "regrets")) sum += t;
         result_.curve_steps.push_back(done);
         result_.curve.push_back(sum / static_cast<double>(options_.trials));
       }
@@ -115,8 +115,8 @@ class Regrets {
   }
   /// Writes the regrets of all ranks' trials to the result. To be called after the last round.
   void finish() {
-    result_.cumulative = of_all_ranks(options_.ranks.get(), total_, "cumulative regrets");
-    result_.simple = of_all_ranks(options_.ranks.get(), simple_, "simple regrets");
+    result_.cumulative = gather_from_ranks(options_.ranks.get(), total_, "cumulative regrets");
+    result_.simple = gather_from_ranks(options_.ranks.get(), simple_, "simple regrets");
   }
 
  private:
@@ -157,9 +157,10 @@ Result play_trials(const Environment& environment, Agent& agent, const PlayOptio
     act();
     result.seconds += std::chrono::duration<double>(Clock::now() - start).count();
   };
-  const int wanted = rank_threads(options.threads, ranks);
-  const int threads =
-      wanted > 0 ? wanted : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int requested = rank_threads(options.threads, ranks);
+  const int threads = requested > 0
+                          ? requested
+                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   if (own.count > 0) {
     timed([&] {
       agent.begin({own.count, environment.context_size(), environment.arms(), options.steps,
@@ -205,7 +206,8 @@ Result play_trials(const Environment& environment, Agent& agent, const PlayOptio
 }  // namespace
 
 Result play(const Environment& environment, Agent& agent, const PlayOptions& options) {
-  return telling(options.ranks.get(), [&] { return play_trials(environment, agent, options); });
+  return run_and_report_failure(options.ranks.get(),
+                                [&] { return play_trials(environment, agent, options); });
 }
 
 }  // namespace kshot::bandit

@@ -15,22 +15,22 @@ namespace kshot::bandit {
 namespace {
 
 /// Mean and standard deviation over trials.
-struct Spread {
+struct MeanAndStd {
   double mean = 0.0, std = 0.0;  ///< std is 0 for one trial
 };
 
 /// Returns mean and standard deviation in percent of `whole`; NaN where `whole` is not positive.
-Spread percent(const std::vector<double>& values, double whole) {
+MeanAndStd percent(const std::vector<double>& values, double whole) {
   metrics::Mean mean;
   for (const double v : values) mean.add(whole > 0.0 ? 100.0 * v / whole : std::nan(""));
   return {mean.mean(), values.size() > 1 ? mean.standard_deviation() : 0.0};
 }
 
-std::string text(const Spread& s) {
+std::string text(const MeanAndStd& s) {
   return std::isfinite(s.mean) ? fmt::format("{:.2f} +- {:.2f}", s.mean, s.std) : "-";
 }
 
-nlohmann::ordered_json json(const Spread& s) {
+nlohmann::ordered_json json(const MeanAndStd& s) {
   if (!std::isfinite(s.mean)) return nullptr;
   return {{"mean", s.mean}, {"std", s.std}};
 }

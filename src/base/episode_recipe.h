@@ -41,7 +41,7 @@ struct ClassRecipe {
 
 struct EpisodeRecipe {
   TaskShape shape;
-  std::variant<SinusoidOptions, ClassRecipe> how;
+  std::variant<SinusoidOptions, ClassRecipe> method;  ///< how the tasks are drawn
 };
 
 /// The factor that scales a row to unit length. It is 1 for a row of zeros.

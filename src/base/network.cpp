@@ -23,10 +23,10 @@ FeatureShape vector_shape(int size) {
   return {size, 1, 1, false};
 }
 
-void check_size(const FeatureShape& features, const std::string& where) {
+void check_size(const FeatureShape& features, const std::string& location) {
   const double size = static_cast<double>(features.channels) * features.height * features.width;
   if (size > std::numeric_limits<int>::max()) {
-    throw Error(fmt::format("{}: {} x {} x {} features, expected at most {}", where,
+    throw Error(fmt::format("{}: {} x {} x {} features, expected at most {}", location,
                             features.channels, features.height, features.width,
                             std::numeric_limits<int>::max()));
   }

@@ -14,7 +14,7 @@ namespace {
 /// to wake a thread and short beside a step whose duration a user notices. Returns false if done()
 /// is still false then.
 template <class Done>
-bool soon(const Done& done) {
+bool spin_until(const Done& done) {
   using Clock = std::chrono::steady_clock;
   constexpr auto patience = std::chrono::microseconds(300);
   constexpr int looks = 64;  // a check costs less than reading the clock
@@ -68,7 +68,7 @@ void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, st
   start_.notify_all();
   drain(0);
   const auto done = [this] { return active_ == 0; };
-  if (!soon(done)) {
+  if (!spin_until(done)) {
     std::unique_lock lock(mutex_);
     done_.wait(lock, done);
   }
@@ -80,7 +80,7 @@ void ThreadPool::loop(std::size_t worker) {
   std::size_t seen = 0;
   for (;;) {
     const auto called = [&] { return stop_ || generation_ != seen; };
-    if (!soon(called)) {
+    if (!spin_until(called)) {
       std::unique_lock lock(mutex_);
       start_.wait(lock, called);
     }

@@ -28,7 +28,7 @@ int run_bandit(const BanditArguments& a) {
   const std::shared_ptr<Communicator> ranks = command_ranks();
   const bandit::Settings settings = bandit::Settings::load(a.config, a.set);
   std::optional<io::OutputFile> file, page;
-  if (leads()) {
+  if (is_rank_zero()) {
     const std::vector<fs::path> inputs = {a.config};
     file.emplace(a.out, io::OutputKind::bandit, inputs);
     page.emplace(fs::path(a.out).replace_extension(".html"), io::OutputKind::page, inputs);
@@ -40,11 +40,11 @@ int run_bandit(const BanditArguments& a) {
   options.ranks = ranks;
   options.on_result = [&](const bandit::Result& result) {
     seconds += result.seconds;
-    if (a.quiet || !leads()) return;
+    if (a.quiet || !is_rank_zero()) return;
     log_info(fmt::format("{}: {}, {:.1f} s", result.environment, result.agent, result.seconds));
   };
   const bandit::Results results = bandit::run_experiment(settings, options);
-  if (!leads()) return 0;
+  if (!is_rank_zero()) return 0;
   std::fputs(results.table().c_str(), stdout);
   file->write(results.to_json());
   page->write(results.page());

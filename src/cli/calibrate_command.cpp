@@ -12,7 +12,7 @@ int run_calibrate(const EvaluateArguments& a) {
   EvaluatorOptions options = evaluator_options(a);
   options.ranks = command_ranks();
   const auto [c, file] = calibrate_run(a.run, options, a.confidence);
-  if (!leads()) return 0;
+  if (!is_rank_zero()) return 0;
   fmt::print("{}, fitted on {} {} episodes (seed {}), {}\n", c.describe(), c.episodes - c.diverged,
              split_name(c.split), c.seed, c.source);
   fmt::print("NLL {:.4f}, calibrated {:.4f}\n", c.nll_before, c.nll_after);

@@ -164,7 +164,7 @@ int run_demo(const DemoArguments& a) {
   std::vector<const report::ReportData*> pieces;
   for (const Method& method : methods) {
     runs.push_back(report::read_run(folder / method.name));
-    report::study_run(runs.back(), options);
+    report::add_missing_evaluations(runs.back(), options);
   }
   for (const report::ReportData& run : runs) pieces.push_back(&run);
   report::Report page = report::run_page(pieces, report::task_figures(pieces, 4, options));

@@ -20,7 +20,7 @@ namespace kshot::cli {
 
 int run_embed(const EmbedArguments& a) {
   const std::shared_ptr<Communicator> ranks = command_ranks();
-  const bool quiet = a.quiet || !leads();
+  const bool quiet = a.quiet || !is_rank_zero();
   EmbedderOptions options;
   options.device = rank_device(a.machine.device, ranks.get());
   options.threads = rank_threads(a.machine.threads, ranks.get());
@@ -41,7 +41,7 @@ int run_embed(const EmbedArguments& a) {
   };
   const EmbeddedFile result = embed_file(embedder, data, a.out, show, ranks);
   if (progress) progress->finish();
-  if (!leads()) return 0;
+  if (!is_rank_zero()) return 0;
   fmt::print("{} features of {} examples of {}\n", result.features, result.rows, data);
   for (const auto& file : result.files) fmt::print("written to {}\n", file.string());
   if (!a.quiet) {

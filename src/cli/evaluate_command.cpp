@@ -81,7 +81,7 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
   std::vector<Evaluator> evaluators;
   for (const int number : shots) evaluators.emplace_back(a.run, options_with_shots(a, number));
   std::optional<io::OutputFile> file, page;
-  if (leads()) {
+  if (is_rank_zero()) {
     file.emplace(out, io::OutputKind::evaluation);
     page.emplace(plot, io::OutputKind::page);
   }
@@ -91,7 +91,7 @@ int evaluate_list(const EvaluateArguments& a, const std::vector<int>& shots) {
     all.by_shots.emplace_back(shots[i], evaluators[i].run());
     seconds += all.by_shots.back().second.seconds;
   }
-  if (!leads()) return 0;
+  if (!is_rank_zero()) return 0;
   std::fputs(all.table().c_str(), stdout);
   file->write(all.to_json());
   page->write(plot_page(all));
@@ -106,7 +106,7 @@ int evaluate_out_of_distribution(const EvaluateArguments& a) {
   if (shots.size() > 1) throw Error("--ood: expected one number of --shots");
   const OodReport written = write_ood(
       a.run, a.ood, a.out, shots.empty() ? options_with_ranks(a) : options_with_shots(a, shots[0]));
-  if (!leads()) return 0;
+  if (!is_rank_zero()) return 0;
   std::fputs(written.table().c_str(), stdout);
   if (!a.quiet) {
     log_info(fmt::format("written to {} and {}", written.file.string(), written.page.string()));
@@ -149,7 +149,7 @@ int run_evaluate(const EvaluateArguments& a) {
   plan.show = [](const Evaluation& result) { std::fputs(result.table().c_str(), stdout); };
   const auto [result, file] = evaluate_run(
       a.run, shots.empty() ? options_with_ranks(a) : options_with_shots(a, shots[0]), plan);
-  if (!leads() || a.quiet) return 0;
+  if (!is_rank_zero() || a.quiet) return 0;
   log_info(fmt::format("{:.1f} s; written to {}", result.seconds, file.string()));
   return 0;
 }

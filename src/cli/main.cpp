@@ -39,7 +39,7 @@ extern "C" void end_by_signal(int signal) {
 
 /// Makes signals remove half-written files before they end the process. Signals that are ignored
 /// already (nohup) stay ignored. While `train` trains, a SignalScope handles the signals.
-void leave_nothing_behind() {
+void remove_unfinished_files_on_signals() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     if (std::signal(signal, end_by_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
   }
@@ -100,7 +100,7 @@ Exit status: 0: done. 1: a verification is out of tolerance. 2: an error, with o
       app_.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-      if (leads()) {
+      if (is_rank_zero()) {
         std::fprintf(stderr, "kshot: %s (see kshot --help)\n", one_line(error.what()).c_str());
       }
       return error_status;
@@ -622,7 +622,7 @@ hold the target with 1, 5 and 10 points, and writes the three run folders and re
 
 /// Prints the message that ends the program, once for all ranks, and returns the exit status.
 int end_with(const std::string& message, int status) {
-  const std::string text = settle(message);
+  const std::string text = share_failure(message);
   // Names and values of the user may hold line breaks and bytes that would disturb a terminal.
   if (!text.empty()) std::fprintf(stderr, "kshot: %s\n", printable(text).c_str());
   return status;
@@ -633,7 +633,7 @@ int end_with(const std::string& message, int status) {
 
 int main(int argc, char** argv) {
   try {
-    kshot::cli::leave_nothing_behind();
+    kshot::cli::remove_unfinished_files_on_signals();
     kshot::cli::CommandLine line(kshot::cli::command_text(argc, argv));
     const int status = line.run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) {

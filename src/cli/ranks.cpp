@@ -22,7 +22,7 @@ std::shared_ptr<Communicator>& current() {
 
 std::shared_ptr<Communicator> command_ranks() {
   current() = launched_ranks();
-  if (!leads()) set_log_level(LogLevel::off);
+  if (!is_rank_zero()) set_log_level(LogLevel::off);
   return current();
 }
 
@@ -40,20 +40,20 @@ void expect_one_process(const char* command) {
                   command, ranks->size()));
 }
 
-bool leads() {
+bool is_rank_zero() {
   if (current() != nullptr) return current()->rank() == 0;
-  const char* const wanted = std::getenv("KSHOT_RANKS");
-  if (wanted != nullptr && std::string(wanted) == "off") return true;
+  const char* const setting = std::getenv("KSHOT_RANKS");
+  if (setting != nullptr && std::string(setting) == "off") return true;
   return detect_launch([](const char* name) { return std::getenv(name); }).rank == 0;
 }
 
-std::string same_on_all(const std::string& text) {
-  return text_of_first(current().get(), text, "a text");
+std::string rank_zero_text(const std::string& text) {
+  return text_of_rank_zero(current().get(), text, "a text");
 }
 
-std::string settle(const std::string& message) {
+std::string share_failure(const std::string& message) {
   Communicator* const ranks = current().get();
-  if (ranks == nullptr) return leads() ? message : std::string();
+  if (ranks == nullptr) return is_rank_zero() ? message : std::string();
   ranks->fail(message);
   if (ranks->rank() != 0) return {};
   return ranks->failure().empty() ? message : ranks->failure();

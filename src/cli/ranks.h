@@ -18,12 +18,12 @@ void end_together();
 /// process.
 void expect_one_process(const char* command);
 /// True if this process prints results and messages: it is alone, or rank 0.
-bool leads();
+bool is_rank_zero();
 /// Returns rank 0's `text` on all ranks.
-std::string same_on_all(const std::string& text);
+std::string rank_zero_text(const std::string& text);
 
 /// Tells the other ranks of an error that ends this one. Returns the message that this process must
 /// print; empty where rank 0 prints the message in its place.
-std::string settle(const std::string& message);
+std::string share_failure(const std::string& message);
 
 }  // namespace kshot::cli

@@ -50,7 +50,7 @@ std::vector<std::size_t> numbered(const Rows& rows, const io::TextFormat& format
     }
     const auto found = index.find(rows.labels[i], format);
     if (!found) {
-      throw Error(fmt::format("{}: label \"{}\" is not one of {}", rows.where(i), rows.labels[i],
+      throw Error(fmt::format("{}: label \"{}\" is not one of {}", rows.location(i), rows.labels[i],
                               fmt::join(names, ", ")));
     }
     labels.push_back(*found);

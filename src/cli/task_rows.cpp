@@ -57,7 +57,7 @@ void select(Rows& rows, const std::vector<bool>& keep, std::size_t inputs, std::
 
 }  // namespace
 
-std::string Rows::where(std::size_t row) const {
+std::string Rows::location(std::size_t row) const {
   return lines.empty() ? fmt::format("{}, row {}", file, source[row])
                        : fmt::format("{}, line {}", file, lines[source[row]]);
 }
@@ -131,8 +131,9 @@ Rows RowReader::read(const fs::path& file, Role role) {
   check_width(rows.x.size(), rows.source.size(), rows.file);
   const auto bad = std::ranges::find_if(rows.x, [](float v) { return !std::isfinite(v); });
   if (bad != rows.x.end()) {
-    throw Error(fmt::format("{}: expected finite numbers",
-                            rows.where(static_cast<std::size_t>(bad - rows.x.begin()) / inputs_)));
+    throw Error(
+        fmt::format("{}: expected finite numbers",
+                    rows.location(static_cast<std::size_t>(bad - rows.x.begin()) / inputs_)));
   }
   return rows;
 }
@@ -165,7 +166,7 @@ void RowReader::require_targets(Rows& rows) const {
       throw Error(fmt::format(
           "{}: the support row has no {}; expected one (--missing drop leaves such rows out, "
           "--missing-marks says what counts as missing)",
-          rows.where(i), classify_ ? "label" : "target"));
+          rows.location(i), classify_ ? "label" : "target"));
     }
     ++left_out;
   }
@@ -203,7 +204,7 @@ void RowReader::read_pictures(const io::Table& table, const fs::path& file, Rows
     const std::string name = table.cell(column, row);
     if (name.empty()) {
       throw Error(fmt::format("{}: column 'file' is empty; expected the path of a picture",
-                              table.where(row)));
+                              table.location(row)));
     }
     const fs::path image =
         fs::path(name).is_absolute() ? fs::path(name) : file.parent_path() / name;
@@ -229,7 +230,7 @@ void RowReader::name_features(io::Table& table, Role role) {
     return std::ranges::any_of(preprocessing_.targets,
                                [&](const auto& target) { return target.name == name; });
   };
-  const std::size_t wanted = preprocessing_.columns.size();
+  const std::size_t column_count = preprocessing_.columns.size();
   std::vector<std::size_t> features;
   std::vector<std::string> names;
   std::string given;  // a column with the name of a training feature
@@ -239,7 +240,7 @@ void RowReader::name_features(io::Table& table, Role role) {
     features.push_back(c);
     names.push_back(name);
     if (std::ranges::any_of(preprocessing_.columns, [&](const auto& column) {
-          return wanted > 1 && column.name == name;
+          return column_count > 1 && column.name == name;
         })) {
       given = name;
     }
@@ -248,9 +249,9 @@ void RowReader::name_features(io::Table& table, Role role) {
     log_info(fmt::format("{}: the first column has no name: taken for row numbers and left out",
                          table.origin));
   }
-  if (features.size() != wanted) {
+  if (features.size() != column_count) {
     throw Error(fmt::format("{}: {} features per row ({}), the network takes {}", table.origin,
-                            features.size(), table.column_names(), wanted));
+                            features.size(), table.column_names(), column_count));
   }
   if (!given.empty()) {
     throw Error(
@@ -261,17 +262,17 @@ void RowReader::name_features(io::Table& table, Role role) {
   }
   if (role == Role::support || feature_names_.empty()) {
     feature_names_ = names;
-    if (wanted > 1) {
+    if (column_count > 1) {
       log_info(fmt::format("{}: columns are taken in their order: {} as {}, ..., {} as {}",
                            table.origin, names.front(), preprocessing_.columns.front().name,
                            names.back(), preprocessing_.columns.back().name));
     }
-  } else if (wanted > 1) {
-    for (std::size_t i = 0; i < wanted; ++i) {
+  } else if (column_count > 1) {
+    for (std::size_t i = 0; i < column_count; ++i) {
       features[i] = table.require(feature_names_[i], "a feature of the support file");
     }
   }
-  for (std::size_t i = 0; i < wanted; ++i) {
+  for (std::size_t i = 0; i < column_count; ++i) {
     table.columns[features[i]].name = preprocessing_.columns[i].name;
   }
 }
@@ -299,7 +300,7 @@ void RowReader::read_table_targets(const io::Table& table, Rows& rows) const {
       rows.values.push_back(
           table.missing(columns[o], row)
               ? std::numeric_limits<float>::quiet_NaN()
-              : target.encode(table.number(columns[o], row, target.reading), table.where(row)));
+              : target.encode(table.number(columns[o], row, target.reading), table.location(row)));
     }
   }
 }
@@ -319,10 +320,11 @@ void RowReader::encode(const io::Table& table, Rows& rows) const {
   rows.source = std::move(encoded.source);
 }
 
-void RowReader::check_width(std::size_t numbers, std::size_t rows, const std::string& where) const {
+void RowReader::check_width(std::size_t numbers, std::size_t rows,
+                            const std::string& location) const {
   if (numbers != rows * inputs_) {
-    throw Error(fmt::format("{}: {} features per row, the network takes {}", where, numbers / rows,
-                            inputs_));
+    throw Error(fmt::format("{}: {} features per row, the network takes {}", location,
+                            numbers / rows, inputs_));
   }
 }
 

@@ -22,7 +22,7 @@ struct Rows {
   std::vector<float> values;        ///< regression: [rows, outputs]; NaN: missing
   std::vector<std::size_t> source;  ///< number of each row in the file, from 0
   std::vector<std::size_t> lines;   ///< CSV: line number of each row of the file
-  std::string where(std::size_t row) const;  ///< file and row, for messages
+  std::string location(std::size_t row) const;  ///< file and row, for messages
 };
 
 /// Reads files of tasks for one run.
@@ -61,7 +61,7 @@ class RowReader {
   void read_array_targets(const io::Tensor& y, std::size_t count, Rows& rows) const;
 
   void encode(const io::Table& table, Rows& rows) const;
-  void check_width(std::size_t numbers, std::size_t rows, const std::string& where) const;
+  void check_width(std::size_t numbers, std::size_t rows, const std::string& location) const;
 
   std::size_t inputs_, outputs_;
   bool classify_;

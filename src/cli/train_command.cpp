@@ -50,7 +50,7 @@ const char* reason_text(StopReason reason) {
 
 int run_train(const TrainArguments& arguments) {
   const std::shared_ptr<Communicator> ranks = command_ranks();
-  const bool quiet = arguments.quiet || !leads();
+  const bool quiet = arguments.quiet || !is_rank_zero();
   const bool resume = !arguments.resume.empty();
   if (arguments.config.empty() && !resume) {
     throw Error("train: expected a configuration, or --resume RUN");
@@ -70,8 +70,8 @@ int run_train(const TrainArguments& arguments) {
   if (resume || !arguments.out.empty()) {
     options.run_folder = resume ? arguments.resume : arguments.out;
   } else {
-    if (leads()) made.emplace(fs::path(arguments.config).stem());
-    options.run_folder = same_on_all(made ? made->path().string() : "");
+    if (is_rank_zero()) made.emplace(fs::path(arguments.config).stem());
+    options.run_folder = rank_zero_text(made ? made->path().string() : "");
   }
   options.device = arguments.machine.device;
   options.threads = arguments.machine.threads;

@@ -79,7 +79,7 @@ std::string override_toml(const Key& key, std::string_view text) {
 }
 
 /// Returns "here algorithm = "maml"" for the first condition that does not hold.
-std::string here(const When& when, const Config& config) {
+std::string failed_condition_text(const When& when, const Config& config) {
   for (const Condition& condition : when) {
     if (!holds({condition}, config)) {
       return fmt::format("here {} = {}", condition.key, quote(selector(config, condition.key)));
@@ -93,7 +93,8 @@ std::string misplaced(const Table& table, const Config& config) {
   if (holds(table.when, config)) {
     return fmt::format("does not apply with {}", describe(table.unless));
   }
-  return fmt::format("applies to {} alone; {}", describe(table.when), here(table.when, config));
+  return fmt::format("applies to {} alone; {}", describe(table.when),
+                     failed_condition_text(table.when, config));
 }
 
 bool applies_somehow(const std::string& path, const Config& config) {
@@ -121,7 +122,7 @@ std::pair<std::string, std::string> explain(const std::string& path, const Confi
       all.back().values.insert(all.back().values.end(), values.begin(), values.end());
     }
   }
-  return {describe(all), here(all, config)};
+  return {describe(all), failed_condition_text(all, config)};
 }
 
 }  // namespace
@@ -200,10 +201,10 @@ Config Document::read(bool with_overrides) const {
 
 void Document::check_applicable(const Config& config) const {
   const Config from_file = sets_.empty() ? config : read(false);
-  for (const auto& [name, where] : tables_) {
+  for (const auto& [name, origin] : tables_) {
     const Table& table = schema::table(name);
     if (!applies(table, config) && !applies(table, from_file)) {
-      throw Error(fmt::format("{}: [{}]: {}", where, name, misplaced(table, config)));
+      throw Error(fmt::format("{}: [{}]: {}", origin, name, misplaced(table, config)));
     }
   }
   for (const auto& [path, entry] : entries_) {

@@ -16,8 +16,8 @@
 
 namespace kshot::schema {
 
-void fail(const std::string& where, const std::string& path, const std::string& what) {
-  throw Error(fmt::format("{}: {}: {}", where, path, what));
+void fail(const std::string& origin, const std::string& path, const std::string& what) {
+  throw Error(fmt::format("{}: {}: {}", origin, path, what));
 }
 
 std::string got(const toml::node& node) {
@@ -52,7 +52,7 @@ std::optional<int> as_int(const toml::node& node) {
 
 /// Assigns a node to a slot of any type.
 struct Assignment {
-  const std::string& where;
+  const std::string& origin;
   const std::string& file;
 
   [[noreturn]] void mismatch(const std::string& path, const std::string& expected,
@@ -61,7 +61,7 @@ struct Assignment {
   }
 
   std::string line_of(const toml::node& node) const {
-    return file.empty() ? where : fmt::format("{}:{}", file, node.source().begin.line);
+    return file.empty() ? origin : fmt::format("{}:{}", file, node.source().begin.line);
   }
 
   void assign(const Key& key, const toml::node& node, int* value) const {
@@ -212,11 +212,11 @@ struct Assignment {
 
 }  // namespace
 
-ValueReader::ValueReader(std::string where, std::string file)
-    : where_(std::move(where)), file_(std::move(file)) {}
+ValueReader::ValueReader(std::string origin, std::string file)
+    : origin_(std::move(origin)), file_(std::move(file)) {}
 
 void ValueReader::read(const Key& key, const toml::node& node, Config& config) const {
-  const Assignment assignment{where_, file_};
+  const Assignment assignment{origin_, file_};
   std::visit([&](auto slot) { assignment.assign(key, node, slot); }, key.slot(config));
 }
 

@@ -13,8 +13,8 @@ namespace kshot::schema {
 /// Returns the place of a key for messages: "FILE:LINE", "--set" or the origin alone.
 using Locate = std::function<std::string(std::string_view path)>;
 
-/// Throws Error "where: path: what".
-[[noreturn]] void fail(const std::string& where, const std::string& path, const std::string& what);
+/// Throws Error "origin: path: what".
+[[noreturn]] void fail(const std::string& origin, const std::string& path, const std::string& what);
 
 /// Returns the text for a node in messages: "the string \"x\"", "a list", 3.
 std::string got(const toml::node& node);
@@ -23,13 +23,13 @@ std::string got(const toml::node& node);
 class ValueReader {
  public:
   /// `file` is empty for a value of --set, which has no lines.
-  ValueReader(std::string where, std::string file);
+  ValueReader(std::string origin, std::string file);
 
   /// Throws Error where `node` is not of the key's type.
   void read(const Key& key, const toml::node& node, Config& config) const;
 
  private:
-  std::string where_, file_;
+  std::string origin_, file_;
 };
 
 }  // namespace kshot::schema

@@ -79,7 +79,7 @@ void check_digits(const io::Table& table, std::size_t c) {
       throw Error(
           fmt::format("{}: column '{}' holds {}, a whole number beyond 2^53 that double "
                       "precision rounds; expected --ignore {} or --categorical {}",
-                      table.where(row), column.name, cell, column.name, column.name));
+                      table.location(row), column.name, cell, column.name, column.name));
     }
   }
 }
@@ -91,7 +91,7 @@ io::Reading numeric_reading(const io::Table& table, std::size_t c, const Scan& s
         fmt::format("{}: column '{}' holds '{}', but numbers without a percent sign "
                     "elsewhere ({} of {} values); expected one notation, or "
                     "--categorical {}",
-                    table.where(*scan.percent), name, table.cell(c, *scan.percent), scan.numbers,
+                    table.location(*scan.percent), name, table.cell(c, *scan.percent), scan.numbers,
                     scan.values, name));
   }
   check_digits(table, c);
@@ -109,7 +109,7 @@ io::Reading choose_reading(const io::Table& table, std::size_t c) {
     throw Error(fmt::format(
         "{}: column '{}' holds '{}', but numbers elsewhere ({} of {} values); expected a number, "
         "or {}",
-        table.where(*scan.text), column.name, table.cell(c, *scan.text),
+        table.location(*scan.text), column.name, table.cell(c, *scan.text),
         scan.numbers + scan.percents, scan.values,
         io::advice_for(column.text[*scan.text], column.name)));
   }
@@ -118,14 +118,14 @@ io::Reading choose_reading(const io::Table& table, std::size_t c) {
     throw Error(fmt::format(
         "{}: column '{}' holds '{}', which looks like a {} but is not read as "
         "one; expected {}",
-        table.where(*scan.resembling), column.name, table.cell(c, *scan.resembling),
+        table.location(*scan.resembling), column.name, table.cell(c, *scan.resembling),
         io::resembles_date(cell) ? "date or time" : "number", io::advice_for(cell, column.name)));
   }
   if (scan.unit && !scan.unit->empty() && scan.texts.size() > 1) {
     throw Error(fmt::format(
         "{}: column '{}' holds '{}', and a number before '{}' in all other rows; expected numbers "
         "without a unit, --categorical {} or --ignore {}",
-        table.where(*scan.text), column.name, table.cell(c, *scan.text), *scan.unit, column.name,
+        table.location(*scan.text), column.name, table.cell(c, *scan.text), *scan.unit, column.name,
         column.name));
   }
   const double share = static_cast<double>(scan.texts.size()) / static_cast<double>(scan.values);
@@ -147,7 +147,7 @@ io::Reading choose_target_reading(const io::Table& table, std::size_t c) {
   if (scan.text) {
     const std::string& cell = column.text[*scan.text];
     throw Error(fmt::format("{}: target column '{}' holds '{}'; expected a number ({})",
-                            table.where(*scan.text), column.name, table.cell(c, *scan.text),
+                            table.location(*scan.text), column.name, table.cell(c, *scan.text),
                             io::resembles_number(cell) ? "--decimal , or --thousands , for another "
                                                          "notation"
                                                        : "--classification for labels, "

@@ -107,9 +107,9 @@ DatasetHeader parse_header(const json& in, const std::string& origin) {
   if (kind != "classes" && kind != "tasks") throw Error("unknown kind '" + kind + "'");
   header.kind = kind == "classes" ? GroupKind::classes : GroupKind::tasks;
   const json& input = in.at("input");
-  header.input = {.channels = io::whole<int>(input.at("channels")),
-                  .height = io::whole<int>(input.at("height")),
-                  .width = io::whole<int>(input.at("width")),
+  header.input = {.channels = io::whole_number<int>(input.at("channels")),
+                  .height = io::whole_number<int>(input.at("height")),
+                  .width = io::whole_number<int>(input.at("width")),
                   .spatial = input.at("spatial")};
   check_input(header.input);
   const std::string element = in.at("element");
@@ -117,7 +117,7 @@ DatasetHeader parse_header(const json& in, const std::string& origin) {
   header.element = element == "u8" ? Element::u8 : Element::f32;
   if (header.kind == GroupKind::tasks) {
     header.target = in.at("target") == "label" ? TargetKind::label : TargetKind::value;
-    header.outputs = io::whole<int>(in.at("outputs"));
+    header.outputs = io::whole_number<int>(in.at("outputs"));
     if (header.outputs < 1) throw Error("no outputs");
   }
   const json& groups = in.at("groups");
@@ -128,7 +128,7 @@ DatasetHeader parse_header(const json& in, const std::string& origin) {
   std::uint64_t first = 0;
   header.groups.reserve(count);
   for (std::size_t g = 0; g < count; ++g) {
-    const auto rows = io::whole<std::uint32_t>(groups["rows"][g]);
+    const auto rows = io::whole_number<std::uint32_t>(groups["rows"][g]);
     header.groups.push_back({groups["names"][g], parse_split(groups["splits"][g]), first, rows});
     first += rows;
   }
@@ -232,7 +232,7 @@ void Dataset::parse() {
     const json in = io::parse_json({text, trailer.header_bytes});
     header_ = parse_header(in, path_.string());
     const auto array = [&](const char* name, std::uint64_t row_bytes) {
-      const auto offset = io::whole<std::uint64_t>(in.at("arrays").at(name));
+      const auto offset = io::whole_number<std::uint64_t>(in.at("arrays").at(name));
       if (offset % alignment != 0 || offset > end ||
           header_.rows() > (end - offset) / std::max<std::uint64_t>(row_bytes, 1)) {
         throw Error(fmt::format("array '{}' lies outside of the file", name));

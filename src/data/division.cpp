@@ -55,7 +55,7 @@ std::vector<std::pair<std::size_t, std::string>> text_lines(const std::filesyste
 }
 
 /// Returns the words of a name in lower case, without words that say nothing about the split.
-std::vector<std::string> telling_words(std::string_view name) {
+std::vector<std::string> significant_words(std::string_view name) {
   static const std::set<std::string> fillers = {
       "meta", "set",  "sets",  "data",   "dataset", "split",    "splits", "image",   "images",
       "img",  "imgs", "photo", "photos", "picture", "pictures", "class",  "classes", "folder"};
@@ -141,9 +141,9 @@ std::string random_how(const SplitOptions& options) {
       options.fractions.empty() ? " (neither a list, a table nor a folder divides them)" : "");
 }
 
-[[noreturn]] void unknown_name(const std::string& where, const std::string& name,
+[[noreturn]] void unknown_name(const std::string& location, const std::string& name,
                                const std::vector<std::string>& names, const std::string& what) {
-  throw Error(fmt::format("{}: '{}' is not among the data's {} {} ('{}', ...)", where, name,
+  throw Error(fmt::format("{}: '{}' is not among the data's {} {} ('{}', ...)", location, name,
                           names.size(), what, names.empty() ? "" : names.front()));
 }
 
@@ -157,7 +157,7 @@ std::vector<std::vector<Split>> listed_splits(const SplitOptions& options,
   std::vector<std::vector<Split>> out(names.size());
   for (const ListedName& entry : read_split_lists(options)) {
     const auto found = index.find(entry.name);
-    if (found == index.end()) unknown_name(entry.where, entry.name, names, what);
+    if (found == index.end()) unknown_name(entry.location, entry.name, names, what);
     for (const std::size_t g : found->second) out[g].push_back(entry.split);
   }
   return out;
@@ -239,7 +239,7 @@ std::optional<Split> split_from_folder(std::string_view name) {
   const std::string text = lower_case(name);
   if (text == "images_background") return Split::train;
   if (text == "images_evaluation") return Split::test;
-  const std::vector<std::string> words = telling_words(name);
+  const std::vector<std::string> words = significant_words(name);
   if (words.size() != 1) return {};
   if (words[0] == "base" || words[0] == "seen") return Split::train;
   if (words[0] == "novel" || words[0] == "unseen") return Split::test;
@@ -249,14 +249,14 @@ std::optional<Split> split_from_folder(std::string_view name) {
 bool mentions_split(std::string_view name) {
   static const std::set<std::string> words = {"train", "training",   "trainval", "val",
                                               "valid", "validation", "test",     "testing"};
-  return std::ranges::any_of(telling_words(name),
+  return std::ranges::any_of(significant_words(name),
                              [](const std::string& word) { return words.contains(word); });
 }
 
 bool names_division(const std::string& name) {
   static const std::set<std::string> words = {"partition", "subset", "fold", "phase", "role"};
   const std::string text = lower_case(trimmed(name));
-  const std::vector<std::string> parts = telling_words(text);
+  const std::vector<std::string> parts = significant_words(text);
   return text == "set" || text.find("split") != std::string::npos || mentions_split(text) ||
          std::ranges::any_of(parts, [](const std::string& part) {
            return words.contains(part) || part == "istrain" || part == "istest";
@@ -299,7 +299,7 @@ std::vector<ListedName> read_split_lists(const SplitOptions& options) {
         throw Error(
             fmt::format("{}: '{}' is already in {}; expected every name once "
                         "(--allow-shared-classes allows repeated classes)",
-                        entry.where, entry.name, before.front().where));
+                        entry.location, entry.name, before.front().location));
       }
       const bool listed = std::ranges::any_of(
           before, [&](const ListedName& other) { return other.split == entry.split; });
@@ -360,12 +360,12 @@ std::vector<GroupRow> read_group_table(const SplitOptions& options) {
   std::unordered_map<std::string, std::string> seen;
   for (std::size_t row = 0; row < table.rows; ++row) {
     GroupRow entry;
-    entry.where = table.where(row);
+    entry.location = table.location(row);
     entry.key = trimmed(table.columns[0].text[row]);
     entry.name = name_column ? trimmed(table.columns[*name_column].text[row]) : entry.key;
-    const auto [first, fresh] = seen.emplace(entry.key, entry.where);
+    const auto [first, fresh] = seen.emplace(entry.key, entry.location);
     if (!fresh) {
-      throw Error(fmt::format("{}: '{}' is already in {}; expected every {} once", entry.where,
+      throw Error(fmt::format("{}: '{}' is already in {}; expected every {} once", entry.location,
                               entry.key, first->second, table.columns[0].name));
     }
     if (split_column) {
@@ -374,7 +374,7 @@ std::vector<GroupRow> read_group_table(const SplitOptions& options) {
       if (!entry.split) {
         throw Error(
             fmt::format("{}: column 'split' holds '{}'; expected train, validation (val) or test",
-                        entry.where, text));
+                        entry.location, text));
       }
     }
     out.push_back(std::move(entry));
@@ -447,7 +447,7 @@ std::vector<std::optional<Split>> divide_tasks(const SplitOptions& options,
         throw Error(fmt::format("{}: no column 'split'", options.table.string()));
       }
       const auto found = index.find(row.key);
-      if (found == index.end()) unknown_name(row.where, row.key, names, "tasks");
+      if (found == index.end()) unknown_name(row.location, row.key, names, "tasks");
       out[found->second] = row.split;
     }
     *how = fmt::format("by the column 'split' of {}", options.table.string());

@@ -27,7 +27,7 @@ bool mentions_split(std::string_view name);
 struct ListedName {
   Split split;
   std::string name;
-  std::string where;  ///< "FILE, line 3"
+  std::string location;  ///< "FILE, line 3"
 };
 /// Returns all names of all lists, in order. Throws Error for an empty list. A name that is listed
 /// twice is an Error too, unless `options.allow_shared`: then the result has the name once per
@@ -43,7 +43,7 @@ bool names_division(const std::string& name);
 
 /// A row of the table in SplitOptions::table.
 struct GroupRow {
-  std::string key, name, where;
+  std::string key, name, location;
   std::optional<Split> split;  ///< empty if the table has no column `split`
 };
 /// Reads SplitOptions::table. Throws Error for a table that seems to divide by a column other than

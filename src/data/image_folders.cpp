@@ -47,7 +47,7 @@ struct Found {
   std::vector<std::string> other;  ///< files that are no pictures
 };
 
-Found sort_out(const io::FileTree& tree) {
+Found sort_files(const io::FileTree& tree) {
   Found out;
   std::map<std::string, std::vector<std::string>> folders;
   for (const std::string& file : tree.files()) {
@@ -215,7 +215,7 @@ void note_left_out(const io::FileTree& tree, const Found& found, std::vector<std
 
 ImageFolders find_image_folders(const io::FileTree& tree, const std::string& source,
                                 const SplitOptions& options) {
-  Found found = sort_out(tree);
+  Found found = sort_files(tree);
   cut_common(&found);
   for (Folder& folder : found.folders) {
     const std::string path = joined(folder.parts, 0, folder.parts.size());

@@ -23,7 +23,7 @@ struct ExampleLayout {
   ArrayLayout layout = ArrayLayout::automatic;
 };
 
-ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout wanted,
+ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout requested,
                              const std::string& origin, const std::string& whole) {
   const auto fail = [&](const std::string& why) {
     return Error(fmt::format("{}: shape {}: {}", origin, whole, why));
@@ -34,8 +34,10 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
     if (size == 0 || size > (std::size_t{1} << 24)) throw fail("an example is empty or too large");
   }
   const auto dim = [&](std::size_t i) { return static_cast<int>(dims[i]); };
-  const std::size_t rank = wanted == ArrayLayout::vectors ? 1 : wanted == ArrayLayout::hw ? 2 : 3;
-  if (wanted != ArrayLayout::automatic && dims.size() != rank) {
+  const std::size_t rank = requested == ArrayLayout::vectors ? 1
+                           : requested == ArrayLayout::hw    ? 2
+                                                             : 3;
+  if (requested != ArrayLayout::automatic && dims.size() != rank) {
     throw fail(fmt::format("--layout says that an example has {} ax{}; here it has {}", rank,
                            rank == 1 ? "is" : "es", dims.size()));
   }
@@ -46,8 +48,8 @@ ExampleLayout example_layout(std::span<const std::size_t> dims, ArrayLayout want
       return {{1, dim(0), dim(1), true}};
     case 3: {
       const auto few = [&](std::size_t i) { return dims[i] == 1 || dims[i] == 3; };
-      bool last = wanted == ArrayLayout::hwc;
-      if (wanted == ArrayLayout::automatic) {
+      bool last = requested == ArrayLayout::hwc;
+      if (requested == ArrayLayout::automatic) {
         if (few(0) == few(2)) {
           throw fail("which axis are the channels? expected --layout hwc or --layout chw");
         }
@@ -121,7 +123,7 @@ bool name_classes(const SplitOptions& options, const io::Tensor& x,
   for (GroupRow& row : read_group_table(options)) {
     if (!parse_index(row.key)) {
       throw Error(fmt::format("{}: first column holds '{}'; expected the index of a class, from 0",
-                              row.where, row.key));
+                              row.location, row.key));
     }
     splits = splits && row.split.has_value();
     by_key[fmt::format("{}", *parse_index(row.key))] = std::move(row);

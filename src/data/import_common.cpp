@@ -34,9 +34,9 @@ bool is_npz(const std::filesystem::path& file) {
 std::optional<io::Tensor> find_array(const ArrayReference& reference,
                                      const std::vector<std::string>& usual_names) {
   const std::vector<std::string> names = io::npz_names(reference.file);
-  std::vector<std::string> wanted = usual_names;
-  if (!reference.part.empty()) wanted = {reference.part};
-  for (const std::string& name : wanted) {
+  std::vector<std::string> candidates = usual_names;
+  if (!reference.part.empty()) candidates = {reference.part};
+  for (const std::string& name : candidates) {
     if (std::ranges::find(names, name) != names.end())
       return io::read_npz_array(reference.file, name);
   }

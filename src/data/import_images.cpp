@@ -101,14 +101,14 @@ class PictureWriter {
       if (header_.input.height == 0) {
         header_.input.height = image.height;
         header_.input.width = image.width;
-        shaped_by_ = file;
+        reference_file_ = file;
       }
       if (options_.height == 0 &&
           (image.height != header_.input.height || image.width != header_.input.width)) {
         throw Error(
             fmt::format("{}: {}x{} pixels, but '{}' has {}x{}; expected images of one "
                         "size, or --size",
-                        tree_.name(file), image.width, image.height, shaped_by_,
+                        tree_.name(file), image.width, image.height, reference_file_,
                         header_.input.width, header_.input.height));
       }
       if (!writer_) {
@@ -130,7 +130,7 @@ class PictureWriter {
   const io::FileTree& tree_;
   DatasetHeader header_;
   std::unique_ptr<DatasetWriter> writer_;
-  std::string shaped_by_;
+  std::string reference_file_;
   std::size_t transparent_ = 0;
 };
 

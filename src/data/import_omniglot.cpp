@@ -51,7 +51,7 @@ std::map<std::string, std::vector<Drawing>> find_characters(
 }
 
 /// Removes "/rotDDD" from a name and returns the number of quarter turns.
-int parse_rotation(std::string* name, const std::string& where) {
+int parse_rotation(std::string* name, const std::string& location) {
   const auto at = name->rfind("/rot");
   if (at == std::string::npos) return 0;
   const std::string degrees = name->substr(at + 4);
@@ -61,8 +61,8 @@ int parse_rotation(std::string* name, const std::string& where) {
     if (degrees == value) return quarters;
     ++quarters;
   }
-  throw Error(fmt::format("{}: rotation 'rot{}'; expected rot000, rot090, rot180 or rot270", where,
-                          degrees));
+  throw Error(fmt::format("{}: rotation 'rot{}'; expected rot000, rot090, rot180 or rot270",
+                          location, degrees));
 }
 
 /// One line of a split list.
@@ -71,7 +71,7 @@ struct Turned {
   std::string character;
   int quarters = 0;
   Split split = Split::train;
-  std::string where;
+  std::string location;
 };
 
 /// Returns the classes of the split lists. Throws Error for a class that is listed twice, unless
@@ -83,14 +83,14 @@ std::vector<Turned> listed_classes(const SplitOptions& options, std::vector<std:
   std::set<std::string> across;
   const std::vector<ListedName> listed = read_split_lists(options);
   for (const ListedName& entry : listed) {
-    Turned turned{entry.name, entry.name, 0, entry.split, entry.where};
-    turned.quarters = parse_rotation(&turned.character, entry.where);
+    Turned turned{entry.name, entry.name, 0, entry.split, entry.location};
+    turned.quarters = parse_rotation(&turned.character, entry.location);
     const auto [first, fresh] = seen.emplace(std::pair(turned.character, turned.quarters), &entry);
     if (!fresh && !options.allow_shared) {
       throw Error(
           fmt::format("{}: '{}' is already in {}; expected every class once "
                       "(--allow-shared-classes allows repeated classes)",
-                      entry.where, entry.name, first->second->where));
+                      entry.location, entry.name, first->second->location));
     }
     if (!fresh && first->second->split == entry.split) continue;
     if (split_of.emplace(turned.character, entry.split).first->second != entry.split) {
@@ -172,8 +172,8 @@ ImportSummary import_omniglot(const OmniglotImport& options) {
     if (entry.character != decoded) {
       const auto found = characters.find(entry.character);
       if (found == characters.end()) {
-        throw Error(fmt::format("{}: no images of '{}' among the {} characters of {}", entry.where,
-                                entry.character, characters.size(),
+        throw Error(fmt::format("{}: no images of '{}' among the {} characters of {}",
+                                entry.location, entry.character, characters.size(),
                                 fmt::format("{}", fmt::join(sources, ", "))));
       }
       std::vector<std::string> unread;

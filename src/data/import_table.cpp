@@ -217,7 +217,7 @@ Tasks find_tasks(const Input& in, MissingRule rule, std::vector<std::string>* no
         throw Error(fmt::format(
             "{}: task column '{}' has no value; expected one (--missing-marks says what counts as "
             "missing, --missing drop leaves such rows out)",
-            in.table.where(row), in.table.columns[*in.task].name));
+            in.table.location(row), in.table.columns[*in.task].name));
       }
       out.of_row[row] = no_task;
       ++dropped;
@@ -258,14 +258,14 @@ std::vector<std::optional<Split>> task_splits(const Input& in, const TableImport
     if (!split) {
       throw Error(
           fmt::format("{}: column '{}' holds '{}'; expected train, validation (val) or test",
-                      in.table.where(row), column.name, in.table.cell(*in.split, row)));
+                      in.table.location(row), column.name, in.table.cell(*in.split, row)));
     }
     std::optional<Split>& have = out[tasks.of_row[row]];
     if (have && *have != *split) {
       throw Error(
           fmt::format("{}: task '{}' is in {} here and in {} above; expected one split per "
                       "task",
-                      in.table.where(row), tasks.names[tasks.of_row[row]], split_name(*split),
+                      in.table.location(row), tasks.names[tasks.of_row[row]], split_name(*split),
                       split_name(*have)));
     }
     have = split;

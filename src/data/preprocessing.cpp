@@ -39,20 +39,20 @@ constexpr std::pair<io::Reading, const char*> readings[] = {{io::Reading::number
                                                             {io::Reading::date, "date"}};
 
 template <typename Value, std::size_t n>
-const char* name_of(const std::pair<Value, const char*> (&names)[n], Value wanted) {
+const char* name_of(const std::pair<Value, const char*> (&names)[n], Value sought) {
   for (const auto& [value, name] : names) {
-    if (value == wanted) return name;
+    if (value == sought) return name;
   }
   return "?";
 }
 /// Finds a value by its name. Throws Error for an unknown name, which a newer version may have
 /// written.
 template <typename Value, std::size_t n>
-Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& wanted) {
+Value value_of(const std::pair<Value, const char*> (&names)[n], const std::string& sought) {
   for (const auto& [value, name] : names) {
-    if (name == wanted) return value;
+    if (name == sought) return value;
   }
-  throw Error(fmt::format("unknown word '{}'", wanted));
+  throw Error(fmt::format("unknown word '{}'", sought));
 }
 
 [[noreturn]] void missing_value(const io::Table& table, std::size_t column, std::size_t row) {
@@ -60,7 +60,7 @@ Value value_of(const std::pair<Value, const char*> (&names)[n], const std::strin
   throw Error(fmt::format(
       "{}: column '{}' has no value{}; expected one, or a rule for missing values (--missing "
       "mean|drop)",
-      table.where(row), table.columns[column].name,
+      table.location(row), table.columns[column].name,
       mark.empty() ? "" : fmt::format(" ('{}' counts as missing: --missing-marks)", mark)));
 }
 
@@ -73,25 +73,25 @@ const char* missing_rule_name(MissingRule rule) {
 namespace {
 
 template <typename Scale>
-float scaled_by(const Scale& scale, double value, const std::string& where) {
+float scaled_by(const Scale& scale, double value, const std::string& location) {
   const double result = (value - scale.mean) / scale.std;
   if (!(std::abs(result) <= std::numeric_limits<float>::max())) {
     throw Error(
         fmt::format("{}: column '{}' holds {}; the training rows have mean {} and standard "
                     "deviation {}; expected a value closer to the mean",
-                    where, scale.name, value, scale.mean, scale.std));
+                    location, scale.name, value, scale.mean, scale.std));
   }
   return static_cast<float>(result);
 }
 
 }  // namespace
 
-float Preprocessing::Column::encode(double value, const std::string& where) const {
-  return scaled_by(*this, value, where);
+float Preprocessing::Column::encode(double value, const std::string& location) const {
+  return scaled_by(*this, value, location);
 }
 
-float Preprocessing::Target::encode(double value, const std::string& where) const {
-  return scaled_by(*this, value, where);
+float Preprocessing::Target::encode(double value, const std::string& location) const {
+  return scaled_by(*this, value, location);
 }
 
 std::string Preprocessing::to_json() const {
@@ -150,8 +150,8 @@ Preprocessing Preprocessing::from_json(std::string_view text, const std::string&
     Preprocessing out;
     out.kind = value_of(kinds, in.at("kind").get<std::string>());
     const json& shape = in.at("input");
-    out.input = {io::whole<int>(shape.at(0)), io::whole<int>(shape.at(1)),
-                 io::whole<int>(shape.at(2)), in.at("spatial").get<bool>()};
+    out.input = {io::whole_number<int>(shape.at(0)), io::whole_number<int>(shape.at(1)),
+                 io::whole_number<int>(shape.at(2)), in.at("spatial").get<bool>()};
     out.inverted = in.value("inverted", false);
     out.background = value_of(backgrounds, in.value("background", "stored"));
     out.fit = value_of(fits, in.value("fit", "squeeze"));
@@ -249,7 +249,7 @@ bool drops_row(const Preprocessing& preprocessing, const io::Table& table, const
       throw Error(fmt::format(
           "{}: target column '{}' has no value{}; expected one (--missing drop leaves such rows "
           "out)",
-          table.where(row), table.columns[target].name,
+          table.location(row), table.columns[target].name,
           mark.empty() ? "" : fmt::format(" ('{}' counts as missing: --missing-marks)", mark)));
     }
     drop = true;
@@ -274,7 +274,8 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const io::Table& t
       if (table.missing(source.column, row)) {
         // MissingRule::mean: the feature stays 0, which is the mean after standardisation.
       } else if (column.categories.empty()) {
-        x[at] = column.encode(table.number(source.column, row, column.reading), table.where(row));
+        x[at] =
+            column.encode(table.number(source.column, row, column.reading), table.location(row));
       } else if (const auto found =
                      source.categories.find(table.cell(source.column, row), table.format)) {
         x[at + *found] = 1.0f;
@@ -288,7 +289,7 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const io::Table& t
       const auto found = plan.labels.find(label, table.format);
       if (!found) {
         throw Error(fmt::format("{}: column '{}' holds the label '{}'; expected one of {}",
-                                table.where(row), preprocessing.label_column, label,
+                                table.location(row), preprocessing.label_column, label,
                                 fmt::join(preprocessing.labels, ", ")));
       }
       out.labels.push_back(static_cast<std::int32_t>(*found));
@@ -296,7 +297,7 @@ EncodedTable encode_table(const Preprocessing& preprocessing, const io::Table& t
       for (std::size_t t = 0; t < plan.targets.size(); ++t) {
         const auto& target = preprocessing.targets[t];
         const double value = table.number(plan.targets[t], row, target.reading);
-        out.values.push_back(target.encode(value, table.where(row)));
+        out.values.push_back(target.encode(value, table.location(row)));
       }
     }
     out.x.insert(out.x.end(), x.begin(), x.end());

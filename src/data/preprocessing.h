@@ -55,15 +55,15 @@ struct Preprocessing {
     io::Reading reading =
         io::Reading::number;  ///< of the cells of a column that is not categorical
     int features() const { return categories.empty() ? 1 : static_cast<int>(categories.size()); }
-    /// Throws Error that begins with `where` for a result beyond the range of float32.
-    float encode(double value, const std::string& where) const;
+    /// Throws Error that begins with `location` for a result beyond the range of float32.
+    float encode(double value, const std::string& location) const;
   };
   struct Target {
     std::string name;
     double mean = 0.0, std = 1.0;  ///< stored value = (raw - mean) / std
     io::Reading reading = io::Reading::number;
-    /// Throws Error that begins with `where` for a result beyond the range of float32.
-    float encode(double value, const std::string& where) const;
+    /// Throws Error that begins with `location` for a result beyond the range of float32.
+    float encode(double value, const std::string& location) const;
   };
 
   Kind kind = Kind::none;

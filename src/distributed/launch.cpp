@@ -46,10 +46,10 @@ Launch detect_launch(const std::function<const char*(const char*)>& get) {
 }
 
 std::shared_ptr<Communicator> launched_ranks() {
-  const char* const wanted = std::getenv("KSHOT_RANKS");
-  if (wanted != nullptr && std::string(wanted) == "off") return nullptr;
-  if (wanted != nullptr && std::string(wanted) != "auto") {
-    throw Error(fmt::format("KSHOT_RANKS = \"{}\": expected auto or off", wanted));
+  const char* const setting = std::getenv("KSHOT_RANKS");
+  if (setting != nullptr && std::string(setting) == "off") return nullptr;
+  if (setting != nullptr && std::string(setting) != "auto") {
+    throw Error(fmt::format("KSHOT_RANKS = \"{}\": expected auto or off", setting));
   }
   if (mpi_initialised()) return open_mpi();
   const Launch launch = detect_launch([](const char* name) { return std::getenv(name); });
@@ -67,7 +67,7 @@ std::shared_ptr<Communicator> launched_ranks() {
   }
   // Under srun without PMIx or PMI, Open MPI prints a page of text and ends the process. MPICH goes
   // on alone.
-  const bool open_mpi_alone = !launch.meets && mpi_library().starts_with("Open MPI");
+  const bool open_mpi_alone = !launch.offers_pmi && mpi_library().starts_with("Open MPI");
   std::shared_ptr<Communicator> ranks = open_mpi_alone ? nullptr : open_mpi();
   if (ranks == nullptr) {
     throw Error(fmt::format(

@@ -15,7 +15,7 @@ struct Launch {
   bool mpi = false;
   int rank = 0;  ///< rank of this process among them
   /// The launcher offers MPI a way to find the other processes (PMIx or PMI).
-  bool meets = true;
+  bool offers_pmi = true;
 };
 
 /// Detects the launch of this process. `get` returns the value of an environment variable, or null.

@@ -32,7 +32,7 @@ constexpr int failure_tag = 2;
 /// bytes would be limited to 2 GiB.
 constexpr std::size_t unit = sizeof(std::uint64_t);
 
-double wanted_time_limit() {
+double time_limit_from_environment() {
   const char* const text = std::getenv("KSHOT_RANK_TIMEOUT");
   if (text == nullptr) return usual_seconds;
   double value = 0.0;
@@ -70,7 +70,7 @@ class MpiRanks final : public Communicator, public FailureWatch {
   MpiRanks(MPI_Comm world, int rank, int size, int local_rank, int local_size, bool finalize)
       : Communicator(rank, size, local_rank, local_size),
         world_(world),
-        limit_(wanted_time_limit()),
+        limit_(time_limit_from_environment()),
         finalize_(finalize) {}
   ~MpiRanks() override {
     if (!finalize_) return;

@@ -42,7 +42,7 @@ struct Thread {
   unsigned number = 0;  // linear index in the block
   Fiber* fiber = nullptr;
   // The place where it waits, and the operation.
-  Location where;
+  Location location;
   BarrierKind barrier{};
   int predicate = 0;
   WarpOp op{};
@@ -62,11 +62,11 @@ struct Warp {
   std::array<std::array<std::uint32_t, warp_size>, warp_size> clock{};
 };
 
-std::string site(const Location& where) {
-  const std::string_view file = where.file_name();
+std::string site(const Location& location) {
+  const std::string_view file = location.file_name();
   const auto slash = file.rfind('/');
   return fmt::format("{}:{}", slash == std::string_view::npos ? file : file.substr(slash + 1),
-                     where.line());
+                     location.line());
 }
 
 bool same_site(const Location& a, const Location& b) {
@@ -172,9 +172,9 @@ class Machine {
  public:
   void run(const Kernel& kernel);
 
-  int block_barrier(Thread& thread, BarrierKind kind, int predicate, Location where);
+  int block_barrier(Thread& thread, BarrierKind kind, int predicate, Location location);
   std::uint64_t warp_exchange(Thread& thread, WarpOp op, std::uint32_t mask, std::uint64_t value,
-                              int argument, int width, Location where);
+                              int argument, int width, Location location);
   void access(Thread& thread, std::uintptr_t address, std::size_t bytes, Access kind,
               const void* code, const void* value);
   /// Ends the kernel with this report. The thread's code is never resumed.
@@ -192,7 +192,7 @@ class Machine {
   void try_release_warp(Thread& last);
   void exchange(Thread& last);
   std::string deadlock() const;
-  std::string whereabouts(const Thread& thread) const;
+  std::string describe_position(const Thread& thread) const;
   [[noreturn]] void report(const std::string& what);
   Fiber* take_fiber();
 
@@ -393,11 +393,11 @@ void Machine::fail(const std::string& what) {
 
 // ---- barriers ----
 
-int Machine::block_barrier(Thread& thread, BarrierKind kind, int predicate, Location where) {
+int Machine::block_barrier(Thread& thread, BarrierKind kind, int predicate, Location location) {
   thread.state = State::at_barrier;
   thread.barrier = kind;
   thread.predicate = predicate;
-  thread.where = where;
+  thread.location = location;
   if (++at_barrier_ == threads_.size()) release_barrier(thread);
   thread.fiber->leave(false);
   return thread.predicate;
@@ -406,8 +406,9 @@ int Machine::block_barrier(Thread& thread, BarrierKind kind, int predicate, Loca
 void Machine::release_barrier(Thread& last) {
   int count = 0;
   for (const Thread& thread : threads_) {
-    if (!same_site(thread.where, last.where) || thread.barrier != last.barrier) {
-      fail(fmt::format("divergent barrier: {}, {}", whereabouts(last), whereabouts(thread)));
+    if (!same_site(thread.location, last.location) || thread.barrier != last.barrier) {
+      fail(fmt::format("divergent barrier: {}, {}", describe_position(last),
+                       describe_position(thread)));
     }
     count += thread.predicate != 0 ? 1 : 0;
   }
@@ -423,16 +424,17 @@ void Machine::release_barrier(Thread& last) {
   memory().next_epoch();
 }
 
-std::string Machine::whereabouts(const Thread& thread) const {
+std::string Machine::describe_position(const Thread& thread) const {
   const std::string who = fmt::format("thread {}", text(thread.index));
   switch (thread.state) {
     case State::done:
       return who + " has left the kernel";
     case State::at_barrier:
-      return fmt::format("{} waits at {} ({})", who, name_of(thread.barrier), site(thread.where));
+      return fmt::format("{} waits at {} ({})", who, name_of(thread.barrier),
+                         site(thread.location));
     case State::at_warp:
       return fmt::format("{} waits at {} with mask {:#010x} ({})", who, name_of(thread.op),
-                         thread.mask, site(thread.where));
+                         thread.mask, site(thread.location));
     case State::fresh:
     case State::ready:
       break;
@@ -447,13 +449,13 @@ std::string Machine::deadlock() const {
     for (std::uint32_t mask = thread.mask; mask; mask &= mask - 1) {
       const auto lane = static_cast<unsigned>(std::countr_zero(mask));
       const unsigned number = thread.warp() * warp_size + lane;
-      const std::string waits = fmt::format("{} for lane {}", whereabouts(thread), lane);
+      const std::string waits = fmt::format("{} for lane {}", describe_position(thread), lane);
       if (number >= threads_.size()) {
         return fmt::format("wrong mask: {}, which the block does not have", waits);
       }
       const Thread& other = threads_[number];
       if (other.state == State::at_warp && other.mask == thread.mask) continue;
-      return fmt::format("wrong mask: {}, but {}", waits, whereabouts(other));
+      return fmt::format("wrong mask: {}, but {}", waits, describe_position(other));
     }
   }
   const auto waiting = std::ranges::find(threads_, State::at_barrier, &Thread::state);
@@ -461,16 +463,17 @@ std::string Machine::deadlock() const {
       threads_, [](const Thread& thread) { return thread.state != State::at_barrier; });
   if (waiting == threads_.end() || missing == threads_.end()) return "no thread can go on";
   return fmt::format("divergent barrier: {} of {} threads wait; {}, {}", at_barrier_,
-                     threads_.size(), whereabouts(*waiting), whereabouts(*missing));
+                     threads_.size(), describe_position(*waiting), describe_position(*missing));
 }
 
 // ---- warps ----
 
 std::uint64_t Machine::warp_exchange(Thread& thread, WarpOp op, std::uint32_t mask,
-                                     std::uint64_t value, int argument, int width, Location where) {
+                                     std::uint64_t value, int argument, int width,
+                                     Location location) {
   thread.op = op;
   thread.mask = mask;
-  thread.where = where;
+  thread.location = location;
   thread.value = value;
   thread.argument = argument;
   thread.width = width;
@@ -478,13 +481,13 @@ std::uint64_t Machine::warp_exchange(Thread& thread, WarpOp op, std::uint32_t ma
     fail(
         fmt::format("wrong mask: thread {} (lane {}) calls {} with mask {:#010x}, which "
                     "does not name it ({})",
-                    text(thread.index), thread.lane(), name_of(op), mask, site(where)));
+                    text(thread.index), thread.lane(), name_of(op), mask, site(location)));
   }
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
     fail(
         fmt::format("thread {} calls {} with width {}; a power of two up to 32 is "
                     "expected ({})",
-                    text(thread.index), name_of(op), width, site(where)));
+                    text(thread.index), name_of(op), width, site(location)));
   }
   thread.state = State::at_warp;
   warps_[thread.warp()].waiting |= 1u << thread.lane();
@@ -503,8 +506,9 @@ void Machine::try_release_warp(Thread& last) {
   }
   for (std::uint32_t mask = last.mask; mask; mask &= mask - 1) {
     const Thread& other = lanes[std::countr_zero(mask)];
-    if (other.op != last.op || !same_site(other.where, last.where)) {
-      fail(fmt::format("divergent warp: {}, {}", whereabouts(last), whereabouts(other)));
+    if (other.op != last.op || !same_site(other.location, last.location)) {
+      fail(
+          fmt::format("divergent warp: {}, {}", describe_position(last), describe_position(other)));
     }
   }
   exchange(last);
@@ -564,7 +568,7 @@ void Machine::exchange(Thread& last) {
       fail(fmt::format(
           "wrong mask: thread {} (lane {}) reads lane {} by {} with mask "
           "{:#010x}, which does not name that lane ({})",
-          text(thread.index), lane, source, name_of(thread.op), mask, site(thread.where)));
+          text(thread.index), lane, source, name_of(thread.op), mask, site(thread.location)));
     }
     thread.value = in[static_cast<std::size_t>(source)];
   });
@@ -646,26 +650,26 @@ uint3 grid_size() {
   return {size.x, size.y, size.z};
 }
 
-int block_barrier(BarrierKind kind, int predicate, Location where) {
+int block_barrier(BarrierKind kind, int predicate, Location location) {
   return enter(
-      [&](Thread& thread) { return machine().block_barrier(thread, kind, predicate, where); });
+      [&](Thread& thread) { return machine().block_barrier(thread, kind, predicate, location); });
 }
 
 std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, int argument,
-                            int width, Location where) {
+                            int width, Location location) {
   return enter([&](Thread& thread) {
-    return machine().warp_exchange(thread, op, mask, value, argument, width, where);
+    return machine().warp_exchange(thread, op, mask, value, argument, width, location);
   });
 }
 
 void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
-                   const float (&c)[4], Location where) {
+                   const float (&c)[4], Location location) {
   TensorFragments own;
   std::ranges::copy(a, own.a);
   std::ranges::copy(b, own.b);
   std::ranges::copy(c, own.c);
   warp_exchange(WarpOp::multiply, 0xffffffffu, reinterpret_cast<std::uintptr_t>(&own), 0, warp_size,
-                where);
+                location);
   std::ranges::copy(own.d, d);
 }
 

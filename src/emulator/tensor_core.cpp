@@ -11,7 +11,8 @@ namespace {
 constexpr int rows = 16, columns = 8, depth = 8;
 constexpr int float_bits = std::numeric_limits<float>::digits;
 
-float seen(std::uint32_t operand) {
+/// The operand without the 13 bits that TF32 lacks.
+float as_tf32(std::uint32_t operand) {
   return std::bit_cast<float>(operand & 0xffffe000u);
 }
 
@@ -48,8 +49,9 @@ void multiply(const std::array<TensorFragments*, 32>& lanes) {
   for (std::size_t lane = 0; lane < lanes.size(); ++lane) {
     const std::size_t group = lane / 4, in_group = lane % 4;
     const TensorFragments& f = *lanes[lane];
-    for (std::size_t i = 0; i < 4; ++i) a[group + i % 2 * 8][in_group + i / 2 * 4] = seen(f.a[i]);
-    for (std::size_t i = 0; i < 2; ++i) b[group][in_group + i * 4] = seen(f.b[i]);
+    for (std::size_t i = 0; i < 4; ++i)
+      a[group + i % 2 * 8][in_group + i / 2 * 4] = as_tf32(f.a[i]);
+    for (std::size_t i = 0; i < 2; ++i) b[group][in_group + i * 4] = as_tf32(f.b[i]);
   }
   for (std::size_t lane = 0; lane < lanes.size(); ++lane) {
     const std::size_t group = lane / 4, in_group = lane % 4;

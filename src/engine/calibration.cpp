@@ -141,8 +141,8 @@ void read_decisions(const nlohmann::json& j, RunCalibration& c) {
         "it was written by an earlier version, without thresholds and quantiles; run kshot "
         "calibrate again");
   }
-  c.decision_seed = io::whole<std::uint64_t>(j.at("decision_seed"));
-  c.decision_episodes = io::whole<int>(j.at("decision_episodes"));
+  c.decision_seed = io::whole_number<std::uint64_t>(j.at("decision_seed"));
+  c.decision_episodes = io::whole_number<int>(j.at("decision_episodes"));
   c.confidence = j.at("confidence").get<double>();
   if (j.contains("thresholds")) {
     for (const auto& entry : j.at("thresholds")) {
@@ -187,14 +187,14 @@ RunCalibration RunCalibration::from_json(const std::string& text, const std::str
     }
     c.checkpoint = j.at("checkpoint").get<std::string>();
     c.checkpoint_checksum = j.at("checkpoint_checksum").get<std::string>();
-    c.step = io::whole<std::uint64_t>(j.at("step"));
-    c.inner_steps = io::whole<int>(j.at("inner_steps"));
-    c.samples = io::whole<int>(j.at("samples"));
+    c.step = io::whole_number<std::uint64_t>(j.at("step"));
+    c.inner_steps = io::whole_number<int>(j.at("inner_steps"));
+    c.samples = io::whole_number<int>(j.at("samples"));
     c.source = j.at("source").get<std::string>();
     c.split = split_from(j.at("split").get<std::string>());
-    c.seed = io::whole<std::uint64_t>(j.at("seed"));
-    c.episodes = io::whole<int>(j.at("episodes"));
-    c.diverged = io::whole<int>(j.at("diverged"));
+    c.seed = io::whole_number<std::uint64_t>(j.at("seed"));
+    c.episodes = io::whole_number<int>(j.at("episodes"));
+    c.diverged = io::whole_number<int>(j.at("diverged"));
     c.nll_before = j.at("nll_before").get<double>();
     c.nll_after = j.at("nll_after").get<double>();
     if (j.contains("ece_before")) c.ece_before = j.at("ece_before").get<double>();
@@ -297,10 +297,10 @@ WrittenCalibration calibrate_run(const fs::path& run, const EvaluatorOptions& op
                                  double confidence) {
   Evaluator evaluator(run, options);
   Communicator* const ranks = options.ranks.get();
-  return telling(ranks, [&] {
+  return run_and_report_failure(ranks, [&] {
     const fs::path path = find_checkpoint(run).parent_path() / calibration_file;
     std::optional<io::OutputFile> file;
-    if (leads(ranks)) file.emplace(path, io::OutputKind::calibration);
+    if (is_rank_zero(ranks)) file.emplace(path, io::OutputKind::calibration);
     WrittenCalibration result{evaluator.calibrate(confidence), path};
     if (file) file->write(result.calibration.to_json());
     if (ranks != nullptr) ranks->barrier("the calibration file");

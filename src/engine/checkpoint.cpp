@@ -31,12 +31,12 @@ json to_json(const ValidationReport& v) {
 /// NaN is written as null, because JSON has no NaN.
 ValidationReport validation_from(const json& j) {
   ValidationReport v;
-  v.step = io::whole<std::uint64_t>(j.at("step"));
+  v.step = io::whole_number<std::uint64_t>(j.at("step"));
   v.metric = j.at("metric").get<std::string>();
   v.value = io::number_or_nan(j.at("value"));
   v.half_width = io::number_or_nan(j.at("half_width"));
   v.nll = io::number_or_nan(j.at("nll"));
-  v.diverged = io::whole<std::uint64_t>(j.at("diverged"));
+  v.diverged = io::whole_number<std::uint64_t>(j.at("diverged"));
   v.seconds = io::number_or_nan(j.at("seconds"));
   v.best = true;
   return v;
@@ -63,21 +63,21 @@ std::string state_text(const RunState& s) {
 
 RunState state_from(const json& j) {
   RunState s;
-  s.step = io::whole<std::uint64_t>(j.at("step"));
+  s.step = io::whole_number<std::uint64_t>(j.at("step"));
   s.seconds = io::number_or_nan(j.at("seconds"));
-  s.tasks = io::whole<std::uint64_t>(j.at("tasks"));
-  s.diverged = io::whole<std::uint64_t>(j.at("diverged"));
-  if (j.contains("guarded")) s.guarded = io::whole<std::uint64_t>(j.at("guarded"));
-  s.validations_since_best = io::whole<int>(j.at("validations_since_best"));
+  s.tasks = io::whole_number<std::uint64_t>(j.at("tasks"));
+  s.diverged = io::whole_number<std::uint64_t>(j.at("diverged"));
+  if (j.contains("guarded")) s.guarded = io::whole_number<std::uint64_t>(j.at("guarded"));
+  s.validations_since_best = io::whole_number<int>(j.at("validations_since_best"));
   const json& w = j.at("window");
-  s.window = {.steps = io::whole<std::uint64_t>(w.at("steps")),
-              .tasks = io::whole<std::uint64_t>(w.at("tasks")),
-              .diverged = io::whole<std::uint64_t>(w.at("diverged")),
+  s.window = {.steps = io::whole_number<std::uint64_t>(w.at("steps")),
+              .tasks = io::whole_number<std::uint64_t>(w.at("tasks")),
+              .diverged = io::whole_number<std::uint64_t>(w.at("diverged")),
               .loss = io::number_or_nan(w.at("loss")),
               .task_loss = io::number_or_nan(w.at("task_loss"))};
   if (j.contains("run_id")) s.run_id = j.at("run_id").get<std::string>();
   if (j.contains("store_ranks")) {
-    s.store_ranks = std::clamp(io::whole<int>(j.at("store_ranks")), 1, 1 << 20);
+    s.store_ranks = std::clamp(io::whole_number<int>(j.at("store_ranks")), 1, 1 << 20);
   }
   if (j.contains("best")) {
     s.validated = true;
@@ -108,12 +108,12 @@ SourceInfo source_from(const json& j) {
   SourceInfo source;
   source.description = j.at("description").get<std::string>();
   const json& input = j.at("input");
-  source.shape.input = {io::whole<int>(input.at(0)), io::whole<int>(input.at(1)),
-                        io::whole<int>(input.at(2)), j.at("spatial").get<bool>()};
-  source.shape.outputs = io::whole<int>(j.at("outputs"));
+  source.shape.input = {io::whole_number<int>(input.at(0)), io::whole_number<int>(input.at(1)),
+                        io::whole_number<int>(input.at(2)), j.at("spatial").get<bool>()};
+  source.shape.outputs = io::whole_number<int>(j.at("outputs"));
   source.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
-  source.shape.support = io::whole<int>(j.at("support"));
-  source.shape.query = io::whole<int>(j.at("query"));
+  source.shape.support = io::whole_number<int>(j.at("support"));
+  source.shape.query = io::whole_number<int>(j.at("query"));
   if (j.contains("data")) {
     const json& data = j.at("data");
     source.data =

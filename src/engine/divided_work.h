@@ -14,7 +14,7 @@ namespace kshot {
 /// The items of a job and the portions in which the ranks share them.
 struct WorkDivision {
   std::size_t total = 0;    ///< number of items
-  std::size_t at_once = 1;  ///< number of items whose results all ranks exchange together
+  std::size_t portion = 1;  ///< number of items whose results all ranks exchange together
   std::size_t unit = 1;     ///< every rank gets a multiple of this number of items
   const char* what = "";    ///< name of the results in messages
 };
@@ -22,13 +22,13 @@ struct WorkDivision {
 /// Calls work(first, count, put) for ranges of the items, in ascending order. `work` calls
 /// put(result) for its results, in the order of the items. take(result) then gets all results, one
 /// at a time and in the order of the items. With several ranks, each rank works on a part of every
-/// `at_once` items, and `take` runs on every rank. `Result` needs fields(archive, result)
+/// `portion` items, and `take` runs on every rank. `Result` needs fields(archive, result)
 /// (base/archive.h), which packs it for the other ranks. `ranks` may be null.
 template <class Result, class Work, class Take>
 void divide_work(Communicator* ranks, const WorkDivision& division, const Work& work,
                  const Take& take) {
   for (std::size_t begin = 0; begin < division.total;) {
-    const std::size_t count = std::min(division.total - begin, division.at_once);
+    const std::size_t count = std::min(division.total - begin, division.portion);
     if (ranks == nullptr) {
       work(begin, count, [&](Result result) { take(std::move(result)); });
     } else {

@@ -449,19 +449,20 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
     check_same(ranks, facts);
     check_same_config(ranks, embedder.config());
   }
-  const bool leads = kshot::leads(ranks);
-  if (leads && !embedder.preprocessing().empty() &&
+  const bool is_rank_zero = kshot::is_rank_zero(ranks);
+  if (is_rank_zero && !embedder.preprocessing().empty() &&
       embedder.preprocessing() != header.preprocessing.to_json()) {
     log_warning(
         fmt::format("{}: its examples were prepared differently from the training data of the "
                     "network (kshot inspect shows how)",
                     data.string()));
   }
-  const std::unique_ptr<FeatureSink> sink = leads ? make_sink(output, embedder, *file) : nullptr;
+  const std::unique_ptr<FeatureSink> sink =
+      is_rank_zero ? make_sink(output, embedder, *file) : nullptr;
   const auto inputs = static_cast<std::size_t>(embedder.network().input().size());
   const auto features = static_cast<std::size_t>(embedder.network().outputs());
   const std::uint64_t total = header.rows();
-  const std::size_t at_once =
+  const std::size_t portion =
       ranks != nullptr ? rows_per_exchange(embedder, *ranks) : embedder.preferred_rows();
   FeatureRows rows(sink.get(), *file, features);
   std::vector<float> x;
@@ -474,7 +475,7 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
     put(embedder.embed(x));
   };
   divide_work<std::vector<float>>(
-      ranks, {static_cast<std::size_t>(total), at_once, backend::run_tasks, "features"}, work,
+      ranks, {static_cast<std::size_t>(total), portion, backend::run_tasks, "features"}, work,
       [&](const std::vector<float>& y) {
         rows.add(y);
         if (progress) progress(rows.done(), total);
@@ -502,7 +503,8 @@ EmbeddedFile embed(const Embedder& embedder, const fs::path& data, const fs::pat
 EmbeddedFile embed_file(const Embedder& embedder, const fs::path& data, const fs::path& output,
                         const std::function<void(std::uint64_t, std::uint64_t)>& progress,
                         const std::shared_ptr<Communicator>& ranks) {
-  return telling(ranks.get(), [&] { return embed(embedder, data, output, progress, ranks.get()); });
+  return run_and_report_failure(
+      ranks.get(), [&] { return embed(embedder, data, output, progress, ranks.get()); });
 }
 
 }  // namespace kshot

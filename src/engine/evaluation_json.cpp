@@ -131,7 +131,7 @@ std::vector<double> numbers(const nlohmann::json& values) {
 
 Statistic statistic_from(const nlohmann::json& j) {
   Statistic s{io::number_or_nan(j.at("mean")), io::number_or_nan(j.at("half_width")),
-              io::whole<std::size_t>(j.at("episodes"))};
+              io::whole_number<std::size_t>(j.at("episodes"))};
   if (j.contains("bootstrap")) {
     s.low = io::number_or_nan(j.at("bootstrap").at(0));
     s.high = io::number_or_nan(j.at("bootstrap").at(1));
@@ -158,7 +158,7 @@ UncertaintyScores uncertainty_from(const nlohmann::json& j) {
 Score score_from(const nlohmann::json& j) {
   Score s;
   s.name = j.at("name").get<std::string>();
-  if (j.contains("inner_steps")) s.inner_steps = io::whole<int>(j.at("inner_steps"));
+  if (j.contains("inner_steps")) s.inner_steps = io::whole_number<int>(j.at("inner_steps"));
   s.calibrated = j.value("calibrated", false);
   for (const auto& [key, member] : statistic_fields) {
     if (j.contains(key)) s.*member = statistic_from(j.at(key));
@@ -171,7 +171,7 @@ Score score_from(const nlohmann::json& j) {
   }
   if (j.contains("uncertainty")) s.uncertainty = uncertainty_from(j.at("uncertainty"));
   if (j.contains("pit")) {
-    for (const auto& count : j.at("pit")) s.pit.push_back(io::whole<std::size_t>(count));
+    for (const auto& count : j.at("pit")) s.pit.push_back(io::whole_number<std::size_t>(count));
   }
   if (j.contains("per_episode")) {
     const auto& all = j.at("per_episode");
@@ -185,7 +185,7 @@ Score score_from(const nlohmann::json& j) {
   if (j.contains("calibration")) {
     for (const auto& b : j.at("calibration")) {
       s.calibration.push_back({b.at("low").get<double>(), b.at("high").get<double>(),
-                               io::whole<std::size_t>(b.at("count")),
+                               io::whole_number<std::size_t>(b.at("count")),
                                b.at("confidence").get<double>(), b.at("accuracy").get<double>()});
     }
   }
@@ -209,7 +209,7 @@ nlohmann::ordered_json to_json(const CountRange& r) {
 /// Older evaluations hold only the largest number of rows.
 CountRange range_from(const nlohmann::json& j, const char* key, int otherwise) {
   if (!j.contains(key)) return {otherwise, otherwise};
-  return {io::whole<int>(j.at(key).at(0)), io::whole<int>(j.at(key).at(1))};
+  return {io::whole_number<int>(j.at(key).at(0)), io::whole_number<int>(j.at(key).at(1))};
 }
 
 /// Writes the results of a calibration's thresholds and sets. A number that is missing is null.
@@ -303,21 +303,21 @@ Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
     Evaluation e;
     e.algorithm = j.at("algorithm").get<std::string>();
     e.checkpoint = j.at("checkpoint").get<std::string>();
-    e.step = io::whole<std::uint64_t>(j.at("step"));
+    e.step = io::whole_number<std::uint64_t>(j.at("step"));
     e.source = j.at("source").get<std::string>();
     e.split = split_from(j.at("split"), origin);
     e.shape.target = j.at("target") == "label" ? TargetKind::label : TargetKind::value;
-    e.shape.outputs = io::whole<int>(j.at("outputs"));
-    e.shape.support = io::whole<int>(j.at("support_rows"));
-    e.shape.query = io::whole<int>(j.at("query_rows"));
+    e.shape.outputs = io::whole_number<int>(j.at("outputs"));
+    e.shape.support = io::whole_number<int>(j.at("support_rows"));
+    e.shape.query = io::whole_number<int>(j.at("query_rows"));
     e.support = range_from(j, "support_drawn", e.shape.support);
     e.query = range_from(j, "query_drawn", e.shape.query);
     e.shots = range_from(j, "shots", 0);
     e.ways = range_from(j, "ways", e.shape.outputs);
-    e.seed = io::whole<std::uint64_t>(j.at("seed"));
-    e.episodes = io::whole<int>(j.at("episodes"));
-    e.diverged = io::whole<int>(j.at("diverged"));
-    e.samples = io::whole<int>(j.at("samples"));
+    e.seed = io::whole_number<std::uint64_t>(j.at("seed"));
+    e.episodes = io::whole_number<int>(j.at("episodes"));
+    e.diverged = io::whole_number<int>(j.at("diverged"));
+    e.samples = io::whole_number<int>(j.at("samples"));
     e.norm_statistics = j.at("norm_statistics").get<std::string>();
     e.device = j.at("device").get<std::string>();
     e.seconds = j.at("seconds").get<double>();
@@ -327,7 +327,7 @@ Evaluation evaluation_from(const nlohmann::json& j, const std::string& origin) {
       e.data_checksum = data.at("checksum").get<std::string>();
       e.trained_checksum = data.value("trained_on", "");
     }
-    e.bins = j.contains("bins") ? io::whole<int>(j.at("bins")) : 15;
+    e.bins = j.contains("bins") ? io::whole_number<int>(j.at("bins")) : 15;
     e.edges = j.value("edges", "right");
     e.risk = j.value("risk", 0.05);
     e.calibration = j.value("calibrated_with", "");
@@ -388,7 +388,7 @@ ShotsEvaluation ShotsEvaluation::from_json(const std::string& text, const std::s
   ShotsEvaluation all;
   try {
     for (const auto& entry : j.at("by_shots")) {
-      all.by_shots.emplace_back(io::whole<int>(entry.at("shots")),
+      all.by_shots.emplace_back(io::whole_number<int>(entry.at("shots")),
                                 evaluation_from(entry.at("evaluation"), origin));
     }
   } catch (const nlohmann::json::exception& error) {

@@ -202,7 +202,7 @@ struct Evaluator::State {
                               split_name(options.split)));
     }
     Communicator* const ranks = options.ranks.get();
-    options.progress = options.progress && leads(ranks);
+    options.progress = options.progress && is_rank_zero(ranks);
     assembly = assemble(with_head_outputs(prediction_config(config), source->shape()),
                         rank_device(options.device, ranks), rank_threads(options.threads, ranks));
     if (options.calibrated) {
@@ -366,7 +366,7 @@ Evaluator::Evaluator(const fs::path& run, EvaluatorOptions options)
     : Evaluator(run, nullptr, std::move(options)) {}
 Evaluator::Evaluator(const fs::path& run, std::shared_ptr<const EpisodeSource> source,
                      EvaluatorOptions options)
-    : state_(telling(std::shared_ptr<Communicator>(options.ranks).get(), [&] {
+    : state_(run_and_report_failure(std::shared_ptr<Communicator>(options.ranks).get(), [&] {
         return std::make_unique<State>(run, std::move(source), std::move(options));
       })) {}
 Evaluator::~Evaluator() = default;
@@ -378,11 +378,12 @@ const Config& Evaluator::config() const {
 }
 
 Evaluation Evaluator::run() {
-  return telling(state_->options.ranks.get(), [&] { return state_->run(); });
+  return run_and_report_failure(state_->options.ranks.get(), [&] { return state_->run(); });
 }
 
 RunCalibration Evaluator::calibrate(double confidence) {
-  return telling(state_->options.ranks.get(), [&] { return state_->calibrate(confidence); });
+  return run_and_report_failure(state_->options.ranks.get(),
+                                [&] { return state_->calibrate(confidence); });
 }
 
 Evaluation Evaluator::State::run() {

@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 
 /// Number of episodes that are predicted together. The posterior samples of an episode are keyed by
 /// its number among these.
-constexpr std::size_t tasks_at_once = 64;
+constexpr std::size_t episodes_per_batch = 64;
 
 /// The features in which distances are measured: those of the run's network, where it has features
 /// that do not depend on the task, and the inputs otherwise.
@@ -290,7 +290,7 @@ struct OodRun {
     check_same_config(options.ranks.get(), config);
   }
 
-  /// Predicts episodes [first, last), which all lie in one range of tasks_at_once episodes.
+  /// Predicts episodes [first, last), which all lie in one range of episodes_per_batch episodes.
   template <class Put>
   void predict(Split split, std::size_t first, std::size_t last, const Put& put) const {
     std::vector<OodTask> drawn;
@@ -304,7 +304,7 @@ struct OodRun {
       in.push_back({support, t.in_x});
       out.push_back({support, t.out_x});
     }
-    const int number = static_cast<int>(first % tasks_at_once);
+    const int number = static_cast<int>(first % episodes_per_batch);
     const std::vector<Prediction> known = learner->predict_many(in, number);
     const std::vector<Prediction> other = learner->predict_many(out, number);
     for (std::size_t i = 0; i < drawn.size(); ++i) {
@@ -331,11 +331,13 @@ OodEvaluation evaluate(const fs::path& path, const std::string& kind,
   std::uint64_t done = 0;
   if (options.progress) progress.emplace(static_cast<std::uint64_t>(episodes), "episodes");
   const std::size_t size = ranks ? static_cast<std::size_t>(ranks->size()) : 1;
-  const WorkDivision division{static_cast<std::size_t>(episodes), size * tasks_at_once,
-                              ranks ? backend::run_tasks : tasks_at_once, "scores of the episodes"};
+  const WorkDivision division{static_cast<std::size_t>(episodes), size * episodes_per_batch,
+                              ranks ? backend::run_tasks : episodes_per_batch,
+                              "scores of the episodes"};
   const auto work = [&](std::size_t first, std::size_t count, const auto& put) {
     for (std::size_t at = first; at < first + count;) {
-      const std::size_t end = std::min(first + count, (at / tasks_at_once + 1) * tasks_at_once);
+      const std::size_t end =
+          std::min(first + count, (at / episodes_per_batch + 1) * episodes_per_batch);
       run.predict(options.split, at, end, put);
       at = end;
     }
@@ -374,8 +376,8 @@ OodEvaluation evaluate_ood(const fs::path& run, const std::string& kind,
   EvaluatorOptions own = options;
   own.device = rank_device(options.device, ranks);
   own.threads = rank_threads(options.threads, ranks);
-  own.progress = options.progress && leads(ranks);
-  return telling(ranks, [&] { return evaluate(run, kind, own); });
+  own.progress = options.progress && is_rank_zero(ranks);
+  return run_and_report_failure(ranks, [&] { return evaluate(run, kind, own); });
 }
 
 }  // namespace kshot

@@ -45,7 +45,7 @@ ShiftScore shift_from(const nlohmann::json& j) {
     Statistic s;
     s.mean = io::number_or_nan(v.at("mean"));
     s.half_width = io::number_or_nan(v.at("half_width"));
-    s.episodes = io::whole<std::size_t>(v.at("episodes"));
+    s.episodes = io::whole_number<std::size_t>(v.at("episodes"));
     return s;
   };
   return {statistic(j.at("accuracy")), statistic(j.at("nll")), io::number_or_nan(j.at("ece"))};
@@ -90,19 +90,19 @@ OodEvaluation evaluation_from(const nlohmann::json& j) {
   e.description = j.at("description").get<std::string>();
   e.algorithm = j.at("algorithm").get<std::string>();
   e.checkpoint = j.at("checkpoint").get<std::string>();
-  e.step = io::whole<std::uint64_t>(j.at("step"));
+  e.step = io::whole_number<std::uint64_t>(j.at("step"));
   e.source = j.at("source").get<std::string>();
   for (const Split split : {Split::train, Split::validation, Split::test}) {
     if (j.at("split") == split_name(split)) e.split = split;
   }
-  e.seed = io::whole<std::uint64_t>(j.at("seed"));
-  e.episodes = io::whole<int>(j.at("episodes"));
-  e.diverged = io::whole<int>(j.at("diverged"));
-  e.samples = io::whole<int>(j.at("samples"));
+  e.seed = io::whole_number<std::uint64_t>(j.at("seed"));
+  e.episodes = io::whole_number<int>(j.at("episodes"));
+  e.diverged = io::whole_number<int>(j.at("diverged"));
+  e.samples = io::whole_number<int>(j.at("samples"));
   e.calibration = j.at("calibrated_with").get<std::string>();
   e.features = j.at("distance_in").get<std::string>();
-  e.in_rows = io::whole<std::size_t>(j.at("in_rows"));
-  e.out_rows = io::whole<std::size_t>(j.at("out_rows"));
+  e.in_rows = io::whole_number<std::size_t>(j.at("in_rows"));
+  e.out_rows = io::whole_number<std::size_t>(j.at("out_rows"));
   for (const auto& entry : j.at("scores")) {
     OodScore s;
     s.name = entry.at("name").get<std::string>();
@@ -113,10 +113,10 @@ OodEvaluation evaluation_from(const nlohmann::json& j) {
     s.low = io::number_or_nan(histogram.at("low"));
     s.high = io::number_or_nan(histogram.at("high"));
     for (const auto& count : histogram.at("in")) {
-      s.in_counts.push_back(io::whole<std::size_t>(count));
+      s.in_counts.push_back(io::whole_number<std::size_t>(count));
     }
     for (const auto& count : histogram.at("out")) {
-      s.out_counts.push_back(io::whole<std::size_t>(count));
+      s.out_counts.push_back(io::whole_number<std::size_t>(count));
     }
     if (s.in_counts.size() != s.out_counts.size()) {
       throw Error("a histogram has more bins for one kind of rows than for the other");

@@ -47,7 +47,7 @@ Optimizer::Optimizer(const Config& config, backend::Backend& backend,
 }
 
 void Optimizer::apply(std::span<const backend::Shared> parameters,
-                      std::span<const backend::Shared> gradients, backend::Step& of,
+                      std::span<const backend::Shared> gradients, backend::Step& training_step,
                       std::uint64_t step, double rate) {
   backend::OptimizerStep s;
   s.kind = adam() ? backend::OptimizerStep::Kind::adam : backend::OptimizerStep::Kind::sgd;
@@ -58,7 +58,7 @@ void Optimizer::apply(std::span<const backend::Shared> parameters,
   s.step = step + 1;
   s.clip_value = table_.clip_value;
   s.weight_decay = table_.weight_decay;
-  s.of = &of;
+  s.training_step = &training_step;
   if (table_.clip_norm > 0.0 && table_.clip_norm_of == ClipNormOf::tensor) {
     for (std::size_t g = 0; g < gradients.size(); ++g) {
       std::vector<backend::Backend::Segment> tensors;
@@ -67,7 +67,8 @@ void Optimizer::apply(std::span<const backend::Shared> parameters,
     }
   } else if (table_.clip_norm > 0.0) {
     s.clip_norm = table_.clip_norm;
-    squared_norm(gradients, table_.clip_value, {of, &backend::StepStatistics::clipped_squares});
+    squared_norm(gradients, table_.clip_value,
+                 {training_step, &backend::StepStatistics::clipped_squares});
   }
   for (std::size_t g = 0; g < parameters.size(); ++g) {
     s.learning_rate = rate * factors_[g];

@@ -22,10 +22,11 @@ class Optimizer {
   Optimizer(const Config& config, backend::Backend& backend,
             const std::vector<ParameterGroup>& groups);
 
-  /// Updates the parameters within the step `of`, whose status decides. `step` counts from 0.
+  /// Updates the parameters within the step `training_step`, whose status decides. `step` counts
+  /// from 0.
   void apply(std::span<const backend::Shared> parameters,
-             std::span<const backend::Shared> gradients, backend::Step& of, std::uint64_t step,
-             double rate);
+             std::span<const backend::Shared> gradients, backend::Step& training_step,
+             std::uint64_t step, double rate);
   /// Adds the sum of squares over all groups to `to`. Where clip > 0, elements are first cut to
   /// +-clip.
   void squared_norm(std::span<const backend::Shared> gradients, double clip, backend::Sum to) const;

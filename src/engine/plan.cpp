@@ -275,10 +275,10 @@ std::unique_ptr<backend::Generator> CostRecorder::generator(const backend::Gener
 /// A backend whose waves record their costs.
 class CostRecordingBackend final : public backend::HostBackend<float> {
  public:
-  /// `tasks` is the capacity that the waves report. `of` is the backend that is planned for. Where
-  /// it is null, inner loops are composed of single operations.
-  explicit CostRecordingBackend(int tasks, const backend::Backend* of = nullptr)
-      : tasks_(tasks), of_(of) {}
+  /// `tasks` is the capacity that the waves report. `planned_for` is the backend that is planned
+  /// for. Where it is null, inner loops are composed of single operations.
+  explicit CostRecordingBackend(int tasks, const backend::Backend* planned_for = nullptr)
+      : tasks_(tasks), planned_for_(planned_for) {}
   std::string name() const override { return "recorder"; }
   std::string description() const override { return "counts and does not compute"; }
   backend::Precision precision() const override { return backend::Precision::f32; }
@@ -289,7 +289,7 @@ class CostRecordingBackend final : public backend::HostBackend<float> {
     demand.network = network;
     demand.loss = loss;
     demand.shape = shape;
-    const bool fused = of_ && of_->fuses_descent(*network, shape);
+    const bool fused = planned_for_ && planned_for_->fuses_descent(*network, shape);
     return std::make_unique<CostRecorder>(std::move(network), loss, shape, tasks_, cost, demand,
                                           fused);
   }
@@ -299,7 +299,7 @@ class CostRecordingBackend final : public backend::HostBackend<float> {
 
  private:
   int tasks_;
-  const backend::Backend* of_;
+  const backend::Backend* planned_for_;
 };
 
 /// Runs the algorithm on the recorder: its meta-gradient and, where `predict` is true, its

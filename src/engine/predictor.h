@@ -71,11 +71,11 @@ void predict_episodes(Scheduler& scheduler, std::span<const backend::Shared> par
                       const std::function<bool()>& stop = {}) {
   using Result = std::invoke_result_t<Work, const EpisodePrediction&>;
   const auto total = static_cast<std::size_t>(range.episodes);
-  const std::size_t at_once =
+  const std::size_t portion =
       scheduler.ranks() ? static_cast<std::size_t>(scheduler.episodes_per_exchange()) : total;
   divide_work<Result>(
       scheduler.ranks(),
-      {total, at_once, scheduler.shares(range.episodes).unit, "predictions of the episodes"},
+      {total, portion, scheduler.shares(range.episodes).unit, "predictions of the episodes"},
       [&](std::size_t first, std::size_t count, const auto& put) {
         const int begin = static_cast<int>(first);
         predict_in_order(

@@ -21,7 +21,7 @@ void fields(Archive& a, RankFact& f) {
   a(f.name, f.value);
 }
 
-std::string text_of_first(Communicator* ranks, const std::string& text, const char* what) {
+std::string text_of_rank_zero(Communicator* ranks, const std::string& text, const char* what) {
   if (ranks == nullptr) return text;
   const Communicator::Bytes first =
       ranks->all_gather(std::as_bytes(std::span(text.data(), text.size())), what)[0];

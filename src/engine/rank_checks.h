@@ -13,11 +13,11 @@
 namespace kshot {
 
 /// True where this process writes files and messages: it is rank 0, or `ranks` is null.
-inline bool leads(const Communicator* ranks) {
+inline bool is_rank_zero(const Communicator* ranks) {
   return ranks == nullptr || ranks->rank() == 0;
 }
 /// Returns rank 0's text on all ranks. `what` names the text in messages. `ranks` may be null.
-std::string text_of_first(Communicator* ranks, const std::string& text, const char* what);
+std::string text_of_rank_zero(Communicator* ranks, const std::string& text, const char* what);
 
 /// Something that must be the same on all ranks: "kshot's version", "0.2.0".
 struct RankFact {
@@ -46,7 +46,7 @@ void check_replicas(Communicator* ranks, std::span<const backend::Shared> vector
 /// Runs `act` and returns its result. If `act` throws, the other ranks are told, and the exception
 /// goes on.
 template <class Act>
-auto telling(Communicator* ranks, const Act& act) {
+auto run_and_report_failure(Communicator* ranks, const Act& act) {
   try {
     return act();
   } catch (const std::exception& error) {

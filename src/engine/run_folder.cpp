@@ -74,7 +74,7 @@ std::vector<std::string> names_of_run(const fs::path& folder) {
 
 /// True where kshot wrote the file of this name, or began to. A training that was killed before its
 /// first checkpoint leaves such files, and the next one replaces them.
-bool wrote(const fs::path& file, const std::string& name) {
+bool is_written_by_kshot(const fs::path& file, const std::string& name) {
   std::error_code ignored;
   if (!fs::is_regular_file(file, ignored)) return false;
   std::string text(4096, '\0');
@@ -120,7 +120,7 @@ void check_free(const fs::path& folder, bool ours) {
   }
   for (const char* name : {run_file, memory_file, lock_file}) {
     if (!fs::exists(fs::symlink_status(folder / name, ignored))) continue;
-    if (wrote(folder / name, name)) continue;
+    if (is_written_by_kshot(folder / name, name)) continue;
     throw Error(
         fmt::format("run folder {} holds {}, which kshot did not write: choose another folder, or "
                     "move the file away",
@@ -192,7 +192,7 @@ std::unique_ptr<RunLock> create_run_folder(const fs::path& folder) {
 DefaultRunFolder::DefaultRunFolder(const fs::path& name) {
   const fs::path base = fs::path("runs") / name;
   std::error_code error;
-  made_parent_ = fs::create_directories(base.parent_path(), error);
+  created_parent_ = fs::create_directories(base.parent_path(), error);
   path_ = base;
   for (int i = 2; ::mkdir(path_.c_str(), 0777) != 0; ++i) {
     if (errno != EEXIST) {
@@ -207,7 +207,7 @@ DefaultRunFolder::DefaultRunFolder(const fs::path& name) {
 DefaultRunFolder::~DefaultRunFolder() {
   std::error_code ignored;
   fs::remove(path_, ignored);  // only where it is empty
-  if (made_parent_) fs::remove(path_.parent_path(), ignored);
+  if (created_parent_) fs::remove(path_.parent_path(), ignored);
 }
 
 void remove_run(const fs::path& folder) {

@@ -60,7 +60,7 @@ class DefaultRunFolder {
 
  private:
   std::filesystem::path path_;
-  bool made_parent_ = false;
+  bool created_parent_ = false;
 };
 
 /// The record of one session of training.

@@ -138,21 +138,21 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   const auto task_id = [seed](std::uint64_t of_step, int first) {
     return TaskId{seed, Split::train, of_step, static_cast<std::uint32_t>(first)};
   };
-  Body body;
-  body.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
+  WaveWork work;
+  work.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
   if (memory == nullptr && on_device) {
-    body.compute = [&](Worker& w, int first, int count) {
+    work.compute = [&](Worker& w, int first, int count) {
       w.program->wave().draw(*on_device, task_id(step, first), count);
       w.program->meta_gradient(context);
     };
-    return run(parameters, tasks, context, body, update, monitor);
+    return run(parameters, tasks, context, work, update, monitor);
   }
   if (memory == nullptr) {
     const backend::TaskShares own = shares(tasks);
     const WaveSequence sequence{&source, seed, static_cast<int>(own.count()), capacity_,
                                 static_cast<int>(own.first())};
     if (ahead_) ahead_->begin(sequence, step);
-    body.load = [&](Worker& w, int first, int) {
+    work.load = [&](Worker& w, int first, int) {
       const auto load = [&](const TaskBatch& batch, int count) {
         w.program->wave().load(batch, 0, count, static_cast<std::uint32_t>(first));
       };
@@ -163,7 +163,7 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
         load(w.batch, sequence.draw(w.batch, step, wave));
       }
     };
-    return run(parameters, tasks, context, body, update, monitor);
+    return run(parameters, tasks, context, work, update, monitor);
   }
   const std::uint64_t known = source.training_tasks();
   const auto period = static_cast<std::uint64_t>(algorithm_.steps_per_batch());
@@ -180,7 +180,7 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
   const std::uint64_t drawn_at = known > 0 ? step : step / period;
   const std::vector<std::vector<double>> fresh = algorithm_.fresh_memory(parameters);
   RowExchange exchange(*memory, backend_.ranks().get(), shares(tasks), rows, since, step + 1);
-  body.load = [&](Worker& w, int first, int count) {
+  work.load = [&](Worker& w, int first, int count) {
     const TaskId id = task_id(drawn_at, first);
     const auto begin = static_cast<std::size_t>(first), n = static_cast<std::size_t>(count);
     if (known == 0 && on_device) {
@@ -192,11 +192,11 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
     }
     recall(*w.program, algorithm_.memory(), exchange, begin, n, fresh, w.row, w.memory);
   };
-  body.after = [&](Worker& w, int first, int count) {
+  work.after = [&](Worker& w, int first, int count) {
     keep(*w.program, algorithm_.memory(), exchange, static_cast<std::size_t>(first),
          static_cast<std::size_t>(count), w.row, w.memory);
   };
-  const StepResult result = run(parameters, tasks, context, body, update, monitor);
+  const StepResult result = run(parameters, tasks, context, work, update, monitor);
   exchange.finish();
   return result;
 }
@@ -204,20 +204,20 @@ StepResult Scheduler::step(std::span<const backend::Shared> parameters, const Ep
 StepResult Scheduler::step(std::span<const backend::Shared> parameters, const TaskBatch& batch,
                            const StepContext& context,
                            const std::function<void(TaskProgram&, int)>& visit) {
-  Body body;
-  body.gather = false;  // explicit noise comes from the host
-  body.load = [&](Worker& w, int first, int count) {
+  WaveWork work;
+  work.capturable = false;  // explicit noise comes from the host
+  work.load = [&](Worker& w, int first, int count) {
     w.program->wave().load(batch, first, count, static_cast<std::uint32_t>(first));
     for (std::size_t g = 0; g < context.memory.size(); ++g) {
       w.program->wave().upload(w.program->memory()[g], context.memory[g].data(),
                                algorithm_.memory()[g].width);
     }
   };
-  body.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
-  body.after = [&](Worker& w, int first, int) {
+  work.compute = [&](Worker& w, int, int) { w.program->meta_gradient(context); };
+  work.after = [&](Worker& w, int first, int) {
     if (visit) visit(*w.program, first);
   };
-  return run(parameters, batch.tasks(), context, body, {});
+  return run(parameters, batch.tasks(), context, work, {});
 }
 
 /// Per-task numbers of one step. Workers write disjoint tasks, and therefore need no lock. Sums are
@@ -291,11 +291,11 @@ struct Scheduler::Monitor {
 class Scheduler::StepRun {
  public:
   StepRun(Scheduler& scheduler, std::span<const backend::Shared> parameters, int tasks,
-          const StepContext& context, const Body& body, const Update& update, bool monitor)
+          const StepContext& context, const WaveWork& work, const Update& update, bool monitor)
       : s_(scheduler),
         parameters_(parameters),
         context_(context),
-        body_(body),
+        work_(work),
         update_(update),
         monitored_(monitor),
         tasks_(static_cast<std::size_t>(tasks)),
@@ -320,8 +320,8 @@ class Scheduler::StepRun {
   /// must then be there before the step.
   bool is_one_capture() const {
     const backend::Backend& backend = s_.backend_;
-    return backend.asynchronous() && body_.gather && !body_.after && !monitored_ &&
-           (!body_.load || waves_ <= s_.workers_.size()) &&
+    return backend.asynchronous() && work_.capturable && !work_.after && !monitored_ &&
+           (!work_.load || waves_ <= s_.workers_.size()) &&
            (!backend.ranks() || backend.exchanges_on_device());
   }
 
@@ -329,7 +329,7 @@ class Scheduler::StepRun {
     std::vector<backend::Wave*> captured(std::min(waves_, s_.workers_.size()));
     s_.backend_.pool().run(captured.size(), [&](std::size_t, std::size_t wave) {
       Worker& w = s_.worker(wave);
-      call(body_.load, w, wave);
+      call(work_.load, w, wave);
       captured[wave] = &w.program->wave();
     });
     wait_for_ranks();
@@ -337,7 +337,7 @@ class Scheduler::StepRun {
       begin();
       for (std::size_t wave = 0; wave < waves_; ++wave) {
         Worker& w = s_.worker(wave % s_.workers_.size());
-        call(body_.compute, w, wave);
+        call(work_.compute, w, wave);
         reduce(w, wave);
       }
       finish();
@@ -359,13 +359,13 @@ class Scheduler::StepRun {
   }
 
   void run_wave(Worker& w, std::size_t wave) {
-    call(body_.load, w, wave);
-    if (body_.gather) {
-      w.program->wave().capture([&] { call(body_.compute, w, wave); });
+    call(work_.load, w, wave);
+    if (work_.capturable) {
+      w.program->wave().capture([&] { call(work_.compute, w, wave); });
     } else {
-      call(body_.compute, w, wave);
+      call(work_.compute, w, wave);
     }
-    call(body_.after, w, wave);
+    call(work_.after, w, wave);
     if (monitored_) {
       if (!w.squares) w.squares = w.program->wave().block(1);
       monitor_.take(*w.program, w.squares, first_task(wave));
@@ -431,7 +431,7 @@ class Scheduler::StepRun {
   Scheduler& s_;
   const std::span<const backend::Shared> parameters_;
   const StepContext& context_;
-  const Body& body_;
+  const WaveWork& work_;
   const Update& update_;
   const bool monitored_;
   const std::size_t tasks_;
@@ -442,9 +442,9 @@ class Scheduler::StepRun {
 };
 
 StepResult Scheduler::run(std::span<const backend::Shared> parameters, int tasks,
-                          const StepContext& context, const Body& body, const Update& update,
+                          const StepContext& context, const WaveWork& work, const Update& update,
                           bool monitor) {
-  return StepRun(*this, parameters, tasks, context, body, update, monitor).run();
+  return StepRun(*this, parameters, tasks, context, work, update, monitor).run();
 }
 
 std::vector<std::uint32_t> Scheduler::diverged_tasks() const {

@@ -89,14 +89,16 @@ class Scheduler {
   struct Worker;
   Worker& worker(std::size_t index);
   /// The functions that run() calls for each wave of a step.
-  struct Body {
+  struct WaveWork {
     std::function<void(Worker&worker, int first, int count)> load, compute;
     std::function<void(Worker& worker, int first, int count)> after;  ///< may read the wave's tasks
-    bool gather = true;  ///< true: compute needs nothing from the host and returns nothing to it
+    /// True: compute needs nothing from the host and returns nothing to it, so that a device can
+    /// capture it as a graph.
+    bool capturable = true;
   };
   /// Runs the waves of `tasks` tasks, reduces, finishes and updates.
   StepResult run(std::span<const backend::Shared> parameters, int tasks, const StepContext& context,
-                 const Body& body, const Update& update, bool monitor = false);
+                 const WaveWork& work, const Update& update, bool monitor = false);
   struct Monitor;
   class StepRun;
 

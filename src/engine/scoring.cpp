@@ -155,7 +155,7 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
   const auto std_of = [&](std::size_t i) { return entry.noise.empty() ? 0.0 : entry.noise[i]; };
   bool noisy = !entry.noise.empty();
   for (const double s : entry.noise) noisy = noisy && s > 0.0;
-  const bool spread = entry.samples > 1 || noisy;
+  const bool has_variance = entry.samples > 1 || noisy;
   u.crps = 0.0;
   double sharpness = 0.0, epistemic = 0.0, aleatoric = 0.0;
   std::vector<double> means(entry.samples);
@@ -163,7 +163,7 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
     for (std::size_t s = 0; s < entry.samples; ++s) means[s] = entry.values[s * size + i];
     const double std = noisy ? std_of(i) : 0.0;
     u.crps += metrics::crps_mixture(targets.values[i], means, std) / n;
-    if (!spread) continue;
+    if (!has_variance) continue;
     const double total = metrics::mixture_std(means, std);
     sharpness += total / n;
     const double noise =
@@ -172,7 +172,7 @@ EpisodeUncertainty regression_uncertainty(const Entry& entry, const QueryTargets
     epistemic += std::max(0.0, total * total - noise * noise) / n;
     u.pit.push_back(metrics::pit_mixture(targets.values[i], means, std));
   }
-  if (!spread) return u;
+  if (!has_variance) return u;
   u.sharpness = sharpness;
   // The variance of a point with observation noise, or of a baseline, has no parts.
   if (entry.samples > 1 || !entry.observation_std.empty()) {

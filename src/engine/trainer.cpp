@@ -59,7 +59,7 @@ struct Trainer::State {
         assembly(assemble(with_head_outputs(config, source->shape()),
                           rank_device(options.device, ranks),
                           rank_threads(options.threads, ranks))) {
-    options.progress = options.progress && leads();
+    options.progress = options.progress && is_rank_zero();
     check_ranks();
     assembly.backend->set_ranks(options.ranks);
     check_fit(config, *assembly.network, *source);
@@ -99,9 +99,9 @@ struct Trainer::State {
   }
 
   /// True where this rank writes the files and the messages of the run.
-  bool leads() const { return kshot::leads(ranks); }
+  bool is_rank_zero() const { return kshot::is_rank_zero(ranks); }
   /// True where this rank writes the run folder.
-  bool writes() const { return leads() && !options.run_folder.empty(); }
+  bool writes_run_folder() const { return is_rank_zero() && !options.run_folder.empty(); }
 
   void check_ranks() const {
     if (ranks == nullptr) return;
@@ -131,7 +131,7 @@ struct Trainer::State {
   }
 
   /// True where the algorithm keeps per-task state.
-  bool remembers() const { return !assembly.algorithm->memory().empty(); }
+  bool keeps_task_state() const { return !assembly.algorithm->memory().empty(); }
 
   TaskMemory::Layout memory_layout() const {
     const std::uint64_t tasks = source->training_tasks();
@@ -143,7 +143,7 @@ struct Trainer::State {
   /// Tells the algorithm the number of training tasks. Where there is a run folder, open_run()
   /// makes the memory of their state.
   void begin_memory() {
-    if (!remembers()) return;
+    if (!keeps_task_state()) return;
     const std::uint64_t tasks = memory_layout().tasks;
     const int batch = assembly.config.train.meta_batch;
     if (tasks < static_cast<std::uint64_t>(batch)) {
@@ -166,27 +166,27 @@ struct Trainer::State {
     }
     if (options.resume) {
       find_checkpoint(folder, "last");  // throws where there is none, before anything is made there
-      if (writes()) lock = std::make_unique<RunLock>(folder);
+      if (writes_run_folder()) lock = std::make_unique<RunLock>(folder);
       const Checkpoint checkpoint = Checkpoint::read(find_checkpoint(folder, "last"));
       Session session{.command = options.command, .resumed_at = checkpoint.state.step};
       if (data) {
         session.changed_data = check_same_data(checkpoint, *data, options.allow_changed_data);
       }
-      if (writes()) clean_run_folder(folder);
+      if (writes_run_folder()) clean_run_folder(folder);
       load_parameters(assembly, checkpoint);
       optimizer->load(checkpoint);
       run = checkpoint.state;
       check_same(ranks, {{"the step of the checkpoint", std::to_string(run.step)}});
       check_replicas(ranks, assembly.parameters, run.step);
-      if (remembers()) open_memory();
-      if (writes()) begin_records(session);
+      if (keeps_task_state()) open_memory();
+      if (writes_run_folder()) begin_records(session);
       return;
     }
-    if (writes()) lock = create_run_folder(folder);
+    if (writes_run_folder()) lock = create_run_folder(folder);
     try {
       if (ranks) ranks->barrier("the run folder");
-      if (remembers()) {
-        run.run_id = text_of_first(ranks, new_run_id(), "the name of the run");
+      if (keeps_task_state()) {
+        run.run_id = text_of_rank_zero(ranks, new_run_id(), "the name of the run");
         run.store_ranks = memory_layout().ranks;
         memory = std::make_unique<TaskMemory>(memory_layout(), folder, run.run_id);
       }
@@ -194,9 +194,9 @@ struct Trainer::State {
       // run that is killed early can be resumed from it.
       save(last_checkpoint);
       writer.wait();
-      if (writes()) begin_records({.command = options.command});
+      if (writes_run_folder()) begin_records({.command = options.command});
     } catch (...) {
-      if (writes()) discard_run();
+      if (writes_run_folder()) discard_run();
       throw;
     }
   }
@@ -207,7 +207,7 @@ struct Trainer::State {
     const TaskMemory::Layout layout = memory_layout();
     const fs::path& folder = options.run_folder;
     if (run.store_ranks != layout.ranks) {
-      if (writes()) {
+      if (writes_run_folder()) {
         TaskMemory::divide_again(layout, run.store_ranks, folder, run.run_id, run.step);
       }
       if (ranks) ranks->barrier("the division of the task store");
@@ -250,12 +250,12 @@ struct Trainer::State {
       memory->sync();
       if (ranks) ranks->barrier("the task store");
     }
-    if (writes()) write(name);
+    if (writes_run_folder()) write(name);
     if (!remembered) return;
-    if (writes()) writer.wait();
+    if (writes_run_folder()) writer.wait();
     if (ranks) ranks->barrier("the checkpoint");
     memory->commit(run.step);
-    if (writes()) TaskMemory::remove_others(options.run_folder, run.store_ranks);
+    if (writes_run_folder()) TaskMemory::remove_others(options.run_folder, run.store_ranks);
   }
 
   void write(const char* name) {
@@ -515,7 +515,7 @@ Config located(const Config& config, const TrainerOptions& options) {
 
 Trainer::Trainer(const Config& given, TrainerOptions options) {
   const std::shared_ptr<Communicator> ranks = options.ranks;
-  telling(ranks.get(), [&] {
+  run_and_report_failure(ranks.get(), [&] {
     given.check();
     const Config config = located(given, options);
     const std::shared_ptr<const data::Dataset> data = open_data(config);
@@ -529,7 +529,7 @@ Trainer::Trainer(const Config& given, TrainerOptions options) {
 Trainer::Trainer(const Config& config, std::shared_ptr<const EpisodeSource> source,
                  TrainerOptions options) {
   const std::shared_ptr<Communicator> ranks = options.ranks;
-  telling(ranks.get(), [&] {
+  run_and_report_failure(ranks.get(), [&] {
     config.check();
     state_ = std::make_unique<State>(config, nullptr, std::move(source), std::move(options));
   });
@@ -541,7 +541,7 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 
 TrainResult Trainer::run() {
   try {
-    return telling(state_->ranks, [&] { return state_->train(); });
+    return run_and_report_failure(state_->ranks, [&] { return state_->train(); });
   } catch (...) {
     state_->writer.finish();  // the last checkpoint is written before the caller sees the error
     if (state_->run.step == 0 && state_->lock && !state_->options.resume) state_->discard_run();
@@ -578,7 +578,7 @@ TrainResult Trainer::State::train() {
     return (ranks->flags() & flag) != 0;
   };
   const auto out_of_time = [&] {
-    return agreed(leads() && train.time_limit > 0.0 && run.seconds >= train.time_limit, 1);
+    return agreed(is_rank_zero() && train.time_limit > 0.0 && run.seconds >= train.time_limit, 1);
   };
   const auto asked = [&] { return agreed(options.stop && options.stop(), 2); };
   const auto validate_and_take = [&] { take(validate_now(), before + seconds_since(start)); };

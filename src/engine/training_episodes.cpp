@@ -14,7 +14,7 @@ TrainingEpisodes place_episodes(backend::Backend& backend, const EpisodeSource& 
     place.reason = "the device cannot draw from this source";
   }
   TrainingEpisodes episodes;
-  if (place.here) {
+  if (place.episodes) {
     episodes.text = "episodes drawn on the device";
     if (place.bytes > 0) {
       episodes.text +=
@@ -23,7 +23,7 @@ TrainingEpisodes place_episodes(backend::Backend& backend, const EpisodeSource& 
   } else if (!place.reason.empty()) {
     episodes.text = fmt::format("episodes drawn by the host ({})", place.reason);
   }
-  episodes.on_device = std::move(place.here);
+  episodes.on_device = std::move(place.episodes);
   return episodes;
 }
 

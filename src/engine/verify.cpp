@@ -180,16 +180,17 @@ std::string layer_key(const Network& network, const Layer& layer) {
 }
 
 /// Explicit noise of an ABML case: per weight and, depending on the estimator, per row of every
-/// linear and convolution layer. `which` names one of the two sets of arrays, "inner" or "outer".
+/// linear and convolution layer. `set_name` names one of the two sets of arrays, "inner" or
+/// "outer".
 class CaseNoise {
  public:
-  CaseNoise(const Inputs& inputs, const Network& network, Estimator estimator, std::string which)
-      : inputs_(inputs), network_(network), estimator_(estimator), which_(std::move(which)) {}
+  CaseNoise(const Inputs& inputs, const Network& network, Estimator estimator, std::string set_name)
+      : inputs_(inputs), network_(network), estimator_(estimator), set_name_(std::move(set_name)) {}
 
   /// The number of samples, which a case gives only by the shape of its noise.
   int samples() const {
-    const std::size_t axis = which_ == "inner" ? 2 : 1;
-    std::string key = "noise_" + which_;
+    const std::size_t axis = set_name_ == "inner" ? 2 : 1;
+    std::string key = "noise_" + set_name_;
     std::size_t dimensions = axis + 2;
     if (!inputs_.has(key) && estimator_ == Estimator::local) {
       const Layer& first = *std::ranges::find_if(network_.layers(), splits);
@@ -215,7 +216,7 @@ class CaseNoise {
     const bool norm = std::ranges::any_of(
         network_.layers(), [](const Layer& layer) { return layer.type == LayerType::norm; });
     if (estimator_ != Estimator::local || norm) {
-      weights_ = array("noise_" + which_, {network_.size()});
+      weights_ = array("noise_" + set_name_, {network_.size()});
     }
     if (estimator_ == Estimator::weight) return;
     for (const Layer& layer : network_.layers()) {
@@ -226,12 +227,12 @@ class CaseNoise {
         const bool conv = layer.type == LayerType::conv;
         const auto in = static_cast<std::size_t>(conv ? layer.in.channels : layer.in.size());
         const auto out = static_cast<std::size_t>(layer.out.channels);
-        at.in = array("sign_" + which_ + "." + name + ".in", {rows, in});
-        at.out = array("sign_" + which_ + "." + name + ".out", {rows, out});
+        at.in = array("sign_" + set_name_ + "." + name + ".in", {rows, in});
+        at.out = array("sign_" + set_name_ + "." + name + ".out", {rows, out});
       } else {
         Sizes shape = {rows};
         std::ranges::copy(output_shape(layer), std::back_inserter(shape));
-        at.out = array("noise_" + which_ + "." + name, shape);
+        at.out = array("noise_" + set_name_ + "." + name, shape);
       }
     }
     std::size_t samples = 1;
@@ -261,7 +262,7 @@ class CaseNoise {
   const Inputs& inputs_;
   const Network& network_;
   Estimator estimator_;
-  std::string which_;
+  std::string set_name_;
   std::vector<double> weights_;
   std::vector<Rows> rows_;
   std::vector<StepContext::LayerNoise> layers_;

@@ -34,8 +34,8 @@ class MinibatchSource final : public EpisodeSource {
       const data::Group& group = header.groups[g];
       kept += group.rows - held_out(group);
       held += held_out(group);
-      kept_to_.push_back(kept);
-      held_to_.push_back(held);
+      training_ends_.push_back(kept);
+      held_out_ends_.push_back(held);
     }
     if (kept > std::numeric_limits<std::uint32_t>::max()) {
       throw Error(fmt::format("{}: {} train examples, expected fewer than 2^32", file, kept));
@@ -59,7 +59,7 @@ class MinibatchSource final : public EpisodeSource {
   void fill(const TaskId& id, const TaskSlot& slot) const override {
     const bool training = id.split == Split::train;
     if (training && !training_fault_.empty()) throw Error(training_fault_);
-    const std::vector<std::uint64_t>& ends = training ? kept_to_ : held_to_;
+    const std::vector<std::uint64_t>& ends = training ? training_ends_ : held_out_ends_;
     if (ends.back() == 0) {
       throw Error(fmt::format("{}: no class has the 10 examples of which one is held out",
                               data_->path().string()));
@@ -86,11 +86,11 @@ class MinibatchSource final : public EpisodeSource {
 
   std::string describe() const override {
     return fmt::format("minibatches of {} from {}: {} classes, {} examples and {} held out", rows_,
-                       data_->path().filename().string(), classes_.size(), kept_to_.back(),
-                       held_to_.back());
+                       data_->path().filename().string(), classes_.size(), training_ends_.back(),
+                       held_out_ends_.back());
   }
   bool has(Split split) const override {
-    return split == Split::train ? training_fault_.empty() : held_to_.back() > 0;
+    return split == Split::train ? training_fault_.empty() : held_out_ends_.back() > 0;
   }
   std::string preprocessing() const override { return data_->header().preprocessing.to_json(); }
 
@@ -101,7 +101,7 @@ class MinibatchSource final : public EpisodeSource {
   int rows_;
   std::vector<std::uint32_t> classes_;  ///< groups of the file, in the order of the labels
   /// Cumulative numbers of training and held-out examples, up to and including each class.
-  std::vector<std::uint64_t> kept_to_, held_to_;
+  std::vector<std::uint64_t> training_ends_, held_out_ends_;
   std::string training_fault_;  ///< why no training minibatches can be drawn; empty if they can
 };
 

@@ -25,7 +25,7 @@ class UnitLength final : public EpisodeSource {
     const EpisodeRecipe* const recipe = source_->recipe();
     if (!recipe) return;
     recipe_ = *recipe;
-    std::get<ClassRecipe>(recipe_->how).unit_length = true;
+    std::get<ClassRecipe>(recipe_->method).unit_length = true;
   }
   TaskShape shape() const override { return source_->shape(); }
   void fill(const TaskId& id, const TaskSlot& slot) const override {

@@ -137,15 +137,15 @@ class TableSource final : public EpisodeSource {
 
   /// Returns the reason why a set of rows that are drawn together is too small, or an empty text.
   std::string too_few(std::size_t rows) const {
-    const std::int64_t wanted = std::int64_t{episodes_.shots.most} + episodes_.queries.most;
-    const bool enough = static_cast<std::int64_t>(rows) >= (episodes_.variable_size ? 2 : wanted);
+    const std::int64_t needed = std::int64_t{episodes_.shots.most} + episodes_.queries.most;
+    const bool enough = static_cast<std::int64_t>(rows) >= (episodes_.variable_size ? 2 : needed);
     if (enough) return {};
     return episodes_.variable_size
                ? std::string("expected at least 2, one for support and one for query")
                : fmt::format(
                      "data.shots = {} and data.queries = {} need {} (or "
                      "data.variable_size = true)",
-                     count_text(episodes_.shots), count_text(episodes_.queries), wanted);
+                     count_text(episodes_.shots), count_text(episodes_.queries), needed);
   }
 
   /// Returns the reason why no episodes can be drawn from a task ("'t2' has 4 rows; ..."), or an

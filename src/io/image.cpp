@@ -26,7 +26,7 @@ constexpr std::size_t largest_side = 32768;
 constexpr std::size_t largest_area = std::size_t{1} << 28;
 
 /// Blends a pixel of `channels` samples, the last of them alpha, with a grey background `level`.
-void lay_on(std::uint8_t* pixel, std::size_t channels, unsigned level) {
+void blend_alpha(std::uint8_t* pixel, std::size_t channels, unsigned level) {
   const unsigned alpha = pixel[channels - 1];
   for (std::size_t c = 0; c + 1 < channels; ++c) {
     pixel[c] = static_cast<std::uint8_t>((pixel[c] * alpha + level * (255u - alpha) + 127u) / 255u);
@@ -45,8 +45,8 @@ Image planar(StoredImage* stored, int channels, Background background) {
   Image out{channels, stored->height, stored->width, {}};
   const auto depth = static_cast<std::size_t>(stored->channels);
   const std::size_t area = stored->pixels.size() / depth;
-  const auto wanted = static_cast<std::size_t>(channels);
-  out.pixels.resize(area * wanted);
+  const auto out_channels = static_cast<std::size_t>(channels);
+  out.pixels.resize(area * out_channels);
   const bool alpha = depth == 2 || depth == 4;
   const bool colour = depth >= 3;
   for (std::size_t p = 0; p < area; ++p) {
@@ -54,20 +54,21 @@ Image planar(StoredImage* stored, int channels, Background background) {
     if (alpha && pixel[depth - 1] != 255) {
       out.transparent = true;
       if (background != Background::stored) {
-        lay_on(pixel, depth, background == Background::white ? 255 : 0);
+        blend_alpha(pixel, depth, background == Background::white ? 255 : 0);
       }
     }
-    if (wanted == 1) {
+    if (out_channels == 1) {
       out.pixels[p] = colour ? grey_level(pixel) : pixel[0];
     } else {
-      for (std::size_t c = 0; c < wanted; ++c) out.pixels[c * area + p] = pixel[colour ? c : 0];
+      for (std::size_t c = 0; c < out_channels; ++c)
+        out.pixels[c * area + p] = pixel[colour ? c : 0];
     }
   }
   return out;
 }
 
 /// Rotates or mirrors an image by its EXIF orientation, so that it stands upright.
-Image upright(Image image, int orientation) {
+Image apply_orientation(Image image, int orientation) {
   if (orientation <= 1) return image;
   const bool swapped = orientation >= 5;
   const auto h = static_cast<std::size_t>(image.height);
@@ -121,7 +122,7 @@ Image decode_image(std::string_view bytes, int channels, const std::string& name
     throw Error(fmt::format("{}: expected a PNG or JPEG image", name));
   }
   StoredImage stored = png ? decode_png(bytes, name) : decode_jpeg(bytes, name);
-  return upright(planar(&stored, channels, background), stored.orientation);
+  return apply_orientation(planar(&stored, channels, background), stored.orientation);
 }
 
 Image read_image(const std::filesystem::path& file, int channels, Background background) {

@@ -8,7 +8,8 @@ namespace {
 /// Reads numbers of a TIFF block in its byte order. Numbers outside of the block read as 0.
 class TiffReader {
  public:
-  TiffReader(std::string_view bytes, bool little) : bytes_(bytes), little_(little) {}
+  TiffReader(std::string_view bytes, bool little_endian)
+      : bytes_(bytes), little_endian_(little_endian) {}
   std::uint32_t u16(std::size_t offset) const { return number(offset, 2); }
   std::uint32_t u32(std::size_t offset) const { return number(offset, 4); }
 
@@ -17,22 +18,22 @@ class TiffReader {
     if (offset > bytes_.size() || size > bytes_.size() - offset) return 0;
     std::uint32_t value = 0;
     for (std::size_t i = 0; i < size; ++i) {
-      const std::size_t byte = offset + (little_ ? size - 1 - i : i);
+      const std::size_t byte = offset + (little_endian_ ? size - 1 - i : i);
       value = value << 8 | static_cast<unsigned char>(bytes_[byte]);
     }
     return value;
   }
 
   std::string_view bytes_;
-  bool little_;
+  bool little_endian_;
 };
 
 }  // namespace
 
 int exif_orientation(std::string_view tiff) {
-  const bool little = tiff.starts_with("II");
-  if (!little && !tiff.starts_with("MM")) return 1;
-  const TiffReader reader(tiff, little);
+  const bool little_endian = tiff.starts_with("II");
+  if (!little_endian && !tiff.starts_with("MM")) return 1;
+  const TiffReader reader(tiff, little_endian);
   if (reader.u16(2) != 42) return 1;
   const std::size_t directory = reader.u32(4);
   const std::size_t entries = reader.u16(directory);

@@ -59,7 +59,7 @@ inline double number_or_nan(const nlohmann::json& value) {
 /// Returns a whole number within the range of T, where get<T>() would truncate other numbers
 /// silently. Throws json::exception for any other value.
 template <typename T>
-T whole(const nlohmann::json& value) {
+T whole_number(const nlohmann::json& value) {
   if (value.is_number_unsigned()) {
     const auto number = value.get<std::uint64_t>();
     if (std::in_range<T>(number)) return static_cast<T>(number);

@@ -34,13 +34,13 @@ struct sigaction before;
 /// Replaces a page of a mapping by zeros. Calls only what is allowed in a signal handler; mmap is a
 /// plain system call on Linux.
 bool replace_page(std::uintptr_t address) {
-  for (MappedRange* place = first_range.load(); place != nullptr; place = place->next) {
-    const std::uintptr_t begin = place->begin.load(), end = place->end.load();
+  for (MappedRange* range = first_range.load(); range != nullptr; range = range->next) {
+    const std::uintptr_t begin = range->begin.load(), end = range->end.load();
     if (begin == 0 || address < begin || address >= end) continue;
     const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     void* const at = reinterpret_cast<void*>(address / page * page);
-    const int access = place->writable.load() ? PROT_READ | PROT_WRITE : PROT_READ;
-    place->damaged.store(true);
+    const int access = range->writable.load() ? PROT_READ | PROT_WRITE : PROT_READ;
+    range->damaged.store(true);
     return ::mmap(at, page, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
   }
   return false;
@@ -71,21 +71,21 @@ void install_handler() {
   });
 }
 
-MappedRange* take_place(std::byte* data, std::size_t size, bool writable) {
+MappedRange* take_range(std::byte* data, std::size_t size, bool writable) {
   const std::lock_guard lock(ranges_mutex);
-  MappedRange* place = first_range.load();
-  while (place != nullptr && place->begin.load() != 0) place = place->next;
-  const bool made = place == nullptr;
+  MappedRange* range = first_range.load();
+  while (range != nullptr && range->begin.load() != 0) range = range->next;
+  const bool made = range == nullptr;
   if (made) {
-    place = new MappedRange;
-    place->next = first_range.load();
+    range = new MappedRange;
+    range->next = first_range.load();
   }
-  place->damaged.store(false);
-  place->writable.store(writable);
-  place->end.store(reinterpret_cast<std::uintptr_t>(data) + size);
-  place->begin.store(reinterpret_cast<std::uintptr_t>(data));
-  if (made) first_range.store(place);
-  return place;
+  range->damaged.store(false);
+  range->writable.store(writable);
+  range->end.store(reinterpret_cast<std::uintptr_t>(data) + size);
+  range->begin.store(reinterpret_cast<std::uintptr_t>(data));
+  if (made) first_range.store(range);
+  return range;
 }
 
 }  // namespace
@@ -105,9 +105,9 @@ MappedFile::MappedFile(int descriptor, std::size_t size, Access access, std::fil
     throw_system_error(fmt::format("cannot map {}", what), path_, code);
   }
   data_ = static_cast<std::byte*>(mapped);
-  MappedRange* const place = take_place(data_, size, writable);
-  place_ = place;
-  damaged_ = &place->damaged;
+  MappedRange* const range = take_range(data_, size, writable);
+  place_ = range;
+  damaged_ = &range->damaged;
 }
 
 MappedFile::~MappedFile() {

@@ -132,17 +132,17 @@ OutputFile::OutputFile(fs::path file, OutputKind kind, const std::vector<fs::pat
   for (fs::path missing = folder; !missing.empty() && !fs::exists(missing, error);
        missing = missing.parent_path()) {
     // A path may end in a separator or a dot. Its parent is then the folder itself.
-    if (missing.has_filename() && missing.filename() != ".") made_.push_back(missing);
+    if (missing.has_filename() && missing.filename() != ".") created_.push_back(missing);
   }
-  std::ranges::reverse(made_);
+  std::ranges::reverse(created_);
   fs::create_directories(folder, error);
   if (!error && ::access(folder.c_str(), W_OK | X_OK) != 0)
     error = {errno, std::generic_category()};
   if (error) {
     const std::string reason = error.message();
-    while (!made_.empty()) {
-      fs::remove(made_.back(), error);
-      made_.pop_back();
+    while (!created_.empty()) {
+      fs::remove(created_.back(), error);
+      created_.pop_back();
     }
     throw Error(fmt::format("cannot write {}: {}", path_.string(), reason));
   }
@@ -151,7 +151,8 @@ OutputFile::OutputFile(fs::path file, OutputKind kind, const std::vector<fs::pat
 OutputFile::~OutputFile() {
   std::error_code ignored;
   // `remove` deletes a folder only if it is empty.
-  for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) fs::remove(*folder, ignored);
+  for (auto folder = created_.rbegin(); folder != created_.rend(); ++folder)
+    fs::remove(*folder, ignored);
 }
 
 /// Throws Error where the file may not be written. Returns true where an earlier file will be
@@ -199,7 +200,7 @@ void OutputFile::write(std::string_view text) {
 }
 
 void OutputFile::written() {
-  made_.clear();
+  created_.clear();
   if (std::exchange(replaces_, false)) log_info(fmt::format("replaced {}", path_.string()));
 }
 

@@ -52,7 +52,7 @@ class OutputFile {
   std::filesystem::path path_;
   OutputKind kind_;
   std::vector<std::filesystem::path> inputs_;
-  std::vector<std::filesystem::path> made_;  ///< created folders, the outermost first
+  std::vector<std::filesystem::path> created_;  ///< created folders, the outermost first
   bool replaces_ = false;
 };
 

@@ -429,7 +429,7 @@ std::size_t Table::require(std::string_view name, std::string_view key) const {
                           column_names()));
 }
 
-std::string Table::where(std::size_t row) const {
+std::string Table::location(std::size_t row) const {
   return fmt::format("{}, {} {}", origin, unit, lines.empty() ? row : lines[row]);
 }
 
@@ -455,7 +455,7 @@ double Table::number(std::size_t column, std::size_t row, Reading reading) const
   const std::optional<double> parsed = value(column, row, reading);
   if (!parsed) {
     throw Error(fmt::format(
-        "{}: column '{}' holds '{}'; expected {}{}", where(row), cells.name, cell(column, row),
+        "{}: column '{}' holds '{}'; expected {}{}", location(row), cells.name, cell(column, row),
         reading == Reading::percent ? "a percentage such as 12%"
         : reading == Reading::date  ? "a date such as 2024-05-31 or 2024-05-31T12:00:00"
         : format.decimal == '.'     ? "a number"
@@ -465,7 +465,7 @@ double Table::number(std::size_t column, std::size_t row, Reading reading) const
             : ""));
   }
   if (!std::isfinite(*parsed) || std::abs(*parsed) > std::numeric_limits<float>::max()) {
-    throw Error(fmt::format("{}: column '{}' holds {}; expected a finite number", where(row),
+    throw Error(fmt::format("{}: column '{}' holds {}; expected a finite number", location(row),
                             cells.name, *parsed));
   }
   return *parsed;

@@ -109,7 +109,7 @@ struct Table {
   /// The column names "a, b, c", cut off after 200 characters.
   std::string column_names() const;
   /// The place of a row, for messages: "FILE, line 17" or "FILE, row 16".
-  std::string where(std::size_t row) const;
+  std::string location(std::size_t row) const;
   /// A cell as the name of a category, label or task: text without the blanks around it, 7.0
   /// as "7".
   std::string cell(std::size_t column, std::size_t row) const;

@@ -375,7 +375,7 @@ RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
   }
   const bool noisy =
       std::all_of(noise_std.begin(), noise_std.end(), [](double s) { return s > 0.0; });
-  const bool spread = sample_count > 1 || noisy;
+  const bool has_variance = sample_count > 1 || noisy;
   std::vector<double> means(sample_count);
   double squares = 0.0;
   double nll = 0.0;
@@ -388,7 +388,7 @@ RegressionScore RegressionMetrics::add_episode(std::span<const double> samples,
     mean /= static_cast<double>(sample_count);
     squares += (mean - targets[i]) * (mean - targets[i]);
     if (noisy) nll += mixture_nll(targets[i], means, noise_std[i]);
-    if (spread) coverage_.add_mixture(targets[i], means, noisy ? noise_std[i] : 0.0);
+    if (has_variance) coverage_.add_mixture(targets[i], means, noisy ? noise_std[i] : 0.0);
   }
   RegressionScore score;
   score.coverage = coverage_.end_episode();

@@ -119,7 +119,7 @@ std::string facts_table(const std::vector<std::string>& columns,
 
 /// Reduces a curve to at most `limit` points, the means of groups of neighbouring points. A group
 /// without finite values is a gap.
-void thin(std::vector<double>& x, std::vector<double>& y, std::size_t limit) {
+void downsample(std::vector<double>& x, std::vector<double>& y, std::size_t limit) {
   const std::size_t n = x.size();
   if (n <= limit) return;
   std::vector<double> xs, ys;
@@ -172,7 +172,7 @@ bool wants_log(const std::vector<const TrainingCurve*>& curves) {
   return low > 0.0 && high > 20.0 * low;
 }
 
-void see(const std::vector<double>& values, double& low, double& high) {
+void extend_range(const std::vector<double>& values, double& low, double& high) {
   for (double value : values) {
     if (!std::isfinite(value)) continue;
     low = std::min(low, value);
@@ -204,7 +204,7 @@ svg::Plot training_plot(const std::vector<const TrainingCurve*>& curves, bool ag
         }
         continue;
       }
-      thin(x, y, 500);
+      downsample(x, y, 500);
       if (y.size() > kSmoothFrom) {
         svg::Style faint = style;
         faint.width = 1.0;
@@ -260,7 +260,7 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
     double low = std::numeric_limits<double>::infinity();
     double high = -low;
     for (const TrainingCurve& curve : curves)
-      see(column == 0 ? curve.step : curve.seconds, low, high);
+      extend_range(column == 0 ? curve.step : curve.seconds, low, high);
     const double pad = 0.01 * (high - low);
     for (auto& row : grid.rows) {
       if (column >= row.size() || !(low < high)) continue;
@@ -297,10 +297,10 @@ std::string training_section(const std::vector<TrainingCurve>& curves, Palette& 
 // ---- fits to tasks ----
 
 /// Extends a range by a task's true function and support points.
-void see_given(const TaskFigure& task, double& low, double& high) {
-  see(task.truth, low, high);
+void extend_range(const TaskFigure& task, double& low, double& high) {
+  extend_range(task.truth, low, high);
   for (const MethodFits& method : task.methods) {
-    for (const Fit& fit : method.fits) see(fit.support_y, low, high);
+    for (const Fit& fit : method.fits) extend_range(fit.support_y, low, high);
   }
 }
 
@@ -338,14 +338,14 @@ ValueRange panel_range(const TaskFigure& task, const Report& report) {
   double widest = 0.0;
   for (const TaskFigure& other : report.tasks) {
     ValueRange range;
-    see_given(other, range.low, range.high);
+    extend_range(other, range.low, range.high);
     widest = std::max(widest, range.high - range.low);
   }
   ValueRange range, given;
   for (const MethodFits& method : task.methods) {
-    for (const Fit& fit : method.fits) see(fit.mean, range.low, range.high);
+    for (const Fit& fit : method.fits) extend_range(fit.mean, range.low, range.high);
   }
-  see_given(task, given.low, given.high);
+  extend_range(task, given.low, given.high);
   if (given.low <= given.high) {
     range.low = std::min(given.low, std::max(range.low, given.low - widest));
     range.high = std::max(given.high, std::min(range.high, given.high + widest));
@@ -354,8 +354,8 @@ ValueRange panel_range(const TaskFigure& task, const Report& report) {
   for (const MethodFits& method : task.methods) {
     for (const Fit& fit : method.fits) {
       for (const FitBand& band : fit.bands) {
-        see(band.low, wide.low, wide.high);
-        see(band.high, wide.low, wide.high);
+        extend_range(band.low, wide.low, wide.high);
+        extend_range(band.high, wide.low, wide.high);
       }
     }
   }

@@ -194,7 +194,7 @@ ReportData read_run(const fs::path& folder) {
   return run;
 }
 
-void study_run(ReportData& run, const ReportOptions& options) {
+void add_missing_evaluations(ReportData& run, const ReportOptions& options) {
   if (!run.evaluation) {
     log_info(fmt::format("{}: evaluating", run.folder.string()));
     io::OutputFile file(run.folder / evaluation_file, io::OutputKind::evaluation);

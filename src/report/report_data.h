@@ -43,7 +43,7 @@ std::string method_name(const std::string& algorithm);
 
 /// Computes `evaluation` and `by_shots` where they are missing. Throws Error where the data file is
 /// not that of the training, unless ReportOptions::allow_changed_data is set.
-void study_run(ReportData& run, const ReportOptions& options);
+void add_missing_evaluations(ReportData& run, const ReportOptions& options);
 // Parts of a report.
 Estimate estimate(const Statistic& s);
 std::vector<Chart> charts(const ReportData& run);

@@ -267,22 +267,22 @@ class Renderer {
       const bool interval = layer.kind == Plot::Kind::error_bars;
       const bool bars = layer.kind == Plot::Kind::bars;
       for (std::size_t i = 0; i < layer.a.size(); ++i) {
-        x_.see(layer.a[i]);
-        y_.see(layer.b[i]);
-        if (range) y_.see(layer.c[i]);
+        x_.extend(layer.a[i]);
+        y_.extend(layer.b[i]);
+        if (range) y_.extend(layer.c[i]);
         if (interval && std::isfinite(layer.c[i])) {
-          y_.see(layer.b[i] - layer.c[i]);
-          y_.see(layer.b[i] + layer.c[i]);
+          y_.extend(layer.b[i] - layer.c[i]);
+          y_.extend(layer.b[i] + layer.c[i]);
         }
         if (bars) {
-          x_.see(layer.c[i]);
-          y_.see(0.0);
-          y_.stands = true;
+          x_.extend(layer.c[i]);
+          y_.extend(0.0);
+          y_.has_bars = true;
         }
       }
     }
-    x_.settle(std::clamp(static_cast<int>(width / 70.0), 2, 8));
-    y_.settle(std::clamp(static_cast<int>(height / 45.0), 2, 7));
+    x_.fix_range(std::clamp(static_cast<int>(width / 70.0), 2, 8));
+    y_.fix_range(std::clamp(static_cast<int>(height / 45.0), 2, 7));
   }
 
   double left_margin() const {
@@ -337,16 +337,16 @@ class Renderer {
     const Axis& axis;
     double from, to;  // pixels
     double low = kInfinity, high = -kInfinity;
-    bool stands = false;  // true: the panel has bars, which stand on the axis
+    bool has_bars = false;  // true: the panel has bars, which stand on the axis
     std::vector<Tick> ticks = {};
 
     bool usable(double value) const { return std::isfinite(value) && (!axis.log || value > 0.0); }
-    void see(double value) {
+    void extend(double value) {
       if (!usable(value)) return;
       low = std::min(low, value);
       high = std::max(high, value);
     }
-    void settle(int count) {
+    void fix_range(int count) {
       if (axis.low < axis.high && usable(axis.low) && usable(axis.high)) {
         low = axis.low;
         high = axis.high;
@@ -362,7 +362,7 @@ class Renderer {
         } else {
           double pad = (0.5 * high - 0.5 * low) * 2.0 * axis.pad;
           if (low == high) pad = std::max(0.5, 0.1 * std::abs(low));
-          if (!stands || low != 0.0) low -= pad;
+          if (!has_bars || low != 0.0) low -= pad;
           high += pad;
         }
       }

@@ -21,7 +21,7 @@ RunReport write_report(const std::filesystem::path& folder, const std::filesyste
   io::OutputFile file(out.empty() ? folder / "report.html" : out, io::OutputKind::page);
   std::vector<report::TaskFigure> figures;
   if (!options.quick) {
-    report::study_run(run, options);
+    report::add_missing_evaluations(run, options);
     figures = report::task_figures({&run}, tasks_drawn, options);
   }
   file.write(report::render(report::run_page({&run}, std::move(figures))));
@@ -37,16 +37,16 @@ OodReport write_kinds(const std::filesystem::path& run, const std::vector<std::s
   OodReport result;
   result.file = out.empty() ? file_of_run(run, report::ood_file) : out;
   result.page = std::filesystem::path(result.file).replace_extension(".html");
-  const bool leads = kshot::leads(options.ranks.get());
+  const bool is_rank_zero = kshot::is_rank_zero(options.ranks.get());
   std::optional<io::OutputFile> file, page;
-  if (leads) {
+  if (is_rank_zero) {
     file.emplace(result.file, io::OutputKind::evaluation);
     page.emplace(result.page, io::OutputKind::page);
   }
   for (const std::string& kind : kinds) {
     result.evaluations.push_back(evaluate_ood(run, kind, options));
   }
-  if (leads) {
+  if (is_rank_zero) {
     report::Report charts;
     charts.title = fmt::format("{}: out of distribution",
                                report::method_name(result.evaluations.front().algorithm));
@@ -62,7 +62,8 @@ OodReport write_kinds(const std::filesystem::path& run, const std::vector<std::s
 
 OodReport write_ood(const std::filesystem::path& run, const std::vector<std::string>& kinds,
                     const std::filesystem::path& out, const EvaluatorOptions& options) {
-  return telling(options.ranks.get(), [&] { return write_kinds(run, kinds, out, options); });
+  return run_and_report_failure(options.ranks.get(),
+                                [&] { return write_kinds(run, kinds, out, options); });
 }
 
 std::string OodReport::table() const {

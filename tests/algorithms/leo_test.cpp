@@ -300,9 +300,11 @@ class LeoObjective {
     sizes.push_back(2 * static_cast<int>(weights_));
     return perceptron(t_.latent, sizes, !head);
   }
-  std::size_t relation_at() const { return encoder_.size(); }
-  std::size_t decoder_at() const { return relation_at() + (t_.relation ? relation_.size() : 0); }
-  std::size_t rates_at() const { return decoder_at() + decoder_.size(); }
+  std::size_t relation_begin() const { return encoder_.size(); }
+  std::size_t decoder_begin() const {
+    return relation_begin() + (t_.relation ? relation_.size() : 0);
+  }
+  std::size_t rates_at() const { return decoder_begin() + decoder_.size(); }
 
   double penalties(const Numbers& theta) const {
     double l2 = 0.0;
@@ -313,8 +315,8 @@ class LeoObjective {
       }
     };
     squares(encoder_, 0);
-    if (t_.relation) squares(relation_, relation_at());
-    squares(decoder_, decoder_at());
+    if (t_.relation) squares(relation_, relation_begin());
+    squares(decoder_, decoder_begin());
     const ParameterTensor* last = nullptr;
     for (const ParameterTensor& p : decoder_.parameters()) {
       if (p.shape.size() == 2) last = &p;
@@ -323,7 +325,7 @@ class LeoObjective {
     const auto dot = [&](std::size_t a, std::size_t b) {
       double sum = 0.0;
       for (std::size_t r = 0; r < static_cast<std::size_t>(last->shape[0]); ++r) {
-        const double* row = theta.data() + decoder_at() + last->offset + r * columns;
+        const double* row = theta.data() + decoder_begin() + last->offset + r * columns;
         sum += row[a] * row[b];
       }
       return sum;
@@ -448,7 +450,7 @@ class LeoObjective {
   /// weights.
   Numbers decode(const Numbers& theta, const Numbers& z, const Numbers& eps, std::size_t latents,
                  const Numbers* g_weights, Numbers* g_z) const {
-    const Perceptron decoder{&decoder_, theta.data() + decoder_at()};
+    const Perceptron decoder{&decoder_, theta.data() + decoder_begin()};
     Numbers weights(groups_ * weights_, 0.0);
     if (g_z) g_z->clear();
     for (std::size_t row = 0; row < groups_ * latents; ++row) {
@@ -475,7 +477,7 @@ class LeoObjective {
   /// (m, u) of each group.
   std::vector<Numbers> statistics(const Numbers& theta, const Rows& support) const {
     const Perceptron encoder{&encoder_, theta.data()};
-    const Perceptron relation{&relation_, theta.data() + relation_at()};
+    const Perceptron relation{&relation_, theta.data() + relation_begin()};
     std::vector<Numbers> codes, result(groups_, Numbers(2 * latent_, 0.0));
     for (std::size_t r = 0; r < support.x.size(); ++r) {
       Numbers x = support.x[r];
@@ -627,7 +629,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
   /// earlier setting had.
   void hold_against_differences(bool head, int settings) {
     const auto backend = open_backend(GetParam());
-    std::set<std::string> held, wanted;
+    std::set<std::string> held, expected;
     // The tolerances are those of property_test.cpp. In float the KL of a latent divides by a
     // standard deviation exp(u) - 1 that may be near zero.
     const bool twice = backend->precision() == backend::Precision::f64;
@@ -637,7 +639,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       bool anything_new = false;
       for (const Choice& choice : choices(s)) {
         anything_new |= held.insert(choice.taken ? choice.yes : choice.no).second;
-        wanted.insert({choice.yes, choice.no});
+        expected.insert({choice.yes, choice.no});
       }
       if (emulated(*backend) && !anything_new) continue;
       LeoObjective objective(s);
@@ -654,7 +656,7 @@ class LeoTest : public ::testing::TestWithParam<std::string> {
       EXPECT_TRUE(
           close_rows(select(got.gradient, 1, coordinates), want, want.size(), twice ? 2e-6 : 5e-4));
     }
-    EXPECT_EQ(held, wanted) << "of each choice a setting with it and one without";
+    EXPECT_EQ(held, expected) << "of each choice a setting with it and one without";
   }
 };
 

@@ -211,7 +211,7 @@ std::set<std::string> traits(const Setting& s) {
 }
 
 /// The traits that the settings of an algorithm must have between them on every backend.
-std::set<std::string> wanted_traits(AlgorithmKind algorithm) {
+std::set<std::string> expected_traits(AlgorithmKind algorithm) {
   std::set<std::string> all = {"cross_entropy", "mse",        "gaussian_nll", "ragged", "conv",
                                "norm",          "linear",     "max_pool",     "mean",   "relu",
                                "tanh",          "leaky_relu", "learned noise"};
@@ -711,9 +711,9 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
     // K steps. In float the product of K Hessians multiplies the tolerance of one.
     const double tolerance = backend->precision() == backend::Precision::f64 ? 2e-6 : 2e-4;
     std::set<std::string> held;
-    const std::set<std::string> wanted = wanted_traits(algorithm);
+    const std::set<std::string> expected = expected_traits(algorithm);
     const auto is_missing = [&](const std::string& trait) {
-      return wanted.contains(trait) && !held.contains(trait);
+      return expected.contains(trait) && !held.contains(trait);
     };
     for (int seed = 0; seed < 3 * settings; ++seed) {
       const Setting setting = random_setting(algorithm, static_cast<std::uint64_t>(seed));
@@ -751,7 +751,7 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
       EXPECT_TRUE(close_rows(all_got, all_want, all_want.size(), tolerance));
       if (!setting.memory.empty()) hold_memory(setting, objective, got, tolerance);
     }
-    for (const std::string& trait : wanted) {
+    for (const std::string& trait : expected) {
       EXPECT_TRUE(held.contains(trait)) << "no setting that the backend takes: " << trait;
     }
   }

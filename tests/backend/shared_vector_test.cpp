@@ -199,7 +199,7 @@ TEST_P(SharedVectorTest, ClippingFactorAndDecay) {
   step.weight_decay = 0.25;
   const Shared p = vector({4, 4, -4}), m = vector({0, 0, 0}), g = vector({10, 2, -10});
   const auto of = backend_->open_step();
-  step.of = of.get();
+  step.training_step = of.get();
   of->clear();
   backend_->squared_norm(*g, step.clip_value, {*of, &StepStatistics::clipped_squares});
   backend_->optimizer_step(*p, *g, *m, nullptr, step);
@@ -260,7 +260,7 @@ TEST_P(SharedVectorTest, AStepIsTakenGuardedOrNot) {
     OptimizerStep step;
     step.kind = OptimizerStep::Kind::sgd;
     step.learning_rate = 1.0;
-    step.of = of.get();
+    step.training_step = of.get();
     backend_->optimizer_step(*p, *g, *m, nullptr, step);
     switch (c.want) {
       case StepStatus::update:

@@ -108,17 +108,17 @@ TEST_F(CliUncertainty, ACalibratedRunPredictsWithItWhereAsked) {
 std::vector<std::string> column(const std::string& csv, const std::string& name) {
   std::vector<std::string> values;
   std::istringstream lines(csv);
-  std::size_t wanted = 0;
+  std::size_t column_index = 0;
   for (std::string line; std::getline(lines, line);) {
     std::istringstream fields(line);
     std::vector<std::string> row;
     for (std::string field; std::getline(fields, field, ',');) row.push_back(field);
-    if (values.empty() && wanted == 0) {
-      wanted = static_cast<std::size_t>(std::ranges::find(row, name) - row.begin());
-      EXPECT_LT(wanted, row.size()) << name << " in " << line;
+    if (values.empty() && column_index == 0) {
+      column_index = static_cast<std::size_t>(std::ranges::find(row, name) - row.begin());
+      EXPECT_LT(column_index, row.size()) << name << " in " << line;
       continue;
     }
-    values.push_back(row.at(wanted));
+    values.push_back(row.at(column_index));
   }
   return values;
 }

@@ -101,10 +101,10 @@ TEST(Dataset, AFileThatIsCutShortWhileItIsOpenIsAnError) {
     data->read(0, row);
     EXPECT_EQ(row[0], 1.0f);
     std::filesystem::resize_file(file, size);
-    const std::string wanted = "cut.kshot: the data file was cut short";
-    EXPECT_THAT(error_text([&] { data->read(12, row); }), HasSubstr(wanted));
-    EXPECT_THAT(error_text([&] { data->value(12); }), HasSubstr(wanted));
-    EXPECT_THAT(error_text([&] { data->check(); }), HasSubstr(wanted));
+    const std::string expected = "cut.kshot: the data file was cut short";
+    EXPECT_THAT(error_text([&] { data->read(12, row); }), HasSubstr(expected));
+    EXPECT_THAT(error_text([&] { data->value(12); }), HasSubstr(expected));
+    EXPECT_THAT(error_text([&] { data->check(); }), HasSubstr(expected));
   }
 }
 

@@ -66,7 +66,7 @@ TEST(Recipes, OfSourcesThatDrawThemselves) {
   options.noise_std = 0.25;
   const auto source = make_sinusoid(options);
   ASSERT_NE(source->recipe(), nullptr);
-  EXPECT_EQ(std::get<SinusoidOptions>(source->recipe()->how).noise_std, 0.25);
+  EXPECT_EQ(std::get<SinusoidOptions>(source->recipe()->method).noise_std, 0.25);
   EXPECT_EQ(source->recipe()->shape.query, options.query);
   EXPECT_EQ(make_fixed_source(make_sinusoid(options), 3)->recipe(), nullptr)
       << "its training tasks are not a sinusoid's";

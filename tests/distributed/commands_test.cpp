@@ -56,7 +56,7 @@ TEST(DivideWork, EveryRankTakesAllResultsInOrder) {
 
 TEST(DivideWork, AnErrorOfOneRankIsKnownToAllAtTheNextExchange) {
   const auto errors = on_ranks(3, [](const Ranks& ranks) {
-    telling(ranks.get(), [&] {
+    run_and_report_failure(ranks.get(), [&] {
       divide_work<int>(
           ranks.get(), {30, 9, 1, "numbers"},
           [&](std::size_t first, std::size_t, const auto&) {

@@ -155,17 +155,17 @@ TEST(Launch, KnowsTheLaunchersByTheirVariables) {
   EXPECT_EQ(slurm.size, 8);
   EXPECT_EQ(slurm.launcher, "srun");
   EXPECT_EQ(slurm.rank, 5);
-  EXPECT_FALSE(slurm.meets);  // srun --mpi=none
+  EXPECT_FALSE(slurm.offers_pmi);  // srun --mpi=none
   EXPECT_TRUE(
       launch_with({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "8"}, {"PMIX_RANK", "0"}})
-          .meets);
+          .offers_pmi);
   const Launch pmi2 = launch_with({{"SLURM_STEP_ID", "0"},
                                    {"SLURM_STEP_NUM_TASKS", "8"},
                                    {"PMI_SIZE", "8"},
                                    {"PMI_RANK", "2"}});
   EXPECT_EQ(pmi2.launcher, "srun");
   EXPECT_EQ(pmi2.rank, 2);
-  EXPECT_TRUE(pmi2.meets);
+  EXPECT_TRUE(pmi2.offers_pmi);
   // A batch script of a job with many tasks is one process.
   EXPECT_EQ(launch_with({{"SLURM_NTASKS", "8"}, {"SLURM_PROCID", "0"}}).size, 1);
   const Launch torch = launch_with({{"RANK", "1"}, {"WORLD_SIZE", "2"}});

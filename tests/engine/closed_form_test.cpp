@@ -211,14 +211,15 @@ TEST(ClosedForm, RowsThatComeLaterAreAsGoodAsRowsAtOnce) {
     const float query[] = {1.5f, -2.5f};
     const Prediction first =
         one.predict({.x = std::span(x).first(2), .values = std::span(y).first(2)}, query);
-    const Prediction at_once = one.predict({.x = x, .values = y}, query);
+    const Prediction from_all_rows = one.predict({.x = x, .values = y}, query);
     const Prediction later = one.predict({.x = late_x, .values = late_y}, query);
     for (std::size_t i = 0; i < 2; ++i) {
-      EXPECT_NEAR(later.mean[i], at_once.mean[i], 1e-10);
-      EXPECT_GT(std::abs(first.mean[i] - at_once.mean[i]), 1e-6) << "three more rows say something";
-      if (at_once.predictive_std.empty()) continue;
-      EXPECT_NEAR(later.predictive_std[i], at_once.predictive_std[i], 1e-10);
-      EXPECT_LT(at_once.predictive_std[i], first.predictive_std[i]);
+      EXPECT_NEAR(later.mean[i], from_all_rows.mean[i], 1e-10);
+      EXPECT_GT(std::abs(first.mean[i] - from_all_rows.mean[i]), 1e-6)
+          << "three more rows say something";
+      if (from_all_rows.predictive_std.empty()) continue;
+      EXPECT_NEAR(later.predictive_std[i], from_all_rows.predictive_std[i], 1e-10);
+      EXPECT_LT(from_all_rows.predictive_std[i], first.predictive_std[i]);
     }
   }
 }

@@ -35,7 +35,7 @@ KSHOT_FUZZ_TARGET(csv) {
   for (std::size_t c = 0; c < table.columns.size(); ++c) {
     require(table.columns[c].text.size() == table.rows, "every column has all rows");
     for (std::size_t row = 0; row < table.rows; ++row) {
-      require(!table.where(row).empty(), "every row has a place");
+      require(!table.location(row).empty(), "every row has a place");
       static_cast<void>(table.missing(c, row));
       static_cast<void>(parse_number(table.cell(c, row)));
     }

@@ -29,7 +29,7 @@ TEST(Csv, QuotesLineBreaksBlanksAndByteOrderMark) {
   EXPECT_THAT(table.columns[2].text, ElementsAre("said \"no\"", "two\nlines", "x"));
   EXPECT_TRUE(table.missing(1, 1));
   EXPECT_THAT(table.lines, ElementsAre(2u, 4u, 6u));
-  EXPECT_EQ(table.where(2), "t.csv, line 6");
+  EXPECT_EQ(table.location(2), "t.csv, line 6");
 }
 
 TEST(Csv, FaultsNameFileAndLine) {

@@ -71,11 +71,11 @@ TEST(OutputFile, LeavesFilesOfAnyOtherKindAlone) {
   auto files = own_files(folder.path());
   files[OutputKind::text] = folder / "my.toml";
   put_file(folder / "my.toml", "seed = 1\n");
-  for (const OutputKind wanted : kinds) {
+  for (const OutputKind requested : kinds) {
     for (const auto& [kind, path] : files) {
-      if (kind == wanted && kind != OutputKind::text) continue;
+      if (kind == requested && kind != OutputKind::text) continue;
       const std::string before = read_file(path);
-      EXPECT_THAT(error_text([&, &path = path] { OutputFile(path, wanted); }),
+      EXPECT_THAT(error_text([&, &path = path] { OutputFile(path, requested); }),
                   AllOf(HasSubstr("cannot write " + path.string()), HasSubstr("the file exists")))
           << path;
       EXPECT_EQ(read_file(path), before);

@@ -46,13 +46,13 @@ TEST(RowStore, AFileThatIsCutShortWhileItIsOpenIsAnError) {
     const auto store = RowStore::create(file, 1000, row_bytes, "me");
     store->write(900, 1, row_of(11));
     fs::resize_file(file, 0);
-    const std::string wanted = "tasks.store: the task store was cut short";
+    const std::string expected = "tasks.store: the task store was cut short";
     if (reads) {
-      EXPECT_THAT(error_text([&] { store->newest(900); }), HasSubstr(wanted));
+      EXPECT_THAT(error_text([&] { store->newest(900); }), HasSubstr(expected));
     } else {
-      EXPECT_THAT(error_text([&] { store->write(900, 2, row_of(12)); }), HasSubstr(wanted));
+      EXPECT_THAT(error_text([&] { store->write(900, 2, row_of(12)); }), HasSubstr(expected));
     }
-    EXPECT_THAT(error_text([&] { store->sync(); }), HasSubstr(wanted));
+    EXPECT_THAT(error_text([&] { store->sync(); }), HasSubstr(expected));
   }
   const auto store = RowStore::create(file, 1000, row_bytes, "me");
   fs::resize_file(file, fs::file_size(file) - 1);

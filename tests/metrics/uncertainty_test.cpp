@@ -82,14 +82,14 @@ TEST(EpisodeAnswers, StatisticsAndIntervalsAreThoseOfTheRows) {
   for (const BinEdges edges : {BinEdges::right, BinEdges::left}) {
     const UncertaintyOptions options{.bins = 15, .edges = edges, .coverage = 0.8, .risk = 0.8};
     constexpr std::size_t count = 12;
-    EpisodeAnswers gathered(options);
+    EpisodeAnswers collected(options);
     std::vector<Rows> episodes;
     for (std::uint32_t e = 0; e < count; ++e) {
       episodes.push_back(episode(e, 5));
-      gathered.add_episode(episodes.back().probabilities, episodes.back().labels, 5);
+      collected.add_episode(episodes.back().probabilities, episodes.back().labels, 5);
     }
     const BootstrapOptions bootstrap_options{.resamples = 60, .seed = 8};
-    const auto found = all_of(gathered.statistics(bootstrap_options));
+    const auto found = all_of(collected.statistics(bootstrap_options));
     for (std::size_t i = 0; i < found.size(); ++i) {
       // The rows of the drawn episodes, one episode after another, each as often as it is drawn.
       const Interval expected = bootstrap(
@@ -109,19 +109,19 @@ TEST(EpisodeAnswers, StatisticsAndIntervalsAreThoseOfTheRows) {
 }
 
 TEST(EpisodeAnswers, EpisodesMayDifferInTheirClasses) {
-  EpisodeAnswers gathered;
+  EpisodeAnswers collected;
   double brier = 0.0, rows = 0.0, third_class = 0.0;
   Rows wide;
   for (std::uint32_t e = 0; e < 8; ++e) {
     const std::size_t classes = e % 2 == 0 ? 2 : 3;
     const Rows one = episode(e, classes);
     if (classes == 3) wide.append(one);
-    gathered.add_episode(one.probabilities, one.labels, classes);
+    collected.add_episode(one.probabilities, one.labels, classes);
     brier += brier_parts(one.probabilities, one.labels, classes).brier *
              static_cast<double>(one.labels.size());
     rows += static_cast<double>(one.labels.size());
   }
-  const UncertaintyStatistics s = gathered.statistics({.resamples = 10});
+  const UncertaintyStatistics s = collected.statistics({.resamples = 10});
   EXPECT_NEAR(s.brier_reliability.value - s.brier_resolution.value + s.brier_uncertainty.value +
                   s.brier_within_bin.value,
               brier / rows, 1e-12);
@@ -136,10 +136,10 @@ TEST(EpisodeAnswers, EpisodesMayDifferInTheirClasses) {
 }
 
 TEST(EpisodeAnswers, OneEpisodeHasNoInterval) {
-  EpisodeAnswers gathered;
+  EpisodeAnswers collected;
   const Rows one = episode(1, 3);
-  gathered.add_episode(one.probabilities, one.labels, 3);
-  const UncertaintyStatistics s = gathered.statistics({});
+  collected.add_episode(one.probabilities, one.labels, 3);
+  const UncertaintyStatistics s = collected.statistics({});
   EXPECT_TRUE(std::isfinite(s.ece.value));
   EXPECT_TRUE(std::isnan(s.ece.low) && std::isnan(s.ece.high));
 }

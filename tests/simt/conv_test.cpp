@@ -251,15 +251,15 @@ struct Way {
 };
 
 template <class W>
-void expect_sum(typename W::Scalar got, const Sum& wanted, const std::string& what,
+void expect_sum(typename W::Scalar got, const Sum& expected, const std::string& what,
                 double before = 0.0) {
   using T = typename W::Scalar;
   const double roundings =
-      (wanted.terms + 2 + W::more_roundings) * 0.5 * std::numeric_limits<T>::epsilon();
+      (expected.terms + 2 + W::more_roundings) * 0.5 * std::numeric_limits<T>::epsilon();
   // Loops in double have roundings of their own.
   const double own = std::numeric_limits<T>::epsilon() < 1e-10 ? 2.0 : 1.0;
-  ASSERT_NEAR(static_cast<double>(got), before + wanted.value,
-              own * roundings * (wanted.magnitude + std::abs(before)))
+  ASSERT_NEAR(static_cast<double>(got), before + expected.value,
+              own * roundings * (expected.magnitude + std::abs(before)))
       << what;
 }
 
@@ -270,14 +270,14 @@ void expect_features(const std::vector<T>& got, const Host& h, std::size_t size,
                      const std::string& what, const Reference& reference) {
   ASSERT_EQ(got.size(), h.tasks * h.rows * size);
   for (std::size_t task = 0; task < h.tasks; ++task) {
-    const std::vector<Sum> wanted = reference(task);
-    ASSERT_EQ(wanted.size(), h.count(task) * size);
+    const std::vector<Sum> expected = reference(task);
+    ASSERT_EQ(expected.size(), h.count(task) * size);
     for (std::size_t i = 0; i < h.rows * size; ++i) {
       const T value = got[task * h.rows * size + i];
       const std::string where =
           what + ", task " + std::to_string(task) + ", element " + std::to_string(i);
-      if (i < wanted.size()) {
-        expect_sum<W>(value, wanted[i], where);
+      if (i < expected.size()) {
+        expect_sum<W>(value, expected[i], where);
       } else {
         ASSERT_EQ(value, untouched) << where << ": a row that is not the task's";
       }
@@ -293,16 +293,16 @@ void expect_weights(const std::vector<T>& got, const std::vector<T>& before, boo
   const std::size_t kernel = weight_size(h.c.shape);
   const auto outs = static_cast<std::size_t>(h.c.shape.out_channels);
   for (std::size_t task = 0; task < h.tasks; ++task) {
-    const std::vector<Sum> wanted = reference(task);
+    const std::vector<Sum> expected = reference(task);
     for (std::size_t i = 0; i < h.width; ++i) {
       const std::size_t at = task * h.width + i;
       const double base = accumulate ? static_cast<double>(before[at]) : 0.0;
       const std::string where =
           what + ", task " + std::to_string(task) + ", weight " + std::to_string(i);
       if (i >= weight_offset && i < weight_offset + kernel) {
-        expect_sum<W>(got[at], wanted[i - weight_offset], where, base);
+        expect_sum<W>(got[at], expected[i - weight_offset], where, base);
       } else if (i >= h.bias_offset() && i < h.bias_offset() + outs) {
-        expect_sum<W>(got[at], wanted[kernel + i - h.bias_offset()], where, base);
+        expect_sum<W>(got[at], expected[kernel + i - h.bias_offset()], where, base);
       } else {
         ASSERT_EQ(got[at], before[at]) << where << ": not of this layer";
       }

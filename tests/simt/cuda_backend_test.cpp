@@ -56,10 +56,10 @@ TEST_F(CudaBackend, SaysWhatItIs) {
 }
 
 TEST_F(CudaBackend, TakesTensorCoresWhereThereAreSome) {
-  const auto description = [](const char* wanted, int compute_capability,
+  const auto description = [](const char* setting, int compute_capability,
                               backend::Precision precision = backend::Precision::f32) {
     const simt::With with({.compute_capability = compute_capability});
-    const test::Environment environment("KSHOT_TENSOR_CORES", wanted);
+    const test::Environment environment("KSHOT_TENSOR_CORES", setting);
     return make_backend("simt", 1, precision)->description();
   };
   const auto on = HasSubstr("TF32 split three ways"), off = HasSubstr("without tensor cores");

@@ -45,11 +45,11 @@ Numbers twice(const auto& x) {
 }
 
 template <class T>
-void expect_near(const std::vector<T>& got, const Numbers& wanted, double tolerance,
+void expect_near(const std::vector<T>& got, const Numbers& expected, double tolerance,
                  const char* what) {
-  ASSERT_EQ(got.size(), wanted.size());
+  ASSERT_EQ(got.size(), expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
-    ASSERT_NEAR(static_cast<double>(got[i]), wanted[i], tolerance * (1.0 + std::abs(wanted[i])))
+    ASSERT_NEAR(static_cast<double>(got[i]), expected[i], tolerance * (1.0 + std::abs(expected[i])))
         << what << ", element " << i;
   }
 }
@@ -103,9 +103,9 @@ TYPED_TEST(Decoder, Latents) {
   const T floor = static_cast<T>(least);
   for (const bool noise : {true, false}) {
     const Numbers s = twice(statistics);
-    Numbers wanted =
+    Numbers expected =
         differences([&](const Numbers& x) { return dot(draw(x, noise), twice(g_z)); }, s);
-    for (std::size_t i = 0; i < n_s; ++i) wanted[i] += static_cast<double>(before[i]);
+    for (std::size_t i = 0; i < n_s; ++i) expected[i] += static_cast<double>(before[i]);
     for (const simt::Settings& order : simt::all_orders()) {
       const With with(order);
       DeviceArray<T> ds(statistics), de(eps), dg(g_z), dz(n_z), gs(before);
@@ -113,7 +113,7 @@ TYPED_TEST(Decoder, Latents) {
       latents<T>(dz.data(), ds.data(), at, floor, size, nullptr);
       latents_pullback<T>(gs.data(), ds.data(), at, dg.data(), floor, size, nullptr);
       expect_near(dz.host(), draw(s, noise), 4.0 * std::numeric_limits<T>::epsilon(), "latents");
-      expect_near(gs.host(), wanted, this->tolerance, "their gradient");
+      expect_near(gs.host(), expected, this->tolerance, "their gradient");
     }
   }
 }
@@ -146,12 +146,12 @@ TYPED_TEST(Decoder, KlOfLatents) {
     Numbers z;
     Numbers value = kl(at, sampled, &z);
     for (double& v : value) v += 1.0;
-    Numbers wanted = differences(
+    Numbers expected = differences(
         [&](const Numbers& s) {
           return dot(kl(s, sampled, nullptr), {1, 1, 1});
         },
         at);
-    for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i] += static_cast<double>(before[i]);
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += static_cast<double>(before[i]);
     for (const simt::Settings& order : simt::all_orders()) {
       const With with(order);
       DeviceArray<T> ds(statistics), de(eps), dz(std::vector<T>(z.begin(), z.end())), gs(before),
@@ -163,7 +163,7 @@ TYPED_TEST(Decoder, KlOfLatents) {
         analytic_kl<T>(dv.data(), gs.data(), T(weight), ds.data(), floor, size, nullptr);
       }
       expect_near(dv.host(), value, 40.0 * std::numeric_limits<T>::epsilon(), "value");
-      expect_near(gs.host(), wanted, this->tolerance, "gradient");
+      expect_near(gs.host(), expected, this->tolerance, "gradient");
     }
   }
 }

@@ -343,9 +343,9 @@ TEST_F(DeviceTraining, AMetaGradientIsOneLaunchWithTheSameBits) {
       }
       const double loss = run.scheduler->step(run.parameters, batch, context).loss;
       const std::vector<Numbers> want = run.gradients();
-      const StepResult gathered = run.scheduler->step(run.parameters, *run.source, c.seed, step,
+      const StepResult captured = run.scheduler->step(run.parameters, *run.source, c.seed, step,
                                                       tasks, false, run.memory.get());
-      EXPECT_EQ(gathered.loss, loss);
+      EXPECT_EQ(captured.loss, loss);
       EXPECT_EQ(run.gradients(), want);
     }
     // The first step finds out how much memory is needed, and the second makes the graph.

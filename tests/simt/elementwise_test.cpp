@@ -28,12 +28,12 @@ const std::vector<int> widths = {1, 5, 77, 2100};
 constexpr int tasks = 3;
 
 template <class T>
-void expect_near(const std::vector<T>& got, const std::vector<double>& wanted, const char* what,
+void expect_near(const std::vector<T>& got, const std::vector<double>& expected, const char* what,
                  double roundings = 8) {
-  ASSERT_EQ(got.size(), wanted.size());
+  ASSERT_EQ(got.size(), expected.size());
   const double unit = roundings * std::numeric_limits<T>::epsilon();
   for (std::size_t i = 0; i < got.size(); ++i) {
-    ASSERT_NEAR(static_cast<double>(got[i]), wanted[i], unit * (1.0 + std::abs(wanted[i])))
+    ASSERT_NEAR(static_cast<double>(got[i]), expected[i], unit * (1.0 + std::abs(expected[i])))
         << what << ", element " << i;
   }
 }
@@ -64,16 +64,16 @@ TYPED_TEST(Elementwise, Algebra) {
     multiply_add(product.data(), a, dx1.data(), dx2.data(), n, nullptr);
     exponential(power.data(), dx1.data(), n, nullptr);
     fill(constant.data(), a, n, nullptr);
-    std::vector<double> wanted_sum, wanted_product, wanted_power;
+    std::vector<double> expected_sum, expected_product, expected_power;
     for (std::size_t i = 0; i < n; ++i) {
       const double u = x1[i], v = x2[i], w = y[i];
-      wanted_sum.push_back(w + 0.75 * u);
-      wanted_product.push_back(w + 0.75 * u * v);
-      wanted_power.push_back(std::exp(u));
+      expected_sum.push_back(w + 0.75 * u);
+      expected_product.push_back(w + 0.75 * u * v);
+      expected_power.push_back(std::exp(u));
     }
-    expect_near(sum.host(), wanted_sum, "axpy");
-    expect_near(product.host(), wanted_product, "multiply_add");
-    expect_near(power.host(), wanted_power, "exponential");
+    expect_near(sum.host(), expected_sum, "axpy");
+    expect_near(product.host(), expected_product, "multiply_add");
+    expect_near(power.host(), expected_power, "exponential");
     expect_near(constant.host(), std::vector<double>(n, 0.75), "fill");
   });
 }
@@ -88,18 +88,18 @@ TYPED_TEST(Elementwise, BroadcastAndRates) {
     rate_multiply(scaled.data(), {.vector = ds.data()}, dx.data(), extent, nullptr);
     rate_step(stepped.data(), dx.data(), {.vector = ds.data()}, dg.data(), extent, nullptr);
     rate_step(by_number.data(), by_number.data(), {.value = T(0.5)}, dg.data(), extent, nullptr);
-    std::vector<double> wanted_spread, wanted_scaled, wanted_stepped, wanted_by_number;
+    std::vector<double> expected_spread, expected_scaled, expected_stepped, expected_by_number;
     for (std::size_t i = 0; i < n; ++i) {
       const double rate = shared[i % width], u = x[i], g = grad[i];
-      wanted_spread.push_back(rate);
-      wanted_scaled.push_back(rate * u);
-      wanted_stepped.push_back(u - rate * g);
-      wanted_by_number.push_back(u - 0.5 * g);
+      expected_spread.push_back(rate);
+      expected_scaled.push_back(rate * u);
+      expected_stepped.push_back(u - rate * g);
+      expected_by_number.push_back(u - 0.5 * g);
     }
-    expect_near(spread.host(), wanted_spread, "broadcast");
-    expect_near(scaled.host(), wanted_scaled, "rate_multiply");
-    expect_near(stepped.host(), wanted_stepped, "rate_step by vector");
-    expect_near(by_number.host(), wanted_by_number, "rate_step by number, in place");
+    expect_near(spread.host(), expected_spread, "broadcast");
+    expect_near(scaled.host(), expected_scaled, "rate_multiply");
+    expect_near(stepped.host(), expected_stepped, "rate_step by vector");
+    expect_near(by_number.host(), expected_by_number, "rate_step by number, in place");
   });
 }
 
@@ -124,24 +124,24 @@ TYPED_TEST(Elementwise, SamplesAndTheirDerivatives) {
                     nullptr);
     sample_direction(u.data(), dg.data(), dv.data(), eps.data(), dsigma.data(), n, nullptr);
     const std::vector<T> noise = eps.host();
-    std::vector<double> wanted_phi, wanted_g_mu, wanted_g_s, wanted_u;
+    std::vector<double> expected_phi, expected_g_mu, expected_g_s, expected_u;
     for (std::size_t i = 0; i < n; ++i) {
       RandomKey of_task = key;
       of_task.task = 100 + static_cast<std::uint32_t>(i / width);
       const double e = normal_element(of_task, i % width);
       ASSERT_EQ(static_cast<double>(noise[i]), e) << "the same bits on every backend";
       const double sd = sigma[i], gi = g[i];
-      wanted_phi.push_back(static_cast<double>(mu[i]) + sd * e);
-      wanted_g_mu.push_back(static_cast<double>(before[i]) + 0.25 * gi);
-      wanted_g_s.push_back(static_cast<double>(before[i]) + 0.25 * gi * e * sd);
-      wanted_u.push_back(gi + sd * e * static_cast<double>(v_s[i]));
+      expected_phi.push_back(static_cast<double>(mu[i]) + sd * e);
+      expected_g_mu.push_back(static_cast<double>(before[i]) + 0.25 * gi);
+      expected_g_s.push_back(static_cast<double>(before[i]) + 0.25 * gi * e * sd);
+      expected_u.push_back(gi + sd * e * static_cast<double>(v_s[i]));
     }
-    expect_near(phi.host(), wanted_phi, "draw_sample");
+    expect_near(phi.host(), expected_phi, "draw_sample");
     EXPECT_EQ(unstored.host(), phi.host());
-    expect_near(again.host(), wanted_phi, "sample");
-    expect_near(g_mu.host(), wanted_g_mu, "sample_pullback, mu");
-    expect_near(g_s.host(), wanted_g_s, "sample_pullback, s");
-    expect_near(u.host(), wanted_u, "sample_direction");
+    expect_near(again.host(), expected_phi, "sample");
+    expect_near(g_mu.host(), expected_g_mu, "sample_pullback, mu");
+    expect_near(g_s.host(), expected_g_s, "sample_pullback, s");
+    expect_near(u.host(), expected_u, "sample_direction");
   });
 }
 
@@ -163,35 +163,35 @@ TYPED_TEST(Elementwise, KlAndItsDerivatives) {
     kl<T>(pair, nullptr, alone.data(), nullptr, nullptr, nullptr, extent, nullptr);
     kl_hvp(pair, dv_mu.data(), dv_s.data(), r_mu.data(), r_s.data(), rp_mu.data(), rp_s.data(),
            extent, nullptr);
-    std::vector<double> wanted_value(tasks, 0.0), wanted_g_mu, wanted_g_s, wanted_gp_mu,
-        wanted_gp_s, wanted_r_mu, wanted_r_s, wanted_rp_mu, wanted_rp_s;
+    std::vector<double> expected_value(tasks, 0.0), expected_g_mu, expected_g_s, expected_gp_mu,
+        expected_gp_s, expected_r_mu, expected_r_s, expected_rp_mu, expected_rp_s;
     for (std::size_t i = 0; i < n; ++i) {
       const double m = mu[i], a = s[i], mp = mu_p[i], ap = s_p[i], b = before[i], vm = v_mu[i],
                    vs = v_s[i];
       const double scale = 0.5 / counts[i / width];
       const double var = std::exp(2 * a), var_p = std::exp(2 * ap), d = m - mp;
-      wanted_value[i / width] += scale * (ap - a + (var + d * d) / (2 * var_p) - 0.5);
-      wanted_g_mu.push_back(b + scale * d / var_p);
-      wanted_g_s.push_back(b + scale * (var / var_p - 1));
-      wanted_gp_mu.push_back(b - scale * d / var_p);
-      wanted_gp_s.push_back(b + scale * (1 - (var + d * d) / var_p));
-      wanted_r_mu.push_back(b + scale * vm / var_p);
-      wanted_r_s.push_back(b + scale * 2 * var / var_p * vs);
-      wanted_rp_mu.push_back(b - scale * vm / var_p);
-      wanted_rp_s.push_back(b - scale * (2 * d / var_p * vm + 2 * var / var_p * vs));
+      expected_value[i / width] += scale * (ap - a + (var + d * d) / (2 * var_p) - 0.5);
+      expected_g_mu.push_back(b + scale * d / var_p);
+      expected_g_s.push_back(b + scale * (var / var_p - 1));
+      expected_gp_mu.push_back(b - scale * d / var_p);
+      expected_gp_s.push_back(b + scale * (1 - (var + d * d) / var_p));
+      expected_r_mu.push_back(b + scale * vm / var_p);
+      expected_r_s.push_back(b + scale * 2 * var / var_p * vs);
+      expected_rp_mu.push_back(b - scale * vm / var_p);
+      expected_rp_s.push_back(b - scale * (2 * d / var_p * vm + 2 * var / var_p * vs));
     }
-    for (double& x : wanted_value) x += 1.0;
+    for (double& x : expected_value) x += 1.0;
     // A thread adds width / 256 terms, then 13 partial sums follow. Each addition rounds.
-    expect_near(value.host(), wanted_value, "value", 8.0 + extent.width / 256.0 + 13.0);
-    expect_near(g_mu.host(), wanted_g_mu, "gradient, mu");
-    expect_near(g_s.host(), wanted_g_s, "gradient, s");
-    expect_near(gp_mu.host(), wanted_gp_mu, "gradient, prior mu");
-    expect_near(gp_s.host(), wanted_gp_s, "gradient, prior s");
-    expect_near(alone.host(), wanted_g_mu, "gradient alone");
-    expect_near(r_mu.host(), wanted_r_mu, "product, mu");
-    expect_near(r_s.host(), wanted_r_s, "product, s");
-    expect_near(rp_mu.host(), wanted_rp_mu, "product, prior mu");
-    expect_near(rp_s.host(), wanted_rp_s, "product, prior s");
+    expect_near(value.host(), expected_value, "value", 8.0 + extent.width / 256.0 + 13.0);
+    expect_near(g_mu.host(), expected_g_mu, "gradient, mu");
+    expect_near(g_s.host(), expected_g_s, "gradient, s");
+    expect_near(gp_mu.host(), expected_gp_mu, "gradient, prior mu");
+    expect_near(gp_s.host(), expected_gp_s, "gradient, prior s");
+    expect_near(alone.host(), expected_g_mu, "gradient alone");
+    expect_near(r_mu.host(), expected_r_mu, "product, mu");
+    expect_near(r_s.host(), expected_r_s, "product, s");
+    expect_near(rp_mu.host(), expected_rp_mu, "product, prior mu");
+    expect_near(rp_s.host(), expected_rp_s, "product, prior s");
   });
 }
 

@@ -36,10 +36,10 @@ struct Sets {
     arrays.support = shape.support;
     arrays.query = shape.query;
     const bool labels = shape.target == TargetKind::label;
-    const auto set = [&](Set& s, bool wanted) {
+    const auto set = [&](Set& s, bool present) {
       EpisodeSet<T> to;
       to.counts = s.counts.data();
-      if (!wanted) return to;
+      if (!present) return to;
       to.x = s.x.data();
       if (labels) {
         to.labels = s.labels.data();
@@ -212,10 +212,10 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
     writer.commit();
     const auto source = make_class_source(data::Dataset::open(path), c.episodes);
     const EpisodeRecipe& recipe = *source->recipe();
-    const auto& how = std::get<ClassRecipe>(recipe.how);
-    Stored stored(how, Split::train);
+    const auto& class_recipe = std::get<ClassRecipe>(recipe.method);
+    Stored stored(class_recipe, Split::train);
     const ClassDraw draw{stored.groups.data(), static_cast<std::uint32_t>(stored.groups.size()),
-                         how.ways, how.shots, how.queries};
+                         class_recipe.ways, class_recipe.shots, class_recipe.queries};
     constexpr int tasks = 3;
     const TaskShape shape = source->shape();
     for (const simt::Settings& order : simt::all_orders()) {
@@ -224,7 +224,7 @@ TYPED_TEST(Episodes, ClassesAsOnTheHost) {
       DeviceArray<std::uint32_t> rows(
           static_cast<std::size_t>(tasks * (shape.support + shape.query)));
       draw_classes(rows.data(), sets.arrays, draw, episode_key(first_task), nullptr);
-      const int features = static_cast<int>(how.features);
+      const int features = static_cast<int>(class_recipe.features);
       if (c.element == data::Element::u8) {
         gather_rows<T>(sets.arrays, stored.bytes.data(), nullptr, rows.data(), features, nullptr);
       } else {

@@ -123,7 +123,7 @@ Numbers theta_s(const Problem& problem) {
 
 Result meta_gradient(backend::Backend& backend, const Case& c, const Problem& problem,
                      const Numbers& mu, const Numbers& s, StepContext context = {},
-                     int most_at_once = 1 << 20) {
+                     int most_tasks = 1 << 20) {
   Config config = c.config;
   config.loss.noise_std = problem.loss.noise_std;
   config.loss.type = c.loss == LossKind::mse             ? LossType::mse
@@ -149,7 +149,7 @@ Result meta_gradient(backend::Backend& backend, const Case& c, const Problem& pr
     to.resize(old + static_cast<std::size_t>(wave.count()) * width);
     wave.download(from, std::span(to).subspan(old));
   };
-  const int most = std::min(wave.capacity(), most_at_once);
+  const int most = std::min(wave.capacity(), most_tasks);
   for (int first = 0; first < problem.tasks; first += most) {
     wave.load(batch, first, std::min(most, problem.tasks - first),
               static_cast<std::uint32_t>(first));

@@ -121,13 +121,13 @@ TYPED_TEST(LinearAlgebraKernels, JitterIsBoundedAndCountedByTask) {
     const std::vector<T> l = factor.host();
     EXPECT_EQ(jittered.host(), (std::vector<T>{0, 1, 1, 1, 1}));
     // l l^T = a + the jitter on the diagonal
-    const double wanted[][3] = {{4, 2, 5}, {5, 4, 5}, {}, {}, {2, 1.5, 2}};
+    const double expected[][3] = {{4, 2, 5}, {5, 4, 5}, {}, {}, {2, 1.5, 2}};
     for (const int t : {0, 1, 4}) {
       const T* const of = l.data() + 4 * t;
       EXPECT_EQ(of[1], T(0));
-      EXPECT_NEAR(of[0] * of[0], wanted[t][0], 2e-6);
-      EXPECT_NEAR(of[2] * of[0], wanted[t][1], 2e-6);
-      EXPECT_NEAR(of[2] * of[2] + of[3] * of[3], wanted[t][2], 2e-6);
+      EXPECT_NEAR(of[0] * of[0], expected[t][0], 2e-6);
+      EXPECT_NEAR(of[2] * of[0], expected[t][1], 2e-6);
+      EXPECT_NEAR(of[2] * of[2] + of[3] * of[3], expected[t][2], 2e-6);
     }
     for (const int t : {2, 3}) {
       for (const int i : {0, 2, 3}) EXPECT_TRUE(std::isnan(l[count_of(4 * t + i)])) << t << i;

@@ -344,7 +344,7 @@ TYPED_TEST(Norm, BackwardAndItsTangent) {
                  got_g_dot = g_dot.host();
       EXPECT_EQ(both_g_x.host(), got_g_x);
       EXPECT_EQ(both_g.host(), got_g);
-      std::vector<double> wanted(before.begin(), before.end()), wanted_dot = wanted;
+      std::vector<double> expected(before.begin(), before.end()), expected_dot = expected;
       std::vector<double> allowed(before.size(), 0.0), allowed_dot = allowed;
       each_channel(
           h, dot,
@@ -361,18 +361,18 @@ TYPED_TEST(Norm, BackwardAndItsTangent) {
             const auto n = static_cast<double>(at.size());
             const auto put = [&](std::size_t offset, const Dual& value, int p) {
               const std::size_t i = task * h.width + offset + c;
-              const double base = accumulate ? wanted[i] : 0.0;
-              wanted[i] = base + value.value;
-              wanted_dot[i] = base + value.tangent;
+              const double base = accumulate ? expected[i] : 0.0;
+              expected[i] = base + value.value;
+              expected_dot[i] = base + value.tangent;
               allowed[i] = (1.0 + n) * tolerance(p);
               allowed_dot[i] = (1.0 + n) * tolerance(p + 1);
             };
             put(scale_at, b.g_scale, 1);
             put(h.shift_at, b.g_shift, 0);
           });
-      for (std::size_t i = 0; i < wanted.size(); ++i) {
-        ASSERT_NEAR(static_cast<double>(got_g[i]), wanted[i], allowed[i]) << i;
-        ASSERT_NEAR(static_cast<double>(got_g_dot[i]), wanted_dot[i], allowed_dot[i]) << i;
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_NEAR(static_cast<double>(got_g[i]), expected[i], allowed[i]) << i;
+        ASSERT_NEAR(static_cast<double>(got_g_dot[i]), expected_dot[i], allowed_dot[i]) << i;
       }
       expect_untouched(h, got_g_x);
       expect_untouched(h, got_g_x_dot);

@@ -10,7 +10,7 @@ namespace kshot::simt {
 /// Applies settings, and restores the previous ones in its destructor.
 class With {
  public:
-  explicit With(const Settings& wanted) : before_(settings()) { settings() = wanted; }
+  explicit With(const Settings& temporary) : before_(settings()) { settings() = temporary; }
   ~With() { settings() = before_; }
   With(const With&) = delete;
   With& operator=(const With&) = delete;

@@ -151,8 +151,8 @@ Result composed(const Case& c, const Problem& problem, const Numbers& start,
 }
 
 /// The fused operation on the emulator, in one launch.
-Result at_once(const Case& c, const Problem& problem, const Numbers& start,
-               const std::vector<Numbers>& rates, backend::Backend& backend) {
+Result fused(const Case& c, const Problem& problem, const Numbers& start,
+             const std::vector<Numbers>& rates, backend::Backend& backend) {
   const std::size_t width = problem.width();
   Runner runner(backend, problem);
   backend::Wave& wave = runner.wave();
@@ -228,7 +228,7 @@ TEST_P(PerceptronTest, IsTheCompositionInEveryOrderOfThreads) {
     for (const std::string precision : {"f64", "f32"}) {
       SCOPED_TRACE(precision + ", order " + std::to_string(static_cast<int>(order.order)));
       const auto backend = open_backend("simt_" + precision);
-      const Result got = at_once(c, problem, start, rates, *backend);
+      const Result got = fused(c, problem, start, rates, *backend);
       // The difference is rounding alone, through up to three steps: about a hundred units in the
       // last place.
       const double tolerance = precision == "f64" ? 1e-12 : 2e-4;

@@ -78,14 +78,14 @@ TYPED_TEST(Products, AgainstLoops) {
         multiply_matrices(p, nullptr);
         const std::vector<T> got = dc.host();
 
-        std::vector<double> wanted(before.begin(), before.end()), magnitude(before.size(), 0.0);
+        std::vector<double> expected(before.begin(), before.end()), magnitude(before.size(), 0.0);
         const auto at = [&](const std::vector<T>& x, std::size_t first, std::size_t i,
                             std::size_t j, std::size_t rows, std::size_t columns, bool across) {
           return static_cast<double>(x[first + (across ? j * rows + i : i * columns + j)]);
         };
         const auto put = [&](std::size_t to, double value, double sum) {
-          wanted[to] = value + (p.accumulate ? wanted[to] : 0.0);
-          magnitude[to] = sum + std::abs(wanted[to]) + 1.0;
+          expected[to] = value + (p.accumulate ? expected[to] : 0.0);
+          magnitude[to] = sum + std::abs(expected[to]) + 1.0;
         };
         for (std::size_t e = 0; e < batch; ++e) {
           for (std::size_t i = 0; i < m; ++i) {
@@ -110,7 +110,7 @@ TYPED_TEST(Products, AgainstLoops) {
         }
         const double unit = (2.0 * s.k + 4.0) * std::numeric_limits<T>::epsilon();
         for (std::size_t i = 0; i < got.size(); ++i) {
-          ASSERT_NEAR(static_cast<double>(got[i]), wanted[i], unit * magnitude[i])
+          ASSERT_NEAR(static_cast<double>(got[i]), expected[i], unit * magnitude[i])
               << "element " << i;
         }
       }

@@ -22,11 +22,11 @@ using simt::With;
 using Numbers = std::vector<double>;
 
 template <class T>
-void expect_near(const std::vector<T>& got, const Numbers& wanted, double tolerance,
+void expect_near(const std::vector<T>& got, const Numbers& expected, double tolerance,
                  const char* what) {
-  ASSERT_EQ(got.size(), wanted.size());
+  ASSERT_EQ(got.size(), expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
-    ASSERT_NEAR(static_cast<double>(got[i]), wanted[i], tolerance) << what << ", element " << i;
+    ASSERT_NEAR(static_cast<double>(got[i]), expected[i], tolerance) << what << ", element " << i;
   }
 }
 
@@ -124,11 +124,11 @@ TYPED_TEST(Relation, PairsAndTheirGradients) {
     }
     // The tolerance is for roundings of sums of up to 40 x 35 terms of order one.
     const double tolerance = std::is_same_v<T, double> ? 1e-7 : 2e-4;
-    const auto close = [&](const std::vector<T>& got, const Numbers& wanted, double before,
+    const auto close = [&](const std::vector<T>& got, const Numbers& expected, double before,
                            const char* what) {
       for (std::size_t i = 0; i < got.size(); ++i) {
-        if (wanted[i] == -1.0) continue;
-        ASSERT_NEAR(static_cast<double>(got[i]) - before, wanted[i], tolerance)
+        if (expected[i] == -1.0) continue;
+        ASSERT_NEAR(static_cast<double>(got[i]) - before, expected[i], tolerance)
             << what << ", element " << i;
       }
     };
@@ -303,13 +303,14 @@ TYPED_TEST(Relation, Groups) {
     count_members(one.data(), all, nullptr);
     EXPECT_EQ(one.host(), counts);
     group_mean(of_all.data(), dx.data(), all, width, nullptr);
-    Numbers wanted(2 * width, 0.0);
+    Numbers expected(2 * width, 0.0);
     for (std::size_t row = 0; row < 7; ++row) {
       for (std::size_t i = 0; i < width; ++i) {
-        wanted[row / rows * width + i] += static_cast<double>(x[row * width + i]) / counts[row / 4];
+        expected[row / rows * width + i] +=
+            static_cast<double>(x[row * width + i]) / counts[row / 4];
       }
     }
-    expect_near(of_all.host(), wanted, unit, "mean of all");
+    expect_near(of_all.host(), expected, unit, "mean of all");
   }
 }
 

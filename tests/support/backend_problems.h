@@ -42,13 +42,14 @@ inline constexpr const char* cpu_instruction_sets[] = {"portable", "avx2", "avx5
 inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, int threads = 1) {
   const bool cpu = name.starts_with("cpu_");
   if (const auto precision = name.find("_f"); !cpu && precision != name.npos) {
-    const auto wanted = name.ends_with("64") ? backend::Precision::f64 : backend::Precision::f32;
+    const auto float_type =
+        name.ends_with("64") ? backend::Precision::f64 : backend::Precision::f32;
     // Test names cannot hold a colon, so that "cuda0_f32" stands for the device "cuda:0".
     std::string device = name.substr(0, precision);
     if (device.starts_with("cuda")) device.insert(4, ":");
-    auto backend = backend::make_backend(device, threads, wanted);
+    auto backend = backend::make_backend(device, threads, float_type);
     EXPECT_EQ(backend->name(), device);
-    EXPECT_EQ(backend->precision(), wanted);
+    EXPECT_EQ(backend->precision(), float_type);
     return backend;
   }
   if (!cpu) {

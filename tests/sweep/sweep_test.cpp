@@ -168,9 +168,9 @@ TEST_F(SweepRuns, TrainsEveryRunAndPutsTheBestFirst) {
 
 TEST_F(SweepRuns, ASweepThatWasStoppedGoesOnAsIfItHadNotBeen) {
   const std::string whole = table(run(options("whole")));
-  SweepOptions at_once = options("parts");
-  at_once.stop = [] { return true; };
-  EXPECT_THROW(run(at_once), Stopped);
+  SweepOptions stopped_before_start = options("parts");
+  stopped_before_start.stop = [] { return true; };
+  EXPECT_THROW(run(stopped_before_start), Stopped);
   SweepOptions stopped = options("parts");
   std::atomic<int> steps{0};
   stopped.stop = [&] { return ++steps > 40; };

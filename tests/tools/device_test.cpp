@@ -99,12 +99,12 @@ END
   const auto summary = nlohmann::json::parse(slurp(results / "summary.json"));
   std::map<std::string, std::string> states;
   for (const auto& step : summary.at("steps")) states[step.at("name")] = step.at("state");
-  const std::map<std::string, std::string> wanted = {
+  const std::map<std::string, std::string> expected = {
       {"configure", "passed"},   {"build", "passed"},    {"devices", "passed"},
       {"equivalence", "passed"}, {"sinusoid", "failed"}, {"train", "passed"},
       {"conv4", "failed"},       {"abml", "failed"},     {"leo", "failed"},
       {"memory", "passed"},      {"kernels", "left-out"}};
-  EXPECT_EQ(states, wanted) << outcome.error;
+  EXPECT_EQ(states, expected) << outcome.error;
   EXPECT_EQ(slurp(results / "evaluation.json"), "{}\n") << "of the fifth option, --out";
   EXPECT_FALSE(std::filesystem::exists(std::string(KSHOT_SOURCE_DIR) + "/--out"));
   EXPECT_THAT(slurp(results / "sinusoid.log"), HasSubstr("jax sinusoid_maml_k5 failed: "));

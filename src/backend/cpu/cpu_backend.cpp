@@ -23,8 +23,8 @@ namespace kshot::backend {
 namespace cpu {
 
 const Kernels& select_kernels() {
-  const char* wanted = std::getenv("KSHOT_ISA");
-  const std::string name = wanted != nullptr ? wanted : "";
+  const char* setting = std::getenv("KSHOT_ISA");
+  const std::string name = setting != nullptr ? setting : "";
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
@@ -72,10 +72,10 @@ class CpuBackend final : public HostBackend<float> {
                              const WaveShape& shape) override {
     const std::size_t bytes =
         network->size() * static_cast<std::size_t>(kernels_.lanes) * sizeof(float);
-    if (cpu::HeadWave::serves(*network, loss, shape)) {
+    if (cpu::HeadWave::supports(*network, loss, shape)) {
       return std::make_unique<cpu::HeadWave>(kernels_, std::move(network), loss, shape);
     }
-    if (cpu::FeatureWave::serves(*network, shape)) {
+    if (cpu::FeatureWave::supports(*network, shape)) {
       return std::make_unique<cpu::FeatureWave>(kernels_, std::move(network), loss, shape);
     }
     if (network->is_plain_mlp() && bytes <= lane_weight_bytes) {

@@ -66,7 +66,7 @@ Block CpuWave::store_by_task(std::size_t width) {
 
 float* CpuWave::task_run(Block block, int task) {
   if (storage(block).layout != Layout::tasks) {
-    return tasks_at_once() == 1 ? at(block, static_cast<std::size_t>(task)) : nullptr;
+    return tasks_per_run() == 1 ? at(block, static_cast<std::size_t>(task)) : nullptr;
   }
   return at(block) + static_cast<std::size_t>(task) * storage(block).width;
 }
@@ -197,11 +197,11 @@ void CpuWave::do_multiply_add(Block y, double a, Block x1, Block x2) {
   kernels_.multiply_add(at(y), static_cast<float>(a), at(x1), at(x2), block_vectors(y));
 }
 void CpuWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
-  const std::size_t floats = storage(y).width * tasks_at_once();
+  const std::size_t floats = storage(y).width * tasks_per_run();
   const auto factor = static_cast<float>(a);
   // Weights may lie between pads. The pads are zero, so that a sum over the whole run is right.
   const bool pads = storage(x1).weights && storage(y).width == 1;
-  const std::size_t elements = pads ? run_floats(x1) / tasks_at_once() : storage(x1).width;
+  const std::size_t elements = pads ? run_floats(x1) / tasks_per_run() : storage(x1).width;
   for (std::size_t r = 0; r < runs(); ++r) {
     const float* left = at(x1, r);
     const float* right = at(x2, r);
@@ -222,7 +222,7 @@ void CpuWave::do_normal(Block dst, const RandomKey& key) {
 }
 void CpuWave::do_mean_square(Block value, double weight, Block a, Block b, Block g_b) {
   const std::size_t n = storage(a).width;
-  const std::size_t tasks = tasks_at_once();
+  const std::size_t tasks = tasks_per_run();
   const auto scale = static_cast<float>(weight / static_cast<double>(n));
   for (std::size_t r = 0; r < runs(); ++r) {
     const float* left = at(a, r);
@@ -244,7 +244,7 @@ void CpuWave::do_exponential(Block dst, Block src) {
 }
 void CpuWave::repeated_rate(Block dst, Block src, const Rate& rate, Block grad) {
   const auto& rates = host<float>(*rate.vector);
-  const std::size_t tasks = tasks_at_once();
+  const std::size_t tasks = tasks_per_run();
   for (std::size_t run = 0; run < runs(); ++run) {
     float* to = at(dst, run);
     const float* from = at(src, run);
@@ -277,21 +277,21 @@ void CpuWave::do_rate_step(Block dst, Block src, const Rate& rate, Block grad) {
 
 // ---- scalars of a task; the loops visit real elements alone and leave the pads as they are ----
 
-void CpuWave::spread(const float* scalar, float* out) const {
+void CpuWave::scalar_pattern(const float* scalar, float* out) const {
   for (std::size_t i = 0; i < static_cast<std::size_t>(kernels_.lanes); ++i) {
-    out[i] = scalar[tasks_at_once() == 1 ? 0 : i];
+    out[i] = scalar[tasks_per_run() == 1 ? 0 : i];
   }
 }
 
 void CpuWave::do_row_count(Block dst, Set set) {
-  const std::size_t tasks = tasks_at_once();
+  const std::size_t tasks = tasks_per_run();
   for (std::size_t t = 0; t < runs() * tasks; ++t) {
     at(dst, t / tasks)[t % tasks] = static_cast<float>(task_rows(set, static_cast<int>(t)));
   }
 }
 
 void CpuWave::do_apply(Block dst, Function f, Block src) {
-  const std::size_t n = storage(src).width * tasks_at_once();
+  const std::size_t n = storage(src).width * tasks_per_run();
   for (std::size_t r = 0; r < runs(); ++r) {
     const float* from = at(src, r);
     float* to = at(dst, r);
@@ -312,7 +312,7 @@ void CpuWave::do_apply(Block dst, Function f, Block src) {
 void CpuWave::do_scale_by(Block y, Block scalar) {
   for (std::size_t r = 0; r < runs(); ++r) {
     float factor[max_lanes] = {};
-    spread(at(scalar, r), factor);
+    scalar_pattern(at(scalar, r), factor);
     kernels_.scale(at(y, r), factor, run_vectors(y));
   }
 }
@@ -324,7 +324,7 @@ void CpuWave::do_adam_step(const AdamBlocks& blocks, const AdamRule& rule) {
   factors.epsilon = static_cast<float>(rule.epsilon);
   for (std::size_t r = 0; r < runs(); ++r) {
     float count[max_lanes] = {};
-    spread(at(blocks.count, r), count);
+    scalar_pattern(at(blocks.count, r), count);
     for (int i = 0; i < kernels_.lanes; ++i) {
       const double n = count[i];
       factors.rate[i] = static_cast<float>(rule.learning_rate / (1.0 - std::pow(rule.beta1, n)));

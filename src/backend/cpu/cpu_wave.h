@@ -62,7 +62,7 @@ class CpuWave : public HostWave<float> {
   /// Number of runs in a block.
   int run_count() const { return static_cast<int>(runs()); }
   /// Number of tasks whose elements lie side by side in a run.
-  int run_tasks() const { return static_cast<int>(tasks_at_once()); }
+  int run_tasks() const { return static_cast<int>(tasks_per_run()); }
   float* run_data(Block block, int run) { return at(block, static_cast<std::size_t>(run)); }
   /// Sizes of the tasks in a run.
   DenseCounts run_counts(int run) const;
@@ -136,11 +136,11 @@ class CpuWave : public HostWave<float> {
   /// element, which the caller must copy to all lanes.
   virtual const float* shared_rates(const SharedVector& rates, bool& splat) = 0;
   /// Writes task scalars (a block of width 1, one run) as a pattern of W floats.
-  void spread(const float* scalar, float* out) const;
+  void scalar_pattern(const float* scalar, float* out) const;
   /// Number of runs in a block. The runs have equal size and lie one after another.
   virtual std::size_t runs() const { return 1; }
   /// Number of tasks whose vectors lie side by side in a run: W in lanes, else 1.
-  std::size_t tasks_at_once() const { return static_cast<std::size_t>(capacity()) / runs(); }
+  std::size_t tasks_per_run() const { return static_cast<std::size_t>(capacity()) / runs(); }
   std::size_t run_floats(Block block) const { return storage(block).values.size() / runs(); }
   /// Adds KL's per-lane sums [W] to a run of the value block.
   virtual void add_value(float* value, const float* sums) = 0;

@@ -30,10 +30,12 @@ void exp_less_one(float* y, const float* x, std::size_t vectors) {
   for (std::size_t i = 0; i < vectors; ++i) store(y + i * W, vexp_less_one(load(x + i * W)));
 }
 
-void rate_step(float* dst, const float* src, float rate, const float* rates, bool spread,
+void rate_step(float* dst, const float* src, float rate, const float* rates, bool copy_to_lanes,
                const float* g, std::size_t vectors) {
   for (std::size_t i = 0; i < vectors; ++i) {
-    const vf r = rates == nullptr ? splat(rate) : spread ? splat(rates[i]) : load(rates + i * W);
+    const vf r = rates == nullptr ? splat(rate)
+                 : copy_to_lanes  ? splat(rates[i])
+                                  : load(rates + i * W);
     const vf step = r * load(g + i * W);
     store(dst + i * W, src == nullptr ? step : load(src + i * W) - step);
   }

@@ -14,7 +14,7 @@ constexpr int lane_system = 64;
 
 }  // namespace
 
-bool FeatureWave::serves(const Network& network, const WaveShape& shape) {
+bool FeatureWave::supports(const Network& network, const WaveShape& shape) {
   return shape.targets > 0 && !shape.with_all && network.is_plain_mlp() &&
          std::ranges::any_of(network.layers(),
                              [](const Layer& l) { return l.type == LayerType::linear; });

@@ -23,7 +23,7 @@ class FeatureWave final : public CpuWave {
  public:
   FeatureWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
               const WaveShape& shape);
-  static bool serves(const Network& network, const WaveShape& shape);
+  static bool supports(const Network& network, const WaveShape& shape);
 
   int capacity() const override { return kernels_.lanes; }
 

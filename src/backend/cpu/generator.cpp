@@ -154,10 +154,10 @@ class CpuGenerator final : public LatentGenerator {
     }
   }
 
-  void do_decode(const SharedVector& theta, const Latents& at, Block to) override {
+  void do_decode(const SharedVector& theta, const Latents& latents, Block to) override {
     pack(theta);
-    const float* out = forward(at);
-    if (keeps(at)) kept_[static_cast<std::size_t>(at.activations)] = slope_;
+    const float* out = forward(latents);
+    if (keeps(latents)) kept_[static_cast<std::size_t>(latents.activations)] = slope_;
     put_weights(to, [&](std::size_t row, float* w, float share) {
       const float* m = out + row * out_stride();
       const float* spread = spread_.data() + row * weights_;
@@ -165,29 +165,29 @@ class CpuGenerator final : public LatentGenerator {
     });
   }
 
-  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                          Block g_theta) override {
+  void do_decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
+                          Block g_z, Block g_theta) override {
     pack(theta);
-    forward(at);
+    forward(latents);
     take_weights(g_weights, g_out_);
     const float* g = decoder_.backward(g_out_.data(), static_cast<bool>(g_z));
     if (g_z) put_latents(g_z, g);
     if (!g_theta) return;
     for (int task = 0; task < wave_.count(); ++task) {
       add_to(g_theta, task, [&](float* flat) {
-        decoder_.add_gradient(flat + spec_.decoder_at(), task * rows_of_task(), rows_of_task());
+        decoder_.add_gradient(flat + spec_.decoder_begin(), task * rows_of_task(), rows_of_task());
       });
     }
   }
 
-  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                          Block weights_dot) override {
     pack(theta);
-    if (keeps(at) && !kept_[static_cast<std::size_t>(at.activations)].empty()) {
-      take_latents(at.z, z_);
-      slope_ = kept_[static_cast<std::size_t>(at.activations)];
+    if (keeps(latents) && !kept_[static_cast<std::size_t>(latents.activations)].empty()) {
+      take_latents(latents.z, z_);
+      slope_ = kept_[static_cast<std::size_t>(latents.activations)];
     } else {
-      forward(at);
+      forward(latents);
     }
     const float* out_dot = tangent(z_dot);
     put_weights(weights_dot, [&](std::size_t row, float* w, float share) {
@@ -198,11 +198,11 @@ class CpuGenerator final : public LatentGenerator {
     });
   }
 
-  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                   Block g_weights, Block g_weights_dot, Block h_z, double a,
                                   Block h_theta) override {
     pack(theta);
-    forward(at);
+    forward(latents);
     const float* out_dot = tangent(z_dot);
     take_weights(g_weights, g_out_);
     take_weights(g_weights_dot, g_out_dot_);
@@ -217,7 +217,7 @@ class CpuGenerator final : public LatentGenerator {
     put_latents(h_z, decoder_.backward_tangent(g_out_dot_.data()));
     for (int task = 0; task < wave_.count(); ++task) {
       add_to(h_theta, task, [&](float* flat) {
-        decoder_.add_gradient_tangent(flat + spec_.decoder_at(), a, task * rows_of_task(),
+        decoder_.add_gradient_tangent(flat + spec_.decoder_begin(), a, task * rows_of_task(),
                                       rows_of_task());
       });
     }
@@ -234,7 +234,7 @@ class CpuGenerator final : public LatentGenerator {
     if (version_ == vector.version()) return;
     version_ = vector.version();
     encoder_.pack(vector.data());
-    decoder_.pack(vector.data() + spec_.decoder_at());
+    decoder_.pack(vector.data() + spec_.decoder_begin());
   }
 
   /// Calls body with the task's vector, to which body may add.
@@ -299,23 +299,24 @@ class CpuGenerator final : public LatentGenerator {
   }
   /// True where slopes are kept under a number: a decoder that is a single linear layer has no
   /// activations, and its tangents need only the slopes.
-  bool keeps(const Latents& at) const {
-    return at.activations >= 0 && at.activations < most_kept && spec_.decoder->layers().size() == 1;
+  bool keeps(const Latents& latents) const {
+    return latents.activations >= 0 && latents.activations < most_kept &&
+           spec_.decoder->layers().size() == 1;
   }
   /// The decoder's outputs for all tasks' latents. With noise, spread_ = std eps and slope_ is its
   /// derivative by u. Without noise, spread_ and slope_ are zero.
-  const float* forward(const Latents& at) {
-    if (at.reuse_last_decode) return out_;
-    take_latents(at.z, z_);
+  const float* forward(const Latents& latents) {
+    if (latents.reuse_last_decode) return out_;
+    take_latents(latents.z, z_);
     const std::size_t rows = count_rows();
     out_ = decoder_.forward(z_.data(), static_cast<int>(rows));
-    if (!at.eps) {
+    if (!latents.eps) {
       std::ranges::fill(spread_, 0.0f);
       std::ranges::fill(slope_, 0.0f);
       return out_;
     }
     for (int task = 0; task < wave_.count(); ++task) {
-      wave_.read(at.eps, task,
+      wave_.read(latents.eps, task,
                  eps_.data() + static_cast<std::size_t>(task * rows_of_task()) * weights_);
     }
     const auto lanes = static_cast<std::size_t>(wave_.kernels().lanes);

@@ -13,7 +13,7 @@ bool is_matrix(const Network& network) {
 
 }  // namespace
 
-bool HeadGenerator::serves(const GeneratorSpec& spec) {
+bool HeadGenerator::supports(const GeneratorSpec& spec) {
   return spec.by_label && is_matrix(*spec.encoder) && is_matrix(*spec.decoder);
 }
 
@@ -115,7 +115,7 @@ void HeadGenerator::pack(const SharedVector& theta) {
   if (version_ == vector.version()) return;
   version_ = vector.version();
   encoder_.pack(vector.data());
-  const float* d = vector.data() + spec_.decoder_at();
+  const float* d = vector.data() + spec_.decoder_begin();
   const std::size_t half = weights_ * latent_;
   const auto p = static_cast<int>(weights_), l = static_cast<int>(latent_);
   const auto stride = static_cast<std::ptrdiff_t>(p_);
@@ -135,17 +135,17 @@ void HeadGenerator::pack(const SharedVector& theta) {
 
 /// The relation network's gradient stays in encoder_. Before encoder_ is used again, this function
 /// multiplies the gradient out.
-void HeadGenerator::settle() {
-  for (std::size_t t = 0; related_ && t < gradient_.size(); ++t) {
+void HeadGenerator::multiply_out_relation() {
+  for (std::size_t t = 0; encoder_holds_relation_ && t < gradient_.size(); ++t) {
     std::vector<float>& relation = gradient_[t].relation;
-    relation.resize(spec_.decoder_at(), 0.0f);
+    relation.resize(spec_.decoder_begin(), 0.0f);
     if (t < rows_of_.size()) encoder_.add_gradient(t, relation.data(), false);
   }
-  related_ = false;
+  encoder_holds_relation_ = false;
 }
 
 void HeadGenerator::encode_rows(const Dropout& dropout) {
-  settle();
+  multiply_out_relation();
   rows_of_.clear();
   group_.clear();
   std::vector<float> target(groups_);
@@ -184,14 +184,14 @@ void HeadGenerator::do_encode_pullback(const SharedVector& theta, const Dropout&
                                        Block g_statistics, Block /*g_theta*/) {
   pack(theta);
   if (encode_load_ != head_.loads() || encode_version_ != version_) encode_rows(dropout);
-  settle();
+  multiply_out_relation();
   const std::size_t width = 2 * latent_;
   for (std::size_t g = 0; g < group_rows(); ++g) {
     std::copy_n(vector_of(g_statistics, g / groups_) + g % groups_ * width, width,
                 g_statistics_.row(g));
   }
   encoder_.pullback(g_statistics_.row(0));
-  related_ = spec_.relation != nullptr;
+  encoder_holds_relation_ = spec_.relation != nullptr;
   std::size_t row = 0;
   for (std::size_t t = 0; t < count(); ++t) {
     for (std::size_t r = 0; r < support(t); ++r, ++row) {
@@ -205,7 +205,7 @@ void HeadGenerator::do_encode_pullback(const SharedVector& theta, const Dropout&
 
 HeadGenerator::Kept& HeadGenerator::kept(int number) {
   while (number >= 0 && kept_.size() <= static_cast<std::size_t>(number)) kept_.emplace_back();
-  Kept& k = number >= 0 ? kept_[static_cast<std::size_t>(number)] : other_;
+  Kept& k = number >= 0 ? kept_[static_cast<std::size_t>(number)] : unnumbered_;
   if (k.z.rows() > 0) return k;
   const std::size_t groups = gradient_.size() * groups_;
   k.z = Rows(groups * latents_, l_);
@@ -244,12 +244,12 @@ void HeadGenerator::take_weights(Block weights, Rows& rows) const {
   }
 }
 
-HeadGenerator::Kept& HeadGenerator::forward(const Latents& at) {
-  Kept& k = kept(at.activations);
-  if (at.reuse_last_decode && last_ == &k) return k;
+HeadGenerator::Kept& HeadGenerator::forward(const Latents& latents) {
+  Kept& k = kept(latents.activations);
+  if (latents.reuse_last_decode && last_ == &k) return k;
   last_ = &k;
-  k.noise = static_cast<bool>(at.eps);
-  take_latents(at.z, k.z, k.z_mean);
+  k.noise = static_cast<bool>(latents.eps);
+  take_latents(latents.z, k.z, k.z_mean);
   std::fill_n(k.w_noise.row(0), group_rows() * p_, 0.0f);
   if (!k.noise) return k;
   multiply(latent_rows(), k.z, latent_, deviations_t_.row(0), u_, false);
@@ -257,7 +257,7 @@ HeadGenerator::Kept& HeadGenerator::forward(const Latents& at) {
   const std::size_t vectors = p_ / static_cast<std::size_t>(kernels.lanes);
   const std::size_t of_task = groups_ * latents_;
   for (std::size_t r = 0; r < latent_rows(); ++r) {
-    const float* eps = vector_of(at.eps, r / of_task) + r % of_task * weights_;
+    const float* eps = vector_of(latents.eps, r / of_task) + r % of_task * weights_;
     if (p_ != weights_) {
       std::copy_n(eps, weights_, eps_.row(0));
       eps = eps_.row(0);
@@ -299,9 +299,9 @@ void HeadGenerator::pull_to_latents(const Kept& k) {
   }
 }
 
-void HeadGenerator::do_decode(const SharedVector& theta, const Latents& at, Block weights) {
+void HeadGenerator::do_decode(const SharedVector& theta, const Latents& latents, Block weights) {
   pack(theta);
-  Latents fresh = at;
+  Latents fresh = latents;
   fresh.reuse_last_decode = false;
   const Kept& k = forward(fresh);
   std::copy_n(k.w_noise.row(0), group_rows() * p_, w_dot_.row(0));
@@ -312,10 +312,10 @@ void HeadGenerator::do_decode(const SharedVector& theta, const Latents& at, Bloc
   }
 }
 
-void HeadGenerator::do_decode_pullback(const SharedVector& theta, const Latents& at,
+void HeadGenerator::do_decode_pullback(const SharedVector& theta, const Latents& latents,
                                        Block g_weights, Block g_z, Block g_theta) {
   pack(theta);
-  const Kept& k = forward(at);
+  const Kept& k = forward(latents);
   take_weights(g_weights, g_dot_);
   pull_to_exponents(k, g_dot_);
   if (g_z) {
@@ -333,10 +333,10 @@ void HeadGenerator::do_decode_pullback(const SharedVector& theta, const Latents&
   }
 }
 
-void HeadGenerator::do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
-                                      Block weights_dot) {
+void HeadGenerator::do_decode_tangent(const SharedVector& theta, const Latents& latents,
+                                      Block z_dot, Block weights_dot) {
   pack(theta);
-  tangent(forward(at), z_dot);
+  tangent(forward(latents), z_dot);
   multiply(group_rows(), z_dot_mean_, latent_, means_t_.row(0), w_dot_, true);
   for (std::size_t t = 0; t < count(); ++t) {
     std::copy_n(w_dot_.row(t * groups_), groups_ * p_,
@@ -344,11 +344,11 @@ void HeadGenerator::do_decode_tangent(const SharedVector& theta, const Latents& 
   }
 }
 
-void HeadGenerator::do_decode_pullback_tangent(const SharedVector& theta, const Latents& at,
+void HeadGenerator::do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents,
                                                Block z_dot, Block g_weights, Block g_weights_dot,
                                                Block h_z, double a, Block h_theta) {
   pack(theta);
-  Kept& k = forward(at);
+  Kept& k = forward(latents);
   tangent(k, z_dot);
   take_weights(g_weights, k.g_w);
   take_weights(g_weights_dot, g_dot_);
@@ -451,8 +451,9 @@ void HeadGenerator::sum_rows(const Kept& k, std::size_t task, const float* delta
                      g_mean_.row(first), l_, false);
 }
 
-HeadGenerator::Kept& HeadGenerator::gradient_in_weights(const Latents& at, const Wave::Pass& pass) {
-  Latents fresh = at;
+HeadGenerator::Kept& HeadGenerator::gradient_in_weights(const Latents& latents,
+                                                        const Wave::Pass& pass) {
+  Latents fresh = latents;
   fresh.reuse_last_decode = false;
   Kept& k = forward(fresh);
   take_codes(k, pass);
@@ -466,24 +467,25 @@ HeadGenerator::Kept& HeadGenerator::gradient_in_weights(const Latents& at, const
   return k;
 }
 
-void HeadGenerator::do_loss_gradient(const SharedVector& theta, const Latents& at,
+void HeadGenerator::do_loss_gradient(const SharedVector& theta, const Latents& latents,
                                      const Wave::Pass& pass, Block g_z) {
-  if (pass.set != Set::support) return Generator::do_loss_gradient(theta, at, pass, g_z);
+  if (pass.set != Set::support) return Generator::do_loss_gradient(theta, latents, pass, g_z);
   pack(theta);
-  const Kept& k = gradient_in_weights(at, pass);
+  const Kept& k = gradient_in_weights(latents, pass);
   pull_to_exponents(k, k.g_w);
   pull_to_latents(k);
   put_latents(g_z);
 }
 
-void HeadGenerator::do_loss_hessian_vector(const SharedVector& theta, const Latents& at,
+void HeadGenerator::do_loss_hessian_vector(const SharedVector& theta, const Latents& latents,
                                            const Wave::Pass& pass, Block z_dot, Block h_z, double a,
                                            Block h_theta) {
   if (pass.set != Set::support) {
-    return Generator::do_loss_hessian_vector(theta, at, pass, z_dot, h_z, a, h_theta);
+    return Generator::do_loss_hessian_vector(theta, latents, pass, z_dot, h_z, a, h_theta);
   }
   pack(theta);
-  Kept& k = at.activations >= 0 ? kept(at.activations) : gradient_in_weights(at, pass);
+  Kept& k =
+      latents.activations >= 0 ? kept(latents.activations) : gradient_in_weights(latents, pass);
   tangent(k, z_dot);
   const auto scale = static_cast<float>(a);
   for (std::size_t t = 0; t < count(); ++t) {
@@ -524,22 +526,22 @@ void HeadGenerator::clear() {
     g.by_features = false;
     g.relation.clear();
   }
-  related_ = false;
+  encoder_holds_relation_ = false;
 }
 
 void HeadGenerator::sum(std::span<const int> tasks, float* to) {
   if (tasks.empty()) return void(std::fill_n(to, width_, 0.0f));
   const auto latents = static_cast<std::size_t>(spec_.encoder->outputs());
   outer(latents, weights_, encoder_sum_, tasks, to);
-  const std::size_t at = spec_.relation_at();
-  std::fill(to + at, to + spec_.decoder_at(), 0.0f);
+  const std::size_t at = spec_.relation_begin();
+  std::fill(to + at, to + spec_.decoder_begin(), 0.0f);
   for (const int task : tasks) {
     const auto t = static_cast<std::size_t>(task);
-    if (related_) encoder_.add_gradient(t, to, false);
+    if (encoder_holds_relation_) encoder_.add_gradient(t, to, false);
     const std::vector<float>& relation = gradient_[t].relation;
     for (std::size_t i = at; i < relation.size(); ++i) to[i] += relation[i];
   }
-  float* const means = to + spec_.decoder_at();
+  float* const means = to + spec_.decoder_begin();
   const std::size_t half = weights_ * latent_;
   // The support rows' terms join the others for this one product.
   const std::vector<std::size_t> terms = means_sum_.terms;

@@ -28,7 +28,7 @@ namespace kshot::backend::cpu {
 /// LEO's generator on the blocks of a HeadWave.
 class HeadGenerator final : public LatentGenerator, private SharedGradient {
  public:
-  static bool serves(const GeneratorSpec& spec);
+  static bool supports(const GeneratorSpec& spec);
   HeadGenerator(HeadWave& wave, const GeneratorSpec& spec);
 
  protected:
@@ -36,18 +36,19 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override;
   void do_encode_pullback(const SharedVector& theta, const Dropout& dropout, Block g_statistics,
                           Block g_theta) override;
-  void do_decode(const SharedVector& theta, const Latents& at, Block weights) override;
-  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                          Block g_theta) override;
-  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode(const SharedVector& theta, const Latents& latents, Block weights) override;
+  void do_decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
+                          Block g_z, Block g_theta) override;
+  void do_decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                          Block weights_dot) override;
-  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                   Block g_weights, Block g_weights_dot, Block h_z, double a,
                                   Block h_theta) override;
-  void do_loss_gradient(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
+  void do_loss_gradient(const SharedVector& theta, const Latents& latents, const Wave::Pass& pass,
                         Block g_z) override;
-  void do_loss_hessian_vector(const SharedVector& theta, const Latents& at, const Wave::Pass& pass,
-                              Block z_dot, Block h_z, double a, Block h_theta) override;
+  void do_loss_hessian_vector(const SharedVector& theta, const Latents& latents,
+                              const Wave::Pass& pass, Block z_dot, Block h_z, double a,
+                              Block h_theta) override;
 
  private:
   /// Rows of floats, `stride` apart.
@@ -78,8 +79,8 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
     /// Right sides of D_m's outer products whose left sides are the support rows without dropout.
     Rows features;
     bool by_features = false;  ///< true if there are any
-    /// The relation network's part, multiplied out by settle(). Starts with the (unused) place of
-    /// the encoder.
+    /// The relation network's part, multiplied out by multiply_out_relation(). Starts with the
+    /// (unused) place of the encoder.
     std::vector<float> relation;
   };
   /// The results of a decode and of the loss's gradient that later operations use, for all tasks.
@@ -111,16 +112,17 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
 
   /// Packs the encoder's weights, and takes the decoder's halves, of a theta that has changed.
   void pack(const SharedVector& theta);
-  /// The values kept under a number, or other_ for a negative number.
+  /// The values kept under a number, or unnumbered_ for a negative number.
   Kept& kept(int number);
   /// Copies latents from a block to `rows`, and their mean over each group to `means`.
   void take_latents(Block z, Rows& rows, Rows& means) const;
   /// Copies g_z_ to a block of latents.
   void put_latents(Block z);
-  /// Computes the slopes and the weights without D_m z. With `again`, the last decode's are used.
-  Kept& forward(const Latents& at);
+  /// Computes the slopes and the weights without D_m z. With `reuse_last_decode`, the last decode's
+  /// are used.
+  Kept& forward(const Latents& latents);
   /// Decodes, computes the loss of the support rows, and its gradient by the weights.
-  Kept& gradient_in_weights(const Latents& at, const Wave::Pass& pass);
+  Kept& gradient_in_weights(const Latents& latents, const Wave::Pass& pass);
   /// Computes x D_m of the support rows, unless it is already known for this load and theta.
   void take_codes(Kept& k, const Wave::Pass& pass);
   const float* x_of(const Kept& k, std::size_t task) const;
@@ -140,7 +142,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   void clear() override;
   void sum(std::span<const int> tasks, float* to) override;
   void encode_rows(const Dropout& dropout);
-  void settle();
+  void multiply_out_relation();
 
   HeadWave& head_;
   Products& products_;
@@ -156,7 +158,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   Rows means_t_, deviations_t_;        ///< [L][p_]
   Rows copied_;                 ///< copies of D_m and D_s, where rows of D are not whole vectors
   std::deque<Kept> kept_;       ///< by Latents::activations
-  Kept other_;                  ///< for decodes without a number
+  Kept unnumbered_;             ///< for decodes without a number
   const Kept* last_ = nullptr;  ///< values of the last decode
   Rows codes_;                  ///< x D_m of the support rows, for the load and the theta below
   std::uint64_t codes_load_ = 0, codes_version_ = 0;
@@ -172,7 +174,7 @@ class HeadGenerator final : public LatentGenerator, private SharedGradient {
   OuterSums deviations_sum_, means_sum_, encoder_sum_;
   std::vector<TaskGradient> gradient_;  ///< [tasks]
   std::vector<GatherIndex> terms_;
-  bool related_ = false;  ///< encoder_ holds a part of the gradient
+  bool encoder_holds_relation_ = false;  ///< encoder_ holds a part of the gradient
 };
 
 }  // namespace kshot::backend::cpu

@@ -9,7 +9,7 @@
 #include "backend/cpu/head_generator.h"
 
 namespace kshot::backend::cpu {
-bool HeadWave::serves(const Network& network, const Loss& loss, const WaveShape& shape) {
+bool HeadWave::supports(const Network& network, const Loss& loss, const WaveShape& shape) {
   const Layer& layer = network.layers().front();
   return shape.generated && loss.kind == LossKind::cross_entropy && network.layers().size() == 1 &&
          layer.type == LayerType::linear && layer.bias < 0 && !layer.in.spatial;
@@ -48,7 +48,7 @@ Block HeadWave::shared_gradient(std::size_t width, SharedGradient& gradient) {
 }
 
 const float* HeadWave::features_of(Set set, int task) const {
-  return rows_at_[task][set == Set::query];
+  return rows_of_set_[task][set == Set::query];
 }
 
 /// Copies the rows of features where they are not floats, are not whole vectors, or must lie with
@@ -59,7 +59,7 @@ void HeadWave::copy_rows(const TaskBatch& batch) {
   for (int t = 0; t < count_; ++t) {
     float* to = x_.data() + product(t * rows_, stride_);
     const auto take = [&](const auto& x, const auto& x64, Set set, int most) {
-      rows_at_[t][set == Set::query] = to;
+      rows_of_set_[t][set == Set::query] = to;
       std::size_t from = product(batch_first_ + t, most) * inputs;
       for (int r = 0; r < task_rows(set, t); ++r, from += inputs, to += stride_) {
         for (std::size_t i = 0; i < inputs; ++i) {
@@ -93,7 +93,7 @@ void HeadWave::do_load(const TaskBatch& batch, int first, int count, std::uint32
       const std::size_t from = task * static_cast<std::size_t>(most);
       const int row_first = set == Set::support ? 0 : task_rows(Set::support, t);
       if (!copied) {
-        rows_at_[t][set == Set::query] = x.data() + from * static_cast<std::size_t>(features_);
+        rows_of_set_[t][set == Set::query] = x.data() + from * static_cast<std::size_t>(features_);
       }
       for (int r = 0; r < task_rows(set, t); ++r) {
         const int c = t * classes() + static_cast<int>(label[from + static_cast<std::size_t>(r)]);
@@ -133,7 +133,7 @@ void HeadWave::do_multiply_fold(Block y, double a, Block x1, Block x2) {
   }
 }
 
-void HeadWave::spread_rows(const float* flat, float* to) const {
+void HeadWave::pad_rows(const float* flat, float* to) const {
   for (int c = 0; c < classes(); ++c) {
     std::copy_n(flat + product(c, features_), features_, to + product(c, stride_));
   }
@@ -158,7 +158,7 @@ void HeadWave::read(Block src, int task, float* to) const {
 void HeadWave::write(Block dst, int task, const float* from) {
   float* to = task_vector(dst, task);
   if (storage(dst).weights) {
-    spread_rows(from, to);
+    pad_rows(from, to);
   } else {
     std::copy_n(from, storage(dst).width, to);
   }
@@ -367,7 +367,7 @@ void HeadWave::sum_tasks(std::span<const Block> blocks, Block loss, float* out, 
 }
 
 std::unique_ptr<Generator> HeadWave::generator(const GeneratorSpec& spec) {
-  if (HeadGenerator::serves(spec)) return std::make_unique<HeadGenerator>(*this, spec);
+  if (HeadGenerator::supports(spec)) return std::make_unique<HeadGenerator>(*this, spec);
   return CpuWave::generator(spec);
 }
 
@@ -389,7 +389,7 @@ const float* HeadWave::shared_rates(const SharedVector& rates, bool& splat) {
   splat = false;
   const auto& vector = host<float>(rates);
   if (rates_of_ != &rates || rates_version_ != vector.version()) {
-    spread_rows(vector.data(), rates_.data());
+    pad_rows(vector.data(), rates_.data());
     rates_of_ = &rates;
     rates_version_ = vector.version();
   }

@@ -27,7 +27,7 @@ class HeadWave final : public CpuWave {
  public:
   HeadWave(const Kernels& kernels, std::shared_ptr<const Network> network, const Loss& loss,
            const WaveShape& shape);
-  static bool serves(const Network& network, const Loss& loss, const WaveShape& shape);
+  static bool supports(const Network& network, const Loss& loss, const WaveShape& shape);
 
   int capacity() const override { return tasks; }
   /// A block that represents `gradient`. A wave has at most one. The block takes fill with zero,
@@ -93,7 +93,7 @@ class HeadWave final : public CpuWave {
 
   void copy_rows(const TaskBatch& batch);
   /// Copies rows of [class] vectors from flat order to rows with stride().
-  void spread_rows(const float* flat, float* to) const;
+  void pad_rows(const float* flat, float* to) const;
   const float* pass_rows(const Pass& pass, int task);
   void logits(const float* w, int task, Set set, const float* x, float* z);
   /// Weight gradient [class][stride] (+)= delta^T x, with delta [class][row_stride] and x
@@ -105,7 +105,7 @@ class HeadWave final : public CpuWave {
   Products products_;
   /// The support rows and the query rows, in the batch or in x_. Where there is Set::all, the query
   /// rows follow the support rows.
-  const float* rows_at_[tasks][2] = {};
+  const float* rows_of_set_[tasks][2] = {};
   AlignedFloats x_;          ///< [task][support, then query rows][stride], where rows are copied
   AlignedFloats target_[3];  ///< per set, [task][class][row_stride]
   AlignedFloats z_, z_dot_, delta_, delta_dot_, weight_, dropped_, rates_;

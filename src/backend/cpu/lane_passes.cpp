@@ -54,7 +54,7 @@ void LaneWave::join_sets() {
   if (joined_) return;
   joined_ = true;
   Data& joint = data_[static_cast<int>(PassRows::joint)];
-  if (joint.x.size() == 0) make_room(PassRows::joint);
+  if (joint.x.size() == 0) allocate_rows(PassRows::joint);
   const auto join = [&](AlignedFloats Data::*part, int features) {
     float* out = (joint.*part).data();
     for (int f = 0; f < features; ++f) {

@@ -49,9 +49,9 @@ LaneWave::LaneWave(const Kernels& kernels, std::shared_ptr<const Network> networ
   for (const Step& step : steps_) slot_bytes += 2 * sizeof(float) * size(step.out, shape.support);
   slots_ = static_cast<int>(std::min<std::size_t>(
       kept_activation_bytes / std::max<std::size_t>(slot_bytes, 1), most_slots));
-  make_room(PassRows::support);
-  make_room(PassRows::query);
-  if (shape.with_all) make_room(PassRows::all);
+  allocate_rows(PassRows::support);
+  allocate_rows(PassRows::query);
+  if (shape.with_all) allocate_rows(PassRows::all);
   weight_ = AlignedFloats(size(1, shape.support + shape.query));
 }
 
@@ -248,7 +248,7 @@ int LaneWave::rows_in(PassRows set) const {
                                   : shape_.support + shape_.query;
 }
 
-void LaneWave::make_room(PassRows set) {
+void LaneWave::allocate_rows(PassRows set) {
   const int n = rows_in(set);
   for (Step& step : steps_) {
     step.y[static_cast<int>(set)] = AlignedFloats(size(step.out, n));

@@ -182,7 +182,7 @@ class LaneWave final : public CpuWave {
   int rows_in(PassRows set) const;
 
   /// Allocates the buffers of a set's rows, without tangents.
-  void make_room(PassRows set);
+  void allocate_rows(PassRows set);
 
   /// The buffers of a pass's activations: a set's own, or one of those kept for the adjoint.
   struct Place {

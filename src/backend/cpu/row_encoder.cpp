@@ -8,7 +8,7 @@ namespace {
 
 /// Largest number of pairs that pass the relation network in one chunk. The activations of the last
 /// chunk stay for the pull-back: 2 MiB per layer for a hidden layer of 128.
-constexpr int pairs_at_once = 4096;
+constexpr int chunk_pairs = 4096;
 
 LayerSpec layer_spec(const kshot::Layer& layer) {
   LayerSpec spec;
@@ -42,7 +42,7 @@ RowEncoder::RowEncoder(Products& products, const GeneratorSpec& spec, int tasks,
       layers.back().type != LayerType::linear) {
     throw std::logic_error("a relation network begins and ends with a linear layer");
   }
-  most_pairs_ = std::max(std::min(pairs_at_once, tasks * rows * rows), rows);
+  most_pairs_ = std::max(std::min(chunk_pairs, tasks * rows * rows), rows);
   relation_.emplace(Relation{
       SharedNetwork(products_, part(network, 1, layers.size() - 1), most_pairs_),
       SharedNetwork(products_, part(network, layers.size() - 1, layers.size()), tasks * groups)});
@@ -51,8 +51,8 @@ RowEncoder::RowEncoder(Products& products, const GeneratorSpec& spec, int tasks,
   r.hidden_stride = products_.pad(r.hidden);
   r.has_bias = layers.front().bias >= 0;
   const auto& parameters = network.parameters();
-  r.middle_at = parameters[r.has_bias ? 2 : 1].offset;
-  r.last_at = parameters[static_cast<std::size_t>(layers.back().weight)].offset;
+  r.middle_offset = parameters[r.has_bias ? 2 : 1].offset;
+  r.last_offset = parameters[static_cast<std::size_t>(layers.back().weight)].offset;
   const int code = encoder_.out_stride();
   for (int side = 0; side < 2; ++side) {
     r.packed[side] = AlignedFloats(product(static_cast<int>(spec.latent()), r.hidden_stride));
@@ -71,7 +71,7 @@ void RowEncoder::pack(const float* theta) {
   encoder_.pack(theta);
   if (!relation_) return;
   Relation& r = *relation_;
-  const float* w = theta + spec_.relation_at();
+  const float* w = theta + spec_.relation_begin();
   const auto latent = static_cast<int>(spec_.latent());
   for (int side = 0; side < 2; ++side) {
     const float* half = w + static_cast<std::ptrdiff_t>(side) * latent;
@@ -83,8 +83,8 @@ void RowEncoder::pack(const float* theta) {
     }
   }
   if (r.has_bias) std::copy_n(w + product(r.hidden, 2 * latent), r.hidden, r.bias.data());
-  r.middle.pack(w + r.middle_at);
-  r.last.pack(w + r.last_at);
+  r.middle.pack(w + r.middle_offset);
+  r.last.pack(w + r.last_offset);
 }
 
 std::size_t RowEncoder::chunk_end(std::size_t first) const {
@@ -205,7 +205,7 @@ void RowEncoder::relation_pullback(const float* g_statistics) {
   for (AlignedFloats& g : r.g_half) std::fill_n(g.data(), rows_ * stride, 0.0f);
   const bool once = chunk_end(0) == rows_;  // then the forward pass's activations are still valid
   r.middle_gradient.resize(once ? 0 : rows_of_.size());
-  for (std::vector<float>& g : r.middle_gradient) g.assign(r.last_at - r.middle_at, 0.0f);
+  for (std::vector<float>& g : r.middle_gradient) g.assign(r.last_offset - r.middle_offset, 0.0f);
   for (std::size_t first = 0; first < rows_;) {
     const std::size_t last = chunk_end(first);
     int count = 0;
@@ -252,16 +252,16 @@ void RowEncoder::add_gradient(std::size_t task, float* g_theta, bool encoder) {
   if (encoder) encoder_.add_gradient(g_theta, first_of_[task], rows_of_[task]);
   if (!relation_) return;
   Relation& r = *relation_;
-  float* const g_relation = g_theta + spec_.relation_at();
+  float* const g_relation = g_theta + spec_.relation_begin();
   add_halves(task, g_relation);
-  float* const middle = g_relation + r.middle_at;
+  float* const middle = g_relation + r.middle_offset;
   if (r.middle_gradient.empty()) {
     r.middle.add_gradient(middle, first_pair_[task], rows_of_[task] * rows_of_[task]);
   } else {
     const std::vector<float>& from = r.middle_gradient[task];
     for (std::size_t i = 0; i < from.size(); ++i) middle[i] += from[i];
   }
-  r.last.add_gradient(g_relation + r.last_at, static_cast<int>(task) * groups_, groups_);
+  r.last.add_gradient(g_relation + r.last_offset, static_cast<int>(task) * groups_, groups_);
 }
 
 /// Gradient of the first layer: its two halves, side by side in the rows of its matrix, and its

@@ -62,7 +62,7 @@ class RowEncoder {
   // layer.
   struct Relation {
     SharedNetwork middle, last;
-    std::size_t middle_at = 0, last_at = 0;  ///< offsets of their weights
+    std::size_t middle_offset = 0, last_offset = 0;  ///< offsets of their weights
     int hidden = 0, hidden_stride = 0;
     bool has_bias = false;
     AlignedFloats packed[2] = {};      ///< halves of the first layer, [L][hidden_stride]

@@ -13,11 +13,11 @@ namespace kshot::backend::cpu {
 void SingleWave::plan_weights() {
   place_.resize(network_->size());
   const auto& parameters = network_->parameters();
-  tensor_at_.resize(parameters.size());
+  tensor_offset_.resize(parameters.size());
   std::size_t next = 0;
   for (std::size_t t = 0; t < parameters.size(); ++t) {
     const ParameterTensor& p = parameters[t];
-    tensor_at_[t] = next;
+    tensor_offset_[t] = next;
     const auto out_stride = static_cast<std::size_t>(pad(p.shape[0]));
     if (p.shape.size() == 1) {
       for (std::size_t e = 0; e < p.size; ++e) {
@@ -57,7 +57,7 @@ void SingleWave::plan_groups() {
   for (const Layer& layer : network_->layers()) {
     Geometry& in = groups_.back().geometry;
     if (layer.type == LayerType::conv) in.border = std::max(in.border, layer.padding);
-    if (stays(layer)) continue;
+    if (keeps_geometry(layer)) continue;
     Group next;
     next.geometry = {layer.out.channels, pad(layer.out.channels), layer.out.height, layer.out.width,
                      0};
@@ -105,16 +105,16 @@ void SingleWave::plan_steps() {
     step.type = layer.type;
     step.group_in = group;
     step.value_in = value;
-    if (!stays(layer)) ++group;
+    if (!keeps_geometry(layer)) ++group;
     step.group_out = group;
     Group& in = groups_[static_cast<std::size_t>(step.group_in)];
     Group& out = groups_[static_cast<std::size_t>(step.group_out)];
     if (layer.weight >= 0) {
-      step.weight = tensor_at_[static_cast<std::size_t>(layer.weight)];
+      step.weight = tensor_offset_[static_cast<std::size_t>(layer.weight)];
       step.has_bias = layer.bias >= 0;
-      if (step.has_bias) step.bias = tensor_at_[static_cast<std::size_t>(layer.bias)];
+      if (step.has_bias) step.bias = tensor_offset_[static_cast<std::size_t>(layer.bias)];
     }
-    const bool in_place = stays(layer) && !needed;
+    const bool in_place = keeps_geometry(layer) && !needed;
     step.value_out = in_place ? value : new_value(group);
     needed = false;
     switch (layer.type) {

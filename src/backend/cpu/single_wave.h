@@ -161,7 +161,7 @@ class SingleWave final : public CpuWave {
   void plan_groups();
 
   /// True for layers that keep the geometry of their input.
-  static bool stays(const Layer& layer) {
+  static bool keeps_geometry(const Layer& layer) {
     return element_wise(layer.type) || (layer.type == LayerType::flatten && !layer.in.spatial);
   }
 
@@ -320,9 +320,9 @@ class SingleWave final : public CpuWave {
   void channel_gradient(const Step& step, int n, const float* dy, float* dw, bool accumulate);
 
   int max_rows_ = 0;
-  std::ptrdiff_t target_stride_ = 0;    ///< floats between consecutive rows of the targets
-  std::vector<std::uint32_t> place_;    ///< maps the flat order to the layout
-  std::vector<std::size_t> tensor_at_;  ///< start of each tensor in the layout
+  std::ptrdiff_t target_stride_ = 0;        ///< floats between consecutive rows of the targets
+  std::vector<std::uint32_t> place_;        ///< maps the flat order to the layout
+  std::vector<std::size_t> tensor_offset_;  ///< start of each tensor in the layout
   std::size_t layout_size_ = 0;
   std::vector<Group> groups_;
   std::vector<Step> steps_;

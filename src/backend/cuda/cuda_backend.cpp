@@ -45,10 +45,10 @@ constexpr double memory_share = 0.8;
 /// Largest number of tasks of a wave, a multiple of 16, if memory allows. KSHOT_WAVE_TASKS
 /// overrides it.
 int most_tasks() {
-  const char* wanted = std::getenv("KSHOT_WAVE_TASKS");
-  if (!wanted) return emulated ? 16 : 4096;
+  const char* setting = std::getenv("KSHOT_WAVE_TASKS");
+  if (!setting) return emulated ? 16 : 4096;
   int tasks = 0;
-  const std::string_view text = wanted;
+  const std::string_view text = setting;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), tasks);
   if (error != std::errc() || end != text.data() + text.size() || tasks < 1 || tasks > 1 << 20) {
     throw Error(fmt::format("KSHOT_WAVE_TASKS = \"{}\": expected the most tasks of a wave, 1 to {}",
@@ -60,9 +60,9 @@ int most_tasks() {
 /// The arithmetic of float convolutions: on tensor cores where the device has them.
 /// KSHOT_TENSOR_CORES=0 turns tensor cores off, =1 requires them.
 Arithmetic arithmetic_of(const Device& device, Precision precision) {
-  const char* wanted = std::getenv("KSHOT_TENSOR_CORES");
-  const std::string_view text = wanted ? wanted : "";
-  if (wanted && text != "0" && text != "1") {
+  const char* setting = std::getenv("KSHOT_TENSOR_CORES");
+  const std::string_view text = setting ? setting : "";
+  if (setting && text != "0" && text != "1") {
     throw Error(fmt::format(
         "KSHOT_TENSOR_CORES = \"{}\": expected 0 (without tensor cores) or 1 (on them)", text));
   }
@@ -128,7 +128,7 @@ class CudaBackend final : public backend::Backend {
   backend::EpisodePlace place(const EpisodeRecipe& recipe, Split split) override {
     device_.activate();
     const std::lock_guard lock(mutex_);
-    backend::EpisodePlace place = place_episodes(stream_->get(), recipe, split, memory().at_hand);
+    backend::EpisodePlace place = place_episodes(stream_->get(), recipe, split, memory().available);
     promised_ += place.bytes;
     return place;
   }
@@ -257,9 +257,10 @@ class CudaBackend final : public backend::Backend {
     return std::ranges::find(planned_, kind, &Planned::kind);
   }
   backend::WavePlan plan(const std::function<backend::WaveDemand(int tasks)>& demand);
-  /// The device's memory in bytes. `at_hand` bytes are free and not promised to waves or episodes.
+  /// The device's memory in bytes. `available` bytes are free and not promised to waves or
+  /// episodes.
   struct Memory {
-    std::size_t at_hand = 0, total = 0;
+    std::size_t available = 0, total = 0;
   };
   Memory memory();
 
@@ -329,13 +330,13 @@ typename CudaBackend<T>::Memory CudaBackend<T>::memory() {
 template <class T>
 backend::WavePlan CudaBackend<T>::plan(
     const std::function<backend::WaveDemand(int tasks)>& demand) {
-  const auto [at_hand, total] = memory();
+  const auto [available, total] = memory();
   backend::WaveDemand asked = demand(most_tasks_);
   const Kind kind{asked.network->size(), asked.shape};
   if (const auto known = find(kind); known != planned_.end()) return known->plan;
   // The number of tasks decides how much memory one of them needs: with more tasks per wave, each
   // keeps less. The size is therefore reduced until the wave fits.
-  const double room = memory_share * static_cast<double>(at_hand) / threads_;
+  const double room = memory_share * static_cast<double>(available) / threads_;
   backend::WavePlan plan{most_tasks_, 0};
   std::size_t wave = wave_bytes<T>(device_, asked, plan.tasks);
   while (static_cast<double>(wave) > room && plan.tasks > run_tasks) {
@@ -346,9 +347,9 @@ backend::WavePlan CudaBackend<T>::plan(
   }
   const auto tasks = static_cast<std::size_t>(plan.tasks);
   plan.task_bytes = (wave + tasks - 1) / tasks;
-  if (wave > at_hand) {
+  if (wave > available) {
     throw DeviceError(fmt::format("{}: the smallest wave, {} tasks, takes {}; {} of {} are free",
-                                  name_, plan.tasks, bytes_text(wave), bytes_text(at_hand),
+                                  name_, plan.tasks, bytes_text(wave), bytes_text(available),
                                   bytes_text(total)));
   }
   promised_ += static_cast<std::size_t>(threads_) * wave;
@@ -422,7 +423,7 @@ void CudaBackend<T>::optimizer_step(SharedVector& parameters, const SharedVector
   a.correction2 = static_cast<T>(1.0 - std::pow(step.beta2, n));
   a.clip = static_cast<T>(step.clip_value);
   a.decay = static_cast<T>(step.weight_decay);
-  a.step = step.of ? statistics(*step.of) : nullptr;
+  a.step = step.training_step ? statistics(*step.training_step) : nullptr;
   a.clip_norm = step.clip_norm;
   run([&](cudaStream_t s) { cuda::optimizer_step(a, parameters.size(), s); });
 }

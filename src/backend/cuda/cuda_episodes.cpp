@@ -77,8 +77,8 @@ std::vector<float> unit_length_factors(const ClassRecipe& recipe, Split split) {
 
 }  // namespace
 
-CudaEpisodes::Classes CudaEpisodes::bring(const Stream& stream, const ClassRecipe& recipe,
-                                          Split split) {
+CudaEpisodes::Classes CudaEpisodes::load_classes(const Stream& stream, const ClassRecipe& recipe,
+                                                 Split split) {
   const std::vector<ClassRecipe::Group>& groups = groups_of(recipe, split);
   const std::size_t numbers = row_count(recipe, split) * recipe.features;
   Classes made;
@@ -120,15 +120,15 @@ CudaEpisodes::Classes CudaEpisodes::bring(const Stream& stream, const ClassRecip
 
 CudaEpisodes::CudaEpisodes(const Stream& stream, const EpisodeRecipe& recipe, Split split)
     : shape_(recipe.shape), split_(split) {
-  if (const auto* sinusoids = std::get_if<SinusoidOptions>(&recipe.how)) {
-    how_ = sinusoid_ranges(*sinusoids);
+  if (const auto* sinusoids = std::get_if<SinusoidOptions>(&recipe.method)) {
+    method_ = sinusoid_ranges(*sinusoids);
   } else {
-    how_ = bring(stream, std::get<ClassRecipe>(recipe.how), split);
+    method_ = load_classes(stream, std::get<ClassRecipe>(recipe.method), split);
   }
 }
 
 int CudaEpisodes::shots() const {
-  const auto* classes = std::get_if<Classes>(&how_);
+  const auto* classes = std::get_if<Classes>(&method_);
   return classes ? classes->draw.shots : 0;
 }
 
@@ -136,10 +136,10 @@ template <class T>
 void CudaEpisodes::draw(const EpisodeArrays<T>& to, std::uint32_t* stored_rows, const TaskId& id,
                         cudaStream_t stream) const {
   const RandomKey key = episode_key(id);
-  if (const auto* ranges = std::get_if<SinusoidRanges>(&how_)) {
+  if (const auto* ranges = std::get_if<SinusoidRanges>(&method_)) {
     return draw_sinusoids(to, *ranges, key, stream);
   }
-  const auto& classes = std::get<Classes>(how_);
+  const auto& classes = std::get<Classes>(method_);
   draw_classes(stored_rows, to, classes.draw, key, stream);
   const float* const factors = classes.factors.data();
   if (classes.pixels.size() > 0) {
@@ -150,9 +150,9 @@ void CudaEpisodes::draw(const EpisodeArrays<T>& to, std::uint32_t* stored_rows, 
 }
 
 backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& recipe, Split split,
-                                     std::size_t at_hand) {
+                                     std::size_t available) {
   backend::EpisodePlace place;
-  if (const auto* classes = std::get_if<ClassRecipe>(&recipe.how)) {
+  if (const auto* classes = std::get_if<ClassRecipe>(&recipe.method)) {
     const std::size_t rows = row_count(*classes, split);
     place.bytes = rows * classes->features * element_bytes(*classes) +
                   (classes->unit_length ? rows * sizeof(float) : 0) +
@@ -163,9 +163,9 @@ backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& 
           fmt::format("{} classes, or examples of one, are more than {}", places, most_places);
     } else if (rows > std::numeric_limits<std::uint32_t>::max()) {
       place.reason = fmt::format("{} rows are more than 2^32", rows);
-    } else if (static_cast<double>(place.bytes) > row_share * static_cast<double>(at_hand)) {
+    } else if (static_cast<double>(place.bytes) > row_share * static_cast<double>(available)) {
       place.reason = fmt::format("the rows take {}, more than half of the {} at hand",
-                                 bytes_text(place.bytes), bytes_text(at_hand));
+                                 bytes_text(place.bytes), bytes_text(available));
     }
     if (place.reason.empty() && !rows_finite(*classes, split)) {
       place.reason = "some of the rows hold numbers that are not finite";
@@ -175,7 +175,7 @@ backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& 
       return place;
     }
   }
-  place.here = std::make_shared<const CudaEpisodes>(stream, recipe, split);
+  place.episodes = std::make_shared<const CudaEpisodes>(stream, recipe, split);
   return place;
 }
 

@@ -39,16 +39,16 @@ class CudaEpisodes final : public backend::Episodes {
     ClassDraw draw;
     int features = 0;
   };
-  static Classes bring(const Stream& stream, const ClassRecipe& recipe, Split split);
+  static Classes load_classes(const Stream& stream, const ClassRecipe& recipe, Split split);
 
   TaskShape shape_;
   Split split_;
-  std::variant<SinusoidRanges, Classes> how_;
+  std::variant<SinusoidRanges, Classes> method_;
 };
 
-/// Backend::place, with `at_hand` bytes of device memory available.
+/// Backend::place, with `available` bytes of free device memory.
 backend::EpisodePlace place_episodes(const Stream& stream, const EpisodeRecipe& recipe, Split split,
-                                     std::size_t at_hand);
+                                     std::size_t available);
 
 }  // namespace KSHOT_PLATFORM
 }  // namespace kshot::cuda

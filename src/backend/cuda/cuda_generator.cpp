@@ -60,9 +60,9 @@ struct Relation {
 
   Relation(const backend::GeneratorSpec& spec, std::size_t tasks, std::size_t rows,
            std::size_t groups)
-      : first(checked(*spec.relation), 0, spec.relation_at()),
-        middle(*spec.relation, 2, spec.relation_at()),
-        last(*spec.relation, 4, spec.relation_at()) {
+      : first(checked(*spec.relation), 0, spec.relation_begin()),
+        middle(*spec.relation, 2, spec.relation_begin()),
+        last(*spec.relation, 4, spec.relation_begin()) {
     for (DeviceMemory<T>& h : half) h = DeviceMemory<T>(tasks * rows * count_of(first.out));
     open = DeviceMemory<std::uint32_t>(tasks * rows * rows * count_of(open_words(middle.out)));
     row_mean = DeviceMemory<T>(tasks * rows * count_of(middle.out));
@@ -77,9 +77,9 @@ struct Relation {
  private:
   static const Network& checked(const Network& network) {
     using enum LayerType;
-    const LayerType wanted[] = {linear, relu, linear, relu, linear};
+    const LayerType expected[] = {linear, relu, linear, relu, linear};
     const auto type_of = [](const Layer& layer) { return layer.type; };
-    if (!std::ranges::equal(network.layers(), wanted, {}, type_of)) {
+    if (!std::ranges::equal(network.layers(), expected, {}, type_of)) {
       throw std::logic_error("a relation network has three linear layers, with relu between");
     }
     return network;
@@ -131,7 +131,7 @@ class CudaGenerator final : public backend::Generator {
   }
 
   void do_encode(const SharedVector& theta, const Dropout& dropout, Block statistics) override {
-    for (const Block gradient : gradients_) wave_.factored(gradient).lose();
+    for (const Block gradient : gradients_) wave_.factored(gradient).invalidate();
     count_groups();
     const T* const w = wave_.shared(theta);
     const T* const codes = encoder_.forward(w, encoder_input(dropout), all_rows(), stream());
@@ -185,13 +185,13 @@ class CudaGenerator final : public backend::Generator {
 
   void do_sample(Block z, Block statistics, Block eps) override {
     latents<T>(wave_.at(z, latents_width()), wave_.at(statistics, statistics_width()),
-               wave_.wanted(eps, latents_width()), least(), latent_size(), stream());
+               wave_.at_or_null(eps, latents_width()), least(), latent_size(), stream());
   }
   void do_sample_pullback(Block g_statistics, Block statistics, Block eps, Block g_z) override {
     latents_pullback<T>(wave_.at(g_statistics, statistics_width()),
                         wave_.at(statistics, statistics_width()),
-                        wave_.wanted(eps, latents_width()), wave_.at(g_z, latents_width()), least(),
-                        latent_size(), stream());
+                        wave_.at_or_null(eps, latents_width()), wave_.at(g_z, latents_width()),
+                        least(), latent_size(), stream());
   }
   void do_kl(Kl kind, double weight, Block statistics, Block z, Block eps, Block value,
              Block g_statistics) override {
@@ -206,34 +206,35 @@ class CudaGenerator final : public backend::Generator {
                   least(), latent_size(), stream());
   }
 
-  void do_decode(const SharedVector& theta, const Latents& at, Block weights) override {
-    decoded_weights(wave_.at(weights, weights_width()), decoded(theta, at), stream());
+  void do_decode(const SharedVector& theta, const Latents& latents, Block weights) override {
+    decoded_weights(wave_.at(weights, weights_width()), decoded(theta, latents), stream());
   }
 
-  void do_decode_pullback(const SharedVector& theta, const Latents& at, Block g_weights, Block g_z,
-                          Block g_theta) override {
-    const Decoded<T> d = decoded(theta, at);
+  void do_decode_pullback(const SharedVector& theta, const Latents& latents, Block g_weights,
+                          Block g_z, Block g_theta) override {
+    const Decoded<T> d = decoded(theta, latents);
     const T* const g_w = wave_.at(g_weights, weights_width());
     FactoredGradient<T>* const to = g_theta ? &wave_.factored(g_theta) : nullptr;
     reserve_decoded(g_out_);
     // The gradient is written to its place in the factored gradient, so that it need not be copied.
     T* const g_out = to ? to->place_of_g(last_of_decoder(), 0) : g_out_.data();
     decoded_pullback<T>({g_out, nullptr}, d, nullptr, {g_w, nullptr}, stream());
-    decoder_.backward({g_out, nullptr}, {wave_.wanted(g_z, latents_width()), nullptr}, stream());
+    decoder_.backward({g_out, nullptr}, {wave_.at_or_null(g_z, latents_width()), nullptr},
+                      stream());
     if (to) decoder_.add_gradient_copy(*to, matrices_.decoder, wave_.count(), wave_.stream());
   }
 
-  void do_decode_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                          Block weights_dot) override {
-    const Decoded<T> d = decoded(theta, at);
+    const Decoded<T> d = decoded(theta, latents);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     decoded_tangent(wave_.at(weights_dot, weights_width()), d, out_dot, stream());
   }
 
-  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& at, Block z_dot,
+  void do_decode_pullback_tangent(const SharedVector& theta, const Latents& latents, Block z_dot,
                                   Block g_weights, Block g_weights_dot, Block h_z, double a,
                                   Block h_theta) override {
-    const Decoded<T> d = decoded(theta, at);
+    const Decoded<T> d = decoded(theta, latents);
     const T* const out_dot = decoder_.tangent(wave_.at(z_dot, latents_width()), stream());
     reserve_decoder_tangents();
     FactoredGradient<T>& to = wave_.factored(h_theta);
@@ -334,7 +335,8 @@ class CudaGenerator final : public backend::Generator {
       matrices_.last = made->add_matrix(
           {groups_, r.last.out, r.last.in, r.last.weight, count_of(r.last.in), r.last.bias});
     }
-    matrices_.decoder = decoder_.add_matrices(*made, spec_.decoder_at(), groups_ * spec_.latents);
+    matrices_.decoder =
+        decoder_.add_matrices(*made, spec_.decoder_begin(), groups_ * spec_.latents);
     matrices_.end = made->matrices();
     return made;
   }
@@ -378,16 +380,16 @@ class CudaGenerator final : public backend::Generator {
     multiply_matrices(p, stream());
   }
 
-  /// The decoder's outputs for these latents. With `again`, those of the last decode.
-  Decoded<T> decoded(const SharedVector& theta, const Latents& at) {
-    if (!at.reuse_last_decode) {
+  /// The decoder's outputs for these latents. With `reuse_last_decode`, those of the last decode.
+  Decoded<T> decoded(const SharedVector& theta, const Latents& latents) {
+    if (!latents.reuse_last_decode) {
       out_ = decoder_.forward(
-          wave_.shared(theta) + spec_.decoder_at(), wave_.at(at.z, latents_width()),
+          wave_.shared(theta) + spec_.decoder_begin(), wave_.at(latents.z, latents_width()),
           count_of(wave_.count()) * count_of(groups_ * spec_.latents), stream());
     }
     Decoded<T> d;
     d.out = out_;
-    d.eps = wave_.wanted(at.eps, count_of(groups_ * spec_.latents * weights_));
+    d.eps = wave_.at_or_null(latents.eps, count_of(groups_ * spec_.latents * weights_));
     d.offset = offset_.data();
     d.least = least();
     d.size = {wave_.count(), groups_, spec_.latents, weights_};

@@ -13,16 +13,16 @@ CudaRows<T>::CudaRows(const Network& network, const backend::Loss& loss,
   const std::size_t tasks = count_of(capacity);
   const auto inputs = count_of(network.input().size());
   for (const Set set : {Set::support, Set::query, Set::all}) {
-    OfSet& of = sets_[static_cast<int>(set)];
-    of.rows = shape.rows(set);
-    of.counts = DeviceMemory<std::int32_t>(tasks);
+    SetRows& rows_of_set = sets_[static_cast<int>(set)];
+    rows_of_set.rows = shape.rows(set);
+    rows_of_set.counts = DeviceMemory<std::int32_t>(tasks);
     if (set == Set::all && !shape.with_all) continue;  // only its counts, for factors
-    const std::size_t all = tasks * count_of(of.rows);
-    of.x = DeviceMemory<T>(all * inputs);
+    const std::size_t all = tasks * count_of(rows_of_set.rows);
+    rows_of_set.x = DeviceMemory<T>(all * inputs);
     if (labelled_) {
-      of.labels = DeviceMemory<std::int32_t>(all);
+      rows_of_set.labels = DeviceMemory<std::int32_t>(all);
     } else {
-      of.values = DeviceMemory<T>(all * count_of(targets));
+      rows_of_set.values = DeviceMemory<T>(all * count_of(targets));
     }
   }
   if (!labelled_) return;
@@ -32,14 +32,15 @@ CudaRows<T>::CudaRows(const Network& network, const backend::Loss& loss,
 
 template <class T>
 template <class Number>
-void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
+void CudaRows<T>::put_rows(SetRows& to, const std::vector<Number>& support_x,
                            const std::vector<Number>& support_y, const std::vector<Number>& query_x,
                            const std::vector<Number>& query_y, const TaskBatch& batch, Set set,
                            Staged& staged, const Stream& stream) {
   const TaskShape& shape = batch.shape();
   const std::size_t tasks = count_of(count_), of_task = count_of(to.rows);
   // Own rows one after another, support first. Places beyond them are zero.
-  const auto gather = [&](const auto& support, const auto& query, std::size_t width, auto* host) {
+  const auto join_sets = [&](const auto& support, const auto& query, std::size_t width,
+                             auto* host) {
     using To = std::remove_reference_t<decltype(*host)>;
     std::fill_n(host, tasks * of_task * width, To{});
     for (std::size_t t = 0; t < tasks; ++t) {
@@ -57,13 +58,13 @@ void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
   const std::size_t rows = tasks * of_task;
   const auto put_numbers = [&](const auto& support, const auto& query, int width, T* device) {
     T* const host = staged.numbers.take(rows * count_of(width));
-    gather(support, query, count_of(width), host);
+    join_sets(support, query, count_of(width), host);
     stream.start_to_device(device, host, rows * count_of(width));
   };
   put_numbers(support_x, query_x, shape.input.size(), to.x.data());
   if (labelled_) {
     std::int32_t* const host = staged.integers.take(rows);
-    gather(batch.support_label, batch.query_label, 1, host);
+    join_sets(batch.support_label, batch.query_label, 1, host);
     stream.start_to_device(to.labels.data(), host, rows);
   } else {
     put_numbers(support_y, query_y, shape.outputs, to.values.data());
@@ -71,7 +72,7 @@ void CudaRows<T>::put_rows(OfSet& to, const std::vector<Number>& support_x,
 }
 
 template <class T>
-void CudaRows<T>::put_counts(OfSet& to, const TaskBatch& batch, Set set, Staged& staged,
+void CudaRows<T>::put_counts(SetRows& to, const TaskBatch& batch, Set set, Staged& staged,
                              const Stream& stream) {
   std::int32_t* const host = staged.integers.take(count_of(count_));
   for (std::size_t t = 0; t < count_of(count_); ++t) {
@@ -96,7 +97,7 @@ typename CudaRows<T>::Staged& CudaRows<T>::begin_staging() {
   Staged& staged = staged_[loads_ % 2];
   staged.fetched.wait();  // the copies of two loads ago
   std::size_t numbers = 0, integers = ways_on_device_.size();
-  for (const OfSet& set : sets_) {
+  for (const SetRows& set : sets_) {
     numbers += set.x.size() + set.values.size();
     integers += set.labels.size() + set.counts.size();
   }
@@ -150,8 +151,9 @@ void CudaRows<T>::draw(const CudaEpisodes& episodes, const TaskId& id, int count
     }
   }
   const auto arrays = [this](Set set) {
-    OfSet& of = sets_[static_cast<int>(set)];
-    return EpisodeSet<T>{of.x.data(), of.values.data(), of.labels.data(), of.counts.data()};
+    SetRows& rows_of_set = sets_[static_cast<int>(set)];
+    return EpisodeSet<T>{rows_of_set.x.data(), rows_of_set.values.data(), rows_of_set.labels.data(),
+                         rows_of_set.counts.data()};
   };
   const EpisodeArrays<T> to{
       count,           shape.support, shape.query, arrays(Set::support), arrays(Set::query),
@@ -163,7 +165,7 @@ template <class T>
 void CudaRows<T>::put_sets(const TaskBatch& batch, Staged& staged, const Stream& stream) {
   put_ways(batch, staged, stream);
   for (const Set set : {Set::support, Set::query, Set::all}) {
-    OfSet& to = sets_[static_cast<int>(set)];
+    SetRows& to = sets_[static_cast<int>(set)];
     put_counts(to, batch, set, staged, stream);
     if (set == Set::all && !shape_.with_all) continue;
     if (batch.is_double()) {

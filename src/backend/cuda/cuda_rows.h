@@ -23,7 +23,7 @@ class CudaRows {
  public:
   using Set = backend::Set;
   /// Rows of one set, [tasks, rows, ...]: features, and targets in the form that the loss takes.
-  struct OfSet {
+  struct SetRows {
     int rows = 0;  ///< largest number over tasks
     DeviceMemory<T> x;
     DeviceMemory<T> values;             ///< empty with labels
@@ -41,9 +41,9 @@ class CudaRows {
   void draw(const CudaEpisodes& episodes, const TaskId& id, int count, const Stream& stream);
 
   /// Throws std::logic_error for Set::all where the wave was opened without it.
-  const OfSet& of(Set set) const;
+  const SetRows& of(Set set) const;
   const std::int32_t* counts(Set set) const { return sets_[static_cast<int>(set)].counts.data(); }
-  RowExtent extent(const OfSet& set) const { return {count_, set.rows, set.counts.data()}; }
+  RowExtent extent(const SetRows& set) const { return {count_, set.rows, set.counts.data()}; }
   RowExtent extent(Set set) const { return extent(sets_[static_cast<int>(set)]); }
   /// Numbers of classes [tasks]. Null where every task has all classes.
   const std::int32_t* ways() const { return own_ways_ ? ways_on_device_.data() : nullptr; }
@@ -86,11 +86,12 @@ class CudaRows {
   };
 
   template <class Number>
-  void put_rows(OfSet& to, const std::vector<Number>& support_x,
+  void put_rows(SetRows& to, const std::vector<Number>& support_x,
                 const std::vector<Number>& support_y, const std::vector<Number>& query_x,
                 const std::vector<Number>& query_y, const TaskBatch& batch, Set set, Staged& staged,
                 const Stream& stream);
-  void put_counts(OfSet& to, const TaskBatch& batch, Set set, Staged& staged, const Stream& stream);
+  void put_counts(SetRows& to, const TaskBatch& batch, Set set, Staged& staged,
+                  const Stream& stream);
   void put_ways(const TaskBatch& batch, Staged& staged, const Stream& stream);
   void put_sets(const TaskBatch& batch, Staged& staged, const Stream& stream);
   Staged& begin_staging();
@@ -105,14 +106,14 @@ class CudaRows {
   /// [tasks], for batches that have numbers of classes.
   DeviceMemory<std::int32_t> ways_on_device_;
   bool own_ways_ = false;  ///< true if ways_on_device_ holds those of the loaded tasks
-  OfSet sets_[3];
+  SetRows sets_[3];
   /// [tasks, all rows]: indices of the rows that draw() took.
   DeviceMemory<std::uint32_t> stored_rows_;
   Staged staged_[2];  ///< alternate: one is filled while the device copies from the other
 };
 
 template <class T>
-const typename CudaRows<T>::OfSet& CudaRows<T>::of(Set set) const {
+const typename CudaRows<T>::SetRows& CudaRows<T>::of(Set set) const {
   if (set == Set::all && !shape_.with_all) throw std::logic_error("wave opened without Set::all");
   return sets_[static_cast<int>(set)];
 }

@@ -24,15 +24,15 @@ const Stream& stream_of(backend::Wave* wave) {
 
 template <class T>
 void CudaStep<T>::fork(std::span<backend::Wave* const> waves) const {
-  shared_->get().record(turn_);
-  for (backend::Wave* wave : waves) stream_of<T>(wave).wait_for(turn_);
+  shared_->get().record(event_);
+  for (backend::Wave* wave : waves) stream_of<T>(wave).wait_for(event_);
 }
 
 template <class T>
 void CudaStep<T>::join(std::span<backend::Wave* const> waves) const {
   for (backend::Wave* wave : waves) {
-    stream_of<T>(wave).record(turn_);
-    shared_->get().wait_for(turn_);
+    stream_of<T>(wave).record(event_);
+    shared_->get().wait_for(event_);
   }
 }
 
@@ -42,7 +42,7 @@ void CudaStep<T>::capture(std::span<backend::Wave* const> waves,
   device_.activate();
   const Stream& stream = shared_->write();  // waits for snapshots; work in a graph cannot
   join(waves);                              // waits for loads, likewise
-  if (gathering_ == Gathering::yes) {
+  if (capture_state_ == CaptureState::enabled) {
     const bool captured = graph_.capture(stream, [&] {
       fork(waves);
       work();
@@ -52,10 +52,10 @@ void CudaStep<T>::capture(std::span<backend::Wave* const> waves,
       graph_.launch(stream);
       return fork(waves);  // later loads come after the graph
     }
-    gathering_ = Gathering::never;
+    capture_state_ = CaptureState::unsupported;
   }
   work();
-  if (gathering_ == Gathering::not_yet) gathering_ = Gathering::yes;
+  if (capture_state_ == CaptureState::first_call) capture_state_ = CaptureState::enabled;
 }
 
 template <class T>

@@ -50,10 +50,14 @@ class CudaStep final : public backend::Step {
   std::shared_ptr<NodeExchange> exchange_;
   DeviceMemory<StepStatistics> statistics_;
   mutable HostMemory<StepStatistics> host_;
-  Event turn_;
+  Event event_;
   Graph graph_;
   /// State of the capture, as in CudaWave.
-  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
+  enum class CaptureState {
+    first_call,
+    enabled,
+    unsupported
+  } capture_state_ = CaptureState::first_call;
 };
 
 }  // namespace KSHOT_PLATFORM

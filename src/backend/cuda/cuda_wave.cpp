@@ -125,12 +125,12 @@ std::size_t wave_bytes(const Device& device, const backend::WaveDemand& demand, 
 template <class T>
 void CudaWave<T>::capture(const std::function<void()>& work) {
   follow_shared();  // here, because work in a graph cannot wait for work outside of it
-  if (gathering_ == Gathering::yes) {
+  if (capture_state_ == CaptureState::enabled) {
     if (graph_.capture(stream_, work)) return graph_.launch(stream_);
-    gathering_ = Gathering::never;
+    capture_state_ = CaptureState::unsupported;
   }
   work();
-  if (gathering_ == Gathering::not_yet) gathering_ = Gathering::yes;
+  if (capture_state_ == CaptureState::first_call) capture_state_ = CaptureState::enabled;
 }
 
 // ---- tasks ----
@@ -168,7 +168,7 @@ void CudaWave<T>::draw(const backend::Episodes& episodes, const TaskId& id, int 
 
 template <class T>
 typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
-  const OfSet& rows = rows_.of(Set::support);
+  const SetRows& rows = rows_.of(Set::support);
   SupportRows view;
   view.extent = rows_.extent(rows);
   view.features = network_->input().size();
@@ -181,7 +181,7 @@ typename CudaWave<T>::SupportRows CudaWave<T>::support_rows() const {
 
 template <class T>
 typename CudaWave<T>::TargetRows CudaWave<T>::target_rows(Set set) const {
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   return {rows_.extent(rows), rows.values.data(), rows.labels.data()};
 }
 
@@ -444,16 +444,17 @@ template <class T>
 void CudaWave<T>::do_kl(const KlTerms& terms, Block value, Block g_mu, Block g_s, Block gp_mu,
                         Block gp_s) {
   const std::size_t n = width(terms.mu);
-  cuda::kl(gaussian_pair(terms), wanted(value, 1), wanted(g_mu, n), wanted(g_s, n),
-           wanted(gp_mu, n), wanted(gp_s, n), extent(terms.mu), stream_.get());
+  cuda::kl(gaussian_pair(terms), at_or_null(value, 1), at_or_null(g_mu, n), at_or_null(g_s, n),
+           at_or_null(gp_mu, n), at_or_null(gp_s, n), extent(terms.mu), stream_.get());
 }
 
 template <class T>
 void CudaWave<T>::do_kl_hvp(const KlTerms& terms, Block v_mu, Block v_s, Block r_mu, Block r_s,
                             Block rp_mu, Block rp_s) {
   const std::size_t n = width(terms.mu);
-  cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), wanted(r_mu, n), wanted(r_s, n),
-                  wanted(rp_mu, n), wanted(rp_s, n), extent(terms.mu), stream_.get());
+  cuda::kl_hvp<T>(gaussian_pair(terms), at(v_mu, n), at(v_s, n), at_or_null(r_mu, n),
+                  at_or_null(r_s, n), at_or_null(rp_mu, n), at_or_null(rp_s, n), extent(terms.mu),
+                  stream_.get());
 }
 
 // ---- network ----
@@ -465,7 +466,7 @@ TaskTensor<const T> CudaWave<T>::weights_in(Block block) const {
 
 template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const Pass& pass, const T* direction) {
-  const OfSet& rows = rows_.of(pass.set);
+  const SetRows& rows = rows_.of(pass.set);
   Run entered{&rows, rows.x.data(), weights_in(pass.weights), direction};
   if (pass.dropout) {
     const int width = rows.rows * network_->input().size();
@@ -539,7 +540,7 @@ void CudaWave<T>::give_statistics() {
 }
 
 template <class T>
-LossTarget<T> CudaWave<T>::target_of(const OfSet& rows) const {
+LossTarget<T> CudaWave<T>::target_of(const SetRows& rows) const {
   LossTarget<T> target;
   switch (loss_.kind) {
     case backend::LossKind::cross_entropy:
@@ -561,7 +562,7 @@ LossTarget<T> CudaWave<T>::target_of(const OfSet& rows) const {
 template <class T>
 void CudaWave<T>::loss_of(const Run& pass, const backend::Scale& scale, Block loss, Tangent<T> g) {
   cuda::loss(target_of(*pass.rows), outputs_of(pass), network_->outputs(), rows_.extent(*pass.rows),
-             task_scale(scale), wanted(loss, 1), row_loss_.data(), g, stream_.get());
+             task_scale(scale), at_or_null(loss, 1), row_loss_.data(), g, stream_.get());
 }
 
 template <class T>
@@ -604,7 +605,7 @@ void CudaWave<T>::do_gradient(const Pass& pass, Block grad, bool accumulate, Blo
     fused.gradient = at(grad, network_->size());
     fused.accumulate = accumulate;
     fused.second_order = false;
-    fused.loss = wanted(loss, 1);
+    fused.loss = at_or_null(loss, 1);
     if (perceptron_.run(fused, count_, stream_)) return;
   }
   layered_gradient(pass, grad, accumulate, [&](const Run& run) {
@@ -640,7 +641,7 @@ void CudaWave<T>::do_hessian_vector(const Pass& pass, Block direction, Block hv,
   const Run entered = enter(pass, at(direction, n));
   forward(entered, false);
   loss_of(entered, pass.scale, {}, {g_[0].value.data(), g_[0].dot.data()});
-  backward(entered, {wanted(grad, n), at(hv, n)}, {}, {false, accumulate});
+  backward(entered, {at_or_null(grad, n), at(hv, n)}, {}, {false, accumulate});
 }
 
 template <class T>
@@ -656,7 +657,7 @@ void CudaWave<T>::put_value(const Run& run, const backend::Scale& scale, Block l
 
 template <class T>
 PerceptronRows<T> CudaWave<T>::perceptron_rows(Set set, const backend::Scale& scale) const {
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   return {rows.x.data(), target_of(rows), rows_.extent(rows), task_scale(scale)};
 }
 
@@ -701,11 +702,11 @@ bool CudaWave<T>::run(const backend::Descent& descent) {
   d.start = {shared(*descent.start), 0};
   d.steps = descent.steps;
   d.inner = perceptron_rows(descent.set, descent.scale);
-  d.end = wanted(descent.end, n);
+  d.end = at_or_null(descent.end, n);
   d.gradient = at(descent.gradient, n);
   d.second_order = descent.second_order;
   d.outer = perceptron_rows(descent.outer.set, descent.outer.scale);
-  d.loss = wanted(descent.loss, 1);
+  d.loss = at_or_null(descent.loss, 1);
   d.rate_gradient_count = static_cast<int>(descent.rate_gradients.size());
   for (std::size_t i = 0; i < descent.rate_gradients.size(); ++i) {
     d.rate_gradients[i] = at(descent.rate_gradients[i], n);
@@ -754,9 +755,9 @@ bool CudaWave<T>::run(const backend::GaussianDescent& descent) {
   d.end_s = at(descent.end_s, n);
   d.gradient_mu = at(descent.gradient_mu, n);
   d.gradient_s = at(descent.gradient_s, n);
-  d.loss = wanted(descent.loss, 1);
+  d.loss = at_or_null(descent.loss, 1);
   perceptron_.reserve_gaussian(capacity_, descent.steps, std::max(d.samples, d.outer_samples),
-                               d.samples_to_go_back());
+                               d.adjoint_samples());
   return perceptron_.run(d, count_, stream_);
 }
 
@@ -787,7 +788,7 @@ template <class T>
 typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Block u_mean,
                                              Block u_spread) {
   const std::size_t n = network_->size();
-  const OfSet& rows = rows_.of(set);
+  const SetRows& rows = rows_.of(set);
   split_layers().take_noise(
       pass.estimator, *pass.noise,
       {set, rows_.extent(rows), rows_.counts(Set::support), rows_.support_counts(),
@@ -799,8 +800,8 @@ typename CudaWave<T>::Run CudaWave<T>::enter(const SplitPass& pass, Set set, Blo
         return values;
       },
       stream_);
-  Run run{&rows, rows.x.data(), weights_in(pass.mean), wanted(u_mean, n)};
-  run.spread = {at(pass.spread, n), wanted(u_spread, n)};
+  Run run{&rows, rows.x.data(), weights_in(pass.mean), at_or_null(u_mean, n)};
+  run.spread = {at(pass.spread, n), at_or_null(u_spread, n)};
   return run;
 }
 

@@ -78,7 +78,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Same as at(block). Throws std::logic_error where the block has another width.
   T* at(Block block, std::size_t width);
   /// Same as at(block, width), or null for an empty block.
-  T* wanted(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
+  T* at_or_null(Block block, std::size_t width) { return block ? at(block, width) : nullptr; }
   /// The tasks' support rows; rows beyond a task's own are zero.
   struct SupportRows {
     RowExtent extent;
@@ -163,7 +163,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
     bool is_shared = false;  ///< all tasks have the same values: broadcast, not written since
     std::unique_ptr<FactoredGradient<T>> factored = {};  ///< replaces `values`
   };
-  using OfSet = typename CudaRows<T>::OfSet;
+  using SetRows = typename CudaRows<T>::SetRows;
   /// Values and their tangents.
   struct Dual {
     DeviceMemory<T> value, dot;
@@ -172,7 +172,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   /// Called when the tasks change. Factors that were kept for the tasks before become invalid.
   void begin_tasks() {
     for (Storage& block : blocks_) {
-      if (block.factored) block.factored->lose();
+      if (block.factored) block.factored->invalidate();
     }
   }
   Storage& storage(Block block) { return blocks_.at(static_cast<std::size_t>(block.id)); }
@@ -192,7 +192,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
 
   /// Inputs of a forward pass.
   struct Run {
-    const OfSet* rows = nullptr;
+    const SetRows* rows = nullptr;
     const T* x = nullptr;          ///< the set's features, or a copy of them under dropout
     TaskTensor<const T> weights;   ///< [tasks, D]; stride 0 where tasks share them
     const T* direction = nullptr;  ///< same layout as `weights`, or null
@@ -216,7 +216,7 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Tangent<const T> outputs_of(const Run& pass) const {
     return input(pass, network_->layers().size());
   }
-  LossTarget<T> target_of(const OfSet& rows) const;
+  LossTarget<T> target_of(const SetRows& rows) const;
   PerceptronRows<T> perceptron_rows(Set set, const backend::Scale& scale) const;
   /// Reads the rates of a descent. False where there are more than a kernel takes.
   template <class To>
@@ -266,7 +266,11 @@ class CudaWave final : public backend::Wave, private backend::FusedDescent {
   Graph graph_;
   /// The first call runs the work directly, because memory is allocated at first use. Later calls
   /// run it as a graph, until a graph cannot hold the work.
-  enum class Gathering { not_yet, yes, never } gathering_ = Gathering::not_yet;
+  enum class CaptureState {
+    first_call,
+    enabled,
+    unsupported
+  } capture_state_ = CaptureState::first_call;
 };
 
 }  // namespace KSHOT_PLATFORM

@@ -11,7 +11,7 @@ inline namespace KSHOT_PLATFORM {
 namespace {
 
 /// Number of tasks whose own gradients are computed together, where a caller asks for them.
-constexpr int visited_at_once = 64;
+constexpr int tasks_per_visit = 64;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ FactoredGradient<T>::FactoredGradient(std::size_t width, std::size_t size, int c
     : width_(width),
       size_(size),
       capacity_(capacity),
-      most_visited_(std::min(capacity, visited_at_once)),
+      most_visited_(std::min(capacity, tasks_per_visit)),
       diverged_(count_of(capacity)),
       visited_(count_of(most_visited_) * width) {}
 
@@ -54,7 +54,7 @@ void FactoredGradient<T>::clear(const Stream& stream) {
     t.copied = 0;
   }
   pairs_.reset();
-  has_terms_ = lost_ = false;
+  has_terms_ = invalid_ = false;
   stream.clear(diverged_.data(), diverged_.size());
 }
 
@@ -101,8 +101,8 @@ void FactoredGradient<T>::add(const Pairs<T>& pairs, const T* g_mean, const Stre
 }
 
 template <class T>
-void FactoredGradient<T>::check_there() const {
-  if (lost_) throw std::logic_error("a gradient is read after its factors have changed");
+void FactoredGradient<T>::check_valid() const {
+  if (invalid_) throw std::logic_error("a gradient is read after its factors have changed");
 }
 
 template <class T>
@@ -114,7 +114,7 @@ void FactoredGradient<T>::mark_diverged(std::int32_t* diverged, int tasks,
 template <class T>
 void FactoredGradient<T>::sum_runs(T* sums, std::size_t stride, const std::int32_t* diverged,
                                    int tasks, const Stream& stream) const {
-  check_there();
+  check_valid();
   const int runs = (tasks + run_tasks - 1) / run_tasks;
   for (const Terms& t : terms_) {
     FactorSums<T> p;
@@ -188,7 +188,7 @@ template <class T>
 void FactoredGradient<T>::visit(
     int tasks, const Stream& stream,
     const std::function<void(int first, int count, const T* g)>& see) const {
-  check_there();
+  check_valid();
   for (int first = 0; first < tasks; first += most_visited_) {
     const int count = std::min(most_visited_, tasks - first);
     multiply(first, count, stream);

@@ -53,12 +53,12 @@ class FactoredGradient {
   /// += from. The factors are copied, except a g that is already in its place.
   void add_copy(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);
   /// += from. The factors must not change until the gradient is cleared. A caller who changes them
-  /// before that calls `lose`.
+  /// before that calls `invalidate`.
   void add(std::size_t matrix, const FactorPair<T>& from, int tasks, const Stream& stream);
   void add(const Pairs<T>& pairs, const T* g_mean, const Stream& stream);
   /// Says that factors have changed, or belong to other tasks than the wave's. If there are terms,
   /// reading the gradient throws std::logic_error until it is cleared.
-  void lose() { lost_ = lost_ || has_terms_; }
+  void invalidate() { invalid_ = invalid_ || has_terms_; }
 
   /// diverged[task] |= 1 where the gradient is not finite, or is so large that the sum over 16
   /// tasks might not be finite.
@@ -82,7 +82,7 @@ class FactoredGradient {
     std::size_t g_size(int tasks) const;
     std::size_t x_size(int tasks) const;
   };
-  void check_there() const;
+  void check_valid() const;
   /// Writes the gradients of tasks [first, first + count) to visited_.
   void multiply(int first, int count, const Stream& stream) const;
 
@@ -92,7 +92,7 @@ class FactoredGradient {
   std::optional<PairMatrix> pair_matrix_;
   std::optional<Pairs<T>> pairs_;
   const T* g_mean_ = nullptr;  ///< gradient by the mean over partners, for pairs_
-  bool has_terms_ = false, lost_ = false;
+  bool has_terms_ = false, invalid_ = false;
   DeviceMemory<std::int32_t> diverged_;  ///< [tasks], for the terms so far
   mutable DeviceMemory<T> visited_;      ///< [most_visited_, width_]
 };

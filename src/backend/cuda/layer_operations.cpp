@@ -185,7 +185,7 @@ void norm_backward(const LayerCall<T>& call, Tangent<const T> g, Tangent<T> g_in
 
 /// Writes a zero tangent, for a layer whose input has none.
 template <class T>
-void no_tangent(T* dot, const LayerCall<T>& call) {
+void clear_tangent(T* dot, const LayerCall<T>& call) {
   fill(dot, T(0),
        static_cast<std::size_t>(call.rows.tasks) * static_cast<std::size_t>(call.rows.rows) *
            static_cast<std::size_t>(call.layer->out.size()),
@@ -211,7 +211,7 @@ void pool_forward(const LayerCall<T>& call, Tangent<T> y) {
   const PoolSize size = pool_size(*call.layer);
   max_pool_forward(y.value, winners(call), call.x.value, size, call.rows, call.stream);
   if (!y.dot) return;
-  if (!call.x.dot) return no_tangent(y.dot, call);
+  if (!call.x.dot) return clear_tangent(y.dot, call);
   max_pool_gather(y.dot, winners(call), call.x.dot, size, call.rows, call.stream);
 }
 
@@ -230,7 +230,7 @@ void mean_forward(const LayerCall<T>& call, Tangent<T> y) {
   const NormSize size = norm_size(*call.layer);
   cuda::mean_forward(y.value, call.x.value, size.channels, size.positions, call.rows, call.stream);
   if (!y.dot) return;
-  if (!call.x.dot) return no_tangent(y.dot, call);
+  if (!call.x.dot) return clear_tangent(y.dot, call);
   cuda::mean_forward(y.dot, call.x.dot, size.channels, size.positions, call.rows, call.stream);
 }
 

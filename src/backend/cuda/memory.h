@@ -33,8 +33,8 @@ inline std::atomic<std::size_t>& device_bytes() {
 /// allocated. It measures how much memory an object needs by making the object.
 class MemoryCount {
  public:
-  MemoryCount() : before_(current()) { current() = this; }
-  ~MemoryCount() { current() = before_; }
+  MemoryCount() : enclosing_(current()) { current() = this; }
+  ~MemoryCount() { current() = enclosing_; }
   MemoryCount(const MemoryCount&) = delete;
   MemoryCount& operator=(const MemoryCount&) = delete;
   std::size_t bytes() const { return bytes_; }
@@ -46,7 +46,7 @@ class MemoryCount {
   }
 
  private:
-  MemoryCount* before_;
+  MemoryCount* enclosing_;
   std::size_t bytes_ = 0;
 };
 

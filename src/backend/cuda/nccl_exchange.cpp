@@ -130,8 +130,8 @@ std::shared_ptr<NodeExchange> open_exchange(std::shared_ptr<Communicator> ranks)
 #else
   constexpr bool usual = built;
 #endif
-  const char* const wanted = std::getenv("KSHOT_EXCHANGE");
-  const std::string text = wanted ? wanted : "auto";
+  const char* const setting = std::getenv("KSHOT_EXCHANGE");
+  const std::string text = setting ? setting : "auto";
   if (text != "auto" && text != "nccl" && text != "mpi") {
     throw Error(fmt::format("KSHOT_EXCHANGE = \"{}\": expected auto, nccl or mpi", text));
   }

@@ -97,10 +97,9 @@ const std::optional<PerceptronPlan>& PerceptronPath<T>::gaussian_plan(int sample
 }
 
 template <class T>
-void PerceptronPath<T>::reserve_gaussian(int tasks, int steps, int samples,
-                                         int samples_to_go_back) {
+void PerceptronPath<T>::reserve_gaussian(int tasks, int steps, int samples, int adjoint_samples) {
   const std::optional<PerceptronPlan>& plan = gaussian_plan(samples);
-  if (plan) iterates_.reserve(gaussian_scratch(*plan, tasks, steps, samples_to_go_back));
+  if (plan) iterates_.reserve(gaussian_scratch(*plan, tasks, steps, adjoint_samples));
 }
 
 template <class T>

@@ -30,9 +30,9 @@ class PerceptronPath {
   bool run(PerceptronDescent<T> descent, int tasks, const Stream& stream);
 
   /// Allocates memory for the adjoint of `steps` inner steps of `tasks` tasks under Gaussian
-  /// weights. `samples` is the largest number of samples of a step, and samples_to_go_back the
+  /// weights. `samples` is the largest number of samples of a step, and adjoint_samples the
   /// number of samples of all inner steps that are differentiated.
-  void reserve_gaussian(int tasks, int steps, int samples, int samples_to_go_back);
+  void reserve_gaussian(int tasks, int steps, int samples, int adjoint_samples);
   bool run(GaussianDescent<T> descent, int tasks, const Stream& stream);
 
  private:

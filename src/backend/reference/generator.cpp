@@ -71,7 +71,7 @@ GeneratorMath::Values GeneratorMath::encode(const double* theta, const DataSet& 
   RowNetwork<double> encoder{*spec_.encoder, theta};
   Values of_rows = encoder.forward(encoder_input(support));
   if (spec_.relation) {
-    RowNetwork<double> relation{*spec_.relation, theta + spec_.relation_at()};
+    RowNetwork<double> relation{*spec_.relation, theta + spec_.relation_begin()};
     const Values related = relation.forward(pairs(of_rows, n, latent_));
     of_rows.assign(n * width, 0.0);
     for (std::size_t pair = 0; pair < n * n; ++pair) {
@@ -109,7 +109,7 @@ void GeneratorMath::encode_pullback(const double* theta, const DataSet& support,
   RowNetwork<double> encoder{*spec_.encoder, theta};
   const Values codes = encoder.forward(encoder_input(support));
   if (spec_.relation) {
-    RowNetwork<double> relation{*spec_.relation, theta + spec_.relation_at()};
+    RowNetwork<double> relation{*spec_.relation, theta + spec_.relation_begin()};
     relation.forward(pairs(codes, n, latent_));
     Values g_related(n * n * width);
     for (std::size_t pair = 0; pair < n * n; ++pair) {
@@ -117,7 +117,7 @@ void GeneratorMath::encode_pullback(const double* theta, const DataSet& support,
         g_related[pair * width + k] = g[pair / n * width + k] / static_cast<double>(n);
       }
     }
-    const Values g_pairs = relation.backward(g_related, g_theta.data() + spec_.relation_at());
+    const Values g_pairs = relation.backward(g_related, g_theta.data() + spec_.relation_begin());
     g.assign(n * latent_, 0.0);
     for (std::size_t pair = 0; pair < n * n; ++pair) {
       for (std::size_t k = 0; k < latent_; ++k) {
@@ -184,7 +184,7 @@ double GeneratorMath::analytic_kl(double weight, const Values& statistics,
 template <typename T>
 std::vector<T> GeneratorMath::decode(const T* theta, const std::vector<T>& z,
                                      const Values* eps) const {
-  RowNetwork<T> decoder{*spec_.decoder, theta + spec_.decoder_at()};
+  RowNetwork<T> decoder{*spec_.decoder, theta + spec_.decoder_begin()};
   const std::vector<T> out = decoder.forward(z);
   std::vector<T> weights(groups_ * weights_, T(0.0));
   const T share(1.0 / static_cast<double>(latents_));
@@ -205,7 +205,7 @@ template <typename T>
 GeneratorMath::DecodeGradient<T> GeneratorMath::decode_pullback(
     const T* theta, const std::vector<T>& z, const Values* eps,
     const std::vector<T>& g_weights) const {
-  RowNetwork<T> decoder{*spec_.decoder, theta + spec_.decoder_at()};
+  RowNetwork<T> decoder{*spec_.decoder, theta + spec_.decoder_begin()};
   const std::vector<T> out = decoder.forward(z);
   const T share(1.0 / static_cast<double>(latents_));
   std::vector<T> g_out(out.size(), T(0.0));

@@ -58,7 +58,7 @@ class ReferenceGenerator final : public Generator {
     if (g_z) at(g_z) = g.z;
     if (!g_theta) return;
     for (std::size_t i = 0; i < g.decoder.size(); ++i) {
-      at(g_theta)[spec_.decoder_at() + i] += g.decoder[i];
+      at(g_theta)[spec_.decoder_begin() + i] += g.decoder[i];
     }
   }
   void do_decode_tangent(const SharedVector& theta, const Latents& l, Block z_dot,
@@ -77,7 +77,7 @@ class ReferenceGenerator final : public Generator {
       at(h_z)[i] = g.z[i].tangent;
     }
     for (std::size_t i = 0; i < g.decoder.size(); ++i) {
-      at(h_theta)[spec_.decoder_at() + i] += a * g.decoder[i].tangent;
+      at(h_theta)[spec_.decoder_begin() + i] += a * g.decoder[i].tangent;
     }
   }
 

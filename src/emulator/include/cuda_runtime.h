@@ -33,10 +33,10 @@ namespace kshot::simt {
 using Location = std::source_location;
 
 enum class BarrierKind { plain, all, any, count };
-int block_barrier(BarrierKind kind, int predicate, Location where);
+int block_barrier(BarrierKind kind, int predicate, Location location);
 enum class WarpOp { index, up, down, exclusive_or, ballot, all, any, add, barrier, multiply };
 std::uint64_t warp_exchange(WarpOp op, std::uint32_t mask, std::uint64_t value, int argument,
-                            int width, Location where);
+                            int width, Location location);
 
 /// Returns a shared variable of the current block. `key` distinguishes variables (and
 /// instantiations).
@@ -114,11 +114,11 @@ constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 [[gnu::const]] api::uint3 grid_size();
 
 template <class T>
-T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, Location where) {
+T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, Location location) {
   static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
   std::uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
-  bits = warp_exchange(op, mask, bits, argument, width, where);
+  bits = warp_exchange(op, mask, bits, argument, width, location);
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
@@ -126,7 +126,7 @@ T shuffle(WarpOp op, unsigned mask, T value, int argument, int width, Location w
 /// A lane's part of mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: d = a b + c of the warp.
 /// The tensor core ignores all bits of a and b beyond TF32's.
 void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
-                   const float (&c)[4], Location where = Location::current());
+                   const float (&c)[4], Location location = Location::current());
 
 namespace api {
 
@@ -137,56 +137,59 @@ namespace api {
 #define gridDim (::kshot::simt::grid_size())
 constexpr int warpSize = 32;
 
-inline void __syncthreads(Location where = Location::current()) {
-  block_barrier(BarrierKind::plain, 0, where);
+inline void __syncthreads(Location location = Location::current()) {
+  block_barrier(BarrierKind::plain, 0, location);
 }
-inline int __syncthreads_and(int predicate, Location where = Location::current()) {
-  return block_barrier(BarrierKind::all, predicate, where);
+inline int __syncthreads_and(int predicate, Location location = Location::current()) {
+  return block_barrier(BarrierKind::all, predicate, location);
 }
-inline int __syncthreads_or(int predicate, Location where = Location::current()) {
-  return block_barrier(BarrierKind::any, predicate, where);
+inline int __syncthreads_or(int predicate, Location location = Location::current()) {
+  return block_barrier(BarrierKind::any, predicate, location);
 }
-inline int __syncthreads_count(int predicate, Location where = Location::current()) {
-  return block_barrier(BarrierKind::count, predicate, where);
+inline int __syncthreads_count(int predicate, Location location = Location::current()) {
+  return block_barrier(BarrierKind::count, predicate, location);
 }
 
 // ---- lanes of a warp ----
-inline void __syncwarp(unsigned mask = 0xffffffffu, Location where = Location::current()) {
-  warp_exchange(WarpOp::barrier, mask, 0, 0, 32, where);
+inline void __syncwarp(unsigned mask = 0xffffffffu, Location location = Location::current()) {
+  warp_exchange(WarpOp::barrier, mask, 0, 0, 32, location);
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32,
-              Location where = Location::current()) {
-  return shuffle(WarpOp::index, mask, value, source, width, where);
+              Location location = Location::current()) {
+  return shuffle(WarpOp::index, mask, value, source, width, location);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                 Location where = Location::current()) {
-  return shuffle(WarpOp::up, mask, value, static_cast<int>(delta), width, where);
+                 Location location = Location::current()) {
+  return shuffle(WarpOp::up, mask, value, static_cast<int>(delta), width, location);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   Location where = Location::current()) {
-  return shuffle(WarpOp::down, mask, value, static_cast<int>(delta), width, where);
+                   Location location = Location::current()) {
+  return shuffle(WarpOp::down, mask, value, static_cast<int>(delta), width, location);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
-                  Location where = Location::current()) {
-  return shuffle(WarpOp::exclusive_or, mask, value, lanes, width, where);
+                  Location location = Location::current()) {
+  return shuffle(WarpOp::exclusive_or, mask, value, lanes, width, location);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate, Location where = Location::current()) {
+inline unsigned __ballot_sync(unsigned mask, int predicate,
+                              Location location = Location::current()) {
   return static_cast<unsigned>(
-      warp_exchange(WarpOp::ballot, mask, predicate != 0 ? 1 : 0, 0, 32, where));
+      warp_exchange(WarpOp::ballot, mask, predicate != 0 ? 1 : 0, 0, 32, location));
 }
-inline int __all_sync(unsigned mask, int predicate, Location where = Location::current()) {
-  return static_cast<int>(warp_exchange(WarpOp::all, mask, predicate != 0 ? 1 : 0, 0, 32, where));
+inline int __all_sync(unsigned mask, int predicate, Location location = Location::current()) {
+  return static_cast<int>(
+      warp_exchange(WarpOp::all, mask, predicate != 0 ? 1 : 0, 0, 32, location));
 }
-inline int __any_sync(unsigned mask, int predicate, Location where = Location::current()) {
-  return static_cast<int>(warp_exchange(WarpOp::any, mask, predicate != 0 ? 1 : 0, 0, 32, where));
+inline int __any_sync(unsigned mask, int predicate, Location location = Location::current()) {
+  return static_cast<int>(
+      warp_exchange(WarpOp::any, mask, predicate != 0 ? 1 : 0, 0, 32, location));
 }
 inline unsigned __reduce_add_sync(unsigned mask, unsigned value,
-                                  Location where = Location::current()) {
-  return static_cast<unsigned>(warp_exchange(WarpOp::add, mask, value, 0, 32, where));
+                                  Location location = Location::current()) {
+  return static_cast<unsigned>(warp_exchange(WarpOp::add, mask, value, 0, 32, location));
 }
 /// A device may return any set of lanes that includes the caller. The emulator returns the caller
 /// alone.

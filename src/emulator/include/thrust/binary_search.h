@@ -8,17 +8,17 @@
 namespace thrust {
 inline namespace emulated {
 
-/// out[i] = the number of elements in the sorted range [first, last) that are less than wanted[i].
+/// out[i] = the number of elements in the sorted range [first, last) that are less than values[i].
 template <class T, class In, class Out>
-Out* lower_bound(const cuda::Policy& policy, T* first, T* last, In wanted, In wanted_last,
+Out* lower_bound(const cuda::Policy& policy, T* first, T* last, In values, In values_last,
                  Out* out) {
-  const std::ptrdiff_t count = last - first, asked = wanted_last - wanted;
+  const std::ptrdiff_t count = last - first, value_count = values_last - values;
   ::kshot::simt::enqueue(policy.stream, [=] {
     detail::require(first, count, true);
-    detail::require(wanted, asked, true);
-    detail::require(out, asked, false);
-    for (std::ptrdiff_t i = 0; i < asked; ++i) {
-      const auto value = detail::load(wanted + i);
+    detail::require(values, value_count, true);
+    detail::require(out, value_count, false);
+    for (std::ptrdiff_t i = 0; i < value_count; ++i) {
+      const auto value = detail::load(values + i);
       std::ptrdiff_t begin = 0, end = count;
       while (begin < end) {
         const std::ptrdiff_t middle = begin + (end - begin) / 2;
@@ -31,7 +31,7 @@ Out* lower_bound(const cuda::Policy& policy, T* first, T* last, In wanted, In wa
       detail::store(out + i, begin);
     }
   });
-  return out + asked;
+  return out + value_count;
 }
 
 }  // namespace emulated
