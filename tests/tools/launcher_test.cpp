@@ -55,6 +55,7 @@ class Launcher : public testing::Test {
     tool("dpkg-query", "#!/bin/bash\nfor p in \"${@:3}\"; do echo \"ii  $p\"; done\n");
     tool("apt-get", "#!/bin/bash\nexit 1\n");
     nvcc("13.0");
+    tool("nvidia-smi", "#!/bin/bash\necho 'GPU 0: a fake one'\n");
   }
 
   void tool(const std::string& name, const std::string& script) {
@@ -120,6 +121,23 @@ TEST_F(Launcher, TheLastDeviceCountsAndOthersWordsDoNot) {
 TEST_F(Launcher, CudaIsTurnedOnWhereNvccIs) {
   launch("train my.toml --device cuda:1");
   EXPECT_THAT(configured(), HasSubstr("KSHOT_CUDA=ON"));
+}
+
+TEST_F(Launcher, WithoutAGpuAFirstBuildIsForTheCpuAndSaysSo) {
+  tool("nvidia-smi", "#!/bin/bash\nexit 9\n");
+  EXPECT_THAT(launch("devices"), HasSubstr("building for the CPU (--device cuda"));
+  EXPECT_THAT(configured(), HasSubstr("KSHOT_BUILD_BENCH=OFF KSHOT_CUDA=OFF\n"));
+  EXPECT_THAT(launch("devices"), Not(HasSubstr("building for the CPU")));
+  launch("train my.toml --device cuda");
+  EXPECT_THAT(configured(),
+              HasSubstr("\nconfigured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_CUDA=ON\n"));
+}
+
+TEST_F(Launcher, WithoutAGpuAFirstBuildForCudaHasIt) {
+  tool("nvidia-smi", "#!/bin/bash\nexit 9\n");
+  EXPECT_THAT(launch("devices --device cuda"), Not(HasSubstr("building for the CPU")));
+  EXPECT_THAT(configured(), HasSubstr("KSHOT_CUDA=ON"));
+  EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_CUDA=OFF")));
 }
 
 TEST_F(Launcher, ABuildThatHasCudaIsLeftAlone) {
