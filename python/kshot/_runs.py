@@ -585,8 +585,9 @@ class EmbeddedFile:
 class Embedder:
     """A trained network without its last linear layer, whose inputs are the features.
 
-    Norm layers use the statistics of a reference set of training examples, so that the features of
-    a row do not depend on the other rows (docs/embeddings.md).
+    The run is one of maml, meta_sgd, abml or hvi; for the last two the weights are the means. Norm
+    layers use the statistics of a reference set of training examples, so that the features of a row
+    do not depend on the other rows (docs/embeddings.md).
 
     run: a run folder or a checkpoint.
     device, threads, overrides, allow_changed_data: as for `train`.
