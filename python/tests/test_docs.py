@@ -18,7 +18,7 @@ def test_ten_lines_from_embeddings_to_a_calibrated_classifier(tmp_path, monkeypa
     assert len(example.replace("import kshot\n", "").strip().splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    scale = np.repeat([0.3, 3.0], 32)  # of the noise, which hides the last 32 features
+    scale = np.repeat([0.3, 3.0], 32)  # noise, which hides the last 32 features
 
     def rows(centres, count):
         where = np.repeat(np.arange(len(centres)), count)
