@@ -1,28 +1,30 @@
 #!/usr/bin/env bash
-# kshot on a GPU: built, proven, measured and trained in one call of under ten minutes.
+# Builds, tests, measures and trains kshot on a GPU, in one call of under ten minutes.
 #
-#   bench/device.sh --prepare [--peers]   before: unpacks the libraries that the build needs into .deps/
-#                                         (--peers: and JAX and PyTorch, 5 GB), on a Debian or Ubuntu
-#                                         machine with a network and the same processor
-#   bench/device.sh [OPTION...]           on the machine with the GPU, CUDA 13, CMake and a compiler;
-#                                         no network is needed if .deps/ came along
+#   bench/device.sh --prepare [--peers]   Prepares a machine without a network: unpacks the libraries
+#                                         that the build needs into .deps/ (with --peers also JAX and
+#                                         PyTorch, 5 GB). Runs on a Debian or Ubuntu machine with a
+#                                         network and the same kind of processor.
+#   bench/device.sh [OPTION...]           Runs on the machine with the GPU, CUDA 13, CMake and a
+#                                         compiler. It needs no network if .deps/ was copied there.
 #
-#   --data FILE       Omniglot as a data file (kshot import omniglot); else classes are made up
-#   --out DIR         results (default: device-results/)
-#   --limit SECONDS   of all steps together (default: 570)
-#   --device D        cuda (default), cuda:N, or cpu: a trial of this script where no GPU is
-#   --steps A,B       of the steps after devices these alone
-#   --dry-run         says what would run, and runs nothing
+#   --data FILE       Omniglot as a data file (kshot import omniglot). Default: made-up classes
+#   --out DIR         folder of the results (default: device-results/)
+#   --limit SECONDS   time limit of all steps together (default: 570)
+#   --device D        cuda (default), cuda:N, or cpu, which tries out this script without a GPU
+#   --steps A,B       runs only these of the steps after `devices`
+#   --dry-run         prints what would run, and runs nothing
 #
-# Steps: configure, build, devices, equivalence (the backends' tests on the device), training steps
-# (sinusoid, abml, conv4, leo) beside JAX's and PyTorch's where a Python here or bench/peers/.venv has them
-# (few meta-batch sizes; all of them: bench/compare --device cuda), a training of a minute, memory, and
-# kernels (each alone). Each has a time limit; one that fails does not hide the others, but what needs
-# it is left out. After each DIR has summary.json and table.txt, with reach.json (what was asked of an
-# H100 or H200, bench/reach.py), and all steps' logs and numbers.
+# The steps are: configure, build, devices, equivalence (the backends' tests on the device),
+# sinusoid, abml, conv4 and leo (training steps, compared with JAX and PyTorch where an installed
+# Python or bench/peers/.venv has them), train (a training of a minute), memory, and kernels (each
+# kernel alone). The comparisons use few meta-batch sizes; `bench/compare --device cuda` uses all.
+# Each step has a time limit. After a step that fails the others still run, except for those that
+# need it. After every step, DIR has the logs and numbers of all steps so far, summary.json,
+# table.txt, and reach.json (the goals for an H100 or H200, bench/reach.py).
 # Environment: KSHOT_BUILD_DIR (default: build-device/), KSHOT_JOBS (default: all cores).
-# Exit status: 0 all passed or left out for want of peers, 1 a step failed, 2 no usable device or
-# tools.
+# Exit status: 0 if all steps passed or were left out, 1 if a step failed, 2 if there is no usable
+# device or a tool is missing.
 #
 # shellcheck disable=SC2317  # steps are called by name
 set -uo pipefail
@@ -38,7 +40,7 @@ die() {
 }
 usage() { sed -n '2,/^# shellcheck/{/^# shellcheck/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
-# ---- before: libraries without an installation ---------------------------------------------------
+# ---- preparation: libraries without an installation ---------------------------------------------------
 
 prepare() {
   local package wanted=() all=()
@@ -46,7 +48,7 @@ prepare() {
     die "--prepare needs apt-get and dpkg-deb (Debian, Ubuntu); elsewhere install the packages of " \
       "cmake/packages.txt by your own tool"
   fi
-  # These are all packages but those that any machine with a compiler has.
+  # These are all packages, without those that every machine with a compiler has.
   mapfile -t wanted < <(awk '/^(build|test) / && $2 !~ /^(g\+\+|cmake|git)$/ {print $2}' cmake/packages.txt)
   mapfile -t all < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
     --no-breaks --no-replaces --no-enhances "${wanted[@]}" | grep '^[a-z0-9]' | sort -u |
@@ -134,7 +136,7 @@ if [[ -d $deps/usr ]]; then
   options+=("-DCMAKE_PREFIX_PATH=$deps/usr"
     "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags,-rpath,$libraries,-rpath-link,$libraries")
   PATH=$PATH:$deps/usr/bin
-  # No package names the folder of the headers that differ by processor.
+  # pkg-config does not name the folder of headers that depend on the processor.
   export CPLUS_INCLUDE_PATH=$deps/usr/include/$triple${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
   export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:$deps/usr/share/pkgconfig
   export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1
@@ -182,7 +184,7 @@ report() {
 }
 
 # step NAME LIMIT NEEDS COMMAND... runs a step for at most LIMIT seconds. NEEDS is an earlier step
-# that must have passed, or -.
+# that must have passed, or - where there is none.
 step() {
   local name=$1 most=$2 needs=$3 state=passed note='' started=$SECONDS status=0
   shift 3
@@ -231,8 +233,8 @@ equivalence() {
     echo "no test of the label equivalence is for $pattern"
     return 1
   }
-  # The tests share one GPU. Several at a time hide each other's waiting. Training.* runs on all
-  # backends in one test.
+  # The tests share one GPU. Several tests run at a time, so that the GPU works while one of them
+  # waits. The tests Training.* run on all backends in one test.
   ctest --test-dir "$build" -L equivalence -R "$pattern|Training" --output-on-failure --parallel 6
 }
 kernels() {

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""HVI keeps a posterior for every training task, ABML one rule for all of them: what both cost, and what
-comes out, against the number of training tasks. Writes a table (Markdown), a plot (SVG) and the numbers
-(JSON). Needs nothing but Python and a built kshot.
+"""Measures cost and results of HVI and ABML against the number of training tasks.
+
+HVI keeps a posterior for every training task. ABML keeps one prior for all of them. The script writes a
+table (Markdown), a plot (SVG) and the numbers (JSON). It needs only Python and a built kshot.
 
     bench/hvi_versus_abml.py --kshot build/kshot --out docs/hvi-versus-abml
 
-Times are processor time (user and system, one thread), so that they mean something on a machine that is
-not idle: of training, the difference between a run of many steps and one of few.
+Times are processor time (user and system, one thread), so that they are valid on a machine that is not
+idle. The time of a step is the difference between a run of many steps and a run of few steps, divided by
+the difference of the numbers of steps.
 """
 import argparse
 import json
@@ -20,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {"hvi": ROOT / "configs/sinusoid-hvi.toml", "abml": ROOT / "configs/sinusoid-abml.toml"}
-# Both algorithms have the same tasks: 10 support rows, and 10 more rows that ABML's outer loss sees
-# in training.
+# Both algorithms have the same tasks, with 10 support rows. In training, ABML's outer loss sees 10 more
+# rows.
 COMMON = {"data.shots": 10, "data.queries": 10, "data.noise_std": 0.3,
           "train.validate_every": 0, "optimizer.schedule": "constant", "train.log_every": 100000,
           "train.checkpoint_every": 1000000}
@@ -42,7 +44,7 @@ class Bench:
         self.scratch = scratch
 
     def train(self, algorithm, tasks, steps, keep=None):
-        """Processor seconds of a run, and the bytes of its store and of its checkpoint."""
+        """Trains a run. Returns its processor seconds, and the bytes of its task store and checkpoint."""
         folder = self.scratch / (keep or "run")
         shutil.rmtree(folder, ignore_errors=True)
         sets = dict(COMMON, **{"data.tasks": tasks, "train.steps": steps, "train.meta_batch": min(16, tasks)})
@@ -72,7 +74,11 @@ class Bench:
 
 
 def store_bytes(tasks, weights):
-    """src/io/row_store.h: a page, two steps a row, two states of 6 D + 1 floats on whole lines."""
+    """Returns the size of HVI's task store in bytes (src/io/row_store.h).
+
+    The store has a header page, an index with two step numbers per row, and per row two states of
+    6 D + 1 floats, rounded up to cache lines. D is the number of weights.
+    """
     page = 4096
     index = -(-16 * tasks // page) * page
     return page + index + tasks * 2 * (-(-(6 * weights + 1) * 4 // 64) * 64)
@@ -87,7 +93,7 @@ def size_text(n):
 
 
 def plot(path, rows):
-    """Bytes kept and time a step against the number of training tasks, both axes logarithmic."""
+    """Draws the bytes kept and the time per step against the number of tasks, on logarithmic axes."""
     width, height, gap, left, top = 380, 260, 90, 80, 40
     colours = {"hvi": "#b5442e", "abml": "#2b6ca3"}
     parts = []
@@ -172,7 +178,7 @@ def main():
         for tasks in numbers(options.planned):
             for algorithm in CONFIGS:
                 store = store_bytes(tasks, 1761) if algorithm == "hvi" else 0
-                # A step touches as many rows of the store as in the largest run.
+                # A step uses as many rows of the store as in the largest measured run, so that its time is taken.
                 most = max(r["tasks"] for r in rows if r["measured"])
                 rows.append(dict(algorithm=algorithm, tasks=tasks, step_seconds=seconds[algorithm, most],
                                  bytes=store + shared[algorithm], store=store, measured=False))

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""kshot's Python package beside learn2learn, easyfsl and scikit-learn on the same embeddings and episodes.
+"""Compares kshot's Python package with learn2learn, easyfsl and scikit-learn on the same episodes.
 
   pip install '.[sklearn]'; pip install torch; pip install --no-deps easyfsl
   bench/python_peers.py                                 the peers that are installed
   bench/python_peers.py --learn2learn CLONE             learn2learn's code from a clone of its repository
   bench/python_peers.py --json result.json --markdown
 
-Two works. "prototypes": N-way K-shot episodes of embeddings (synthetic classes, or --embeddings FILE.npz with x [rows, d]
-and y [rows]); every program classifies the same queries by the nearest prototype, without training. "maml": one
-meta-gradient, second order, of the same sinusoid tasks and the same initial weights; the losses are compared, so that the
-times are of the same work. A time is the median of repeated runs after a first one that does not count. A peer that
-is not installed is left out, and told.
+There are two works:
+- "prototypes": 5-way episodes of embeddings (synthetic classes, or --embeddings FILE.npz with x [rows, d] and y
+  [rows]). Every program classifies the same queries by the nearest prototype, without training.
+- "maml": one second-order meta-gradient of the same sinusoid tasks from the same initial weights. The losses are
+  compared, to ensure that the programs do the same work.
+
+A time is the median of repeated runs after a first run that does not count. A peer that is not installed is
+reported and left out.
 """
 
 import argparse
@@ -31,7 +34,7 @@ import kshot
 
 
 def timed(work, repeats):
-    """(result, median seconds); the first run warms up."""
+    """Returns (result, median seconds) of repeated runs, after one run to warm up."""
     result = work()
     seconds = []
     for _ in range(repeats):
@@ -42,7 +45,7 @@ def timed(work, repeats):
 
 
 def from_clone(folder, package, *inner):
-    """Makes a package of a clone importable without running its __init__.py, which needs more than we use."""
+    """Makes a package in a clone importable without its __init__.py, which needs further packages."""
     for name in (package, *(f"{package}.{part}" for part in inner)):
         module = types.ModuleType(name)
         module.__path__ = [str(pathlib.Path(folder, *name.split(".")))]
@@ -60,7 +63,10 @@ def synthetic(classes, rows, width, seed):
 
 
 def episodes(x, y, count, ways, shots, queries, seed):
-    """Stacks [episodes, rows, ...] of support and query rows, the classes numbered from 0."""
+    """Draws episodes. Returns support rows, support labels, query rows and query labels.
+
+    Each is a stack [episodes, rows, ...]. The labels of an episode are numbered from 0.
+    """
     rng = np.random.default_rng(seed)
     rows_of = [np.flatnonzero(y == c) for c in np.unique(y)]
     support, query = [], []
@@ -74,7 +80,7 @@ def episodes(x, y, count, ways, shots, queries, seed):
 
 
 def kshot_prototypes(drawn, threads, folder):
-    """A protonet whose network is the identity: prototypes of the embeddings as they are."""
+    """A protonet whose network is the identity, so that the prototypes are means of embeddings."""
     xs, ys, xq, _ = drawn
     width = xs.shape[-1]
     config = {
@@ -99,7 +105,7 @@ def kshot_prototypes(drawn, threads, folder):
 
 
 def identity(file, width):
-    """Writes an identity into the checkpoint's weights, which stand in it as raw little-endian numbers."""
+    """Replaces the weights in a checkpoint, which are raw little-endian numbers, by the identity."""
     data = bytearray(file.read_bytes())
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What was asked of kshot on an H100 or H200, beside what bench/device.sh measured.
+"""Compares the goals for kshot on an H100 or H200 with the measurements of bench/device.sh.
 
-  bench/reach.py FOLDER     the folder of its results; prints a table and writes FOLDER/reach.json
+  bench/reach.py FOLDER     FOLDER has the results of bench/device.sh
 
-A line whose measurement is missing says so; nothing is taken from elsewhere. All in float32, second
-order; ratios are to the best peer on the same GPU, each program at its best meta-batch size.
+The script prints a table and writes FOLDER/reach.json. A line whose measurement is missing says
+so. All measurements are in float32 and of second order. A ratio compares kshot with the best peer
+on the same GPU, each program at its best meta-batch size.
 """
 
 import json
@@ -13,7 +14,7 @@ import re
 import sys
 
 MIB = 1024.0 * 1024.0
-FLAT = 0.8  # lowest rate over the highest
+FLAT = 0.8  # a rate is flat if its lowest value is at least this share of its highest
 LEAST_ACCURACY, LONGEST = 0.98, 60.0
 
 
@@ -29,7 +30,7 @@ class Results:
         self.folder = folder
 
     def work(self, name):
-        """The entry of bench/compare, or None."""
+        """Returns the entry that bench/compare wrote for a work, or None."""
         entries = load(self.folder / f"compare-{name}.json") or []
         return next((entry for entry in entries if entry["work"] == name), None)
 
@@ -78,7 +79,7 @@ class Results:
             told.append(f"T = {cell['tasks']:,}: kshot {text(sizes['kshot'])}, "
                         f"jax {error[:60] if error else text(sizes['jax'])}")
             out_of_memory = error and re.search("memory|RESOURCE_EXHAUSTED", error, re.IGNORECASE)
-            if not error or out_of_memory:  # else nothing is known of it
+            if not error or out_of_memory:  # other errors say nothing about memory
                 met = bool(met) or bool(sizes["kshot"] and out_of_memory)
             if not sizes["kshot"]:
                 return asked, "; ".join(told), False

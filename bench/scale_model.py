@@ -2,18 +2,21 @@
 
     bench/scale_model.py
 
-A step is t = tasks / ranks / speed + exchange, with speed in tasks per second of one GPU. The exchange is
+The time of a step is tasks / ranks / speed + exchange, where speed is in tasks per second of one
+GPU. The time of the exchange, in seconds, is
 
     to all     2 * latency * ceil(log2 ranks) + (ranks - 1) * bytes / bandwidth
     in pieces  5 * latency * ceil(log2 ranks) + (ranks - 1) * 0.2 us
                + 2 * bytes * (ranks - 1) / ranks / bandwidth
 
-Vectors of less than 64 KiB go to all, larger ones in pieces: pieces to their ranks, and the sums back
-(backend::exchanged_in_pieces). The size from which pieces are faster was not measured between GPUs.
+Vectors of less than 64 KiB are sent from all ranks to all. Larger vectors are exchanged in pieces:
+every rank receives one piece from all ranks and sends back its sum (backend::exchanged_in_pieces).
+The size from which pieces are faster was not measured between GPUs.
 
-Latency and bandwidth are data sheets': NVLink 4 (450 GB/s per direction and GPU) for 8 GPUs of one
-machine, InfiniBand NDR (50 GB/s per port, 2 us with the library's own time) between machines. The
-speeds of one GPU are what docs/kernels.md expects of an H100. Nothing here was measured on a GPU.
+Latency and bandwidth come from data sheets: NVLink 4 (450 GB/s per direction and GPU) for up to 8
+GPUs of one machine, and InfiniBand NDR (50 GB/s per port, 2 us) between machines, with 3 us more
+for the library. The speeds of one GPU are those that docs/kernels.md expects of an H100. Nothing
+here was measured on a GPU.
 """
 
 import math
@@ -21,7 +24,7 @@ import math
 NVLINK = (5e-6, 450e9)  # seconds, bytes per second
 INFINIBAND = (2e-6 + 3e-6, 50e9)
 
-# name: tasks per second of one GPU, tasks of a meta-batch, numbers of the gradient
+# name: tasks per second of one GPU, tasks per meta-batch, numbers in the gradient
 CASES = {
     "sinusoids, 8,192 tasks": (1.1e7, 8192, 1761),
     "sinusoids, 262,144 tasks": (1.1e7, 262144, 1761),

@@ -1,11 +1,11 @@
-"""Efficiency of processes against threads on one machine.
+"""Compares the efficiency of processes and threads on one machine.
 
     bench/scale_out.py build/kshot            # sinusoids and conv4, three repeats each
 
-Trains the same steps with one thread, with two threads, and as two ranks of one thread each
-(mpirun), in turn, and takes the fastest of each. The time is the training time that the checkpoint
-holds, without the start of the program. Prints the efficiency of both ways and their ratio. Nothing
-else should run on the machine.
+The script trains the same steps with one thread, with two threads, and as two ranks of one thread
+each (mpirun). The three take turns, and the fastest repeat of each counts. The time is the training
+time in the checkpoint, which does not include the start of the program. The script prints the
+efficiencies of threads and of ranks, and their ratio. Nothing else should run on the machine.
 """
 
 import argparse

@@ -73,7 +73,7 @@ if(KSHOT_HAS_CUDA)
   endif()
 endif()
 
-# ---- NCCL: exchange between ranks that compute on GPUs; without it, MPI --------------------------
+# ---- NCCL: exchange between ranks on GPUs (without NCCL they use MPI) ----------------------------
 set(KSHOT_NCCL AUTO CACHE STRING "Exchange between GPUs by NCCL: ON, OFF, or AUTO (where it is found)")
 set_property(CACHE KSHOT_NCCL PROPERTY STRINGS AUTO ON OFF)
 set(KSHOT_HAS_NCCL OFF)
@@ -106,7 +106,7 @@ function(kshot_emulated_library name)
     get_filename_component(base ${file} NAME_WE)
     set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/emulated/${name}/${base}.cpp)
     file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${file}\"\n")
-    if(base STREQUAL "episodes")  # as src/episodes: product_sum (kshot/random.h)
+    if(base STREQUAL "episodes")  # as for src/episodes, because of product_sum (kshot/random.h)
       set_property(SOURCE ${wrapper} APPEND PROPERTY COMPILE_OPTIONS -ffp-contract=off)
     endif()
     list(APPEND sources ${wrapper})
@@ -114,7 +114,7 @@ function(kshot_emulated_library name)
   add_library(${name} STATIC EXCLUDE_FROM_ALL ${sources})
   # The address sanitizer cannot be combined with these calls, which check every address themselves.
   target_compile_options(${name} PRIVATE -fno-sanitize=address -g1 -fsanitize=thread,bounds,alignment
-    -Wno-unknown-pragmas  # unroll
+    -Wno-unknown-pragmas  # for #pragma unroll
     $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>)
   target_link_libraries(${name} PUBLIC kshot_simt PRIVATE kshot_warnings)
 endfunction()

@@ -58,9 +58,10 @@ set(KSHOT_MPI AUTO CACHE STRING "Trainings over many processes: ON, OFF, or AUTO
 set_property(CACHE KSHOT_MPI PROPERTY STRINGS AUTO ON OFF)
 set(KSHOT_HAS_MPI OFF)
 if(KSHOT_MPI)
-  set(MPI_CXX_SKIP_MPICXX ON)  # the functions of C alone
-  # FindMPI takes the default mpiexec of the machine, whatever MPI_CXX_COMPILER says. A launcher of another MPI
-  # starts every rank alone, so the one beside the compiler is taken: mpiexec.mpich for mpicxx.mpich.
+  set(MPI_CXX_SKIP_MPICXX ON)  # only the C interface of MPI is used
+  # FindMPI takes the machine's default mpiexec, whatever MPI_CXX_COMPILER says. A launcher of another MPI would
+  # start every rank as a separate program. So the launcher beside the compiler is taken, such as mpiexec.mpich for
+  # mpicxx.mpich.
   if(MPI_CXX_COMPILER AND NOT MPIEXEC_EXECUTABLE)
     get_filename_component(compiler "${MPI_CXX_COMPILER}" PROGRAM)
     get_filename_component(folder "${compiler}" DIRECTORY)

@@ -17,7 +17,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   add_executable(test_${name} ${sources})
   target_include_directories(test_${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src
                                                   ${CMAKE_CURRENT_SOURCE_DIR}/tests)
-  if(name STREQUAL "backend")  # product_sum where contraction is asked for
+  if(name STREQUAL "backend")  # tests product_sum in a file that allows contraction
     set(contracted ${folder}/contracted.cpp)
     target_sources(test_backend PRIVATE ${contracted})
     set(options -O2 -ffp-contract=fast)
@@ -31,7 +31,7 @@ foreach(folder ${KSHOT_TEST_FOLDERS})
   endif()
   target_link_libraries(test_${name} PRIVATE kshot_lib kshot_warnings kshot_deps GTest::gtest
                                              GTest::gmock GTest::gtest_main)
-  # Tests compile in three quarters of the time at -O1. What they test is optimised as usual.
+  # At -O1 the tests compile in three quarters of the time. The code under test is optimised as usual.
   target_compile_options(test_${name} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O1>)
   target_compile_definitions(test_${name} PRIVATE
     KSHOT_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}" KSHOT_BINARY_DIR="${CMAKE_BINARY_DIR}"
@@ -87,7 +87,7 @@ if(TARGET kshot_cli AND KSHOT_HAS_MPI)
                    ${MPIEXEC_EXECUTABLE})
   set_tests_properties(distributed.TwoHosts PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120
                        ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
-  # A Slurm cluster of two nodes in namespaces; skipped without Slurm.
+  # This test starts a Slurm cluster of two nodes in namespaces. It is skipped without Slurm.
   add_test(NAME distributed.SlurmCluster
            COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/tests/distributed/slurm_cluster $<TARGET_FILE:kshot_cli>)
   set_tests_properties(distributed.SlurmCluster PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 180

@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
-"""What nvcc makes of every kernel: registers, shared memory, stack frames, occupancy, multiply-adds.
+"""Checks what nvcc makes of every kernel: registers, memory, occupancy, and multiply-adds.
 
-  tools/kernel_table.py            builds kernels/*.cu and holds the result against docs/kernel-table.md
-  tools/kernel_table.py --write    writes that file anew
+  tools/kernel_table.py            builds kernels/*.cu and compares the result with docs/kernel-table.md
+  tools/kernel_table.py --write    writes that file again
 
-Needs nvcc, no GPU. It reads the objects that the build links (target kshot_kernels of the folder build/, which it
-brings up to date first), so that nothing is compiled twice. Fails where a kernel that tools/kernel_table.toml calls hot
-has a stack frame (which holds what registers spill, and arrays whose index the compiler does not know), where the
-inner loops of one have fewer multiply-adds or tensor-core instructions than are asked for there, and where a kernel
-needs more registers, shared memory or stack than the table says; the last only by the nvcc that the table was made
-with. --strict: also where the table is out of date in any other way (.ci/run kernels).
+The script needs nvcc, but no GPU. It reads the objects that the build links, so that nothing is compiled twice: it
+first builds the target kshot_kernels of the folder build/.
 
-Needs cuobjdump and nvdisasm: of the toolkit, in PATH, or of the Python packages nvidia-cuda-cuobjdump and
-nvidia-cuda-nvdisasm.
+The check fails in these cases:
+- A kernel that tools/kernel_table.toml calls hot has a stack frame. A stack frame holds spilled registers, and arrays
+  whose index the compiler does not know.
+- The inner loops of a kernel have fewer multiply-adds or tensor-core instructions than tools/kernel_table.toml asks
+  for.
+- A kernel needs more registers, shared memory or stack than the table says. This is checked only with the version of
+  nvcc that made the table.
+- With --strict (.ci/run kernels), the table is out of date in any other way.
 
-Exit status: 0 good, 1 not, 77 no nvcc here.
+The script needs cuobjdump and nvdisasm. It looks for them beside nvcc, in the Python packages nvidia-cuda-cuobjdump and
+nvidia-cuda-nvdisasm, and in PATH.
+
+Exit status: 0 if the check passed, 1 if not, 77 if there is no nvcc.
 """
 
 import argparse
@@ -34,14 +39,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SKIPPED = 77
 
 class Failure(Exception):
-    """One line for the user."""
+    """An error whose message is one line for the user."""
 
 
 # ---- occupancy ----
 
-# By compute capability: warps and blocks that a multiprocessor holds, and its shared memory in
-# bytes (CUDA programming guide, "Technical Specifications per Compute Capability"). All
-# multiprocessors have 65,536 registers, which warps get in units of 256, and reserve 1 KiB of
+# For each compute capability: the warps and the blocks that a multiprocessor holds, and its shared
+# memory in bytes (CUDA programming guide, "Technical Specifications per Compute Capability"). Every
+# multiprocessor has 65,536 registers, which it gives to warps in units of 256, and reserves 1 KiB of
 # shared memory per block.
 MACHINES = {"80": (64, 32, 164 << 10), "86": (48, 16, 100 << 10), "89": (48, 24, 100 << 10),
             "90": (64, 32, 228 << 10), "100": (64, 32, 228 << 10), "120": (48, 24, 100 << 10)}
@@ -52,7 +57,10 @@ def round_up(value, unit):
 
 
 def occupancy(arch, block, registers, shared):
-    """Share of a multiprocessor's warps that blocks of `block` threads can fill."""
+    """Returns the share of a multiprocessor's warps that blocks of `block` threads can fill.
+
+    registers: per thread. shared: bytes per block.
+    """
     warps, blocks, shared_of_all = MACHINES[arch]
     of_block = -(-block // 32)
     by_registers = 65536 // round_up(max(registers, 1) * 32, 256) // of_block
@@ -63,7 +71,10 @@ def occupancy(arch, block, registers, shared):
 # ---- what is in a cubin ----
 
 def launch_bounds(cubin):
-    """Mangled kernel name to its threads by __launch_bounds__ (attribute MAX_THREADS of nv.info)."""
+    """Returns {mangled kernel name: threads per block of its __launch_bounds__}.
+
+    The number is the attribute MAX_THREADS in the sections .nv.info of the cubin.
+    """
     data = cubin.read_bytes()
     table, size, count, names = (struct.unpack_from("<Q", data, 40)[0],
                                  *struct.unpack_from("<HHH", data, 58))
@@ -75,7 +86,7 @@ def launch_bounds(cubin):
         if not text.startswith(".nv.info."):
             continue
         at = offset
-        while at < offset + length:  # format, attribute, and a size or the value itself
+        while at < offset + length:  # format, attribute, and a size or the value
             form, attribute, value = struct.unpack_from("<BBH", data, at)
             if form == 4 and attribute == 5:
                 x, y, z = struct.unpack_from("<III", data, at + 4)
@@ -92,8 +103,11 @@ MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA"} | TENSOR_CORE
 
 
 class Code:
-    """A kernel's instructions: multiply-adds and tensor-core ones before each, and its loops as
-    (first, last)."""
+    """The instructions of a kernel.
+
+    `sums` and `tensor_core` are, for every instruction, the numbers of multiply-adds and of
+    tensor-core instructions before it. `loops` are pairs of the first and the last instruction.
+    """
 
     def __init__(self, lines):
         self.sums, self.tensor_core, labels, jumps = [0], [0], {}, []
@@ -105,10 +119,10 @@ class Code:
                     jumps.append((len(self.sums) - 1, target[1]))
                 self.sums.append(self.sums[-1] + (instruction[2] in MULTIPLY_ADDS))
                 self.tensor_core.append(self.tensor_core[-1] + (instruction[2] in TENSOR_CORE))
-        last_of = {}  # of the jumps back to one place the last
+        last_of = {}  # start of a loop to the last instruction that jumps back to it
         for at, label in jumps:
             first = labels.get(label, at + 1)
-            if first < at:  # one to itself is where the code ends
+            if first < at:  # a jump to itself marks the end of the code and is no loop
                 last_of[first] = max(at, last_of.get(first, at))
         self.loops = sorted(last_of.items())
 
@@ -116,8 +130,11 @@ class Code:
         return self.sums[loop[1] + 1] - self.sums[loop[0]]
 
     def inner(self, part):
-        """The loops that do the work of `part`: those within it, if they hold at least half of its
-        multiply-adds, and theirs likewise; else itself."""
+        """Returns the loops that do the work of `part`.
+
+        If the loops within `part` have at least half of its multiply-adds, the result is the same
+        for each of these loops. Otherwise it is `part` itself.
+        """
         within = [l for l in self.loops if part[0] <= l[0] and l[1] <= part[1] and l != part]
         largest = [l for l in within
                    if not any(o != l and o[0] <= l[0] and l[1] <= o[1] for o in within)]
@@ -126,8 +143,10 @@ class Code:
         return [found for loop in largest if self.multiply_adds(loop) for found in self.inner(loop)]
 
     def shares(self):
-        """Of multiply-adds (None: there are none) and of tensor-core instructions among those of
-        the inner loops."""
+        """Returns the shares of multiply-adds and of tensor-core instructions in the inner loops.
+
+        The share of multiply-adds is None for a kernel without multiply-adds.
+        """
         if not self.sums[-1]:
             return {"multiply_adds": None, "tensor_core": 0.0}
         loops = self.inner((0, len(self.sums) - 2))
@@ -137,7 +156,7 @@ class Code:
 
 
 def shares(nvdisasm, cubin):
-    """Mangled kernel name to the shares of its inner loops."""
+    """Returns {mangled kernel name: Code.shares() of the kernel}."""
     text = run([nvdisasm, "-c", cubin])
     parts = re.split(r"^\t\.section\t\.text\.([^,\s]+),.*$", text, flags=re.MULTILINE)
     return {name: Code(body.splitlines()).shares() for name, body in zip(parts[1::2], parts[2::2])}
@@ -146,7 +165,7 @@ def shares(nvdisasm, cubin):
 # ---- the build's objects ----
 
 def run(command, folder=None):
-    """Standard output; standard error where the program has none."""
+    """Runs a command. Returns its standard output, or its standard error if the output is empty."""
     done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(f"{pathlib.Path(command[0]).name} failed:\n{done.stdout}{done.stderr}".rstrip())
@@ -154,7 +173,7 @@ def run(command, folder=None):
 
 
 def demangle(names):
-    """Without our namespaces, and without the kernel's parameters and result."""
+    """Returns readable names, without kshot's namespaces and the kernels' parameters and results."""
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True,
                           check=True).stdout
     short = []
@@ -168,7 +187,7 @@ def demangle(names):
                 end = at
                 break
         line = re.sub(r"\((\w+)\)(\d+)", r"\1 \2", line[:end])
-        # A kernel for passes over elements has the name of the pass.
+        # A kernel that runs a pass over elements gets the name of the pass.
         if wrapped := re.fullmatch(r"\w+_kernel<([A-Z]\w*(<.*>)?)>", line):
             line = wrapped[1]
         short.append(line)
@@ -176,7 +195,10 @@ def demangle(names):
 
 
 def usage(log, arch):
-    """Mangled name to (registers, static shared bytes, bytes of stack frame) of cuobjdump -res-usage."""
+    """Returns {mangled name: (registers, static shared bytes, stack-frame bytes)}.
+
+    log: the output of cuobjdump -res-usage.
+    """
     # From compute capability 9.0 on, the count of a kernel with shared memory contains the 1 KiB
     # that the driver reserves. occupancy() adds this 1 KiB.
     kept = 1024 if int(arch) >= 90 else 0
@@ -190,10 +212,13 @@ class Reader:
         self.version = re.search(r"V([\d.]+)", run([args.nvcc, "--version"]))[1]
 
     def kernels(self, source):
-        """[(arch, {name, block, registers, shared, stack, multiply_adds, tensor_core})] of one file."""
+        """Returns [(arch, {name, block, registers, shared, stack, multiply_adds, tensor_core})].
+
+        source: the .cu file whose object is read.
+        """
         found = []
         with tempfile.TemporaryDirectory() as folder:
-            link = pathlib.Path(folder) / f"{source.stem}.o"  # the cubins' names begin as the object's
+            link = pathlib.Path(folder) / f"{source.stem}.o"  # cubins are named after the object
             link.symlink_to((self.args.objects / f"{source.name}.o").resolve())
             run([self.args.cuobjdump, "-xelf", "all", link.name], folder)
             for arch in self.args.archs:
@@ -218,7 +243,7 @@ ASKED_FOR = {"multiply_adds": "multiply-adds", "tensor_core": "tensor-core instr
 
 
 def rules_for(rules, kernel):
-    """What tools/kernel_table.toml says of "topic/Name<float>"; later entries win."""
+    """Returns the rules of tools/kernel_table.toml for "topic/Name<float>"; later entries win."""
     told = {}
     for rule in rules:
         if fnmatch.fnmatchcase(kernel, rule["kernel"]):
@@ -227,7 +252,7 @@ def rules_for(rules, kernel):
 
 
 def collect(args, reader, rules):
-    """{"topic/kernel": {arch: facts}}, sorted; facts with occupancy and what the rules say."""
+    """Returns {"topic/kernel": {arch: facts}}, sorted. The facts include occupancy and the rules."""
     sources = sorted(args.kernels.glob("*.cu"))
     if not sources:
         raise Failure(f"{args.kernels}: no *.cu files")
@@ -236,7 +261,7 @@ def collect(args, reader, rules):
         for source, found in zip(sources, pool.map(reader.kernels, sources)):
             for arch, facts in found:
                 if facts["name"].startswith(("cub::", "thrust::")):
-                    continue  # the toolkit's own, as tuned as they come
+                    continue  # kernels of the toolkit, which are not ours to tune
                 name = f"{source.stem}/{facts['name']}"
                 rule = rules_for(rules, name)
                 facts["hot"] = rule.get("hot", False)
@@ -288,7 +313,7 @@ def render(table, version, archs):
 
 
 def read_table(text, archs):
-    """(nvcc's version, {kernel: {arch: {registers, shared, stack}}}) of a rendered table."""
+    """Returns (version of nvcc, {kernel: {arch: {registers, shared, stack}}}) of a rendered table."""
     version = re.search(r"^nvcc ([\d.]+), compute capabilities (.*)\. Where", text, re.MULTILINE)
     if not version or version[2].split(", ") != archs:
         return None, {}
@@ -303,7 +328,7 @@ def read_table(text, archs):
 
 
 def findings(table):
-    """What is wrong whatever the nvcc."""
+    """Returns the failures that do not depend on the version of nvcc."""
     wrong = []
     for name, by_arch in table.items():
         for arch, facts in by_arch.items():

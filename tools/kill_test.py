@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Ends training runs at random moments and checks that they go on as if nothing had happened.
+"""Ends training runs at random moments, and checks that resumed runs give the same result.
 
-For MAML, HVI (with its task store) and LEO a short run is trained once without a stop. Then runs of the same
-configuration are killed (SIGKILL) at random moments and resumed, until one reaches its end. Its checkpoints
-must be identical to those of the run without a stop, but for the time that the run took. So must its
-metrics, and no temporary file may be left.
+For MAML, HVI (with its task store) and LEO, a short run is trained once without a stop. Then runs of the same
+configuration are killed (SIGKILL) at random moments and resumed, until one reaches its end. Its checkpoints and
+metrics must be identical to those of the run without a stop, except for times. No temporary file may be left.
 
-The same with a full disk: while a run trains on a small tmpfs, the rest of the tmpfs is filled at a random
-moment. The run must end with one line and status 2 (or be done already). Once there is room again it is
-resumed. Where a tmpfs cannot be mounted, a limit on the size of files takes its place; the output says which.
+A second test fills the disk. A run trains on a small tmpfs, and at a random moment the rest of the tmpfs is
+filled. The run must end with one line and status 2, unless it is done already. It is resumed when there is
+space again. Where a tmpfs cannot be mounted, the size of files is limited instead. The output says which.
 
     tools/kill_test.py                            a short form: 18 kills, 6 full disks
     tools/kill_test.py --kills 200 --full 60      the long form
@@ -70,7 +69,7 @@ class Failure(Exception):
 
 
 def safetensors(path):
-    """Tensors as (type, shape, bytes) by name, and the metadata without what a clock says."""
+    """Returns tensors as (type, shape, bytes) by name, the metadata, and the state without times."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
@@ -87,7 +86,7 @@ def safetensors(path):
 
 
 def metrics(path):
-    """The records without what a clock says."""
+    """Returns the records of metrics.jsonl without times."""
     records = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
@@ -148,7 +147,7 @@ class Tester:
         self.seconds[name] = time.monotonic() - begin
 
     def next_start(self, run):
-        """Whether to resume: a run that was stopped before its first checkpoint begins again."""
+        """Returns whether to resume. A run that was stopped before its first checkpoint starts again."""
         return (run / "last.safetensors").exists()
 
     def finish(self, name, run):
@@ -159,7 +158,7 @@ class Tester:
         compare(self.reference[name], run)
 
     def kill_runs(self, name, kills):
-        """Runs, each killed up to four times, until `kills` are done."""
+        """Trains runs and kills each of them up to four times, until there were `kills` kills."""
         done = early = runs = 0
         while done < kills:
             run = self.folder / f"{name}-killed-{runs}"
@@ -173,7 +172,7 @@ class Tester:
                 if not killed and process.returncode != 0:
                     raise Failure(f"{run}: cannot go on: status {process.returncode}: {error}")
                 if not killed:
-                    break  # it was done before
+                    break  # the run had ended before the signal
                 done += 1
                 early += not self.next_start(run)
             self.finish(name, run)
@@ -185,7 +184,10 @@ class Tester:
         )
 
     def fill_disks(self, name, times, disk):
-        """One full disk for each run: `disk` is a tmpfs, or None for a limit on the size of files."""
+        """Trains `times` runs, each of which finds its disk full once.
+
+        disk: the folder of a tmpfs. None: the size of files is limited instead.
+        """
         stopped = 0
         for i in range(times):
             run = (disk or self.folder) / f"{name}-full-{i}"
@@ -202,7 +204,7 @@ class Tester:
         print(f"{name}: {times} full disks ({stopped} stopped the run), all identical", flush=True)
 
     def ended(self, run, process):
-        """What a run said that found the disk full; None where it was done before."""
+        """Returns the message of a run that found the disk full. None: the run had ended before."""
         _, error = process.communicate(timeout=120)
         if process.returncode == 0:
             return None
@@ -224,7 +226,7 @@ class Tester:
         except OSError:
             pass
         while process.poll() is None:
-            # Space that the run frees (a temporary file) is filled too.
+            # The run may free space by removing a temporary file. That space is filled too.
             try:
                 with open(filler, "ab", buffering=0) as file:
                     while True:
@@ -246,7 +248,7 @@ class Tester:
 
 
 def mount(folder):
-    """A tmpfs at `folder`; False where that is not allowed."""
+    """Mounts a tmpfs at `folder`. Returns False where that is not permitted."""
     folder.mkdir()
     result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "kshot-kill-test", str(folder)],

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The embeddings published with LEO (Rusu et al. 2019) as files that `kshot import arrays` reads.
+"""Converts the embeddings published with LEO (Rusu et al. 2019) for `kshot import arrays`.
 
   tools/leo_embeddings.py embeddings/miniImageNet/center -o mini
   kshot import arrays mini.npz --classes mini.tsv -o data/miniimagenet-center.kshot
 
-The folder holds train_embeddings.pkl, val_embeddings.pkl and test_embeddings.pkl: pickled dicts with
-"embeddings" [examples, 640] and "keys", strings NUMBER-CLASS-CLASS_NUMBER. Writes OUT.npz (x float32,
-y int64: an example's class) and OUT.tsv (index, class, split). Nothing but arrays, strings and
-containers is unpickled: a file that asks for more is refused.
+The folder holds train_embeddings.pkl, val_embeddings.pkl and test_embeddings.pkl. Each file is a
+pickled dict with "embeddings" [examples, 640] and "keys", strings NUMBER-CLASS-CLASS_NUMBER. The
+script writes OUT.npz (x: float32; y: int64, the class of each example) and OUT.tsv (index, class,
+split). It unpickles only arrays, strings and containers, and refuses a file that asks for more.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import tempfile
 import numpy as np
 
 SPLITS = ("train", "val", "test")
-# The classes by which NumPy's arrays of numbers and strings are pickled, under their old and their
-# new names.
+# The classes that a pickle of NumPy arrays of numbers and strings needs, under their old and new
+# names.
 ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
            ("collections", "OrderedDict"),
            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core")
@@ -30,7 +30,7 @@ ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode"),
 
 
 class Refused(Exception):
-    """Said to the user in one line."""
+    """A file that is refused. The message is one line for the user."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -44,7 +44,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def load(path):
-    """(embeddings [n, d] float32, class names [n]) of one pickle."""
+    """Returns (embeddings [n, d] float32, class names [n]) of one pickle. Raises Refused."""
     try:
         data = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except OSError as error:
@@ -72,7 +72,7 @@ def load(path):
 
 
 def write(path, body):
-    """Whole or not at all."""
+    """Writes a file by calling `body`. The file appears only when it is complete."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -86,7 +86,7 @@ def write(path, body):
 
 
 def convert(folder, out):
-    """Writes OUT.npz and OUT.tsv; returns the number of examples and of classes a split."""
+    """Writes OUT.npz and OUT.tsv. Returns the number of examples, and of classes per split."""
     xs, ys, classes = [], [], {}
     for split in SPLITS:
         path = folder / f"{split}_embeddings.pkl"

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Holds the peers' meta-gradients against recorded cases, in double precision.
+"""Compares the peers' meta-gradients with recorded cases, in double precision.
 
   python check_cases.py [CASES_DIR] [--tolerance 1e-9]
 
-CASES_DIR holds folders with case.toml, inputs.npz and expected.npz (docs: `kshot verify`). Cases of
-algorithms or networks that the peers do not compute are named and passed over. Exits 1 where a
-gradient or a loss is off, or where no case could be checked.
+CASES_DIR has one folder per case with case.toml, inputs.npz and expected.npz (see `kshot verify`).
+Cases of algorithms or networks that the peers do not compute are reported and skipped. The exit
+status is 1 if a gradient or a loss is wrong, or if no case could be checked.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def head_parameters(inputs):
 
 
 def head_result(loss, gradient):
-    """The cases name the network's gradients grad.theta.* and the head's grad.head.*."""
+    """Returns loss and gradients by the cases' names: grad.theta.* and grad.head.*."""
     return {"loss": np.asarray(loss),
             **{f"grad.{name}" if name.startswith("head.") else f"grad.theta.{name}": np.asarray(g)
                for name, g in gradient.items()}}
@@ -102,7 +102,11 @@ PEERS = {
 
 
 def worst(got, expected):
-    """Largest error over keys, each relative to 1e-8 + its scale (as `kshot verify` measures it)."""
+    """Returns the largest relative error over the keys, measured as by `kshot verify`.
+
+    The error of a key is divided by 1e-8 + its scale. The scale is the largest expected number of
+    the key. For a gradient, a tenth of the largest number of all gradients is added.
+    """
     wanted = [k for k in expected.files if k == "loss" or k.startswith("grad.")]
     if sorted(got) != sorted(wanted):
         raise SystemExit(f"keys differ: {sorted(got)} against {sorted(wanted)}")
@@ -139,7 +143,7 @@ def main():
             if objective.algorithm == "leo" and not peer.startswith("jax"):
                 continue
             if objective.algorithm in heads.ALGORITHMS and peer in ("jax map", "torch loop"):
-                continue  # one batch: both modes are the same
+                continue  # heads compute one batch, so that both modes are the same
             error = worst(gradients(objective, inputs, mode), expected)
             good = error <= args.tolerance
             checked, failed = checked + 1, failed + (not good)

@@ -1,8 +1,8 @@
 """Closed-form heads on learned features (docs/mathematics.md), written once for JAX and PyTorch.
 
-All tasks share the network, so that a meta-batch is one large batch: features [T, n, d], matrices
-with T in front. `ops` is the few functions that the two libraries name differently (JaxOps in
-jax_peer.py, TorchOps in torch_peer.py).
+All tasks share the network, so that a meta-batch of T tasks is one large batch: features are
+[T, n, d], and the first axis of all matrices is T. `ops` has the functions that differ between the
+two libraries (JaxOps in jax_peer.py, TorchOps in torch_peer.py).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ ALGORITHMS = ("protonet", "r2d2", "alpaca", "dkt")
 
 
 def network_shapes(objective):
-    """Name to shape, in network order; of conv4 its four blocks."""
+    """Returns {name: shape} in the order of the network; for conv4 only its four blocks."""
     shapes = {}
     if objective.network == "mlp":
         for i, (fan_in, out) in enumerate(zip(objective.layers, objective.layers[1:])):
@@ -31,8 +31,8 @@ def network_shapes(objective):
 @dataclasses.dataclass(frozen=True)
 class HeadObjective:
     algorithm: str
-    network: str = "mlp"  # mlp | conv4 (stride, batch norm by the set's statistics, flatten)
-    layers: tuple = ()  # mlp: widths, the features last
+    network: str = "mlp"  # mlp | conv4 (with stride, batch norm by the set's statistics, flatten)
+    layers: tuple = ()  # mlp: the widths; the last one is the number of features
     activation: str = "relu"
     filters: int = 64
     image: tuple = (28, 28)
@@ -46,7 +46,7 @@ class HeadObjective:
 
     @staticmethod
     def from_tables(tables):
-        """From a parsed case.toml. Raises NotImplementedError for what is not written here."""
+        """Reads a parsed case.toml. Raises NotImplementedError for what is not implemented here."""
         algorithm, network = tables["algorithm"], tables["network"]
         own = tables.get(algorithm, {})
         if algorithm == "r2d2" and tables["loss"]["type"] != "cross_entropy":
@@ -78,7 +78,7 @@ class HeadObjective:
         return self.filters * height * width
 
     def parameter_shapes(self):
-        """Name to shape: the network's, then the head's."""
+        """Returns {name: shape}, first of the network, then of the head."""
         shapes = network_shapes(self)
         d, out = self.features, self.outputs
         if self.algorithm == "protonet":
@@ -99,7 +99,7 @@ class HeadObjective:
         return (self.layers[0],) if self.network == "mlp" else (self.in_channels, *self.image)
 
     def start(self, name):
-        """Where a parameter of the head starts, as in the engine."""
+        """Returns the initial value of a head's parameter, which is that of the engine."""
         if name == "head.log_scale" and self.metric == "cosine":
             return math.log(10.0)
         if name == "head.log_length":
@@ -111,7 +111,7 @@ class HeadObjective:
 
 
 def features(objective, p, x, ops):
-    """[T, n, d] of x [T, n, ...]."""
+    """Returns the features [T, n, d] of rows x [T, n, ...]."""
     if objective.network == "mlp":
         last = len(objective.layers) - 2
         for i in range(last + 1):
@@ -135,7 +135,7 @@ def with_one(z, ops):
 
 
 def squared_distance(a, b):
-    """[T, n, m] of rows [T, n, d] and [T, m, d]."""
+    """Returns squared distances [T, n, m] of rows a [T, n, d] and b [T, m, d]."""
     return ((a * a).sum(-1)[..., :, None] - 2.0 * (a @ b.mT) + (b * b).sum(-1)[..., None, :])
 
 
@@ -144,7 +144,7 @@ def cross_entropy(logits, labels, ways, ops):
 
 
 def density(mean, variance, y, ops):
-    """Negative log density, summed over outputs, mean over rows and tasks."""
+    """Returns the Gaussian negative log density, summed over outputs, mean over rows and tasks."""
     nll = 0.5 * ((y - mean) ** 2 / variance + ops.log(variance) + math.log(2.0 * math.pi))
     return nll.sum(-1).mean()
 
@@ -182,7 +182,7 @@ def alpaca(objective, p, z_s, y_s, z_q, y_q, ops):
     factor = ops.tril(factor, -1) + ops.diagonal(ops.exp(ops.diagonal(factor)))
     n, d = x_s.shape[-2:]
     residual = y_s - x_s @ prior
-    if n < d:  # features with prior precision 1, and the system of the rows
+    if n < d:  # whitens the features (prior precision 1), and solves the system of the rows
         u_s = ops.solve_lower(factor, x_s.mT).mT
         u_q = ops.solve_lower(factor, x_q.mT).mT
         root = ops.cholesky(u_s @ u_s.mT + ops.eye(n, x_s))
@@ -221,7 +221,7 @@ def dkt(objective, p, z_s, y_s, z_q, y_q, ops):
     root = ops.cholesky(kernel(z_s, z_s) + noise * ops.eye(z_s.shape[-2], z_s))
     half = ops.solve_lower(root, kernel(z_s, z_q))
     mean = p["head.mean"] + half.mT @ ops.solve_lower(root, y_s - p["head.mean"])
-    # the kernel's own diagonal: of each row with itself
+    # kernel values of each query row with itself
     own = amplitude * ops.ones_like(z_q[..., 0])
     if objective.kernel == "linear":
         own = own * (z_q * z_q).sum(-1)
@@ -233,7 +233,10 @@ def dkt(objective, p, z_s, y_s, z_q, y_q, ops):
 
 
 def meta_loss(objective, p, batch, ops):
-    """Mean over the tasks of batch (support_x, support_y, query_x, query_y, each [T, n, ...])."""
+    """Returns the mean loss over the tasks.
+
+    batch: (support_x, support_y, query_x, query_y), each [T, n, ...].
+    """
     x_s, y_s, x_q, y_q = batch
     head = {"protonet": protonet, "r2d2": r2d2, "alpaca": alpaca, "dkt": dkt}[objective.algorithm]
     return head(objective, p, features(objective, p, x_s, ops), y_s,

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The work of kshot's benchmarks in JAX: jit of value_and_grad of the mean of vmap over tasks.
+"""The works of kshot's benchmarks in JAX: jit(value_and_grad) of the mean loss, vmap over tasks.
 
   python jax_peer.py --work sinusoid_maml_k5 --tasks 64,256,1024 --threads 2 --seconds 5 --json
 
---mode map runs the tasks one after another inside the compiled program (lax.map) instead of vmap.
+With --mode map, the compiled program runs the tasks one after another (lax.map) instead of vmap.
 """
 
 import functools
@@ -16,11 +16,11 @@ import heads
 import leo
 import works
 
-UNROLL = 5  # inner loops up to this many steps are unrolled, longer ones are a scan
+UNROLL = 5  # inner loops of up to this many steps are unrolled; longer ones use lax.scan
 
 
 class JaxOps:
-    """What heads.py needs by these names."""
+    """The functions that heads.py needs, by the names that it uses."""
 
     exp, log, sqrt, tanh = jnp.exp, jnp.log, jnp.sqrt, jnp.tanh
     relu, log_softmax, cholesky = jax.nn.relu, jax.nn.log_softmax, jnp.linalg.cholesky
@@ -28,12 +28,12 @@ class JaxOps:
 
     @staticmethod
     def solve(a, b):
-        """Of a symmetric positive definite a."""
+        """Solves a x = b for a symmetric positive definite a."""
         return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a), True), b)
 
     @staticmethod
     def diagonal(x):
-        """Of a matrix its diagonal, of a vector the diagonal matrix."""
+        """Returns the diagonal of a matrix, or the diagonal matrix of a vector."""
         return jnp.diag(x) if x.ndim == 1 else jnp.diagonal(x, axis1=-2, axis2=-1)
 
     @staticmethod
@@ -65,14 +65,14 @@ class JaxOps:
 
     @staticmethod
     def norm(x, weight, bias):
-        """By the statistics of each task's set: x [T, n, C, H, W]."""
+        """Normalises x [T, n, C, H, W] by the statistics of each task's set."""
         mean = x.mean((1, 3, 4), keepdims=True)
         variance = jnp.square(x - mean).mean((1, 3, 4), keepdims=True)
         return (x - mean) * lax.rsqrt(variance + 1e-5) * weight + bias
 
 
 def forward(objective, weights, x):
-    """Outputs [n, out] of one task's network on x [n, ...]."""
+    """Returns the outputs [n, out] of one task's network for rows x [n, ...]."""
     if objective.network == "mlp":
         last = len(objective.layers) - 2
         for i in range(last + 1):
@@ -95,7 +95,7 @@ def forward(objective, weights, x):
 
 
 def nll(objective, weights, x, y):
-    """Loss of each example, [n]."""
+    """Returns the loss of each example, [n]."""
     out = forward(objective, weights, x)
     if objective.loss == "mse":
         return jnp.square(out - y).mean(-1)
@@ -108,7 +108,11 @@ def nll(objective, weights, x, y):
 
 
 def adapt(objective, state, inner_gradient, steps_data):
-    """K gradient steps on the tree `state`. inner_gradient(state, data of step k)."""
+    """Runs K gradient steps on the tree `state`.
+
+    inner_gradient(state, data) returns the gradient. steps_data has the data of every step, or is
+    None.
+    """
     def step(current, data):
         g = inner_gradient(current, data)
         if objective.first_order:
@@ -139,7 +143,7 @@ def kl_divergence(q, p):
 
 
 def unflatten(objective, flat):
-    """[S, D] to a tree of [S, *shape]."""
+    """Converts samples [S, D] to a tree of arrays [S, *shape]."""
     tree, offset = {}, 0
     for name, shape in objective.parameter_shapes().items():
         size = functools.reduce(lambda a, b: a * b, shape, 1)
@@ -149,7 +153,7 @@ def unflatten(objective, flat):
 
 
 def abml_task(objective, theta, episode, noise_inner, noise_outer):
-    """noise_inner [K, S, D], noise_outer [S', D]."""
+    """Returns the loss of one task. noise_inner is [K, S, D], and noise_outer is [S', D]."""
     sx, sy, qx, qy = episode
 
     def expected_nll(state, noise, x, y):
@@ -169,10 +173,10 @@ def abml_task(objective, theta, episode, noise_inner, noise_outer):
     kl = objective.kl_weight_outer * kl_divergence(state, theta)
     if not objective.support_in_outer:
         return (expected_nll(state, noise_outer, qx, qy) + kl) / len(qx)
-    if objective.network == "mlp":  # one pass over both sets: no example sees another
+    if objective.network == "mlp":  # one pass over both sets, because no example depends on another
         x, y = jnp.concatenate([sx, qx]), jnp.concatenate([sy, qy])
         total = expected_nll(state, noise_outer, x, y)
-    else:  # batch statistics are each set's own
+    else:  # each set has its own batch statistics
         total = expected_nll(state, noise_outer, sx, sy) + expected_nll(state, noise_outer, qx, qy)
     return (total + kl) / (len(sx) + len(qx))
 
@@ -186,8 +190,12 @@ def hyper_prior(objective, theta):
 
 
 def meta_loss(objective, theta, batch, noise=None, mode="vmap"):
-    """Mean over the tasks of batch (support_x, support_y, query_x, query_y, each [T, ...]). theta is
-    a dict (MAML) or (mu, log_sigma); noise is (inner [T, K, S, D], outer [T, S', D])."""
+    """Returns the meta-objective, which is the mean loss over the tasks and the penalties.
+
+    batch: (support_x, support_y, query_x, query_y), each [T, ...].
+    theta: a dict (for ABML a pair of dicts, mu and log_sigma).
+    noise: for ABML (inner [T, K, S, D], outer [T, S', D]); for LEO see leo.noise_shapes.
+    """
     if objective.algorithm == "leo":
         return leo.meta_loss(objective, theta, batch, noise, mode)
     if objective.algorithm in heads.ALGORITHMS:
@@ -206,7 +214,7 @@ def meta_loss(objective, theta, batch, noise=None, mode="vmap"):
 
 
 def leo_weights(objective, rng):
-    """Glorot-uniform matrices and the authors' initial rates; float32, by name."""
+    """Returns Glorot-uniform matrices and the authors' initial learning rates by name, float32."""
     weights = {}
     for name, shape in objective.parameter_shapes().items():
         if name.endswith("weight"):
@@ -219,7 +227,7 @@ def leo_weights(objective, rng):
 
 
 def load(mode, args):
-    # XLA uses the cores that the process may run on. Without a GPU, "cuda" is an error here.
+    # XLA uses the cores that the process may run on. Without a GPU, "cuda" raises an error.
     jax.config.update("jax_platforms", "cuda" if args.device == "gpu" else "cpu")
     device = jax.devices()[0]
     # JAX's default on a GPU is TF32.

@@ -1,4 +1,4 @@
-"""LEO on features (docs/mathematics.md) in JAX: the objective, and the loss of one task."""
+"""LEO on features (docs/mathematics.md) in JAX: the objective, and the loss of a meta-batch."""
 
 import dataclasses
 
@@ -54,7 +54,11 @@ def deviation(u, offset):
 
 
 def task_loss(objective, theta, episode, noise):
-    """noise: (encoder [N, C, L], decoder [steps + 1, N, C, dim])."""
+    """Returns the loss of one task, without the penalties on the meta-parameters.
+
+    noise: (encoder [N, C, L], decoder [latent_steps + 1, N, C, dim]), with N classes, C latents per
+    class and L numbers per latent.
+    """
     sx, sy, qx, qy = episode
     noise_encoder, noise_decoder = noise
     ways, latent = objective.ways, objective.latent

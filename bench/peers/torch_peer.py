@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The work of kshot's benchmarks in PyTorch: torch.func, or a loop over tasks with autograd.
+"""The works of kshot's benchmarks in PyTorch: torch.func, or a loop over tasks with autograd.
 
   python torch_peer.py --mode func --work sinusoid_maml_k5 --tasks 64,256,1024 --threads 2 --json
 
---mode func: torch.func.vmap over tasks, torch.func.grad inside, grad_and_value outside.
---mode loop: one task at a time, torch.autograd.grad with create_graph, backward task by task, as
-learn2learn and higher do.
+--mode func: torch.func.vmap over tasks, torch.func.grad for the inner steps, grad_and_value for the
+    meta-gradient.
+--mode loop: one task at a time, torch.autograd.grad with create_graph for the inner steps, and a
+    backward pass per task, as in learn2learn and higher.
 """
 
 import math
@@ -20,14 +21,14 @@ import works
 
 
 class TorchOps:
-    """What heads.py needs by these names."""
+    """The functions that heads.py needs, by the names that it uses."""
 
     exp, log, sqrt, tanh, relu = torch.exp, torch.log, torch.sqrt, torch.tanh, torch.relu
     cholesky, ones_like, tril = torch.linalg.cholesky, torch.ones_like, torch.tril
 
     @staticmethod
     def solve(a, b):
-        """Of a symmetric positive definite a."""
+        """Solves a x = b for a symmetric positive definite a."""
         return torch.cholesky_solve(b, torch.linalg.cholesky(a))
 
     @staticmethod
@@ -36,7 +37,7 @@ class TorchOps:
 
     @staticmethod
     def diagonal(x):
-        """Of a matrix its diagonal, of a vector the diagonal matrix."""
+        """Returns the diagonal of a matrix, or the diagonal matrix of a vector."""
         return torch.diag(x) if x.ndim == 1 else x.diagonal(dim1=-2, dim2=-1)
 
     @staticmethod
@@ -65,26 +66,29 @@ class TorchOps:
 
     @staticmethod
     def norm(x, weight, bias):
-        """By the statistics of each task's set: x [T, n, C, H, W]."""
+        """Normalises x [T, n, C, H, W] by the statistics of each task's set."""
         variance, mean = torch.var_mean(x, (1, 3, 4), correction=0, keepdim=True)
         return (x - mean) * torch.rsqrt(variance + 1e-5) * weight + bias
 
 
 def fused_norm(x, weight, bias):
-    """Batch norm by the statistics of the batch at hand."""
+    """Batch norm by the statistics of the current batch."""
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-5)
 
 
 def written_norm(x, weight, bias):
-    """The same written out: under nested torch.func.grad the second derivative of F.batch_norm is
-    wrong (seen by check_cases.py with PyTorch 2.15; under autograd it is right)."""
+    """The same function as fused_norm, written with elementary operations.
+
+    Under nested torch.func.grad the second derivative of F.batch_norm is wrong. check_cases.py
+    showed this with PyTorch 2.15. Under autograd it is right.
+    """
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
     scale = torch.rsqrt(variance + 1e-5) * weight[:, None, None]
     return (x - mean) * scale + bias[:, None, None]
 
 
 def forward(objective, weights, x, norm):
-    """Outputs [n, out] of one task's network on x [n, ...]: functional_call without its modules."""
+    """Returns the outputs [n, out] of one task's network for rows x [n, ...]."""
     if objective.network == "mlp":
         last = len(objective.layers) - 2
         for i in range(last + 1):
@@ -100,7 +104,7 @@ def forward(objective, weights, x, norm):
 
 
 def nll(objective, weights, x, y, norm):
-    """Loss of each example, [n]."""
+    """Returns the loss of each example, [n]."""
     out = forward(objective, weights, x, norm)
     if objective.loss == "mse":
         return (out - y).square().mean(-1)
@@ -111,7 +115,7 @@ def nll(objective, weights, x, y, norm):
 
 
 def autograd_gradient(function):
-    """torch.func.grad's counterpart for the loop: the graph is kept for the second order."""
+    """Does the same as torch.func.grad for the loop. Keeps the graph for the second derivative."""
     def gradient(tree, *rest):
         values = list(tree.values())
         return dict(zip(tree, torch.autograd.grad(function(tree, *rest), values,
@@ -120,9 +124,9 @@ def autograd_gradient(function):
 
 
 class Style(NamedTuple):
-    """How a mode differentiates."""
+    """How a mode computes inner gradients and batch norm."""
 
-    gradient: Callable  # of a function of a dict, with respect to the dict
+    gradient: Callable  # maps a function of a dict to its gradient with respect to the dict
     norm: Callable
 
 
@@ -130,7 +134,11 @@ STYLES = {"func": Style(grad, written_norm), "loop": Style(autograd_gradient, fu
 
 
 def adapt(objective, state, inner_gradient, steps_data):
-    """K gradient steps on the dict `state`. inner_gradient(state, data of step k)."""
+    """Runs K gradient steps on the dict `state`.
+
+    inner_gradient(state, data) returns the gradient. steps_data has the data of every step, or is
+    None.
+    """
     for k in range(objective.steps):
         g = inner_gradient(state, None if steps_data is None else steps_data[k])
         if objective.first_order:
@@ -154,14 +162,14 @@ def kl_divergence(q, p):
 
 
 def unflatten(objective, flat):
-    """[S, D] to a dict of [S, *shape]."""
+    """Converts samples [S, D] to a dict of tensors [S, *shape]."""
     shapes = objective.parameter_shapes()
     parts = flat.split([math.prod(shape) for shape in shapes.values()], dim=1)
     return {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes.items(), parts)}
 
 
 def abml_task(objective, theta, episode, noise_inner, noise_outer, style):
-    """noise_inner [K, S, D], noise_outer [S', D]."""
+    """Returns the loss of one task. noise_inner is [K, S, D], and noise_outer is [S', D]."""
     sx, sy, qx, qy = episode
 
     def expected_nll(state, noise, x, y):
@@ -182,10 +190,10 @@ def abml_task(objective, theta, episode, noise_inner, noise_outer, style):
     kl = objective.kl_weight_outer * kl_divergence(state, theta)
     if not objective.support_in_outer:
         return (expected_nll(state, noise_outer, qx, qy) + kl) / len(qx)
-    if objective.network == "mlp":  # one pass over both sets: no example sees another
+    if objective.network == "mlp":  # one pass over both sets, because no example depends on another
         x, y = torch.cat([sx, qx]), torch.cat([sy, qy])
         total = expected_nll(state, noise_outer, x, y)
-    else:  # batch statistics are each set's own
+    else:  # each set has its own batch statistics
         total = expected_nll(state, noise_outer, sx, sy) + expected_nll(state, noise_outer, qx, qy)
     return (total + kl) / (len(sx) + len(qx))
 
@@ -203,10 +211,13 @@ def task_loss(objective, theta, data, style):
 
 
 def meta_gradient(objective, theta, data, mode):
-    """(loss, gradient dict): the mean over the tasks of data (support_x, support_y, query_x,
-    query_y and, for ABML, noise [T, K, S, D] and [T, S', D]). theta: a dict by parameter name
-    (MAML), or of "mu" and "s" (ABML)."""
-    if objective.algorithm in heads.ALGORITHMS:  # one batch, so that there is nothing to map over
+    """Returns (loss, gradient dict) of the meta-objective.
+
+    theta: a dict by parameter name, or for ABML a dict of "mu" and "s".
+    data: (support_x, support_y, query_x, query_y), each [T, ...], and for ABML also noise
+        [T, K, S, D] and [T, S', D].
+    """
+    if objective.algorithm in heads.ALGORITHMS:  # one batch, so that both modes are the same
         leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
         loss = heads.meta_loss(objective, leaves, data, TorchOps)
         return loss.detach(), dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
@@ -239,7 +250,7 @@ def flatten(tree):
 def load(mode, args):
     torch.set_num_threads(args.threads)
     device = "cuda" if args.device == "gpu" else "cpu"
-    torch.set_default_device(device)  # for what is drawn
+    torch.set_default_device(device)  # for random numbers
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     torch.manual_seed(1)
 
@@ -260,7 +271,7 @@ def load(mode, args):
                 data = batch + [torch.randn(tasks, objective.steps, work.samples, size),
                                 torch.randn(tasks, work.samples, size)]
             value, _ = meta_gradient(objective, theta, data, mode)
-            return float(value)  # waits for the device
+            return float(value)  # float() waits for the device
 
         return step
 
@@ -268,7 +279,7 @@ def load(mode, args):
         return torch.cuda.max_memory_reserved() if device == "cuda" else None
 
     if device == "cuda":
-        torch.cuda.init()  # an error here, not in the first step, where there is none
+        torch.cuda.init()  # without a GPU this raises an error now, not in the first step
     return {"torch": torch.__version__}, make_step, device_bytes
 
 

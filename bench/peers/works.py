@@ -1,9 +1,10 @@
-"""What the peers compute, and how they are timed: shared by jax_peer.py and torch_peer.py.
+"""The works of the peers and their timing, which jax_peer.py and torch_peer.py share.
 
-A work is an objective (the tables of a kshot case or configuration) with its tasks' sizes. One step
-is what a training step costs before the optimiser: the loss and its gradient with respect to the
-meta-parameters, averaged over the meta-batch. Random numbers that the algorithm needs are drawn
-inside the step; the peers' episodes are not (kshot's are), which favours the peers.
+A work is an objective (the tables of a kshot case or configuration) with the sizes of its tasks. A
+step is a training step without the optimiser: it computes the loss and its gradient with respect to
+the meta-parameters, averaged over the meta-batch. The step also draws the random numbers that the
+algorithm needs. The peers draw their episodes before the step, and kshot draws them in the step,
+which favours the peers.
 """
 
 import argparse
@@ -20,10 +21,10 @@ import heads
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The objective of a case (docs/mathematics.md), as far as the peers know it."""
+    """The objective of a case (docs/mathematics.md), with the options that the peers implement."""
 
     algorithm: str = "maml"  # maml | abml
-    network: str = "mlp"  # mlp | conv4 (stride, batch norm by batch statistics, mean head)
+    network: str = "mlp"  # mlp | conv4 (with stride, batch norm by batch statistics, mean head)
     layers: tuple = (1, 40, 40, 1)
     activation: str = "relu"
     filters: int = 64
@@ -45,9 +46,9 @@ class Objective:
 
     @staticmethod
     def from_tables(tables):
-        """From a parsed case.toml. Raises NotImplementedError for what the peers do not compute."""
+        """Reads a parsed case.toml. Raises NotImplementedError for what the peers lack."""
         if tables["algorithm"] == "leo":
-            from leo import LeoObjective  # JAX alone computes it
+            from leo import LeoObjective  # only the peer in JAX computes LEO; leo.py imports JAX
             return LeoObjective.from_tables(tables)
         if tables["algorithm"] in heads.ALGORITHMS:
             return heads.HeadObjective.from_tables(tables)
@@ -84,7 +85,7 @@ class Objective:
                          first_order=inner.get("order", "second") == "first", **fields, **abml)
 
     def parameter_shapes(self):
-        """Name to shape, in network order."""
+        """Returns {name: shape} of the parameters, in the order of the network."""
         shapes = heads.network_shapes(self)
         if self.network == "conv4":
             shapes["head.weight"] = (self.classes, self.filters)
@@ -144,8 +145,11 @@ LOG_SIGMA = -3.0  # initial log standard deviation of the ABML work
 
 
 def initial_weights(objective, rng):
-    """He-uniform weights (half of that in an mlp, so that no task diverges), zero biases, norm scale
-    1; float32, by name."""
+    """Returns initial weights by name, float32.
+
+    Weights are He-uniform, in an mlp with half of the bound, so that no task diverges. Biases are
+    0, and scales of norm layers are 1. Parameters of a head start as in the engine.
+    """
     weights = {}
     for name, shape in objective.parameter_shapes().items():
         if name.startswith("head.") and isinstance(objective, heads.HeadObjective):
@@ -165,14 +169,17 @@ def initial_weights(objective, rng):
 
 
 def episodes(work, tasks, rng):
-    """(support_x, support_y, query_x, query_y), each [tasks, n, ...]; float32, labels int64."""
+    """Draws (support_x, support_y, query_x, query_y), each [tasks, n, ...].
+
+    Numbers are float32, and labels are int64.
+    """
     objective = work.objective
     parts = []
     if objective.algorithm == "leo":
         for n in (work.support, work.query):
             x = rng.uniform(-1.0, 1.0, (tasks, n, objective.dim))
             x /= (x ** 2).sum(-1, keepdims=True) ** 0.5
-            # ordered by class
+            # the rows are ordered by class
             labels = rng.labels(tasks, n, n) // (n // objective.ways)
             parts += [x.astype("float32"), labels]
         return parts
@@ -183,7 +190,7 @@ def episodes(work, tasks, rng):
             if objective.classify():
                 x /= (x ** 2).sum(-1, keepdims=True) ** 0.5
                 y = rng.labels(tasks, n, objective.ways)
-            else:  # about 30 of 512 bits of a molecule are set
+            else:  # about 30 of the 512 bits of a molecule are set
                 x = x > 0.88
                 y = rng.uniform(-1.7, 1.7, (tasks, n, 1)).astype("float32")
             parts += [x.astype("float32"), y]
@@ -204,7 +211,7 @@ def episodes(work, tasks, rng):
 
 
 class Rng:
-    """What the functions above need of NumPy (imported late: threads are limited before)."""
+    """The functions of NumPy that are needed above. NumPy is imported after threads are limited."""
 
     def __init__(self, seed):
         import numpy
@@ -222,7 +229,7 @@ class Rng:
 
 
 def status_bytes(key):
-    """VmRSS or VmHWM (peak) of this process, in bytes."""
+    """Returns VmRSS (current) or VmHWM (peak memory) of this process, in bytes."""
     with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith(key + ":"):
@@ -231,7 +238,11 @@ def status_bytes(key):
 
 
 def limit_memory():
-    """Too large a meta-batch ends as an error of this process, not of the machine."""
+    """Limits the memory of this process to 90 % of what is available.
+
+    A meta-batch that is too large then ends this process with an error, and does not disturb the
+    machine.
+    """
     with open("/proc/meminfo", encoding="ascii") as info:
         available = next(int(line.split()[1]) * 1024 for line in info
                          if line.startswith("MemAvailable"))
@@ -240,8 +251,11 @@ def limit_memory():
 
 
 def median_seconds(step, seconds):
-    """Median time of step(), repeated for `seconds` (at least 3 times, or once if that is over four
-    times the limit), after one call to warm up. Returns (median, repeats)."""
+    """Measures step() after one call to warm up. Returns (median seconds, repeats).
+
+    The step is repeated until `seconds` have passed and there were 3 repeats, or until
+    4 * `seconds` have passed.
+    """
     step()
     times = []
     begin = time.perf_counter()
@@ -261,10 +275,14 @@ def load_leo():
 
 
 def run_peer(description, modes, load):
-    """Command line of a peer. load(mode, arguments) is called once the process is confined to
-    `threads` cores and returns (versions, make_step, device_bytes); make_step(work, tasks) returns
-    step(), which runs one step to its end and returns the loss; device_bytes() the most of a GPU's
-    memory that was in use, None on a CPU."""
+    """Runs the command line of a peer.
+
+    modes: names of the peer's modes, the default first.
+    load: load(mode, arguments) returns (versions, make_step, device_bytes). It is called after the
+        process is confined to `threads` cores. make_step(work, tasks) returns a function that runs
+        one step to its end and returns the loss. device_bytes() returns the peak of the GPU's
+        memory in bytes, and None on a CPU.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", required=True, choices=sorted(WORKS))
     parser.add_argument("--tasks", default="64", help="meta-batch sizes, comma-separated")
@@ -280,7 +298,7 @@ def run_peer(description, modes, load):
 
     cores = sorted(os.sched_getaffinity(0))[:args.threads]
     os.sched_setaffinity(0, cores)
-    if args.device == "cpu":  # a GPU's driver maps far more than there is
+    if args.device == "cpu":  # a GPU's driver maps far more memory than the machine has
         limit_memory()
     work = WORKS[args.work]
     if work.objective == "leo":
@@ -302,13 +320,13 @@ def run_peer(description, modes, load):
                 raise ArithmeticError(f"the loss is {loss}: timing what diverges measures nothing")
             result.update(tasks_per_second=tasks / seconds, seconds_per_step=seconds,
                           repeats=repeats, loss=loss)
-        except (MemoryError, RuntimeError) as error:  # XLA and PyTorch: out of memory
+        except (MemoryError, RuntimeError) as error:  # out of memory in XLA or PyTorch
             result["error"] = str(error).splitlines()[0][:200]
         result["peak_rss_bytes"] = status_bytes("VmHWM")
         result["device_bytes"] = device_bytes()
         report["results"].append(result)
         report["peak_rss_bytes"] = status_bytes("VmHWM")
-        if args.json:  # a line a size, each with all before: whoever ends the process has the last
+        if args.json:  # one line per size with all results so far, in case the process is ended
             print(json.dumps(report), flush=True)
         else:
             print(result, file=sys.stderr)

@@ -9,8 +9,9 @@
 Functions: train, evaluate, evaluate_ood, calibrate, sweep, report, compare, load, embed,
 import_arrays, import_images, import_omniglot, import_table, meta_gradient, bandit. Classes: Config,
 Learner, EpisodeSource, Embedder, MetaGradient.
-Data in memory is imported by kshot.data, and predictions of any program are scored by
-kshot.metrics; scikit-learn's estimators are in kshot.sklearn.
+The module kshot.data makes data files of data in memory. The module kshot.metrics scores the
+predictions of any program. The module kshot.sklearn has estimators for scikit-learn, and
+kshot.torch connects the engine with PyTorch.
 """
 
 import importlib
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 __version__ = version()
 del version
 
-Error.__doc__ = "What the engine refuses, in one line that says what was expected."
-ConfigError.__doc__ = "A configuration that is refused, in one line with its file and key."
-DeviceError.__doc__ = "A device that cannot be used, with the reason."
+Error.__doc__ = "Raised where the engine refuses something; the message says what was expected."
+ConfigError.__doc__ = "Raised for a refused configuration; the message names the file and the key."
+DeviceError.__doc__ = "Raised for a device that cannot be used; the message says why."
 for _error in (Error, ConfigError, DeviceError):
     _error.__module__ = "kshot"
 del _error
 
 
 def __getattr__(name: str) -> Any:
-    """The other names, whose modules import NumPy, are loaded when one is first used."""
+    """Loads a public name at its first use, so that `import kshot` alone does not import NumPy."""
     if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module 'kshot' has no attribute {name!r}")
-    if name in ("data", "metrics"):  # modules, some of which modules of `_api` import
+    if name in ("data", "metrics"):  # these modules are imported directly, not through `_api`
         return importlib.import_module(f".{name}", __name__)
     from . import _api
 

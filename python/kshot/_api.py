@@ -1,4 +1,7 @@
-"""The names of the package kshot, which loads this module when one of them is first used."""
+"""The public names of the package kshot.
+
+The package loads this module when one of the names is first used.
+"""
 
 from . import data, metrics
 from ._config import Config

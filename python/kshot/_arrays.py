@@ -1,4 +1,7 @@
-"""Arrays of the caller as the engine reads them: in place where type and layout allow it."""
+"""Converts the caller's arrays to the types and layouts that the engine reads.
+
+An array that has the right type and layout already is not copied.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ LabelArray = npt.NDArray[np.int32]
 
 
 def as_array(data: Any, name: str) -> npt.NDArray[Any]:
-    """`data` as a NumPy array: a view of it where it has `__dlpack__` and lies in host memory."""
+    """Returns `data` as a NumPy array.
+
+    An object with `__dlpack__` in host memory is not copied: the result is a view of it. `name` is
+    the argument's name in error messages. Raises TypeError for an object whose `__dlpack__` cannot
+    be read, and ValueError for rows of different lengths.
+    """
     if isinstance(data, np.ndarray):
         return data
     if hasattr(data, "__dlpack__") and not hasattr(data, "__array_interface__"):
@@ -28,7 +36,7 @@ def as_array(data: Any, name: str) -> npt.NDArray[Any]:
 
 
 def as_real(data: Any, name: str) -> npt.NDArray[Any]:
-    """`data` as a NumPy array of real numbers of any type."""
+    """Returns `data` as a NumPy array of real numbers of any type. Raises TypeError for others."""
     array = as_array(data, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
@@ -36,12 +44,17 @@ def as_real(data: Any, name: str) -> npt.NDArray[Any]:
 
 
 def as_float32(data: Any, name: str) -> FloatArray:
-    """Real numbers as C-contiguous float32. No copy is made of an array that is that already."""
+    """Returns real numbers as a C-contiguous array of type float32.
+
+    An array that has this type and layout already is not copied. Raises TypeError for other
+    types, and ValueError where a finite number is outside the range of float32.
+    """
     array = as_real(data, name)
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
     if array.dtype != np.float32 and array.dtype.kind == "f":
-        # The engine refuses infinity; here it would be a surprise of the conversion.
+        # The engine refuses infinite numbers. Without this check it would refuse a number that is
+        # finite in the caller's array, and the message would be hard to understand.
         overflow = np.isinf(converted) & np.isfinite(array)
         if overflow.any():
             raise ValueError(f"{name}: expected numbers within the range of float32")
@@ -49,13 +62,20 @@ def as_float32(data: Any, name: str) -> FloatArray:
 
 
 def as_float64(data: Any, name: str) -> npt.NDArray[np.float64]:
-    """Real numbers as C-contiguous float64. No copy is made of an array that is that already."""
+    """Returns real numbers as a C-contiguous array of type float64.
+
+    An array that has this type and layout already is not copied. Raises TypeError for other types.
+    """
     array = as_real(data, name)
     return np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
 
 
 def as_rows(data: Any, name: str, input_shape: Sequence[int]) -> FloatArray:
-    """Rows [n, *input_shape], or [n, size]; for a single input feature also [n]."""
+    """Returns input rows as float32 [n, size], where `size` is the product of `input_shape`.
+
+    Accepts [n, *input_shape] and [n, size], and also [n] where a row has a single number. Raises
+    ValueError for other shapes, and the errors of `as_float32`.
+    """
     array = as_float32(data, name)
     size = int(np.prod(input_shape))
     shape = tuple(array.shape[1:])
@@ -68,7 +88,11 @@ def as_rows(data: Any, name: str, input_shape: Sequence[int]) -> FloatArray:
 
 
 def as_values(data: Any, name: str, rows: int, outputs: int) -> FloatArray:
-    """Regression targets [rows, outputs]; for a single output also [rows]."""
+    """Returns regression targets as float32 [rows, outputs].
+
+    Accepts [rows] too where `outputs` is 1. Raises ValueError for other shapes, and the errors of
+    `as_float32`.
+    """
     array = as_float32(data, name)
     if array.ndim == 1 and outputs == 1:
         array = array.reshape(-1, 1)
@@ -78,7 +102,11 @@ def as_values(data: Any, name: str, rows: int, outputs: int) -> FloatArray:
 
 
 def as_labels(data: Any, name: str, rows: int) -> LabelArray:
-    """Labels [rows]: whole numbers."""
+    """Returns labels as int32 [rows].
+
+    Accepts integers, booleans, and floating-point numbers that are whole. Raises TypeError for
+    other types, and ValueError for another shape or for a label below 0 or outside of int32.
+    """
     array = as_array(data, name)
     if array.size == 0:
         array = array.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Configurations: the keys of docs/configuration.md, from a file, a dict or TOML text."""
+"""Configurations with the keys of docs/configuration.md, read from a file, a dict or TOML text."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any
 
 from . import _core
 
-#: Changes to a configuration: `{"train.steps": 300}`, nested tables, or "train.steps=300".
+#: Changes to a configuration: a dict with dotted keys (`{"train.steps": 300}`) or with nested
+#: tables, or a list of strings such as "train.steps=300".
 Overrides = Mapping[str, Any] | Iterable[str] | None
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def _quoted(text: str) -> str:
-    # JSON's escapes are TOML's, except that TOML has no raw DEL.
+    # The escapes of JSON are valid in TOML. JSON leaves DEL as it is, which TOML does not allow.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _literal(key: str, value: Any) -> str:
-    """A value in TOML. Raises TypeError that names the key."""
+    """Returns a value as TOML. Raises a TypeError that names the key for a type that TOML lacks."""
     if (
         hasattr(value, "item")
         and not isinstance(value, (list, tuple))
@@ -60,7 +61,7 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _leaves(value, path + ".")
-        elif value is not None:  # None: as if the key were absent
+        elif value is not None:  # a key with the value None counts as absent
             yield path, value
 
 
@@ -69,7 +70,10 @@ def _dotted(path: str) -> str:
 
 
 def override_list(overrides: Overrides) -> list[str]:
-    """Overrides as the library takes them: "table.key=value" in TOML syntax."""
+    """Returns the overrides as the strings "table.key=value" in TOML syntax that the library takes.
+
+    Raises TypeError for overrides of another type.
+    """
     if overrides is None:
         return []
     if isinstance(overrides, Mapping):
@@ -84,12 +88,16 @@ def override_list(overrides: Overrides) -> list[str]:
 
 
 def toml_text(table: Mapping[str, Any]) -> str:
-    """Nested tables, or dotted keys, as TOML."""
+    """Returns a dict with nested tables or dotted keys as TOML text."""
     return "".join(f"{_dotted(p)} = {_literal(p, v)}\n" for p, v in _leaves(table))
 
 
 def set_table(values: Mapping[str, Any]) -> str:
-    """The table [set] of a sweep. A table with "low" and "high" is a range, and stays one."""
+    """Returns the table [set] of a sweep as TOML text.
+
+    A dict with the keys "low" or "high" is a range and is written as one value. Other dicts are
+    nested tables.
+    """
     if not isinstance(values, Mapping):
         raise TypeError(f"vary: expected a dict, got {type(values).__name__}")
 
@@ -106,7 +114,7 @@ def set_table(values: Mapping[str, Any]) -> str:
 
 @contextmanager
 def without_lines() -> Iterator[None]:
-    """Messages without the numbers of lines: a dict has none."""
+    """Removes line numbers from the messages of ConfigError, because a dict has no lines."""
     try:
         yield
     except _core.ConfigError as error:
@@ -120,7 +128,8 @@ class Config:
     `source` is the path of a TOML file, a dict (nested, or with dotted keys such as
     `{"train.steps": 300}`), or another Config. `overrides` are applied on top.
 
-    Raises ConfigError, with one line that names the key and what was expected.
+    Raises ConfigError for a configuration that is refused. The message is one line that names the
+    key and says what was expected.
     """
 
     __slots__ = ("_native",)
@@ -143,14 +152,19 @@ class Config:
 
     @classmethod
     def parse(cls, text: str, overrides: Overrides = None) -> Config:
-        """Reads TOML text, and applies overrides to it: `{"train.steps": 300}`."""
+        """Reads a configuration from TOML text.
+
+        text: the TOML. overrides: changes to it, such as `{"train.steps": 300}`.
+        """
         return cls._of(_core.Config.parse(text, "configuration", override_list(overrides)))
 
     @classmethod
     def template(cls, algorithm: str) -> Config:
-        """A configuration of an algorithm that runs as it is.
+        """Returns a starting configuration for an algorithm.
 
-        algorithm: "maml", "meta_sgd", "abml" or "leo", whose tasks are sinusoids here.
+        algorithm: any algorithm, such as "maml" or "abml". The tasks are sinusoids, so that the
+            configuration runs as it is. For "protonet" and "bayes_protonet", which need classes,
+            the tasks come from a data file that `data.path` has to name.
         """
         return cls.parse(_core.config_template(algorithm))
 
@@ -161,12 +175,12 @@ class Config:
         return config
 
     def to_toml(self) -> str:
-        """Every key that applies, with its value."""
+        """Returns TOML text with every key that applies, and its value."""
         return str(self._native.to_toml())
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as nested dicts."""
-        # Not above: `import kshot` is to be quick.
+        """Returns every key that applies, with its value, as nested dicts."""
+        # The import is here, and not at the top, because `import kshot` is to be quick.
         if sys.version_info >= (3, 11):
             import tomllib
         else:
@@ -175,7 +189,7 @@ class Config:
         return tomllib.loads(self.to_toml())
 
     def __getitem__(self, key: str) -> Any:
-        """The value of a dotted key: `config["train.steps"]`."""
+        """Returns the value of a dotted key: `config["train.steps"]`. Raises KeyError."""
         value: Any = self.to_dict()
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:

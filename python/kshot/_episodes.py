@@ -1,4 +1,4 @@
-"""Tasks of one's own, written in Python."""
+"""Sources of tasks that the user writes in Python."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ class EpisodeSource:
 
     A subclass has the method `episode(rng, split)`, which returns the task's
     (support_x, support_y, query_x, query_y). `rng` is a numpy.random.Generator that depends on the
-    task alone, and `split` is "train", "validation" or "test". Rows are [rows, features] or
-    [rows, channels, height, width]; targets are labels [rows] or values [rows, outputs].
+    task alone, and `split` is "train", "validation" or "test". Rows have the shape [rows, features]
+    or [rows, channels, height, width]. Targets are labels [rows] or values [rows, outputs].
 
-    `episode` is called from worker threads, one call at a time. An exception ends the training or
-    the evaluation and is raised there.
+    `episode` is called from worker threads, one call at a time. An exception in it ends the
+    training or the evaluation, and `train` or `evaluate` raises it.
 
-    The first episode tells what tasks look like. Where tasks differ, the subclass sets the largest
-    numbers of rows as `support` and `query`, and the largest number of classes as `outputs`. With
-    `ways_vary = True` a task has as many classes as its labels say (closed-form heads alone).
+    The shapes of all tasks are taken from one episode, which is drawn first. Where tasks differ in
+    size, the subclass sets the largest numbers of rows as `support` and `query`, and the largest
+    number of classes as `outputs`. With `ways_vary = True` the number of classes of a task is its
+    largest label + 1. Only closed-form heads support this.
     """
 
     support: int | None = None
@@ -39,21 +40,25 @@ class EpisodeSource:
     description: str | None = None
 
     def episode(self, rng: np.random.Generator, split: str) -> tuple[Any, Any, Any, Any]:
-        """Draws one task: (support_x, support_y, query_x, query_y).
+        """Draws one task and returns (support_x, support_y, query_x, query_y).
 
-        x [rows, *input_shape], y labels [rows] or values [rows, outputs]. See the class.
+        rng: the random numbers of this task. split: "train", "validation" or "test".
+
+        The rows x have the shape [rows, *input_shape]. The targets y are labels [rows] or values
+        [rows, outputs]. See the class.
         """
         raise NotImplementedError("episode: expected a method of the subclass")
 
 
 def _generator(seed: int, split: str, step: int, task: int) -> np.random.Generator:
-    # Philox counts in the lowest word: streams with other words never meet.
+    # Philox counts in the lowest word of its counter. Two tasks differ in another word, so that
+    # their streams never overlap.
     counter = np.array([0, task, step, _SPLITS.index(split)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))
 
 
 class _Drawer:
-    """Draws episodes of a source as the engine takes them."""
+    """Draws episodes of a source, checks them, and converts them to the engine's types."""
 
     def __init__(self, source: EpisodeSource, config: Config) -> None:
         self.source = source
@@ -111,7 +116,11 @@ class _Drawer:
 
 
 def native_source(source: EpisodeSource | None, config: Config) -> _core.EpisodeSource | None:
-    """The source for the engine; draws one episode to see what tasks look like."""
+    """Returns the source in the form that the engine takes, or None for None.
+
+    Draws one episode to find the shapes of the tasks. Raises TypeError and ValueError for a source
+    or an episode that does not fit.
+    """
     if source is None:
         return None
     if not isinstance(source, EpisodeSource):

@@ -1,4 +1,4 @@
-"""What leaves the engine: adapted weights, for ONNX and torch."""
+"""The adapted weights of a task, for the exports to ONNX and torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_norm(layers: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def check_units(units: Any) -> None:
-    """Raises ValueError for a task that was adapted to a DataFrame."""
+    """Raises ValueError for a task that was adapted to a DataFrame, which cannot be exported."""
     if units.preprocessing:
         raise ValueError(
             "export: the task was adapted to a DataFrame, whose columns are encoded outside of the "
@@ -33,16 +33,23 @@ def check_units(units: Any) -> None:
 
 @dataclass(frozen=True)
 class AdaptedWeights:
-    """Weights of an adapted network by name, one entry per posterior sample."""
+    """The weights of an adapted network.
+
+    `samples` has one dict per posterior sample, from the name of a tensor to its values.
+    `noise_std` is the standard deviation of the observation noise, in the network's units.
+    """
 
     samples: list[dict[str, Array]]
     noise_std: float
 
 
 def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
-    """The weights of a fitted task; 0 samples: the mean of a posterior.
+    """Returns the adapted weights of a fitted task.
 
-    Raises ValueError for what has no such weights.
+    samples: number of posterior samples; 0: the weights at the posterior's mean.
+
+    Raises ValueError where the method has no adapted network or not this number of samples, and
+    Error where the adaptation diverges.
     """
     learner = task._learner
     check_units(task._units)
@@ -64,7 +71,8 @@ def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
             "network; expected 0, the mean"
         )
     adapted = task._adaptation()
-    # A prediction knows the noise, and raises Error where the adaptation diverged.
+    # A prediction of one row gives the standard deviation of the noise. It also raises Error
+    # where the adaptation diverged.
     rows = np.zeros((1, int(np.prod(learner.input_shape))), np.float32)
     probe: Any = learner._native.predict(adapted, rows, None)
     noise_std = float(probe["noise_std"])
@@ -86,7 +94,7 @@ def adapted_weights(task: FittedTask, samples: int) -> AdaptedWeights:
 
 
 def _groups(tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Tensors by the name of their group, "theta", and the rest of their name."""
+    """Sorts tensors by group: the name "theta.layers.0.weight" has the group "theta"."""
     groups: dict[str, dict[str, Array]] = {}
     for name, values in tensors.items():
         group, _, rest = name.partition(".")
@@ -97,7 +105,11 @@ def _groups(tensors: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
 def _weight_samples(
     adapted: Mapping[str, Array], algorithm: str, samples: int, seed: int
 ) -> list[dict[str, Array]]:
-    """The adapted weights by name; of a posterior its mean, or the samples that predict draws."""
+    """Returns the adapted weights by name, one dict per sample.
+
+    With `samples` = 0 a posterior gives its mean. Otherwise it gives the samples that `predict`
+    draws: mu + exp(log_sigma) * noise.
+    """
     kind = "mu" if algorithm in ("abml", "hvi") else "theta"
     groups = _groups(adapted)
     if not samples:

@@ -1,4 +1,4 @@
-"""Imports: from the files people have to the data file that training maps."""
+"""Imports of arrays, images and tables into the data files that training reads."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import wrote. `splits` has the numbers of groups (classes or tasks) and rows."""
+    """The result of an import.
+
+    It may be given wherever a data file is expected.
+
+    `splits` has, for each split, the number of groups (classes or tasks) and the number of rows.
+    `bytes` is the size of the data file. `notes` are messages for the user.
+    """
 
     output: Path
     kind: str  #: "classes" or "tasks"
     input_shape: tuple[int, ...]
     bytes: int
-    division: str  #: how the groups were divided into splits
+    division: str  #: how the groups were divided into splits, in words
     splits: dict[str, dict[str, int]]
     notes: list[str] = field(repr=False)
-    columns: list[str] = field(repr=False)  #: how each column of a table was read
+    columns: list[str] = field(repr=False)  #: how each column of a table was read, in words
 
     def __fspath__(self) -> str:
         return str(self.output)
 
     @property
     def config(self) -> dict[str, str]:
-        """The table [data] of a configuration that trains on this file."""
+        """The table [data] of a configuration that trains on this data file."""
         return {"source": "file", "path": str(self.output)}
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Without what is None; paths as the library takes them."""
+    """Returns the options that are not None, with paths and numbers as the library takes them."""
     given = {name: value for name, value in options.items() if value is not None}
     splits = given.get("splits")
     if splits is not None:
@@ -53,10 +59,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def run_import(
     call: Callable[..., dict[str, Any]], arguments: Mapping[str, Any], *more: Any
 ) -> ImportSummary:
-    """Calls an import of the library with the arguments of the function that stands for it.
+    """Calls an import of the library.
 
-    What is neither the source, the output nor the progress is an option with that name. The
-    library knows the names of all options, and refuses other ones. `more`: what follows them.
+    call: the import. arguments: the arguments of the Python function, by name. All but "source",
+    "output" and "progress" are passed on as options of the same name. The library checks their
+    names and refuses unknown ones. more: arguments of `call` after the options.
     """
     options = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -83,13 +90,16 @@ def import_arrays(
     allow_shared_classes: bool | None = None,
     progress: bool | None = None,
 ) -> ImportSummary:
-    """Classes from NumPy arrays in files (.npy, .npz, or FILE.npz:NAME).
+    """Imports classes from NumPy arrays in files (.npy, .npz, or FILE.npz:NAME).
 
-    source: the array, [classes, examples, ...], or with labels [N, ...]; output: the data file.
-    labels: the array of labels [N]; classes: a table of the classes' names and splits.
-    splits: lists of class names per split, `{"train": "train.txt", "test": "test.txt"}`.
-    fractions: shares of train, validation, test in a random division by `seed`.
-    The other options are those of `kshot import arrays` (docs/own-data.md); None keeps its default.
+    source: the array [classes, examples, ...], or with `labels` the array [N, ...].
+    output: the data file to write.
+    labels: the array of labels [N]. classes: a table of the classes' names and splits.
+    splits: for each split a file with class names, `{"train": "train.txt", "test": "test.txt"}`.
+    fractions: shares of train, validation and test in a random division by `seed`.
+    progress: whether to show the progress on standard error; None: only if it is a terminal.
+    The other options are those of `kshot import arrays` (docs/own-data.md). None stands for the
+    default of the option.
     """
     return run_import(_core.import_arrays, dict(locals()))
 
@@ -112,9 +122,12 @@ def import_images(
     allow_shared_classes: bool | None = None,
     progress: bool | None = None,
 ) -> ImportSummary:
-    """A folder (or zip) with a folder of PNG or JPEG images for every class.
+    """Imports classes from a folder or a zip file that has one folder of images per class.
 
-    size: pixels, or (height, width). The other options are those of `kshot import images`.
+    source: the folder or the zip file, with images in PNG or JPEG. output: the data file to write.
+    size: the height and width of the images in the data file, in pixels, or (height, width).
+    progress: as for `import_arrays`. The other options are those of `kshot import images`
+    (docs/own-data.md).
     """
     arguments = dict(locals())
     arguments["height"], arguments["width"] = (
@@ -135,10 +148,10 @@ def import_omniglot(
     allow_shared_classes: bool | None = None,
     progress: bool | None = None,
 ) -> ImportSummary:
-    """Classes from Omniglot's official archives or folders.
+    """Imports classes from Omniglot's official archives or folders.
 
-    sources: the archives or folders; output: the data file. The other options are those of
-    `kshot import omniglot`.
+    sources: the archives or folders. output: the data file to write. progress: as for
+    `import_arrays`. The other options are those of `kshot import omniglot` (docs/own-data.md).
     """
     arguments = dict(locals())
     many = [sources] if isinstance(sources, (str, os.PathLike)) else sources
@@ -173,10 +186,12 @@ def import_table(
     seed: int | None = None,
     progress: bool | None = None,
 ) -> ImportSummary:
-    """One few-shot task for every value of the column `task` of a CSV table or of arrays.
+    """Imports one few-shot task for every value of the column `task` of a table.
 
-    target: the column, or columns, of the targets. The other options are those of
-    `kshot import table`; `ImportSummary.columns` says how each column was read.
+    source: a CSV file or arrays. output: the data file to write.
+    target: the name of the column of the targets, or a list of names.
+    progress: as for `import_arrays`. The other options are those of `kshot import table`
+    (docs/own-data.md). `ImportSummary.columns` says how each column was read.
     """
     arguments = dict(locals())
     arguments["targets"] = [target] if isinstance(target, str) else list(target)

@@ -1,7 +1,7 @@
-"""New tasks: a trained run adapts to support rows and predicts query rows.
+"""Adaptation of a trained run to new tasks, and predictions for them.
 
-The file is long because its classes (predictions, fitted tasks, the learner) share their checks
-of rows and their views of what the engine computed.
+The classes for predictions, fitted tasks and the learner are in one file, because they share the
+checks of rows and the views of the engine's results.
 """
 
 from __future__ import annotations
@@ -26,32 +26,42 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a fitted task predicts for `rows` query rows. What does not apply is None.
+    """The predictions of a fitted task for its query rows.
+
+    A field that does not apply is None.
 
     Classification:
         probabilities: [rows, classes], the mean over posterior samples.
         labels: [rows], the most probable class.
-        std: [rows, classes], standard deviation of the probabilities over samples.
-        entropy: [rows], of the probabilities, in nats.
-        mutual_information: [rows], the part of the entropy that stems from not knowing the
-            weights, in nats; 0 for one sample.
-        samples: [samples, rows, classes], logits.
+        std: [rows, classes], standard deviation of the probabilities over posterior samples.
+        entropy: [rows], entropy of the probabilities, in nats.
+        mutual_information: [rows], the part of the entropy that comes from the uncertainty about
+            the weights, in nats. It is 0 for one sample.
+        samples: [samples, rows, classes], the logits of every posterior sample.
 
     Regression:
-        mean: [rows, outputs].
-        std: [rows, outputs], standard deviation of the predictive distribution: that of the
-            samples together with the observation noise, where the loss or the method has one.
-        model_std: [rows, outputs], standard deviation over posterior samples alone.
-        samples: [samples, rows, outputs].
+        mean: [rows, outputs], the mean of the predictive distribution.
+        std: [rows, outputs], the standard deviation of the predictive distribution. It contains
+            the standard deviation over posterior samples and, where the loss or the method has
+            one, the observation noise.
+        model_std: [rows, outputs], the standard deviation over posterior samples without the noise.
+        samples: [samples, rows, outputs], the outputs of every posterior sample.
 
     Decisions, where `predict` was asked for them:
-        answered: [rows], bool: whether the confidence, the probability of the predicted class, is
-            high enough for an answer (max_risk, min_confidence).
-        in_set: [rows, classes], bool: the prediction set of each row (level).
+        answered: [rows], bool: whether the confidence is high enough for an answer (max_risk,
+            min_confidence). The confidence is the probability of the predicted class.
+        in_set: [rows, classes], bool: whether a class is in the prediction set of a row (level).
         low, high: [rows, outputs], the ends of the prediction intervals (level).
 
-    Numbers are in the units of the support rows (see Learner.adapt); `adapted` belongs to the
-    network, which works in its own.
+    Always:
+        inner_steps: number of inner steps of the adaptation.
+        diverged: whether the adaptation diverged; then the numbers are NaN.
+        adapted: the tensors of the adapted network by name. It is None where tasks were predicted
+            together (`adapt_many`, `predict_many`), and empty before the last inner step
+            (`predict_steps`).
+
+    Numbers are in the units of the support rows (see Learner.adapt). The tensors in `adapted` are
+    in the units of the network.
     """
 
     inner_steps: int
@@ -67,7 +77,7 @@ class Prediction:
     low: Array | None = None
     high: Array | None = None
     diverged: bool = False
-    #: The adapted network: tensors by name, as "theta.layers.0.weight". Empty in `adapt_many`.
+    #: Tensors by names such as "theta.layers.0.weight". None in predictions of many tasks.
     adapted: dict[str, Array] | None = None
 
     @property
@@ -106,14 +116,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Units:
-    """How the caller's numbers become the network's: (number - mean) / std, by column."""
+    """Converts the caller's numbers to the network's: (number - mean) / std, per column."""
 
     x_mean: Array | float = 0.0
     x_std: Array | float = 1.0
     y_mean: Array | float = 0.0
     y_std: Array | float = 1.0
     identity: bool = True
-    #: How the import read the columns of the training table (JSON); DataFrames are encoded so.
+    #: How the import read the columns of the training table (JSON). DataFrames are encoded by it.
     preprocessing: str = ""
 
     def rows(self, data: Any, name: str, shape: Sequence[int]) -> FloatArray:
@@ -126,7 +136,7 @@ class _Units:
             return np.asarray(encoded["x"])
         if self.identity:
             return as_rows(data, name, shape)
-        # In double precision, as the import computes.
+        # Double precision, because the import computes in it too.
         numbers = as_array(data, name)
         if numbers.dtype.kind not in "fiub":
             raise TypeError(f"{name}: expected real numbers, got dtype {numbers.dtype}")
@@ -138,7 +148,7 @@ class _Units:
         return as_rows(numbers, name, shape)
 
     def frame(self, data: Any, name: str) -> tuple[FloatArray, Any]:
-        """Rows and targets of a DataFrame with the training table's columns."""
+        """Returns the rows and targets of a DataFrame with the training table's columns."""
         encoded = self._encode(data, name, True)
         left_out = len(data) - len(encoded["source"])
         if left_out:
@@ -181,7 +191,10 @@ class _Units:
 
 
 def _table_units(text: str) -> _Units:
-    """Those of a DataFrame with the columns of the table that the run was trained on."""
+    """Returns the units of DataFrames that have the columns of the training table.
+
+    text: how the import read that table (JSON).
+    """
     targets = json.loads(text).get("targets", []) if text else []
     y = np.array([[t["mean"], t["std"]] for t in targets], np.float64).reshape(-1, 2)
     y_mean, y_std = (y[:, 0], y[:, 1]) if len(y) else (0.0, 1.0)
@@ -189,7 +202,10 @@ def _table_units(text: str) -> _Units:
 
 
 def _units(preprocessing: dict[str, Any], units: str | None) -> _Units:
-    """The units that the caller names. Raises ValueError where that is needed and missing."""
+    """Returns the units that the caller names by `units`.
+
+    Raises ValueError for an unknown name, and where a name is needed and missing.
+    """
     if units not in (None, "network", "raw"):
         raise ValueError(f'units: expected "network" or "raw", got {units!r}')
     kind = preprocessing.get("kind", "none")
@@ -247,15 +263,15 @@ def _prediction(d: dict[str, Any], units: _Units) -> Prediction:
 
 
 class FittedTask:
-    """A run that has adapted to one task. `predict` may be called as often as wanted.
+    """A run that has adapted to one task.
 
-    The adaptation is done once, and every prediction starts from it. Networks with batch statistics
-    see the query rows of one call together.
+    The adaptation is done once. `predict` may be called any number of times, and every call starts
+    from the adapted state. Networks with batch statistics see the query rows of one call together.
     """
 
     def __init__(self, learner: Learner, x: Any, y: Any, ways: int, units: _Units) -> None:
         self._learner = learner
-        self._x = x  # in the network's units; None: no support rows
+        self._x = x  # in the network's units; None where there are no support rows
         self._y = y
         self._units = units
         self._native_task: _core.AdaptedTask | None = None
@@ -265,7 +281,7 @@ class FittedTask:
             self._support = learner._arrays(x, y, ways)
 
     def _adaptation(self) -> _core.AdaptedTask:
-        """The adapted task, which the first call adapts."""
+        """Returns the adapted task. The first call does the adaptation."""
         if self._native_task is None:
             self._native_task = self._learner._native.adapt(self._support)
         return self._native_task
@@ -278,18 +294,21 @@ class FittedTask:
         min_confidence: float | None = None,
         level: float | None = None,
     ) -> Prediction:
-        """Predicts query rows x [rows, *input_shape].
+        """Predicts the query rows x [rows, *input_shape].
 
-        Decisions (docs/uncertainty.md), each as the option of `kshot adapt` with its name:
-        max_risk: answer a row only where the share of wrong answers stays below this bound, in
-            (0, 1), by the thresholds of `kshot.calibrate`. For labels.
-        min_confidence: the same with a threshold of confidence of one's own, in [0, 1].
-        level: prediction sets of labels, or intervals of values, that hold the target with this
-            probability, in (0, 1).
+        The other arguments ask for decisions (docs/uncertainty.md). They are the options of
+        `kshot adapt` with the same names.
+        max_risk: a bound on the share of wrong answers among the answered rows, in (0, 1). A row
+            is answered if its confidence reaches the threshold that `kshot.calibrate` found for
+            this bound. For classification only.
+        min_confidence: a threshold of confidence in [0, 1], instead of `max_risk`. For
+            classification only.
+        level: the probability, in (0, 1), with which a prediction set of labels, or an interval of
+            values, contains the target.
         max_risk and level need a learner that was loaded with `calibrated=True`.
 
-        Raises Error where the adaptation diverges, and for decisions that the calibration cannot
-        promise.
+        Raises TypeError and ValueError for rows that do not fit. Raises Error where the adaptation
+        diverges, and for decisions that the calibration cannot guarantee.
         """
         native = self._learner._native
         decisions = self._learner._decisions(max_risk, min_confidence, level)
@@ -297,9 +316,12 @@ class FittedTask:
         return _prediction(native.predict(self._adaptation(), query, decisions), self._units)
 
     def predict_steps(self, x: Any) -> list[Prediction]:
-        """Adapts step by step, and predicts after 0, 1, ..., evaluate.steps inner steps.
+        """Predicts query rows after 0, 1, ..., evaluate.steps inner steps.
 
-        x: query rows [rows, *input_shape]. The first prediction is that of the prior.
+        x: query rows [rows, *input_shape].
+
+        Returns one prediction per number of steps. The first one is the prediction before any
+        inner step.
         """
         native = self._learner._native
         query = self._units.rows(x, "x", self._learner.input_shape)
@@ -307,18 +329,21 @@ class FittedTask:
         return [_prediction(d, self._units) for d in steps]
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None, *, samples: int = 0) -> bytes:
-        """The adapted network as an ONNX model (needs the package onnx), also written to `path`.
+        """Returns the adapted network as an ONNX model (needs the package onnx).
 
-        Input: query_x [rows, *input_shape], float32, in the units of the support rows.
-        Outputs, float32: mean and std [rows, outputs], or probabilities [rows, classes], as
-        `predict` gives them, and samples [samples, rows, outputs], the raw outputs.
+        path: a file that the model is also written to; None: no file.
+        samples: for abml and hvi the number of posterior samples. They are the samples that
+            `predict` draws. With 0 the model is the network at the posterior's mean. For leo the
+            number has to be evaluate.samples of the loaded run, because `predict` adapts one
+            network per sample; 0 is accepted where evaluate.samples is 1.
 
-        samples: for abml and hvi the number of posterior samples, those that `predict` draws; 0:
-            the network at the posterior's mean. For leo, evaluate.samples of the loaded run, each
-            with the network that `predict` adapts for it; 0 needs evaluate.samples = 1.
+        The model has the input query_x [rows, *input_shape], float32, in the units of the support
+        rows. Its outputs are float32 and equal those of `predict`: mean and std [rows, outputs],
+        or probabilities [rows, classes]. The output samples [samples, rows, outputs] has the raw
+        outputs of the networks.
 
-        Raises ValueError for methods without an adapted network (closed-form heads: see
-        Learner.to_onnx).
+        Raises ValueError for methods without an adapted network (for closed-form heads see
+        Learner.to_onnx) and for a number of samples that does not fit.
         """
         from . import _onnx
 
@@ -326,9 +351,9 @@ class FittedTask:
 
 
 class Predictions(Sequence[Prediction]):
-    """Predictions of many tasks: a sequence with one Prediction per task.
+    """The predictions of many tasks: a sequence with one Prediction per task.
 
-    The numbers of all tasks lie one after another in a few arrays; an item is a view into them.
+    A few arrays hold the numbers of all tasks, one task after another. The items are views of them.
     """
 
     def __init__(self, arrays: dict[str, Any], units: _Units) -> None:
@@ -343,7 +368,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def diverged(self) -> npt.NDArray[np.bool_]:
-        """[tasks]: whether a task's adaptation left the finite range; its numbers are NaN."""
+        """[tasks], bool: whether the adaptation of a task diverged; then its numbers are NaN."""
         return np.asarray(self._arrays["diverged"] != 0)
 
     @overload
@@ -389,14 +414,20 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def mean(self) -> Array:
-        """Regression, tasks of one size: [tasks, rows, outputs]."""
+        """[tasks, rows, outputs]: the means of a regression, for tasks of one size.
+
+        Raises AttributeError for a classification, and ValueError where tasks differ in size.
+        """
         if self._arrays["classification"]:
             raise AttributeError("mean: a classification has probabilities")
         return np.asarray(self._stacked("mean") * self._units.y_std + self._units.y_mean)
 
     @property
     def std(self) -> Array:
-        """Tasks of one size: [tasks, rows, outputs], as Prediction.std."""
+        """[tasks, rows, outputs]: Prediction.std of every task, for tasks of one size.
+
+        Raises ValueError where tasks differ in size.
+        """
         std = self._stacked("std")
         if self._arrays["classification"]:
             return std
@@ -407,14 +438,20 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def probabilities(self) -> Array:
-        """Classification, tasks of one size: [tasks, rows, classes]."""
+        """[tasks, rows, classes]: the probabilities of a classification, for tasks of one size.
+
+        Raises AttributeError for a regression, and ValueError where tasks differ in size.
+        """
         if not self._arrays["classification"]:
             raise AttributeError("probabilities: a regression has a mean")
         return self._stacked("mean")
 
 
 def _tasks(items: Any, name: str) -> Any:
-    """A stack of tasks as an array, or a sequence of tasks as it is."""
+    """Returns a stack of tasks as an array, and a sequence of tasks unchanged.
+
+    Raises TypeError for other objects.
+    """
     if hasattr(items, "__dlpack__"):
         return as_array(items, name)
     if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
@@ -423,12 +460,12 @@ def _tasks(items: Any, name: str) -> Any:
 
 
 def _counts(items: Any, name: str) -> npt.NDArray[np.int64]:
-    """[tasks]: number of rows of each task. Raises TypeError that names the task."""
+    """Returns the number of rows of each task, [tasks]. Raises a TypeError that names the task."""
     if isinstance(items, np.ndarray) and items.dtype != object and items.ndim > 1:
         return np.full(len(items), items.shape[1], np.int64)
     try:
         return np.array(list(map(len, items)), np.int64)
-    except TypeError:  # items that have __dlpack__ alone, or that are no rows
+    except TypeError:  # an item has only __dlpack__, or it is not rows at all
         counts = []
     for i, item in enumerate(items):
         try:
@@ -441,21 +478,24 @@ def _counts(items: Any, name: str) -> npt.NDArray[np.int64]:
 def _joined(
     items: Any, name: str, convert: Callable[[Any, str], Any]
 ) -> tuple[Any, npt.NDArray[np.int64]]:
-    """The rows of all tasks one after another, converted once, and the number of rows of each.
+    """Joins the rows of all tasks, and returns them with the number of rows of each task.
 
-    A stack [tasks, rows, ...] is only given another shape. Where something does not fit, the error
-    names the task.
+    convert: converts an array of rows, given its name for messages. It is called once for the
+        joined rows.
+
+    A stack [tasks, rows, ...] is only reshaped. The error for something that does not fit names the
+    task.
     """
     first = items[0] if isinstance(items, list) and items else None
     if isinstance(first, np.ndarray) and first.dtype.kind in "fiub" and first.ndim > 0:
-        # Of arrays that differ in nothing but their number of rows; else None.
+        # The result is None where arrays differ in more than their number of rows.
         joined: Any = _core.joined_rows(items)
         if joined is not None:
             rows, counts = joined
             try:
                 return convert(rows.view(first.dtype).reshape(-1, *first.shape[1:]), name), counts
             except (TypeError, ValueError):
-                pass  # said again below, with the task
+                pass  # the code below raises the error again, with the task's number
     return _joined_each(items, name, convert), _counts(items, name)
 
 
@@ -475,10 +515,11 @@ def _joined_each(items: Any, name: str, convert: Callable[[Any, str], Any]) -> A
 
 
 class FittedTasks(Sequence[FittedTask]):
-    """A run that has adapted to many tasks. `predict` may be called as often as wanted.
+    """A run that has adapted to many tasks.
 
-    The adaptation is done once, and every prediction starts from it. An item is the fitted task
-    that `Learner.adapt` gives for the support rows of that task alone. It adapts at its first use.
+    The adaptation is done once. `predict` may be called any number of times, and every call starts
+    from the adapted states. An item is the fitted task that `Learner.adapt` gives for the support
+    rows of that task alone. It adapts when it is first used.
     """
 
     def __init__(
@@ -502,11 +543,12 @@ class FittedTasks(Sequence[FittedTask]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the adapted state of all tasks takes.
+        """Memory that the adapted states of all tasks take, in bytes.
 
-        Each number takes 4 bytes (8 on the device "reference"). A task has the weights of its
-        network (abml, hvi: twice; leo: for each sample), or the fit of a closed-form head. For dkt
-        the fit holds a matrix [n, n], where n is the largest number of support rows of a task.
+        Each number takes 4 bytes (8 on the device "reference"). The state of a task consists of the
+        weights of its network, or of the fit of a closed-form head. For abml and hvi there are two
+        numbers per weight, and for leo there is one set of weights per sample. The fit of dkt
+        contains a matrix [n, n], where n is the largest number of support rows of a task.
         """
         return len(self) * int(self._native.bytes_per_task)
 
@@ -538,9 +580,12 @@ class FittedTasks(Sequence[FittedTask]):
     ) -> Predictions:
         """Predicts the query rows of every task, in one call of the engine.
 
-        `xs` is an array [tasks, rows, *input_shape], or one array of rows per task. Task i draws
-        its posterior samples by its number i. A task that diverges is marked, and its numbers are
-        NaN. max_risk, min_confidence, level: decisions, as for FittedTask.predict.
+        xs: an array [tasks, rows, *input_shape], or one array of rows per task.
+        max_risk, min_confidence, level: decisions, as for FittedTask.predict.
+
+        The posterior samples of a task depend on its number. A task that diverges is marked
+        (Predictions.diverged), and its numbers are NaN. Raises TypeError and ValueError for rows
+        that do not fit.
         """
         decisions = self._learner._decisions(max_risk, min_confidence, level)
         query, counts = self._learner._queries(xs, "xs", len(self), self._units)
@@ -576,12 +621,12 @@ class Learner:
 
     @property
     def outputs(self) -> int:
-        """Classes or target values of a task; 0 where a task may have any number of classes."""
+        """Number of classes, or of target values per row; 0 where tasks may have any number."""
         return int(self._native.outputs)
 
     @property
     def classification(self) -> bool:
-        """Whether the targets are labels; else they are values."""
+        """True if the targets are labels, False if they are values."""
         return bool(self._native.classification)
 
     @property
@@ -591,31 +636,33 @@ class Learner:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How the import turned raw inputs into the network's; empty where nothing is recorded."""
+        """How the import converted raw inputs; empty where nothing is recorded."""
         text = self._native.preprocessing
         return dict(json.loads(text)) if text else {}
 
     def adapt(
         self, x: Any = None, y: Any = None, *, ways: int = 0, units: str | None = None
     ) -> FittedTask:
-        """Adapts to a task's support rows.
+        """Adapts to the support rows of a task.
 
-        x: [rows, *input_shape].
+        x: support rows [rows, *input_shape].
         y: labels [rows] in [0, outputs) (classification), or values [rows, outputs].
-        ways: the task's number of classes, for runs that take any number; 0: the largest
+        ways: number of classes of the task, for runs that accept any number; 0: the largest
             label + 1.
-        units: for runs on data that the import standardised. "raw": support and query rows are as
-            they were before the import, and predictions are given so; "network": they are prepared
-            already. Needed where the two differ.
+        units: the units of support and query rows, for runs on data that the import standardised.
+            "raw": the rows are as they were before the import, and predictions have these units
+            too. "network": the rows are standardised already. Required where the two differ.
 
         Where the run was trained on a table (import_table, data.from_frame), x may be a pandas
-        DataFrame with that table's columns. It is read as the import read the table, categories
-        and dates included; the targets are columns of it too, and y and units are left out.
-        Predictions are in the table's units then, and query rows are DataFrames.
+        DataFrame with the columns of that table. Its columns, also categories and dates, are read
+        as the import read the table. The targets are columns of the DataFrame, so that y and units
+        are left out. Query rows are then DataFrames, and predictions have the table's units.
 
-        Without rows the task is predicted from the prior alone, for the algorithms that have one
-        ("bayes_protonet", "alpaca", "dkt"). Raises TypeError and ValueError for arrays that do
-        not fit, and Error for what the engine refuses.
+        Without x and y the task is predicted from the prior alone. The algorithms "bayes_protonet",
+        "alpaca" and "dkt" support this.
+
+        Raises TypeError and ValueError for arrays that do not fit, and Error where the engine
+        refuses the task.
         """
         if _data.is_frame(x):
             if y is not None or units is not None:
@@ -634,12 +681,13 @@ class Learner:
     ) -> FittedTasks:
         """Adapts to the support rows of many tasks, which may differ in size.
 
-        xs: [tasks, rows, *input_shape], or one array of rows per task; ys: the same for targets.
-        ways: one number for all tasks, or one per task. units: as for `adapt`.
+        xs: support rows [tasks, rows, *input_shape], or one array of rows per task.
+        ys: labels [tasks, rows] or values [tasks, rows, outputs], or one array per task.
+        ways: the number of classes, one for all tasks or one per task. units: as for `adapt`.
 
-        Returns the adapted tasks, which stay in memory: FittedTasks.nbytes. Where each task is
+        Returns the adapted tasks. They stay in memory (FittedTasks.nbytes). Where each task is
         predicted once, predict_many is faster. Raises TypeError and ValueError for arrays that do
-        not fit, and Error for what the engine refuses; they name the task.
+        not fit, and Error where the engine refuses a task. The messages name the task.
         """
         return FittedTasks(self, *self._support_tasks(xs, ys, ways, units))
 
@@ -657,11 +705,12 @@ class Learner:
     ) -> Predictions:
         """Adapts to many tasks and predicts the query rows of each, in one pass of the engine.
 
-        xs, ys, ways, units: as for `adapt_many`. queries: [tasks, rows, *input_shape], or one array
-        of rows per task. max_risk, min_confidence, level: as for FittedTask.predict.
+        xs, ys, ways, units: as for `adapt_many`.
+        queries: query rows [tasks, rows, *input_shape], or one array of rows per task.
+        max_risk, min_confidence, level: as for FittedTask.predict.
 
-        The numbers are those of `adapt_many(xs, ys).predict(queries)`. Nothing of the adaptation is
-        kept.
+        The result equals that of `adapt_many(xs, ys).predict(queries)`, but the adapted states are
+        not kept. Raises the errors of `adapt_many`.
         """
         x, y, counts, numbers, scale = self._support_tasks(xs, ys, ways, units)
         decisions = self._decisions(max_risk, min_confidence, level)
@@ -673,7 +722,7 @@ class Learner:
     def _support_tasks(
         self, xs: Any, ys: Any, ways: Any, units: str | None
     ) -> tuple[FloatArray, Any, npt.NDArray[np.int64], npt.NDArray[np.int32], _Units]:
-        """Rows and targets of all tasks, the number of rows and of classes of each, the units."""
+        """Returns rows, targets, numbers of rows [tasks], numbers of classes [tasks], and units."""
         xs, ys = _tasks(xs, "xs"), _tasks(ys, "ys")
         if len(xs) != len(ys):
             raise ValueError(f"ys: expected {len(xs)} tasks, as in xs, got {len(ys)}")
@@ -701,7 +750,7 @@ class Learner:
     def _queries(
         self, xs: Any, name: str, tasks: int, units: _Units
     ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """The query rows of all tasks, and the number of them of each."""
+        """Returns the query rows of all tasks, and the number of query rows of each task."""
         xs = _tasks(xs, name)
         if len(xs) != tasks:
             raise ValueError(f"{name}: expected {tasks} tasks, got {len(xs)}")
@@ -713,18 +762,22 @@ class Learner:
     def to_onnx(
         self, path: str | os.PathLike[str] | None = None, *, units: str | None = None
     ) -> bytes:
-        """A closed-form head with its adaptation as an ONNX model, also written to `path`.
+        """Returns a closed-form head with its adaptation as an ONNX model (needs the package onnx).
 
-        Needs the package onnx. Inputs: support_x [support rows, *input_shape] and query_x [rows,
-        *input_shape], float32; support_y, labels [support rows] int64, or values [support rows,
-        outputs] float32. Outputs, float32: probabilities and logits [rows, classes], or mean and,
-        where the head has one, std [rows, outputs]. The number of rows and classes is free; there
-        has to be a support row, and the classes are those up to the largest label.
+        path: a file that the model is also written to; None: no file. units: as for `adapt`.
 
-        units: as for `adapt`. The features are computed in float32, the head in float64. Systems
-        that need a jitter in `predict` get none here.
+        The inputs of the model are support_x [support rows, *input_shape] and query_x [rows,
+        *input_shape], float32, and support_y: labels [support rows], int64, or values [support
+        rows, outputs], float32. The outputs are float32: probabilities and logits [rows, classes],
+        or mean and, where the head has one, std [rows, outputs].
 
-        Raises ValueError for methods that adapt by descent (adapt(...).to_onnx()).
+        The model accepts any number of rows and classes. At least one support row is needed, and
+        the number of classes is the largest label + 1. The features are computed in float32 and
+        the head in float64. `predict` adds a jitter to the diagonal of a system that it cannot
+        solve otherwise; the model adds none.
+
+        Raises ValueError for methods that adapt by gradient descent. For them,
+        `adapt(...).to_onnx()` gives the adapted network.
         """
         from . import _onnx
 
@@ -747,7 +800,10 @@ class Learner:
     def _decisions(
         self, max_risk: float | None, min_confidence: float | None, level: float | None
     ) -> _core.Decisions | None:
-        """None where nothing is asked for. Says on standard error what was taken instead."""
+        """Returns the decisions that are asked for, or None.
+
+        Writes to standard error where the engine takes another value than the one asked for.
+        """
         if max_risk is None and min_confidence is None and level is None:
             return None
         decisions = self._native.decisions(max_risk, min_confidence, level)
@@ -771,11 +827,16 @@ def load(
     overrides: Overrides = None,
     calibrated: bool = False,
 ) -> Learner:
-    """Loads a trained run: a run folder (its best checkpoint, else the last) or a checkpoint.
+    """Loads a trained run, so that it can adapt to new tasks.
 
-    `overrides` change the checkpoint's configuration: `{"evaluate.samples": 100}`.
-    `threads` = 0 uses all cores. `calibrated`: predictions are those after what `kshot.calibrate`
-    fitted to the checkpoint; an Error where it was not calibrated, or with other inner steps or
-    another number of samples.
+    run: a run folder or a checkpoint. Of a run folder the best checkpoint is loaded, or the last
+        one where no checkpoint is the best.
+    device: "auto" (the CPU), "cpu", "cuda", "cuda:N" or "reference".
+    threads: number of CPU threads; 0: all cores.
+    overrides: changes to the checkpoint's configuration, such as `{"evaluate.samples": 100}`.
+    calibrated: whether predictions are calibrated by what `kshot.calibrate` fitted.
+
+    Raises Error where the run cannot be read. With `calibrated=True`, raises Error where the
+    checkpoint was not calibrated, or was calibrated with another number of inner steps or samples.
     """
     return Learner(run, device, threads, overrides, calibrated)

@@ -1,4 +1,4 @@
-"""The engine inside a training loop of one's own."""
+"""Meta-gradients for a training loop that the user writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Task = tuple[Any, Any, Any, Any]
 class MetaGradient:
     """Computes meta-gradients of a configuration's algorithm on tasks that the caller gives.
 
-    There is no optimizer and no clipping: [data], [optimizer] and [train] are not looked at.
+    There is no optimizer and no gradient clipping. The tables [data], [optimizer] and [train] of
+    the configuration are ignored.
 
         engine = kshot.MetaGradient(config)
         parameters = engine.initial(tasks)
@@ -32,24 +33,30 @@ class MetaGradient:
         self.config = Config(config)
         self._machine = (device, threads)
         self._engine: tuple[Any, _core.MetaGradient] | None = None
-        #: Tasks that diverged in the last call; they count as zero.
+        #: Number of tasks that diverged in the last call. Their loss and gradient count as zero.
         self.diverged = 0
 
     def initial(self, tasks: Sequence[Task]) -> dict[str, Array]:
-        """Values that a training would begin with: one flat vector per group of parameters.
+        """Returns the parameters that a training would begin with.
 
-        tasks: as for a call; only their shapes are used.
+        tasks: as for a call of the object; only their shapes are used.
+
+        The result has one flat float64 vector per group of parameters, by the group's name. Raises
+        TypeError and ValueError for tasks that do not fit.
         """
         return dict(self._for(tasks)[0].initial())
 
     def __call__(
         self, parameters: Mapping[str, Any], tasks: Sequence[Task], step: int = 0
     ) -> tuple[float, dict[str, Array]]:
-        """The meta-objective, and its derivative by each group of parameters.
+        """Returns the meta-objective and its derivative with respect to each group of parameters.
 
         parameters: one vector of numbers per group, as `initial` gives them.
-        tasks: (support_x, support_y, query_x, query_y) for each task, as in EpisodeSource.
-        step: keys the random numbers; the same step has the same posterior samples.
+        tasks: for each task (support_x, support_y, query_x, query_y), as in EpisodeSource.
+        step: the number of the step, which determines the random numbers. Calls with the same step
+            use the same posterior samples.
+
+        Raises TypeError and ValueError for arguments that do not fit.
         """
         engine, rows = self._for(tasks)
         names = list(engine.initial())
@@ -66,7 +73,7 @@ class MetaGradient:
         return float(loss), {name: g.reshape(shapes[name]) for name, g in gradients.items()}
 
     def _for(self, tasks: Sequence[Task]) -> tuple[_core.MetaGradient, list[tuple[Any, ...]]]:
-        """The engine for tasks of this shape, and the tasks in its types."""
+        """Returns the engine for tasks of this shape, and the tasks as arrays of its types."""
         if not len(tasks):
             raise ValueError("tasks: expected at least one")
         classification = bool(self.config._native.classification)
@@ -125,12 +132,14 @@ def meta_gradient(
     device: str = "auto",
     threads: int = 0,
 ) -> tuple[float, dict[str, Array]]:
-    """The meta-objective on `tasks`, and its derivative by each group of `parameters`.
+    """Returns the meta-objective on `tasks` and its derivative by each group of `parameters`.
 
-    config: the path of a TOML file, a dict or a Config. step: keys the random numbers.
-    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
-    The arguments and the results are otherwise those of a call of `MetaGradient`.
+    config: the path of a TOML file, a dict or a Config.
+    step: the number of the step, which determines the random numbers.
+    device: "auto" (the CPU), "cpu", "cuda", "cuda:N" or "reference".
+    threads: number of CPU threads; 0: all cores.
+    The other arguments and the results are those of a call of a `MetaGradient`.
 
-    A loop is faster with one `MetaGradient`, which keeps the engine between calls.
+    In a loop, one `MetaGradient` is faster, because it keeps the engine between calls.
     """
     return MetaGradient(config, device, threads)(parameters, tasks, step)

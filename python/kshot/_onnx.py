@@ -1,4 +1,7 @@
-"""Adapted models, and closed-form heads with their adaptation, as ONNX (needs the package onnx)."""
+"""Export to ONNX: adapted networks, and closed-form heads with their adaptation.
+
+Needs the package onnx.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ _OPSET = 17
 _NORM_EPSILON = 1e-5
 _LEAKY_SLOPE = 0.01
 _COSINE_EPSILON = 1e-8
-#: Linear heads solve a system of the size of the features up to this one, else of the support rows.
+#: Up to this number of features a linear head solves a system of the size of the features. Beyond
+#: it, the system has the size of the support rows.
 _MOST_PRIMAL = 256
 
 
@@ -36,11 +40,11 @@ def _onnx() -> Any:
 
 
 class Graph:
-    """Nodes and constants of a graph that is being built. Values are named by strings."""
+    """Builds a graph: collects its nodes and constants. Strings name the values of the graph."""
 
     def __init__(self, prefix: str = "") -> None:
         self.onnx = _onnx()
-        self._prefix = prefix  # of a subgraph, whose names must be new ones
+        self._prefix = prefix  # names of a subgraph must differ from those of the outer graph
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self._count = 0
@@ -69,22 +73,22 @@ class Graph:
     def transposed(self, value: str) -> str:
         return self.op("Transpose", value, perm=[1, 0])
 
-    # Products with a transposed operand are no Transpose before a MatMul: some versions of
-    # onnxruntime (1.23 for one) fuse the two into an operation that they do not have in double.
+    # Products with a transposed operand use Einsum. Some versions of onnxruntime (for example 1.23)
+    # fuse a Transpose and a MatMul into an operation that they lack in double precision.
 
     def times_transposed(self, a: str, b: str) -> str:
-        """a b^T of [n, d] and [m, d]."""
+        """Returns a b^T [n, m] of a [n, d] and b [m, d]."""
         return self.op("Einsum", a, b, equation="nd,md->nm")
 
     def transposed_times(self, a: str, b: str) -> str:
-        """a^T b of [n, d] and [n, m]."""
+        """Returns a^T b [d, m] of a [n, d] and b [n, m]."""
         return self.op("Einsum", a, b, equation="nd,nm->dm")
 
     def sum(self, value: str, axes: Sequence[int], keepdims: int = 1) -> str:
         return self.op("ReduceSum", value, self.constant(axes, np.int64), keepdims=keepdims)
 
     def row_count(self, value: str) -> str:
-        """[1]: the length of the first axis."""
+        """Returns the length of the first axis, [1]."""
         return self.op("Gather", self.op("Shape", value), self.constant([0], np.int64))
 
 
@@ -94,7 +98,7 @@ class Graph:
 def _normalised(
     g: Graph, value: str, source: str, layer: Mapping[str, Any], w: Array, b: Array
 ) -> str:
-    """Batch norm of `value` with the statistics of `source`, which may be the same."""
+    """Normalises `value` by the batch statistics of `source`, which may be `value` itself."""
     axes = [0, 2, 3] if len(layer["in"]) == 3 else [0]
     shape = (1, -1, 1, 1) if len(layer["in"]) == 3 else (1, -1)
     mean = g.op("ReduceMean", source, axes=axes)
@@ -113,10 +117,10 @@ def network(
     values: Sequence[str],
     statistics: str = "batch",
 ) -> list[str]:
-    """The network on each of `values` [rows, ...], which go through it side by side.
+    """Applies the network to each of `values` [rows, ...], and returns its outputs.
 
-    statistics: "batch": a norm layer sees the rows of each value alone; "support": every value is
-    normalised by those of the first one.
+    statistics: "batch": a norm layer normalises each value by the statistics of its own rows.
+    "support": a norm layer normalises every value by the statistics of the first one.
     """
     values = list(values)
     for layer in layers:
@@ -166,10 +170,10 @@ def _unit_length(g: Graph, value: str, spatial: bool) -> str:
 
 
 def _solved(g: Graph, a: str, b: str) -> str:
-    """a^-1 b of a symmetric positive definite a [n, n] and b [n, m].
+    """Returns a^-1 b of a symmetric positive definite a [n, n] and b [n, m].
 
-    Gauss-Jordan elimination without pivots, n rounds in a Loop, because ONNX has no Cholesky
-    factorization. Without pivots it is stable for such matrices.
+    ONNX has no Cholesky factorization, so that a Loop of n rounds does Gauss-Jordan elimination. It
+    needs no pivots, because elimination is stable for such matrices.
     """
     h, onnx = g.onnx.helper, g.onnx
     n = g.op("Squeeze", g.row_count(a), g.constant([0], np.int64))
@@ -213,21 +217,26 @@ def _solved(g: Graph, a: str, b: str) -> str:
 
 
 def _diagonal(g: Graph, a: str, value: str) -> str:
-    """a + value I."""
+    """Returns a + value I."""
     identity = g.op("EyeLike", a, dtype=g.onnx.TensorProto.DOUBLE)
     return g.op("Add", a, g.op("Mul", identity, value))
 
 
 def _row_sums(g: Graph, a: str, b: str) -> str:
-    """[rows, 1]: inner products of the rows of a and b."""
+    """Returns the inner products of the rows of a and b, [rows, 1]."""
     return g.sum(g.op("Mul", a, b), [1])
 
 
 def _linear_posterior(
     g: Graph, x_s: str, x_q: str, noise: str, r: str, inputs: int, variance: bool
 ) -> tuple[str, str]:
-    """f(x) = x w, w ~ N(0, I), from targets r of noise variance `noise`: the mean, and the variance
-    of f where it is asked for, else ""."""
+    """Returns the posterior mean and variance of f(x) = x w with w ~ N(0, I) at the rows x_q.
+
+    x_s: support rows [s, inputs]. x_q: query rows [q, inputs]. r: targets [s, outputs], which have
+    noise of variance `noise`.
+
+    The mean is [q, outputs], and the variance of f is [q, 1]. Without `variance` it may be "".
+    """
     if inputs <= _MOST_PRIMAL:
         a = _diagonal(g, g.transposed_times(x_s, x_s), noise)
         right = g.transposed_times(x_s, r)
@@ -248,7 +257,14 @@ def _linear_posterior(
 
 
 def _kernel_posterior(g: Graph, k_ss: str, k_qs: str, noise: str, r: str) -> tuple[str, str]:
-    """The mean, and the part of the prior variance that the support rows explain [q, 1]."""
+    """Returns the posterior mean of a Gaussian process, and the variance that the support explains.
+
+    k_ss: kernel matrix of the support rows [s, s]. k_qs: kernel matrix of query and support rows
+    [q, s]. r: targets minus prior mean [s, outputs], with noise of variance `noise`.
+
+    The mean is [q, outputs]. The second result [q, 1] is the prior variance minus the posterior
+    variance.
+    """
     both = _solved(g, _diagonal(g, k_ss, noise), g.op("Concat", r, g.transposed(k_qs), axis=1))
     cut = g.op("Gather", g.op("Shape", r), g.constant([1], np.int64))
     zero, last = g.constant([0], np.int64), g.constant([np.iinfo(np.int64).max], np.int64)
@@ -259,7 +275,7 @@ def _kernel_posterior(g: Graph, k_ss: str, k_qs: str, noise: str, r: str) -> tup
 
 
 def _distances(g: Graph, a: str, b: str, weight: str | None = None) -> str:
-    """[rows of a, rows of b]: squared distances, weighted by w [rows of b, d] where given."""
+    """Returns squared distances [rows of a, rows of b], with weights [rows of b, d] if given."""
     middle, front = g.constant([1], np.int64), g.constant([0], np.int64)
     difference = g.op("Sub", g.op("Unsqueeze", a, middle), g.op("Unsqueeze", b, front))
     square = g.op("Mul", difference, difference)
@@ -276,7 +292,7 @@ def _cosines(g: Graph, a: str, b: str) -> str:
 
 
 class _Head:
-    """A closed-form head: features and targets to predictions, all in double precision."""
+    """Closed-form heads: predictions from features and targets, in double precision."""
 
     def __init__(
         self, g: Graph, config: Mapping[str, Any], parameters: Mapping[str, Array], features: int
@@ -297,7 +313,7 @@ class _Head:
         return self.g.op("Pad", z, pads, self.constant(1.0))
 
     def _sums(self, z_s: str, y: str) -> tuple[str, str]:
-        """Support rows per class [classes, 1], and the sums of their features [classes, d]."""
+        """Returns the row counts [classes, 1] and the feature sums [classes, d] of the classes."""
         counts = self.g.transposed(self.g.sum(y, [0]))
         return counts, self.g.transposed_times(y, z_s)
 
@@ -382,7 +398,7 @@ class _Head:
 
 
 def _calibrated(g: Graph, probabilities: str, value: float | None) -> str:
-    """After temperature `value`: the probabilities to the power 1 / value, normalised."""
+    """Applies the temperature `value`: normalises the probabilities to the power 1 / value."""
     if value is None:
         return probabilities
     tiny = g.constant(1e-300, np.float64)
@@ -416,7 +432,10 @@ def _finished(
 
 
 def written(model: bytes, path: str | os.PathLike[str] | None) -> bytes:
-    """The model, also as a file that is there whole or not at all."""
+    """Returns the model, and writes it to `path` if that is not None.
+
+    The file appears under its name only when it is complete.
+    """
     if path is None:
         return model
     target = Path(os.fspath(path))
@@ -435,7 +454,7 @@ def written(model: bytes, path: str | os.PathLike[str] | None) -> bytes:
 
 
 def _scaled(g: Graph, name: str, learner: Learner, units: Any) -> str:
-    """An input in the network's units, of unit length where the run's [data] asks for that."""
+    """Converts an input to the network's units, and to unit length if data.unit_length is set."""
     value = name
     if not units.identity:
         mean = np.broadcast_to(np.asarray(units.x_mean), (int(np.prod(learner.input_shape)),))
@@ -460,7 +479,7 @@ def _target_units(g: Graph, mean: str, std: str, units: Any) -> tuple[str, str]:
 
 
 def adapted_model(task: FittedTask, samples: int) -> bytes:
-    """The adapted network of a task: query rows to predictions."""
+    """Returns the ONNX model of a task's adapted network, from query rows to predictions."""
     learner, units = task._learner, task._units
     config = learner.config.to_dict()
     adapted = adapted_weights(task, samples)
@@ -518,7 +537,7 @@ def adapted_model(task: FittedTask, samples: int) -> bytes:
 
 
 def head_model(learner: Learner, units: Any) -> bytes:
-    """A closed-form head with its adaptation: support and query rows to predictions."""
+    """Returns the ONNX model of a closed-form head, from support and query rows to predictions."""
     check_units(units)
     config = learner.config.to_dict()
     algorithm = config["algorithm"]

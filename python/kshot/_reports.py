@@ -1,4 +1,4 @@
-"""Reports and comparisons of runs, sweeps, and contextual bandits."""
+"""Reports and comparisons of runs, sweeps of runs, and contextual bandits."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ._runs import Evaluation, PathLike, evaluation_of
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written, and its numbers."""
+    """The result of `report`: the page that was written, and its numbers."""
 
     file: Path
-    name: str  #: how the page calls the run: "ABML"
-    numbers: dict[str, str]  #: headline numbers as text: {"test MSE": "0.41 ± 0.03"}
+    name: str  #: the name of the run on the page, such as "ABML"
+    numbers: dict[str, str]  #: the main numbers as text: {"test MSE": "0.41 ± 0.03"}
     evaluation: Evaluation | None = field(repr=False)
-    #: Evaluations with other numbers of support rows (per class).
+    #: Evaluations with other numbers of support rows (of rows per class for a classification).
     by_shots: dict[int, Evaluation] = field(repr=False)
 
     def to_pandas(self) -> Any:
         """A DataFrame with one row per score (needs pandas).
 
-        The column `shots` tells the evaluations with other numbers of support rows; it is missing
-        (NA) for the run's own.
+        The column `shots` is the number of support rows of an evaluation in `by_shots`. It is
+        missing (NA) in the rows of the run's own evaluation.
         """
         import pandas as pd
 
@@ -61,13 +61,16 @@ def report(
     threads: int = 0,
     allow_changed_data: bool = False,
 ) -> Report:
-    """Writes a run's report, a self-contained HTML page.
+    """Writes a run's report, an HTML page that needs no other files.
 
-    out: the page; None: report.html in the run folder.
-    quick: show only what the run folder holds. Otherwise the run is evaluated where its evaluation
-        is missing, and error against the number of support rows is computed.
-    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
-    allow_changed_data: go on although the data file is not the one that the run was trained on.
+    run: the run folder.
+    out: the file of the page; None: report.html in the run folder.
+    quick: show only what the run folder holds. Otherwise the run is evaluated if it was not
+        before, and the error is computed against the number of support rows.
+    device, threads: as for `train`.
+    allow_changed_data: continue although the data file is not the one of the training.
+
+    Raises Error where the report cannot be made.
     """
     d = _core.report(
         os.fspath(run),
@@ -89,10 +92,11 @@ def report(
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean over episodes of a method's value less that of the first run on the same episodes.
+    """The difference between a method and the first run in one metric.
 
-    `low` and `high` are the ends of the paired 95 % bootstrap interval over episodes, NaN for fewer
-    than two episodes.
+    `value` is the mean over episodes of the method's metric minus the first run's metric on the
+    same episode. `low` and `high` are the ends of its paired 95 % bootstrap interval over episodes.
+    They are NaN for fewer than two episodes.
     """
 
     method: str
@@ -105,14 +109,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side."""
+    """The result of `compare`: the page that was written, and its numbers."""
 
     file: Path
     names: list[str]
-    numbers: dict[str, dict[str, str]]  #: headline numbers of each run, as text
-    #: The configuration's keys that differ, with each run's value as TOML.
+    numbers: dict[str, dict[str, str]]  #: the main numbers of each run by its name, as text
+    #: The keys of the configuration that differ, each with the value of every run as TOML.
     settings: dict[str, dict[str, str]] = field(repr=False)
-    #: Differences of the other runs, and of the first run's baselines, to the first run.
+    #: Differences between the other runs, or the first run's baselines, and the first run.
     differences: list[Difference] = field(repr=False)
     warnings: list[str] = field(repr=False)  #: why runs cannot be compared
     #: What `kshot compare` prints.
@@ -129,8 +133,11 @@ class Comparison:
 def compare(runs: Sequence[PathLike], out: PathLike | None = None) -> Comparison:
     """Compares runs that were evaluated, and writes a page.
 
-    runs: run folders; the first one is the reference. Each is shown as it is: evaluate it first.
-    out: the page; None: comparison.html in the current folder.
+    runs: run folders. The first run is the reference. Runs are not evaluated here, so that
+        `evaluate` has to be called first.
+    out: the file of the page; None: comparison.html in the current folder.
+
+    Raises Error where the runs cannot be read.
     """
     if isinstance(runs, (str, os.PathLike)):
         raise TypeError("runs: expected a list of run folders")
@@ -149,20 +156,21 @@ def compare(runs: Sequence[PathLike], out: PathLike | None = None) -> Comparison
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep."""
+    """One run of a sweep. It may be given wherever a run folder is expected."""
 
     folder: Path
     #: The varied keys with their values as TOML: {"inner.steps": "2"}.
     values: dict[str, str]
-    #: "done", "stopped" (not among the best of a round), "failed", "interrupted" or "waiting".
+    #: "done", "stopped" (not among the best of a round), "failed", "interrupted" or "waiting" (for
+    #: its turn, or for the other runs of a round).
     status: str
-    step: int
-    best_step: int
-    metric: str  #: of the validation; empty where there was none
-    value: float  #: NaN where there was no validation
-    half_width: float
-    seconds: float
-    message: str  #: why it failed
+    step: int  #: number of meta-steps that were made
+    best_step: int  #: number of meta-steps at the best validation
+    metric: str  #: metric of the validation; empty where there was no validation
+    value: float  #: the metric at the best validation; NaN where there was no validation
+    half_width: float  #: half width of its 95 % confidence interval
+    seconds: float  #: training time in seconds
+    message: str  #: the error of a run that failed; else empty
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -170,7 +178,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The runs of a sweep, the best by validation first."""
+    """The runs of a sweep, sorted by their validation, the best first."""
 
     runs: list[SweepRun]
     folder: Path
@@ -185,7 +193,10 @@ class SweepResult:
         return self.runs[0]
 
     def to_pandas(self) -> Any:
-        """A DataFrame with one row per run (needs pandas); the varied keys are columns."""
+        """A DataFrame with one row per run (needs pandas).
+
+        The varied keys are columns.
+        """
         import pandas as pd
 
         rows = []
@@ -211,21 +222,23 @@ def sweep(
     collect: bool = False,
     on_run: Callable[[SweepRun], object] | None = None,
 ) -> SweepResult:
-    """Trains many runs with other values of some keys, judged by their validation tasks.
+    """Trains many runs that differ in some keys, and sorts them by their validation.
 
     config, overrides: as for `train`.
-    vary: values for keys, `{"inner.steps": [1, 2, 5]}`, or for a random search ranges,
+    vary: lists of values by key, `{"inner.steps": [1, 2, 5]}`. For a random search also ranges,
         `{"inner.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}`.
-    out: the folder of the run folders and of sweep.csv. The same call goes on with a sweep that was
+    out: the folder for the run folders and for sweep.csv. The same call continues a sweep that was
         interrupted.
-    random: runs that a random search draws by `seed`; 0: every combination of the lists.
-    halving, first_steps: successive halving (docs/sweeps.md); 0: every run makes all its steps.
-    jobs: runs side by side; 0: as many as there are cores. threads, device: of each run.
-    collect: train nothing, gather what the run folders hold.
-    on_run: called when a run is done, or done with a round.
+    random: number of runs of a random search, which are drawn by `seed`. 0: one run for every
+        combination of the values.
+    halving, first_steps: successive halving (docs/sweeps.md). 0: every run makes all its steps.
+    jobs: number of runs that train side by side; 0: as many as there are cores.
+    threads, device: the number of CPU threads and the device of each run.
+    collect: train nothing, and only collect the results in the run folders.
+    on_run: called with a run when the run, or its part of a round, is done.
 
-    Ctrl-C ends it after the steps at hand. Raises ConfigError before any training for a
-    configuration that some run would refuse.
+    Ctrl-C ends the sweep after the current steps. Raises ConfigError, before any training, if a run
+    would refuse its configuration.
     """
     native = Config(config, overrides)._native
     origin = os.fspath(config) if isinstance(config, (str, os.PathLike)) else "configuration"
@@ -255,30 +268,31 @@ def sweep(
 
 @dataclass(frozen=True)
 class BanditScore:
-    """An agent in an environment.
+    """The score of an agent in an environment.
 
-    Regrets are percentages of the uniform agent's mean; NaN where that is 0.
+    The fields `cumulative` to `simple_std` are regrets in percent of the uniform agent's mean
+    regret. They are NaN where that mean is 0. The regrets in `curve` are not divided by it.
     """
 
     environment: str
     agent: str
-    cumulative: float  #: mean over trials
-    cumulative_std: float  #: standard deviation over trials
-    simple: float
-    simple_std: float
+    cumulative: float  #: cumulative regret in percent, mean over trials
+    cumulative_std: float  #: its standard deviation over trials
+    simple: float  #: simple regret in percent, mean over trials
+    simple_std: float  #: its standard deviation over trials
     seconds: float
     remark: str = field(repr=False)
-    #: Cumulative regret, mean over trials, after the numbers of rounds in `curve_steps`.
+    #: Cumulative regret, mean over trials, after each number of rounds in `curve_steps`.
     curve: list[float] = field(repr=False)
     curve_steps: list[int] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class BanditResults:
-    """All agents of a configuration in all its environments."""
+    """The scores of all agents of a configuration in all its environments."""
 
     scores: list[BanditScore]
-    #: Everything that `kshot bandit` writes, as it stands in its file.
+    #: The content of the JSON file that `kshot bandit` writes.
     data: dict[str, Any] = field(repr=False)
     #: The table that `kshot bandit` prints.
     table: str = field(repr=False)
@@ -303,12 +317,14 @@ def bandit(
 ) -> BanditResults:
     """Plays contextual bandits: every agent of the configuration in every environment.
 
-    config: a TOML file of `kshot bandit` (docs/bandits.md), or the same as a dict.
-    overrides: changes to it, by key.
-    out: the file for the numbers (JSON), with a page of the regrets beside it (.html); None:
+    config: a TOML file of `kshot bandit` (docs/bandits.md), or a dict with the same keys.
+    overrides: changes to the configuration, as for `train`.
+    out: the JSON file for the numbers. A page with the regrets is written beside it (.html). None:
         nothing is written.
-    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
-    on_result: called with (environment, agent, seconds) after each.
+    device, threads: as for `train`.
+    on_result: called with (environment, agent, seconds) after every agent in every environment.
+
+    Raises ConfigError for a configuration that is refused, and Error.
     """
     is_text = isinstance(config, Mapping)
     if not isinstance(config, (str, os.PathLike, Mapping)):

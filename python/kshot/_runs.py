@@ -1,4 +1,7 @@
-"""Training, evaluation and embedding of runs, as functions with the program's options."""
+"""Training, evaluation, calibration and embedding of runs.
+
+The functions have the options of the program's commands.
+"""
 
 from __future__ import annotations
 
@@ -23,42 +26,43 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TrainReport:
-    """Training since the last report, every train.log_every steps; losses are means."""
+    """The progress of a training. There is a report every train.log_every steps."""
 
-    step: int
-    loss: float
+    step: int  #: number of meta-steps so far
+    loss: float  #: meta-objective, mean over the steps since the last report
+    #: The part of the meta-objective that is a mean over tasks, mean over the same steps.
     task_loss: float
-    learning_rate: float
-    gradient_norm: float
-    tasks: int
-    diverged: int
-    guarded: int
-    seconds: float
-    tasks_per_second: float
-    metrics: dict[str, float]
+    learning_rate: float  #: learning rate of the last step
+    gradient_norm: float  #: norm of the meta-gradient in the last step, before clipping
+    tasks: int  #: number of tasks since the last report
+    diverged: int  #: number of these tasks that diverged
+    guarded: int  #: number of steps so far in which optimizer.nan_guard acted
+    seconds: float  #: training time so far, in seconds
+    tasks_per_second: float  #: speed since the last report
+    metrics: dict[str, float]  #: statistics of the last step (docs/estimators.md)
 
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """The score of the validation episodes, with the half width of its 95 % interval."""
+    """The result of a validation. Every validation has the same episodes."""
 
-    step: int
-    metric: str
-    value: float
-    half_width: float
-    nll: float
-    best: bool
-    diverged: int
-    seconds: float
+    step: int  #: number of meta-steps so far
+    metric: str  #: "accuracy", "mse" or "nll"
+    value: float  #: the metric, mean over episodes
+    half_width: float  #: half width of its 95 % confidence interval
+    nll: float  #: negative log-likelihood in nats per row; NaN where the loss is no likelihood
+    best: bool  #: whether this validation is better than all before
+    diverged: int  #: number of episodes that diverged
+    seconds: float  #: training time so far, in seconds
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A run that was trained. It may be given wherever a run folder is expected."""
+    """The result of a training. It may be given wherever a run folder is expected."""
 
     folder: Path
     step: int
-    reason: str  #: "steps", "patience", "time_limit" or "asked"
+    reason: str  #: why the training ended: "steps", "patience", "time_limit" or "asked"
     seconds: float
     loss: float
     best: ValidationReport | None
@@ -103,22 +107,26 @@ def train(
 ) -> TrainResult:
     """Trains a run.
 
-    config: the path of a TOML file, a dict or a Config; None to resume with the run's own.
-    overrides: changes to it, `{"train.steps": 300}`.
-    out: the run folder. None: runs/NAME, or the first free one of runs/NAME-2, ..., where NAME is
-        the name of the configuration's file, or of the algorithm.
-    source: tasks of one's own (EpisodeSource); [data] is then not looked at.
-    resume: goes on from this run's last checkpoint, bit for bit as if it had never stopped.
-    device: "auto", "cpu", "cuda", "cuda:N" or "reference"; threads: 0 uses all cores.
-    progress: a progress line on standard error; None: where that is a terminal.
-    allow_changed_data: go on although the data file is not the one that the run was trained on.
-    on_report, on_validation: called while the training runs.
+    config: the path of a TOML file, a dict or a Config. With `resume` it may be None, which stands
+        for the run's own configuration.
+    overrides: changes to the configuration, such as `{"train.steps": 300}`.
+    out: the run folder. None: runs/NAME, or the first one of runs/NAME-2, ... that does not exist.
+        NAME is the name of the configuration's file without its ending, or else the algorithm.
+    source: an EpisodeSource of the user, in place of the configuration's [data].
+    resume: a run to continue from its last checkpoint. The result has the bits of a training that
+        never stopped.
+    device: "auto" (the CPU), "cpu", "cuda", "cuda:N" or "reference".
+    threads: number of CPU threads; 0: all cores.
+    progress: whether to show a progress line on standard error; None: only if it is a terminal.
+    allow_changed_data: continue although the data file is not the one of the training.
+    on_report, on_validation: called with every report and every validation of the training.
 
-    Under mpirun (in a build with MPI) all processes train together; each calls this with the same
-    arguments and gets the same result. Rank 0 writes the folder and the progress line.
+    Under mpirun (in a build with MPI) all processes train together. Each process calls `train` with
+    the same arguments and gets the same result. Rank 0 writes the folder and the progress line.
 
-    Ctrl-C, or an exception in a callback, ends the training after the step at hand, writes a
-    checkpoint, and is raised then. Raises ConfigError and Error.
+    Ctrl-C, or an exception in a callback, ends the training after the current step. The training
+    writes a checkpoint, and then the exception is raised. Raises ConfigError for a configuration
+    that is refused, and Error where the training fails.
     """
     folder = "" if out is None else os.fspath(out)
     if resume is not None:
@@ -176,27 +184,27 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Score:
-    """One way to predict, scored on all episodes. What does not apply is None."""
+    """The scores of one predictor over all episodes. A score that does not apply is None."""
 
-    name: str
-    inner_steps: int | None  #: None for a baseline
-    calibrated: bool  #: after what `kshot calibrate` fitted
-    accuracy: Statistic | None
-    auroc: Statistic | None
-    brier: Statistic | None
-    ece: float | None
-    mse: Statistic | None
-    r2: Statistic | None
-    nll: Statistic | None
-    entropy: Statistic | None
-    mutual_information: Statistic | None
-    crps: Statistic | None
-    sharpness: Statistic | None
-    epistemic_variance: Statistic | None
-    aleatoric_variance: Statistic | None
-    coverage: dict[float, Statistic]
-    #: Scores of the single episodes by name: "accuracy", "mse", ...; "coverage" is
-    #: [levels, episodes].
+    name: str  #: name of the algorithm or of the baseline
+    inner_steps: int | None  #: number of inner steps; None for a baseline or a closed-form head
+    calibrated: bool  #: whether the predictions are calibrated (`kshot calibrate`)
+    accuracy: Statistic | None  #: share of right predictions
+    auroc: Statistic | None  #: area under the ROC curve of class 1, for two classes
+    brier: Statistic | None  #: Brier score, in [0, 2]
+    ece: float | None  #: expected calibration error with bins of equal width
+    mse: Statistic | None  #: mean squared error
+    r2: Statistic | None  #: coefficient of determination
+    nll: Statistic | None  #: negative log-likelihood in nats per row
+    entropy: Statistic | None  #: entropy of the probabilities, in nats
+    mutual_information: Statistic | None  #: its part from unknown weights, in nats
+    crps: Statistic | None  #: continuous ranked probability score, in target units
+    sharpness: Statistic | None  #: mean standard deviation of the prediction, in target units
+    epistemic_variance: Statistic | None  #: predictive variance without the noise
+    aleatoric_variance: Statistic | None  #: predictive variance from the noise
+    coverage: dict[float, Statistic]  #: share of the targets in the central band, by its level
+    #: Scores of the single episodes, [episodes], by names such as "accuracy" or "mse". The array
+    #: "coverage" is [levels, episodes].
     per_episode: dict[str, npt.NDArray[np.float64]] = field(repr=False)
 
 
@@ -205,7 +213,7 @@ def _number(value: Any) -> float:
 
 
 def _numbers(values: Any) -> Any:
-    """Numbers in nested lists, NaN where JSON has null."""
+    """Returns nested lists of numbers, with NaN in place of JSON's null."""
     return [_numbers(v) if isinstance(v, list) else _number(v) for v in values]
 
 
@@ -248,13 +256,13 @@ def _score(d: Mapping[str, Any]) -> Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a run's adapted network after each inner step, and of the baselines."""
+    """The result of `evaluate`: scores after every inner step, and of the baselines."""
 
     algorithm: str
     split: str
     steps: list[Score]
     baselines: list[Score]
-    #: Everything that `kshot evaluate` writes, as it stands in evaluation.json.
+    #: The content of evaluation.json, which `kshot evaluate` writes.
     data: dict[str, Any] = field(repr=False)
     #: The table that `kshot evaluate` prints.
     table: str = field(repr=False)
@@ -283,7 +291,7 @@ class Evaluation:
 
 
 def evaluation_of(text: str, table: str) -> Evaluation:
-    """The evaluation whose JSON is `text`."""
+    """Returns the evaluation from its JSON `text` and its printed `table`."""
     data = json.loads(text)
     return Evaluation(
         algorithm=data["algorithm"],
@@ -304,7 +312,7 @@ def _evaluate_changes(
     norm_statistics: str | None = None,
     shots: int | None = None,
 ) -> list[str]:
-    """The overrides, then the keys that have arguments of their own; None: not given."""
+    """Returns the overrides, followed by those arguments that are not None, as overrides."""
     keys = {
         "evaluate.episodes": episodes,
         "evaluate.steps": steps,
@@ -336,15 +344,21 @@ def evaluate(
     allow_changed_data: bool = False,
     calibrated: bool = False,
 ) -> Evaluation:
-    """Evaluates a run on episodes of a split, beside baselines that see the same rows.
+    """Evaluates a run on episodes of a split, together with baselines that see the same rows.
 
-    episodes, steps, samples, seed, norm_statistics: the keys of [evaluate]; None: as configured.
-    shots: data.shots. source: tasks of one's own instead of the run's [data].
-    out: the file for the numbers (JSON). None: evaluation.json in the run folder, where reports
-        look for it; with `source` nothing is written.
-    calibrated: score the predictions after what `kshot.calibrate` fitted, too.
-    split: "train", "validation" or "test". baselines: False leaves them out.
+    run: a run folder or a checkpoint.
+    episodes, steps, samples, seed, norm_statistics: values for the keys of [evaluate]; None: the
+        values of the run's configuration.
+    shots: a value for data.shots; None: the value of the run's configuration.
+    split: "train", "validation" or "test".
+    source: an EpisodeSource of the user, in place of the run's [data].
+    baselines: whether to evaluate the baselines too.
+    out: the JSON file for the numbers. None: evaluation.json in the run folder, where reports look
+        for it, or no file if there is a `source`.
+    calibrated: whether to score also the predictions that `kshot.calibrate` calibrated.
     overrides, device, threads, progress, allow_changed_data: as for `train`.
+
+    Raises Error where the run cannot be evaluated.
     """
     changes = _evaluate_changes(overrides, episodes, steps, samples, seed, norm_statistics, shots)
     native = None
@@ -379,34 +393,35 @@ class IntervalScore:
 
 @dataclass(frozen=True)
 class OodScore:
-    """How well one score of `evaluate_ood` tells rows out of distribution from the others."""
+    """How well one score separates rows out of distribution from a task's own rows."""
 
     name: str
     auroc: IntervalScore
     aupr: IntervalScore
-    #: Share of the rows out of distribution that pass where 95 % of the others do.
+    #: Share of the rows out of distribution that pass at the threshold that 95 % of the task's own
+    #: rows pass.
     fpr95: IntervalScore
 
 
 @dataclass(frozen=True)
 class OodKind:
-    """One kind of rows out of distribution."""
+    """The scores for one kind of rows out of distribution."""
 
     kind: str
-    description: str  #: of the rows, in words
-    in_rows: int
-    out_rows: int
+    description: str  #: description of the rows, in words
+    in_rows: int  #: number of rows of the tasks' own
+    out_rows: int  #: number of rows out of distribution
     scores: list[OodScore]
 
 
 @dataclass(frozen=True)
 class OodEvaluation:
-    """What `evaluate_ood` found and wrote."""
+    """The result of `evaluate_ood`, and the files that it wrote."""
 
     kinds: list[OodKind]
-    file: Path  #: the numbers
-    page: Path  #: histograms of the scores
-    #: Everything that `kshot evaluate --ood` writes, as it stands in the file.
+    file: Path  #: JSON file with the numbers
+    page: Path  #: HTML page with histograms of the scores
+    #: The content of the JSON file.
     data: dict[str, Any] = field(repr=False)
     #: The tables that `kshot evaluate --ood` prints.
     table: str = field(repr=False)
@@ -451,14 +466,17 @@ def evaluate_ood(
     allow_changed_data: bool = False,
     calibrated: bool = False,
 ) -> OodEvaluation:
-    """Says how well a run's predictions tell rows out of distribution from a task's own.
+    """Scores how well a run's predictions tell rows out of distribution from a task's own rows.
 
-    kinds: what takes the place of the query rows: "open_set", "rotate", "rotate=DEGREES", "noise",
-        "noise=S", "permute", "shift", "shift=S", or the path of another data file
-        (docs/uncertainty.md).
-    out: the file for the numbers (JSON), with histograms beside it (.html). None:
+    run: a run folder or a checkpoint.
+    kinds: the rows out of distribution, which replace the query rows: "open_set", "rotate",
+        "rotate=DEGREES", "noise", "noise=S", "permute", "shift", "shift=S", or the path of another
+        data file (docs/uncertainty.md). One kind or a list.
+    out: the JSON file for the numbers. A page with histograms is written beside it (.html). None:
         evaluation-ood.json in the run folder, where reports look for it.
     The other arguments are those of `evaluate`.
+
+    Raises Error where the run cannot be evaluated or a kind does not fit its data.
     """
     changes = _evaluate_changes(overrides, episodes, steps, samples, seed, norm_statistics, shots)
     text, table, file, page = _core.evaluate_ood(
@@ -497,18 +515,20 @@ def evaluate_ood(
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` fitted and wrote."""
+    """The result of `calibrate`, and the file that it wrote."""
 
     value: float
     """The temperature (classification), or the factor of the variance (regression)."""
     description: str
     """ "temperature 1.43" or "variance factor 2.1"."""
     nll_before: float
-    """Mean negative log-likelihood of the validation episodes, nats."""
+    """Mean negative log-likelihood of the validation episodes before the calibration, in nats."""
     nll_after: float
+    """The same mean after the calibration."""
     file: Path
+    """The file with the calibration, beside the checkpoint."""
     data: dict[str, Any]
-    """All that the file has."""
+    """The content of the file."""
 
 
 def calibrate(
@@ -526,10 +546,16 @@ def calibrate(
 ) -> Calibration:
     """Fits a temperature or a variance factor on validation episodes, and stores it in the run.
 
-    Nothing uses it unless `calibrated=True` is given to `load` or `evaluate`. It holds for the
-    checkpoint, the inner steps and the number of posterior samples it was fitted with.
-    episodes, steps, samples, seed: the keys of [evaluate]; None: as configured.
+    run: a run folder or a checkpoint.
+    episodes, steps, samples, seed: values for the keys of [evaluate]; None: the values of the run's
+        configuration.
     overrides, device, threads, progress, allow_changed_data: as for `train`.
+
+    The file also has the thresholds and quantiles that the decisions of `FittedTask.predict` need.
+    The calibration is used only where `calibrated=True` is given to `load`, `evaluate` or
+    `evaluate_ood`. It is valid for the checkpoint, the number of inner steps and the number of
+    posterior samples that it was fitted with.
+
     Raises Error where the run has no validation tasks, or predicts no distribution.
     """
     changes = _evaluate_changes(overrides, episodes, steps, samples, seed)
@@ -549,7 +575,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class EmbeddedFile:
-    """What `embed` wrote."""
+    """The result of `embed`: the numbers of rows and features, and the files that it wrote."""
 
     rows: int
     features: int
@@ -557,7 +583,17 @@ class EmbeddedFile:
 
 
 class Embedder:
-    """A trained network up to its last linear layer; its outputs are features."""
+    """A trained network without its last linear layer, whose inputs are the features.
+
+    The run is one of maml, meta_sgd, abml or hvi; for the last two the weights are the means. Norm
+    layers use the statistics of a reference set of training examples, so that the features of a row
+    do not depend on the other rows (docs/embeddings.md).
+
+    run: a run folder or a checkpoint.
+    device, threads, overrides, allow_changed_data: as for `train`.
+
+    Raises Error for a run without such a network.
+    """
 
     def __init__(
         self,
@@ -579,11 +615,11 @@ class Embedder:
 
     @property
     def features(self) -> int:
-        """Number of features of a row."""
+        """Number of features per row."""
         return int(self._native.features)
 
     def __call__(self, x: Any) -> npt.NDArray[np.float32]:
-        """Rows [rows, *input_shape] to features [rows, features], float32."""
+        """Returns the features [rows, features], float32, of rows x [rows, *input_shape]."""
         rows = as_rows(x, "x", self.input_shape)
         return np.asarray(self._native.embed(rows))
 
@@ -594,7 +630,10 @@ class Embedder:
     ) -> EmbeddedFile:
         """Writes the features of a data file of classes to `out`.
 
-        out: a data file, or (.npz) arrays. data: the data file; None: that of the run.
+        out: the data file to write, or a file of arrays (.npz).
+        data: the data file to read; None: the data file of the run.
+
+        Raises ValueError where there is no data file to read.
         """
         path = Config._of(self._native.config)["data"].get("path", "") if data is None else data
         if not path:
@@ -615,10 +654,12 @@ def embed(
     """Writes the features of a data file of classes to `out`.
 
     run: a run folder or a checkpoint.
-    out: a data file, or (.npz) arrays. data: the data file; None: that of the run.
+    out: the data file to write, or a file of arrays (.npz).
+    data: the data file to read; None: the data file of the run.
     overrides, device, threads, allow_changed_data: as for `train`.
 
-    For rows in memory: `kshot.Embedder(run)(x)`.
+    `kshot.Embedder(run)(x)` gives the features of rows in memory. Raises Error for a run without
+    such a network, and ValueError where there is no data file to read.
     """
     embedder = Embedder(
         run,

@@ -1,13 +1,13 @@
-"""Data in memory as data files: arrays, pandas, Parquet, Hugging Face datasets.
+"""Data files from data in memory: arrays, pandas, Parquet, Hugging Face datasets.
 
-Each function imports what it is given as the program imports files (docs/own-data.md), and returns
-what it wrote. The result stands for the data file wherever one is expected:
+Each function imports its data as the program imports files (docs/own-data.md), and returns an
+ImportSummary. The summary may be given wherever a data file is expected:
 
     data = kshot.data.from_frame(df, task="patient", target="score", out="patients.kshot")
     run = kshot.train({"algorithm": "alpaca", "network": ..., "data": data.config})
 
-What had to be guessed is printed to standard error, unless `quiet` is set. Without `out` the data
-file is a temporary one, which lasts until the process ends.
+The functions print to standard error what they had to guess, unless `quiet` is set. Without `out`
+the data file is a temporary file, which is removed when the process ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _folder: tuple[int, str] | None = None
 
 
 def _temporary() -> Path:
-    """A name in a folder that goes when this process ends."""
+    """Returns a new file name in a folder that is removed when this process ends."""
     import shutil
     import tempfile
 
@@ -46,7 +46,7 @@ def _temporary() -> Path:
         _folder = (own, folder)
 
         def remove() -> None:
-            if os.getpid() == own:  # not in a forked child, which inherits this function
+            if os.getpid() == own:  # a forked child inherits this function, and must not remove
                 shutil.rmtree(folder, ignore_errors=True)
 
         atexit.register(remove)
@@ -78,17 +78,23 @@ def from_arrays(
     min_examples: int | None = None,
     quiet: bool = False,
 ) -> ImportSummary:
-    """Classes from rows and their labels: few-shot tasks are drawn from the classes.
+    """Makes a data file of classes, from which few-shot tasks are drawn.
 
-    x: [rows, features], or images [rows, height, width] or with channels (see `layout`).
+    x: [rows, features], or images [rows, height, width], or images with channels (see `layout`).
     y: [rows], the class of each row: whole numbers, strings or booleans.
-    splits: the classes of each split, {"train": ["ant", "bee"], "test": ["cat"]}; classes that
-        are not listed are left out.
-    fractions, seed: a random division of the classes instead; by default 0.64, 0.16, 0.2.
-    standardise: vectors with mean 0 and standard deviation 1 over the training classes.
-    layout: of images, "hwc", "chw" or "hw".
+    out: the data file to write; None: a temporary file.
+    splits: the classes of each split, {"train": ["ant", "bee"], "test": ["cat"]}. Classes that are
+        not listed are left out.
+    fractions, seed: the shares of train, validation and test in a random division of the classes,
+        which is used without `splits`. The default is 0.64, 0.16, 0.2.
+    standardise: whether to give every feature of vectors the mean 0 and the standard deviation 1
+        over the training classes.
+    layout: the order of the axes of images: "hwc", "chw" or "hw".
     min_examples: classes with fewer rows are left out.
-    out: the data file; None: a temporary one. quiet: print nothing.
+    quiet: whether to print nothing.
+
+    Raises TypeError and ValueError for arrays that do not fit, and Error for what the import
+    refuses.
     """
     import csv
     import tempfile
@@ -157,13 +163,17 @@ def _class_lists(
 
 
 def is_frame(data: Any) -> bool:
-    """Whether `data` is a pandas DataFrame, without importing pandas."""
+    """Returns whether `data` is a pandas DataFrame. Does not import pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(data, pandas.DataFrame)
 
 
 def _cells(column: Any, name: str) -> tuple[Any, str]:
-    """A column as the engine takes it, and its kind: "number", "category", "date"."""
+    """Returns the cells of a column as the engine takes them, and the kind of the column.
+
+    The kind is "number" (float64 cells), "category" or "date" (texts; "" is a missing cell).
+    Raises TypeError for a column of another type.
+    """
     import pandas as pd
     from pandas.api import types
 
@@ -200,7 +210,7 @@ def _texts(column: Any, name: str) -> list[str]:
 
 
 def frame_columns(frame: Any, wanted: Sequence[str] | None = None) -> list[tuple[str, Any, str]]:
-    """(name, cells, kind) of the frame's columns, or of those of them that are wanted."""
+    """Returns (name, cells, kind) of the frame's columns, or of those named in `wanted`."""
     names = [str(name) for name in frame.columns]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -257,27 +267,37 @@ def from_frame(
     standardise: bool = False,
     quiet: bool = False,
 ) -> ImportSummary:
-    """Tasks or classes from a pandas DataFrame, or from a Parquet file.
+    """Makes a data file of tasks or classes from a pandas DataFrame or a Parquet file.
 
-    With `task` every value of that column is a task, as in `kshot.import_table`: numbers are
-    standardised over the training tasks, text and categories become one number per category, dates
-    become days. The target is a number, or a class where it is text, a category or a boolean
-    (`classification` decides otherwise).
+    With `task`, every value of that column is a task, as in `kshot.import_table`. Numbers are
+    standardised over the training tasks. Text and categories become one number per category. Dates
+    become days. The target is a class where its column is text, a category or a boolean, and
+    otherwise a number.
 
-    Without `task` the target is the class of each row, and few-shot tasks are drawn from the
-    classes, as in `from_arrays`. The features are columns of numbers, or one column whose cells are
+    Without `task`, the target is the class of each row, and few-shot tasks are drawn from the
+    classes, as in `from_arrays`. The features are columns of numbers, or columns whose cells are
     vectors.
 
-    features: the columns to learn from; None: all others.
-    split_column: a column with "train", "validation" or "test", the same within a task.
-    categorical: columns of numbers that are categories.
-    missing: "error" (default), "mean" or "drop".
-    raw_targets, raw_inputs: without standardisation. fractions, seed: of the division into splits.
-    standardise: the features of classes.
-    out: the data file; None: a temporary one. quiet: print nothing.
+    frame: the DataFrame, or the path of the Parquet file.
+    target: the name of the column of the targets, or a list of names.
+    task: the name of the column that distinguishes the tasks.
+    features: the names of the columns to learn from; None: all other columns.
+    out: the data file to write; None: a temporary file.
+    classification: whether the target is a class (with `task`); None: the type of the column
+        decides.
+    split_column: a column with "train", "validation" or "test", which is the same in all rows of a
+        task.
+    categorical: names of columns of numbers that are categories.
+    missing: what happens with missing values: "error" (the default), "mean" or "drop".
+    raw_targets, raw_inputs: whether to leave targets or inputs without standardisation.
+    fractions, seed: the shares of train, validation and test in a random division.
+    standardise: whether to standardise the features (without `task`).
+    quiet: whether to print nothing.
+
+    Raises TypeError and ValueError for data that do not fit, and Error for what the import refuses.
     """
     options = dict(locals())
-    # The others are options of the import with the same names.
+    # The remaining arguments are options of the import with the same names.
     for name in ("frame", "target", "features", "out", "standardise", "quiet"):
         del options[name]
     frame = _frame(frame)
@@ -315,7 +335,7 @@ def from_frame(
         classification=classification,
         categorical=[n for n in own if kinds[n] == "category" or n in categorical],
         dates=[n for n in own if kinds[n] == "date"],
-        missing_marks=[],  # a frame says itself what is missing
+        missing_marks=[],  # a DataFrame marks missing values itself
     )
     cells = [(name, values) for name, values, _ in columns]
     summary = run_import(_core.import_table, options, cells)
@@ -392,11 +412,13 @@ def from_dataset(
     quiet: bool = False,
     **options: Any,
 ) -> ImportSummary:
-    """Tasks or classes from a Hugging Face dataset (`datasets.Dataset` or `DatasetDict`).
+    """Makes a data file of tasks or classes from a Hugging Face dataset.
 
-    target, task, features and the other options are those of `from_frame`. Features may be a column
-    of vectors or of images of one size. The classes of a ClassLabel column keep their names. The
-    rows of a DatasetDict's splits are pooled, because few-shot splits divide classes or tasks.
+    dataset: a `datasets.Dataset` or a `datasets.DatasetDict`.
+    target, task, features, out, quiet and the other options are those of `from_frame`. Features may
+    be a column of vectors, or of images that all have one size. The classes of a ClassLabel column
+    keep their names. The splits of a DatasetDict are joined and divided anew, because the splits of
+    few-shot learning divide classes or tasks, not rows.
     """
     datasets = sys.modules.get("datasets")
     kinds = () if datasets is None else (datasets.Dataset, datasets.DatasetDict)
@@ -442,7 +464,10 @@ def from_dataset(
 
 
 def _pictures(values: Sequence[Any], name: str) -> list[Array]:
-    """Images as arrays [height, width, channels] of bytes, all of one size and mode."""
+    """Returns images as byte arrays [height, width, channels] with the same number of channels.
+
+    Raises ValueError for images of different sizes.
+    """
     modes = {picture.mode for picture in values}
     mode = "L" if modes <= {"1", "L"} else "RGB"
     sizes = {picture.size for picture in values}

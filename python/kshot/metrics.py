@@ -1,14 +1,15 @@
 """Metrics of predictions: calibration, likelihood, CRPS, coverage, detection, intervals.
 
-The functions score predictions of any program by the conventions of `kshot evaluate`, which
-docs/uncertainty.md explains. They need no run:
+The functions score the predictions of any program. Their conventions are those of `kshot evaluate`,
+which docs/uncertainty.md explains. They need no run:
 
     scores = kshot.metrics.classification(probabilities, labels)
     print(scores.accuracy, scores.ece, scores.aurc)
 
-Arrays may be NumPy's, or of any library with `__dlpack__` (in host memory) or `__array__`. They are
-computed in float64. ValueError says which argument has a wrong shape, no rows, or a value that is
-NaN or out of range, and TypeError which one is of a wrong type.
+Arguments are arrays of NumPy, or of any library with `__dlpack__` (in host memory) or `__array__`.
+The functions compute in float64. They raise ValueError for an argument with a wrong shape, without
+rows, or with a value that is NaN or out of range, and TypeError for an argument of a wrong type.
+The message names the argument.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: one value per bin of equal width, also where a bin is empty."""
+    """A reliability diagram with bins of equal width. The arrays [bins] include empty bins."""
 
-    low: Array  #: lower edges of the bins, confidences
+    low: Array  #: lower edges of the bins of confidence
     high: Array  #: upper edges of the bins
     count: Counts  #: number of rows in each bin
-    confidence: Array  #: mean confidence of the rows of each bin; 0 where it is empty
-    accuracy: Array  #: share of right rows in each bin; 0 where it is empty
+    confidence: Array  #: mean confidence of the rows in each bin; 0 for an empty bin
+    accuracy: Array  #: share of right predictions in each bin; 0 for an empty bin
 
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """A risk-coverage curve: one point per distinct confidence, the highest first."""
+    """A risk-coverage curve with one point per distinct confidence, the highest first."""
 
     threshold: Array  #: rows with at least this confidence are answered
     coverage: Array  #: share of the rows that are answered
@@ -66,30 +67,35 @@ class RiskCoverage:
 class ClassificationScores:
     """Scores of a classifier over rows.
 
-    The confidence of a row is the probability of the predicted class, which is the most probable
-    one. Ties go to the lowest class.
+    The predicted class of a row is its most probable class; ties go to the lowest class. The
+    confidence of a row is the probability of the predicted class.
     """
 
     rows: int
     classes: int
-    accuracy: float
+    accuracy: float  #: share of right predictions
     nll: float  #: mean of -log p(label), nats per row
-    #: Mean of sum_c (p_c - 1[c = label])^2, in [0, 2]: reliability - resolution + uncertainty +
-    #: within_bin.
+    #: Mean of sum_c (p_c - 1[c = label])^2, in [0, 2]. It equals brier_reliability -
+    #: brier_resolution + brier_uncertainty + brier_within_bin (Murphy 1973).
     brier: float
-    brier_reliability: float
-    brier_resolution: float
-    brier_uncertainty: float
-    brier_within_bin: float
-    ece: float  #: expected calibration error, bins of equal width
-    mce: float  #: the largest gap of a bin that is not empty
-    ece_equal_mass: float  #: expected calibration error, bins between quantiles of the confidences
-    classwise_ece: float  #: mean over classes of the calibration error of the class's probability
+    brier_reliability: float  #: mean squared gap between probability and share of the class
+    brier_resolution: float  #: variance of the share of the class between bins
+    brier_uncertainty: float  #: variance of the classes, which predictions do not change
+    brier_within_bin: float  #: the part that binning loses (Stephenson et al. 2008)
+    ece: float  #: expected calibration error with bins of equal width
+    mce: float  #: the largest calibration gap of a bin that is not empty
+    #: Expected calibration error with bins between quantiles of the confidences.
+    ece_equal_mass: float
+    classwise_ece: float  #: mean over classes of the calibration error of one class
     aurc: float  #: area under the risk-coverage curve
-    risk_at_coverage: float  #: risk where at least the share `coverage` of the rows is answered
-    coverage_at_risk: float  #: largest coverage of a threshold with at most the risk `risk`
-    #: Area under the ROC curve of one class against the rest, mean over the classes that have one;
-    #: of two classes that of class 1. NaN where all rows are of one class.
+    #: Share of wrong answers at the highest threshold that answers at least the share `coverage` of
+    #: the rows.
+    risk_at_coverage: float
+    #: Largest share of the rows that a threshold answers with at most the share `risk` of wrong
+    #: answers; 0 where there is none.
+    coverage_at_risk: float
+    #: Area under the ROC curve of one class against the rest, mean over the classes that have such
+    #: a curve. For two classes it is the AUROC of class 1. NaN where all rows have the same class.
     auroc: float
     reliability: Reliability = field(repr=False)
     risk_coverage: RiskCoverage = field(repr=False)
@@ -101,24 +107,26 @@ class RegressionScores:
 
     rows: int  #: number of targets
     mse: float  #: mean squared error of the predictive mean
-    nll: float  #: mean of -log density, nats per target; NaN for samples without noise
+    nll: float  #: mean of -log density, in nats per target; NaN for samples without noise
     crps: float  #: mean continuous ranked probability score, in target units
-    sharpness: float  #: mean standard deviation of the predictive distribution
+    sharpness: float  #: mean standard deviation of the prediction, in target units
     levels: Array  #: probabilities of the central bands, [bands]
     coverage: Array  #: share of the targets in their band, [bands]
     width: Array  #: mean width of the bands in target units, [bands]
-    #: Probability integral transform of each target, of the shape of the targets.
+    #: Probability integral transform of each target, with the shape of the targets.
     pit: Array = field(repr=False)
-    pit_histogram: Counts  #: counts of `pit` in bins of equal width, [low, high), the last closed
+    pit_histogram: Counts  #: counts of `pit` in equal bins [low, high), the last one closed
 
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """How well a score tells rows outside of a distribution from rows inside."""
+    """How well a score separates rows outside of a distribution from rows inside."""
 
     auroc: float  #: area under the ROC curve; equal scores count half
     aupr: float  #: average precision with the rows outside as positive
-    fpr95: float  #: share of the rows outside that pass where at least 95 % of the others pass
+    #: Share of the rows outside that pass at the threshold that at least 95 % of the rows inside
+    #: pass (Liang et al. 2018).
+    fpr95: float
 
 
 def _count(value: Any, name: str, least: int = 1, most: int = 2**63 - 1) -> int:
@@ -174,14 +182,15 @@ def classification(
     coverage: float = 0.8,
     risk: float = 0.05,
 ) -> ClassificationScores:
-    """Scores of predicted probabilities: accuracy, likelihood, calibration, rejection.
+    """Scores predicted probabilities: accuracy, likelihood, calibration, rejection.
 
     probabilities: [n, classes]; each row sums to one within 0.001.
     labels: [n], whole numbers from 0 to classes - 1.
     bins: number of bins of the calibration errors.
-    edges: "right" has bins (low, high], the first one closed, as scikit-learn; "left" has
-        [low, high), the last one closed, as netcal.
-    coverage: share of the rows for `risk_at_coverage`; risk: bound for `coverage_at_risk`.
+    edges: the edge that belongs to a bin. "right": bins (low, high], the first one closed, as in
+        scikit-learn. "left": bins [low, high), the last one closed, as in netcal.
+    coverage: the share of the rows for `risk_at_coverage`, in [0, 1].
+    risk: the share of wrong answers for `coverage_at_risk`, in [0, 1].
 
     >>> scores = classification([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], [0, 0, 1], bins=2)
     >>> round(scores.accuracy, 4), round(scores.ece, 4), round(scores.brier, 4)
@@ -217,12 +226,13 @@ def regression(
     levels: Sequence[float] = (0.5, 0.9, 0.95),
     pit_bins: int = 10,
 ) -> RegressionScores:
-    """Scores of Gaussian predictions: error, likelihood, CRPS, coverage, PIT.
+    """Scores Gaussian predictions: error, likelihood, CRPS, coverage, PIT.
 
-    mean: [n], or any other shape. Every number is a target of its own.
-    std: standard deviations above 0, of the shape of `mean`, or one number for all.
-    y: targets, of the shape of `mean`.
-    levels: probabilities of central bands, between 0 and 1. pit_bins: bins of the PIT histogram.
+    mean: predictive means [n], or any other shape. Every number is a target of its own.
+    std: standard deviations above 0, with the shape of `mean`, or one number for all.
+    y: targets, with the shape of `mean`.
+    levels: probabilities of central bands, between 0 and 1.
+    pit_bins: number of bins of the PIT histogram.
 
     >>> scores = regression([0.0, 1.0], [1.0, 2.0], [0.5, 4.0], levels=[0.5, 0.9])
     >>> scores.coverage
@@ -250,17 +260,19 @@ def regression_samples(
     levels: Sequence[float] = (0.5, 0.9, 0.95),
     pit_bins: int = 10,
 ) -> RegressionScores:
-    """Scores of posterior samples of predictions: error, likelihood, CRPS, coverage, PIT.
+    """Scores posterior samples of predictions: error, likelihood, CRPS, coverage, PIT.
 
     samples: [samples, n], or [samples, ...] with the shape of `y` after the first axis.
     y: targets, [n] or any other shape. Every number is a target of its own.
-    noise_std: standard deviation of the observation noise, above 0: one number, or of the shape of
-        `y`. Then the prediction is the mixture of N(sample, noise_std^2). None: it is the empirical
-        distribution of the samples, which has no density, so that `nll` is NaN.
-    levels: probabilities of central bands, between 0 and 1. pit_bins: bins of the PIT histogram.
+    noise_std: standard deviation of the observation noise, above 0: one number, or an array with
+        the shape of `y`. The prediction is then the mixture of N(sample, noise_std^2). None: the
+        prediction is the empirical distribution of the samples. It has no density, so that `nll` is
+        NaN.
+    levels: probabilities of central bands, between 0 and 1.
+    pit_bins: number of bins of the PIT histogram.
 
-    One sample without noise is a point prediction: `crps` is its mean absolute error, and `levels`,
-    `coverage`, `width`, `pit` and `pit_histogram` are empty.
+    One sample without noise is a point prediction. Then `crps` is its mean absolute error, and
+    `levels`, `coverage`, `width`, `pit` and `pit_histogram` are empty.
 
     >>> scores = regression_samples([[1.0, 2.0], [3.0, 6.0]], [2.0, 3.0], noise_std=0.5)
     >>> round(scores.mse, 4), round(scores.sharpness, 4)
@@ -282,9 +294,10 @@ def regression_samples(
 
 
 def detection(inside: Any, outside: Any) -> DetectionScores:
-    """Scores of the detection of rows outside of a distribution: AUROC, AUPR, FPR at 95 %.
+    """Scores the detection of rows outside of a distribution: AUROC, AUPR, FPR at 95 %.
 
-    inside: [n], scores of rows inside the distribution; outside: [m], scores of rows outside.
+    inside: [n], scores of rows inside the distribution.
+    outside: [m], scores of rows outside of it.
     A larger score means "outside". Infinite scores are allowed.
 
     >>> detection([0.1, 0.2, 0.3], [0.3, 0.9])
@@ -302,14 +315,15 @@ def detection(inside: Any, outside: Any) -> DetectionScores:
 def mean_interval(
     values: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> IntervalScore:
-    """The mean over episodes with its percentile bootstrap interval.
+    """Returns the mean over episodes with its percentile bootstrap interval.
 
-    values: [episodes], for example the accuracy of each; of two methods on the same episodes their
-        differences, which gives a paired interval.
-    level: coverage of the interval. resamples: how often the episodes are drawn with replacement.
+    values: [episodes], for example the accuracy of each episode. The differences of two methods on
+        the same episodes give a paired interval.
+    level: coverage of the interval, in (0, 1).
+    resamples: number of resamples of the episodes, drawn with replacement.
     seed: the same seed draws the same episodes for any values.
 
-    The ends are NaN for one episode.
+    The ends of the interval are NaN for one episode.
 
     >>> score = mean_interval([0.5, 0.75, 1.0, 0.75])
     >>> score.value, score.low < 0.75 < score.high

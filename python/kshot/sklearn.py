@@ -1,8 +1,8 @@
-"""scikit-learn's estimators.
+"""Estimators for scikit-learn.
 
-`FewShotClassifier` and `FewShotRegressor` are fitted to the rows of one task: by a trained run
-(`prior=run`), or without one (`prior=None`) by a head on the data alone. `MetaClassifier` and
-`MetaRegressor` learn such a prior from many tasks, which are scikit-learn's groups:
+`FewShotClassifier` and `FewShotRegressor` are fitted to the rows of one task. They use a trained
+run (`prior=run`), or only the rows themselves (`prior=None`). `MetaClassifier` and `MetaRegressor`
+learn a prior from many tasks, which are scikit-learn's groups:
 
     meta = MetaRegressor(method="alpaca").fit(X, y, groups=patient)
     model = meta.task_estimator().fit(X_new, y_new)
@@ -37,7 +37,7 @@ _REGRESSORS = ("alpaca", "dkt", "r2d2", "maml", "meta_sgd", "abml")
 
 
 def _plain(label: Any) -> Any:
-    """A label as Python's own number or string, for messages."""
+    """Returns a label as a Python number or string, for messages."""
     return label.item() if hasattr(label, "item") else label
 
 
@@ -45,18 +45,21 @@ def _plain(label: Any) -> Any:
 class Prior:
     """A checkpoint in memory, with the scale of the data that it was trained on.
 
-    The value of `prior` in the estimators that MetaClassifier and MetaRegressor make; it can be
-    pickled and cloned.
+    The estimators that MetaClassifier and MetaRegressor make have it as `prior`. It can be pickled
+    and cloned.
     """
 
-    checkpoint: bytes = field(repr=False)
-    x_mean: Array = field(repr=False)
-    x_std: Array = field(repr=False)
-    y_mean: Array | float = 0.0
-    y_std: Array | float = 1.0
+    checkpoint: bytes = field(repr=False)  #: content of the checkpoint's file
+    x_mean: Array = field(repr=False)  #: mean of each feature over the training rows, [features]
+    x_std: Array = field(repr=False)  #: standard deviation of each feature, [features]
+    y_mean: Array | float = 0.0  #: mean of each target, [outputs]; 0 for a classifier
+    y_std: Array | float = 1.0  #: standard deviation of each target, [outputs]; 1 for a classifier
 
     def load(self, device: str, threads: int) -> Learner:
-        """The learner of the checkpoint; device and threads as for `kshot.load`."""
+        """Returns the learner of the checkpoint.
+
+        device, threads: as for `kshot.load`.
+        """
         with tempfile.TemporaryDirectory(prefix="kshot-") as folder:
             file = Path(folder) / "prior.safetensors"
             file.write_bytes(self.checkpoint)
@@ -67,7 +70,7 @@ PriorLike = str | os.PathLike[str] | Prior | None
 
 
 class _FewShot(BaseEstimator):  # type: ignore[misc]
-    """What both estimators of a task share: the prior, loaded when it is first needed."""
+    """The base class of the estimators of one task. It loads the prior at its first use."""
 
     n_features_in_: int
     support_x_: Array
@@ -78,11 +81,12 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
-        # Threads cannot be pickled: what has them is made anew where it is needed.
+        # The learner and the adapted task have threads, which cannot be pickled. A copy loads the
+        # prior and adapts again at its first use.
         return {k: v for k, v in state.items() if k not in ("_loaded", "_adapted")}
 
     def _task(self) -> FittedTask:
-        """The prior, adapted to the support rows when they are first needed."""
+        """Returns the prior, adapted to the support rows. The first call does the adaptation."""
         learner = self._learner()
         adapted: tuple[Learner, FittedTask] | None = getattr(self, "_adapted", None)
         if adapted is None or adapted[0] is not learner:
@@ -122,7 +126,10 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         return X
 
     def _units(self) -> str | None:
-        """Rows are as they were before the import; other runs take them as they are."""
+        """Returns the argument `units` of Learner.adapt.
+
+        It is "raw" if an import prepared the training data, because X has not been prepared.
+        """
         kind = self._learner().preprocessing.get("kind", "none")
         return None if kind == "none" else "raw"
 
@@ -132,13 +139,16 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     Parameters:
         prior: a run folder or checkpoint of kshot.train, the Prior of a MetaClassifier, or None
-            for a head that is fitted to the data alone.
-        head: that head: "logistic" (L2-regularised), "centroid" (nearest class mean) or
-            "mahalanobis" (classes as Gaussians of one shrunk covariance).
-        device, threads: where a prior computes; 0 threads: all cores.
+            for a head that is fitted to the support rows alone.
+        head: the head for prior=None: "logistic" (logistic regression with an L2 penalty),
+            "centroid" (nearest class mean) or "mahalanobis" (Gaussian classes with one shrunk
+            covariance).
+        device, threads: the device and the number of CPU threads for the prior, as for
+            `kshot.load`.
 
-    A prior with a fixed number of outputs takes tasks of up to that many classes, in the sorted
-    order of their labels; where its labels have names, the labels of y must be those names.
+    A prior with a fixed number of outputs accepts tasks of up to that many classes. The sorted
+    labels of a task are assigned to its outputs in order. Where the labels of the prior's training
+    data have names, the labels of y must be these names.
     """
 
     def __init__(
@@ -155,7 +165,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self.threads = threads
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:
-        """Takes the support rows X [rows, features] and their labels y [rows]."""
+        """Fits to the support rows X [rows, features] with their labels y [rows].
+
+        Raises ValueError for data or a prior that do not fit, and for an unknown head.
+        """
         X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_features=1)
         check_classification_targets(y)
         return self._set(X, y, np.unique(y))
@@ -163,7 +176,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> FewShotClassifier:
         """Adds support rows X [rows, features] with their labels y [rows].
 
-        classes: all classes, for the first call, as in scikit-learn.
+        classes: all classes, which scikit-learn passes to the first call. None: every call may add
+            classes.
+
+        Raises ValueError for data that do not fit, and for a label that is not among the classes.
         """
         first = not hasattr(self, "classes_")
         X, y = validate_data(self, X, y, dtype=np.float32, reset=first)
@@ -197,7 +213,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return self
 
     def _outputs(self) -> Array:
-        """The network's output of each class."""
+        """Returns the index of the network's output for each class, [classes]."""
         learner = self._learner()
         names = learner.preprocessing.get("labels", [])
         if names:
@@ -220,7 +236,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         )
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities [rows, classes] of rows X [rows, features], in the order of classes_."""
+        """Returns the probabilities [rows, classes] of rows X [rows, features].
+
+        The classes are in the order of classes_.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         if self.prior is None:
@@ -234,7 +253,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
 
     def predict(self, X: Any) -> Array:
-        """The most probable class [rows] of each row of X [rows, features]."""
+        """Returns the most probable class [rows] of each row of X [rows, features]."""
         probabilities = self.predict_proba(X)
         return np.asarray(self.classes_[np.argmax(probabilities, axis=1)])
 
@@ -244,9 +263,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
 
     Parameters:
         prior: a run folder or checkpoint of kshot.train, the Prior of a MetaRegressor, or None for
-            ridge regression on the data alone.
-        alpha: the ridge's penalty, as scikit-learn's.
-        device, threads: where a prior computes; 0 threads: all cores.
+            ridge regression on the support rows alone.
+        alpha: the penalty of the ridge regression, as in scikit-learn's Ridge.
+        device, threads: the device and the number of CPU threads for the prior, as for
+            `kshot.load`.
     """
 
     def __init__(
@@ -268,7 +288,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any) -> FewShotRegressor:
-        """Takes the support rows X [rows, features] and targets y [rows] or [rows, outputs]."""
+        """Fits to the support rows X [rows, features] with targets y [rows] or [rows, outputs].
+
+        Raises ValueError for data or a prior that do not fit.
+        """
         return self._add(X, y, True)
 
     def partial_fit(self, X: Any, y: Any) -> FewShotRegressor:
@@ -301,10 +324,13 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return learner.adapt(self._inputs(self.support_x_), y, units=self._units())
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Means [rows] or [rows, outputs] for rows X [rows, features], shaped as y was.
+        """Returns the predictive means [rows] or [rows, outputs] of rows X [rows, features].
 
-        return_std: a pair with the standard deviations of the prediction, shaped alike. A ridge
-        (prior=None) has none: ValueError.
+        return_std: whether to return a pair of the means and the standard deviations of the
+            prediction, which have the same shape.
+
+        Raises ValueError for `return_std` without a prior, because ridge regression has no standard
+        deviations.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
@@ -312,7 +338,8 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         if self.prior is None:
             if return_std:
                 raise ValueError("return_std: a ridge has no standard deviations; expected a prior")
-            # Centred, because float32 keeps few digits of a small variation around a large mean.
+            # The targets are centred, because float32 keeps few digits of a small variation around
+            # a large mean.
             y = self.support_y_.reshape(len(self.support_y_), -1)
             centre = y.mean(axis=0)
             values = np.ascontiguousarray(y - centre, np.float32)
@@ -328,7 +355,11 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
 
 
 class _Groups(EpisodeSource):
-    """Tasks from the rows of groups: a group is drawn, and its rows are dealt out."""
+    """A source of tasks: draws a group, and divides its rows into support and query rows.
+
+    groups: rows [n, features] and targets of each group. shots, queries: numbers of support and
+    query rows (per class for a classification). ways: the largest number of classes; 0: regression.
+    """
 
     splits = ("train",)
 
@@ -344,7 +375,8 @@ class _Groups(EpisodeSource):
 
     def episode(self, rng: np.random.Generator, split: str) -> tuple[Array, Array, Array, Array]:
         x, y = self.groups[rng.integers(len(self.groups))]
-        # Of each class of a task, or of all rows, the first are support and the next query rows.
+        # The rows of each class, or all rows of a regression, are shuffled. The first ones are
+        # support rows, and the next ones are query rows.
         parts = [np.flatnonzero(y == c) for c in np.unique(y)] if self.ways_vary else [len(x)]
         support, query = [], []
         for part in parts:
@@ -357,7 +389,7 @@ class _Groups(EpisodeSource):
 
 
 class _Meta(BaseEstimator):  # type: ignore[misc]
-    """What both meta-estimators share."""
+    """The base class of the two meta-estimators."""
 
     n_features_in_: int
     method: str
@@ -373,7 +405,7 @@ class _Meta(BaseEstimator):  # type: ignore[misc]
     threads: int
 
     def _take(self, arguments: dict[str, Any]) -> None:
-        """Keeps the parameters as they are, which is what scikit-learn expects of __init__."""
+        """Stores the parameters unchanged, as scikit-learn requires of __init__."""
         for name in self._get_param_names():
             setattr(self, name, arguments[name])
 
@@ -434,11 +466,14 @@ class MetaClassifier(_Meta):
     Parameters:
         method: "protonet", "r2d2" or "bayes_protonet".
         hidden: widths of the network's layers; the last one is the number of features.
-        shots, queries: rows of each class that a training task draws for support and query. A
-            class with fewer rows keeps one for the query; classes of one row are left out.
-        steps, meta_batch, learning_rate: of the training.
-        random_state: the run's seed.
+        shots, queries: numbers of support and query rows per class of a training task. Where a
+            class has too few rows, at least one of them is a query row. Classes of one row are left
+            out.
+        steps, meta_batch, learning_rate: the number of meta-steps, the number of tasks per
+            meta-step, and the learning rate of the meta-optimizer.
+        random_state: the seed of the training.
         overrides: further changes to the configuration, as for kshot.train.
+        device, threads: as for kshot.train.
     """
 
     def __init__(
@@ -461,8 +496,10 @@ class MetaClassifier(_Meta):
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaClassifier:
         """Trains on rows X [rows, features] with labels y [rows].
 
-        groups [rows] tells the tasks apart. A task's classes are its own: labels of two groups have
-        nothing in common.
+        groups: [rows], the task that each row belongs to. Every task has classes of its own: equal
+            labels in two groups are different classes.
+
+        Raises ValueError for data that do not fit, and the errors of `kshot.train`.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)
         check_classification_targets(y)
@@ -485,7 +522,7 @@ class MetaClassifier(_Meta):
         return self
 
     def task_estimator(self) -> FewShotClassifier:
-        """An estimator for one new task, with this prior."""
+        """Returns an estimator for one new task that has the learned prior."""
         check_is_fitted(self)
         return FewShotClassifier(self.prior_, device=self.device, threads=self.threads)
 
@@ -497,11 +534,13 @@ class MetaRegressor(_Meta):
         method: "alpaca", "dkt", "r2d2", "maml", "meta_sgd" or "abml".
         hidden: widths of the network's layers; for alpaca, dkt and r2d2 the last one is the number
             of features.
-        shots, queries: rows that a training task draws for support and query. A group with fewer
-            rows keeps one for the query; groups of one row are left out.
-        steps, meta_batch, learning_rate: of the training.
-        random_state: the run's seed.
+        shots, queries: numbers of support and query rows of a training task. Where a group has too
+            few rows, at least one of them is a query row. Groups of one row are left out.
+        steps, meta_batch, learning_rate: the number of meta-steps, the number of tasks per
+            meta-step, and the learning rate of the meta-optimizer.
+        random_state: the seed of the training.
         overrides: further changes to the configuration, as for kshot.train.
+        device, threads: as for kshot.train.
     """
 
     def __init__(
@@ -524,7 +563,9 @@ class MetaRegressor(_Meta):
     def fit(self, X: Any, y: Any, groups: Any = None) -> MetaRegressor:
         """Trains on rows X [rows, features] with targets y [rows] or [rows, outputs].
 
-        groups [rows] tells the tasks apart.
+        groups: [rows], the task that each row belongs to.
+
+        Raises ValueError for data that do not fit, and the errors of `kshot.train`.
         """
         X, y = validate_data(self, X, y, dtype=np.float32, multi_output=True, y_numeric=True)
         scaled, rows, x_mean, x_std = self._grouped(X, y, groups, _REGRESSORS)
@@ -543,6 +584,6 @@ class MetaRegressor(_Meta):
         return self
 
     def task_estimator(self) -> FewShotRegressor:
-        """An estimator for one new task, with this prior."""
+        """Returns an estimator for one new task that has the learned prior."""
         check_is_fitted(self)
         return FewShotRegressor(self.prior_, device=self.device, threads=self.threads)

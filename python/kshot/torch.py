@@ -1,13 +1,13 @@
-"""The engine and PyTorch: networks as modules, and meta-gradients for torch's optimizers.
+"""PyTorch: the engine's networks as modules, and meta-gradients for torch's optimizers.
 
-features = kshot.torch.backbone(run)                 # an nn.Module
-model = kshot.torch.adapted(learner.adapt(x, y))     # the adapted network
+    features = kshot.torch.backbone(run)                 # an nn.Module
+    model = kshot.torch.adapted(learner.adapt(x, y))     # the adapted network
 
-engine = kshot.MetaGradient(config)
-parameters = kshot.torch.parameters(engine, tasks)
-optimizer = torch.optim.Adam(parameters.values())
-loss = kshot.torch.meta_loss(engine, parameters, tasks, step)
-loss.backward()
+    engine = kshot.MetaGradient(config)
+    parameters = kshot.torch.parameters(engine, tasks)
+    optimizer = torch.optim.Adam(parameters.values())
+    loss = kshot.torch.meta_loss(engine, parameters, tasks, step)
+    loss.backward()
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEAKY_SLOPE = 0.01
 
 
 class _BatchNorm(nn.Module):
-    """Normalises by the mean and biased variance of the batch at hand, or of another batch."""
+    """Normalises by the mean and biased variance of the current batch, or of another batch."""
 
     def __init__(self, weight: Any, bias: Any, spatial: bool) -> None:
         super().__init__()
@@ -95,10 +95,10 @@ def _module(layer: Mapping[str, Any], weights: Mapping[str, Any]) -> nn.Module:
 
 
 class Network(nn.Module):
-    """A network of the engine, layer by layer, in float32.
+    """A network of the engine as a module, layer by layer, in float32.
 
-    It gives what the engine's network gives. Norm layers use the statistics of the rows at hand or,
-    where `support` rows are given, those of the support rows.
+    Its outputs are those of the engine's network, up to rounding. Norm layers use the statistics of
+    the rows of the call, or those of the `support` rows where these are given.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Network(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The outputs [rows, outputs] of rows x [rows, *input_shape] or [rows, numbers]."""
+        """Returns the outputs [rows, outputs] of rows x [rows, *input_shape] or [rows, numbers]."""
         x = self._rows(x)
         source = None if self.support is None else self._rows(self.support)
         for layer in self.layers:
@@ -137,7 +137,10 @@ class Network(nn.Module):
 
 
 class _Adapted(nn.Module):
-    """Networks between the units of the task's rows and those of its targets."""
+    """Adapted networks, with the conversions from the task's units and back.
+
+    The output is [samples, rows, outputs] if `sampled`, else the first network's [rows, outputs].
+    """
 
     def __init__(self, networks: Sequence[Network], units: Any, sampled: bool) -> None:
         super().__init__()
@@ -162,11 +165,13 @@ def _unit_length(learner: Learner) -> bool:
 
 
 def backbone(run: Learner | str | os.PathLike[str]) -> Network:
-    """The meta-learned network of a run, without any adaptation.
+    """Returns the meta-learned network of a run, without any adaptation.
 
-    For closed-form heads its outputs are the features; for maml and meta_sgd it is the initial
-    network; for abml and hvi that of the prior's mean. Raises ValueError for leo, whose networks
-    are generated for each task.
+    run: a learner, a run folder or a checkpoint.
+
+    For a closed-form head, the outputs of the network are the features. For maml and meta_sgd it is
+    the initial network, and for abml and hvi the network at the prior's mean. Raises ValueError for
+    leo, which generates a network for each task.
     """
     learner = run if isinstance(run, Learner) else Learner(run, "cpu")
     parameters = learner._native.parameters
@@ -184,14 +189,17 @@ def backbone(run: Learner | str | os.PathLike[str]) -> Network:
 
 
 def adapted(task: FittedTask, *, samples: int = 0) -> nn.Module:
-    """The adapted network of a task.
-
-    It takes rows in the units of the support rows and gives raw outputs [rows, outputs]: logits, or
-    predictions in the targets' units.
+    """Returns the adapted network of a task as a module.
 
     task: a fitted task (`Learner.adapt`).
-    samples: for abml and hvi the number of posterior samples, those that `predict` draws: then
-        [samples, rows, outputs]; 0: the network at the posterior's mean.
+    samples: the number of posterior samples for abml, hvi and leo, as for FittedTask.to_onnx.
+
+    The module takes rows in the units of the support rows. It returns the raw outputs of the
+    network: logits, or predictions in the units of the targets. Their shape is [rows, outputs], or
+    with samples > 0 [samples, rows, outputs].
+
+    Raises ValueError for methods without an adapted network, and for a number of samples that does
+    not fit.
     """
     learner = task._learner
     layers = learner._native.layers
@@ -209,17 +217,18 @@ def adapted(task: FittedTask, *, samples: int = 0) -> nn.Module:
 class MetaGradient(torch.autograd.Function):
     """The meta-objective of an engine as a function of its parameters, for torch's autograd.
 
-    `MetaGradient.apply(engine, tasks, step, *parameters)`, with the parameters in the order of
-    `engine.initial(tasks)`; `meta_loss` takes them by name. The derivative is computed by the
-    forward pass. It has no derivative of its own.
+    The call is `MetaGradient.apply(engine, tasks, step, *parameters)`, with the parameters in the
+    order of `engine.initial(tasks)`. `meta_loss` takes the parameters by name. The forward pass
+    computes the derivative too. The derivative cannot be differentiated again.
     """
 
     @staticmethod
     def forward(ctx: Any, engine: _Engine, tasks: Sequence[Task], step: int, *values: Any) -> Any:
-        """The meta-objective, a scalar.
+        """Returns the meta-objective, a scalar.
 
-        engine: the meta-objective of a configuration. tasks: its tasks. step: the number of the
-        step, which random numbers depend on. values: a tensor per group of parameters.
+        engine: a kshot.MetaGradient. tasks: as for a call of the engine.
+        step: the number of the step, which determines the random numbers.
+        values: one tensor per group of parameters, in the order of `engine.initial(tasks)`.
         """
         names = list(engine.initial(tasks))
         if len(names) != len(values):
@@ -238,18 +247,20 @@ class MetaGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outer: Any) -> Any:
-        """The gradient by the parameters, times `outer`, the derivative by the meta-objective."""
+        """Returns the gradient by the parameters, times `outer`, the derivative by this scalar."""
         return (None, None, None, *(gradient * outer[0] for gradient in ctx.gradients))
 
 
 def meta_loss(
     engine: _Engine, values: Mapping[str, torch.Tensor], tasks: Sequence[Task], step: int = 0
 ) -> torch.Tensor:
-    """The meta-objective of `tasks`, a scalar whose backward pass gives the meta-gradient.
+    """Returns the meta-objective of `tasks`, a scalar whose backward pass gives the meta-gradient.
 
-    engine: the meta-objective of a configuration. step: the number of the step, which random
-    numbers depend on.
+    engine: a kshot.MetaGradient. tasks: as for a call of the engine.
     values: one tensor per group of parameters, as `parameters` gives them.
+    step: the number of the step, which determines the random numbers.
+
+    Raises ValueError for parameters that do not fit.
     """
     names = list(engine.initial(tasks))
     if set(values) != set(names):
@@ -259,10 +270,9 @@ def meta_loss(
 
 
 def parameters(engine: _Engine, tasks: Sequence[Task]) -> dict[str, nn.Parameter]:
-    """What a training begins with: one vector per group of parameters, float64.
+    """Returns the parameters that a training begins with, one float64 vector per group.
 
-    engine: the meta-objective of a configuration. tasks: as for a call of it; only their shapes are
-    used.
+    engine: a kshot.MetaGradient. tasks: as for a call of the engine; only their shapes are used.
     """
     return {
         name: nn.Parameter(torch.from_numpy(np.array(values)))

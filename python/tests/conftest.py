@@ -1,4 +1,4 @@
-"""Small runs that the tests share: trained once per session, in a second or two."""
+"""Small runs that the tests share. Each is trained once per session, in a second or two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {
     },
 }
 
-# An image network with layers of every kind.
+# The layers of an image network, with every kind of layer.
 LAYERS = [
     {"type": "conv", "out": 4, "kernel": 3, "padding": 1},
     {"type": "norm"},
@@ -40,14 +40,14 @@ LAYERS = [
 
 def small(algorithm: str, **tables) -> dict:
     config = {"algorithm": algorithm, **SMALL, **tables}
-    if algorithm in ("alpaca", "protonet"):  # no inner loop
+    if algorithm in ("alpaca", "protonet"):  # these algorithms have no inner loop
         del config["inner"]
     return config
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
-    """Ctrl-C interrupts the tests that press it, also where a shell had the tests ignore it."""
+    """Makes SIGINT raise KeyboardInterrupt, also where a shell had Python ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -79,7 +79,7 @@ def alpaca(runs) -> kshot.TrainResult:
 
 @pytest.fixture(scope="session")
 def class_file(runs) -> Path:
-    """Twenty classes of vectors of six numbers, twelve examples each, around distinct centres."""
+    """A file of 20 classes with 12 examples each: vectors of 6 numbers around distinct centres."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(20, 1, 6)) * 3 + rng.normal(size=(20, 12, 6))
     np.save(runs / "classes.npy", x.astype(np.float32))

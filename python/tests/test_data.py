@@ -40,7 +40,7 @@ def losses(data, folder):
 
 def test_a_frame_is_the_table_that_the_program_imports(tmp_path):
     frame = visits()
-    frame.loc[frame["ward"] == "none", "ward"] = "north"  # "none" is missing in a CSV file
+    frame.loc[frame["ward"] == "none", "ward"] = "north"  # "none" is a missing value in CSV
     data = kshot.data.from_frame(frame, task="patient", target="score", quiet=True)
     frame.assign(smoker=frame["smoker"].astype(int)).to_csv(tmp_path / "t.csv", index=False)
     table = kshot.import_table(
@@ -61,8 +61,8 @@ def test_training_adaptation_and_evaluation_on_a_frame(tmp_path):
     task = learner.adapt(own[:5])
     p = task.predict(own[5:].drop(columns="score"))
     assert p.mean.shape == (3, 1) and 0 < p.mean.min() and p.mean.max() < 400
-    # The expected input by hand: numbers, one-hot categories and days, standardized as the import
-    # did.
+    # Computes the expected input by hand: numbers, one-hot categories and days, which are
+    # standardized as in the import.
     parts = {c["name"]: c for c in learner.preprocessing["columns"]}
 
     def encoded(rows):

@@ -1,4 +1,4 @@
-"""Decisions of predictions: answers with a bounded risk, prediction sets and intervals."""
+"""Decisions of predictions: answers with bounded risk, prediction sets, prediction intervals."""
 
 import shutil
 
@@ -11,7 +11,7 @@ import kshot
 
 @pytest.fixture(scope="module")
 def calibrated(protonet, tmp_path_factory):
-    """The classes lie far apart, so that some threshold keeps a bound of the risk."""
+    """A calibrated run. The classes are so far apart that some threshold keeps the bound."""
     folder = tmp_path_factory.mktemp("decisions") / "run"
     shutil.copytree(protonet.folder, folder)
     kshot.calibrate(folder, device="cpu", episodes=300)
@@ -37,8 +37,8 @@ def test_answers_and_sets_of_classes(calibrated, classes):
     assert p.answered.dtype == bool and p.in_set.dtype == bool
     np.testing.assert_array_equal(p.answered, p.probabilities.max(axis=1) >= 0.9)
     assert p.answered.any() and not p.answered.all()
-    # A set holds the most probable class. With a class, it holds every class that is at least as
-    # probable.
+    # A set contains the most probable class. If it contains a class, it also contains every class
+    # that is at least as probable.
     assert p.in_set[np.arange(30), p.labels].all()
     least = np.where(p.in_set, p.probabilities, 2).min()
     assert (p.probabilities[~p.in_set] <= least).all()
@@ -73,7 +73,7 @@ def test_intervals_of_values(runs, abml, task):
     p = learner.adapt(x, y).predict(query, level=0.9)
     assert p.low.shape == p.high.shape == p.mean.shape
     np.testing.assert_allclose(p.high - p.mean, p.mean - p.low, rtol=1e-12)
-    score = (p.high - p.mean) / p.std  # one quantile for all rows
+    score = (p.high - p.mean) / p.std  # all rows have the same quantile
     np.testing.assert_allclose(score, score[0, 0], rtol=1e-12)
     assert p.answered is None and p.in_set is None
     wide = learner.adapt(x, y).predict(query, level=0.95)

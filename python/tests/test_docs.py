@@ -12,13 +12,13 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def test_ten_lines_from_embeddings_to_a_calibrated_classifier(tmp_path, monkeypatch, capsys):
-    """README's example, on embeddings that are better after a linear map that ignores half."""
+    """Runs README's example. Half of the features are noise, so that a learned linear map helps."""
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     example = next(block for block in blocks if "from_arrays" in block)
     assert len(example.replace("import kshot\n", "").strip().splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    scale = np.repeat([0.3, 3.0], 32)  # of the noise: the last 32 features say nothing
+    scale = np.repeat([0.3, 3.0], 32)  # noise, which hides the last 32 features
 
     def rows(centres, count):
         where = np.repeat(np.arange(len(centres)), count)

@@ -1,4 +1,4 @@
-"""help() of every public name: a signature, a first line of one sentence, shapes."""
+"""Checks help() of every public name: its signature, a first line of one sentence, shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import kshot.sklearn
 
 
 def own(module: Any) -> list[str]:
-    """The public names that a module defines itself."""
+    """Returns the public names that a module defines itself."""
     return [
         name
         for name, value in vars(module).items()
@@ -34,7 +34,7 @@ def modules() -> list[Any]:
 
 
 def public() -> dict[str, Any]:
-    """Every public class and function, and the public methods and properties of the classes."""
+    """Returns public classes and functions, and the classes' public methods and properties."""
     named = {f"kshot.{name}": getattr(kshot, name) for name in kshot.__all__}
     for module in modules():
         named |= {f"{module.__name__}.{name}": getattr(module, name) for name in own(module)}
@@ -94,7 +94,7 @@ def test_the_signature_names_its_types_and_the_text_its_arguments(name):
 
 @pytest.mark.parametrize("name", CALLED)
 def test_arrays_have_a_shape(name):
-    """Arguments that may be of any type are arrays or tables, and the text says of which shape."""
+    """The text gives a shape where an argument of type Any is an array."""
     arrays = [
         p.name
         for p in inspect.signature(CALLED[name]).parameters.values()

@@ -10,7 +10,7 @@ from kshot import _arrays, _core
 
 
 class Exporter:
-    """An array of another library: nothing but DLPack."""
+    """An array of another library, which has only the interface DLPack."""
 
     def __init__(self, array):
         self.array = array
@@ -41,7 +41,7 @@ def test_a_fitted_task_predicts_as_often_as_wanted(learner, task):
 
 
 class Counting:
-    """A native learner that counts its adaptations."""
+    """Wraps a native learner and counts its adaptations."""
 
     def __init__(self, native):
         self.native = native
@@ -62,8 +62,8 @@ def test_predictions_reuse_the_adaptation(name, request, task):
     x, y, query = (array.copy() for array in task)
     fitted = learner.adapt(x, y)
     assert counting.adaptations == 1
-    expected = fitted.predict_steps(query)[-1]  # adapts step by step, on its own
-    x[:] = 0  # the task has its own copy
+    expected = fitted.predict_steps(query)[-1]  # this call adapts again, step by step
+    x[:] = 0  # must not matter, because the task has its own copy
     y[:] = 0
     for rows in (query, query[:2], np.concatenate([query, query])):
         found = fitted.predict(rows)
@@ -93,7 +93,7 @@ def test_predictions_of_many_tasks_reuse_the_adaptation(name, request):
     once = learner.predict_many(xs, ys, queries)
     many = learner.adapt_many(xs, ys)
     assert many.nbytes > 0 and many.nbytes % (4 * 20) == 0
-    xs[:] = 0  # the tasks have what they need of them
+    xs[:] = 0  # must not matter, because the tasks have their own copies
     ys[:] = 0
     many.predict([q[: 1 + i % 3] for i, q in enumerate(queries)])
     again = many.predict(queries)
@@ -374,7 +374,7 @@ def test_many_tasks_that_do_not_fit(learner):
 
 @pytest.fixture(scope="module")
 def patients(runs):
-    """A run on a table whose column and target the import standardises."""
+    """A run that was trained on a table. The import standardised its column and its target."""
     rng = np.random.default_rng(4)
     lines = ["patient,age,score"]
     for patient in range(15):

@@ -1,6 +1,7 @@
-"""kshot.metrics against torchmetrics, netcal, scikit-learn and scoringrules, and what it refuses.
+"""Compares kshot.metrics with torchmetrics, netcal, scikit-learn and scoringrules.
 
-.ci/run installs the libraries. Where a convention differs, a test shows the difference.
+Other tests check which arguments are refused. `.ci/run` installs the libraries. Where a convention
+differs, a test shows the difference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kshot import metrics
 
 
 def library(name: str) -> Any:
-    """The module of a library, or a skip where it or what it needs is not installed."""
+    """Returns the module of a library. Skips the test where it cannot be imported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(
@@ -29,7 +30,7 @@ def library(name: str) -> Any:
 
 
 def problems() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Probabilities and labels, random and adversarial."""
+    """Returns problems by name: probabilities and labels, both random and adversarial ones."""
     rng = np.random.default_rng(7)
 
     def labels(p: np.ndarray) -> np.ndarray:
@@ -38,7 +39,7 @@ def problems() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     spread = rng.dirichlet(np.full(5, 0.4), 300)
     sure = rng.dirichlet(np.full(4, 0.3), 100)
     sure[:40] = np.eye(4)[rng.integers(4, size=40)]
-    # Multiples of 1 / 20 have ties, between classes of a row too, and lie on edges of 15 bins.
+    # Multiples of 1 / 20 have ties, also between classes of a row, and some are edges of 15 bins.
     ties = rng.multinomial(20, [0.4, 0.3, 0.2, 0.1], 200) / 20
     undecided = np.full((30, 5), 0.2)
     undecided[20:] = rng.dirichlet(np.full(5, 20.0), 10)
@@ -80,12 +81,12 @@ def test_scores_are_those_of_scikit_learn(name):
     classes = list(range(p.shape[1]))
     assert (s.rows, s.classes) == p.shape
     close(s.accuracy, sk.accuracy_score(y, p.argmax(axis=1)))
-    if name != "exactly one":  # scikit-learn clips at another smallest probability
+    if name != "exactly one":  # here scikit-learn clips probabilities at another value
         close(s.nll, sk.log_loss(y, p, labels=classes))
     if p.shape[1] > 2:
         close(s.brier, sk.brier_score_loss(y, p, labels=classes))
     else:
-        # scikit-learn halves the score of two classes by default.
+        # By default scikit-learn returns half of the score for two classes.
         close(s.brier, 2 * sk.brier_score_loss(y, p[:, 1], labels=classes))
         close(s.brier, sk.brier_score_loss(y, p[:, 1], labels=classes, scale_by_half=False))
     parts = s.brier_reliability - s.brier_resolution + s.brier_uncertainty + s.brier_within_bin
@@ -107,7 +108,7 @@ def test_the_likelihood_of_an_excluded_label_is_that_of_the_smallest_double():
 @every_problem
 @bin_counts
 def test_the_reliability_diagram_is_that_of_scikit_learn(name, bins):
-    """calibration_curve has bins (low, high] too, and leaves empty bins out."""
+    """calibration_curve also has bins (low, high], and leaves out empty bins."""
     calibration = library("sklearn.calibration")
     p, y = PROBLEMS[name]
     confidence, right = answers(p, y)
@@ -153,7 +154,8 @@ def test_detection_is_that_of_scikit_learn(ties):
         scores = np.concatenate([a, b])
         close(s.auroc, sk.roc_auc_score(truth, scores))
         close(s.aupr, sk.average_precision_score(truth, scores))
-        # Rows inside are positive; their positive rate is the share at or below a threshold.
+        # Rows inside are positive. The true-positive rate is the share of them at or below a
+        # threshold.
         false, true, _ = sk.roc_curve(1 - truth, -scores, drop_intermediate=False)
         close(s.fpr95, false[true >= 0.95 - 1e-12].min())
 
@@ -164,17 +166,17 @@ def test_detection_is_that_of_scikit_learn(ties):
 @every_problem
 @bin_counts
 def test_calibration_errors_are_those_of_netcal(name, bins):
-    """netcal has bins [low, high), the last one closed: edges="left"."""
+    """netcal has bins [low, high), the last one closed. This is edges="left"."""
     netcal = library("netcal.metrics")
     p, y = PROBLEMS[name]
     s = metrics.classification(p, y, bins=bins, edges="left")
     if name == "ties":
-        # netcal's edges are multiples of the rounded width: 3 * 0.1 is above 0.3. A shift that the
-        # tolerance does not see puts the probabilities on the side of the exact edge.
+        # netcal's edges are multiples of the rounded width: 3 * 0.1 is above 0.3. A shift below the
+        # tolerance moves probabilities at an exact edge above netcal's edge.
         p = np.minimum(p + 1e-13, 1.0)
     confidence, right = answers(p, y)
-    # Without a row for one class, netcal's own reduction of several classes does not know the
-    # number of classes; confidences of the predicted class mean the same.
+    # Where a class has no row, netcal does not know the number of classes. The confidences of the
+    # predicted class are an equivalent input.
     close(s.ece, netcal.ECE(bins).measure(confidence, right.astype(int)))
     close(s.mce, netcal.MCE(bins).measure(confidence, right.astype(int)))
     if name in ("random", "overconfident", "ties"):
@@ -185,7 +187,7 @@ def test_calibration_errors_are_those_of_netcal(name, bins):
 
 
 def test_edges_of_netcal_are_rounded():
-    """0.3 is below netcal's edge 3 * 0.1; here it is an edge of 10 bins, in the upper one."""
+    """netcal's edge 3 * 0.1 is above 0.3. Here 0.3 is an edge and belongs to the upper bin."""
     netcal = library("netcal.metrics")
     confidence, right = np.array([0.3, 0.25]), np.array([1, 0])
     p = np.column_stack([confidence, *[(1 - confidence) / 4] * 4])
@@ -195,7 +197,7 @@ def test_edges_of_netcal_are_rounded():
 
 
 def test_average_calibration_error_is_another_number():
-    """netcal's ACE is the unweighted mean gap over bins that are not empty, not equal mass."""
+    """netcal's ACE is the unweighted mean gap over non-empty bins, and no equal-mass error."""
     netcal = library("netcal.metrics")
     p, y = PROBLEMS["overconfident"]
     confidence, right = answers(p, y)
@@ -237,10 +239,10 @@ def torch_error(p: np.ndarray, y: np.ndarray, bins: int, norm: str) -> float:
 @every_problem
 @bin_counts
 def test_calibration_errors_are_those_of_torchmetrics(name, bins):
-    """torchmetrics has bins [low, high), and one bin more for a confidence of exactly 1."""
+    """torchmetrics has bins [low, high), and a further bin for a confidence of exactly 1."""
     p, y = PROBLEMS[name]
     if name in ("ties", "one fifth"):
-        # Move confidences off the edges: float32 edges and float64 edges round apart.
+        # Moves confidences off the edges, because edges in float32 and float64 round differently.
         p = 0.999 * p + 0.001 * np.arange(1, p.shape[1] + 1) / np.arange(1, p.shape[1] + 1).sum()
     confidence, right = answers(p, y)
     s = metrics.classification(p, y, bins=bins, edges="left")
@@ -258,7 +260,7 @@ def test_calibration_errors_are_those_of_torchmetrics(name, bins):
 
 
 def test_torchmetrics_has_a_bin_more_for_certainty():
-    """One right row at 0.97 and one wrong row at 1 share the last bin here, and not there."""
+    """A right row at 0.97 and a wrong row at 1 share our last bin, but no bin of torchmetrics."""
     p = np.array([[0.97, 0.03], [1.0, 0.0]])
     y = np.array([0, 1])
     close(metrics.classification(p, y).ece, 0.485)
@@ -288,8 +290,8 @@ def test_detection_is_that_of_torchmetrics():
     torch = library("torch")
     classification = library("torchmetrics.classification")
     rng = np.random.default_rng(4)
-    # Multiples of 1 / 64 in [0, 1]: ties, and exact in float32. Others would be put through a
-    # sigmoid there.
+    # Multiples of 1 / 64 have ties and are exact in float32. They lie in [0, 1], because
+    # torchmetrics applies a sigmoid to other numbers.
     a, b = rng.integers(0, 40, 90) / 64, rng.integers(20, 65, 60) / 64
     s = metrics.detection(a, b)
     scores = torch.tensor(np.concatenate([a, b]))
@@ -298,7 +300,7 @@ def test_detection_is_that_of_torchmetrics():
     close(s.aupr, classification.BinaryAveragePrecision()(scores, truth), rel=1e-6)
 
 
-# ---- risk and coverage, which none of the libraries has ----
+# ---- risk and coverage, which no library has ----
 
 
 @every_problem
@@ -314,8 +316,8 @@ def test_risk_and_coverage_by_definition(name):
     close(s.risk_at_coverage, curve.risk[curve.coverage >= 0.6 - 1e-12][0])
     kept = curve.coverage[curve.risk <= 0.2 + 1e-12]
     close(s.coverage_at_risk, kept[-1] if len(kept) else 0.0)
-    # The expectation of AURC over the orders of equal confidences, by replacing each row with the
-    # mean error of the rows that have its confidence.
+    # The expectation of AURC over the orders of equal confidences: the error of each row is
+    # replaced by the mean error of the rows with the same confidence.
     error = np.array([np.mean(~right[confidence == c]) for c in confidence])
     order = np.argsort(-confidence, kind="stable")
     close(s.aurc, np.mean(np.cumsum(error[order]) / np.arange(1, len(y) + 1)))
@@ -361,7 +363,7 @@ def test_mixtures_are_those_of_scoringrules(draws, each):
     s = metrics.regression_samples(samples, y, noise, levels=[0.5, 0.9])
     parts = samples.T, np.broadcast_to(noise, y.shape)[:, None] * np.ones(draws)
     close(s.crps, np.mean(rules.crps_mixnorm(y, *parts)))
-    # Where the density underflows, scoringrules has an infinite value.
+    # scoringrules returns infinity where the density underflows.
     with np.errstate(divide="ignore"):
         logs = np.asarray(rules.logs_mixnorm(y, *parts))
     special = library("scipy.special")
@@ -388,7 +390,7 @@ def test_mixtures_are_those_of_scoringrules(draws, each):
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_samples_are_those_of_scoringrules(ties):
-    """The estimator is that of the empirical distribution ("nrg"), not the fair one."""
+    """The CRPS is that of the empirical distribution ("nrg"), not the fair estimator."""
     rules = library("scoringrules")
     rng = np.random.default_rng(13)
     samples, y = rng.normal(size=(25, 40)), rng.normal(size=40)
@@ -454,7 +456,7 @@ def test_the_examples_of_the_docstrings():
 
 
 class Foreign:
-    """An array of another library, which has `__array__` or `__dlpack__` alone."""
+    """An array of another library, which has only `__array__` or only `__dlpack__`."""
 
     def __init__(self, values: Any, protocol: str) -> None:
         array = np.array(values)

@@ -7,7 +7,7 @@ import kshot
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-# The features are float32 and summed in another order than in the engine.
+# The model computes features in float32 and in another order of sums than the engine.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -18,7 +18,7 @@ def run(model, **inputs):
 
 
 def reference(folder, **overrides):
-    """The engine in double precision, so that the differences are ONNX's alone."""
+    """Loads a run in double precision, so that all differences come from the ONNX model."""
     return kshot.load(folder, "reference", overrides=overrides)
 
 
@@ -167,7 +167,7 @@ def test_heads_for_classes(runs, class_file, algorithm, table, statistics):
         trained(folder, config), "reference", overrides={"evaluate.norm_statistics": statistics}
     )
     model = learner.to_onnx()
-    for ways, rows in ((2, 4), (4, 12), (5, 60)):  # the same model for tasks of every size
+    for ways, rows in ((2, 4), (4, 12), (5, 60)):  # one model serves tasks of every size
         x, y = vectors(ways, rows)
         query = vectors(ways, 7, seed=4)[0]
         expected = learner.adapt(x, y).predict(query)
@@ -186,7 +186,7 @@ def test_a_calibrated_head(protonet):
     (protonet.folder / "calibration.json").unlink()
 
 
-@pytest.mark.parametrize("width", [5, 300])  # a system of the features, and one of the rows
+@pytest.mark.parametrize("width", [5, 300])  # systems of the size of the features, and of the rows
 @pytest.mark.parametrize(
     "algorithm, table",
     [

@@ -1,4 +1,4 @@
-"""One training over the processes of `mpirun python script.py`, with and without mpi4py."""
+"""Trainings over the processes of `mpirun python script.py`, with and without mpi4py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import kshot
 from kshot import _core
 
 OPEN_MPI = _core.mpi_library().startswith("Open MPI")
-# The launcher of kshot's MPI, by its name in Debian where both kinds are installed.
+# The launcher of the MPI that kshot is built with. The first name is Debian's name for it where
+# both kinds of MPI are installed.
 LAUNCHERS = ["mpirun.openmpi", "mpirun"] if OPEN_MPI else ["mpiexec.mpich", "mpiexec.hydra"]
 LAUNCHER = next(filter(None, map(shutil.which, LAUNCHERS)), None)
 pytestmark = [
@@ -53,7 +54,7 @@ if sys.argv[1] == "mpi4py":
 
 
 def tensors(run):
-    """The bytes of the last checkpoint's tensors, by their names and places."""
+    """Returns the header and the bytes of the tensors in the last checkpoint."""
     data = (run / "last.safetensors").read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])

@@ -109,7 +109,7 @@ def test_rows_out_of_distribution(protonet, tmp_path):
     assert json.loads(out.read_text()) == found.data
     scores = {s.name: s for s in found.kinds[1].scores}
     assert all(s.auroc.low <= s.auroc.value <= s.auroc.high for s in scores.values())
-    # Rows that are shifted by three times their range are far from every class.
+    # These rows are shifted by three times their range, so that they are far from every class.
     assert max(s.auroc.value for s in scores.values()) > 0.8
     assert found.kinds[0].in_rows == found.data["out_of_distribution"][0]["in_rows"] > 0
     assert "AUROC" in found.table
@@ -156,7 +156,7 @@ def test_a_sweep(tmp_path):
     )
     assert alone.best.value == pytest.approx(best.value, rel=1e-12)
     assert kshot.load(best, device="cpu").config == kshot.load(alone, device="cpu").config
-    # With `collect`, the same call gives a table of the runs that are there, without training.
+    # With `collect`, the same call returns the table of the existing runs, without training.
     again = kshot.sweep(config, vary, {"train.steps": 6}, out, device="cpu", collect=True)
     assert [r.value for r in again.runs] == values and again.table == found.table
     frame = pytest.importorskip("pandas") and found.to_pandas()

@@ -147,7 +147,7 @@ def test_calibration_of_values(alpaca, task):
 
 
 def test_what_cannot_be_calibrated(maml, abml):
-    with pytest.raises(kshot.Error):  # squared error: no distribution
+    with pytest.raises(kshot.Error):  # a run with squared error predicts no distribution
         kshot.calibrate(maml, device="cpu")
     with pytest.raises(kshot.Error, match="calibrat"):
         kshot.load(abml, "cpu", calibrated=True)
@@ -223,7 +223,7 @@ class Alarm(Exception):
 
 @contextmanager
 def alarm(seconds):
-    """Raises Alarm in the main thread after a while, as Ctrl-C raises KeyboardInterrupt."""
+    """Raises Alarm in the main thread after `seconds`, as Ctrl-C raises KeyboardInterrupt."""
 
     def ring(number, frame):
         raise Alarm
@@ -238,7 +238,7 @@ def alarm(seconds):
 
 
 def interrupted(work, seconds=0.1):
-    """Runs what would take far longer; how long it went on after the signal."""
+    """Interrupts work that takes far longer. Returns how long it continued after the signal."""
     start = time.monotonic()
     with pytest.raises(Alarm), alarm(seconds):
         work()
@@ -260,7 +260,7 @@ def test_work_that_is_interrupted_ends_soon_and_writes_nothing(maml, abml, tmp_p
     late.append(interrupted(lambda: fitted.predict(xs)))
     bandit = {"environment": "wheel", "steps": 10**6, "agent": [{"type": "linear_ts"}]}
     late.append(interrupted(lambda: kshot.bandit(bandit, out=out)))
-    assert max(late) < 5  # a moment; the work itself takes minutes
+    assert max(late) < 5  # seconds; the work itself would take minutes
     assert not out.exists() and not (abml.folder / "calibration.json").exists()
     assert not (run.folder / "evaluation.json").exists()
 

@@ -122,7 +122,7 @@ def test_predictions_reuse_the_adaptation(protonet, alpaca, blobs, monkeypatch):
     np.testing.assert_array_equal(model.predict_proba(X), first)
     np.testing.assert_array_equal(model.predict(X[:4]), model.classes_[first[:4].argmax(axis=1)])
     assert len(adapted) == 1
-    # More rows, other rows, another prior and a copy each need a new adaptation.
+    # A new adaptation is needed for more rows, other rows, another prior, and a copy.
     model.partial_fit(X[6:], y[6:])
     whole = FewShotClassifier(protonet.folder, device="cpu").fit(X, y).predict_proba(X)
     np.testing.assert_array_equal(model.predict_proba(X), whole)
@@ -170,7 +170,7 @@ def test_what_the_estimators_refuse(blobs):
 
 
 def patients(rng, count):
-    """Lines through the origin of each patient's own slope, in units far from the network's."""
+    """Lines through the origin, one slope per patient, in units far from the network's."""
     rows = []
     for patient in range(count):
         slope = rng.normal()
@@ -216,7 +216,7 @@ def test_other_regressors(method):
 
 @pytest.mark.parametrize("method", ["protonet", "r2d2", "bayes_protonet"])
 def test_classifiers_from_groups(method):
-    """Tasks of two or three classes, told apart by the first of six features."""
+    """Tasks of two or three classes, which differ in the first of six features."""
     rng = np.random.default_rng(2)
     X, y, groups = [], [], []
     for task in range(40):

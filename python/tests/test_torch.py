@@ -70,7 +70,7 @@ def test_a_backbone(protonet, maml, runs):
     embedder = kshot.Embedder(protonet, device="reference")
     x = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
     np.testing.assert_allclose(outputs(kt.backbone(protonet), x), embedder(x), **CLOSE)
-    # The initial network predicts like an adaptation without steps.
+    # The initial network predicts the same as an adaptation without steps.
     learner = reference(maml, **{"evaluate.steps": 0})
     query = np.linspace(-2, 2, 5, dtype=np.float32).reshape(-1, 1)
     expected = learner.adapt(query, query).predict(query).mean
