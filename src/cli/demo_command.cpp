@@ -108,7 +108,7 @@ struct Method {
   double share;  ///< share of the training time
   int steps;
 };
-constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 5000},
+constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 3500},
                                 Method{"maml", adapted, maml, "[1, 10]", 0.15, 6000},
                                 Method{"alpaca", features, alpaca, "[0, 10]", 0.25, 5000}};
 
