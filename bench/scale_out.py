@@ -1,33 +1,40 @@
+#!/usr/bin/env python3
 """Compares the efficiency of processes and threads on one machine.
 
-    bench/scale_out.py build/kshot            # sinusoids and conv4, three repeats each
+    bench/scale_out.py build/kshot            # sinusoids with 1,024 and 8,192 tasks per step; conv4 with --images
 
 The script trains the same steps with one thread, with two threads, and as two ranks of one thread
-each (mpirun). The three take turns, and the fastest repeat of each counts. The time is the training
-time in the checkpoint, which does not include the start of the program. The script prints the
-efficiencies of threads and of ranks, and their ratio. Nothing else should run on the machine.
+each (mpirun). The three take turns. The time is the training time in the checkpoint, which does not
+include the start of the program. "Halves" are two processes at once, each with half of the tasks, that
+exchange nothing: ranks beside halves is what the exchange costs. The script prints the median over the repeats of each time, of the
+efficiencies of threads and of ranks, and of the ratio of the two, which it takes within each repeat:
+the speed of a machine may change from minute to minute. Nothing else should run on the machine.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
+import statistics
 import struct
 import subprocess
 import tempfile
 
-CASES = {
-    "sinusoids": """algorithm = "maml"
+SINUSOIDS = """algorithm = "maml"
 seed = 1
 network.layers = [1, 40, 40, 1]
 inner = { steps = 5, learning_rate = 0.005 }
 data = { shots = 10, queries = 10 }
 [train]
-steps = 400
-meta_batch = 1024
+steps = {steps}
+meta_batch = {tasks}
 validate_every = 0
 log_every = 1000
-""",
+"""
+CASES = {
+    "sinusoids": SINUSOIDS.replace("{steps}", "400").replace("{tasks}", "1024"),
+    "sinusoids-8192": SINUSOIDS.replace("{steps}", "50").replace("{tasks}", "8192"),
     "conv4": """algorithm = "maml"
 seed = 1
 inner = { steps = 2, learning_rate = 0.05 }
@@ -76,38 +83,62 @@ def train(
     return seconds(out)
 
 
+def train_halves(kshot: str, folder: pathlib.Path, name: str, tasks: int) -> float:
+    """Two processes at once that know nothing of each other, each with half of the tasks: the time of
+    the slower one."""
+    runs = [folder / f"{name}-{half}" for half in (0, 1)]
+    processes = []
+    for run in runs:
+        command = [kshot, "train", "c.toml", "--out", str(run), "--quiet", "--threads", "1"]
+        command += ["--set", f"train.meta_batch={tasks // 2}"]
+        processes.append(subprocess.Popen(command, cwd=folder))
+    if any(process.wait() != 0 for process in processes):
+        raise SystemExit("kshot failed")
+    return max(seconds(run) for run in runs)
+
+
+def show(values: list[float]) -> str:
+    """The median, and in brackets the smallest and the largest value."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kshot")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", action="append", choices=["sinusoids", "conv4"])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--images", help="data file of images of 28 x 28, for conv4")
     parser.add_argument(
         "--launcher", default="mpirun --oversubscribe", help="for MPICH: mpiexec.mpich"
     )
     arguments = parser.parse_args()
     kshot = str(pathlib.Path(arguments.kshot).resolve())
-    cases = arguments.case or (["sinusoids", "conv4"] if arguments.images else ["sinusoids"])
+    cases = arguments.case or [c for c in CASES if c != "conv4" or arguments.images]
     for case in cases:
-        best: dict[str, float] = {}
+        times: dict[str, list[float]] = {"one": [], "threads": [], "ranks": [], "halves": []}
+        tasks = int(re.search(r"meta_batch = (\d+)", CASES[case])[1])
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)
             (folder / "c.toml").write_text(CASES[case])
             if case == "conv4":
                 (folder / "images.kshot").symlink_to(pathlib.Path(arguments.images).resolve())
             for repeat in range(arguments.repeats):
-                for way, threads, ranks in [("one", 1, 1), ("threads", 2, 1), ("ranks", 1, 2)]:
-                    took = train(
-                        kshot, folder, f"{way}-{repeat}", threads, ranks, arguments.launcher
-                    )
-                    best[way] = min(took, best.get(way, took))
-        by_threads = best["one"] / (2 * best["threads"])
-        by_ranks = best["one"] / (2 * best["ranks"])
-        print(
-            f"{case}: 1 thread {best['one']:.3f} s, 2 threads {best['threads']:.3f} s "
-            f"(efficiency {by_threads:.3f}), 2 ranks {best['ranks']:.3f} s "
-            f"(efficiency {by_ranks:.3f}), ratio {by_ranks / by_threads:.3f}"
-        )
+                ways = [("one", 1, 1), ("threads", 2, 1), ("ranks", 1, 2)]
+                for way, threads, ranks in ways if repeat % 2 == 0 else reversed(ways):
+                    name = f"{way}-{repeat}"
+                    took = train(kshot, folder, name, threads, ranks, arguments.launcher)
+                    times[way].append(took)
+                times["halves"].append(train_halves(kshot, folder, f"halves-{repeat}", tasks))
+        print(f"{case}, {arguments.repeats} repeats")
+        names = {"one": "1 thread", "threads": "2 threads", "ranks": "2 ranks", "halves": "2 halves"}
+        for way, name in names.items():
+            print(f"  {name:<10} {show(times[way])} s")
+        for way in ["threads", "ranks"]:
+            ideal = zip(times["one"], times[way], strict=True)
+            print(f"  efficiency of two {way}: {show([one / (2 * two) for one, two in ideal])}")
+        for way in ["threads", "halves"]:
+            pairs = zip(times[way], times["ranks"], strict=True)
+            print(f"  ranks beside {way}: {show([other / ranks for other, ranks in pairs])}")
 
 
 if __name__ == "__main__":
