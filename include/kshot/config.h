@@ -62,6 +62,11 @@ enum class AbmlRates {
   layer,  ///< One learned rate per tensor.
   weight  ///< One learned rate per weight.
 };
+/// The inner step of ABML.
+enum class AbmlStep {
+  gradient,  ///< Along the gradient of the mean loss in (mu, log sigma).
+  natural    ///< Along the natural gradient of the summed loss: sigma^2 dmu, dlog_sigma / 2.
+};
 /// The rule of the meta-update.
 enum class OptimizerKind {
   adam,  ///< Adam.
@@ -212,6 +217,7 @@ struct Config {
     Estimator estimator = Estimator::weight;    ///< How samples are drawn.
     InnerData inner_data = InnerData::support;  ///< Rows of the inner loop.
     AbmlRates rates = AbmlRates::fixed;         ///< Inner learning rates.
+    AbmlStep inner_step = AbmlStep::gradient;   ///< Direction of the inner steps.
     bool operator==(const AbmlTable&) const = default;
   } abml;  ///< Table [abml].
 

@@ -227,6 +227,7 @@ class Abml final : public Algorithm {
     spec_.adaptation.gaussian = true;
     spec_.adaptation.estimator = estimator_of(table_.estimator);
     spec_.adaptation.samples = table_.samples_inner;
+    spec_.adaptation.natural = table_.inner_step == AbmlStep::natural;
     spec_.adaptation.kl_weight = table_.kl_weight_inner;
     spec_.adaptation.differentiate_prior = table_.differentiate_prior;
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;

@@ -32,6 +32,7 @@ Adaptation::Adaptation(Wave& wave, std::size_t width, const AdaptationSpec& spec
   gradient_ = {wave_.weights(), wave_.weights()};
   direction_.s = wave_.weights();
   sigma_ = wave_.weights();
+  if (spec_.natural) product_ = wave_.weights();
   const auto draws =
       static_cast<std::size_t>(spec_.steps) * static_cast<std::size_t>(spec_.samples);
   const std::size_t bytes =
@@ -55,12 +56,13 @@ StateBlocks Adaptation::iterate(std::size_t index) {
   return iterates_[index];
 }
 
-Scale::By Adaptation::rows() const {
+Scale::By Adaptation::divisor() const {
+  if (spec_.natural) return Scale::By::one;
   return spec_.inner_set == Set::all ? Scale::By::all : Scale::By::support;
 }
 
 Wave::Pass Adaptation::inner_pass(const StepContext& context, int k, Block weights) const {
-  Wave::Pass pass{spec_.inner_set, weights, spec_.scale.value_or(Scale{1.0, rows()})};
+  Wave::Pass pass{spec_.inner_set, weights, spec_.scale.value_or(Scale{1.0, divisor()})};
   pass.dropout =
       dropout(context, spec_.dropout_rate, spec_.first_key + static_cast<std::uint32_t>(k));
   return pass;
@@ -73,7 +75,7 @@ int Adaptation::activations_number(int k) const {
 }
 
 Wave::KlTerms Adaptation::kl_terms(const StateBlocks& state) const {
-  return {state.mu, state.s,         prior().mu, prior().s, {spec_.kl_weight, rows()},
+  return {state.mu, state.s,         prior().mu, prior().s, {spec_.kl_weight, divisor()},
           sigma_,   prior_precision_};
 }
 
@@ -81,7 +83,7 @@ GaussianPass Adaptation::inner_sample(const StepContext& context, int k, int s,
                                       const StateBlocks& state) {
   GaussianPass pass;
   pass.set = spec_.inner_set;
-  pass.scale = {1.0, rows()};
+  pass.scale = {1.0, divisor()};
   pass.estimator = spec_.estimator;
   pass.mu = state.mu;
   pass.sigma = sigma_;
@@ -121,7 +123,7 @@ StateBlocks Adaptation::inner_gradient(const StepContext& context, int k, const 
                                        bool keep) {
   const auto step = static_cast<std::size_t>(k);
   StateBlocks g = gradient_;
-  if (keep && spec_.learn_rates) {
+  if (keep && (spec_.learn_rates || (spec_.natural && spec_.second_order))) {
     if (kept_gradients_.size() <= step) {
       kept_gradients_.push_back({wave_.weights(), wave_.weights()});
     }
@@ -149,7 +151,19 @@ StateBlocks Adaptation::inner_gradient(const StepContext& context, int k, const 
   if (spec_.kl_weight != 0.0) {
     wave_.kl(kl_terms(state), {}, g.mu, g.s, {}, {});
   }
+  if (spec_.natural) {
+    multiply_by_inverse_fisher(g);
+  }
   return g;
+}
+
+void Adaptation::multiply_by_inverse_fisher(const StateBlocks& g) {
+  wave_.fill(product_, 0.0);
+  wave_.multiply_add(product_, 1.0, sigma_, g.mu);
+  wave_.fill(g.mu, 0.0);
+  wave_.multiply_add(g.mu, 1.0, sigma_, product_);
+  wave_.copy(product_, g.s);
+  wave_.axpy(g.s, -0.5, product_);
 }
 
 void Adaptation::adapt(const StepContext& context, const backend::SharedVector& mu,
@@ -237,13 +251,13 @@ bool Adaptation::differentiate(const StepContext& context, const backend::Shared
                                Block loss) {
   backend::FusedDescent* const fused = wave_.fused_descent();
   if (fused == nullptr || spec_.estimator != backend::Estimator::weight || spec_.learn_rates ||
-      kappa_) {
+      spec_.natural || kappa_) {
     return false;
   }
   backend::GaussianDescent descent;
   descent.set = spec_.inner_set;
-  descent.scale = {1.0, rows()};
-  descent.kl = {spec_.kl_weight, rows()};
+  descent.scale = {1.0, divisor()};
+  descent.kl = {spec_.kl_weight, divisor()};
   descent.mu = &mu;
   descent.s = &s;
   descent.rates = rates.steps;
@@ -334,6 +348,12 @@ void Adaptation::adjoint_gaussian(const StepContext& context, const RatePlan& ra
     wave_.rate_multiply(d.mu, rates.at(k), v.mu);
     wave_.rate_multiply(d.s, rates.s_at(k), v.s);
     wave_.exponential(sigma_, state.s);
+    if (spec_.natural) {
+      // The step in mu is sigma^2 g_mu, so that it depends on s also by the factor sigma^2, whose
+      // derivative is 2 sigma^2.
+      wave_.multiply_add(v.s, -2.0, d.mu, kept_gradients_[static_cast<std::size_t>(k)].mu);
+      multiply_by_inverse_fisher(d);
+    }
     const StateBlocks u = likelihood_direction(k, d);
     for (int s = 0; s < spec_.samples; ++s) {
       wave_.gaussian_passes().hessian_vector(inner_sample(context, k, s, state),

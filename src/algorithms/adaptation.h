@@ -3,7 +3,8 @@
 // State: a point (weights) or a Gaussian over weights (mu, s = log sigma). One inner step is
 //   state_{k+1} = state_k - rate_k * grad L_S(state_k),
 // where L_S is the mean support loss. For a Gaussian, it is the average of this loss over samples,
-// plus w KL(q || prior)/n. The adjoint takes v = dL_outer/dstate_K back to dL_outer/dstate_0 by
+// plus w KL(q || prior)/n; a natural step takes the natural gradient instead. The adjoint takes v =
+// dL_outer/dstate_K back to dL_outer/dstate_0 by
 //   v <- v - H_k (rate_k * v),  k = K-1 .. 0,
 // with one Hessian-vector product per step and sample (forward over reverse). Activations are
 // therefore computed again, and only the iterates are kept. With first order, v stays as it is.
@@ -36,6 +37,10 @@ struct AdaptationSpec {
   int samples = 1;         ///< S
   double kl_weight = 0.0;  ///< w_in, weight of the inner KL
   bool differentiate_prior = true;
+  /// True: each step follows the natural gradient of the summed loss, (sigma^2 g_mu, g_s / 2) with
+  /// the gradient (g_mu, g_s) of the sum over rows plus w KL. The Fisher information of a Gaussian
+  /// in (mu, s) is diag(1 / sigma^2, 2) (Amari 1998).
+  bool natural = false;
   /// True where the rates are learned. adapt(keep) then keeps the inner gradients, because the
   /// rates' gradients need them.
   bool learn_rates = false;
@@ -146,17 +151,21 @@ class Adaptation {
   int activations_number(int k) const;
   void run(const StepContext& context, const RatePlan& rates, int steps, bool keep,
            const std::function<void(int step)>& visit);
-  backend::Scale::By rows() const;
+  /// What the inner loss is divided by: the rows of the inner set, or one for natural steps.
+  backend::Scale::By divisor() const;
   /// Arguments of the KL at `state`, for which sigma_ must hold exp(state.s).
   backend::Wave::KlTerms kl_terms(const StateBlocks& state) const;
   StateBlocks iterate(std::size_t index);
   backend::GaussianPass inner_sample(const StepContext& context, int k, int s,
                                      const StateBlocks& state);
-  /// Computes the inner gradient of a Gaussian at step k and returns its blocks.
+  /// Computes the inner gradient of a Gaussian at step k, or the natural gradient, and returns its
+  /// blocks.
   StateBlocks inner_gradient(const StepContext& context, int k, const StateBlocks& state,
                              bool keep);
   backend::Block adjoint_point(const StepContext& context, const RatePlan& rates, backend::Block v,
                                std::span<const backend::Block> rate_gradients);
+  /// Multiplies by the inverse Fisher information at sigma_: g.mu *= sigma^2, g.s /= 2.
+  void multiply_by_inverse_fisher(const StateBlocks& g);
   StateBlocks likelihood_direction(int k, const StateBlocks& d);
   void adjoint_gaussian(const StepContext& context, const RatePlan& rates, const StateBlocks& v,
                         const StateBlocks& prior, std::span<const backend::Block> rate_gradients);
@@ -171,6 +180,7 @@ class Adaptation {
   // For Gaussians: exp(s) of the current state, the prior's precision, and the draws. Draws are
   // kept for the adjoint where all K * S of them are small, and are drawn again otherwise.
   backend::Block sigma_, prior_precision_;
+  backend::Block product_;  ///< an intermediate result of natural steps
   std::vector<KeptDraw> draws_;
   GivenNoise given_inner_, given_outer_;      ///< explicit noise of the last pass
   std::vector<backend::Block> likelihood_s_;  ///< one per step: the likelihood's gradient in s
@@ -179,7 +189,8 @@ class Adaptation {
   backend::Block kappa_, noise_gradient_;
   StateBlocks scaled_direction_;
   std::vector<backend::Block> likelihood_mu_;
-  std::vector<StateBlocks> kept_gradients_;  ///< one per step, where the rates are learned
+  /// The steps' gradients, one per step, where the rates are learned or the steps are natural.
+  std::vector<StateBlocks> kept_gradients_;
 };
 
 }  // namespace kshot

@@ -183,6 +183,13 @@ std::vector<Key> abml_keys() {
               "layers, for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
        .doc = "Rows of the inner loop: the support rows, or support and query rows together."},
+      {KSHOT_TABLE_KEY(abml, inner_step),
+       .doc =
+           "Direction of the inner steps. `gradient`: the gradient of the loss per row; "
+           "`natural`: the natural gradient of the loss summed over rows, in which the step of a "
+           "mean is multiplied by the weight's variance, and that of a log standard deviation by "
+           "1/2. Natural steps take a larger `inner.learning_rate`, from 0.01 to 1. On a GPU they "
+           "run operation by operation."},
       {KSHOT_TABLE_KEY(abml, rates),
        .doc = "Inner step sizes: `fixed`, `inner.learning_rate` for all weights; `layer`, one "
               "learned rate per tensor; `weight`, one learned rate per weight. Means and log "

@@ -92,6 +92,13 @@ struct Names<RateKind> {
 };
 
 template <>
+struct Names<AbmlStep> {
+  static constexpr Named<AbmlStep> list[] = {
+      {"gradient", AbmlStep::gradient},
+      {"natural", AbmlStep::natural},
+  };
+};
+template <>
 struct Names<AbmlRates> {
   static constexpr Named<AbmlRates> list[] = {
       {"fixed", AbmlRates::fixed},

@@ -70,6 +70,7 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   c.abml.inner_data = random.below(3) == 0 ? InnerData::all : InnerData::support;
   c.abml.estimator = std::array{Estimator::weight, Estimator::flipout, Estimator::local}[seed % 3];
   c.abml.rates = std::array{AbmlRates::fixed, AbmlRates::layer, AbmlRates::weight}[(seed / 3) % 3];
+  c.abml.inner_step = stream(seed, 52).below(2) == 0 ? AbmlStep::gradient : AbmlStep::natural;
   const LossKind loss = all_losses[random.below(3)];
   c.loss.type = loss_type(loss);
   c.loss.noise_std = 0.75;
@@ -135,9 +136,10 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
     EXPECT_TRUE(group.width == width || group.width == 1u);
   }
   s.name =
-      fmt::format("{} seed {}: {}, {}, estimator {}, rates {}, K {}, {} order, adapt {}",
+      fmt::format("{} seed {}: {}, {}, estimator {}, rates {}, {} steps, K {}, {} order, adapt {}",
                   made->name(), seed, named.name, loss_name(loss),
-                  static_cast<int>(c.abml.estimator), static_cast<int>(c.abml.rates), c.inner.steps,
+                  static_cast<int>(c.abml.estimator), static_cast<int>(c.abml.rates),
+                  c.abml.inner_step == AbmlStep::natural ? "natural" : "gradient", c.inner.steps,
                   c.inner.order == Order::first ? "first" : "second", c.inner.adapt[0]);
   return s;
 }
@@ -190,6 +192,14 @@ std::set<std::string> traits(const Setting& s) {
       all.insert(rates + estimator);
       all.insert(rates + (c.inner.order == Order::first ? "first order" : "second order"));
       all.insert(rates + (c.inner.adapt[0] == "*" ? "all adapt" : "some adapt"));
+    }
+    if (c.abml.inner_step == AbmlStep::natural && c.inner.steps > 0) {
+      all.insert("natural steps, " + estimator);
+      all.insert(std::string("natural steps, ") +
+                 (c.inner.order == Order::first ? "first order" : "second order"));
+      all.insert(std::string("natural steps, ") +
+                 (c.abml.rates == AbmlRates::fixed ? "fixed rates" : "learned rates"));
+      if (c.loss.noise == NoiseKind::learned) all.insert("natural steps, learned noise");
     }
     is(c.abml.differentiate_prior, "prior's path", "prior cut");
     is(c.abml.support_in_outer, "support outside", "queries outside");
@@ -249,6 +259,14 @@ std::set<std::string> expected_traits(AlgorithmKind algorithm) {
                                     "one inner sample",
                                     "outer samples",
                                     "one outer sample",
+                                    "natural steps, weight",
+                                    "natural steps, flipout",
+                                    "natural steps, local",
+                                    "natural steps, first order",
+                                    "natural steps, second order",
+                                    "natural steps, fixed rates",
+                                    "natural steps, learned rates",
+                                    "natural steps, learned noise",
                                     "rates by layer, weight",
                                     "rates by layer, flipout",
                                     "rates by layer, local",
@@ -501,6 +519,13 @@ class Objective {
           const double var = std::exp(2.0 * prior[1][i]);
           gradient[0][i] += config_.abml.kl_weight_inner * (mu[i] - prior[0][i]) / var;
           gradient[1][i] += config_.abml.kl_weight_inner * (std::exp(2.0 * s[i]) / var - 1.0);
+        }
+        if (config_.abml.inner_step == AbmlStep::natural) {
+          for (std::size_t i = 0; i < width; ++i) {
+            gradient[0][i] *= std::exp(2.0 * s[i]);
+            gradient[1][i] /= 2.0;
+          }
+          return;
         }
         for (Numbers& part : gradient) {
           for (double& x : part) x /= rows(task, set);

@@ -19,6 +19,7 @@ inline namespace KSHOT_PLATFORM {
 namespace {
 
 using backend::Block;
+using backend::count_of;
 using backend::Dropout;
 using backend::SharedVector;
 

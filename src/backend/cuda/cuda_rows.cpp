@@ -6,6 +6,9 @@
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
+
+using backend::count_of;
+
 template <class T>
 CudaRows<T>::CudaRows(const Network& network, const backend::Loss& loss,
                       const backend::WaveShape& shape, int targets, int capacity)

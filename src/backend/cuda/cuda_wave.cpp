@@ -19,6 +19,8 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
+using backend::count_of;
+
 int largest_rows(const backend::WaveShape& shape) {
   return shape.with_all ? shape.support + shape.query : std::max(shape.support, shape.query);
 }

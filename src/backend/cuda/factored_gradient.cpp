@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "backend/values.h"
 #include "kernels/product.h"
 #include "kernels/reduction.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
+
+using backend::count_of;
 
 /// Number of tasks whose own gradients are computed together, where a caller asks for them.
 constexpr int tasks_per_visit = 64;

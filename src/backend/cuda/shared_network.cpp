@@ -5,11 +5,14 @@
 #include <utility>
 
 #include "backend/cuda/activation_of.h"
+#include "backend/values.h"
 #include "kernels/product.h"
 
 namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
+
+using backend::count_of;
 
 /// A row-major matrix [rows, columns], and its transpose.
 template <class T>

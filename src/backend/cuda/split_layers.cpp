@@ -6,6 +6,7 @@ namespace kshot::cuda {
 inline namespace KSHOT_PLATFORM {
 namespace {
 
+using backend::count_of;
 using backend::Estimator;
 using backend::Set;
 
