@@ -67,6 +67,11 @@ enum class AbmlStep {
   gradient,  ///< Along the gradient of the mean loss in (mu, log sigma).
   natural    ///< Along the natural gradient of the summed loss: sigma^2 dmu, dlog_sigma / 2.
 };
+/// The outer loss of ABML.
+enum class AbmlOuter {
+  elbo,       ///< The mean loss of posterior samples.
+  predictive  ///< The negative log likelihood of the posterior predictive distribution.
+};
 /// The rule of the meta-update.
 enum class OptimizerKind {
   adam,  ///< Adam.
@@ -218,6 +223,8 @@ struct Config {
     InnerData inner_data = InnerData::support;  ///< Rows of the inner loop.
     AbmlRates rates = AbmlRates::fixed;         ///< Inner learning rates.
     AbmlStep inner_step = AbmlStep::gradient;   ///< Direction of the inner steps.
+    AbmlOuter outer_loss = AbmlOuter::elbo;     ///< What the outer loss measures.
+    int predictive_after = 0;                   ///< Meta-steps with `elbo` before `predictive`.
     bool operator==(const AbmlTable&) const = default;
   } abml;  ///< Table [abml].
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,11 +15,13 @@
 #include "algorithms/common.h"
 #include "algorithms/factories.h"
 #include "algorithms/observation_noise.h"
+#include "backend/linear_algebra.h"
 
 namespace kshot {
 namespace {
 
 using backend::Block;
+using backend::Matrix;
 using backend::Scale;
 using backend::Set;
 using backend::Shared;
@@ -53,6 +57,9 @@ struct AbmlSpec {
   AdaptationSpec adaptation;
   Adaptation::GaussianOuter outer;
   int kl_warmup = 0;
+  bool predictive = false;      ///< the outer loss is that of the predictive distribution ...
+  int predictive_after = 0;     ///< ... after this number of meta-steps
+  double noise_variance = 0.0;  ///< variance of the observation noise, for `predictive`
 
   /// The outer loss of meta-step `step`, which counts from 0. The weight of its KL grows linearly
   /// during the warm-up.
@@ -65,19 +72,77 @@ struct AbmlSpec {
   }
 };
 
+/// The outer loss of the predictive distribution: the negative log likelihood of the query rows
+/// under N(m, V), where m is the mean of the posterior samples' outputs, and V their variance
+/// (unbiased) plus that of the noise. Every target value has its own m and V.
+class PredictiveLoss {
+ public:
+  PredictiveLoss(Wave& wave, int rows, int outputs, int samples, double noise_variance)
+      : wave_(wave), algebra_(wave.linear_algebra()), noise_variance_(noise_variance) {
+    for (Matrix* m : {&targets_, &mean_, &variance_, &g_mean_, &g_variance_, &g_outputs_}) {
+      *m = algebra_->matrix(rows, outputs);
+    }
+    for (int s = 0; s < samples; ++s) deviations_.push_back(algebra_->matrix(rows, outputs));
+  }
+
+  /// Adds the loss per query row to `loss` [1], and its gradient to `gradient`. `sample(i)` returns
+  /// the pass of outer sample i over the query rows, and draws the same weights whenever it is
+  /// called with this i.
+  void differentiate(const std::function<backend::GaussianPass(int)>& sample, Block loss,
+                     const StateBlocks& gradient) {
+    backend::GaussianPasses& passes = wave_.gaussian_passes();
+    const int samples = static_cast<int>(deviations_.size());
+    const double share = 1.0 / samples, unbiased = 1.0 / (samples - 1);
+    wave_.fill(mean_.block, 0.0);
+    for (int s = 0; s < samples; ++s) {
+      const Block outputs = deviations_[static_cast<std::size_t>(s)].block;
+      passes.value(sample(s), {}, outputs, backend::NormStatistics::batch);
+      wave_.axpy(mean_.block, share, outputs);
+    }
+    wave_.fill(variance_.block, noise_variance_);
+    for (const Matrix& d : deviations_) {
+      wave_.axpy(d.block, -1.0, mean_.block);
+      wave_.multiply_add(variance_.block, unbiased, d.block, d.block);
+    }
+    algebra_->targets(targets_, Set::query);
+    algebra_->gaussian_nll({loss, 1, 1}, Set::query, {1.0, Scale::By::query}, mean_, variance_,
+                           targets_, g_mean_, g_variance_);
+    for (int s = 0; s < samples; ++s) {
+      // The deviations sum to zero, so that V depends on an output by its own deviation alone.
+      const Block g = g_outputs_.block;
+      wave_.fill(g, 0.0);
+      wave_.axpy(g, share, g_mean_.block);
+      wave_.multiply_add(g, 2.0 * unbiased, g_variance_.block,
+                         deviations_[static_cast<std::size_t>(s)].block);
+      passes.output_pullback(sample(s), g, gradient.mu, gradient.s);
+    }
+  }
+
+ private:
+  Wave& wave_;
+  std::unique_ptr<backend::LinearAlgebra> algebra_;
+  double noise_variance_;
+  Matrix targets_, mean_, variance_, g_mean_, g_variance_, g_outputs_;
+  std::vector<Matrix> deviations_;  ///< one per sample: its outputs, then less their mean
+};
+
 class AbmlProgram final : public TaskProgram {
  public:
-  AbmlProgram(std::unique_ptr<Wave> wave, std::size_t width, const AbmlSpec& spec,
+  AbmlProgram(std::unique_ptr<Wave> wave, const Network& network, int query, const AbmlSpec& spec,
               const AbmlShared& shared)
       : wave_(std::move(wave)),
-        width_(width),
-        adaptation_(*wave_, width, spec.adaptation),
+        width_(network.size()),
+        adaptation_(*wave_, width_, spec.adaptation),
         spec_(spec),
         shared_(shared) {
     v_ = {wave_->weights(), wave_->weights()};
     prior_ = {wave_->weights(), wave_->weights()};
     loss_ = wave_->block(1);
     gradients_ = {prior_.mu, prior_.s};
+    if (spec_.predictive) {
+      predictive_.emplace(*wave_, query, network.outputs(), spec_.outer.samples,
+                          spec_.noise_variance);
+    }
     if (spec_.adaptation.learn_rates) {
       rate_gradients_ = {wave_->weights(), wave_->weights()};
       gradients_.insert(gradients_.end(), rate_gradients_.begin(), rate_gradients_.end());
@@ -95,23 +160,26 @@ class AbmlProgram final : public TaskProgram {
     wave_->fill(loss_, 0.0);
     if (noise_) noise_->begin();
     const Adaptation::GaussianOuter outer = spec_.outer_at(context.step);
-    if (adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates, outer, prior_,
-                                  loss_)) {
+    const bool predictive =
+        predictive_ && context.step >= static_cast<std::uint64_t>(spec_.predictive_after);
+    if (!predictive && adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates,
+                                                 outer, prior_, loss_)) {
       return;
     }
     adaptation_.adapt(context, *shared_.mu, shared_.s.get(), shared_.rates, spec_.adaptation.steps,
                       true);
     for (const Block b : {v_.mu, v_.s, prior_.mu, prior_.s}) wave_->fill(b, 0.0);
-    const Scale::By rows = outer.rows();
-    const Scale scale{1.0 / outer.samples, rows};
-    for (int s = 0; s < outer.samples; ++s) {
-      backend::GaussianPass pass = adaptation_.outer_sample(context, s, outer.samples);
-      pass.set = Set::query;
-      pass.and_support = outer.and_support;
-      pass.noise.support_first = outer.and_support;
-      pass.scale = scale;
-      wave_->gaussian_passes().gradient(pass, 1.0, v_.mu, v_.s, loss_);
+    if (predictive) {
+      const auto sample = [&](int s) {
+        backend::GaussianPass pass = adaptation_.outer_sample(context, s, outer.samples);
+        pass.set = Set::query;
+        return pass;
+      };
+      predictive_->differentiate(sample, loss_, v_);
+    } else {
+      add_expected_loss(context, outer);
     }
+    const Scale::By rows = outer.rows();
     if (noise_) noise_->outer(loss_, std::vector{v_.mu, v_.s});
     if (outer.kl_weight != 0.0) {
       const StateBlocks& q = adaptation_.current();
@@ -189,6 +257,17 @@ class AbmlProgram final : public TaskProgram {
   }
 
  private:
+  /// Adds the mean loss of the outer samples to loss_, and its gradient to v_.
+  void add_expected_loss(const StepContext& context, const Adaptation::GaussianOuter& outer) {
+    for (int s = 0; s < outer.samples; ++s) {
+      backend::GaussianPass pass = adaptation_.outer_sample(context, s, outer.samples);
+      pass.set = Set::query;
+      pass.and_support = outer.and_support;
+      pass.noise.support_first = outer.and_support;
+      pass.scale = {1.0 / outer.samples, outer.rows()};
+      wave_->gaussian_passes().gradient(pass, 1.0, v_.mu, v_.s, loss_);
+    }
+  }
   void sample_outputs(const StepContext& context, int samples, backend::NormStatistics statistics,
                       const std::function<void(int, Block)>& visit) {
     outputs_ = wave_->outputs(Set::query);
@@ -210,6 +289,7 @@ class AbmlProgram final : public TaskProgram {
   Block loss_, outputs_;
   StateBlocks v_, prior_;
   std::optional<TaskNoise> noise_;
+  std::optional<PredictiveLoss> predictive_;
   std::vector<Block> rate_gradients_;
   std::vector<Block> gradients_;
 };
@@ -231,7 +311,11 @@ class Abml final : public Algorithm {
     spec_.adaptation.kl_weight = table_.kl_weight_inner;
     spec_.adaptation.differentiate_prior = table_.differentiate_prior;
     spec_.adaptation.inner_set = table_.inner_data == InnerData::all ? Set::all : Set::support;
-    spec_.outer = {table_.support_in_outer, table_.samples_outer, table_.kl_weight_outer};
+    spec_.predictive = table_.outer_loss == AbmlOuter::predictive;
+    spec_.predictive_after = table_.predictive_after;
+    spec_.noise_variance = config.loss.noise_std * config.loss.noise_std;
+    spec_.outer = {table_.support_in_outer && !spec_.predictive, table_.samples_outer,
+                   table_.kl_weight_outer};
     spec_.kl_warmup = table_.kl_warmup;
     groups_ = {network_group("mu", *network_), network_group("log_sigma", *network_)};
     spec_.adaptation.learn_rates = table_.rates != AbmlRates::fixed;
@@ -283,8 +367,8 @@ class Abml final : public Algorithm {
                                     const TaskShape& shape) const override {
     const bool with_all = spec_.adaptation.inner_set == Set::all;
     return std::make_unique<AbmlProgram>(
-        backend.open(network_, loss_, {shape.support, shape.query, with_all}), network_->size(),
-        spec_, shared_);
+        backend.open(network_, loss_, {shape.support, shape.query, with_all}), *network_,
+        shape.query, spec_, shared_);
   }
   void finish(backend::Backend& backend, std::span<const Shared> parameters,
               std::span<const Shared> means, std::span<const Shared> gradients,

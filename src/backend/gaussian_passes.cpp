@@ -145,6 +145,17 @@ void GaussianPasses::gradient(const GaussianPass& pass, double a, Block g_mu, Bl
   wave_.multiply_add(g_s, a * split.factor, split.slope, g_spread);
 }
 
+void GaussianPasses::output_pullback(const GaussianPass& pass, Block g_outputs, Block g_mu,
+                                     Block g_s) {
+  if (pass.and_support || pass.estimator != Estimator::weight) {
+    throw std::logic_error("Gaussian pull-back of outputs: one set and the estimator weight");
+  }
+  const Block g = scratch(gradient_mean);
+  const Sampled at = draw_weights(pass);
+  wave_.output_pullback({pass.set, at.phi, pass.scale}, g_outputs, g, false);
+  wave_.sample_pullback(g_mu, g_s, 1.0, g, at.eps, pass.sigma);
+}
+
 void GaussianPasses::hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s,
                                     Block r_mu, Block r_s) {
   if (pass.and_support) throw std::logic_error("Gaussian Hessian-vector product on two sets");

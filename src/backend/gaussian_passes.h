@@ -44,6 +44,10 @@ class GaussianPasses {
   /// (g_mu, g_s) += a * the gradient of scale * sum nll at the sample. loss[b] += scale * sum nll
   /// where `loss` is given.
   virtual void gradient(const GaussianPass& pass, double a, Block g_mu, Block g_s, Block loss);
+  /// (g_mu, g_s) += the pull-back of the output gradient g_outputs (NetworkPasses::output_pullback)
+  /// at the sample. Only for the estimator `weight` and one set; throws std::logic_error for
+  /// others.
+  virtual void output_pullback(const GaussianPass& pass, Block g_outputs, Block g_mu, Block g_s);
   /// (r_mu, r_s) += a * the derivative of that gradient along (v_mu, v_s), without the term that
   /// curvature() adds.
   virtual void hessian_vector(const GaussianPass& pass, double a, Block v_mu, Block v_s, Block r_mu,

@@ -160,6 +160,19 @@ void check_hvi(const Config& config, const Locate& locate) {
   }
 }
 
+/// Checks what the outer loss of the predictive distribution needs.
+void check_abml(const Config& config, const Locate& locate) {
+  if (config.abml.outer_loss != AbmlOuter::predictive) return;
+  const auto need = [&](bool holds, const char* key, const char* expected) {
+    if (holds) return;
+    fail(locate(key), key, fmt::format("abml.outer_loss = \"predictive\" needs {}", expected));
+  };
+  need(config.loss.type == LossType::gaussian_nll, "loss.type", "\"gaussian_nll\"");
+  need(config.loss.noise == NoiseKind::fixed, "loss.noise", "\"fixed\"");
+  need(config.abml.estimator == Estimator::weight, "abml.estimator", "\"weight\"");
+  need(config.abml.samples_outer > 1, "abml.samples_outer", "at least 2 samples");
+}
+
 /// Checks that the closed-form head has the loss.
 void check_head(const Config& config, const Locate& locate) {
   std::vector<LossType> losses = {LossType::cross_entropy};
@@ -252,6 +265,7 @@ void check_config(Config config, const Locate& locate) {
     ordered("data.x_low", config.data.x_low, "data.x_high", config.data.x_high);
   }
   if (config.algorithm == AlgorithmKind::hvi) check_hvi(config, locate);
+  if (config.algorithm == AlgorithmKind::abml) check_abml(config, locate);
   if (is_closed_form(config.algorithm)) check_head(config, locate);
   check_counts(config, locate);
   if (config.evaluate.samples == 0) {

@@ -160,7 +160,7 @@ std::vector<Key> abml_keys() {
       {KSHOT_TABLE_KEY(abml, differentiate_prior),
        .doc = "Whether the meta-gradient includes the path on which the meta-parameters enter the "
               "inner KL as the prior."},
-      {KSHOT_TABLE_KEY(abml, support_in_outer),
+      {KSHOT_TABLE_KEY(abml, support_in_outer), .when = {{"abml.outer_loss", {"elbo"}}},
        .doc = "`true`: the outer loss is over support and query rows; `false`: over query rows "
               "alone."},
       {KSHOT_TABLE_KEY(abml, gamma_shape), .range = at_least(0),
@@ -183,6 +183,19 @@ std::vector<Key> abml_keys() {
               "layers, for convolutions an approximation)."},
       {KSHOT_TABLE_KEY(abml, inner_data),
        .doc = "Rows of the inner loop: the support rows, or support and query rows together."},
+      {KSHOT_TABLE_KEY(abml, outer_loss),
+       .doc =
+           "`elbo`: the mean loss of the posterior samples; `predictive`: the negative log "
+           "likelihood of the query rows under a Gaussian with the samples' mean, and with their "
+           "variance plus that of the noise. Under `elbo` nothing rewards a posterior that is as "
+           "wide as the error of its mean; under `predictive` bands become right. `predictive` is "
+           "for `loss.type = \"gaussian_nll\"` with fixed noise and `estimator = \"weight\"`; it "
+           "takes 2 or more outer samples (10 serve well), and query rows alone."},
+      {KSHOT_TABLE_KEY(abml, predictive_after), .range = between(0, 1000000000),
+       .when = {{"abml.outer_loss", {"predictive"}}}, .unit = "meta-steps",
+       .doc = "Meta-steps at the start whose outer loss is the mean loss of the samples over the "
+              "query rows, as with `elbo`. Where the variance may grow before the mean has learned "
+              "to adapt, it explains everything, and the mean learns little."},
       {KSHOT_TABLE_KEY(abml, inner_step),
        .doc =
            "Direction of the inner steps. `gradient`: the gradient of the loss per row; "

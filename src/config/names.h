@@ -99,6 +99,13 @@ struct Names<AbmlStep> {
   };
 };
 template <>
+struct Names<AbmlOuter> {
+  static constexpr Named<AbmlOuter> list[] = {
+      {"elbo", AbmlOuter::elbo},
+      {"predictive", AbmlOuter::predictive},
+  };
+};
+template <>
 struct Names<AbmlRates> {
   static constexpr Named<AbmlRates> list[] = {
       {"fixed", AbmlRates::fixed},

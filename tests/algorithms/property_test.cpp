@@ -74,7 +74,11 @@ Setting random_setting(AlgorithmKind algorithm, std::uint64_t seed) {
   const LossKind loss = all_losses[random.below(3)];
   c.loss.type = loss_type(loss);
   c.loss.noise_std = 0.75;
-  if (loss == LossKind::gaussian_nll && stream(seed, 51).below(2) == 0) {
+  if (algorithm == AlgorithmKind::abml && loss == LossKind::gaussian_nll &&
+      c.abml.estimator == Estimator::weight && stream(seed, 53).below(2) == 0) {
+    c.abml.outer_loss = AbmlOuter::predictive;
+    c.abml.samples_outer = std::max(c.abml.samples_outer, 2);
+  } else if (loss == LossKind::gaussian_nll && stream(seed, 51).below(2) == 0) {
     c.loss.noise = NoiseKind::learned;
   }
 
@@ -203,6 +207,7 @@ std::set<std::string> traits(const Setting& s) {
     }
     is(c.abml.differentiate_prior, "prior's path", "prior cut");
     is(c.abml.support_in_outer, "support outside", "queries outside");
+    if (c.abml.outer_loss == AbmlOuter::predictive) all.insert("predictive");
     is(c.abml.hyper_prior_weight > 0.0, "hyper-prior", "no hyper-prior");
     is(c.abml.inner_data == InnerData::all, "all inside", "support inside");
     is(c.abml.kl_weight_inner > 0.0, "inner KL", "no inner KL");
@@ -259,6 +264,7 @@ std::set<std::string> expected_traits(AlgorithmKind algorithm) {
                                     "one inner sample",
                                     "outer samples",
                                     "one outer sample",
+                                    "predictive",
                                     "natural steps, weight",
                                     "natural steps, flipout",
                                     "natural steps, local",
@@ -541,7 +547,11 @@ class Objective {
       }
     }
     double loss = 0.0;
+    if (config_.abml.outer_loss == AbmlOuter::predictive) {
+      loss = config_.abml.samples_outer * predictive_loss(t, mu, s);
+    }
     for (int sample = 0; sample < config_.abml.samples_outer; ++sample) {
+      if (config_.abml.outer_loss == AbmlOuter::predictive) break;
       const auto loss_on = [&](Set rows) {
         return sampled_loss(t, rows, Purpose::noise_outer, 0, sample, mu, s, nullptr);
       };
@@ -558,7 +568,43 @@ class Objective {
     const double grown =
         config_.abml.kl_warmup == 0 ? 1.0 : 13.0 / static_cast<double>(config_.abml.kl_warmup);
     return (loss + grown * config_.abml.kl_weight_outer * kl) /
-           (config_.abml.support_in_outer ? task.support + task.query : task.query);
+           (supports_outside() ? task.support + task.query : task.query);
+  }
+  bool supports_outside() const {
+    return config_.abml.support_in_outer && config_.abml.outer_loss == AbmlOuter::elbo;
+  }
+  /// The sum over query rows of -log N(y; m, V): m is the mean of the samples' outputs, and V their
+  /// variance plus that of the noise.
+  double predictive_loss(std::size_t t, const Numbers& mu, const Numbers& s) {
+    Task& task = tasks_[t];
+    const auto outputs = static_cast<std::size_t>(setting_.problem.network->outputs());
+    const std::size_t elements = static_cast<std::size_t>(task.query) * outputs;
+    const auto samples = static_cast<std::size_t>(config_.abml.samples_outer);
+    const backend::Block block = task.wave->outputs(Set::query);
+    std::vector<Numbers> drawn;
+    for (std::size_t i = 0; i < samples; ++i) {
+      const Numbers eps = noise(t, Purpose::noise_outer, 0, static_cast<int>(i), mu.size());
+      const Numbers phi = reparameterise(mu, s, eps);
+      task.wave->upload(task.weights, phi.data(), 0);
+      task.wave->value({Set::query, task.weights, {}}, {}, block, backend::NormStatistics::batch);
+      drawn.emplace_back(task.wave->width(block));
+      task.wave->download(block, drawn.back());
+    }
+    const TaskBatch& batch = setting_.problem.twice;
+    const std::size_t first = t * static_cast<std::size_t>(batch.shape().query) * outputs;
+    double loss = 0.0;
+    for (std::size_t e = 0; e < elements; ++e) {
+      double mean = 0.0, variance = 0.0;
+      for (const Numbers& one : drawn) mean += one[e] / static_cast<double>(samples);
+      for (const Numbers& one : drawn) {
+        variance += (one[e] - mean) * (one[e] - mean) / static_cast<double>(samples - 1);
+      }
+      variance += config_.loss.noise_std * config_.loss.noise_std;
+      const double y = batch.query_value64[first + e];
+      loss +=
+          0.5 * (std::log(2.0 * std::numbers::pi * variance) + (y - mean) * (y - mean) / variance);
+    }
+    return loss;
   }
 
   /// H, the KL of the hyper-posterior to the hyper-prior in hierarchical variational inference.

@@ -200,6 +200,15 @@ INSTANTIATE_TEST_SUITE_P(
         Message{"algorithm = \"abml\"\n[abml]\nrates = \"tensor\"",
                 "run.toml:3: abml.rates: expected fixed, layer or weight, got the string "
                 "\"tensor\""},
+        Message{"algorithm = \"abml\"\nloss.type = \"mse\"\nabml.outer_loss = \"predictive\"",
+                "run.toml:2: loss.type: abml.outer_loss = \"predictive\" needs \"gaussian_nll\""},
+        Message{"algorithm = \"abml\"\nloss.type = \"gaussian_nll\"\n[abml]\nouter_loss = "
+                "\"predictive\"\nsamples_outer = 1",
+                "run.toml:5: abml.samples_outer: abml.outer_loss = \"predictive\" needs at least 2 "
+                "samples"},
+        Message{"algorithm = \"abml\"\n[abml]\npredictive_after = 5",
+                "run.toml:3: abml.predictive_after: applies to abml.outer_loss = \"predictive\" "
+                "alone; here abml.outer_loss = \"elbo\""},
         Message{"algorithm = \"abml\"\n[abml]\nestimator = \"flip\"",
                 "run.toml:3: abml.estimator: expected weight, flipout or local, got the string "
                 "\"flip\""},
