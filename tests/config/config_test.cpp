@@ -207,8 +207,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.toml:5: abml.samples_outer: abml.outer_loss = \"predictive\" needs at least 2 "
                 "samples"},
         Message{"algorithm = \"abml\"\n[abml]\npredictive_after = 5",
-                "run.toml:3: abml.predictive_after: applies to abml.outer_loss = \"predictive\" "
-                "alone; here abml.outer_loss = \"elbo\""},
+                "run.toml:3: abml.predictive_after: applies to algorithm = \"abml\" and "
+                "abml.outer_loss = \"predictive\" alone; here abml.outer_loss = \"elbo\""},
         Message{"algorithm = \"abml\"\n[abml]\nestimator = \"flip\"",
                 "run.toml:3: abml.estimator: expected weight, flipout or local, got the string "
                 "\"flip\""},
