@@ -13,7 +13,7 @@
 #include <memory>
 #include <string>
 
-namespace kshot::io {
+namespace kshot {
 namespace {
 
 using namespace std::chrono_literals;
@@ -199,4 +199,4 @@ TEST_F(Terminal, MessagesStandAboveTheProgressLine) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot

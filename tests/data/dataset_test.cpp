@@ -12,7 +12,7 @@
 #include "support/error_text.h"
 #include "support/temp_folder.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::error_text;
@@ -245,4 +245,4 @@ TEST(Dataset, NothingIsThereBeforeCommit) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

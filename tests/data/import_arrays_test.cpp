@@ -13,7 +13,7 @@
 #include "data/imports.h"
 #include "io/npy.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::row;
@@ -23,16 +23,16 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 template <typename T>
-Tensor counting(std::vector<std::size_t> shape) {
+io::Tensor counting(std::vector<std::size_t> shape) {
   std::size_t size = 1;
   for (const std::size_t dim : shape) size *= dim;
   std::vector<T> values(size);
   std::iota(values.begin(), values.end(), T{0});
-  return Tensor::from(std::span<const T>(values), std::move(shape));
+  return io::Tensor::from(std::span<const T>(values), std::move(shape));
 }
 
-Tensor labels_of(std::vector<std::int64_t> values) {
-  return Tensor::from(std::span<const std::int64_t>(values), {values.size()});
+io::Tensor labels_of(std::vector<std::int64_t> values) {
+  return io::Tensor::from(std::span<const std::int64_t>(values), {values.size()});
 }
 
 class Arrays : public test::Imports<ArraysImport, import_arrays> {
@@ -41,7 +41,7 @@ class Arrays : public test::Imports<ArraysImport, import_arrays> {
 };
 
 TEST_F(Arrays, FirstAxisIsTheClassAndATableNamesIt) {
-  write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
+  io::write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
   write_text(folder_ / "classes.tsv",
              "index\tclass\tsplit\n0\tash\ttrain\n2\telm\tval\n1\toak\ttest\n3\tyew\ttrain\n");
   options_.splits.table = folder_ / "classes.tsv";
@@ -57,7 +57,7 @@ TEST_F(Arrays, FirstAxisIsTheClassAndATableNamesIt) {
 
 TEST_F(Arrays, StandardisedWithTheTrainingClassesAlone) {
   const std::vector<double> values = {1, 5, 3, 5, 100, 9, -100, 7};  // [2, 2, 2]
-  write_npy(folder_ / "x.npy", Tensor::from(std::span<const double>(values), {2, 2, 2}));
+  io::write_npy(folder_ / "x.npy", io::Tensor::from(std::span<const double>(values), {2, 2, 2}));
   write_text(folder_ / "c.csv", "index,split\n0,train\n1,test\n");
   options_.splits.table = folder_ / "c.csv";
   options_.standardise = true;
@@ -73,8 +73,8 @@ TEST_F(Arrays, StandardisedWithTheTrainingClassesAlone) {
 }
 
 TEST_F(Arrays, LabelsGroupTheRows) {
-  write_npy(folder_ / "x.npy", counting<double>({5, 2}));
-  write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 3, 7}));
+  io::write_npy(folder_ / "x.npy", counting<double>({5, 2}));
+  io::write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 3, 7}));
   options_.labels = (folder_ / "y.npy").string();
   options_.splits.fractions = {1, 0, 0};
   const auto data = import();
@@ -86,9 +86,9 @@ TEST_F(Arrays, LabelsGroupTheRows) {
 }
 
 TEST_F(Arrays, ArchivesHoldBoth) {
-  write_npz(folder_ / "set.npz", {{"x", counting<float>({4, 2})},
-                                  {"y", labels_of({0, 0, 1, 1})},
-                                  {"fine", labels_of({0, 1, 2, 3})}});
+  io::write_npz(folder_ / "set.npz", {{"x", counting<float>({4, 2})},
+                                      {"y", labels_of({0, 0, 1, 1})},
+                                      {"fine", labels_of({0, 1, 2, 3})}});
   options_.source = (folder_ / "set.npz").string();
   options_.splits.fractions = {0.5, 0, 0.5};
   EXPECT_EQ(import()->header().groups.size(), 2u);
@@ -100,8 +100,8 @@ TEST_F(Arrays, ArchivesHoldBoth) {
 }
 
 TEST_F(Arrays, BytesOfImagesAreScaledAndChannelsComeFirst) {
-  write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 2, 2, 3}));  // [N, H, W, C]
-  write_npy(folder_ / "y.npy", labels_of({0, 1}));
+  io::write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 2, 2, 3}));  // [N, H, W, C]
+  io::write_npy(folder_ / "y.npy", labels_of({0, 1}));
   options_.labels = (folder_ / "y.npy").string();
   options_.splits.fractions = {0.5, 0, 0.5};
   const auto data = import();
@@ -117,29 +117,29 @@ TEST_F(Arrays, BytesOfImagesAreScaledAndChannelsComeFirst) {
 }
 
 TEST_F(Arrays, AmbiguousChannelsAreAsked) {
-  write_npy(folder_ / "x.npy", counting<float>({2, 4, 3, 5, 3}));
+  io::write_npy(folder_ / "x.npy", counting<float>({2, 4, 3, 5, 3}));
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("--layout")));
 }
 
 TEST_F(Arrays, FaultsNameFileAndRow) {
   std::vector<float> values(12, 1.0f);
   values[7] = std::numeric_limits<float>::quiet_NaN();
-  write_npy(folder_ / "x.npy", Tensor::from(std::span<const float>(values), {3, 2, 2}));
+  io::write_npy(folder_ / "x.npy", io::Tensor::from(std::span<const float>(values), {3, 2, 2}));
   options_.splits.fractions = {1, 0, 0};
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("row 3, element 1")));
 
-  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  io::write_npy(folder_ / "x.npy", counting<float>({4, 2}));
   EXPECT_THAT(fault(), AllOf(HasSubstr("(4, 2)"), HasSubstr("--labels")));
   options_.labels = (folder_ / "y.npy").string();
-  write_npy(folder_ / "y.npy", labels_of({0, 1, 2}));
+  io::write_npy(folder_ / "y.npy", labels_of({0, 1, 2}));
   EXPECT_THAT(fault(), AllOf(HasSubstr("y.npy"), HasSubstr("each of the 4 rows")));
-  write_npy(folder_ / "y.npy", labels_of({0, 1, -2, 0}));
+  io::write_npy(folder_ / "y.npy", labels_of({0, 1, -2, 0}));
   EXPECT_THAT(fault(), HasSubstr("label -2 at row 2; expected 0 or more"));
   const std::vector<double> halves = {0, 0.5, 1, 1};
-  write_npy(folder_ / "y.npy", Tensor::from(std::span<const double>(halves), {4}));
+  io::write_npy(folder_ / "y.npy", io::Tensor::from(std::span<const double>(halves), {4}));
   EXPECT_THAT(fault(), HasSubstr("y.npy"));
 
-  write_npy(folder_ / "y.npy", labels_of({0, 5, 1, 1}));
+  io::write_npy(folder_ / "y.npy", labels_of({0, 5, 1, 1}));
   write_text(folder_ / "c.tsv", "index\tsplit\n0\ttrain\n1\ttest\n");
   options_.splits.table = folder_ / "c.tsv";
   EXPECT_THAT(fault(), AllOf(HasSubstr("c.tsv"), HasSubstr("no row for class 5")));
@@ -157,7 +157,7 @@ TEST_F(Arrays, FaultsNameFileAndRow) {
 }
 
 TEST_F(Arrays, NamesOfClassesAreThereOnce) {
-  write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
+  io::write_npy(folder_ / "x.npy", counting<float>({4, 2, 3}));
   write_text(folder_ / "c.csv",
              "\xef\xbb\xbfindex,name,Split\r\n0,cat,train\r\n1,dog,dev\r\n2,owl,test\r\n"
              "3,cat,test\r\n");
@@ -179,7 +179,7 @@ TEST_F(Arrays, NamesOfClassesAreThereOnce) {
 }
 
 TEST_F(Arrays, ADivisionUnderAnotherNameIsNotPassedOver) {
-  write_npy(folder_ / "x.npy", counting<float>({3, 2, 3}));
+  io::write_npy(folder_ / "x.npy", counting<float>({3, 2, 3}));
   write_text(folder_ / "c.csv", "index,name,subset\n0,cat,train\n1,dog,train\n2,owl,test\n");
   options_.splits.table = folder_ / "c.csv";
   EXPECT_THAT(fault(), AllOf(HasSubstr("c.csv: column 'subset'"), HasSubstr("called 'split'")));
@@ -198,10 +198,10 @@ TEST_F(Arrays, ADivisionUnderAnotherNameIsNotPassedOver) {
 }
 
 TEST_F(Arrays, ArraysOfAnArchiveThatAreNotUsedAreSaid) {
-  write_npz(folder_ / "x.npz", {{"x", counting<float>({4, 2})},
-                                {"X", counting<float>({4, 2})},
-                                {"y", labels_of({0, 0, 1, 1})},
-                                {"split", labels_of({0, 0, 1, 1})}});
+  io::write_npz(folder_ / "x.npz", {{"x", counting<float>({4, 2})},
+                                    {"X", counting<float>({4, 2})},
+                                    {"y", labels_of({0, 0, 1, 1})},
+                                    {"split", labels_of({0, 0, 1, 1})}});
   options_.source = (folder_ / "x.npz").string();
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npz: split may divide the classes"),
                              HasSubstr("--classes"), HasSubstr("--fractions")));
@@ -210,22 +210,22 @@ TEST_F(Arrays, ArraysOfAnArchiveThatAreNotUsedAreSaid) {
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("not used: X, split")));
   // Unused arrays do not count as a split where the arrays are named explicitly.
   options_.splits.fractions.clear();
-  write_npz(folder_ / "x.npz", {{"x_train", counting<float>({40, 2})},
-                                {"x_test", counting<float>({4, 2})},
-                                {"y_train", labels_of(std::vector<std::int64_t>(40, 0))}});
+  io::write_npz(folder_ / "x.npz", {{"x_train", counting<float>({40, 2})},
+                                    {"x_test", counting<float>({4, 2})},
+                                    {"y_train", labels_of(std::vector<std::int64_t>(40, 0))}});
   options_.source += ":x_train";
   std::vector<std::int64_t> ten;
   for (int i = 0; i < 40; ++i) ten.push_back(i / 4);
-  write_npy(folder_ / "y.npy", labels_of(ten));
+  io::write_npy(folder_ / "y.npy", labels_of(ten));
   options_.labels = (folder_ / "y.npy").string();
   EXPECT_EQ(import()->header().groups.size(), 10u);
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("not used: x_test, y_train")));
 }
 
 TEST_F(Arrays, PartsOfNpyFilesAndLabelsOfOtherShapesAreRefused) {
-  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
-  NpyArray y = labels_of({0, 0, 1, 1});
-  write_npy(folder_ / "y.npy", y);
+  io::write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  io::NpyArray y = labels_of({0, 0, 1, 1});
+  io::write_npy(folder_ / "y.npy", y);
   options_.source = (folder_ / "x.npy:1").string();
   options_.labels = (folder_ / "y.npy").string();
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy:1: a .npy file holds one array")));
@@ -233,18 +233,18 @@ TEST_F(Arrays, PartsOfNpyFilesAndLabelsOfOtherShapesAreRefused) {
   options_.labels += ":0";
   EXPECT_THAT(fault(), HasSubstr("y.npy:0: a .npy file holds one array"));
   y.shape = {2, 2};
-  write_npy(folder_ / "y.npy", y);
+  io::write_npy(folder_ / "y.npy", y);
   options_.labels = (folder_ / "y.npy").string();
   EXPECT_THAT(fault(), HasSubstr("y.npy: shape (2, 2); expected one label"));
   y.shape = {4, 1};
-  write_npy(folder_ / "y.npy", y);
+  io::write_npy(folder_ / "y.npy", y);
   options_.splits.fractions = {1, 0, 0};
   EXPECT_EQ(import()->header().groups.size(), 2u);
 }
 
 TEST_F(Arrays, SmallClassesCanBeLeftOut) {
-  write_npy(folder_ / "x.npy", counting<double>({5, 2}));
-  write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 9, 7}));
+  io::write_npy(folder_ / "x.npy", counting<double>({5, 2}));
+  io::write_npy(folder_ / "y.npy", labels_of({7, 3, 7, 9, 7}));
   options_.labels = (folder_ / "y.npy").string();
   options_.splits.fractions = {1, 0, 0};
   options_.min_examples = 2;
@@ -255,7 +255,7 @@ TEST_F(Arrays, SmallClassesCanBeLeftOut) {
 
 TEST_F(Arrays, ImagesWithoutLabelsAreAskedAbout) {
   options_.splits.fractions = {1, 0, 0};
-  write_npy(folder_ / "x.npy", counting<float>({30, 28, 28}));
+  io::write_npy(folder_ / "x.npy", counting<float>({30, 28, 28}));
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy: shape (30, 28, 28) without labels"),
                              HasSubstr("30 images or 30 classes of 28 examples"),
                              HasSubstr("--labels"), HasSubstr("--layout vectors")));
@@ -265,15 +265,15 @@ TEST_F(Arrays, ImagesWithoutLabelsAreAskedAbout) {
               ::testing::Contains(HasSubstr("read as 30 classes of 28 examples each")));
   std::filesystem::remove(options_.output);
   options_.layout = ArrayLayout::automatic;
-  write_npy(folder_ / "x.npy", counting<std::uint8_t>({4, 6, 5}));
+  io::write_npy(folder_ / "x.npy", counting<std::uint8_t>({4, 6, 5}));
   EXPECT_THAT(fault(), HasSubstr("without labels"));
   for (const std::vector<std::size_t>& shape :
        {std::vector<std::size_t>{9, 8, 8, 3}, {9, 3, 8, 8}, {9, 1, 8, 8}, {9, 8, 8, 1}}) {
-    write_npy(folder_ / "x.npy", counting<float>(shape));
+    io::write_npy(folder_ / "x.npy", counting<float>(shape));
     EXPECT_THAT(fault(), AllOf(HasSubstr("without labels"), HasSubstr("--layout hw")));
   }
   options_.layout = ArrayLayout::hw;
-  write_npy(folder_ / "x.npy", counting<float>({9, 3, 8, 8}));
+  io::write_npy(folder_ / "x.npy", counting<float>({9, 3, 8, 8}));
   EXPECT_EQ(import()->header().input, (FeatureShape{1, 8, 8, true}));
 }
 
@@ -283,9 +283,9 @@ TEST_F(Arrays, StandardisedInDoubleFromTheSourcesOwnType) {
   const std::vector<double> real(whole.begin(), whole.end());
   options_.standardise = true;
   options_.splits.fractions = {1, 0, 0};
-  for (const Tensor& x : {Tensor::from(std::span<const std::int64_t>(whole), {2, 500, 1}),
-                          Tensor::from(std::span<const double>(real), {2, 500, 1})}) {
-    write_npy(folder_ / "x.npy", x);
+  for (const io::Tensor& x : {io::Tensor::from(std::span<const std::int64_t>(whole), {2, 500, 1}),
+                              io::Tensor::from(std::span<const double>(real), {2, 500, 1})}) {
+    io::write_npy(folder_ / "x.npy", x);
     const auto data = import();
     const auto& column = data->header().preprocessing.columns[0];
     // A running mean near 2^33 has this rounding.
@@ -304,7 +304,7 @@ TEST_F(Arrays, StandardisedInDoubleFromTheSourcesOwnType) {
 
 TEST_F(Arrays, WholeNumbersThatDoublesRoundAreRefused) {
   const std::vector<std::int64_t> x = {std::int64_t{1} << 60, (std::int64_t{1} << 60) + 1, 0, 1};
-  write_npy(folder_ / "x.npy", Tensor::from(std::span<const std::int64_t>(x), {2, 2, 1}));
+  io::write_npy(folder_ / "x.npy", io::Tensor::from(std::span<const std::int64_t>(x), {2, 2, 1}));
   options_.splits.fractions = {1, 0, 0};
   options_.standardise = true;
   EXPECT_THAT(fault(), AllOf(HasSubstr("x.npy"), HasSubstr("row 0"), HasSubstr("2^53")));
@@ -312,23 +312,24 @@ TEST_F(Arrays, WholeNumbersThatDoublesRoundAreRefused) {
 
 TEST_F(Arrays, UnitsAndAxesAreSaidAndStored) {
   options_.splits.fractions = {1, 0, 0};
-  write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 1, 2, 2, 3}));
+  io::write_npy(folder_ / "x.npy", counting<std::uint8_t>({2, 1, 2, 2, 3}));
   EXPECT_TRUE(import()->header().preprocessing.bytes);
   EXPECT_THAT(
       summary_.notes,
       ::testing::Contains("images [height, width, channels] of uint8: 0 to 255 become [0, 1]"));
-  write_npy(folder_ / "x.npy", counting<float>({2, 1, 3, 2, 2}));
+  io::write_npy(folder_ / "x.npy", counting<float>({2, 1, 3, 2, 2}));
   const Preprocessing stored = import()->header().preprocessing;
   EXPECT_FALSE(stored.bytes);
   EXPECT_EQ(stored.high, 23.0);
   EXPECT_THAT(summary_.notes, ::testing::Contains(HasSubstr("float32: numbers from 0 to 23")));
   options_.layout = ArrayLayout::hwc;
-  write_npy(folder_ / "x.npy", counting<float>({2, 1, 3}));
+  io::write_npy(folder_ / "x.npy", counting<float>({2, 1, 3}));
   EXPECT_THAT(fault(), HasSubstr("--layout says that an example has 3 axes; here it has 1"));
 }
 
 TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {
-  write_npz(folder_ / "SET.NPZ", {{"x", counting<float>({4, 2})}, {"y", labels_of({0, 0, 1, 1})}});
+  io::write_npz(folder_ / "SET.NPZ",
+                {{"x", counting<float>({4, 2})}, {"y", labels_of({0, 0, 1, 1})}});
   options_.source = (folder_ / "SET.NPZ").string();
   options_.splits.fractions = {0.5, 0, 0.5};
   EXPECT_EQ(import()->header().groups.size(), 2u);
@@ -336,8 +337,8 @@ TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {
   options_.labels = options_.source + ":y";
   EXPECT_EQ(import()->header().groups.size(), 2u);
   // An array of Python objects in the archive is not read.
-  write_npy(folder_ / "x.npy", counting<float>({4, 2}));
-  write_npy(folder_ / "y.npy", labels_of({0, 0, 1, 1}));
+  io::write_npy(folder_ / "x.npy", counting<float>({4, 2}));
+  io::write_npy(folder_ / "y.npy", labels_of({0, 0, 1, 1}));
   test::write_zip(folder_ / "mixed.npz", {{"x.npy", test::read_text(folder_ / "x.npy")},
                                           {"y.npy", test::read_text(folder_ / "y.npy")},
                                           {"meta.npy", "not an array"}});
@@ -347,4 +348,4 @@ TEST_F(Arrays, AnArchiveMayHoldOtherThingsAndAnyCase) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

@@ -11,7 +11,7 @@
 #include "data/imports.h"
 #include "io/image.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::Picture;
@@ -449,7 +449,7 @@ TEST_F(Divisions, TransparencyIsNotedAndStoredWithTheFile) {
   options_.splits.fractions = {1, 0, 0};
   EXPECT_EQ(row(*import(), 0)[0], 9.0f / 255.0f);
   EXPECT_THAT(summary_.notes, ElementsAre(HasSubstr("1 pictures have transparent parts")));
-  options_.background = Background::white;
+  options_.background = io::Background::white;
   const auto data = import();
   EXPECT_EQ(row(*data, 0)[0], 1.0f);
   EXPECT_EQ(encode_image(data->header().preprocessing, folder_ / "set/a/1.png"), row(*data, 0));
@@ -504,4 +504,4 @@ TEST_F(Images, FractionsMustMakeSense) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

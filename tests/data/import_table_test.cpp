@@ -13,7 +13,7 @@
 #include "io/npy.h"
 #include "support/error_text.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::error_text;
@@ -79,14 +79,15 @@ TEST_F(TableImports, NewRowsAreEncodedWithTheStoredStatistics) {
   const Preprocessing stored = Preprocessing::from_json(
       Preprocessing::from_json(data->header().preprocessing.to_json(), "x").to_json(), "x");
   // The new table has another column order and an extra column, but no target.
-  const Table fresh = parse_csv("ward,extra,dose\nsouth,9,4\n", "new.csv");
+  const io::Table fresh = io::parse_csv("ward,extra,dose\nsouth,9,4\n", "new.csv");
   const EncodedTable encoded = encode_table(stored, fresh, false);
   EXPECT_THAT(encoded.x, ElementsAre(FloatEq(0.5f), 0, 1));
   EXPECT_THAT(error_text([&] { encode_table(stored, fresh, true); }),
               AllOf(HasSubstr("new.csv: no column 'score'"), HasSubstr("ward, extra, dose")));
-  EXPECT_THAT(
-      error_text([&] { encode_table(stored, parse_csv("ward,dose\nsouth,\n", "new.csv"), false); }),
-      AllOf(HasSubstr("new.csv, line 2"), HasSubstr("'dose' has no value")));
+  EXPECT_THAT(error_text([&] {
+                encode_table(stored, io::parse_csv("ward,dose\nsouth,\n", "new.csv"), false);
+              }),
+              AllOf(HasSubstr("new.csv, line 2"), HasSubstr("'dose' has no value")));
 }
 
 TEST_F(TableImports, RawTargetsStay) {
@@ -125,7 +126,7 @@ TEST_F(TableImports, Classification) {
   EXPECT_EQ(data->label(3), 2);
   EXPECT_THAT(
       error_text([&] {
-        encode_table(data->header().preprocessing, parse_csv("dose,answer\n1,11\n", "new.csv"),
+        encode_table(data->header().preprocessing, io::parse_csv("dose,answer\n1,11\n", "new.csv"),
                      true);
       }),
       AllOf(HasSubstr("new.csv, line 2"), HasSubstr("label '11'"), HasSubstr("9, 10, 100")));
@@ -226,9 +227,9 @@ TEST_F(TableImports, ArraysOfRowsTasksAndTargets) {
   const std::vector<float> x = {0, 1, 2, 1, 4, 1, 6, 3};  // [4, 2]
   const std::vector<std::int32_t> subject = {3, 3, 12, 12};
   const std::vector<double> y = {1, 2, 3, 4, 5, 6, 7, 8};  // [4, 2]
-  write_npy(folder_ / "x.npy", Tensor::from(std::span<const float>(x), {4, 2}));
-  write_npy(folder_ / "s.npy", Tensor::from(std::span<const std::int32_t>(subject), {4}));
-  write_npy(folder_ / "y.npy", Tensor::from(std::span<const double>(y), {4, 2}));
+  io::write_npy(folder_ / "x.npy", io::Tensor::from(std::span<const float>(x), {4, 2}));
+  io::write_npy(folder_ / "s.npy", io::Tensor::from(std::span<const std::int32_t>(subject), {4}));
+  io::write_npy(folder_ / "y.npy", io::Tensor::from(std::span<const double>(y), {4, 2}));
   write_text(folder_ / "columns.tsv", "column\tname\n0\tage\n1\tsex\n");
   write_text(folder_ / "tasks.tsv", "subject\tsplit\n3\ttrain\n12\tval\n");
   TableImport options;
@@ -257,7 +258,8 @@ TEST_F(TableImports, ArraysOfRowsTasksAndTargets) {
   options_.targets = options.targets;
   EXPECT_THAT(fault(), AllOf(HasSubstr("columns.tsv: 1 names; expected 2")));
   options_.columns.clear();
-  write_npy(folder_ / "s.npy", Tensor::from(std::span<const std::int32_t>(subject).first(3), {3}));
+  io::write_npy(folder_ / "s.npy",
+                io::Tensor::from(std::span<const std::int32_t>(subject).first(3), {3}));
   EXPECT_THAT(fault(), AllOf(HasSubstr("s.npy"), HasSubstr("expected [4]")));
 }
 
@@ -273,4 +275,4 @@ TEST_F(TableImports, WithoutATaskColumnAllIsOneTrainingTask) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

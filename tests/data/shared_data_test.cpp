@@ -8,7 +8,7 @@
 #include "episodes/sources.h"
 #include "support/temp_folder.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::TempFolder;
@@ -157,4 +157,4 @@ TEST_F(SharedData, BanditTables) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

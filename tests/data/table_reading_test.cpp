@@ -10,7 +10,7 @@
 #include "data/imports.h"
 #include "io/npy.h"
 
-namespace kshot::io {
+namespace kshot::data {
 namespace {
 
 using test::row;
@@ -263,4 +263,4 @@ TEST(ReadingLines, RunsOfManyColumnsAreOneLine) {
 }
 
 }  // namespace
-}  // namespace kshot::io
+}  // namespace kshot::data

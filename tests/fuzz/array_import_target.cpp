@@ -2,7 +2,7 @@
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(array_import) {
-  using namespace kshot::io;
+  using namespace kshot::data;
   const std::uint8_t choice = kshot::fuzz::take_byte(&bytes);
   ArraysImport options;
   options.source = kshot::fuzz::input("a.npz", bytes).string();

@@ -6,6 +6,7 @@
 namespace {
 
 using kshot::fuzz::require;
+using namespace kshot::data;
 using namespace kshot::io;
 
 /// A table with a numeric column, a categorical column and a numeric target.

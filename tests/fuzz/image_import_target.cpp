@@ -2,7 +2,7 @@
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(image_import) {
-  using namespace kshot::io;
+  using namespace kshot::data;
   const std::uint8_t choice = kshot::fuzz::take_byte(&bytes);
   ImagesImport options;
   options.source = kshot::fuzz::input("p.zip", bytes);

@@ -2,7 +2,7 @@
 #include "fuzz/imported.h"
 
 KSHOT_FUZZ_TARGET(table_import) {
-  using namespace kshot::io;
+  using namespace kshot::data;
   const std::uint8_t choice = kshot::fuzz::take_byte(&bytes);
   TableImport options;
   options.source = kshot::fuzz::input("table.csv", bytes).string();
