@@ -91,8 +91,8 @@ class EpisodeSource {
   virtual double training_rows() const { return 0.0; }
   /// False for a split that has no episodes.
   virtual bool has(Split /*split*/) const { return true; }
-  /// How raw inputs became features: the JSON of data::Preprocessing, or empty. Checkpoints keep this
-  /// text, so that `kshot adapt` can prepare new data in the same way.
+  /// How raw inputs became features: the JSON of data::Preprocessing, or empty. Checkpoints keep
+  /// this text, so that `kshot adapt` can prepare new data in the same way.
   virtual std::string preprocessing() const { return {}; }
   /// How a backend can draw the same tasks itself, bit for bit. Null: tasks come only from `fill`.
   virtual const EpisodeRecipe* recipe() const { return nullptr; }

@@ -1,6 +1,6 @@
 // Imports: each function converts the files of a user to the one data file that training maps
-// (data/dataset.h), and returns a summary of what it wrote. Each throws Error with the file, the line
-// or entry and what was expected, and then leaves nothing at `output`.
+// (data/dataset.h), and returns a summary of what it wrote. Each throws Error with the file, the
+// line or entry and what was expected, and then leaves nothing at `output`.
 #pragma once
 
 #include <cstdint>
