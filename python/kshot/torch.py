@@ -1,13 +1,13 @@
 """PyTorch: the engine's networks as modules, and meta-gradients for torch's optimizers.
 
-    features = kshot.torch.backbone(run)                 # an nn.Module
-    model = kshot.torch.adapted(learner.adapt(x, y))     # the adapted network
+features = kshot.torch.backbone(run)                 # an nn.Module
+model = kshot.torch.adapted(learner.adapt(x, y))     # the adapted network
 
-    engine = kshot.MetaGradient(config)
-    parameters = kshot.torch.parameters(engine, tasks)
-    optimizer = torch.optim.Adam(parameters.values())
-    loss = kshot.torch.meta_loss(engine, parameters, tasks, step)
-    loss.backward()
+engine = kshot.MetaGradient(config)
+parameters = kshot.torch.parameters(engine, tasks)
+optimizer = torch.optim.Adam(parameters.values())
+loss = kshot.torch.meta_loss(engine, parameters, tasks, step)
+loss.backward()
 """
 
 from __future__ import annotations
