@@ -33,7 +33,7 @@ queries = 10
 noise_std = 0.3
 
 [optimizer]
-learning_rate = 0.002
+learning_rate = {}
 final_learning_rate = 1e-5
 schedule = "cosine"
 clip_norm = 10.0
@@ -58,16 +58,20 @@ type = "gaussian_nll"
 noise_std = 0.3
 )";
 
+/// ABML learns from the likelihood of its predictive distribution, after it has learned to adapt.
 constexpr const char* abml = R"(
 [inner]
 steps = 5
 learning_rate = 0.001
 
 [abml]
+outer_loss = "predictive"
+predictive_after = 1000
+rates = "layer"
 kl_weight_inner = 0.1
-kl_weight_outer = 1.0
-samples_inner = 5
-samples_outer = 5
+kl_weight_outer = 0.0
+samples_inner = 2
+samples_outer = 6
 log_sigma_init = -3.0
 gamma_shape = 2.0
 gamma_rate = 0.2
@@ -107,18 +111,19 @@ struct Method {
   const char* shots;
   double share;  ///< share of the training time
   int steps;
+  double learning_rate;  ///< of the meta-update
 };
-constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 3500},
-                                Method{"maml", adapted, maml, "[1, 10]", 0.15, 6000},
-                                Method{"alpaca", features, alpaca, "[0, 10]", 0.25, 5000}};
+constexpr std::array methods = {Method{"abml", adapted, abml, "[1, 10]", 0.6, 5000, 0.004},
+                                Method{"maml", adapted, maml, "[1, 10]", 0.15, 6000, 0.002},
+                                Method{"alpaca", features, alpaca, "[0, 10]", 0.25, 5000, 0.002}};
 
 Config configuration(const Method& method, double seconds) {
-  return Config::parse(
-      fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}{}", method.name,
-                  fmt::format(common_keys, method.shots), method.network, method.tables),
-      "demo",
-      {fmt::format("train.time_limit={}", seconds * method.share),
-       fmt::format("train.steps={}", method.steps)});
+  return Config::parse(fmt::format("algorithm = \"{}\"\nseed = 1\n{}{}{}", method.name,
+                                   fmt::format(common_keys, method.shots, method.learning_rate),
+                                   method.network, method.tables),
+                       "demo",
+                       {fmt::format("train.time_limit={}", seconds * method.share),
+                        fmt::format("train.steps={}", method.steps)});
 }
 
 /// Returns a table with the error of each method for each number of points, and how often its bands
