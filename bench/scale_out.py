@@ -71,11 +71,15 @@ def seconds(run: pathlib.Path) -> float:
     return float(json.loads(metadata["state"])["seconds"])
 
 
+def train_command(kshot: str, out: pathlib.Path, threads: int) -> list[str]:
+    return [kshot, "train", "c.toml", "--out", str(out), "--quiet", "--threads", str(threads)]
+
+
 def train(
     kshot: str, folder: pathlib.Path, name: str, threads: int, ranks: int, launcher: str
 ) -> float:
     out = folder / name
-    command = [kshot, "train", "c.toml", "--out", str(out), "--quiet", "--threads", str(threads)]
+    command = train_command(kshot, out, threads)
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     if ranks > 1:
         command = [*launcher.split(), "-n", str(ranks), *command]
@@ -87,11 +91,10 @@ def train_halves(kshot: str, folder: pathlib.Path, name: str, tasks: int) -> flo
     """Two processes at once that know nothing of each other, each with half of the tasks: the time of
     the slower one."""
     runs = [folder / f"{name}-{half}" for half in (0, 1)]
-    processes = []
-    for run in runs:
-        command = [kshot, "train", "c.toml", "--out", str(run), "--quiet", "--threads", "1"]
-        command += ["--set", f"train.meta_batch={tasks // 2}"]
-        processes.append(subprocess.Popen(command, cwd=folder))
+    half_the_tasks = ["--set", f"train.meta_batch={tasks // 2}"]
+    processes = [
+        subprocess.Popen([*train_command(kshot, run, 1), *half_the_tasks], cwd=folder) for run in runs
+    ]
     if any(process.wait() != 0 for process in processes):
         raise SystemExit("kshot failed")
     return max(seconds(run) for run in runs)

@@ -139,11 +139,8 @@ endif()
 # __tsan_*. Programs that use device simt link them (kshot_link_emulator).
 file(GLOB KSHOT_CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cpp)
 function(kshot_cuda_backend name)
-  add_library(${name} OBJECT ${KSHOT_CUDA_SOURCES})
-  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src
-                                             ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR})
-  target_link_libraries(${name} PRIVATE kshot_warnings kshot_deps)
+  kshot_object_library(${name} ${KSHOT_CUDA_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
 endfunction()
 
 # The emulated backend adds itself to the program's devices (backend::add_backend). Its objects are

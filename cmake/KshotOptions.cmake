@@ -41,6 +41,14 @@ if(KSHOT_SANITIZE)
   add_link_options(-fsanitize=${KSHOT_SANITIZE})
 endif()
 
+# kshot_object_library(NAME FILE...): makes objects that become a part of the library.
+function(kshot_object_library name)
+  add_library(${name} OBJECT ${ARGN})
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${name} PRIVATE kshot_warnings kshot_deps)
+endfunction()
+
 # kshot_compile_in_batches(TARGET FILE...): with KSHOT_UNITY, compiles TARGET in batches of files of one folder, because
 # much of a file's compilation goes into headers that the files share. CMake leaves out files with options of their own.
 function(kshot_compile_in_batches target)

@@ -70,6 +70,9 @@ struct AbmlSpec {
     }
     return now;
   }
+  bool predictive_at(std::uint64_t step) const {
+    return predictive && step >= static_cast<std::uint64_t>(predictive_after);
+  }
 };
 
 /// The outer loss of the predictive distribution: the negative log likelihood of the query rows
@@ -160,8 +163,7 @@ class AbmlProgram final : public TaskProgram {
     wave_->fill(loss_, 0.0);
     if (noise_) noise_->begin();
     const Adaptation::GaussianOuter outer = spec_.outer_at(context.step);
-    const bool predictive =
-        predictive_ && context.step >= static_cast<std::uint64_t>(spec_.predictive_after);
+    const bool predictive = spec_.predictive_at(context.step);
     if (!predictive && adaptation_.differentiate(context, *shared_.mu, *shared_.s, shared_.rates,
                                                  outer, prior_, loss_)) {
       return;

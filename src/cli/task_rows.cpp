@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "base/log.h"
-#include "base/text.h"
+#include "data/import_common.h"
 #include "io/csv.h"
 #include "io/npy.h"
 #include "kshot/error.h"
@@ -19,11 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using data::MissingRule;
 using data::Preprocessing;
-
-bool is_npz(const fs::path& file) {
-  const std::string extension = lower_case(file.extension().string());
-  return extension == ".npz";
-}
 
 /// Returns the names x0, x1, ... that kshot gives to features without names.
 std::vector<Preprocessing::Column> unnamed_columns(std::size_t count) {
@@ -126,7 +121,7 @@ Rows RowReader::read_query(const fs::path& file) {
 }
 
 Rows RowReader::read(const fs::path& file, Role role) {
-  Rows rows = is_npz(file) ? read_arrays(file) : read_table(file, role);
+  Rows rows = data::is_npz(file) ? read_arrays(file) : read_table(file, role);
   if (rows.source.empty()) throw Error(fmt::format("{}: no rows", rows.file));
   check_width(rows.x.size(), rows.source.size(), rows.file);
   const auto bad = std::ranges::find_if(rows.x, [](float v) { return !std::isfinite(v); });
@@ -143,7 +138,7 @@ std::string RowReader::label_column() const {
 }
 
 std::string RowReader::target_hint(const fs::path& file) const {
-  if (is_npz(file)) return "an array y";
+  if (data::is_npz(file)) return "an array y";
   if (classify_) return fmt::format("a column \"{}\"", label_column());
   std::vector<std::string> names;
   for (const Preprocessing::Target& target : preprocessing_.targets) names.push_back(target.name);

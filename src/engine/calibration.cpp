@@ -156,10 +156,9 @@ void read_decisions(const nlohmann::json& j, RunCalibration& c) {
     }
   }
   for (const auto& entry : j.at("quantiles")) {
-    const auto& score = entry.at("score");
     c.quantiles.push_back(
         {entry.at("level").get<double>(),
-         score.is_null() ? std::numeric_limits<double>::infinity() : score.get<double>()});
+         io::number_or(entry.at("score"), std::numeric_limits<double>::infinity())});
   }
   if (!std::ranges::is_sorted(c.thresholds, {}, &RiskThreshold::risk) ||
       !std::ranges::is_sorted(c.quantiles, {}, &ConformalQuantile::level)) {

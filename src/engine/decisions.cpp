@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "metrics/bootstrap.h"
 #include "metrics/classification.h"
@@ -60,10 +59,6 @@ std::vector<double> set_levels() {
   for (int i = 50; i < 100; ++i) levels.push_back(i / 100.0);
   levels.insert(levels.end(), {0.995, 0.998, 0.999});
   return levels;
-}
-
-IntervalScore interval(const metrics::Interval& i) {
-  return {i.value, i.low, i.high};
 }
 
 }  // namespace
@@ -189,12 +184,12 @@ void DecisionScores::finish(Evaluation& result, std::uint64_t seed) const {
   const std::vector<metrics::Interval> all =
       metrics::bootstrap_all(episodes_.size(), 2 * (risks + sets), statistics, options);
   for (std::size_t k = 0; k < risks; ++k) {
-    result.risks.push_back(
-        {risks_[k].risk, risks_[k].threshold, interval(all[2 * k]), interval(all[2 * k + 1])});
+    result.risks.push_back({risks_[k].risk, risks_[k].threshold, interval_score(all[2 * k]),
+                            interval_score(all[2 * k + 1])});
   }
   for (std::size_t k = 0; k < sets; ++k) {
-    result.sets.push_back({sets_[k].level, sets_[k].score, interval(all[2 * (risks + k)]),
-                           interval(all[2 * (risks + k) + 1])});
+    result.sets.push_back({sets_[k].level, sets_[k].score, interval_score(all[2 * (risks + k)]),
+                           interval_score(all[2 * (risks + k) + 1])});
   }
 }
 

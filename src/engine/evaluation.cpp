@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/text.h"
+#include "engine/score_text.h"
 #include "kshot/evaluator.h"
 
 namespace kshot {
@@ -83,12 +84,6 @@ std::vector<std::string> cells(const Score& s, bool classify) {
   return row;
 }
 
-std::string with_interval(const IntervalScore& s) {
-  return std::isfinite(s.low) && std::isfinite(s.high)
-             ? fmt::format("{:.4f} [{:.4f}, {:.4f}]", s.value, s.low, s.high)
-             : fmt::format("{:.4f}", s.value);
-}
-
 /// A row of the second table, which shows how far the predictions' own uncertainty can be trusted.
 std::vector<std::string> uncertainty_cells(const Score& s, bool classify) {
   std::vector<std::string> row = {cells(s, classify).front()};
@@ -97,8 +92,8 @@ std::vector<std::string> uncertainty_cells(const Score& s, bool classify) {
   };
   if (classify) {
     const auto mean = [](const Statistic& v) { return fmt::format("{:.4f}", v.mean); };
-    row.push_back(with_interval(s.uncertainty->ece));
-    row.push_back(with_interval(s.uncertainty->aurc));
+    row.push_back(interval_text(s.uncertainty->ece, 4));
+    row.push_back(interval_text(s.uncertainty->aurc, 4));
     row.push_back(fmt::format("{:.2f} %", 100.0 * s.uncertainty->risk_at_coverage.value));
     row.push_back(fmt::format("{:.2f} %", 100.0 * s.uncertainty->coverage_at_risk.value));
     put(s.entropy, mean);
@@ -144,8 +139,8 @@ std::string decision_tables(const Evaluation& e) {
     for (const RiskScore& r : e.risks) {
       rows.push_back({fmt::format("{}", r.bound),
                       r.threshold ? fmt::format("{:.4f}", *r.threshold) : "none found",
-                      r.threshold ? with_interval(r.answered) : "",
-                      r.threshold ? with_interval(r.observed) : ""});
+                      r.threshold ? interval_text(r.answered, 4) : "",
+                      r.threshold ? interval_text(r.observed, 4) : ""});
     }
     text += "\nanswers above a threshold of confidence, calibrated\n" + layout(rows);
   }
@@ -156,8 +151,8 @@ std::string decision_tables(const Evaluation& e) {
     for (const SetScore& s : e.sets) {
       const bool finite = std::isfinite(s.quantile);
       rows.push_back({fmt::format("{}", s.level),
-                      finite ? with_interval(s.coverage) : "too few episodes",
-                      finite ? with_interval(s.size) : ""});
+                      finite ? interval_text(s.coverage, 4) : "too few episodes",
+                      finite ? interval_text(s.size, 4) : ""});
     }
     text += fmt::format("\nconformal prediction {}, calibrated\n{}",
                         classify ? "sets" : "intervals", layout(rows));

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "config/schema.h"
+#include "engine/score_json.h"
 #include "io/json_text.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -70,19 +70,6 @@ constexpr Field<UncertaintyScores, IntervalScore> uncertainty_fields[] = {
     {"coverage_at_risk", &UncertaintyScores::coverage_at_risk},
 };
 
-nlohmann::ordered_json to_json(const Statistic& s) {
-  nlohmann::ordered_json j{{"mean", io::number_json(s.mean)},
-                           {"half_width", io::number_json(s.half_width)},
-                           {"episodes", s.episodes}};
-  if (std::isfinite(s.low) && std::isfinite(s.high)) j["bootstrap"] = {s.low, s.high};
-  return j;
-}
-
-nlohmann::ordered_json to_json(const IntervalScore& i) {
-  return {{"value", io::number_json(i.value)},
-          {"bootstrap", {io::number_json(i.low), io::number_json(i.high)}}};
-}
-
 nlohmann::ordered_json to_json(const UncertaintyScores& u) {
   nlohmann::ordered_json j;
   for (const auto& [key, member] : uncertainty_fields) j[key] = to_json(u.*member);
@@ -127,21 +114,6 @@ std::vector<double> numbers(const nlohmann::json& values) {
   std::vector<double> all;
   for (const auto& value : values) all.push_back(io::number_or_nan(value));
   return all;
-}
-
-Statistic statistic_from(const nlohmann::json& j) {
-  Statistic s{io::number_or_nan(j.at("mean")), io::number_or_nan(j.at("half_width")),
-              io::whole_number<std::size_t>(j.at("episodes"))};
-  if (j.contains("bootstrap")) {
-    s.low = io::number_or_nan(j.at("bootstrap").at(0));
-    s.high = io::number_or_nan(j.at("bootstrap").at(1));
-  }
-  return s;
-}
-
-IntervalScore interval_from(const nlohmann::json& j) {
-  return {io::number_or_nan(j.at("value")), io::number_or_nan(j.at("bootstrap").at(0)),
-          io::number_or_nan(j.at("bootstrap").at(1))};
 }
 
 UncertaintyScores uncertainty_from(const nlohmann::json& j) {
@@ -242,11 +214,9 @@ void read_decisions(const nlohmann::json& j, Evaluation& e) {
   }
   if (!j.contains("sets")) return;
   for (const auto& entry : j.at("sets")) {
-    const auto& quantile = entry.at("quantile");
-    e.sets.push_back(
-        {entry.at("level").get<double>(),
-         quantile.is_null() ? std::numeric_limits<double>::infinity() : quantile.get<double>(),
-         interval_from(entry.at("coverage")), interval_from(entry.at("size"))});
+    e.sets.push_back({entry.at("level").get<double>(),
+                      io::number_or(entry.at("quantile"), std::numeric_limits<double>::infinity()),
+                      interval_from(entry.at("coverage")), interval_from(entry.at("size"))});
   }
 }
 

@@ -16,6 +16,7 @@
 #include "engine/divided_work.h"
 #include "engine/ood_rows.h"
 #include "engine/rank_checks.h"
+#include "engine/scoring.h"
 #include "episodes/sources.h"
 #include "kshot/embedder.h"
 #include "kshot/error.h"
@@ -237,11 +238,8 @@ class Collected {
       const metrics::DetectionStatistics s = detection.statistics(
           {.resamples = metrics::affordable_resamples(in_rows_ + out_rows_), .seed = result.seed});
       const metrics::Detection::Histogram h = detection.histogram();
-      const auto interval = [](const metrics::Interval& i) {
-        return IntervalScore{i.value, i.low, i.high};
-      };
-      result.scores.push_back({name, interval(s.auroc), interval(s.aupr), interval(s.fpr95), h.low,
-                               h.high, h.known, h.other});
+      result.scores.push_back({name, interval_score(s.auroc), interval_score(s.aupr),
+                               interval_score(s.fpr95), h.low, h.high, h.known, h.other});
     }
     if (!shifts_) return;
     result.in_shift = in_shift_.score();

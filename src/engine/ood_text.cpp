@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "engine/score_json.h"
+#include "engine/score_text.h"
 #include "io/json_text.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -15,40 +15,13 @@
 namespace kshot {
 namespace {
 
-std::string with_interval(const IntervalScore& s) {
-  return std::isfinite(s.low) && std::isfinite(s.high)
-             ? fmt::format("{:.3f} [{:.3f}, {:.3f}]", s.value, s.low, s.high)
-             : fmt::format("{:.3f}", s.value);
-}
-
-nlohmann::ordered_json to_json(const IntervalScore& i) {
-  return {{"value", io::number_json(i.value)},
-          {"bootstrap", {io::number_json(i.low), io::number_json(i.high)}}};
-}
-IntervalScore interval_from(const nlohmann::json& j) {
-  return {io::number_or_nan(j.at("value")), io::number_or_nan(j.at("bootstrap").at(0)),
-          io::number_or_nan(j.at("bootstrap").at(1))};
-}
-
 nlohmann::ordered_json to_json(const ShiftScore& s) {
-  const auto statistic = [](const Statistic& v) {
-    return nlohmann::ordered_json{{"mean", io::number_json(v.mean)},
-                                  {"half_width", io::number_json(v.half_width)},
-                                  {"episodes", v.episodes}};
-  };
-  return {{"accuracy", statistic(s.accuracy)},
-          {"nll", statistic(s.nll)},
-          {"ece", io::number_json(s.ece)}};
+  return {
+      {"accuracy", to_json(s.accuracy)}, {"nll", to_json(s.nll)}, {"ece", io::number_json(s.ece)}};
 }
 ShiftScore shift_from(const nlohmann::json& j) {
-  const auto statistic = [](const nlohmann::json& v) {
-    Statistic s;
-    s.mean = io::number_or_nan(v.at("mean"));
-    s.half_width = io::number_or_nan(v.at("half_width"));
-    s.episodes = io::whole_number<std::size_t>(v.at("episodes"));
-    return s;
-  };
-  return {statistic(j.at("accuracy")), statistic(j.at("nll")), io::number_or_nan(j.at("ece"))};
+  return {statistic_from(j.at("accuracy")), statistic_from(j.at("nll")),
+          io::number_or_nan(j.at("ece"))};
 }
 
 nlohmann::ordered_json object(const OodEvaluation& e) {
@@ -141,8 +114,8 @@ std::string OodEvaluation::table() const {
   text += fmt::format("; distances in {}\n\n{:<22}  {:>22}  {:>22}  {:>22}\n", features, "",
                       "AUROC", "AUPR", "FPR at 95 %");
   for (const OodScore& s : scores) {
-    text += fmt::format("{:<22}  {:>22}  {:>22}  {:>22}\n", s.name, with_interval(s.auroc),
-                        with_interval(s.aupr), with_interval(s.fpr95));
+    text += fmt::format("{:<22}  {:>22}  {:>22}  {:>22}\n", s.name, interval_text(s.auroc, 3),
+                        interval_text(s.aupr, 3), interval_text(s.fpr95, 3));
   }
   if (in_shift && out_shift) {
     text += fmt::format("\n{:<22}  {:>18}  {:>18}  {:>8}\n", "", "accuracy", "NLL", "ECE");

@@ -1,7 +1,5 @@
 #include "engine/scoring.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -43,10 +41,6 @@ double r_squared(const Entry& entry, const QueryTargets& targets) {
   return metrics::r_squared(mean, targets.values, targets.outputs);
 }
 
-IntervalScore interval(const metrics::Interval& i) {
-  return {i.value, i.low, i.high};
-}
-
 /// Keeps at most 200 points: those that first reach each of 199 equal steps of coverage, and the
 /// last one.
 std::vector<RiskCoveragePoint> thinned(const std::vector<metrics::RiskPoint>& points) {
@@ -65,17 +59,17 @@ UncertaintyScores uncertainty_scores(const metrics::EpisodeAnswers& answers, std
   const metrics::UncertaintyStatistics s = answers.statistics(
       {.resamples = metrics::affordable_resamples(answers.work()), .seed = seed});
   UncertaintyScores scores;
-  scores.ece = interval(s.ece);
-  scores.mce = interval(s.mce);
-  scores.ece_equal_mass = interval(s.ece_equal_mass);
-  scores.classwise_ece = interval(s.classwise_ece);
-  scores.brier_reliability = interval(s.brier_reliability);
-  scores.brier_resolution = interval(s.brier_resolution);
-  scores.brier_uncertainty = interval(s.brier_uncertainty);
-  scores.brier_within_bin = interval(s.brier_within_bin);
-  scores.aurc = interval(s.aurc);
-  scores.risk_at_coverage = interval(s.risk_at_coverage);
-  scores.coverage_at_risk = interval(s.coverage_at_risk);
+  scores.ece = interval_score(s.ece);
+  scores.mce = interval_score(s.mce);
+  scores.ece_equal_mass = interval_score(s.ece_equal_mass);
+  scores.classwise_ece = interval_score(s.classwise_ece);
+  scores.brier_reliability = interval_score(s.brier_reliability);
+  scores.brier_resolution = interval_score(s.brier_resolution);
+  scores.brier_uncertainty = interval_score(s.brier_uncertainty);
+  scores.brier_within_bin = interval_score(s.brier_within_bin);
+  scores.aurc = interval_score(s.aurc);
+  scores.risk_at_coverage = interval_score(s.risk_at_coverage);
+  scores.coverage_at_risk = interval_score(s.coverage_at_risk);
   scores.curve = thinned(metrics::RiskCoverage(answers.answers()).points());
   return scores;
 }

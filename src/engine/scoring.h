@@ -9,11 +9,17 @@
 
 #include "engine/baselines.h"
 #include "kshot/evaluator.h"
+#include "metrics/bootstrap.h"
 #include "metrics/metrics.h"
 #include "metrics/predictive.h"
 #include "metrics/uncertainty.h"
 
 namespace kshot {
+
+/// The interval of the metrics as a score of an evaluation.
+inline IntervalScore interval_score(const metrics::Interval& i) {
+  return {i.value, i.low, i.high};
+}
 
 /// Options of the scores, which are the same for all ways to predict.
 struct ScoringOptions {

@@ -50,10 +50,13 @@ Json parse_json(std::string_view text) {
 inline nlohmann::ordered_json number_json(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nullptr;
 }
-/// Returns the number that number_json wrote, and NaN for null. Throws json::exception for any
-/// other value.
+/// Returns the number that number_json wrote, and `otherwise` for null. Throws json::exception for
+/// any other value.
+inline double number_or(const nlohmann::json& value, double otherwise) {
+  return value.is_null() ? otherwise : value.get<double>();
+}
 inline double number_or_nan(const nlohmann::json& value) {
-  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+  return number_or(value, std::numeric_limits<double>::quiet_NaN());
 }
 
 /// Returns a whole number within the range of T, where get<T>() would truncate other numbers

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "kshot/error.h"
 
@@ -107,6 +108,14 @@ std::string table(const Table& t) {
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";
+}
+
+void extend_range(const std::vector<double>& values, double& low, double& high) {
+  for (double value : values) {
+    if (!std::isfinite(value)) continue;
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
 }
 
 void check_length(std::size_t found, std::size_t expected, const std::string& what) {

@@ -10,6 +10,8 @@
 
 namespace kshot::report {
 
+constexpr double page_width = 1080.0;  ///< width of the text column, pixels
+
 /// The look of a series. Series whose names agree up to the first comma ("ABML" of "ABML, 5 shots")
 /// have one colour, and each further one of them has another variant.
 struct Look {
@@ -48,6 +50,8 @@ std::string heading(const std::string& text);
 std::string caption(const std::string& text);
 std::string figure(const std::string& svg, const std::string& below = {});
 std::string table(const Table& t);
+/// Widens the range [low, high] by the finite ones of `values`.
+void extend_range(const std::vector<double>& values, double& low, double& high);
 /// Throws Error that names `what` unless the length is the expected one.
 void check_length(std::size_t found, std::size_t expected, const std::string& what);
 

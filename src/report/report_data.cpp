@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <map>
 #include <system_error>
 
 #include "base/log.h"
 #include "engine/assembly.h"
 #include "engine/evaluate_run.h"
+#include "engine/score_text.h"
 #include "io/atomic_file.h"
 #include "io/output_file.h"
 #include "kshot/error.h"
@@ -79,12 +79,6 @@ std::string name_of(const ReportData& run, const Score& s) {
                      s.inner_steps == 1 ? "" : "s");
 }
 
-std::string interval_text(const IntervalScore& s) {
-  return std::isfinite(s.low) && std::isfinite(s.high)
-             ? fmt::format("{:.4f} [{:.4f}, {:.4f}]", s.value, s.low, s.high)
-             : fmt::format("{:.4f}", s.value);
-}
-
 /// Returns a table that shows how far the predictions' own uncertainty can be trusted. It has no
 /// rows where no score shows this.
 Table uncertainty_table(const ReportData& run) {
@@ -126,7 +120,7 @@ Table uncertainty_table(const ReportData& run) {
         const UncertaintyScores& u = *s.uncertainty;
         for (const IntervalScore* i : {&u.ece, &u.mce, &u.ece_equal_mass, &u.classwise_ece, &u.aurc,
                                        &u.risk_at_coverage, &u.coverage_at_risk}) {
-          row.push_back(interval_text(*i));
+          row.push_back(interval_text(*i, 4));
         }
         put(s.entropy);
         put(s.mutual_information);
@@ -426,8 +420,8 @@ Facts numbers(const ReportData& run) {
     put("NLL", s.nll, plain);
     put("Brier", s.brier, plain);
     if (s.uncertainty) {
-      facts.emplace_back(split + " ECE", interval_text(s.uncertainty->ece));
-      facts.emplace_back(split + " AURC", interval_text(s.uncertainty->aurc));
+      facts.emplace_back(split + " ECE", interval_text(s.uncertainty->ece, 4));
+      facts.emplace_back(split + " AURC", interval_text(s.uncertainty->aurc, 4));
     } else if (s.ece) {
       facts.emplace_back(split + " ECE", fmt::format("{:.3f}", *s.ece));
     }

@@ -19,7 +19,7 @@ using nlohmann::json;
 
 double number(const json& record, const char* key) {
   const auto found = record.find(key);
-  return found == record.end() || found->is_null() ? std::nan("") : found->get<double>();
+  return found == record.end() ? std::nan("") : io::number_or_nan(*found);
 }
 
 }  // namespace

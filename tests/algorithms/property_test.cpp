@@ -546,19 +546,8 @@ class Objective {
         s[i] -= rate_s[i] * now_[1][i];
       }
     }
-    double loss = 0.0;
-    if (config_.abml.outer_loss == AbmlOuter::predictive) {
-      loss = config_.abml.samples_outer * predictive_loss(t, mu, s);
-    }
-    for (int sample = 0; sample < config_.abml.samples_outer; ++sample) {
-      if (config_.abml.outer_loss == AbmlOuter::predictive) break;
-      const auto loss_on = [&](Set rows) {
-        return sampled_loss(t, rows, Purpose::noise_outer, 0, sample, mu, s, nullptr);
-      };
-      loss += loss_on(Set::query);
-      if (config_.abml.support_in_outer) loss += loss_on(Set::support);
-    }
-    loss /= config_.abml.samples_outer;
+    const double loss = config_.abml.outer_loss == AbmlOuter::predictive ? predictive_loss(t, mu, s)
+                                                                         : expected_loss(t, mu, s);
     double kl = 0.0;
     for (std::size_t i = 0; i < width; ++i) {
       const double d = mu[i] - at[0][i];
@@ -572,6 +561,18 @@ class Objective {
   }
   bool supports_outside() const {
     return config_.abml.support_in_outer && config_.abml.outer_loss == AbmlOuter::elbo;
+  }
+  /// The sum of the losses over the outer rows, mean over the outer samples.
+  double expected_loss(std::size_t t, const Numbers& mu, const Numbers& s) {
+    double loss = 0.0;
+    for (int sample = 0; sample < config_.abml.samples_outer; ++sample) {
+      const auto loss_on = [&](Set rows) {
+        return sampled_loss(t, rows, Purpose::noise_outer, 0, sample, mu, s, nullptr);
+      };
+      loss += loss_on(Set::query);
+      if (config_.abml.support_in_outer) loss += loss_on(Set::support);
+    }
+    return loss / config_.abml.samples_outer;
   }
   /// The sum over query rows of -log N(y; m, V): m is the mean of the samples' outputs, and V their
   /// variance plus that of the noise.
