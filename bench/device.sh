@@ -136,11 +136,8 @@ if [[ -d $deps/usr ]]; then
   options+=("-DCMAKE_PREFIX_PATH=$deps/usr"
     "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags,-rpath,$libraries,-rpath-link,$libraries")
   PATH=$PATH:$deps/usr/bin
-  # pkg-config does not name the folder of headers that depend on the processor.
+  # CMake does not look into the folder of headers that depend on the processor.
   export CPLUS_INCLUDE_PATH=$deps/usr/include/$triple${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
-  export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:$deps/usr/share/pkgconfig
-  export PKG_CONFIG_SYSROOT_DIR=$deps PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1
-  pkg-config --version >/dev/null 2>&1 || options+=("-DPKG_CONFIG_EXECUTABLE=$root/bench/pkg-config.sh")
 fi
 command -v ninja >/dev/null && options+=(-G Ninja)
 

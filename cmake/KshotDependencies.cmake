@@ -1,43 +1,83 @@
-# Finds libraries of the distribution (Debian 12, Ubuntu 24.04). ./kshot installs missing ones.
+# Finds the libraries of the distribution (Debian 12, Ubuntu 24.04), which ./kshot installs. Those that the machine lacks
+# can be built from their sources (KSHOT_BUILD_LIBRARIES).
 find_package(Threads REQUIRED)
-set(KSHOT_MISSING_PACKAGES)
+set(KSHOT_BUILD_LIBRARIES OFF CACHE STRING
+    "Libraries to download and build: OFF (none), MISSING (those that are not found) or ALL")
+set_property(CACHE KSHOT_BUILD_LIBRARIES PROPERTY STRINGS OFF MISSING ALL)
+if(NOT KSHOT_BUILD_LIBRARIES MATCHES "^(OFF|MISSING|ALL)$")
+  message(FATAL_ERROR "KSHOT_BUILD_LIBRARIES=${KSHOT_BUILD_LIBRARIES}: expected OFF, MISSING or ALL")
+endif()
 
 # kshot_dependency(DEBIAN_PACKAGE FOUND_VARIABLE): notes the package if the library was not found.
-function(kshot_dependency package found)
+macro(kshot_dependency package found)
   if(NOT ${found})
     list(APPEND KSHOT_MISSING_PACKAGES ${package})
-    set(KSHOT_MISSING_PACKAGES ${KSHOT_MISSING_PACKAGES} PARENT_SCOPE)
+  endif()
+endmacro()
+
+# kshot_find_libraries(): sets KSHOT_MISSING_PACKAGES to the Debian packages of the libraries that were not found. This is
+# a macro, so that what find_package sets remains.
+macro(kshot_find_libraries)
+  set(KSHOT_MISSING_PACKAGES)
+  find_package(fmt QUIET)
+  kshot_dependency(libfmt-dev fmt_FOUND)
+  find_package(nlohmann_json QUIET)
+  kshot_dependency(nlohmann-json3-dev nlohmann_json_FOUND)
+  if(KSHOT_BUILD_PROGRAM OR KSHOT_BUILD_TESTS)
+    find_package(CLI11 QUIET)
+    kshot_dependency(libcli11-dev CLI11_FOUND)
+  endif()
+  find_package(ZLIB QUIET)
+  kshot_dependency(zlib1g-dev ZLIB_FOUND)
+  find_package(PNG QUIET)
+  kshot_dependency(libpng-dev PNG_FOUND)
+  find_package(JPEG QUIET)
+  kshot_dependency(libjpeg-dev JPEG_FOUND)
+  find_package(libzip QUIET)
+  kshot_dependency(libzip-dev libzip_FOUND)
+  find_path(KSHOT_TOMLPP_INCLUDE toml++/toml.h)
+  kshot_dependency(libtomlplusplus-dev KSHOT_TOMLPP_INCLUDE)
+  find_path(KSHOT_STB_INCLUDE stb/stb_image_resize.h)
+  kshot_dependency(libstb-dev KSHOT_STB_INCLUDE)
+endmacro()
+
+# kshot_build_libraries(PACKAGE...): builds these libraries as static ones (cmake/libraries).
+function(kshot_build_libraries)
+  set(folder ${PROJECT_BINARY_DIR}/libraries)
+  list(JOIN ARGN " " packages)
+  message(STATUS "Downloading and building the libraries ${packages}")
+  execute_process(
+    COMMAND ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR}/cmake/libraries -B ${folder} -G ${CMAKE_GENERATOR}
+      -DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM} -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
+      -DCMAKE_INSTALL_PREFIX=${KSHOT_BUILT_LIBRARIES} "-DKSHOT_PACKAGES=${ARGN}"
+    OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE status)
+  if(status EQUAL 0)
+    execute_process(COMMAND ${CMAKE_COMMAND} --build ${folder}
+                    OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE status)
+  endif()
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "The libraries ${packages} were not found, and building them from their sources failed. On "
+                        "Debian and Ubuntu: apt-get install ${packages}\n${output}")
   endif()
 endfunction()
 
-find_package(fmt QUIET)
-kshot_dependency(libfmt-dev fmt_FOUND)
-find_package(nlohmann_json QUIET)
-kshot_dependency(nlohmann-json3-dev nlohmann_json_FOUND)
-if(KSHOT_BUILD_PROGRAM OR KSHOT_BUILD_TESTS)
-  find_package(CLI11 QUIET)
-  kshot_dependency(libcli11-dev CLI11_FOUND)
+set(KSHOT_BUILT_LIBRARIES ${PROJECT_BINARY_DIR}/libraries/installed)
+if(KSHOT_BUILD_LIBRARIES)
+  list(PREPEND CMAKE_PREFIX_PATH ${KSHOT_BUILT_LIBRARIES})
 endif()
-find_package(PNG QUIET)
-kshot_dependency(libpng-dev PNG_FOUND)
-find_package(JPEG QUIET)
-kshot_dependency(libjpeg-dev JPEG_FOUND)
-find_package(ZLIB QUIET)
-kshot_dependency(zlib1g-dev ZLIB_FOUND)
-find_package(PkgConfig QUIET)
-kshot_dependency(pkg-config PkgConfig_FOUND)
-if(PkgConfig_FOUND)
-  pkg_check_modules(LIBZIP QUIET IMPORTED_TARGET libzip)
-  kshot_dependency(libzip-dev LIBZIP_FOUND)
+if(KSHOT_BUILD_LIBRARIES STREQUAL "ALL")
+  kshot_build_libraries(libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev libpng-dev libjpeg-dev libzip-dev
+                        libtomlplusplus-dev libstb-dev)
 endif()
-find_path(KSHOT_TOMLPP_INCLUDE toml++/toml.h)
-kshot_dependency(libtomlplusplus-dev KSHOT_TOMLPP_INCLUDE)
-find_path(KSHOT_STB_INCLUDE stb/stb_image_resize.h)
-kshot_dependency(libstb-dev KSHOT_STB_INCLUDE)
+kshot_find_libraries()
+if(KSHOT_MISSING_PACKAGES AND KSHOT_BUILD_LIBRARIES STREQUAL "MISSING")
+  kshot_build_libraries(${KSHOT_MISSING_PACKAGES})
+  kshot_find_libraries()
+endif()
 if(KSHOT_MISSING_PACKAGES)
   list(JOIN KSHOT_MISSING_PACKAGES " " missing)
-  message(FATAL_ERROR "Libraries that kshot needs were not found. On Debian and Ubuntu: "
-                      "apt-get install ${missing}")
+  message(FATAL_ERROR "Libraries that kshot needs were not found. On Debian and Ubuntu: apt-get install ${missing}. "
+                      "-DKSHOT_BUILD_LIBRARIES=MISSING downloads and builds them.")
 endif()
 
 # Libraries that consist of headers are needed only to build kshot (BUILD_INTERFACE). Users of an
@@ -45,7 +85,7 @@ endif()
 add_library(kshot_deps INTERFACE)
 set_target_properties(kshot_deps PROPERTIES EXPORT_NAME deps)
 target_link_libraries(kshot_deps INTERFACE
-  fmt::fmt PNG::PNG JPEG::JPEG ZLIB::ZLIB PkgConfig::LIBZIP
+  fmt::fmt PNG::PNG JPEG::JPEG ZLIB::ZLIB libzip::libzip
   $<BUILD_INTERFACE:nlohmann_json::nlohmann_json>)
 if(CLI11_FOUND)
   target_link_libraries(kshot_deps INTERFACE $<BUILD_INTERFACE:CLI11::CLI11>)

@@ -23,7 +23,7 @@ configure_package_config_file(cmake/kshotConfig.cmake.in
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kshotConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kshotConfig.cmake
-              ${CMAKE_CURRENT_BINARY_DIR}/kshotConfigVersion.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/kshotConfigVersion.cmake cmake/Findlibzip.cmake
         DESTINATION ${package_dir} COMPONENT development)
 
 # ---- Debian packages: kshot (the program) and libkshot-dev (library, headers, CMake files) --------
@@ -48,7 +48,7 @@ if(PROJECT_IS_TOP_LEVEL AND TARGET kshot_cli)
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libkshot-dev)
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS
-      "libfmt-dev, libjpeg-dev, libpng-dev, libzip-dev, pkg-config, zlib1g-dev")
+      "libfmt-dev, libjpeg-dev, libpng-dev, libzip-dev, zlib1g-dev")
   if(KSHOT_HAS_MPI AND MPI_CXX_LIBRARIES MATCHES "mpich")
     string(APPEND CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS ", libmpich-dev")
   elseif(KSHOT_HAS_MPI)

@@ -12,8 +12,6 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
-set(ENV{PKG_CONFIG_SYSROOT_DIR} ${KSHOT_SYSROOT})
-set(ENV{PKG_CONFIG_LIBDIR} ${KSHOT_SYSROOT}/usr/lib/aarch64-linux-gnu/pkgconfig:${KSHOT_SYSROOT}/usr/share/pkgconfig)
 
 # Headers that only this architecture has (jconfig.h) come after the cross compiler's own.
 set(CMAKE_CXX_FLAGS_INIT "-idirafter ${KSHOT_SYSROOT}/usr/include/aarch64-linux-gnu")
