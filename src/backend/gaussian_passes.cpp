@@ -31,6 +31,14 @@ bool draws(Estimator estimator, const Layer& layer, int parameter) {
   return estimator == Estimator::flipout && parameter == layer.bias;
 }
 
+/// Whether the estimator draws any parameter of the network.
+bool draws(Estimator estimator, const Network& network) {
+  return std::ranges::any_of(network.layers(), [&](const Layer& layer) {
+    return (layer.weight >= 0 && draws(estimator, layer, layer.weight)) ||
+           (layer.bias >= 0 && draws(estimator, layer, layer.bias));
+  });
+}
+
 }  // namespace
 
 Block GaussianPasses::scratch(std::size_t i) {
@@ -40,29 +48,28 @@ Block GaussianPasses::scratch(std::size_t i) {
 }
 
 Block GaussianPasses::drawn_mask(Estimator estimator) {
+  if (!draws(estimator, wave_.network())) return {};
   Mask& mask = drawn_masks_[static_cast<std::size_t>(estimator)];
-  if (mask.made) return mask.block;
-  mask.made = true;
+  // An upload reaches the tasks that the wave has now. It may get more tasks later.
+  if (wave_.count() <= mask.tasks) return mask.block;
+  if (!mask.block) mask.block = wave_.weights();
+  mask.tasks = wave_.count();
   std::vector<double> drawn(wave_.network().size(), 0.0);
-  bool any = false;
   for (const Layer& layer : wave_.network().layers()) {
     for (const int parameter : {layer.weight, layer.bias}) {
       if (parameter < 0 || !draws(estimator, layer, parameter)) continue;
-      any = true;
       const ParameterTensor& tensor =
           wave_.network().parameters()[static_cast<std::size_t>(parameter)];
       std::fill_n(drawn.begin() + static_cast<std::ptrdiff_t>(tensor.offset), tensor.size, 1.0);
     }
   }
-  if (any) {
-    mask.block = wave_.weights();
-    wave_.upload(mask.block, drawn.data(), 0);
-  }
+  wave_.upload(mask.block, drawn.data(), 0);
   return mask.block;
 }
 
 Block GaussianPasses::draw_memory(Estimator estimator) {
-  return estimator == Estimator::local && !drawn_mask(estimator) ? Block{} : wave_.weights();
+  const bool keeps = estimator != Estimator::local || draws(estimator, wave_.network());
+  return keeps ? wave_.weights() : Block{};
 }
 
 void GaussianPasses::sample(const GaussianPass& pass, Block phi, Block eps) {

@@ -86,7 +86,7 @@ class GaussianPasses {
   std::vector<Block> scratch_;
   struct Mask {
     Block block;
-    bool made = false;
+    int tasks = 0;  ///< for how many tasks it is uploaded
   };
   Mask drawn_masks_[3];
 };

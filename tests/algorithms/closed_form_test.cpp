@@ -366,6 +366,7 @@ std::vector<Setting> settings() {
   const auto wide = network(Network::mlp({2, 66}, LayerType::relu));
   add("r2d2_large", AlgorithmKind::r2d2, wide, {66, 67, 3, 2}, r2d2);
   add("alpaca_large", AlgorithmKind::alpaca, wide, {67, 67, 3, 1}, alpaca);
+  list.back().tasks = 2;
   list.back().roundings = 100.0;
   return list;
 }

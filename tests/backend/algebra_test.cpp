@@ -522,13 +522,14 @@ TEST_P(AlgebraTest, AdamStepsOfEveryTask) {
   expect_close(got_v, v);
 }
 
-std::string test_name(const ::testing::TestParamInfo<AlgebraTest::ParamType>& param) {
+std::string algebra_test_name(const ::testing::TestParamInfo<AlgebraTest::ParamType>& param) {
   return std::get<0>(param.param) + "_" +
          layouts()[static_cast<std::size_t>(std::get<1>(param.param))].name;
 }
 INSTANTIATE_TEST_SUITE_P(Backends, AlgebraTest, ::testing::ValuesIn(backends_and_layouts()),
-                         test_name);
-INSTANTIATE_TEST_SUITE_P(Backends, KlTest, ::testing::ValuesIn(backends_and_layouts()), test_name);
+                         algebra_test_name);
+INSTANTIATE_TEST_SUITE_P(Backends, KlTest, ::testing::ValuesIn(backends_and_layouts()),
+                         algebra_test_name);
 
 }  // namespace
 }  // namespace kshot::testing

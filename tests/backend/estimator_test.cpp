@@ -115,6 +115,12 @@ class GaussianRunner {
     });
     return result;
   }
+  /// Makes a pass of the first task alone. The wave then has had fewer tasks than it will have.
+  void pass_of_first_task(const GaussianPass& what, const Point& at) {
+    runner_.load(0, 1);
+    wave_.fill(loss_, 0.0);
+    wave_.gaussian_passes().value(load(what, at), loss_, {}, NormStatistics::batch);
+  }
 
  private:
   GaussianPass load(GaussianPass pass, const Point& at) {
@@ -551,6 +557,20 @@ TEST_P(EstimatorTest, SupportStatisticsAreThoseOfTheSupportsOwnNoise) {
     GaussianRunner(*reference, problem).value(pass, at, NormStatistics::support, &want);
     EXPECT_TRUE(
         close_rows(got, want, want.size() / static_cast<std::size_t>(problem.tasks), tolerance()));
+  });
+}
+
+TEST_P(EstimatorTest, AWaveThatHadFewerTasksHasTheSameBits) {
+  for_each_case([&](const Problem& problem, Estimator estimator, std::uint64_t seed) {
+    const Point at = random_point(problem, seed);
+    GaussianPass pass;
+    pass.set = Set::query;
+    pass.estimator = estimator;
+    pass.noise = key_noise(Purpose::noise_outer);
+    const Numbers want = GaussianRunner(*backend_, problem).value(pass, at);
+    GaussianRunner grown(*backend_, problem);
+    grown.pass_of_first_task(pass, at);
+    EXPECT_EQ(grown.value(pass, at), want);
   });
 }
 

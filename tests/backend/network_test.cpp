@@ -268,7 +268,7 @@ TEST_P(NetworkTest, ValueGivesTheLossAndOutputsOfTheReference) {
       });
 }
 
-std::string test_name(const ::testing::TestParamInfo<NetworkTest::ParamType>& param) {
+std::string network_test_name(const ::testing::TestParamInfo<NetworkTest::ParamType>& param) {
   return std::get<0>(param.param) + "_" + std::get<1>(param.param).name;
 }
 
@@ -281,7 +281,7 @@ INSTANTIATE_TEST_SUITE_P(
                                                                      return takes(b, *n.network);
                                                                    });
                                       })),
-    test_name);
+    network_test_name);
 
 }  // namespace
 }  // namespace kshot::testing

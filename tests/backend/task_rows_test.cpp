@@ -24,12 +24,12 @@ constexpr std::int32_t highest = std::numeric_limits<std::int32_t>::max();
 constexpr int tasks = 5, outputs = 3, bad = 3;
 
 /// Networks, one for each layout of the CPU backend.
-struct Layout {
+struct RowLayout {
   std::string name;
   std::shared_ptr<const Network> network;
   bool generated = false;
 };
-std::vector<Layout> layouts() {
+std::vector<RowLayout> row_layouts() {
   LayerSpec head = linear_layer(outputs);
   head.bias = false;
   const FeatureShape vector{4, 1, 1, false};
@@ -91,7 +91,7 @@ class TaskRowsTest : public ::testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<backend::Backend> backend_ = open_backend(GetParam());
 
-  std::unique_ptr<backend::Wave> open(const Layout& layout, backend::Loss loss = {}) {
+  std::unique_ptr<backend::Wave> open(const RowLayout& layout, backend::Loss loss = {}) {
     return backend_->open(layout.network, loss, {5, 6, false, layout.generated});
   }
   /// Loads all tasks, numbered from 100.
@@ -114,7 +114,7 @@ class TaskRowsTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(TaskRowsTest, LabelsAndSizesOutOfRange) {
-  for (const Layout& layout : layouts()) {
+  for (const RowLayout& layout : row_layouts()) {
     SCOPED_TRACE(layout.name);
     const Problem p = make_problem(layout.network, backend::LossKind::cross_entropy, tasks, 3,
                                    {.least = 5, .support = 5, .query = 6});
@@ -128,7 +128,7 @@ TEST_P(TaskRowsTest, LabelsAndSizesOutOfRange) {
 }
 
 TEST_P(TaskRowsTest, ValuesOfTheWrongNumber) {
-  const Layout layout = layouts().front();
+  const RowLayout layout = row_layouts().front();
   const Problem p = make_problem(layout.network, backend::LossKind::mse, tasks, 3,
                                  {.least = 5, .support = 5, .query = 6});
   const auto wave = open(layout, p.loss);
@@ -146,7 +146,7 @@ TEST_P(TaskRowsTest, ValuesOfTheWrongNumber) {
 }
 
 TEST_P(TaskRowsTest, TasksThatTheBatchOrTheWaveDoesNotHave) {
-  for (const Layout& layout : layouts()) {
+  for (const RowLayout& layout : row_layouts()) {
     SCOPED_TRACE(layout.name);
     const Problem p = make_problem(layout.network, backend::LossKind::cross_entropy, tasks, 3);
     const auto wave = open(layout);
@@ -175,7 +175,7 @@ TEST_P(TaskRowsTest, TasksThatTheBatchOrTheWaveDoesNotHave) {
 }
 
 TEST_P(TaskRowsTest, ABatchOfAnotherShape) {
-  const Layout layout = layouts().front();
+  const RowLayout layout = row_layouts().front();
   const auto wave = open(layout);
   TaskShape shape{.input = {4, 1, 1, false},
                   .outputs = outputs,
@@ -200,7 +200,7 @@ TEST_P(TaskRowsTest, ABatchOfAnotherShape) {
 
 /// A refused batch leaves the wave with the tasks that it already has.
 TEST_P(TaskRowsTest, ARefusedBatchChangesNothing) {
-  const Layout layout = layouts().front();
+  const RowLayout layout = row_layouts().front();
   const Problem p = make_problem(layout.network, backend::LossKind::cross_entropy, 1, 3);
   const auto wave = open(layout);
   wave->load(p.batch(*backend_), 0, 1, 0);
@@ -222,7 +222,7 @@ TEST_P(TaskRowsTest, ARefusedBatchChangesNothing) {
 /// A wave notes tasks with numbers that are not finite. It does not look at rows beyond a task's
 /// own number, which make_problem fills with NaN.
 TEST_P(TaskRowsTest, NumbersThatAreNotFiniteAreNoted) {
-  for (const Layout& layout : layouts()) {
+  for (const RowLayout& layout : row_layouts()) {
     SCOPED_TRACE(layout.name);
     const Problem p = make_problem(layout.network, backend::LossKind::cross_entropy, tasks, 3,
                                    {.least = 2, .support = 5, .query = 6});

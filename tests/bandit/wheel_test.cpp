@@ -17,12 +17,12 @@ using test::error_text;
 using ::testing::HasSubstr;
 
 /// One round of the wheel. Rewards and mean rewards are per arm.
-struct Drawn {
+struct WheelRound {
   std::array<float, 2> context{};
   std::array<double, 5> rewards{}, means{};
 };
-Drawn draw(const Environment& wheel, std::uint64_t seed, int trial, std::uint64_t step) {
-  Drawn d;
+WheelRound draw_round(const Environment& wheel, std::uint64_t seed, int trial, std::uint64_t step) {
+  WheelRound d;
   wheel.round(seed, trial, step, {d.context, d.rewards, d.means});
   return d;
 }
@@ -34,7 +34,7 @@ TEST(Wheel, RewardsFollowTheDefinition) {
   double squares = 0.0, x = 0.0;
   constexpr int n = 20000;
   for (int i = 0; i < n; ++i) {
-    const Drawn d = draw(*wheel, 1, i % 7, static_cast<std::uint64_t>(i));
+    const WheelRound d = draw_round(*wheel, 1, i % 7, static_cast<std::uint64_t>(i));
     const double r = std::hypot(d.context[0], d.context[1]);
     ASSERT_LE(r, 1.0 + 1e-6);
     inside += r <= delta;
@@ -59,12 +59,12 @@ TEST(Wheel, RewardsFollowTheDefinition) {
 TEST(Wheel, RoundsDependOnSeedTrialAndStepAlone) {
   const auto wheel = make_wheel({.delta = 0.5});
   const auto other = make_wheel({.delta = 0.9});
-  const Drawn d = draw(*wheel, 1, 2, 3);
-  EXPECT_EQ(draw(*wheel, 1, 2, 3).rewards, d.rewards);
-  EXPECT_EQ(draw(*other, 1, 2, 3).context, d.context);
-  EXPECT_NE(draw(*wheel, 2, 2, 3).context, d.context);
-  EXPECT_NE(draw(*wheel, 1, 1, 3).context, d.context);
-  EXPECT_NE(draw(*wheel, 1, 2, 4).context, d.context);
+  const WheelRound d = draw_round(*wheel, 1, 2, 3);
+  EXPECT_EQ(draw_round(*wheel, 1, 2, 3).rewards, d.rewards);
+  EXPECT_EQ(draw_round(*other, 1, 2, 3).context, d.context);
+  EXPECT_NE(draw_round(*wheel, 2, 2, 3).context, d.context);
+  EXPECT_NE(draw_round(*wheel, 1, 1, 3).context, d.context);
+  EXPECT_NE(draw_round(*wheel, 1, 2, 4).context, d.context);
 }
 
 TEST(Wheel, BadOptionsNameTheKey) {

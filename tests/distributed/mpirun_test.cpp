@@ -33,7 +33,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-constexpr const char* config = R"(algorithm = "maml"
+constexpr const char* run_config = R"(algorithm = "maml"
 seed = 5
 network.layers = [1, 12, 1]
 inner = { steps = 2, learning_rate = 0.005 }
@@ -67,7 +67,7 @@ class Mpirun : public testing::Test {
  protected:
   void SetUp() override {
     if (const std::string why = no_ranks_because(); !why.empty()) GTEST_SKIP() << why;
-    put_file(folder_ / "c.toml", config);
+    put_file(folder_ / "c.toml", run_config);
   }
   /// Runs a command of the shell in the folder. `kshot` in it is the program.
   Ended shell(const std::string& command) const {
@@ -143,7 +143,7 @@ TEST_F(Mpirun, SevenAndEightProcessesLikeOne) {
   const std::string more = " --quiet --threads 1 --set train.meta_batch=150 --set train.steps=";
   for (const std::string algorithm : {"maml", "hvi"}) {
     SCOPED_TRACE(algorithm);
-    std::string text = config;
+    std::string text = run_config;
     text.replace(text.find("maml"), 4, algorithm);
     if (algorithm == "hvi") text.insert(text.find("shots"), "tasks = 400, ");
     put_file(folder_ / "c.toml", text);
@@ -228,7 +228,7 @@ TEST_F(Mpirun, ErrorsAreOneLine) {
   ASSERT_EQ(same_error.lines().size(), 1u) << same_error.error;
   EXPECT_THAT(same_error.lines()[0], HasSubstr("kshot: missing.toml"));
 
-  put_file(folder_ / "d.toml", std::string(config) + "max_diverged = 0.25\n");
+  put_file(folder_ / "d.toml", std::string(run_config) + "max_diverged = 0.25\n");
   const Ended differ = shell(mpirun("-n 1 " KSHOT_CLI " train c.toml --out run : -n 1 " KSHOT_CLI
                                     " train d.toml --out run"));
   EXPECT_NE(differ.status, 0);
@@ -347,8 +347,9 @@ TEST_F(Mpirun, LargeVectorsGoInPiecesByNccl) {
     GTEST_SKIP() << "this build has no emulator";
   }
   const std::string train =
-      "train c.toml --device simt --quiet --set train.steps=2 --set train.meta_batch=33 "
-      "--set train.validate_every=0 --set network.layers=[1,90,90,1] --out ";
+      "train c.toml --device simt --quiet --set train.steps=1 --set train.meta_batch=33 "
+      "--set train.validate_every=0 --set network.layers=[1,90,90,1] --set inner.steps=1 "
+      "--set data.shots=1 --set data.queries=1 --out ";
   ASSERT_EQ(shell("kshot " + train + "one").status, 0);
   const Ended ended = shell("KSHOT_EXCHANGE=nccl " + ranks(3, train + "ranks"));
   EXPECT_EQ(ended.status, 0) << ended.error;

@@ -21,10 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::function<bool()> stop_after(int steps) {
-  return [left = steps]() mutable { return left-- == 0; };
-}
-
 /// What a run leaves, but for the time it took.
 struct Outcome {
   std::map<std::string, std::vector<std::byte>> tensors;
@@ -120,14 +116,15 @@ TEST_F(OnRanks, TrainOnTheEmulatedDevice) {
   compare(small_config("maml", few), "simt", {2, 3});
   compare(leo_points(few), "simt", {3});
   // The gradient is exchanged in pieces, which are of unequal numbers of columns.
-  const std::vector<std::string> wide = {"train.meta_batch=33", "train.steps=1",
-                                         "train.validate_every=0", "network.layers=[1,90,90,1]"};
+  const std::vector<std::string> wide = {"train.meta_batch=33",    "train.steps=1",
+                                         "train.validate_every=0", "network.layers=[1,90,90,1]",
+                                         "inner.steps=1",          "data.shots=1",
+                                         "data.queries=1"};
   compare(small_config("maml", wide), "simt", {3});
 }
 
 TEST_F(OnRanks, TrainOnClasses) {
-  const fs::path file = folder_.path() / "classes.kshot";
-  write_class_file(file, {.input = {6, 1, 1, false}, .train = 9, .validation = 5, .test = 7});
+  const fs::path file = put_class_vectors(folder_.path());
   for (const char* algorithm : {"protonet", "bayes_protonet", "r2d2"}) {
     SCOPED_TRACE(algorithm);
     compare(class_head_config(algorithm, file), "cpu", {2, 3});

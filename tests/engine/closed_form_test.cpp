@@ -23,33 +23,26 @@ namespace fs = std::filesystem;
 using test::class_head_config;
 using test::error_text;
 using test::head_config;
+using test::put_class_vectors;
 using test::TempFolder;
 using testing::HasSubstr;
 
-constexpr const char* device = "reference";
+constexpr const char* reference_device = "reference";
 
-fs::path train(const TempFolder& folder, const Config& config) {
-  Trainer(config, {.run_folder = folder / "run", .device = device, .threads = 1}).run();
-  return folder / "run";
+fs::path train_on_reference(const TempFolder& folder, const Config& config) {
+  return test::train_run(folder.path(), config, "run", reference_device);
 }
 Learner learner(const fs::path& run) {
-  return Learner(run, {.device = device, .threads = 1});
+  return Learner(run, {.device = reference_device, .threads = 1});
 }
 Evaluation evaluate(const fs::path& run, const std::vector<std::string>& overrides = {}) {
   EvaluatorOptions options;
-  options.device = device;
+  options.device = reference_device;
   options.overrides = overrides;
   return Evaluator(run, options).run();
 }
 
-/// A file of classes of vectors of six numbers.
-fs::path class_file(const TempFolder& folder) {
-  const fs::path file = folder / "classes.kshot";
-  test::write_class_file(file, {.input = {6, 1, 1, false}, .train = 9, .validation = 5, .test = 7});
-  return file;
-}
-
-/// The rows of one task like those of class_file. Class c lies around (c, -c, ...).
+/// The rows of one task like those of put_class_vectors. Class c lies around (c, -c, ...).
 struct ClassTask {
   std::vector<float> support, query;
   std::vector<std::int32_t> labels;
@@ -77,7 +70,7 @@ TEST(ClosedForm, EvaluationTakesThePredictiveVariance) {
     SCOPED_TRACE(algorithm);
     const TempFolder folder;
     const Config config = head_config(algorithm, {"evaluate.episodes=30"});
-    const fs::path run = train(folder, config);
+    const fs::path run = train_on_reference(folder, config);
     SinusoidOptions options;
     options.support = config.data.shots;
     options.query = config.data.queries;
@@ -117,7 +110,7 @@ TEST(ClosedForm, EvaluationTakesThePredictiveVariance) {
 TEST(ClosedForm, ValidationDecidesByTheOwnDensity) {
   const TempFolder folder;
   std::vector<ValidationReport> reports;
-  TrainerOptions options{.run_folder = folder / "run", .device = device, .threads = 1};
+  TrainerOptions options{.run_folder = folder / "run", .device = reference_device, .threads = 1};
   options.on_validation = [&](const ValidationReport& r) { reports.push_back(r); };
   Trainer(head_config("alpaca"), options).run();
   ASSERT_FALSE(reports.empty());
@@ -129,7 +122,7 @@ TEST(ClosedForm, ValidationDecidesByTheOwnDensity) {
 
 TEST(ClosedForm, WithoutRowsAlpacaPredictsFromItsPrior) {
   const TempFolder folder;
-  const fs::path run = train(folder, head_config("alpaca", {"network.layers=1,3"}));
+  const fs::path run = train_on_reference(folder, head_config("alpaca", {"network.layers=1,3"}));
   const auto tensors = test::tensors(run / "best.safetensors");
   const auto weight = tensors.at("theta.layers.0.weight").to_f64(),
              bias = tensors.at("theta.layers.0.bias").to_f64(),
@@ -158,7 +151,8 @@ TEST(ClosedForm, WithoutRowsAlpacaPredictsFromItsPrior) {
 
 TEST(ClosedForm, AnyNumberOfClasses) {
   const TempFolder folder;
-  const fs::path run = train(folder, class_head_config("protonet", class_file(folder)));
+  const fs::path run =
+      train_on_reference(folder, class_head_config("protonet", put_class_vectors(folder.path())));
   const auto tensors = test::tensors(run / "best.safetensors");
   const auto weight = tensors.at("theta.layers.0.weight").to_f64(),
              bias = tensors.at("theta.layers.0.bias").to_f64();
@@ -204,7 +198,7 @@ TEST(ClosedForm, RowsThatComeLaterAreAsGoodAsRowsAtOnce) {
   for (const char* algorithm : {"alpaca", "dkt", "r2d2"}) {
     SCOPED_TRACE(algorithm);
     const TempFolder own;
-    const Learner one = learner(train(own, head_config(algorithm)));
+    const Learner one = learner(train_on_reference(own, head_config(algorithm)));
     const float x[] = {-1.0f, 0.5f, 2.0f, -3.0f, 4.0f}, y[] = {0.3f, -1.0f, 2.5f, 0.1f, -0.6f};
     const float late_x[] = {2.0f, -3.0f, 4.0f, -1.0f, 0.5f},
                 late_y[] = {2.5f, 0.1f, -0.6f, 0.3f, -1.0f};
@@ -228,8 +222,8 @@ TEST(ClosedForm, EveryClassHeadTrainsAndIsEvaluated) {
   for (const char* algorithm : {"protonet", "bayes_protonet", "r2d2"}) {
     SCOPED_TRACE(algorithm);
     const TempFolder folder;
-    const fs::path run =
-        train(folder, class_head_config(algorithm, class_file(folder), {"train.steps=60"}));
+    const fs::path run = train_on_reference(
+        folder, class_head_config(algorithm, put_class_vectors(folder.path()), {"train.steps=60"}));
     const Evaluation e = evaluate(run);
     EXPECT_EQ(e.diverged, 0);
     EXPECT_GT(e.last().accuracy->mean, 0.9) << "classes that lie far apart";
@@ -238,18 +232,18 @@ TEST(ClosedForm, EveryClassHeadTrainsAndIsEvaluated) {
 
 TEST(ClosedForm, AClassWithoutARowIsRefusedOrPredictedFromThePrior) {
   const TempFolder folder;
-  const fs::path file = class_file(folder);
+  const fs::path file = put_class_vectors(folder.path());
   const ClassTask task = class_task(3, 1);
   const auto x = std::span<const float>(task.support).first(12);
   const auto labels = std::span<const std::int32_t>(task.labels).first(2);
   {
     const TempFolder own;
-    const Learner one = learner(train(own, class_head_config("protonet", file)));
+    const Learner one = learner(train_on_reference(own, class_head_config("protonet", file)));
     EXPECT_THAT(error_text([&] { one.predict({.x = x, .labels = labels, .ways = 3}, task.query); }),
                 HasSubstr("class 2 of task 0 has no support row"));
   }
   const TempFolder own;
-  const Learner one = learner(train(own, class_head_config("bayes_protonet", file)));
+  const Learner one = learner(train_on_reference(own, class_head_config("bayes_protonet", file)));
   const Prediction p = one.predict({.x = x, .labels = labels, .ways = 3}, task.query);
   EXPECT_EQ(p.outputs, 3);
   const Prediction none = one.predict({.x = {}, .ways = 4}, task.query);
@@ -259,11 +253,12 @@ TEST(ClosedForm, AClassWithoutARowIsRefusedOrPredictedFromThePrior) {
 
 TEST(ClosedForm, FeaturesAreTheNetworksOutputs) {
   const TempFolder folder;
-  const fs::path run = train(folder, class_head_config("protonet", class_file(folder)));
+  const fs::path run =
+      train_on_reference(folder, class_head_config("protonet", put_class_vectors(folder.path())));
   const auto tensors = test::tensors(run / "best.safetensors");
   const auto weight = tensors.at("theta.layers.0.weight").to_f64(),
              bias = tensors.at("theta.layers.0.bias").to_f64();
-  const Embedder embedder(run, {.device = device, .threads = 1});
+  const Embedder embedder(run, {.device = reference_device, .threads = 1});
   const std::vector<float> x = {0.5f, -1.0f, 2.0f, 0.25f, 0.0f, 1.5f};
   const std::vector<float> z = embedder.embed(x);
   ASSERT_EQ(z.size(), 4u);
@@ -276,11 +271,13 @@ TEST(ClosedForm, FeaturesAreTheNetworksOutputs) {
 
 TEST(ClosedForm, WhatDoesNotFitIsNamed) {
   const TempFolder folder;
-  EXPECT_THAT(error_text([&] { train(folder, head_config("alpaca", {"alpaca.outputs=3"})); }),
-              HasSubstr("alpaca.outputs: expected 1"));
+  EXPECT_THAT(
+      error_text([&] { train_on_reference(folder, head_config("alpaca", {"alpaca.outputs=3"})); }),
+      HasSubstr("alpaca.outputs: expected 1"));
   EXPECT_THAT(error_text([&] {
-                train(folder,
-                      class_head_config("protonet", class_file(folder), {"protonet.ways=5"}));
+                train_on_reference(folder,
+                                   class_head_config("protonet", put_class_vectors(folder.path()),
+                                                     {"protonet.ways=5"}));
               }),
               HasSubstr("protonet.ways: expected 3"));
 }

@@ -24,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::error_text;
 using test::TempFolder;
+using test::train_run;
 using test::write_class_file;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -98,11 +99,6 @@ episodes = 10
   return Config::parse(text, "test", overrides);
 }
 
-fs::path train(const TempFolder& folder, const Config& config, const std::string& name = "run") {
-  Trainer(config, {.run_folder = folder / name, .device = "cpu", .threads = 1}).run();
-  return folder / name;
-}
-
 std::vector<std::string> usable_devices() {
   std::vector<std::string> names = {"reference", "cpu"};
   for (const backend::DeviceInfo& d : backend::list_devices()) {
@@ -120,7 +116,7 @@ TEST(Embedder, HiddenUnitsOfAnMlpByHand) {
   const TempFolder folder;
   const fs::path file = folder / "v.kshot";
   write_class_file(file, {.input = {.channels = 4}});
-  const fs::path run = train(folder, few_shot(file, "meta_sgd", small_mlp));
+  const fs::path run = train_run(folder.path(), few_shot(file, "meta_sgd", small_mlp));
   const auto tensors = test::tensors(run / "last.safetensors");
   const auto data = data::Dataset::open(file);
   const std::vector<float> x = test::all_rows(*data);
@@ -155,7 +151,7 @@ TEST(Embedder, NormLayersTakeTheStatisticsOfTrainingExamples) {
   const fs::path file = folder / "i.kshot";
   // All 160 training examples are the reference set.
   write_class_file(file, {});
-  const fs::path run = train(folder, few_shot(file, "maml", R"(type = "sequential"
+  const fs::path run = train_run(folder.path(), few_shot(file, "maml", R"(type = "sequential"
 input = [1, 6, 6]
 layers = [ { type = "norm" }, { type = "flatten" }, { type = "linear", out = 3 } ]
 )"));
@@ -191,7 +187,8 @@ TEST(Embedder, FeaturesDoNotDependOnNeighboursThreadsOrDevice) {
   for (const char* algorithm : {"maml", "abml"}) {
     std::vector<std::string> overrides;
     if (std::string(algorithm) == "abml") overrides = {"abml.samples_inner=1"};
-    const fs::path run = train(folder, few_shot(file, algorithm, small_conv, overrides), algorithm);
+    const fs::path run =
+        train_run(folder.path(), few_shot(file, algorithm, small_conv, overrides), algorithm);
     const std::vector<float> all = features(run, "cpu", x);
     EXPECT_EQ(features(run, "cpu", x, 2), all);
     const Embedder embedder(run, {.device = "cpu", .threads = 1});
@@ -223,7 +220,8 @@ TEST(Embedder, UnitLengthIsTheRunsOwn) {
   const TempFolder folder;
   const fs::path file = folder / "v.kshot";
   write_class_file(file, {.input = {.channels = 4}});
-  const fs::path run = train(folder, few_shot(file, "maml", small_mlp, {"data.unit_length=true"}));
+  const fs::path run =
+      train_run(folder.path(), few_shot(file, "maml", small_mlp, {"data.unit_length=true"}));
   std::vector<float> x = test::all_rows(*data::Dataset::open(file));
   const std::vector<float> once = features(run, "cpu", x);
   for (float& v : x) v *= 3.0f;
@@ -235,7 +233,7 @@ TEST(EmbedFile, KeepsClassesSplitsAndOrder) {
   const TempFolder folder;
   const fs::path file = folder / "i.kshot";
   write_class_file(file, {.rows = 21});
-  const fs::path run = train(folder, few_shot(file, "maml", small_conv));
+  const fs::path run = train_run(folder.path(), few_shot(file, "maml", small_conv));
   const Embedder embedder(run, {.device = "cpu", .threads = 1});
   const EmbeddedFile result = embed_file(embedder, file, folder / "f.kshot");
   EXPECT_EQ(result.rows, 15u * 21u);
@@ -277,7 +275,7 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
   write_class_file(file, {});
   write_class_file(folder / "large.kshot", {.input = {1, 8, 8, true}});
   write_class_file(folder / "vectors.kshot", {.input = {.channels = 36}});
-  const fs::path run = train(folder, few_shot(file, "maml", small_conv));
+  const fs::path run = train_run(folder.path(), few_shot(file, "maml", small_conv));
   const Embedder embedder(run, {.device = "cpu", .threads = 1});
   const auto embed = [&](const char* data, const fs::path& out) {
     return error_text([&] { embed_file(embedder, folder / data, out); });
@@ -313,17 +311,18 @@ TEST(EmbedFile, ErrorsNameFileAndWhatWasExpected) {
   };
   EXPECT_THAT(open(run, {"data.path=" + (folder / "moved.kshot").string()}),
               HasSubstr("moved.kshot"));
-  const fs::path linear = train(
-      folder, few_shot(folder / "vectors.kshot", "maml", "type = \"linear\"\nlayers = [36, 3]\n"),
-      "linear");
+  const fs::path linear =
+      train_run(folder.path(),
+                few_shot(folder / "vectors.kshot", "maml", "type = \"linear\"\nlayers = [36, 3]\n"),
+                "linear");
   EXPECT_THAT(open(linear), AllOf(HasSubstr("linear"), HasSubstr("expected a hidden layer")));
   const fs::path leo =
-      train(folder,
-            Config::parse("algorithm = \"leo\"\nleo = { ways = 3, dim = 36, latent = 4 }\n"
-                          "train = { steps = 1, meta_batch = 2, validate_every = 0 }\n"
-                          "data = { source = \"file\", ways = 3, queries = 2, path = \"" +
-                          (folder / "vectors.kshot").string() + "\" }\n"),
-            "leo");
+      train_run(folder.path(),
+                Config::parse("algorithm = \"leo\"\nleo = { ways = 3, dim = 36, latent = 4 }\n"
+                              "train = { steps = 1, meta_batch = 2, validate_every = 0 }\n"
+                              "data = { source = \"file\", ways = 3, queries = 2, path = \"" +
+                              (folder / "vectors.kshot").string() + "\" }\n"),
+                "leo");
   EXPECT_THAT(open(leo), AllOf(HasSubstr("leo"), HasSubstr("expected a run of another algorithm")));
 }
 
@@ -333,7 +332,7 @@ TEST(Classifier, LearnsTheTrainingClassesAndIsEvaluatedOnHeldOutExamples) {
   write_class_file(file, {});
   const Config config = classifier(file);
   config.check_data();
-  const fs::path run = train(folder, config);
+  const fs::path run = train_run(folder.path(), config);
   for (const char* device : {"cpu", "reference"}) {
     const Evaluation e = Evaluator(run, {.device = device}).run();
     EXPECT_EQ(e.shape.support, 0);
@@ -346,10 +345,10 @@ TEST(Classifier, LearnsTheTrainingClassesAndIsEvaluatedOnHeldOutExamples) {
   // class.
   embed_file(Embedder(run, {.device = "cpu"}), file, folder / "f.kshot");
   const fs::path head =
-      train(folder,
-            few_shot(folder / "f.kshot", "maml", "type = \"linear\"\nlayers = [72, 3]\n",
-                     {"inner.steps=3", "train.steps=20"}),
-            "head");
+      train_run(folder.path(),
+                few_shot(folder / "f.kshot", "maml", "type = \"linear\"\nlayers = [72, 3]\n",
+                         {"inner.steps=3", "train.steps=20"}),
+                "head");
   const Evaluation e = Evaluator(head, {.device = "cpu"}).run();
   EXPECT_GT(e.baselines[0].accuracy->mean, 0.8);
 }

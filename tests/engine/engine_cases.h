@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -116,6 +117,19 @@ train = { steps = 14, meta_batch = 20 }
 
 inline std::map<std::string, io::Tensor> tensors(const std::filesystem::path& checkpoint) {
   return io::read_safetensors(checkpoint).tensors;
+}
+
+/// Trains on one thread in the folder `name` of `parent`, which it returns.
+inline std::filesystem::path train_run(const std::filesystem::path& parent, const Config& config,
+                                       const std::string& name = "run",
+                                       const std::string& device = "cpu") {
+  Trainer(config, {.run_folder = parent / name, .device = device, .threads = 1}).run();
+  return parent / name;
+}
+
+/// A stop callback that stops a training after `steps` steps of this session.
+inline std::function<bool()> stop_after(int steps) {
+  return [left = steps]() mutable { return left-- == 0; };
 }
 
 /// A source of sinusoids. In every step of `split`, the task number `bad` has a target that is not

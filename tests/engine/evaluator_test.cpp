@@ -23,14 +23,9 @@ namespace fs = std::filesystem;
 using test::error_text;
 using test::small_config;
 using test::TempFolder;
+using test::train_run;
 using testing::AllOf;
 using testing::HasSubstr;
-
-fs::path train(const TempFolder& folder, const Config& config) {
-  TrainerOptions options{.run_folder = folder / "run", .device = "cpu", .threads = 1};
-  Trainer(config, options).run();
-  return folder / "run";
-}
 
 std::unique_ptr<EpisodeSource> sinusoids(const Config& config) {
   SinusoidOptions options;
@@ -78,7 +73,7 @@ TEST(Evaluator, ErrorsAreThoseOfTheAdaptedLine) {
   const TempFolder folder;
   const Config config =
       small_config("maml", {"network.layers=1,1", "train.steps=3", "evaluate.steps=4"});
-  const fs::path run = train(folder, config);
+  const fs::path run = train_run(folder.path(), config);
   const auto tensors = test::tensors(run / "best.safetensors");
   const double w = tensors.at("theta.layers.0.weight").to_f64()[0];
   const double b = tensors.at("theta.layers.0.bias").to_f64()[0];
@@ -226,7 +221,7 @@ TEST(Evaluator, BaselinesThatCannotBeFittedInAnEpisodeAreLeftOutAndNamed) {
 TEST(Evaluator, ThreadsDoNotMatter) {
   for (const char* algorithm : {"maml", "abml"}) {
     const TempFolder folder;
-    const fs::path run = train(folder, small_config(algorithm, {"train.steps=2"}));
+    const fs::path run = train_run(folder.path(), small_config(algorithm, {"train.steps=2"}));
     std::vector<Evaluation> seen;
     for (const int threads : {1, 2}) {
       EvaluatorOptions options;
@@ -243,7 +238,7 @@ TEST(Evaluator, ThreadsDoNotMatter) {
 
 TEST(Evaluator, StepsSamplesAndShotsAreSetApart) {
   const TempFolder folder;
-  const fs::path run = train(folder, small_config("abml", {"train.steps=2"}));
+  const fs::path run = train_run(folder.path(), small_config("abml", {"train.steps=2"}));
   EvaluatorOptions options;
   options.overrides = {"evaluate.steps=4", "evaluate.samples=7", "data.shots=9"};
   const Evaluation e = Evaluator(run, options).run();
@@ -257,7 +252,7 @@ TEST(Evaluator, StepsSamplesAndShotsAreSetApart) {
 
 TEST(Evaluator, JsonComesBackTheSame) {
   const TempFolder folder;
-  const fs::path run = train(folder, small_config("abml", {"train.steps=1"}));
+  const fs::path run = train_run(folder.path(), small_config("abml", {"train.steps=1"}));
   const Evaluation e = Evaluator(run).run();
   EXPECT_EQ(Evaluation::from_json(e.to_json()).to_json(), e.to_json());
   EXPECT_THAT(error_text([] { Evaluation::from_json("{}", "e.json"); }), HasSubstr("e.json"));
@@ -265,7 +260,7 @@ TEST(Evaluator, JsonComesBackTheSame) {
 
 TEST(Evaluator, JsonThatIsNoEvaluationIsRefused) {
   const TempFolder folder;
-  const fs::path run = train(folder, small_config("abml", {"train.steps=1"}));
+  const fs::path run = train_run(folder.path(), small_config("abml", {"train.steps=1"}));
   const auto whole = nlohmann::json::parse(Evaluator(run).run().to_json());
   const auto refused = [](const nlohmann::json& j) {
     return error_text([&] { Evaluation::from_json(j.dump(), "e.json"); });
@@ -284,7 +279,7 @@ TEST(Evaluator, JsonThatIsNoEvaluationIsRefused) {
 
 TEST(Evaluator, DivergedEpisodesAreLeftOutAndCounted) {
   const TempFolder folder;
-  const fs::path run = train(folder, small_config("maml", {"train.steps=1"}));
+  const fs::path run = train_run(folder.path(), small_config("maml", {"train.steps=1"}));
   EvaluatorOptions options;
   options.threads = 2;
   const Evaluation e =
@@ -299,7 +294,7 @@ TEST(Learner, AgreesWithTheEvaluatorTaskByTask) {
   // Compares a task in a wave of its own with the same task among others.
   const TempFolder folder;
   const Config config = small_config("maml", {"train.steps=3"});
-  const fs::path run = train(folder, config);
+  const fs::path run = train_run(folder.path(), config);
   const std::unique_ptr<EpisodeSource> source = sinusoids(config);
   TaskBatch batch(source->shape(), 40);
   batch.draw(*source, {config.evaluate.seed, Split::test, 0, 0}, 0, 40);
@@ -326,7 +321,7 @@ TEST(Evaluator, PredictsWithTheLearnedNoise) {
        {small_config("maml", test::learned_noise), small_config("abml", test::learned_noise),
         test::leo_points(test::learned_noise)}) {
     const TempFolder folder;
-    const fs::path run = train(folder, config);
+    const fs::path run = train_run(folder.path(), config);
     const double std = std::exp(test::tensors(find_checkpoint(run)).at("log_noise").to_f64()[0]);
     EXPECT_NE(static_cast<float>(std), 0.5f);
     const std::unique_ptr<EpisodeSource> source = sinusoids(config);
@@ -361,7 +356,8 @@ TEST(Evaluator, PredictsWithTheLearnedNoise) {
 
 TEST(Learner, AdaptedWeightsGiveTheSamePredictions) {
   const TempFolder folder;
-  const fs::path run = train(folder, small_config("maml", {"network.layers=1,1", "train.steps=3"}));
+  const fs::path run =
+      train_run(folder.path(), small_config("maml", {"network.layers=1,1", "train.steps=3"}));
   const float x[] = {-1.0f, 0.5f, 2.0f}, y[] = {0.3f, -1.0f, 2.5f}, query[] = {1.5f, -3.0f};
   const Prediction p = Learner(run).predict({.x = x, .values = y}, query);
   ASSERT_EQ(p.adapted.size(), 2u);
@@ -431,7 +427,7 @@ TEST(Learner, ProbabilitiesAndUncertaintyOfABayesianClassifier) {
 
 TEST(Learner, SaysWhatDoesNotFit) {
   const TempFolder folder;
-  const Learner learner(train(folder, small_config("maml", {"train.steps=1"})));
+  const Learner learner(train_run(folder.path(), small_config("maml", {"train.steps=1"})));
   const float x[] = {1.0f, 2.0f}, y[] = {1.0f}, nan[] = {std::nanf(""), 1.0f};
   EXPECT_THAT(error_text([&] { learner.predict({.x = x, .values = y}, x); }),
               HasSubstr("expected 2 for 2 rows"));
@@ -495,7 +491,8 @@ TEST(Evaluator, R2IsThatOfEachEpisode) {
   const TempFolder folder;
   const Config config = test::small_config("maml");
   const Evaluation e =
-      Evaluator(train(folder, config), EvaluatorOptions{.device = "cpu", .threads = 1}).run();
+      Evaluator(train_run(folder.path(), config), EvaluatorOptions{.device = "cpu", .threads = 1})
+          .run();
   // The expected values use the support mean of an episode.
   TaskBatch batch(sinusoids(config)->shape(), 1);
   batch.draw(*sinusoids(config), {config.evaluate.seed, Split::test, 0, 0}, 0, 1);

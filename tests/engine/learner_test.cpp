@@ -14,6 +14,7 @@
 #include "engine/engine_cases.h"
 #include "kshot/kshot.h"
 #include "support/class_files.h"
+#include "support/error_text.h"
 #include "support/put_file.h"
 #include "support/temp_folder.h"
 
@@ -166,31 +167,23 @@ TEST_F(ManyTasks, OneThatDivergesIsMarkedAlone) {
   EXPECT_EQ(many[6].rows, static_cast<int>(tasks[6].query_x.size()));
 }
 
-std::string message(const auto& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST_F(ManyTasks, WhatDoesNotFitNamesTheTask) {
   const Learner l = learner(small_config("maml"));
   std::vector<Rows> tasks = regression_tasks(4);
   EXPECT_TRUE(l.predict_many({}).empty());
   tasks[2].values.pop_back();
-  EXPECT_THAT(message([&] { l.predict_many(views(tasks)); }),
+  EXPECT_THAT(error_text([&] { l.predict_many(views(tasks)); }),
               StartsWith("task 2: support rows: 2 target numbers, expected 3"));
-  EXPECT_THAT(message([&] { l.check(tasks[2].view().support); }),
+  EXPECT_THAT(error_text([&] { l.check(tasks[2].view().support); }),
               StartsWith("support rows: 2 target numbers, expected 3"));
   EXPECT_NO_THROW(l.check(tasks[1].view().support));
   tasks = regression_tasks(4);
   tasks[3].query_x.clear();
-  EXPECT_THAT(message([&] { l.predict_many(views(tasks)); }), StartsWith("task 3: query rows: "));
+  EXPECT_THAT(error_text([&] { l.predict_many(views(tasks)); }),
+              StartsWith("task 3: query rows: "));
   tasks = regression_tasks(4);
   tasks[1].support_x[0] = std::nanf("");
-  EXPECT_THAT(message([&] { l.predict_many(views(tasks)); }),
+  EXPECT_THAT(error_text([&] { l.predict_many(views(tasks)); }),
               StartsWith("task 1: support rows: expected finite numbers"));
 }
 
@@ -388,7 +381,7 @@ TEST_P(AdaptedOnce, ManyTasksOfOneSizeHaveTheBitsOfEach) {
 TEST_P(AdaptedOnce, ManyTasksDrawTheirSamplesByTheirNumber) {
   const Learner l = learner(small_config("abml"), {"evaluate.samples=4"});
   expect_many(l, regression_tasks(20), 11);
-  EXPECT_THAT(message([&] { l.adapt_many({}, -1); }), StartsWith("number of the first task"));
+  EXPECT_THAT(error_text([&] { l.adapt_many({}, -1); }), StartsWith("number of the first task"));
 }
 
 TEST_P(AdaptedOnce, ManyTasksKeepTheirRowsAndTheirLearner) {
@@ -423,10 +416,11 @@ TEST_P(AdaptedOnce, WhatDoesNotFitAmongManyNamesTheTask) {
   const AdaptedTasks many = l.adapt_many(supports());
   std::vector<std::span<const float>> queries;
   for (const Rows& task : tasks) queries.push_back(task.query_x);
-  EXPECT_THAT(message([&] { many.predict(std::span(queries).first(8)); }),
+  EXPECT_THAT(error_text([&] { many.predict(std::span(queries).first(8)); }),
               StartsWith("query rows: got the rows of 8 tasks, expected 9"));
   queries[3] = {};
-  EXPECT_THAT(message([&] { many.predict(queries); }), StartsWith("task 3: query rows: 0 numbers"));
+  EXPECT_THAT(error_text([&] { many.predict(queries); }),
+              StartsWith("task 3: query rows: 0 numbers"));
   tasks[4].values.assign(tasks[4].values.size(), 3e38f);
   queries[3] = tasks[3].query_x;
   if (std::string(GetParam()) != "reference") {  // Double precision holds these numbers.
@@ -434,7 +428,7 @@ TEST_P(AdaptedOnce, WhatDoesNotFitAmongManyNamesTheTask) {
     for (std::size_t i = 0; i < tasks.size(); ++i) EXPECT_EQ(marked[i].diverged, i == 4) << i;
   }
   tasks[5].values.pop_back();
-  EXPECT_THAT(message([&] { l.adapt_many(supports()); }),
+  EXPECT_THAT(error_text([&] { l.adapt_many(supports()); }),
               StartsWith("task 5: support rows: 5 target numbers, expected 6"));
 }
 
@@ -491,14 +485,14 @@ TEST_P(AdaptedOnce, WhatDoesNotFitIsSaid) {
   std::vector<Rows> tasks = regression_tasks(4);
   const Learner l = learner(small_config("maml"));
   const AdaptedTask task = l.adapt(tasks[3].view().support);
-  EXPECT_THAT(message([&] { task.predict({}); }), StartsWith("query rows: 0 numbers"));
+  EXPECT_THAT(error_text([&] { task.predict({}); }), StartsWith("query rows: 0 numbers"));
   tasks[2].values.pop_back();
-  EXPECT_THAT(message([&] { l.adapt(tasks[2].view().support); }),
+  EXPECT_THAT(error_text([&] { l.adapt(tasks[2].view().support); }),
               StartsWith("support rows: 2 target numbers, expected 3"));
   tasks[1].values.assign(tasks[1].values.size(), 3e38f);
   if (std::string(GetParam()) == "reference") return;  // Double precision holds these numbers.
   const AdaptedTask diverged = l.adapt(tasks[1].view().support);
-  EXPECT_THAT(message([&] { diverged.predict(tasks[1].query_x); }),
+  EXPECT_THAT(error_text([&] { diverged.predict(tasks[1].query_x); }),
               StartsWith("the adaptation diverged"));
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/engine_cases.h"
+#include "support/error_text.h"
 
 namespace kshot::test {
 namespace {
@@ -78,34 +79,25 @@ TEST(MetaGradientAlone, StepsHaveTheirOwnSamples) {
   EXPECT_NE(loss(1), loss(2));
 }
 
-std::string message(const auto& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(MetaGradientAlone, WhatDoesNotFitIsRefused) {
   const TaskBatch batch = sinusoids(3);
   MetaGradient engine(config_of("maml"), batch.shape(), {.device = "cpu"});
   std::vector<std::vector<double>> parameters = engine.initial();
   parameters[0].pop_back();
-  EXPECT_THAT(message([&] { engine.compute(parameters, batch); }),
+  EXPECT_THAT(error_text([&] { engine.compute(parameters, batch); }),
               StartsWith("meta-gradient: group \"theta\" has 36 numbers, expected 37"));
-  EXPECT_THAT(message([&] { engine.compute({}, batch); }),
+  EXPECT_THAT(error_text([&] { engine.compute({}, batch); }),
               HasSubstr("0 groups of parameters, expected 1"));
-  EXPECT_THAT(message([&] { engine.compute(engine.initial(), TaskBatch(batch.shape(), 0)); }),
+  EXPECT_THAT(error_text([&] { engine.compute(engine.initial(), TaskBatch(batch.shape(), 0)); }),
               HasSubstr("expected at least one task"));
   TaskShape other = batch.shape();
   other.query = 9;
-  EXPECT_THAT(message([&] { engine.compute(engine.initial(), TaskBatch(other, 2)); }),
+  EXPECT_THAT(error_text([&] { engine.compute(engine.initial(), TaskBatch(other, 2)); }),
               HasSubstr("of the shape that was given"));
-  EXPECT_THAT(message([&] { MetaGradient(config_of("hvi"), batch.shape()); }),
+  EXPECT_THAT(error_text([&] { MetaGradient(config_of("hvi"), batch.shape()); }),
               HasSubstr("\"hvi\" keeps a state for each training task"));
   other.outputs = 2;
-  EXPECT_THAT(message([&] { MetaGradient(config_of("maml"), other); }),
+  EXPECT_THAT(error_text([&] { MetaGradient(config_of("maml"), other); }),
               HasSubstr("[network] gives 1 outputs"));
 }
 

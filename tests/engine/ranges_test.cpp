@@ -16,14 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::error_text;
+using test::put_class_vectors;
 using test::TempFolder;
 using testing::HasSubstr;
-
-fs::path class_file(const TempFolder& folder) {
-  const fs::path file = folder / "classes.kshot";
-  test::write_class_file(file, {.input = {6, 1, 1, false}, .train = 9, .validation = 5, .test = 7});
-  return file;
-}
 
 Config config_of(const std::string& name, const TempFolder& folder) {
   const std::vector<std::string> shots = {"data.shots=1,4", "data.queries=2,5"};
@@ -33,7 +28,7 @@ Config config_of(const std::string& name, const TempFolder& folder) {
                 {"leo.latents=one", "leo.latent_lr_init=0.05", "data.queries=2,3",
                  "train.validate_every=4", "train.validation_episodes=19", "evaluate.episodes=40"});
     more.erase(more.begin() + 1);
-    return test::leo_head(class_file(folder), more);
+    return test::leo_head(put_class_vectors(folder.path()), more);
   }
   if (name == "leo_points") {
     std::vector<std::string> more = shots;
@@ -42,7 +37,7 @@ Config config_of(const std::string& name, const TempFolder& folder) {
     return test::leo_points(more);
   }
   if (name == "protonet" || name == "bayes_protonet" || name == "r2d2") {
-    return test::class_head_config(name, class_file(folder),
+    return test::class_head_config(name, put_class_vectors(folder.path()),
                                    {"data.shots=1,4", "data.queries=2,3", "data.ways=2,5"});
   }
   if (name == "alpaca" || name == "dkt") return test::head_config(name, shots);

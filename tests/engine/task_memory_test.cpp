@@ -23,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::error_text;
 using test::small_config;
+using test::stop_after;
 using test::TempFolder;
 using test::tensors;
 using testing::HasSubstr;
@@ -34,10 +35,6 @@ TrainerOptions in_folder(const fs::path& folder, int threads = 1) {
   options.threads = threads;
   return options;
 }
-std::function<bool()> stop_after(int steps) {
-  return [left = steps]() mutable { return left-- == 0; };
-}
-
 const std::vector<std::string> fixed_tasks = {"data.tasks=50", "train.checkpoint_every=4"};
 
 TEST(TaskMemory, KeepsRowsThatAreFinite) {

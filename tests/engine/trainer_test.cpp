@@ -22,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::error_text;
 using test::small_config;
+using test::stop_after;
 using test::TempFolder;
 using test::tensors;
 using testing::HasSubstr;
@@ -32,11 +33,6 @@ TrainerOptions in_folder(const fs::path& folder, const std::string& device, int 
   options.device = device;
   options.threads = threads;
   return options;
-}
-
-/// A stop callback that stops after `steps` steps of this session.
-std::function<bool()> stop_after(int steps) {
-  return [left = steps]() mutable { return left-- == 0; };
 }
 
 /// The metrics without the numbers that depend on the clock.

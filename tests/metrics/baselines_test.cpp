@@ -9,18 +9,11 @@
 #include <vector>
 
 #include "kshot/error.h"
-#include "kshot/random.h"
 #include "metrics/metrics.h"
+#include "support/normals.h"
 
 namespace kshot::metrics {
 namespace {
-
-std::vector<float> normals(std::size_t count, std::uint32_t task) {
-  RandomStream stream({.seed = 11, .task = task});
-  std::vector<float> out(count);
-  for (float& x : out) x = stream.normal();
-  return out;
-}
 
 TEST(NearestCentroid, ClosedForm) {
   // The centroids are (1, 0) and (0, 2). The query (0, 0) has squared distances 1 and 4.
@@ -68,7 +61,7 @@ TEST(Mahalanobis, ResidualsOfOneDirectionAreShrunkAll) {
 }
 
 TEST(Mahalanobis, OneShotAndEqualRowsAreTheNearestCentroid) {
-  const auto support = normals(5 * 7, 1), query = normals(4 * 7, 2);
+  const auto support = test::normals(5 * 7, 1), query = test::normals(4 * 7, 2);
   const std::vector<std::int32_t> labels = {3, 1, 0, 4, 2};
   EXPECT_EQ(mahalanobis({support, query, 7}, labels, 5),
             nearest_centroid({support, query, 7}, labels, 5));
@@ -129,7 +122,7 @@ TEST(LogisticRegression, GradientVanishesWideAndTall) {
     double l2;
   };
   for (const Case& c : {Case{10, 200, 5, 1.0}, Case{200, 4, 3, 0.1}, Case{5, 5, 5, 0.01}}) {
-    const auto x = normals(c.rows * c.dim, static_cast<std::uint32_t>(c.rows));
+    const auto x = test::normals(c.rows * c.dim, static_cast<std::uint32_t>(c.rows));
     std::vector<std::int32_t> labels(c.rows);
     for (std::size_t i = 0; i < c.rows; ++i) labels[i] = static_cast<std::int32_t>(i % c.classes);
     const LogisticRegression fit(x, c.dim, labels, c.classes, {.l2 = c.l2, .max_iterations = 500});
@@ -155,7 +148,7 @@ TEST(LogisticRegression, KnownOptimum) {
 }
 
 TEST(LogisticRegression, SeparableClassesAreLearned) {
-  std::vector<float> x = normals(60 * 3, 3);
+  std::vector<float> x = test::normals(60 * 3, 3);
   std::vector<std::int32_t> labels(60);
   for (std::size_t i = 0; i < 60; ++i) {
     labels[i] = static_cast<std::int32_t>(i % 3);
@@ -176,7 +169,7 @@ TEST(LogisticRegression, DuplicatesZerosAndAbsentClassesAreFine) {
 }
 
 TEST(LogisticRegression, SameInputSameBits) {
-  const auto x = normals(20 * 50, 5);
+  const auto x = test::normals(20 * 50, 5);
   std::vector<std::int32_t> labels(20);
   for (std::size_t i = 0; i < 20; ++i) labels[i] = static_cast<std::int32_t>(i % 4);
   const LogisticRegression a(x, 50, labels, 4), b(x, 50, labels, 4);
@@ -189,8 +182,8 @@ TEST(RidgeRegression, NormalEquationsHoldWideAndTall) {
     double l2;
   };
   for (const Case& c : {Case{5, 30, 2, 1.0}, Case{40, 3, 1, 0.5}}) {
-    const auto x = normals(c.rows * c.dim, 21);
-    const auto y = normals(c.rows * c.outputs, 22);
+    const auto x = test::normals(c.rows * c.dim, 21);
+    const auto y = test::normals(c.rows * c.outputs, 22);
     const RidgeRegression fit(x, c.dim, y, c.outputs, c.l2);
     const auto predicted = fit.predict(x);
     for (std::size_t o = 0; o < c.outputs; ++o) {

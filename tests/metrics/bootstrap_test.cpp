@@ -9,20 +9,13 @@
 #include <vector>
 
 #include "kshot/error.h"
-#include "kshot/random.h"
 #include "metrics/classification.h"
 #include "metrics/metrics.h"
+#include "support/normals.h"
 #include "support/python.h"
 
 namespace kshot::metrics {
 namespace {
-
-std::vector<double> normals(std::size_t count, std::uint32_t task) {
-  RandomStream stream({.seed = 13, .task = task});
-  std::vector<double> out(count);
-  for (double& x : out) x = stream.normal();
-  return out;
-}
 
 TEST(Bootstrap, TwoEpisodesByHand) {
   // The mean of two draws of 0 and 1 is 0, 1/2 or 1, with probability 1/4, 1/2, 1/4.
@@ -37,7 +30,7 @@ TEST(Bootstrap, TwoEpisodesByHand) {
 }
 
 TEST(Bootstrap, MeanOfManyEpisodesIsNearTheNormalInterval) {
-  const auto values = normals(400, 1);
+  const auto values = test::normals<double>(400, 1);
   const Interval interval = bootstrap_mean(values, {.resamples = 10000});
   const Estimate normal = estimate(values);
   EXPECT_NEAR(interval.value, normal.mean, 1e-12);
@@ -47,7 +40,7 @@ TEST(Bootstrap, MeanOfManyEpisodesIsNearTheNormalInterval) {
 }
 
 TEST(Bootstrap, SameSeedSameEpisodesWhateverTheValues) {
-  const auto values = normals(50, 2);
+  const auto values = test::normals<double>(50, 2);
   std::vector<double> scaled(values);
   for (double& x : scaled) x = 2.0 * x + 1.0;
   const Interval a = bootstrap_mean(values, {.seed = 4}), b = bootstrap_mean(scaled, {.seed = 4});
@@ -57,7 +50,7 @@ TEST(Bootstrap, SameSeedSameEpisodesWhateverTheValues) {
 }
 
 TEST(Bootstrap, PairedDifferencesDoNotSeeWhatEpisodesHaveInCommon) {
-  auto first = normals(100, 3);
+  auto first = test::normals<double>(100, 3);
   std::vector<double> second(first);
   for (std::size_t i = 0; i < first.size(); ++i) {
     first[i] = 10.0 * first[i] + 0.5;
@@ -101,7 +94,7 @@ TEST(Bootstrap, TooFewEpisodesAndNumbersThatAreNotFinite) {
 
 TEST(Bootstrap, ScipyGivesTheSameInterval) {
   KSHOT_NEEDS("scipy");
-  std::vector<double> values = normals(60, 6);
+  std::vector<double> values = test::normals<double>(60, 6);
   // The values are skewed, so that the interval is not the normal one.
   for (double& x : values) x = std::exp(x);
   const test::TempFolder folder;

@@ -19,8 +19,8 @@ constexpr double inf = std::numeric_limits<double>::infinity();
 /// probability (1 - c) d. The difficulty d of an episode is 0 or 2 with equal probability. The
 /// selective risk of a threshold t is therefore the mean of 1 - c over [t, 1), which is (1 - t) /
 /// 2.
-struct Episodes {
-  explicit Episodes(std::uint32_t repetition) : random({.seed = 7, .task = repetition}) {}
+struct GradedEpisodes {
+  explicit GradedEpisodes(std::uint32_t repetition) : random({.seed = 7, .task = repetition}) {}
   void draw(std::size_t rows) {
     confidences.clear();
     right.clear();
@@ -71,7 +71,7 @@ TEST(Decisions, ThresholdsKeepTheirRiskAtTheStatedRate) {
   double answered = 0.0;
   const int repetitions = 300;
   for (std::uint32_t r = 0; r < repetitions; ++r) {
-    Episodes e(r);
+    GradedEpisodes e(r);
     SelectiveRisk selective;
     for (int i = 0; i < 150; ++i) {
       e.draw(10 + static_cast<std::size_t>(i % 3) * 10);

@@ -13,21 +13,14 @@
 #include <vector>
 
 #include "kshot/error.h"
-#include "kshot/random.h"
 #include "metrics/metrics.h"
+#include "support/normals.h"
 #include "support/python.h"
 
 namespace kshot::metrics {
 namespace {
 
 using nlohmann::json;
-
-std::vector<float> normals(std::size_t count, std::uint32_t task) {
-  RandomStream stream({.seed = 12, .task = task});
-  std::vector<float> out(count);
-  for (float& x : out) x = stream.normal();
-  return out;
-}
 
 /// Labels with equally many rows per class, in turn: 0, 1, ..., 0, 1, ...
 std::vector<std::int32_t> labels_in_turn(std::size_t rows, std::size_t classes) {
@@ -169,7 +162,7 @@ TEST(GaussianProcess, EqualTargetsAndRowsAndLargeNumbersAreFine) {
 
 TEST(GaussianProcess, LikelihoodOfLargeSetsIsThatOfSomeRows) {
   // 300 rows are more than the likelihood uses. The fit still uses all of them.
-  const auto support = normals(300, 1), query = normals(5, 2);
+  const auto support = test::normals(300, 1), query = test::normals(5, 2);
   std::vector<float> y(300);
   for (std::size_t i = 0; i < 300; ++i) y[i] = 3.0f * support[i];
   const auto fit = gaussian_process(Kernel::rbf, squared_distances({support, query, 1}), y, 1);
@@ -205,7 +198,7 @@ TEST(GaussianProcessClasses, AbsentClassesHaveAShareAndOneClassIsCertain) {
 
 TEST(GaussianProcessClasses, ManyClassesFarFromOneHalfStayFinite) {
   // With 400 classes, all indicators are predicted far below 1/2, where Phi underflows.
-  const auto support = normals(800 * 3, 3), query = normals(10 * 3, 4);
+  const auto support = test::normals(800 * 3, 3), query = test::normals(10 * 3, 4);
   expect_probabilities(gaussian_process_classes(Kernel::rbf, squared_distances({support, query, 3}),
                                                 labels_in_turn(800, 400), 400),
                        400);
@@ -237,8 +230,8 @@ TEST(PairBaselines, RefuseWhatDoesNotFit) {
 /// row.
 json random_problem(std::size_t rows, std::size_t queries, std::size_t dim, std::size_t classes,
                     bool binary) {
-  auto support = normals(rows * dim, 5), query = normals(queries * dim, 6);
-  const auto noise = normals(rows * 2, 7);
+  auto support = test::normals(rows * dim, 5), query = test::normals(queries * dim, 6);
+  const auto noise = test::normals(rows * 2, 7);
   const auto labels = labels_in_turn(rows, classes);
   for (std::size_t i = 0; i < rows; ++i) {
     support[i * dim + i % classes % dim] += 1.5f;  // makes the classes learnable

@@ -3,8 +3,8 @@
 
 browser.py [--screenshots DIR] PAGE...     exit code 0: no finding; 1: findings; 77: no Chromium here
 
-Each page is shown in several windows (WINDOWS). In each of them, the page must load nothing but itself, print
-nothing on the console, draw every figure, and show every text: not cut, not overlapped by another text, and with
+Each page is loaded once and shown in several windows (WINDOWS). It must load nothing but itself and print nothing
+on the console. In each window, it must draw every figure, and show every text: not cut, not overlapped by another text, and with
 enough contrast to its background. The browser is driven over a pipe (--remote-debugging-pipe), so that only
 Python's own library is needed.
 """
@@ -45,7 +45,12 @@ CHECKS = r"""
   const canvas = document.createElement('canvas');
   canvas.width = canvas.height = 1;
   const brush = canvas.getContext('2d', {willReadFrequently: true});
+  const colours = new Map();
   const rgba = colour => {  // any CSS colour as [r, g, b, a]
+    if (!colours.has(colour)) colours.set(colour, pixel(colour));
+    return colours.get(colour);
+  };
+  const pixel = colour => {
     brush.clearRect(0, 0, 1, 1);
     brush.fillStyle = colour;
     brush.fillRect(0, 0, 1, 1);
@@ -289,24 +294,36 @@ def what_it_said(events, page):
                 yield f"loads {url}"
 
 
-def examine(browser, page, window, screenshot):
-    name, width, medium, scheme = window
-    url = page.resolve().as_uri()
+def open_tab(browser):
     target = browser.call("Target.createTarget", url="about:blank")["targetId"]
     session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-    browser.events.clear()
     for domain in ("Page", "Runtime", "Log", "Network"):
         browser.call(f"{domain}.enable", session)
+    return session
+
+
+def load(browser, session, page):
+    """Loads the page and opens all of its sections. Returns what the page said and loaded meanwhile."""
+    browser.events.clear()
+    url = page.resolve().as_uri()
+    browser.call("Page.navigate", session, url=url)
+    browser.wait_for("Page.loadEventFired")
+    opened = "document.querySelectorAll('details').forEach(d => d.open = true); document.fonts.ready"
+    browser.call("Runtime.evaluate", session, expression=opened, awaitPromise=True)
+    return list(dict.fromkeys(what_it_said(browser.events, url)))
+
+
+def examine(browser, session, page, window, screenshot):
+    """Shows the loaded page in a window of another size, medium and colour scheme, and checks it."""
+    _, width, medium, scheme = window
+    url = page.resolve().as_uri()
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.call("Emulation.setDeviceMetricsOverride", session, **size)
     browser.call(
         "Emulation.setEmulatedMedia", session, media=medium,
         features=[{"name": "prefers-color-scheme", "value": scheme}],
     )  # fmt: skip
-    browser.call("Page.navigate", session, url=url)
-    browser.wait_for("Page.loadEventFired")
-    opened = "document.querySelectorAll('details').forEach(d => d.open = true); document.fonts.ready"
-    browser.call("Runtime.evaluate", session, expression=opened, awaitPromise=True)
+    browser.events.clear()
     answer = browser.call(
         "Runtime.evaluate", session, expression=f"({CHECKS})({json.dumps(medium)})", returnByValue=True
     )
@@ -317,9 +334,7 @@ def examine(browser, page, window, screenshot):
         clip = {"x": 0, "y": 0, "width": width, "height": min(seen["height"], 12000), "scale": 1}
         picture = browser.call("Page.captureScreenshot", session, clip=clip, captureBeyondViewport=True)
         screenshot.write_bytes(base64.b64decode(picture["data"]))
-    said = list(dict.fromkeys(what_it_said(browser.events, url)))
-    browser.call("Target.closeTarget", targetId=target)
-    return seen, said + seen["found"]
+    return seen, list(dict.fromkeys(what_it_said(browser.events, url))) + seen["found"]
 
 
 def main():
@@ -337,15 +352,17 @@ def main():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, profile)
         try:
+            session = open_tab(browser)
             for number, page in enumerate(arguments.pages):
+                said = load(browser, session, page)
                 for window in WINDOWS:
                     picture = None
                     if arguments.screenshots:
                         name = window[0].replace(" ", "_").replace(",", "")
                         picture = arguments.screenshots / f"{number}_{page.stem}_{name}.png"
-                    seen, findings = examine(browser, page, window, picture)
+                    seen, findings = examine(browser, session, page, window, picture)
                     print(f"{page}, {window[0]}: {seen['figures']} figures, {seen['texts']} texts")
-                    for finding in findings:
+                    for finding in said + findings:
                         wrong = True
                         print(f"{page}, {window[0]}: {finding}")
         finally:

@@ -450,11 +450,13 @@ class Runner {
   backend::Wave& wave() { return *wave_; }
   backend::Block block(int i) const { return blocks_[i]; }
 
+  void load(int first, int count) {
+    wave_->load(batch_, first, count, static_cast<std::uint32_t>(first));
+  }
   template <typename Body>
   void for_each_wave(const Body& body) {
     for (int first = 0; first < problem_.tasks; first += wave_->capacity()) {
-      const int count = std::min(wave_->capacity(), problem_.tasks - first);
-      wave_->load(batch_, first, count, static_cast<std::uint32_t>(first));
+      load(first, std::min(wave_->capacity(), problem_.tasks - first));
       body(first);
     }
   }

@@ -47,6 +47,13 @@ inline void write_class_file(const std::filesystem::path& path, const ClassFile&
   writer.commit();
 }
 
+/// Writes a file of classes of vectors of six numbers into a folder. Returns its path.
+inline std::filesystem::path put_class_vectors(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "classes.kshot";
+  write_class_file(file, {.input = {6, 1, 1, false}, .train = 9, .validation = 5, .test = 7});
+  return file;
+}
+
 /// All examples of a file, [rows, inputs].
 inline std::vector<float> all_rows(const data::Dataset& data) {
   const auto d = static_cast<std::size_t>(data.header().input.size());
