@@ -79,7 +79,7 @@ inline std::unique_ptr<backend::Backend> open_backend(const std::string& name, i
 
 /// All backends of this build that can run here: the CPU backend once per instruction set, the CUDA
 /// backends in both precisions.
-inline std::vector<std::string> backend_names() {
+inline std::vector<std::string> find_backend_names() {
   std::vector<std::string> names;
   for (const backend::DeviceInfo& device : backend::list_devices()) {
     if (!device.usable) continue;
@@ -102,6 +102,13 @@ inline std::vector<std::string> backend_names() {
       }
     }
   }
+  return names;
+}
+
+/// Every instantiation of tests asks for the names, and every test is a process of its own. The search opens backends, so
+/// that it is made once per process.
+inline const std::vector<std::string>& backend_names() {
+  static const std::vector<std::string> names = find_backend_names();
   return names;
 }
 
