@@ -88,8 +88,9 @@ class Launcher : public testing::Test {
 TEST_F(Launcher, AFirstBuildIsTheProgramAlone) {
   EXPECT_THAT(launch("devices"), HasSubstr("ran devices"));
   EXPECT_EQ(configured(),
-            "configured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_UNITY=ON KSHOT_BUILD_TESTS=OFF "
-            "KSHOT_BUILD_BENCH=OFF\n");
+            "configured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_UNITY=ON "
+            "KSHOT_BUILD_LIBRARIES=MISSING KSHOT_BUILD_TESTS=OFF KSHOT_BUILD_BENCH=OFF "
+            "KSHOT_SIMT=OFF\n");
   launch("devices");
   launch("verify case --device cpu");
   EXPECT_EQ(std::ranges::count(configured(), '\n'), 1) << "nothing had changed";
@@ -106,7 +107,7 @@ TEST_F(Launcher, TheEmulatorIsBuiltForItsDeviceAndStays) {
 
 TEST_F(Launcher, TheEmulatorIsAddedToABuildWithout) {
   launch("devices");
-  EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_SIMT")));
+  EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_SIMT=ON")));
   launch("verify case --device=simt");
   EXPECT_THAT(configured(),
               HasSubstr("\nconfigured CMAKE_BUILD_TYPE=RelWithDebInfo KSHOT_SIMT=ON\n"));
@@ -115,7 +116,7 @@ TEST_F(Launcher, TheEmulatorIsAddedToABuildWithout) {
 TEST_F(Launcher, TheLastDeviceCountsAndOthersWordsDoNot) {
   launch("verify case --device simt --device cpu");
   launch("train simt --set name=--device=simt");
-  EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_SIMT")));
+  EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_SIMT=ON")));
 }
 
 TEST_F(Launcher, CudaIsTurnedOnWhereNvccIs) {
@@ -126,7 +127,7 @@ TEST_F(Launcher, CudaIsTurnedOnWhereNvccIs) {
 TEST_F(Launcher, WithoutAGpuAFirstBuildIsForTheCpuAndSaysSo) {
   tool("nvidia-smi", "#!/bin/bash\nexit 9\n");
   EXPECT_THAT(launch("devices"), HasSubstr("building for the CPU (--device cuda"));
-  EXPECT_THAT(configured(), HasSubstr("KSHOT_BUILD_BENCH=OFF KSHOT_CUDA=OFF\n"));
+  EXPECT_THAT(configured(), HasSubstr("KSHOT_BUILD_BENCH=OFF KSHOT_SIMT=OFF KSHOT_CUDA=OFF\n"));
   EXPECT_THAT(launch("devices"), Not(HasSubstr("building for the CPU")));
   launch("train my.toml --device cuda");
   EXPECT_THAT(configured(),
@@ -155,11 +156,21 @@ TEST_F(Launcher, AnOldNvccIsLeftToTheProgramsMessage) {
   EXPECT_THAT(configured(), Not(HasSubstr("KSHOT_CUDA")));
 }
 
-TEST_F(Launcher, TestsHaveTheEmulatorInAFolderThatHadNone) {
+TEST_F(Launcher, TestsAreThoseOfTheBackendsThatTheBuildHas) {
   tool("ctest", "#!/bin/bash\necho tested \"$@\"\n");
   launch("devices");
-  EXPECT_THAT(launch("test -R abml"), HasSubstr("-R abml"));
-  EXPECT_THAT(configured(), HasSubstr("KSHOT_BUILD_TESTS=ON KSHOT_BUILD_BENCH=ON KSHOT_SIMT=ON\n"));
+  EXPECT_THAT(launch("test -R abml"), HasSubstr("-R abml\n"));
+  EXPECT_THAT(configured(), HasSubstr("\nconfigured CMAKE_BUILD_TYPE=RelWithDebInfo "
+                                      "KSHOT_BUILD_TESTS=ON KSHOT_BUILD_BENCH=ON\n"));
+}
+
+TEST_F(Launcher, TestsTakeTheBackendsOfEveryDevice) {
+  tool("ctest", "#!/bin/bash\necho tested \"$@\"\n");
+  tool("nvidia-smi", "#!/bin/bash\nexit 9\n");
+  EXPECT_THAT(launch("test --device simt -R abml --device=cuda -V"), HasSubstr(" -R abml -V\n"));
+  EXPECT_THAT(configured(), HasSubstr("KSHOT_BUILD_BENCH=ON KSHOT_SIMT=ON KSHOT_CUDA=ON\n"));
+  launch("test");
+  EXPECT_EQ(std::ranges::count(configured(), '\n'), 1) << "they stay";
 }
 
 }  // namespace
