@@ -327,77 +327,93 @@ std::string Memory::access(std::uintptr_t address, std::size_t bytes, Access kin
   return object ? check(*object, false, address, bytes, kind, accessor, value) : why;
 }
 
-std::string Memory::check(Object& object, bool shared, std::uintptr_t address, std::size_t bytes,
-                          Access kind, const Accessor& accessor, const void* value) {
-  if (bytes <= 16 && address % bytes != 0) return "misaligned: " + place(object, address);
-  const std::uint32_t first = shared ? block_epoch_ : launch_epoch_;
-  const std::uint32_t warp = accessor.thread / 32, lane = accessor.thread % 32;
+/// The check of one access to one object, cell by cell. Each step returns false if it found an
+/// error, which `error` then has.
+class Memory::AccessCheck {
+ public:
+  AccessCheck(const Memory& memory, Object& object, bool shared, std::uintptr_t address,
+              std::size_t bytes, Access kind, const Accessor& accessor, const void* value)
+      : memory_(memory),
+        object_(object),
+        accessor_(accessor),
+        value_(value),
+        address_(address),
+        bytes_(bytes),
+        first_epoch_(shared ? memory.block_epoch_ : memory.launch_epoch_),
+        warp_(accessor.thread / 32),
+        lane_(accessor.thread % 32),
+        kind_(kind) {}
+
+  std::string run() {
+    if (bytes_ <= 16 && address_ % bytes_ != 0) return "misaligned: " + place(object_, address_);
+    const std::size_t offset = address_ - object_.begin;
+    for (std::size_t index = offset / 4; 4 * index < offset + bytes_; ++index) {
+      const auto mask = static_cast<std::uint8_t>(cell_bytes(index, offset, bytes_));
+      Cell& cell = object_.cells[index];
+      std::uint8_t& written = object_.written[index];
+      const bool good = kind_ == Access::read
+                            ? follows_write(cell, mask, false) && is_written(written, mask)
+                            : follows_write(cell, mask, true) &&
+                                  (kind_ != Access::atomic || is_written(written, mask)) &&
+                                  follows_reads(cell, mask);
+      if (!good) return std::move(error_);
+      if (kind_ == Access::read) {
+        note_read(cell, mask);
+      } else {
+        note_write(cell, mask);
+        written = static_cast<std::uint8_t>(written | mask);
+      }
+    }
+    return {};
+  }
+
+ private:
   enum class Since { before, unordered, other_block };
-  // The relation of an access in `epoch` to this access. Accesses of the same interval are compared
-  // by the caller.
-  const auto relation = [&](std::uint32_t epoch) {
-    if (epoch < first || (epoch >= block_epoch_ && epoch < epoch_)) return Since::before;
-    return epoch == epoch_ ? Since::unordered : Since::other_block;
-  };
-  const auto seen = [&](std::uint32_t thread, std::uint32_t time) {
-    return thread == accessor.thread || (thread / 32 == warp && time <= accessor.seen[thread % 32]);
-  };
-  const auto race = [&](const char* what, std::uint32_t thread, std::uint32_t block,
-                        bool other_block) {
-    return fmt::format("race with {} by thread number {}{}: {}", what, thread,
-                       other_block ? fmt::format(" of block number {} in the same launch", block)
-                                   : ", nothing orders them",
-                       place(object, address));
-  };
-  const std::size_t offset = address - object.begin;
-  for (std::size_t index = offset / 4; 4 * index < offset + bytes; ++index) {
-    const auto mask = static_cast<std::uint8_t>(cell_bytes(index, offset, bytes));
-    Cell& cell = object.cells[index];
+
+  /// The relation of an access in `epoch` to this access. Accesses of the same interval are
+  /// compared by the caller.
+  Since relation(std::uint32_t epoch) const {
+    if (epoch < first_epoch_ || (epoch >= memory_.block_epoch_ && epoch < memory_.epoch_)) {
+      return Since::before;
+    }
+    return epoch == memory_.epoch_ ? Since::unordered : Since::other_block;
+  }
+  bool seen(std::uint32_t thread, std::uint32_t time) const {
+    return thread == accessor_.thread ||
+           (thread / 32 == warp_ && time <= accessor_.seen[thread % 32]);
+  }
+  bool race(const char* what, std::uint32_t thread, std::uint32_t block, bool other_block) {
+    error_ = fmt::format("race with {} by thread number {}{}: {}", what, thread,
+                         other_block ? fmt::format(" of block number {} in the same launch", block)
+                                     : ", nothing orders them",
+                         place(object_, address_));
+    return false;
+  }
+
+  /// Whether the latest write of these bytes comes before this access. Two atomic writes need no
+  /// order, nor do two stores of the same value where the kernel allows them.
+  bool follows_write(const Cell& cell, std::uint8_t mask, bool writes) {
+    if (!(cell.write_bytes & mask)) return true;
     const Since write = relation(cell.write_epoch);
-    const bool write_race = (cell.write_bytes & mask) &&
-                            (write == Since::other_block ||
-                             (write == Since::unordered && !seen(cell.writer, cell.write_time)));
-    if (kind == Access::read) {
-      if (write_race) {
-        return race("the write", cell.writer, cell.write_block, write == Since::other_block);
-      }
-      if ((object.written[index] & mask) != mask) {
-        return "never written: " + place(object, address);
-      }
-      if (cell.read_epoch == epoch_ && cell.read_warp == warp) {
-        if (accessor.time == cell.read_time && cell.read_bytes == mask) {
-          cell.read_lanes |= 1u << lane;
-          continue;
-        }
-        if (accessor.time < cell.read_time) continue;
-      } else if (relation(cell.read_epoch) != Since::before &&
-                 relation(cell.other_epoch) != Since::other_block) {
-        cell.other_epoch = cell.read_epoch;
-        cell.other_block = cell.read_block;
-        cell.other_bytes = cell.read_bytes;
-        cell.other_thread =
-            static_cast<std::uint16_t>(32u * cell.read_warp + std::countr_zero(cell.read_lanes));
-      }
-      cell.read_epoch = epoch_;
-      cell.read_time = accessor.time;
-      cell.read_lanes = 1u << lane;
-      cell.read_block = accessor.block;
-      cell.read_warp = static_cast<std::uint16_t>(warp);
-      cell.read_bytes = mask;
-      continue;
+    if (write == Since::before ||
+        (write == Since::unordered && seen(cell.writer, cell.write_time))) {
+      return true;
     }
-    const bool allowed = (kind == Access::atomic && cell.write_kind == Access::atomic) ||
-                         (kind == Access::uniform && cell.write_kind == Access::uniform &&
-                          raw_equal(reinterpret_cast<const void*>(address), value, bytes));
-    if (write_race && !allowed) {
-      return race(kind == Access::uniform && cell.write_kind == Access::uniform
-                      ? "the store of another value"
-                      : "the write",
-                  cell.writer, cell.write_block, write == Since::other_block);
-    }
-    if (kind == Access::atomic && (object.written[index] & mask) != mask) {
-      return "never written: " + place(object, address);
-    }
+    const bool both_uniform = kind_ == Access::uniform && cell.write_kind == Access::uniform;
+    const bool allowed =
+        writes &&
+        ((kind_ == Access::atomic && cell.write_kind == Access::atomic) ||
+         (both_uniform && raw_equal(reinterpret_cast<const void*>(address_), value_, bytes_)));
+    return allowed || race(both_uniform ? "the store of another value" : "the write", cell.writer,
+                           cell.write_block, write == Since::other_block);
+  }
+  bool is_written(std::uint8_t written, std::uint8_t mask) {
+    if ((written & mask) == mask) return true;
+    error_ = "never written: " + place(object_, address_);
+    return false;
+  }
+  /// Whether the latest reads of these bytes come before this write.
+  bool follows_reads(const Cell& cell, std::uint8_t mask) {
     if (cell.read_bytes & mask) {
       const Since read = relation(cell.read_epoch);
       const std::uint32_t base = 32u * cell.read_warp;
@@ -405,31 +421,67 @@ std::string Memory::check(Object& object, bool shared, std::uintptr_t address, s
         return race("the read", base + static_cast<unsigned>(std::countr_zero(cell.read_lanes)),
                     cell.read_block, true);
       }
-      if (read == Since::unordered) {
-        for (std::uint32_t lanes = cell.read_lanes; lanes; lanes &= lanes - 1) {
-          const auto reader = base + static_cast<unsigned>(std::countr_zero(lanes));
-          if (!seen(reader, cell.read_time)) {
-            return race("the read", reader, cell.read_block, false);
-          }
-        }
+      for (std::uint32_t lanes = read == Since::unordered ? cell.read_lanes : 0; lanes;
+           lanes &= lanes - 1) {
+        const auto reader = base + static_cast<unsigned>(std::countr_zero(lanes));
+        if (!seen(reader, cell.read_time)) return race("the read", reader, cell.read_block, false);
       }
     }
-    if (cell.other_bytes & mask) {
-      const Since read = relation(cell.other_epoch);
-      if (read == Since::other_block ||
-          (read == Since::unordered && cell.other_thread / 32 != warp)) {
-        return race("the read", cell.other_thread, cell.other_block, read == Since::other_block);
-      }
+    if (!(cell.other_bytes & mask)) return true;
+    const Since read = relation(cell.other_epoch);
+    if (read == Since::other_block ||
+        (read == Since::unordered && cell.other_thread / 32 != warp_)) {
+      return race("the read", cell.other_thread, cell.other_block, read == Since::other_block);
     }
-    cell.write_epoch = epoch_;
-    cell.write_time = accessor.time;
-    cell.write_block = accessor.block;
-    cell.writer = static_cast<std::uint16_t>(accessor.thread);
-    cell.write_bytes = mask;
-    cell.write_kind = kind;
-    object.written[index] = static_cast<std::uint8_t>(object.written[index] | mask);
+    return true;
   }
-  return {};
+
+  /// A cell remembers the latest readers of one warp, and one reader of another warp.
+  void note_read(Cell& cell, std::uint8_t mask) {
+    if (cell.read_epoch == memory_.epoch_ && cell.read_warp == warp_) {
+      if (accessor_.time == cell.read_time && cell.read_bytes == mask) {
+        cell.read_lanes |= 1u << lane_;
+        return;
+      }
+      if (accessor_.time < cell.read_time) return;
+    } else if (relation(cell.read_epoch) != Since::before &&
+               relation(cell.other_epoch) != Since::other_block) {
+      cell.other_epoch = cell.read_epoch;
+      cell.other_block = cell.read_block;
+      cell.other_bytes = cell.read_bytes;
+      cell.other_thread =
+          static_cast<std::uint16_t>(32u * cell.read_warp + std::countr_zero(cell.read_lanes));
+    }
+    cell.read_epoch = memory_.epoch_;
+    cell.read_time = accessor_.time;
+    cell.read_lanes = 1u << lane_;
+    cell.read_block = accessor_.block;
+    cell.read_warp = static_cast<std::uint16_t>(warp_);
+    cell.read_bytes = mask;
+  }
+  void note_write(Cell& cell, std::uint8_t mask) {
+    cell.write_epoch = memory_.epoch_;
+    cell.write_time = accessor_.time;
+    cell.write_block = accessor_.block;
+    cell.writer = static_cast<std::uint16_t>(accessor_.thread);
+    cell.write_bytes = mask;
+    cell.write_kind = kind_;
+  }
+
+  const Memory& memory_;
+  Object& object_;
+  const Accessor& accessor_;
+  const void* value_;
+  std::uintptr_t address_;
+  std::size_t bytes_;
+  std::uint32_t first_epoch_, warp_, lane_;
+  Access kind_;
+  std::string error_;
+};
+
+std::string Memory::check(Object& object, bool shared, std::uintptr_t address, std::size_t bytes,
+                          Access kind, const Accessor& accessor, const void* value) {
+  return AccessCheck(*this, object, shared, address, bytes, kind, accessor, value).run();
 }
 
 }  // namespace kshot::simt

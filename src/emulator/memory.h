@@ -90,6 +90,7 @@ class Memory {
                      const Accessor& accessor, const void* value);
 
  private:
+  class AccessCheck;
   static constexpr std::size_t granule = 64 << 10, guard = 4 << 10;
   static constexpr std::size_t shared_capacity = 1 << 20, shared_guard = 128;
 
