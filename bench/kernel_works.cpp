@@ -1,3 +1,5 @@
+// The works of kernel_works.h: problems, bytes and operations of each kernel. The file is long
+// because it has every kernel but those of generators, perceptrons and small matrices.
 #include "bench/kernel_works.h"
 
 #include <fmt/format.h>

@@ -402,8 +402,9 @@ struct Config {
 
 /// The text of docs/configuration.md: every key with its type, range, default and meaning.
 std::string configuration_reference();
-/// Returns a commented starter file for an algorithm ("maml", "abml", ...). The file trains on
-/// sinusoids and runs as it is. Throws Error for another name.
+/// Returns a commented starter file for an algorithm ("maml", "abml", ...). It trains on sinusoids
+/// and runs as it is; for protonet and bayes_protonet, which need classes, it names a data file to
+/// put in. Throws Error for another name.
 std::string config_template(const std::string& algorithm);
 
 }  // namespace kshot
