@@ -154,22 +154,21 @@ TEST_P(TaskRowsTest, TasksThatTheBatchOrTheWaveDoesNotHave) {
     struct Range {
       int first, count;
     };
-    for (const auto [first, count] : {Range{-1, 1},
-                                      {0, 0},
-                                      {0, -1},
-                                      {lowest, 1},
-                                      {highest, 1},
-                                      {0, lowest},
-                                      {0, highest},
-                                      {0, most + 1},
-                                      {tasks, 1},
-                                      {tasks - 1, 2},
-                                      {1, tasks}}) {
-      EXPECT_THAT(test::error_text([&, first = first, count = count] {
-                    wave->load(p.batch(*backend_), first, count, 0);
-                  }),
-                  HasSubstr("task batch: tasks " + std::to_string(first) + " to "))
-          << first << ", " << count;
+    for (const Range range : {Range{-1, 1},
+                              {0, 0},
+                              {0, -1},
+                              {lowest, 1},
+                              {highest, 1},
+                              {0, lowest},
+                              {0, highest},
+                              {0, most + 1},
+                              {tasks, 1},
+                              {tasks - 1, 2},
+                              {1, tasks}}) {
+      EXPECT_THAT(
+          test::error_text([&] { wave->load(p.batch(*backend_), range.first, range.count, 0); }),
+          HasSubstr("task batch: tasks " + std::to_string(range.first) + " to "))
+          << range.first << ", " << range.count;
     }
   }
 }

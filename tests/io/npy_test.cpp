@@ -331,11 +331,10 @@ TEST_F(Npz, AnyChangedByteGivesAnErrorOrTheSameArrays) {
     put_file(path_, changed);
     try {
       // Names, times and flags have no checksum. The bytes of the arrays have one.
-      for (const auto& [name, array] : read_npz(path_)) {
-        const bool known =
-            std::any_of(entries.begin(), entries.end(),
-                        [&, &array = array](const auto& entry) { return entry.second == array; });
-        EXPECT_TRUE(known) << name;
+      for (const auto& read : read_npz(path_)) {
+        EXPECT_TRUE(std::ranges::any_of(entries, [&](const auto& entry) {
+          return entry.second == read.second;
+        })) << read.first;
       }
     } catch (const Error&) {
       ++errors;

@@ -72,10 +72,11 @@ TEST(OutputFile, LeavesFilesOfAnyOtherKindAlone) {
   files[OutputKind::text] = folder / "my.toml";
   put_file(folder / "my.toml", "seed = 1\n");
   for (const OutputKind requested : kinds) {
-    for (const auto& [kind, path] : files) {
-      if (kind == requested && kind != OutputKind::text) continue;
+    for (const auto& file : files) {
+      if (file.first == requested && file.first != OutputKind::text) continue;
+      const fs::path& path = file.second;
       const std::string before = read_file(path);
-      EXPECT_THAT(error_text([&, &path = path] { OutputFile(path, requested); }),
+      EXPECT_THAT(error_text([&] { OutputFile(path, requested); }),
                   AllOf(HasSubstr("cannot write " + path.string()), HasSubstr("the file exists")))
           << path;
       EXPECT_EQ(read_file(path), before);
