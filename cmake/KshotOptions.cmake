@@ -71,10 +71,13 @@ endfunction()
 # program chooses one at run time. Processors other than x86-64 have only the portable build.
 function(kshot_cpu_isa_flags)
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cpu)
-  set(common -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+  set(common -O3 -fno-math-errno -fno-trapping-math)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # This makes one loop for every stride, because several versions would compete for registers.
-    list(APPEND common -fno-version-loops-for-strides)
+    # The second option makes one loop for every stride, because several versions would compete for registers.
+    list(APPEND common -ffp-contract=fast -fno-version-loops-for-strides)
+  else()
+    # clang's `fast` chooses what it fuses loop by loop, so that the bits of a row would depend on the number of rows.
+    list(APPEND common -ffp-contract=on)
   endif()
   # These files have plain loops over rows in addition to matrix products.
   set_source_files_properties(${dir}/../host.cpp ${dir}/../task_rows.cpp ${dir}/generator.cpp ${dir}/row_encoder.cpp ${dir}/shared_network.cpp

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <new>
 
+#include "base/sanitizers.h"
+
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -77,7 +79,7 @@ Fiber::~Fiber() {
 }
 
 void Fiber::abandon() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   __asan_unpoison_memory_region(begin_, bytes);
   context_->fiber_fake = nullptr;
 #endif
@@ -102,7 +104,7 @@ void Fiber::prepare(void (*entry)()) {
 }
 
 void Fiber::resume() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   __sanitizer_start_switch_fiber(&context_->host_fake, begin_, bytes);
 #endif
 #if defined(__x86_64__)
@@ -110,20 +112,20 @@ void Fiber::resume() {
 #else
   swapcontext(&context_->host, &context_->fiber);
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   __sanitizer_finish_switch_fiber(context_->host_fake, nullptr, nullptr);
 #endif
 }
 
 void Fiber::entered() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   __sanitizer_finish_switch_fiber(context_->fiber_fake, &context_->host_stack,
                                   &context_->host_bytes);
 #endif
 }
 
 void Fiber::leave(bool last) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   __sanitizer_start_switch_fiber(last ? nullptr : &context_->fiber_fake, context_->host_stack,
                                  context_->host_bytes);
 #else

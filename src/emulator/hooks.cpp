@@ -7,9 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/sanitizers.h"
 #include "emulator/machine.h"
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(KSHOT_THREAD_SANITIZER)
 #error "the emulator takes the thread sanitizer's place: build it without"
 #endif
 

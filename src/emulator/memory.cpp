@@ -9,9 +9,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "base/sanitizers.h"
 #include "emulator/simt.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 #define KSHOT_POISON(address, bytes) ASAN_POISON_MEMORY_REGION(address, bytes)
 #define KSHOT_UNPOISON(address, bytes) ASAN_UNPOISON_MEMORY_REGION(address, bytes)

@@ -842,7 +842,9 @@ class PropertyTest : public ::testing::TestWithParam<std::string> {
           setting.memory[g], 1, coordinates, difference_step);
       Numbers mine = select(got.memory_gradients[g], 1, coordinates);
       for (double& x : mine) x /= setting.problem.tasks;
-      EXPECT_TRUE(close_rows(mine, want, want.size(), tolerance));
+      // The objective's own rounding, which the differences divide by a small step, depends on the
+      // compiler and is near the tolerance of the other gradients.
+      EXPECT_TRUE(close_rows(mine, want, want.size(), 3.0 * tolerance));
     }
   }
 };

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backend/ordered_queue.h"
+#include "base/sanitizers.h"
 #include "kshot/error.h"
 
 namespace kshot {
@@ -39,7 +40,7 @@ TEST(ThreadPool, EveryItemOnceWhetherThreadsSleptOrNot) {
 }
 
 // The sanitizers need the address space.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(KSHOT_ADDRESS_SANITIZER) && !defined(KSHOT_THREAD_SANITIZER)
 TEST(ThreadPool, MoreThreadsThanTheSystemGivesAreAnErrorAndNoneStays) {
   const auto start_too_many = [] {
     rlimit limit{};

@@ -11,6 +11,7 @@
 #include "backend/cpu/generator.h"
 #include "backend/cpu/linear_algebra.h"
 #include "base/memory.h"
+#include "base/sanitizers.h"
 
 namespace kshot::backend::cpu {
 
@@ -19,7 +20,7 @@ namespace {
 constexpr std::size_t cache_line = 64;
 
 std::shared_ptr<std::byte> take(std::size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(KSHOT_ADDRESS_SANITIZER)
   // Each array is allocated separately, so that the sanitizer sees an access beyond its end.
   constexpr std::align_val_t alignment{cache_line};
   return {static_cast<std::byte*>(::operator new(bytes, alignment)),
