@@ -105,8 +105,8 @@ inline std::vector<std::string> find_backend_names() {
   return names;
 }
 
-/// Every instantiation of tests asks for the names, and every test is a process of its own. The search opens backends, so
-/// that it is made once per process.
+/// Every instantiation of tests asks for the names, and every test is a process of its own. The
+/// search opens backends, so that it is made once per process.
 inline const std::vector<std::string>& backend_names() {
   static const std::vector<std::string> names = find_backend_names();
   return names;
