@@ -17,9 +17,9 @@
 namespace kshot::testing {
 namespace {
 
-using Words = std::array<std::uint32_t, 4>;
+using PhiloxWords = std::array<std::uint32_t, 4>;
 
-Words curand_words(const Words& counter, const std::array<std::uint32_t, 2>& key) {
+PhiloxWords curand_words(const PhiloxWords& counter, const std::array<std::uint32_t, 2>& key) {
   const uint4 words =
       curand_Philox4x32_10({counter[0], counter[1], counter[2], counter[3]}, {key[0], key[1]});
   return {words.x, words.y, words.z, words.w};
@@ -28,17 +28,17 @@ Words curand_words(const Words& counter, const std::array<std::uint32_t, 2>& key
 TEST(Curand, PhiloxGivesTheSameBitsForAnyCounterAndKey) {
   // Each single bit of the counter and of the key is set in turn, so that no input is ignored.
   for (int bit = 0; bit < 192; ++bit) {
-    Words counter{};
+    PhiloxWords counter{};
     std::array<std::uint32_t, 2> key{};
     const auto word = static_cast<std::size_t>(bit / 32);
     const std::uint32_t one = 1u << (bit % 32);
     word < 4 ? counter[word] = one : key[word - 4] = one;
     EXPECT_EQ(philox4x32(counter, key), curand_words(counter, key)) << "bit " << bit;
   }
-  // Words of one stream serve as counters and keys of another.
+  // PhiloxWords of one stream serve as counters and keys of another.
   for (std::uint32_t i = 0; i < 1000; ++i) {
-    const Words counter = philox4x32({i, 0, 0, 0}, {1, 2});
-    const Words words = philox4x32({i, 0, 0, 1}, {1, 2});
+    const PhiloxWords counter = philox4x32({i, 0, 0, 0}, {1, 2});
+    const PhiloxWords words = philox4x32({i, 0, 0, 1}, {1, 2});
     const std::array<std::uint32_t, 2> key{words[0], words[1]};
     EXPECT_EQ(philox4x32(counter, key), curand_words(counter, key)) << "number " << i;
   }
