@@ -598,18 +598,19 @@ TEST_P(ClosedFormTest, LossPredictionsAndGradientAreThoseOfTheFormulas) {
   EXPECT_TRUE(close_rows(got, want, want.size(), gradient_within));
 }
 
-TEST_P(ClosedFormTest, ThreadsDoNotChangeABit) {
-  const auto gradients = [&](int threads) {
+TEST_P(ClosedFormTest, ThreadsAndEarlierTasksDoNotChangeABit) {
+  const auto gradients = [&](int threads, bool after_one) {
     const auto backend = open_backend(std::get<0>(GetParam()), threads);
     const auto algorithm = make_algorithm(setting_.config, setting_.network);
     const std::vector<backend::Shared> shared = shared_parameters(*backend);
     const TaskBatch& batch = problem_.batch(*backend);
     Scheduler scheduler(*backend, *algorithm, batch.shape());
+    if (after_one) scheduler.step(shared, first_tasks(batch, 1), {});
     scheduler.step(shared, batch, {});
     return gradients_of(scheduler);
   };
-  const Numbers one = gradients(1);
-  EXPECT_EQ(gradients(3), one);
+  const Numbers one = gradients(1, false);
+  EXPECT_EQ(gradients(3, true), one);
 }
 
 /// With dropout, the loss and the gradients are those without it on rows that the test drops by the

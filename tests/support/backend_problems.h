@@ -156,6 +156,28 @@ inline std::vector<std::tuple<std::string, int>> backends_and_layouts() {
   });
 }
 
+/// The first `count` tasks of a batch.
+inline TaskBatch first_tasks(const TaskBatch& batch, int count) {
+  TaskBatch first(batch.shape(), count, batch.is_double());
+  const auto copy = [](const auto& from, auto& to) {
+    std::copy_n(from.begin(), to.size(), to.begin());
+  };
+  copy(batch.support_x, first.support_x);
+  copy(batch.query_x, first.query_x);
+  copy(batch.support_value, first.support_value);
+  copy(batch.query_value, first.query_value);
+  copy(batch.support_x64, first.support_x64);
+  copy(batch.query_x64, first.query_x64);
+  copy(batch.support_value64, first.support_value64);
+  copy(batch.query_value64, first.query_value64);
+  copy(batch.support_label, first.support_label);
+  copy(batch.query_label, first.query_label);
+  copy(batch.support_n, first.support_n);
+  copy(batch.query_n, first.query_n);
+  copy(batch.ways, first.ways);
+  return first;
+}
+
 inline RandomStream stream(std::uint64_t seed, std::uint32_t use = 0) {
   return RandomStream({seed, Purpose::user, 0, use, 0, 0});
 }
