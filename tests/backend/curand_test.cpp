@@ -35,7 +35,7 @@ TEST(Curand, PhiloxGivesTheSameBitsForAnyCounterAndKey) {
     word < 4 ? counter[word] = one : key[word - 4] = one;
     EXPECT_EQ(philox4x32(counter, key), curand_words(counter, key)) << "bit " << bit;
   }
-  // PhiloxWords of one stream serve as counters and keys of another.
+  // Words of one stream serve as counters and keys of another.
   for (std::uint32_t i = 0; i < 1000; ++i) {
     const PhiloxWords counter = philox4x32({i, 0, 0, 0}, {1, 2});
     const PhiloxWords words = philox4x32({i, 0, 0, 1}, {1, 2});
