@@ -41,11 +41,11 @@ macro(kshot_find_libraries)
   kshot_dependency(libstb-dev KSHOT_STB_INCLUDE)
 endmacro()
 
-# kshot_build_libraries(PACKAGE...): builds these libraries as static ones (cmake/libraries).
+# kshot_build_libraries(PACKAGE...): builds these libraries, or ALL, as static ones (cmake/libraries).
 function(kshot_build_libraries)
   set(folder ${PROJECT_BINARY_DIR}/libraries)
   list(JOIN ARGN " " packages)
-  message(STATUS "Downloading and building the libraries ${packages}")
+  message(STATUS "Downloading and building libraries: ${packages}")
   execute_process(
     COMMAND ${CMAKE_COMMAND} -S ${PROJECT_SOURCE_DIR}/cmake/libraries -B ${folder} -G ${CMAKE_GENERATOR}
       -DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM} -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}
@@ -56,8 +56,8 @@ function(kshot_build_libraries)
                     OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE status)
   endif()
   if(NOT status EQUAL 0)
-    message(FATAL_ERROR "The libraries ${packages} were not found, and building them from their sources failed. On "
-                        "Debian and Ubuntu: apt-get install ${packages}\n${output}")
+    message(FATAL_ERROR "Building libraries from their sources failed (${packages}). On Debian and Ubuntu "
+                        "`cmake/packages build` installs them.\n${output}")
   endif()
 endfunction()
 
@@ -66,8 +66,7 @@ if(KSHOT_BUILD_LIBRARIES)
   list(PREPEND CMAKE_PREFIX_PATH ${KSHOT_BUILT_LIBRARIES})
 endif()
 if(KSHOT_BUILD_LIBRARIES STREQUAL "ALL")
-  kshot_build_libraries(libfmt-dev nlohmann-json3-dev libcli11-dev zlib1g-dev libpng-dev libjpeg-dev libzip-dev
-                        libtomlplusplus-dev libstb-dev)
+  kshot_build_libraries(ALL)
 endif()
 kshot_find_libraries()
 if(KSHOT_MISSING_PACKAGES AND KSHOT_BUILD_LIBRARIES STREQUAL "MISSING")

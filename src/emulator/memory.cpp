@@ -352,13 +352,12 @@ class Memory::AccessCheck {
       const auto mask = static_cast<std::uint8_t>(cell_bytes(index, offset, bytes_));
       Cell& cell = object_.cells[index];
       std::uint8_t& written = object_.written[index];
-      const bool good = kind_ == Access::read
-                            ? follows_write(cell, mask, false) && is_written(written, mask)
-                            : follows_write(cell, mask, true) &&
-                                  (kind_ != Access::atomic || is_written(written, mask)) &&
-                                  follows_reads(cell, mask);
+      const bool reads = kind_ == Access::read;
+      const bool good = follows_write(cell, mask) &&
+                        (!(reads || kind_ == Access::atomic) || is_written(written, mask)) &&
+                        (reads || follows_reads(cell, mask));
       if (!good) return std::move(error_);
-      if (kind_ == Access::read) {
+      if (reads) {
         note_read(cell, mask);
       } else {
         note_write(cell, mask);
@@ -393,7 +392,7 @@ class Memory::AccessCheck {
 
   /// Whether the latest write of these bytes comes before this access. Two atomic writes need no
   /// order, nor do two stores of the same value where the kernel allows them.
-  bool follows_write(const Cell& cell, std::uint8_t mask, bool writes) {
+  bool follows_write(const Cell& cell, std::uint8_t mask) {
     if (!(cell.write_bytes & mask)) return true;
     const Since write = relation(cell.write_epoch);
     if (write == Since::before ||
@@ -402,9 +401,8 @@ class Memory::AccessCheck {
     }
     const bool both_uniform = kind_ == Access::uniform && cell.write_kind == Access::uniform;
     const bool allowed =
-        writes &&
-        ((kind_ == Access::atomic && cell.write_kind == Access::atomic) ||
-         (both_uniform && raw_equal(reinterpret_cast<const void*>(address_), value_, bytes_)));
+        (kind_ == Access::atomic && cell.write_kind == Access::atomic) ||
+        (both_uniform && raw_equal(reinterpret_cast<const void*>(address_), value_, bytes_));
     return allowed || race(both_uniform ? "the store of another value" : "the write", cell.writer,
                            cell.write_block, write == Since::other_block);
   }

@@ -544,14 +544,20 @@ TEST_P(EstimatorTest, ExplicitNoiseIsTakenRowByRow) {
       false);
 }
 
+/// A pass over the query rows with drawn noise.
+GaussianPass query_pass(Estimator estimator) {
+  GaussianPass pass;
+  pass.set = Set::query;
+  pass.estimator = estimator;
+  pass.noise = key_noise(Purpose::noise_outer);
+  return pass;
+}
+
 TEST_P(EstimatorTest, SupportStatisticsAreThoseOfTheSupportsOwnNoise) {
   const auto reference = open_backend("reference");
   for_each_case([&](const Problem& problem, Estimator estimator, std::uint64_t seed) {
     const Point at = random_point(problem, seed);
-    GaussianPass pass;
-    pass.set = Set::query;
-    pass.estimator = estimator;
-    pass.noise = key_noise(Purpose::noise_outer);
+    const GaussianPass pass = query_pass(estimator);
     Numbers got, want;
     GaussianRunner(*backend_, problem).value(pass, at, NormStatistics::support, &got);
     GaussianRunner(*reference, problem).value(pass, at, NormStatistics::support, &want);
@@ -563,10 +569,7 @@ TEST_P(EstimatorTest, SupportStatisticsAreThoseOfTheSupportsOwnNoise) {
 TEST_P(EstimatorTest, AWaveThatHadFewerTasksHasTheSameBits) {
   for_each_case([&](const Problem& problem, Estimator estimator, std::uint64_t seed) {
     const Point at = random_point(problem, seed);
-    GaussianPass pass;
-    pass.set = Set::query;
-    pass.estimator = estimator;
-    pass.noise = key_noise(Purpose::noise_outer);
+    const GaussianPass pass = query_pass(estimator);
     const Numbers want = GaussianRunner(*backend_, problem).value(pass, at);
     GaussianRunner grown(*backend_, problem);
     grown.pass_of_first_task(pass, at);

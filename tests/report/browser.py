@@ -279,7 +279,11 @@ def chromium():
 
 
 def what_it_said(events, page):
-    """Console messages, exceptions and requests for anything but the page."""
+    """Console messages, exceptions and requests for anything but the page, each once."""
+    return list(dict.fromkeys(messages(events, page)))
+
+
+def messages(events, page):
     for event in events:
         method, about = event.get("method"), event.get("params", {})
         if method == "Runtime.consoleAPICalled":
@@ -310,13 +314,12 @@ def load(browser, session, page):
     browser.wait_for("Page.loadEventFired")
     opened = "document.querySelectorAll('details').forEach(d => d.open = true); document.fonts.ready"
     browser.call("Runtime.evaluate", session, expression=opened, awaitPromise=True)
-    return list(dict.fromkeys(what_it_said(browser.events, url)))
+    return what_it_said(browser.events, url)
 
 
 def examine(browser, session, page, window, screenshot):
     """Shows the loaded page in a window of another size, medium and colour scheme, and checks it."""
     _, width, medium, scheme = window
-    url = page.resolve().as_uri()
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.call("Emulation.setDeviceMetricsOverride", session, **size)
     browser.call(
@@ -334,7 +337,7 @@ def examine(browser, session, page, window, screenshot):
         clip = {"x": 0, "y": 0, "width": width, "height": min(seen["height"], 12000), "scale": 1}
         picture = browser.call("Page.captureScreenshot", session, clip=clip, captureBeyondViewport=True)
         screenshot.write_bytes(base64.b64decode(picture["data"]))
-    return seen, list(dict.fromkeys(what_it_said(browser.events, url))) + seen["found"]
+    return seen, what_it_said(browser.events, page.resolve().as_uri()) + seen["found"]
 
 
 def main():
