@@ -11,26 +11,20 @@ using KlTerms = backend::Wave::KlTerms;
 using backend::Rate;
 using backend::Scale;
 
-struct Layout {
-  const char* name;
-  std::shared_ptr<const Network> network;
-};
-
 /// Networks for the two layouts of the CPU backend. The tasks of a small perceptron lie in SIMD
 /// lanes. The tasks of any other network are stored one by one with padded channels.
-std::vector<Layout> layouts() {
-  return {{"mlp", std::make_shared<const Network>(Network::mlp({2, 7, 3}, LayerType::relu))},
-          {"conv", std::make_shared<const Network>(Network(
-                       {2, 5, 4, true},
-                       {conv_layer(5, 3, 1, 1), layer(LayerType::norm), layer(LayerType::relu),
-                        layer(LayerType::mean), linear_layer(3)}))}};
+std::vector<std::shared_ptr<const Network>> algebra_networks() {
+  return {std::make_shared<const Network>(Network::mlp({2, 7, 3}, LayerType::relu)),
+          std::make_shared<const Network>(Network(
+              {2, 5, 4, true}, {conv_layer(5, 3, 1, 1), layer(LayerType::norm),
+                                layer(LayerType::relu), layer(LayerType::mean), linear_layer(3)}))};
 }
 
 class AlgebraTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {
  protected:
   void SetUp() override {
     backend_ = open_backend(std::get<0>(GetParam()));
-    problem_ = make_problem(layouts()[static_cast<std::size_t>(std::get<1>(GetParam()))].network,
+    problem_ = make_problem(algebra_networks()[static_cast<std::size_t>(std::get<1>(GetParam()))],
                             backend::LossKind::mse, tasks_, 3);
     runner_ = std::make_unique<Runner>(*backend_, problem_);
   }
@@ -522,14 +516,10 @@ TEST_P(AlgebraTest, AdamStepsOfEveryTask) {
   expect_close(got_v, v);
 }
 
-std::string algebra_test_name(const ::testing::TestParamInfo<AlgebraTest::ParamType>& param) {
-  return std::get<0>(param.param) + "_" +
-         layouts()[static_cast<std::size_t>(std::get<1>(param.param))].name;
-}
 INSTANTIATE_TEST_SUITE_P(Backends, AlgebraTest, ::testing::ValuesIn(backends_and_layouts()),
-                         algebra_test_name);
+                         layout_test_name);
 INSTANTIATE_TEST_SUITE_P(Backends, KlTest, ::testing::ValuesIn(backends_and_layouts()),
-                         algebra_test_name);
+                         layout_test_name);
 
 }  // namespace
 }  // namespace kshot::testing

@@ -22,15 +22,11 @@ using backend::transposed;
 
 /// Networks for the two layouts of the CPU backend: tasks of a small perceptron lie in SIMD lanes,
 /// and tasks of any other network are stored one by one.
-struct SystemLayout {
-  const char* name;
-  std::shared_ptr<const Network> network;
-};
-std::vector<SystemLayout> system_layouts() {
-  return {{"lanes", std::make_shared<const Network>(Network::mlp({2, 7, 3}, LayerType::relu))},
-          {"single", std::make_shared<const Network>(
-                         Network({1, 5, 4, true}, {conv_layer(5, 3, 1, 1), layer(LayerType::relu),
-                                                   layer(LayerType::mean), linear_layer(3)}))}};
+std::vector<std::shared_ptr<const Network>> system_networks() {
+  return {std::make_shared<const Network>(Network::mlp({2, 7, 3}, LayerType::relu)),
+          std::make_shared<const Network>(
+              Network({1, 5, 4, true}, {conv_layer(5, 3, 1, 1), layer(LayerType::relu),
+                                        layer(LayerType::mean), linear_layer(3)}))};
 }
 
 /// One matrix per task, [tasks, rows * columns].
@@ -80,9 +76,9 @@ class LinearAlgebraTest : public ::testing::TestWithParam<std::tuple<std::string
     open(LossKind::cross_entropy);
   }
   void open(LossKind loss) {
-    const SystemLayout layout = system_layouts()[static_cast<std::size_t>(std::get<1>(GetParam()))];
+    const auto network = system_networks()[static_cast<std::size_t>(std::get<1>(GetParam()))];
     Rows rows{1, support, query, ways, loss == LossKind::cross_entropy};
-    problem_ = make_problem(layout.network, loss, tasks_, 23, rows);
+    problem_ = make_problem(network, loss, tasks_, 23, rows);
     runner_ = std::make_unique<Runner>(*backend_, problem_);
     algebra_ = runner_->wave().linear_algebra();
   }
@@ -746,13 +742,8 @@ TEST_P(LinearAlgebraTest, ClassesAreChecked) {
   }
 }
 
-std::string system_test_name(const ::testing::TestParamInfo<LinearAlgebraTest::ParamType>& param) {
-  return std::get<0>(param.param) + "_" +
-         system_layouts()[static_cast<std::size_t>(std::get<1>(param.param))].name;
-}
-
 INSTANTIATE_TEST_SUITE_P(Backends, LinearAlgebraTest, ::testing::ValuesIn(backends_and_layouts()),
-                         system_test_name);
+                         layout_test_name);
 
 }  // namespace
 }  // namespace kshot::testing

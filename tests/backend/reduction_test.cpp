@@ -217,10 +217,7 @@ TEST_P(ReductionTest, AReductionCanBeginAgain) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, ReductionTest, ::testing::ValuesIn(backends_and_layouts()),
-                         [](const auto& param) {
-                           return std::get<0>(param.param) +
-                                  (std::get<1>(param.param) == 0 ? "_mlp" : "_conv");
-                         });
+                         layout_test_name);
 
 // ---- a task that leaves the finite range, through a whole network ----
 

@@ -156,6 +156,12 @@ inline std::vector<std::tuple<std::string, int>> backends_and_layouts() {
   });
 }
 
+/// The names of tests over these pairs.
+inline std::string layout_test_name(
+    const ::testing::TestParamInfo<std::tuple<std::string, int>>& param) {
+  return std::get<0>(param.param) + (std::get<1>(param.param) == 0 ? "_lanes" : "_single");
+}
+
 /// The first `count` tasks of a batch.
 inline TaskBatch first_tasks(const TaskBatch& batch, int count) {
   TaskBatch first(batch.shape(), count, batch.is_double());
